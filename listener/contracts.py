@@ -1,0 +1,211 @@
+"""
+What a third party may implement: a source of changes, and a target that refreshes.
+
+Both are found by entry point (``listener.sources``, ``listener.targets``) under the name that a
+configuration gives as ``type``. A plugin is a class with a nested pydantic model ``Settings``
+(unknown keys are refused), made by ``Plugin(name, settings)`` without side effects; ``check``
+probes without changing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel
+
+from listener.change import Change, Fingerprint
+from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
+
+__all__ = [
+    "Check",
+    "CheckState",
+    "Delivery",
+    "IndexView",
+    "KindLimits",
+    "Source",
+    "SourceHealth",
+    "SourceState",
+    "Target",
+    "no_ack",
+]
+
+
+async def no_ack() -> None:
+    """Acknowledge nothing: for origins that need no word back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Changes that came together, with the way to tell their origin that they are safe."""
+
+    changes: Sequence[Change]
+    ack: Callable[[], Awaitable[None]] = no_ack
+    """Called once, after the commit that made the changes durable, by the pipeline alone."""
+    scan_sequence: int | None = None
+    """For what a scan found: the store's sequence when the scan began. Index rows newer than that stay."""
+    seed: bool = False
+    """True for a first listing: it fills the index and makes no needs."""
+
+
+class IndexView(Protocol):
+    """What a source may ask of the index: what the storage was last known to hold."""
+
+    async def sequence(self) -> int:
+        """Return the store's highest sequence: the mark to give to what a scan starting now will find."""
+        ...
+
+    async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
+        """Return the objects directly in a directory (``""`` or ending with ``/``): name to fingerprint."""
+        ...
+
+    async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
+        """Return every directory at or below ``prefix`` that holds objects, each ``""`` or ending with ``/``."""
+        ...
+
+    async def seeded(self, root: str) -> bool:
+        """Tell whether a first listing of this root was finished."""
+        ...
+
+    async def mark_seeded(self, root: str) -> None:
+        """Note, once all its deliveries are durable, that the first listing of this root is finished."""
+        ...
+
+
+class SourceState(StrEnum):
+    """What a source is doing."""
+
+    STARTING = "starting"
+    SCANNING = "scanning"
+    LISTENING = "listening"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class SourceHealth:
+    """What a source says of itself; it writes, status and readiness read."""
+
+    state: SourceState = SourceState.STARTING
+    ready: bool = False
+    """True once it listens and its first scan is done: whatever changes from then on is seen."""
+    last_event_at: float | None = None
+    """Seconds since the epoch."""
+    lost_events: int = 0
+    """How many events are known or estimated to have been lost; a scan made up for them."""
+    rescans: int = 0
+    detail: str = ""
+    """For the operator: what is wrong and what to do; empty when nothing is."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """Further numbers by name, units in the names."""
+
+
+class CheckState(StrEnum):
+    """How a probe ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One probe of ``cdn-listener check``."""
+
+    subject: str
+    state: CheckState
+    message: str
+    hint: str = ""
+
+
+class Source(Protocol):
+    """
+    Where changes come from: it knows nothing of URLs or CDNs.
+
+    ``deliveries`` may be iterated once. It ends when the source is exhausted (a listing) or when
+    its task is cancelled; its ``finally`` cleans up also after a failed start.
+    """
+
+    Settings: ClassVar[type[BaseModel]]
+    name: str
+    roots: Sequence[str]
+    """The names under which its changes come (``Change.root``)."""
+    health: SourceHealth
+
+    def __init__(self, name: str, settings: Any) -> None:
+        """Keep the settings; touch nothing."""
+        ...
+
+    def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:
+        """Yield deliveries as they come; raise :class:`~listener.errors.SourceError` when it cannot go on."""
+        ...
+
+    async def check(self) -> Sequence[Check]:
+        """Probe everything that the settings name, without changing anything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KindLimits:
+    """What one kind of request may hold."""
+
+    batch_urls: int
+    """URLs in one request."""
+    batch_domains: int = 10
+    batch_bytes: int | None = None
+    """Encoded length of all URLs of one request, where the CDN or its transport sets one."""
+
+
+class Target(Protocol):
+    """
+    A CDN account.
+
+    ``submit`` puts one request on the wire (again after a definite throttle, within a bound) and
+    raises by remedy: see :mod:`listener.errors`. Everything but ``submit`` retries by itself.
+    """
+
+    Settings: ClassVar[type[BaseModel]]
+    name: str
+    account: str
+    """Targets of one account share its ledger."""
+    limits: Mapping[RefreshKind, KindLimits]
+    """The kinds that it can do, each with its limits."""
+    forces: bool
+    """True when its directory refreshes evict whatever is below, unchanged objects too."""
+    quota: Mapping[RefreshKind, int]
+    """The daily quota to assume until the live one is known."""
+
+    def __init__(self, name: str, settings: Any) -> None:
+        """Keep the settings; touch nothing."""
+        ...
+
+    async def admit(self, kind: RefreshKind, urls: Sequence[str]) -> None:
+        """Wait until a request of these URLs keeps the rate limits; called before the attempt turns ``sending``."""
+        ...
+
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
+        """Ask for one batch. Raise a :class:`~listener.errors.TargetError` by remedy."""
+        ...
+
+    async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
+        """Return what is known of these tasks; one that is not known (yet) is simply absent."""
+        ...
+
+    async def find_tasks(self, kind: RefreshKind, url: str, *, since: float, until: float) -> Sequence[Task]:
+        """Return the tasks of exactly this URL created in the span (seconds since the epoch), newest first."""
+        ...
+
+    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
+        """Return the live quota of each kind that the CDN tells."""
+        ...
+
+    async def check(self) -> Sequence[Check]:
+        """Probe credentials, clock skew, permissions and quota without changing anything."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections; safe to call twice."""
+        ...

@@ -1,0 +1,195 @@
+"""What is stale and what is asked of a CDN about it: needs, attempts, and which covers which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+__all__ = [
+    "Attempt",
+    "AttemptState",
+    "Need",
+    "NeedState",
+    "QuotaReading",
+    "RefreshKind",
+    "Receipt",
+    "Scope",
+    "Task",
+    "TaskState",
+    "covers",
+    "directory_of",
+    "strip_query",
+]
+
+
+class Scope(IntEnum):
+    """How much of a URL a need speaks of."""
+
+    EXACT = 0
+    """The URL itself, query included."""
+    ALL_PARAMS = 1
+    """The URL's path with any query."""
+    SUBTREE = 2
+    """Everything whose URL starts with this one, which ends with ``/``."""
+    PREFETCH = 3
+    """Not stale: to be fetched into the cache once no refresh need covers it."""
+
+
+class RefreshKind(StrEnum):
+    """What a CDN can be asked for; each kind has a quota of its own."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    IGNORE_PARAMS = "ignore-params"
+    PREFETCH = "prefetch"
+
+
+class NeedState(IntEnum):
+    """Where a need stands, as far as its own row tells; directory attempts are told by :func:`covers`."""
+
+    WAITING = 0
+    """Its quiet time or its back-off is not over; ``due_at`` says when it is."""
+    READY = 1
+    """Due; waits for the planner, that is for quota."""
+    ATTEMPTED = 2
+    """A file or prefetch attempt that covers it is under way."""
+    PARKED = 3
+    """The CDN refused this very URL; an operator decides."""
+    UNCONFIRMED = 4
+    """Sent, but its task never ended; told, and not sent again for its age alone."""
+
+
+class AttemptState(StrEnum):
+    """The life of an attempt; the store's page draws it."""
+
+    HELD = "held"
+    SENDING = "sending"
+    UNKNOWN = "unknown"
+    ACCEPTED = "accepted"
+    UNCONFIRMED = "unconfirmed"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Need(NamedTuple):
+    """A URL of one target that is stale, with all its changes merged."""
+
+    target: str
+    url: str
+    scope: Scope
+    sequence: int
+    """Raised, store-wide, by every new change."""
+    stale_since: float
+    """Seconds since the epoch of the first unsettled change."""
+    open: bool = False
+    """True while the write is unfinished or has not reached the origin: nothing covers it yet."""
+    needs_force: bool = False
+    """True when its validator did not advance, so that a revalidation would keep the old copy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One thing asked of a CDN."""
+
+    id: int
+    target: str
+    kind: RefreshKind
+    url: str
+    force: bool
+    watermark: int
+    """The highest sequence that it covers."""
+    state: AttemptState = AttemptState.HELD
+    task_id: str | None = None
+    created_at: float = 0.0
+    sent_at: float | None = None
+    accepted_at: float | None = None
+    looks: int = 0
+    """How often its task was looked at."""
+    tries: int = 1
+    """Which try at this URL in a row this is; 1 for the first."""
+    stale_since: float | None = None
+    """The oldest change that it covered when it was made, in seconds since the epoch."""
+    reason: str = ""
+
+
+def strip_query(url: str) -> str:
+    """Return the URL without its query."""
+    return url.partition("?")[0]
+
+
+def directory_of(url: str) -> str:
+    """Return the directory URL that holds this URL: up to the last ``/`` of its path."""
+    path = strip_query(url)
+    return path[: path.rindex("/") + 1]
+
+
+def covers(attempt: Attempt, need: Need) -> bool:
+    """
+    Tell whether the attempt, once complete, leaves the need nothing to do.
+
+    ============== =========== ============== ===================== =========
+    attempt        exact       all-params     subtree               prefetch
+    ============== =========== ============== ===================== =========
+    file           same URL    never          never                 never
+    ignore-params  same path   same path      never                 never
+    directory      below it    below it       it, or one below it   never
+    prefetch       never       never          never                 same URL
+    ============== =========== ============== ===================== =========
+
+    Never a need of another target, with a sequence above the watermark, or with an
+    unfinished write; a need that needs force only by a file attempt (which always
+    evicts) or a forced one.
+    """
+    if attempt.target != need.target or need.sequence > attempt.watermark or need.open:
+        return False
+    if need.needs_force and not attempt.force and attempt.kind is not RefreshKind.FILE:
+        return False
+    match attempt.kind:
+        case RefreshKind.FILE:
+            return need.scope is Scope.EXACT and need.url == attempt.url
+        case RefreshKind.IGNORE_PARAMS:
+            exact = need.scope in (Scope.EXACT, Scope.ALL_PARAMS)
+            return exact and strip_query(need.url) == strip_query(attempt.url)
+        case RefreshKind.DIRECTORY:
+            return need.scope is not Scope.PREFETCH and need.url.startswith(attempt.url)
+        case RefreshKind.PREFETCH:
+            return need.scope is Scope.PREFETCH and need.url == attempt.url
+
+
+class Receipt(NamedTuple):
+    """A CDN's word that it took a request."""
+
+    task_ids: tuple[str, ...]
+    """One id or several; ids may be shared by requests of the same second and domain."""
+    request_id: str = ""
+
+
+class TaskState(StrEnum):
+    """How far a CDN says that a task is."""
+
+    PENDING = "pending"
+    REFRESHING = "refreshing"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+class Task(NamedTuple):
+    """One URL of one task, as a CDN reports it; joined to an attempt by task id and URL."""
+
+    task_id: str
+    url: str
+    kind: RefreshKind
+    state: TaskState
+    created_at: float | None = None
+    """Seconds since the epoch."""
+    progress: str = ""
+    description: str = ""
+
+
+class QuotaReading(NamedTuple):
+    """A CDN's own figures for one kind of refresh in the present window."""
+
+    limit: int
+    remaining: int
