@@ -126,12 +126,12 @@ def canonical_headers(headers: Headers, names: Collection[str]) -> str:
 
 
 def acs3_canonical_request(
-    method: str, path: str, query_pairs: Pairs, headers: Headers, signed_header_names: Collection[str], body_sha256: str
+    method: str, path: str, query_pairs: Pairs, headers: Headers, *, signed_header_names: Collection[str], sha256: str
 ) -> str:
     """Return the six parts of a request, a part a line; the header part ends with a line feed of its own."""
     names = ";".join(sorted(name.lower() for name in signed_header_names))
     parts = (method, path or "/", canonical_query(query_pairs), canonical_headers(headers, signed_header_names))
-    return "\n".join((*parts, names, body_sha256))
+    return "\n".join((*parts, names, sha256))
 
 
 def acs3_string_to_sign(canonical_request: str) -> str:
@@ -177,7 +177,8 @@ def sign_acs3(
     if credentials.security_token:
         headers["x-acs-security-token"] = credentials.security_token
     names = sorted(headers)
-    canonical = acs3_canonical_request(method, path, query, headers, names, headers["x-acs-content-sha256"])
+    sha256 = headers["x-acs-content-sha256"]
+    canonical = acs3_canonical_request(method, path, query, headers, signed_header_names=names, sha256=sha256)
     signature = acs3_signature(credentials.access_key_secret, acs3_string_to_sign(canonical))
     credential = f"Credential={credentials.access_key_id},SignedHeaders={';'.join(names)},Signature={signature}"
     return {**headers, "Authorization": f"{ACS3_ALGORITHM} {credential}"}
@@ -213,7 +214,8 @@ def verify_acs3(
     digest = body_sha256(body)
     if present.get("x-acs-content-sha256") != digest:
         return Problem.MISMATCH
-    canonical = acs3_canonical_request(method, path, query, received, authorization.signed_header_names, digest)
+    names = authorization.signed_header_names
+    canonical = acs3_canonical_request(method, path, query, received, signed_header_names=names, sha256=digest)
     expected = acs3_signature(access_key_secret, acs3_string_to_sign(canonical))
     return None if _same(expected, authorization.signature) else Problem.MISMATCH
 
