@@ -202,7 +202,7 @@ def verify_acs3(
     ``query`` is decoded (blank values kept). ``host`` and every ``x-acs-*`` header that the request
     carries must be signed, and the digest that it names must be the body's.
     """
-    received = [(name.lower(), value) for name, value in _pairs(headers)]
+    received = [(name.lower(), value.strip()) for name, value in _pairs(headers)]
     present = dict(received)
     try:
         authorization = parse_acs3_authorization(present.get("authorization", ""))
