@@ -1,0 +1,141 @@
+"""
+Sources and targets by the name that a configuration gives as ``type``.
+
+A plugin is a class behind an entry point of the group ``listener.sources`` or ``listener.targets``;
+what it must be able to do stands in :mod:`listener.contracts`. Only what a configuration names is
+imported, so that a plugin whose extra is not installed disturbs nobody else.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, NamedTuple, cast
+
+from pydantic import BaseModel
+
+from listener.contracts import Source, Target
+from listener.errors import ConfigurationError
+from listener.settings import Settings, effective, json_schema, nearest, validate_table
+
+__all__ = [
+    "GROUPS",
+    "Installed",
+    "effective_settings",
+    "installed",
+    "load_sources",
+    "load_targets",
+    "plugin_class",
+    "settings_schema",
+]
+
+GROUPS: Final = {"sources": "listener.sources", "targets": "listener.targets"}
+"""Table of the configuration to entry-point group."""
+DISTRIBUTION: Final = "cdn-listener"
+
+
+class Installed(NamedTuple):
+    """One plugin that is installed."""
+
+    group: str
+    """``sources`` or ``targets``."""
+    name: str
+    """What a configuration gives as ``type``."""
+    path: str
+    """``package.module:Class``."""
+    package: str
+    version: str
+
+
+def installed() -> list[Installed]:
+    """Return every plugin that is installed, by group and name, without importing any."""
+    return [
+        Installed(group, entry.name, entry.value, *_distribution(entry))
+        for group in GROUPS
+        for entry in sorted(_entries(group).values(), key=lambda entry: entry.name)
+    ]
+
+
+def plugin_class(group: str, name: str, *, key: str = "") -> type[Any]:
+    """
+    Return the class of a plugin; ``key`` is the setting that names it, for messages.
+
+    Raises :class:`~listener.errors.ConfigurationError` where there is none of that name, or where it cannot be
+    imported, with the line that installs what it misses.
+    """
+    entries = _entries(group)
+    subject = f"{key}: " if key else ""
+    if name not in entries:
+        hint = f"{nearest(name, entries)} Installed are: {', '.join(sorted(entries)) or 'none'}."
+        raise ConfigurationError(f"{subject}there is no {group.removesuffix('s')} of type {name!r}", hint=hint)
+    entry = entries[name]
+    try:
+        return cast("type[Any]", entry.load())
+    except ImportError as error:
+        missing = getattr(error, "name", None) or str(error)
+        raise ConfigurationError(f"{subject}{name!r} needs {missing!r}", hint=_install_line(entry)) from error
+    except AttributeError as error:
+        package = _distribution(entry)[0]
+        raise ConfigurationError(f"{subject}{entry.value} is not there", hint=f"Reinstall {package}.") from error
+
+
+def load_sources(settings: Settings) -> dict[str, Source]:
+    """Return every configured source by name; raises as :func:`plugin_class` does, and for a wrong key."""
+    return cast("dict[str, Source]", _load("sources", settings))
+
+
+def load_targets(settings: Settings) -> dict[str, Target]:
+    """Return every configured target by name; raises as :func:`plugin_class` does, and for a wrong key."""
+    return cast("dict[str, Target]", _load("targets", settings))
+
+
+def effective_settings(settings: Settings) -> dict[str, Any]:
+    """Return every effective value, defaults of plugins included and secrets masked."""
+    return effective(settings, {group: _checked(group, settings) for group in GROUPS})
+
+
+def settings_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the file with every plugin that can be imported."""
+    models: dict[str, dict[str, type[BaseModel]]] = {group: {} for group in GROUPS}
+    for plugin in installed():
+        try:
+            models[plugin.group][plugin.name] = plugin_class(plugin.group, plugin.name).Settings
+        except ConfigurationError:
+            continue
+    return json_schema(models)
+
+
+def _load(group: str, settings: Settings) -> dict[str, Any]:
+    tables = _checked(group, settings)
+    return {name: plugin_class(group, getattr(settings, group)[name]["type"])(name, tables[name]) for name in tables}
+
+
+def _checked(group: str, settings: Settings) -> dict[str, BaseModel]:
+    checked = {}
+    for name, table in getattr(settings, group).items():
+        key = f"{group}.{name}"
+        plugin = plugin_class(group, table["type"], key=f"{key}.type")
+        checked[name] = _validated(plugin.Settings, table, key, settings)
+    return checked
+
+
+def _validated(model: type[BaseModel], table: Mapping[str, Any], key: str, settings: Settings) -> BaseModel:
+    own = {name: value for name, value in table.items() if name != "type" or "type" in model.model_fields}
+    origin = str(settings.origin.path or "the environment")
+    return validate_table(model, own, key=key, origin=origin, variables=settings.origin.variables)
+
+
+@functools.cache
+def _entries(group: str) -> Mapping[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUPS[group])}
+
+
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "")
+
+
+def _install_line(entry: EntryPoint) -> str:
+    package = _distribution(entry)[0]
+    extras = f"[{','.join(entry.extras)}]" if entry.extras else ""
+    return f"Install it: pip install '{package}{extras}'"

@@ -1,0 +1,45 @@
+"""What an operator may set: one TOML file, the environment, and nothing else."""
+
+from __future__ import annotations
+
+from listener.settings.loading import CONFIG_VARIABLE, DEFAULT_PATHS, find_file, load_settings, parse_settings
+from listener.settings.model import (
+    Admin,
+    Coalescer,
+    Origin,
+    Planner,
+    PluginTable,
+    Settings,
+    Share,
+    Site,
+    Store,
+    Verifier,
+)
+from listener.settings.problems import Problem, nearest, refuse, validate_table
+from listener.settings.showing import as_json, as_toml, effective, json_schema
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "DEFAULT_PATHS",
+    "Admin",
+    "Coalescer",
+    "Origin",
+    "Planner",
+    "PluginTable",
+    "Problem",
+    "Settings",
+    "Share",
+    "Site",
+    "Store",
+    "Verifier",
+    "as_json",
+    "as_toml",
+    "effective",
+    "find_file",
+    "json_schema",
+    "load_settings",
+    "nearest",
+    "parse_settings",
+    "refuse",
+    "validate_table",
+]

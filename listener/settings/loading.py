@@ -1,0 +1,190 @@
+"""
+Settings from one TOML file and the environment.
+
+A variable ``LISTENER_SECTION__KEY`` sets one value, also in a plugin's table
+(``LISTENER_SOURCES__WWW__PATH``) and in a site (``LISTENER_SITES__0__PREFIX``); a text that is a JSON
+list or object counts as one. A secret may stand in a file instead: ``LISTENER_SOURCES__HOOK__SECRET_FILE``
+names it, and so does a systemd credential called like the key, ``sources.hook.secret``.
+Environment wins over credentials, and both over the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from listener.errors import ConfigurationError
+from listener.redaction import is_secret_name
+from listener.settings.model import Origin, Settings
+from listener.settings.problems import Problem, nearest, refuse, validate_table
+
+__all__ = ["CONFIG_VARIABLE", "DEFAULT_PATHS", "PREFIX", "find_file", "load_settings", "parse_settings"]
+
+PREFIX: Final = "LISTENER_"
+CONFIG_VARIABLE: Final = "LISTENER_CONFIG"
+DEFAULT_PATHS: Final = (Path("listener.toml"), Path("/etc/cdn-listener/listener.toml"))
+_FILE_ENDING: Final = "_file"
+_SECRET_FILE_LIMIT_BYTES: Final = 64 * 1024
+
+
+class Override(NamedTuple):
+    """One value from outside the file."""
+
+    keys: tuple[str, ...]
+    text: str
+    variable: str
+    """Who set it, for messages."""
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """
+    Return the settings of this file (or of the first that is found, see :func:`find_file`) and environment.
+
+    Raises :class:`~listener.errors.ConfigurationError` for a file that is missing, unreadable or no
+    TOML, and for any key that is unknown or wrong, with its full dotted name.
+    """
+    file = path or find_file(environ)
+    return parse_settings({} if file is None else _read_toml(file), environ, path=file)
+
+
+def find_file(environ: Mapping[str, str]) -> Path | None:
+    """
+    Return ``$LISTENER_CONFIG``, else the first of :data:`DEFAULT_PATHS` that exists.
+
+    None where there is no file and the environment itself names sources, targets or sites.
+    """
+    if environ.get(CONFIG_VARIABLE):
+        return Path(environ[CONFIG_VARIABLE])
+    found = next((path for path in DEFAULT_PATHS if path.exists()), None)
+    whole = tuple(f"{PREFIX}{section}" for section in ("SOURCES", "TARGETS", "SITES"))
+    if found is None and not any(name.startswith(whole) for name in environ):
+        places = ", ".join(map(str, DEFAULT_PATHS))
+        hint = f"Name one with --config or ${CONFIG_VARIABLE}; the smallest useful file is in the README."
+        raise ConfigurationError(f"there is no configuration file; looked for {places}", hint=hint)
+    return found
+
+
+def parse_settings(table: Mapping[str, Any], environ: Mapping[str, str], *, path: Path | None = None) -> Settings:
+    """Return the settings of this parsed table and environment; ``path`` is for messages. Raises as above."""
+    merged = _copy(table)
+    overrides = [*_from_credentials(environ), *_from_variables(environ)]
+    variables = {".".join(_apply(merged, override)): override.variable for override in overrides}
+    origin = str(path) if path else "the environment"
+    settings = validate_table(Settings, merged, key="", origin=origin, variables=variables)
+    refuse(list(settings.problems()), origin=origin, variables=variables)
+    settings._origin = Origin(path, variables)
+    return settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"{path}: cannot be read: {reason}", hint="Check the path and its permissions."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: is no UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is no TOML: {error}", hint="Mend that line.") from None
+
+
+def _from_variables(environ: Mapping[str, str]) -> Iterator[Override]:
+    for variable in sorted(environ):
+        keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+        if not variable.startswith(PREFIX) or (len(keys) == 1 and keys[0] not in Settings.model_fields):
+            continue
+        if keys[0] not in Settings.model_fields:
+            hint = nearest(keys[0], Settings.model_fields)
+            raise ConfigurationError(f"{variable}: there is no section {keys[0]!r}", hint=hint)
+        plain = keys[-1].removesuffix(_FILE_ENDING)
+        if plain != keys[-1] and _may_stand_in_a_file((*keys[:-1], plain)):
+            yield Override((*keys[:-1], plain), _read_secret(Path(environ[variable]), variable), variable)
+        else:
+            yield Override(keys, environ[variable], variable)
+
+
+def _from_credentials(environ: Mapping[str, str]) -> Iterator[Override]:
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if not directory or not Path(directory).is_dir():
+        return
+    for path in sorted(Path(directory).iterdir()):
+        keys = tuple(path.name.split("."))
+        if keys[0] in Settings.model_fields and len(keys) > 1 and _may_stand_in_a_file(keys):
+            yield Override(keys, _read_secret(path, f"credential {path.name}"), f"credential {path.name}")
+
+
+def _may_stand_in_a_file(keys: tuple[str, ...]) -> bool:
+    return is_secret_name(keys[-1]) or keys == ("store", "url")
+
+
+def _read_secret(path: Path, variable: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_SECRET_FILE_LIMIT_BYTES).decode("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise ConfigurationError(f"{variable}: {path} cannot be read: {reason}", hint="Check the path.") from None
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _apply(table: dict[str, Any], override: Override) -> tuple[str, ...]:
+    """Set the value in the table; return the keys under which it stands there."""
+    place: Any = table
+    path: list[str] = []
+    for key in override.keys[:-1]:
+        name = _name_in(place, key)
+        if isinstance(place, list):
+            place = place[_position(place, name, override)]
+        else:
+            place = place.setdefault(name, [] if name == "sites" and not path else {})
+        path.append(name)
+        if not isinstance(place, dict | list):
+            _refuse_override(override, path, "is no table")
+    name = _name_in(place, override.keys[-1])
+    if isinstance(place, list):
+        place[_position(place, name, override)] = _value(override.text)
+    else:
+        place[name] = _value(override.text)
+    return (*path, name)
+
+
+def _name_in(place: Any, key: str) -> str:
+    """Return the name that the table has for a variable's key: variables know neither case nor ``-``."""
+    same = (name for name in place if isinstance(name, str) and _as_variable(name) == _as_variable(key))
+    return next(same, key) if isinstance(place, dict) else key
+
+
+def _as_variable(name: str) -> str:
+    return re.sub(r"-", "_", name.lower())
+
+
+def _position(items: list[Any], key: str, override: Override) -> int:
+    if not (key.isascii() and key.isdecimal() and int(key) <= len(items)):
+        _refuse_override(override, list(override.keys), f"must be a number from 0 to {len(items)}")
+    if int(key) == len(items):
+        items.append({})
+    return int(key)
+
+
+def _refuse_override(override: Override, path: list[str], what: str) -> None:
+    refuse([Problem(".".join(path), what)], origin=override.variable, variables={})
+
+
+def _value(text: str) -> Any:
+    if not text.lstrip().startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

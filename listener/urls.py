@@ -1,0 +1,117 @@
+"""
+URLs in one normal form, so that two that name the same thing are the same text.
+
+A path segment keeps unreserved characters, sub-delimiters, ``:`` and ``@`` as they are (RFC 3986,
+section 3.3) and everything else stands percent-encoded, in upper-case hexadecimal digits. That is how
+browsers and HTTP clients ask for a path that a page links to by its plain name (``a+b`` travels as
+``a+b``, a blank as ``%20``), and a CDN keys its cache by what was asked for. Alibaba Cloud wants
+blanks and non-ASCII characters encoded before they are submitted, which this form does.
+Encoding of a sub-delimiter is kept where a URL has it: ``%2B`` and ``+`` are two URLs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import string
+from typing import Final
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes, urlsplit
+
+import idna
+
+__all__ = ["DIRECTORY_END", "decode_path", "encode_path", "normal_base_url", "normal_url"]
+
+DIRECTORY_END: Final = "/"
+UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "-._~")
+PATH_SAFE: Final = "/:@!$&'()*+,;=~"
+"""What a path keeps beside letters, digits, ``-``, ``.`` and ``_``."""
+QUERY_SAFE: Final = PATH_SAFE + "?"
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
+_HOST = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+
+
+def encode_path(raw: bytes) -> str:
+    """Return these bytes as a path, percent-encoded exactly once: a ``%`` becomes ``%25``."""
+    return quote_from_bytes(raw, PATH_SAFE)
+
+
+def decode_path(path: str) -> bytes:
+    """Return the bytes of a percent-encoded path; the inverse of :func:`encode_path`."""
+    return unquote_to_bytes(path)
+
+
+def normal_url(text: str) -> str:
+    """
+    Return an http(s) URL in normal form; applying it again changes nothing.
+
+    Scheme and host in lower case (an international host in its ASCII form), no default port, no
+    dot segments, characters encoded that must be and decoded that need not be (RFC 3986, 6.2.2).
+    Raises :class:`ValueError`, saying what is wrong, for anything else: other schemes, no host,
+    a user name, a fragment, blanks or control characters at either end or inside.
+    """
+    if _UNPRINTABLE.search(text):
+        raise ValueError("it contains a blank or a control character; write blanks as %20")
+    if "\\" in text:
+        raise ValueError("it contains a backslash")
+    parts = urlsplit(text)
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError("it must start with http:// or https://")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("it must not contain a user name or a password")
+    if parts.fragment or text.endswith("#"):
+        raise ValueError("it must not contain a fragment (#…)")
+    authority = _host(parts.hostname or "") + _port(parts.scheme, parts.port)
+    path = _escape(parts.path or "/", PATH_SAFE)
+    if any(segment in (".", "..") for segment in path.split("/")):
+        raise ValueError("its path contains a . or .. segment")
+    query = "?" + _escape(parts.query, QUERY_SAFE) if "?" in text else ""
+    return f"{parts.scheme}://{authority}{path}{query}"
+
+
+def normal_base_url(text: str) -> str:
+    """
+    Return a base URL in normal form, ending with ``/``.
+
+    Raises :class:`ValueError` as :func:`normal_url` does, and for a query, an encoded slash and a wildcard host.
+    """
+    if "?" in text:
+        raise ValueError("it must not contain a query (?…)")
+    url = normal_url(text)
+    if "%2F" in url:
+        raise ValueError("it must not contain an encoded slash (%2F)")
+    return url if url.endswith(DIRECTORY_END) else url + DIRECTORY_END
+
+
+def _host(host: str) -> str:
+    if not host:
+        raise ValueError("it has no host")
+    if "*" in host:
+        raise ValueError("a wildcard domain cannot be refreshed; name each host")
+    if ":" in host:
+        return f"[{ipaddress.IPv6Address(host).compressed}]"
+    try:
+        ascii_host = host if host.isascii() else idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise ValueError(f"{host!r} is no host name: {error}") from None
+    ascii_host = ascii_host.removesuffix(".").lower()
+    if not _HOST.fullmatch(ascii_host):
+        raise ValueError(f"{host!r} is no host name")
+    return ascii_host
+
+
+def _port(scheme: str, port: int | None) -> str:
+    return "" if port is None or port == DEFAULT_PORTS[scheme] else f":{port}"
+
+
+def _escape(text: str, safe: str) -> str:
+    encoded = quote(_STRAY_PERCENT.sub("%25", text), safe + "%", "utf-8", "surrogateescape")
+    return _ESCAPE.sub(_shortest_escape, encoded)
+
+
+def _shortest_escape(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in UNRESERVED else match[0].upper()
