@@ -19,7 +19,7 @@ from urllib.parse import quote, quote_from_bytes, unquote_to_bytes, urlsplit
 
 import idna
 
-__all__ = ["DIRECTORY_END", "decode_path", "encode_path", "normal_base_url", "normal_url"]
+__all__ = ["DIRECTORY_END", "decode_path", "encode_path", "is_normal_path", "normal_base_url", "normal_url"]
 
 DIRECTORY_END: Final = "/"
 UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "-._~")
@@ -31,6 +31,12 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
+_DOT_SEGMENT = re.compile(r"(?:^|/)\.{1,2}(?:/|\Z)")
+_NORMAL_PATH = re.compile(
+    r"(?:[A-Za-z0-9._~/:@!$&'()*+,;=-]"
+    r"|%[0-9A-F]{2}(?<!%2[DE])(?<!%3[0-9])(?<!%[46][1-9A-F])(?<!%[57][0-9A])(?<!%5F)(?<!%7E))*"
+)
+"""Characters that stand for themselves, and escapes in upper case of those that are not unreserved."""
 _HOST = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 
@@ -42,6 +48,11 @@ def encode_path(raw: bytes) -> str:
 def decode_path(path: str) -> bytes:
     """Return the bytes of a percent-encoded path; the inverse of :func:`encode_path`."""
     return unquote_to_bytes(path)
+
+
+def is_normal_path(path: str) -> bool:
+    """Tell whether a path is its own normal form: nothing to encode, nothing to decode, nothing to resolve."""
+    return _NORMAL_PATH.fullmatch(path) is not None and _DOT_SEGMENT.search(path) is None
 
 
 def normal_url(text: str) -> str:
@@ -66,7 +77,7 @@ def normal_url(text: str) -> str:
         raise ValueError("it must not contain a fragment (#…)")
     authority = _host(parts.hostname or "") + _port(parts.scheme, parts.port)
     path = _escape(parts.path or "/", PATH_SAFE)
-    if any(segment in (".", "..") for segment in path.split("/")):
+    if _DOT_SEGMENT.search(path):
         raise ValueError("its path contains a . or .. segment")
     query = "?" + _escape(parts.query, QUERY_SAFE) if "?" in text else ""
     return f"{parts.scheme}://{authority}{path}{query}"

@@ -1,0 +1,209 @@
+"""The router: one change in, the needs that it makes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from listener.change import Change, ChangeKind, key_to_text
+from listener.errors import KeyRejected
+from listener.refresh import Scope
+from listener.router.globs import Filter
+from listener.router.keys import MAX_KEY_BYTES, PLAIN_NAME, check_length, encode_key
+from listener.settings import Site
+from listener.urls import decode_path
+
+__all__ = ["RoutedNeed", "Router"]
+
+MAX_FOLDERS: Final = 50_000
+"""Folders whose routes are remembered, about 30 MB at most; then all are forgotten and learnt again."""
+
+_SUBTREE, _SUBTREE_DELETED = ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED
+
+
+class RoutedNeed(NamedTuple):
+    """A URL of a target that a change made stale."""
+
+    target: str
+    url: str
+    scope: Scope
+    site: int
+    """Position of the site in the configuration."""
+    layer: int
+    """Position of the target in the site's layer order; the cache next to the origin is 0."""
+
+
+class _Place(NamedTuple):
+    """Where a site's keys are served: one base URL of one target."""
+
+    target: str
+    base: str
+    layer: int
+
+
+class _Lane(NamedTuple):
+    """A site, prepared."""
+
+    number: int
+    site: Site
+    filter: Filter
+    places: tuple[_Place, ...]
+    tails: tuple[str, ...]
+    """What follows a path: nothing, and each query variant."""
+    scope: Scope
+    index_documents: frozenset[str]
+
+
+class _Route(NamedTuple):
+    """What a lane does with the names of one folder."""
+
+    lane: _Lane
+    folder: str
+    """The folder as the site sees it, prefix cut off."""
+    heads: tuple[tuple[str, str, int], ...]
+    """Target, folder URL, layer; empty where the folder can be no URL."""
+    room_bytes: int
+    """How long an encoded name may be."""
+    simple: bool
+    """True where every name passes, and becomes one URL per head unless it is an index document."""
+
+
+class Router:
+    """
+    Finds the needs of a change; pure, and quick for folders that it has seen.
+
+    A change belongs to the sites whose ``source`` is its root. Keys are parked, by
+    :class:`~listener.errors.KeyRejected`, only where a site would take them.
+    """
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        """Prepare these sites."""
+        self._lanes: dict[str, list[_Lane]] = {}
+        for number, site in enumerate(sites):
+            self._lanes.setdefault(site.source, []).append(_lane(number, site))
+        self._folders: dict[tuple[str, str], tuple[_Route, ...]] = {}
+
+    def route(self, change: Change) -> list[RoutedNeed]:
+        """
+        Return the needs that the change makes, inner layers first; none where no site takes the key.
+
+        Raises :class:`~listener.errors.KeyRejected` where the key can never be a URL of its own.
+        """
+        root, key, kind = change[:3]
+        if kind is _SUBTREE or kind is _SUBTREE_DELETED:
+            return self._route_subtree(root, key)
+        cut = key.rfind("/") + 1
+        routes = self._folders.get((root, key[:cut]))
+        if routes is None:
+            routes = self._learn(root, key[:cut])
+        name = key[cut:]
+        if len(routes) == 1:
+            return _needs(routes[0], name)
+        return _distinct(need for route in routes for need in _needs(route, name))
+
+    def key_prefixes(self, target: str, directory_url: str) -> list[tuple[str, str]]:
+        """Return the storage subtrees whose objects lie under this directory URL: (root, key prefix) each."""
+        found: dict[tuple[str, str], None] = {}
+        for lane, place in self._places(target):
+            if directory_url.startswith(place.base):
+                below = key_to_text(decode_path(directory_url[len(place.base) :]))
+                found[lane.site.source, lane.site.prefix + below] = None
+            elif place.base.startswith(directory_url):
+                found[lane.site.source, lane.site.prefix] = None
+        return list(found)
+
+    def depth_floor(self, target: str, url: str) -> bool:
+        """
+        Tell whether this directory URL may be refreshed: below every site that it touches, deep enough for each.
+
+        False for a URL above any site's base and for one that touches no site of the target.
+        """
+        depths = [
+            url.count("/", len(place.base)) - lane.site.min_directory_depth if url.startswith(place.base) else -1
+            for lane, place in self._places(target)
+            if url.startswith(place.base) or place.base.startswith(url)
+        ]
+        return bool(depths) and min(depths) >= 0
+
+    def _places(self, target: str) -> list[tuple[_Lane, _Place]]:
+        lanes = (lane for lanes in self._lanes.values() for lane in lanes)
+        return [(lane, place) for lane in lanes for place in lane.places if place.target == target]
+
+    def _learn(self, root: str, folder: str) -> tuple[_Route, ...]:
+        if len(self._folders) >= MAX_FOLDERS:
+            self._folders.clear()
+        lanes = self._lanes.get(root, ())
+        routes = tuple(_folder_route(lane, folder) for lane in lanes if folder.startswith(lane.site.prefix))
+        self._folders[root, folder] = routes
+        return routes
+
+    def _route_subtree(self, root: str, key: str) -> list[RoutedNeed]:
+        key = key if not key or key.endswith("/") else key + "/"
+        return _distinct(need for lane in self._lanes.get(root, ()) for need in _subtree_needs(lane, key))
+
+
+def _lane(number: int, site: Site) -> _Lane:
+    places = tuple(_Place(name, base, layer) for layer, name in enumerate(site.targets) for base in site.base_urls)
+    tails = () if site.all_params else tuple(f"?{query}" for query in site.query_variants if query)
+    scope = Scope.ALL_PARAMS if site.all_params else Scope.EXACT
+    keep = Filter(site.include, site.exclude)
+    return _Lane(number, site, keep, places, ("", *tails), scope, frozenset(site.index_documents))
+
+
+def _folder_route(lane: _Lane, folder: str) -> _Route:
+    below = folder[len(lane.site.prefix) :]
+    try:
+        encoded = _encode_folder(lane, folder)
+    except KeyRejected:
+        return _Route(lane, below, heads=(), room_bytes=0, simple=False)
+    heads = tuple((place.target, place.base + encoded, place.layer) for place in lane.places)
+    simple = lane.filter.takes_all and len(lane.tails) == 1
+    return _Route(lane, below, heads, room_bytes=MAX_KEY_BYTES - len(encoded), simple=simple)
+
+
+def _encode_folder(lane: _Lane, folder: str) -> str:
+    cut = len(lane.site.prefix)
+    encode_key(folder[:cut])
+    return encode_key(folder[cut:])
+
+
+def _needs(route: _Route, name: str) -> list[RoutedNeed]:
+    number, _, keep, _, tails, scope, index_documents = lane = route.lane
+    if not route.simple and not keep.takes(route.folder + name):
+        return []
+    if not route.heads:
+        _encode_folder(lane, lane.site.prefix + route.folder)
+    encoded = name if PLAIN_NAME.fullmatch(name) else encode_key(name)
+    if len(encoded) > route.room_bytes:
+        check_length(MAX_KEY_BYTES - route.room_bytes + len(encoded))
+    if route.simple and name not in index_documents:
+        return [RoutedNeed(target, head + encoded, scope, number, layer) for target, head, layer in route.heads]
+    names = (encoded, "") if name in index_documents else (encoded,)
+    return [
+        RoutedNeed(target, head + end + tail, scope, number, layer)
+        for target, head, layer in route.heads
+        for end in names
+        for tail in tails
+    ]
+
+
+def _subtree_needs(lane: _Lane, key: str) -> Iterator[RoutedNeed]:
+    prefix = lane.site.prefix
+    if key.startswith(prefix):
+        if not lane.filter.takes_below(key[len(prefix) :]):
+            return
+        below = _encode_folder(lane, key)
+    elif prefix.startswith(key):
+        below = ""
+    else:
+        return
+    for place in lane.places:
+        yield RoutedNeed(place.target, place.base + below, Scope.SUBTREE, lane.number, place.layer)
+
+
+def _distinct(needs: Iterable[RoutedNeed]) -> list[RoutedNeed]:
+    """Return the needs, each URL and scope of a target once: of several sites, the first one's."""
+    found: dict[tuple[str, str, Scope], RoutedNeed] = {}
+    for need in needs:
+        found.setdefault((need.target, need.url, need.scope), need)
+    return list(found.values())
