@@ -1,0 +1,36 @@
+"""
+What Alibaba Cloud's CDN answers, and what to do about it; pure.
+
+``reading`` parses bodies and headers, ``remedies`` holds the one table from error code to remedy.
+"""
+
+from __future__ import annotations
+
+from listener.replies.reading import (
+    Failure,
+    ReplyError,
+    clock_skew_seconds,
+    parse_failure,
+    parse_object,
+    parse_quota,
+    parse_receipt,
+    parse_tasks,
+    scrub,
+)
+from listener.replies.remedies import CLOCK_TOLERANCE_SECONDS, Remedy, classify, rule_for
+
+__all__ = [
+    "CLOCK_TOLERANCE_SECONDS",
+    "Failure",
+    "Remedy",
+    "ReplyError",
+    "classify",
+    "clock_skew_seconds",
+    "parse_failure",
+    "parse_object",
+    "parse_quota",
+    "parse_receipt",
+    "parse_tasks",
+    "rule_for",
+    "scrub",
+]
