@@ -1,0 +1,229 @@
+"""
+The cover: which directories to refresh and what to leave to file refreshes, at the least cost.
+
+The cost of a cover is the collateral of its directories, plus what its directory tokens cost, plus
+what its file tokens cost. Both currencies have rising prices (:class:`~listener.planner.prices.Prices`);
+waiting is the highest step of the file prices, and a penalty for each subtree need left alone. This is
+the BLOCK-ALL problem of Soldo, Argyraki and Markopoulou ("Optimal Source-Based Filtering of Malicious
+Traffic", IEEE/ACM Transactions on Networking 20(2), 2012) with two kinds of filters.
+
+1. At one fixed price a currency the best cover is a single pass up the trees. A search over price
+   pairs gives covers, and a lower bound on the cost of any cover (Lagrangian duality).
+2. A dynamic programme over (file tokens, directory tokens, cost) makes it exact. An option is dropped
+   when another is no worse in all three, or when its reduced cost shows that no cover with it can beat
+   the best cover known: both are safe.
+3. Past :data:`WORK_LIMIT` the best cover known stands, compared with a greedy one, and its distance
+   from the bound is told as the gap.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
+
+from listener.planner.greedy import greedy_cover
+from listener.planner.prices import Prices
+from listener.planner.problem import Bill, Cover, Tree
+
+__all__ = ["WORK_LIMIT", "solve"]
+
+WORK_LIMIT = 150_000
+"""Merge steps of the exact programme: about 0.15 s. Real plans take some hundreds."""
+
+SEARCH_LIMIT = 600_000
+"""Directories visited by the search over price pairs: about 0.3 s."""
+
+SEARCH_PASSES = (3, 40)
+"""The fewest and the most passes of that search, each of which visits every directory."""
+
+_EPSILON = 1e-5
+
+
+_Option: TypeAlias = tuple[float, int, int, float, Any]
+"""Reduced cost, directory tokens, file tokens, cost without tokens, and where it came from: ``None`` (files
+only), a directory's index, or a pair of such."""
+
+
+def solve(tree: Tree, file_prices: Prices, directory_prices: Prices, *, work_limit: int = WORK_LIMIT) -> Cover:
+    """Return the cover of least cost; of equals the one with fewest directories, then with fewest files."""
+    bill = Bill(tree, file_prices, directory_prices)
+    found = _search_prices(bill)
+    options = _exact(bill, found, work_limit)
+    if options is not None:
+        best_option = min(options, key=lambda option: bill.total(*option[1:4]))
+        cost, _, files = bill.total(*best_option[1:4])
+        return Cover(cost, _flatten(best_option[4]), files)
+    greedy = greedy_cover(bill)
+    best = min(found.best, greedy, key=lambda cover: (cover.cost, len(cover.directories)))
+    return best._replace(gap=max(0.0, best.cost - found.bound))
+
+
+class _Found(NamedTuple):
+    """The best cover met in the search, and the best bound with the prices that gave it."""
+
+    best: Cover
+    bound: float
+    file_price: float
+    directory_price: float
+
+
+class _Step:
+    """One currency's price in the search: raised while too much is asked for, lowered while too little."""
+
+    def __init__(self, prices: Prices, ceiling: float) -> None:
+        self.prices = prices
+        self.low = prices.lowest if prices.steps else ceiling
+        self.high = prices.highest if math.isinf(prices.limit) else max(ceiling, self.low)
+        self.price = self.low
+        self._direction = 0
+        self._factor = 32.0
+
+    def move(self, wanted: int) -> None:
+        """Move towards the price at which as much is supplied as is wanted."""
+        if self.prices.supply(self.price) <= wanted <= self.prices.supply(self.price + _EPSILON):
+            return
+        direction = 1 if wanted > self.prices.supply(self.price) else -1
+        if direction == -self._direction:
+            self._factor = math.sqrt(self._factor)
+        self._direction = direction
+        self.price = min(self.high, max(self.low, max(self.price, 1e-3) * self._factor**direction))
+
+
+def price_trees(tree: Tree, file_price: float, directory_price: float) -> tuple[list[float], list[bool]]:
+    """
+    Solve at fixed prices, in one pass from the leaves up.
+
+    Returns:
+        For each directory the least cost of it and all below, and whether refreshing it is that.
+    """
+    values = [n * file_price + penalty for n, penalty in zip(tree.files, tree.penalties, strict=True)]
+    chosen = [False] * len(values)
+    parents, collateral = tree.parents, tree.collateral
+    for v in range(len(values) - 1, -1, -1):
+        value = directory_price + collateral[v]
+        if value < values[v]:
+            chosen[v] = True
+            values[v] = value
+        if parents[v] >= 0:
+            values[parents[v]] += values[v]
+    return values, chosen
+
+
+def _search_prices(bill: Bill) -> _Found:
+    """Raise the bound over price pairs, keeping the best cover met on the way."""
+    tree = bill.tree
+    finite = [c for c in tree.collateral if math.isfinite(c)]
+    ceiling = 1.0 + max(finite, default=0.0) + sum(tree.penalties) + sum(tree.files)
+    file_step, directory_step = _Step(bill.file_prices, ceiling), _Step(bill.directory_prices, ceiling)
+    found = _Found(Cover(math.inf, [], 0), -math.inf, file_step.price, directory_step.price)
+    fewest, most = SEARCH_PASSES
+    for _ in range(max(fewest, min(most, SEARCH_LIMIT // max(1, len(tree.parents))))):
+        at = (file_step.price, directory_step.price)
+        values, chosen = price_trees(tree, *at)
+        cover = bill.cover(chosen)
+        value = sum(value for value, parent in zip(values, tree.parents, strict=True) if parent < 0)
+        bound = value - bill.file_prices.conjugate(at[0]) - bill.directory_prices.conjugate(at[1])
+        best = min(found.best, cover, key=itemgetter(0))
+        found = _Found(best, bound, *at) if bound > found.bound else found._replace(best=best)
+        file_step.move(cover.files)
+        directory_step.move(len(cover.directories))
+        if best.cost <= found.bound or (file_step.price, directory_step.price) == at:
+            break
+    return found
+
+
+def _exact(bill: Bill, found: _Found, work: int) -> list[_Option] | None:
+    """
+    Return the options of the whole forest that can be best, or ``None`` when finding them takes too long.
+
+    An option's reduced cost is by how much it is dearer, at the prices of the bound, than the best for
+    its part; a cover with it costs at least the bound plus that.
+    """
+    tree = bill.tree
+    slack = found.best.cost - found.bound + _EPSILON
+    values = price_trees(tree, found.file_price, found.directory_price)[0]
+    parts: list[list[_Option]] = [
+        [(0.0, 0, files, penalty, None)] for files, penalty in zip(tree.files, tree.penalties, strict=True)
+    ]
+    split = [n * found.file_price + penalty for n, penalty in zip(tree.files, tree.penalties, strict=True)]
+    forest: list[_Option] = [(0.0, 0, 0, 0.0, None)]
+    for v in range(len(parts) - 1, -1, -1):
+        options = parts[v]
+        parts[v] = []
+        if math.isfinite(tree.collateral[v]):
+            whole = (found.directory_price + tree.collateral[v] - values[v], 1, 0, tree.collateral[v], v)
+            options = _offer(options, split[v] - values[v], whole, slack)
+        parent = tree.parents[v]
+        into = parts[parent] if parent >= 0 else forest
+        work -= len(into) * len(options)
+        if work < 0:
+            return None
+        merged = _merge(into, options, slack, bill.directory_prices.limit)
+        if parent >= 0:
+            parts[parent] = merged
+            split[parent] += values[v]
+        else:
+            forest = merged
+    return forest
+
+
+def _offer(options: list[_Option], excess: float, whole: _Option, slack: float) -> list[_Option]:
+    """Add to the options of a directory's parts, all dearer by ``excess``, that of refreshing it whole."""
+    options = [(o[0] + excess, o[1], o[2], o[3], o[4]) for o in options if o[0] + excess <= slack]
+    if whole[0] <= slack:
+        options.append(whole)
+    return _undominated(options)
+
+
+def _merge(left: list[_Option], right: list[_Option], slack: float, most_directories: float) -> list[_Option]:
+    """Combine the options of two parts that do not overlap; both are sorted by reduced cost."""
+    if len(right) == 1:
+        r = right[0]
+        back = r[4]
+        return [
+            (o[0] + r[0], o[1] + r[1], o[2] + r[2], o[3] + r[3], o[4] if back is None else (o[4], back))
+            for o in left
+            if o[0] + r[0] <= slack and o[1] + r[1] <= most_directories
+        ]
+    merged: list[_Option] = []
+    for a in left:
+        for b in right:
+            if a[0] + b[0] > slack:
+                break
+            if a[1] + b[1] <= most_directories:
+                merged.append((a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], (a[4], b[4])))
+    return _undominated(merged)
+
+
+def _undominated(options: list[_Option]) -> list[_Option]:
+    """Drop what another option equals or beats in directories, files and cost; sort by reduced cost."""
+    options.sort(key=itemgetter(1, 2, 3))
+    files: list[int] = []
+    costs: list[float] = []
+    kept: list[_Option] = []
+    for option in options:
+        at = bisect_right(files, option[2])
+        if at and costs[at - 1] <= option[3]:
+            continue
+        end = at
+        while end < len(costs) and costs[end] >= option[3]:
+            end += 1
+        files[at:end] = [option[2]]
+        costs[at:end] = [option[3]]
+        kept.append(option)
+    kept.sort(key=itemgetter(0))
+    return kept
+
+
+def _flatten(back: Any) -> list[int]:
+    """Return the directories of an option, in order."""
+    directories, stack = [], [back]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple):
+            stack.extend(item)
+        elif item is not None:
+            directories.append(item)
+    return sorted(directories)

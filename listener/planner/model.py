@@ -1,0 +1,142 @@
+"""
+What the planner is told and what it answers: aggregates in, decisions out.
+
+The planner never sees a need. It sees, for each directory URL that has due needs, how many there
+are; it answers how many of them to send as files and which directories to refresh. Rows are
+loaded afterwards, by whoever carries the plan out, and only those that are sent as files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from listener.refresh import RefreshKind
+
+__all__ = [
+    "Budget",
+    "Deferral",
+    "DirectoryLoad",
+    "Plan",
+    "PlanInput",
+    "PlannedDirectory",
+    "PlannedFiles",
+]
+
+
+class DirectoryLoad(NamedTuple):
+    """One directory URL that has due needs which are in no attempt."""
+
+    target: str
+    url: str
+    """The directory's URL; ends with ``/``."""
+    due: int
+    """Due needs of scope exact directly in it."""
+    subtree_due: bool = False
+    """A due need of scope subtree for this very URL: only a directory refresh of it, or above it, heals it."""
+    oldest: float = 0.0
+    """``stale_since`` of the oldest of them, in seconds since the epoch."""
+    forced_only: bool = False
+    """Some need force: where directories are refreshed without it, these needs go as files."""
+    due_all_params: int = 0
+    """Due needs of scope all-params directly in it; they cost ignore-params tokens, not file tokens."""
+    objects: int | None = None
+    """How many objects that the storage still holds the due needs stand for: none for deletions, one for an
+    object with several URLs. ``None``: as many as there are due needs."""
+
+
+class Budget(NamedTuple):
+    """What the ledger says of one kind of refresh for one account."""
+
+    limit: int
+    left: int
+    """Limit minus spent minus held."""
+    resets_at: float
+    """Seconds since the epoch."""
+
+
+def nothing_known(_directory_url: str) -> int | None:
+    """Know no weight of any directory."""
+    return None
+
+
+def everything_allowed(_directory_url: str) -> bool:
+    """Allow any directory."""
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanInput:
+    """
+    All that a plan depends on, for the targets of one account.
+
+    ``weights`` is asked only for directories that might be refreshed: how many known objects lie
+    below, at any depth; ``None`` where nothing is known, 0 where it is known that there are none.
+    ``allowed`` tells whether a directory is within its site's blast radius; whatever lies below an
+    allowed directory must be allowed too. A kind that ``budgets`` does not name cannot be asked for.
+    """
+
+    now: float
+    loads: Sequence[DirectoryLoad]
+    budgets: Mapping[RefreshKind, Budget]
+    weights: Callable[[str], int | None] = nothing_known
+    allowed: Callable[[str], bool] = everything_allowed
+    reserve: float = 0.0
+    """Part of each limit, 0 to 1, that only urgent work may spend."""
+    urgent: bool = False
+    force: bool = True
+    """Whether directory refreshes evict what did not change, too."""
+    cover_all: bool = False
+    """Whether nothing may wait that the budgets can cover at all, however much that evicts."""
+
+
+class PlannedDirectory(NamedTuple):
+    """One directory to refresh now."""
+
+    target: str
+    url: str
+    covers: int
+    """Due needs below it, a subtree need counting as one."""
+    collateral: int
+    """Unchanged objects below it; with ``collateral_known`` false, an assumption."""
+    collateral_known: bool
+    reason: str
+
+
+class PlannedFiles(NamedTuple):
+    """Due needs of one directory to send one by one now."""
+
+    target: str
+    directory_url: str
+    take: int
+    """How many of its due needs of this kind to send, oldest first."""
+    kind: RefreshKind
+    reason: str
+
+
+class Deferral(NamedTuple):
+    """Due needs of one directory that wait."""
+
+    target: str
+    directory_url: str
+    needs: int
+    """How many of its due needs wait."""
+    reason: str
+    oldest: float
+    """``stale_since`` of the oldest, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to send now and what to leave, with the reasons."""
+
+    directories: list[PlannedDirectory] = field(default_factory=list)
+    files: list[PlannedFiles] = field(default_factory=list)
+    deferred: list[Deferral] = field(default_factory=list)
+    spent: dict[RefreshKind, int] = field(default_factory=dict)
+    collateral: int = 0
+    gap: float = 0.0
+    """By how much the chosen cover may cost more than the cheapest; 0 when it is exact."""
+    wake_at: float | None = None
+    """When to plan again though nothing new is due; ``None``: not before something is."""

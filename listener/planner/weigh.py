@@ -1,0 +1,82 @@
+"""What refreshing each directory of a forest would evict, and what leaving its needs would cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from listener.planner.constants import REVALIDATION_COST, UNKNOWN_WEIGHT
+from listener.planner.forest import Forest
+from listener.planner.model import DirectoryLoad, PlanInput
+from listener.planner.problem import Tree
+
+__all__ = ["Weighed", "weigh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A forest with its weights, ready to be covered."""
+
+    forest: Forest
+    tree: Tree
+    weights: list[int | None]
+    """Objects known below each directory; ``None`` where nothing is known."""
+    unchanged: list[int]
+    """Objects below each directory that are not stale; an assumption where nothing is known."""
+    forced: int
+    """File tokens that are needed whatever is chosen."""
+
+
+def weigh(forest: Forest, given: PlanInput, *, defer_cost: float, all_params_cost: float) -> Weighed:
+    """
+    Ask for the weights and lay out the problem.
+
+    Args:
+        forest: Where something is due.
+        given: Weights, blast radius, and whether directories are forced.
+        defer_cost: What leaving one object stale until the reset costs.
+        all_params_cost: What an all-params need costs that no directory covers.
+    """
+    allowed = [given.allowed(url) for url in forest.urls]
+    weights = [given.weights(url) if asked else None for url, asked in zip(forest.urls, allowed, strict=True)]
+    unchanged = _unchanged(forest, weights)
+    rate = 1.0 if given.force else REVALIDATION_COST
+    files = [0] * len(weights)
+    penalties = [0.0] * len(weights)
+    forced = 0
+    for v, i in enumerate(forest.load):
+        if i < 0:
+            continue
+        load = forest.loads[i]
+        penalties[v] = load.due_all_params * all_params_cost
+        if load.subtree_due:
+            penalties[v] += defer_cost * max(1, _or_prior(weights[v]))
+        if load.forced_only and not given.force:
+            forced += load.due
+        else:
+            files[v] = load.due
+    collateral = [rate * n if asked else math.inf for asked, n in zip(allowed, unchanged, strict=True)]
+    return Weighed(forest, Tree(forest.parents, files, penalties, collateral), weights, unchanged, forced)
+
+
+def _unchanged(forest: Forest, weights: list[int | None]) -> list[int]:
+    """Count what is not stale: below a subtree need nothing is known to be unchanged."""
+    stale = [_live_objects(forest.loads[i]) if i >= 0 else 0 for i in forest.load]
+    unchanged = [0] * len(weights)
+    for v in range(len(weights) - 1, -1, -1):
+        weight = weights[v]
+        if forest.load[v] >= 0 and forest.loads[forest.load[v]].subtree_due:
+            stale[v] = max(stale[v], weight or 0)
+        else:
+            unchanged[v] = UNKNOWN_WEIGHT if weight is None else max(0, weight - stale[v])
+        if forest.parents[v] >= 0:
+            stale[forest.parents[v]] += stale[v]
+    return unchanged
+
+
+def _or_prior(weight: int | None) -> int:
+    return UNKNOWN_WEIGHT if weight is None else weight
+
+
+def _live_objects(load: DirectoryLoad) -> int:
+    return load.due + load.due_all_params if load.objects is None else load.objects

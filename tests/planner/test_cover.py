@@ -1,0 +1,113 @@
+"""The cover is the cheapest there is: against brute force on small trees, against greedy on large ones."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from listener.planner.cover import solve
+from listener.planner.greedy import greedy_cover
+from listener.planner.prices import Prices, free_then
+from listener.planner.problem import Bill, Tree
+
+
+def steps(limit: bool) -> st.SearchStrategy[Prices]:
+    """Draw convex prices, with or without an end."""
+    sizes = st.lists(st.integers(0, 6), min_size=0, max_size=3)
+    prices = st.lists(st.integers(0, 12), min_size=3, max_size=3).map(sorted)
+    last = st.nothing() if limit else st.just(math.inf)
+    ends = st.one_of(st.just(0), last) if limit else last
+    return st.builds(
+        lambda sizes, prices, end: Prices([*zip(sizes, prices, strict=False), (end, 13.0)]), sizes, prices, ends
+    )
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> Tree:
+    """Draw a small forest."""
+    size = draw(st.integers(1, 8))
+    parents = [draw(st.integers(-1, v - 1)) for v in range(size)]
+    files = [draw(st.integers(0, 6)) for _ in range(size)]
+    penalties = [draw(st.sampled_from([0.0, 0.0, 0.0, 3.0, 40.0])) for _ in range(size)]
+    collateral = [draw(st.sampled_from([0.0, 1.0, 2.0, 5.0, 9.0, 30.0, math.inf])) for _ in range(size)]
+    return Tree(parents, files, penalties, collateral)
+
+
+def brute_force(bill: Bill) -> float:
+    """Try every set of directories."""
+    size = len(bill.tree.parents)
+    best = math.inf
+    for chosen in itertools.product([False, True], repeat=size):
+        best = min(best, bill.cover(chosen).cost)
+    return best
+
+
+@settings(max_examples=3000, deadline=None)
+@given(tree=trees(), files=st.one_of(steps(False), steps(True)), directories=steps(True))
+def test_equals_brute_force(tree: Tree, files: Prices, directories: Prices) -> None:
+    """Whatever the tree and the prices, no set of directories is cheaper than the cover."""
+    bill = Bill(tree, files, directories)
+    cover = solve(tree, files, directories)
+    assert cover.cost == pytest.approx(brute_force(bill))
+    if math.isfinite(cover.cost):
+        chosen = [v in cover.directories for v in range(len(tree.parents))]
+        assert bill.cover(chosen).cost == pytest.approx(cover.cost)
+        assert bill.cover(chosen).files == cover.files
+        assert bill.cover(chosen).directories == cover.directories
+    assert cover.gap == 0
+
+
+@settings(max_examples=500, deadline=None)
+@given(tree=trees(), files=steps(False), directories=steps(True))
+def test_gap_is_honest_when_work_runs_out(tree: Tree, files: Prices, directories: Prices) -> None:
+    """A cover found without the exact programme is within its stated gap of the best, and never worse than greedy."""
+    bill = Bill(tree, files, directories)
+    cover = solve(tree, files, directories, work_limit=0)
+    assert cover.cost - cover.gap <= brute_force(bill) + 1e-4
+    assert cover.cost <= greedy_cover(bill).cost
+
+
+def large_tree(seed: int, size: int) -> Tree:
+    """Make a tree as sites have them: bulk publishing in some directories, single edits elsewhere."""
+    rng = random.Random(seed)
+    parents = [-1] + [max(0, (v - 1) // rng.choice([6, 8, 10])) for v in range(1, size)]
+    objects = [int(rng.paretovariate(1.1) * 5) % 3000 + 1 for _ in range(size)]
+    files = [0] * size
+    for _ in range(size // 300 + 5):
+        v = rng.randrange(size)
+        files[v] = max(1, int(objects[v] * rng.uniform(0.3, 1)))
+    for _ in range(size // 100 + 5):
+        v = rng.randrange(size)
+        files[v] = min(objects[v], files[v] + 1)
+    unchanged = [o - f for o, f in zip(objects, files, strict=True)]
+    for v in range(size - 1, 0, -1):
+        unchanged[parents[v]] += unchanged[v]
+    return Tree(parents, files, [0.0] * size, [float(n) for n in unchanged])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tokens", [(50, 10), (300, 20), (20, 60)])
+def test_never_worse_than_greedy_on_large_trees(seed: int, tokens: tuple[int, int]) -> None:
+    """On trees of thousands of directories the cover costs no more than greedy, exact or not."""
+    tree = large_tree(seed, 5_000)
+    files, directories = free_then(tokens[0], 24.0), Prices([(tokens[1], 0.0)])
+    cover = solve(tree, files, directories)
+    assert cover.cost <= greedy_cover(Bill(tree, files, directories)).cost
+    assert cover.gap <= 0.05 * cover.cost
+
+
+def test_hard_budget_that_nothing_fits_is_infinite() -> None:
+    """Without tokens of either kind there is no cover, and that is said by an infinite cost."""
+    tree = Tree([-1], [3], [0.0], [1.0])
+    assert solve(tree, Prices([(2, 0.0)]), Prices([])).cost == math.inf
+
+
+def test_falling_prices_are_refused() -> None:
+    """Prices that fall would break the bound, so they are an error."""
+    with pytest.raises(ValueError, match="must not fall"):
+        Prices([(1, 2.0), (1, 1.0)])
