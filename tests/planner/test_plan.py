@@ -52,9 +52,13 @@ def test_files_while_they_are_affordable() -> None:
 def test_subtree_need_takes_its_own_directory() -> None:
     """A subtree need is covered by a refresh of exactly its directory, which evicts nothing unchanged."""
     made = plan(
-        PlanInput(now=0.0, loads=[load(URLS[2], 0, subtree_due=True), load(URLS[1], 1)], budgets=budgets(10, 5),
-                  weights=lambda _: 50)
-    )  # fmt: skip
+        PlanInput(
+            now=0.0,
+            loads=[load(URLS[2], 0, subtree_due=True), load(URLS[1], 1)],
+            budgets=budgets(10, 5),
+            weights={URLS[1]: 80, URLS[2]: 50}.__getitem__,
+        )
+    )
     assert [(d.url, d.covers, d.collateral) for d in made.directories] == [(URLS[2], 1, 0)]
     assert [(f.directory_url, f.take) for f in made.files] == [(URLS[1], 1)]
 
@@ -82,9 +86,14 @@ def test_scarce_files_turn_into_the_cheapest_directory() -> None:
 def test_blast_radius_is_kept() -> None:
     """No directory is refreshed that is not allowed, whatever it would save."""
     made = plan(
-        PlanInput(now=0.0, loads=[load(URLS[2], 50), load(URLS[3], 50)], budgets=budgets(10, 1),
-                  weights=lambda _: 100, allowed=lambda url: url != URLS[1])
-    )  # fmt: skip
+        PlanInput(
+            now=0.0,
+            loads=[load(URLS[2], 50), load(URLS[3], 50)],
+            budgets=budgets(10, 1),
+            weights=lambda _: 100,
+            allowed=lambda url: url != URLS[1],
+        )
+    )
     assert [d.url for d in made.directories] == [URLS[2]]
     assert sum(d.needs for d in made.deferred) == 40
 
@@ -116,9 +125,7 @@ def test_unknown_weight_errs_toward_files() -> None:
 def test_unforced_directories_leave_what_needs_force() -> None:
     """Where directories only revalidate, needs that need force go as files though a directory covers the rest."""
     loads = [load(URLS[2], 400), load(URLS[2] + "k/", 4, forced_only=True)]
-    made = plan(
-        PlanInput(now=0.0, loads=loads, budgets=budgets(10, 2), weights=lambda _: 500, force=False)
-    )  # fmt: skip
+    made = plan(PlanInput(now=0.0, loads=loads, budgets=budgets(10, 2), weights=lambda _: 500, force=False))
     assert [d.url for d in made.directories] == [URLS[2]]
     assert [(f.directory_url, f.take) for f in made.files] == [(URLS[2] + "k/", 4)]
 
@@ -176,10 +183,15 @@ def test_every_need_is_accounted_for_within_the_budgets(
     """Nothing due is forgotten or sent twice, and no kind is spent beyond its budget less the reserve."""
     made = plan(
         PlanInput(
-            now=0.0, loads=loads, budgets=budgets(files, directories), reserve=reserve, force=force,
-            weights=lambda _: weight, allowed=lambda url: url.count("/") > 3,
+            now=0.0,
+            loads=loads,
+            budgets=budgets(files, directories),
+            reserve=reserve,
+            force=force,
+            weights=lambda _: weight,
+            allowed=lambda url: url.count("/") > 3,
         )
-    )  # fmt: skip
+    )
     for item in loads:
         assert accounted(made, item, force=force) == item.due + item.due_all_params + item.subtree_due
     assert made.spent.get(RefreshKind.FILE, 0) <= max(0, files - math.ceil(files * reserve))
