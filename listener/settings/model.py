@@ -56,6 +56,12 @@ def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
     return items
 
 
+def _at_least_one(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    if not items:
+        raise ValueError("must not be empty")
+    return items
+
+
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -196,7 +202,9 @@ class Site(Section):
     targets: Names = ()
     """Names of the targets in layer order: the cache next to the origin first, since an outer cache
     that is refreshed first would fetch the old copy again from the inner one."""
-    base_urls: Annotated[tuple[BaseUrl, ...], BeforeValidator(_listed), AfterValidator(_unique), Field(min_length=1)]
+    base_urls: Annotated[
+        tuple[BaseUrl, ...], BeforeValidator(_listed), AfterValidator(_unique), AfterValidator(_at_least_one)
+    ]
     """URLs under which the keys are served, one per host and scheme that caches separately. A port is allowed."""
     prefix: str = ""
     """Only keys that start so; it is cut off the key. Ends with ``/`` unless empty."""
@@ -246,7 +254,7 @@ class Site(Section):
         target, targets = table.get("target"), table.get("targets")
         if (target is None) == (not targets):
             raise ValueError('name either target = "…" or targets = ["…", …]')
-        return {**table, "targets": [target] if targets is None or target is not None else targets}
+        return {**table, "target": None, "targets": [target] if target is not None else targets}
 
 
 class Settings(Section):

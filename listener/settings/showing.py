@@ -65,4 +65,4 @@ def _plugin_schema(name: str, model: type[BaseModel], schema: dict[str, Any]) ->
 def _without_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value
+    return [_without_none(item) for item in value if item is not None] if isinstance(value, list | tuple) else value
