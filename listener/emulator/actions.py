@@ -1,0 +1,244 @@
+"""
+The API's actions: decoded parameters in, the reply's fields out, in both versions of the API.
+
+===================== ========================================= ==============================
+..                    2018-05-10                                2014-11-11
+===================== ========================================= ==============================
+types                 File, Directory, IgnoreParams             File, Directory
+Force                 yes                                       passed over
+prefetch spends       a quota of its own                        the quota of files
+task by id            yes                                       no such action
+history, page size    3 days, 100                               7 days, 50
+directory in replies  ``directory``                             ``path``
+malformed path        ``InvalidObjectPath.Malformed``           ``ObjectPath.Malformed``
+===================== ========================================= ==============================
+
+Regex refreshes are not emulated: the type is answered with ``InvalidObjectType.ValueNotSupported``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from listener.emulator.account import Account, Submission
+from listener.emulator.faults import FaultBook
+from listener.emulator.listing import TaskQuery, parse_query
+from listener.emulator.rejections import Rejection
+from listener.emulator.tasks import TaskRecord
+from listener.refresh import RefreshKind
+from listener.signature import timestamp
+
+__all__ = ["VERSIONS", "Api", "Call", "Reply", "Version"]
+
+REGEX_QUOTA = "20"
+BLOCK_QUOTA = "300"
+"""Shown only: regex refreshes and blocking are not emulated. The vendor's defaults."""
+MAX_TASK_IDS = 10
+"""Ids in one DescribeRefreshTaskById, by the vendor's parameter list."""
+TRUE = "true"
+DAY_SECONDS = 24 * 60 * 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """What differs between the versions of the API."""
+
+    name: str
+    types: Mapping[str, RefreshKind]
+    wire: Mapping[RefreshKind, str]
+    """ObjectType in replies and in questions about tasks."""
+    malformed_code: str
+    history_seconds: float
+    max_page_size: int
+    forces: bool
+    prefetch_spends: RefreshKind
+
+
+V2018: Final = Version(
+    name="2018-05-10",
+    # The English reference alone calls IgnoreParams "ExQuery"; both are taken.
+    types={
+        "File": RefreshKind.FILE,
+        "Directory": RefreshKind.DIRECTORY,
+        "IgnoreParams": RefreshKind.IGNORE_PARAMS,
+        "ExQuery": RefreshKind.IGNORE_PARAMS,
+    },
+    wire={
+        RefreshKind.FILE: "file",
+        RefreshKind.DIRECTORY: "directory",
+        RefreshKind.IGNORE_PARAMS: "ignoreparams",
+        RefreshKind.PREFETCH: "preload",
+    },
+    malformed_code="InvalidObjectPath.Malformed",
+    history_seconds=3 * DAY_SECONDS,
+    max_page_size=100,
+    forces=True,
+    prefetch_spends=RefreshKind.PREFETCH,
+)
+V2014: Final = Version(
+    name="2014-11-11",
+    types={"File": RefreshKind.FILE, "Directory": RefreshKind.DIRECTORY},
+    wire={**V2018.wire, RefreshKind.DIRECTORY: "path"},
+    malformed_code="ObjectPath.Malformed",
+    history_seconds=7 * DAY_SECONDS,
+    max_page_size=50,
+    forces=False,
+    prefetch_spends=RefreshKind.FILE,
+)
+VERSIONS: Final = {version.name: version for version in (V2018, V2014)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call that has passed the gate."""
+
+    action: str
+    version: Version
+    parameters: Mapping[str, str]
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The fields of an answer, without its RequestId, and what was accepted."""
+
+    fields: Mapping[str, Any]
+    accepted: tuple[TaskRecord, ...] = ()
+
+
+class Api:
+    """The actions over one account."""
+
+    def __init__(self, account: Account, faults: FaultBook) -> None:
+        """Serve this account; the faults tell how late the status of a task is."""
+        self._account = account
+        self._faults = faults
+        self._actions: dict[str, Callable[[Call], Reply]] = {
+            "RefreshObjectCaches": self._refresh,
+            "PushObjectCache": self._prefetch,
+            "DescribeRefreshTasks": self._tasks,
+            "DescribeRefreshTaskById": self._task_by_id,
+            "DescribeRefreshQuota": self._quota,
+        }
+
+    def knows(self, action: str, version: str) -> bool:
+        """Tell whether this version of the API has the action."""
+        by_id_in_2014 = version == V2014.name and action == "DescribeRefreshTaskById"
+        return version in VERSIONS and action in self._actions and not by_id_in_2014
+
+    def answer(self, call: Call) -> Reply:
+        """Do what the call asks. Raise :class:`Rejection`, having changed nothing."""
+        return self._actions[call.action](call)
+
+    def _refresh(self, call: Call) -> Reply:
+        object_type = call.parameters.get("ObjectType") or "File"
+        kind = call.version.types.get(object_type)
+        if kind is None:
+            raise Rejection("InvalidObjectType.ValueNotSupported", value=object_type)
+        forced = call.version.forces and kind is not RefreshKind.FILE
+        return self._submit(
+            Submission(
+                action=call.action,
+                kind=kind,
+                object_path=call.parameters.get("ObjectPath", ""),
+                force=forced and call.parameters.get("Force", "").lower() == TRUE,
+                malformed_code=call.version.malformed_code,
+            ),
+            call.now,
+            answer="RefreshTaskId",
+        )
+
+    def _prefetch(self, call: Call) -> Reply:
+        return self._submit(
+            Submission(
+                action=call.action,
+                kind=RefreshKind.PREFETCH,
+                object_path=call.parameters.get("ObjectPath", ""),
+                malformed_code=call.version.malformed_code,
+                spends=call.version.prefetch_spends,
+            ),
+            call.now,
+            answer="PushTaskId",
+        )
+
+    def _submit(self, submission: Submission, now: float, *, answer: str) -> Reply:
+        records = tuple(self._account.submit(submission, now))
+        ids = dict.fromkeys(record.task_id for record in records)
+        return Reply({answer: ",".join(ids)}, records)
+
+    def _tasks(self, call: Call) -> Reply:
+        query = parse_query(call.parameters, wire=call.version.wire, max_page_size=call.version.max_page_size)
+        found = self._found(query, call)
+        first = (query.page_number - 1) * query.page_size
+        page = list(islice(found, first, first + query.page_size))
+        return Reply(
+            {
+                "Tasks": {"CDNTask": [self._task(record, call.version) for record in page]},
+                "PageNumber": query.page_number,
+                "PageSize": query.page_size,
+                "TotalCount": len(found),
+            }
+        )
+
+    def _found(self, query: TaskQuery, call: Call) -> list[TaskRecord]:
+        oldest = call.now - call.version.history_seconds
+        candidates = (record for record in self._candidates(query, call.now) if record.created_at > oldest)
+        return [record for record in self._asked(candidates, call.now) if query.holds(record)]
+
+    def _candidates(self, query: TaskQuery, now: float) -> Iterable[TaskRecord]:
+        if query.path is not None:
+            return self._account.tasks.by_path(query.path, now)
+        if query.task_id is not None:
+            return reversed(self._account.tasks.by_id(query.task_id, now))
+        return self._account.tasks.newest_first(now)
+
+    def _asked(self, records: Iterable[TaskRecord], now: float) -> Iterable[TaskRecord]:
+        lag_seconds = self._faults.seconds("late-status", now)
+        for record in records:
+            record.ask(now, lag_seconds)
+            yield record
+
+    def _task_by_id(self, call: Call) -> Reply:
+        ids = [text.strip() for text in call.parameters.get("TaskId", "").split(",") if text.strip()]
+        if not ids:
+            raise Rejection("MissingParameter", name="TaskId")
+        if len(ids) > MAX_TASK_IDS or not all(text.isdecimal() for text in ids):
+            raise Rejection("InvalidTaskId.Malformed")
+        oldest = call.now - call.version.history_seconds
+        found = [record for task_id in dict.fromkeys(ids) for record in self._account.tasks.by_id(task_id, call.now)]
+        kept = [record for record in self._asked(found, call.now) if record.created_at > oldest]
+        return Reply({"Tasks": [self._task(record, call.version) for record in kept], "TotalCount": len(kept)})
+
+    def _task(self, record: TaskRecord, version: Version) -> dict[str, str]:
+        return {
+            "TaskId": record.task_id,
+            "ObjectPath": record.path,
+            "ObjectType": version.wire[record.kind],
+            "Status": record.status(),
+            "Process": record.process(),
+            "CreationTime": timestamp(record.created_at),
+            "Description": record.description(),
+        }
+
+    def _quota(self, call: Call) -> Reply:
+        self._account.lower_limits(call.now)
+        prefetch = call.version.prefetch_spends
+        fields = {
+            **self._figures("Url", RefreshKind.FILE, call.now),
+            **self._figures("Dir", RefreshKind.DIRECTORY, call.now),
+            **self._figures("Preload", prefetch, call.now),
+            "BlockQuota": BLOCK_QUOTA,
+            "BlockRemain": BLOCK_QUOTA,
+        }
+        if call.version is V2018:
+            fields |= self._figures("IgnoreParams", RefreshKind.IGNORE_PARAMS, call.now)
+            fields |= self._figures("PreloadEdge", prefetch, call.now)
+            fields |= {"RegexQuota": REGEX_QUOTA, "RegexRemain": REGEX_QUOTA}
+        return Reply(fields)
+
+    def _figures(self, name: str, kind: RefreshKind, now: float) -> dict[str, str]:
+        ledger = self._account.ledger
+        return {f"{name}Quota": str(ledger.limits[kind]), f"{name}Remain": str(ledger.remaining(kind, now))}

@@ -1,0 +1,236 @@
+"""
+Faults that can be ordered: one table, the grammar of an order, and the book that deals them out.
+
+An order is ``NAME[:ARGUMENT…][,OPTION=VALUE…]``; the options are ``count=N`` (so many times, then
+never again), ``action=A+B`` (in calls of these actions only) and ``after=SECONDS`` (not before so
+much of the emulator's time has passed since it was ordered). Examples: ``throttle:3``,
+``slow:2:5,action=RefreshObjectCaches``, ``stuck:/video/:7200``, ``quota-limit:500,50,after=43200``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from listener.emulator.rejections import REJECTIONS
+from listener.errors import ConfigurationError
+
+__all__ = ["ACTIONS", "FAULT_KINDS", "Fault", "FaultBook", "FaultKind", "fault_help", "parse_fault"]
+
+ACTIONS: Final = (
+    "RefreshObjectCaches",
+    "PushObjectCache",
+    "DescribeRefreshTasks",
+    "DescribeRefreshTaskById",
+    "DescribeRefreshQuota",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """One line of the table."""
+
+    name: str
+    pattern: str
+    """Matches everything between the name and the options; groups ``count``, ``seconds``, ``text``, ``files``, …"""
+    usage: str
+    effect: str
+
+
+_COUNT = r"(?::(?P<count>\d+))?"
+_SECONDS = r"(?P<seconds>-?\d+(?:\.\d+)?)"
+
+FAULT_KINDS: Final[dict[str, FaultKind]] = {
+    kind.name: kind
+    for kind in (
+        FaultKind(
+            "throttle",
+            _COUNT + rf"(?::{_SECONDS})?",
+            "throttle[:COUNT[:SECONDS]]",
+            "503 Throttling with x-acs-retry-after (1 second)",
+        ),
+        FaultKind("error500", _COUNT, "error500[:COUNT]", "500 InternalError"),
+        FaultKind("error", r":(?P<text>[\w.]+)" + _COUNT, "error:CODE[:COUNT]", "any error code of the API"),
+        FaultKind("reset", _COUNT, "reset[:COUNT]", "the connection is reset; the request is not accepted"),
+        FaultKind("accept-then-reset", _COUNT, "accept-then-reset[:COUNT]", "accepted, then the connection is reset"),
+        FaultKind("accept-then-timeout", _COUNT, "accept-then-timeout[:COUNT]", "accepted, then no answer for an hour"),
+        FaultKind("slow", rf":{_SECONDS}" + _COUNT, "slow:SECONDS[:COUNT]", "the answer comes so much later"),
+        FaultKind("quota", _COUNT, "quota[:COUNT]", "QuotaExceeded.Refresh or .Preload, though quota is left"),
+        FaultKind("malformed", r":(?P<text>.+)", "malformed:SUBSTRING", "a path that contains it is malformed"),
+        FaultKind(
+            "domain-not-found",
+            r":(?P<text>.+)",
+            "domain-not-found:HOST",
+            "InvalidDomain.NotFound, with or without port",
+        ),
+        FaultKind(
+            "stuck",
+            rf":(?P<text>.+?)(?::{_SECONDS})?",
+            "stuck:SUBSTRING[:SECONDS]",
+            "a path that contains it stays Refreshing, for ever or so long",
+        ),
+        FaultKind(
+            "fail",
+            r":(?P<text>.+?)" + _COUNT,
+            "fail:SUBSTRING[:COUNT]",
+            "the next path (or COUNT paths) that contains it ends as Failed, its neighbours do not",
+        ),
+        FaultKind("absent", rf":{_SECONDS}", "absent:SECONDS", "a task is not found until so long after its making"),
+        FaultKind(
+            "late-status",
+            rf":{_SECONDS}",
+            "late-status:SECONDS",
+            "asking for a task starts an update, which shows so much later",
+        ),
+        FaultKind(
+            "not-modified",
+            r"(?::(?P<text>.+))?",
+            "not-modified[:SUBSTRING]",
+            "the origin answers every revalidation with 304, changed or not",
+        ),
+        FaultKind(
+            "quota-limit",
+            r":(?P<files>\d+),(?P<directories>\d+)",
+            "quota-limit:FILES,DIRECTORIES",
+            "the daily limits are these from now on",
+        ),
+        FaultKind("clock-skew", rf":{_SECONDS}", "clock-skew:SECONDS", "the server's clock is so much ahead"),
+    )
+}
+
+_OPTION = re.compile(r",(count|action|after)=([^,]*)\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One order."""
+
+    name: str
+    """A key of :data:`FAULT_KINDS`."""
+    spec: str = ""
+    """As it was ordered."""
+    text: str = ""
+    """A substring of a path, a host or an error code."""
+    seconds: float | None = None
+    count: int | None = None
+    """How many more times; ``None`` for always."""
+    actions: frozenset[str] = frozenset()
+    """In calls of these only; empty for all."""
+    after_seconds: float = 0.0
+    """Not before so much of the emulator's time has passed since the order."""
+    limits: tuple[int, int] | None = None
+    """Files and directories of ``quota-limit``."""
+
+
+def parse_fault(spec: str) -> Fault:
+    """Return the fault that an order names. Raise :class:`ConfigurationError` with the right form when it is wrong."""
+    rest, options = spec.strip(), {}
+    while match := _OPTION.search(rest):
+        options[match[1]] = match[2]
+        rest = rest[: match.start()]
+    name = rest.partition(":")[0]
+    kind = FAULT_KINDS.get(name)
+    if kind is None:
+        raise ConfigurationError(f"No fault is called {name!r}.", hint=f"Known faults: {', '.join(FAULT_KINDS)}.")
+    arguments = re.fullmatch(kind.pattern, rest[len(name) :])
+    if arguments is None:
+        raise ConfigurationError(f"The fault {spec!r} is not of the form {kind.usage}.", hint=kind.effect)
+    try:
+        return _fault(spec, name, arguments.groupdict(), options)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"The fault {spec!r} cannot be used: {error}.", hint=f"Its form is {kind.usage}."
+        ) from error
+
+
+def _fault(spec: str, name: str, arguments: dict[str, str | None], options: dict[str, str]) -> Fault:
+    count, seconds, text = (
+        options.get("count") or arguments.get("count"),
+        arguments.get("seconds"),
+        arguments.get("text"),
+    )
+    actions = frozenset(filter(None, options.get("action", "").split("+")))
+    if unknown := actions - set(ACTIONS):
+        raise ValueError(f"no action is called {', '.join(sorted(unknown))}")
+    if name == "error" and text not in REJECTIONS:
+        raise ValueError(f"the emulator has no error code {text!r}")
+    files, directories = arguments.get("files"), arguments.get("directories")
+    return Fault(
+        name=name,
+        spec=spec,
+        text=text or "",
+        seconds=None if seconds is None else float(seconds),
+        count=int(count) if count else (1 if name == "fail" else None),
+        actions=actions,
+        after_seconds=float(options.get("after") or 0),
+        limits=(int(files), int(directories)) if files and directories else None,
+    )
+
+
+def fault_help() -> str:
+    """Return the table of faults as lines of text, for ``--help`` and the control endpoint."""
+    width = max(len(kind.usage) for kind in FAULT_KINDS.values())
+    lines = [f"{kind.usage:<{width}}  {kind.effect}" for kind in FAULT_KINDS.values()]
+    return "\n".join([*lines, "Options of each: ,count=N  ,action=ACTION+ACTION  ,after=SECONDS"])
+
+
+class FaultBook:
+    """The orders that stand, dealt out one use at a time; time is an argument."""
+
+    def __init__(self, faults: Iterable[Fault] = (), *, now: float = 0.0) -> None:
+        """Start with these orders, given at ``now`` (seconds since the epoch)."""
+        self._orders: list[tuple[float, Fault]] = []
+        for fault in faults:
+            self.order(fault, now)
+
+    def order(self, fault: Fault, now: float) -> None:
+        """Add an order, given at ``now``."""
+        self._orders.append((now + fault.after_seconds, fault))
+
+    def clear(self, name: str | None = None) -> None:
+        """Withdraw all orders, or those of one name."""
+        self._orders = [entry for entry in self._orders if name is not None and entry[1].name != name]
+
+    def clear_one(self, fault: Fault) -> None:
+        """Withdraw one order that is done for good."""
+        self._orders = [entry for entry in self._orders if entry[1] is not fault]
+
+    def standing(self) -> list[dict[str, object]]:
+        """Return what is still to be dealt out, for the control endpoint."""
+        return [{"fault": fault.spec, "left": fault.count, "from": start} for start, fault in self._orders]
+
+    def take(
+        self, name: str, now: float, *, action: str = "", matches: Callable[[Fault], bool] = lambda _: True
+    ) -> Fault | None:
+        """Return the first order of this name that applies and use it up once; ``None`` when there is none."""
+        for index, (start, fault) in enumerate(self._orders):
+            if fault.name == name and start <= now and _applies(fault, action) and matches(fault):
+                self._use(index)
+                return fault
+        return None
+
+    def take_containing(self, name: str, text: str, now: float, *, action: str = "") -> Fault | None:
+        """Return, and use up once, the first order of this name whose substring ``text`` contains."""
+        return self.take(name, now, action=action, matches=lambda fault: fault.text in text)
+
+    def any(self, name: str) -> bool:
+        """Tell whether an order of this name stands: spares the search for each path of a batch."""
+        return any(fault.name == name for _, fault in self._orders)
+
+    def seconds(self, name: str, now: float, *, action: str = "") -> float:
+        """Return the seconds of an order that applies, or 0."""
+        fault = self.take(name, now, action=action)
+        return fault.seconds or 0.0 if fault else 0.0
+
+    def _use(self, index: int) -> None:
+        start, fault = self._orders[index]
+        if fault.count == 1:
+            del self._orders[index]
+        elif fault.count is not None:
+            self._orders[index] = (start, replace(fault, count=fault.count - 1))
+
+
+def _applies(fault: Fault, action: str) -> bool:
+    return not fault.actions or action in fault.actions

@@ -1,0 +1,226 @@
+"""The emulator as a whole: wires its parts, runs both servers, and lets tasks take effect when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+from aiohttp import web
+
+from listener.clock import Clock
+from listener.emulator.account import Account
+from listener.emulator.actions import V2014, Api, Call
+from listener.emulator.api import MAX_BODY_BYTES, ApiServer
+from listener.emulator.cache import EdgeCache, Lifetimes
+from listener.emulator.control import Control
+from listener.emulator.edge import Edge
+from listener.emulator.faults import FaultBook
+from listener.emulator.gate import Gate
+from listener.emulator.journal import Journal
+from listener.emulator.limits import CallRates
+from listener.emulator.origin import origin_of
+from listener.emulator.settings import CALLS_PER_SECOND, QUOTA, EmulatorSettings
+from listener.emulator.tasks import FOREVER, TaskRecord
+from listener.errors import ConfigurationError
+from listener.refresh import RefreshKind
+
+__all__ = ["Emulator", "serve"]
+
+SHUTDOWN_SECONDS: Final = 1.0
+MIN_NAP_SECONDS: Final = 0.005
+PREFETCHES_AT_ONCE: Final = 16
+log = structlog.get_logger()
+
+
+class _EmulatorClock:
+    """The given clock, moved on by request and set wrong by the fault ``clock-skew``."""
+
+    def __init__(self, base: Clock) -> None:
+        self._base = base
+        self._advanced_seconds = 0.0
+        self.moved: Callable[[], None] = lambda: None
+        self.faults: FaultBook | None = None
+
+    def now(self) -> float:
+        now = self._base.now() + self._advanced_seconds
+        return now + (self.faults.seconds("clock-skew", now) if self.faults else 0.0)
+
+    def advance(self, seconds: float) -> None:
+        self._advanced_seconds += seconds
+        self.moved()
+
+
+class Emulator:
+    """
+    A local Alibaba CDN, for as long as its ``async with`` lasts.
+
+    ``account``, ``cache``, ``faults`` and ``clock`` are open for tests to look into.
+    """
+
+    def __init__(self, settings: EmulatorSettings) -> None:
+        """Wire the parts; nothing is opened yet. Raise :class:`ConfigurationError` for an origin that is not there."""
+        self._settings = settings
+        self.clock = _EmulatorClock(settings.clock)
+        self.faults = FaultBook(settings.faults, now=self.clock.now())
+        self.clock.faults = self.faults
+        self.account = Account(
+            quota={**QUOTA, **settings.quota},
+            faults=self.faults,
+            per_minute={
+                RefreshKind.FILE: settings.urls_per_domain_minute,
+                RefreshKind.IGNORE_PARAMS: settings.urls_per_domain_minute,
+                RefreshKind.DIRECTORY: settings.directories_per_domain_minute,
+            },
+            task_seconds=settings.task_seconds,
+            history_seconds=V2014.history_seconds,
+            domains=settings.domains,
+        )
+        lifetimes = Lifetimes(settings.ttl_seconds, settings.missing_ttl_seconds)
+        self.cache = EdgeCache(lifetimes=lifetimes, limit_bytes=settings.cache_bytes)
+        self._origin = origin_of(settings.origin, index_documents=settings.index_documents)
+        self._edge = Edge(self.cache, self._origin, faults=self.faults, now=self.clock.now, settle=self.settle)
+        self._prefetches: deque[TaskRecord] = deque()
+        self._prefetching = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self.clock.moved = self._changed.set
+        self._runners: list[web.BaseRunner] = []
+        self._ticking: asyncio.Task[None] | None = None
+        self._journal: Journal | None = None
+        self.api_url = ""
+        """Where the API is served, such as ``http://127.0.0.1:8700``; empty before the start."""
+        self.edge_url = ""
+
+    async def __aenter__(self) -> Self:
+        """Open both ports. Raise :class:`ConfigurationError` when one is taken or the journal cannot be written."""
+        settings = self._settings
+        try:
+            self._journal = Journal(settings.journal)
+            api = web.AppRunner(
+                self._application(), handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS, access_log=None
+            )
+            server = web.Server(self._edge.handle, handler_cancellation=True, access_log=None)
+            edge = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+            self.api_url = await self._listen(api, settings.api_host, settings.api_port, "--api")
+            self.edge_url = await self._listen(edge, settings.edge_host, settings.edge_port, "--edge")
+        except BaseException:
+            await self._close()
+            raise
+        self._ticking = asyncio.create_task(self._tick(), name="emulator-tick")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close both ports, cutting off what still hangs."""
+        await self._close()
+
+    def settle(self) -> None:
+        """Let the refreshes whose tasks have ended take effect at the edge; prefetches are begun soon after."""
+        for record in self.account.tasks.take_ended(self.clock.now()):
+            if record.failure:
+                continue
+            if record.kind is RefreshKind.PREFETCH:
+                self._prefetches.append(record)
+            else:
+                self.cache.refresh(record.kind, record.key, force=record.force)
+        if self._prefetches:
+            self._changed.set()
+
+    async def settled(self) -> None:
+        """Let all tasks that have ended take effect, prefetches included."""
+        self.settle()
+        async with self._prefetching:
+            while self._prefetches:
+                batch = [self._prefetches.popleft() for _ in range(min(PREFETCHES_AT_ONCE, len(self._prefetches)))]
+                failures = await asyncio.gather(*(self._edge.prefetch(record.key) for record in batch))
+                for record, failure in zip(batch, failures, strict=True):
+                    record.failure = failure
+
+    def _accepted(self, call: Call, records: Sequence[TaskRecord], request_id: str) -> None:
+        if self._journal is not None:
+            self._journal.accepted(call, records, request_id)
+        self._changed.set()
+
+    def _application(self) -> web.Application:
+        rates = CallRates({**CALLS_PER_SECOND, **self._settings.calls_per_second})
+        server = ApiServer(
+            api=Api(self.account, self.faults),
+            gate=Gate(self._settings.credentials),
+            rates=rates,
+            faults=self.faults,
+            now=self.clock.now,
+            settled=self.settled,
+            accepted=self._accepted,
+        )
+        control = Control(
+            account=self.account, cache=self.cache, faults=self.faults, clock=self.clock, settled=self.settled
+        )
+        application = web.Application(client_max_size=MAX_BODY_BYTES)
+        application.add_routes([*control.routes(), web.route("*", "/", server.handle)])
+        return application
+
+    async def _listen(self, runner: web.BaseRunner, host: str, port: int, option: str) -> str:
+        await runner.setup()
+        self._runners.append(runner)
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"The emulator cannot listen on {host}:{port}: {error.strerror}.",
+                hint=f"Give {option} another address.",
+            ) from error
+        return f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}"
+
+    async def _tick(self) -> None:
+        while True:
+            await self.settled()
+            self._changed.clear()
+            await self._nap(self.account.tasks.next_end() - self.clock.now())
+
+    async def _nap(self, seconds: float) -> None:
+        # The clock may be a test's that stands still, or be moved on: so whatever changes a task's
+        # end, or asks, wakes this up, and a nap that brought no time is not taken again.
+        before = self.clock.now()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), None if seconds == FOREVER else max(seconds, MIN_NAP_SECONDS))
+            return
+        if self.clock.now() - before < seconds / 2:
+            await self._changed.wait()
+
+    async def _close(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._ticking
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+        self._runners.clear()
+        await self._origin.close()
+        if self._journal is not None:
+            self._journal.close()
+
+
+async def serve(settings: EmulatorSettings, ready: Callable[[Emulator], None] | None = None) -> None:
+    """
+    Run until SIGINT or SIGTERM; ``ready`` is called once both ports are open.
+
+    Raise :class:`ConfigurationError` when it cannot start.
+    """
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with Emulator(settings) as emulator:
+            log.info("emulator.listening", api=emulator.api_url, edge=emulator.edge_url)
+            if ready is not None:
+                ready(emulator)
+            await stop.wait()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
