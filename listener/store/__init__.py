@@ -1,0 +1,95 @@
+"""
+The store: what has been heard and is not yet settled, what was asked of a CDN, and what it cost.
+
+One SQLite file in WAL mode with ``synchronous=FULL``: what a commit returned from survives SIGKILL
+and power loss. One thread owns the writing connection and commits in groups; readers have
+connections of their own and never wait for it. Of the processes that open the file, one at a time
+(the *owner*, by a lock on ``<file>.lock``) may send; any other may add needs and read.
+
+**Rows**
+
+============== ============================================================================
+table          a row is
+============== ============================================================================
+``directory``  one directory URL of one target, with how many of its needs are ready
+``need``       one stale URL (directory + name) and scope, all its changes merged
+``attempt``    one thing asked of a CDN; kept after its end as the audit of what was sent and why
+``ledger``     one account's quota of one kind in one day: limit, spent, held
+``tree``       one directory of a storage, with how many objects the index knows in it
+``object``     one object as the storage was last known to hold it: the index
+``gone``       a key deleted of late, so that a running scan cannot bring it back
+``doomed``     a deleted subtree whose index rows are still being removed
+``dead_letter`` a message or key that was set aside, with its reason
+``source``     what each source said of itself last
+============== ============================================================================
+
+**Sequences.** Every recorded batch takes the next number of a store-wide sequence and writes it to
+the index rows and needs that it touches. The batch is committed before its origin is told. An
+attempt's *watermark* is the sequence at the moment its quota is held: everything recorded up to
+then happened before the request is written, so the CDN fetches it. What is recorded later has a
+higher sequence and outlives the attempt. No clock decides any of this.
+
+**A need's life**
+
+::
+
+              change                    due                     held
+    (nothing) ──────▶ WAITING ────────────────▶ READY ───────────────────▶ ATTEMPTED
+                       ▲   ▲  quiet or cap over  ▲ │ deferred: stays         │ │ │
+                       │   └── change ───────────┼─┘ READY, with reasons     │ │ │
+                       │                         └── failed, back-off over ──┘ │ │
+                       ├────────────── change during flight ───────────────────┘ │
+                       ├── change ── UNCONFIRMED ◀── task never ended ───────────┤
+                       │             PARKED ◀─────── CDN refuses this URL ───────┤
+                       │                             complete, not above W ──────▼
+                       └─────────────────────────────────────────────────── (settled)
+
+A file attempt marks its need ``ATTEMPTED``. A directory attempt marks nothing: it stores its URL
+and watermark, and ``covers`` tells what lies below it, so that leasing ten million needs is one
+row. Once it is complete its needs are *swept* in slices; until the sweep is over they count as
+settled. An *open* need (unfinished write, or not yet at the origin) is covered by nothing; when
+its wait is over it takes a new sequence, above the watermark of every attempt made meanwhile.
+
+**An attempt's life, and what its quota does**
+
+::
+
+             ┌ definite refusal, crash, reset of the day: refund; gone, needs READY again
+    HELD ────┤
+    held +1  └▶ SENDING ──── answer: accepted ────────▶ ACCEPTED ── task complete ──▶ COMPLETE
+                (durable     held -1, spent +1            │   │                       (settle)
+                before the    ▲                           │   └─ task failed ───────▶ FAILED
+                request)      │ found: adopt              │      back-off, then READY
+                  │  no       │                           └─ an hour unfinished ────▶ UNCONFIRMED
+                  ▼  answer   │
+                UNKNOWN ──────┤
+                 stays held   ├ surely absent: refund; gone, needs READY again
+                              └ cannot be answered: spent; FAILED, needs READY again
+
+``HELD`` and ``SENDING`` belong to the owner that made them. A new owner finds what the last one
+left: ``HELD`` is refunded (nothing was written), ``SENDING`` turns ``UNKNOWN`` (it may have been).
+``ACCEPTED``, ``UNKNOWN`` and ``UNCONFIRMED`` never expire by age.
+
+**The ledger's rules**
+
+1. Quota is held in the transaction that makes the attempt: ``spent + held + units <= limit``.
+2. Each unit leaves ``held`` once: to ``spent`` or refunded, in the transaction that moves the
+   attempt, booked in the day in which it was held. No request is written in the seconds around the
+   reset, so that day is also the CDN's.
+3. The live quota is read while nothing is being sent. It corrects downward at once: what the CDN
+   counts beyond ``spent`` and the unknown units was spent by others. Upward only when two reads
+   agree and nothing was in flight or unknown from the first to the second.
+4. A limit comes from the live quota, until then from the configuration.
+
+**What survives what.** SIGKILL and power loss: everything committed. A full disk: the commit fails
+as a whole, its origin is not told, deliveries stop and status says so. A corrupt, foreign or newer
+file: refused, never overwritten. A lost file: the index is seeded anew; what was stale and unsent
+is unknown, and a backfill finds it.
+"""
+
+from __future__ import annotations
+
+from listener.store.record import NeedInput
+from listener.store.store import Store, open_store
+
+__all__ = ["NeedInput", "Store", "open_store"]

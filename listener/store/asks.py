@@ -1,0 +1,134 @@
+"""What people ask of the store by hand: refresh or prefetch a URL, retry or discard what was set aside."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from listener.change import key_to_text
+from listener.refresh import NeedState, directory_of
+from listener.store.names import Names
+from listener.store.record import NeedInput, next_sequence
+
+__all__ = ["DeadLetter", "add_dead_letter", "ask", "dead_letters", "discard", "explain", "retry"]
+
+MAX_BODY_BYTES = 256 * 1024
+"""Of a message set aside this much is kept: the largest that SQS and MNS carry."""
+
+
+class DeadLetter(NamedTuple):
+    """Something that was set aside and waits for a decision."""
+
+    id: str
+    at: float | None
+    """Seconds since the epoch; unknown for parked URLs."""
+    source: str
+    """The source it came from, or the target that refused it."""
+    kind: str
+    """``key``, ``message`` or ``url``."""
+    subject: str
+    reason: str
+
+
+def ask(
+    connection: sqlite3.Connection,
+    names: Names,
+    inputs: Sequence[NeedInput],
+    *,
+    now: float,
+    urgent: bool = False,
+    reason: str | None = None,
+) -> int:
+    """Make needs that are due at once; return their sequence."""
+    sequence = next_sequence(connection)
+    rows: list[tuple[int, str, int, int, float, bool, str | None]] = []
+    for target, url, scope, _delay in inputs:
+        place = directory_of(url)
+        directory = names.directory(connection, names.target(connection, target), place)
+        rows.append((directory, url[len(place) :], int(scope), sequence, now, urgent, reason))
+    connection.executemany(
+        f"""
+        INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7)
+        ON CONFLICT DO UPDATE SET sequence = ?4, state = {NeedState.READY:d}, due_at = NULL, attempt = NULL, open = 0,
+          window_first = ?5, urgent = max(urgent, ?6), reason = coalesce(?7, reason)
+        """,
+        sorted(rows),
+    )
+    return sequence
+
+
+def dead_letters(connection: sqlite3.Connection, *, limit: int) -> list[DeadLetter]:
+    """Return what was set aside, newest first: keys and messages, then URLs that a CDN refused."""
+    letters = [
+        DeadLetter(f"letter-{id_}", at, source, kind, key_to_text(bytes(subject)), reason)
+        for id_, at, source, kind, subject, reason in connection.execute(
+            "SELECT id, at, source, kind, subject, reason FROM dead_letter ORDER BY id DESC LIMIT ?", (limit,)
+        )
+    ]
+    urls = connection.execute(
+        "SELECT d.id, need.name, scope, t.name, d.url || need.name, coalesce(reason, '') FROM need"
+        " JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
+        f" WHERE state >= 3 AND state = {NeedState.PARKED:d} LIMIT ?",
+        (limit - len(letters),),
+    )
+    return letters + [
+        DeadLetter(f"url-{directory}-{scope}-{name}", None, target, "url", url, reason)
+        for directory, name, scope, target, url, reason in urls
+    ]
+
+
+def add_dead_letter(
+    connection: sqlite3.Connection, *, source: str, subject: bytes, reason: str, body: bytes, now: float
+) -> None:
+    """Set a message aside, with its body as far as that is bounded."""
+    connection.execute(
+        "INSERT INTO dead_letter (at, source, kind, subject, reason, body) VALUES (?, ?, 'message', ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET at = excluded.at, reason = excluded.reason, body = excluded.body",
+        (now, source, subject, reason, body[:MAX_BODY_BYTES]),
+    )
+
+
+_PARKED = f"state >= 3 AND state = {NeedState.PARKED:d}"
+
+
+def retry(connection: sqlite3.Connection, *, url: str | None) -> int:
+    """Send parked URLs once more, or one of them; return how many. Keys and messages cannot be sent as they are."""
+    where, values = _that(url)
+    return connection.execute(
+        f"UPDATE need SET state = {NeedState.READY:d}, reason = NULL, sequence = ? WHERE {_PARKED}{where}",
+        (next_sequence(connection), *values),
+    ).rowcount
+
+
+def discard(connection: sqlite3.Connection, *, subject: str | None) -> int:
+    """Forget what was set aside, or one of it; return how many."""
+    where, values = _that(subject)
+    count = connection.execute(f"DELETE FROM need WHERE {_PARKED}{where}", values).rowcount
+    one = "" if subject is None else " WHERE subject = ?"
+    letters = () if subject is None else (subject.encode("utf-8", "surrogateescape"),)
+    return count + connection.execute(f"DELETE FROM dead_letter{one}", letters).rowcount
+
+
+def _that(url: str | None) -> tuple[str, tuple[str, ...]]:
+    if url is None:
+        return "", ()
+    place = directory_of(url) if "/" in url else url
+    return " AND name = ? AND directory IN (SELECT id FROM directory WHERE url = ?)", (url[len(place) :], place)
+
+
+def explain(connection: sqlite3.Connection, url: str) -> list[dict[str, Any]]:
+    """Return the needs of exactly this URL, of any target and scope: is it stale, since when and why."""
+    place = directory_of(url)
+    cursor = connection.execute(
+        "SELECT t.name AS target, d.url || need.name AS url, scope, state, stale_since, due_at, open, needs_force,"
+        " urgent, attempt, reason FROM need JOIN directory d ON d.id = need.directory"
+        " JOIN target t ON t.id = d.target WHERE d.url = ? AND need.name = ?",
+        (place, url[len(place) :]),
+    )
+    columns = [column[0] for column in cursor.description]
+    found = [dict(zip(columns, row, strict=True)) for row in cursor]
+    for need in found:
+        need["state"] = NeedState(need["state"]).name.lower()
+    return found

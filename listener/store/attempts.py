@@ -1,0 +1,259 @@
+"""Attempts: made, written down before the request, and booked after it (promises 3, 4, 5)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from listener.clock import window_start
+from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind, Scope, directory_of
+from listener.store import ledger
+from listener.store.names import Names
+
+__all__ = [
+    "SCOPE_OF_KIND",
+    "Wanted",
+    "accept",
+    "attempts_in",
+    "back_to_held",
+    "hold",
+    "mark_sending",
+    "mark_unknown",
+    "recover",
+    "refund",
+    "release_needs",
+    "take_held",
+]
+
+SCOPE_OF_KIND: Mapping[RefreshKind, Scope] = {
+    RefreshKind.FILE: Scope.EXACT,
+    RefreshKind.IGNORE_PARAMS: Scope.ALL_PARAMS,
+    RefreshKind.PREFETCH: Scope.PREFETCH,
+}
+"""The scope of the one need that an attempt of this kind marks; a directory attempt marks none."""
+
+
+class Wanted(NamedTuple):
+    """An attempt to be made."""
+
+    target: str
+    kind: RefreshKind
+    url: str
+    force: bool
+    reason: str
+    stale_since: float
+    covered: int = 1
+    urgent: bool = False
+    min_interval_seconds: float = 0.0
+    """Not sooner than this after the last attempt at the same URL; 0: at once."""
+
+
+_COLUMNS = (
+    "attempt.id, target.name, kind, url, force, watermark, state, task_id, created_at, sent_at, accepted_at,"
+    " looks, tries, stale_since, reason"
+)
+
+
+def _attempt(row: Sequence[object]) -> Attempt:
+    fields: dict[str, Any] = dict(zip(Attempt.__slots__, row, strict=True))
+    fields["kind"] = RefreshKind(str(row[2]))
+    fields["force"] = bool(row[4])
+    fields["state"] = AttemptState(str(row[6]))
+    return Attempt(**fields)
+
+
+def attempts_in(
+    connection: sqlite3.Connection, states: Iterable[AttemptState], *, due_by: float | None = None, limit: int = 10_000
+) -> list[Attempt]:
+    """Return active attempts in these states, of those with a next look only such as are due; earliest first."""
+    listed = ", ".join(f"'{state.value}'" for state in states)
+    due = "" if due_by is None else f" AND next_look_at <= {due_by!r}"
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM attempt JOIN target ON target.id = attempt.target"
+        f" WHERE active = 1 AND state IN ({listed}){due} ORDER BY next_look_at, attempt.id LIMIT ?",
+        (limit,),
+    )
+    return [_attempt(row) for row in rows]
+
+
+def hold(
+    connection: sqlite3.Connection,
+    names: Names,
+    wanted: Sequence[Wanted],
+    *,
+    account: str,
+    now: float,
+    quota: Mapping[RefreshKind, int],
+) -> list[Attempt]:
+    """
+    Make the attempts that the quota allows, in the order given, and hold their units.
+
+    A need that is no longer READY, or was sent within its minimal interval, is left out (and in
+    the second case waits for it).
+    """
+    watermark = int(connection.execute("SELECT sequence FROM meta").fetchone()[0])
+    ready = [one for one in wanted if _claimable(connection, names, one, now)]
+    granted = {
+        kind: ledger.hold_units(connection, account, kind, count, now=now, default=quota.get(kind, 0))
+        for kind, count in Counter(one.kind for one in ready).items()
+    }
+    made = []
+    for one in ready:
+        if granted[one.kind] > 0:
+            granted[one.kind] -= 1
+            made.append(_make(connection, names, one, account=account, now=now, watermark=watermark))
+    return made
+
+
+def _key(connection: sqlite3.Connection, names: Names, target: str, url: str) -> tuple[int, str]:
+    place = directory_of(url)
+    return names.directory(connection, names.target(connection, target), place), url[len(place) :]
+
+
+def _claimable(connection: sqlite3.Connection, names: Names, one: Wanted, now: float) -> bool:
+    if one.kind is RefreshKind.DIRECTORY:
+        return True
+    directory, name = _key(connection, names, one.target, one.url)
+    key = (directory, name, int(SCOPE_OF_KIND[one.kind]))
+    row = connection.execute("SELECT state FROM need WHERE directory = ? AND name = ? AND scope = ?", key).fetchone()
+    if row is None or row[0] != NeedState.READY:
+        return False
+    if one.min_interval_seconds:
+        last = connection.execute(
+            "SELECT max(sent_at) FROM attempt WHERE target = ? AND url = ?",
+            (names.target(connection, one.target), one.url),
+        ).fetchone()[0]
+        if last is not None and now < last + one.min_interval_seconds:
+            connection.execute(
+                f"UPDATE need SET state = {NeedState.WAITING:d}, due_at = ?"
+                " WHERE directory = ? AND name = ? AND scope = ?",
+                (last + one.min_interval_seconds, *key),
+            )
+            return False
+    return True
+
+
+def _make(
+    connection: sqlite3.Connection, names: Names, one: Wanted, *, account: str, now: float, watermark: int
+) -> Attempt:
+    target = names.target(connection, one.target)
+    last = connection.execute(
+        "SELECT state, tries FROM attempt WHERE target = ? AND url = ? ORDER BY id DESC LIMIT 1", (target, one.url)
+    ).fetchone()
+    tries = last[1] + 1 if last is not None and last[0] == AttemptState.FAILED else 1
+    cursor = connection.execute(
+        "INSERT INTO attempt (target, kind, url, force, watermark, state, account, window_start, held, created_at,"
+        " tries, stale_since, covered, urgent, reason) VALUES (?, ?, ?, ?, ?, 'held', ?, ?, 1, ?, ?, ?, ?, ?, ?)",
+        (
+            target,
+            one.kind.value,
+            one.url,
+            one.force,
+            watermark,
+            account,
+            window_start(now),
+            now,
+            tries,
+            one.stale_since,
+            one.covered,
+            one.urgent,
+            one.reason,
+        ),
+    )
+    assert cursor.lastrowid is not None
+    if one.kind is not RefreshKind.DIRECTORY:
+        directory, name = _key(connection, names, one.target, one.url)
+        connection.execute(
+            f"UPDATE need SET state = {NeedState.ATTEMPTED:d}, attempt = ?"
+            " WHERE directory = ? AND name = ? AND scope = ?",
+            (cursor.lastrowid, directory, name, int(SCOPE_OF_KIND[one.kind])),
+        )
+    return Attempt(
+        id=cursor.lastrowid,
+        target=one.target,
+        kind=one.kind,
+        url=one.url,
+        force=one.force,
+        watermark=watermark,
+        created_at=now,
+        tries=tries,
+        stale_since=one.stale_since,
+        reason=one.reason,
+    )
+
+
+def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> None:
+    """Note, durably before it is done, that the request with these attempts is being written."""
+    connection.executemany(
+        "UPDATE attempt SET state = 'sending', sent_at = ? WHERE id = ? AND state = 'held'", [(now, i) for i in ids]
+    )
+
+
+def back_to_held(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Note that the CDN surely did not accept these; their units stay held for the next try."""
+    connection.executemany(
+        "UPDATE attempt SET state = 'held', sent_at = NULL WHERE id = ? AND state = 'sending'", [(i,) for i in ids]
+    )
+
+
+def accept(connection: sqlite3.Connection, task_ids: Mapping[int, str], *, now: float, next_look_at: float) -> None:
+    """Note that the CDN accepted these attempts (id → task id), and book their units as spent."""
+    ids = list(task_ids)
+    ledger.book_spent(connection, take_held(connection, ids))
+    connection.executemany(
+        "UPDATE attempt SET state = 'accepted', task_id = ?, accepted_at = ?, next_look_at = ? WHERE id = ?",
+        [(task_id, now, next_look_at, i) for i, task_id in task_ids.items()],
+    )
+
+
+def mark_unknown(connection: sqlite3.Connection, ids: Sequence[int], *, next_look_at: float, error: str) -> None:
+    """Note that nobody knows whether the CDN accepted these; their units stay held until it is asked."""
+    connection.executemany(
+        "UPDATE attempt SET state = 'unknown', next_look_at = ?, error = ? WHERE id = ?",
+        [(next_look_at, error, i) for i in ids],
+    )
+
+
+def refund(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Give back the units of attempts that were surely not accepted, and make their needs READY again."""
+    ledger.book_refund(connection, take_held(connection, ids))
+    release_needs(connection, ids)
+    connection.executemany("DELETE FROM attempt WHERE id = ?", [(i,) for i in ids])
+
+
+def release_needs(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Make the needs that these attempts marked READY again."""
+    connection.executemany(
+        f"UPDATE need SET state = {NeedState.READY:d}, attempt = NULL"
+        f" WHERE attempt = ? AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
+        [(i,) for i in ids],
+    )
+
+
+def take_held(connection: sqlite3.Connection, ids: Sequence[int]) -> Counter[ledger.Place]:
+    """Clear the held mark of these attempts and return the units that it stood for."""
+    units: Counter[ledger.Place] = Counter()
+    for attempt in ids:
+        row = connection.execute(
+            "UPDATE attempt SET held = 0 WHERE id = ? AND held = 1 RETURNING account, kind, window_start", (attempt,)
+        ).fetchone()
+        if row is not None:
+            units[row] += 1
+    return units
+
+
+def recover(connection: sqlite3.Connection, *, now: float) -> bool:
+    """
+    Sort out what the last owner left, and note that an owner works now; return whether the last one crashed.
+
+    ``HELD``: nothing was written, so it is refunded. ``SENDING``: it may have been; it is unknown.
+    """
+    held = [row[0] for row in connection.execute("SELECT id FROM attempt WHERE active = 1 AND state = 'held'")]
+    refund(connection, held)
+    sending = [row[0] for row in connection.execute("SELECT id FROM attempt WHERE active = 1 AND state = 'sending'")]
+    mark_unknown(connection, sending, next_look_at=now, error="the process ended while the request was being written")
+    clean = bool(connection.execute("SELECT clean FROM meta").fetchone()[0])
+    connection.execute("UPDATE meta SET clean = 0")
+    return not clean

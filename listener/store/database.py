@@ -1,0 +1,196 @@
+"""Opening the state file: what is refused, what is migrated, and who owns it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
+
+__all__ = ["APPLICATION_ID", "VERSION", "OwnerLock", "connect", "prepare", "sqlite_path", "translate"]
+
+APPLICATION_ID = 0x43444E4C
+"""``CDNL`` in the file's header: tells our file from any other SQLite file."""
+VERSION = 1
+CACHE_KIBIBYTES = 64 * 1024
+BUSY_SECONDS = 10.0
+"""How long a writer waits for another process's commit; ours take milliseconds."""
+
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
+"""Version → the step that brings it one version on, inside one transaction."""
+
+
+def sqlite_path(url: str) -> Path:
+    """
+    Return the file that a ``sqlite:///`` URL names (three slashes: relative, four: absolute).
+
+    Raises:
+        ConfigurationError: it is no such URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+        raise ConfigurationError(
+            f"store.url: {parts.scheme or url!r} is not a store that this version knows",
+            hint="write sqlite:////absolute/path.db, or sqlite:///relative/path.db",
+        )
+    return Path(unquote(parts.path[1:]))
+
+
+def translate(error: sqlite3.Error, path: Path) -> StoreError:
+    """Return the error that tells an operator what this one means for the state file."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return StoreUnusable(
+            f"state file {path}: not a usable SQLite file ({error}); it was left as it is",
+            hint="restore a backup, or move the file away and start anew (the first scan seeds, a backfill refreshes)",
+        )
+    if name.startswith("SQLITE_FULL"):
+        return StoreError(f"state file {path}: the disk is full", hint="free space; deliveries go on by themselves")
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+        return StoreError(
+            f"state file {path}: cannot be opened for writing ({error})",
+            hint="store.url: the directory must exist and be writable for this user",
+        )
+    return StoreError(f"state file {path}: {error}")
+
+
+def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
+    """
+    Open a connection in autocommit mode, usable from whichever one thread holds it.
+
+    Raises:
+        StoreError: the file cannot be opened.
+        StoreUnusable: it is no SQLite file.
+    """
+    # Under WAL a reader must be able to write the -shm file, so "readonly" is a promise, kept by query_only.
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES // (4 if readonly else 1)}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if readonly:
+            connection.execute("PRAGMA query_only = ON")
+        else:
+            connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    return connection
+
+
+def prepare(path: Path) -> sqlite3.Connection:
+    """
+    Open the file for writing; make it when it is not there, bring it up to this version when it is older.
+
+    Raises:
+        StoreUnusable: corrupt, foreign or of a newer version; it was not touched.
+        StoreError: it cannot be opened or written.
+    """
+    if not path.parent.is_dir():
+        raise StoreError(f"state file {path}: its directory does not exist", hint=f"mkdir -p {path.parent}")
+    connection = connect(path)
+    try:
+        _accept(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A checkpoint within a commit would hold the writer; a thread of its own does it.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        _upgrade(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise translate(error, path) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _accept(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is not ours, before anything is written."""
+    application = _pragma(connection, "application_id")
+    version = _pragma(connection, "user_version")
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application != APPLICATION_ID and (application or version or tables):
+        raise StoreUnusable(
+            f"state file {path}: this SQLite file belongs to another program; it was left as it is",
+            hint="store.url: name another file",
+        )
+    if version > VERSION:
+        raise StoreUnusable(
+            f"state file {path}: written by a newer version (format {version}, this program knows {VERSION})",
+            hint="install that version again, or name another file in store.url",
+        )
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _pragma(connection, "user_version")
+        if not version:
+            for statement in _statements((files("listener.store") / "schema.sql").read_text("utf-8")):
+                connection.execute(statement)
+            connection.execute("INSERT INTO meta (id, sequence, created_at) VALUES (1, 0, ?)", (time.time(),))
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            version = VERSION
+        for step in range(version, VERSION):
+            MIGRATIONS[step](connection)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script at the semicolons that end statements (``executescript`` would commit by itself)."""
+    statements, pending = [], ""
+    for line in script.splitlines():
+        pending += line.partition("--")[0].rstrip() + "\n"
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+class OwnerLock:
+    """The right to send from one state file; held by one process at a time, freed by the kernel at its death."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the path of the state file; nothing is locked yet."""
+        self._path = path.with_name(path.name + ".lock")
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """
+        Take the lock.
+
+        Raises:
+            StoreBusy: another process holds it; its number is named.
+        """
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise StoreBusy(
+                f"state file {self._path.with_suffix('')}: another process ({holder or 'unknown'}) sends from it",
+                hint="stop that process, or give this one another store.url",
+            ) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Give the lock back; safe to call twice."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

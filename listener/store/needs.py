@@ -1,0 +1,190 @@
+"""Needs as the planner sees them: what is due, by directory; and the rows that it can afford."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from listener.refresh import NeedState, Scope
+from listener.store.record import next_sequence
+
+__all__ = ["DueRow", "Flying", "Load", "due_rows", "flying_directories", "loads", "next_due", "ripen", "urgent_rows"]
+
+
+class Load(NamedTuple):
+    """One directory URL and its ready needs that no attempt covers."""
+
+    directory: int
+    target: str
+    url: str
+    exact: int
+    all_params: int
+    subtree: int
+    prefetch: int
+    oldest: float
+    """Seconds since the epoch of the oldest change among them."""
+    covered_to: int
+    """Needs up to this sequence are covered by a directory attempt under way; 0: none is."""
+    covered_forced: bool = True
+    """Whether that attempt is forced; otherwise it does not cover needs that need force."""
+
+
+class DueRow(NamedTuple):
+    """One ready need."""
+
+    target: str
+    url: str
+    scope: Scope
+    sequence: int
+    stale_since: float
+    reason: str | None = None
+
+
+class Flying(NamedTuple):
+    """A directory attempt under way."""
+
+    watermark: int
+    force: bool
+    state: str
+    attempt: int
+
+
+def next_due(connection: sqlite3.Connection) -> float | None:
+    """Return when the next waiting need is due, in seconds since the epoch."""
+    row = connection.execute("SELECT min(due_at) FROM need WHERE due_at IS NOT NULL").fetchone()
+    return None if row[0] is None else float(row[0])
+
+
+def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> int:
+    """
+    Turn up to ``limit`` waiting needs that are due to READY; return how many.
+
+    An open need takes a new sequence, so that no attempt made while it was open covers it.
+    """
+    return connection.execute(
+        f"""
+        UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0,
+          sequence = CASE WHEN open THEN ?1 ELSE sequence END
+        WHERE (directory, name, scope) IN (
+          SELECT directory, name, scope FROM need WHERE due_at <= ?2 ORDER BY due_at LIMIT ?3)
+        """,
+        (next_sequence(connection), now, limit),
+    ).rowcount
+
+
+def flying_directories(connection: sqlite3.Connection) -> Mapping[tuple[int, str], Flying]:
+    """Return the directory attempts that still cover something, by target id and URL; of several the highest."""
+    rows = connection.execute(
+        "SELECT target, url, watermark, force, state, id FROM attempt"
+        " WHERE active = 1 AND kind = 'directory' ORDER BY watermark"
+    )
+    return {(target, url): Flying(mark, bool(force), state, id_) for target, url, mark, force, state, id_ in rows}
+
+
+def covering(flying: Mapping[tuple[int, str], Flying], target: int, url: str) -> Flying | None:
+    """Return the attempt of highest watermark at or above a directory URL."""
+    best: Flying | None = None
+    end = len(url)
+    while flying and (end := url.rfind("/", 0, end)) > 0:
+        found = flying.get((target, url[: end + 1]))
+        if found is not None and (best is None or found.watermark > best.watermark):
+            best = found
+    return best
+
+
+_ABOVE = "directory = ?1 AND state = 1 AND (sequence > ?2 OR (needs_force = 1 AND NOT ?3) OR scope = 3)"
+
+
+def loads(connection: sqlite3.Connection) -> list[Load]:
+    """Return every directory with ready needs that no directory attempt under way covers."""
+    flying = flying_directories(connection)
+    found = []
+    others = _other_scopes(connection)
+    rows = connection.execute(
+        "SELECT d.id, d.target, t.name, d.url, d.ready, d.last_sequence,"
+        " (SELECT stale_since FROM need WHERE directory = d.id AND state = 1 ORDER BY stale_since LIMIT 1)"
+        " FROM directory d JOIN target t ON t.id = d.target WHERE d.ready > 0"
+    )
+    for directory, target_id, target, url, ready, last, oldest in rows.fetchall():
+        cover = covering(flying, target_id, url)
+        if cover is not None:
+            ready, oldest = _uncovered(connection, directory, last, cover)  # noqa: PLW2901
+        if ready:
+            other = others.get(directory, {}) if cover is None else _other_scopes_above(connection, directory, cover)
+            exact = ready - sum(other.values())
+            found.append(
+                Load(
+                    directory,
+                    target,
+                    url,
+                    exact,
+                    other.get(Scope.ALL_PARAMS, 0),
+                    other.get(Scope.SUBTREE, 0),
+                    other.get(Scope.PREFETCH, 0),
+                    oldest,
+                    cover.watermark if cover else 0,
+                    cover.force if cover else True,
+                )
+            )
+    return found
+
+
+def _uncovered(connection: sqlite3.Connection, directory: int, last: int, cover: Flying) -> tuple[int, float]:
+    """Count the ready needs that outlive the attempt; looks at rows only where one turned READY after it was made."""
+    stubborn = (
+        not cover.force
+        and connection.execute(
+            "SELECT 1 FROM need WHERE directory = ? AND state = 1 AND needs_force = 1 LIMIT 1", (directory,)
+        ).fetchone()
+    )
+    prefetch = connection.execute(
+        "SELECT 1 FROM need WHERE directory = ? AND state = 1 AND scope = 3 AND scope > 0 LIMIT 1", (directory,)
+    ).fetchone()
+    if last <= cover.watermark and not stubborn and not prefetch:
+        return 0, 0.0
+    count, oldest = connection.execute(
+        f"SELECT count(*), min(stale_since) FROM need WHERE {_ABOVE}",
+        (directory, cover.watermark, cover.force),
+    ).fetchone()
+    return count, oldest or 0.0
+
+
+def _other_scopes(connection: sqlite3.Connection) -> dict[int, dict[int, int]]:
+    """Return, by directory, how many ready needs have each scope other than EXACT."""
+    counts: dict[int, dict[int, int]] = {}
+    rows = connection.execute(
+        "SELECT directory, scope, count(*) FROM need WHERE state = 1 AND scope > 0 GROUP BY directory, scope"
+    )
+    for directory, scope, count in rows:
+        counts.setdefault(directory, {})[scope] = count
+    return counts
+
+
+def _other_scopes_above(connection: sqlite3.Connection, directory: int, cover: Flying) -> dict[int, int]:
+    rows = connection.execute(
+        f"SELECT scope, count(*) FROM need WHERE {_ABOVE} AND scope > 0 GROUP BY scope",
+        (directory, cover.watermark, cover.force),
+    )
+    return dict(rows.fetchall())
+
+
+def due_rows(connection: sqlite3.Connection, load: Load, scope: Scope, limit: int) -> list[DueRow]:
+    """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
+    rows = connection.execute(
+        f"SELECT name, sequence, stale_since, reason FROM need WHERE {_ABOVE} AND scope = ?4"
+        " ORDER BY stale_since LIMIT ?5",
+        (load.directory, load.covered_to, load.covered_forced, int(scope), limit),
+    )
+    return [DueRow(load.target, load.url + name, scope, sequence, since, why) for name, sequence, since, why in rows]
+
+
+def urgent_rows(connection: sqlite3.Connection, limit: int) -> list[DueRow]:
+    """Return ready needs that an operator marked urgent, the oldest first."""
+    rows = connection.execute(
+        "SELECT t.name, d.url || need.name, scope, sequence, stale_since, reason FROM need"
+        " JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
+        " WHERE urgent > 0 AND state = 1 ORDER BY stale_since LIMIT ?",
+        (limit,),
+    )
+    return [DueRow(target, url, Scope(scope), *rest) for target, url, scope, *rest in rows]

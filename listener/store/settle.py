@@ -1,0 +1,158 @@
+"""How attempts end: complete, failed, unconfirmed; and the sweep of what a directory attempt settled."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind, directory_of, strip_query
+from listener.store import ledger
+from listener.store.attempts import SCOPE_OF_KIND, release_needs, take_held
+from listener.store.names import prefix_end
+
+__all__ = ["complete", "end_backoff", "fail", "look_again", "park", "presume_spent", "sweep", "unconfirm"]
+
+SWEEP_DIRECTORIES = 200
+"""Directories that one slice of a sweep looks at, at most."""
+
+
+def complete(connection: sqlite3.Connection, attempts: Sequence[Attempt], *, now: float) -> None:
+    """Settle what these attempts cover, up to their watermarks; a directory attempt's needs are left to the sweep."""
+    for attempt in attempts:
+        directory = attempt.kind is RefreshKind.DIRECTORY
+        _finish(connection, attempt.id, AttemptState.COMPLETE, now, active=directory)
+        if not directory:
+            _settle_marked(connection, attempt)
+
+
+def _finish(
+    connection: sqlite3.Connection, attempt: int, state: AttemptState, now: float, *, active: bool, error: str = ""
+) -> None:
+    connection.execute(
+        "UPDATE attempt SET state = ?, finished_at = ?, next_look_at = NULL, active = ?,"
+        " error = CASE WHEN ? = '' THEN error ELSE ? END WHERE id = ?",
+        (state.value, now, active, error, error, attempt),
+    )
+
+
+def _settle_marked(connection: sqlite3.Connection, attempt: Attempt) -> None:
+    place = directory_of(attempt.url)
+    row = connection.execute(
+        "SELECT d.id FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ? AND d.url = ?",
+        (attempt.target, place),
+    ).fetchone()
+    if row is None:
+        return
+    below = "directory = ?1 AND name = ?2 AND scope = ?4"
+    name, scope = attempt.url[len(place) :], int(SCOPE_OF_KIND[attempt.kind])
+    if attempt.kind is RefreshKind.IGNORE_PARAMS:
+        # The path itself and the path with any query: "?" sorts right before "@".
+        name = strip_query(attempt.url)[len(place) :]
+        below = "directory = ?1 AND (name = ?2 OR (name >= ?2 || '?' AND name < ?2 || '@')) AND scope IN (0, ?4)"
+    values = (row[0], name, attempt.watermark, scope)
+    connection.execute(f"DELETE FROM need WHERE {below} AND sequence <= ?3 AND open = 0", values)
+    _later_since(connection, below, values)
+    release_needs(connection, [attempt.id])
+
+
+def _later_since(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> None:
+    """What was changed again during the flight is stale only since then: the older change is settled."""
+    connection.execute(
+        f"UPDATE need SET stale_since = max(stale_since, window_first) WHERE {where} AND sequence > ?3",
+        values,
+    )
+
+
+def sweep(connection: sqlite3.Connection, attempt: Attempt, after: str, limit: int) -> str | None:
+    """
+    Settle one slice of what a complete directory attempt covers.
+
+    Args:
+        connection: the writing connection, inside a transaction.
+        attempt: the attempt, complete.
+        after: where the last slice ended; ``""`` for the first.
+        limit: needs to be removed at most.
+
+    Returns:
+        Where to go on, or ``None`` once everything is settled.
+    """
+    directories = connection.execute(
+        "SELECT d.id, d.url FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ?"
+        " AND d.url >= ? AND d.url < ? AND d.url >= ? ORDER BY d.url LIMIT ?",
+        (attempt.target, attempt.url, prefix_end(attempt.url), after, SWEEP_DIRECTORIES),
+    ).fetchall()
+    where = "directory = ?1 AND sequence <= ?3 AND open = 0 AND scope <> 3 AND (needs_force = 0 OR ?2)"
+    for directory, url in directories:
+        values = (directory, attempt.force, attempt.watermark)
+        removed = connection.execute(
+            "DELETE FROM need WHERE (directory, name, scope) IN"
+            f" (SELECT directory, name, scope FROM need WHERE {where} LIMIT ?4)",
+            (*values, limit),
+        ).rowcount
+        limit -= removed
+        if limit <= 0:
+            return str(url)
+        _later_since(connection, "directory = ?1 AND (?2 OR 1)", values)
+        after = url + "\x00"
+    if len(directories) == SWEEP_DIRECTORIES:
+        return after
+    connection.execute("UPDATE attempt SET active = 0 WHERE id = ?", (attempt.id,))
+    return None
+
+
+def fail(connection: sqlite3.Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:
+    """Note that the CDN failed or refused this attempt; its needs are READY again at ``retry_at``."""
+    ledger.book_refund(connection, take_held(connection, [attempt.id]))
+    _finish(connection, attempt.id, AttemptState.FAILED, now, active=True, error=error)
+    connection.execute("UPDATE attempt SET next_look_at = ? WHERE id = ?", (retry_at, attempt.id))
+
+
+def end_backoff(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Make the needs of failed attempts READY: their back-off is over."""
+    release_needs(connection, ids)
+    connection.executemany("UPDATE attempt SET active = 0, next_look_at = NULL WHERE id = ?", [(i,) for i in ids])
+
+
+def presume_spent(connection: sqlite3.Connection, ids: Sequence[int], *, now: float, error: str) -> None:
+    """Book unknown attempts whose outcome nobody can tell as spent, and make their needs READY again."""
+    ledger.book_presumed(connection, take_held(connection, ids))
+    release_needs(connection, ids)
+    for attempt in ids:
+        _finish(connection, attempt, AttemptState.FAILED, now, active=False, error=error)
+
+
+def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error: str) -> None:
+    """Set aside the URL that the CDN refused: refund, keep the attempt as the record, park what it was for."""
+    ledger.book_refund(connection, take_held(connection, [attempt.id]))
+    connection.execute(
+        f"UPDATE need SET state = {NeedState.PARKED:d}, attempt = NULL, due_at = NULL, reason = ?"
+        f" WHERE attempt = ? AND state = {NeedState.ATTEMPTED:d}",
+        (error, attempt.id),
+    )
+    if attempt.kind is RefreshKind.DIRECTORY:
+        connection.execute(
+            f"UPDATE need SET state = {NeedState.PARKED:d}, due_at = NULL, reason = ? WHERE name = '' AND scope = 2"
+            " AND directory = (SELECT d.id FROM directory d JOIN target t ON t.id = d.target"
+            " WHERE t.name = ? AND d.url = ?)",
+            (error, attempt.target, attempt.url),
+        )
+    _finish(connection, attempt.id, AttemptState.FAILED, now, active=False, error=error)
+
+
+def unconfirm(connection: sqlite3.Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
+    """Note that this attempt's task never ended: told, and not sent again for its age alone."""
+    connection.execute(
+        "UPDATE attempt SET state = 'unconfirmed', next_look_at = ?, error = ? WHERE id = ?",
+        (next_look_at, error, attempt.id),
+    )
+    connection.execute(
+        f"UPDATE need SET state = {NeedState.UNCONFIRMED:d} WHERE attempt = ? AND state = {NeedState.ATTEMPTED:d}",
+        (attempt.id,),
+    )
+
+
+def look_again(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:
+    """Note when each of these attempts (id, seconds since the epoch) is to be looked at next."""
+    connection.executemany(
+        "UPDATE attempt SET looks = looks + 1, next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks]
+    )

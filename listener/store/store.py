@@ -1,0 +1,400 @@
+"""The store as everything else sees it: coroutines whose result is durable, and reads that never wait for a writer."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from listener.change import Fingerprint
+from listener.clock import Clock, SystemClock
+from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
+from listener.store import asks, attempts, ledger, needs, report, settle, upkeep
+from listener.store.database import OwnerLock, connect, prepare, sqlite_path, translate
+from listener.store.index import weight_below
+from listener.store.names import Names
+from listener.store.record import Batch, NeedInput, Recorded, Recorder, Route, Timing
+from listener.store.upkeep import Progress
+from listener.store.writer import Writer
+
+__all__ = ["Store", "StoreOptions", "open_store"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Read = Callable[Concatenate[sqlite3.Connection, P], T]
+
+DEFAULT_TIMING = Timing(quiet_seconds=1.0, cap_seconds=30.0, unfinished_quiet_seconds=5.0, unfinished_cap_seconds=60.0)
+SLICE_ROWS = 2_000
+"""Rows that one operation touches at most: some 20 ms, so that nothing holds the writer over 50 ms."""
+READERS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOptions:
+    """What the store needs to know of the configuration."""
+
+    timing: Timing = DEFAULT_TIMING
+    unforced: frozenset[str] = frozenset()
+    """Targets whose directory refreshes only revalidate."""
+    expand_limit: int = 1_000
+    """The most objects for which a deleted subtree becomes exact needs."""
+
+
+def open_store(
+    url: str, *, options: StoreOptions | None = None, clock: Clock | None = None, owner: bool = False
+) -> Store:
+    """
+    Open the store that a URL names, made where there is none.
+
+    Args:
+        url: ``sqlite:////absolute/path.db`` or ``sqlite:///relative/path.db``.
+        options: what it needs of the configuration.
+        clock: the time of day.
+        owner: whether this process sends from it; one at a time may.
+
+    Raises:
+        ConfigurationError: the URL names no store.
+        StoreBusy: another process owns it.
+        StoreUnusable: the file is corrupt, foreign or of a newer version; it was left as it is.
+    """
+    path = sqlite_path(url)
+    lock = OwnerLock(path) if owner else None
+    if lock is not None and path.parent.is_dir():
+        lock.acquire()
+    try:
+        return Store(prepare(path), path, lock=lock, options=options or StoreOptions(), clock=clock or SystemClock())
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+
+
+class Store:
+    """One state file, open. Coroutines return once what they did is durable."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, *, lock: OwnerLock | None, options: StoreOptions, clock: Clock
+    ) -> None:
+        """Take over an open connection; use :func:`open_store`."""
+        self.path = path
+        self.clock = clock
+        self._lock = lock
+        self._names = Names()
+        self._writer = Writer(connection, path, undone=self._names.clear)
+        self._recorder = Recorder(
+            self._names, timing=options.timing, unforced=options.unforced, expand_limit=options.expand_limit
+        )
+        self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store reader")
+        self._checkpoints = ThreadPoolExecutor(1, thread_name_prefix="store checkpoint")
+
+    async def __aenter__(self) -> Self:
+        """Use the store; :meth:`close` it in the end."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        await self.close()
+
+    @property
+    def owner(self) -> bool:
+        """Whether this process may send."""
+        return self._lock is not None
+
+    async def close(self) -> None:
+        """Finish what is under way and close the file; safe to call twice."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._pool.shutdown()
+        self._checkpoints.shutdown()
+        self._writer.close()
+        for connection in self._readers:
+            connection.close()
+        self._readers.clear()
+        if self._lock is not None:
+            self._lock.release()
+
+    # -- the two ways in -------------------------------------------------------------------------
+
+    async def _write(
+        self, operation: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kw: P.kwargs
+    ) -> T:
+        if not self.owner:
+            # The owner may have removed an empty directory since: ids are looked up anew.
+            return await self._writer.run(lambda connection: operation(self._forget(connection), *args, **kw))
+        return await self._writer.run(lambda connection: operation(connection, *args, **kw))
+
+    async def _read(
+        self, query: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kw: P.kwargs
+    ) -> T:
+        def run() -> T:
+            try:
+                return query(self._reader(), *args, **kw)
+            except sqlite3.Error as error:
+                raise translate(error, self.path) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+
+    def _forget(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        self._names.clear()
+        return connection
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect(self.path, readonly=True)
+            self._readers.append(connection)
+        return connection
+
+    # -- recording -------------------------------------------------------------------------------
+
+    async def record(self, batches: Sequence[Batch], route: Route) -> list[Recorded]:
+        """Make index rows and needs of these batches durable, all in one commit."""
+
+        def operation(connection: sqlite3.Connection) -> list[Recorded]:
+            now = self.clock.now()
+            return [self._recorder.record(connection, batch, route, now=now) for batch in batches]
+
+        return await self._write(operation)
+
+    async def ask(self, inputs: Sequence[NeedInput], *, urgent: bool = False, reason: str | None = None) -> int:
+        """Make needs that are due at once, as a person asked; return their sequence."""
+        return await self._write(asks.ask, self._names, inputs, now=self.clock.now(), urgent=urgent, reason=reason)
+
+    # -- index -----------------------------------------------------------------------------------
+
+    async def sequence(self) -> int:
+        """Return the highest sequence given out."""
+        return await self._read(lambda c: int(c.execute("SELECT sequence FROM meta").fetchone()[0]))
+
+    async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
+        """Return the objects known directly in a directory of a storage: name to fingerprint."""
+        return await self._read(upkeep.directory_objects, root, directory)
+
+    async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
+        """Return every directory of a storage at or below ``prefix`` that holds known objects."""
+        return await self._read(upkeep.directories_below, root, prefix)
+
+    async def seeded(self, root: str) -> bool:
+        """Tell whether a first listing of this root was finished."""
+        return await self._read(upkeep.is_seeded, root)
+
+    async def mark_seeded(self, root: str) -> None:
+        """Note that the first listing of this root is finished."""
+        await self._write(upkeep.mark_seeded, self._names, root)
+
+    async def weight(self, prefixes: Iterable[tuple[str, str]]) -> int:
+        """Return how many objects are known below these (root, prefix) pairs."""
+        return await self._read(lambda c: sum(weight_below(c, root, prefix) for root, prefix in prefixes))
+
+    async def weights(self, prefixes: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, int]:
+        """Return, by name, how many objects are known below each group of (root, prefix) pairs."""
+        return await self._read(
+            lambda c: {
+                name: sum(weight_below(c, root, prefix) for root, prefix in group) for name, group in prefixes.items()
+            }
+        )
+
+    # -- needs -----------------------------------------------------------------------------------
+
+    async def next_due(self) -> float | None:
+        """Return when the next waiting need is due, in seconds since the epoch."""
+        return await self._read(needs.next_due)
+
+    async def ripen(self) -> int:
+        """Turn waiting needs that are due to ready ones, in slices; return how many."""
+        total = 0
+        while (count := await self._write(needs.ripen, now=self.clock.now(), limit=SLICE_ROWS)) > 0:
+            total += count
+            if count < SLICE_ROWS:
+                break
+        return total
+
+    async def loads(self) -> list[needs.Load]:
+        """Return every directory that has ready needs in no attempt."""
+        return await self._read(needs.loads)
+
+    async def due_rows(self, load: needs.Load, scope: Scope, limit: int) -> list[needs.DueRow]:
+        """Return up to ``limit`` of a directory's ready needs of one scope, the oldest first."""
+        return await self._read(needs.due_rows, load, scope, limit)
+
+    async def urgent_rows(self, limit: int) -> list[needs.DueRow]:
+        """Return ready needs that a person marked urgent, the oldest first."""
+        return await self._read(needs.urgent_rows, limit)
+
+    # -- attempts --------------------------------------------------------------------------------
+
+    async def recover(self) -> bool:
+        """Sort out what the last owner left; return whether it crashed. The owner's first call."""
+        return await self._write(attempts.recover, now=self.clock.now())
+
+    async def hold(
+        self, wanted: Sequence[attempts.Wanted], *, account: str, quota: Mapping[RefreshKind, int]
+    ) -> list[Attempt]:
+        """Make the attempts that the quota allows and hold their units."""
+        made: list[Attempt] = []
+        for start in range(0, len(wanted), SLICE_ROWS // 2):
+            part = wanted[start : start + SLICE_ROWS // 2]
+            made += await self._write(
+                attempts.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
+            )
+        return made
+
+    async def mark_sending(self, ids: Sequence[int]) -> None:
+        """Note that the request with these attempts is about to be written."""
+        await self._write(attempts.mark_sending, ids, now=self.clock.now())
+
+    async def back_to_held(self, ids: Sequence[int]) -> None:
+        """Note that the CDN surely did not accept these, which stay held for another try."""
+        await self._write(attempts.back_to_held, ids)
+
+    async def accept(self, task_ids: Mapping[int, str], *, next_look_at: float) -> None:
+        """Note that the CDN accepted these attempts (id → task id)."""
+        await self._write(attempts.accept, task_ids, now=self.clock.now(), next_look_at=next_look_at)
+
+    async def mark_unknown(self, ids: Sequence[int], *, next_look_at: float, error: str) -> None:
+        """Note that nobody knows whether the CDN accepted these."""
+        await self._write(attempts.mark_unknown, ids, next_look_at=next_look_at, error=error)
+
+    async def refund(self, ids: Sequence[int]) -> None:
+        """Give back the units of attempts that were surely not accepted."""
+        await self._write(attempts.refund, ids)
+
+    async def attempts_in(self, *states: Any, due_by: float | None = None, limit: int = 10_000) -> list[Attempt]:
+        """Return active attempts in these states; of those with a next look only such as are due."""
+        return await self._read(attempts.attempts_in, states, due_by=due_by, limit=limit)
+
+    async def complete(self, done: Sequence[Attempt]) -> None:
+        """Settle what these attempts cover; a directory attempt's needs are then left to :meth:`sweep`."""
+        for start in range(0, len(done), SLICE_ROWS // 2):
+            await self._write(settle.complete, done[start : start + SLICE_ROWS // 2], now=self.clock.now())
+
+    async def sweep(self, attempt: Attempt) -> None:
+        """Settle everything below a complete directory attempt, in slices."""
+        after: str | None = ""
+        while after is not None:
+            after = await self._write(settle.sweep, attempt, after, SLICE_ROWS)
+
+    async def fail(self, attempt: Attempt, *, retry_at: float, error: str) -> None:
+        """Note that the CDN failed this attempt; its needs are ready again at ``retry_at``."""
+        await self._write(settle.fail, attempt, now=self.clock.now(), retry_at=retry_at, error=error)
+
+    async def end_backoff(self, ids: Sequence[int]) -> None:
+        """Make the needs of failed attempts ready: their back-off is over."""
+        await self._write(settle.end_backoff, ids)
+
+    async def presume_spent(self, ids: Sequence[int], *, error: str) -> None:
+        """Book unknown attempts as spent, since nobody can tell, and make their needs ready again."""
+        await self._write(settle.presume_spent, ids, now=self.clock.now(), error=error)
+
+    async def park(self, attempt: Attempt, *, error: str) -> None:
+        """Set aside the URL that the CDN refused."""
+        await self._write(settle.park, attempt, now=self.clock.now(), error=error)
+
+    async def unconfirm(self, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
+        """Note that this attempt's task never ended."""
+        await self._write(settle.unconfirm, attempt, next_look_at=next_look_at, error=error)
+
+    async def look_again(self, looks: Sequence[tuple[int, float]]) -> None:
+        """Note when each of these attempts (id, seconds since the epoch) is looked at next."""
+        await self._write(settle.look_again, looks)
+
+    # -- ledger ----------------------------------------------------------------------------------
+
+    async def budget(self, account: str, kind: RefreshKind, *, default: int) -> ledger.Budget:
+        """Return today's budget of one kind."""
+        return await self._read(ledger.budget, account, kind, now=self.clock.now(), default=default)
+
+    async def correct_ledger(self, account: str, readings: Mapping[RefreshKind, QuotaReading]) -> None:
+        """Take a live reading, made while nothing of this account was being sent."""
+        await self._write(ledger.correct, account, readings, now=self.clock.now())
+
+    # -- telling ---------------------------------------------------------------------------------
+
+    async def counts(self) -> report.Counts:
+        """Count every need by what becomes of it next."""
+        return await self._read(report.counts)
+
+    async def history(self, *, limit: int = 50, url: str | None = None) -> list[dict[str, Any]]:
+        """Return the latest attempts, newest first."""
+        return await self._read(report.history, limit=limit, url=url)
+
+    async def explain(self, url: str) -> list[dict[str, Any]]:
+        """Return the needs of exactly this URL."""
+        return await self._read(asks.explain, url)
+
+    async def sources(self) -> dict[str, dict[str, Any]]:
+        """Return what each source said of itself last."""
+        return await self._read(report.sources)
+
+    async def save_source(self, name: str, health: Any) -> None:
+        """Keep what a source says of itself."""
+        await self._write(report.save_source, name, health, now=self.clock.now())
+
+    async def dead_letters(self, *, limit: int = 1_000) -> list[asks.DeadLetter]:
+        """Return what was set aside."""
+        return await self._read(asks.dead_letters, limit=limit)
+
+    async def add_dead_letter(self, *, source: str, subject: bytes, reason: str, body: bytes) -> None:
+        """Set a message aside."""
+        await self._write(
+            asks.add_dead_letter, source=source, subject=subject, reason=reason, body=body, now=self.clock.now()
+        )
+
+    async def retry(self, url: str | None = None) -> int:
+        """Send parked URLs once more, or one of them."""
+        return await self._write(asks.retry, url=url)
+
+    async def discard(self, subject: str | None = None) -> int:
+        """Forget what was set aside, or one of it."""
+        return await self._write(asks.discard, subject=subject)
+
+    # -- upkeep ----------------------------------------------------------------------------------
+
+    async def upkeep(self, *, keep_seconds: float) -> None:
+        """Remove, in slices, what is of no more use: doomed index rows, old history, empty directories."""
+        now = self.clock.now()
+        while await self._write(upkeep.remove_old, before=now - keep_seconds, now=now, limit=SLICE_ROWS):
+            pass
+        after: int | None = 0 if self.owner else None
+        while after is not None:
+            after = await self._write(upkeep.remove_empty, self._names, after=after, limit=SLICE_ROWS)
+
+    async def checkpoint(self) -> None:
+        """Move committed pages from the write-ahead log to the file, beside the writer and never in its way."""
+
+        def run() -> None:
+            connection = connect(self.path)
+            try:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            finally:
+                connection.close()
+
+        await asyncio.get_running_loop().run_in_executor(self._checkpoints, run)
+
+    async def mark_clean(self) -> None:
+        """Note that the owner left in order; its last call."""
+        await self._write(lambda c: c.execute("UPDATE meta SET clean = 1").rowcount)
+
+    async def progress(self, listing: str) -> Progress | None:
+        """Return how far a backfill of this listing got."""
+        return await self._read(upkeep.progress, listing)
+
+    async def save_progress(self, listing: str, progress: Progress) -> None:
+        """Keep how far a backfill got."""
+        await self._write(upkeep.save_progress, listing, progress, now=self.clock.now())
+
+    @property
+    def longest_group_seconds(self) -> float:
+        """How long the longest commit group held the writer."""
+        return self._writer.longest_group_seconds

@@ -1,0 +1,120 @@
+"""Index reads for sources, progress of backfills, and the removal of what is of no more use."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.store.index import remove_doomed
+from listener.store.names import Names, prefix_end_bytes
+
+__all__ = [
+    "Progress",
+    "directories_below",
+    "directory_objects",
+    "is_seeded",
+    "mark_seeded",
+    "progress",
+    "remove_empty",
+    "remove_old",
+    "save_progress",
+]
+
+GONE_SECONDS = 24 * 3600.0
+"""How long a deleted key is remembered: longer than any scan runs."""
+
+
+def directory_objects(connection: sqlite3.Connection, root: str, directory: str) -> dict[str, Fingerprint]:
+    """Return the objects known directly in a directory: name to fingerprint."""
+    rows = connection.execute(
+        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag FROM object WHERE tree ="
+        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?) AND path = ?)",
+        (root, key_to_bytes(directory)),
+    )
+    return {key_to_text(name): Fingerprint(*rest) for name, *rest in rows}
+
+
+def directories_below(connection: sqlite3.Connection, root: str, prefix: str) -> list[str]:
+    """Return every directory at or below ``prefix`` that holds known objects, in order."""
+    raw = key_to_bytes(prefix)
+    rows = connection.execute(
+        "SELECT path FROM tree WHERE root = (SELECT id FROM root WHERE name = ?)"
+        " AND path >= ? AND path < ? AND objects > 0 ORDER BY path",
+        (root, raw, prefix_end_bytes(raw)),
+    )
+    return [key_to_text(path) for (path,) in rows]
+
+
+def is_seeded(connection: sqlite3.Connection, root: str) -> bool:
+    """Tell whether a first listing of this root was finished."""
+    row = connection.execute("SELECT seeded FROM root WHERE name = ?", (root,)).fetchone()
+    return bool(row and row[0])
+
+
+def mark_seeded(connection: sqlite3.Connection, names: Names, root: str) -> None:
+    """Note that the first listing of this root is finished."""
+    connection.execute("UPDATE root SET seeded = 1 WHERE id = ?", (names.root(connection, root),))
+
+
+class Progress(NamedTuple):
+    """How far a backfill got."""
+
+    after: str
+    """The last key whose needs are durable."""
+    listed: int
+    finished: bool
+
+
+def progress(connection: sqlite3.Connection, listing: str) -> Progress | None:
+    """Return how far a backfill of this listing got, ``None`` where none was begun."""
+    row = connection.execute("SELECT after, listed, finished FROM backfill WHERE id = ?", (listing,)).fetchone()
+    return None if row is None else Progress(key_to_text(row[0]), row[1], bool(row[2]))
+
+
+def save_progress(connection: sqlite3.Connection, listing: str, state: Progress, *, now: float) -> None:
+    """Keep how far a backfill got."""
+    connection.execute(
+        "INSERT OR REPLACE INTO backfill (id, after, listed, finished, updated_at) VALUES (?, ?, ?, ?, ?)",
+        (listing, key_to_bytes(state.after), state.listed, state.finished, now),
+    )
+
+
+_OLD = (
+    """DELETE FROM attempt WHERE id IN
+       (SELECT id FROM attempt WHERE active = 0 AND finished_at < :before LIMIT :limit)""",
+    """DELETE FROM ledger WHERE (account, kind, window_start) IN
+       (SELECT account, kind, window_start FROM ledger WHERE window_start < :before LIMIT :limit)""",
+    """DELETE FROM backfill WHERE id IN
+       (SELECT id FROM backfill WHERE updated_at < :before AND finished LIMIT :limit)""",
+    """DELETE FROM gone WHERE (root, key) IN
+       (SELECT root, key FROM gone WHERE at < :gone_before LIMIT :limit)""",
+)
+_EMPTY = (
+    """DELETE FROM directory WHERE id > :after AND id <= :to AND ready = 0
+       AND NOT EXISTS (SELECT 1 FROM need WHERE need.directory = directory.id)""",
+    """DELETE FROM tree WHERE id > :after AND id <= :to AND objects = 0
+       AND NOT EXISTS (SELECT 1 FROM object WHERE object.tree = tree.id)""",
+)
+
+
+def remove_old(connection: sqlite3.Connection, *, before: float, now: float, limit: int) -> bool:
+    """Remove one slice of what is older than ``before`` or of no more use; return whether to go on."""
+    if remove_doomed(connection, limit):
+        return True
+    # An unconfirmed file attempt whose need was changed, settled or discarded since covers nothing any more.
+    connection.execute(
+        "UPDATE attempt SET active = 0 WHERE active = 1 AND state = 'unconfirmed' AND kind <> 'directory'"
+        " AND NOT EXISTS (SELECT 1 FROM need WHERE need.attempt = attempt.id)"
+    )
+    values = {"before": before, "gone_before": now - GONE_SECONDS, "limit": limit}
+    return max(connection.execute(statement, values).rowcount for statement in _OLD) >= limit
+
+
+def remove_empty(connection: sqlite3.Connection, names: Names, *, after: int, limit: int) -> int | None:
+    """Remove the empty directories among the next ``limit`` ids; return where to go on, ``None`` at the end."""
+    last = connection.execute("SELECT max((SELECT max(id) FROM directory), (SELECT max(id) FROM tree))").fetchone()[0]
+    for statement in _EMPTY:
+        connection.execute(statement, {"after": after, "to": after + limit})
+    names.clear()
+    return after + limit if last is not None and after + limit < last else None

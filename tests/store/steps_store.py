@@ -1,0 +1,96 @@
+"""The steps that tests of the store take over and over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from listener.change import Change, ChangeKind, Fingerprint
+from listener.refresh import Attempt, RefreshKind, Scope
+from listener.store import NeedInput, Store
+from listener.store.attempts import Wanted
+from listener.store.record import Batch
+
+BASE = "https://www.example.com/"
+QUOTA = {RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10, RefreshKind.PREFETCH: 10, RefreshKind.IGNORE_PARAMS: 10}
+
+
+class FakeClock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def route(change: Change) -> Sequence[NeedInput]:
+    """One base URL, one target, keys taken as they are."""
+    subtree = change.kind in (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED)
+    return [NeedInput("cdn", BASE + change.key, Scope.SUBTREE if subtree else Scope.EXACT)]
+
+
+def content(key: str, mtime: int = 1, **fields: object) -> Change:
+    """A finished write."""
+    return Change("www", key, ChangeKind.CONTENT, Fingerprint(1, mtime * 10**9, mtime * 10**9, 1), **fields)  # type: ignore[arg-type]
+
+
+def file(key: str, **fields: object) -> Wanted:
+    """A wish to refresh one file."""
+    return Wanted("cdn", RefreshKind.FILE, BASE + key, True, "test", 0.0, **fields)  # type: ignore[arg-type]
+
+
+def folder(key: str, *, force: bool = True) -> Wanted:
+    """A wish to refresh one directory."""
+    return Wanted("cdn", RefreshKind.DIRECTORY, BASE + key, force, "test", 0.0)
+
+
+class Bench:
+    """A store with the steps that tests take over and over."""
+
+    def __init__(self, store: Store, clock: FakeClock) -> None:
+        self.store = store
+        self.clock = clock
+
+    async def change(self, *changes: Change, wait: float = 60.0, scan: int | None = None, seed: bool = False) -> int:
+        """Record, and let the quiet time pass."""
+        (recorded,) = await self.store.record([Batch(changes, scan, seed)], route)
+        if wait:
+            self.clock.advance(wait)
+            await self.store.ripen()
+        return recorded.sequence
+
+    async def hold(self, *wanted: Wanted) -> list[Attempt]:
+        """Hold quota for these."""
+        return await self.store.hold(wanted, account="main", quota=QUOTA)
+
+    async def send(self, *wanted: Wanted) -> list[Attempt]:
+        """Hold, send, and have it accepted."""
+        made = await self.hold(*wanted)
+        await self.store.mark_sending([one.id for one in made])
+        await self.store.accept({one.id: f"task-{one.id}" for one in made}, next_look_at=self.clock.now() + 60)
+        return made
+
+    async def finish(self, made: Sequence[Attempt]) -> None:
+        """The CDN says that these are complete."""
+        await self.store.complete(made)
+        for one in made:
+            if one.kind is RefreshKind.DIRECTORY:
+                await self.store.sweep(one)
+
+    async def budget(self, kind: RefreshKind = RefreshKind.FILE) -> tuple[int, int, int]:
+        """Return limit, spent and held."""
+        found = await self.store.budget("main", kind, default=QUOTA[kind])
+        return found.limit, found.spent, found.held
+
+    async def ready(self) -> dict[str, int]:
+        """Return how many needs the planner sees, by directory."""
+        loads = await self.store.loads()
+        return {load.url[len(BASE) :]: load.exact + load.subtree + load.all_params + load.prefetch for load in loads}
+
+    async def stale(self, key: str) -> list[str]:
+        """Return the states of the needs of one key's URL."""
+        return [str(need["state"]) for need in await self.store.explain(BASE + key)]
