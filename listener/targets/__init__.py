@@ -1,0 +1,1 @@
+"""CDN accounts behind one contract, :class:`listener.contracts.Target`; a package each."""

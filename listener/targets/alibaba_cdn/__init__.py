@@ -1,0 +1,20 @@
+"""
+Alibaba Cloud CDN as a target.
+
+::
+
+    settings   what a configuration may say
+    keys       where the access key comes from
+    requests   actions as method, query and form: the official SDK's placement; pure
+    rates      limits per second, and per domain and minute
+    client     one signed call over one session; which failure means what; back-off
+    target     the contract: submit, tasks, quota
+    checks     what `cdn-listener check` probes
+"""
+
+from __future__ import annotations
+
+from listener.targets.alibaba_cdn.settings import Settings
+from listener.targets.alibaba_cdn.target import AlibabaCdn
+
+__all__ = ["AlibabaCdn", "Settings"]

@@ -1,0 +1,273 @@
+"""
+One signed call over one session, what each failure means, and when a call is made again.
+
+====================================== ====================== ==========================
+what happened                          a write (submit)       a read
+====================================== ====================== ==========================
+no connection: refused, DNS, TLS       Unavailable            again, then Unavailable
+throttled, nonce seen                  again, then Throttled  again, then Throttled
+temporary key over                     again with a new one   again with a new one
+reset, time-out, 5xx, unreadable 2xx   OutcomeUnknown         again, then Unavailable
+anything else                          by the table of replies
+====================================== ====================== ==========================
+
+A write is made again only where the answer says that it was surely not accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiohttp
+import structlog
+from yarl import URL
+
+from listener import __version__
+from listener.clock import Clock
+from listener.errors import Misconfigured, NotSent, OutcomeUnknown, TargetError, Throttled, Unavailable
+from listener.replies import (
+    Remedy,
+    ReplyError,
+    classify,
+    clock_skew_seconds,
+    parse_failure,
+    parse_object,
+    rule_for,
+    scrub,
+)
+from listener.signature import Credentials, canonical_query, sign_acs3, sign_v1
+from listener.targets.alibaba_cdn.keys import KeySource
+from listener.targets.alibaba_cdn.rates import Window
+from listener.targets.alibaba_cdn.requests import Request
+from listener.targets.alibaba_cdn.settings import Settings
+
+__all__ = ["SignedClient"]
+
+log = structlog.get_logger()
+
+LARGEST_REPLY_BYTES = 32 * 1024 * 1024
+"""Ten tasks of 2,000 URLs (the vendor merges up to that many) have some 26 MB at the most."""
+KEY_SECONDS = 60.0
+"""How long a key is used before its source is asked again: chains renew temporary keys minutes ahead."""
+IDLE_SECONDS = 4.0
+"""Idle connections are closed before a server would: a write on a dying one has an unknown outcome."""
+BACK_OFF_SECONDS = 0.5
+LONGEST_BACK_OFF_SECONDS = 8.0
+
+
+class SignedClient:
+    """Makes signed calls; keeps one session, the key in use and the skew of the clock."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        keys: KeySource,
+        clock: Clock,
+        randomness: random.Random,
+        make_nonce: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
+        """Keep the parts; open nothing."""
+        self.clock_skew_seconds: float | None = None
+        """How far the clock here was ahead of the CDN's, by its last answer."""
+        self.calls = Window(settings.limits.calls_per_second, 1.0)
+        self._settings = settings
+        self._keys = keys
+        self._clock = clock
+        self._random = randomness
+        self._make_nonce = make_nonce
+        self._session: aiohttp.ClientSession | None = None
+        self._credentials: Credentials | None = None
+        self._read_at = float("-inf")
+        self._key_lock = asyncio.Lock()
+
+    async def write(self, request: Request) -> dict[str, Any]:
+        """Make a call that spends quota; its first place in the call window was taken by ``admit``."""
+        return await self._repeat(request, _write_may_repeat, taken=True)
+
+    async def read(self, request: Request) -> dict[str, Any]:
+        """Make a call that changes nothing; never raises :class:`~listener.errors.OutcomeUnknown`."""
+        try:
+            return await self._repeat(request, _read_may_repeat, taken=False)
+        except OutcomeUnknown as error:
+            raise Unavailable(str(error), code=error.code, request_id=error.request_id) from error
+
+    async def credentials(self, *, renew: bool = False) -> Credentials:
+        """Return the key in use. Raise :class:`~listener.errors.Misconfigured` when there is none."""
+        async with self._key_lock:
+            now = asyncio.get_running_loop().time()
+            if renew or self._credentials is None or now - self._read_at >= KEY_SECONDS:
+                self._credentials = await self._read_key(keep=None if renew else self._credentials)
+                self._read_at = now
+            return self._credentials
+
+    async def _read_key(self, *, keep: Credentials | None) -> Credentials:
+        try:
+            return await self._keys.read()
+        except Misconfigured as error:
+            if keep is None:
+                raise
+            log.warning("target.key_not_read", problem=str(error))
+            return keep
+
+    async def close(self) -> None:
+        """Close the session; safe to call twice."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    # -- again or not ------------------------------------------------------------------------------
+
+    async def _repeat(
+        self, request: Request, may_repeat: Callable[[TargetError], bool], *, taken: bool
+    ) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.timeouts.retry_seconds
+        renewed = False
+        for tried in range(1, self._settings.timeouts.tries + 1):
+            if tried > 1 or not taken:
+                await self.calls.take()
+            used = await self.credentials()
+            try:
+                return await self._call(request, used)
+            except TargetError as error:
+                if _remedy(error) is Remedy.RENEW_KEY and not renewed:
+                    renewed = await self._renewed(used)
+                    wait = 0.0 if renewed else None
+                else:
+                    wait = self._wait_seconds(error, tried) if may_repeat(error) else None
+                if wait is None or tried == self._settings.timeouts.tries or loop.time() + wait > until:
+                    raise
+                log.info("target.retries", action=request.action, code=error.code, tried=tried, wait_seconds=wait)
+            await asyncio.sleep(wait)
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _wait_seconds(self, error: TargetError, tried: int) -> float:
+        """Full jitter, after what the answer asks for; a seen nonce needs no wait."""
+        if _remedy(error) is Remedy.RESIGN:
+            return 0.0
+        asked = error.retry_after_seconds if isinstance(error, Throttled) else 0.0
+        return asked + self._random.uniform(0, min(LONGEST_BACK_OFF_SECONDS, BACK_OFF_SECONDS * 2**tried))
+
+    async def _renewed(self, used: Credentials) -> bool:
+        """Ask the source for another key; the same one again would fail again."""
+        return await self.credentials(renew=True) != used
+
+    # -- one call ----------------------------------------------------------------------------------
+
+    async def _call(self, request: Request, credentials: Credentials) -> dict[str, Any]:
+        url, headers = self._signed(request, credentials)
+        try:
+            async with self._open().post(
+                url,
+                data=request.body,
+                headers=headers,
+                allow_redirects=False,
+                skip_auto_headers=("Content-Type",),
+            ) as response:
+                body = await _bounded(response)
+                status, received = response.status, response.headers
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unavailable(f"cannot connect to {self._settings.endpoint}: {_words(error)}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise OutcomeUnknown(
+                f"{request.action} got no answer from {self._settings.endpoint}: {_words(error)}"
+            ) from error
+        return self._outcome(status, received, body, credentials)
+
+    def _outcome(
+        self, status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials
+    ) -> dict[str, Any]:
+        now = self._clock.now()
+        skew = clock_skew_seconds(headers.get("Date", ""), now)
+        self.clock_skew_seconds = self.clock_skew_seconds if skew is None else skew
+        if status == 200:
+            try:
+                return parse_object(body)
+            except ReplyError as error:
+                raise OutcomeUnknown(f"the CDN answered with HTTP 200, but {error}") from error
+        hidden = [credentials.access_key_secret, credentials.security_token or ""]
+        lower = {name.lower(): value for name, value in headers.items()}
+        raise classify(parse_failure(status, lower, body, now=now, secrets=hidden))
+
+    def _signed(self, request: Request, credentials: Credentials) -> tuple[URL, dict[str, str]]:
+        version, now, nonce = self._settings.api_version, self._clock.now(), self._make_nonce()
+        content = {"Content-Type": request.content_type} if request.content_type else {}
+        query = dict(request.query)
+        if self._settings.signature == "hmac-sha1":
+            query = sign_v1(
+                method="POST",
+                action=request.action,
+                version=version,
+                query=query,
+                form=request.form or {},
+                credentials=credentials,
+                now=now,
+                nonce=nonce,
+            )
+            headers = content
+        else:
+            headers = sign_acs3(
+                method="POST",
+                host=_host(self._settings.endpoint),
+                action=request.action,
+                version=version,
+                query=query,
+                body=request.body,
+                content_type=request.content_type,
+                credentials=credentials,
+                now=now,
+                nonce=nonce,
+            )
+        # Sent exactly as it was signed: nothing may encode it again.
+        return URL(f"{self._settings.endpoint}/?{canonical_query(query)}", encoded=True), headers
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            timeouts = self._settings.timeouts
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=timeouts.connections, keepalive_timeout=IDLE_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=timeouts.answer_seconds, connect=timeouts.connect_seconds),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                    "User-Agent": f"cdn-listener/{__version__}",
+                },
+                trust_env=False,
+            )
+        return self._session
+
+
+def _remedy(error: TargetError) -> Remedy | None:
+    return rule_for(0, error.code).remedy if error.code else None
+
+
+def _write_may_repeat(error: TargetError) -> bool:
+    return isinstance(error, NotSent) and (isinstance(error, Throttled) or _remedy(error) is Remedy.RESIGN)
+
+
+def _read_may_repeat(error: TargetError) -> bool:
+    return isinstance(error, Unavailable | Throttled | OutcomeUnknown)
+
+
+def _host(endpoint: str) -> str:
+    return endpoint.partition("://")[2]
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__} {scrub(str(error))}".strip()
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    parts, length = [], 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        length += len(part)
+        if length > LARGEST_REPLY_BYTES:
+            raise aiohttp.ClientPayloadError(f"the answer has more than {LARGEST_REPLY_BYTES} bytes")
+    return b"".join(parts)

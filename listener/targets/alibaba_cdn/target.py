@@ -1,0 +1,215 @@
+"""The contract of a target, spoken with Alibaba Cloud CDN."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+from pydantic import BaseModel
+
+from listener.clock import Clock, SystemClock
+from listener.contracts import Check, KindLimits
+from listener.errors import BatchTooLarge, Misconfigured, OutcomeUnknown, Unavailable
+from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
+from listener.replies import ReplyError, parse_quota, parse_receipt, parse_tasks
+from listener.targets.alibaba_cdn import checks
+from listener.targets.alibaba_cdn.client import SignedClient
+from listener.targets.alibaba_cdn.keys import key_source
+from listener.targets.alibaba_cdn.rates import DomainWindows, Window
+from listener.targets.alibaba_cdn.requests import (
+    PREFETCH_BATCH_BYTES,
+    domain_of,
+    quota_request,
+    refresh_request,
+    task_list_request,
+    tasks_by_id_request,
+)
+from listener.targets.alibaba_cdn.settings import Settings as AlibabaCdnSettings
+
+__all__ = ["AlibabaCdn"]
+
+IDS_PER_CALL = 10
+BY_ID_CALLS_PER_SECOND = 30
+TASK_LIST_CALLS_PER_SECOND = 10
+QUOTA_CALLS_PER_SECOND = 20
+MOST_PAGES = 20
+"""A task holds at most 2,000 URLs; further pages of one URL in one span would be none of ours."""
+DAY_SECONDS = 86_400
+HISTORY_MARGIN_SECONDS = 300
+"""Kept away from the oldest end of the task list: the CDN's clock decides what is too old."""
+
+
+class AlibabaCdn:
+    """An account of Alibaba Cloud CDN."""
+
+    Settings: ClassVar[type[BaseModel]] = AlibabaCdnSettings
+    name: str
+    account: str
+    limits: Mapping[RefreshKind, KindLimits]
+    forces: bool
+    quota: Mapping[RefreshKind, int]
+
+    def __init__(
+        self,
+        name: str,
+        settings: AlibabaCdnSettings,
+        *,
+        clock: Clock | None = None,
+        randomness: random.Random | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep the settings; read no key and open no connection before the first call."""
+        self.name = name
+        self.settings = settings
+        self.account = settings.account
+        self.forces = settings.force and not settings.is_first_version
+        self.limits = _limits(settings)
+        self.quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
+        self._clock = clock or SystemClock()
+        keys = key_source(settings, os.environ if environment is None else environment)
+        self.client = SignedClient(settings, keys=keys, clock=self._clock, randomness=randomness or random.Random())  # noqa: S311 - spreads retries
+        share = settings.limits.task_list_share
+        self._by_id_calls = Window(BY_ID_CALLS_PER_SECOND * share, 1.0)
+        self._task_list_calls = Window(TASK_LIST_CALLS_PER_SECOND * share, 1.0)
+        self._quota_calls = Window(QUOTA_CALLS_PER_SECOND * share, 1.0)
+        self._urls = DomainWindows(settings.limits.urls_per_domain_minute)
+        self._directories = DomainWindows(settings.limits.directories_per_domain_minute)
+
+    async def admit(self, kind: RefreshKind, urls: Sequence[str]) -> None:
+        """Wait until a request of these URLs keeps the limits per domain and minute, then the one per second."""
+        domains = self._directories if kind is RefreshKind.DIRECTORY else self._urls
+        await domains.take(Counter(domain_of(url) for url in urls))
+        await self.client.calls.take()
+
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
+        """
+        Ask for one batch; again, within a bound, only after a definite throttle.
+
+        Raises a :class:`~listener.errors.TargetError` by remedy. ``force`` is sent for directories and
+        ignore-params only: a file is always evicted.
+        """
+        self._require_fitting(kind, urls)
+        request = refresh_request(kind, urls, force=force, settings=self.settings)
+        fields = await self.client.write(request)
+        try:
+            return parse_receipt(fields)
+        except ReplyError as error:
+            raise OutcomeUnknown(f"the CDN answered {request.action} with HTTP 200, but {error}") from error
+
+    async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
+        """Return what is known of these tasks; one that is not known (yet) is simply absent."""
+        ids = list(dict.fromkeys(task_ids))
+        if self.settings.is_first_version:
+            return [task for task_id in ids for task in (await self._list(task_id=task_id))[0]]
+        parts = [ids[start : start + IDS_PER_CALL] for start in range(0, len(ids), IDS_PER_CALL)]
+        return [task for part in parts for task in await self._tasks_by_id(part)]
+
+    async def find_tasks(self, kind: RefreshKind, url: str, *, since: float, until: float) -> Sequence[Task]:
+        """
+        Return the tasks of exactly this URL created in the span (seconds since the epoch), newest first.
+
+        Raises :class:`~listener.errors.OutcomeUnknown` where nothing was found but the list does not
+        reach back to ``since``, or was too long to read: that it is absent would not be true.
+        """
+        history = (7 if self.settings.is_first_version else 3) * DAY_SECONDS - HISTORY_MARGIN_SECONDS
+        start = max(math.floor(since), math.ceil(self._clock.now() - history))
+        end = max(math.ceil(until), math.floor(since) + 1)
+        found: list[Task] = []
+        complete = False
+        if start < end:
+            object_type = self._listed_type(kind)
+            found, complete = await self._list(url=url, object_type=object_type, span=(start, end))
+        matching = [task._replace(url=url) for task in found if task.kind is kind and _same(task.url, url)]
+        matching = [task for task in matching if task.created_at is None or start <= task.created_at <= end]
+        if not matching and (start > math.floor(since) or not complete):
+            raise OutcomeUnknown(f"the task list does not tell whether {url} was accepted", code="listener.history")
+        return sorted(matching, key=lambda task: task.created_at or 0.0, reverse=True)
+
+    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
+        """Return the live quota of each kind that the CDN tells and this API version can do."""
+        await self._quota_calls.take()
+        told = parse_quota(await self.client.read(quota_request()))
+        return {kind: reading for kind, reading in told.items() if kind in self.limits}
+
+    async def check(self) -> Sequence[Check]:
+        """Probe credentials, quota, clock skew and the permission for each read, without changing anything."""
+        return await checks.probe(self)
+
+    async def close(self) -> None:
+        """Release connections; safe to call twice."""
+        await self.client.close()
+
+    # -- pieces ------------------------------------------------------------------------------------
+
+    def _require_fitting(self, kind: RefreshKind, urls: Sequence[str]) -> None:
+        limits = self.limits.get(kind)
+        if limits is None:
+            hint = "set api_version = '2018-05-10', or refresh without this kind"
+            raise Misconfigured(f"API version {self.settings.api_version} cannot do {kind.value}", hint=hint)
+        if len(urls) > limits.batch_urls or len(set(map(domain_of, urls))) > limits.batch_domains:
+            raise BatchTooLarge(f"{len(urls)} URLs are too many, or of too many domains, for one request")
+
+    async def _tasks_by_id(self, ids: Sequence[str]) -> list[Task]:
+        await self._by_id_calls.take()
+        try:
+            return _tasks(await self.client.read(tasks_by_id_request(ids)))
+        except Misconfigured as error:
+            if not error.code.startswith("InvalidTaskId"):
+                raise
+        # One id that the CDN does not take must not hide the other nine.
+        return [task for task_id in ids if len(ids) > 1 for task in await self._tasks_by_id([task_id])]
+
+    async def _list(self, **question: Any) -> tuple[list[Task], bool]:
+        """Return the tasks of all pages up to a bound, and whether these were all."""
+        size = 50 if self.settings.is_first_version else 100
+        found: list[Task] = []
+        for page in range(1, MOST_PAGES + 1):
+            await self._task_list_calls.take()
+            fields = await self.client.read(task_list_request(page=page, page_size=size, **question))
+            rows = _tasks(fields)
+            found += rows
+            total = _total(fields)
+            if page * size >= total if total is not None else len(rows) < size:
+                return found, True
+        return found, False
+
+    def _listed_type(self, kind: RefreshKind) -> str | None:
+        """The task list has words of its own for each kind, and none for ignore-params."""
+        directory = "path" if self.settings.is_first_version else "directory"
+        words = {RefreshKind.FILE: "file", RefreshKind.DIRECTORY: directory, RefreshKind.PREFETCH: "preload"}
+        return words.get(kind)
+
+
+def _limits(settings: AlibabaCdnSettings) -> dict[RefreshKind, KindLimits]:
+    own = settings.limits
+    urls = min(own.batch_urls, own.urls_per_domain_minute)
+    directories = min(own.batch_directories, own.directories_per_domain_minute)
+    prefetches = min(own.batch_prefetches, own.urls_per_domain_minute)
+    limits = {
+        RefreshKind.FILE: KindLimits(urls, own.batch_domains),
+        RefreshKind.DIRECTORY: KindLimits(directories, own.batch_domains),
+        RefreshKind.PREFETCH: KindLimits(prefetches, own.batch_domains, PREFETCH_BATCH_BYTES),
+    }
+    # Its quota is a hundred a day, so a batch is never larger than a directory's.
+    return limits if settings.is_first_version else {**limits, RefreshKind.IGNORE_PARAMS: limits[RefreshKind.DIRECTORY]}
+
+
+def _tasks(fields: Mapping[str, Any]) -> list[Task]:
+    try:
+        return parse_tasks(fields)
+    except ReplyError as error:
+        raise Unavailable(f"the CDN answered with HTTP 200, but {error}") from error
+
+
+def _total(fields: Mapping[str, Any]) -> int | None:
+    told = str(fields.get("TotalCount", ""))
+    return int(told) if told.isdecimal() and len(told) < 10 else None
+
+
+def _same(told: str, asked: str) -> bool:
+    return told == asked or unquote(told) == unquote(asked)
