@@ -21,10 +21,12 @@ __all__ = [
     "hold",
     "mark_sending",
     "mark_unknown",
+    "postpone",
     "recover",
     "refund",
     "release_needs",
     "take_held",
+    "task_ids_of",
 ]
 
 SCOPE_OF_KIND: Mapping[RefreshKind, Scope] = {
@@ -112,6 +114,21 @@ def _key(connection: sqlite3.Connection, names: Names, target: str, url: str) ->
     return names.directory(connection, names.target(connection, target), place), url[len(place) :]
 
 
+def task_ids_of(connection: sqlite3.Connection, attempt: Attempt) -> set[str]:
+    """Return the task ids that other attempts at the same URL have: those are not this one's."""
+    rows = connection.execute(
+        "SELECT task_id FROM attempt JOIN target ON target.id = attempt.target"
+        " WHERE target.name = ? AND url = ? AND task_id IS NOT NULL AND attempt.id <> ?",
+        (attempt.target, attempt.url, attempt.id),
+    )
+    return {task_id for (joined,) in rows for task_id in joined.split(",")}
+
+
+def postpone(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:
+    """Put off the next look at these attempts (id, seconds since the epoch) without counting one."""
+    connection.executemany("UPDATE attempt SET next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks])
+
+
 def _claimable(connection: sqlite3.Connection, names: Names, one: Wanted, now: float) -> bool:
     if one.kind is RefreshKind.DIRECTORY:
         return True
@@ -119,6 +136,8 @@ def _claimable(connection: sqlite3.Connection, names: Names, one: Wanted, now: f
     key = (directory, name, int(SCOPE_OF_KIND[one.kind]))
     row = connection.execute("SELECT state FROM need WHERE directory = ? AND name = ? AND scope = ?", key).fetchone()
     if row is None or row[0] != NeedState.READY:
+        return False
+    if one.kind is RefreshKind.PREFETCH and _refresh_pending(connection, names, one, directory, name):
         return False
     if one.min_interval_seconds:
         last = connection.execute(
@@ -133,6 +152,30 @@ def _claimable(connection: sqlite3.Connection, names: Names, one: Wanted, now: f
             )
             return False
     return True
+
+
+def _refresh_pending(connection: sqlite3.Connection, names: Names, one: Wanted, directory: int, name: str) -> bool:
+    """Whether a refresh of this URL is still due or under way: a prefetch would fetch the old copy again."""
+    own = connection.execute(
+        "SELECT 1 FROM need WHERE directory = ? AND name = ? AND scope IN (0, 1)", (directory, name)
+    ).fetchone()
+    above = [one.url[: i + 1] for i, letter in enumerate(one.url) if letter == "/" and i > one.url.find("://") + 2]
+    marks = ", ".join("?" * len(above))
+    target = names.target(connection, one.target)
+    return (
+        own is not None
+        or connection.execute(
+            "SELECT 1 FROM need JOIN directory d ON d.id = need.directory"
+            f" WHERE d.target = ? AND d.url IN ({marks}) AND need.name = '' AND scope = 2",
+            (target, *above),
+        ).fetchone()
+        is not None
+        or connection.execute(
+            f"SELECT 1 FROM attempt WHERE active = 1 AND kind = 'directory' AND target = ? AND url IN ({marks})",
+            (target, *above),
+        ).fetchone()
+        is not None
+    )
 
 
 def _make(

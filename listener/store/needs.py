@@ -9,7 +9,18 @@ from typing import NamedTuple
 from listener.refresh import NeedState, Scope
 from listener.store.record import next_sequence
 
-__all__ = ["DueRow", "Flying", "Load", "due_rows", "flying_directories", "loads", "next_due", "ripen", "urgent_rows"]
+__all__ = [
+    "DueRow",
+    "Flying",
+    "Load",
+    "due_rows",
+    "expire",
+    "flying_directories",
+    "loads",
+    "next_due",
+    "ripen",
+    "urgent_rows",
+]
 
 
 class Load(NamedTuple):
@@ -180,11 +191,26 @@ def due_rows(connection: sqlite3.Connection, load: Load, scope: Scope, limit: in
 
 
 def urgent_rows(connection: sqlite3.Connection, limit: int) -> list[DueRow]:
-    """Return ready needs that an operator marked urgent, the oldest first."""
+    """Return ready needs that an operator marked urgent and no directory attempt covers, the oldest first."""
+    flying = flying_directories(connection)
     rows = connection.execute(
-        "SELECT t.name, d.url || need.name, scope, sequence, stale_since, reason FROM need"
+        "SELECT d.target, t.name, d.url, need.name, scope, sequence, stale_since, reason FROM need"
         " JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
         " WHERE urgent > 0 AND state = 1 ORDER BY stale_since LIMIT ?",
         (limit,),
     )
-    return [DueRow(target, url, Scope(scope), *rest) for target, url, scope, *rest in rows]
+    found = []
+    for target_id, target, place, name, scope, sequence, since, why in rows:
+        cover = covering(flying, target_id, place)
+        if cover is None or sequence > cover.watermark:
+            found.append(DueRow(target, place + name, Scope(scope), sequence, since, why))
+    return found
+
+
+def expire(connection: sqlite3.Connection, load: Load, *, before: float, limit: int) -> int:
+    """Settle up to ``limit`` of a directory's ready needs that have been stale since before then; return how many."""
+    return connection.execute(
+        "DELETE FROM need WHERE (directory, name, scope) IN (SELECT directory, name, scope FROM need"
+        " WHERE directory = ? AND state = 1 AND scope IN (0, 1) AND stale_since < ? LIMIT ?)",
+        (load.directory, before, limit),
+    ).rowcount

@@ -224,6 +224,17 @@ class Store:
         """Return every directory that has ready needs in no attempt."""
         return await self._read(needs.loads)
 
+    async def expire(self, load: needs.Load, *, before: float) -> int:
+        """Settle a directory's ready needs that were stale before then: no cache still holds the old copy."""
+        total = 0
+        while (count := await self._write(needs.expire, load, before=before, limit=SLICE_ROWS)) > 0:
+            total += count
+        return total
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a reading function on a connection of its own, off the event loop."""
+        return await self._read(query)
+
     async def due_rows(self, load: needs.Load, scope: Scope, limit: int) -> list[needs.DueRow]:
         """Return up to ``limit`` of a directory's ready needs of one scope, the oldest first."""
         return await self._read(needs.due_rows, load, scope, limit)
@@ -308,6 +319,14 @@ class Store:
     async def look_again(self, looks: Sequence[tuple[int, float]]) -> None:
         """Note when each of these attempts (id, seconds since the epoch) is looked at next."""
         await self._write(settle.look_again, looks)
+
+    async def postpone(self, looks: Sequence[tuple[int, float]]) -> None:
+        """Put off the next look at each of these attempts (id, seconds since the epoch)."""
+        await self._write(attempts.postpone, looks)
+
+    async def task_ids_of(self, attempt: Attempt) -> set[str]:
+        """Return the task ids that other attempts at the same URL have."""
+        return await self._read(attempts.task_ids_of, attempt)
 
     # -- ledger ----------------------------------------------------------------------------------
 

@@ -1,0 +1,18 @@
+"""
+The pipeline: the only place that knows all stages, and joins them.
+
+::
+
+    sources ─▶ intake ─▶ store ─▶ dispatcher ─▶ sender ─▶ target
+                 ▲ ack after commit     ▲ plan      │ held, sending, accepted
+                                        │           ▼
+                        store.settle ◀─ verifier ◀─ tasks
+
+Daemon, sidecar and backfill run the same pipeline; a backfill's sources end, and so does its run.
+"""
+
+from __future__ import annotations
+
+from listener.pipeline.pipeline import Pipeline, store_options
+
+__all__ = ["Pipeline", "store_options"]

@@ -1,0 +1,101 @@
+"""What is known of each CDN account beside its ledger: whether it may be sent to now, and if not, why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from listener.clock import window_end, window_start
+from listener.contracts import Target
+from listener.refresh import RefreshKind
+
+__all__ = ["RESET_GUARD_SECONDS", "Account"]
+
+RESET_GUARD_SECONDS = 15.0
+"""Nothing is sent so close to the reset of the day: the CDN might book it in another day than we do."""
+LANES = 4
+"""Requests under way at once: one slow answer does not hold up the others, and 4 are far from 50 calls a second."""
+CAREFUL_BATCHES = 3
+CAREFUL_URLS = 10
+"""After an unclean start the first batches are this small: should something be wrong, little is spent on it."""
+
+
+@dataclass(slots=True)
+class Account:
+    """One CDN account: its targets, its lanes, and what stands in the way of sending."""
+
+    name: str
+    targets: dict[str, Target]
+    careful: int = 0
+    """Small batches still to be sent."""
+    closed_until: float = 0.0
+    """Seconds since the epoch."""
+    closed_reason: str = ""
+    troubles: int = 0
+    """Refusals in a row; the wait doubles with each."""
+    quota_read_at: float = 0.0
+    _lanes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LANES))
+    _quiet: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def any_target(self) -> Target:
+        """Return one of its targets: the quota is the same behind each."""
+        return next(iter(self.targets.values()))
+
+    @property
+    def quota(self) -> dict[RefreshKind, int]:
+        """Return the daily quota to assume until the live one is known."""
+        return dict(self.any_target.quota)
+
+    def close(self, until: float, reason: str) -> None:
+        """Send nothing until then (seconds since the epoch), for this reason."""
+        self.closed_until, self.closed_reason = until, reason
+
+    def trouble(self, now: float, reason: str, *, first_seconds: float, most_seconds: float) -> float:
+        """Close it for a time that doubles with every call; return that time in seconds."""
+        wait = min(most_seconds, first_seconds * 2.0**self.troubles)
+        self.troubles = min(self.troubles + 1, 32)
+        self.close(now + wait, reason)
+        return wait
+
+    def well(self) -> None:
+        """Note that a request succeeded."""
+        self.troubles, self.closed_until, self.closed_reason = 0, 0.0, ""
+        self.careful = max(0, self.careful - 1)
+
+    @property
+    def batch_urls(self) -> int | None:
+        """Return the bound on the next batch, if there is one."""
+        return CAREFUL_URLS if self.careful else None
+
+    def open_at(self, now: float) -> float:
+        """Return the earliest time from ``now`` on at which something may be sent."""
+        at = max(now, self.closed_until)
+        if at - window_start(at) < RESET_GUARD_SECONDS:
+            at = window_start(at) + RESET_GUARD_SECONDS
+        if window_end(at) - at < RESET_GUARD_SECONDS:
+            at = window_end(at) + RESET_GUARD_SECONDS
+        return at
+
+    async def enter(self) -> None:
+        """Become one of the requests under way, once there is room; :meth:`leave` in the end."""
+        async with self._quiet:
+            await self._lanes.acquire()
+
+    def leave(self) -> None:
+        """Make room for another request."""
+        self._lanes.release()
+
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """Wait until no request is under way, and let none begin."""
+        async with self._quiet:
+            for _ in range(LANES):
+                await self._lanes.acquire()
+            try:
+                yield
+            finally:
+                for _ in range(LANES):
+                    self._lanes.release()

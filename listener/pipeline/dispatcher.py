@@ -1,0 +1,193 @@
+"""The dispatcher: what is due becomes a plan, and the plan becomes held attempts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from listener import planner
+from listener.clock import Clock
+from listener.pipeline.accounts import Account
+from listener.pipeline.sites import Sites
+from listener.refresh import Attempt, RefreshKind, Scope
+from listener.settings import Planner as PlannerSettings
+from listener.settings import Site
+from listener.store import Store
+from listener.store.attempts import Wanted
+from listener.store.index import weight_below
+from listener.store.needs import DueRow, Load
+
+__all__ = ["Dispatcher", "Outcome"]
+
+log = structlog.get_logger()
+
+PLENTY = 0.5
+"""While more than this part of a day's quota is left, no URL waits for its minimal interval."""
+URGENT_ROWS = 1_000
+_SCOPES = {RefreshKind.FILE: Scope.EXACT, RefreshKind.IGNORE_PARAMS: Scope.ALL_PARAMS}
+_KINDS = {scope: kind for kind, scope in _SCOPES.items()} | {
+    Scope.SUBTREE: RefreshKind.DIRECTORY,
+    Scope.PREFETCH: RefreshKind.PREFETCH,
+}
+
+Budgets = Mapping[RefreshKind, planner.Budget]
+
+
+class Outcome(NamedTuple):
+    """What one round of planning came to."""
+
+    attempts: list[Attempt]
+    deferred: list[planner.Deferral]
+    wake_at: float | None
+    """When to plan again though nothing changes, in seconds since the epoch."""
+
+
+class Dispatcher:
+    """Plans for one account."""
+
+    def __init__(self, account: Account, store: Store, sites: Sites, clock: Clock, settings: PlannerSettings) -> None:
+        """Take the account to plan for."""
+        self._account = account
+        self._store = store
+        self._sites = sites
+        self._clock = clock
+        self._settings = settings
+
+    async def plan(self) -> Outcome:
+        """Hold quota for what should be sent now; what is left is deferred, with the reasons."""
+        now = self._clock.now()
+        open_at = self._account.open_at(now)
+        loads = [load for load in await self._store.loads() if load.target in self._account.targets]
+        loads = [load for load in loads if not await self._expired(load, now)]
+        if not loads:
+            return Outcome([], [], None)
+        if open_at > now:
+            why = self._account.closed_reason or "the quota day is about to turn"
+            return Outcome([], _closed(loads, why), open_at)
+        held = await self._urgent()
+        budgets = await self._budgets()
+        made = await self._decide(loads, budgets, now)
+        wanted = await self._wanted(made, loads, budgets)
+        held += await self._hold(wanted)
+        held += await self._prefetches(loads, budgets)
+        if held:
+            log.info("dispatcher.held", account=self._account.name, attempts=len(held), deferred=len(made.deferred))
+        return Outcome(held, made.deferred, made.wake_at)
+
+    async def _budgets(self) -> dict[RefreshKind, planner.Budget]:
+        found = {}
+        for kind, default in self._account.quota.items():
+            if kind in self._account.any_target.limits:
+                budget = await self._store.budget(self._account.name, kind, default=default)
+                found[kind] = planner.Budget(limit=budget.limit, left=budget.left, resets_at=budget.resets_at)
+        return found
+
+    async def _expired(self, load: Load, now: float) -> bool:
+        """Settle what every cache has dropped by itself; return whether nothing is left of the load."""
+        site = self._sites.of(load.target, load.url)
+        if site is None or not site.max_ttl_seconds or load.oldest >= now - site.max_ttl_seconds:
+            return False
+        count = await self._store.expire(load, before=now - site.max_ttl_seconds)
+        log.info("dispatcher.expired", directory=load.url, needs=count)
+        return count >= load.exact + load.all_params + load.subtree + load.prefetch
+
+    async def _urgent(self) -> list[Attempt]:
+        rows = [row for row in await self._store.urgent_rows(URGENT_ROWS) if row.target in self._account.targets]
+        return await self._hold([self._row(row, row.reason or "urgent", urgent=True) for row in rows])
+
+    async def _decide(self, loads: Sequence[Load], budgets: Budgets, now: float) -> planner.Plan:
+        """Plan in a reading thread, so that the loop goes on and weights come from one snapshot."""
+        target = self._account.any_target
+        router = self._sites.router
+        targets = list(self._account.targets)
+
+        def decide(connection: sqlite3.Connection) -> planner.Plan:
+            def weight(url: str) -> int | None:
+                prefixes = {pair for name in targets for pair in router.key_prefixes(name, url)}
+                return sum(weight_below(connection, root, prefix) for root, prefix in prefixes) or None
+
+            return planner.plan(
+                planner.PlanInput(
+                    now=now,
+                    loads=[_planner_load(load) for load in loads if load.exact + load.subtree + load.all_params],
+                    budgets=budgets,
+                    weights=weight,
+                    allowed=lambda url: any(router.depth_floor(name, url) for name in targets),
+                    reserve=self._settings.reserve,
+                    force=target.forces,
+                )
+            )
+
+        return await self._store.read(decide)
+
+    async def _wanted(self, made: planner.Plan, loads: Sequence[Load], budgets: Budgets) -> list[Wanted]:
+        oldest = {(load.target, load.url): load for load in loads}
+        wanted = [
+            Wanted(
+                one.target,
+                RefreshKind.DIRECTORY,
+                one.url,
+                self._account.targets[one.target].forces,
+                one.reason,
+                min((load.oldest for load in loads if _below(load, one)), default=self._clock.now()),
+                covered=one.covers,
+            )
+            for one in made.directories
+        ]
+        for part in made.files:
+            load = oldest[part.target, part.directory_url]
+            interval = self._interval(self._sites.of(load.target, load.url), part.kind, budgets)
+            rows = await self._store.due_rows(load, _SCOPES[part.kind], part.take)
+            wanted += [self._row(row, part.reason, interval=interval) for row in rows]
+        return wanted
+
+    def _interval(self, site: Site | None, kind: RefreshKind, budgets: Budgets) -> float:
+        budget = budgets.get(kind)
+        if site is None or (budget is not None and budget.left > budget.limit * PLENTY):
+            return 0.0
+        return site.min_interval_seconds
+
+    def _row(self, row: DueRow, reason: str, *, urgent: bool = False, interval: float = 0.0) -> Wanted:
+        kind = _KINDS[row.scope]
+        force = urgent or self._account.targets[row.target].forces
+        return Wanted(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent, interval)
+
+    async def _prefetches(self, loads: Sequence[Load], budgets: Budgets) -> list[Attempt]:
+        budget = budgets.get(RefreshKind.PREFETCH)
+        left = budget.left if budget is not None else 0
+        wanted: list[Wanted] = []
+        for load in loads:
+            if load.prefetch and left > len(wanted):
+                rows = await self._store.due_rows(load, Scope.PREFETCH, left - len(wanted))
+                wanted += [self._row(row, "asked for; nothing is left to refresh") for row in rows]
+        return await self._hold(wanted)
+
+    async def _hold(self, wanted: Sequence[Wanted]) -> list[Attempt]:
+        if not wanted:
+            return []
+        return await self._store.hold(wanted, account=self._account.name, quota=self._account.quota)
+
+
+def _planner_load(load: Load) -> planner.DirectoryLoad:
+    return planner.DirectoryLoad(
+        target=load.target,
+        url=load.url,
+        due=load.exact,
+        subtree_due=bool(load.subtree),
+        oldest=load.oldest,
+        due_all_params=load.all_params,
+    )
+
+
+def _below(load: Load, one: planner.PlannedDirectory) -> bool:
+    return load.target == one.target and load.url.startswith(one.url)
+
+
+def _closed(loads: Sequence[Load], why: str) -> list[planner.Deferral]:
+    return [
+        planner.Deferral(load.target, load.url, load.exact + load.subtree + load.all_params, why, load.oldest)
+        for load in loads
+    ]

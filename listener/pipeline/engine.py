@@ -1,0 +1,130 @@
+"""One account's engine: plan, send, ask, correct."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from listener.clock import Clock, window_start
+from listener.errors import TargetError
+from listener.pipeline.accounts import RESET_GUARD_SECONDS, Account
+from listener.pipeline.dispatcher import Dispatcher, Outcome
+from listener.pipeline.sender import Sender
+from listener.pipeline.sites import Sites
+from listener.pipeline.unknowns import Unknowns
+from listener.settings import Settings
+from listener.store import Store
+
+__all__ = ["Engine"]
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 1.0
+"""How often the store is asked whether another process added needs."""
+QUOTA_SECONDS = 300.0
+"""How often the live quota is read when nothing asks for it sooner."""
+REST = 4
+"""Planning takes at most a fifth of the time: it rests this many times as long as it took."""
+
+
+class Engine:
+    """Brings what is due on one account to the CDN."""
+
+    def __init__(self, account: Account, store: Store, sites: Sites, clock: Clock, settings: Settings) -> None:
+        """Take the account."""
+        self.account = account
+        self._store = store
+        self._clock = clock
+        self._poll_seconds = min(POLL_SECONDS, settings.coalescer.quiet_seconds or POLL_SECONDS)
+        self._dispatcher = Dispatcher(account, store, sites, clock, settings.planner)
+        self.sender = Sender(
+            account, store, clock, first_look_seconds=settings.verifier.first_seconds, changed=self.replan
+        )
+        self._unknowns = Unknowns(
+            account,
+            store,
+            clock,
+            first_seconds=settings.verifier.first_seconds,
+            give_up_seconds=settings.verifier.give_up_seconds,
+        )
+        self._wake = asyncio.Event()
+        self._replan = True
+        self._seen = -1
+        self.outcome = Outcome([], [], None)
+        self.settled = False
+        """Whether nothing could be sent when it was last looked at."""
+
+    def wake(self) -> None:
+        """Look whether something is due."""
+        self._wake.set()
+
+    def replan(self) -> None:
+        """Plan again: tokens, needs or the account changed."""
+        self._replan = True
+        self.settled = False
+        self._wake.set()
+
+    async def dispatch(self) -> None:
+        """Plan whenever something is due or a plan may come out differently, for ever."""
+        while True:
+            self._wake.clear()
+            took = await self._round()
+            due = await self._store.next_due()
+            times = [at for at in (due, self.outcome.wake_at) if at is not None]
+            wait = min([self._poll_seconds, *(max(0.0, at - self._clock.now()) for at in times)])
+            try:
+                async with asyncio.timeout(max(wait, 0.005)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            await asyncio.sleep(REST * took)
+
+    async def _round(self) -> float:
+        """Ripen, and plan where there is reason to; return how long planning took, in seconds."""
+        ripened = await self._store.ripen()
+        sequence = await self._store.sequence()
+        woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at
+        if not (ripened or self._replan or woken or sequence != self._seen) or self.sender.backlog:
+            self.settled = not self.sender.backlog
+            return 0.0
+        self._replan, self._seen = False, sequence
+        began = time.perf_counter()
+        self.outcome = await self._dispatcher.plan()
+        self.sender.put(self.outcome.attempts)
+        self.settled = not self.outcome.attempts and not self._replan
+        return time.perf_counter() - began
+
+    async def watch(self) -> None:
+        """Resolve unknown outcomes and keep the ledger true, for ever."""
+        while True:
+            if await self._unknowns.resolve():
+                self.sender.read_quota_soon = True
+                self.replan()
+            if self._quota_due():
+                await self.read_quota()
+            await asyncio.sleep(self._poll_seconds)
+
+    def _quota_due(self) -> bool:
+        now = self._clock.now()
+        new_day = window_start(now) != window_start(self.account.quota_read_at)
+        settled = now - window_start(now) >= RESET_GUARD_SECONDS
+        return self.sender.read_quota_soon or now - self.account.quota_read_at >= QUOTA_SECONDS or (new_day and settled)
+
+    async def read_quota(self) -> None:
+        """Read the live quota while nothing is being sent, and correct the ledger by it."""
+        async with self.account.quiet():
+            now = self._clock.now()
+            self.account.quota_read_at = now
+            if self.account.open_at(now) > now and not self.account.closed_reason:
+                return  # around the reset nobody can say which day the answer is of
+            self.sender.read_quota_soon = False
+            try:
+                readings = await self.account.any_target.read_quota()
+            except TargetError as error:
+                log.warning("quota.unreadable", account=self.account.name, error=str(error), hint=error.hint)
+                return
+            if window_start(self._clock.now()) == window_start(now):
+                await self._store.correct_ledger(self.account.name, readings)
+        self.replan()

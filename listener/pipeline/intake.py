@@ -1,0 +1,131 @@
+"""The intake: deliveries are merged, made durable, and only then acknowledged (promise 1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from listener.coalescer import Inbox, Taken
+from listener.contracts import Source, SourceState
+from listener.errors import SourceError, StoreError
+from listener.pipeline.sites import Sites
+from listener.store import Store
+from listener.store.record import Batch
+
+__all__ = ["Intake"]
+
+log = structlog.get_logger()
+
+COMMIT_KEYS = 2_000
+"""Keys in one commit: some 20 ms of the writer."""
+RETRY_SECONDS = 1.0
+RETRY_MOST_SECONDS = 60.0
+
+
+class Intake:
+    """Reads every source and records what it brings; the only caller of ``ack``."""
+
+    def __init__(
+        self,
+        make_sources: Callable[[], Mapping[str, Source]],
+        store: Store,
+        sites: Sites,
+        committed: Callable[[], None],
+    ) -> None:
+        """Take a maker of sources (a source that failed is made anew), and whom to tell after a commit."""
+        self._make_sources = make_sources
+        self.sources: dict[str, Source] = dict(make_sources())
+        self._store = store
+        self._sites = sites
+        self._committed = committed
+        self._inbox = Inbox()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self.finished: set[str] = set()
+        self.store_error: StoreError | None = None
+        self._committing = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was delivered is durable."""
+        return self._inbox.idle and not self._committing
+
+    async def read(self, name: str) -> None:
+        """Read one source to its end, making it anew with growing waits when it fails."""
+        wait = RETRY_SECONDS
+        while True:
+            source = self.sources[name]
+            try:
+                async for delivery in source.deliveries(self._store):
+                    wait = RETRY_SECONDS
+                    self._inbox.add(delivery)
+                    self._arrived.set()
+                    while self._inbox.full:
+                        self._room.clear()
+                        await self._room.wait()
+            except SourceError as error:
+                log.error("source.failed", source=name, error=str(error), hint=error.hint, retry_seconds=wait)
+                source.health.state, source.health.ready = SourceState.FAILED, False
+                source.health.detail = f"{error} {error.hint}".strip()
+            else:
+                self.finished.add(name)
+                self._committed()
+                return
+            await asyncio.sleep(wait)
+            wait = min(RETRY_MOST_SECONDS, 2 * wait)
+            fresh = self._make_sources()[name]
+            fresh.health.lost_events, fresh.health.rescans = source.health.lost_events, source.health.rescans
+            self.sources[name] = fresh
+
+    async def commit(self) -> None:
+        """Record what arrives, for ever."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while not self._inbox.idle:
+                await self._commit_once()
+
+    async def _commit_once(self) -> None:
+        self._committing = True
+        try:
+            taken = self._inbox.take(COMMIT_KEYS)
+            await self._record(taken)
+            for ack in taken.acks:
+                await self._ack(ack)
+        finally:
+            self._committing = False
+        self._room.set()
+        self._committed()
+
+    async def _record(self, taken: Taken) -> None:
+        """Record until it is durable: without that nothing more is taken, so the sources stop by themselves."""
+        wait = RETRY_SECONDS
+        while True:
+            try:
+                batch = Batch(taken.changes, taken.scan_sequence, taken.seed)
+                (recorded,) = await self._store.record([batch], self._sites.route)
+            except StoreError as error:
+                self.store_error = error
+                log.error("store.commit_failed", error=str(error), hint=error.hint, retry_seconds=wait)
+                await asyncio.sleep(wait)
+                wait = min(RETRY_MOST_SECONDS, 2 * wait)
+            else:
+                self.store_error = None
+                for key, reason in recorded.rejected:
+                    log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)
+                return
+
+    async def _ack(self, ack: Callable[[], object]) -> None:
+        try:
+            await ack()  # type: ignore[misc]
+        except SourceError as error:
+            # The changes are safe; the origin will deliver them again, and they merge.
+            log.warning("intake.ack_failed", error=str(error))
+
+    async def drained(self) -> None:
+        """Wait until what is already here is durable; called once no source is read any more."""
+        while not self.idle:
+            self._arrived.set()
+            await asyncio.sleep(0.01)

@@ -1,0 +1,219 @@
+"""The flow, wired: flat, every task named."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from listener.clock import Clock, SystemClock
+from listener.contracts import Source, Target
+from listener.errors import StoreError
+from listener.pipeline.accounts import CAREFUL_BATCHES, Account
+from listener.pipeline.engine import Engine
+from listener.pipeline.intake import Intake
+from listener.pipeline.sites import Sites
+from listener.refresh import AttemptState
+from listener.settings import Settings
+from listener.store import Store
+from listener.store.record import Timing
+from listener.store.store import StoreOptions
+from listener.verifier import Verifier
+
+__all__ = ["Pipeline", "store_options"]
+
+log = structlog.get_logger()
+
+DRAIN_SECONDS = 20.0
+"""What a stop waits for requests under way; their time-outs are shorter."""
+TELL_SECONDS = 1.0
+"""How often what the sources say of themselves is kept for ``status``."""
+CHECKPOINT_SECONDS = 5.0
+UPKEEP_SECONDS = 3600.0
+DAY_SECONDS = 24 * 3600.0
+_UNSETTLED = (AttemptState.HELD, AttemptState.SENDING, AttemptState.UNKNOWN)
+_FOLLOWED = (AttemptState.ACCEPTED, AttemptState.FAILED, AttemptState.COMPLETE)
+
+
+def store_options(settings: Settings, targets: Mapping[str, Target]) -> StoreOptions:
+    """Return what the store needs to know of the configuration."""
+    coalescer = settings.coalescer
+    return StoreOptions(
+        timing=Timing(
+            quiet_seconds=coalescer.quiet_seconds,
+            cap_seconds=coalescer.cap_seconds,
+            unfinished_quiet_seconds=coalescer.unfinished_quiet_seconds,
+            unfinished_cap_seconds=coalescer.unfinished_cap_seconds,
+        ),
+        unforced=frozenset(name for name, target in targets.items() if not target.forces),
+        expand_limit=Sites(settings.sites).expand_limit,
+    )
+
+
+class Pipeline:
+    """Everything between the sources and the CDN, for one owner of one store."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        make_sources: Callable[[], Mapping[str, Source]],
+        targets: Mapping[str, Target],
+        clock: Clock | None = None,
+    ) -> None:
+        """Join the parts; nothing starts yet."""
+        self._settings = settings
+        self._store = store
+        self._clock = clock or SystemClock()
+        self._sites = Sites(settings.sites)
+        self._targets = targets
+        self.intake = Intake(make_sources, store, self._sites, self._committed)
+        self.engines = [
+            Engine(account, store, self._sites, self._clock, settings) for account in self._accounts().values()
+        ]
+        self._verifier = Verifier(targets, store, self._clock, settings.verifier)
+        self._stop = asyncio.Event()
+
+    def _accounts(self) -> dict[str, Account]:
+        accounts: dict[str, Account] = {}
+        for name, target in self._targets.items():
+            accounts.setdefault(target.account, Account(target.account, {})).targets[name] = target
+        return accounts
+
+    # -- what people ask -------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether every source listens and its first scan is durable: whatever changes from now on is seen."""
+        return self.intake.store_error is None and all(
+            source.health.ready or name in self.intake.finished for name, source in self.intake.sources.items()
+        )
+
+    @property
+    def troubles(self) -> list[str]:
+        """What keeps it from doing its work, a sentence each."""
+        found = [f"store: {error}" for error in [self.intake.store_error] if error is not None]
+        found += [
+            f"account {engine.account.name}: {engine.account.closed_reason}"
+            for engine in self.engines
+            if engine.account.closed_reason
+        ]
+        found += [
+            f"source {name}: {source.health.detail}"
+            for name, source in self.intake.sources.items()
+            if source.health.detail
+        ]
+        return found
+
+    def stop(self) -> None:
+        """Ask it to end in order: what was heard is made durable, what is being sent is finished."""
+        self._stop.set()
+
+    # -- running ---------------------------------------------------------------------------------
+
+    async def run(self, *, until_idle: bool = False, follow: bool = True) -> None:
+        """
+        Run until :meth:`stop`, or with ``until_idle`` until nothing can be done any more.
+
+        Args:
+            until_idle: end once all sources have ended and what is left must wait for quota or people.
+            follow: with ``until_idle``, wait for tasks to end too, not only for their acceptance.
+        """
+        if await self._store.recover():
+            log.warning("pipeline.unclean_start", careful_batches=CAREFUL_BATCHES)
+            for engine in self.engines:
+                engine.account.careful = CAREFUL_BATCHES
+        for engine in self.engines:
+            await engine.read_quota()
+        async with asyncio.TaskGroup() as tasks:
+            readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
+            commit = tasks.create_task(self.intake.commit(), name="commit")
+            others = [tasks.create_task(self._verify(), name="verify"), tasks.create_task(self._keep(), name="keep")]
+            for engine in self.engines:
+                name = engine.account.name
+                others += [
+                    tasks.create_task(engine.dispatch(), name=f"dispatch {name}"),
+                    tasks.create_task(engine.sender.run(), name=f"send {name}"),
+                    tasks.create_task(engine.watch(), name=f"watch {name}"),
+                ]
+            if until_idle:
+                others.append(tasks.create_task(self._stop_when_idle(follow), name="wait until idle"))
+            await self._stop.wait()
+            await self._wind_down(readers, commit, others)
+
+    async def _wind_down(
+        self, readers: list[asyncio.Task[None]], commit: asyncio.Task[None], others: list[asyncio.Task[None]]
+    ) -> None:
+        await _cancel(readers)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self.intake.drained()
+        await _cancel([commit])
+        for engine in self.engines:
+            await engine.sender.drain(DRAIN_SECONDS)
+        await _cancel(others)
+        await self._tell_sources()
+        await self._store.checkpoint()
+        await self._store.mark_clean()
+
+    async def _stop_when_idle(self, follow: bool) -> None:
+        states = _UNSETTLED + (_FOLLOWED if follow else ())
+        while not (
+            len(self.intake.finished) == len(self.intake.sources)
+            and self.intake.idle
+            and await self._store.next_due() is None
+            and all(engine.settled and engine.sender.idle for engine in self.engines)
+            and not await self._store.attempts_in(*states, limit=1)
+        ):
+            await asyncio.sleep(0.05)
+        self.stop()
+
+    def _committed(self) -> None:
+        for engine in self.engines:
+            engine.wake()
+
+    async def _verify(self) -> None:
+        verifier = self._settings.verifier
+        pause = max(0.05, min(1.0, verifier.first_seconds / 2, verifier.interval_seconds / 2))
+        while True:
+            now = self._clock.now()
+            ended = await self._verifier.look()
+            over = await self._store.attempts_in(AttemptState.FAILED, due_by=now)
+            await self._store.end_backoff([attempt.id for attempt in over])
+            for attempt in await self._store.attempts_in(AttemptState.COMPLETE):
+                await self._store.sweep(attempt)
+                ended += 1
+            if ended or over:
+                for engine in self.engines:
+                    engine.replan()
+            await asyncio.sleep(pause)
+
+    async def _keep(self) -> None:
+        """Tell how the sources are, move the log to the file, remove what is old: for ever."""
+        checkpoint_at = upkeep_at = self._clock.now()
+        while True:
+            now = self._clock.now()
+            try:
+                await self._tell_sources()
+                if now >= checkpoint_at:
+                    await self._store.checkpoint()
+                    checkpoint_at = now + CHECKPOINT_SECONDS
+                if now >= upkeep_at:
+                    await self._store.upkeep(keep_seconds=self._settings.store.keep_days * DAY_SECONDS)
+                    upkeep_at = now + UPKEEP_SECONDS
+            except StoreError as error:
+                log.error("store.upkeep_failed", error=str(error), hint=error.hint)
+            await asyncio.sleep(TELL_SECONDS)
+
+    async def _tell_sources(self) -> None:
+        for name, source in self.intake.sources.items():
+            await self._store.save_source(name, source.health)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

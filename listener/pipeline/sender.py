@@ -1,0 +1,204 @@
+"""The sender: held attempts become requests, and every answer is booked (promises 4 and 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from listener.clock import Clock, window_start
+from listener.errors import (
+    BatchRejected,
+    BatchTooLarge,
+    Misconfigured,
+    NotSent,
+    OutcomeUnknown,
+    QuotaExhausted,
+    Throttled,
+)
+from listener.pipeline.accounts import Account
+from listener.pipeline.batches import Batch, host_of, into_batches, split
+from listener.refresh import Attempt, Receipt
+from listener.store import Store
+
+__all__ = ["Sender"]
+
+log = structlog.get_logger()
+
+SPLIT_CALLS = 32
+"""Requests spent on finding the culprits of one batch: three culprits in a thousand take 30."""
+ASIDE_SECONDS = 15 * 60.0
+"""What a batch past that bound waits before it is tried again."""
+BACKOFF_SECONDS = 60.0
+BACKOFF_MOST_SECONDS = 3600.0
+MISCONFIGURED_MOST_SECONDS = 600.0
+"""A wrong key is tried again after ten minutes at most: the operator who mended it should not have to wait."""
+EXHAUSTED_SECONDS = 300.0
+BACKLOG_BATCHES = 8
+
+
+@dataclass(slots=True)
+class _Bound:
+    """How many requests one batch and its parts may still take."""
+
+    calls: int = SPLIT_CALLS
+
+
+class Sender:
+    """Sends what one account holds; a refusal never costs another URL its refresh."""
+
+    def __init__(
+        self, account: Account, store: Store, clock: Clock, *, first_look_seconds: float, changed: Callable[[], None]
+    ) -> None:
+        """Take the account to send for; call ``changed`` whenever a plan may come out differently."""
+        self._account = account
+        self._store = store
+        self._clock = clock
+        self._first_look_seconds = first_look_seconds
+        self._changed = changed
+        self._queue: deque[Batch] = deque()
+        self._busy = 0
+        self._work = asyncio.Event()
+        self.read_quota_soon = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent and no answer is awaited."""
+        return not self._queue and not self._busy
+
+    @property
+    def backlog(self) -> bool:
+        """Whether enough is queued for now: what is held longer than needed cannot be planned better."""
+        return len(self._queue) > BACKLOG_BATCHES
+
+    def put(self, attempts: Sequence[Attempt]) -> None:
+        """Queue held attempts."""
+        groups: dict[tuple[object, ...], list[Attempt]] = {}
+        for attempt in attempts:
+            groups.setdefault((attempt.target, attempt.kind, attempt.force), []).append(attempt)
+        for group in groups.values():
+            limits = self._account.targets[group[0].target].limits[group[0].kind]
+            self._queue.extend(into_batches(group, limits, most=self._account.batch_urls))
+        self._work.set()
+
+    async def run(self) -> None:
+        """Send for ever."""
+        async with asyncio.TaskGroup() as lanes:
+            while True:
+                await self._work.wait()
+                while self._queue:
+                    await self._account.enter()
+                    self._busy += 1
+                    batch = self._queue.popleft()
+                    lanes.create_task(self._in_lane(batch), name=f"send {batch.kind}")
+                self._work.clear()
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Give back what is queued, and wait for the requests under way, but not for ever."""
+        waiting = [attempt for batch in self._queue for attempt in batch.ids]
+        self._queue.clear()
+        await self._store.refund(waiting)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds), self._account.quiet():
+                pass
+
+    async def _in_lane(self, batch: Batch) -> None:
+        try:
+            await self._send(batch, _Bound())
+        finally:
+            self._account.leave()
+            self._busy -= 1
+            self._changed()
+
+    async def _send(self, batch: Batch, bound: _Bound) -> None:
+        target = self._account.targets[batch.target]
+        await target.admit(batch.kind, batch.urls)
+        now = self._clock.now()
+        if self._account.open_at(now) > now or window_start(now) != window_start(batch.attempts[0].created_at):
+            # Closed meanwhile, or held in a day that is over: held anew when it may be sent.
+            await self._store.refund(batch.ids)
+            return
+        await self._store.mark_sending(batch.ids)
+        bound.calls -= 1
+        try:
+            receipt = await target.submit(batch.kind, batch.urls, force=batch.force)
+        except OutcomeUnknown as error:
+            log.warning("sender.unknown", account=self._account.name, urls=len(batch.urls), error=str(error))
+            await self._store.mark_unknown(
+                batch.ids, next_look_at=self._clock.now() + self._first_look_seconds / 2, error=str(error)
+            )
+        except (BatchTooLarge, BatchRejected) as error:
+            await self._store.back_to_held(batch.ids)
+            await self._refused(batch, error, bound)
+        except NotSent as error:
+            await self._store.refund(batch.ids)
+            self._not_sent(error)
+        else:
+            await self._accepted(batch, receipt)
+
+    async def _accepted(self, batch: Batch, receipt: Receipt) -> None:
+        task = ",".join(receipt.task_ids)
+        await self._store.accept(
+            dict.fromkeys(batch.ids, task), next_look_at=self._clock.now() + self._first_look_seconds
+        )
+        self._account.well()
+        log.info("sender.accepted", account=self._account.name, kind=batch.kind.value, urls=len(batch.urls), task=task)
+
+    async def _refused(self, batch: Batch, error: NotSent, bound: _Bound) -> None:
+        """Find the culprit: the domain that the CDN names, or by halves."""
+        domain = error.domain if isinstance(error, BatchRejected) else None
+        named = [attempt for attempt in batch.attempts if domain and domain in _names_of(attempt.url)]
+        if named or len(batch.attempts) == 1:
+            culprits = named or list(batch.attempts)
+            for attempt in culprits:
+                await self._set_aside(attempt, str(error))
+            gone = {attempt.id for attempt in culprits}
+            rest = [attempt for attempt in batch.attempts if attempt.id not in gone]
+            if rest:
+                await self._send(batch.of(rest), bound)
+        elif bound.calls <= 0:
+            log.error("sender.set_aside", account=self._account.name, urls=len(batch.urls), error=str(error))
+            for attempt in batch.attempts:
+                await self._store.fail(
+                    attempt,
+                    retry_at=self._clock.now() + ASIDE_SECONDS,
+                    error=f"too many refusals in one batch: {error}",
+                )
+        else:
+            for half in split(batch):
+                await self._send(half, bound)
+
+    async def _set_aside(self, attempt: Attempt, error: str) -> None:
+        log.error("sender.parked", account=self._account.name, url=attempt.url, error=error)
+        await self._store.park(attempt, error=error)
+
+    def _not_sent(self, error: NotSent) -> None:
+        now, account = self._clock.now(), self._account
+        if isinstance(error, Throttled):
+            account.close(now + error.retry_after_seconds, str(error))
+        elif isinstance(error, QuotaExhausted):
+            # The reading that follows says how much is left; only when that does not help does the wait grow.
+            account.trouble(now, str(error), first_seconds=1.0, most_seconds=EXHAUSTED_SECONDS)
+            self.read_quota_soon = True
+        elif isinstance(error, Misconfigured):
+            account.trouble(now, str(error), first_seconds=10.0, most_seconds=MISCONFIGURED_MOST_SECONDS)
+        else:
+            account.trouble(now, str(error), first_seconds=1.0, most_seconds=BACKOFF_SECONDS)
+        log.warning(
+            "sender.not_sent",
+            account=account.name,
+            code=error.code,
+            error=str(error),
+            hint=error.hint,
+            wait_seconds=round(account.closed_until - now, 1),
+        )
+
+
+def _names_of(url: str) -> tuple[str, str]:
+    """Return the names by which a CDN may call a URL's domain: with its port and without."""
+    host = host_of(url)
+    return host, host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host

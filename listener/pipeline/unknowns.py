@@ -1,0 +1,92 @@
+"""Unknown outcomes: the task list is asked before anything is sent again (promise 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from listener.clock import Clock
+from listener.contracts import Target
+from listener.errors import TargetError
+from listener.pipeline.accounts import Account
+from listener.pipeline.batches import host_of
+from listener.refresh import Attempt, AttemptState, Task
+from listener.store import Store
+
+__all__ = ["SKEW_SECONDS", "Unknowns"]
+
+log = structlog.get_logger()
+
+SKEW_SECONDS = 5.0
+"""How far the CDN's clock may be from ours when a task is recognised by its creation time."""
+SURE_LOOKS = 2
+"""Looks that must find nothing: a task can be absent from the list just after it was accepted."""
+
+
+class Unknowns:
+    """
+    Finds out what became of requests whose answer did not arrive.
+
+    A request is accepted or refused as a whole, so one URL per domain is asked for: its task id then
+    tells the others. Found: adopted. Absent at ``SURE_LOOKS`` looks, the last of them late enough:
+    refunded. Not to be asked for ``give_up_seconds``: presumed spent.
+    """
+
+    def __init__(self, account: Account, store: Store, clock: Clock, *, first_seconds: float, give_up_seconds: float):
+        """Take the account to ask for, and how long to wait before an absence is believed (twice ``first_seconds``)."""
+        self._account = account
+        self._store = store
+        self._clock = clock
+        self._first_seconds = first_seconds
+        self._give_up_seconds = give_up_seconds
+
+    async def resolve(self) -> int:
+        """Look at every request that is due; return how many attempts were settled one way or another."""
+        due = await self._store.attempts_in(AttemptState.UNKNOWN, due_by=self._clock.now())
+        requests: dict[tuple[object, ...], list[Attempt]] = {}
+        for attempt in due:
+            if attempt.target in self._account.targets:
+                requests.setdefault((attempt.target, attempt.kind, attempt.force, attempt.sent_at), []).append(attempt)
+        return sum([await self._request(attempts) for attempts in requests.values()])
+
+    async def _request(self, attempts: Sequence[Attempt]) -> int:
+        target = self._account.targets[attempts[0].target]
+        now = self._clock.now()
+        sent_at = attempts[0].sent_at or attempts[0].created_at
+        try:
+            found = await self._find(target, attempts, sent_at)
+        except TargetError as error:
+            return await self._unanswered(attempts, sent_at, now, error)
+        if found:
+            ids = ",".join(dict.fromkeys(task.task_id for task in found))
+            log.info("unknowns.adopted", account=self._account.name, urls=len(attempts), task=ids)
+            await self._store.accept({attempt.id: ids for attempt in attempts}, next_look_at=now)
+            return len(attempts)
+        if attempts[0].looks + 1 >= SURE_LOOKS and now >= sent_at + 2 * self._first_seconds:
+            log.info("unknowns.refunded", account=self._account.name, urls=len(attempts))
+            await self._store.refund([attempt.id for attempt in attempts])
+            return len(attempts)
+        again = max(now + self._first_seconds / 2, sent_at + 2 * self._first_seconds)
+        await self._store.look_again([(attempt.id, again) for attempt in attempts])
+        return 0
+
+    async def _find(self, target: Target, attempts: Sequence[Attempt], sent_at: float) -> list[Task]:
+        """Return the tasks of one URL of each domain that were created when the request was written."""
+        found: list[Task] = []
+        for attempt in {host_of(attempt.url): attempt for attempt in attempts}.values():
+            tasks = await target.find_tasks(
+                attempt.kind, attempt.url, since=sent_at - SKEW_SECONDS, until=self._clock.now() + SKEW_SECONDS
+            )
+            taken = await self._store.task_ids_of(attempt)
+            found += [task for task in tasks if task.url == attempt.url and task.task_id not in taken][:1]
+        return found
+
+    async def _unanswered(self, attempts: Sequence[Attempt], sent_at: float, now: float, error: TargetError) -> int:
+        ids = [attempt.id for attempt in attempts]
+        if now - sent_at < self._give_up_seconds:
+            await self._store.postpone([(i, now + self._first_seconds) for i in ids])
+            return 0
+        log.error("unknowns.presumed_spent", account=self._account.name, urls=len(ids), error=str(error))
+        await self._store.presume_spent(ids, error=f"nobody could tell whether it was accepted: {error}")
+        return len(ids)
