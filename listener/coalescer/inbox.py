@@ -1,0 +1,202 @@
+"""
+The inbox: deliveries go in, merged changes come out, and acks with the last of them.
+
+A lane holds what may be merged with one another: live changes make one, each scan and each seeding
+makes its own, since a scan's findings are recorded by other rules. A lane is a row of segments; a subtree
+change ends a segment, so that it stays after every key change that came before it and before every
+one that came later. Within a segment a key stands once::
+
+    lane live:   [ a.html  b.html  img/✗ ] [ img/new.png  a.html ]     ✗ subtree deleted
+    lane scan 7: [ c.html  d.html ]
+
+What was handed out stays the taker's: it commits the changes, then calls the acks that came with them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from listener.change import Change, ChangeKind
+from listener.coalescer.merging import merge
+from listener.contracts import Delivery, no_ack
+
+__all__ = ["Inbox", "Taken"]
+
+Ack = Callable[[], Awaitable[None]]
+_SUBTREE, _SUBTREE_DELETED = ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED
+
+
+class Taken(NamedTuple):
+    """What is to be committed together, and who is told afterwards."""
+
+    changes: list[Change]
+    acks: list[Ack]
+    """To be called once these changes are durable, each once: their deliveries hold no others."""
+    scan_sequence: int | None = None
+    seed: bool = False
+
+
+class _Waiting:
+    """A delivery some of whose changes are still here."""
+
+    __slots__ = ("ack", "entries")
+
+    def __init__(self, ack: Ack) -> None:
+        self.ack = ack
+        self.entries = 0
+
+
+class _Entry:
+    """A key's merged change, and the deliveries that wait for it."""
+
+    __slots__ = ("change", "waiting")
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.waiting: list[_Waiting] | None = None
+
+    def hold(self, waiting: _Waiting) -> None:
+        """Let the delivery wait for this entry too."""
+        if self.waiting is None:
+            self.waiting = [waiting]
+        elif self.waiting[-1] is waiting:
+            return
+        else:
+            self.waiting.append(waiting)
+        waiting.entries += 1
+
+
+_Segment = dict[tuple[str, ...], _Entry]
+"""By root and key; a subtree change also by its kind, beside a key of the same name."""
+
+
+class _Lane:
+    """Segments in order; the oldest is being handed out, the newest takes what arrives."""
+
+    __slots__ = ("leaving", "segments")
+
+    def __init__(self) -> None:
+        self.leaving: deque[_Entry] = deque()
+        self.segments: deque[_Segment] = deque([{}])
+
+    def put(self, change: Change) -> tuple[_Entry, bool]:
+        """Merge the change into its entry; return that, and whether it is new."""
+        kind = change.kind
+        if kind is _SUBTREE or kind is _SUBTREE_DELETED:
+            return self._put_subtree(change)
+        segment, key = self.segments[-1], change[:2]
+        entry = segment.get(key)
+        if entry is None:
+            entry = segment[key] = _Entry(change)
+            return entry, True
+        entry.change = merge(entry.change, change)
+        return entry, False
+
+    def _put_subtree(self, change: Change) -> tuple[_Entry, bool]:
+        if not self.segments[-1] and len(self.segments) > 1:
+            last = next(reversed(self.segments[-2].values()))
+            if last.change[:3] == change[:3]:
+                last.change = merge(last.change, change)
+                return last, False
+        entry = self.segments[-1][change[:3]] = _Entry(change)
+        self.segments.append({})
+        return entry, True
+
+    def take(self, most: int) -> list[_Entry]:
+        """Remove and return the oldest entries, ``most`` at most."""
+        taken: list[_Entry] = []
+        while len(taken) < most and (self.leaving or self._next_segment()):
+            count = min(most - len(taken), len(self.leaving))
+            taken += [self.leaving.popleft() for _ in range(count)]
+        return taken
+
+    def _next_segment(self) -> bool:
+        self.leaving.extend(self.segments.popleft().values())
+        if not self.segments:
+            self.segments.append({})
+        return bool(self.leaving)
+
+    @property
+    def empty(self) -> bool:
+        return not self.leaving and not any(self.segments)
+
+
+class Inbox:
+    """
+    Merges what arrives between two commits.
+
+    ``full`` asks the feeder to wait: it turns true at ``max_changes`` changes and acks held, and a
+    delivery that is already here is taken whole.
+    """
+
+    def __init__(self, *, max_changes: int = 100_000) -> None:
+        """Hold about this many changes at most."""
+        self._max = max_changes
+        self._lanes: dict[tuple[bool, int | None], _Lane] = {}
+        self._nothing_to_wait_for: list[Ack] = []
+        self._entries = 0
+        self._acks = 0
+
+    def __len__(self) -> int:
+        """Return how many changes wait to be taken."""
+        return self._entries
+
+    @property
+    def full(self) -> bool:
+        """True while nothing more should be added."""
+        return self._entries + self._acks >= self._max
+
+    @property
+    def idle(self) -> bool:
+        """True while there is nothing to take, no ack either."""
+        return not self._entries and not self._nothing_to_wait_for
+
+    def add(self, delivery: Delivery) -> None:
+        """Merge a delivery into what is here."""
+        waiting = None if delivery.ack is no_ack else _Waiting(delivery.ack)
+        if delivery.changes:
+            self._put(delivery, waiting)
+        if waiting is not None:
+            self._acks += 1
+            if not waiting.entries:
+                self._nothing_to_wait_for.append(waiting.ack)
+
+    def _put(self, delivery: Delivery, waiting: _Waiting | None) -> None:
+        key = (delivery.seed, delivery.scan_sequence)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane()
+        for change in delivery.changes:
+            entry, new = lane.put(change)
+            self._entries += new
+            if waiting is not None:
+                entry.hold(waiting)
+
+    def take(self, max_keys: int) -> Taken:
+        """Remove and return the oldest changes of one lane, ``max_keys`` at most; lanes take turns."""
+        acks, self._nothing_to_wait_for = self._nothing_to_wait_for, []
+        changes: list[Change] = []
+        seed, scan_sequence = lane_key = self._next_lane()
+        for entry in self._from_lane(lane_key, max_keys):
+            changes.append(entry.change)
+            for waiting in entry.waiting or ():
+                waiting.entries -= 1
+                if not waiting.entries:
+                    acks.append(waiting.ack)
+        self._entries -= len(changes)
+        self._acks -= len(acks)
+        return Taken(changes, acks, scan_sequence, seed)
+
+    def _next_lane(self) -> tuple[bool, int | None]:
+        return next(iter(self._lanes), (False, None))
+
+    def _from_lane(self, key: tuple[bool, int | None], max_keys: int) -> list[_Entry]:
+        lane = self._lanes.pop(key, None)
+        if lane is None:
+            return []
+        entries = lane.take(max_keys)
+        if not lane.empty:
+            self._lanes[key] = lane
+        return entries

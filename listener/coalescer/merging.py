@@ -1,0 +1,38 @@
+"""Two changes of one key, told as one."""
+
+from __future__ import annotations
+
+from listener.change import Change, ChangeKind
+
+__all__ = ["merge"]
+
+_METADATA = ChangeKind.METADATA
+
+
+def merge(old: Change, new: Change) -> Change:
+    """
+    Return one change that says what both say; ``new`` came after ``old``.
+
+    The later one tells what the object is now, unless both have order tokens and those say that it was
+    overtaken on the way. Three things are kept from the other: new headers do not undo new content (nor
+    end a write that was not finished), and an object with headers is not deleted; an older event time
+    stays, so that freshness is measured from the first event.
+    """
+    first, last = (new, old) if _overtaken(old, new) else (old, new)
+    kind, finished = last.kind, last.finished
+    if kind is _METADATA and first.kind is not _METADATA:
+        kind, finished = ChangeKind.CONTENT, first.finished and last.finished
+    event_time = _earliest(old.event_time, new.event_time)
+    if kind is last.kind and finished is last.finished and event_time == last.event_time:
+        return last
+    return Change(last.root, last.key, kind, last.fingerprint, event_time, last.order, finished)
+
+
+def _overtaken(old: Change, new: Change) -> bool:
+    return new.order is not None and old.order is not None and new.order < old.order
+
+
+def _earliest(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
