@@ -115,9 +115,13 @@ class Settings(_Table):
     ignore_params_type: str = Field("IgnoreParams", min_length=1, pattern=r"^[A-Za-z]+$")
     """The ObjectType for "this path with any query"; some English pages call it ExQuery."""
     quota: Quota = Quota()
+    """Refreshes a day to assume until the live quota is known."""
     limits: Limits = Limits()
+    """Requests to keep to; the vendor's own limits by default."""
     timeouts: Timeouts = Timeouts()
+    """Patience with the API, and connections to it."""
     prefetch: Prefetch = Prefetch()
+    """Options of prefetch requests."""
 
     @property
     def is_first_version(self) -> bool:
