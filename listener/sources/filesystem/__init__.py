@@ -1,0 +1,22 @@
+"""
+The filesystem source: watchdog's observer with an emitter that loses nothing, and scans against the index.
+
+::
+
+    settings   what can be set                 names       what is no content
+    kernel     inotify by the C library        tree        directories by place
+    heard      names not yet looked at         watches     kernel watches, and what events mean
+    emitter    watchdog's emitter, two threads listening   observer and root identity
+    look       what became of a name           unfinished  held until closed or at rest
+    walker     reading a tree in steps         content     same file, same bytes?
+    scan       tree against index              rescans     when to scan again
+    brake      too many deletions at once      acks        what is not durable yet
+    live       events to deliveries            session     one run of all this
+"""
+
+from __future__ import annotations
+
+from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.source import FilesystemSource
+
+__all__ = ["FilesystemSettings", "FilesystemSource"]

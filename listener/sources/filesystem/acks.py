@@ -1,0 +1,54 @@
+"""Which deliveries are not yet durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from listener.change import Change
+from listener.contracts import Delivery
+
+__all__ = ["Acks"]
+
+
+class Acks:
+    """Makes deliveries and knows which were acknowledged."""
+
+    def __init__(self, *, on_ack: Callable[[], None], remember_keys: bool) -> None:
+        """Call ``on_ack`` at each acknowledgement; keep the keys under way only when asked to."""
+        self._on_ack = on_ack
+        self._remember = remember_keys
+        self._open: dict[int, frozenset[str]] = {}
+        self._next = 0
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    def __len__(self) -> int:
+        """How many deliveries are under way."""
+        return len(self._open)
+
+    def deliver(self, changes: Sequence[Change], *, scan_sequence: int | None = None, seed: bool = False) -> Delivery:
+        """Make a delivery that counts as under way until its ``ack`` was called."""
+        number = self._next
+        self._next += 1
+        self._open[number] = frozenset(change.key for change in changes) if self._remember else frozenset()
+        self._settled.clear()
+
+        async def ack() -> None:
+            self._open.pop(number, None)
+            if not self._open:
+                self._settled.set()
+            self._on_ack()
+
+        return Delivery(changes, ack, scan_sequence, seed)
+
+    def is_under_way(self, key: str) -> bool:
+        """Tell whether a change of this key may not be in the index yet."""
+        return any(key in keys for keys in self._open.values())
+
+    async def settled(self, timeout_seconds: float) -> None:
+        """Wait until nothing is under way, but not for ever."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._settled.wait()

@@ -1,0 +1,222 @@
+"""From what was heard to changes: looked at, held while unfinished, braked, compared by bytes where asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
+from listener.contracts import Delivery, IndexView
+from listener.sources.filesystem.acks import Acks
+from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.content import with_hash
+from listener.sources.filesystem.heard import Batch
+from listener.sources.filesystem.look import Look, Looker, Outcome
+from listener.sources.filesystem.rescans import Rescans
+from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.unfinished import Unfinished
+from listener.sources.filesystem.walker import holds_files
+from listener.sources.filesystem.watches import Watches
+
+__all__ = ["Live"]
+
+_BATCHES_AT_ONCE = 16
+"""So that a storm that never ends keeps nothing else from its turn."""
+
+
+class Live:
+    """The part of a session that turns events into deliveries."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: bytes,
+        settings: FilesystemSettings,
+        index: IndexView,
+        looker: Looker,
+        acks: Acks,
+        brake: Brake,
+        rescans: Rescans,
+    ) -> None:
+        """Work on one root; ``watches`` is set while it is listened to."""
+        self.watches: Watches | None = None
+        self.may_skip = False
+        """True once the index no longer learns what is there without telling."""
+        self.skipped = 0
+        self.refused = ""
+        self._more = False
+        self.unfinished = Unfinished(
+            stable_seconds=settings.stable_seconds, cap_seconds=settings.unfinished_cap_seconds
+        )
+        self._name = name
+        self._root = root
+        self._settings = settings
+        self._index = index
+        self._looker = looker
+        self._acks = acks
+        self._brake = brake
+        self._rescans = rescans
+
+    def next_due(self, now: float) -> float:
+        """Return in how many seconds there is something to do although nothing was heard."""
+        if self._more:
+            return 0.0
+        dues = (self.unfinished.next_look(now), self._brake.next_release(now))
+        return min((due for due in dues if due is not None), default=float("inf"))
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        """Yield what has come up since the last call, then end."""
+        self._more = False
+        for _ in range(_BATCHES_AT_ONCE):
+            if self.watches is None or not self.watches.heard:
+                break
+            batch, looks = await asyncio.to_thread(self._take, self.watches)
+            for prefix, reason in batch.rescans.items():
+                self._rescans.want(key_to_text(prefix), reason, time.monotonic())
+            changes, learnt = await self._changes(batch, looks)
+            if learnt:
+                yield self._acks.deliver(learnt, seed=True)
+            if changes:
+                yield self._acks.deliver(changes)
+            if not any(batch):
+                break
+        else:
+            self._more = True
+        for changes in (await self._after_writing(), await self._after_holding()):
+            if changes:
+                yield self._acks.deliver(changes)
+
+    def _take(self, watches: Watches) -> tuple[Batch, list[Look]]:
+        batch = watches.take(self._settings.batch_changes)
+        return batch, self._looker.all(batch, time.time_ns())
+
+    async def _changes(self, batch: Batch, looks: list[Look]) -> tuple[list[Change], list[Change]]:
+        now = time.monotonic()
+        gone = [self._change(look.key, None) for look in looks if look.outcome is Outcome.GONE]
+        finished = [look for look in looks if look.outcome is Outcome.FINISHED or self._is_too_much(look, now)]
+        for key in (look.key for look in looks if look.outcome is not Outcome.UNFINISHED):
+            self.unfinished.end(key)
+        subtrees = [
+            Change(self._name, key_to_text(prefix), ChangeKind.SUBTREE_DELETED, event_time=time.time())
+            for prefix in batch.gone
+        ]
+        deletions = await self._admitted([*subtrees, *gone], now)
+        changes, learnt = await self._contents(finished)
+        # Directories that went come first: one of the same name, and files in it, may have come since.
+        return [*deletions, *changes], learnt
+
+    def _is_too_much(self, look: Look, now: float) -> bool:
+        """Hold an unfinished file; tell when there is no room for it."""
+        if look.outcome is not Outcome.UNFINISHED or look.fingerprint is None:
+            return False
+        return not self.unfinished.begin(look.key, look.fingerprint, now)
+
+    def _change(self, key: str, found: Fingerprint | None, *, finished: bool = True) -> Change:
+        if found is None:
+            return Change(self._name, key, ChangeKind.DELETED, event_time=time.time())
+        moment = None if found.ctime_ns is None else found.ctime_ns / 1e9
+        return Change(self._name, key, ChangeKind.CONTENT, found, event_time=moment, finished=finished)
+
+    # --- deletions ------------------------------------------------------------------------------
+
+    async def _admitted(self, deletions: Sequence[Change], now: float) -> Sequence[Change]:
+        """Return the deletions when they are few; hold them back when they are many."""
+        if not deletions:
+            return deletions
+        count = 0
+        for change in deletions:
+            count += await self._weight(change, self._brake.look_limit - count)
+        is_sound = count <= 1 or await asyncio.to_thread(self._holds_files)
+        if is_sound and self._brake.admits(count, now):
+            return deletions
+        self._brake.hold(deletions, count, now)
+        return ()
+
+    async def _weight(self, change: Change, limit: int) -> int:
+        """Return how many known files a deletion stands for, counted no further than to ``limit``."""
+        if change.kind is ChangeKind.DELETED:
+            return 1
+        count = 0
+        for directory in await self._index.directories(self._name, change.key):
+            count += len(await self._index.directory(self._name, directory))
+            if count >= limit:
+                break
+        return count
+
+    def _holds_files(self) -> bool:
+        return holds_files(self._root)
+
+    async def _after_holding(self) -> list[Change]:
+        """Judge the deletions that were held back, once no more come."""
+        if self._brake.next_release(time.monotonic()) != 0:
+            return []
+        held, count = self._brake.release()
+        empty = not await asyncio.to_thread(self._holds_files)
+        self.refused = self._brake.refuses(missing=count, known=self._brake.known, root_empty=empty, heard=True)
+        if self.refused:
+            self._rescans.want("", "many files are gone at once", time.monotonic())
+            return []
+        true, back = await asyncio.to_thread(self._still_gone, held)
+        for change in back:
+            if change.kind is ChangeKind.SUBTREE_DELETED:
+                self._rescans.want(change.key, "a directory went and came back", time.monotonic())
+        return true
+
+    def _still_gone(self, held: Iterable[Change]) -> tuple[list[Change], list[Change]]:
+        sides: tuple[list[Change], list[Change]] = ([], [])
+        for change in held:
+            sides[os.path.exists(self._root + key_to_bytes(change.key))].append(change)  # noqa: PTH110 - bytes
+        return sides
+
+    # --- unfinished and unchanged ----------------------------------------------------------------
+
+    async def _after_writing(self) -> list[Change]:
+        """Look at the files that were being written."""
+        keys = self.unfinished.keys(time.monotonic())
+        if not keys:
+            return []
+        found = await asyncio.to_thread(lambda: {key: self._looker.at(key) for key in keys})
+        verdicts = list(self.unfinished.looked(found, time.monotonic()))
+        gone = [self._change(verdict.key, None) for verdict in verdicts if verdict.fingerprint is None]
+        written = [
+            self._change(verdict.key, verdict.fingerprint, finished=verdict.finished)
+            for verdict in verdicts
+            if verdict.fingerprint is not None
+        ]
+        return [*await self._admitted(gone, time.monotonic()), *written]
+
+    async def _contents(self, looks: Sequence[Look]) -> tuple[list[Change], list[Change]]:
+        """Return the looks as changes, and apart from them those whose bytes the index knows already."""
+        if self._settings.skip_unchanged == "never" or not looks:
+            return [self._change(look.key, look.fingerprint) for look in looks], []
+        known = await self._known(looks)
+        hashed = await asyncio.to_thread(self._hashed, looks)
+        sides: tuple[list[Change], list[Change]] = ([], [])
+        for look, found in zip(looks, hashed, strict=True):
+            before = known.get(look.key)
+            skip = self._may_skip(look) and before is not None and found.etag is not None and before.etag == found.etag
+            sides[skip].append(self._change(look.key, found))
+        self.skipped += len(sides[True])
+        return sides
+
+    def _may_skip(self, look: Look) -> bool:
+        in_scope = look.atomic or self._settings.skip_unchanged == "content"
+        return self.may_skip and in_scope and not self._acks.is_under_way(look.key)
+
+    async def _known(self, looks: Iterable[Look]) -> dict[str, Fingerprint]:
+        by_directory: defaultdict[str, list[str]] = defaultdict(list)
+        for look in looks:
+            cut = look.key.rfind("/") + 1
+            by_directory[look.key[:cut]].append(look.key[cut:])
+        known: dict[str, Fingerprint] = {}
+        for directory, names in by_directory.items():
+            rows = await self._index.directory(self._name, directory)
+            known.update((directory + name, rows[name]) for name in names if name in rows)
+        return known
+
+    def _hashed(self, looks: Iterable[Look]) -> list[Fingerprint]:
+        return [with_hash(self._root, look.key, look.fingerprint or Fingerprint()) for look in looks]

@@ -1,0 +1,192 @@
+"""Comparing a tree with the index, directory by directory: what events missed is found here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from listener.change import Change, ChangeKind, Fingerprint
+from listener.contracts import IndexView
+from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.content import is_same, with_hash
+from listener.sources.filesystem.walker import Listing, Walker
+
+__all__ = ["Findings", "Scan", "ScanMode"]
+
+_LOOKUPS_AT_ONCE = 64
+
+
+class ScanMode(NamedTuple):
+    """How to compare."""
+
+    seeding: bool
+    """A first listing: what the index does not know yet is no change."""
+    strict: bool
+    """See :func:`~listener.sources.filesystem.content.is_same`."""
+    hashes: bool
+    """Read files, so that the index learns their hashes."""
+    skip_same_bytes: bool
+    """Take a file with the hash that the index knows as unchanged."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """One portion of what a scan found."""
+
+    changes: list[Change] = field(default_factory=list)
+    learnt: list[Change] = field(default_factory=list)
+    """For the index only: first seen while seeding, or changed in nothing but its inode."""
+
+    def __len__(self) -> int:
+        """How many changes of either sort."""
+        return len(self.changes) + len(self.learnt)
+
+
+class Scan:
+    """One comparison. ``portions`` may be iterated once; the figures stand afterwards."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: bytes,
+        prefix: str,
+        index: IndexView,
+        walker: Walker,
+        mode: ScanMode,
+        brake: Brake,
+        portion: int,
+    ) -> None:
+        """Compare what is at and below ``prefix`` in portions of about ``portion`` changes."""
+        self.present = 0
+        self.known = 0
+        self.missing = 0
+        self.found = 0
+        self.aborted = False
+        """True when the root was replaced meanwhile, so that nothing is known of what is gone."""
+        self.refused = ""
+        """Why deletions were held back; empty when they were not."""
+        self._name = name
+        self._root = root
+        self._prefix = prefix
+        self._index = index
+        self._walker = walker
+        self._mode = mode
+        self._brake = brake
+        self._portion = portion
+        self._visited: set[str] = set()
+        self._suspects: list[str] = []
+
+    async def portions(self) -> AsyncIterator[Findings]:
+        """Yield what differs; deletions last, after the brake has judged them as a whole."""
+        async for findings in self._walk():
+            self.found += len(findings.changes)
+            yield findings
+        await self._find_missing_directories()
+        if not await asyncio.to_thread(self._walker.is_same_root):
+            self.aborted = True
+            return
+        empty = not self._prefix and not self.present
+        self.refused = self._brake.refuses(missing=self.missing, known=self.known, root_empty=empty)
+        if not self.refused:
+            async for findings in self._deletions():
+                self.found += len(findings.changes)
+                yield findings
+
+    async def _walk(self) -> AsyncIterator[Findings]:
+        ahead = asyncio.ensure_future(asyncio.to_thread(self._walker.step, self._portion))
+        try:
+            while listings := await ahead:
+                # The next portion is read while this one is compared and committed.
+                ahead = asyncio.ensure_future(asyncio.to_thread(self._walker.step, self._portion))
+                findings = await self._compare(listings)
+                if findings:
+                    yield findings
+        finally:
+            if not ahead.done():
+                await asyncio.wait([ahead])
+
+    async def _compare(self, listings: list[Listing]) -> Findings:
+        findings = Findings()
+        candidates: list[tuple[str, Fingerprint, Fingerprint | None]] = []
+        for start in range(0, len(listings), _LOOKUPS_AT_ONCE):
+            some = listings[start : start + _LOOKUPS_AT_ONCE]
+            known = await asyncio.gather(*(self._index.directory(self._name, each.directory) for each in some))
+            for listing, rows in zip(some, known, strict=True):
+                candidates.extend(self._differences(listing, rows))
+        if self._mode.hashes and candidates:
+            candidates = await asyncio.to_thread(self._hashed, candidates)
+        for key, now, before in candidates:
+            self._judge(findings, key, now, before)
+        return findings
+
+    def _differences(
+        self, listing: Listing, rows: Mapping[str, Fingerprint]
+    ) -> list[tuple[str, Fingerprint, Fingerprint | None]]:
+        directory, files = listing
+        self._visited.add(directory)
+        missing = len(rows.keys() - files.keys()) if rows else 0
+        self.present += len(files)
+        self.known += len(rows)
+        if missing:
+            self.missing += missing
+            self._suspects.append(directory)
+        if not rows:
+            return [(directory + name, now, None) for name, now in files.items()]
+        # A plain comparison of tuples decides nearly always, and costs next to nothing.
+        return [
+            (directory + name, now, rows.get(name))
+            for name, now in files.items()
+            if (before := rows.get(name)) is None or before[:4] != now[:4]
+        ]
+
+    def _hashed(
+        self, candidates: list[tuple[str, Fingerprint, Fingerprint | None]]
+    ) -> list[tuple[str, Fingerprint, Fingerprint | None]]:
+        return [(key, with_hash(self._root, key, now), before) for key, now, before in candidates]
+
+    def _judge(self, findings: Findings, key: str, now: Fingerprint, before: Fingerprint | None) -> None:
+        is_known = self._mode.seeding if before is None else self._is_unchanged(before, now)
+        if before is not None and is_known and now.etag is None:
+            now = now._replace(etag=before.etag)
+        target = findings.learnt if is_known else findings.changes
+        target.append(Change(self._name, key, ChangeKind.CONTENT, now, event_time=_seconds(now)))
+
+    def _is_unchanged(self, before: Fingerprint, now: Fingerprint) -> bool:
+        if before.etag is None or now.etag is None:
+            return is_same(before, now, strict=self._mode.strict)
+        same_bytes = before.etag == now.etag
+        return same_bytes and (self._mode.skip_same_bytes or is_same(before, now, strict=False))
+
+    async def _find_missing_directories(self) -> None:
+        for directory in await self._index.directories(self._name, self._prefix):
+            if directory not in self._visited and not self._walker.is_unknown(directory):
+                rows = len(await self._index.directory(self._name, directory))
+                self.known += rows
+                self.missing += rows
+                self._suspects.append(directory)
+
+    async def _deletions(self) -> AsyncIterator[Findings]:
+        findings = Findings()
+        for directory in self._suspects:
+            rows = await self._index.directory(self._name, directory)
+            files = await asyncio.to_thread(self._walker.again, directory)
+            if files is None:
+                continue
+            for name in rows.keys() - files.keys():
+                findings.changes.append(
+                    Change(self._name, directory + name, ChangeKind.DELETED, event_time=time.time())
+                )
+            if len(findings) >= self._portion:
+                yield findings
+                findings = Findings()
+        if findings:
+            yield findings
+
+
+def _seconds(fingerprint: Fingerprint) -> float | None:
+    """Return when the file last changed, in seconds since the epoch."""
+    return None if fingerprint.ctime_ns is None else fingerprint.ctime_ns / 1e9

@@ -1,0 +1,321 @@
+"""
+One run of the filesystem source: listen first, then scan, then follow what is heard.
+
+::
+
+    open ─▶ scan ─▶ follow ──root lost, thread dead──▶ wait ─▶ open ─▶ …
+             ▲        │ overflow, schedule, brake
+             └────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import structlog
+
+from listener.change import Change, ChangeKind
+from listener.contracts import Delivery, IndexView, SourceHealth, SourceState
+from listener.sources.filesystem.acks import Acks
+from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.listening import Listening, RootIdentity
+from listener.sources.filesystem.live import Live
+from listener.sources.filesystem.look import Looker
+from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.rescans import Rescans
+from listener.sources.filesystem.scan import Findings, Scan, ScanMode
+from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.walker import Walker
+from listener.sources.filesystem.watches import Watches
+
+__all__ = ["Session"]
+
+_SETTLE_SECONDS = 30.0
+_SCHEDULE = ""
+_WAITING = "waiting for files that are gone"
+_log = structlog.get_logger()
+
+
+class _Place(NamedTuple):
+    """A root that was found, and what listens to it."""
+
+    identity: RootIdentity
+    listening: Listening | None
+
+
+class Session:
+    """Everything that lives as long as one iteration of ``deliveries``."""
+
+    def __init__(
+        self, *, name: str, settings: FilesystemSettings, backend: str, health: SourceHealth, index: IndexView
+    ) -> None:
+        """Prepare; nothing is touched yet. ``backend`` is one that was decided, not ``auto``."""
+        self._name = name
+        self._settings = settings
+        self._backend = backend
+        self._health = health
+        self._index = index
+        self._root = os.fsencode(settings.path).rstrip(b"/") + b"/"
+        self._ignore = Ignore(settings.ignore, temporary=settings.ignore_temporary)
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._acks = Acks(on_ack=self._wake.set, remember_keys=settings.skip_unchanged != "never")
+        self._brake = Brake(share=settings.max_delete_share, minimum=settings.min_delete_count)
+        polling = backend == "polling"
+        self._rescans = Rescans(
+            interval_seconds=settings.poll_interval_seconds if polling else settings.rescan_interval_seconds,
+            jitter=settings.rescan_jitter,
+            now=time.monotonic(),
+        )
+        self._live = Live(
+            name=name,
+            root=self._root,
+            settings=settings,
+            index=index,
+            looker=Looker(self._root, self._ignore, stable_seconds=settings.stable_seconds),
+            acks=self._acks,
+            brake=self._brake,
+            rescans=self._rescans,
+        )
+        self._place: _Place | None = None
+        self._next_check = 0.0
+        self._aborted = False
+        self._first: bool | None = None
+        """Whether the first scan, awaiting its acks, was a seeding; ``None`` when none awaits."""
+
+    @property
+    def watches(self) -> Watches | None:
+        """What is watched at present; ``None`` while nothing is."""
+        return self._live.watches
+
+    def confirm_deletions(self) -> None:
+        """Take the deletions that the brake holds back for meant."""
+        self._brake.confirmed = True
+        self._rescans.want("", "an operator confirmed the deletions", time.monotonic())
+        self._wake.set()
+
+    async def run(self) -> AsyncIterator[Delivery]:
+        """Yield deliveries until cancelled. Raise OSError when the root cannot be opened at first."""
+        reason = "start"
+        try:
+            await self._open()
+            while True:
+                async for delivery in self._scan("", reason):
+                    yield delivery
+                if not self._aborted:
+                    self._first = not await self._index.seeded(self._name)
+                    async for delivery in self._follow():
+                        yield delivery
+                reason = await self._reopen()
+        finally:
+            await self._close()
+
+    # --- the root -------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        self._place = await asyncio.to_thread(self._find_place)
+        listening = self._place.listening
+        self._live.watches = listening.watches if listening else None
+        self._next_check = time.monotonic() + self._settings.root_check_seconds
+
+    def _find_place(self) -> _Place:
+        identity = RootIdentity(self._root)
+        if self._backend == "polling":
+            return _Place(identity, None)
+        return _Place(
+            identity,
+            Listening(self._root, self._ignore, bound=self._settings.max_pending, on_heard=self._on_heard),
+        )
+
+    def _on_heard(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _close(self) -> None:
+        place, self._place, self._live.watches = self._place, None, None
+        if place is not None and place.listening is not None:
+            await asyncio.shield(asyncio.to_thread(place.listening.stop))
+
+    async def _reopen(self) -> str:
+        """Wait until the root is there again and listened to; return why the scan that must follow is needed."""
+        self._health.ready = False
+        self._brake.drop()
+        await self._close()
+        while True:
+            try:
+                await self._open()
+            except OSError as error:
+                self._tell(SourceState.DEGRADED, f"{self._settings.path} cannot be read: {error.strerror}")
+                await asyncio.sleep(self._settings.root_check_seconds)
+            else:
+                _log.info("filesystem.root_found", source=self._name, path=str(self._settings.path))
+                return "the root was away or replaced"
+
+    async def _is_sound(self) -> bool:
+        """Look, now and then, whether the root is the same and every thread lives."""
+        place = self._place
+        if place is None or time.monotonic() < self._next_check:
+            return place is not None
+        self._next_check = time.monotonic() + self._settings.root_check_seconds
+        if not await asyncio.to_thread(place.identity.holds):
+            _log.warning("filesystem.root_lost", source=self._name, path=str(self._settings.path))
+            return False
+        if place.listening is not None and not place.listening.healthy:
+            _log.error("filesystem.thread_died", source=self._name)
+            return False
+        return True
+
+    # --- following --------------------------------------------------------------------------------
+
+    async def _follow(self) -> AsyncIterator[Delivery]:
+        """Yield what is heard and what due scans find, until the root is lost or a thread is dead."""
+        self._tell(SourceState.LISTENING)
+        while await self._is_sound():
+            await self._end_first_scan()
+            self._allow_skipping()
+            async for delivery in self._live.deliveries():
+                self._health.last_event_at = time.time()
+                yield delivery
+            due = self._rescans.take(time.monotonic())
+            if due is not None:
+                async for delivery in self._scan(*due):
+                    yield delivery
+                self._tell(SourceState.LISTENING)
+            await self._rest()
+
+    async def _end_first_scan(self) -> None:
+        if self._first is None or len(self._acks):
+            return
+        if self._first:
+            await self._index.mark_seeded(self._name)
+        self._first = None
+        self._health.ready = True
+
+    def _allow_skipping(self) -> None:
+        """Compare bytes once the first scan is over and whatever was heard meanwhile has been told."""
+        if self._health.ready and not self._live.may_skip:
+            self._live.may_skip = self._place is None or self._place.listening is None or self._place.listening.idle
+
+    async def _rest(self) -> None:
+        now = time.monotonic()
+        dues = (self._live.next_due(now), self._rescans.next_due(now), self._next_check - now)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, min(dues))):
+                await self._wake.wait()
+        self._wake.clear()
+        if self._place and self._place.listening and self._place.listening.watches.root_stirred():
+            self._next_check = 0.0
+
+    # --- scanning ---------------------------------------------------------------------------------
+
+    async def _scan(self, prefix: str, reason: str) -> AsyncIterator[Delivery]:
+        """Compare what is below ``prefix`` with the index; an empty reason is the schedule."""
+        await self._acks.settled(_SETTLE_SECONDS)
+        place = self._place
+        if place is None:
+            return
+        seeding = not await self._index.seeded(self._name)
+        sequence = await self._index.sequence()
+        if not self._health.ready:
+            self._tell(SourceState.SCANNING)
+        watches = place.listening.watches if place.listening else None
+        round_number = watches.begin_round() if watches else 0
+        walker = Walker(
+            self._root,
+            self._ignore,
+            prefix=prefix,
+            enter=watches.enter if watches else lambda _: None,
+            is_same_root=place.identity.holds,
+        )
+        scan = self._scan_of(
+            prefix, walker, seeding=seeding, strict=watches is None or reason not in (_SCHEDULE, _WAITING)
+        )
+        began = time.monotonic()
+        async for findings in scan.portions():
+            for delivery in self._deliver(findings, sequence):
+                yield delivery
+            async for delivery in self._live.deliveries():
+                yield delivery
+        if watches is not None:
+            await asyncio.to_thread(watches.end_round, prefix.encode("utf-8", "surrogateescape"), round_number)
+        self._after_scan(scan, walker, prefix, reason, time.monotonic() - began)
+
+    def _scan_of(self, prefix: str, walker: Walker, *, seeding: bool, strict: bool) -> Scan:
+        skip = self._settings.skip_unchanged
+        mode = ScanMode(seeding=seeding, strict=strict, hashes=skip != "never", skip_same_bytes=skip == "content")
+        return Scan(
+            name=self._name,
+            root=self._root,
+            prefix=prefix,
+            index=self._index,
+            walker=walker,
+            mode=mode,
+            brake=self._brake,
+            portion=self._settings.batch_changes,
+        )
+
+    def _deliver(self, findings: Findings, sequence: int) -> list[Delivery]:
+        changes = [change for change in findings.changes if not self._is_fresh(change)]
+        sides = ((findings.learnt, True), (changes, False))
+        return [self._acks.deliver(some, scan_sequence=sequence, seed=seed) for some, seed in sides if some]
+
+    def _is_fresh(self, change: Change) -> bool:
+        """Hold a file that changed a moment ago: it may still be written to."""
+        if change.kind is not ChangeKind.CONTENT or change.fingerprint is None or change.event_time is None:
+            return False
+        age = time.time() - change.event_time
+        if not 0 <= age < self._settings.stable_seconds:
+            return False
+        return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic())
+
+    def _after_scan(self, scan: Scan, walker: Walker, prefix: str, reason: str, seconds: float) -> None:
+        self._rescans.ended(prefix, reason if reason != "start" else "", time.monotonic())
+        if not prefix and not scan.aborted:
+            self._brake.known = scan.present
+        if reason != "start":
+            self._health.rescans += 1
+            self._health.lost_events += scan.found
+        self._aborted = scan.aborted
+        self._brake.confirmed = self._brake.confirmed and bool(scan.refused)
+        self._live.refused = scan.refused
+        if scan.refused:
+            self._rescans.want("", _WAITING, time.monotonic())
+        self._figures(scan, walker, seconds)
+        _log.info(
+            "filesystem.scanned", source=self._name, prefix=prefix, reason=reason or "schedule",
+            files=walker.files, directories=walker.directories, found=scan.found, seconds=round(seconds, 3),
+        )  # fmt: skip
+
+    def _figures(self, scan: Scan, walker: Walker, seconds: float) -> None:
+        watches = self._live.watches
+        self._health.figures.update(
+            scan_files=walker.files,
+            scan_directories=walker.directories,
+            scan_seconds=round(seconds, 3),
+            scan_found=scan.found,
+            unreadable_directories=len(walker.unreadable),
+            unwatched_directories=len(watches.failed) if watches else 0,
+            watched_directories=watches.count if watches else 0,
+            overflows=watches.overflows if watches else 0,
+        )
+
+    def _tell(self, state: SourceState, detail: str = "") -> None:
+        """Write the state where status reads it; what is wrong turns listening into degraded."""
+        if state is SourceState.LISTENING:
+            detail = self._trouble()
+            state = SourceState.DEGRADED if detail else state
+        if detail and detail != self._health.detail:
+            _log.warning("filesystem.degraded", source=self._name, detail=detail)
+        self._health.state, self._health.detail = state, detail
+
+    def _trouble(self) -> str:
+        if self._live.refused:
+            return f"nothing is taken for deleted: {self._live.refused}; bring the files back, or confirm"
+        figures = self._health.figures
+        parts = [f"{figures[name]:.0f} directories" for name in ("unwatched_directories",) if figures.get(name)]
+        return f"{parts[0]} cannot be watched" if parts else ""

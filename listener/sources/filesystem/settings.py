@@ -1,0 +1,74 @@
+"""What can be set for a filesystem source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["FilesystemSettings"]
+
+
+class FilesystemSettings(BaseModel):
+    """``[sources.NAME]`` with ``type = "filesystem"``: a tree of files, watched and compared with the index."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    type: Literal["filesystem"] = "filesystem"
+    """Selects this source."""
+
+    path: Path
+    """The directory whose files are served; it may be a symbolic link (``/srv/app/current``)."""
+
+    backend: Literal["auto", "inotify", "fanotify", "polling"] = "auto"
+    """
+    How changes are heard of. ``auto``: inotify, or polling where the kernel hears nothing (NFS, SMB, FUSE, …).
+    ``fanotify`` marks the whole file system at once and needs CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH.
+    """
+
+    ignore: tuple[str, ...] = ()
+    """
+    Names that are no content, as globs: ``*.bak`` a name at any depth, ``cache/`` directories only,
+    ``build/tmp/**`` a path from the root. Ignored directories are not watched.
+    """
+
+    ignore_temporary: bool = True
+    """Also ignore what rsync, sftp servers, browsers and editors write before they rename it."""
+
+    skip_unchanged: Literal["never", "atomic", "content"] = "never"
+    """
+    Whether a file whose bytes are those that the index knows (by hash) is no change. ``atomic``: when it came by
+    one rename, so that nobody could fetch anything between. ``content``: also when it was written in place, and
+    in what a scan finds; a cache that fetched the half-written or missing file keeps that. Costs reading each file.
+    """
+
+    rescan_interval_seconds: float = Field(default=3600.0, ge=0)
+    """How often the tree is compared with the index although nothing seems missed; 0: never."""
+
+    rescan_jitter: float = Field(default=0.25, ge=0, lt=1)
+    """By which share the interval varies, so that many listeners do not scan one storage at once."""
+
+    poll_interval_seconds: float = Field(default=30.0, gt=0)
+    """With polling: how long to rest between scans."""
+
+    root_check_seconds: float = Field(default=2.0, gt=0)
+    """How often to look whether the path is still the same directory."""
+
+    stable_seconds: float = Field(default=2.0, ge=0)
+    """A file that nobody was heard closing counts as finished once its size and times rest for so long."""
+
+    unfinished_cap_seconds: float = Field(default=60.0, gt=0)
+    """A file that is written to all the time counts as finished after so long, and again at each such time."""
+
+    max_delete_share: float = Field(default=0.5, gt=0, le=1)
+    """When more than this share of the known files is gone at once, nothing is deleted until they are back."""
+
+    min_delete_count: int = Field(default=100, ge=0)
+    """So many files may be gone at once whatever their share, unless the whole tree is empty."""
+
+    batch_changes: int = Field(default=2000, ge=1)
+    """How many changes one delivery holds at most."""
+
+    max_pending: int = Field(default=500_000, ge=1000)
+    """How many changed names to keep while nobody takes them; beyond, whole directories are scanned again instead."""

@@ -1,0 +1,99 @@
+"""The filesystem source: a tree of files, listened to and compared with the index."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
+from listener.errors import ConfigurationError
+from listener.sources.filesystem.session import Session
+from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.watches import Watches
+
+__all__ = ["FilesystemSource"]
+
+
+class FilesystemSource:
+    """See :class:`listener.contracts.Source`; its only root has its own name, keys are paths below ``path``."""
+
+    Settings: ClassVar[type[BaseModel]] = FilesystemSettings
+
+    def __init__(self, name: str, settings: FilesystemSettings) -> None:
+        """Keep the settings; touch nothing."""
+        self.name = name
+        self.roots: Sequence[str] = (name,)
+        self.health = SourceHealth()
+        self._settings = settings
+        self._session: Session | None = None
+
+    async def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:
+        """
+        Yield what differs from the index, then what changes.
+
+        Raise :class:`~listener.errors.ConfigurationError` when the path cannot be listened to at the start.
+        """
+        await asyncio.to_thread(self._probe_path)
+        self._session = Session(
+            name=self.name, settings=self._settings, backend=self._backend(), health=self.health, index=index
+        )
+        try:
+            async for delivery in self._session.run():
+                yield delivery
+        except BaseException as error:
+            self.health.state = SourceState.STOPPED if isinstance(error, _ENDS) else SourceState.FAILED
+            raise
+        finally:
+            self.health.ready = False
+
+    def watches(self) -> Watches | None:
+        """Return what is watched at present, for tests and for telling; ``None`` while nothing is."""
+        return self._session.watches if self._session else None
+
+    def confirm_deletions(self) -> None:
+        """Take what the brake holds back for really deleted, once."""
+        if self._session is not None:
+            self._session.confirm_deletions()
+
+    async def check(self) -> Sequence[Check]:
+        """Look whether the path is a directory that can be read."""
+        try:
+            await asyncio.to_thread(self._probe_path)
+        except ConfigurationError as error:
+            return [Check(self._key, CheckState.FAILED, str(error), error.hint)]
+        return [Check(self._key, CheckState.OK, f"{self._settings.path} can be read")]
+
+    @property
+    def _key(self) -> str:
+        return f"sources.{self.name}.path"
+
+    def _backend(self) -> str:
+        return "inotify" if self._settings.backend == "auto" else self._settings.backend
+
+    def _probe_path(self) -> None:
+        path = self._settings.path
+        try:
+            with os.scandir(path):
+                pass
+        except FileNotFoundError:
+            raise self._wrong("does not exist", "create the directory, or mend the path") from None
+        except NotADirectoryError:
+            raise self._wrong("is not a directory", "name the directory that holds the files") from None
+        except PermissionError:
+            raise self._wrong(
+                "cannot be read", f"let user {os.geteuid()} read and enter it and the directories below"
+            ) from None
+        except OSError as error:
+            raise self._wrong(f"cannot be read: {error.strerror}", "look at the mount") from None
+        if not os.access(path, os.X_OK):
+            raise self._wrong("cannot be entered", f"give user {os.geteuid()} the right to enter it (x)")
+
+    def _wrong(self, what: str, hint: str) -> ConfigurationError:
+        return ConfigurationError(f"{self._key}: {self._settings.path} {what}", hint=hint)
+
+
+_ENDS = (asyncio.CancelledError, GeneratorExit)

@@ -1,0 +1,119 @@
+"""Reading a tree in steps: one directory after the other, each with the fingerprints of its files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.sources.filesystem.look import fingerprint_of
+from listener.sources.filesystem.names import Ignore
+
+__all__ = ["Listing", "Walker", "holds_files"]
+
+
+def holds_files(root: bytes) -> bool:
+    """Tell whether there is anything but directories below ``root``."""
+    stack = [root]
+    while stack:
+        with suppress(OSError), os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    return True
+                stack.append(entry.path)
+    return False
+
+
+class Listing(NamedTuple):
+    """One directory as it was when it was read."""
+
+    directory: str
+    """As a key: ``""`` or ending with ``/``."""
+    files: dict[str, Fingerprint]
+
+
+class Walker:
+    """
+    A walk over a tree. Blocking: its steps are for a thread, one at a time.
+
+    ``enter`` is called with each directory's path before it is read, so that it can be watched first.
+    """
+
+    def __init__(
+        self,
+        root: bytes,
+        ignore: Ignore,
+        *,
+        prefix: str = "",
+        enter: Callable[[bytes], object],
+        is_same_root: Callable[[], bool],
+    ) -> None:
+        """Start at the directory ``prefix`` below ``root``."""
+        self.is_same_root = is_same_root
+        """Tells whether the root is still the directory that it was; what is read of another one means nothing."""
+        self.unreadable: dict[str, int] = {}
+        """Directories that could not be read, each with its errno: nothing is known of what is below."""
+        self.directories = 0
+        self.files = 0
+        self._root = root
+        self._ignore = ignore
+        self._enter = enter
+        self._stack = [key_to_bytes(prefix)]
+
+    def step(self, files: int) -> list[Listing]:
+        """Read on until so many files (at least one directory) were seen; an empty list is the end."""
+        listings: list[Listing] = []
+        seen = 0
+        while self._stack and seen < files:
+            prefix = self._stack.pop()
+            self._enter(prefix)
+            listing, below = self._read(prefix)
+            if listing is not None:
+                listings.append(listing)
+                seen += len(listing.files) + 1
+            self._stack.extend(reversed(below))
+        self.directories += len(listings)
+        self.files += seen - len(listings)
+        return listings
+
+    def again(self, directory: str) -> dict[str, Fingerprint] | None:
+        """Read one directory once more; ``None`` when it cannot be read, so that nothing is known."""
+        listing, _ = self._read(key_to_bytes(directory), gone_is_empty=True)
+        return listing.files if listing is not None and self.is_same_root() else None
+
+    def is_unknown(self, directory: str) -> bool:
+        """Tell whether it lies in a directory that could not be read."""
+        return any(directory.startswith(unreadable) for unreadable in self.unreadable)
+
+    def _read(self, prefix: bytes, *, gone_is_empty: bool = False) -> tuple[Listing | None, list[bytes]]:
+        text = key_to_text(prefix)
+        files: dict[str, Fingerprint] = {}
+        below: list[bytes] = []
+        try:
+            with os.scandir(self._root + prefix) as entries:
+                for entry in entries:
+                    self._sort(entry, prefix, text, files, below)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return (Listing(text, {}) if gone_is_empty else None), []
+            self.unreadable[text] = error.errno or 0
+            return None, []
+        return Listing(text, files), below
+
+    def _sort(
+        self, entry: os.DirEntry[bytes], prefix: bytes, text: str, files: dict[str, Fingerprint], below: list[bytes]
+    ) -> None:
+        raw = entry.name
+        name = raw.decode("utf-8", "surrogateescape")
+        if entry.is_dir(follow_symlinks=False):
+            if not self._ignore.directory(text, name):
+                below.append(prefix + raw + b"/")
+        elif not self._ignore.file(text, name):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                status = entry.stat()
+                if stat.S_ISREG(status.st_mode):
+                    files[name] = fingerprint_of(status)

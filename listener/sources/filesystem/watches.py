@@ -1,0 +1,327 @@
+"""
+The kernel watches of a tree, and what the kernel's events mean for it.
+
+Three rules keep the picture true while directories come, go and are renamed under our hands:
+
+- a directory is watched *before* it is listed: what is made between is heard or found, or both;
+- the latest ``inotify_add_watch`` decides which path an inode has: a directory that thereby loses
+  its watch is watched and listed anew;
+- whatever was renamed is walked again.
+
+Every scan adds the watch of each directory that it enters once more. That costs 3 µs, changes
+nothing where all is well, and mends whatever a lost event left wrong.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from listener.change import key_to_text
+from listener.sources.filesystem import kernel
+from listener.sources.filesystem.heard import ARRIVED, EFFECTS, FOUND, Batch, Heard
+from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.tree import Node, Tree
+
+__all__ = ["Watches"]
+
+_MOVE_SECONDS = 0.2
+"""Both halves of a rename are queued in one system call; one that stays alone for so long left the tree."""
+
+
+class Watches:
+    """One inotify instance over one root. Methods may be called from any thread."""
+
+    def __init__(self, root: bytes, ignore: Ignore, *, bound: int) -> None:
+        """Open the instance; nothing is watched before :meth:`enter`."""
+        self.kernel = kernel.Inotify()
+        self.lock = threading.Lock()
+        self.tree = Tree()
+        self.heard = Heard(self.tree, bound=bound)
+        self.failed: dict[bytes, int] = {}
+        """Directories that could not be watched, each with its errno."""
+        self.events = 0
+        self.overflows = 0
+        self.root_events = 0
+        """Raised whenever the root itself may have gone."""
+        self._root = root
+        self._ignore = ignore
+        self._by_wd: dict[int, Node] = {}
+        self._twins: dict[int, list[Node]] = {}
+        self._moved: dict[int, tuple[Node, float]] = {}
+        self._new: list[tuple[Node, int]] = []
+        self._round = 0
+        self._told = False
+        self._root_told = 0
+        self._root_seen = 0
+
+    @property
+    def count(self) -> int:
+        """How many directories are watched."""
+        return len(self._by_wd)
+
+    def close(self) -> None:
+        """Give the watches back."""
+        with self.lock:
+            self.kernel.close()
+
+    def take(self, limit: int) -> Batch:
+        """Take what was heard; see :meth:`Heard.take`."""
+        with self.lock:
+            self._told = False
+            return self.heard.take(limit, awaiting=bool(self._moved))
+
+    def has_news(self) -> bool:
+        """Tell, once between two takes, that there is something to take."""
+        if self._told or not (self.heard or self.root_events > self._root_told):
+            return False
+        self._told, self._root_told = True, self.root_events
+        return True
+
+    def root_stirred(self) -> bool:
+        """Tell, once for each time, that the root itself may have been moved, deleted or unmounted."""
+        stirred = self.root_events > self._root_seen
+        self._root_seen = self.root_events
+        return stirred
+
+    def overrun(self) -> None:
+        """Note that events were thrown away because nobody worked them through."""
+        with self.lock:
+            self.overflows += 1
+            self.heard.rescan(b"", "events came faster than they could be worked through")
+
+    # --- watching -----------------------------------------------------------------------------
+
+    def begin_round(self) -> int:
+        """Start a scan: what it does not come by can be forgotten by :meth:`end_round`."""
+        with self.lock:
+            self._round += 1
+            return self._round
+
+    def enter(self, prefix: bytes) -> bool:
+        """Watch the directory at this path, whatever was known of it; tell whether it is watched now."""
+        with self.lock:
+            node = self.tree.make(prefix)
+            node.round = self._round
+            return self._watch(node, prefix)
+
+    def end_round(self, prefix: bytes, started: int) -> int:
+        """Unwatch what no scan came by since this round; return how many directories that were."""
+        with self.lock:
+            top = self.tree.find(prefix)
+            stale = [node for node in self.tree.below(top) if node.round < started] if top else []
+            stale = [node for node in stale if node is not self.tree.root and self._is_gone(node)]
+            for node in stale:
+                if node.parent is not None:
+                    self._release(self.tree.take_out(node.parent, node.name))
+            self.failed = {path: error for path, error in self.failed.items() if os.path.lexists(self._root + path)}
+            return len(stale)
+
+    def _is_gone(self, node: Node) -> bool:
+        prefix = self.tree.prefix_of(node)
+        return prefix is not None and not os.path.isdir(self._root + prefix)  # noqa: PTH112 - bytes
+
+    def _watch(self, node: Node, prefix: bytes) -> bool:
+        is_root = not prefix
+        extra = kernel.DELETE_SELF | kernel.MOVE_SELF if is_root else 0
+        try:
+            watch = self.kernel.add(self._root + prefix, follow=is_root, extra=extra)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                self.failed.pop(prefix, None)
+            else:
+                self.failed[prefix] = error.errno or 0
+            return False
+        self.failed.pop(prefix, None)
+        self._bind(node, watch)
+        return True
+
+    def _bind(self, node: Node, watch: int) -> None:
+        if node.wd == watch and self._by_wd.get(watch) is node:
+            return
+        if node.wd != watch:
+            self._unbind(node)
+        before = self._by_wd.get(watch)
+        node.wd = watch
+        if before is not None and before is not node and self._is_twin(before, node):
+            twins = self._twins.setdefault(watch, [])
+            if node not in twins:
+                twins.append(node)
+            return
+        self._by_wd[watch] = node
+        if before is not None and before is not node:
+            before.wd = None
+            self._new.append((before, FOUND))
+
+    def _unbind(self, node: Node) -> None:
+        """Take the node's watch away; the kernel's stays as long as another path leads to the same directory."""
+        watch, node.wd = node.wd, None
+        if watch is None or self._by_wd.get(watch) is not node:
+            return
+        twins = [twin for twin in self._twins.pop(watch, ()) if self.tree.prefix_of(twin) is not None]
+        if twins:
+            self._by_wd[watch] = twins.pop()
+            if twins:
+                self._twins[watch] = twins
+        else:
+            self.kernel.remove(watch)
+            del self._by_wd[watch]
+
+    def _is_twin(self, first: Node, second: Node) -> bool:
+        """Tell whether both paths lead to one directory just now (a bind mount), rather than one after the other."""
+        paths = [self.tree.prefix_of(first), self.tree.prefix_of(second)]
+        if None in paths:
+            return False
+        with suppress(OSError):
+            return os.path.samefile(  # noqa: PTH121 - bytes
+                *[self._root + path for path in paths if path is not None]
+            )
+        return False
+
+    def _release(self, node: Node | None) -> None:
+        """Unwatch a directory that was taken out, and all below it."""
+        for each in self.tree.below(node) if node else ():
+            self.heard.forget(each)
+            self._unbind(each)
+
+    # --- hearing ------------------------------------------------------------------------------
+
+    def feed(self, blob: bytes) -> None:
+        """Work through whole events as the kernel gave them."""
+        unpack, size, effects = kernel.HEADER.unpack_from, kernel.HEADER.size, EFFECTS
+        position, end, events, last, names = 0, len(blob), 0, -1, None
+        with self.lock:
+            by_wd, twins, heard = self._by_wd, self._twins, self.heard
+            while position < end:
+                wd, mask, cookie, length = unpack(blob, position)
+                start = position + size
+                position = start + length
+                events += 1
+                effect = effects.get(mask)
+                if effect is None or wd in twins:
+                    self._feed_slowly(wd, mask, cookie, blob[start:position])
+                    names, last = None, -1
+                    continue
+                if wd != last or names is None:
+                    node = by_wd.get(wd)
+                    if node is None:
+                        continue
+                    names, last = heard.names_of(node), wd
+                name = blob[start:position]
+                flags = names.get(name)
+                if flags is None:
+                    heard.count += 1
+                    names[name] = effect[1]
+                else:
+                    names[name] = flags & effect[0] | effect[1]
+            self.events += events
+            heard.keep_bound()
+
+    def _feed_slowly(self, wd: int, mask: int, cookie: int, name: bytes) -> None:
+        if mask & kernel.OVERFLOW:
+            self.overflows += 1
+            self.heard.rescan(b"", "the kernel's event queue overflowed")
+            return
+        first = self._by_wd.get(wd)
+        if first is None:
+            return
+        for node in (first, *self._twins.get(wd, ())):
+            self._on_event(node, mask, cookie, name)
+        if mask & kernel.IGNORED:
+            self._forget_watch(wd)
+
+    def _on_event(self, node: Node, mask: int, cookie: int, name: bytes) -> None:
+        if mask & (kernel.UNMOUNT | kernel.DELETE_SELF | kernel.MOVE_SELF | kernel.IGNORED):
+            self._on_own_end(node, mask)
+        elif not mask & kernel.IS_DIRECTORY:
+            keep, come = EFFECTS.get(mask, (-1, 0))
+            names = self.heard.names_of(node)
+            self.heard.count += name not in names
+            names[name] = names.get(name, 0) & keep | come
+        elif mask & (kernel.CREATE | kernel.MOVED_TO):
+            self._on_directory_came(node, name.rstrip(b"\0"), cookie)
+        elif mask & (kernel.DELETE | kernel.MOVED_FROM):
+            self._on_directory_went(node, name.rstrip(b"\0"), cookie)
+
+    def _on_own_end(self, node: Node, mask: int) -> None:
+        if node is self.tree.root:
+            self.root_events += 1
+        elif mask & kernel.UNMOUNT:
+            prefix = self.tree.prefix_of(node)
+            if prefix is not None:
+                self.heard.rescan(prefix, "a file system below the root was unmounted")
+
+    def _forget_watch(self, wd: int) -> None:
+        node = self._by_wd.pop(wd)
+        self._twins.pop(wd, None)
+        if node.wd == wd:
+            node.wd = None
+
+    def _on_directory_came(self, parent: Node, name: bytes, cookie: int) -> None:
+        moved, _ = self._moved.pop(cookie, (None, 0.0)) if cookie else (None, 0.0)
+        prefix = self.tree.prefix_of(parent)
+        if prefix is None or self._ignore.directory(key_to_text(prefix), key_to_text(name)):
+            self._release(moved)
+            return
+        if moved is not None:
+            self._replace(parent, name, moved)
+        self._new.append((self.tree.child(parent, name), ARRIVED if cookie else FOUND))
+
+    def _replace(self, parent: Node, name: bytes, moved: Node) -> None:
+        """Put a renamed directory in place; what was heard of names in one that it replaces still counts."""
+        before = self.tree.put(parent, name, moved)
+        if before is not None:
+            for key, flags in self.heard.forget(before).items():
+                self.heard.add(moved, key, flags)
+            self._release(before)
+
+    def _on_directory_went(self, parent: Node, name: bytes, cookie: int) -> None:
+        prefix = self.tree.prefix_of(parent)
+        node = self.tree.take_out(parent, name)
+        if cookie and node is not None:
+            self._moved[cookie] = (node, time.monotonic())
+        else:
+            self._release(node)
+        if prefix is not None and not self._ignore.directory(key_to_text(prefix), key_to_text(name)):
+            self.heard.went(prefix + name + b"/")
+
+    # --- directories that came -----------------------------------------------------------------
+
+    def settle(self, should_keep_running: Callable[[], bool]) -> None:
+        """Watch and list the directories that came, and all below them; the lock is free between any two."""
+        while should_keep_running():
+            with self.lock:
+                if not self._new:
+                    break
+                node, flags = self._new.pop()
+                prefix = self.tree.prefix_of(node)
+                if prefix is not None:
+                    self._watch(node, prefix)
+                    self._list(node, prefix, flags)
+                    self.heard.keep_bound()
+        self._expire_moves()
+
+    def _list(self, node: Node, prefix: bytes, flags: int) -> None:
+        try:
+            with os.scandir(self._root + prefix) as entries:
+                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except OSError:
+            return  # gone again, which is heard; or unreadable, which the watch has noted
+        text = key_to_text(prefix)
+        for name, is_directory in found:
+            if not is_directory:
+                self.heard.add(node, kernel.padded(name), flags)
+            elif not self._ignore.directory(text, key_to_text(name)):
+                self._new.append((self.tree.child(node, name), flags))
+
+    def _expire_moves(self) -> None:
+        with self.lock:
+            limit = time.monotonic() - _MOVE_SECONDS
+            for cookie, (node, since) in list(self._moved.items()):
+                if since < limit:
+                    del self._moved[cookie]
+                    self._release(node)

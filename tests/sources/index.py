@@ -1,0 +1,134 @@
+"""An index in memory that applies deliveries as the store does, and a reader that follows a source."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from listener.change import Change, ChangeKind, Fingerprint
+from listener.contracts import Delivery
+from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+
+
+class MemoryIndex:
+    """Keys and fingerprints in a dictionary; implements :class:`listener.contracts.IndexView`."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[Fingerprint, int]] = {}
+        self.by_directory: dict[str, dict[str, Fingerprint]] = {}
+        self.tombs: dict[str, int] = {}
+        self.is_seeded = False
+        self.high = 0
+
+    async def sequence(self) -> int:
+        return self.high
+
+    async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
+        return dict(self.by_directory.get(directory, {}))
+
+    async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
+        return [name for name, rows in self.by_directory.items() if rows and name.startswith(prefix)]
+
+    async def seeded(self, root: str) -> bool:
+        return self.is_seeded
+
+    async def mark_seeded(self, root: str) -> None:
+        self.is_seeded = True
+
+    def apply(self, delivery: Delivery) -> None:
+        for change in delivery.changes:
+            self.high += 1
+            if delivery.scan_sequence is not None and self._sequence(change.key) > delivery.scan_sequence:
+                continue
+            if change.kind is ChangeKind.SUBTREE_DELETED:
+                for key in [key for key in self.rows if key.startswith(change.key)]:
+                    self._remove(key)
+            elif change.kind is ChangeKind.DELETED:
+                self._remove(change.key)
+            else:
+                self._put(change.key, change.fingerprint or Fingerprint())
+
+    def _sequence(self, key: str) -> int:
+        return self.rows[key][1] if key in self.rows else self.tombs.get(key, 0)
+
+    def _put(self, key: str, fingerprint: Fingerprint) -> None:
+        self.rows[key] = (fingerprint, self.high)
+        cut = key.rfind("/") + 1
+        self.by_directory.setdefault(key[:cut], {})[key[cut:]] = fingerprint
+
+    def _remove(self, key: str) -> None:
+        self.tombs[key] = self.high
+        if self.rows.pop(key, None) is not None:
+            cut = key.rfind("/") + 1
+            del self.by_directory[key[:cut]][key[cut:]]
+
+
+class Reader:
+    """Follows a source as the pipeline does: commits each delivery, then acknowledges it."""
+
+    def __init__(self, path: Path, index: MemoryIndex | None = None, **settings: Any) -> None:
+        self.index = index or MemoryIndex()
+        values = {"path": path, "stable_seconds": 0.3, "root_check_seconds": 0.2, **settings}
+        self.source = FilesystemSource("www", FilesystemSettings(**values))
+        self.deliveries: list[Delivery] = []
+        self.changes: list[Change] = []
+        """Of deliveries that are no seeds."""
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Reader:
+        self.start()
+        await self.until(lambda: self.source.health.ready, "the source is ready")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _follow(self) -> None:
+        async for delivery in self.source.deliveries(self.index):
+            self.index.apply(delivery)
+            self.deliveries.append(delivery)
+            if not delivery.seed:
+                self.changes.extend(delivery.changes)
+            await delivery.ack()
+
+    def clear(self) -> None:
+        self.deliveries.clear()
+        self.changes.clear()
+
+    def of(self, key: str) -> list[Change]:
+        return [change for change in self.changes if change.key == key]
+
+    def told(self, key: str, kind: ChangeKind = ChangeKind.CONTENT, *, finished: bool = True) -> bool:
+        return any(change.kind is kind and change.finished is finished for change in self.of(key))
+
+    async def until(self, condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if self._task is not None and self._task.done():
+                self._task.result()
+            assert time.monotonic() < end, f"not within {seconds} s: {what}\nchanges: {self.changes[-20:]}"
+            await asyncio.sleep(0.02)
+
+    async def until_told(self, key: str, kind: ChangeKind = ChangeKind.CONTENT, *, finished: bool = True) -> None:
+        await self.until(lambda: self.told(key, kind, finished=finished), f"{key!r} is told as {kind}")
+
+    async def until_in_sync(self, path: Path) -> None:
+        """Wait until the index holds exactly the tree's files, as they are."""
+        await self.until(lambda: self._keys_now(path) == set(self.index.rows), "index and tree hold the same keys")
+
+    @staticmethod
+    def _keys_now(path: Path) -> set[str]:
+        return {str(each.relative_to(path)) for each in path.rglob("*") if each.is_file()}
