@@ -203,3 +203,19 @@ async def test_states_arrive(api: Api, target: AlibabaCdn) -> None:
     api.default = Answer(fields={"Tasks": [row(Status="Complete"), row(ObjectPath="b", Status="Failed")]})
     states = {(task.task_id, task.url): task.state for task in await target.tasks(["1"])}
     assert states == {("1", URL): TaskState.COMPLETE, ("1", "b"): TaskState.FAILED}
+
+
+async def test_an_answer_without_end_is_cut(api: Api, target: AlibabaCdn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body larger than any true one is not taken into memory; the read fails instead."""
+    monkeypatch.setattr("listener.targets.alibaba_cdn.client.LARGEST_REPLY_BYTES", 1_000)
+    api.default = Answer(raw=b" " * 2_000)
+    with pytest.raises(Unavailable, match="more than 1000 bytes"):
+        await target.tasks(["1"])
+
+
+async def test_a_missing_permission_for_tasks_is_told(api: Api, target: AlibabaCdn) -> None:
+    """Only a refused id is split off; anything else that stops is raised at once."""
+    api.default = refused("Forbidden.RAM", 403)
+    with pytest.raises(Misconfigured):
+        await target.tasks(["1", "2"])
+    assert len(api.received) == 1

@@ -43,7 +43,7 @@ def test_defaults_are_those_of_newer_accounts() -> None:
         PREFETCH: 100,
     }
     assert all(limits.batch_domains == 10 for limits in target.limits.values())
-    assert target.limits[PREFETCH].batch_bytes == 4_000
+    assert target.limits[PREFETCH].batch_bytes == 6_000
 
 
 def test_the_first_api_version_can_less() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from recording_api import KEYS, NOW, Answer, Api, Received, StandingClock, refused
@@ -172,8 +173,11 @@ async def test_a_prefetch_batch_within_its_bytes_is_sent(api: Api, target: Aliba
     bytes_ = target.limits[PREFETCH].batch_bytes
     assert bytes_ is not None
     url = "https://www.example.com/" + "%E4%B8%AD" * 20
-    await target.submit(PREFETCH, [url] * (bytes_ // len(url)), force=False)
-    assert len(api.received[0].target) < 8_100
+    count = bytes_ // (len(quote(url, safe="")) + 3)
+    await target.submit(PREFETCH, [url] * count, force=False)
+    assert len(api.received[0].target) < 8_192
+    with pytest.raises(BatchTooLarge):
+        await target.submit(PREFETCH, [url] * (count + 1), force=False)
 
 
 @pytest.mark.parametrize("code", ["Throttling", "Throttling.User", "SignatureNonceUsed"])
