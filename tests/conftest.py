@@ -1,23 +1,49 @@
-"""What every test shares: how long Hypothesis searches, and no setting that leaks in from outside."""
+"""What every test shares: how long Hypothesis searches, no setting that leaks in, and a loud word on absent parts."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("default"), max_examples=300, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.register_profile("soak", settings.get_profile("default"), max_examples=5000, stateful_step_count=200)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
+
+LEAKING = ("LISTENER_", "ALIBABA_CLOUD_", "AWS_")
+ABSENT = pytest.StashKey[set[str]]()
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep settings and credentials of the machine out of every test."""
     for name in list(os.environ):
-        if name.startswith(("LISTENER_", "ALIBABA_CLOUD_", "AWS_")) or name in (
-            "CREDENTIALS_DIRECTORY",
-            "NOTIFY_SOCKET",
-        ):
+        if name.startswith(LEAKING) or name in ("CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def system_command(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Find a command of the system; where it is absent the test fails in CI, and is skipped and told elsewhere."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            request.config.stash.setdefault(ABSENT, set()).add(name)
+            outcome = pytest.fail if os.environ.get("CI") else pytest.skip
+            outcome(f"the command {name} is absent; tests/system-packages installs it")
+        return path
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say at the end, in red, what was not tested for want of a command."""
+    absent = config.stash.get(ABSENT, set())
+    if absent:
+        terminalreporter.section("NOT TESTED", red=True, bold=True)
+        terminalreporter.line(f"absent commands: {', '.join(sorted(absent))}; see tests/system-packages", red=True)

@@ -25,7 +25,7 @@ def effective(settings: Settings, plugins: Mapping[str, Mapping[str, BaseModel]]
     table = settings.model_dump(mode="json")
     for group, models in (plugins or {}).items():
         for name, model in models.items():
-            table[group][name] = {"type": table[group][name]["type"], **model.model_dump(mode="json")}
+            table[group][name] = {"type": table[group][name]["type"], **model.model_dump(mode="json", by_alias=True)}
     shown: dict[str, Any] = masked(table)
     return shown
 

@@ -1,0 +1,68 @@
+# From a clone: `make demo` shows the product at work, `make test` runs every check.
+# Needs Python 3.11 or newer; everything else is installed into $(VENV), which may be deleted at any time.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+COVERED := listener/change.py,listener/refresh.py,listener/errors.py,listener/clock.py,listener/contracts.py,$\
+  listener/urls.py,listener/redaction.py,listener/settings/*,listener/formats/*,listener/router/*,listener/coalescer/*,$\
+  listener/planner/*,listener/signature*,listener/replies/*,listener/store/*
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench soak examples clean
+MAKEFLAGS += --no-print-directory
+
+help:  ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14
+
+demo: $(VENV)/.runtime  ## files change, the edge turns fresh: the whole path on a local stand-in
+	@$(BIN)/cdn-listener demo
+
+test: lint  ## all checks: lint, types, layers, tests with coverage
+	@tests/system-packages
+	@$(BIN)/pytest --quiet --cov --cov-report=
+	@echo "coverage of vocabulary, pure parts and store:"
+	@$(BIN)/coverage report --include='$(COVERED)' --skip-covered --fail-under=95
+	@tests/system-packages --report
+
+lint: $(VENV)/.dev  ## style, types, layers
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo >$(VENV)/.layers || { cat $(VENV)/.layers; exit 1; }
+
+format: $(VENV)/.dev  ## rewrite the code in the common style
+	@$(BIN)/ruff check --quiet --fix
+	@$(BIN)/ruff format --quiet
+
+bench: $(VENV)/.dev  ## measure; results and how to read them are in bench/README.md
+	@for file in bench/bench_*.py; do $(BIN)/python $$file || exit; done
+
+soak: $(VENV)/.dev  ## the slow tests, and long searches of the state machines
+	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --quiet --timeout=0
+
+examples: $(VENV)/.dev  ## write config/examples/full.toml from where the keys are declared
+	@$(BIN)/python tests/house/full_example.py > config/examples/full.toml.new
+	@mv config/examples/full.toml.new config/examples/full.toml
+
+clean:  ## remove the virtual environment and what tools left
+	@rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: $(PYTHON) cannot create virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.created pyproject.toml
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml
+	@$(PIP) install --editable . --group dev
+	@touch $@ $(VENV)/.runtime

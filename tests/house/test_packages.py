@@ -1,0 +1,119 @@
+"""What is shipped is whole: wheel, source archive, unit and container file; and the layers hold."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "systemd/cdn-listener.service"
+CONTAINERFILE = ROOT / "config/container/Containerfile"
+
+
+def tracked(*places: str) -> set[str]:
+    """Return the package's files as they stand in the tree, without what Python leaves behind."""
+    files = (file for place in places for file in (ROOT / place).rglob("*") if file.is_file())
+    return {str(file.relative_to(ROOT)) for file in files if "__pycache__" not in file.parts}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build wheel and source archive with what is installed, so that no network is needed."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_the_wheel_holds_every_file_of_the_package(built: Path) -> None:
+    """Modules and data files (SQL, templates, the typing mark) are all inside, and the licence is."""
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    assert tracked("listener") <= names
+    assert {name.split("/")[0] for name in names} == {"listener", *(n.split("/")[0] for n in names if "dist-info" in n)}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_source_archive_can_be_built_and_tested(built: Path) -> None:
+    """Whoever has only the archive has the package, the tests, the unit and the container file."""
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert tracked("listener", "config", "systemd") <= names
+    assert {"Makefile", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "tests/conftest.py"} <= names
+
+
+def test_the_layers_hold() -> None:
+    """No module imports one above it, and what must be pure does no I/O: import-linter agrees."""
+    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, done.stdout
+
+
+def unit_settings() -> dict[str, list[str]]:
+    """Return the unit's lines by key."""
+    lines = re.findall(r"^([A-Za-z]+)=(.*)$", UNIT.read_text(), re.MULTILINE)
+    return {key: [value for name, value in lines if name == key] for key, _ in lines}
+
+
+def test_the_unit_is_told_when_it_runs_and_keeps_its_state() -> None:
+    """Readiness by notification, a state directory of its own, a watchdog, a reload that tries the file first."""
+    unit = unit_settings()
+    assert unit["Type"] == ["notify"]
+    assert unit["NotifyAccess"] == ["main"]
+    assert unit["StateDirectory"] == ["cdn-listener"]
+    assert unit["DynamicUser"] == ["yes"]
+    assert unit["RestartPreventExitStatus"] == ["2"]
+    assert len(unit["ExecReload"]) == 2
+    assert unit["ExecReload"][1].endswith("-HUP $MAINPID")
+    assert [line.partition(":")[0] for line in unit["LoadCredential"]] == [
+        "alibaba_cloud_access_key_id",
+        "alibaba_cloud_access_key_secret",
+    ]
+
+
+def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, system_command: Callable[[str], str]) -> None:
+    """``systemd-analyze verify`` is silent, and the exposure is in its best grade."""
+    analyze = system_command("systemd-analyze")
+    unit = tmp_path / UNIT.name
+    unit.write_text(re.sub(r"=/opt/\S+", "=/bin/true", UNIT.read_text()))
+    verify = subprocess.run(
+        [analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert (verify.returncode, [line for line in verify.stderr.splitlines() if UNIT.name in line]) == (0, [])
+    command = [analyze, "security", "--offline=yes", "--threshold=20", unit]
+    security = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert security.returncode == 0, security.stdout + security.stderr
+
+
+def test_the_container_file_copies_what_exists() -> None:
+    """Each COPY from the clone names something there that .dockerignore lets through; it is not root that runs."""
+    text = CONTAINERFILE.read_text()
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [name for line in re.findall(r"^COPY (?!--)(.+)$", text, re.MULTILINE) for name in line.split()[:-1]]
+    assert copied
+    for name in copied:
+        assert (ROOT / name).exists()
+        assert name in allowed
+    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", text, re.MULTILINE)
+
+
+def test_the_container_file_has_no_fault() -> None:
+    """The linter of container files is silent."""
+    command = [Path(sys.executable).parent / "hadolint", CONTAINERFILE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_shell_scripts_are_well_formed() -> None:
+    """Bash reads both scripts without running them."""
+    for script in (".ci/run", "tests/system-packages"):
+        assert (ROOT / script).stat().st_mode & 0o111
+        subprocess.run(["bash", "-n", ROOT / script], check=True, timeout=50)
