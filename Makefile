@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 COVERED := listener/change.py,listener/refresh.py,listener/errors.py,listener/clock.py,listener/contracts.py,$\
   listener/urls.py,listener/redaction.py,listener/settings/*,listener/formats/*,listener/router/*,listener/coalescer/*,$\
   listener/planner/*,listener/signature*,listener/replies/*,listener/store/*

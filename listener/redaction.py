@@ -14,9 +14,8 @@ from typing import Any, Final
 __all__ = ["MASK", "is_secret_name", "mask_text", "masked"]
 
 MASK: Final = "***"
-SECRET_WORDS: Final = frozenset(
-    {"authorization", "credential", "credentials", "passphrase", "passwd", "password", "secret", "signature", "token"}
-)
+SECRET_WORDS: Final = frozenset({"authorization", "passphrase", "passwd", "password", "secret", "token"})
+"""Words of a name; ``signature`` and ``credentials`` are none, since settings of these names say which kind."""
 PLAIN_ENDINGS: Final = ("_file", "_path", "_seconds", "_url")
 """Names that speak of a secret and hold where it is, not what it is."""
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from listener.plugins import effective_settings, load_sources, load_targets
-from listener.settings import Settings, parse_settings
+from listener.redaction import MASK
+from listener.settings import Settings, as_toml, parse_settings
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
@@ -55,7 +56,10 @@ def test_the_full_example_names_every_key_at_its_default() -> None:
     table = tomllib.loads(KEY_LINE.sub("", text))
     assert table["sites"][0].pop("targets") == []
     settings = parse_settings(table, {})
-    assert effective_settings(settings) == effective_settings(loaded(text))
+    shown = effective_settings(settings)
+    assert shown == effective_settings(loaded(text))
+    assert MASK not in as_toml(shown)
+    assert effective_settings(loaded(as_toml(shown))) == shown
     for section, model in Settings.model_fields.items():
         if section not in ("sources", "targets", "sites"):
             assert set(table[section]) == set(type(model.default).model_fields)

@@ -62,6 +62,8 @@ def test_what_is_shown_is_a_configuration_again() -> None:
         ("access_key_secret", True),
         ("secret_file", False),
         ("token_url", False),
+        ("signature", False),
+        ("credentials", False),
         ("path", False),
         ("secretary", False),
     ],
