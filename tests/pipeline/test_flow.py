@@ -1,0 +1,61 @@
+"""The main job: a file changes, the edge turns fresh, and the quota is booked to the unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from world import a_world
+
+pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
+
+
+async def test_a_changed_file_turns_fresh(tmp_path: Path) -> None:
+    """The edge serves the old copy until our refresh is complete, then the new one; one URL was spent."""
+    async with a_world(tmp_path) as world:
+        world.write("a.html", "old")
+        assert await world.get("a.html") == "old"
+        change = world.write("a.html", "new")
+        assert await world.get("a.html") == "old"
+        world.source.deliver(change)
+        await world.settled()
+        assert await world.get("a.html") == "new"
+        assert world.source.acked == 1
+        assert world.accepted == {"file": 1}
+        assert await world.ledger() == (1, 0)
+
+
+async def test_created_deleted_and_chinese_names_turn_fresh(tmp_path: Path) -> None:
+    """A cached 404 goes when the file appears; a deleted file turns 404; names are encoded exactly once."""
+    async with a_world(tmp_path) as world:
+        world.write("gone.html", "here")
+        world.write("目录/日本.jpg", "alt")
+        assert [await world.get(key) for key in ("new.html", "gone.html", "目录/日本.jpg")] == ["404", "here", "alt"]
+        world.source.deliver(
+            world.write("new.html", "here"), world.remove("gone.html"), world.write("目录/日本.jpg", "neu")
+        )
+        await world.settled()
+        assert [await world.get(key) for key in ("new.html", "gone.html", "目录/日本.jpg")] == ["here", "404", "neu"]
+
+
+async def test_many_changes_of_one_file_cost_one_refresh(tmp_path: Path) -> None:
+    """A hundred changes within the quiet time are one URL."""
+    async with a_world(tmp_path) as world:
+        for number in range(100):
+            world.source.deliver(world.write("a.html", str(number)))
+        await world.settled()
+        assert await world.get("a.html") == "99"
+        assert world.accepted["file"] <= 2
+
+
+async def test_where_files_are_not_affordable_a_directory_goes(tmp_path: Path) -> None:
+    """Fifty changes at a quota of twenty files are covered by a directory refresh, all fresh, nothing over quota."""
+    async with a_world(tmp_path, quota=(20, 5)) as world:
+        keys = [f"a/{number}.html" for number in range(50)]
+        for key in keys:
+            world.write(key, "old")
+            assert await world.get(key) == "old"
+        world.source.deliver(*(world.write(key, "new") for key in keys))
+        await world.settled()
+        assert {await world.get(key) for key in keys} == {"new"}
+        assert world.accepted == {"directory": 1}

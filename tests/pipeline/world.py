@@ -1,0 +1,229 @@
+"""A world to run the pipeline in: an origin, the emulator with its edge, a source to play on, one clock for all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import aiohttp
+from pydantic import BaseModel
+from yarl import URL
+
+from listener.change import Change, ChangeKind, Fingerprint
+from listener.contracts import Check, Delivery, IndexView, SourceHealth
+from listener.emulator import Emulator, EmulatorSettings, parse_fault
+from listener.pipeline import Pipeline, store_options
+from listener.refresh import RefreshKind
+from listener.settings import Settings
+from listener.signature import Credentials
+from listener.store import Store, open_store
+from listener.targets.alibaba_cdn import AlibabaCdn
+
+KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
+DEADLINE_SECONDS = 20.0
+
+
+class MovableClock:
+    """The machine's clock, moved on by hand."""
+
+    def __init__(self) -> None:
+        """Start at the machine's time, but never near a reset of the quota day."""
+        self.ahead = 0.0
+        second_of_day = (time.time() + 8 * 3600) % 86400
+        if not 3600 < second_of_day < 86400 - 3600:
+            self.ahead = 7200.0
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time() + self.ahead
+
+
+class PlayedSource:
+    """A source that delivers what the test tells it to."""
+
+    Settings: ClassVar[type[BaseModel]] = BaseModel
+    roots = ("www",)
+
+    def __init__(self, name: str = "www") -> None:
+        """Start with nothing to deliver."""
+        self.name = name
+        self.health = SourceHealth(ready=True)
+        self.queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self.acked = 0
+
+    async def deliveries(self, _index: IndexView) -> AsyncIterator[Delivery]:
+        """Yield what was put, until ``None``."""
+        while (delivery := await self.queue.get()) is not None:
+            yield delivery
+
+    async def check(self) -> Sequence[Check]:
+        """Probe nothing."""
+        return []
+
+    def deliver(self, *changes: Change, **fields: Any) -> None:
+        """Deliver these changes."""
+
+        async def ack() -> None:
+            self.acked += 1
+
+        self.queue.put_nowait(Delivery(changes, ack, **fields))
+
+
+class World:
+    """Everything that a test plays with."""
+
+    def __init__(self, folder: Path, settings: Settings, emulator: Emulator, target: AlibabaCdn) -> None:
+        """Keep the parts."""
+        self.origin = folder / "origin"
+        self.settings = settings
+        self.emulator = emulator
+        self.target = target
+        self.source = PlayedSource()
+        self.clock: MovableClock
+        self.store: Store
+        self.pipeline: Pipeline
+        self.http: aiohttp.ClientSession
+
+    def url(self, key: str) -> str:
+        """Return the URL under which the edge serves a key."""
+        return self.emulator.edge_url + "/" + quote(key, safe="/+")
+
+    async def get(self, key: str) -> str:
+        """Return what the edge answers for a key: its body, or its status when that is not 200."""
+        async with self.http.get(URL(self.url(key), encoded=True)) as response:
+            return await response.text() if response.status == 200 else str(response.status)
+
+    def write(self, key: str, text: str) -> Change:
+        """Change a file at the origin; return the change to deliver."""
+        path = self.origin / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        stat = path.stat()
+        return Change("www", key, ChangeKind.CONTENT, Fingerprint(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+    def remove(self, key: str) -> Change:
+        """Remove a file from the origin; return the change to deliver."""
+        (self.origin / key).unlink()
+        return Change("www", key, ChangeKind.DELETED)
+
+    def order(self, *faults: str) -> None:
+        """Order faults of the emulator."""
+        for fault in faults:
+            self.emulator.faults.order(parse_fault(fault), self.emulator.clock.now())
+
+    @property
+    def accepted(self) -> dict[str, int]:
+        """Return how many units the emulator accepted, by kind, in all days."""
+        total: dict[str, int] = {}
+        for units in self.emulator.account.ledger.windows().values():
+            for kind, count in units.items():
+                total[str(kind)] = total.get(str(kind), 0) + count
+        return total
+
+    @property
+    def paths(self) -> list[str]:
+        """Return every path that the emulator accepted, in order."""
+        return [record.path for record in self.emulator.account.tasks.all()]
+
+    async def until(self, condition: Callable[[], Any], *, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until the condition holds; it may be a coroutine function."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = condition()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return
+            assert time.monotonic() < deadline, f"not within {seconds} s; {await self.store.counts()}"
+            await asyncio.sleep(0.02)
+
+    async def settled(self, *, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until nothing is left to do."""
+
+        async def nothing_left() -> bool:
+            counts = await self.store.counts()
+            return (
+                self.source.queue.empty()
+                and self.pipeline.intake.idle
+                and not any((counts.pending, counts.in_flight, counts.failed))
+            )
+
+        await self.until(nothing_left, seconds=seconds)
+
+    async def ledger(self, kind: RefreshKind = RefreshKind.FILE) -> tuple[int, int]:
+        """Return what our ledger says is spent and held."""
+        budget = await self.store.budget("main", kind, default=0)
+        return budget.spent, budget.held
+
+
+def settings_for(folder: Path, emulator: Emulator, extra: dict[str, Any] | None = None) -> Settings:
+    """Return settings quick enough for tests."""
+    tables: dict[str, Any] = {
+        "store": {"url": f"sqlite:///{folder}/state.db"},
+        "coalescer": {"quiet_seconds": 0.05, "cap_seconds": 1.0, "unfinished_quiet_seconds": 0.2},
+        "verifier": {"first_seconds": 0.2, "interval_seconds": 0.1, "give_up_seconds": 3600.0},
+        "admin": {"listen": ""},
+        "sources": {"www": {"type": "played"}},
+        "targets": {"cdn": {"type": "alibaba-cdn"}},
+        "sites": [{"source": "www", "target": "cdn", "base_urls": [emulator.edge_url + "/"]}],
+    }
+    for name, table in (extra or {}).items():
+        tables[name] = {**tables.get(name, {}), **table} if isinstance(table, dict) else table
+    return Settings(**tables)
+
+
+@asynccontextmanager
+async def a_world(
+    folder: Path,
+    *,
+    quota: tuple[int, int] = (1000, 20),
+    task_seconds: float = 0.1,
+    target: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
+    **emulator: Any,
+) -> AsyncIterator[World]:
+    """Make a world, run the pipeline in it, and stop it in order."""
+    (folder / "origin").mkdir(exist_ok=True)
+    clock = MovableClock()
+    files, directories = quota
+    options = EmulatorSettings(
+        origin=str(folder / "origin"), credentials=Credentials("testid", "testsecret"), api_port=0, edge_port=0,
+        task_seconds=task_seconds, quota={RefreshKind.FILE: files, RefreshKind.DIRECTORY: directories}, clock=clock,
+        **emulator,
+    )  # fmt: skip
+    async with Emulator(options) as running:
+        table = {"endpoint": running.api_url, "timeouts": {"answer_seconds": 2.0}, **(target or {})}
+        cdn = AlibabaCdn("cdn", AlibabaCdn.Settings(**table), clock=clock, environment=KEYS)  # type: ignore[arg-type]
+        world = World(folder, settings_for(folder, running, extra), running, cdn)
+        world.clock = clock
+        try:
+            async with aiohttp.ClientSession() as world.http, started(world):
+                yield world
+        finally:
+            await cdn.close()
+
+
+@asynccontextmanager
+async def started(world: World) -> AsyncIterator[None]:
+    """Run a pipeline on the world's store."""
+    targets = {"cdn": world.target}
+    store = open_store(
+        world.settings.store.url, options=store_options(world.settings, targets), clock=world.clock, owner=True
+    )
+    async with store as world.store:
+        world.pipeline = Pipeline(
+            world.settings, store, make_sources=lambda: {"www": world.source}, targets=targets, clock=world.clock
+        )
+        running = asyncio.create_task(world.pipeline.run())
+        try:
+            yield
+        finally:
+            world.pipeline.stop()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
