@@ -88,10 +88,26 @@ async def test_a_waiting_domain_does_not_hold_up_another(make_target: MakeTarget
 
 
 async def test_batches_over_the_same_domains_do_not_block_each_other_for_ever() -> None:
-    """Two batches that name the same domains in another order both get through."""
+    """Batches that name the same domains in another order, all waiting, all get through."""
     windows = DomainWindows(10)
+    await windows.take({"a": 10, "b": 10})
     async with asyncio.timeout(600):
-        await asyncio.gather(*(windows.take({"a": 6, "b": 6}), windows.take({"b": 6, "a": 6}), windows.take({"a": 10})))
+        await asyncio.gather(
+            windows.take({"a": 6, "b": 6}), windows.take({"b": 6, "a": 6}), windows.take({"a": 6, "b": 6})
+        )
+
+
+async def test_a_domain_that_is_waited_for_is_not_forgotten() -> None:
+    """A batch that waits for one of its domains keeps its place in the others."""
+    windows = DomainWindows(10)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    await windows.take({"a": 10})
+    first = asyncio.create_task(windows.take({"a": 5, "b": 10}))
+    await asyncio.sleep(30)
+    await windows.take({"b": 10})
+    assert first.done()
+    assert loop.time() == pytest.approx(start + 120, abs=0.01)
 
 
 async def test_a_batch_larger_than_the_limit_waits_for_an_empty_minute() -> None:

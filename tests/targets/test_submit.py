@@ -21,7 +21,7 @@ from listener.errors import (
     WindowFull,
 )
 from listener.refresh import RefreshKind
-from listener.signature import verify_acs3, verify_v1
+from listener.signature import canonical_query, verify_acs3, verify_v1
 from listener.targets.alibaba_cdn import AlibabaCdn
 
 FILE, DIRECTORY, PREFETCH = RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.PREFETCH
@@ -78,6 +78,7 @@ async def test_a_refresh_is_a_form_and_a_prefetch_a_query(api: Api, make_target:
     refresh, prefetch = api.received
     assert (refresh.query, refresh.form) == ([], [("ObjectPath", URL), ("ObjectType", "File")])
     assert refresh.header("content-type") == "application/x-www-form-urlencoded"
+    assert prefetch.target == f"/?{canonical_query(prefetch.query)}", "sent as it was signed, character by character"
     assert (prefetch.body, prefetch.header("content-type"), prefetch.action) == (b"", None, "PushObjectCache")
     assert dict(prefetch.query) == {
         "Area": "overseas",
@@ -198,6 +199,15 @@ async def test_the_wait_is_what_the_answer_asks_for_and_some_jitter(
     api.answers = [refused("Throttling", 503, x_acs_retry_after="7500")]
     _, seconds = await elapsed(target.submit(FILE, [URL], force=False))
     assert 7.5 <= seconds <= 8.5
+
+
+async def test_a_second_try_keeps_the_limit_a_second(api: Api, make_target: MakeTarget) -> None:
+    """A try after a refusal is a call too: it waits for its place like any other."""
+    target = make_target(limits={"calls_per_second": 1})
+    api.answers = [refused("SignatureNonceUsed"), refused("SignatureNonceUsed")]
+    await target.admit(FILE, [URL])
+    await target.submit(FILE, [URL], force=False)
+    assert [round(at - api.times[0]) for at in api.times] == [0, 1, 2]
 
 
 async def test_throttling_is_given_back_after_four_tries(api: Api, target: AlibabaCdn, elapsed: Elapsed) -> None:
