@@ -38,7 +38,7 @@ format: $(VENV)/.dev  ## rewrite the code in the common style
 	@$(BIN)/ruff format --quiet
 
 bench: $(VENV)/.dev  ## measure; results and how to read them are in bench/README.md
-	@for file in bench/bench_*.py; do $(BIN)/python $$file || exit; done
+	@for file in bench/[a-z]*.py; do $(BIN)/python $$file || exit; done
 
 soak: $(VENV)/.dev  ## the slow tests, and long searches of the state machines
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --quiet --timeout=0

@@ -1,0 +1,95 @@
+"""Promise 9 in logs: one JSON object a line for machines, readable lines for people, a secret in neither."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from listener.errors import ConfigurationError
+from listener.telemetry import configure_logging, level_of
+
+SECRET = "hunter2"
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Give pytest its own log handlers back after each test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def logged(stream: io.StringIO) -> list[dict[str, Any]]:
+    """Return each line as the object that it is."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["json", "console"])
+def test_no_log_line_holds_a_secret(terminal: bool) -> None:
+    """Not as a field, nested, in a URL, in a message of a library, nor in a traceback."""
+    stream = io.StringIO()
+    configure_logging(stream=stream, terminal=terminal)
+    log = structlog.get_logger()
+    log.info(
+        "target.called", secret=SECRET, headers={"Authorization": SECRET}, url=f"https://u:{SECRET}@h/?token={SECRET}"
+    )
+    logging.getLogger("library").warning("connecting to postgresql://u:%s@db", SECRET)
+    try:
+        int(f"postgresql://u:{SECRET}@db")
+    except ValueError:
+        log.exception("store.failed")
+    assert SECRET not in stream.getvalue()
+    assert "target.called" in stream.getvalue()
+    assert "store.failed" in stream.getvalue()
+
+
+def test_machines_read_one_object_a_line() -> None:
+    """Event name, level, time with zone and fields, line breaks escaped; a library's line has the same form."""
+    stream = io.StringIO()
+    configure_logging(stream=stream, terminal=False)
+    structlog.get_logger().warning("source.lost", key="a\nb", path=object)
+    logging.getLogger("aiohttp.client").error("over %d", 9000)
+    own, foreign = logged(stream)
+    assert (own["event"], own["level"], own["key"]) == ("source.lost", "warning", "a\nb")
+    assert own["timestamp"].endswith("Z")
+    assert (foreign["event"], foreign["level"], foreign["message"]) == ("library.aiohttp.client", "error", "over 9000")
+
+
+@pytest.mark.parametrize(("level", "events"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 0)])
+def test_the_level_is_kept(level: str, events: int) -> None:
+    """What is below the level is not written; setting up again replaces what was set up before."""
+    stream = io.StringIO()
+    configure_logging(level="debug", stream=io.StringIO())
+    configure_logging(level=level, stream=stream, terminal=False)
+    log = structlog.get_logger()
+    log.debug("a.b")
+    log.info("a.b")
+    log.warning("a.b")
+    assert len(logged(stream)) == events
+
+
+def test_libraries_keep_their_small_talk_to_themselves() -> None:
+    """At ``info`` only warnings of libraries are written, at ``debug`` all of it."""
+    for level, lines in (("info", 0), ("debug", 1)):
+        stream = io.StringIO()
+        configure_logging(level=level, stream=stream, terminal=False)
+        logging.getLogger("library").info("hello")
+        assert len(logged(stream)) == lines
+
+
+def test_the_level_comes_from_the_environment() -> None:
+    """``LISTENER_LOG_LEVEL`` wins in any case; what is no level is refused with the list."""
+    assert level_of({}, "info") == "info"
+    assert level_of({"LISTENER_LOG_LEVEL": "DEBUG"}, "info") == "debug"
+    with pytest.raises(ConfigurationError, match="'loud' is no level") as caught:
+        level_of({"LISTENER_LOG_LEVEL": "loud"}, "info")
+    assert "warning" in caught.value.hint
