@@ -112,6 +112,13 @@ def test_what_cannot_be_meant_is_refused(settings: dict[str, Any]) -> None:
         Settings.model_validate(settings)
 
 
+def test_a_key_in_the_file_is_answered_with_its_variable() -> None:
+    """Who writes it there learns where it belongs, and the message does not repeat it."""
+    with pytest.raises(ValidationError, match="ALIBABA_CLOUD_ACCESS_KEY_SECRET in the environment") as caught:
+        Settings.model_validate({"access_key_secret": "topsecret"})
+    assert "topsecret" not in caught.value.errors()[0]["msg"]
+
+
 def test_every_setting_is_documented() -> None:
     """The JSON Schema explains each key where it is declared."""
     schema = Settings.model_json_schema()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from yarl import URL
 
 __all__ = ["FIRST_API_VERSION", "Limits", "Prefetch", "Quota", "Settings", "Timeouts"]
 
 FIRST_API_VERSION = "2014-11-11"
+SECRETS = frozenset({"access_key_id", "access_key_secret", "security_token"})
 
 
 def _origin(text: str) -> str:
@@ -122,6 +123,15 @@ class Settings(_Table):
     """Patience with the API, and connections to it."""
     prefetch: Prefetch = Prefetch()
     """Options of prefetch requests."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, table: Any) -> Any:
+        """Tell who writes a key into the file where it belongs, rather than that there is no such setting."""
+        if isinstance(table, dict) and (found := SECRETS.intersection(table)):
+            names = ", ".join(f"ALIBABA_CLOUD_{name.upper()}" for name in sorted(found))
+            raise ValueError(f"a key never stands in a configuration: set {names} in the environment instead")
+        return table
 
     @property
     def is_first_version(self) -> bool:
