@@ -48,8 +48,8 @@ async def fresh(world: World, *keys: str) -> bool:
 async def test_a_passing_fault_costs_nothing(tmp_path: Path, fault: str) -> None:
     """Whatever the fault, every file turns fresh, and each was paid for once, by the CDN's books and by ours."""
     async with a_world(tmp_path) as world:
-        actions = ",action=RefreshObjectCaches" if fault.split(":", maxsplit=1)[0] not in ("absent", "late-status") else ""
-        world.order(fault + actions)
+        of_tasks = fault.startswith(("absent", "late-status"))
+        world.order(fault if of_tasks else f"{fault},action=RefreshObjectCaches")
         await changed(world, "a.html", "b/c.html")
         await world.settled()
         assert await fresh(world, "a.html", "b/c.html")
