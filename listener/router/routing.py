@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from listener.change import Change, ChangeKind, key_to_text
@@ -16,7 +16,7 @@ from listener.urls import decode_path
 __all__ = ["RoutedNeed", "Router"]
 
 MAX_FOLDERS: Final = 50_000
-"""Folders whose routes are remembered, about 30 MB at most; then all are forgotten and learnt again."""
+"""Folders whose routes are remembered, at about 600 bytes each; then all are forgotten and learnt again."""
 
 _SUBTREE, _SUBTREE_DELETED = ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED
 
@@ -101,8 +101,12 @@ class Router:
             return _needs(routes[0], name)
         return _distinct(need for route in routes for need in _needs(route, name))
 
-    def key_prefixes(self, target: str, directory_url: str) -> list[tuple[str, str]]:
-        """Return the storage subtrees whose objects lie under this directory URL: (root, key prefix) each."""
+    def key_prefixes(self, target: str | Collection[str], directory_url: str) -> list[tuple[str, str]]:
+        """
+        Return the storage subtrees whose objects lie under this directory URL: (root, key prefix) each.
+
+        Given several targets (all of one account), what any of them serves there.
+        """
         found: dict[tuple[str, str], None] = {}
         for lane, place in self._places(target):
             if directory_url.startswith(place.base):
@@ -112,11 +116,12 @@ class Router:
                 found[lane.site.source, lane.site.prefix] = None
         return list(found)
 
-    def depth_floor(self, target: str, url: str) -> bool:
+    def depth_floor(self, target: str | Collection[str], url: str) -> bool:
         """
         Tell whether this directory URL may be refreshed: below every site that it touches, deep enough for each.
 
-        False for a URL above any site's base and for one that touches no site of the target.
+        False for a URL above any site's base and for one that touches no site of the target. Given several
+        targets, the sites of all count: on one account a refresh evicts what any of them serves there.
         """
         depths = [
             url.count("/", len(place.base)) - lane.site.min_directory_depth if url.startswith(place.base) else -1
@@ -125,9 +130,10 @@ class Router:
         ]
         return bool(depths) and min(depths) >= 0
 
-    def _places(self, target: str) -> list[tuple[_Lane, _Place]]:
+    def _places(self, target: str | Collection[str]) -> list[tuple[_Lane, _Place]]:
+        targets = (target,) if isinstance(target, str) else target
         lanes = (lane for lanes in self._lanes.values() for lane in lanes)
-        return [(lane, place) for lane in lanes for place in lane.places if place.target == target]
+        return [(lane, place) for lane in lanes for place in lane.places if place.target in targets]
 
     def _learn(self, root: str, folder: str) -> tuple[_Route, ...]:
         if len(self._folders) >= MAX_FOLDERS:

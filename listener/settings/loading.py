@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from pydantic import BaseModel
+
 from listener.errors import ConfigurationError
 from listener.redaction import is_secret_name
 from listener.settings.model import Origin, Settings
@@ -95,18 +97,31 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _from_variables(environ: Mapping[str, str]) -> Iterator[Override]:
-    for variable in sorted(environ):
+    for variable in sorted(name for name in environ if name.startswith(PREFIX)):
         keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
-        if not variable.startswith(PREFIX) or (len(keys) == 1 and keys[0] not in Settings.model_fields):
-            continue
-        if keys[0] not in Settings.model_fields:
+        if keys[0] in Settings.model_fields:
+            yield _override(keys, variable, environ[variable])
+        elif len(keys) > 1:
             hint = nearest(keys[0], Settings.model_fields)
             raise ConfigurationError(f"{variable}: there is no section {keys[0]!r}", hint=hint)
-        plain = keys[-1].removesuffix(_FILE_ENDING)
-        if plain != keys[-1] and _may_stand_in_a_file((*keys[:-1], plain)):
-            yield Override((*keys[:-1], plain), _read_secret(Path(environ[variable]), variable), variable)
         else:
-            yield Override(keys, environ[variable], variable)
+            _refuse_single_underscore(variable, keys[0])
+
+
+def _override(keys: tuple[str, ...], variable: str, text: str) -> Override:
+    plain = (*keys[:-1], keys[-1].removesuffix(_FILE_ENDING))
+    if plain != keys and _may_stand_in_a_file(plain):
+        return Override(plain, _read_secret(Path(text), variable), variable)
+    return Override(keys, text, variable)
+
+
+def _refuse_single_underscore(variable: str, key: str) -> None:
+    """Refuse what was surely meant to set a value; other names may be anybody's (Kubernetes sets LISTENER_PORT)."""
+    for section, field in Settings.model_fields.items():
+        name = key.removeprefix(f"{section}_")
+        if name != key and isinstance(field.default, BaseModel) and name in type(field.default).model_fields:
+            hint = f"Write {PREFIX}{section.upper()}__{name.upper()}, with two underscores."
+            raise ConfigurationError(f"{variable}: sets nothing", hint=hint)
 
 
 def _from_credentials(environ: Mapping[str, str]) -> Iterator[Override]:

@@ -184,6 +184,14 @@ def test_a_directory_url_keeps_the_blast_radius_of_every_site_it_touches() -> No
     assert not router.depth_floor("cdn2", "https://b.example/d/")
 
 
+def test_targets_of_one_account_answer_for_one_another() -> None:
+    """A directory refresh of one target keeps the blast radius of every site that its account serves there."""
+    router = Router([site(min_directory_depth=0), site(source="img", target="other", min_directory_depth=2)])
+    assert router.depth_floor("cdn", "https://a.example/d/")
+    assert not router.depth_floor(["cdn", "other"], "https://a.example/d/")
+    assert router.key_prefixes(["cdn", "other"], "https://a.example/d/") == [("www", "d/"), ("img", "d/")]
+
+
 def test_the_memory_of_folders_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many folders pass, only so many are remembered, and routes stay right."""
     monkeypatch.setattr(routing_module, "MAX_FOLDERS", 10)

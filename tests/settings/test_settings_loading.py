@@ -77,6 +77,7 @@ def test_the_environment_wins_over_the_file_everywhere(file: Path) -> None:
             "LISTENER_TARGETS__CDN": '{"type": "alibaba-cdn", "endpoint": "http://127.0.0.1:8700"}',
             "LISTENER_ADMIN__LISTEN": "[::1]:9180",
             "LISTENER_PORT": "tcp://10.0.0.1:80",
+            "LISTENER_STORE_SERVICE_HOST": "10.0.0.1",
             "LISTENER_CONFIG": "elsewhere.toml",
         },
     )
@@ -223,6 +224,7 @@ def test_all_mistakes_are_named_at_once() -> None:
     ("environ", "message", "hint"),
     [
         ({"LISTENER_COALESCER__QUIET_SECOND": "1"}, "set by LISTENER_COALESCER__QUIET_SECOND", "quiet_seconds?"),
+        ({"LISTENER_STORE_KEEP_DAYS": "1"}, "LISTENER_STORE_KEEP_DAYS: sets nothing", "LISTENER_STORE__KEEP_DAYS,"),
         ({"LISTENER_COALESCR__X": "1"}, "LISTENER_COALESCR__X: there is no section", "coalescer"),
         ({"LISTENER_SITES__0__BASE_URLS": '["ftp://h"]'}, "set by LISTENER_SITES__0__BASE_URLS", ""),
         ({"LISTENER_SITES__7__PREFIX": "x"}, "must be a number from 0 to 1", ""),
