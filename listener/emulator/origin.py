@@ -57,7 +57,7 @@ class Fetched:
 TOO_LARGE: Final = Fetched(507, PLAIN, b"The object is larger than the emulator holds.\n")
 
 
-class OriginFailure(Exception):  # noqa: N818 - the origin fails, the emulator does not
+class OriginFailure(Exception):
     """The origin gave no answer; the message is one of the descriptions that a failed task may carry."""
 
 

@@ -59,7 +59,7 @@ REJECTIONS: Final[dict[str, tuple[int, str]]] = {
 ``RequestEntityTooLarge`` and the page codes are the emulator's own, since the vendor names none."""
 
 
-class Rejection(Exception):  # noqa: N818 - the API rejects; most codes are no error of its own
+class Rejection(Exception):
     """One answer other than 200; ``code`` is a key of :data:`REJECTIONS`."""
 
     def __init__(self, code: str, *, retry_after_ms: int | None = None, **details: object) -> None:

@@ -17,6 +17,7 @@ LONG = "http://h.example/" + "a" * (1024 - len("http://h.example/"))
 
 
 def lines(count: int, host: str = "h.example") -> str:
+    """Return so many paths, a line each."""
     return "\n".join(f"http://{host}/{number}" for number in range(count))
 
 
@@ -209,7 +210,7 @@ async def test_bounded_bodies_and_methods(world: Any) -> None:
 
 
 async def test_older_version_of_the_api(world: Any) -> None:
-    """2014-11-11, signed the old way in a GET: no Force, prefetches spend the quota of files, ``path`` for directories."""
+    """2014-11-11, signed the old way in a GET: no Force, prefetches spend files, ``path`` for directories."""
     host = world.host
     world.write("d/a")
     await world.get("/d/a")

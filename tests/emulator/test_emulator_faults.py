@@ -19,6 +19,7 @@ PATH = "http://h.example/a"
 
 
 async def accepted(world: Any) -> int:
+    """Return how many paths were accepted so far."""
     return len((await world.control("/accepted"))["accepted"])
 
 
@@ -113,12 +114,13 @@ async def test_domain_not_found(make_world: MakeWorld) -> None:
 
 
 async def statuses(world: Any, task_id: str) -> list[tuple[str, str, str]]:
+    """Return the end of each path of a task, its status and its description."""
     _, body = await world.call("DescribeRefreshTaskById", TaskId=task_id)
     return [(task["ObjectPath"][-2:], task["Status"], task["Description"]) for task in body["Tasks"]]
 
 
 async def test_stuck(make_world: MakeWorld) -> None:
-    """``stuck`` keeps a path Refreshing, for a while or for ever, and its neighbours not; the edge keeps its old copy."""
+    """``stuck`` keeps a path Refreshing, for a while or for ever, its neighbours not; the edge keeps its copy."""
     world = await make_world("stuck:/b:7200", "stuck:/c")
     for name in "abc":
         world.write(name, "old")
@@ -135,7 +137,7 @@ async def test_stuck(make_world: MakeWorld) -> None:
 
 
 async def test_fail(make_world: MakeWorld) -> None:
-    """``fail`` ends one path of a shared task as Failed, with a reason; the edge keeps its copy; the next one passes."""
+    """``fail`` ends one path of a shared task as Failed; the edge keeps its copy; the next one passes."""
     world = await make_world("fail:/b")
     for name in "ab":
         world.write(name, "old")

@@ -25,9 +25,9 @@ ODD_PATH = "http://cdn.example/a%20b/%E4%B8%AD%E6%96%87~*+.txt?x=1&y=2"
 @pytest.fixture(autouse=True)
 def _vendor(monkeypatch: pytest.MonkeyPatch, world: Any) -> Iterator[None]:
     """Let the vendor's clients sign with the emulator's time, and close the connections that they leave open."""
-    from darabonba.core import DaraCore
     from alibabacloud_tea_openapi.utils import Utils
     from aliyunsdkcore.utils import parameter_helper
+    from darabonba.core import DaraCore
 
     from listener.signature import timestamp
 

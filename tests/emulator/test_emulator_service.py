@@ -38,6 +38,7 @@ KINDS = list(RefreshKind)
 
 
 def settings(tmp_path: Path, **values: Any) -> EmulatorSettings:
+    """Return settings on free ports."""
     credentials = Credentials("testid", "testsecret")
     return replace(EmulatorSettings(origin=str(tmp_path), credentials=credentials, api_port=0, edge_port=0), **values)
 
@@ -151,7 +152,7 @@ ORDERS = st.lists(
 def test_quota_is_never_exceeded(
     calls: list[tuple[RefreshKind, int, str, float]], limits: tuple[int, ...], orders: list[str]
 ) -> None:
-    """Whatever is asked in whatever order, what is accepted in a day stays within its quota, and is what the ledger says."""
+    """Whatever is asked in whatever order, what is accepted in a day stays within its quota."""
     quota = dict(zip(KINDS, limits, strict=True))
     book = FaultBook([parse_fault(f"{order},after={20_000 * number}") for number, order in enumerate(orders)])
     account = Account(
