@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from listener.settings.loading import CONFIG_VARIABLE, DEFAULT_PATHS, find_file, load_settings, parse_settings
-from listener.settings.model import (
-    Admin,
-    Coalescer,
-    Origin,
-    Planner,
-    PluginTable,
-    Settings,
-    Share,
-    Site,
-    Store,
-    Verifier,
-)
+from listener.settings.model import Origin, PluginTable, Settings
 from listener.settings.problems import Problem, nearest, refuse, validate_table
+from listener.settings.sections import Admin, Coalescer, Planner, Store, Verifier
 from listener.settings.showing import as_json, as_toml, effective, json_schema
+from listener.settings.site import Share, Site
 
 __all__ = [
     "CONFIG_VARIABLE",

@@ -1,0 +1,99 @@
+"""The tables of the stages: store, coalescer, planner, verifier, admin."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+__all__ = ["Admin", "Coalescer", "Fraction", "Planner", "Seconds", "Section", "Store", "Verifier"]
+
+_DATABASES: Final = ("sqlite", "postgresql", "postgres")
+
+Seconds = Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)]
+"""A span of at most a year."""
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are refused, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Store(Section):
+    """Where state is kept."""
+
+    url: str = "sqlite:////var/lib/cdn-listener/state.db"
+    """``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``postgresql://…``. By default a
+    file in the directory that the systemd unit and the container image own."""
+    keep_days: Annotated[float, Field(gt=0, le=3660)] = 30.0
+    """Days for which settled attempts and the audit trail are kept: a month, so that last month's
+    quota can be explained, and no more, so that the file does not grow for ever."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        scheme, separator, rest = url.partition(":")
+        if scheme not in _DATABASES or not separator or not rest.startswith("//"):
+            raise ValueError("must start with sqlite:/// or postgresql://")
+        return url
+
+
+class Coalescer(Section):
+    """How long changes are gathered before a refresh is planned."""
+
+    quiet_seconds: Seconds = 1.0
+    """A URL is due once nothing happened to it for so long. A second joins the events of one save or
+    one deploy step and is short beside the five minutes that a refresh takes."""
+    cap_seconds: Seconds = 30.0
+    """A URL that never comes to rest is due so long after its first change anyway."""
+    unfinished_quiet_seconds: Seconds = 5.0
+    """As ``quiet_seconds``, for an object whose writer may not be done; longer, because refreshing a
+    half-written file spends quota on a copy that is stale again at once."""
+    unfinished_cap_seconds: Seconds = 60.0
+    """As ``cap_seconds``, for an object whose writer may not be done."""
+
+    @model_validator(mode="after")
+    def _caps_follow_quiet(self) -> Self:
+        for prefix in ("", "unfinished_"):
+            quiet, cap = getattr(self, f"{prefix}quiet_seconds"), getattr(self, f"{prefix}cap_seconds")
+            if cap < quiet:
+                raise ValueError(f"{prefix}cap_seconds ({cap}) is below {prefix}quiet_seconds ({quiet})")
+        return self
+
+
+class Planner(Section):
+    """How quota is spent."""
+
+    reserve: Fraction = 0.1
+    """Part of a day's quota that only urgent refreshes may use: a tenth, so that an emergency at the
+    end of the day can still be answered."""
+
+
+class Verifier(Section):
+    """How tasks are followed to their end."""
+
+    first_seconds: Seconds = 60.0
+    """The first look at a task comes so long after it was accepted; earlier looks mostly find it running."""
+    interval_seconds: Annotated[Seconds, Field(gt=0)] = 30.0
+    """The shortest time between two looks at one task; it grows while the task stays unfinished."""
+    give_up_seconds: Annotated[Seconds, Field(gt=0)] = 3600.0
+    """A task that is not done by then is unconfirmed: told, and not sent again for its age alone. An
+    hour is ten times what Alibaba Cloud names as usual."""
+
+
+class Admin(Section):
+    """The HTTP port for people and probes."""
+
+    listen: str = "127.0.0.1:9180"
+    """``host:port`` of the status page, ``/livez``, ``/readyz`` and ``/metrics``; empty turns it off.
+    Loopback, because it has no log-in."""
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, listen: str) -> str:
+        host, separator, port = listen.rpartition(":")
+        if listen and not (separator and host and port.isdecimal() and port.isascii() and int(port) < 65536):
+            raise ValueError("must be host:port, as in 127.0.0.1:9180, or empty")
+        return listen

@@ -1,0 +1,128 @@
+"""A site: which part of a storage stands behind which URLs of which CDN."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from listener.settings.sections import Fraction, Seconds, Section
+from listener.urls import normal_base_url, normal_url
+
+__all__ = ["Share", "Site"]
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    repeated = [item for at, item in enumerate(items) if item in items[:at]]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} stands there twice")
+    return items
+
+
+def _at_least_one(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    if not items:
+        raise ValueError("must not be empty")
+    return items
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _glob(pattern: str) -> str:
+    if not pattern:
+        raise ValueError("a pattern must not be empty")
+    return pattern
+
+
+def _index_document(name: str) -> str:
+    if not name or "/" in name:
+        raise ValueError("must be a plain file name")
+    return name
+
+
+def _query(text: str) -> str:
+    query = text.removeprefix("?")
+    return normal_url(f"http://h/?{query}").partition("?")[2] if query else ""
+
+
+BaseUrl = Annotated[str, AfterValidator(normal_base_url)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_unique)]
+Globs = Annotated[tuple[Annotated[str, AfterValidator(_glob)], ...], BeforeValidator(_listed)]
+
+
+class Share(Section):
+    """At most these parts of a day's quota for one site, while others want theirs."""
+
+    file: Fraction = 1.0
+    """Part of the quota of URL refreshes; all of it by default."""
+    directory: Fraction = 1.0
+    """Part of the quota of directory refreshes; all of it by default."""
+
+
+class Site(Section):
+    """Which part of a storage stands behind which URLs of which CDN."""
+
+    source: str
+    """Name of the source whose changes it takes."""
+    target: str | None = Field(default=None, exclude=True)
+    """Name of the target to refresh; short for ``targets`` with one name."""
+    targets: Names = ()
+    """Names of the targets in layer order: the cache next to the origin first, since an outer cache
+    that is refreshed first would fetch the old copy again from the inner one."""
+    base_urls: Annotated[
+        tuple[BaseUrl, ...], BeforeValidator(_listed), AfterValidator(_unique), AfterValidator(_at_least_one)
+    ]
+    """URLs under which the keys are served, one per host and scheme that caches separately. A port is allowed."""
+    prefix: str = ""
+    """Only keys that start so; it is cut off the key. Ends with ``/`` unless empty."""
+    include: Globs = ("**",)
+    """Only keys that match one of these, after ``prefix`` was cut: ``*`` within a folder, ``**`` across
+    folders, ``?`` one character, ``[a-z]`` a choice."""
+    exclude: Globs = ()
+    """Never keys that match one of these."""
+    index_documents: Annotated[
+        tuple[Annotated[str, AfterValidator(_index_document)], ...], BeforeValidator(_listed), AfterValidator(_unique)
+    ] = ("index.html",)
+    """A change of a file so named also refreshes its folder's URL: ``a/index.html`` and ``a/``."""
+    query_variants: Annotated[
+        tuple[Annotated[str, AfterValidator(_query)], ...], BeforeValidator(_listed), AfterValidator(_unique)
+    ] = ()
+    """Queries under which the same key is cached as well (``w=200``), each a URL of its own; the plain
+    URL is always refreshed."""
+    all_params: bool = False
+    """Refresh a key's path with whatever query, by a refresh that ignores parameters, where the target can."""
+    min_directory_depth: Annotated[int, Field(ge=0, le=64)] = 1
+    """The blast radius: a directory refresh names at least so many folders below the base URL. 0 allows
+    the base itself, 1 ``a/``; by default a mistake cannot evict a whole site."""
+    origin_delay_seconds: Seconds = 0.0
+    """Wait so long after a change, where the origin sees it later than we do; else the CDN would fetch the old copy."""
+    min_interval_seconds: Seconds = 30.0
+    """The shortest time between two refreshes of one URL; it grows by itself while quota is scarce. A
+    refresh takes minutes, so that sending faster heals nothing."""
+    max_ttl_seconds: Seconds = 0.0
+    """How long the CDN keeps anything of this site; what has been stale for longer settles by itself as
+    expired. 0: unknown, nothing expires."""
+    share: Share = Share()
+    """At most these parts of a day's quota, while other sites want theirs."""
+    expand_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    """A renamed or deleted folder with at most so many known objects is refreshed object by object where
+    that is cheaper; a larger one as a directory. A thousand URLs are one request."""
+
+    @field_validator("prefix")
+    @classmethod
+    def _prefix_is_a_folder(cls, prefix: str) -> str:
+        return prefix if not prefix or prefix.endswith("/") else prefix + "/"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way_to_name_targets(cls, table: Any) -> Any:
+        if not isinstance(table, Mapping):
+            return table
+        target, targets = table.get("target"), table.get("targets")
+        if (target is None) == (not targets):
+            raise ValueError('name either target = "…" or targets = ["…", …]')
+        return {**table, "target": None, "targets": [target] if target is not None else targets}
