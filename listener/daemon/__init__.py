@@ -1,0 +1,21 @@
+"""
+The daemon (and the sidecar, which is the same): the pipeline, run until a signal ends it.
+
+========== ===================================================================
+module     what it does
+========== ===================================================================
+service    signals, reload, start and end
+notify     the service manager's protocol (systemd's sd_notify)
+health     is the loop turning, does the store commit, what is in the way
+status     the numbers behind ``status``, with and without a daemon
+admin      ``/livez``, ``/readyz``, ``/healthz``, ``/metrics``, ``/api/status``
+metrics    the status in Prometheus' words
+========== ===================================================================
+"""
+
+from __future__ import annotations
+
+from listener.daemon.service import Daemon
+from listener.daemon.status import iso, quota_of, status_of
+
+__all__ = ["Daemon", "iso", "quota_of", "status_of"]

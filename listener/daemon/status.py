@@ -1,0 +1,106 @@
+"""What is where, since when and why, as plain data: for ``status --json``, ``/api/status`` and the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from listener.clock import window_end
+from listener.contracts import SourceState, Target
+from listener.settings import Settings
+from listener.store import Store
+
+__all__ = ["iso", "quota_of", "status_of"]
+
+SILENT_SECONDS = 30.0
+"""The daemon keeps what its sources say every second: after so long without a word nobody listens."""
+_NO_NEEDS = {
+    "pending": 0,
+    "deferred": 0,
+    "in_flight": 0,
+    "failed": 0,
+    "parked": 0,
+    "unconfirmed": 0,
+    "dead_letters": 0,
+    "oldest_unsettled_seconds": 0.0,
+}
+
+
+def iso(at: float | None) -> str | None:
+    """Return a time in seconds since the epoch as ISO 8601 in UTC; None stays None."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+
+
+async def status_of(
+    store: Store | None, settings: Settings, targets: Mapping[str, Target], *, now: float, owner_pid: int | None
+) -> dict[str, Any]:
+    """
+    Return everything that ``status --json`` tells.
+
+    Args:
+        store: the state file; None where there is none yet: everything is zero then.
+        settings: the configuration.
+        targets: the configured targets.
+        now: seconds since the epoch.
+        owner_pid: the process that owns the state file, if one does.
+    """
+    return {
+        "at": iso(now),
+        "running": owner_pid is not None,
+        "pid": owner_pid,
+        **await _needs(store, now),
+        "quota": await quota_of(store, targets, now=now),
+        "sources": await _sources(store, settings, now, is_running=owner_pid is not None),
+        "store": {"url": settings.store.url, "exists": store is not None},
+    }
+
+
+async def _needs(store: Store | None, now: float) -> dict[str, Any]:
+    if store is None:
+        return dict(_NO_NEEDS)
+    counts = (await store.counts())._asdict()
+    oldest = counts.pop("oldest_stale_since")
+    return {**counts, "oldest_unsettled_seconds": 0.0 if oldest is None else round(max(0.0, now - oldest), 3)}
+
+
+async def quota_of(
+    store: Store | None, targets: Mapping[str, Target], *, now: float
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the ledger of today by target and kind; targets of one account show the same."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, target in targets.items():
+        found[name] = {}
+        for kind, default in target.quota.items():
+            if store is None:
+                limit, spent, held, left, resets_at = default, 0, 0, default, window_end(now)
+            else:
+                budget = await store.budget(target.account, kind, default=default)
+                (limit, spent, held, resets_at), left = budget, budget.left
+            found[name][kind.value] = {
+                "limit": limit,
+                "spent": spent,
+                "held": held,
+                "left": left,
+                "resets_at": iso(resets_at),
+            }
+    return found
+
+
+async def _sources(store: Store | None, settings: Settings, now: float, *, is_running: bool) -> dict[str, Any]:
+    told = {} if store is None else await store.sources()
+    found = {}
+    for name, table in settings.sources.items():
+        row = told.get(name)
+        if row is None:
+            row = {"state": SourceState.STOPPED.value, "ready": False, "last_event_at": None, "lost_events": 0}
+            row |= {"rescans": 0, "detail": "", "figures": {}, "told_at": None}
+        elif not is_running or now - row["told_at"] > SILENT_SECONDS:
+            row |= {"state": SourceState.STOPPED.value, "ready": False}
+        found[name] = {
+            "type": table["type"],
+            **row,
+            "last_event_at": iso(row["last_event_at"]),
+            "told_at": iso(row["told_at"]),
+        }
+    return found
