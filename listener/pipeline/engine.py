@@ -25,6 +25,8 @@ POLL_SECONDS = 1.0
 """How often the store is asked whether another process added needs."""
 QUOTA_SECONDS = 300.0
 """How often the live quota is read when nothing asks for it sooner."""
+PATIENCE = 5
+"""Refusals in a row after which a run that is to end does not wait any longer: about half a minute of them."""
 REST = 4
 """Planning takes at most a fifth of the time: it rests this many times as long as it took."""
 
@@ -50,11 +52,19 @@ class Engine:
             give_up_seconds=settings.verifier.give_up_seconds,
         )
         self._wake = asyncio.Event()
+        self._quota_known = asyncio.Event()
         self._replan = True
         self._seen = -1
         self.outcome = Outcome([], [], None)
         self.settled = False
         """Whether nothing could be sent when it was last looked at."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being sent, and what is left waits for quota or people: not for the CDN's next answer."""
+        account, now = self.account, self._clock.now()
+        waits_for_cdn = account.open_at(now) > now and account.troubles < PATIENCE
+        return self.settled and self.sender.idle and not (waits_for_cdn and self.outcome.deferred)
 
     def wake(self) -> None:
         """Look whether something is due."""
@@ -67,7 +77,9 @@ class Engine:
         self._wake.set()
 
     async def dispatch(self) -> None:
-        """Plan whenever something is due or a plan may come out differently, for ever."""
+        """Plan whenever something is due or a plan may come out differently, for ever; the live quota first."""
+        await self.read_quota()
+        self._quota_known.set()
         while True:
             self._wake.clear()
             took = await self._round()
@@ -98,6 +110,7 @@ class Engine:
 
     async def watch(self) -> None:
         """Resolve unknown outcomes and keep the ledger true, for ever."""
+        await self._quota_known.wait()
         while True:
             if await self._unknowns.resolve():
                 self.sender.read_quota_soon = True

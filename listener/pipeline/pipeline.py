@@ -126,28 +126,32 @@ class Pipeline:
             log.warning("pipeline.unclean_start", careful_batches=CAREFUL_BATCHES)
             for engine in self.engines:
                 engine.account.careful = CAREFUL_BATCHES
-        for engine in self.engines:
-            await engine.read_quota()
         async with asyncio.TaskGroup() as tasks:
             readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
             others = [tasks.create_task(self._verify(), name="verify"), tasks.create_task(self._keep(), name="keep")]
+            planners = []
             for engine in self.engines:
                 name = engine.account.name
-                others += [
+                planners += [
                     tasks.create_task(engine.dispatch(), name=f"dispatch {name}"),
-                    tasks.create_task(engine.sender.run(), name=f"send {name}"),
                     tasks.create_task(engine.watch(), name=f"watch {name}"),
                 ]
+                others.append(tasks.create_task(engine.sender.run(), name=f"send {name}"))
             if until_idle:
                 others.append(tasks.create_task(self._stop_when_idle(follow), name="wait until idle"))
             await self._stop.wait()
-            await self._wind_down(readers, commit, others)
+            await self._wind_down(readers, commit, planners, others)
 
     async def _wind_down(
-        self, readers: list[asyncio.Task[None]], commit: asyncio.Task[None], others: list[asyncio.Task[None]]
+        self,
+        readers: list[asyncio.Task[None]],
+        commit: asyncio.Task[None],
+        planners: list[asyncio.Task[None]],
+        others: list[asyncio.Task[None]],
     ) -> None:
         await _cancel(readers)
+        await _cancel(planners)  # a quota reading that hangs must not hold up the end
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.intake.drained()
@@ -156,8 +160,15 @@ class Pipeline:
             await engine.sender.drain(DRAIN_SECONDS)
         await _cancel(others)
         await self._tell_sources()
+        await self._give_back()
         await self._store.checkpoint()
         await self._store.mark_clean()
+
+    async def _give_back(self) -> None:
+        """Refund what was held and will not be sent: its task was cancelled between the two."""
+        await self._store.look_again([])  # whatever was still on its way to the writer is written now
+        while held := await self._store.attempts_in(AttemptState.HELD):
+            await self._store.refund([attempt.id for attempt in held])
 
     async def _stop_when_idle(self, follow: bool) -> None:
         states = _UNSETTLED + (_FOLLOWED if follow else ())
@@ -165,7 +176,7 @@ class Pipeline:
             len(self.intake.finished) == len(self.intake.sources)
             and self.intake.idle
             and await self._store.next_due() is None
-            and all(engine.settled and engine.sender.idle for engine in self.engines)
+            and all(engine.idle for engine in self.engines)
             and not await self._store.attempts_in(*states, limit=1)
         ):
             await asyncio.sleep(0.05)
