@@ -122,8 +122,8 @@ def explain(connection: sqlite3.Connection, url: str) -> list[dict[str, Any]]:
     """Return the needs of exactly this URL, of any target and scope: is it stale, since when and why."""
     place = directory_of(url)
     cursor = connection.execute(
-        "SELECT t.name AS target, d.url || need.name AS url, scope, state, stale_since, due_at, open, needs_force,"
-        " urgent, attempt, reason FROM need JOIN directory d ON d.id = need.directory"
+        "SELECT t.name AS target, d.url || need.name AS url, scope, sequence, state, stale_since, due_at, open,"
+        " needs_force, urgent, attempt, reason FROM need JOIN directory d ON d.id = need.directory"
         " JOIN target t ON t.id = d.target WHERE d.url = ? AND need.name = ?",
         (place, url[len(place) :]),
     )

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 
-__all__ = ["APPLICATION_ID", "VERSION", "OwnerLock", "connect", "prepare", "sqlite_path", "translate"]
+__all__ = ["APPLICATION_ID", "VERSION", "OwnerLock", "connect", "owner_pid", "prepare", "sqlite_path", "translate"]
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
@@ -177,7 +177,7 @@ class OwnerLock:
         """
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
         except OSError as error:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
             os.close(fd)
@@ -194,3 +194,35 @@ class OwnerLock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+LOOK_SECONDS = 0.2
+"""For so long :func:`owner_pid` of another process may seem to own the file: far longer than its look takes."""
+
+
+def _lock(fd: int) -> None:
+    """Lock it for this process alone; raise OSError when another one holds it for longer than a look."""
+    until = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(LOOK_SECONDS / 10)
+
+
+def owner_pid(path: Path) -> int | None:
+    """Return the number of the process that owns this state file, None where there is none (or it cannot be told)."""
+    try:
+        fd = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        told = os.pread(fd, 32, 0).decode("ascii", "replace").split()
+        return int(told[1]) if len(told) == 2 and told[1].isdecimal() else None
+    finally:
+        os.close(fd)
+    return None
