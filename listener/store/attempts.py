@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,17 +97,74 @@ def hold(
     the second case waits for it).
     """
     watermark = int(connection.execute("SELECT sequence FROM meta").fetchone()[0])
-    ready = [one for one in wanted if _claimable(connection, names, one, now)]
-    granted = {
-        kind: ledger.hold_units(connection, account, kind, count, now=now, default=quota.get(kind, 0))
-        for kind, count in Counter(one.kind for one in ready).items()
-    }
-    made = []
-    for one in ready:
-        if granted[one.kind] > 0:
-            granted[one.kind] -= 1
-            made.append(_make(connection, names, one, account=account, now=now, watermark=watermark))
+    made: list[Attempt] = []
+    for kind in dict.fromkeys(one.kind for one in wanted):
+        asked = [one for one in wanted if one.kind is kind]
+        left = ledger.budget(connection, account, kind, now=now, default=quota.get(kind, 0)).left
+        claimed = _claim(connection, names, asked, now=now, most=left, watermark=watermark)
+        ledger.hold_units(connection, account, kind, len(claimed), now=now, default=quota.get(kind, 0))
+        connection.executemany(
+            "INSERT INTO attempt (id, target, kind, url, force, watermark, state, account, window_start, held,"
+            " created_at, tries, stale_since, covered, urgent, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'held', ?, ?, 1, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    attempt.id,
+                    names.target(connection, one.target),
+                    kind.value,
+                    one.url,
+                    one.force,
+                    watermark,
+                    account,
+                    window_start(now),
+                    now,
+                    attempt.tries,
+                    one.stale_since,
+                    one.covered,
+                    one.urgent,
+                    one.reason,
+                )
+                for one, attempt in claimed
+            ],
+        )
+        made += [attempt for _, attempt in claimed]
     return made
+
+
+def _claim(
+    connection: sqlite3.Connection, names: Names, asked: Sequence[Wanted], *, now: float, most: int, watermark: int
+) -> list[tuple[Wanted, Attempt]]:
+    """Mark the needs of up to ``most`` of these; return those that could be, each with its attempt."""
+    claimed: list[tuple[Wanted, Attempt]] = []
+    next_id = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'attempt'")
+    attempt_id = int(next_id.fetchone()[0])
+    for one in asked:
+        if len(claimed) >= most:
+            break
+        if not _mark(connection, names, one, attempt_id, now):
+            continue
+        attempt = Attempt(
+            id=attempt_id,
+            target=one.target,
+            kind=one.kind,
+            url=one.url,
+            force=one.force,
+            watermark=watermark,
+            created_at=now,
+            tries=_tries(connection, names.target(connection, one.target), one.url),
+            stale_since=one.stale_since,
+            reason=one.reason,
+        )
+        claimed.append((one, attempt))
+        attempt_id += 1
+    return claimed
+
+
+def _tries(connection: sqlite3.Connection, target: int, url: str) -> int:
+    last = connection.execute(
+        "SELECT state, tries FROM attempt WHERE target = ? AND url = ? ORDER BY id DESC LIMIT 1", (target, url)
+    ).fetchone()
+    return last[1] + 1 if last is not None and last[0] == AttemptState.FAILED else 1
 
 
 def _key(connection: sqlite3.Connection, names: Names, target: str, url: str) -> tuple[int, str]:
@@ -129,28 +187,37 @@ def postpone(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]])
     connection.executemany("UPDATE attempt SET next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks])
 
 
-def _claimable(connection: sqlite3.Connection, names: Names, one: Wanted, now: float) -> bool:
+_MARK = (
+    f"UPDATE need SET state = {NeedState.ATTEMPTED:d}, attempt = ?"
+    f" WHERE directory = ? AND name = ? AND scope = ? AND state = {NeedState.READY:d}"
+)
+
+
+def _mark(connection: sqlite3.Connection, names: Names, one: Wanted, attempt: int, now: float) -> bool:
+    """Mark the need that this attempt is for; return whether it may be sent now."""
     if one.kind is RefreshKind.DIRECTORY:
         return True
     directory, name = _key(connection, names, one.target, one.url)
     key = (directory, name, int(SCOPE_OF_KIND[one.kind]))
-    row = connection.execute("SELECT state FROM need WHERE directory = ? AND name = ? AND scope = ?", key).fetchone()
-    if row is None or row[0] != NeedState.READY:
-        return False
     if one.kind is RefreshKind.PREFETCH and _refresh_pending(connection, names, one, directory, name):
         return False
-    if one.min_interval_seconds:
-        last = connection.execute(
-            "SELECT max(sent_at) FROM attempt WHERE target = ? AND url = ?",
-            (names.target(connection, one.target), one.url),
-        ).fetchone()[0]
-        if last is not None and now < last + one.min_interval_seconds:
-            connection.execute(
-                f"UPDATE need SET state = {NeedState.WAITING:d}, due_at = ?"
-                " WHERE directory = ? AND name = ? AND scope = ?",
-                (last + one.min_interval_seconds, *key),
-            )
-            return False
+    if one.min_interval_seconds and _too_soon(connection, names, one, key, now):
+        return False
+    return connection.execute(_MARK, (attempt, *key)).rowcount == 1
+
+
+def _too_soon(connection: sqlite3.Connection, names: Names, one: Wanted, key: tuple[int, str, int], now: float) -> bool:
+    """Whether the URL was sent within its minimal interval; then the need waits for the interval's end."""
+    last = connection.execute(
+        "SELECT max(sent_at) FROM attempt WHERE target = ? AND url = ?", (names.target(connection, one.target), one.url)
+    ).fetchone()[0]
+    if last is None or now >= last + one.min_interval_seconds:
+        return False
+    connection.execute(
+        f"UPDATE need SET state = {NeedState.WAITING:d}, due_at = ?"
+        f" WHERE directory = ? AND name = ? AND scope = ? AND state = {NeedState.READY:d}",
+        (last + one.min_interval_seconds, *key),
+    )
     return True
 
 
@@ -178,66 +245,20 @@ def _refresh_pending(connection: sqlite3.Connection, names: Names, one: Wanted, 
     )
 
 
-def _make(
-    connection: sqlite3.Connection, names: Names, one: Wanted, *, account: str, now: float, watermark: int
-) -> Attempt:
-    target = names.target(connection, one.target)
-    last = connection.execute(
-        "SELECT state, tries FROM attempt WHERE target = ? AND url = ? ORDER BY id DESC LIMIT 1", (target, one.url)
-    ).fetchone()
-    tries = last[1] + 1 if last is not None and last[0] == AttemptState.FAILED else 1
-    cursor = connection.execute(
-        "INSERT INTO attempt (target, kind, url, force, watermark, state, account, window_start, held, created_at,"
-        " tries, stale_since, covered, urgent, reason) VALUES (?, ?, ?, ?, ?, 'held', ?, ?, 1, ?, ?, ?, ?, ?, ?)",
-        (
-            target,
-            one.kind.value,
-            one.url,
-            one.force,
-            watermark,
-            account,
-            window_start(now),
-            now,
-            tries,
-            one.stale_since,
-            one.covered,
-            one.urgent,
-            one.reason,
-        ),
-    )
-    assert cursor.lastrowid is not None
-    if one.kind is not RefreshKind.DIRECTORY:
-        directory, name = _key(connection, names, one.target, one.url)
-        connection.execute(
-            f"UPDATE need SET state = {NeedState.ATTEMPTED:d}, attempt = ?"
-            " WHERE directory = ? AND name = ? AND scope = ?",
-            (cursor.lastrowid, directory, name, int(SCOPE_OF_KIND[one.kind])),
-        )
-    return Attempt(
-        id=cursor.lastrowid,
-        target=one.target,
-        kind=one.kind,
-        url=one.url,
-        force=one.force,
-        watermark=watermark,
-        created_at=now,
-        tries=tries,
-        stale_since=one.stale_since,
-        reason=one.reason,
-    )
+_THESE = "id IN (SELECT value FROM json_each(?))"
 
 
 def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> None:
     """Note, durably before it is done, that the request with these attempts is being written."""
-    connection.executemany(
-        "UPDATE attempt SET state = 'sending', sent_at = ? WHERE id = ? AND state = 'held'", [(now, i) for i in ids]
+    connection.execute(
+        f"UPDATE attempt SET state = 'sending', sent_at = ? WHERE {_THESE} AND state = 'held'", (now, json.dumps(ids))
     )
 
 
 def back_to_held(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     """Note that the CDN surely did not accept these; their units stay held for the next try."""
-    connection.executemany(
-        "UPDATE attempt SET state = 'held', sent_at = NULL WHERE id = ? AND state = 'sending'", [(i,) for i in ids]
+    connection.execute(
+        f"UPDATE attempt SET state = 'held', sent_at = NULL WHERE {_THESE} AND state = 'sending'", (json.dumps(ids),)
     )
 
 
@@ -253,9 +274,9 @@ def accept(connection: sqlite3.Connection, task_ids: Mapping[int, str], *, now: 
 
 def mark_unknown(connection: sqlite3.Connection, ids: Sequence[int], *, next_look_at: float, error: str) -> None:
     """Note that nobody knows whether the CDN accepted these; their units stay held until it is asked."""
-    connection.executemany(
-        "UPDATE attempt SET state = 'unknown', next_look_at = ?, error = ? WHERE id = ?",
-        [(next_look_at, error, i) for i in ids],
+    connection.execute(
+        f"UPDATE attempt SET state = 'unknown', next_look_at = ?, error = ? WHERE {_THESE}",
+        (next_look_at, error, json.dumps(ids)),
     )
 
 
@@ -263,28 +284,26 @@ def refund(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     """Give back the units of attempts that were surely not accepted, and make their needs READY again."""
     ledger.book_refund(connection, take_held(connection, ids))
     release_needs(connection, ids)
-    connection.executemany("DELETE FROM attempt WHERE id = ?", [(i,) for i in ids])
+    connection.execute(f"DELETE FROM attempt WHERE {_THESE}", (json.dumps(ids),))
 
 
 def release_needs(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     """Make the needs that these attempts marked READY again."""
-    connection.executemany(
+    connection.execute(
         f"UPDATE need SET state = {NeedState.READY:d}, attempt = NULL"
-        f" WHERE attempt = ? AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
-        [(i,) for i in ids],
+        " WHERE attempt IN (SELECT value FROM json_each(?))"
+        f" AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
+        (json.dumps(ids),),
     )
 
 
 def take_held(connection: sqlite3.Connection, ids: Sequence[int]) -> Counter[ledger.Place]:
     """Clear the held mark of these attempts and return the units that it stood for."""
-    units: Counter[ledger.Place] = Counter()
-    for attempt in ids:
-        row = connection.execute(
-            "UPDATE attempt SET held = 0 WHERE id = ? AND held = 1 RETURNING account, kind, window_start", (attempt,)
-        ).fetchone()
-        if row is not None:
-            units[row] += 1
-    return units
+    rows = connection.execute(
+        f"UPDATE attempt SET held = 0 WHERE {_THESE} AND held = 1 RETURNING account, kind, window_start",
+        (json.dumps(ids),),
+    )
+    return Counter(rows.fetchall())
 
 
 def recover(connection: sqlite3.Connection, *, now: float) -> bool:
