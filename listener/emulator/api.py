@@ -7,6 +7,7 @@ import socket
 import struct
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -70,6 +71,8 @@ class ApiServer:
                 return _reset(request)
             self._break(call.action)
             await self._settled()
+            # Faults and prefetches may have taken time since the call was admitted.
+            call = replace(call, now=self._now())
             reply = self._answer(call, request_id)
         except Rejection as rejection:
             return self._refusal(rejection, request_id)

@@ -56,7 +56,12 @@ FAULT_KINDS: Final[dict[str, FaultKind]] = {
         FaultKind("reset", _COUNT, "reset[:COUNT]", "the connection is reset; the request is not accepted"),
         FaultKind("accept-then-reset", _COUNT, "accept-then-reset[:COUNT]", "accepted, then the connection is reset"),
         FaultKind("accept-then-timeout", _COUNT, "accept-then-timeout[:COUNT]", "accepted, then no answer for an hour"),
-        FaultKind("slow", rf":{_SECONDS}" + _COUNT, "slow:SECONDS[:COUNT]", "the answer comes so much later"),
+        FaultKind(
+            "slow",
+            rf":{_SECONDS}" + _COUNT,
+            "slow:SECONDS[:COUNT]",
+            "the call is taken up, and answered, so much later",
+        ),
         FaultKind("quota", _COUNT, "quota[:COUNT]", "QuotaExceeded.Refresh or .Preload, though quota is left"),
         FaultKind("malformed", r":(?P<text>.+)", "malformed:SUBSTRING", "a path that contains it is malformed"),
         FaultKind(

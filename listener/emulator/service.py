@@ -80,6 +80,8 @@ class Emulator:
             task_seconds=settings.task_seconds,
             history_seconds=V2014.history_seconds,
             domains=settings.domains,
+            # By the time, so that a client that outlives an emulator never meets an id again.
+            first_task_id=int(self.clock.now() * 1000),
         )
         lifetimes = Lifetimes(settings.ttl_seconds, settings.missing_ttl_seconds)
         self.cache = EdgeCache(lifetimes=lifetimes, limit_bytes=settings.cache_bytes)

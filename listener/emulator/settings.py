@@ -67,6 +67,7 @@ class EmulatorSettings:
     journal: Path | None = None
     """A file that gets a JSON line for each accepted request."""
     clock: Clock = field(default_factory=SystemClock)
+    """What tasks, windows and time stamps go by; under virtual time, give one that follows the loop's."""
 
 
 def credentials_from_environment(environment: Mapping[str, str] = os.environ) -> Credentials:

@@ -24,8 +24,6 @@ FOREVER = float("inf")
 PATHS_PER_ID = dict.fromkeys(RefreshKind, 2000) | {RefreshKind.PREFETCH: 500}
 """Paths under one task id; the comments of the official SDK for RefreshTaskId and PushTaskId."""
 PENDING_PART = 0.1
-FIRST_ID = 17_000_000_000
-"""Ids are decimal numbers, which the vendor's are too."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,13 +81,13 @@ class TaskRecord:
 class TaskBook:
     """All tasks of the last days, found by id, by path or newest first; time is an argument."""
 
-    def __init__(self, *, history_seconds: float) -> None:
-        """Keep each task for ``history_seconds``."""
+    def __init__(self, *, history_seconds: float, first_id: int) -> None:
+        """Keep each task for ``history_seconds``; ids are decimal, as the vendor's, from ``first_id`` on."""
         self._history_seconds = history_seconds
         self._records: deque[TaskRecord] = deque()
         self._by_id: dict[str, list[TaskRecord]] = {}
         self._by_path: dict[str, list[TaskRecord]] = {}
-        self._ids = itertools.count(FIRST_ID)
+        self._ids = itertools.count(first_id)
         self._shared: dict[tuple[str, RefreshKind], tuple[str, int]] = {}
         self._shared_second = -1
         self._ending: list[tuple[float, int, Sequence[TaskRecord]]] = []

@@ -87,6 +87,16 @@ async def test_slow(make_world: MakeWorld) -> None:
     assert loop.time() - before >= 20
 
 
+async def test_slow_call_is_dated_when_it_is_taken_up(make_world: MakeWorld) -> None:
+    """A slow call belongs to the time, and to the quota day, in which it is accepted."""
+    world = await make_world("slow:20:1")
+    calling = asyncio.create_task(refresh(world))
+    asyncio.get_running_loop().call_later(10, setattr, world.clock, "time", world.clock.time + 86400)
+    assert await calling == "accepted"
+    [entry] = (await world.control("/accepted"))["accepted"]
+    assert entry["at"] == world.clock.time
+
+
 async def test_quota(make_world: MakeWorld) -> None:
     """``quota`` refuses though quota is left, and spends none."""
     world = await make_world("quota:2")
