@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from full_example import full_example
 
 from listener.plugins import effective_settings, load_sources, load_targets
 from listener.redaction import MASK
 from listener.settings import Settings, as_toml, parse_settings
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(Path(__file__).parent))
-
-from full_example import full_example  # noqa: E402
-
 EXAMPLES = sorted((ROOT / "config/examples").glob("*.toml"))
 README_BLOCKS = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 KEY_LINE = re.compile(r"^# (?=[a-z_]+ = )", re.MULTILINE)
