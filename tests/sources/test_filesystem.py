@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from index import MemoryIndex, Reader
+from source_harness import MemoryIndex, Reader
 
 from listener.change import Change, ChangeKind
 from listener.errors import ConfigurationError

@@ -31,7 +31,7 @@ _READ_BYTES = 256 * 1024
 _GATHER_SECONDS = 0.004
 """Rest after a read that found little: fewer, fuller reads; the kernel's queue holds 40 times what comes meanwhile."""
 _MOST_BACKLOG_BYTES = 256 * 1024 * 1024
-_POLL_MILLISECONDS = 250
+_POLL_MILLISECONDS = 100
 
 
 @dataclass(unsafe_hash=True)
@@ -105,8 +105,9 @@ class InotifyEmitter(EventEmitter):
         self._drain.start()
 
     def on_thread_stop(self) -> None:
-        """End the reading thread."""
+        """End the reading thread, and wake this one."""
         self._drain.stop()
+        self._drain.arrived.set()
 
     @property
     def healthy(self) -> bool:

@@ -14,7 +14,7 @@ from listener.sources.filesystem.acks import Acks
 from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.content import with_hash
 from listener.sources.filesystem.heard import Batch
-from listener.sources.filesystem.look import Look, Looker, Outcome
+from listener.sources.filesystem.look import Look, Looker, Looks
 from listener.sources.filesystem.rescans import Rescans
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.unfinished import Unfinished
@@ -23,6 +23,7 @@ from listener.sources.filesystem.watches import Watches
 
 __all__ = ["Live"]
 
+_new = tuple.__new__
 _BATCHES_AT_ONCE = 16
 """So that a storm that never ends keeps nothing else from its turn."""
 
@@ -90,36 +91,32 @@ class Live:
             if changes:
                 yield self._acks.deliver(changes)
 
-    def _take(self, watches: Watches) -> tuple[Batch, list[Look]]:
+    def _take(self, watches: Watches) -> tuple[Batch, Looks]:
         batch = watches.take(self._settings.batch_changes)
         return batch, self._looker.all(batch, time.time_ns())
 
-    async def _changes(self, batch: Batch, looks: list[Look]) -> tuple[list[Change], list[Change]]:
+    async def _changes(self, batch: Batch, looks: Looks) -> tuple[list[Change], list[Change]]:
         now = time.monotonic()
-        gone = [self._change(look.key, None) for look in looks if look.outcome is Outcome.GONE]
-        finished = [look for look in looks if look.outcome is Outcome.FINISHED or self._is_too_much(look, now)]
-        for key in (look.key for look in looks if look.outcome is not Outcome.UNFINISHED):
-            self.unfinished.end(key)
+        gone = [self._change(key, None) for key in looks.gone]
+        if self.unfinished:
+            for key in (*looks.gone, *(look.key for look in looks.finished)):
+                self.unfinished.end(key)
+        begin = self.unfinished.begin
+        excess = [look for look in looks.unfinished if not begin(look.key, look.fingerprint, now, heard=look.heard)]
         subtrees = [
             Change(self._name, key_to_text(prefix), ChangeKind.SUBTREE_DELETED, event_time=time.time())
             for prefix in batch.gone
         ]
         deletions = await self._admitted([*subtrees, *gone], now)
-        changes, learnt = await self._contents(finished)
+        changes, learnt = await self._contents([*looks.finished, *excess])
         # Directories that went come first: one of the same name, and files in it, may have come since.
         return [*deletions, *changes], learnt
-
-    def _is_too_much(self, look: Look, now: float) -> bool:
-        """Hold an unfinished file; tell when there is no room for it."""
-        if look.outcome is not Outcome.UNFINISHED or look.fingerprint is None:
-            return False
-        return not self.unfinished.begin(look.key, look.fingerprint, now)
 
     def _change(self, key: str, found: Fingerprint | None, *, finished: bool = True) -> Change:
         if found is None:
             return Change(self._name, key, ChangeKind.DELETED, event_time=time.time())
         moment = None if found.ctime_ns is None else found.ctime_ns / 1e9
-        return Change(self._name, key, ChangeKind.CONTENT, found, event_time=moment, finished=finished)
+        return _new(Change, (self._name, key, ChangeKind.CONTENT, found, moment, None, finished))
 
     # --- deletions ------------------------------------------------------------------------------
 
@@ -176,7 +173,7 @@ class Live:
 
     async def _after_writing(self) -> list[Change]:
         """Look at the files that were being written."""
-        keys = self.unfinished.keys(time.monotonic())
+        keys = self.unfinished.keys(time.monotonic(), self._settings.batch_changes)
         if not keys:
             return []
         found = await asyncio.to_thread(lambda: {key: self._looker.at(key) for key in keys})
@@ -219,4 +216,4 @@ class Live:
         return known
 
     def _hashed(self, looks: Iterable[Look]) -> list[Fingerprint]:
-        return [with_hash(self._root, look.key, look.fingerprint or Fingerprint()) for look in looks]
+        return [with_hash(self._root, look.key, look.fingerprint) for look in looks]

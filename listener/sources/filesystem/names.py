@@ -19,25 +19,30 @@ TEMPORARY: tuple[str, ...] = (
     "*~",
     ".#*",  # emacs: lock
     "#*#",  # emacs: auto-save
-    "*___jb_*___",  # JetBrains
+    "*___jb_tmp___",  # JetBrains
+    "*___jb_old___",
+    "*___jb_bak___",
     ".nfs*",
     "..*",  # Kubernetes volumes: ..data and the time-stamped directory behind it
 )
 """Names that programs give to files before they rename them or beside those that they edit."""
 
-_TRANSFER = re.compile(r"\..+\.(?P<random>[A-Za-z0-9]{6})", re.DOTALL)
-_CLASSES = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]"))
+_RANDOM_LENGTH = 6
+_WILD = re.compile(r"[*?]")
 
 
 def is_transfer_name(name: str) -> bool:
     """Tell whether rsync may have given this name (``.NAME.XXXXXX``) to a file that it is writing."""
-    return name[:1] == "." and _TRANSFER.fullmatch(name) is not None
+    tail = name[-_RANDOM_LENGTH:]
+    return name[:1] == "." and len(name) > 8 and name[-7] == "." and tail.isalnum() and tail.isascii()
 
 
-def _is_random_transfer_name(name: str) -> bool:
-    """Tell it for sure: ``.site.config`` has the shape too, but six random letters mix cases or digits (99 %)."""
-    found = _TRANSFER.fullmatch(name)
-    return found is not None and sum(bool(kind.search(found["random"])) for kind in _CLASSES) > 1
+def _is_surely_transfer_name(name: str) -> bool:
+    """Tell it for sure: ``.site.config`` has the shape too, but six random characters are mixed in 99 of 100 cases."""
+    if not is_transfer_name(name):
+        return False
+    tail = name[-_RANDOM_LENGTH:]
+    return not (tail.isdigit() or (tail.isalpha() and (tail.islower() or tail.isupper())))
 
 
 def _glob(pattern: str) -> str:
@@ -49,6 +54,28 @@ def _glob(pattern: str) -> str:
 
 def _either(patterns: Sequence[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(_glob, patterns)), re.DOTALL) if patterns else None
+
+
+class _Names:
+    """Globs for names, sorted by what they ask for: nearly every name is let through by three looks at its ends."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        plain = [pattern for pattern in patterns if not _WILD.search(pattern)]
+        ends = [pattern for pattern in patterns if pattern[:1] == "*" and not _WILD.search(pattern[1:])]
+        rest = [pattern for pattern in patterns if pattern not in plain and pattern not in ends]
+        starts = sorted({pattern[0] for pattern in rest if not _WILD.match(pattern)})
+        self._plain = frozenset(plain)
+        self._ends = tuple(pattern[1:] for pattern in ends)
+        self._by_start = {start: _either([each for each in rest if each[0] == start]) for start in starts}
+        self._any = _either([pattern for pattern in rest if _WILD.match(pattern)])
+
+    def match(self, name: str) -> bool:
+        if name in self._plain or name.endswith(self._ends):
+            return True
+        pattern = self._by_start.get(name[0])
+        if pattern is not None and pattern.fullmatch(name):
+            return True
+        return self._any is not None and self._any.fullmatch(name) is not None
 
 
 class Ignore:
@@ -65,21 +92,19 @@ class Ignore:
         named = [pattern for pattern in every if "/" not in pattern.rstrip("/")]
         paths = [pattern.lstrip("/") for pattern in every if "/" in pattern.rstrip("/")]
         self._temporary = temporary
-        self._files = _either([pattern for pattern in named if not pattern.endswith("/")])
-        self._directories = _either([pattern.rstrip("/") for pattern in named])
+        self._files = _Names([pattern for pattern in named if not pattern.endswith("/")])
+        self._directories = _Names([pattern.rstrip("/") for pattern in named])
         self._file_paths = _either([path for path in paths if not path.endswith("/")])
         self._directory_paths = _either([path.rstrip("/").removesuffix("/**") for path in paths])
 
     def file(self, prefix: str, name: str) -> bool:
         """Tell whether the file ``name`` directly in the directory ``prefix`` (``""`` or ``"a/"``) is no content."""
-        if self._files is not None and self._files.fullmatch(name):
-            return True
-        if name[:1] == "." and self._temporary and _is_random_transfer_name(name):
+        if self._files.match(name) or (self._temporary and name[0] == "." and _is_surely_transfer_name(name)):
             return True
         return self._file_paths is not None and self._file_paths.fullmatch(prefix + name) is not None
 
     def directory(self, prefix: str, name: str) -> bool:
         """Tell whether nothing below the directory ``name`` in ``prefix`` is content."""
-        if self._directories is not None and self._directories.fullmatch(name):
+        if self._directories.match(name):
             return True
         return self._directory_paths is not None and self._directory_paths.fullmatch(prefix + name) is not None

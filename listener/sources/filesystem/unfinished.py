@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from listener.change import Fingerprint
@@ -11,7 +12,8 @@ __all__ = ["Unfinished", "Verdict"]
 
 TELL_SECONDS = 1.0
 """Most writes end within this time: only one that lasts longer is worth a word of its own."""
-_LOOK_SECONDS = 0.5
+FOUND_SECONDS = 1.0
+"""A found file's later closing would be heard: to take it as finished too soon costs one refresh, and loses nothing."""
 _MOST = 100_000
 
 
@@ -25,12 +27,14 @@ class Verdict(NamedTuple):
 
 
 class _Write:
-    __slots__ = ("begun", "changed", "fingerprint", "told")
+    __slots__ = ("begun", "changed", "due", "fingerprint", "heard", "told")
 
     def __init__(self, fingerprint: Fingerprint, now: float) -> None:
         self.begun = now
         self.changed = now
+        self.due = 0.0
         self.fingerprint = fingerprint
+        self.heard = False
         self.told = False
 
 
@@ -43,14 +47,19 @@ class Unfinished:
         self._cap = cap_seconds
         self._bound = bound
         self._writes: dict[str, _Write] = {}
-        self._next_look = 0.0
+        self._dues: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         """How many files are held."""
         return len(self._writes)
 
-    def begin(self, key: str, fingerprint: Fingerprint, now: float) -> bool:
-        """Hold a file that is being written; tell whether there was room (else it counts as finished)."""
+    def begin(self, key: str, fingerprint: Fingerprint, now: float, *, heard: bool) -> bool:
+        """
+        Hold a file; tell whether there was room (else it counts as finished).
+
+        ``heard`` is false for one that was found and need not be written to by anybody: it is
+        looked at sooner, and no word is told before.
+        """
         write = self._writes.get(key)
         if write is None:
             if len(self._writes) >= self._bound:
@@ -58,7 +67,19 @@ class Unfinished:
             write = self._writes[key] = _Write(fingerprint, now)
         if fingerprint != write.fingerprint:
             write.fingerprint, write.changed = fingerprint, now
+        write.heard = write.heard or heard
+        self._plan(key, write, now)
         return True
+
+    def _plan(self, key: str, write: _Write, now: float) -> None:
+        rest = self._stable if write.heard else min(self._stable, FOUND_SECONDS)
+        due = min(write.changed + rest, write.begun + self._cap)
+        if write.heard and not write.told:
+            due = min(due, write.begun + TELL_SECONDS)
+        due = max(due, now)
+        if due != write.due:
+            write.due = due
+            heappush(self._dues, (due, key))
 
     def end(self, key: str) -> None:
         """Let a file go that was closed, replaced or deleted."""
@@ -66,14 +87,21 @@ class Unfinished:
 
     def next_look(self, now: float) -> float | None:
         """Return in how many seconds to look again; ``None`` when nothing is held."""
-        return max(0.0, self._next_look - now) if self._writes else None
+        while self._dues:
+            due, key = self._dues[0]
+            write = self._writes.get(key)
+            if write is not None and write.due == due:
+                return max(0.0, due - now)
+            heappop(self._dues)
+        return None
 
-    def keys(self, now: float) -> list[str]:
-        """Return what to look at now."""
-        if now < self._next_look:
-            return []
-        self._next_look = now + min(_LOOK_SECONDS, self._stable or _LOOK_SECONDS)
-        return list(self._writes)
+    def keys(self, now: float, limit: int) -> list[str]:
+        """Return what to look at now; each must then be given to :meth:`looked`."""
+        keys: list[str] = []
+        while len(keys) < limit and self.next_look(now) == 0:
+            keys.append(heappop(self._dues)[1])
+            self._writes[keys[-1]].due = 0.0
+        return keys
 
     def looked(self, found: dict[str, Fingerprint | None], now: float) -> Iterator[Verdict]:
         """Yield what to tell after a look: written for a while, finished, or gone."""
@@ -86,10 +114,13 @@ class Unfinished:
                 yield Verdict(key, None, finished=True)
                 continue
             if fingerprint != write.fingerprint:
-                write.fingerprint, write.changed = fingerprint, now
-            if now - write.changed >= self._stable or now - write.begun >= self._cap:
+                write.fingerprint, write.changed, write.heard = fingerprint, now, True
+            rest = self._stable if write.heard else min(self._stable, FOUND_SECONDS)
+            if now - write.changed >= rest or now - write.begun >= self._cap:
                 del self._writes[key]
                 yield Verdict(key, fingerprint, finished=True)
-            elif not write.told and now - write.begun >= TELL_SECONDS:
+                continue
+            if write.heard and not write.told and now - write.begun >= TELL_SECONDS:
                 write.told = True
                 yield Verdict(key, fingerprint, finished=False)
+            self._plan(key, write, now)
