@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 PLENTY = 0.5
 """While more than this part of a day's quota is left, no URL waits for its minimal interval."""
 URGENT_ROWS = 1_000
+HOLD_SLICE = 1_000
+"""Attempts held in one commit: as many as one request carries."""
 _SCOPES = {RefreshKind.FILE: Scope.EXACT, RefreshKind.IGNORE_PARAMS: Scope.ALL_PARAMS}
 _KINDS = {scope: kind for kind, scope in _SCOPES.items()} | {
     Scope.SUBTREE: RefreshKind.DIRECTORY,
@@ -39,43 +42,57 @@ Budgets = Mapping[RefreshKind, planner.Budget]
 class Outcome(NamedTuple):
     """What one round of planning came to."""
 
-    attempts: list[Attempt]
+    held: int
+    """Attempts that were made."""
     deferred: list[planner.Deferral]
     wake_at: float | None
     """When to plan again though nothing changes, in seconds since the epoch."""
+    thinking_seconds: float = 0.0
+    """What looking and choosing took, holding not counted."""
 
 
 class Dispatcher:
     """Plans for one account."""
 
-    def __init__(self, account: Account, store: Store, sites: Sites, clock: Clock, settings: PlannerSettings) -> None:
-        """Take the account to plan for."""
+    def __init__(
+        self,
+        account: Account,
+        store: Store,
+        sites: Sites,
+        clock: Clock,
+        *,
+        settings: PlannerSettings,
+        put: Callable[[Sequence[Attempt]], None],
+    ) -> None:
+        """Take the account to plan for; ``put`` takes what is held, a slice at a time, so that sending begins early."""
         self._account = account
         self._store = store
         self._sites = sites
         self._clock = clock
         self._settings = settings
+        self._put = put
 
     async def plan(self) -> Outcome:
         """Hold quota for what should be sent now; what is left is deferred, with the reasons."""
-        now = self._clock.now()
+        now, began = self._clock.now(), time.perf_counter()
         open_at = self._account.open_at(now)
         loads = [load for load in await self._store.loads() if load.target in self._account.targets]
         loads = [load for load in loads if not await self._expired(load, now)]
         if not loads:
-            return Outcome([], [], None)
+            return Outcome(0, [], None)
         if open_at > now:
             why = self._account.closed_reason or "the quota day is about to turn"
-            return Outcome([], _closed(loads, why), open_at)
+            return Outcome(0, _closed(loads, why), open_at)
         held = await self._urgent()
         budgets = await self._budgets()
         made = await self._decide(loads, budgets, now)
+        thinking = time.perf_counter() - began
         wanted = await self._wanted(made, loads, budgets)
         held += await self._hold(wanted)
         held += await self._prefetches(loads, budgets)
         if held:
-            log.info("dispatcher.held", account=self._account.name, attempts=len(held), deferred=len(made.deferred))
-        return Outcome(held, made.deferred, made.wake_at)
+            log.info("dispatcher.held", account=self._account.name, attempts=held, deferred=len(made.deferred))
+        return Outcome(held, made.deferred, made.wake_at, thinking)
 
     async def _budgets(self) -> dict[RefreshKind, planner.Budget]:
         found = {}
@@ -94,7 +111,7 @@ class Dispatcher:
         log.info("dispatcher.expired", directory=load.url, needs=count)
         return count >= load.exact + load.all_params + load.subtree + load.prefetch
 
-    async def _urgent(self) -> list[Attempt]:
+    async def _urgent(self) -> int:
         rows = [row for row in await self._store.urgent_rows(URGENT_ROWS) if row.target in self._account.targets]
         return await self._hold([self._row(row, row.reason or "urgent", urgent=True) for row in rows])
 
@@ -155,7 +172,7 @@ class Dispatcher:
         force = urgent or self._account.targets[row.target].forces
         return Wanted(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent, interval)
 
-    async def _prefetches(self, loads: Sequence[Load], budgets: Budgets) -> list[Attempt]:
+    async def _prefetches(self, loads: Sequence[Load], budgets: Budgets) -> int:
         budget = budgets.get(RefreshKind.PREFETCH)
         left = budget.left if budget is not None else 0
         wanted: list[Wanted] = []
@@ -165,10 +182,14 @@ class Dispatcher:
                 wanted += [self._row(row, "asked for; nothing is left to refresh") for row in rows]
         return await self._hold(wanted)
 
-    async def _hold(self, wanted: Sequence[Wanted]) -> list[Attempt]:
-        if not wanted:
-            return []
-        return await self._store.hold(wanted, account=self._account.name, quota=self._account.quota)
+    async def _hold(self, wanted: Sequence[Wanted]) -> int:
+        count = 0
+        for start in range(0, len(wanted), HOLD_SLICE):
+            part = wanted[start : start + HOLD_SLICE]
+            held = await self._store.hold(part, account=self._account.name, quota=self._account.quota)
+            self._put(held)
+            count += len(held)
+        return count
 
 
 def _planner_load(load: Load) -> planner.DirectoryLoad:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import structlog
 
@@ -40,10 +39,10 @@ class Engine:
         self._store = store
         self._clock = clock
         self._poll_seconds = min(POLL_SECONDS, settings.coalescer.quiet_seconds or POLL_SECONDS)
-        self._dispatcher = Dispatcher(account, store, sites, clock, settings.planner)
         self.sender = Sender(
             account, store, clock, first_look_seconds=settings.verifier.first_seconds, changed=self.replan
         )
+        self._dispatcher = Dispatcher(account, store, sites, clock, settings=settings.planner, put=self.sender.put)
         self._unknowns = Unknowns(
             account,
             store,
@@ -55,7 +54,7 @@ class Engine:
         self._quota_known = asyncio.Event()
         self._replan = True
         self._seen = -1
-        self.outcome = Outcome([], [], None)
+        self.outcome = Outcome(0, [], None)
         self.settled = False
         """Whether nothing could be sent when it was last looked at."""
 
@@ -102,11 +101,9 @@ class Engine:
             self.settled = not self.sender.backlog
             return 0.0
         self._replan, self._seen = False, sequence
-        began = time.perf_counter()
         self.outcome = await self._dispatcher.plan()
-        self.sender.put(self.outcome.attempts)
-        self.settled = not self.outcome.attempts and not self._replan
-        return time.perf_counter() - began
+        self.settled = not self.outcome.held and not self._replan
+        return self.outcome.thinking_seconds
 
     async def watch(self) -> None:
         """Resolve unknown outcomes and keep the ledger true, for ever."""
