@@ -31,6 +31,9 @@ class DeadLetter(NamedTuple):
     reason: str
 
 
+_OPEN = f"(open <> 0 AND state = {NeedState.WAITING:d})"
+
+
 def ask(
     connection: sqlite3.Connection,
     names: Names,
@@ -40,7 +43,11 @@ def ask(
     urgent: bool = False,
     reason: str | None = None,
 ) -> int:
-    """Make needs that are due at once; return their sequence."""
+    """
+    Make needs that are due at once; return their sequence.
+
+    One that is still being written, or not yet at the origin, keeps its wait: sooner it would be fetched in vain.
+    """
     sequence = next_sequence(connection)
     rows: list[tuple[int, str, int, int, float, bool, str | None]] = []
     for target, url, scope, _delay in inputs:
@@ -51,8 +58,10 @@ def ask(
         f"""
         INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason)
         VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7)
-        ON CONFLICT DO UPDATE SET sequence = ?4, state = {NeedState.READY:d}, due_at = NULL, attempt = NULL, open = 0,
-          window_first = ?5, urgent = max(urgent, ?6), reason = coalesce(?7, reason)
+        ON CONFLICT DO UPDATE SET sequence = ?4, attempt = NULL, window_first = ?5, urgent = max(urgent, ?6),
+          reason = CASE WHEN state = {NeedState.PARKED:d} THEN ?7 ELSE coalesce(?7, reason) END,
+          state = CASE WHEN {_OPEN} THEN state ELSE {NeedState.READY:d} END,
+          due_at = CASE WHEN {_OPEN} THEN due_at END, open = CASE WHEN {_OPEN} THEN open ELSE 0 END
         """,
         sorted(rows),
     )
@@ -97,7 +106,7 @@ def retry(connection: sqlite3.Connection, *, url: str | None) -> int:
     """Send parked URLs once more, or one of them; return how many. Keys and messages cannot be sent as they are."""
     where, values = _that(url)
     return connection.execute(
-        f"UPDATE need SET state = {NeedState.READY:d}, reason = NULL, sequence = ? WHERE {_PARKED}{where}",
+        f"UPDATE need SET state = {NeedState.READY:d}, reason = NULL, open = 0, sequence = ? WHERE {_PARKED}{where}",
         (next_sequence(connection), *values),
     ).rowcount
 

@@ -6,14 +6,25 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 
-__all__ = ["APPLICATION_ID", "VERSION", "OwnerLock", "connect", "owner_pid", "prepare", "sqlite_path", "translate"]
+__all__ = [
+    "APPLICATION_ID",
+    "VERSION",
+    "OwnerLock",
+    "connect",
+    "owner_pid",
+    "prepare",
+    "snapshot",
+    "sqlite_path",
+    "translate",
+]
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
@@ -71,6 +82,9 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
     # Under WAL a reader must be able to write the -shm file, so "readonly" is a promise, kept by query_only.
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    try:
         connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES // (4 if readonly else 1)}")
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -79,8 +93,20 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
         else:
             connection.execute("PRAGMA synchronous = FULL")
     except sqlite3.Error as error:
+        connection.close()
         raise translate(error, path) from error
     return connection
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Let several queries see the file as it was at one instant."""
+    connection.execute("BEGIN")
+    try:
+        yield connection
+    finally:
+        if connection.in_transaction:  # SQLite ends it by itself on some errors
+            connection.execute("ROLLBACK")
 
 
 def prepare(path: Path) -> sqlite3.Connection:
@@ -127,6 +153,8 @@ def _accept(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
+    if _pragma(connection, "user_version") == VERSION:
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _pragma(connection, "user_version")
@@ -174,11 +202,18 @@ class OwnerLock:
 
         Raises:
             StoreBusy: another process holds it; its number is named.
+            StoreError: the lock file cannot be opened.
         """
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"state file {self._path.with_suffix('')}: its lock file cannot be opened ({error.strerror})",
+                hint="store.url: the directory must exist and be writable for this user",
+            ) from error
         try:
             _lock(fd)
-        except OSError as error:
+        except BlockingIOError as error:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
             os.close(fd)
             raise StoreBusy(

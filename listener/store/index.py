@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from operator import itemgetter
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.store.names import Names, prefix_end_bytes
+from listener.store.rows import Upsert, missed_rows
 
 __all__ = ["IndexWriter", "remove_doomed", "weight_below"]
 
@@ -16,70 +18,93 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
 """
 _PUT_KNOWN = """
 UPDATE object SET size_bytes = ?3, mtime_ns = ?4, ctime_ns = ?5, inode = ?6, etag = ?7, sequence = ?8
-WHERE tree = ?1 AND name = ?2 AND sequence <> ?8
+WHERE tree = ?1 AND name = ?2
 """
+_GONE = "INSERT OR REPLACE INTO gone (root, key, below, sequence, at) VALUES (?, ?, ?, ?, ?)"
 _UNKNOWN = Fingerprint()
+_TREE = itemgetter(0)
+_PLACE = itemgetter(0, 1)
 ObjectRow = tuple[int, bytes, int | None, int | None, int | None, int | None, str | None, int]
 
 
-def _split(key: str) -> tuple[bytes, bytes]:
-    """Return the directory of a key (``b""`` or ending with ``/``) and the rest."""
-    raw = key_to_bytes(key)
-    at = raw.rfind(b"/") + 1
-    return raw[:at], raw[at:]
-
-
 class IndexWriter:
-    """The index as one batch changes it; rows are gathered by directory and written by :meth:`flush`."""
+    """The index as batches change it; rows are gathered and written by :meth:`flush`. Lives in the writing thread."""
 
-    def __init__(self, connection: sqlite3.Connection, names: Names) -> None:
-        """Take the writing connection, inside a transaction."""
-        self._connection = connection
+    def __init__(self, names: Names) -> None:
+        """Take the id cache of the writing thread."""
         self._names = names
-        self._puts: dict[int, list[ObjectRow]] = {}
+        self._upsert = Upsert()
+        self._puts: list[ObjectRow] = []
+        self._removed: dict[tuple[int, bytes], tuple[object, ...]] = {}
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Take the connection, in a transaction; what an undone batch left is forgotten."""
+        self._connection = connection
+        self._puts = []
+        self._removed = {}
 
     def _place(self, root: str, key: str) -> tuple[int, bytes]:
-        path, name = _split(key)
-        return self._names.tree(self._connection, self._names.root(self._connection, root), path), name
+        at = key.rfind("/") + 1
+        return self._names.tree(self._connection, root, key[:at]), key_to_bytes(key[at:])
 
     def put(self, root: str, key: str, fingerprint: Fingerprint | None, sequence: int) -> None:
         """Note that the storage holds this object."""
-        tree, name = self._place(root, key)
-        self._puts.setdefault(tree, []).append((tree, name, *(fingerprint or _UNKNOWN), sequence))
+        at = key.rfind("/") + 1
+        tree, name = self._names.tree(self._connection, root, key[:at]), key_to_bytes(key[at:])
+        if (tree, name) in self._removed:
+            self.flush()
+        self._puts.append((tree, name, *(fingerprint or _UNKNOWN), sequence))
 
     def flush(self) -> None:
-        """Write what was put; each directory's count follows from what was new in it."""
-        for tree, rows in self._puts.items():
-            rows.sort(key=lambda row: row[1])
-            new = self._connection.executemany(_PUT_NEW, rows).rowcount
-            if new < len(rows):
-                self._connection.executemany(_PUT_KNOWN, rows)
-            if new:
-                self._connection.execute("UPDATE tree SET objects = objects + ? WHERE id = ?", (new, tree))
-        self._puts.clear()
+        """Write what was put and removed; each directory's count follows from what was new in it."""
+        if self._puts:
+            self._flush_puts()
+        if self._removed:
+            self._flush_removed()
+
+    def _flush_puts(self) -> None:
+        rows = sorted(self._puts, key=_PLACE)
+        self._puts = []
+        tried, known = self._upsert.write(self._connection, rows, insert=_PUT_NEW, updates=(_PUT_KNOWN,))
+        new = Counter(map(_TREE, tried))
+        new.subtract(map(_TREE, known))
+        self._count(new)
+
+    def _flush_removed(self) -> None:
+        rows = sorted(self._removed)
+        missed = missed_rows(self._connection, "DELETE FROM object WHERE tree = ? AND name = ?", rows)
+        less = Counter(map(_TREE, missed))
+        less.subtract(map(_TREE, rows))
+        self._count(less)
+        self._connection.executemany(_GONE, list(self._removed.values()))
+        self._removed = {}
+
+    def _count(self, more: Counter[int]) -> None:
+        self._connection.executemany(
+            "UPDATE tree SET objects = objects + ?2 WHERE id = ?1", [item for item in more.items() if item[1]]
+        )
 
     def remove(self, root: str, key: str, sequence: int, now: float) -> None:
         """Note that the storage no longer holds this object."""
-        self.flush()
-        tree, name = self._place(root, key)
-        removed = self._connection.execute("DELETE FROM object WHERE tree = ? AND name = ?", (tree, name)).rowcount
-        if removed:
-            self._connection.execute("UPDATE tree SET objects = objects - 1 WHERE id = ?", (tree,))
-        self._connection.execute(
-            "INSERT OR REPLACE INTO gone (root, key, sequence, at) VALUES (?, ?, ?, ?)",
-            (self._names.root(self._connection, root), key_to_bytes(key), sequence, now),
-        )
+        root_id = self._names.root(self._connection, root)
+        self._removed[self._place(root, key)] = (root_id, key_to_bytes(key), False, sequence, now)
 
     def newer(self, root: str, key: str, sequence: int) -> bool:
-        """Tell whether the index learned of this key after ``sequence``."""
-        self.flush()
-        tree, name = self._place(root, key)
-        row = self._connection.execute(
-            "SELECT sequence FROM object WHERE tree = ?1 AND name = ?2 UNION ALL"
-            " SELECT sequence FROM gone WHERE root = ?3 AND key = ?4",
-            (tree, name, self._names.root(self._connection, root), key_to_bytes(key)),
-        ).fetchall()
-        return any(found > sequence for (found,) in row)
+        """Tell whether the index, apart from what waits to be flushed, learned of this key after ``sequence``."""
+        if self._newest("SELECT sequence FROM object WHERE tree = ? AND name = ?", self._place(root, key)) > sequence:
+            return True
+        root_id, raw = self._names.root(self._connection, root), key_to_bytes(key)
+        if (
+            self._newest("SELECT sequence FROM gone WHERE root = ? AND key = ? AND below = 0", (root_id, raw))
+            > sequence
+        ):
+            return True
+        below = "SELECT sequence FROM gone WHERE root = ? AND key = ? AND below = 1"
+        return any(self._newest(below, (root_id, above)) > sequence for above in _above(raw))
+
+    def _newest(self, query: str, values: tuple[object, ...]) -> int:
+        row = self._connection.execute(query, values).fetchone()
+        return -1 if row is None else int(row[0])
 
     def fingerprint(self, root: str, key: str) -> Fingerprint | None:
         """Return what was last known of an object, ``None`` where it is not known."""
@@ -94,22 +119,31 @@ class IndexWriter:
         root_id = self._names.root(self._connection, root)
         return bool(self._connection.execute("SELECT seeded FROM root WHERE id = ?", (root_id,)).fetchone()[0])
 
-    def count_below(self, root: str, prefix: str) -> int:
-        """Return how many objects are known below a prefix."""
-        return weight_below(self._connection, root, prefix)
+    def keys_below(self, root: str, prefix: str, *, most: int) -> list[str] | None:
+        """Return the keys known below a prefix, ``None`` when they are more than ``most``."""
+        raw = key_to_bytes(prefix)
+        rows = self._connection.execute(
+            "SELECT path, object.name FROM tree JOIN object ON object.tree = tree.id"
+            " WHERE root = ? AND path >= ? AND path < ? AND objects > 0 ORDER BY path, object.name LIMIT ?",
+            (self._names.root(self._connection, root), raw, prefix_end_bytes(raw), most + 1),
+        ).fetchall()
+        return None if len(rows) > most else [key_to_text(path + name) for path, name in rows]
 
-    def keys_below(self, root: str, prefix: str) -> list[str]:
-        """Return the keys known below a prefix; only for small subtrees."""
-        self.flush()
-        return list(_keys_below(self._connection, root, prefix))
-
-    def doom(self, root: str, prefix: str, sequence: int) -> None:
-        """Have everything known below a prefix removed, later and in slices."""
-        self.flush()
+    def doom(self, root: str, prefix: str, *, known_to: int, sequence: int, now: float) -> None:
+        """Have everything below a prefix that was known up to ``known_to`` removed, later and in slices."""
+        root_id, raw = self._names.root(self._connection, root), key_to_bytes(prefix)
         self._connection.execute(
-            "INSERT OR REPLACE INTO doomed (root, prefix, sequence) VALUES (?, ?, ?)",
-            (self._names.root(self._connection, root), key_to_bytes(prefix), sequence),
+            "INSERT INTO doomed (root, prefix, sequence) VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET sequence = max(sequence, excluded.sequence), after = x''",
+            (root_id, raw, known_to),
         )
+        self._connection.execute(_GONE, (root_id, raw, True, sequence, now))
+
+
+def _above(key: bytes) -> list[bytes]:
+    """Return the directories that hold a key, the storage itself first."""
+    parts = key.split(b"/")[:-1]
+    return [b"".join(part + b"/" for part in parts[:depth]) for depth in range(len(parts) + 1)]
 
 
 def weight_below(connection: sqlite3.Connection, root: str, prefix: str) -> int:
@@ -123,30 +157,23 @@ def weight_below(connection: sqlite3.Connection, root: str, prefix: str) -> int:
     return int(row[0])
 
 
-def _keys_below(connection: sqlite3.Connection, root: str, prefix: str) -> Iterator[str]:
-    raw = key_to_bytes(prefix)
-    rows = connection.execute(
-        "SELECT path, object.name FROM tree JOIN object ON object.tree = tree.id"
-        " WHERE root = (SELECT id FROM root WHERE name = ?) AND path >= ? AND path < ? ORDER BY path, object.name",
-        (root, raw, prefix_end_bytes(raw)),
-    )
-    for path, name in rows:
-        yield key_to_text(path + name)
-
-
 def remove_doomed(connection: sqlite3.Connection, limit: int) -> bool:
     """Remove up to ``limit`` index rows of doomed subtrees; return whether any may be left."""
-    doomed = connection.execute("SELECT root, prefix, sequence FROM doomed LIMIT 1").fetchone()
+    doomed = connection.execute("SELECT root, prefix, after, sequence FROM doomed LIMIT 1").fetchone()
     if doomed is None:
         return False
-    root, prefix, sequence = doomed
+    root, prefix, after, sequence = doomed
     rows = connection.execute(
-        "SELECT tree.id, object.name FROM tree JOIN object ON object.tree = tree.id"
-        " WHERE root = ? AND path >= ? AND path < ? AND object.sequence <= ? LIMIT ?",
-        (root, prefix, prefix_end_bytes(prefix), sequence, limit),
+        "SELECT tree.id, object.name, path FROM tree JOIN object ON object.tree = tree.id"
+        " WHERE root = ? AND path >= max(?, ?) AND path < ? AND object.sequence <= ? ORDER BY path LIMIT ?",
+        (root, prefix, after, prefix_end_bytes(prefix), sequence, limit),
     ).fetchall()
-    connection.executemany("DELETE FROM object WHERE tree = ? AND name = ?", rows)
-    connection.executemany("UPDATE tree SET objects = objects - 1 WHERE id = ?", [(tree,) for tree, _ in rows])
+    connection.executemany("DELETE FROM object WHERE tree = ? AND name = ?", [row[:2] for row in rows])
+    connection.executemany(
+        "UPDATE tree SET objects = objects - ?2 WHERE id = ?1", list(Counter(map(_TREE, rows)).items())
+    )
     if len(rows) < limit:
         connection.execute("DELETE FROM doomed WHERE root = ? AND prefix = ?", (root, prefix))
+    else:
+        connection.execute("UPDATE doomed SET after = ? WHERE root = ? AND prefix = ?", (rows[-1][2], root, prefix))
     return True

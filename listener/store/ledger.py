@@ -31,10 +31,13 @@ def budget(connection: sqlite3.Connection, account: str, kind: RefreshKind, *, n
     """Return today's budget; of a day that has no row yet, the latest day's limit, else ``default``."""
     window = window_start(now)
     row = connection.execute(
-        "SELECT quota, spent + others, held FROM ledger WHERE account = ? AND kind = ? AND window_start = ?",
+        "SELECT CASE WHEN read_at IS NULL THEN NULL ELSE quota END, spent + others, held FROM ledger"
+        " WHERE account = ? AND kind = ? AND window_start = ?",
         (account, kind, window),
     ).fetchone()
-    limit, spent, held = row or (_last_limit(connection, account, kind, default), 0, 0)
+    limit, spent, held = row or (None, 0, 0)
+    if limit is None:
+        limit = _last_limit(connection, account, kind, default)
     return Budget(limit, spent, held, window + QUOTA_DAY_SECONDS)
 
 

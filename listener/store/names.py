@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from listener.change import key_to_bytes
+
 __all__ = ["Names", "prefix_end", "prefix_end_bytes"]
 
 CACHED_DIRECTORIES = 200_000
@@ -33,7 +35,7 @@ class Names:
         self._targets: dict[str, int] = {}
         self._roots: dict[str, int] = {}
         self._directories: dict[tuple[int, str], int] = {}
-        self._trees: dict[tuple[int, bytes], int] = {}
+        self._trees: dict[tuple[str, str], int] = {}
 
     def clear(self) -> None:
         """Forget everything."""
@@ -63,13 +65,14 @@ class Names:
             found = self._directories[key] = _id(connection, "directory", "target, url", key)
         return found
 
-    def tree(self, connection: sqlite3.Connection, root: int, path: bytes) -> int:
-        """Return the id of a directory of a storage."""
-        key = (root, path)
+    def tree(self, connection: sqlite3.Connection, root: str, folder: str) -> int:
+        """Return the id of a directory of a storage (``""`` or ending with ``/``)."""
+        key = (root, folder)
         if (found := self._trees.get(key)) is None:
             if len(self._trees) >= CACHED_DIRECTORIES:
                 self._trees.clear()
-            found = self._trees[key] = _id(connection, "tree", "root, path", key)
+            values = (self.root(connection, root), key_to_bytes(folder))
+            found = self._trees[key] = _id(connection, "tree", "root, path", values)
         return found
 
 

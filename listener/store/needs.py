@@ -73,6 +73,8 @@ def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> int:
 
     An open need takes a new sequence, so that no attempt made while it was open covers it.
     """
+    if connection.execute("SELECT 1 FROM need WHERE due_at <= ? LIMIT 1", (now,)).fetchone() is None:
+        return 0
     return connection.execute(
         f"""
         UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0,
@@ -184,6 +186,7 @@ def due_rows(connection: sqlite3.Connection, load: Load, scope: Scope, limit: in
     """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
     rows = connection.execute(
         f"SELECT name, sequence, stale_since, reason FROM need WHERE {_ABOVE} AND scope = ?4"
+        f"{' AND scope > 0' if scope else ''}"
         " ORDER BY stale_since LIMIT ?5",
         (load.directory, load.covered_to, load.covered_forced, int(scope), limit),
     )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from listener.change import Change, ChangeKind, key_to_bytes
+from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.errors import KeyRejected
-from listener.refresh import Scope, directory_of
+from listener.refresh import Scope
 from listener.store.index import IndexWriter
 from listener.store.names import Names
+from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
 
-__all__ = ["Batch", "NeedInput", "Recorded", "Recorder", "Route", "Timing", "next_sequence"]
+__all__ = ["Batch", "NeedInput", "Recorded", "Recorder", "Route", "Timing", "joined", "next_sequence", "slices"]
 
 OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
 """An event time further back than this is taken for a wrong clock."""
@@ -63,35 +64,37 @@ class Recorded:
     """Keys that can never be a URL, each with the reason."""
 
 
+def slices(batch: Batch, most: int, *, subtree: int) -> Iterator[Batch]:
+    """Cut a batch into such of at most so many rows; a subtree may become ``subtree`` of them. An empty one stays."""
+    start = rows = 0
+    for at, change in enumerate(batch.changes):
+        weight = subtree if change.kind is ChangeKind.SUBTREE_DELETED else 1
+        if rows and rows + weight > most:
+            yield Batch(batch.changes[start:at], batch.scan_sequence, batch.seed)
+            start, rows = at, 0
+        rows += weight
+    yield Batch(batch.changes[start:], batch.scan_sequence, batch.seed) if start else batch
+
+
+def joined(parts: Sequence[Recorded]) -> Recorded:
+    """Return what the slices of one batch came to."""
+    whole = parts[-1]
+    for part in parts[:-1]:
+        whole.needs += part.needs
+        whole.outdated += part.outdated
+    whole.rejected = [one for part in parts for one in part.rejected]
+    return whole
+
+
 def next_sequence(connection: sqlite3.Connection) -> int:
     """Take the next number of the store-wide sequence."""
     return int(connection.execute("UPDATE meta SET sequence = sequence + 1 RETURNING sequence").fetchone()[0])
 
 
-# One statement for what is new, one for what is there: both are C loops, and a storm is mostly one or the other.
-_INSERT = """
-INSERT OR IGNORE INTO need
-  (directory, name, scope, sequence, stale_since, window_first, due_at, state, open, needs_force)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?9, ?11)
-"""
-# ?10 is the watermark of a directory attempt that is under way above this need, or 0. What an attempt
-# has covered starts a new window; so does a READY need whose object is being written again.
-_RESTART = "(state IN (2, 4) OR (state = 1 AND ?9) OR (sequence <= ?10 AND open = 0))"
-_UPDATE = f"""
-UPDATE need SET
-  window_first = CASE WHEN {_RESTART} THEN ?6 ELSE window_first END,
-  due_at = CASE WHEN state = 3 OR (state = 1 AND NOT {_RESTART}) THEN NULL
-                WHEN {_RESTART} THEN ?7 ELSE min(?7, window_first + ?8) END,
-  attempt = CASE WHEN state = 3 THEN attempt END,
-  state = CASE WHEN state = 3 THEN 3 WHEN state = 1 AND NOT {_RESTART} THEN 1 ELSE 0 END,
-  needs_force = max(needs_force, ?11),
-  open = ?9,
-  sequence = ?4
-WHERE directory = ?1 AND name = ?2 AND scope = ?3 AND sequence <> ?4
-"""
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
-
-NeedRow = tuple[int, str, int, int, float, float, float, float, bool, int, bool]
+_Kind = tuple[bool, float, bool, int, int]
+"""Finished, delay, whether it needs force, and the two watermarks above it."""
+_SUBTREES = (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED)
 
 
 class Recorder:
@@ -111,31 +114,42 @@ class Recorder:
         self._timing = timing
         self._unforced = unforced
         self._expand_limit = expand_limit
+        self._index = IndexWriter(names)
+        self._upsert = Upsert()
 
-    def record(self, connection: sqlite3.Connection, batch: Batch, route: Route, *, now: float) -> Recorded:
-        """Write the batch: index and needs, each key once; return its sequence and what it came to."""
-        recorded = Recorded(next_sequence(connection))
+    def record(
+        self, connection: sqlite3.Connection, batch: Batch, route: Route, *, now: float, tame: bool = False
+    ) -> Recorded:
+        """
+        Write the batch: index and needs; return its sequence and what it came to.
+
+        Raises:
+            UnicodeError: something in it is no text that a file can hold; ``tame`` sets that aside.
+            OverflowError: a number likewise.
+        """
+        self._index.begin(connection)
         work = _Work(
             connection=connection,
             names=self._names,
             timing=self._timing,
             unforced=self._unforced,
             expand_limit=self._expand_limit,
-            index=IndexWriter(connection, self._names),
-            recorded=recorded,
+            index=self._index,
+            upsert=self._upsert,
+            recorded=Recorded(next_sequence(connection)),
             batch=batch,
             route=route,
             now=now,
             flying=_flying_directories(connection),
         )
-        for change in batch.changes:
-            if change.kind in (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED):
+        for change in _tamed(batch.changes, work) if tame else batch.changes:
+            if change.kind in _SUBTREES:
                 work.flush()
                 work.subtree(change)
             else:
                 work.add(change)
         work.flush()
-        return recorded
+        return work.recorded
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,12 +162,15 @@ class _Work:
     unforced: frozenset[str]
     expand_limit: int
     index: IndexWriter
+    upsert: Upsert
     recorded: Recorded
     batch: Batch
     route: Route
     now: float
-    flying: dict[int, list[tuple[str, int]]]
-    rows: list[NeedRow] = field(default_factory=list)
+    flying: dict[str, list[tuple[str, int, bool]]]
+    rows: dict[_Kind, list[NeedRow]] = field(default_factory=dict)
+    places: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
+    """Target and directory URL → its id, and the two watermarks above it."""
     cancelled: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, change: Change) -> None:
@@ -163,72 +180,95 @@ class _Work:
             self.recorded.outdated += 1
             return
         forced = bool(self.unforced) and self._validator_stands(change)
-        if change.kind is ChangeKind.DELETED:
+        deleted = change.kind is ChangeKind.DELETED
+        if deleted:
             self.index.remove(change.root, change.key, self.recorded.sequence, self.now)
         else:
             self.index.put(change.root, change.key, change.fingerprint, self.recorded.sequence)
         if not self.batch.seed:
-            self._needs(change, forced)
+            self._needs(change, forced, deleted)
 
-    def _needs(self, change: Change, forced: bool) -> None:
+    def _needs(self, change: Change, forced: bool, deleted: bool) -> None:
         try:
             inputs = self.route(change)
         except KeyRejected as error:
-            self._set_aside(change, str(error))
+            self.set_aside(change, str(error))
             return
-        now, timing = self.now, self.timing
         stale = change.event_time
-        if stale is None or not now - OLDEST_EVENT_SECONDS <= stale <= now:
-            stale = now
-        quiet = timing.quiet_seconds if change.finished else timing.unfinished_quiet_seconds
-        cap = timing.cap_seconds if change.finished else timing.unfinished_cap_seconds
+        if stale is None or not self.now - OLDEST_EVENT_SECONDS <= stale <= self.now:
+            stale = self.now
         for target, url, scope, delay in inputs:
-            target_id = self.names.target(self.connection, target)
-            place = directory_of(url)
-            directory = self.names.directory(self.connection, target_id, place)
-            self.rows.append(
-                (
-                    directory,
-                    url[len(place) :],
-                    int(scope),
-                    self.recorded.sequence,
-                    stale,
-                    now,
-                    now + min(quiet, cap) + delay,
-                    cap + delay,
-                    not change.finished or delay > 0,
-                    self._flying_over(target_id, place),
-                    forced and target in self.unforced,
-                )
-            )
-            if change.kind is ChangeKind.DELETED:
-                self.cancelled.append((directory, url[len(place) :]))
+            end = url.find("?")
+            cut = url.rfind("/", 0, end) + 1 if end >= 0 else url.rfind("/") + 1
+            directory, mark, forced_mark = self.places.get((target, url[:cut])) or self._place(target, url[:cut])
+            of = (change.finished, delay, forced and target in self.unforced, mark, forced_mark)
+            row = (directory, url[cut:], int(scope), stale)
+            try:
+                self.rows[of].append(row)
+            except KeyError:
+                self.rows[of] = [row]
+            if deleted:
+                self.cancelled.append((directory, url[cut:]))
+
+    def _place(self, target: str, url: str) -> tuple[int, int, int]:
+        directory = self.names.directory(self.connection, self.names.target(self.connection, target), url)
+        above = [(mark, force) for prefix, mark, force in self.flying.get(target, ()) if url.startswith(prefix)]
+        mark = max((mark for mark, _ in above), default=0)
+        forced = max((mark for mark, force in above if force), default=0)
+        found = self.places[target, url] = (directory, mark, forced)
+        return found
 
     def flush(self) -> None:
         """Write what was taken so far; a subtree must find it in place."""
         self.index.flush()
-        if self.rows:
-            rows = sorted(self.rows)
-            if self.connection.executemany(_INSERT, rows).rowcount < len(rows):
-                self.connection.executemany(_UPDATE, rows)
+        for (finished, delay, forced, mark, forced_mark), rows in self.rows.items():
+            rows.sort()
+            write_needs(
+                self.connection,
+                self.upsert,
+                self._class(finished, delay, forced, mark, forced_mark),
+                rows,
+                sequence=self.recorded.sequence,
+                now=self.now,
+            )
             self.recorded.needs += len(rows)
-            self.rows = []
+        self.rows = {}
         if self.cancelled:
             self.connection.executemany(_CANCEL_PREFETCH, self.cancelled)
             self.cancelled = []
 
+    def _class(self, finished: bool, delay: float, forced: bool, mark: int, forced_mark: int) -> NeedClass:
+        timing = self.timing
+        quiet = timing.quiet_seconds if finished else timing.unfinished_quiet_seconds
+        cap = timing.cap_seconds if finished else timing.unfinished_cap_seconds
+        open_ = 2 if delay > 0 else int(not finished)
+        return NeedClass(min(quiet, cap) + delay, cap + delay, delay, open_, forced, mark, forced_mark)
+
     def subtree(self, change: Change) -> None:
         """Turn a subtree into exact needs where the index knows it and it is small, into one subtree need elsewhere."""
-        known = self.index.count_below(change.root, change.key)
-        deleted = change.kind is ChangeKind.SUBTREE_DELETED
-        if deleted and known <= self.expand_limit and (known or self.index.seeded(change.root)):
-            for key in self.index.keys_below(change.root, change.key):
-                self.add(change._replace(key=key, kind=ChangeKind.DELETED, fingerprint=None))
-            return
-        if deleted:
-            self.index.doom(change.root, change.key, self.recorded.sequence)
+        if change.key and not change.key.endswith("/"):
+            change = change._replace(key=change.key + "/")
+        if change.kind is ChangeKind.SUBTREE_DELETED:
+            known = self.index.keys_below(change.root, change.key, most=self.expand_limit)
+            if known is not None and (known or self.index.seeded(change.root)):
+                self._expand(change, known)
+                return
+            self._doom(change)
         if not self.batch.seed:
-            self._needs(change, forced=False)
+            self._needs(change, forced=False, deleted=False)
+            self.flush()
+
+    def _expand(self, change: Change, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.add(change._replace(key=key, kind=ChangeKind.DELETED, fingerprint=None))
+
+    def _doom(self, change: Change) -> None:
+        """Have the index forget the subtree; a scan's finding speaks of what was known when the scan began."""
+        sequence = self.recorded.sequence
+        known_to = sequence if self.batch.scan_sequence is None else self.batch.scan_sequence
+        self.index.doom(change.root, change.key, known_to=known_to, sequence=sequence, now=self.now)
+        # What the batch puts there from now on is above what is doomed.
+        self.recorded.sequence = next_sequence(self.connection)
 
     def _validator_stands(self, change: Change) -> bool:
         """
@@ -244,24 +284,51 @@ class _Work:
             return False
         return change.fingerprint.mtime_ns // 1_000_000_000 <= old.mtime_ns // 1_000_000_000
 
-    def _flying_over(self, target: int, place: str) -> int:
-        """Return the highest watermark of the directory attempts under way above this place, or 0."""
-        return max((mark for url, mark in self.flying.get(target, ()) if place.startswith(url)), default=0)
-
-    def _set_aside(self, change: Change, reason: str) -> None:
+    def set_aside(self, change: Change, reason: str) -> None:
+        """Keep a key that can never be a URL as a dead letter, with the reason."""
         self.recorded.rejected.append((change.key, reason))
         self.connection.execute(
             "INSERT INTO dead_letter (at, source, kind, subject, reason) VALUES (?, ?, 'key', ?, ?)"
             " ON CONFLICT DO UPDATE SET at = excluded.at, reason = excluded.reason",
-            (self.now, change.root, key_to_bytes(change.key), reason),
+            (self.now, change.root, _raw(change.key), _text(reason)),
         )
 
 
-def _flying_directories(connection: sqlite3.Connection) -> dict[int, list[tuple[str, int]]]:
-    flying: dict[int, list[tuple[str, int]]] = {}
-    rows: Iterable[tuple[int, str, int]] = connection.execute(
-        "SELECT target, url, watermark FROM attempt WHERE active = 1 AND kind = 'directory'"
+def _raw(key: str) -> bytes:
+    try:
+        return key_to_bytes(key)
+    except UnicodeEncodeError:
+        return key.encode("utf-8", "surrogatepass")
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _tamed(changes: Iterable[Change], work: _Work) -> Iterator[Change]:
+    """Yield what can be stored: fingerprints bounded, keys that are neither text nor bytes set aside."""
+    for change in changes:
+        try:
+            key_to_bytes(change.key)
+        except UnicodeEncodeError:
+            work.set_aside(change, "the key is no text: it holds half of a UTF-16 surrogate pair")
+            continue
+        yield change if change.fingerprint is None else change._replace(fingerprint=_bounded(change.fingerprint))
+
+
+def _bounded(fingerprint: Fingerprint) -> Fingerprint:
+    size, mtime, ctime, inode = (
+        one if one is not None and -(2**63) <= one < 2**63 else None for one in fingerprint[:4]
     )
-    for target, url, watermark in rows:
-        flying.setdefault(target, []).append((url, watermark))
+    return Fingerprint(size, mtime, ctime, inode, None if fingerprint.etag is None else _text(fingerprint.etag))
+
+
+def _flying_directories(connection: sqlite3.Connection) -> dict[str, list[tuple[str, int, bool]]]:
+    flying: dict[str, list[tuple[str, int, bool]]] = {}
+    rows: Iterable[tuple[str, str, int, int]] = connection.execute(
+        "SELECT target.name, url, watermark, force FROM attempt JOIN target ON target.id = attempt.target"
+        " WHERE active = 1 AND kind = 'directory'"
+    )
+    for target, url, watermark, force in rows:
+        flying.setdefault(target, []).append((url, watermark, bool(force)))
     return flying

@@ -44,15 +44,7 @@ _FLYING = {
 
 
 def counts(connection: sqlite3.Connection) -> Counts:
-    """Count every need, as seen at one instant."""
-    connection.execute("BEGIN")
-    try:
-        return _counts(connection)
-    finally:
-        connection.execute("ROLLBACK")
-
-
-def _counts(connection: sqlite3.Connection) -> Counts:
+    """Count every need."""
     flying = flying_directories(connection)
     number = {"in_flight": 0, "failed": 0, "unconfirmed": 0, "settled": 0}
     for state, count in connection.execute(
@@ -62,8 +54,9 @@ def _counts(connection: sqlite3.Connection) -> Counts:
         number[_FLYING[AttemptState(state)]] += count
     ready = _one(connection, "SELECT coalesce(sum(ready), 0) FROM directory WHERE ready > 0")
     waiting = _one(connection, "SELECT count(*) FROM need WHERE due_at IS NOT NULL")
+    waits = _waiting_directories(connection) if flying else set()
     for (target, url), cover in flying.items():
-        covered_ready, covered_waiting = _covered(connection, flying, target, url, cover)
+        covered_ready, covered_waiting = _covered(connection, flying, target, url, waits)
         ready -= covered_ready
         waiting -= covered_waiting
         number[_FLYING[AttemptState(cover.state)]] += covered_ready + covered_waiting
@@ -87,29 +80,33 @@ def _one(connection: sqlite3.Connection, query: str, values: tuple[object, ...] 
     return int(connection.execute(query, values).fetchone()[0])
 
 
+def _waiting_directories(connection: sqlite3.Connection) -> set[int]:
+    return {row[0] for row in connection.execute("SELECT DISTINCT directory FROM need WHERE due_at IS NOT NULL")}
+
+
 def _covered(
-    connection: sqlite3.Connection, flying: Mapping[tuple[int, str], Flying], target: int, url: str, cover: Flying
+    connection: sqlite3.Connection, flying: Mapping[tuple[int, str], Flying], target: int, url: str, waits: set[int]
 ) -> tuple[int, int]:
     """Count the ready and the waiting needs that this attempt, rather than another above or below it, covers."""
+    cover = flying[target, url]
     ready = waiting = 0
     rows = connection.execute(
-        "SELECT id, url, ready, last_sequence FROM directory WHERE target = ? AND url >= ? AND url < ?",
+        "SELECT d.id, d.url, ready, last_sequence, EXISTS (SELECT 1 FROM need WHERE directory = d.id"
+        "  AND state = 1 AND scope = 3 AND scope > 0)"
+        " FROM directory d WHERE target = ? AND url >= ? AND url < ?",
         (target, url, prefix_end(url)),
     )
     within = "directory = ? AND sequence <= ? AND open = 0 AND scope <> 3 AND (needs_force = 0 OR ?)"
-    for directory, below, count, last in rows.fetchall():
+    for directory, below, count, last, prefetch in rows.fetchall():
         if covering(flying, target, below) is not cover:
             continue
         values = (directory, cover.watermark, cover.force)
-        if count and last <= cover.watermark and cover.force:
+        if count and last <= cover.watermark and cover.force and not prefetch:
             ready += count
         elif count:
             ready += _one(connection, f"SELECT count(*) FROM need WHERE state = 1 AND {within}", values)
-        waiting += _one(
-            connection,
-            f"SELECT count(*) FROM need WHERE due_at IS NOT NULL AND +{within}",
-            values,
-        )
+        if directory in waits:
+            waiting += _one(connection, f"SELECT count(*) FROM need WHERE +due_at IS NOT NULL AND {within}", values)
     return ready, waiting
 
 
@@ -117,11 +114,11 @@ def _oldest(connection: sqlite3.Connection) -> float | None:
     found = [
         connection.execute(query).fetchone()[0]
         for query in (
-            """SELECT min((SELECT stale_since FROM need WHERE directory = d.id AND state = 1
+            """SELECT min((SELECT stale_since FROM need WHERE directory = d.id AND state = 1 AND scope <> 3
                ORDER BY stale_since LIMIT 1)) FROM directory d WHERE ready > 0""",
-            "SELECT min(stale_since) FROM need WHERE due_at IS NOT NULL",
-            "SELECT min(stale_since) FROM need WHERE attempt IS NOT NULL",
-            "SELECT min(stale_since) FROM need WHERE state >= 3",
+            "SELECT min(stale_since) FROM need WHERE due_at IS NOT NULL AND scope <> 3",
+            "SELECT min(stale_since) FROM need WHERE attempt IS NOT NULL AND scope <> 3",
+            "SELECT min(stale_since) FROM need WHERE state >= 3 AND scope <> 3",
         )
     ]
     return min((since for since in found if since is not None), default=None)

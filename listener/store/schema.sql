@@ -16,7 +16,7 @@ CREATE TABLE directory (
   target INTEGER NOT NULL REFERENCES target (id),
   url TEXT NOT NULL,                  -- ends with "/"
   ready INTEGER NOT NULL DEFAULT 0,   -- needs in state READY; the triggers below keep it
-  last_sequence INTEGER NOT NULL DEFAULT 0, -- the highest sequence with which one turned READY
+  last_sequence INTEGER NOT NULL DEFAULT 0, -- the highest that one of its READY needs ever had
   UNIQUE (target, url)
 );
 CREATE INDEX directory_ready ON directory (target) WHERE ready > 0;
@@ -28,9 +28,10 @@ CREATE TABLE need (
   sequence INTEGER NOT NULL,
   stale_since REAL NOT NULL,
   window_first REAL NOT NULL,         -- the first change after the last attempt
+  later_since REAL,                   -- the first change after the attempt under way: stale_since once that is complete
   due_at REAL,                        -- while WAITING
   state INTEGER NOT NULL,
-  open INTEGER NOT NULL,
+  open INTEGER NOT NULL,              -- 1: the write is unfinished; 2: the origin does not have it before due_at
   needs_force INTEGER NOT NULL DEFAULT 0,
   urgent INTEGER NOT NULL DEFAULT 0,
   attempt INTEGER,                    -- while ATTEMPTED or UNCONFIRMED
@@ -49,7 +50,8 @@ CREATE TRIGGER need_ready_insert AFTER INSERT ON need WHEN NEW.state = 1
 BEGIN UPDATE directory SET ready = ready + 1, last_sequence = max(last_sequence, NEW.sequence) WHERE id = NEW.directory; END;
 CREATE TRIGGER need_ready_delete AFTER DELETE ON need WHEN OLD.state = 1
 BEGIN UPDATE directory SET ready = ready - 1 WHERE id = OLD.directory; END;
-CREATE TRIGGER need_ready_update AFTER UPDATE OF state ON need WHEN (OLD.state = 1) <> (NEW.state = 1)
+CREATE TRIGGER need_ready_update AFTER UPDATE OF state ON need
+WHEN (OLD.state = 1) <> (NEW.state = 1) OR (NEW.state = 1 AND NEW.sequence > OLD.sequence)
 BEGIN
   UPDATE directory SET ready = ready + (NEW.state = 1) - (OLD.state = 1),
     last_sequence = CASE WHEN NEW.state = 1 THEN max(last_sequence, NEW.sequence) ELSE last_sequence END
@@ -131,14 +133,16 @@ CREATE TABLE object (
 CREATE TABLE gone (
   root INTEGER NOT NULL REFERENCES root (id),
   key BLOB NOT NULL,
+  below INTEGER NOT NULL,             -- 1: everything below the key
   sequence INTEGER NOT NULL,
   at REAL NOT NULL,
-  PRIMARY KEY (root, key)
+  PRIMARY KEY (root, key, below)
 ) WITHOUT ROWID;
 
 CREATE TABLE doomed (                 -- subtrees whose index rows are being removed, in slices
   root INTEGER NOT NULL REFERENCES root (id),
   prefix BLOB NOT NULL,
+  after BLOB NOT NULL DEFAULT x'',    -- the directory at which the last slice ended
   sequence INTEGER NOT NULL,          -- rows up to it go
   PRIMARY KEY (root, prefix)
 ) WITHOUT ROWID;

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind, directory_of, strip_query
 from listener.store import ledger
 from listener.store.attempts import SCOPE_OF_KIND, release_needs, take_held
 from listener.store.names import prefix_end
 
-__all__ = ["complete", "end_backoff", "fail", "look_again", "park", "presume_spent", "sweep", "unconfirm"]
+__all__ = ["Place", "complete", "end_backoff", "fail", "look_again", "park", "presume_spent", "sweep", "unconfirm"]
 
 SWEEP_DIRECTORIES = 200
 """Directories that one slice of a sweep looks at, at most."""
@@ -18,6 +19,7 @@ SWEEP_DIRECTORIES = 200
 
 def complete(connection: sqlite3.Connection, attempts: Sequence[Attempt], *, now: float) -> None:
     """Settle what these attempts cover, up to their watermarks; a directory attempt's needs are left to the sweep."""
+    ledger.book_spent(connection, take_held(connection, [attempt.id for attempt in attempts]))
     for attempt in attempts:
         directory = attempt.kind is RefreshKind.DIRECTORY
         _finish(connection, attempt.id, AttemptState.COMPLETE, now, active=directory)
@@ -58,46 +60,80 @@ def _settle_marked(connection: sqlite3.Connection, attempt: Attempt) -> None:
 def _later_since(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> None:
     """What was changed again during the flight is stale only since then: the older change is settled."""
     connection.execute(
-        f"UPDATE need SET stale_since = max(stale_since, window_first) WHERE {where} AND sequence > ?3",
+        "UPDATE need SET stale_since = max(stale_since, later_since), later_since = NULL"
+        f" WHERE {where} AND sequence > ?3 AND later_since IS NOT NULL",
         values,
     )
 
 
-def sweep(connection: sqlite3.Connection, attempt: Attempt, after: str, limit: int) -> str | None:
+class Place(NamedTuple):
+    """Where a slice of a sweep ended: at this need of this directory URL."""
+
+    url: str = ""
+    name: str = ""
+    scope: int = -1
+
+
+def sweep(connection: sqlite3.Connection, attempt: Attempt, after: Place, limit: int) -> Place | None:
     """
     Settle one slice of what a complete directory attempt covers.
 
     Args:
         connection: the writing connection, inside a transaction.
         attempt: the attempt, complete.
-        after: where the last slice ended; ``""`` for the first.
-        limit: needs to be removed at most.
+        after: where the last slice ended; ``Place()`` for the first.
+        limit: needs to be looked at, at most.
 
     Returns:
         Where to go on, or ``None`` once everything is settled.
     """
     directories = connection.execute(
         "SELECT d.id, d.url FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ?"
-        " AND d.url >= ? AND d.url < ? AND d.url >= ? ORDER BY d.url LIMIT ?",
-        (attempt.target, attempt.url, prefix_end(attempt.url), after, SWEEP_DIRECTORIES),
+        " AND d.url >= max(?, ?) AND d.url < ? ORDER BY d.url LIMIT ?",
+        (attempt.target, attempt.url, after.url, prefix_end(attempt.url), SWEEP_DIRECTORIES),
     ).fetchall()
-    where = "directory = ?1 AND sequence <= ?3 AND open = 0 AND scope <> 3 AND (needs_force = 0 OR ?2)"
     for directory, url in directories:
-        values = (directory, attempt.force, attempt.watermark)
-        removed = connection.execute(
-            "DELETE FROM need WHERE (directory, name, scope) IN"
-            f" (SELECT directory, name, scope FROM need WHERE {where} LIMIT ?4)",
-            (*values, limit),
-        ).rowcount
-        limit -= removed
-        if limit <= 0:
-            return str(url)
-        _later_since(connection, "directory = ?1 AND (?2 OR 1)", values)
-        after = url + "\x00"
+        start = after if url == after.url else Place(url)
+        looked, end = _sweep_directory(connection, attempt, directory, start, limit)
+        if end is not None:
+            return end
+        limit -= looked
+        after = Place(url + "\x00")
     if len(directories) == SWEEP_DIRECTORIES:
         return after
+    _supersede(connection, attempt)
     connection.execute("UPDATE attempt SET active = 0 WHERE id = ?", (attempt.id,))
     return None
+
+
+def _sweep_directory(
+    connection: sqlite3.Connection, attempt: Attempt, directory: int, start: Place, limit: int
+) -> tuple[int, Place | None]:
+    """Settle up to ``limit`` needs of one directory; return how many were looked at, and where to go on if not all."""
+    keys = connection.execute(
+        "SELECT name, scope FROM need WHERE directory = ? AND (name, scope) > (?, ?) ORDER BY name, scope LIMIT ?",
+        (directory, start.name, start.scope, limit),
+    ).fetchall()
+    if not keys:
+        return 0, None
+    name, scope = keys[-1]
+    within = "directory = ?1 AND (name, scope) > (?4, ?5) AND (name, scope) <= (?6, ?7)"
+    values = (directory, attempt.force, attempt.watermark, start.name, start.scope, name, scope)
+    covered = "sequence <= ?3 AND open = 0 AND scope <> 3 AND (needs_force = 0 OR ?2)"
+    connection.execute(f"DELETE FROM need WHERE {within} AND {covered}", values)
+    _later_since(connection, f"{within} AND ?2 IS NOT NULL", values)
+    return len(keys), Place(start.url, name, scope) if len(keys) >= limit else None
+
+
+def _supersede(connection: sqlite3.Connection, attempt: Attempt) -> None:
+    """Let go of the unconfirmed directory attempts that cover nothing which this one did not cover too."""
+    connection.execute(
+        "UPDATE attempt SET active = 0, finished_at = coalesce(finished_at, created_at)"
+        " WHERE active = 1 AND state = 'unconfirmed' AND kind = 'directory' AND id <> ?1"
+        " AND target = (SELECT target FROM attempt WHERE id = ?1) AND url >= ?2 AND url < ?3"
+        " AND watermark <= ?4 AND force <= ?5",
+        (attempt.id, attempt.url, prefix_end(attempt.url), attempt.watermark, attempt.force),
+    )
 
 
 def fail(connection: sqlite3.Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:

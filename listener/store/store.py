@@ -16,12 +16,12 @@ from listener.change import Fingerprint
 from listener.clock import Clock, SystemClock
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
 from listener.store import asks, attempts, ledger, needs, report, settle, upkeep
-from listener.store.database import OwnerLock, connect, prepare, sqlite_path, translate
+from listener.store.database import OwnerLock, connect, prepare, snapshot, sqlite_path, translate
 from listener.store.index import weight_below
 from listener.store.names import Names
-from listener.store.record import Batch, NeedInput, Recorded, Recorder, Route, Timing
+from listener.store.record import Batch, NeedInput, Recorded, Recorder, Route, Timing, joined, slices
 from listener.store.upkeep import Progress
-from listener.store.writer import Writer
+from listener.store.writer import Writer, closed
 
 __all__ = ["Store", "StoreOptions", "open_store"]
 
@@ -87,6 +87,7 @@ class Store:
         self._lock = lock
         self._names = Names()
         self._writer = Writer(connection, path, undone=self._names.clear)
+        self._expand_limit = options.expand_limit
         self._recorder = Recorder(
             self._names, timing=options.timing, unforced=options.unforced, expand_limit=options.expand_limit
         )
@@ -139,11 +140,19 @@ class Store:
     ) -> T:
         def run() -> T:
             try:
-                return query(self._reader(), *args, **kw)
+                with snapshot(self._reader()) as connection:
+                    return query(connection, *args, **kw)
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+        return await self._run_in(self._pool, run)
+
+    async def _run_in(self, pool: ThreadPoolExecutor, run: Callable[[], T]) -> T:
+        try:
+            future = asyncio.get_running_loop().run_in_executor(pool, run)
+        except RuntimeError:
+            raise closed() from None
+        return await future
 
     def _forget(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         self._names.clear()
@@ -159,17 +168,37 @@ class Store:
     # -- recording -------------------------------------------------------------------------------
 
     async def record(self, batches: Sequence[Batch], route: Route) -> list[Recorded]:
-        """Make index rows and needs of these batches durable, all in one commit."""
+        """
+        Make index rows and needs of these batches durable; each change's are written in one transaction.
 
-        def operation(connection: sqlite3.Connection) -> list[Recorded]:
-            now = self.clock.now()
-            return [self._recorder.record(connection, batch, route, now=now) for batch in batches]
+        A large batch is committed in slices. When one fails the whole is to be recorded once more: that does no harm.
+        """
+        sliced = [list(slices(batch, SLICE_ROWS, subtree=self._expand_limit)) for batch in batches]
+        recorded = iter(await self._record([part for parts in sliced for part in parts], route))
+        return [joined([next(recorded) for _ in parts]) for parts in sliced]
 
-        return await self._write(operation)
+    async def _record(self, parts: Sequence[Batch], route: Route) -> list[Recorded]:
+        """Queue all parts before waiting for the first, so that no other batch comes between them."""
+        try:
+            return list(await asyncio.gather(*(self._write(self._record_part, part, route) for part in parts)))
+        except (UnicodeError, OverflowError):
+            tame = (self._write(self._record_part, part, route, tame=True) for part in parts)
+            return list(await asyncio.gather(*tame))
+
+    def _record_part(
+        self, connection: sqlite3.Connection, part: Batch, route: Route, *, tame: bool = False
+    ) -> Recorded:
+        return self._recorder.record(connection, part, route, now=self.clock.now(), tame=tame)
 
     async def ask(self, inputs: Sequence[NeedInput], *, urgent: bool = False, reason: str | None = None) -> int:
         """Make needs that are due at once, as a person asked; return their sequence."""
-        return await self._write(asks.ask, self._names, inputs, now=self.clock.now(), urgent=urgent, reason=reason)
+        sequence = 0
+        for start in range(0, len(inputs), SLICE_ROWS):
+            part = inputs[start : start + SLICE_ROWS]
+            sequence = await self._write(
+                asks.ask, self._names, part, now=self.clock.now(), urgent=urgent, reason=reason
+            )
+        return sequence
 
     # -- index -----------------------------------------------------------------------------------
 
@@ -292,7 +321,7 @@ class Store:
 
     async def sweep(self, attempt: Attempt) -> None:
         """Settle everything below a complete directory attempt, in slices."""
-        after: str | None = ""
+        after: settle.Place | None = settle.Place()
         while after is not None:
             after = await self._write(settle.sweep, attempt, after, SLICE_ROWS)
 
@@ -399,7 +428,7 @@ class Store:
             finally:
                 connection.close()
 
-        await asyncio.get_running_loop().run_in_executor(self._checkpoints, run)
+        await self._run_in(self._checkpoints, run)
 
     async def mark_clean(self) -> None:
         """Note that the owner left in order; its last call."""

@@ -25,11 +25,19 @@ GONE_SECONDS = 24 * 3600.0
 """How long a deleted key is remembered: longer than any scan runs."""
 
 
+_DOOMED = """
+SELECT coalesce(max(sequence), -1) FROM doomed WHERE root = (SELECT id FROM root WHERE name = ?1)
+  AND prefix = substr({path}, 1, length(prefix))
+"""
+"""Rows up to this sequence are gone, although they still stand."""
+
+
 def directory_objects(connection: sqlite3.Connection, root: str, directory: str) -> dict[str, Fingerprint]:
     """Return the objects known directly in a directory: name to fingerprint."""
     rows = connection.execute(
         "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag FROM object WHERE tree ="
-        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?) AND path = ?)",
+        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
+        f" AND sequence > ({_DOOMED.format(path='?2')})",
         (root, key_to_bytes(directory)),
     )
     return {key_to_text(name): Fingerprint(*rest) for name, *rest in rows}
@@ -39,8 +47,10 @@ def directories_below(connection: sqlite3.Connection, root: str, prefix: str) ->
     """Return every directory at or below ``prefix`` that holds known objects, in order."""
     raw = key_to_bytes(prefix)
     rows = connection.execute(
-        "SELECT path FROM tree WHERE root = (SELECT id FROM root WHERE name = ?)"
-        " AND path >= ? AND path < ? AND objects > 0 ORDER BY path",
+        "SELECT path FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1)"
+        " AND path >= ?2 AND path < ?3 AND objects > 0"
+        " AND (NOT EXISTS (SELECT 1 FROM doomed) OR EXISTS (SELECT 1 FROM object WHERE tree = tree.id"
+        f" AND sequence > ({_DOOMED.format(path='path')}))) ORDER BY path",
         (root, raw, prefix_end_bytes(raw)),
     )
     return [key_to_text(path) for (path,) in rows]
@@ -87,8 +97,8 @@ _OLD = (
        (SELECT account, kind, window_start FROM ledger WHERE window_start < :before LIMIT :limit)""",
     """DELETE FROM backfill WHERE id IN
        (SELECT id FROM backfill WHERE updated_at < :before AND finished LIMIT :limit)""",
-    """DELETE FROM gone WHERE (root, key) IN
-       (SELECT root, key FROM gone WHERE at < :gone_before LIMIT :limit)""",
+    """DELETE FROM gone WHERE (root, key, below) IN
+       (SELECT root, key, below FROM gone WHERE at < :gone_before LIMIT :limit)""",
 )
 _EMPTY = (
     """DELETE FROM directory WHERE id > :after AND id <= :to AND ready = 0
@@ -104,17 +114,20 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
         return True
     # An unconfirmed file attempt whose need was changed, settled or discarded since covers nothing any more.
     connection.execute(
-        "UPDATE attempt SET active = 0 WHERE active = 1 AND state = 'unconfirmed' AND kind <> 'directory'"
-        " AND NOT EXISTS (SELECT 1 FROM need WHERE need.attempt = attempt.id)"
+        "UPDATE attempt SET active = 0, finished_at = :now WHERE active = 1 AND state = 'unconfirmed'"
+        " AND kind <> 'directory' AND NOT EXISTS (SELECT 1 FROM need WHERE need.attempt = attempt.id)",
+        {"now": now},
     )
-    values = {"before": before, "gone_before": now - GONE_SECONDS, "limit": limit}
-    return max(connection.execute(statement, values).rowcount for statement in _OLD) >= limit
+    left = limit
+    for statement in _OLD:
+        values = {"before": before, "gone_before": now - GONE_SECONDS, "limit": left}
+        left -= connection.execute(statement, values).rowcount
+    return left <= 0
 
 
 def remove_empty(connection: sqlite3.Connection, names: Names, *, after: int, limit: int) -> int | None:
     """Remove the empty directories among the next ``limit`` ids; return where to go on, ``None`` at the end."""
     last = connection.execute("SELECT max((SELECT max(id) FROM directory), (SELECT max(id) FROM tree))").fetchone()[0]
-    for statement in _EMPTY:
-        connection.execute(statement, {"after": after, "to": after + limit})
-    names.clear()
+    if sum(connection.execute(statement, {"after": after, "to": after + limit}).rowcount for statement in _EMPTY):
+        names.clear()
     return after + limit if last is not None and after + limit < last else None

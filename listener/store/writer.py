@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
@@ -15,24 +16,35 @@ from typing import Any, TypeVar
 from listener.errors import StoreError
 from listener.store.database import translate
 
-__all__ = ["GROUP_SECONDS", "Writer"]
+__all__ = ["GROUP_SECONDS", "Writer", "closed"]
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
+Item = tuple[Operation, "Future[Any]"]
 
-GROUP_SECONDS = 0.02
+GROUP_SECONDS = 0.01
 """A group takes no further operation once it has worked this long: nothing may hold the writer over 50 ms."""
 
 
+def closed() -> StoreError:
+    """Return the error of a call that came after the store was closed."""
+    return StoreError("the store is closed")
+
+
 class Writer:
-    """Runs operations in order, each whole or not at all, many to a commit; results follow the commit."""
+    """
+    Runs operations in order, each whole or not at all, many to a commit; results follow the commit.
+
+    An operation may run twice: when one of its group fails the group is taken back, and each is run by itself.
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *, undone: Callable[[], None]) -> None:
         """Take over the connection; call ``undone`` whenever something that an operation did was taken back."""
         self._connection = connection
         self._undone = undone
         self._path = path
-        self._queue: SimpleQueue[tuple[Operation, Future[Any]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Item | None] = SimpleQueue()
+        self._entry = threading.Lock()
         self._closed = False
         self.longest_group_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
@@ -42,6 +54,8 @@ class Writer:
         """
         Run the operation inside a transaction and return its result once that is durable.
 
+        One whose waiter is cancelled before it began is not run at all; one that has begun is finished.
+
         Raises:
             StoreError: the commit failed; nothing of the operation remains.
         """
@@ -50,82 +64,79 @@ class Writer:
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Queue the operation; the future resolves after its commit."""
         future: Future[T] = Future()
-        if self._closed:
-            raise StoreError("the store is closed")
-        self._queue.put((operation, future))
+        with self._entry:
+            if self._closed:
+                raise closed()
+            self._queue.put((operation, future))
         return future
 
     def close(self) -> None:
         """Finish what is queued and close the connection; safe to call twice."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
+        with self._entry:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        stop = False
-        while not stop:
-            item = self._queue.get()
-            if item is None:
-                break
-            stop = self._group(item)
+        while (item := self._queue.get()) is not None:
+            if item[1].set_running_or_notify_cancel():
+                began = perf_counter()
+                self._group(item, began)
+                self.longest_group_seconds = max(self.longest_group_seconds, perf_counter() - began)
         self._connection.close()
 
-    def _group(self, item: tuple[Operation, Future[Any]] | None) -> bool:
-        """Run the first operation and those that wait behind it, commit, then tell all; return whether to stop."""
-        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
-        began = perf_counter()
+    def _group(self, first: Item, began: float) -> None:
+        """Commit the operation together with those that wait behind it; when that fails, each by itself."""
+        group: list[Item] = []
+        error = self._commit(self._gather(first, began), group)
+        if error is not None and len(group) > 1:
+            for item in group:
+                if (error := self._commit([item], [])) is not None:
+                    self._fail(item, error)
+        elif error is not None:
+            self._fail(first, error)
+
+    def _commit(self, items: Iterable[Item], begun: list[Item]) -> Exception | None:
+        """Run these operations in one transaction and tell their results; return what went wrong instead."""
+        results = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            while item is not None:
-                outcomes.append(self._one(*item))
-                if self._queue.empty() or perf_counter() - began > GROUP_SECONDS:
-                    break
-                item = self._queue.get()
+            for item in items:
+                begun.append(item)
+                results.append(item[0](self._connection))
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._fail(item, outcomes, error)
-            return item is None
-        self.longest_group_seconds = max(self.longest_group_seconds, perf_counter() - began)
-        for future, result, failure in outcomes:
-            _resolve(future, result, failure)
-        return item is None
-
-    def _one(self, operation: Operation, future: Future[Any]) -> tuple[Future[Any], Any, BaseException | None]:
-        """Run one operation; when it fails take back what it did, and let the others of its group stand."""
-        self._connection.execute("SAVEPOINT operation")
-        try:
-            result = operation(self._connection)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
-            self._connection.execute("ROLLBACK TO operation")
-            self._connection.execute("RELEASE operation")
-            self._undone()
-            return future, None, translate(error, self._path) if isinstance(error, sqlite3.Error) else error
-        self._connection.execute("RELEASE operation")
-        return future, result, None
+            self._undo()
+            return error
+        for (_, future), result in zip(begun, results, strict=True):
+            future.set_result(result)
+        return None
 
-    def _fail(
-        self,
-        item: tuple[Operation, Future[Any]] | None,
-        outcomes: list[tuple[Future[Any], Any, BaseException | None]],
-        error: sqlite3.Error,
-    ) -> None:
-        """The group did not become durable: undo it and tell everyone in it."""
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+    def _gather(self, first: Item, began: float) -> Iterator[Item]:
+        """Yield the first operation, then those that wait, as long as the group has time for them."""
+        item: Item | None = first
+        while item is not None:
+            yield item
+            item = self._following(began)
+
+    def _following(self, began: float) -> Item | None:
+        """Take the next operation that waits, if the group has time for it."""
+        while not self._queue.empty() and perf_counter() - began < GROUP_SECONDS:
+            item = self._queue.get()
+            if item is None:
+                self._queue.put(None)  # nothing can come after it
+                return None
+            if item[1].set_running_or_notify_cancel():
+                return item
+        return None
+
+    def _fail(self, item: Item, error: Exception) -> None:
+        item[1].set_exception(translate(error, self._path) if isinstance(error, sqlite3.Error) else error)
+
+    def _undo(self) -> None:
+        """Take back what is not committed; SQLite may have done so by itself, as on a full disk."""
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
         self._undone()
-        failure = translate(error, self._path)
-        futures = [future for future, _, _ in outcomes]
-        if item is not None and item[1] not in futures:
-            futures.append(item[1])
-        for future in futures:
-            _resolve(future, None, failure)
-
-
-def _resolve(future: Future[Any], result: Any, failure: BaseException | None) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    if failure is None:
-        future.set_result(result)
-    else:
-        future.set_exception(failure)
