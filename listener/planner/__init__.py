@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from listener.planner.keys import KeyPlan, KeyRefresh, plan_keys
+from listener.planner.arrivals import Arrivals
+from listener.planner.keys import KeyDeferral, KeyPlan, KeyRefresh, plan_keys
 from listener.planner.model import (
     Budget,
     Deferral,
     DirectoryLoad,
+    Limit,
     Plan,
     PlanInput,
     PlannedDirectory,
     PlannedFiles,
+    Share,
 )
 from listener.planner.plan import plan
 
 __all__ = [
+    "Arrivals",
     "Budget",
     "Deferral",
     "DirectoryLoad",
+    "KeyDeferral",
     "KeyPlan",
     "KeyRefresh",
+    "Limit",
     "Plan",
     "PlanInput",
     "PlannedDirectory",
     "PlannedFiles",
+    "Share",
     "plan",
     "plan_keys",
 ]

@@ -1,13 +1,28 @@
-"""Every constant of the planner's judgement, each with its reason; none was fitted to a trace."""
+"""
+Every constant of the planner's judgement, in one place, each with its reason.
+
+They are round numbers from the reasoning beside them. None was fitted to a trace, and the tables of
+``bench/README.md`` show how little halving or doubling them changes.
+"""
 
 from __future__ import annotations
 
 __all__ = [
+    "AGE_WEIGHT_HOURS",
     "COVER_ALL_COST",
+    "DIRECTORY_VALUE_FACTOR",
+    "EFFECT_HOURS",
+    "HISTORY_DAYS",
+    "LEND_HOURS",
+    "NEGLIGIBLE_CHANCE",
+    "PRESENT_HOURS",
+    "PRESENT_WEIGHT",
+    "PRICE_STEPS",
+    "PRIOR_OBJECTS_PER_ARRIVAL",
+    "REPLAN_SECONDS",
     "REVALIDATION_COST",
     "STALE_HOUR_COST",
     "UNKNOWN_WEIGHT",
-    "WORTHLESS_HOURS",
 ]
 
 STALE_HOUR_COST = 1.0
@@ -15,15 +30,47 @@ STALE_HOUR_COST = 1.0
 between the two harms; everything else is counted in evicted objects."""
 
 UNKNOWN_WEIGHT = 10_000
-"""Objects that a directory of unknown weight is assumed to hold. High, so that the planner errs toward files: four
-hundred changes deferred for a whole day weigh about as much."""
+"""Unchanged objects that a directory of unknown weight is assumed to hold. High, so that the planner errs toward
+files: four hundred changes deferred for a whole day weigh about as much."""
 
 REVALIDATION_COST = 0.2
-"""What a revalidation weighs against an eviction: a request to the origin without a body."""
+"""What a revalidation weighs against an eviction: a request to the origin, but no body."""
 
-WORTHLESS_HOURS = 1.0
-"""Waiting is never reckoned at less than this: a refresh takes minutes to take effect, and the first batches after a
-reset are small."""
+EFFECT_HOURS = 0.1
+"""Waiting is never reckoned shorter than this: a refresh takes five to six minutes to take effect anyway."""
 
 COVER_ALL_COST = 1e9
 """What leaving one object costs where everything is to be covered if it can be: more than any storage holds."""
+
+HISTORY_DAYS = 30.0
+"""How long arrivals are remembered for the usual rate: a month holds every weekday four times."""
+
+PRESENT_HOURS = 8.0
+"""How long arrivals are remembered for the present rate: a working day."""
+
+PRESENT_WEIGHT = 2.0
+"""How many arrivals the usual rate counts for against those of the present: a morning with one arrival more than
+usual is no proof of a busy day, one with ten more is."""
+
+PRIOR_OBJECTS_PER_ARRIVAL = 10.0
+"""What is believed of an account without history: one arrival of ten objects a day, forgotten as days pass."""
+
+NEGLIGIBLE_CHANCE = 0.01
+"""A token that will be missed with less than this chance is free: most unused tokens are lost at the reset."""
+
+DIRECTORY_VALUE_FACTOR = 1.0
+"""A directory token is kept for later unless it saves its share of what the day is expected to fall short of."""
+
+PRICE_STEPS = 12
+"""In how many steps the rising price of file tokens is told; more would not change a decision."""
+
+REPLAN_SECONDS = 900.0
+"""While something waits, prices are looked at again so often: they move with the hours left to the reset, and a
+quarter is a small part of any wait that a price can cause."""
+
+AGE_WEIGHT_HOURS = 24.0
+"""After so many hours of waiting a need weighs twice, after twice as many three times: nothing starves."""
+
+LEND_HOURS = 2.0
+"""In the last hours before the reset what a site has not used of its guaranteed share is lent to others, more and
+more; before that it is kept for it, so that a guarantee is one."""

@@ -12,16 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from listener.planner.arrivals import Arrivals
 from listener.refresh import RefreshKind
 
 __all__ = [
     "Budget",
     "Deferral",
     "DirectoryLoad",
+    "Limit",
     "Plan",
     "PlanInput",
     "PlannedDirectory",
     "PlannedFiles",
+    "Share",
 ]
 
 
@@ -44,6 +47,13 @@ class DirectoryLoad(NamedTuple):
     objects: int | None = None
     """How many objects that the storage still holds the due needs stand for: none for deletions, one for an
     object with several URLs. ``None``: as many as there are due needs."""
+    site: str = ""
+    """Whose share of the quota it spends."""
+    priority: float = 1.0
+    """How much its staleness weighs; 1 is usual."""
+    ttl_seconds: float = 0.0
+    """How long a cache keeps these objects at most; 0: unknown. They heal by themselves so long after they became
+    stale."""
 
 
 class Budget(NamedTuple):
@@ -54,6 +64,39 @@ class Budget(NamedTuple):
     """Limit minus spent minus held."""
     resets_at: float
     """Seconds since the epoch."""
+
+
+class Share(NamedTuple):
+    """What a site may have of the day's quota of one kind, as parts of the limit."""
+
+    guaranteed: float = 0.0
+    """Kept for it until shortly before the reset."""
+    greatest: float = 1.0
+    """Never exceeded."""
+    spent: int = 0
+    """Tokens that it spent or holds today."""
+
+
+class Limit(NamedTuple):
+    """
+    A further limit beside the day's: per minute, per second, slots in flight, evictions, money.
+
+    Whatever the window, at most ``left`` may be spent of it now; what exceeds it waits for ``resets_at``.
+    """
+
+    name: str
+    """For the operator, in the reason of what waits for it."""
+    left: float
+    costs: Mapping[RefreshKind, float] = {}
+    """What one refresh of each kind takes of it."""
+    eviction_cost: float = 0.0
+    """What each unchanged object that a directory refresh evicts takes of it."""
+    host: str = ""
+    """The start of the URLs that it holds for (``https://www.example.com/``); empty for all."""
+    resets_at: float | None = None
+    """Seconds since the epoch; ``None`` where a slot comes free when a task ends."""
+    whole: bool = False
+    """True while nothing of it is spent: then one directory may exceed it, as it else could never be refreshed."""
 
 
 def nothing_known(_directory_url: str) -> int | None:
@@ -89,6 +132,12 @@ class PlanInput:
     """Whether directory refreshes evict what did not change, too."""
     cover_all: bool = False
     """Whether nothing may wait that the budgets can cover at all, however much that evicts."""
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    """What is known of the account's arrivals, this moment's included."""
+    shares: Mapping[tuple[str, RefreshKind], Share] = field(default_factory=dict)
+    """By site and kind; a site that is not named has no guarantee and no bound."""
+    limits: Sequence[Limit] = ()
+    """Limits beside the budgets."""
 
 
 class PlannedDirectory(NamedTuple):

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 
-from listener.planner.constants import COVER_ALL_COST, STALE_HOUR_COST, WORTHLESS_HOURS
+from listener.planner.constants import REPLAN_SECONDS
 from listener.planner.cover import solve
+from listener.planner.draft import Draft
 from listener.planner.forest import build_forest
-from listener.planner.model import Budget, Deferral, DirectoryLoad, Plan, PlanInput, PlannedDirectory, PlannedFiles
-from listener.planner.prices import Prices, free_then
+from listener.planner.limits import Meter, meters
+from listener.planner.model import DirectoryLoad, Plan, PlanInput
+from listener.planner.pacing import Purse, open_purse
 from listener.planner.problem import Cover
-from listener.planner.weigh import Weighed, weigh
+from listener.planner.shares import Pool
+from listener.planner.weigh import Weighed, patience, weigh
 from listener.refresh import RefreshKind
 
 __all__ = ["plan"]
-
-_NO_BUDGET = Budget(limit=0, left=0, resets_at=0.0)
-_SECONDS_PER_HOUR = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Purse:
-    """What may be spent now of each kind, and what waiting for more costs."""
-
-    files: int
-    directories: int
-    all_params: int
-    resets_at: float
-    defer_cost: float
-    """What leaving one object stale until the next reset costs, in evicted objects."""
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A plan in the making, with what is left of the purse for single needs."""
-
-    left: dict[RefreshKind, int]
-    waiting: str
-    directories: list[PlannedDirectory] = field(default_factory=list)
-    files: list[PlannedFiles] = field(default_factory=list)
-    deferred: list[Deferral] = field(default_factory=list)
 
 
 def plan(given: PlanInput) -> Plan:
@@ -49,74 +25,73 @@ def plan(given: PlanInput) -> Plan:
     Choose what to refresh now.
 
     Every due need is sent as a file, covered by a directory, or deferred with a reason; nothing is
-    planned beyond what the budgets hold, less the reserve.
+    planned beyond what budgets, shares and limits hold, less the reserve.
     """
     if not given.loads:
         return Plan()
-    purse = _open_purse(given)
-    draft = _Draft({RefreshKind.FILE: purse.files, RefreshKind.IGNORE_PARAMS: purse.all_params}, _waiting(given, purse))
-    rest: Iterable[DirectoryLoad] = given.loads
-    gap = 0.0
-    if not _files_suffice(given, purse):
+    purse, held = open_purse(given), meters(given.limits)
+    if not given.shares:
+        return _finish(given, purse, [_decide(given, purse, held)], held)
+    return _plan_shared(given, purse)
+
+
+def _plan_shared(given: PlanInput, purse: Purse) -> Plan:
+    """Plan all sites together if that keeps every share; else each by itself, those that wait longest first."""
+    pool, held = Pool(given, purse.left), meters(given.limits)
+    joint = _decide(given, open_purse(given, pool.joint_left()), held)
+    if pool.admits(joint.directories, joint.files):
+        return _finish(given, purse, [joint], held)
+    drafts, held = [], meters(given.limits)
+    for site, loads in pool.sites():
+        part = replace(given, loads=loads)
+        drafts.append(_decide(part, open_purse(part, *pool.allotment(site)), held))
+        pool.spend(site, drafts[-1].directories, drafts[-1].files)
+    return _finish(given, purse, drafts, held)
+
+
+def _decide(given: PlanInput, purse: Purse, held: list[Meter]) -> Draft:
+    """Plan the loads of one purse."""
+    draft = Draft(purse, held, dict(purse.left))
+    rest: Sequence[DirectoryLoad] = given.loads
+    if not _files_suffice(given.loads, purse):
         weighed, cover = _cover(given, purse)
-        rest, gap = _take_directories(draft, weighed, cover, given), cover.gap
-    for load in sorted(rest, key=lambda load: (load.oldest, load.target, load.url)):
-        _take_singles(draft, load)
-    return _finish(draft, purse, given, gap)
+        draft.gap = cover.gap
+        chosen = {v for v in cover.directories if draft.refresh_directory(weighed, v, purse.directories.lowest)}
+        rest = _uncovered(weighed, chosen, given)
+    for load in sorted(rest, key=lambda load: _order(load, given.now, purse.hours)):
+        draft.send_singles(load)
+    return draft
 
 
-def _open_purse(given: PlanInput) -> _Purse:
-    budgets = [given.budgets.get(kind, _NO_BUDGET) for kind in RefreshKind]
-    affordable = {kind: _affordable(budget, given) for kind, budget in zip(RefreshKind, budgets, strict=True)}
-    resets_at = min((b.resets_at for b in budgets if b.resets_at > given.now), default=given.now)
-    hours = max(WORTHLESS_HOURS, (resets_at - given.now) / _SECONDS_PER_HOUR)
-    defer_cost = COVER_ALL_COST if given.cover_all else STALE_HOUR_COST * hours
-    return _Purse(
-        affordable[RefreshKind.FILE],
-        affordable[RefreshKind.DIRECTORY],
-        affordable[RefreshKind.IGNORE_PARAMS],
-        resets_at,
-        defer_cost,
-    )
-
-
-def _affordable(budget: Budget, given: PlanInput) -> int:
-    reserve = 0 if given.urgent else math.ceil(budget.limit * given.reserve)
-    return max(0, budget.left - reserve)
-
-
-def _files_suffice(given: PlanInput, purse: _Purse) -> bool:
+def _files_suffice(loads: Sequence[DirectoryLoad], purse: Purse) -> bool:
+    """Tell whether even a directory that evicts nothing would cost more than files for all."""
+    files = sum(load.due for load in loads)
     return (
-        not any(load.subtree_due for load in given.loads)
-        and sum(load.due for load in given.loads) <= purse.files
-        and sum(load.due_all_params for load in given.loads) <= purse.all_params
+        purse.files.cost(files) <= purse.directories.lowest
+        and files <= purse.left[RefreshKind.FILE]
+        and sum(load.due_all_params for load in loads) <= purse.left[RefreshKind.IGNORE_PARAMS]
+        and not any(load.subtree_due for load in loads)
     )
 
 
-def _cover(given: PlanInput, purse: _Purse) -> tuple[Weighed, Cover]:
-    all_params = sum(load.due_all_params for load in given.loads)
+def _cover(given: PlanInput, purse: Purse) -> tuple[Weighed, Cover]:
     weighed = weigh(
         build_forest(given.loads),
         given,
-        defer_cost=purse.defer_cost,
-        all_params_cost=0.0 if all_params <= purse.all_params else purse.defer_cost,
+        purse,
+        files_short=sum(load.due for load in given.loads) > purse.left[RefreshKind.FILE],
+        all_params_short=sum(load.due_all_params for load in given.loads) > purse.left[RefreshKind.IGNORE_PARAMS],
     )
-    cover = solve(
-        weighed.tree,
-        free_then(max(0, purse.files - weighed.forced), purse.defer_cost),
-        Prices([(purse.directories, 0.0)]),
-    )
-    return weighed, cover
+    return weighed, solve(weighed.tree, purse.files.after(weighed.forced), purse.directories)
 
 
-def _take_directories(draft: _Draft, weighed: Weighed, cover: Cover, given: PlanInput) -> list[DirectoryLoad]:
-    """Note the chosen directories; return what they do not cover."""
+def _uncovered(weighed: Weighed, chosen: set[int], given: PlanInput) -> list[DirectoryLoad]:
+    """Return the loads, or what is left of them, that no chosen directory covers."""
     forest = weighed.forest
-    chosen = set(cover.directories)
-    covered = [v in chosen for v in range(len(forest))]
+    covered = [False] * len(forest)
     rest: list[DirectoryLoad] = []
     for v, parent in enumerate(forest.parents):
-        covered[v] = covered[v] or (parent >= 0 and covered[parent])
+        covered[v] = v in chosen or (parent >= 0 and covered[parent])
         if forest.load[v] < 0:
             continue
         load = forest.loads[forest.load[v]]
@@ -124,50 +99,36 @@ def _take_directories(draft: _Draft, weighed: Weighed, cover: Cover, given: Plan
             rest.append(load)
         elif load.forced_only and not given.force:
             rest.append(load._replace(subtree_due=False, due_all_params=0))
-    draft.directories.extend(_directory(weighed, v, draft.left[RefreshKind.FILE]) for v in cover.directories)
     return rest
 
 
-def _directory(weighed: Weighed, v: int, affordable: int) -> PlannedDirectory:
-    forest, known, collateral = weighed.forest, weighed.weights[v] is not None, weighed.unchanged[v]
-    subtrees, below = forest.subtrees[v], forest.below[v]
-    why = f"{subtrees} subtree changes" if subtrees else f"{below} due would take {below} of {affordable} file tokens"
-    evicts = f"evicts {collateral} unchanged" if known or not collateral else f"evicts perhaps {collateral} unchanged"
-    return PlannedDirectory(forest.targets[v], forest.urls[v], below + subtrees, collateral, known, f"{why}; {evicts}")
+def _order(load: DirectoryLoad, now: float, hours: float) -> tuple[float, float, str, str]:
+    """Order by what waiting costs, then by age."""
+    return -patience(load, now, hours), load.oldest, load.target, load.url
 
 
-def _take_singles(draft: _Draft, load: DirectoryLoad) -> None:
-    """Send what is affordable of a load that no directory covers, and defer the rest."""
-    deferred = int(load.subtree_due)
-    for kind, due in ((RefreshKind.FILE, load.due), (RefreshKind.IGNORE_PARAMS, load.due_all_params)):
-        take = min(due, draft.left[kind])
-        draft.left[kind] -= take
-        deferred += due - take
-        if take:
-            draft.files.append(
-                PlannedFiles(load.target, load.url, take, kind, f"{draft.left[kind]} {kind} tokens stay")
-            )
-    if deferred:
-        draft.deferred.append(Deferral(load.target, load.url, deferred, draft.waiting, load.oldest))
-
-
-def _waiting(given: PlanInput, purse: _Purse) -> str:
-    kinds = (RefreshKind.FILE, RefreshKind.DIRECTORY)
-    tokens = ", ".join(f"{given.budgets.get(kind, _NO_BUDGET).left} {kind} tokens left" for kind in kinds)
-    hours = max(0.0, (purse.resets_at - given.now) / _SECONDS_PER_HOUR)
-    return f"{tokens}, {given.reserve:.0%} of the day in reserve; next reset in {hours:.1f} h"
-
-
-def _finish(draft: _Draft, purse: _Purse, given: PlanInput, gap: float) -> Plan:
-    spent = {RefreshKind.FILE: 0, RefreshKind.DIRECTORY: len(draft.directories)}
-    for files in draft.files:
-        spent[files.kind] = spent.get(files.kind, 0) + files.take
+def _finish(given: PlanInput, purse: Purse, drafts: list[Draft], held: list[Meter]) -> Plan:
+    directories = [directory for draft in drafts for directory in draft.directories]
+    files = [single for draft in drafts for single in draft.files]
+    deferred = [deferral for draft in drafts for deferral in draft.deferred]
+    spent = {RefreshKind.FILE: 0, RefreshKind.DIRECTORY: len(directories)}
+    for single in files:
+        spent[single.kind] = spent.get(single.kind, 0) + single.take
     return Plan(
-        directories=draft.directories,
-        files=draft.files,
-        deferred=draft.deferred,
+        directories=directories,
+        files=files,
+        deferred=deferred,
         spent=spent,
-        collateral=sum(directory.collateral for directory in draft.directories),
-        gap=gap,
-        wake_at=purse.resets_at if draft.deferred and purse.resets_at > given.now else None,
+        collateral=sum(directory.collateral for directory in directories),
+        gap=sum(draft.gap for draft in drafts),
+        wake_at=_wake_at(given, purse, held) if deferred else None,
     )
+
+
+def _wake_at(given: PlanInput, purse: Purse, held: list[Meter]) -> float | None:
+    """Return the next moment at which something that waits may be sent though nothing new comes."""
+    times = [budget.resets_at for budget in given.budgets.values()]
+    times += [meter.limit.resets_at for meter in held if meter.waiting and meter.limit.resets_at is not None]
+    if purse.left[RefreshKind.DIRECTORY] > 0:
+        times.append(given.now + REPLAN_SECONDS)
+    return min((time for time in times if time > given.now), default=None)

@@ -35,6 +35,16 @@ class Prices:
             rest -= size
         return total if rest <= 0 else math.inf
 
+    def after(self, tokens: int) -> Prices:
+        """Return the prices of what is left once this many tokens, the cheapest, are gone."""
+        rest, steps = float(tokens), []
+        for size, price in self.steps:
+            gone = min(size, rest)
+            rest -= gone
+            if size > gone:
+                steps.append((size - gone, price))
+        return Prices(steps)
+
     def conjugate(self, price: float) -> float:
         """Return the most that could be gained by selling tokens at ``price``."""
         return sum(size * (price - own) for size, own in self.steps if own < price)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from listener.planner.constants import REVALIDATION_COST, UNKNOWN_WEIGHT
+from listener.planner.constants import AGE_WEIGHT_HOURS, REVALIDATION_COST, UNKNOWN_WEIGHT
 from listener.planner.forest import Forest
 from listener.planner.model import DirectoryLoad, PlanInput
+from listener.planner.pacing import Purse
 from listener.planner.problem import Tree
 
-__all__ = ["Weighed", "weigh"]
+__all__ = ["Weighed", "patience", "weigh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +28,12 @@ class Weighed:
     """File tokens that are needed whatever is chosen."""
 
 
-def weigh(forest: Forest, given: PlanInput, *, defer_cost: float, all_params_cost: float) -> Weighed:
+def weigh(forest: Forest, given: PlanInput, purse: Purse, *, files_short: bool, all_params_short: bool) -> Weighed:
     """
     Ask for the weights and lay out the problem.
 
-    Args:
-        forest: Where something is due.
-        given: Weights, blast radius, and whether directories are forced.
-        defer_cost: What leaving one object stale until the reset costs.
-        all_params_cost: What an all-params need costs that no directory covers.
+    While file tokens are short, what costs less than usual to leave waiting (a site of low priority, an object
+    that expires by itself before the reset) does not compete for them: its price is a penalty of its own.
     """
     allowed = [given.allowed(url) for url in forest.urls]
     weights = [given.weights(url) if asked else None for url, asked in zip(forest.urls, allowed, strict=True)]
@@ -48,15 +46,34 @@ def weigh(forest: Forest, given: PlanInput, *, defer_cost: float, all_params_cos
         if i < 0:
             continue
         load = forest.loads[i]
-        penalties[v] = load.due_all_params * all_params_cost
+        waiting = purse.defer_cost * patience(load, given.now, purse.hours)
         if load.subtree_due:
-            penalties[v] += defer_cost * max(1, _or_prior(weights[v]))
+            penalties[v] += waiting * max(1, _or_prior(weights[v]))
+        if all_params_short:
+            penalties[v] += waiting * load.due_all_params
         if load.forced_only and not given.force:
             forced += load.due
+        elif files_short and waiting < purse.defer_cost:
+            penalties[v] += waiting * load.due
         else:
             files[v] = load.due
     collateral = [rate * n if asked else math.inf for asked, n in zip(allowed, unchanged, strict=True)]
     return Weighed(forest, Tree(forest.parents, files, penalties, collateral), weights, unchanged, forced)
+
+
+def patience(load: DirectoryLoad, now: float, hours: float) -> float:
+    """
+    Return what leaving a load until the reset costs, as a part of what it usually costs.
+
+    A site's priority scales it, every day of age raises it, and what expires by itself before the reset is
+    stale only until then.
+    """
+    age_hours = max(0.0, now - load.oldest) / 3600.0
+    weight = load.priority * (1.0 + age_hours / AGE_WEIGHT_HOURS)
+    if load.ttl_seconds > 0:
+        stale_hours = load.ttl_seconds / 3600.0 - age_hours
+        weight *= min(1.0, max(0.0, stale_hours) / hours)
+    return weight
 
 
 def _unchanged(forest: Forest, weights: list[int | None]) -> list[int]:

@@ -1,0 +1,88 @@
+"""A plan in the making: decisions with their reasons, held to tokens and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from listener.planner.limits import Meter, room, take, too_many_evictions
+from listener.planner.model import Deferral, DirectoryLoad, PlannedDirectory, PlannedFiles
+from listener.planner.pacing import Purse
+from listener.planner.weigh import Weighed
+from listener.refresh import RefreshKind
+
+__all__ = ["Draft"]
+
+
+@dataclass(slots=True)
+class Draft:
+    """What one purse is spent on."""
+
+    purse: Purse
+    meters: list[Meter]
+    left: dict[RefreshKind, int]
+    directories: list[PlannedDirectory] = field(default_factory=list)
+    files: list[PlannedFiles] = field(default_factory=list)
+    deferred: list[Deferral] = field(default_factory=list)
+    gap: float = 0.0
+
+    def refresh_directory(self, weighed: Weighed, v: int, price: float) -> bool:
+        """Plan a directory, unless a limit makes it wait; tell whether it is planned."""
+        forest, evicts = weighed.forest, weighed.unchanged[v]
+        target, url = forest.targets[v], forest.urls[v]
+        allowed, blocking = room(self.meters, RefreshKind.DIRECTORY, url, 1)
+        blocking = blocking if not allowed else too_many_evictions(self.meters, url, evicts)
+        if blocking is not None:
+            blocking.waiting = True
+            return False
+        self.left[RefreshKind.DIRECTORY] -= 1
+        take(self.meters, RefreshKind.DIRECTORY, url, 1, evicts)
+        below, subtrees = forest.below[v], forest.subtrees[v]
+        known = weighed.weights[v] is not None
+        self.directories.append(
+            PlannedDirectory(
+                target, url, below + subtrees, evicts, known, self._why(weighed, v, known=known, price=price)
+            )
+        )
+        return True
+
+    def _why(self, weighed: Weighed, v: int, *, known: bool, price: float) -> str:
+        below, subtrees, evicts = weighed.forest.below[v], weighed.forest.subtrees[v], weighed.unchanged[v]
+        needs = f"{subtrees} subtree changes and {below} due" if subtrees else f"{below} due"
+        objects = f"{evicts} unchanged" if known or not evicts else f"an unknown number, taken for {evicts},"
+        files = self.left[RefreshKind.FILE]
+        return (
+            f"covers {needs}, evicts {objects} at a token price of {price:.1f}; "
+            f"{files} file tokens for {self.purse.expected:.0f} more expected in {self.purse.hours:.1f} h"
+        )
+
+    def send_singles(self, load: DirectoryLoad) -> None:
+        """Plan what is affordable of a load that no directory covers, and defer the rest."""
+        waiting = [("a directory token", int(load.subtree_due))] if load.subtree_due else []
+        for kind, due in ((RefreshKind.FILE, load.due), (RefreshKind.IGNORE_PARAMS, load.due_all_params)):
+            if not due:
+                continue
+            afforded = min(due, self.left[kind])
+            allowed, blocking = room(self.meters, kind, load.url, afforded)
+            if allowed:
+                self.left[kind] -= allowed
+                take(self.meters, kind, load.url, allowed)
+                reason = f"{due} due, {self.left[kind]} {kind} tokens stay for {self.purse.expected:.0f} expected"
+                self.files.append(PlannedFiles(load.target, load.url, allowed, kind, reason))
+            if blocking is not None:
+                blocking.waiting = True
+                waiting.append((blocking.limit.name, afforded - allowed))
+            if due > afforded:
+                waiting.append((f"{kind} tokens", due - afforded))
+        if waiting:
+            self._defer(load, waiting)
+
+    def _defer(self, load: DirectoryLoad, waiting: list[tuple[str, int]]) -> None:
+        needs = sum(count for _, count in waiting)
+        what = ", ".join(f"{count} wait for {name}" for name, count in waiting)
+        files, directories = self.left[RefreshKind.FILE], self.left[RefreshKind.DIRECTORY]
+        price = f"a directory token is priced {self.purse.directories.lowest:.1f}" if directories > 0 else "none left"
+        reason = (
+            f"{what}; {files} file and {directories} directory tokens left, {price}; "
+            f"waiting costs {self.purse.defer_cost:.1f} each until the reset in {self.purse.hours:.1f} h"
+        )
+        self.deferred.append(Deferral(load.target, load.url, needs, reason, load.oldest))
