@@ -12,6 +12,9 @@ from listener.refresh import Attempt, RefreshKind
 __all__ = ["Batch", "host_of", "into_batches", "split"]
 
 
+FEW = 50
+
+
 class Batch(NamedTuple):
     """Attempts that one request can carry: of one target, kind and force."""
 
@@ -44,11 +47,23 @@ def into_batches(attempts: Sequence[Attempt], limits: KindLimits, *, most: int |
     """
     Yield batches of attempts of one target, kind and force, in their order.
 
+    A host with many of them gets batches of its own: it neither waits for the limits of another
+    host nor is refused for one. Hosts with few share.
+
     Args:
         attempts: what is to be sent.
         limits: what one request may hold.
         most: a lower bound on URLs in one request than the limits', if any.
     """
+    by_host: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        by_host.setdefault(host_of(attempt.url), []).append(attempt)
+    few = [attempt for group in by_host.values() if len(group) < FEW for attempt in group]
+    for group in (few, *(group for group in by_host.values() if len(group) >= FEW)):
+        yield from _filled(group, limits, most)
+
+
+def _filled(attempts: Sequence[Attempt], limits: KindLimits, most: int | None) -> Iterator[Batch]:
     urls_limit = min(limits.batch_urls, most or limits.batch_urls)
     part: list[Attempt] = []
     hosts: set[str] = set()

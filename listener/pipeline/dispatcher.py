@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -12,8 +12,10 @@ import structlog
 from listener import planner
 from listener.clock import Clock
 from listener.pipeline.accounts import Account
+from listener.pipeline.batches import host_of
+from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites
-from listener.refresh import Attempt, RefreshKind, Scope
+from listener.refresh import RefreshKind, Scope
 from listener.settings import Planner as PlannerSettings
 from listener.settings import Site
 from listener.store import Store
@@ -62,15 +64,15 @@ class Dispatcher:
         clock: Clock,
         *,
         settings: PlannerSettings,
-        put: Callable[[Sequence[Attempt]], None],
+        sender: Sender,
     ) -> None:
-        """Take the account to plan for; ``put`` takes what is held, a slice at a time, so that sending begins early."""
+        """Take the account to plan for, and who sends what is held."""
         self._account = account
         self._store = store
         self._sites = sites
         self._clock = clock
         self._settings = settings
-        self._put = put
+        self._sender = sender
 
     async def plan(self) -> Outcome:
         """Hold quota for what should be sent now; what is left is deferred, with the reasons."""
@@ -78,6 +80,7 @@ class Dispatcher:
         open_at = self._account.open_at(now)
         loads = [load for load in await self._store.loads() if load.target in self._account.targets]
         loads = [load for load in loads if not await self._expired(load, now)]
+        loads = [load for load in loads if not self._sender.backlog(host_of(load.url))]
         if not loads:
             return Outcome(0, [], None)
         if open_at > now:
@@ -187,7 +190,8 @@ class Dispatcher:
         for start in range(0, len(wanted), HOLD_SLICE):
             part = wanted[start : start + HOLD_SLICE]
             held = await self._store.hold(part, account=self._account.name, quota=self._account.quota)
-            self._put(held)
+            # A slice at a time, so that sending begins early.
+            self._sender.put(held)
             count += len(held)
         return count
 

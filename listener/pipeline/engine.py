@@ -42,7 +42,7 @@ class Engine:
         self.sender = Sender(
             account, store, clock, first_look_seconds=settings.verifier.first_seconds, changed=self.replan
         )
-        self._dispatcher = Dispatcher(account, store, sites, clock, settings=settings.planner, put=self.sender.put)
+        self._dispatcher = Dispatcher(account, store, sites, clock, settings=settings.planner, sender=self.sender)
         self._unknowns = Unknowns(
             account,
             store,
@@ -97,8 +97,8 @@ class Engine:
         ripened = await self._store.ripen()
         sequence = await self._store.sequence()
         woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at
-        if not (ripened or self._replan or woken or sequence != self._seen) or self.sender.backlog:
-            self.settled = not self.sender.backlog
+        if not (ripened or self._replan or woken or sequence != self._seen):
+            self.settled = True
             return 0.0
         self._replan, self._seen = False, sequence
         self.outcome = await self._dispatcher.plan()

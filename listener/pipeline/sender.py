@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +38,8 @@ BACKOFF_MOST_SECONDS = 3600.0
 MISCONFIGURED_MOST_SECONDS = 600.0
 """A wrong key is tried again after ten minutes at most: the operator who mended it should not have to wait."""
 EXHAUSTED_SECONDS = 300.0
-BACKLOG_BATCHES = 8
+BACKLOG_URLS = 2_000
+"""Two requests full: what a host takes in two minutes by the lower of the vendor's figures."""
 
 
 @dataclass(slots=True)
@@ -60,20 +61,19 @@ class Sender:
         self._clock = clock
         self._first_look_seconds = first_look_seconds
         self._changed = changed
-        self._queue: deque[Batch] = deque()
-        self._busy = 0
-        self._work = asyncio.Event()
+        self._queued: set[asyncio.Task[None]] = set()
+        self._arrived: asyncio.Queue[Batch] = asyncio.Queue()
+        self._hosts: Counter[str] = Counter()
         self.read_quota_soon = False
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits to be sent and no answer is awaited."""
-        return not self._queue and not self._busy
+        return not self._hosts
 
-    @property
-    def backlog(self) -> bool:
-        """Whether enough is queued for now: what is held longer than needed cannot be planned better."""
-        return len(self._queue) > BACKLOG_BATCHES
+    def backlog(self, host: str) -> bool:
+        """Whether enough is queued for a host: what is held longer than needed cannot be planned better."""
+        return self._hosts[host] >= BACKLOG_URLS
 
     def put(self, attempts: Sequence[Attempt]) -> None:
         """Queue held attempts."""
@@ -82,63 +82,70 @@ class Sender:
             groups.setdefault((attempt.target, attempt.kind, attempt.force), []).append(attempt)
         for group in groups.values():
             limits = self._account.targets[group[0].target].limits[group[0].kind]
-            self._queue.extend(into_batches(group, limits, most=self._account.batch_urls))
-        self._work.set()
+            for batch in into_batches(group, limits, most=self._account.batch_urls):
+                self._hosts.update(host_of(url) for url in batch.urls)
+                self._arrived.put_nowait(batch)
 
     async def run(self) -> None:
-        """Send for ever."""
-        async with asyncio.TaskGroup() as lanes:
+        """Send for ever: every batch waits for its own hosts' limits, so that a slow host holds up no other."""
+        async with asyncio.TaskGroup() as sending:
             while True:
-                await self._work.wait()
-                while self._queue:
-                    await self._account.enter()
-                    self._busy += 1
-                    batch = self._queue.popleft()
-                    lanes.create_task(self._in_lane(batch), name=f"send {batch.kind}")
-                self._work.clear()
+                batch = await self._arrived.get()
+                task = sending.create_task(self._carry(batch), name=f"send {batch.kind}")
+                self._queued.add(task)
+                task.add_done_callback(self._queued.discard)
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Give back what is queued, and wait for the requests under way, but not for ever."""
-        waiting = [attempt for batch in self._queue for attempt in batch.ids]
-        self._queue.clear()
-        await self._store.refund(waiting)
+        """Wait for the requests under way, but not for ever; what only waits for its turn stays held."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds), self._account.quiet():
-                pass
+                for task in self._queued:
+                    task.cancel()
+                await asyncio.gather(*self._queued, return_exceptions=True)
 
-    async def _in_lane(self, batch: Batch) -> None:
+    async def _carry(self, batch: Batch) -> None:
         try:
             await self._send(batch, _Bound())
         finally:
-            self._account.leave()
-            self._busy -= 1
+            self._hosts -= Counter(host_of(url) for url in batch.urls)
             self._changed()
 
     async def _send(self, batch: Batch, bound: _Bound) -> None:
         target = self._account.targets[batch.target]
         await target.admit(batch.kind, batch.urls)
+        await self._account.enter()
+        try:
+            answer = await self._request(batch)
+        finally:
+            self._account.leave()
+        bound.calls -= 1
+        if isinstance(answer, BatchTooLarge | BatchRejected):
+            await self._refused(batch, answer, bound)
+
+    async def _request(self, batch: Batch) -> NotSent | None:
+        """Write one request and book its answer; return a refusal whose culprit is still to be found."""
         now = self._clock.now()
         if self._account.open_at(now) > now or window_start(now) != window_start(batch.attempts[0].created_at):
             # Closed meanwhile, or held in a day that is over: held anew when it may be sent.
             await self._store.refund(batch.ids)
-            return
+            return None
         await self._store.mark_sending(batch.ids)
-        bound.calls -= 1
         try:
+            target = self._account.targets[batch.target]
             receipt = await target.submit(batch.kind, batch.urls, force=batch.force)
         except OutcomeUnknown as error:
             log.warning("sender.unknown", account=self._account.name, urls=len(batch.urls), error=str(error))
-            await self._store.mark_unknown(
-                batch.ids, next_look_at=self._clock.now() + self._first_look_seconds / 2, error=str(error)
-            )
+            next_look_at = self._clock.now() + self._first_look_seconds / 2
+            await self._store.mark_unknown(batch.ids, next_look_at=next_look_at, error=str(error))
         except (BatchTooLarge, BatchRejected) as error:
             await self._store.back_to_held(batch.ids)
-            await self._refused(batch, error, bound)
+            return error
         except NotSent as error:
             await self._store.refund(batch.ids)
             self._not_sent(error)
         else:
             await self._accepted(batch, receipt)
+        return None
 
     async def _accepted(self, batch: Batch, receipt: Receipt) -> None:
         task = ",".join(receipt.task_ids)

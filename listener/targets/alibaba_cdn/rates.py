@@ -48,6 +48,15 @@ class Window:
         self._taken.append((now, amount))
         self._sum += amount
 
+    def give_back(self, amount: float) -> None:
+        """Count the amount as not taken after all: the CDN did not accept what it was taken for."""
+        while amount > 0 and self._taken:
+            at, taken = self._taken.pop()
+            self._sum -= taken
+            if taken > amount:
+                self.add(taken - amount, at)
+            amount -= taken
+
     async def take(self, amount: float = 1.0) -> None:
         """Wait until the amount fits, and count it."""
         async with self.lock:
@@ -94,6 +103,12 @@ class DomainWindows:
         finally:
             for window, _ in windows:
                 window.users -= 1
+
+    def give_back(self, amounts: Mapping[str, int]) -> None:
+        """Count these amounts as not taken after all."""
+        for name, amount in amounts.items():
+            if name in self._windows:
+                self._windows[name].give_back(amount)
 
     def _window(self, name: str) -> Window:
         window = self._windows.setdefault(name, Window(self._limit, MINUTE_SECONDS))

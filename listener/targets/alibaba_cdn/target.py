@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, KindLimits
-from listener.errors import BatchTooLarge, Misconfigured, OutcomeUnknown, Unavailable
+from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, Unavailable
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
 from listener.replies import ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.targets.alibaba_cdn import checks
@@ -82,9 +82,11 @@ class AlibabaCdn:
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str]) -> None:
         """Wait until a request of these URLs keeps the limits per domain and minute, then the one per second."""
-        domains = self._directories if kind is RefreshKind.DIRECTORY else self._urls
-        await domains.take(Counter(domain_of(url) for url in urls))
+        await self._domains(kind).take(Counter(domain_of(url) for url in urls))
         await self.client.calls.take()
+
+    def _domains(self, kind: RefreshKind) -> DomainWindows:
+        return self._directories if kind is RefreshKind.DIRECTORY else self._urls
 
     async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
         """
@@ -95,7 +97,11 @@ class AlibabaCdn:
         """
         self._require_fitting(kind, urls)
         request = refresh_request(kind, urls, force=force, settings=self.settings)
-        fields = await self.client.write(request)
+        try:
+            fields = await self.client.write(request)
+        except NotSent:
+            self._domains(kind).give_back(Counter(domain_of(url) for url in urls))
+            raise
         try:
             return parse_receipt(fields)
         except ReplyError as error:
