@@ -50,10 +50,11 @@ class IndexWriter:
     def put(self, root: str, key: str, fingerprint: Fingerprint | None, sequence: int) -> None:
         """Note that the storage holds this object."""
         at = key.rfind("/") + 1
-        tree, name = self._names.tree(self._connection, root, key[:at]), key_to_bytes(key[at:])
-        if (tree, name) in self._removed:
+        tree, name = self._names.tree(self._connection, root, key[:at]), key[at:].encode("utf-8", "surrogateescape")
+        if self._removed and (tree, name) in self._removed:
             self.flush()
-        self._puts.append((tree, name, *(fingerprint or _UNKNOWN), sequence))
+        size, mtime, ctime, inode, etag = fingerprint or _UNKNOWN
+        self._puts.append((tree, name, size, mtime, ctime, inode, etag, sequence))
 
     def flush(self) -> None:
         """Write what was put and removed; each directory's count follows from what was new in it."""

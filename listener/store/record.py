@@ -94,6 +94,7 @@ def next_sequence(connection: sqlite3.Connection) -> int:
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
 _Kind = tuple[bool, float, bool, int, int]
 """Finished, delay, whether it needs force, and the two watermarks above it."""
+_CONTENT, _METADATA = ChangeKind.CONTENT, ChangeKind.METADATA
 _SUBTREES = (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED)
 
 
@@ -142,12 +143,7 @@ class Recorder:
             now=now,
             flying=_flying_directories(connection),
         )
-        for change in _tamed(batch.changes, work) if tame else batch.changes:
-            if change.kind in _SUBTREES:
-                work.flush()
-                work.subtree(change)
-            else:
-                work.add(change)
+        work.take(list(_tamed(batch.changes, work)) if tame else batch.changes)
         work.flush()
         return work.recorded
 
@@ -173,8 +169,24 @@ class _Work:
     """Target and directory URL → its id, and the two watermarks above it."""
     cancelled: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, change: Change) -> None:
-        """Take one object's change."""
+    def take(self, changes: Iterable[Change]) -> None:
+        """Take these changes, in order."""
+        plain = self.batch.scan_sequence is None and not self.batch.seed and not self.unforced
+        put, needs, sequence = self.index.put, self._needs, self.recorded.sequence
+        for change in changes:
+            root, key, kind, fingerprint = change[:4]
+            if plain and (kind is _CONTENT or kind is _METADATA):
+                put(root, key, fingerprint, sequence)
+                needs(change)
+            elif kind in _SUBTREES:
+                self.flush()
+                self.subtree(change)
+                sequence = self.recorded.sequence
+            else:
+                self._add(change)
+
+    def _add(self, change: Change) -> None:
+        """Take one object's change by every rule."""
         scan_sequence = self.batch.scan_sequence
         if scan_sequence is not None and self.index.newer(change.root, change.key, scan_sequence):
             self.recorded.outdated += 1
@@ -188,25 +200,24 @@ class _Work:
         if not self.batch.seed:
             self._needs(change, forced, deleted)
 
-    def _needs(self, change: Change, forced: bool, deleted: bool) -> None:
+    def _needs(self, change: Change, forced: bool = False, deleted: bool = False) -> None:
         try:
             inputs = self.route(change)
         except KeyRejected as error:
             self.set_aside(change, str(error))
             return
-        stale = change.event_time
-        if stale is None or not self.now - OLDEST_EVENT_SECONDS <= stale <= self.now:
-            stale = self.now
+        now, (_, _, _, _, stale, _, finished) = self.now, change
+        if stale is None or not now - OLDEST_EVENT_SECONDS <= stale <= now:
+            stale = now
         for target, url, scope, delay in inputs:
-            end = url.find("?")
-            cut = url.rfind("/", 0, end) + 1 if end >= 0 else url.rfind("/") + 1
-            directory, mark, forced_mark = self.places.get((target, url[:cut])) or self._place(target, url[:cut])
-            of = (change.finished, delay, forced and target in self.unforced, mark, forced_mark)
-            row = (directory, url[cut:], int(scope), stale)
-            try:
-                self.rows[of].append(row)
-            except KeyError:
-                self.rows[of] = [row]
+            cut = url.rfind("/", 0, url.find("?") if "?" in url else None) + 1
+            place = url[:cut]
+            found = self.places.get((target, place))
+            directory, mark, forced_mark = found if found is not None else self._place(target, place)
+            rows = self.rows.get(of := (finished, delay, forced and target in self.unforced, mark, forced_mark))
+            if rows is None:
+                rows = self.rows[of] = []
+            rows.append((directory, url[cut:], int(scope), stale))
             if deleted:
                 self.cancelled.append((directory, url[cut:]))
 
@@ -255,12 +266,12 @@ class _Work:
                 return
             self._doom(change)
         if not self.batch.seed:
-            self._needs(change, forced=False, deleted=False)
+            self._needs(change)
             self.flush()
 
     def _expand(self, change: Change, keys: Sequence[str]) -> None:
         for key in keys:
-            self.add(change._replace(key=key, kind=ChangeKind.DELETED, fingerprint=None))
+            self._add(change._replace(key=key, kind=ChangeKind.DELETED, fingerprint=None))
 
     def _doom(self, change: Change) -> None:
         """Have the index forget the subtree; a scan's finding speaks of what was known when the scan began."""
