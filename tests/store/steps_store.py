@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
-from listener.change import Change, ChangeKind, Fingerprint
+from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.refresh import Attempt, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from listener.store.attempts import Wanted
@@ -36,6 +38,16 @@ def route(change: Change) -> Sequence[NeedInput]:
 def content(key: str, mtime: int = 1, **fields: object) -> Change:
     """A finished write."""
     return Change("www", key, ChangeKind.CONTENT, Fingerprint(1, mtime * 10**9, mtime * 10**9, 1), **fields)  # type: ignore[arg-type]
+
+
+def deleted(key: str) -> Change:
+    """An object that is gone."""
+    return Change("www", key, ChangeKind.DELETED)
+
+
+def subtree(key: str, *, gone: bool = False) -> Change:
+    """A folder of which anything may have changed, or which is gone."""
+    return Change("www", key, ChangeKind.SUBTREE_DELETED if gone else ChangeKind.SUBTREE)
 
 
 def file(key: str, **fields: object) -> Wanted:
@@ -94,3 +106,23 @@ class Bench:
     async def stale(self, key: str) -> list[str]:
         """Return the states of the needs of one key's URL."""
         return [str(need["state"]) for need in await self.store.explain(BASE + key)]
+
+    def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Read the file itself, past the store."""
+        connection = sqlite3.connect(self.store.path)
+        try:
+            return connection.execute(query, values).fetchall()
+        finally:
+            connection.close()
+
+    def index(self) -> dict[str, int]:
+        """Return every object in the index: key to the sequence with which it was written."""
+        rows = self.sql("SELECT path, object.name, sequence FROM object JOIN tree ON tree.id = object.tree")
+        return {key_to_text(path + name): sequence for path, name, sequence in rows}
+
+    def assert_counted(self) -> None:
+        """Every directory's aggregates equal its rows, of the index and of the needs."""
+        assert self.sql("SELECT * FROM tree WHERE objects <> (SELECT count(*) FROM object WHERE tree = tree.id)") == []
+        ready = "SELECT count(*) FROM need WHERE directory = d.id AND state = 1"
+        highest = "SELECT max(sequence) FROM need WHERE directory = d.id AND state = 1"
+        assert self.sql(f"SELECT * FROM directory d WHERE ready <> ({ready}) OR last_sequence < ({highest})") == []
