@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Callable
@@ -39,6 +40,11 @@ def system_command(request: pytest.FixtureRequest) -> Callable[[str], str]:
         return path
 
     return find
+
+
+def pytest_configure() -> None:
+    """Leave no loop to the main thread: looptime asks for one, and asyncio would make one that nobody closes."""
+    asyncio.set_event_loop(None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,15 +133,6 @@ class World:
 
 
 MakeWorld = Callable[..., Awaitable[World]]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _first_loop() -> Iterator[None]:
-    """Give looptime, which asks for the thread's loop before a plain test too, one that is closed in the end."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
 
 
 @pytest.fixture

@@ -13,9 +13,6 @@ from recording_api import KEYS, Api, StandingClock
 
 from listener.targets.alibaba_cdn import AlibabaCdn, Settings
 
-# Else looptime asks for the main thread's loop in a test without one, which makes one that nobody closes.
-asyncio.set_event_loop(None)
-
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:

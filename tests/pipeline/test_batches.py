@@ -1,0 +1,124 @@
+"""Which attempts share a request, and when an account may be sent to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.clock import window_start
+from listener.contracts import KindLimits, Target
+from listener.pipeline.accounts import LANES, RESET_GUARD_SECONDS, Account
+from listener.pipeline.batches import host_of, into_batches, split
+from listener.refresh import Attempt, RefreshKind
+
+NOON = window_start(1_800_000_000.0) + 12 * 3600.0
+
+
+def attempts(urls: list[str]) -> list[Attempt]:
+    """Return an attempt for each URL."""
+    return [
+        Attempt(id=number, target="cdn", kind=RefreshKind.FILE, url=url, force=True, watermark=1)
+        for number, url in enumerate(urls)
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 14), st.integers(1, 200)), max_size=300),
+    st.integers(1, 40),
+    st.integers(1, 10),
+    st.none() | st.integers(300, 3000),
+)
+def test_batches_hold_everything_once_within_every_limit(
+    made: list[tuple[int, int]], urls: int, domains: int, size: int | None
+) -> None:
+    """Whatever is queued goes out exactly once, and no request breaks a limit."""
+    limits = KindLimits(batch_urls=urls, batch_domains=domains, batch_bytes=size)
+    queued = attempts([f"https://h{host}.test/{'x' * length}" for host, length in made])
+    batches = list(into_batches(queued, limits))
+    assert sorted(one for batch in batches for one in batch.ids) == [one.id for one in queued]
+    for batch in batches:
+        assert 1 <= len(batch.attempts) <= urls
+        assert len({host_of(url) for url in batch.urls}) <= domains
+        encoded = sum(len(url.replace(":", "%3A").replace("/", "%2F")) for url in batch.urls)
+        assert size is None or len(batch.attempts) == 1 or encoded <= size
+
+
+def test_a_busy_host_has_requests_of_its_own() -> None:
+    """A host with many URLs makes no other host wait for its limits; hosts with few share a request."""
+    queued = attempts([f"https://busy.test/{n}" for n in range(60)] + ["https://a.test/1", "https://b.test/1"])
+    hosts = [{host_of(url) for url in batch.urls} for batch in into_batches(queued, KindLimits(batch_urls=1000))]
+    assert hosts == [{"a.test", "b.test"}, {"busy.test"}]
+
+
+@given(st.integers(2, 1000))
+def test_halves_are_the_whole(count: int) -> None:
+    """Splitting loses nothing and both halves are smaller."""
+    (whole,) = into_batches(attempts([f"https://h/{n}" for n in range(count)]), KindLimits(batch_urls=1000))
+    left, right = split(whole)
+    assert left.attempts + right.attempts == whole.attempts
+    assert 0 < len(left.attempts) < count
+
+
+def account() -> Account:
+    """Return an account without targets."""
+    return Account("main", cast("dict[str, Target]", {}))
+
+
+@pytest.mark.parametrize("before", [-RESET_GUARD_SECONDS + 0.5, -0.001, 0.0, 3.0, RESET_GUARD_SECONDS - 0.5])
+def test_nothing_is_sent_around_the_reset(before: float) -> None:
+    """Within the guard before and after 00:00 UTC+8 the account opens only when the guard is over."""
+    reset = window_start(NOON) + 86400.0
+    assert account().open_at(reset + before) == reset + RESET_GUARD_SECONDS
+    assert account().open_at(reset + RESET_GUARD_SECONDS) == reset + RESET_GUARD_SECONDS
+    assert account().open_at(NOON) == NOON
+
+
+def test_a_wait_that_ends_before_the_reset_is_moved_behind_it() -> None:
+    """A throttle that would end within the guard does not open a door there."""
+    one = account()
+    reset = window_start(NOON) + 86400.0
+    one.close(reset - 5, "throttled")
+    assert one.open_at(NOON) == reset + RESET_GUARD_SECONDS
+
+
+def test_troubles_double_the_wait_up_to_a_bound_and_success_ends_them() -> None:
+    """Refusals in a row wait 1, 2, 4 … seconds, never more than the bound; one success starts anew."""
+    one = account()
+    waits = [one.trouble(NOON, "no", first_seconds=1, most_seconds=60) for _ in range(80)]
+    assert waits[:7] == [1, 2, 4, 8, 16, 32, 60]
+    assert set(waits[6:]) == {60}
+    one.well()
+    assert one.open_at(NOON) == NOON
+    assert one.trouble(NOON, "no", first_seconds=1, most_seconds=60) == 1
+
+
+async def test_the_quota_is_read_only_while_nothing_is_sent() -> None:
+    """``quiet`` waits for every request under way, and no request begins while it lasts."""
+    one = account()
+    events: list[Any] = []
+
+    async def send(number: int, seconds: float) -> None:
+        await one.enter()
+        events.append(("begin", number))
+        await asyncio.sleep(seconds)
+        events.append(("end", number))
+        one.leave()
+
+    async def read() -> None:
+        async with one.quiet():
+            events.append("quiet")
+            await asyncio.sleep(100)
+            events.append("loud")
+
+    senders = [asyncio.create_task(send(number, 10)) for number in range(LANES)]
+    await asyncio.sleep(1)
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(1)
+    late = asyncio.create_task(send(99, 1))
+    await asyncio.gather(*senders, reading, late)
+    assert events.index("quiet") > max(events.index(("end", number)) for number in range(LANES))
+    assert events.index(("begin", 99)) > events.index("loud")
