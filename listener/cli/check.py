@@ -1,0 +1,39 @@
+"""``cdn-listener check``: the configuration is read, and everything in it tried."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from listener.cli.common import ConfigOption, JsonOption, load, print_json, run_async
+
+if TYPE_CHECKING:
+    from listener.contracts import Check
+
+__all__ = ["check"]
+
+
+def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
+    """Try everything that the configuration names, changing nothing. Exit status 1 when something failed."""
+    from listener.contracts import CheckState
+
+    found = run_async(_probe(config))
+    if as_json:
+        print_json(
+            [{"subject": c.subject, "state": c.state.value, "message": c.message, "hint": c.hint} for c in found]
+        )
+    else:
+        for one in found:
+            typer.echo(f"{one.state.value:<8} {one.subject}: {one.message}")
+            if one.hint and one.state is not CheckState.OK:
+                typer.echo(f"         {one.hint}")
+    return 1 if any(one.state is CheckState.FAILED for one in found) else 0
+
+
+async def _probe(config: Any) -> list[Check]:
+    from listener.daemon import probe_all
+    from listener.plugins import load_sources, load_targets
+
+    settings = load(config)
+    return await probe_all(settings, load_sources(settings), load_targets(settings))

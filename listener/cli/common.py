@@ -1,0 +1,135 @@
+"""What commands share: options, the configuration, the state file for reading, and output."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from listener.contracts import Target
+    from listener.settings import Settings
+    from listener.store import Store
+
+__all__ = [
+    "ConfigOption",
+    "JsonOption",
+    "console",
+    "load",
+    "log_at",
+    "owner_pid_of",
+    "print_json",
+    "print_table",
+    "reading",
+    "run_async",
+    "targets_closed",
+]
+
+T = TypeVar("T")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The configuration; by default $LISTENER_CONFIG, listener.toml, /etc/cdn-listener/listener.toml.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def log_at(default: str) -> None:
+    """Set up logging on stderr, at ``$LISTENER_LOG_LEVEL`` or this level."""
+    from listener.telemetry import configure_logging, level_of
+
+    configure_logging(level=level_of(os.environ, default))
+
+
+def load(config: Path | None) -> Settings:
+    """Return the settings, with logging set up for a command that people run."""
+    from listener.settings import load_settings
+
+    log_at("warning")
+    return load_settings(config, os.environ)
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end."""
+    return asyncio.run(main)
+
+
+@asynccontextmanager
+async def reading(settings: Settings) -> AsyncIterator[Store | None]:
+    """Open the state file beside whoever owns it; None where there is none yet, and none is made."""
+    from listener.errors import StoreError
+    from listener.store import open_store
+    from listener.store.database import sqlite_path
+
+    path = sqlite_path(settings.store.url)
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise StoreError(
+            f"state file {path}: cannot be looked at: {error.strerror}", hint="mend its directory"
+        ) from None
+    if not exists:
+        yield None
+        return
+    async with open_store(settings.store.url) as store:
+        yield store
+
+
+def owner_pid_of(settings: Settings) -> int | None:
+    """Return the process that owns the state file, None where there is none."""
+    from listener.store.database import owner_pid, sqlite_path
+
+    return owner_pid(sqlite_path(settings.store.url))
+
+
+@asynccontextmanager
+async def targets_closed(targets: Mapping[str, Target]) -> AsyncIterator[None]:
+    """Close the targets' connections in the end."""
+    try:
+        yield
+    finally:
+        for target in targets.values():
+            await target.close()
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for people; where it is no terminal, one that breaks no line."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, markup=False, width=None if stream.isatty() else 240)
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as JSON; what is no valid text (bytes of a key that are no UTF-8) stands escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, default=str)
+    typer.echo(text)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under their columns."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell).encode("utf-8", "backslashreplace").decode() for cell in row))
+    console().print(table)

@@ -1,0 +1,17 @@
+"""``cdn-listener demo``: the tour."""
+
+from __future__ import annotations
+
+import typer
+
+from listener.cli.common import log_at, run_async
+
+__all__ = ["demo"]
+
+
+def demo() -> int:
+    """Files change, the edge turns fresh: the whole path on a local stand-in, without any account."""
+    from listener.demo import run_demo
+
+    log_at("warning")
+    return 0 if run_async(run_demo(typer.echo)) else 1

@@ -1,0 +1,87 @@
+"""The entry point: runs a command and turns whatever ends it into an exit status and one clear message."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+
+import typer
+
+from listener.cli.app import app
+from listener.errors import ListenerError
+from listener.redaction import mask_text
+
+__all__ = ["main"]
+
+DEBUG_VARIABLE = "LISTENER_DEBUG"
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name (by default the process's own) and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # keys may hold bytes that are no UTF-8
+    try:
+        status = app(
+            args=None if arguments is None else list(arguments), prog_name="cdn-listener", standalone_mode=False
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing may be written at exit, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except BaseException as error:  # noqa: BLE001 - an operator is told what happened, whatever it was
+        return _report(error)
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: BaseException) -> int:
+    leaves = list(_leaves(error))
+    if any(isinstance(leaf, KeyboardInterrupt | typer.Abort) for leaf in leaves):
+        _say("interrupted")
+        return INTERRUPTED
+    expected = [leaf for leaf in leaves if isinstance(leaf, ListenerError)]
+    if expected:
+        for leaf in expected:
+            _tell(str(leaf), leaf.hint)
+        return max(leaf.exit_status for leaf in expected)
+    first = leaves[0]
+    if isinstance(first, SystemExit):
+        return first.code if isinstance(first.code, int) else 1
+    if callable(told := getattr(first, "format_message", None)):  # the parser's own: wrong usage
+        _tell(str(told()), "cdn-listener --help, or COMMAND --help, tells more.")
+        return int(getattr(first, "exit_code", 2))
+    return _unexpected(error, first)
+
+
+def _unexpected(error: BaseException, first: BaseException) -> int:
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+    what = f"{type(first).__name__}: {first}" if str(first) else type(first).__name__
+    if isinstance(first, OSError):
+        _tell(what, "")
+    else:
+        _tell(f"unexpected {what}", f"This is a defect; {DEBUG_VARIABLE}=1 shows where it is.")
+    return 1
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _tell(message: str, hint: str) -> None:
+    _say(f"error: {mask_text(message)}")
+    if hint:
+        _say(f"hint: {mask_text(hint)}")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

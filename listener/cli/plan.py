@@ -1,0 +1,121 @@
+"""``cdn-listener plan``: what would be refreshed, offline."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from listener.cli.common import ConfigOption, JsonOption, log_at, print_json, print_table
+
+if TYPE_CHECKING:
+    from listener.planner import KeyPlan
+    from listener.settings import Settings, Site
+
+__all__ = ["choose_site", "plan", "read_lines"]
+
+
+def plan(
+    changes: Annotated[Path, typer.Option("--changes", metavar="FILE", help="Changed keys, one a line; - is stdin.")],
+    objects: Annotated[
+        Path | None, typer.Option("--objects", metavar="FILE", help="All keys of the storage, for the collateral.")
+    ] = None,
+    files: Annotated[int, typer.Option("--files", min=0, help="URL refreshes that may be spent.")] = 10_000,
+    directories: Annotated[int, typer.Option("--directories", min=0, help="Directory refreshes, likewise.")] = 100,
+    site: Annotated[int | None, typer.Option("--site", min=0, metavar="N", help="Which [[sites]], from 0.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Plan without any CDN: which refreshes would cover the changes, what would wait, and why."""
+    from listener.planner import plan_keys
+
+    chosen = _site(config, site)
+    made = plan_keys(
+        _keys(changes, chosen),
+        _keys(objects, chosen) if objects is not None else [],
+        files=files,
+        directories=directories,
+        min_directory_depth=1 if chosen is None else chosen.min_directory_depth,
+    )
+    prefix = "" if chosen is None else chosen.prefix
+    if as_json:
+        print_json(_plain(made, prefix))
+    else:
+        _show(made, prefix)
+
+
+def _site(config: Path | None, number: int | None) -> Site | None:
+    """Return the site that decides on prefix, filters and depth; None without any configuration."""
+    from listener.errors import ConfigurationError
+    from listener.settings import find_file, load_settings
+
+    log_at("warning")
+    if config is None and number is None:
+        try:
+            find_file(os.environ)
+        except ConfigurationError:
+            typer.echo("no configuration: every key is served, directories from depth 1 on may be refreshed", err=True)
+            return None
+    settings = load_settings(config, os.environ)
+    return choose_site(settings, number)
+
+
+def choose_site(settings: Settings, number: int | None) -> Site:
+    """Return the configuration's only site, or the one of this number."""
+    from listener.errors import ConfigurationError
+
+    count = len(settings.sites)
+    if number is None and count == 1:
+        return settings.sites[0]
+    if number is None or number >= count:
+        wrong = f"the configuration has {count} sites" if number is None else f"there is no site {number}"
+        hint = "; ".join(f"--site {at}: {each.source} {each.prefix}".rstrip() for at, each in enumerate(settings.sites))
+        raise ConfigurationError(wrong, hint=hint or "add a [[sites]] table")
+    return settings.sites[number]
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file, or of stdin for ``-``, without their ends; empty ones are left out."""
+    from listener.errors import ConfigurationError
+
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from None
+    return [line for each in raw.split(b"\n") if (line := each.removesuffix(b"\r"))]
+
+
+def _keys(path: Path, site: Site | None) -> list[str]:
+    """Return the keys that the site serves, without its prefix."""
+    from listener.change import key_to_text
+    from listener.router.globs import Filter
+
+    keys = [key_to_text(line) for line in read_lines(path)]
+    if site is None:
+        return keys
+    keep = Filter(site.include, site.exclude)
+    cut = [key[len(site.prefix) :] for key in keys if key.startswith(site.prefix)]
+    return [key for key in cut if (keep.takes_below(key) if key.endswith("/") else keep.takes(key))]
+
+
+def _plain(made: KeyPlan, prefix: str) -> dict[str, Any]:
+    return {
+        "refreshes": [{**one._asdict(), "key": prefix + one.key} for one in made.refreshes],
+        "deferred": [{**one._asdict(), "key": prefix + one.key} for one in made.deferred],
+        "spent": made.spent,
+        "collateral": made.collateral,
+    }
+
+
+def _show(made: KeyPlan, prefix: str) -> None:
+    print_table(
+        ("kind", "key", "covers", "collateral", "reason"),
+        [(one.kind, prefix + one.key, one.covers, one.collateral, one.reason) for one in made.refreshes],
+    )
+    for one in made.deferred:
+        typer.echo(f"deferred  {prefix}{one.key}  {one.reason}")
+    spent = ", ".join(f"{count} {kind}" for kind, count in made.spent.items())
+    typer.echo(f"spent: {spent}; deferred: {len(made.deferred)}; collateral: {made.collateral}")

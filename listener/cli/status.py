@@ -1,0 +1,91 @@
+"""``cdn-listener status``: what is stale, since when and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from listener.cli.common import (
+    ConfigOption,
+    JsonOption,
+    load,
+    owner_pid_of,
+    print_json,
+    print_table,
+    reading,
+    run_async,
+)
+
+__all__ = ["status"]
+
+_NEEDS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
+ATTEMPTS_SHOWN = 5
+
+
+def status(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    url: Annotated[str | None, typer.Option("--url", help="Tell everything about this URL.")] = None,
+) -> None:
+    """What is stale, since when and why; whether or not a daemon runs."""
+    told = run_async(_told(config, url))
+    if as_json:
+        print_json(told)
+    else:
+        _show(told)
+
+
+async def _told(config: Any, url: str | None) -> dict[str, Any]:
+    from listener.cli.hand import normal
+    from listener.daemon import status_of
+    from listener.plugins import load_targets
+
+    settings = load(config)
+    asked = None if url is None else normal(url)
+    async with reading(settings) as store:
+        told = await status_of(
+            store, settings, load_targets(settings), now=time.time(), owner_pid=owner_pid_of(settings)
+        )
+        if asked is not None:
+            needs = [] if store is None else await store.explain(asked)
+            attempts = [] if store is None else await store.history(limit=ATTEMPTS_SHOWN, url=asked)
+            told["url"] = {"url": asked, "stale": bool(needs), "needs": needs, "attempts": attempts}
+    return told
+
+
+def _show(told: Mapping[str, Any]) -> None:
+    running = f"running, process {told['pid']}" if told["running"] else "not running"
+    typer.echo(f"daemon: {running}")
+    typer.echo("  ".join(f"{name} {told[name]}" for name in _NEEDS))
+    typer.echo(f"oldest unsettled change: {told['oldest_unsettled_seconds']:.0f} s")
+    typer.echo("")
+    print_table(
+        ("target", "kind", "limit", "spent", "held", "left", "resets at"),
+        [
+            (target, kind, *figures.values())
+            for target, kinds in told["quota"].items()
+            for kind, figures in kinds.items()
+        ],
+    )
+    typer.echo("")
+    columns = ("state", "last_event_at", "lost_events", "rescans", "detail")
+    print_table(
+        ("source", "state", "last event", "lost", "rescans", "detail"),
+        [(name, *(source[column] for column in columns)) for name, source in told["sources"].items()],
+    )
+    if "url" in told:
+        _show_url(told["url"])
+
+
+def _show_url(told: Mapping[str, Any]) -> None:
+    typer.echo(f"\n{told['url']}: {'stale' if told['stale'] else 'nothing is known to be stale'}")
+    for need in told["needs"]:
+        typer.echo(f"  {need['target']}: {need['state']} {need['reason'] or ''}".rstrip())
+    for attempt in told["attempts"]:
+        typer.echo(
+            f"  attempt {attempt['id']}: {attempt['kind']} {attempt['state']} {attempt['task_id'] or ''}"
+            f" {attempt['reason']} {attempt['error']}".rstrip()
+        )

@@ -1,0 +1,41 @@
+"""``cdn-listener tasks``: what was asked of the CDN, why, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from listener.cli.common import ConfigOption, JsonOption, load, print_json, print_table, reading, run_async
+
+__all__ = ["tasks"]
+
+_TIMES = ("created_at", "sent_at", "accepted_at", "finished_at")
+_COLUMNS = ("id", "state", "kind", "url", "task_id", "looks", "tries", "created_at", "reason", "error")
+
+
+def tasks(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many, newest first.")] = 50,
+    url: Annotated[str | None, typer.Option("--url", help="Only those of exactly this URL.")] = None,
+) -> None:
+    """The attempts, newest first: what was asked of the CDN, why, and what became of it."""
+    found = run_async(_read(config, limit, url))
+    if as_json:
+        print_json(found)
+    elif found:
+        print_table(_COLUMNS, [[row[column] for column in _COLUMNS] for row in found])
+    else:
+        typer.echo("nothing was asked of any CDN yet")
+
+
+async def _read(config: Any, limit: int, url: str | None) -> list[dict[str, Any]]:
+    from listener.cli.hand import normal
+    from listener.daemon import iso
+
+    settings = load(config)
+    asked = None if url is None else normal(url)
+    async with reading(settings) as store:
+        rows = [] if store is None else await store.history(limit=limit, url=asked)
+    return [{**row, **{name: iso(row[name]) for name in _TIMES}, "force": bool(row["force"])} for row in rows]

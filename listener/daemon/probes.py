@@ -1,0 +1,116 @@
+"""``cdn-listener check``: everything that the configuration names is tried, and nothing is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from listener.contracts import Check, CheckState, Source, Target
+from listener.errors import ListenerError
+from listener.settings import Settings
+from listener.store.database import VERSION, connect, owner_pid, sqlite_path
+
+__all__ = ["probe_all"]
+
+PROBE_SECONDS = 90.0
+"""A probe that takes longer than all time-outs of a call together hangs."""
+
+
+async def probe_all(settings: Settings, sources: Mapping[str, Source], targets: Mapping[str, Target]) -> list[Check]:
+    """Try the state file, the admin port, and each source and target; return what was found, in this order."""
+    found = [await asyncio.to_thread(_probe_store, settings), await asyncio.to_thread(_probe_admin, settings)]
+    for name, source in sources.items():
+        found += await _bounded(f"sources.{name}", source.check)
+    for name, target in targets.items():
+        found += await _bounded(f"targets.{name}", target.check)
+        await target.close()
+    return found
+
+
+async def _bounded(subject: str, probe: Callable[[], Awaitable[Sequence[Check]]]) -> Sequence[Check]:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            return await probe()
+    except TimeoutError:
+        return [Check(subject, CheckState.FAILED, f"no answer within {PROBE_SECONDS:.0f} s", "look at the network")]
+    except ListenerError as error:
+        return [Check(subject, CheckState.FAILED, str(error), error.hint)]
+
+
+def _probe_store(settings: Settings) -> Check:
+    try:
+        path = sqlite_path(settings.store.url)
+        if not path.exists():
+            return _probe_place(path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK), str(path))
+        connection = connect(path, readonly=True)
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        finally:
+            connection.close()
+    except ListenerError as error:
+        return Check("store", CheckState.FAILED, str(error), error.hint)
+    except (OSError, sqlite3.Error) as error:
+        return Check(
+            "store", CheckState.FAILED, f"state file: {error}", "store.url: restore a backup or name another file"
+        )
+    if version > VERSION or sound != "ok":
+        why = (
+            f"of a newer version (format {version}, this program knows {VERSION})" if version > VERSION else str(sound)
+        )
+        return Check("store", CheckState.FAILED, f"state file {path}: {why}", "restore a backup, or name another file")
+    if not os.access(path, os.W_OK):
+        return Check(
+            "store", CheckState.FAILED, f"state file {path}: not writable", f"give user {os.geteuid()} the right"
+        )
+    pid = owner_pid(path)
+    return Check("store", CheckState.OK, f"{path}, format {version}" + (f", owned by process {pid}" if pid else ""))
+
+
+def _probe_place(usable: bool, path: str) -> Check:
+    if usable:
+        return Check("store", CheckState.OK, f"{path} does not exist yet and can be made")
+    directory = os.path.dirname(path) or "."  # noqa: PTH120 - a text is wanted
+    return Check(
+        "store",
+        CheckState.FAILED,
+        f"state file {path}: its directory does not exist or is not writable",
+        f"store.url: mkdir -p {directory}, writable for user {os.geteuid()}",
+    )
+
+
+def _probe_admin(settings: Settings) -> Check:
+    listen = settings.admin.listen
+    if not listen:
+        return Check("admin", CheckState.OK, "turned off")
+    host, _, port = listen.rpartition(":")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if _is_ours(host.strip("[]"), int(port)):
+            return Check("admin", CheckState.OK, f"{listen} is served by the daemon that runs")
+        hint = 'admin.listen: name another address, or "" for none'
+        return Check("admin", CheckState.FAILED, f"cannot listen on {listen}: {error.strerror}", hint)
+    return Check("admin", CheckState.OK, f"{listen} is free")
+
+
+def _is_ours(host: str, port: int) -> bool:
+    """Tell whether what listens there answers ``/livez`` as we do."""
+    try:
+        with socket.create_connection((host, port), timeout=2) as channel:
+            channel.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            answer = b""
+            while len(answer) < 4096 and (part := channel.recv(4096)):
+                answer += part
+        return "alive" in json.loads(answer.partition(b"\r\n\r\n")[2])
+    except (OSError, ValueError):
+        return False

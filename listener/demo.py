@@ -1,0 +1,202 @@
+"""
+The tour: a directory, a local CDN in front of it, and the listener between, all in this process.
+
+Each step changes something at the origin, makes sure that the edge still serves the old copy (else it
+would prove nothing), and waits until the edge serves what the origin holds. Bodies and statuses are
+fetched over HTTP and compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from listener.emulator import Emulator, EmulatorSettings
+from listener.pipeline import Pipeline, store_options
+from listener.plugins import load_sources
+from listener.refresh import RefreshKind
+from listener.settings import Settings, parse_settings
+from listener.signature import Credentials
+from listener.store import Store, open_store
+from listener.targets.alibaba_cdn import AlibabaCdn
+
+__all__ = ["Tour", "run_demo"]
+
+TASK_SECONDS = 0.3
+FRESH_SECONDS = 10.0
+"""Longer than this no step may take; the whole tour then still ends within half a minute of its bounds."""
+MISSING = (404, None)
+Answer = tuple[int, str | None]
+"""Status, and the body where the status is 200."""
+
+
+class Step(NamedTuple):
+    """Something that happens at the origin."""
+
+    what: str
+    key: str
+    """Told to people."""
+    act: Callable[[], object]
+    expected: Mapping[str, Answer]
+    """What the edge must serve afterwards, by key; before, it serves something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tour:
+    """The origin, and a client at the edge."""
+
+    origin: Path
+    edge_url: str
+    http: aiohttp.ClientSession
+
+    def write(self, key: str, text: str) -> None:
+        """Put a file in place, by renaming, as web servers' deployments do."""
+        path = self.origin / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.part")
+        draft.write_text(text, "utf-8")
+        draft.replace(path)
+
+    async def get(self, key: str) -> Answer:
+        """Fetch a key from the edge."""
+        url = URL(f"{self.edge_url}/{quote(key)}", encoded=True)
+        async with self.http.get(url, allow_redirects=False) as response:
+            return response.status, (await response.text() if response.status == 200 else None)
+
+    async def served(self, expected: Mapping[str, Answer]) -> bool:
+        """Tell whether the edge serves exactly this."""
+        return all([await self.get(key) == answer for key, answer in expected.items()])
+
+    async def take(self, step: Step) -> float | None:
+        """Take a step; return after how many seconds the edge was fresh, None where it was not stale or stayed so."""
+        if await self.served(step.expected):
+            return None
+        began = time.monotonic()
+        await asyncio.to_thread(step.act)
+        if any([await self.get(key) == answer for key, answer in step.expected.items()]):
+            return None  # the edge was fresh without us: this shows nothing
+        while time.monotonic() - began < FRESH_SECONDS:
+            if await self.served(step.expected):
+                return time.monotonic() - began
+            await asyncio.sleep(0.02)
+        return None
+
+    def steps(self) -> list[Step]:
+        """Return the steps, in order."""
+        return [
+            Step("changed", "a.html", lambda: self.write("a.html", "a, second"), {"a.html": (200, "a, second")}),
+            Step("created", "new.html", lambda: self.write("new.html", "new"), {"new.html": (200, "new")}),
+            Step("deleted", "b.html", (self.origin / "b.html").unlink, {"b.html": MISSING}),
+            Step(
+                "renamed",
+                "d.html",
+                lambda: (self.origin / "c.html").rename(self.origin / "d.html"),
+                {"c.html": MISSING, "d.html": (200, "c, first")},
+            ),
+            Step("changed", "日本.jpg", lambda: self.write("日本.jpg", "写真 2"), {"日本.jpg": (200, "写真 2")}),
+        ]
+
+
+async def run_demo(say: Callable[[str], object]) -> bool:
+    """Take the tour, a line for each step; return whether everything turned fresh."""
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="cdn-listener-demo-"))
+    try:
+        return await _tour(folder, say)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _tour(folder: Path, say: Callable[[str], object]) -> bool:
+    origin = folder / "origin"
+    origin.mkdir()
+    credentials = Credentials("demo", secrets.token_hex(16))
+    emulator_settings = EmulatorSettings(
+        origin=str(origin), credentials=credentials, api_port=0, edge_port=0, task_seconds=TASK_SECONDS
+    )
+    async with Emulator(emulator_settings) as emulator, aiohttp.ClientSession() as http:
+        tour = Tour(origin, emulator.edge_url, http)
+        for key in ("a", "b", "c"):
+            tour.write(f"{key}.html", f"{key}, first")
+        tour.write("日本.jpg", "写真 1")
+        settings = _settings(folder, origin, emulator)
+        async with _listening(settings, credentials) as store:
+            steps = tour.steps()
+            for key in {key for step in steps for key in step.expected} | {"a.html"}:
+                await tour.get(key)  # now the edge holds a copy of each, and of what is not there yet
+            fresh = True
+            for step in steps:
+                seconds = await tour.take(step)
+                fresh &= seconds is not None
+                say(f"stale  {step.what}  {step.key}" if seconds is None else _line(step, seconds))
+            say(await _spent(store, emulator))
+            return fresh
+
+
+def _line(step: Step, seconds: float) -> str:
+    return f"fresh  {step.what}  {step.key}  {seconds:.2f} s"
+
+
+def _settings(folder: Path, origin: Path, emulator: Emulator) -> Settings:
+    return parse_settings(
+        {
+            "store": {"url": f"sqlite:///{folder}/state.db"},
+            "coalescer": {"quiet_seconds": 0.5},
+            "verifier": {"first_seconds": TASK_SECONDS, "interval_seconds": 0.1},
+            "sources": {"www": {"type": "filesystem", "path": str(origin)}},
+            "targets": {"cdn": {"type": "alibaba-cdn", "endpoint": emulator.api_url}},
+            "sites": [{"source": "www", "target": "cdn", "base_urls": [emulator.edge_url + "/"]}],
+        },
+        {},
+    )
+
+
+@asynccontextmanager
+async def _listening(settings: Settings, credentials: Credentials) -> AsyncIterator[Store]:
+    """Run the pipeline of the daemon until the end of the tour; begin once every source listens."""
+    table = {key: value for key, value in settings.targets["cdn"].items() if key != "type"}
+    environment = {
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": credentials.access_key_id,
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": credentials.access_key_secret,
+    }
+    target = AlibabaCdn("cdn", AlibabaCdn.Settings.model_validate(table), environment=environment)  # type: ignore[arg-type]
+    targets = {"cdn": target}
+    options = store_options(settings, targets)
+    async with open_store(settings.store.url, options=options, owner=True) as store:
+        pipeline = Pipeline(settings, store, make_sources=lambda: load_sources(settings), targets=targets)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(pipeline.run(), name="pipeline")
+                try:
+                    await _until_ready(pipeline)
+                    yield store
+                finally:
+                    pipeline.stop()
+        finally:
+            await target.close()
+
+
+async def _until_ready(pipeline: Pipeline) -> None:
+    async with asyncio.timeout(FRESH_SECONDS):
+        while not pipeline.ready:
+            await asyncio.sleep(0.01)
+
+
+async def _spent(store: Store, emulator: Emulator) -> str:
+    """Return what it took: requests by our own books, units by the emulator's."""
+    calls = len({(attempt["kind"], attempt["sent_at"]) for attempt in await store.history(limit=1000)})
+    now = emulator.clock.now()
+    files = emulator.account.ledger.spent(RefreshKind.FILE, now)
+    directories = emulator.account.ledger.spent(RefreshKind.DIRECTORY, now)
+    return f"spent  {calls} calls  {files} files  {directories} directories"
