@@ -99,7 +99,7 @@ def hold(
     watermark = int(connection.execute("SELECT sequence FROM meta").fetchone()[0])
     made: list[Attempt] = []
     for kind in dict.fromkeys(one.kind for one in wanted):
-        asked = [one for one in wanted if one.kind is kind]
+        asked = list({(one.target, one.url): one for one in wanted if one.kind is kind}.values())
         left = ledger.budget(connection, account, kind, now=now, default=quota.get(kind, 0)).left
         claimed = _claim(connection, names, asked, now=now, most=left, watermark=watermark)
         ledger.hold_units(connection, account, kind, len(claimed), now=now, default=quota.get(kind, 0))

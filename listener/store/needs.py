@@ -77,7 +77,7 @@ def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> int:
         return 0
     return connection.execute(
         f"""
-        UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0,
+        UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = ?2,
           sequence = CASE WHEN open THEN ?1 ELSE sequence END
         WHERE (directory, name, scope) IN (
           SELECT directory, name, scope FROM need WHERE due_at <= ?2 ORDER BY due_at LIMIT ?3)
@@ -211,9 +211,13 @@ def urgent_rows(connection: sqlite3.Connection, limit: int) -> list[DueRow]:
 
 
 def expire(connection: sqlite3.Connection, load: Load, *, before: float, limit: int) -> int:
-    """Settle up to ``limit`` of a directory's ready needs that have been stale since before then; return how many."""
+    """
+    Settle up to ``limit`` of a directory's ready needs whose newest change is older than that; return how many.
+
+    The newest, and not the first: what a cache fetched anew in between may lack the later change.
+    """
     return connection.execute(
         "DELETE FROM need WHERE (directory, name, scope) IN (SELECT directory, name, scope FROM need"
-        " WHERE directory = ? AND state = 1 AND scope IN (0, 1) AND stale_since < ? LIMIT ?)",
+        " WHERE directory = ? AND state = 1 AND scope IN (0, 1) AND window_first < ? LIMIT ?)",
         (load.directory, before, limit),
     ).rowcount

@@ -129,7 +129,7 @@ def _update(of: NeedClass, sequence: int, now: float) -> str:
                     WHEN {delayed} THEN max(due_at, {_due(of, now)})
                     ELSE {_due(of, now)} END,
       open = CASE WHEN {delayed} THEN 2 ELSE {of.open} END,
-      window_first = CASE WHEN {restart} THEN {now!r} ELSE window_first END,
+      window_first = CASE WHEN {restart} OR state IN (1, 3) THEN {now!r} ELSE window_first END,
       later_since = CASE WHEN {covered} THEN coalesce(later_since, ?4) ELSE later_since END,
       attempt = NULL,
       state = CASE WHEN state = 3 THEN 3 WHEN state = 1 AND NOT {restart} THEN 1 ELSE 0 END,

@@ -27,7 +27,7 @@ CREATE TABLE need (
   scope INTEGER NOT NULL,
   sequence INTEGER NOT NULL,
   stale_since REAL NOT NULL,
-  window_first REAL NOT NULL,         -- the first change after the last attempt
+  window_first REAL NOT NULL,         -- the first change after the last attempt; once READY: no change is newer
   later_since REAL,                   -- the first change after the attempt under way: stale_since once that is complete
   due_at REAL,                        -- while WAITING
   state INTEGER NOT NULL,

@@ -1,0 +1,274 @@
+"""Promise 4: never over quota; each unit leaves the hold once, and the live quota corrects with care."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from steps_store import BASE, QUOTA, Bench, FakeClock, content, file, folder, route
+
+from listener.clock import window_end, window_start
+from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
+from listener.store import NeedInput, open_store
+from listener.store.attempts import Wanted
+from listener.store.record import Batch
+
+FILE = RefreshKind.FILE
+
+
+async def ready(bench: Bench, count: int) -> list[Wanted]:
+    """Make so many ready needs and return the wishes to refresh them."""
+    await bench.change(*(content(f"f{n}") for n in range(count)))
+    return [file(f"f{n}") for n in range(count)]
+
+
+async def test_no_more_is_held_than_the_quota(bench: Bench) -> None:
+    """Of more wishes than units the first ones are granted, and the rest not."""
+    wanted = await ready(bench, 120)
+    made = await bench.hold(*wanted)
+    assert [one.url for one in made] == [one.url for one in wanted[:100]]
+    assert await bench.budget() == (100, 0, 100)
+    assert await bench.hold(*wanted) == []
+
+
+async def test_a_need_is_not_booked_twice(bench: Bench) -> None:
+    """A wish told twice, for a file or a directory, holds one unit; nor is one sent that is not ready."""
+    wanted = await ready(bench, 1)
+    assert len(await bench.hold(*wanted, *wanted, folder("a/"), folder("a/"), file("unknown"))) == 2
+    assert await bench.hold(*wanted) == []
+    assert await bench.budget() == (100, 0, 1)
+    assert await bench.budget(RefreshKind.DIRECTORY) == (10, 0, 1)
+
+
+async def test_each_unit_leaves_the_hold_once(bench: Bench) -> None:
+    """Accept, refund, presume, park and fail each book their unit, and doing it again changes nothing."""
+    made = await bench.hold(*await ready(bench, 5))
+    await bench.store.mark_sending([one.id for one in made])
+    store, (accepted, refunded, presumed, parked, failed) = bench.store, made
+    await store.mark_unknown([presumed.id], next_look_at=0.0, error="time-out")
+    for _ in range(2):
+        await store.accept({accepted.id: "t"}, next_look_at=0.0)
+        await store.refund([refunded.id])
+        await store.presume_spent([presumed.id], error="nobody can tell")
+        await store.park(parked, error="Malformed")
+        await store.fail(failed, retry_at=0.0, error="refused")
+    assert await bench.budget() == (100, 2, 0)
+    assert await bench.ready() == {"": 2}
+    (history,) = await store.history(url=BASE + "f2")
+    assert (history["state"], history["error"]) == ("failed", "nobody can tell")
+    assert bench.sql("SELECT presumed FROM ledger WHERE kind = 'file'") == [(1,)]
+
+
+async def test_a_complete_attempt_is_spent(bench: Bench) -> None:
+    """Whatever was told to be complete was accepted, also when nobody said so."""
+    (made,) = await bench.hold(*await ready(bench, 1))
+    await bench.finish([made])
+    assert await bench.budget() == (100, 1, 0)
+
+
+async def test_sending_goes_back_to_held(bench: Bench) -> None:
+    """A definite throttle leaves the unit held for the next try, and the attempt as if never sent."""
+    made = await bench.hold(*await ready(bench, 1))
+    await bench.store.mark_sending([made[0].id])
+    await bench.store.back_to_held([made[0].id])
+    (attempt,) = await bench.store.attempts_in(AttemptState.HELD)
+    assert attempt.sent_at is None
+    assert await bench.budget() == (100, 0, 1)
+
+
+async def test_recovery_refunds_what_was_not_written(bench: Bench) -> None:
+    """Held before the crash: refunded. Sending: unknown, its unit still held. And the crash is told."""
+    held, sending, accepted = await bench.hold(*await ready(bench, 3))
+    await bench.store.mark_sending([sending.id, accepted.id])
+    await bench.store.accept({accepted.id: "t"}, next_look_at=9.0)
+    assert await bench.store.recover()
+    assert [one.id for one in await bench.store.attempts_in(AttemptState.UNKNOWN)] == [sending.id]
+    assert await bench.budget() == (100, 1, 1)
+    assert await bench.ready() == {"": 1}
+    await bench.store.mark_clean()
+    assert not await bench.store.recover()
+
+
+async def test_a_unit_is_booked_in_its_day(bench: Bench) -> None:
+    """Held before 00:00 UTC+8 and accepted after it: the new day begins with nothing spent."""
+    wanted = await ready(bench, 2)
+    bench.clock.time = window_end(bench.clock.time) - 1.0
+    made = await bench.hold(*wanted[:1])
+    before = window_start(bench.clock.time)
+    bench.clock.advance(2)
+    assert window_start(bench.clock.time) == before + 86400
+    assert await bench.budget() == (100, 0, 0)
+    await bench.store.accept({made[0].id: "t"}, next_look_at=0.0)
+    assert await bench.budget() == (100, 0, 0)
+    await bench.hold(*wanted[1:])
+    assert bench.sql("SELECT window_start, spent, held FROM ledger ORDER BY 1") == [
+        (before, 1, 0),
+        (before + 86400, 0, 1),
+    ]
+
+
+async def read(bench: Bench, limit: int, remaining: int) -> tuple[int, int, int]:
+    """Take a live reading; return the budget."""
+    await bench.store.correct_ledger("main", {FILE: QuotaReading(limit, remaining)})
+    return await bench.budget()
+
+
+async def test_a_limit_lowered_at_noon_holds_at_once(bench: Bench) -> None:
+    """The live limit replaces the configured one, and tomorrow begins with it; until read, the configuration's does."""
+    await bench.send(*await ready(bench, 3))
+    found = await bench.store.budget("main", FILE, default=7)
+    assert (found.limit, found.spent, found.left) == (7, 3, 4)
+    assert await read(bench, 5, 2) == (5, 3, 0)
+    await bench.change(*(content(f"g{n}") for n in range(5)))
+    assert len(await bench.hold(*(file(f"g{n}") for n in range(5)))) == 2
+    bench.clock.advance(86400)
+    assert await bench.budget() == (5, 0, 0)
+    assert await read(bench, 5, 5) == (5, 0, 0)
+    assert await read(bench, 2, -1) == (2, 3, 0)
+
+
+async def test_what_others_spent_counts_at_once(bench: Bench) -> None:
+    """The live quota corrects downward with the first reading, unknown units left out."""
+    made = await bench.send(*(await ready(bench, 3))[:2])
+    assert await read(bench, 100, 90) == (100, 10, 0)
+    made = await bench.hold(file("f2"))
+    await bench.store.mark_unknown([made[0].id], next_look_at=0.0, error="")
+    assert await read(bench, 100, 89) == (100, 10, 1)
+    assert await read(bench, 100, 80) == (100, 19, 1)
+
+
+async def test_upward_only_when_two_agree(bench: Bench) -> None:
+    """More is left than we think: believed at the second equal reading with nothing moved or unknown between them."""
+    wanted = await ready(bench, 4)
+    assert await read(bench, 100, 50) == (100, 50, 0)
+    assert await read(bench, 100, 90) == (100, 50, 0)
+    assert await read(bench, 100, 91) == (100, 50, 0)
+    (made,) = await bench.hold(wanted[0])
+    await bench.store.refund([made.id])
+    assert await read(bench, 100, 91) == (100, 50, 0)
+    (made,) = await bench.hold(wanted[0])
+    await bench.store.mark_unknown([made.id], next_look_at=0.0, error="")
+    assert await read(bench, 100, 91) == (100, 50, 1)
+    assert await read(bench, 100, 91) == (100, 50, 1)
+    await bench.store.refund([made.id])
+    assert await read(bench, 100, 91) == (100, 50, 0)
+    assert await read(bench, 100, 91) == (100, 9, 0)
+
+
+async def test_never_below_what_was_accepted(bench: Bench) -> None:
+    """A CDN that counts less than it accepted is not believed; presumed units are given up, accepted ones never."""
+    one, two = await bench.hold(*await ready(bench, 2))
+    await bench.store.accept({one.id: "t"}, next_look_at=0.0)
+    await bench.store.presume_spent([two.id], error="nobody can tell")
+    for _ in range(3):
+        found = await read(bench, 100, 100)
+    assert found == (100, 1, 0)
+
+
+async def test_a_url_is_not_sent_within_its_interval(bench: Bench) -> None:
+    """A need sent a moment ago waits for the interval's end, and only so long."""
+    wanted = await ready(bench, 1)
+    await bench.finish(await bench.send(*wanted))
+    sent = bench.clock.now()
+    await bench.change(content("f0", 2), wait=10)
+    soon = wanted[0]._replace(min_interval_seconds=30.0)
+    assert await bench.hold(soon) == []
+    assert await bench.store.next_due() == sent + 30
+    bench.clock.advance(20)
+    assert await bench.store.ripen() == 1
+    assert len(await bench.hold(soon)) == 1
+
+
+async def test_a_newest_change_decides_what_expires(bench: Bench) -> None:
+    """A need expires by its newest change: a cache that fetched anew before that may hold the old copy."""
+    first = bench.clock.now()
+    await bench.change(content("x"), content("y"))
+    bench.clock.advance(10)
+    await bench.change(content("x", 2))
+    (load,) = await bench.store.loads()
+    assert await bench.store.expire(load, before=first + 61) == 1
+    assert (await bench.stale("x"), await bench.stale("y")) == (["ready"], [])
+    assert await bench.store.expire(load, before=bench.clock.now() + 1) == 1
+
+
+async def test_a_prefetch_waits_for_the_refresh(bench: Bench) -> None:
+    """While a refresh of the URL is due or under way, above it too, a prefetch would bring the old copy back."""
+    await bench.store.ask([NeedInput("cdn", BASE + "a/x", Scope.PREFETCH)])
+    wish = Wanted("cdn", RefreshKind.PREFETCH, BASE + "a/x", False, "test", 0.0)
+    await bench.change(content("a/x"))
+    assert await bench.hold(wish) == []
+    flying = await bench.send(folder("a/"))
+    assert await bench.hold(wish) == []
+    await bench.finish(flying)
+    made = await bench.send(wish)
+    assert len(made) == 1
+    await bench.finish(made)
+    assert (await bench.store.explain(BASE + "a/x")) == []
+
+
+async def test_ignore_params_settles_the_path(bench: Bench) -> None:
+    """An ignore-params attempt settles its own need and every query of that path, and nothing beside it."""
+    names = ("x", "x?a=1", "x?b", "x@", "xy")
+    await bench.store.ask([NeedInput("cdn", BASE + name) for name in names])
+    await bench.store.ask([NeedInput("cdn", BASE + "x", Scope.ALL_PARAMS)])
+    assert sum((await bench.ready()).values()) == 6
+    await bench.finish(await bench.send(Wanted("cdn", RefreshKind.IGNORE_PARAMS, BASE + "x", True, "test", 0.0)))
+    assert [bool(await bench.stale(name)) for name in names] == [False, False, False, True, True]
+
+
+STEP = st.tuples(
+    st.sampled_from(["hold", "sending", "accept", "refund", "presume", "fail", "crash", "day"]), st.integers(0, 9)
+)
+
+
+@given(st.lists(STEP, max_size=25))
+async def test_any_order_keeps_the_quota(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    """Whatever is held, sent, booked and interrupted in whatever order: spent and held equal a plain count, within quota."""
+    clock = FakeClock()
+    path = tmp_path_factory.mktemp("s") / "s.db"
+    quota = {FILE: 6}
+    days: dict[int, int] = {}
+    async with open_store(f"sqlite:///{path}", clock=clock, owner=True) as store:
+        await store.recover()
+        open_: dict[int, tuple[str, int]] = {}
+        for step, (what, n) in enumerate(steps):
+            await store.record([Batch([content(f"{step}-{k}") for k in range(n)])], route)
+            clock.advance(2)
+            await store.ripen()
+            day, picked = window_start(clock.now()), list(open_)[: n or None]
+            if what == "hold":
+                made = await store.hold([file(f"{step}-{k}") for k in range(n)], account="main", quota=quota)
+                held = sum(1 for _, booked in open_.values() if booked == day)
+                assert len(made) == max(0, min(n, 6 - held - days.get(day, 0)))
+                open_ |= {one.id: ("held", day) for one in made}
+            elif what == "sending":
+                await store.mark_sending(picked)
+                open_ |= {i: ("sending", open_[i][1]) for i in picked}
+            elif what in ("accept", "presume"):
+                if what == "accept":
+                    await store.accept(dict.fromkeys(picked, "t"), next_look_at=0.0)
+                else:
+                    await store.presume_spent(picked, error="")
+                for i in picked:
+                    booked = open_.pop(i)[1]
+                    days[booked] = days.get(booked, 0) + 1
+            elif what == "refund":
+                await store.refund(picked)
+                open_ = {i: open_[i] for i in open_ if i not in picked}
+            elif what == "fail":
+                for one in await store.attempts_in(AttemptState.HELD, AttemptState.SENDING, AttemptState.UNKNOWN):
+                    if one.id in picked:
+                        await store.fail(one, retry_at=0.0, error="")
+                        del open_[one.id]
+            elif what == "crash":
+                await store.recover()
+                open_ = {i: ("unknown", d) for i, (state, d) in open_.items() if state != "held"}
+            else:
+                clock.advance(86400)
+            found = await store.budget("main", FILE, default=6)
+            day = window_start(clock.now())
+            assert found.held == sum(1 for _, booked in open_.values() if booked == day)
+            assert found.spent == days.get(day, 0)
+            assert found.spent + found.held <= found.limit == 6 == quota[FILE] != QUOTA[FILE]
