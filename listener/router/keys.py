@@ -31,12 +31,16 @@ MAX_KEY_BYTES: Final = 1024
 PLAIN_NAME: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.~!$&'()*+,;=:@-]*")
 """Names that are their own encoded form and no dot segment: nearly all, told apart fast."""
 
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_.~!$&'()*+,;=:@/-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DOTS: Final = frozenset((".", ".."))
 
 
 def encode_key(key: str) -> str:
     """Return the key as a URL path; raise :class:`~listener.errors.KeyRejected` with the reason where it cannot be."""
+    if _PLAIN_KEY.fullmatch(key) and "/." not in key and not key.startswith("."):
+        check_length(len(key))
+        return key
     if _CONTROL.search(key):
         raise KeyRejected("the key contains a control character", hint="Rename the object.")
     if "\\" in key:

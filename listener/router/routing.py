@@ -169,7 +169,8 @@ def _folder_route(lane: _Lane, folder: str) -> _Route:
 
 def _encode_folder(lane: _Lane, folder: str) -> str:
     cut = len(lane.site.prefix)
-    encode_key(folder[:cut])
+    if cut:
+        encode_key(folder[:cut])
     return encode_key(folder[cut:])
 
 
