@@ -10,6 +10,7 @@ from listener.clock import Clock, window_start
 from listener.errors import TargetError
 from listener.pipeline.accounts import RESET_GUARD_SECONDS, Account
 from listener.pipeline.dispatcher import Dispatcher, Outcome
+from listener.pipeline.patience import Patience
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites
 from listener.pipeline.unknowns import Unknowns
@@ -33,14 +34,22 @@ REST = 4
 class Engine:
     """Brings what is due on one account to the CDN."""
 
-    def __init__(self, account: Account, store: Store, sites: Sites, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self, account: Account, store: Store, sites: Sites, clock: Clock, *, settings: Settings, patience: Patience
+    ) -> None:
         """Take the account."""
         self.account = account
         self._store = store
+        self._patience = patience
         self._clock = clock
         self._poll_seconds = min(POLL_SECONDS, settings.coalescer.quiet_seconds or POLL_SECONDS)
         self.sender = Sender(
-            account, store, clock, first_look_seconds=settings.verifier.first_seconds, changed=self.replan
+            account,
+            store,
+            clock,
+            patience=patience,
+            first_look_seconds=settings.verifier.first_seconds,
+            changed=self.replan,
         )
         self._dispatcher = Dispatcher(account, store, sites, clock, settings=settings.planner, sender=self.sender)
         self._unknowns = Unknowns(
@@ -77,12 +86,12 @@ class Engine:
 
     async def dispatch(self) -> None:
         """Plan whenever something is due or a plan may come out differently, for ever; the live quota first."""
-        await self.read_quota()
+        await self._patience.until_done("read the quota", self.read_quota)
         self._quota_known.set()
         while True:
             self._wake.clear()
-            took = await self._round()
-            due = await self._store.next_due()
+            took = await self._patience.until_done("plan", self._round)
+            due = await self._patience.until_done("plan", self._store.next_due)
             times = [at for at in (due, self.outcome.wake_at) if at is not None]
             wait = min([self._poll_seconds, *(max(0.0, at - self._clock.now()) for at in times)])
             try:
@@ -109,12 +118,15 @@ class Engine:
         """Resolve unknown outcomes and keep the ledger true, for ever."""
         await self._quota_known.wait()
         while True:
-            if await self._unknowns.resolve():
-                self.sender.read_quota_soon = True
-                self.replan()
-            if self._quota_due():
-                await self.read_quota()
+            await self._patience.until_done("watch", self._watch_once)
             await asyncio.sleep(self._poll_seconds)
+
+    async def _watch_once(self) -> None:
+        if await self._unknowns.resolve():
+            self.sender.read_quota_soon = True
+            self.replan()
+        if self._quota_due():
+            await self.read_quota()
 
     def _quota_due(self) -> bool:
         now = self._clock.now()

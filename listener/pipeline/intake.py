@@ -10,6 +10,7 @@ import structlog
 from listener.coalescer import Inbox, Taken
 from listener.contracts import Source, SourceState
 from listener.errors import SourceError, StoreError
+from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
 from listener.store import Store
 from listener.store.record import Batch
@@ -32,6 +33,8 @@ class Intake:
         make_sources: Callable[[], Mapping[str, Source]],
         store: Store,
         sites: Sites,
+        *,
+        patience: Patience,
         committed: Callable[[], None],
     ) -> None:
         """Take a maker of sources (a source that failed is made anew), and whom to tell after a commit."""
@@ -40,11 +43,11 @@ class Intake:
         self._store = store
         self._sites = sites
         self._committed = committed
+        self._patience = patience
         self._inbox = Inbox()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self.finished: set[str] = set()
-        self.store_error: StoreError | None = None
         self._committing = False
 
     @property
@@ -65,7 +68,7 @@ class Intake:
                     while self._inbox.full:
                         self._room.clear()
                         await self._room.wait()
-            except SourceError as error:
+            except (SourceError, StoreError) as error:
                 log.error("source.failed", source=name, error=str(error), hint=error.hint, retry_seconds=wait)
                 source.health.state, source.health.ready = SourceState.FAILED, False
                 source.health.detail = f"{error} {error.hint}".strip()
@@ -101,21 +104,10 @@ class Intake:
 
     async def _record(self, taken: Taken) -> None:
         """Record until it is durable: without that nothing more is taken, so the sources stop by themselves."""
-        wait = RETRY_SECONDS
-        while True:
-            try:
-                batch = Batch(taken.changes, taken.scan_sequence, taken.seed)
-                (recorded,) = await self._store.record([batch], self._sites.route)
-            except StoreError as error:
-                self.store_error = error
-                log.error("store.commit_failed", error=str(error), hint=error.hint, retry_seconds=wait)
-                await asyncio.sleep(wait)
-                wait = min(RETRY_MOST_SECONDS, 2 * wait)
-            else:
-                self.store_error = None
-                for key, reason in recorded.rejected:
-                    log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)
-                return
+        batch = Batch(taken.changes, taken.scan_sequence, taken.seed)
+        (recorded,) = await self._patience.until_done("record", lambda: self._store.record([batch], self._sites.route))
+        for key, reason in recorded.rejected:
+            log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)
 
     async def _ack(self, ack: Callable[[], object]) -> None:
         try:

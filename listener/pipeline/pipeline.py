@@ -14,6 +14,7 @@ from listener.errors import StoreError
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake
+from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
 from listener.refresh import AttemptState
 from listener.settings import Settings
@@ -70,9 +71,11 @@ class Pipeline:
         self._clock = clock or SystemClock()
         self._sites = Sites(settings.sites)
         self._targets = targets
-        self.intake = Intake(make_sources, store, self._sites, self._committed)
+        self._patience = Patience()
+        self.intake = Intake(make_sources, store, self._sites, patience=self._patience, committed=self._committed)
         self.engines = [
-            Engine(account, store, self._sites, self._clock, settings) for account in self._accounts().values()
+            Engine(account, store, self._sites, self._clock, settings=settings, patience=self._patience)
+            for account in self._accounts().values()
         ]
         self._verifier = Verifier(targets, store, self._clock, settings.verifier)
         self._stop = asyncio.Event()
@@ -88,14 +91,19 @@ class Pipeline:
     @property
     def ready(self) -> bool:
         """Whether every source listens and its first scan is durable: whatever changes from now on is seen."""
-        return self.intake.store_error is None and all(
+        return self._patience.trouble is None and all(
             source.health.ready or name in self.intake.finished for name, source in self.intake.sources.items()
         )
 
     @property
+    def store_trouble(self) -> StoreError | None:
+        """What the store could not do when it was last asked to, if anything."""
+        return self._patience.trouble
+
+    @property
     def troubles(self) -> list[str]:
         """What keeps it from doing its work, a sentence each."""
-        found = [f"store: {error}" for error in [self.intake.store_error] if error is not None]
+        found = [f"store: {error}" for error in [self._patience.trouble] if error is not None]
         found += [
             f"account {engine.account.name}: {engine.account.closed_reason}"
             for engine in self.engines
@@ -159,10 +167,13 @@ class Pipeline:
         for engine in self.engines:
             await engine.sender.drain(DRAIN_SECONDS)
         await _cancel(others)
-        await self._tell_sources()
-        await self._give_back()
-        await self._store.checkpoint()
-        await self._store.mark_clean()
+        try:
+            await self._tell_sources()
+            await self._give_back()
+            await self._store.checkpoint()
+            await self._store.mark_clean()
+        except StoreError as error:
+            log.error("store.failed", doing="end in order", error=str(error), hint=error.hint)
 
     async def _give_back(self) -> None:
         """Refund what was held and will not be sent: its task was cancelled between the two."""
@@ -190,17 +201,19 @@ class Pipeline:
         verifier = self._settings.verifier
         pause = max(0.05, min(1.0, verifier.first_seconds / 2, verifier.interval_seconds / 2))
         while True:
-            now = self._clock.now()
-            ended = await self._verifier.look()
-            over = await self._store.attempts_in(AttemptState.FAILED, due_by=now)
-            await self._store.end_backoff([attempt.id for attempt in over])
-            for attempt in await self._store.attempts_in(AttemptState.COMPLETE):
-                await self._store.sweep(attempt)
-                ended += 1
-            if ended or over:
-                for engine in self.engines:
-                    engine.replan()
+            await self._patience.until_done("verify", self._verify_once)
             await asyncio.sleep(pause)
+
+    async def _verify_once(self) -> None:
+        ended = await self._verifier.look()
+        over = await self._store.attempts_in(AttemptState.FAILED, due_by=self._clock.now())
+        await self._store.end_backoff([attempt.id for attempt in over])
+        for attempt in await self._store.attempts_in(AttemptState.COMPLETE):
+            await self._store.sweep(attempt)
+            ended += 1
+        if ended or over:
+            for engine in self.engines:
+                engine.replan()
 
     async def _keep(self) -> None:
         """Tell how the sources are, move the log to the file, remove what is old: for ever."""

@@ -7,6 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -22,6 +23,7 @@ from listener.errors import (
 )
 from listener.pipeline.accounts import Account
 from listener.pipeline.batches import Batch, host_of, into_batches, split
+from listener.pipeline.patience import Patience
 from listener.refresh import Attempt, Receipt
 from listener.store import Store
 
@@ -53,12 +55,20 @@ class Sender:
     """Sends what one account holds; a refusal never costs another URL its refresh."""
 
     def __init__(
-        self, account: Account, store: Store, clock: Clock, *, first_look_seconds: float, changed: Callable[[], None]
+        self,
+        account: Account,
+        store: Store,
+        clock: Clock,
+        *,
+        patience: Patience,
+        first_look_seconds: float,
+        changed: Callable[[], None],
     ) -> None:
         """Take the account to send for; call ``changed`` whenever a plan may come out differently."""
         self._account = account
         self._store = store
         self._clock = clock
+        self._book = patience.until_done
         self._first_look_seconds = first_look_seconds
         self._changed = changed
         self._queued: set[asyncio.Task[None]] = set()
@@ -127,21 +137,23 @@ class Sender:
         now = self._clock.now()
         if self._account.open_at(now) > now or window_start(now) != window_start(batch.attempts[0].created_at):
             # Closed meanwhile, or held in a day that is over: held anew when it may be sent.
-            await self._store.refund(batch.ids)
+            await self._book("book", lambda: self._store.refund(batch.ids))
             return None
-        await self._store.mark_sending(batch.ids)
+        await self._book("book", lambda: self._store.mark_sending(batch.ids))
         try:
             target = self._account.targets[batch.target]
             receipt = await target.submit(batch.kind, batch.urls, force=batch.force)
         except OutcomeUnknown as error:
             log.warning("sender.unknown", account=self._account.name, urls=len(batch.urls), error=str(error))
             next_look_at = self._clock.now() + self._first_look_seconds / 2
-            await self._store.mark_unknown(batch.ids, next_look_at=next_look_at, error=str(error))
+            await self._book(
+                "book", partial(self._store.mark_unknown, batch.ids, next_look_at=next_look_at, error=str(error))
+            )
         except (BatchTooLarge, BatchRejected) as error:
-            await self._store.back_to_held(batch.ids)
+            await self._book("book", lambda: self._store.back_to_held(batch.ids))
             return error
         except NotSent as error:
-            await self._store.refund(batch.ids)
+            await self._book("book", lambda: self._store.refund(batch.ids))
             self._not_sent(error)
         else:
             await self._accepted(batch, receipt)
@@ -149,9 +161,9 @@ class Sender:
 
     async def _accepted(self, batch: Batch, receipt: Receipt) -> None:
         task = ",".join(receipt.task_ids)
-        await self._store.accept(
-            dict.fromkeys(batch.ids, task), next_look_at=self._clock.now() + self._first_look_seconds
-        )
+        next_look_at = self._clock.now() + self._first_look_seconds
+        tasks = dict.fromkeys(batch.ids, task)
+        await self._book("book", lambda: self._store.accept(tasks, next_look_at=next_look_at))
         self._account.well()
         log.info("sender.accepted", account=self._account.name, kind=batch.kind.value, urls=len(batch.urls), task=task)
 
@@ -170,18 +182,15 @@ class Sender:
         elif bound.calls <= 0:
             log.error("sender.set_aside", account=self._account.name, urls=len(batch.urls), error=str(error))
             for attempt in batch.attempts:
-                await self._store.fail(
-                    attempt,
-                    retry_at=self._clock.now() + ASIDE_SECONDS,
-                    error=f"too many refusals in one batch: {error}",
-                )
+                retry_at, words = self._clock.now() + ASIDE_SECONDS, f"too many refusals in one batch: {error}"
+                await self._book("book", partial(self._store.fail, attempt, retry_at=retry_at, error=words))
         else:
             for half in split(batch):
                 await self._send(half, bound)
 
     async def _set_aside(self, attempt: Attempt, error: str) -> None:
         log.error("sender.parked", account=self._account.name, url=attempt.url, error=error)
-        await self._store.park(attempt, error=error)
+        await self._book("book", lambda: self._store.park(attempt, error=error))
 
     def _not_sent(self, error: NotSent) -> None:
         now, account = self._clock.now(), self._account

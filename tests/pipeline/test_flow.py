@@ -59,3 +59,27 @@ async def test_where_files_are_not_affordable_a_directory_goes(tmp_path: Path) -
         await world.settled()
         assert {await world.get(key) for key in keys} == {"new"}
         assert world.accepted == {"directory": 1}
+
+
+async def test_a_full_disk_stops_the_work_and_not_the_process(tmp_path: Path) -> None:
+    """
+    While nothing can be committed nothing is acknowledged or sent, and status says why; then it goes on.
+
+    What was accepted while the books could not be written is booked afterwards, not paid for again.
+    """
+    async with a_world(tmp_path) as world:
+        world.write("a.html", "old")
+        assert await world.get("a.html") == "old"
+        await world.store._write(lambda c: c.execute("PRAGMA max_page_count = 1").fetchone())
+        world.source.deliver(
+            *(world.write(f"{number}.html", "new") for number in range(300)), world.write("a.html", "new")
+        )
+        await world.until(lambda: world.pipeline.troubles)
+        assert "disk is full" in world.pipeline.troubles[0]
+        assert not world.pipeline.ready
+        assert (world.source.acked, world.paths) == (0, [])
+        await world.store._write(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
+        await world.settled()
+        assert await world.get("a.html") == "new"
+        assert (world.source.acked, world.accepted) == (1, {"file": 301})
+        assert world.pipeline.ready

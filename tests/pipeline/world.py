@@ -147,12 +147,11 @@ class World:
         """Wait until nothing is left to do."""
 
         async def nothing_left() -> bool:
+            # In this order: what leaves the queue is counted by the time the counts are read.
+            if not (self.source.queue.empty() and self.pipeline.intake.idle):
+                return False
             counts = await self.store.counts()
-            return (
-                self.source.queue.empty()
-                and self.pipeline.intake.idle
-                and not any((counts.pending, counts.in_flight, counts.failed))
-            )
+            return not any((counts.pending, counts.in_flight, counts.failed))
 
         await self.until(nothing_left, seconds=seconds)
 
