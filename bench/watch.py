@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -50,6 +51,8 @@ def watch_ours(root: str) -> None:
     from listener.change import ChangeKind  # noqa: PLC0415
     from listener.sources.filesystem import FilesystemSettings, FilesystemSource  # noqa: PLC0415
 
+    began = time.monotonic()
+
     async def run() -> None:
         source = FilesystemSource("www", FilesystemSettings(path=Path(root)))
         index, seen = MemoryIndex(), set()
@@ -65,7 +68,7 @@ def watch_ours(root: str) -> None:
 
     def ready_when(source: FilesystemSource) -> None:
         if source.health.ready:
-            print("ready", flush=True)
+            print(f"ready {time.monotonic() - began:.2f}", flush=True)
         else:
             asyncio.get_running_loop().call_later(0.002, ready_when, source)
 
@@ -96,9 +99,10 @@ def watch_emitter(root: str) -> None:
     at_end(root, lambda: str(len(seen)))
     listening = Listening(path, ignore, bound=1_000_000, on_heard=on_heard)
     walker = Walker(path, ignore, enter=listening.watches.enter, is_same_root=lambda: True)
+    began = time.monotonic()
     while walker.step(5000):
         pass
-    print("ready", flush=True)
+    print(f"ready {time.monotonic() - began:.2f}", flush=True)
     signal.pause()
 
 
@@ -141,11 +145,13 @@ def watch_watchfiles(root: str) -> None:
     from watchfiles import watch  # noqa: PLC0415
 
     seen: set[str] = set()
-    names = (name for name in seen if not os.path.basename(name).startswith(".") and not os.path.isdir(name))
-    at_end(root, lambda: str(sum(1 for _ in names)))
+    signal.signal(signal.SIGUSR1, signal.default_int_handler)
     print("ready", flush=True)
-    for changes in watch(root, watch_filter=None):
-        seen.update(path for _, path in changes)
+    with suppress(KeyboardInterrupt):
+        for changes in watch(root, watch_filter=None):
+            seen.update(path for _, path in changes)
+    names = [name for name in seen if not os.path.basename(name).startswith(".") and not os.path.isdir(name)]
+    Path(f"{root}.count").write_text(str(len(names)))
 
 
 WATCHERS: dict[str, Callable[[str], None]] = {
@@ -171,6 +177,7 @@ class Watcher:
     def __init__(self, name: str, root: Path, python: str) -> None:
         self.name, self.root = name, root
         self._out = None
+        self.without_imports = ""
         began = time.monotonic()
         if name == "inotifywait":
             self._out = open(f"{root}.out", "wb")  # noqa: SIM115 - closed by stop
@@ -187,7 +194,7 @@ class Watcher:
                 [python, __file__, "--child", name, str(root)], stdout=subprocess.PIPE, start_new_session=True
             )
             assert self.process.stdout is not None
-            self.process.stdout.readline()
+            self.without_imports = self.process.stdout.readline().decode().partition(" ")[2].strip()
         if name == "watchfiles":
             time.sleep(2)  # it says nothing when it listens
         self.start_seconds = time.monotonic() - began
@@ -221,7 +228,8 @@ class Watcher:
 
     def stop(self) -> None:
         """End it."""
-        self.process.kill()
+        with suppress(ProcessLookupError):
+            self.process.kill()
         self.process.wait()
         if self._out:
             self._out.close()
@@ -284,7 +292,8 @@ def measure_start(directories: int, names: list[str], arguments: argparse.Namesp
                 python = arguments.watchfiles_python if name == "watchfiles" else sys.executable
                 watcher = Watcher(name, root, python)
                 print(
-                    f"start {run:3} {name:20} {watcher.start_seconds:6.2f} s  cpu {watcher._at_start:6.2f} s",
+                    f"start {run:3} {name:20} {watcher.start_seconds:6.2f} s  cpu {watcher._at_start:6.2f} s"
+                    f"  without imports {watcher.without_imports or '-'}",
                     flush=True,
                 )
                 watcher.stop()

@@ -77,11 +77,13 @@ class Scan:
         self._mode = mode
         self._brake = brake
         self._portion = portion
-        self._visited: set[str] = set()
+        self._indexed: set[str] = set()
+        """Directories that hold known objects and were not come by yet."""
         self._suspects: list[str] = []
 
     async def portions(self) -> AsyncIterator[Findings]:
         """Yield what differs; deletions last, after the brake has judged them as a whole."""
+        self._indexed = set(await self._index.directories(self._name, self._prefix))
         async for findings in self._walk():
             self.found += len(findings.changes)
             yield findings
@@ -114,9 +116,11 @@ class Scan:
         candidates: list[tuple[str, Fingerprint, Fingerprint | None]] = []
         for start in range(0, len(listings), _LOOKUPS_AT_ONCE):
             some = listings[start : start + _LOOKUPS_AT_ONCE]
-            known = await asyncio.gather(*(self._index.directory(self._name, each.directory) for each in some))
-            for listing, rows in zip(some, known, strict=True):
-                candidates.extend(self._differences(listing, rows))
+            indexed = [listing.directory for listing in some if listing.directory in self._indexed]
+            rows = await asyncio.gather(*(self._index.directory(self._name, each) for each in indexed))
+            known = dict(zip(indexed, rows, strict=True))
+            for listing in some:
+                candidates.extend(self._differences(listing, known.get(listing.directory, {})))
         if self._mode.hashes and candidates:
             candidates = await asyncio.to_thread(self._hashed, candidates)
         for key, now, before in candidates:
@@ -127,7 +131,7 @@ class Scan:
         self, listing: Listing, rows: Mapping[str, Fingerprint]
     ) -> list[tuple[str, Fingerprint, Fingerprint | None]]:
         directory, files = listing
-        self._visited.add(directory)
+        self._indexed.discard(directory)
         missing = len(rows.keys() - files.keys()) if rows else 0
         self.present += len(files)
         self.known += len(rows)
@@ -162,8 +166,8 @@ class Scan:
         return same_bytes and (self._mode.skip_same_bytes or is_same(before, now, strict=False))
 
     async def _find_missing_directories(self) -> None:
-        for directory in await self._index.directories(self._name, self._prefix):
-            if directory not in self._visited and not self._walker.is_unknown(directory):
+        for directory in sorted(self._indexed):
+            if not self._walker.is_unknown(directory):
                 rows = len(await self._index.directory(self._name, directory))
                 self.known += rows
                 self.missing += rows

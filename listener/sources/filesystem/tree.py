@@ -33,6 +33,8 @@ class Tree:
     def __init__(self) -> None:
         """Start with the root alone."""
         self.root = Node(None, b"")
+        self._last = (b"", self.root)
+        """Where :meth:`make` was last: a walk asks for one directory's children in a row."""
 
     def prefix_of(self, node: Node) -> bytes | None:
         """Return the node's path, or ``None`` when it (or one above it) was taken out."""
@@ -57,10 +59,15 @@ class Tree:
 
     def make(self, prefix: bytes) -> Node:
         """Return the directory at this path, made known with all above it."""
-        node = self.root
-        for name in prefix.split(b"/")[:-1]:
-            node = self.child(node, name)
-        return node
+        parent, _, name = prefix[:-1].rpartition(b"/")
+        if not name:
+            return self.root
+        if parent != self._last[0]:
+            node = self.root
+            for each in parent.split(b"/") if parent else ():
+                node = self.child(node, each)
+            self._last = (parent, node)
+        return self.child(self._last[1], name)
 
     def child(self, parent: Node, name: bytes) -> Node:
         """Return the directory of this name, made known if it was not."""
@@ -74,6 +81,7 @@ class Tree:
     def take_out(self, parent: Node, name: bytes) -> Node | None:
         """Take a directory out with all below it, and return it."""
         node = parent.children.pop(name, None) if parent.children else None
+        self._last = (b"", self.root)
         if node is not None:
             node.parent = None
         return node

@@ -96,7 +96,15 @@ class Walker:
         try:
             with os.scandir(self._root + prefix) as entries:
                 for entry in entries:
-                    self._sort(entry, prefix, text, files, below)
+                    raw = entry.name
+                    name = raw.decode("utf-8", "surrogateescape")
+                    if entry.is_dir(follow_symlinks=False):
+                        if not self._ignore.directory(text, name):
+                            below.append(prefix + raw + b"/")
+                    elif not self._ignore.file(text, name):
+                        found = self._look(entry)
+                        if found is not None:
+                            files[name] = found
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 return (Listing(text, {}) if gone_is_empty else None), []
@@ -104,16 +112,10 @@ class Walker:
             return None, []
         return Listing(text, files), below
 
-    def _sort(
-        self, entry: os.DirEntry[bytes], prefix: bytes, text: str, files: dict[str, Fingerprint], below: list[bytes]
-    ) -> None:
-        raw = entry.name
-        name = raw.decode("utf-8", "surrogateescape")
-        if entry.is_dir(follow_symlinks=False):
-            if not self._ignore.directory(text, name):
-                below.append(prefix + raw + b"/")
-        elif not self._ignore.file(text, name):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):
-                    files[name] = fingerprint_of(status)
+    def _look(self, entry: os.DirEntry[bytes]) -> Fingerprint | None:
+        """Return the fingerprint of a regular file, or of the one that a symbolic link leads to."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            status = entry.stat()
+            if stat.S_ISREG(status.st_mode):
+                return fingerprint_of(status)
+        return None
