@@ -159,7 +159,7 @@ def _lane(number: int, site: Site) -> _Lane:
 def _folder_route(lane: _Lane, folder: str) -> _Route:
     below = folder[len(lane.site.prefix) :]
     try:
-        encoded = _encode_folder(lane, folder)
+        encoded = encode_key(below)
     except KeyRejected:
         return _Route(lane, below, heads=(), room_bytes=0, simple=False)
     heads = tuple((place.target, place.base + encoded, place.layer) for place in lane.places)
@@ -167,19 +167,12 @@ def _folder_route(lane: _Lane, folder: str) -> _Route:
     return _Route(lane, below, heads, room_bytes=MAX_KEY_BYTES - len(encoded), simple=simple)
 
 
-def _encode_folder(lane: _Lane, folder: str) -> str:
-    cut = len(lane.site.prefix)
-    if cut:
-        encode_key(folder[:cut])
-    return encode_key(folder[cut:])
-
-
 def _needs(route: _Route, name: str) -> list[RoutedNeed]:
     number, _, keep, _, tails, scope, index_documents = lane = route.lane
     if not route.simple and not keep.takes(route.folder + name):
         return []
     if not route.heads:
-        _encode_folder(lane, lane.site.prefix + route.folder)
+        encode_key(route.folder)
     encoded = name if PLAIN_NAME.fullmatch(name) else encode_key(name)
     if len(encoded) > route.room_bytes:
         check_length(MAX_KEY_BYTES - route.room_bytes + len(encoded))
@@ -199,7 +192,7 @@ def _subtree_needs(lane: _Lane, key: str) -> Iterator[RoutedNeed]:
     if key.startswith(prefix):
         if not lane.filter.takes_below(key[len(prefix) :]):
             return
-        below = _encode_folder(lane, key)
+        below = encode_key(key[len(prefix) :])
     elif prefix.startswith(key):
         below = ""
     else:
