@@ -168,7 +168,7 @@ def _folder_route(lane: _Lane, folder: str) -> _Route:
 
 
 def _needs(route: _Route, name: str) -> list[RoutedNeed]:
-    number, _, keep, _, tails, scope, index_documents = lane = route.lane
+    number, _, keep, _, tails, scope, index_documents = route.lane
     if not route.simple and not keep.takes(route.folder + name):
         return []
     if not route.heads:
