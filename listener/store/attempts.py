@@ -172,14 +172,14 @@ def _key(connection: sqlite3.Connection, names: Names, target: str, url: str) ->
     return names.directory(connection, names.target(connection, target), place), url[len(place) :]
 
 
-def task_ids_of(connection: sqlite3.Connection, attempt: Attempt) -> set[str]:
-    """Return the task ids that other attempts at the same URL have: those are not this one's."""
+def task_ids_of(connection: sqlite3.Connection, attempt: Attempt) -> Counter[str]:
+    """Return the task ids that other attempts at the same URL have, and how many each: those are not this one's."""
     rows = connection.execute(
         "SELECT task_id FROM attempt JOIN target ON target.id = attempt.target"
         " WHERE target.name = ? AND url = ? AND task_id IS NOT NULL AND attempt.id <> ?",
         (attempt.target, attempt.url, attempt.id),
     )
-    return {task_id for (joined,) in rows for task_id in joined.split(",")}
+    return Counter(task_id for (joined,) in rows for task_id in joined.split(","))
 
 
 def postpone(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:

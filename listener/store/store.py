@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -353,8 +354,8 @@ class Store:
         """Put off the next look at each of these attempts (id, seconds since the epoch)."""
         await self._write(attempts.postpone, looks)
 
-    async def task_ids_of(self, attempt: Attempt) -> set[str]:
-        """Return the task ids that other attempts at the same URL have."""
+    async def task_ids_of(self, attempt: Attempt) -> Counter[str]:
+        """Return the task ids that other attempts at the same URL have, and how many each."""
         return await self._read(attempts.task_ids_of, attempt)
 
     # -- ledger ----------------------------------------------------------------------------------

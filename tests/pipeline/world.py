@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -89,6 +88,25 @@ class World:
         self.store: Store
         self.pipeline: Pipeline
         self.http: aiohttp.ClientSession
+        self.running: asyncio.Task[None]
+
+    async def start(self) -> None:
+        """Run a pipeline on the world's store."""
+        targets = {"cdn": self.target}
+        options = store_options(self.settings, targets)
+        self.store = open_store(self.settings.store.url, options=options, clock=self.clock, owner=True)
+        self.pipeline = Pipeline(
+            self.settings, self.store, make_sources=lambda: {"www": self.source}, targets=targets, clock=self.clock
+        )
+        self.running = asyncio.create_task(self.pipeline.run())
+
+    async def stop(self, *, crash: bool = False) -> None:
+        """End the pipeline in order, or leave the store as a crash would."""
+        self.pipeline.stop()
+        await self.running
+        if crash:
+            await self.store._write(lambda connection: connection.execute("UPDATE meta SET clean = 0").rowcount)
+        await self.store.close()
 
     def url(self, key: str) -> str:
         """Return the URL under which the edge serves a key."""
@@ -202,27 +220,11 @@ async def a_world(
         world = World(folder, settings_for(folder, running, extra), running, cdn)
         world.clock = clock
         try:
-            async with aiohttp.ClientSession() as world.http, started(world):
-                yield world
+            async with aiohttp.ClientSession() as world.http:
+                await world.start()
+                try:
+                    yield world
+                finally:
+                    await world.stop()
         finally:
             await cdn.close()
-
-
-@asynccontextmanager
-async def started(world: World) -> AsyncIterator[None]:
-    """Run a pipeline on the world's store."""
-    targets = {"cdn": world.target}
-    store = open_store(
-        world.settings.store.url, options=store_options(world.settings, targets), clock=world.clock, owner=True
-    )
-    async with store as world.store:
-        world.pipeline = Pipeline(
-            world.settings, store, make_sources=lambda: {"www": world.source}, targets=targets, clock=world.clock
-        )
-        running = asyncio.create_task(world.pipeline.run())
-        try:
-            yield
-        finally:
-            world.pipeline.stop()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
