@@ -126,7 +126,7 @@ class Dispatcher:
 
         def decide(connection: sqlite3.Connection) -> planner.Plan:
             def weight(url: str) -> int | None:
-                prefixes = {pair for name in targets for pair in router.key_prefixes(name, url)}
+                prefixes = router.key_prefixes(targets, url)
                 return sum(weight_below(connection, root, prefix) for root, prefix in prefixes) or None
 
             return planner.plan(
@@ -135,7 +135,7 @@ class Dispatcher:
                     loads=[_planner_load(load) for load in loads if load.exact + load.subtree + load.all_params],
                     budgets=budgets,
                     weights=weight,
-                    allowed=lambda url: any(router.depth_floor(name, url) for name in targets),
+                    allowed=lambda url: router.depth_floor(targets, url),
                     reserve=self._settings.reserve,
                     force=target.forces,
                 )
