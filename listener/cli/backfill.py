@@ -188,7 +188,7 @@ def _show_plan(plan: BackfillPlan, what: str, modes: list[Mode]) -> None:
         if count:
             typer.echo(f"  {count} keys {word}")
     if cost.refreshes:
-        spent = ", ".join(f"{count} {kind}" for kind, count in cost.refreshes.items())
+        spent = ", ".join(f"{count} {kind}" for kind, count in cost.refreshes.items() if count) or "nothing"
         typer.echo(f"  quota now: {spent}; unchanged objects evicted: {cost.collateral}")
     if cost.deferred:
         days = "never, at the present quota" if cost.further_days is None else f"in {cost.further_days} further days"

@@ -63,7 +63,7 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str) -> list[str]:
     """Return why not every change is seen at present, a sentence each; empty when every one is."""
     if pipeline is None or phase != "running":
         return [phase]
-    reasons = [f"store: {error}" for error in [pipeline.intake.store_error] if error is not None]
+    reasons = [f"store: {error}" for error in [pipeline.store_trouble] if error is not None]
     for name, source in pipeline.intake.sources.items():
         if not source.health.ready and name not in pipeline.intake.finished:
             reasons.append(f"source {name}: {source.health.detail or source.health.state.value}")
@@ -80,7 +80,7 @@ def findings(pipeline: Pipeline | None, heart: Heart, phase: str) -> list[Findin
     ]
     if pipeline is None:
         return found
-    error = pipeline.intake.store_error
+    error = pipeline.store_trouble
     found.append(Finding("store", error is None, "commits" if error is None else str(error)))
     for name, source in pipeline.intake.sources.items():
         health = source.health

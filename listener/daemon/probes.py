@@ -8,16 +8,18 @@ import os
 import socket
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 from listener.contracts import Check, CheckState, Source, Target
-from listener.errors import ListenerError
+from listener.errors import ListenerError, StoreError, StoreUnusable
 from listener.settings import Settings
-from listener.store.database import VERSION, connect, owner_pid, sqlite_path
+from listener.store.database import APPLICATION_ID, VERSION, connect, owner_pid, sqlite_path, translate
 
 __all__ = ["probe_all"]
 
 PROBE_SECONDS = 90.0
 """A probe that takes longer than all time-outs of a call together hangs."""
+_HEAD = ("application_id", "user_version")
 
 
 async def probe_all(settings: Settings, sources: Mapping[str, Source], targets: Mapping[str, Target]) -> list[Check]:
@@ -46,27 +48,32 @@ def _probe_store(settings: Settings) -> Check:
         path = sqlite_path(settings.store.url)
         if not path.exists():
             return _probe_place(path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK), str(path))
-        connection = connect(path, readonly=True)
-        try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        finally:
-            connection.close()
+        return _probe_file(path)
     except ListenerError as error:
         return Check("store", CheckState.FAILED, str(error), error.hint)
-    except (OSError, sqlite3.Error) as error:
-        return Check(
-            "store", CheckState.FAILED, f"state file: {error}", "store.url: restore a backup or name another file"
+    except OSError as error:
+        return Check("store", CheckState.FAILED, f"state file: {error}", "store.url: mend its directory")
+
+
+def _probe_file(path: Path) -> Check:
+    """Read the head of the file, by a connection that cannot write; raise StoreError for one that is not ours."""
+    connection = connect(path, readonly=True)
+    try:
+        application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _HEAD)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.Error as error:
+        raise translate(error, path) from None
+    finally:
+        connection.close()
+    if application != APPLICATION_ID:
+        raise StoreUnusable(f"state file {path}: belongs to another program", hint="store.url: name another file")
+    if version > VERSION:
+        raise StoreUnusable(
+            f"state file {path}: written by a newer version (format {version}, this program knows {VERSION})",
+            hint="install that version again, or name another file in store.url",
         )
-    if version > VERSION or sound != "ok":
-        why = (
-            f"of a newer version (format {version}, this program knows {VERSION})" if version > VERSION else str(sound)
-        )
-        return Check("store", CheckState.FAILED, f"state file {path}: {why}", "restore a backup, or name another file")
     if not os.access(path, os.W_OK):
-        return Check(
-            "store", CheckState.FAILED, f"state file {path}: not writable", f"give user {os.geteuid()} the right"
-        )
+        raise StoreError(f"state file {path}: is not writable", hint=f"give user {os.geteuid()} the right to write it")
     pid = owner_pid(path)
     return Check("store", CheckState.OK, f"{path}, format {version}" + (f", owned by process {pid}" if pid else ""))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from listener.clock import window_end
 from listener.contracts import SourceState, Target
+from listener.redaction import mask_text
 from listener.settings import Settings
 from listener.store import Store
 
@@ -52,7 +53,7 @@ async def status_of(
         **await _needs(store, now),
         "quota": await quota_of(store, targets, now=now),
         "sources": await _sources(store, settings, now, is_running=owner_pid is not None),
-        "store": {"url": settings.store.url, "exists": store is not None},
+        "store": {"url": mask_text(settings.store.url), "exists": store is not None},
     }
 
 

@@ -1,0 +1,188 @@
+"""Refreshing and prefetching by hand: through the same store and ledger as everything else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from shells import SECRET, Stand, fetch
+
+from listener.store import open_store
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_a_refreshed_url_is_fresh_at_the_edge(stand: Stand, command: Command) -> None:
+    """With --wait the command ends when the edge serves the new copy; what it cost is in the ledger."""
+    stand.write("a b.html", "old")
+    assert fetch(stand.url("a b.html"))[1] == "old"
+    stand.write("a b.html", "new")
+    assert fetch(stand.url("a b.html"))[1] == "old"
+    status, out, _ = command("refresh", f"{stand.edge}/a%20b.html", "--wait", "--json")
+    assert status == 0
+    (told,) = json.loads(out)["urls"]
+    assert (told["state"], told["target"], bool(told["task_id"])) == ("complete", "cdn", True)
+    assert fetch(stand.url("a b.html"))[1] == "new"
+    assert json.loads(command("status", "--json")[1])["quota"]["cdn"]["file"]["spent"] == 1
+
+
+def test_without_wait_it_ends_when_the_cdn_took_it(stand: Stand, command: Command) -> None:
+    """The task is told and stays in flight for whoever looks next."""
+    stand.order("stuck:a.html:3600")
+    status, out, _ = command("refresh", stand.url("a.html"))
+    assert status == 0
+    assert out.startswith("accepted  cdn  ")
+    assert json.loads(command("status", "--json")[1])["in_flight"] == 1
+
+
+def test_a_directory_is_one_request(stand: Stand, command: Command) -> None:
+    """--directory spends a directory and no file."""
+    assert command("refresh", f"{stand.edge}/d/", "--directory", "--wait")[0] == 0
+    quota = json.loads(command("status", "--json")[1])["quota"]["cdn"]
+    assert (quota["file"]["spent"], quota["directory"]["spent"]) == (0, 1)
+    assert stand.paths() == [f"{stand.edge}/d/"]
+
+
+def test_a_prefetch_fills_the_cache(stand: Stand, command: Command) -> None:
+    """The edge has a copy afterwards; it cost a prefetch."""
+    stand.write("a.html", "one")
+    assert command("prefetch", stand.url("a.html"), "--wait")[0] == 0
+    stand.write("a.html", "two")
+    assert fetch(stand.url("a.html"))[1] == "one"
+    assert json.loads(command("status", "--json")[1])["quota"]["cdn"]["prefetch"]["spent"] == 1
+
+
+def test_the_same_url_twice_is_one_request(stand: Stand, command: Command) -> None:
+    """URLs are normalised before they are compared."""
+    host = stand.edge.removeprefix("http://")
+    assert command("refresh", f"{stand.edge}/a%7Eb", f"HTTP://{host}/a~b", "--wait")[0] == 0
+    assert stand.paths() == [f"{stand.edge}/a~b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["https://elsewhere.test/a"], "elsewhere.test"),
+        (["https://*.example.com/a"], "wildcard"),
+        (["ftp://example.com/a"], "http://"),
+        (["http://h/a b"], "blank"),
+        (["EDGE/a/../b"], "segment"),
+        (["EDGE/a#b"], "fragment"),
+        (["EDGE/a", "--directory"], "ends with /"),
+        (["EDGE/a/?x", "--directory"], "no query"),
+        (["EDGE/", "--directory"], "min_directory_depth"),
+        (["EDGE/a", "--urgent"], "--reason"),
+        (["EDGE/a", "--target", "cdm"], "cdn"),
+        ([], "URL"),
+        (["EDGE/a", "--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(stand: Stand, command: Command, arguments: list[str], words: str) -> None:
+    """Exit status 2, one clear message, and nothing is asked for."""
+    status, out, err = command("refresh", *(word.replace("EDGE", stand.edge) for word in arguments))
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.startswith("error: ")
+    assert not stand.state.exists()
+
+
+def test_what_quota_does_not_cover_is_deferred(stand: Stand, command: Command) -> None:
+    """Exit status 3, the reason, and the need stays; --urgent takes it from the reserve, with its reason kept."""
+    stand.order("quota-limit:3,0")
+    stand.configure("[planner]\nreserve = 0.4")
+    status, out, _ = command("refresh", *(stand.url(f"{n}.html") for n in range(5)), "--json")
+    states = [one["state"] for one in json.loads(out)["urls"]]
+    assert status == 3
+    assert (states.count("accepted"), states.count("deferred")) == (1, 4)
+    assert all(one["reason"] for one in json.loads(out)["urls"] if one["state"] == "deferred")
+    told = json.loads(command("status", "--json")[1])
+    assert (told["pending"], told["deferred"]) == (4, 4)
+    assert command("refresh", stand.url("now.html"), "--urgent", "--reason", "wrong price shown")[0] == 0
+    (row,) = [row for row in json.loads(command("tasks", "--json")[1]) if row["url"] == stand.url("now.html")]
+    assert (row["urgent"], row["reason"]) == (1, "wrong price shown")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
+        ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "a-wrong-one", "secret"),
+        ("ALIBABA_CLOUD_ACCESS_KEY_ID", "nobody", "key"),
+    ],
+)
+def test_a_wrong_key_is_told_before_anything_is_kept(
+    stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    """Exit status 1, what to mend, and no need that would be sent later by surprise."""
+    monkeypatch.setenv(variable, value)
+    status, out, err = command("refresh", stand.url("a.html"))
+    assert (status, out) == (1, "")
+    assert words in err
+    assert "hint: " in err
+    assert SECRET not in err
+    assert "a-wrong-one" not in err
+    assert json.loads(command("status", "--json")[1])["pending"] == 0
+
+
+def test_a_wrong_clock_is_told(stand: Stand, command: Command) -> None:
+    """Beyond 15 minutes the CDN refuses every request: how far the clock is off is named."""
+    stand.order("clock-skew:1200")
+    status, _, err = command("refresh", stand.url("a.html"))
+    assert status == 1
+    assert "clock" in err.lower()
+
+
+def test_a_throttled_call_is_waited_for(stand: Stand, command: Command) -> None:
+    """A CDN that is busy for a moment defers nothing."""
+    stand.order("throttle:5:0.2,action=RefreshObjectCaches")
+    assert command("refresh", stand.url("a.html"))[0] == 0
+    assert stand.paths() == [stand.url("a.html")]
+
+
+async def test_beside_an_owner_it_only_asks(stand: Stand, command: Command) -> None:
+    """Where another process owns the state file the need is left for it, and that is said."""
+    import asyncio
+
+    async with open_store(f"sqlite:///{stand.state}", owner=True) as store:
+        status, out, _ = await asyncio.to_thread(command, "refresh", stand.url("a.html"))
+        assert status == 0
+        assert "a daemon owns the state file" in out
+        assert (await store.counts()).pending == 1
+    assert stand.paths() == []
+
+
+@pytest.mark.parametrize("kind", ["corrupt", "newer"])
+def test_an_unusable_state_file_is_kept(stand: Stand, command: Command, kind: str) -> None:
+    """Exit status 1 with what to do; not a byte of it changes."""
+    import sqlite3
+
+    if kind == "corrupt":
+        stand.state.write_bytes(b"no database at all" * 1000)
+    else:
+        with sqlite3.connect(stand.state) as connection:
+            connection.execute(f"PRAGMA application_id = {0x43444E4C}")
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+    before = stand.state.read_bytes()
+    for arguments in (["refresh", stand.url("a.html")], ["status"], ["tasks"]):
+        status, _, err = command(*arguments)
+        assert status == 1
+        assert "state file" in err
+        assert "hint: " in err
+    assert stand.state.read_bytes() == before
+
+
+def test_configuration_mistakes_are_usage_errors(tmp_path: Path, command: Command) -> None:
+    """No file, an unreadable one, no TOML, an unknown key: exit status 2, the key and the nearest name."""
+    status, _, err = command("status")
+    assert (status, "no configuration file" in err) == (2, True)
+    assert command("status", "--config", str(tmp_path / "missing.toml"))[0] == 2
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[coalescer]\nquite_seconds = 2\n")
+    status, _, err = command("status", "--config", str(wrong))
+    assert (status, "quite_seconds" in err, "quiet_seconds" in err) == (2, True, True)
+    wrong.write_text("= nothing")
+    assert command("config", "show", "--config", str(wrong))[0] == 2
+    assert command("no-such-command")[0] == 2

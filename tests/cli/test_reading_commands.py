@@ -1,0 +1,256 @@
+"""The commands that read: they work whether or not a daemon runs, and change nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from shells import SECRET, Stand
+
+Command = Callable[..., tuple[int, str, str]]
+NUMBERS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
+
+
+def test_status_before_anything_ran(stand: Stand, command: Command) -> None:
+    """Zeros, the configured quota and every source; no state file is made."""
+    status, out, _ = command("status", "--json", "--config", str(stand.config))
+    told = json.loads(out)
+    assert status == 0
+    assert [told[name] for name in NUMBERS] == [0] * len(NUMBERS)
+    assert told["oldest_unsettled_seconds"] == 0
+    assert set(told["quota"]["cdn"]) == {"file", "directory", "prefetch", "ignore-params"}
+    assert told["quota"]["cdn"]["file"] | {"resets_at": ""} == {
+        "limit": 10000,
+        "spent": 0,
+        "held": 0,
+        "left": 10000,
+        "resets_at": "",
+    }
+    resets_at = datetime.fromisoformat(told["quota"]["cdn"]["file"]["resets_at"])
+    assert (resets_at.utcoffset().total_seconds(), resets_at.hour) == (0, 16)  # type: ignore[union-attr]
+    source = told["sources"]["www"]
+    assert {name: source[name] for name in ("state", "last_event_at", "lost_events", "rescans")} == {
+        "state": "stopped",
+        "last_event_at": None,
+        "lost_events": 0,
+        "rescans": 0,
+    }
+    assert not stand.state.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["tasks"], ["tasks", "--json"], ["dead-letters"], ["dead-letters", "--json"], ["quota", "--json"]],
+)
+def test_reading_makes_no_state_file(stand: Stand, command: Command, arguments: list[str]) -> None:
+    """Each reading command answers without a state file, and leaves none behind."""
+    assert command(*arguments, "--config", str(stand.config))[0] == 0
+    assert not stand.state.exists()
+
+
+def test_quota_shows_the_ledger_beside_the_live_reading(stand: Stand, command: Command) -> None:
+    """What we booked and what the CDN says stand side by side."""
+    stand.write("a.html")
+    assert command("refresh", stand.url("a.html"), "--wait")[0] == 0
+    told = json.loads(command("quota", "--json")[1])["quota"]["cdn"]["file"]
+    assert (told["limit"], told["spent"], told["left"]) == (10000, 1, 9999)
+    assert told["live"] == {"limit": 10000, "remaining": 9999}
+
+
+def test_quota_says_when_the_cdn_cannot_be_asked(
+    stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit status 1 and the reason; the ledger is shown all the same."""
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "another-secret")
+    status, out, err = command("quota", "--json")
+    assert status == 1
+    assert json.loads(out)["quota"]["cdn"]["file"]["limit"] == 10000
+    assert "cdn" in err
+    assert "another-secret" not in out + err
+
+
+def test_tasks_tell_what_was_asked_and_why(stand: Stand, command: Command) -> None:
+    """Each attempt with its task, state, times in UTC, looks and reason, newest first; --limit bounds them."""
+    for key in ("a.html", "b.html"):
+        stand.write(key)
+        assert command("refresh", stand.url(key), "--wait")[0] == 0
+    rows = json.loads(command("tasks", "--json")[1])
+    assert [row["url"] for row in rows] == [stand.url("b.html"), stand.url("a.html")]
+    assert all(row["state"] == "complete" and row["task_id"] and row["reason"] for row in rows)
+    assert all(row["accepted_at"].endswith("Z") for row in rows)
+    assert len(json.loads(command("tasks", "--json", "--limit", "1")[1])) == 1
+    assert stand.url("b.html") in command("tasks")[1]
+
+
+def test_status_of_one_url(stand: Stand, command: Command) -> None:
+    """Whether it is stale, and what was asked about it."""
+    stand.write("a.html")
+    command("refresh", stand.url("a.html"), "--wait")
+    told = json.loads(command("status", "--json", "--url", stand.url("a.html"))[1])["url"]
+    assert not told["stale"]
+    assert [attempt["state"] for attempt in told["attempts"]] == ["complete"]
+    assert "nothing is known to be stale" in command("status", "--url", stand.url("a.html"))[1]
+
+
+def test_what_the_cdn_refused_is_listed_retried_and_discarded(stand: Stand, command: Command) -> None:
+    """A parked URL shows with the CDN's words; it is sent again on demand, or forgotten."""
+    stand.order("malformed:bad")
+    assert command("refresh", stand.url("bad.html"))[0] == 3
+    (letter,) = json.loads(command("dead-letters", "--json")[1])
+    assert (letter["kind"], letter["subject"]) == ("url", stand.url("bad.html"))
+    assert letter["reason"]
+    assert command("dead-letters", "--retry", stand.url("nothing.html"))[0] == 1
+    assert json.loads(command("dead-letters", "--retry", stand.url("bad.html"), "--json")[1]) == {"retried": 1}
+    assert json.loads(command("status", "--json")[1])["pending"] == 1
+    assert command("refresh", stand.url("bad.html"))[0] == 3
+    assert json.loads(command("dead-letters", "--discard-all", "--json")[1]) == {"discarded": 1}
+    assert command("dead-letters")[1].strip() == "nothing is set aside"
+    assert command("dead-letters", "--retry-all", "--discard-all")[0] == 2
+
+
+def test_config_show_hides_secrets(stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Effective values with defaults, as TOML or JSON; a password in a database URL does not show."""
+    assert "quiet_seconds = 0.2" in command("config", "show")[1]
+    monkeypatch.setenv("LISTENER_STORE__URL", "postgresql://me:hunter2@db/x")
+    shown = command("config", "show", "--json")[1]
+    assert "hunter2" not in shown
+    assert json.loads(shown)["coalescer"]["cap_seconds"] == 30.0
+
+
+def test_config_schema_and_plugins(command: Command) -> None:
+    """Both need no configuration; the schema holds the plugins' tables."""
+    schema = json.loads(command("config", "schema")[1])
+    assert "filesystem" in json.dumps(schema["properties"]["sources"])
+    names = {(plugin["group"], plugin["name"]) for plugin in json.loads(command("plugins", "--json")[1])}
+    assert {("sources", "filesystem"), ("targets", "alibaba-cdn")} <= names
+    assert "alibaba-cdn" in command("plugins")[1]
+
+
+def test_check_tries_everything(stand: Stand, command: Command) -> None:
+    """State file, admin port, path, credentials, quota, clock and reads: each is told, nothing is changed."""
+    status, out, _ = command("check", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert not [one for one in found if one["state"] == "failed"]
+    subjects = " ".join(one["subject"] for one in found)
+    for word in ("store", "admin", "sources.www.path", "credentials", "quota", "clock"):
+        assert word in subjects
+    assert not stand.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("secret", "signature|secret|Signature"),
+        ("path", "does not exist"),
+        ("skew", "ahead of|clock|Timestamp"),
+        ("port", "cannot listen"),
+        ("directory", "directory does not exist"),
+        ("corrupt", "not a usable SQLite file"),
+        ("newer", "newer version"),
+        ("foreign", "another program"),
+        ("empty", "not set or empty"),
+    ],
+)
+def test_check_names_what_is_wrong(
+    stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch, case: str, words: str
+) -> None:
+    """Each thing that can be wrong is named with a hint, and the exit status is 1."""
+    break_it(stand, monkeypatch, case)
+    status, out, err = command("check", "--json")
+    failed = [one for one in json.loads(out) if one["state"] == "failed"]
+    assert status == 1
+    assert failed
+    assert re.search(words, " ".join(one["message"] for one in failed)), failed
+    assert all(one["hint"] for one in failed), failed
+    assert SECRET not in out + err
+
+
+def break_it(stand: Stand, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """Make one thing wrong."""
+    match case:
+        case "secret":
+            monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "another-secret")
+        case "empty":
+            monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "")
+        case "path":
+            stand.configure(path="/nowhere/at/all")
+        case "skew":
+            stand.order("clock-skew:1200")
+        case "port":
+            monkeypatch.setenv("LISTENER_ADMIN__LISTEN", stand.edge.removeprefix("http://"))
+        case "directory":
+            monkeypatch.setenv("LISTENER_STORE__URL", f"sqlite:///{stand.root}/no/state.db")
+        case "corrupt":
+            stand.state.write_bytes(b"this is no database, but long enough to look at" * 100)
+        case _:
+            connection = sqlite3.connect(stand.state)
+            connection.execute("CREATE TABLE t (x)")
+            if case == "newer":
+                connection.execute(f"PRAGMA application_id = {0x43444E4C}")
+                connection.execute("PRAGMA user_version = 99")
+            connection.commit()
+            connection.close()
+
+
+def test_plan_without_a_configuration(tmp_path: Path, command: Command) -> None:
+    """Keys in, refreshes out; that depth 1 is assumed is said on stderr."""
+    changes, objects = tmp_path / "changes", tmp_path / "objects"
+    changes.write_text("".join(f"a/{n}.html\n" for n in range(50)) + "b/x.html\n日本.jpg\n")
+    objects.write_text("".join(f"a/{n}.html\n" for n in range(60)) + "b/x.html\n日本.jpg\n")
+    status, out, err = command(
+        "plan", "--changes", str(changes), "--objects", str(objects), "--files", "3", "--directories", "1", "--json"
+    )
+    made = json.loads(out)
+    assert status == 0
+    assert "depth 1" in err
+    assert {(one["kind"], one["key"]) for one in made["refreshes"]} == {
+        ("directory", "a/"),
+        ("file", "b/x.html"),
+        ("file", "日本.jpg"),
+    }
+    assert made["collateral"] == 10
+    assert made["spent"] == {"file": 2, "directory": 1}
+    assert made["deferred"] == []
+    assert (
+        "spent: 2 file, 1 directory"
+        in command("plan", "--changes", str(changes), "--objects", str(objects), "--files", "3", "--directories", "1")[
+            1
+        ]
+    )
+
+
+def test_plan_takes_keys_as_the_storage_has_them(stand: Stand, tmp_path: Path, command: Command) -> None:
+    """The site's prefix, filters and depth count; keys of other places are left out; keys come back whole."""
+    stand.configure(site='prefix = "public/"\nexclude = ["**/*.tmp"]\nmin_directory_depth = 2')
+    changes = tmp_path / "changes"
+    changes.write_text("".join(f"public/a/{n}.html\n" for n in range(9)) + "private/x\npublic/y.tmp\n")
+    _, out, _ = command("plan", "--changes", str(changes), "--files", "2", "--directories", "5", "--json")
+    made = json.loads(out)
+    assert {one["key"] for one in made["refreshes"]} <= {f"public/a/{n}.html" for n in range(9)}
+    assert len(made["refreshes"]) == 2
+    assert len(made["deferred"]) == 7
+
+
+def test_plan_wants_a_site_named_where_there_are_several(stand: Stand, tmp_path: Path, command: Command) -> None:
+    """Two sites and no --site: exit status 2, with the choices."""
+    stand.configure('[[sites]]\nsource = "www"\ntarget = "cdn"\nbase_urls = ["http://other.test/"]')
+    (tmp_path / "changes").write_text("a\n")
+    status, _, err = command("plan", "--changes", str(tmp_path / "changes"), "--files", "1", "--directories", "1")
+    assert (status, "--site 1" in err) == (2, True)
+    assert command("plan", "--changes", str(tmp_path / "changes"), "--site", "1")[0] == 0
+    assert command("plan", "--changes", str(tmp_path / "changes"), "--site", "2")[0] == 2
+    assert command("plan", "--changes", str(tmp_path / "nothing"), "--site", "1")[0] == 2
+
+
+def test_a_key_that_is_no_utf8_can_be_printed(stand: Stand, tmp_path: Path, command: Command) -> None:
+    """Bytes that are no UTF-8 come out escaped, as JSON and as text."""
+    (tmp_path / "changes").write_bytes(b"a/\xff.html\n")
+    status, out, _ = command("plan", "--changes", str(tmp_path / "changes"), "--json")
+    assert (status, json.loads(out)["refreshes"][0]["key"]) == (0, "a/\udcff.html")
+    assert command("plan", "--changes", str(tmp_path / "changes"))[0] == 0
