@@ -52,11 +52,11 @@ class Rescans:
             return "", ""
         return None
 
-    def ended(self, prefix: str, reason: str, now: float) -> None:
-        """Note the end of a scan: the next wanted one waits longer when they follow one another closely."""
-        if reason:
+    def ended(self, prefix: str, now: float, *, backs_off: bool) -> None:
+        """Note the end of a scan; after one that ``backs_off`` the next waits longer, if they follow closely."""
+        if backs_off:
             calm = now - self._ended > _CALM_SECONDS
             self._gap = _FIRST_SECONDS if calm else min(self._gap * 2, _LONGEST_SECONDS)
-        self._ended = now
+            self._ended = now
         if not prefix:
             self._scheduled = self._after(now)

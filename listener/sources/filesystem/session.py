@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import structlog
 
-from listener.change import Change, ChangeKind
+from listener.change import Change, ChangeKind, key_to_bytes, key_to_text
 from listener.contracts import Delivery, IndexView, SourceHealth, SourceState
 from listener.sources.filesystem.acks import Acks
 from listener.sources.filesystem.brake import Brake
@@ -30,6 +30,7 @@ from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.rescans import Rescans
 from listener.sources.filesystem.scan import Findings, Scan, ScanMode
 from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.trouble import unread, unwatched
 from listener.sources.filesystem.walker import Walker
 from listener.sources.filesystem.watches import Watches
 
@@ -38,6 +39,7 @@ __all__ = ["Session"]
 _SETTLE_SECONDS = 30.0
 _GATHER_SECONDS = 0.03
 _SCHEDULE = ""
+_UNWATCHED = "not watched"
 _WAITING = "waiting for files that are gone"
 _log = structlog.get_logger()
 
@@ -85,7 +87,9 @@ class Session:
         )
         self._place: _Place | None = None
         self._next_check = 0.0
+        self._next_poll = 0.0
         self._aborted = False
+        self._unreadable: dict[str, int] = {}
         self._first: bool | None = None
         """Whether the first scan, awaiting its acks, was a seeding; ``None`` when none awaits."""
 
@@ -93,6 +97,11 @@ class Session:
     def watches(self) -> Watches | None:
         """What is watched at present; ``None`` while nothing is."""
         return self._live.watches
+
+    @property
+    def unfinished(self) -> int:
+        """How many files are held because they may still be written to."""
+        return len(self._live.unfinished)
 
     def confirm_deletions(self) -> None:
         """Take the deletions that the brake holds back for meant."""
@@ -179,6 +188,7 @@ class Session:
         while await self._is_sound():
             await self._end_first_scan()
             self._allow_skipping()
+            self._poll_unwatched()
             async for delivery in self._live.deliveries():
                 self._health.last_event_at = time.time()
                 yield delivery
@@ -201,6 +211,15 @@ class Session:
         """Compare bytes once the first scan is over and whatever was heard meanwhile has been told."""
         if self._health.ready and not self._live.may_skip:
             self._live.may_skip = self._place is None or self._place.listening is None or self._place.listening.idle
+
+    def _poll_unwatched(self) -> None:
+        """Scan what cannot be watched as often as a tree that is polled."""
+        now = time.monotonic()
+        if self.watches and self.watches.failed and now >= self._next_poll:
+            self._next_poll = now + self._settings.poll_interval_seconds
+            for prefix in list(self.watches.failed):
+                self._rescans.want(key_to_text(prefix), _UNWATCHED, now)
+            self._tell(SourceState.LISTENING)
 
     async def _rest(self) -> None:
         # What is heard within a moment makes one delivery: fewer wake-ups, fewer commits.
@@ -245,7 +264,7 @@ class Session:
             async for delivery in self._live.deliveries():
                 yield delivery
         if watches is not None:
-            await asyncio.to_thread(watches.end_round, prefix.encode("utf-8", "surrogateescape"), round_number)
+            await asyncio.to_thread(watches.end_round, key_to_bytes(prefix), round_number)
         self._after_scan(scan, walker, prefix, reason, time.monotonic() - began)
 
     def _scan_of(self, prefix: str, walker: Walker, *, seeding: bool, strict: bool) -> Scan:
@@ -277,11 +296,15 @@ class Session:
         return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic(), heard=False)
 
     def _after_scan(self, scan: Scan, walker: Walker, prefix: str, reason: str, seconds: float) -> None:
-        self._rescans.ended(prefix, reason if reason != "start" else "", time.monotonic())
+        backs_off = reason not in ("start", _SCHEDULE, _UNWATCHED)
+        self._rescans.ended(prefix, time.monotonic(), backs_off=backs_off)
+        if not prefix:
+            self._unreadable = walker.unreadable
         if not prefix and not scan.aborted:
             self._brake.known = scan.present
         if reason != "start":
             self._health.rescans += 1
+        if reason not in ("start", _UNWATCHED) and self.watches is not None:
             self._health.lost_events += scan.found
         self._aborted = scan.aborted
         self._brake.confirmed = self._brake.confirmed and bool(scan.refused)
@@ -317,8 +340,12 @@ class Session:
         self._health.state, self._health.detail = state, detail
 
     def _trouble(self) -> str:
-        if self._live.refused:
-            return f"nothing is taken for deleted: {self._live.refused}; bring the files back, or confirm"
-        figures = self._health.figures
-        parts = [f"{figures[name]:.0f} directories" for name in ("unwatched_directories",) if figures.get(name)]
-        return f"{parts[0]} cannot be watched" if parts else ""
+        watches = self.watches
+        parts = [
+            f"nothing is taken for deleted: {self._live.refused}; bring the files back, or confirm"
+            if self._live.refused
+            else "",
+            unwatched(watches.failed, watches.count) if watches else "",
+            unread(self._unreadable),
+        ]
+        return ". ".join(part for part in parts if part)

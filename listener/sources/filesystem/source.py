@@ -7,15 +7,19 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
 
+import structlog
 from pydantic import BaseModel
 
 from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import ConfigurationError
+from listener.sources.filesystem.probes import choose_backend, probe
 from listener.sources.filesystem.session import Session
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.watches import Watches
 
 __all__ = ["FilesystemSource"]
+
+_log = structlog.get_logger()
 
 
 class FilesystemSource:
@@ -38,8 +42,10 @@ class FilesystemSource:
         Raise :class:`~listener.errors.ConfigurationError` when the path cannot be listened to at the start.
         """
         await asyncio.to_thread(self._probe_path)
+        backend, why = await asyncio.to_thread(choose_backend, self._settings)
+        _log.info("filesystem.backend_chosen", source=self.name, backend=backend, reason=why)
         self._session = Session(
-            name=self.name, settings=self._settings, backend=self._backend(), health=self.health, index=index
+            name=self.name, settings=self._settings, backend=backend, health=self.health, index=index
         )
         try:
             async for delivery in self._session.run():
@@ -54,25 +60,27 @@ class FilesystemSource:
         """Return what is watched at present, for tests and for telling; ``None`` while nothing is."""
         return self._session.watches if self._session else None
 
+    def unfinished(self) -> int:
+        """Return how many files are held because they may still be written to."""
+        return self._session.unfinished if self._session else 0
+
     def confirm_deletions(self) -> None:
         """Take what the brake holds back for really deleted, once."""
         if self._session is not None:
             self._session.confirm_deletions()
 
     async def check(self) -> Sequence[Check]:
-        """Look whether the path is a directory that can be read."""
+        """Look whether the path can be read, which backend serves it, and whether the kernel's limits suffice."""
         try:
             await asyncio.to_thread(self._probe_path)
         except ConfigurationError as error:
             return [Check(self._key, CheckState.FAILED, str(error), error.hint)]
-        return [Check(self._key, CheckState.OK, f"{self._settings.path} can be read")]
+        found = await asyncio.to_thread(lambda: list(probe(self._key, self._settings)))
+        return [Check(self._key, CheckState.OK, f"{self._settings.path} can be read"), *found]
 
     @property
     def _key(self) -> str:
         return f"sources.{self.name}.path"
-
-    def _backend(self) -> str:
-        return "inotify" if self._settings.backend == "auto" else self._settings.backend
 
     def _probe_path(self) -> None:
         path = self._settings.path

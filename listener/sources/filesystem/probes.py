@@ -1,0 +1,83 @@
+"""What ``check`` asks of a tree and of the kernel before anything is listened to. Blocking."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from listener.contracts import Check, CheckState
+from listener.sources.filesystem.mounts import mount_of, mounts_below
+from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.trouble import limit, sysctl_line
+
+__all__ = ["choose_backend", "count_directories", "probe"]
+
+_LONGEST_SECONDS = 20.0
+_GOOD_QUEUE = 131_072
+"""Kept only while events wait, so that a generous limit costs nothing; watched trees with storms want 1,048,576."""
+
+
+def choose_backend(settings: FilesystemSettings) -> tuple[str, str]:
+    """Return the backend to use and why."""
+    if settings.backend != "auto":
+        return settings.backend, "as configured"
+    mount = mount_of(settings.path)
+    if mount is not None and not mount.is_heard:
+        return "polling", f"{mount.kind} at {mount.point}: other machines change it without a word to this kernel"
+    return "inotify", f"{mount.kind} at {mount.point}" if mount else "the mount table cannot be read"
+
+
+def count_directories(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
+    """Return how many directories there are, how many of them cannot be read, and whether all were counted."""
+    stack, number, unreadable, end = [os.fspath(path)], 0, 0, time.monotonic() + _LONGEST_SECONDS
+    while stack:
+        number += 1
+        try:
+            with os.scandir(stack.pop()) as entries:
+                stack.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        except OSError:
+            unreadable += 1
+        if time.monotonic() > end:
+            return number + len(stack), unreadable, False
+    return number, unreadable, True
+
+
+def probe(key: str, settings: FilesystemSettings) -> Iterator[Check]:
+    """Yield what is known of backend, directories and limits. The path was found readable before."""
+    backend, why = choose_backend(settings)
+    yield Check(key, CheckState.OK, f"backend {backend}: {why}")
+    number, unreadable, complete = count_directories(settings.path)
+    yield Check(key, CheckState.OK, f"{'' if complete else 'more than '}{number} directories")
+    if unreadable:
+        yield Check(
+            key, CheckState.WARNING, f"{unreadable} directories cannot be read",
+            f"let user {os.geteuid()} read and enter them, or ignore them",
+        )  # fmt: skip
+    for mount in mounts_below(settings.path):
+        if not mount.is_heard and backend == "inotify":
+            yield Check(
+                key, CheckState.WARNING, f"changes below {mount.point} ({mount.kind}) are found by scans only",
+                'give it a source of its own with backend = "polling"',
+            )  # fmt: skip
+    if backend == "inotify":
+        yield from _limits(key, number)
+
+
+def _limits(key: str, directories: int) -> Iterator[Check]:
+    watches, queue = limit("max_user_watches"), limit("max_queued_events")
+    if watches is not None and watches < directories:
+        yield Check(
+            key, CheckState.FAILED, f"fs.inotify.max_user_watches is {watches}, the tree has {directories} directories",
+            sysctl_line("max_user_watches", 2 * directories),
+        )  # fmt: skip
+    elif watches is not None and watches < 2 * directories:
+        yield Check(
+            key, CheckState.WARNING, f"fs.inotify.max_user_watches is {watches}, for {directories} directories now",
+            sysctl_line("max_user_watches", 2 * directories),
+        )  # fmt: skip
+    if queue is not None and queue < _GOOD_QUEUE:
+        yield Check(
+            key, CheckState.WARNING, f"fs.inotify.max_queued_events is {queue}: a storm may cost a rescan",
+            sysctl_line("max_queued_events", 1_048_576),
+        )  # fmt: skip

@@ -1,0 +1,54 @@
+"""What an operator must know of a watched tree, and what mends it: in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from listener.change import key_to_text
+
+__all__ = ["limit", "sysctl_line", "unread", "unwatched"]
+
+_PROC = Path("/proc/sys/fs/inotify")
+
+
+def limit(name: str) -> int | None:
+    """Return a kernel limit of inotify (``max_user_watches``, …), or ``None`` where it cannot be read."""
+    try:
+        return int((_PROC / name).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def sysctl_line(name: str, value: int) -> str:
+    """Return the command that raises a limit of inotify."""
+    return f"sysctl -w fs.inotify.{name}={value}"
+
+
+def unwatched(failed: Mapping[bytes, int], watched: int) -> str:
+    """Say which directories are not watched, why, and what to do; empty when there are none."""
+    if not failed:
+        return ""
+    number, (path, reason) = len(failed), next(iter(failed.items()))
+    text = f"{_some(number, key_to_text(path))} cannot be watched: {os.strerror(reason)}"
+    if reason == errno.ENOSPC:
+        remedy = sysctl_line("max_user_watches", 2 * (number + watched))
+        return f"{text}; they are scanned instead; raise the limit: {remedy}"
+    if reason == errno.EACCES:
+        return f"{text}; let user {os.geteuid()} read them, or ignore them"
+    return text
+
+
+def unread(unreadable: Mapping[str, int]) -> str:
+    """Say which directories cannot be read, and so are not known; empty when there are none."""
+    if not unreadable:
+        return ""
+    path, reason = next(iter(unreadable.items()))
+    return f"{_some(len(unreadable), path)} cannot be read: {os.strerror(reason)}; nothing below is taken for deleted"
+
+
+def _some(number: int, example: str) -> str:
+    name = ascii(example or "./")
+    return f"the directory {name}" if number == 1 else f"{number} directories, such as {name},"

@@ -1,0 +1,162 @@
+"""Overflow, watch limits and unreadable places, each in a process of its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+
+RUNNER = str(Path(__file__).with_name("source_runner.py"))
+HERE = str(Path(__file__).parent.parent.parent)
+
+
+class Running:
+    """A source that runs elsewhere, seen through the files that it writes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out: Path) -> None:
+        """Follow the process that writes ``out``."""
+        self.process, self.out = process, out
+
+    @property
+    def health(self) -> dict[str, Any]:
+        """What the source said of itself last."""
+        with suppress(FileNotFoundError):
+            found: dict[str, Any] = json.loads(Path(f"{self.out}.health").read_text())
+            return found
+        return {"ready": False, "detail": "", "state": ""}
+
+    def keys(self, kind: str = "content") -> set[str]:
+        """Return the keys told as finished."""
+        lines = (line.split(" ", 2) for line in self.out.read_text().splitlines())
+        return {ast.literal_eval(key) for told, finished, key in lines if told == kind and finished == "1"}
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 40) -> None:
+        """Wait for the condition."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, f"ended with {self.process.returncode}"
+            assert time.monotonic() < end, f"not within {seconds} s: {what}; {self.health}"
+            time.sleep(0.05)
+
+
+@contextmanager
+def running(path: Path, out: Path, *command: str, **settings: object) -> Iterator[Running]:
+    """Run a source, behind ``command`` where one is given."""
+    values = [f"{name}={json.dumps(value)}" for name, value in {"stable_seconds": 0.3, **settings}.items()]
+    arguments = [*command, sys.executable, RUNNER, str(path), str(out), *values]
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{Path(__file__).parent}", "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        yield Running(process, out)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+
+
+def make_directories(root: Path, number: int) -> list[Path]:
+    """Make so many directories, a hundred to each parent."""
+    found = []
+    for each in range(number):
+        path = root / f"d{each // 100}" / f"s{each}"
+        path.mkdir(parents=True)
+        found.append(path)
+    return found
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("number", [500, pytest.param(30_000, marks=pytest.mark.slow)])
+def test_an_overflow_loses_nothing_and_ends(tmp_path: Path, number: int) -> None:
+    """The watcher stands still while the queue overflows: afterwards every change is told, without a loop of scans."""
+    root = tmp_path / "www"
+    directories = make_directories(root, number)
+    with running(root, tmp_path / "out") as source:
+        source.until(lambda: source.health["ready"], "ready")
+        source.process.send_signal(signal.SIGSTOP)
+        expected = set()
+        for each in range(25_000):
+            path = directories[each % min(number, 1000)] / f"f{each}"
+            path.write_text("x")
+            expected.add(str(path.relative_to(root)))
+        for each in range(50):
+            path = root / "new" / f"n{each}" / "deep"
+            path.mkdir(parents=True)
+            (path / "f").write_text("x")
+            expected.add(str((path / "f").relative_to(root)))
+        source.process.send_signal(signal.SIGCONT)
+        source.until(lambda: expected <= source.keys(), "every change is told", 100)
+        assert source.health["figures"]["overflows"] >= 1
+        assert source.health["lost_events"] >= 1
+        rescans = source.health["rescans"]
+        assert rescans <= 2
+        probes = {str((path / "probe").relative_to(root)) for path in [*directories[-50:], root / "new/n7/deep"]}
+        for probe in probes:
+            (root / probe).write_text("x")
+        source.until(lambda: probes <= source.keys(), "the watches still stand", 10)
+        time.sleep(2)
+        assert source.health["rescans"] == rescans
+
+
+@pytest.mark.timeout(90)
+def test_too_few_watches_are_told_and_made_up_for(tmp_path: Path) -> None:
+    """200 watches for 501 directories: degraded, with the line that mends it; scans find what is not heard."""
+    root = tmp_path / "www"
+    directories = make_directories(root, 500)
+    limit = ("unshare", "-Ur", "sh", "-c", 'echo 200 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh")
+    with running(root, tmp_path / "out", *limit, poll_interval_seconds=0.5) as source:
+        source.until(lambda: source.health["ready"], "ready")
+        source.until(lambda: source.health["state"] == "degraded", "degraded")
+        assert "sysctl -w fs.inotify.max_user_watches=" in source.health["detail"]
+        assert source.health["figures"]["unwatched_directories"] == 506 - 200
+        expected = set()
+        for path in directories:
+            (path / "f").write_text("x")
+            expected.add(str((path / "f").relative_to(root)))
+        source.until(lambda: expected <= source.keys(), "every change is told")
+
+
+@pytest.mark.timeout(60)
+def test_an_unreadable_directory_is_told(tmp_path: Path) -> None:
+    """What cannot be read is named; the rest is listened to; nothing below is taken for deleted."""
+    root = tmp_path / "www"
+    (root / "closed").mkdir(parents=True)
+    (root / "open").mkdir()
+    (root / "closed" / "f").write_text("x")
+    (root / "closed").chmod(0o700)
+    for path in (*tmp_path.parents, tmp_path):
+        if path.stat().st_uid == os.getuid() and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o").chmod(0o777)
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with running(root, tmp_path / "o" / "out", *nobody) as source:
+        source.until(lambda: source.health["ready"], "ready")
+        source.until(lambda: source.health["state"] == "degraded", "degraded")
+        assert "'closed/'" in source.health["detail"]
+        assert "Permission denied" in source.health["detail"]
+        (root / "open" / "g").write_text("x")
+        source.until(lambda: "open/g" in source.keys(), "the rest is heard")
+
+
+async def test_check_names_limits_backend_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit too low for the tree fails the check, with the sysctl line as the hint."""
+    make_directories(tmp_path / "www", 50)
+    limits = {"max_user_watches": 20, "max_queued_events": 100}
+    monkeypatch.setattr("listener.sources.filesystem.probes.limit", limits.get)
+    checks = await FilesystemSource("www", FilesystemSettings(path=tmp_path / "www")).check()
+    failed = [check for check in checks if check.state == "failed"]
+    assert [check.hint for check in failed] == ["sysctl -w fs.inotify.max_user_watches=104"]
+    assert any("backend inotify" in check.message for check in checks)
+    assert any(check.hint == "sysctl -w fs.inotify.max_queued_events=1048576" for check in checks)
