@@ -29,6 +29,7 @@ __all__ = [
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
 VERSION = 1
+_MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 BUSY_SECONDS = 10.0
 """How long a writer waits for another process's commit; ours take milliseconds."""
@@ -119,6 +120,7 @@ def prepare(path: Path) -> sqlite3.Connection:
     """
     if not path.parent.is_dir():
         raise StoreError(f"state file {path}: its directory does not exist", hint=f"mkdir -p {path.parent}")
+    _recognise(path)
     connection = connect(path)
     try:
         _accept(connection, path)
@@ -133,6 +135,28 @@ def prepare(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _recognise(path: Path) -> None:
+    """Refuse what is no SQLite file; SQLite itself takes a file of one byte for an empty one, and overwrites it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(
+            f"state file {path}: cannot be opened ({error.strerror})",
+            hint="store.url: name a file that this user may read and write",
+        ) from error
+    if head not in (b"", _MAGIC):
+        raise translate(_not_sqlite(), path)
+
+
+def _not_sqlite() -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("file is not a database")
+    error.sqlite_errorname = "SQLITE_NOTADB"
+    return error
 
 
 def _accept(connection: sqlite3.Connection, path: Path) -> None:

@@ -1,0 +1,370 @@
+"""The state file: what is refused is left as it was, what is migrated arrives whole, and who owns it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from steps_store import BASE, Bench, FakeClock, content
+
+from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
+from listener.store import NeedInput, open_store
+from listener.store import database
+from listener.store.database import OwnerLock, connect, owner_pid, prepare, sqlite_path, translate
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("url", ["", "postgresql://h/db", "sqlite://", "sqlite:///", "sqlite://host/x.db", "/var/x.db"])
+def test_a_url_that_names_no_store(url: str) -> None:
+    """It is refused with the forms that are known."""
+    with pytest.raises(ConfigurationError) as caught:
+        sqlite_path(url)
+    assert "sqlite:////" in caught.value.hint
+
+
+def test_paths_of_urls() -> None:
+    """Three slashes are relative, four absolute; escapes are undone."""
+    assert sqlite_path("sqlite:///a/b.db") == Path("a/b.db")
+    assert sqlite_path("sqlite:////var/lib/a%20b.db") == Path("/var/lib/a b.db")
+
+
+def good(path: Path) -> bytes:
+    """Make a state file with content and return its bytes."""
+    with closing(prepare(path)) as connection:
+        connection.executemany("INSERT INTO target (name) VALUES (?)", [(f"t{n:05}",) for n in range(3000)])
+    return path.read_bytes()
+
+
+def refused(path: Path) -> str:
+    """Open and expect a refusal that leaves every byte; return the message."""
+    before = path.read_bytes()
+    with pytest.raises(StoreUnusable) as caught:
+        open_store(f"sqlite:///{path}", owner=True)
+    assert path.read_bytes() == before
+    assert caught.value.hint
+    assert {one.name for one in path.parent.iterdir()} <= {path.name, path.name + ".lock"}
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 50, 99, 100, 511, 4095, 4096, 4097, 8192, 20000])
+def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
+    """Cut off wherever, it is not taken for a new file, and left as it is."""
+    path = tmp_path / "s.db"
+    path.write_bytes(good(path)[:length])
+    refused(path)
+
+
+@settings(max_examples=30)
+@given(st.binary(min_size=1, max_size=300))
+def test_garbage_is_refused(tmp_path_factory: pytest.TempPathFactory, garbage: bytes) -> None:
+    """Any other file is refused and left as it is."""
+    path = tmp_path_factory.mktemp("garbage") / "s.db"
+    path.write_bytes(garbage)
+    refused(path)
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_another_programs_file_is_refused(tmp_path: Path, mode: str) -> None:
+    """A SQLite file that is not ours is named as such, and left as it is."""
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA journal_mode = {mode}")
+        other.execute("CREATE TABLE theirs (x)")
+        other.commit()
+    assert "another program" in refused(path)
+
+
+def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    """Both versions are named, and nothing is changed."""
+    path = tmp_path / "s.db"
+    good(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    assert "format 99" in refused(path)
+
+
+async def test_corruption_inside_is_told(tmp_path: Path) -> None:
+    """Pages overwritten below a good header fail the operation that meets them, with the remedy."""
+    path = tmp_path / "s.db"
+    whole = good(path)
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    with pytest.raises(StoreUnusable) as caught:
+        async with open_store(f"sqlite:///{path}", owner=True) as store:
+            await store.recover()
+    assert "backup" in caught.value.hint
+
+
+def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+    """A directory where the file should be is named, with what to do."""
+    with pytest.raises(StoreError) as caught:
+        open_store(f"sqlite:///{tmp_path}")
+    assert "may read and write" in caught.value.hint
+
+
+def test_errors_by_name(tmp_path: Path) -> None:
+    """Every error of SQLite becomes one that says what to do, or at least which file."""
+    error = sqlite3.OperationalError("boom")
+    assert "boom" in str(translate(error, tmp_path))
+    for name, hint in (("SQLITE_FULL", "space"), ("SQLITE_CANTOPEN", "writable"), ("SQLITE_CORRUPT_VTAB", "backup")):
+        error.sqlite_errorname = name
+        assert hint in translate(error, tmp_path).hint
+
+
+def test_a_missing_directory_is_told(tmp_path: Path) -> None:
+    """The command that mends it is named; nothing is made."""
+    for owner in (True, False):
+        with pytest.raises(StoreError) as caught:
+            open_store(f"sqlite:///{tmp_path}/no/s.db", owner=owner)
+        assert "mkdir -p" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def read_only_folder() -> Iterator[Path]:
+    """A folder in which this thread's user may make nothing; root steps down for the while."""
+    folder = Path(tempfile.mkdtemp(prefix="store-readonly-"))
+    folder.chmod(0o555)
+    uid = os.geteuid()
+    try:
+        if uid == 0:
+            os.seteuid(65534)
+        yield folder
+    finally:
+        if uid == 0:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+def test_a_read_only_directory_is_told() -> None:
+    """Owner or not: it is named with what must be writable."""
+    with read_only_folder() as folder:
+        for owner in (True, False):
+            with pytest.raises(StoreError) as caught:
+                open_store(f"sqlite:///{folder}/s.db", owner=owner)
+            assert "writable" in caught.value.hint
+            assert str(folder / "s.db") in str(caught.value)
+
+
+async def test_one_owner_at_a_time(tmp_path: Path) -> None:
+    """A second owner is refused with the first one's number; after the close it may take over."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    assert owner_pid(tmp_path / "s.db") is None
+    async with open_store(url, owner=True) as store:
+        assert store.owner
+        with pytest.raises(StoreBusy, match=str(os.getpid())):
+            open_store(url, owner=True)
+        assert owner_pid(tmp_path / "s.db") == os.getpid()
+    assert owner_pid(tmp_path / "s.db") is None
+    async with open_store(url, owner=True):
+        pass
+
+
+async def test_a_refused_file_frees_the_lock(tmp_path: Path) -> None:
+    """Who could not open the file does not go on owning it."""
+    path = tmp_path / "s.db"
+    path.write_bytes(b"x" * 5000)
+    refused(path)
+    path.unlink()
+    async with open_store(f"sqlite:///{path}", owner=True):
+        pass
+
+
+def test_a_lock_can_be_released_twice(tmp_path: Path) -> None:
+    """Releasing what is not held does nothing; an unreadable holder is told as unknown."""
+    lock = OwnerLock(tmp_path / "s.db")
+    lock.release()
+    lock.acquire()
+    (tmp_path / "s.db.lock").write_text("")
+    assert owner_pid(tmp_path / "s.db") is None
+    with pytest.raises(StoreBusy, match="unknown"):
+        OwnerLock(tmp_path / "s.db").acquire()
+    lock.release()
+    lock.release()
+
+
+async def test_others_add_needs_beside_the_owner(tmp_path: Path, clock: FakeClock) -> None:
+    """Another process records and reads while the owner works, also after the owner removed an empty directory."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    async with open_store(url, owner=True, clock=clock) as owner, open_store(url, clock=clock) as other:
+        here, there = Bench(owner, clock), Bench(other, clock)
+        assert not other.owner
+        await there.change(content("a/x"))
+        await here.finish(await here.send(*[]))
+        await other.ask([NeedInput("cdn", BASE + "a/y")])
+        await owner.discard()
+        assert await here.ready() == await there.ready() == {"a/": 2}
+        await owner._write(lambda c: c.execute("DELETE FROM need").rowcount)
+        await owner.upkeep(keep_seconds=1.0)
+        await other.upkeep(keep_seconds=1.0)
+        assert here.sql("SELECT count(*) FROM directory") == [(0,)]
+        await here.change(content("b/1"), content("c/1"))
+        await there.change(content("a/x"))
+        assert await here.ready() == {"b/": 1, "c/": 1, "a/": 1}
+        there.assert_counted()
+
+
+def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step runs once and in order; one that fails leaves the file at its old version, unchanged."""
+    path = tmp_path / "s.db"
+    before = good(path)
+
+    def first(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE target ADD COLUMN one")
+
+    def second(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE target ADD COLUMN two")
+        connection.execute("SELECT wrong FROM nowhere")
+
+    monkeypatch.setattr(database, "VERSION", 3)
+    monkeypatch.setattr(database, "MIGRATIONS", {1: first, 2: second})
+    with pytest.raises(StoreError, match="nowhere"):
+        prepare(path)
+    assert path.read_bytes() == before
+    monkeypatch.setattr(database, "MIGRATIONS", {1: first, 2: lambda c: c.execute("ALTER TABLE target ADD COLUMN two")})
+    for _ in range(2):
+        with closing(prepare(path)) as connection:
+            columns = [row[1] for row in connection.execute("PRAGMA table_info(target)")]
+            assert columns == ["id", "name", "one", "two"]
+            assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def test_a_step_that_is_missing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hole in the steps is an error of ours: it surfaces, and the file stays."""
+    before = good(tmp_path / "s.db")
+    monkeypatch.setattr(database, "VERSION", 2)
+    with pytest.raises(KeyError):
+        prepare(tmp_path / "s.db")
+    assert (tmp_path / "s.db").read_bytes() == before
+
+
+def test_a_reader_writes_nothing(tmp_path: Path) -> None:
+    """A reading connection refuses to write."""
+    good(tmp_path / "s.db")
+    with closing(connect(tmp_path / "s.db", readonly=True)) as reader, pytest.raises(sqlite3.OperationalError):
+        reader.execute("DELETE FROM target")
+
+
+FULL = """
+import asyncio, json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from steps_store import content, route
+from listener.errors import StoreError
+from listener.store import open_store
+from listener.store.record import Batch
+
+async def main(folder):
+    told, refused = [], None
+    async with open_store(f"sqlite:///{folder}/s.db", owner=True) as store:
+        for n in range(400):
+            keys = [f"{n}/{k}" for k in range(50)]
+            try:
+                await store.record([Batch([content(key) for key in keys])], route)
+            except StoreError as error:
+                refused = [str(error), error.hint]
+                break
+            told += keys
+        again = None
+        if len(sys.argv) > 3:
+            Path(folder, "ballast").unlink()
+            await store.record([Batch([content("after")])], route)
+            told.append("after")
+        known = {d + name for d in await store.directories("www") for name in await store.directory("www", d)}
+        counts = await store.counts()
+    print(json.dumps({"refused": refused, "told": len(told), "same": set(told) == known, "pending": counts.pending}))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def run_full(*command: str, folder: str, more: tuple[str, ...] = ()) -> dict[str, object]:
+    """Run the filler in a process of its own and return what it tells."""
+    done = subprocess.run(
+        [*command, sys.executable, "-c", FULL, folder, str(HERE), *more], capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_a_full_disk_fails_the_commit_and_heals(tmp_path: Path) -> None:
+    """What was told as durable is there, what was refused is not; with space again the store goes on by itself."""
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    script = 'mount -t tmpfs -o size=6m tmpfs "$0" && head -c 1m /dev/zero > "$0/ballast" && exec "$@"'
+    told = run_full(*unshare, "sh", "-c", script, str(tmp_path), folder=str(tmp_path), more=("heal",))
+    assert told["refused"] is not None
+    message, hint = told["refused"]  # type: ignore[misc]
+    assert "the disk is full" in message
+    assert "free space" in hint
+    assert told["same"]
+    assert told["told"] == told["pending"] > 100  # type: ignore[operator]
+
+
+def test_a_file_that_may_not_grow_fails_the_commit(tmp_path: Path) -> None:
+    """A limit on file sizes is like a full disk: refused, told, nothing half written."""
+    told = run_full("prlimit", "--fsize=3000000", folder=str(tmp_path))
+    assert told["refused"] is not None
+    assert told["same"]
+    assert told["told"] == told["pending"] > 100  # type: ignore[operator]
+
+
+STORM = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[2])
+from steps_store import content, route
+from listener.store import open_store
+from listener.store.record import Batch
+
+async def main(folder):
+    async with open_store(f"sqlite:///{folder}/s.db", owner=True) as store:
+        await store.recover()
+        async def feed(lane):
+            for n in range(100000):
+                key = f"{lane}/{n}"
+                await store.record([Batch([content(key)])], route)
+                print(key, flush=True)
+        await asyncio.gather(*(feed(lane) for lane in range(5)))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_what_was_acked_survives_sigkill(tmp_path: Path) -> None:
+    """Killed at whatever instant, the next owner finds everything that was told as durable, and the lock free."""
+    acked: set[str] = set()
+    for seconds in (0.0, 0.01, 0.03, 0.07, 0.2):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", STORM, str(tmp_path), str(HERE), stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        acked.add((await process.stdout.readline()).decode().strip())
+        with pytest.raises(StoreBusy):
+            open_store(f"sqlite:///{tmp_path}/s.db", owner=True)
+        await asyncio.to_thread(lambda pause: __import__("time").sleep(pause), seconds)
+        process.send_signal(signal.SIGKILL)
+        rest = (await process.stdout.read()).decode()
+        acked |= set(rest[: rest.rfind("\n") + 1].split())
+        await process.wait()
+        async with open_store(f"sqlite:///{tmp_path}/s.db", owner=True) as store:
+            assert await store.recover()
+            bench = Bench(store, FakeClock())
+            assert acked <= set(bench.index())
+            urls = {url for (url,) in bench.sql("SELECT d.url || name FROM need JOIN directory d ON d.id = directory")}
+            assert {BASE + key for key in acked} <= urls
+            assert bench.sql("PRAGMA integrity_check") == [("ok",)]
+            bench.assert_counted()
+    assert len(acked) > 20

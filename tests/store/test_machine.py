@@ -1,0 +1,386 @@
+"""Promises 1, 3, 4 and 5 together: any order of steps, against a plain model that asks ``covers``."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from steps_store import BASE, Bench, FakeClock, content, deleted, file, folder, subtree
+
+from listener.change import Change
+from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
+from listener.store import NeedInput, Store, open_store, settle
+from listener.store.record import Batch
+from listener.store.settle import Place
+from listener.store.store import StoreOptions
+
+KEYS = ["a/1", "a/2", "a/b/1", "a/b/", "c/1", "2"]
+FOLDERS = ["a/", "a/b/", "c/"]
+QUOTA = {RefreshKind.FILE: 12, RefreshKind.DIRECTORY: 4}
+SENT = (AttemptState.ACCEPTED, AttemptState.UNCONFIRMED)
+
+
+@dataclass
+class Stale:
+    """A changed URL that no completed attempt has covered since: the model's need."""
+
+    sequence: int
+    open: bool
+    needs_force: bool
+    parked: bool = False
+
+
+@dataclass
+class Model:
+    """What must be true, kept in dictionaries."""
+
+    stale: dict[tuple[str, Scope], Stale] = field(default_factory=dict)
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+    accepted: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(QUOTA, 0))
+    presumed: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(QUOTA, 0))
+    sweeping: dict[int, tuple[Attempt, Place]] = field(default_factory=dict)
+
+    def need(self, url: str, scope: Scope) -> Need:
+        one = self.stale[url, scope]
+        return Need("cdn", url, scope, one.sequence, 0.0, one.open, one.needs_force)
+
+    def complete(self, attempt: Attempt) -> None:
+        for url, scope in list(self.stale):
+            if covers(attempt, self.need(url, scope)):
+                del self.stale[url, scope]
+
+    def held(self, kind: RefreshKind) -> int:
+        states = (AttemptState.HELD, AttemptState.SENDING, AttemptState.UNKNOWN)
+        return sum(1 for one in self.attempts.values() if one.kind is kind and one.state in states)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Steps of sources, pipeline, CDN, operator and fate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp(prefix="store-machine-"))
+        self.clock = FakeClock()
+        self.model = Model()
+        self.abandoned: list[Store] = []
+        self.delay = 0.0
+        self.store = self.open()
+        self.run(self.store.recover())
+
+    def open(self) -> Store:
+        options = StoreOptions(expand_limit=2, unforced=frozenset({"cdn"}))
+        return open_store(f"sqlite:///{self.folder}/s.db", clock=self.clock, owner=True, options=options)
+
+    def run(self, coroutine: Any) -> Any:
+        return self.loop.run_until_complete(coroutine)
+
+    @property
+    def bench(self) -> Bench:
+        return Bench(self.store, self.clock)
+
+    def teardown(self) -> None:
+        for store in [*self.abandoned, self.store]:
+            self.run(store.close())
+        self.loop.close()
+        shutil.rmtree(self.folder)
+
+    def some(self, n: int, *states: AttemptState) -> list[Attempt]:
+        found = [one for one in self.model.attempts.values() if one.state in states]
+        return found[n % len(found) :][:2] if found else []
+
+    def turn(self, attempts: list[Attempt], state: AttemptState) -> None:
+        for one in attempts:
+            self.model.attempts[one.id] = replace(self.model.attempts[one.id], state=state)
+
+    # -- sources -------------------------------------------------------------------------------
+
+    @initialize()
+    def seed(self) -> None:
+        changes = [content(key, 5) for key in KEYS]
+        self.run(self.store.record([Batch(changes, seed=True)], self.route))
+
+    def route(self, change: Change) -> list[NeedInput]:
+        scope = Scope.SUBTREE if change.kind.startswith("subtree") else Scope.EXACT
+        return [NeedInput("cdn", BASE + change.key, scope, self.delay)]
+
+    @rule(
+        keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True),
+        mtime=st.integers(3, 7),
+        finished=st.booleans(),
+        gone=st.booleans(),
+        delay=st.sampled_from([0.0, 0.0, 20.0]),
+    )
+    def record(self, keys: list[str], mtime: int, finished: bool, gone: bool, delay: float) -> None:
+        self.delay = delay
+        changes = [deleted(key) if gone else content(key, mtime, finished=finished) for key in keys]
+        (recorded,) = self.run(self.store.record([Batch(changes)], self.route))
+        rows = self.rows()
+        for key in keys:
+            sequence, _, open_, _ = rows[BASE + key, Scope.EXACT]
+            assert sequence == recorded.sequence
+            assert open_ or (finished and not delay)
+        self.noted(recorded.sequence)
+
+    @rule(key=st.sampled_from(["a/", "a/b/", "c/"]), gone=st.booleans())
+    def record_subtree(self, key: str, gone: bool) -> None:
+        self.delay = 0.0
+        known = [one for one in self.bench.index() if one.startswith(key)]
+        (recorded,) = self.run(self.store.record([Batch([subtree(key, gone=gone)])], self.route))
+        rows, exact = self.rows(), gone and 0 < len(known) <= 2
+        for place in [(BASE + one, Scope.EXACT) for one in known] if exact else [(BASE + key, Scope.SUBTREE)]:
+            assert rows[place][0] >= recorded.sequence - 1
+        self.noted(recorded.sequence)
+
+    def noted(self, sequence: int) -> None:
+        """Take from the rows which URLs were touched; that each has a row is what recording promises."""
+        rows = self.rows()
+        for place, (found, _, open_, force) in rows.items():
+            old = self.model.stale.get(place)
+            if old is None or found > old.sequence:
+                assert found <= sequence
+                parked = old.parked if old else False
+                self.model.stale[place] = Stale(
+                    found, bool(open_), bool(force) or bool(old and old.needs_force), parked
+                )
+
+    @rule(key=st.sampled_from(KEYS), urgent=st.booleans())
+    def ask(self, key: str, urgent: bool) -> None:
+        self.run(self.store.ask([NeedInput("cdn", BASE + key)], urgent=urgent, reason="by hand"))
+        place = (BASE + key, Scope.EXACT)
+        sequence, _, open_, force = self.rows()[place]
+        self.model.stale[place] = Stale(sequence, bool(open_), bool(force))
+
+    # -- pipeline ------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1.0, 6.0, 40.0, 100.0]))
+    def ripen(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        before = self.rows()
+        self.run(self.store.ripen())
+        for place, (sequence, state, open_, _) in self.rows().items():
+            if before[place][1] == NeedState.WAITING and state == NeedState.READY:
+                one = self.model.stale.get(place)
+                if one is not None:
+                    assert not open_
+                    if one.open:
+                        assert all(sequence > a.watermark for a in self.model.attempts.values())
+                    one.sequence, one.open = sequence, False
+
+    @rule(
+        keys=st.lists(st.sampled_from(KEYS), max_size=3),
+        folders=st.lists(st.sampled_from(FOLDERS), max_size=1),
+        force=st.booleans(),
+    )
+    def hold(self, keys: list[str], folders: list[str], force: bool) -> None:
+        wanted = [folder(key, force=force) for key in folders] + [file(key) for key in keys]
+        made = self.run(self.store.hold(wanted, account="main", quota=QUOTA))
+        self.model.attempts |= {one.id: one for one in made}
+
+    @rule(n=st.integers(0, 5))
+    def sending(self, n: int) -> None:
+        some = self.some(n, AttemptState.HELD)
+        self.run(self.store.mark_sending([one.id for one in some]))
+        self.turn(some, AttemptState.SENDING)
+
+    @rule(n=st.integers(0, 5))
+    def accept(self, n: int) -> None:
+        """An answer, or a task found that adopts an unknown outcome."""
+        some = self.some(n, AttemptState.SENDING, AttemptState.UNKNOWN)
+        self.run(self.store.accept({one.id: "t" for one in some}, next_look_at=0.0))
+        self.turn(some, AttemptState.ACCEPTED)
+        for one in some:
+            self.model.accepted[one.kind] += 1
+
+    @rule(n=st.integers(0, 5))
+    def unknown(self, n: int) -> None:
+        some = self.some(n, AttemptState.SENDING)
+        self.run(self.store.mark_unknown([one.id for one in some], next_look_at=0.0, error="time-out"))
+        self.turn(some, AttemptState.UNKNOWN)
+
+    @rule(n=st.integers(0, 5))
+    def refund(self, n: int) -> None:
+        some = self.some(n, AttemptState.HELD, AttemptState.UNKNOWN)
+        self.run(self.store.refund([one.id for one in some]))
+        for one in some:
+            del self.model.attempts[one.id]
+
+    @rule(n=st.integers(0, 5))
+    def presume(self, n: int) -> None:
+        some = self.some(n, AttemptState.UNKNOWN)
+        self.run(self.store.presume_spent([one.id for one in some], error="nobody can tell"))
+        for one in some:
+            self.model.presumed[one.kind] += 1
+            del self.model.attempts[one.id]
+
+    @rule(n=st.integers(0, 5))
+    def park(self, n: int) -> None:
+        for one in self.some(n, AttemptState.SENDING)[:1]:
+            before = self.rows()
+            self.run(self.store.park(one, error="Malformed"))
+            del self.model.attempts[one.id]
+            assert set(self.rows()) == set(before)
+
+    # -- the CDN -------------------------------------------------------------------------------
+
+    @rule(n=st.integers(0, 5))
+    def complete(self, n: int) -> None:
+        for one in self.some(n, *SENT)[:1]:
+            self.run(self.store.complete([one]))
+            self.model.complete(one)
+            del self.model.attempts[one.id]
+            if one.kind is RefreshKind.DIRECTORY:
+                self.model.sweeping[one.id] = (one, Place())
+
+    @precondition(lambda self: self.model.sweeping)
+    @rule(limit=st.integers(1, 3))
+    def sweep(self, limit: int) -> None:
+        key, (attempt, after) = next(iter(self.model.sweeping.items()))
+        count = len(self.rows())
+        end = self.run(self.store._write(settle.sweep, attempt, after, limit))
+        assert count - len(self.rows()) <= limit
+        self.model.sweeping[key] = (attempt, end)
+        if end is None:
+            del self.model.sweeping[key]
+
+    @rule(n=st.integers(0, 5))
+    def fail(self, n: int) -> None:
+        for one in self.some(n, AttemptState.ACCEPTED)[:1]:
+            self.run(self.store.fail(one, retry_at=self.clock.now() + 10, error="failed"))
+            self.turn([one], AttemptState.FAILED)
+
+    @rule(n=st.integers(0, 5))
+    def end_backoff(self, n: int) -> None:
+        some = self.some(n, AttemptState.FAILED)
+        self.run(self.store.end_backoff([one.id for one in some]))
+        for one in some:
+            del self.model.attempts[one.id]
+
+    @rule(n=st.integers(0, 5))
+    def unconfirm(self, n: int) -> None:
+        for one in self.some(n, AttemptState.ACCEPTED)[:1]:
+            self.run(self.store.unconfirm(one, next_look_at=None, error="an hour"))
+            self.turn([one], AttemptState.UNCONFIRMED)
+
+    # -- operator and fate ---------------------------------------------------------------------
+
+    @rule()
+    def discard(self) -> None:
+        gone = {place for place, row in self.rows().items() if row[1] == NeedState.PARKED}
+        assert self.run(self.store.discard()) == len(gone)
+        for place in gone:
+            self.model.stale.pop(place, None)
+
+    @rule()
+    def retry(self) -> None:
+        self.run(self.store.retry())
+        for place, (sequence, *_) in self.rows().items():
+            if place in self.model.stale and sequence > self.model.stale[place].sequence:
+                self.model.stale[place].sequence, self.model.stale[place].open = sequence, False
+
+    @rule()
+    def upkeep(self) -> None:
+        self.run(self.store.upkeep(keep_seconds=1e9))
+        active = {row[0] for row in self.bench.sql("SELECT id FROM attempt WHERE active = 1")}
+        for one in self.some(0, AttemptState.UNCONFIRMED) + self.some(1, AttemptState.UNCONFIRMED):
+            if one.id not in active:
+                self.model.attempts.pop(one.id, None)
+        self.model.attempts = {
+            i: one for i, one in self.model.attempts.items() if i in active or one.state is not AttemptState.UNCONFIRMED
+        }
+
+    @rule()
+    def crash(self) -> None:
+        """The process dies without a word; another one takes over."""
+        lock = self.store._lock
+        assert lock is not None
+        lock.release()
+        self.abandoned.append(self.store)
+        self.store = self.open()
+        assert self.run(self.store.recover())
+        for one in list(self.model.attempts.values()):
+            if one.state is AttemptState.HELD:
+                del self.model.attempts[one.id]
+            elif one.state is AttemptState.SENDING:
+                self.turn([one], AttemptState.UNKNOWN)
+        swept = self.run(self.store.attempts_in(AttemptState.COMPLETE))
+        assert {one.id for one in swept} == set(self.model.sweeping)
+        self.model.sweeping = {one.id: (one, Place()) for one in swept}
+
+    # -- what always holds ---------------------------------------------------------------------
+
+    def rows(self) -> dict[tuple[str, Scope], tuple[int, int, int, int]]:
+        found = self.bench.sql(
+            "SELECT d.url || name, scope, sequence, state, open, needs_force FROM need JOIN directory d"
+            " ON d.id = need.directory"
+        )
+        return {(url, Scope(scope)): tuple(rest) for url, scope, *rest in found}
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        """Every URL of the model has its row; every row beyond is covered by a complete attempt not yet swept."""
+        rows = self.rows()
+        assert set(self.model.stale) <= set(rows)
+        for place, one in self.model.stale.items():
+            sequence, _, open_, force = rows[place]
+            assert (sequence, bool(open_), bool(force)) == (one.sequence, one.open, one.needs_force)
+        for url, scope in set(rows) - set(self.model.stale):
+            sequence, _, open_, force = rows[url, scope]
+            need = Need("cdn", url, scope, sequence, 0.0, bool(open_), bool(force))
+            assert any(covers(attempt, need) for attempt, _ in self.model.sweeping.values())
+
+    @invariant()
+    def the_ledger_is_right(self) -> None:
+        """Spent and held equal the model's, within the quota, and never below what the CDN accepted."""
+        for kind, limit in QUOTA.items():
+            found = self.run(self.store.budget("main", kind, default=limit))
+            assert found.held == self.model.held(kind)
+            assert found.spent == self.model.accepted[kind] + self.model.presumed[kind] >= self.model.accepted[kind]
+            assert found.held + found.spent <= found.limit
+
+    @invariant()
+    def the_counts_equal_the_rows(self) -> None:
+        """The numbers of status equal a count of raw rows; aggregates equal theirs."""
+        self.bench.assert_counted()
+        states = dict(self.bench.sql("SELECT id, state FROM attempt"))
+        flying = {
+            (target, url): (mark, force, state)
+            for target, url, mark, force, state in self.bench.sql(
+                "SELECT target, url, watermark, force, state FROM attempt WHERE active = 1 AND kind = 'directory'"
+                " ORDER BY watermark"
+            )
+        }
+        words = {"unconfirmed": "unconfirmed", "failed": "failed", "complete": "settled"}
+        expected = dict.fromkeys(["ready", "waiting", "in_flight", "failed", "parked", "unconfirmed", "settled"], 0)
+        for target, url, place, sequence, state, open_, force, attempt in self.bench.sql(
+            "SELECT d.target, d.url || name, d.url, sequence, state, open, needs_force, attempt FROM need"
+            " JOIN directory d ON d.id = need.directory"
+        ):
+            assert url.startswith(place)
+            if state == NeedState.ATTEMPTED:
+                word = words.get(states[attempt], "in_flight")
+            elif state in (NeedState.PARKED, NeedState.UNCONFIRMED):
+                word = "parked" if state == NeedState.PARKED else "unconfirmed"
+            else:
+                above = [one for (t, u), one in flying.items() if t == target and place.startswith(u)]
+                mark, forced, told = max(above, default=(0, 0, ""))
+                covered = sequence <= mark and not open_ and (forced or not force)
+                word = words.get(told, "in_flight") if covered else "ready" if state == NeedState.READY else "waiting"
+            expected[word] += 1
+        counts = self.run(self.store.counts())
+        assert (counts.pending, counts.deferred) == (expected["ready"] + expected["waiting"], expected["ready"])
+        for word in ("in_flight", "failed", "parked", "unconfirmed"):
+            assert getattr(counts, word) == expected[word], word
+        loads = self.run(self.store.loads())
+        assert sum(one.exact + one.subtree for one in loads) == expected["ready"]
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
