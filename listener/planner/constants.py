@@ -14,6 +14,7 @@ __all__ = [
     "EFFECT_HOURS",
     "HISTORY_DAYS",
     "LEND_HOURS",
+    "MOST_CANDIDATES",
     "NEGLIGIBLE_CHANCE",
     "PRESENT_HOURS",
     "PRESENT_WEIGHT",
@@ -74,3 +75,7 @@ AGE_WEIGHT_HOURS = 24.0
 LEND_HOURS = 2.0
 """In the last hours before the reset what a site has not used of its guaranteed share is lent to others, more and
 more; before that it is kept for it, so that a guarantee is one."""
+
+MOST_CANDIDATES = 5_000
+"""How many directories with something due are weighed one by one; of more, those with most due. A day has a few
+hundred directory tokens at most, and the directories above the others are still weighed where paths meet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from listener.planner.limits import Meter, room, take, too_many_evictions
@@ -20,10 +21,12 @@ class Draft:
     purse: Purse
     meters: list[Meter]
     left: dict[RefreshKind, int]
+    allowed: Callable[[str], bool]
     directories: list[PlannedDirectory] = field(default_factory=list)
     files: list[PlannedFiles] = field(default_factory=list)
     deferred: list[Deferral] = field(default_factory=list)
     gap: float = 0.0
+    said: tuple[int, int, str] = (-1, -1, "")
 
     def refresh_directory(self, weighed: Weighed, v: int, price: float) -> bool:
         """Plan a directory, unless a limit makes it wait; tell whether it is planned."""
@@ -57,7 +60,7 @@ class Draft:
 
     def send_singles(self, load: DirectoryLoad) -> None:
         """Plan what is affordable of a load that no directory covers, and defer the rest."""
-        waiting = [("a directory token", int(load.subtree_due))] if load.subtree_due else []
+        waiting = [(self._directory_wanted(load), 1)] if load.subtree_due else []
         for kind, due in ((RefreshKind.FILE, load.due), (RefreshKind.IGNORE_PARAMS, load.due_all_params)):
             if not due:
                 continue
@@ -76,13 +79,22 @@ class Draft:
         if waiting:
             self._defer(load, waiting)
 
+    def _directory_wanted(self, load: DirectoryLoad) -> str:
+        return "a directory token" if self.allowed(load.url) else "a directory that the blast radius forbids"
+
     def _defer(self, load: DirectoryLoad, waiting: list[tuple[str, int]]) -> None:
         needs = sum(count for _, count in waiting)
-        what = ", ".join(f"{count} wait for {name}" for name, count in waiting)
+        what = ", ".join([f"{count} wait for {name}" for name, count in waiting])
+        self.deferred.append(Deferral(load.target, load.url, needs, f"{what}; {self._state_of_tokens()}", load.oldest))
+
+    def _state_of_tokens(self) -> str:
+        """Say what is left and what waiting costs; made once for many deferrals."""
         files, directories = self.left[RefreshKind.FILE], self.left[RefreshKind.DIRECTORY]
-        price = f"a directory token is priced {self.purse.directories.lowest:.1f}" if directories > 0 else "none left"
-        reason = (
-            f"{what}; {files} file and {directories} directory tokens left, {price}; "
-            f"waiting costs {self.purse.defer_cost:.1f} each until the reset in {self.purse.hours:.1f} h"
-        )
-        self.deferred.append(Deferral(load.target, load.url, needs, reason, load.oldest))
+        if self.said[:2] != (files, directories):
+            dear = f"the next priced {self.purse.directories.lowest:.1f}, " if directories else ""
+            said = (
+                f"{files} file and {directories} directory tokens left, {dear}"
+                f"waiting costs {self.purse.defer_cost:.1f} each until the reset in {self.purse.hours:.1f} h"
+            )
+            self.said = (files, directories, said)
+        return self.said[2]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from heapq import nlargest
 
+from listener.planner.constants import MOST_CANDIDATES
 from listener.planner.model import DirectoryLoad
 
 __all__ = ["Forest", "build_forest", "root_length"]
@@ -19,7 +21,7 @@ class Forest:
     covers the same and evicts no more. Trees of other hosts or targets are simply further roots.
     """
 
-    __slots__ = ("below", "load", "loads", "parents", "subtrees", "targets", "urls")
+    __slots__ = ("below", "loads", "members", "parents", "subtrees", "targets", "urls")
 
     def __init__(self, loads: Sequence[DirectoryLoad]) -> None:
         """Begin an empty forest over these loads."""
@@ -27,8 +29,8 @@ class Forest:
         self.urls: list[str] = []
         self.targets: list[str] = []
         self.parents: list[int] = []
-        self.load: list[int] = []
-        """Index into ``loads``, or -1."""
+        self.members: list[tuple[int, int]] = []
+        """Directory and index into ``loads``, for every load: its own directory, or the nearest above it."""
         self.below: list[int] = []
         """Due exact needs in the directory and below."""
         self.subtrees: list[int] = []
@@ -38,20 +40,21 @@ class Forest:
         """Return how many directories there are."""
         return len(self.urls)
 
-    def add(self, target: str, url: str, parent: int, load: int) -> int:
+    def add(self, target: str, url: str, parent: int) -> int:
         """Append a directory and return its index."""
         self.urls.append(url)
         self.targets.append(target)
         self.parents.append(parent)
-        self.load.append(load)
         return len(self.urls) - 1
 
     def total_up(self) -> None:
-        """Sum what is due up the trees, once all directories stand."""
-        own = [self.loads[i] if i >= 0 else None for i in self.load]
-        self.below = [item.due if item else 0 for item in own]
-        self.subtrees = [int(item.subtree_due) if item else 0 for item in own]
-        for v in range(len(self.urls) - 1, -1, -1):
+        """Sum what is due up the trees, once all directories and members stand."""
+        self.below = [0] * len(self)
+        self.subtrees = [0] * len(self)
+        for v, i in self.members:
+            self.below[v] += self.loads[i].due
+            self.subtrees[v] += self.loads[i].subtree_due
+        for v in range(len(self) - 1, -1, -1):
             parent = self.parents[v]
             if parent >= 0:
                 self.below[parent] += self.below[v]
@@ -64,22 +67,51 @@ def root_length(url: str) -> int:
     return url.index("/", scheme + 3) + 1 if scheme >= 0 else 0
 
 
-def build_forest(loads: Sequence[DirectoryLoad]) -> Forest:
+def build_forest(loads: Sequence[DirectoryLoad], most: int = MOST_CANDIDATES) -> Forest:
     """
     Return the forest of these loads (one for each target and URL).
 
-    In lexicographic order all directories below one come right after it, so that the ancestors of
-    the last one are a stack and the meeting point of two neighbours is where the next one leaves it.
+    Of more than ``most`` loads only those with a subtree need and those with most due stand as
+    directories of their own, with all places where their paths meet and the hosts' roots; the others
+    count to the nearest directory above them.
     """
-    links = _link(loads)
     forest = Forest(loads)
+    if len(loads) <= most:
+        links = _link(loads, range(len(loads)), roots=False)
+    else:
+        links = _link(loads, _candidates(loads, most), roots=True)
     index: list[int] = [NONE] * len(links.urls)
-    for node in links.preorder():
+    for node in sorted(range(len(links.urls)), key=links.urls.__getitem__):
         parent = links.parents[node]
         target, url = links.urls[node]
-        index[node] = forest.add(target, url, index[parent] if parent >= 0 else NONE, links.load[node])
+        index[node] = forest.add(target, url, index[parent] if parent >= 0 else NONE)
+        if links.load[node] >= 0:
+            forest.members.append((index[node], links.load[node]))
+    if len(forest.members) < len(loads):
+        _count_the_rest(forest)
     forest.total_up()
     return forest
+
+
+def _candidates(loads: Sequence[DirectoryLoad], most: int) -> list[int]:
+    return nlargest(most, range(len(loads)), key=lambda i: (loads[i].subtree_due, loads[i].due))
+
+
+def _count_the_rest(forest: Forest) -> None:
+    """Let every load without a directory of its own count to the nearest above it."""
+    nearest: dict[tuple[str, str], int] = dict(
+        zip(zip(forest.targets, forest.urls, strict=True), range(len(forest)), strict=True)
+    )
+    standing = {i for _, i in forest.members}
+    for i, load in enumerate(forest.loads):
+        if i in standing:
+            continue
+        target, url = load.target, load.url
+        found = nearest.get((target, url))
+        while found is None:
+            url = url[: url.rindex("/", 0, -1) + 1]
+            found = nearest.get((target, url))
+        forest.members.append((found, i))
 
 
 class _Links:
@@ -96,25 +128,34 @@ class _Links:
         self.load.append(load)
         return len(self.urls) - 1
 
-    def preorder(self) -> list[int]:
-        return sorted(range(len(self.urls)), key=self.urls.__getitem__)
 
+def _link(loads: Sequence[DirectoryLoad], chosen: Iterable[int], *, roots: bool) -> _Links:
+    """
+    Join the chosen loads' directories, and the roots of all hosts if asked.
 
-def _link(loads: Sequence[DirectoryLoad]) -> _Links:
+    In lexicographic order all directories below one come right after it, so that the ancestors of the last one
+    are a stack, and the meeting point of two neighbours is where the next one leaves it.
+    """
+    places = dict.fromkeys(_roots(loads), NONE) if roots else {}
+    places.update({(loads[i].target, loads[i].url): i for i in chosen})
     links = _Links()
     stack: list[int] = []
     host = ("", "")
-    for i in sorted(range(len(loads)), key=lambda i: (loads[i].target, loads[i].url)):
-        target, url = loads[i].target, loads[i].url
+    for target, url in sorted(places):
         root = (target, url[: root_length(url)])
         if root != host:
-            _close(links, stack, keep=0)
+            _close(links, stack)
             host = root
         if stack:
             _meet(links, stack, url, len(root[1]))
-        stack.append(links.add(target, url, i))
-    _close(links, stack, keep=0)
+        stack.append(links.add(target, url, places[target, url]))
+    _close(links, stack)
     return links
+
+
+def _roots(loads: Sequence[DirectoryLoad]) -> set[tuple[str, str]]:
+    """Return the hosts' roots; as :func:`root_length`, without a call for each load."""
+    return {(load.target, load.url[: load.url.find("/", load.url.find("://") + 3) + 1]) for load in loads}
 
 
 def _meet(links: _Links, stack: list[int], url: str, root: int) -> None:
@@ -134,8 +175,8 @@ def _meet(links: _Links, stack: list[int], url: str, root: int) -> None:
     links.parents[last] = stack[-1]
 
 
-def _close(links: _Links, stack: list[int], *, keep: int) -> None:
-    while len(stack) > keep:
+def _close(links: _Links, stack: list[int]) -> None:
+    while stack:
         last = stack.pop()
         if stack:
             links.parents[last] = stack[-1]

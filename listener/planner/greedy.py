@@ -24,7 +24,7 @@ class _Greedy:
         self.files = list(tree.files)
         self.cost = list(tree.penalties)
         self.directories = [0] * len(self.files)
-        self.whole = [False] * len(self.files)
+        self.latest = [math.inf] * len(self.files)
         self.closed = [False] * len(self.files)
         self.children: list[list[int]] = [[] for _ in self.files]
         for v in range(len(self.files) - 1, -1, -1):
@@ -43,12 +43,9 @@ class _Greedy:
         taken: list[int] = []
         best, best_length = self._total(), 0
         while heap:
-            rate, v = heapq.heappop(heap)
-            item = None if self.closed[v] else self._item(v)
-            if item is None:
-                continue
-            if item[0] > rate:
-                heapq.heappush(heap, item)
+            item = heapq.heappop(heap)
+            v = item[1]
+            if self.closed[v] or self.latest[v] != item[0]:
                 continue
             taken.append(v)
             for above in self._take(v):
@@ -70,9 +67,11 @@ class _Greedy:
             return None
         added = collateral - self.cost[v]
         saved = self.files[v] + max(0, self.directories[v] - 1)
-        if added <= 0:
-            return (added, v)
-        return (added / saved, v) if saved else None
+        if added > 0 and not saved:
+            self.latest[v] = math.inf
+            return None
+        self.latest[v] = added / saved if added > 0 else added
+        return self.latest[v], v
 
     def _take(self, v: int) -> list[int]:
         """Refresh ``v`` whole; return the directories above it."""

@@ -51,9 +51,9 @@ def _plan_shared(given: PlanInput, purse: Purse) -> Plan:
 
 def _decide(given: PlanInput, purse: Purse, held: list[Meter]) -> Draft:
     """Plan the loads of one purse."""
-    draft = Draft(purse, held, dict(purse.left))
+    draft = Draft(purse, held, dict(purse.left), given.allowed)
     rest: Sequence[DirectoryLoad] = given.loads
-    if not _files_suffice(given.loads, purse):
+    if not _no_directory_pays(given.loads, purse):
         weighed, cover = _cover(given, purse)
         draft.gap = cover.gap
         chosen = {v for v in cover.directories if draft.refresh_directory(weighed, v, purse.directories.lowest)}
@@ -63,9 +63,11 @@ def _decide(given: PlanInput, purse: Purse, held: list[Meter]) -> Draft:
     return draft
 
 
-def _files_suffice(loads: Sequence[DirectoryLoad], purse: Purse) -> bool:
-    """Tell whether even a directory that evicts nothing would cost more than files for all."""
+def _no_directory_pays(loads: Sequence[DirectoryLoad], purse: Purse) -> bool:
+    """Tell whether no directory can be refreshed, or even one that evicts nothing would cost more than files."""
     files = sum(load.due for load in loads)
+    if purse.left[RefreshKind.DIRECTORY] <= 0:
+        return True
     return (
         purse.files.cost(files) <= purse.directories.lowest
         and files <= purse.left[RefreshKind.FILE]
@@ -89,12 +91,11 @@ def _uncovered(weighed: Weighed, chosen: set[int], given: PlanInput) -> list[Dir
     """Return the loads, or what is left of them, that no chosen directory covers."""
     forest = weighed.forest
     covered = [False] * len(forest)
-    rest: list[DirectoryLoad] = []
     for v, parent in enumerate(forest.parents):
         covered[v] = v in chosen or (parent >= 0 and covered[parent])
-        if forest.load[v] < 0:
-            continue
-        load = forest.loads[forest.load[v]]
+    rest: list[DirectoryLoad] = []
+    for v, i in forest.members:
+        load = forest.loads[i]
         if not covered[v]:
             rest.append(load)
         elif load.forced_only and not given.force:

@@ -42,21 +42,22 @@ def weigh(forest: Forest, given: PlanInput, purse: Purse, *, files_short: bool, 
     files = [0] * len(weights)
     penalties = [0.0] * len(weights)
     forced = 0
-    for v, i in enumerate(forest.load):
-        if i < 0:
-            continue
+    for v, i in forest.members:
         load = forest.loads[i]
-        waiting = purse.defer_cost * patience(load, given.now, purse.hours)
-        if load.subtree_due:
-            penalties[v] += waiting * max(1, _or_prior(weights[v]))
-        if all_params_short:
-            penalties[v] += waiting * load.due_all_params
         if load.forced_only and not given.force:
             forced += load.due
-        elif files_short and waiting < purse.defer_cost:
-            penalties[v] += waiting * load.due
+            due = 0
         else:
-            files[v] = load.due
+            due = load.due
+        if load.subtree_due or load.due_all_params or load.priority < 1.0 or load.ttl_seconds > 0:
+            waiting = purse.defer_cost * patience(load, given.now, purse.hours)
+            penalties[v] += waiting * load.due_all_params * all_params_short
+            if load.subtree_due:
+                penalties[v] += waiting * max(1, _or_prior(weights[v]))
+            if files_short and waiting < purse.defer_cost:
+                penalties[v] += waiting * due
+                due = 0
+        files[v] += due
     collateral = [rate * n if asked else math.inf for asked, n in zip(allowed, unchanged, strict=True)]
     return Weighed(forest, Tree(forest.parents, files, penalties, collateral), weights, unchanged, forced)
 
@@ -78,11 +79,16 @@ def patience(load: DirectoryLoad, now: float, hours: float) -> float:
 
 def _unchanged(forest: Forest, weights: list[int | None]) -> list[int]:
     """Count what is not stale: below a subtree need nothing is known to be unchanged."""
-    stale = [_live_objects(forest.loads[i]) if i >= 0 else 0 for i in forest.load]
+    stale = [0] * len(weights)
+    subtree_due = [False] * len(weights)
+    for v, i in forest.members:
+        load = forest.loads[i]
+        stale[v] += load.due + load.due_all_params if load.objects is None else load.objects
+        subtree_due[v] = subtree_due[v] or (load.subtree_due and load.url == forest.urls[v])
     unchanged = [0] * len(weights)
     for v in range(len(weights) - 1, -1, -1):
         weight = weights[v]
-        if forest.load[v] >= 0 and forest.loads[forest.load[v]].subtree_due:
+        if subtree_due[v]:
             stale[v] = max(stale[v], weight or 0)
         else:
             unchanged[v] = UNKNOWN_WEIGHT if weight is None else max(0, weight - stale[v])
@@ -93,7 +99,3 @@ def _unchanged(forest: Forest, weights: list[int | None]) -> list[int]:
 
 def _or_prior(weight: int | None) -> int:
     return UNKNOWN_WEIGHT if weight is None else weight
-
-
-def _live_objects(load: DirectoryLoad) -> int:
-    return load.due + load.due_all_params if load.objects is None else load.objects

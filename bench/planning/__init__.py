@@ -1,0 +1,1 @@
+"""Replays of a day's changes against a quota, by policies that do and do not know the day."""

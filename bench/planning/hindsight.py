@@ -1,0 +1,211 @@
+"""
+A feasible plan made with knowledge of the whole history: what a policy without it is measured against.
+
+Day by day, where a day needs more file refreshes than there are: its best constant prices for the two tokens and
+for waiting, found by trying a grid; then, from there, another decision at single moments (its largest windows and
+what waits at its start) wherever that lowers the score; the days' ends are judged by how the next day would go on.
+The plan of the product's own planner is among the candidates for each day. Feasible, and no bound: a better plan
+may exist.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+from listener.clock import QUOTA_DAY_SECONDS, window_end
+from listener.planner import Arrivals
+from listener.planner.cover import solve
+from listener.planner.prices import Prices
+
+from planning.policies import POLICIES, Ours, carry_out, lay_out
+from planning.replay import replay, result
+from planning.traces import Window
+from planning.world import World, hours_left
+
+FILE_PRICES = (0.0, 0.02, 0.1, 0.3, 1.0, 3.0, 8.0)
+DIRECTORY_PRICES = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 1e9)
+WAITING_PARTS = (1.0, 0.4)
+MOMENTS = 14
+"""At how many moments of a day another decision is tried."""
+
+
+class Decision(NamedTuple):
+    """Prices for one moment or for a whole day."""
+
+    file_price: float
+    directory_price: float
+    waiting: float = 1.0
+    """What waiting until the reset costs, as a part of what it does cost."""
+    sends: bool = True
+
+    def act(self, world: World, at: float) -> None:
+        if not self.sends:
+            return
+        waiting = self.waiting * hours_left(at)
+        files = Prices([(world.left[0], min(waiting, self.file_price)), (math.inf, waiting)])
+        directories = Prices([(world.left[1], self.directory_price)])
+        forest, tree = lay_out(world)
+        carry_out(world, at, forest, solve(tree, files, directories).directories)
+
+
+SINGLE = [
+    Decision(0.0, 0.0, sends=False),
+    Decision(0.0, 1e9),
+    *(Decision(f, d) for f, d in product((0.0, 0.3, 3.0, 30.0), (0.0, 10.0, 100.0, 1000.0))),
+]
+"""What is tried at single moments."""
+
+
+class Day(NamedTuple):
+    """The moments of one quota day; the first has no window and is the reset."""
+
+    start: float
+    end: float
+    windows: list[Window]
+
+
+def quota_days(windows: Sequence[Window]) -> Iterator[Day]:
+    """Part the windows by quota day; days without any are left out."""
+    day: list[Window] = []
+    for window in windows:
+        if day and window_end(window.at) != window_end(day[-1].at):
+            yield _day(day)
+            day = []
+        day.append(window)
+    if day:
+        yield _day(day)
+
+
+def _day(windows: list[Window]) -> Day:
+    end = float(window_end(windows[0].at))
+    return Day(end - QUOTA_DAY_SECONDS, end, windows)
+
+
+def live_through(world: World, day: Day, usual: Decision, other: Mapping[int, Decision]) -> None:
+    """Let a day pass, by one decision at every moment but the ones named."""
+    world.reset()
+    if world.stale_paths:
+        other.get(0, usual).act(world, day.start)
+    for moment, window in enumerate(day.windows, 1):
+        world.change(window.at, window.changes)
+        if world.stale_paths:
+            other.get(moment, usual).act(world, window.at)
+
+
+def live_through_ours(world: World, day: Day, arrivals: Arrivals) -> None:
+    """Let a day pass as the product's planner would."""
+    policy = Ours()
+    policy.arrivals = arrivals
+    world.reset()
+    wake: float | None = policy.act(world, day.start) if world.stale_paths else None
+    for window in [*day.windows, None]:
+        until = window.at if window else day.end
+        while world.stale_paths and wake is not None and wake < until:
+            wake = policy.act(world, wake)
+        if window:
+            world.change(window.at, window.changes)
+            policy.seen(window.at, len(window.changes))
+            wake = policy.act(world, window.at)
+
+
+class _Planner:
+    """Chooses a plan for one day after the other."""
+
+    def __init__(self, days: Sequence[Day]) -> None:
+        self.by_start = {day.start: day for day in days}
+        self.arrivals = Arrivals()
+
+    def next_day(self, day: Day) -> Day:
+        start = day.end
+        return self.by_start.get(start) or Day(start, start + QUOTA_DAY_SECONDS, [])
+
+    def value(self, world: World, day: Day) -> float:
+        """Return the score with what the next day would make of what still waits."""
+        if not world.stale_paths:
+            return world.score
+        values = []
+        for decision in (Decision(0.3, 30.0), Decision(0.0, 1000.0)):
+            later = world.copy()
+            live_through(later, self.next_day(day), decision, {})
+            values.append(later.score + 12.0 * later.stale_paths)
+        return min(values)
+
+    def plan_day(self, world: World, day: Day) -> World:
+        """Return the world after the best day found."""
+        demand = world.stale_paths + sum(len(window.changes) for window in day.windows)
+        if demand <= world.limits[0]:
+            return self._tried(world, day, Decision(0.0, 1e9), {})
+        best, usual, value = self._by_constant_prices(world, day)
+        best, value = self._by_other_moments(world, day, usual, best, value)
+        own = world.copy()
+        live_through_ours(own, day, self.arrivals)
+        return own if self.value(own, day) < value else best
+
+    def _tried(self, world: World, day: Day, usual: Decision, other: Mapping[int, Decision]) -> World:
+        after = world.copy()
+        live_through(after, day, usual, other)
+        return after
+
+    def _by_constant_prices(self, world: World, day: Day) -> tuple[World, Decision, float]:
+        tried = []
+        for number, prices in enumerate(product(FILE_PRICES, DIRECTORY_PRICES, WAITING_PARTS)):
+            decision = Decision(*prices)
+            after = self._tried(world, day, decision, {})
+            tried.append((self.value(after, day), number, after, decision))
+        value, _, after, decision = min(tried, key=lambda trial: trial[:2])
+        return after, decision, value
+
+    def _by_other_moments(
+        self, world: World, day: Day, usual: Decision, best: World, value: float
+    ) -> tuple[World, float]:
+        sizes = [math.inf, *(float(len(window.changes)) for window in day.windows)]
+        moments = sorted(range(len(sizes)), key=lambda moment: -sizes[moment])[:MOMENTS]
+        other: dict[int, Decision] = {}
+        for moment, decision in product(moments, SINGLE):
+            trial = {**other, moment: decision}
+            after = self._tried(world, day, usual, trial)
+            if (new := self.value(after, day)) < value - 1e-9:
+                best, other, value = after, trial, new
+        return best, value
+
+
+def hindsight(windows: Sequence[Window], world: World) -> tuple[dict[str, float], World]:
+    """Return the figures of the best plan found, and the world in which it was carried out."""
+    began = time.perf_counter()
+    planned = _plan_all(windows, World(*world.limits))
+    candidates = [planned]
+    for name in ("ours", "per-file", "half"):
+        tried = World(*world.limits)
+        replay(windows, tried, POLICIES[name]())
+        candidates.append(tried)
+    best = min(candidates, key=lambda candidate: candidate.score)
+    return result(best, time.perf_counter() - began), best
+
+
+def _plan_all(windows: Sequence[Window], world: World) -> World:
+    days = list(quota_days(windows))
+    planner = _Planner(days)
+    log, waits = list(world.log or []), world.waits
+    waiting: list[Day] = list(reversed(days))
+    day = waiting.pop() if waiting else None
+    while day is not None:
+        world = planner.plan_day(world, day)
+        log += world.log or []
+        waits += world.waits
+        world.waits.clear()
+        world.log = []
+        for window in day.windows:
+            planner.arrivals = planner.arrivals.seen(window.at, len(window.changes))
+        following = planner.next_day(day)
+        if following.windows:
+            day = waiting.pop()
+        elif world.stale_paths:
+            day = following
+        else:
+            day = waiting.pop() if waiting else None
+    world.log, world.waits = log, waits
+    return world

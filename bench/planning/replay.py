@@ -1,0 +1,89 @@
+"""A trace, replayed in virtual time under one policy."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from listener.clock import window_end, window_start
+
+from planning.traces import QUIET_SECONDS, Window
+from planning.world import World
+
+
+class Policy(Protocol):
+    """Decides what to refresh whenever a window closes, the day's tokens come back, or it asked to be woken."""
+
+    def seen(self, at: float, changes: int) -> None:
+        """Learn that so many paths became due."""
+        ...
+
+    def act(self, world: World, at: float) -> float | None:
+        """Refresh what should be refreshed now; return when to be asked again by itself."""
+        ...
+
+
+def replay(windows: Sequence[Window], world: World, policy: Policy) -> dict[str, float]:
+    """Replay all windows, and the days after them until nothing is stale."""
+    clock, spent = _Clock(windows), 0.0
+    while (event := clock.next(waiting=world.stale_paths > 0)) is not None:
+        at, window = event
+        if clock.new_day(at):
+            world.reset()
+        if window is not None:
+            world.change(at, window.changes)
+            policy.seen(at, len(window.changes))
+        if world.stale_paths:
+            began = time.perf_counter()
+            clock.wake = policy.act(world, at)
+            spent += time.perf_counter() - began
+    return result(world, spent)
+
+
+def result(world: World, planning_seconds: float) -> dict[str, float]:
+    """Return the figures of a finished replay."""
+    at_once = world.waits[0.0]
+    return {
+        "score": round(world.score, 3),
+        "collateral": world.collateral,
+        "stale_object_hours": round(world.stale_hours, 3),
+        "late": world.late,
+        "file_units": world.units[0],
+        "directory_units": world.units[1],
+        "planning_seconds": round(planning_seconds, 3),
+        "changes": sum(world.waits.values()),
+        "at_once": at_once,
+        "quiet_seconds": QUIET_SECONDS,
+    }
+
+
+class _Clock:
+    """The next of: a window closes, a day begins while something waits, a policy wants to be woken."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._windows = windows
+        self._next = 0
+        self._now = -math.inf
+        self._day: int | None = None
+        self.wake: float | None = None
+
+    def next(self, *, waiting: bool) -> tuple[float, Window | None] | None:
+        window = self._windows[self._next] if self._next < len(self._windows) else None
+        closes = window.at if window else math.inf
+        wake = min(self.wake or math.inf, window_end(self._now)) if waiting else math.inf
+        if wake < closes:
+            self._now, self.wake = wake, None
+            return wake, None
+        if window is None:
+            return None
+        self._next += 1
+        self._now, self.wake = closes, None
+        return closes, window
+
+    def new_day(self, at: float) -> bool:
+        day = window_start(at)
+        changed = day != self._day
+        self._day = day
+        return changed
