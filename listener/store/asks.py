@@ -132,8 +132,8 @@ def explain(connection: sqlite3.Connection, url: str) -> list[dict[str, Any]]:
     place = directory_of(url)
     cursor = connection.execute(
         "SELECT t.name AS target, d.url || need.name AS url, scope, sequence, state, stale_since, due_at, open,"
-        " needs_force, urgent, attempt, reason FROM need JOIN directory d ON d.id = need.directory"
-        " JOIN target t ON t.id = d.target WHERE d.url = ? AND need.name = ?",
+        " needs_force, urgent, attempt, reason FROM target t CROSS JOIN directory d ON d.target = t.id"
+        " CROSS JOIN need ON need.directory = d.id WHERE d.url = ? AND need.name = ?",
         (place, url[len(place) :]),
     )
     columns = [column[0] for column in cursor.description]

@@ -72,11 +72,11 @@ def attempts_in(
 ) -> list[Attempt]:
     """Return active attempts in these states, of those with a next look only such as are due; earliest first."""
     listed = ", ".join(f"'{state.value}'" for state in states)
-    due = "" if due_by is None else f" AND next_look_at <= {due_by!r}"
+    due = "" if due_by is None else " AND next_look_at <= ?"
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM attempt JOIN target ON target.id = attempt.target"
         f" WHERE active = 1 AND state IN ({listed}){due} ORDER BY next_look_at, attempt.id LIMIT ?",
-        (limit,),
+        (limit,) if due_by is None else (due_by, limit),
     )
     return [_attempt(row) for row in rows]
 

@@ -81,7 +81,12 @@ def _one(connection: sqlite3.Connection, query: str, values: tuple[object, ...] 
 
 
 def _waiting_directories(connection: sqlite3.Connection) -> set[int]:
-    return {row[0] for row in connection.execute("SELECT DISTINCT directory FROM need WHERE due_at IS NOT NULL")}
+    return {
+        row[0]
+        for row in connection.execute(
+            "SELECT DISTINCT +directory FROM need INDEXED BY need_due WHERE due_at IS NOT NULL"
+        )
+    }
 
 
 def _covered(

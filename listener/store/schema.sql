@@ -85,6 +85,7 @@ CREATE TABLE attempt (
   error TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX attempt_active ON attempt (state) WHERE active = 1;
+CREATE INDEX attempt_flying ON attempt (watermark) WHERE active = 1 AND kind = 'directory';
 CREATE INDEX attempt_url ON attempt (target, url);
 CREATE INDEX attempt_history ON attempt (finished_at) WHERE active = 0;
 

@@ -31,8 +31,10 @@ P = ParamSpec("P")
 Read = Callable[Concatenate[sqlite3.Connection, P], T]
 
 DEFAULT_TIMING = Timing(quiet_seconds=1.0, cap_seconds=30.0, unfinished_quiet_seconds=5.0, unfinished_cap_seconds=60.0)
-SLICE_ROWS = 2_000
-"""Rows that one operation touches at most: some 20 ms, so that nothing holds the writer over 50 ms."""
+SLICE_ROWS = 1_000
+"""Rows that one operation writes at most: some 15 ms, so that nothing holds the writer over 50 ms."""
+REMOVE_ROWS = 500
+"""Rows that one operation removes at most: they are spread over more pages."""
 READERS = 2
 
 
@@ -324,7 +326,7 @@ class Store:
         """Settle everything below a complete directory attempt, in slices."""
         after: settle.Place | None = settle.Place()
         while after is not None:
-            after = await self._write(settle.sweep, attempt, after, SLICE_ROWS)
+            after = await self._write(settle.sweep, attempt, after, REMOVE_ROWS)
 
     async def fail(self, attempt: Attempt, *, retry_at: float, error: str) -> None:
         """Note that the CDN failed this attempt; its needs are ready again at ``retry_at``."""
@@ -413,7 +415,7 @@ class Store:
     async def upkeep(self, *, keep_seconds: float) -> None:
         """Remove, in slices, what is of no more use: doomed index rows, old history, empty directories."""
         now = self.clock.now()
-        while await self._write(upkeep.remove_old, before=now - keep_seconds, now=now, limit=SLICE_ROWS):
+        while await self._write(upkeep.remove_old, before=now - keep_seconds, now=now, limit=REMOVE_ROWS):
             pass
         after: int | None = 0 if self.owner else None
         while after is not None:
