@@ -20,6 +20,7 @@ from listener.contracts import Target
 from listener.errors import ConfigurationError, KeyRejected
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake
+from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
 from listener.refresh import Scope
 from listener.settings import Settings
@@ -206,7 +207,7 @@ class Backfill:
 
     async def _only_record(self, store: Store, source: ListingSource) -> bool:
         """Make the needs durable and leave the sending to the daemon; return whether a signal ended it."""
-        intake = Intake(lambda: {SOURCE_NAME: source}, store, self._sites, lambda: None)
+        intake = Intake(lambda: {SOURCE_NAME: source}, store, self._sites, patience=Patience(), committed=lambda: None)
         async with asyncio.TaskGroup() as tasks:
             commit = tasks.create_task(intake.commit(), name="commit")
             reader = tasks.create_task(intake.read(SOURCE_NAME), name="read")

@@ -78,8 +78,14 @@ class ListingSource:
         self._error: StoreError | None = None
 
     async def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:
-        """Yield the listing in portions, and end once all of it is durable."""
+        """
+        Yield the listing in portions, and end once all of it is durable.
+
+        May be iterated again after an error of the store: it goes on where progress was noted last.
+        """
         del index
+        await self._all_acked()
+        self._error = None
         self.health.state = SourceState.SCANNING
         changes = self._listing.changes(self._after)
         while portion := await asyncio.to_thread(lambda: list(islice(changes, PORTION_KEYS))):
@@ -88,8 +94,7 @@ class ListingSource:
                 self._open += 1
             self._raise_error()
             yield Delivery(portion if self._record else (), self._ack_of(portion), seed=self._seed)
-        async with self._settled:
-            await self._settled.wait_for(lambda: not self._open)
+        await self._all_acked()
         self._raise_error()
         await self._store.save_progress(self._digest, Progress(self._after, self.listed, finished=True))
         if self._seed:
@@ -99,6 +104,10 @@ class ListingSource:
     async def check(self) -> Sequence[Check]:
         """Probe nothing: what is listed is found out by listing it."""
         return []
+
+    async def _all_acked(self) -> None:
+        async with self._settled:
+            await self._settled.wait_for(lambda: not self._open)
 
     def _raise_error(self) -> None:
         if self._error is not None:

@@ -145,7 +145,12 @@ base_urls = ["{self.edge}/"]
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         """Run the real command to its end; return status, stdout and stderr."""
         process = self.command(*arguments, **environment)
-        out, err = process.communicate(timeout=DEADLINE_SECONDS * 2)
+        try:
+            out, err = process.communicate(timeout=DEADLINE_SECONDS * 2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
         return process.returncode, out, err
 
     def ready(self) -> bool:

@@ -1,0 +1,288 @@
+"""Backfills: cost before deed, everything once, resumable at any instant, within the quota."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from shells import Stand, a_stand, fetch, until
+
+from listener.backfill import Backfill, Mode, TreeListing, opened, source
+from listener.errors import ConfigurationError, StoreError
+from listener.plugins import load_targets
+from listener.settings import Settings, load_settings
+from listener.sources.filesystem import FilesystemSettings
+from listener.store import Store, open_store
+from listener.store.upkeep import Progress
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def fill(stand: Stand, *keys: str) -> list[str]:
+    """Put these files at the origin; return their keys."""
+    for key in keys:
+        stand.write(key)
+    return list(keys)
+
+
+def test_a_tree_is_refreshed_once(stand: Stand, command: Command) -> None:
+    """Every file's URL is asked for exactly once, the folder of an index document too."""
+    keys = fill(stand, "a.html", "d/b.html", "d/index.html", "日本.jpg")
+    status, out, _ = command("backfill", "--yes", "--wait", "--json")
+    told = json.loads(out)
+    assert (status, told["listed"], told["finished"], told["pending"]) == (0, 4, True, 0)
+    assert sorted(stand.paths()) == sorted([*map(stand.url, keys), f"{stand.edge}/d/"])
+    assert told["plan"]["refreshes"]["file"] == 5
+    assert json.loads(command("status", "--json")[1])["quota"]["cdn"]["file"]["spent"] == 5
+
+
+def test_the_cost_stands_before_the_deed(stand: Stand, command: Command) -> None:
+    """--dry-run tells objects, URLs, quota by kind, what waits and for how long; nothing is sent or made."""
+    stand.configure(target="quota = { file = 10, directory = 0 }")
+    fill(stand, *(f"{n}.html" for n in range(25)), "bad\\name")
+    status, out, _ = command("backfill", "--dry-run", "--json")
+    told = json.loads(out)
+    assert status == 0
+    assert (told["objects"], told["urls"], told["parked"]) == (26, 25, 1)
+    assert told["refreshes"]["file"] + told["deferred"] == 25
+    assert told["refreshes"]["file"] <= 9
+    assert told["further_days"] == -(-told["deferred"] // 9)
+    assert not stand.state.exists()
+    assert stand.paths() == []
+    assert "keys can never be a URL" in command("backfill", "--dry-run")[1]
+
+
+def test_nobody_there_to_confirm(stand: Stand, command: Command) -> None:
+    """Away from a terminal it needs --yes: exit status 2, nothing is sent."""
+    fill(stand, "a.html")
+    status, _, err = command("backfill")
+    assert (status, "--yes" in err) == (2, True)
+    assert stand.paths() == []
+
+
+def test_keys_from_a_file_and_from_stdin(
+    stand: Stand, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those keys, and those of --prefix; what is gone from the storage is refreshed too."""
+    fill(stand, "a.html", "b.html", "d/c.html")
+    (tmp_path / "keys").write_text("a.html\nd/gone.html\n")
+    assert command("backfill", "--from", str(tmp_path / "keys"), "--yes", "--wait")[0] == 0
+    assert sorted(stand.paths()) == [stand.url("a.html"), stand.url("d/gone.html")]
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"b.html\nd/c.html\n"), isatty=lambda: False))
+    assert command("backfill", "--from", "-", "--prefix", "d/", "--yes", "--wait")[0] == 0
+    assert stand.paths()[2:] == [stand.url("d/c.html")]
+    assert command("backfill", "--from", str(tmp_path / "nothing"), "--yes")[0] == 2
+    assert command("backfill", "--from", str(tmp_path / "keys"), "--since", "1h", "--yes")[0] == 2
+
+
+def test_what_quota_does_not_cover_is_deferred(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit status 3, never over quota; the rest stays due, and is not listed again to be sent."""
+    with a_stand(tmp_path / "small", quota="4,0") as stand:
+        monkeypatch.setenv("LISTENER_CONFIG", str(stand.config))
+        monkeypatch.setenv("LISTENER_PLANNER__RESERVE", "0")
+        monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "testid")
+        monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "testsecret-that-nobody-may-see")
+        fill(stand, *(f"{n}.html" for n in range(10)))
+        status, out, _ = command("backfill", "--yes", "--json")
+        told = json.loads(out)
+        assert (status, told["listed"], told["finished"]) == (3, 10, True)
+        assert len(stand.paths()) <= 4
+        assert told["deferred"] == 10 - len(stand.paths())
+        assert "deferred: " in command("backfill", "--yes", "--anew")[1]
+        assert len(stand.paths()) <= 4
+
+
+def test_refresh_comes_before_prefetch(stand: Stand, command: Command) -> None:
+    """With both modes a URL is fetched into the cache only once its refresh is done."""
+    fill(stand, "a.html", "b.html")
+    assert command("backfill", "--mode", "refresh,prefetch", "--yes", "--wait")[0] == 0
+    kinds = [(record.kind.value, record.path) for record in stand.emulator.account.tasks.all()]
+    assert sorted(kinds[:2]) == [("file", stand.url("a.html")), ("file", stand.url("b.html"))]
+    assert sorted(kinds[2:]) == [("prefetch", stand.url("a.html")), ("prefetch", stand.url("b.html"))]
+    stand.write("a.html", "newer")
+    assert fetch(stand.url("a.html"))[1] == "one"
+
+
+def test_prefetch_alone_leaves_the_index_alone(stand: Stand, command: Command) -> None:
+    """Prefetching says nothing about what the listener has seen: a missed change must still be found."""
+    fill(stand, "a.html")
+    assert command("backfill", "--mode", "prefetch", "--yes", "--wait")[0] == 0
+    assert [record.kind.value for record in stand.emulator.account.tasks.all()] == ["prefetch"]
+    assert json.loads(command("backfill", "--mode", "audit")[1])["unknown"] == 1
+
+
+def test_a_seeding_sends_nothing_and_is_refused_twice(stand: Stand, command: Command) -> None:
+    """The index knows everything afterwards; seeding what is seeded would hide changes."""
+    fill(stand, "a.html", "d/b.html")
+    assert json.loads(command("backfill", "--mode", "audit")[1])["unknown"] == 2
+    assert not stand.state.exists()
+    assert command("backfill", "--mode", "seed", "--yes")[0] == 0
+    assert stand.paths() == []
+    stand.write("a.html", "changed")
+    fill(stand, "c.html")
+    told = json.loads(command("backfill", "--mode", "audit")[1])
+    assert (told["same"], told["changed"], told["unknown"]) == (1, 1, 1)
+    assert told["examples"] == ["a.html", "c.html"]
+    status, _, err = command("backfill", "--mode", "seed", "--yes")
+    assert (status, "hide" in err) == (2, True)
+    assert command("backfill", "--mode", "seed,refresh", "--yes")[0] == 2
+
+
+async def test_beside_a_daemon_it_only_makes_needs(stand: Stand) -> None:
+    """Where another process owns the state file the needs are left for it, all of them and durable."""
+    keys = fill(stand, *(f"{n}.html" for n in range(7)))
+    settings, job = a_job(stand)
+    async with open_store(settings.store.url, owner=True) as owner:
+        async with opened(settings, load_targets(settings)) as store:
+            outcome = await job.run(store, None, follow=False)
+        assert (outcome.sent_here, outcome.finished, outcome.listed) == (False, True, 7)
+        assert not outcome.put_off
+        assert (await owner.counts()).pending == len(keys)
+    assert stand.paths() == []
+
+
+def a_job(stand: Stand, *modes: Mode) -> tuple[Settings, Backfill]:
+    """Return the configuration and a backfill of the whole origin."""
+    settings = load_settings(stand.config, {})
+    listing = TreeListing("www", FilesystemSettings(path=stand.tree))
+    return settings, Backfill(settings, load_targets(settings), listing, list(modes) or [Mode.REFRESH])
+
+
+async def test_what_is_noted_as_listed_is_durable(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress never runs ahead of the needs: at each note, every key up to it has its need."""
+    monkeypatch.setattr(source, "PORTION_KEYS", 3)
+    keys = sorted(fill(stand, *(f"{n:02}.html" for n in range(20))))
+    noted: list[int] = []
+    save = Store.save_progress
+
+    async def watched(self: Store, listing: str, progress: Progress) -> None:
+        counts = await self.counts()
+        assert counts.pending >= keys.index(progress.after) + 1
+        noted.append(progress.listed)
+        await save(self, listing, progress)
+
+    monkeypatch.setattr(Store, "save_progress", watched)
+    settings, job = a_job(stand)
+    async with open_store(settings.store.url, owner=True), opened(settings, {}) as store:
+        outcome = await job.run(store, None, follow=False)
+    assert noted == [3, 6, 9, 12, 15, 18, 20, 20]
+    assert outcome.finished
+
+
+async def test_an_interrupted_run_goes_on_where_it_was_sure(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run lists only what follows the last durable key; together they listed everything."""
+    monkeypatch.setattr(source, "PORTION_KEYS", 4)
+    fill(stand, *(f"{n:02}.html" for n in range(20)))
+    settings, job = a_job(stand)
+    listed: list[str] = []
+    ends = asyncio.Event()
+    save = Store.save_progress
+
+    async def stopping(self: Store, listing: str, progress: Progress) -> None:
+        await save(self, listing, progress)
+        if progress.listed == 8 and not ends.is_set():
+            ends.set()
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Store, "save_progress", stopping)
+    original = TreeListing.changes
+
+    def watched(self: TreeListing, after: str = "") -> object:
+        for change in original(self, after):
+            listed.append(change.key)
+            yield change
+
+    async with open_store(settings.store.url, owner=True) as owner:
+        async with opened(settings, {}) as store:
+            first = await job.run(store, None, follow=False)
+        assert (first.interrupted, first.finished) == (True, False)
+        plan = await job.plan(owner, now=owner.clock.now())
+        assert plan.begun is not None
+        assert plan.begun.listed == first.listed >= 8
+        assert plan.cost.objects == 20 - first.listed
+        monkeypatch.setattr(TreeListing, "changes", watched)
+        async with opened(settings, {}) as store:
+            second = await job.run(store, plan.begun, follow=False)
+        assert (second.finished, second.listed) == (True, 20)
+        assert listed == [f"{n:02}.html" for n in range(first.listed, 20)]
+        assert (await owner.counts()).pending == 20
+        assert (await job.plan(owner, now=owner.clock.now())).begun is None
+
+
+async def test_a_portion_that_could_not_be_noted_is_listed_again(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the store fails nothing later is taken; once it can again, the listing goes on, leaving nothing out."""
+    monkeypatch.setattr(source, "PORTION_KEYS", 2)
+    fill(stand, *(f"{n:02}.html" for n in range(10)))
+    save = Store.save_progress
+    noted: list[int] = []
+
+    async def failing(self: Store, listing: str, progress: Progress) -> None:
+        if progress.listed in (4, 6) and len(noted) < 3:
+            noted.append(-1)
+            raise StoreError("disk full")
+        noted.append(progress.listed)
+        await save(self, listing, progress)
+
+    monkeypatch.setattr(Store, "save_progress", failing)
+    settings, job = a_job(stand)
+    async with open_store(settings.store.url, owner=True) as owner, opened(settings, {}) as store:
+        outcome = await job.run(store, None, follow=False)
+        assert noted == [2, -1, -1, 8, 10, 10]
+        assert (outcome.finished, outcome.listed) == (True, 10)
+        assert (await owner.counts()).pending == 10
+
+
+def test_seed_and_audit_stand_alone(stand: Stand) -> None:
+    """What they mean beside a refresh nobody could say."""
+    with pytest.raises(ConfigurationError):
+        a_job(stand, Mode.SEED, Mode.REFRESH)
+
+
+async def test_a_run_does_not_end_while_it_is_about_to_plan(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What turned due a moment ago is sent, not taken for what quota left over."""
+    ripen = Store.ripen
+
+    async def slowly(self: Store) -> int:
+        count = await ripen(self)
+        await asyncio.sleep(0.5)
+        return count
+
+    monkeypatch.setattr(Store, "ripen", slowly)
+    fill(stand, "a.html")
+    settings, job = a_job(stand)
+    async with opened(settings, job._targets) as store:
+        outcome = await job.run(store, None, follow=False)
+    assert not outcome.put_off
+    assert stand.paths() == [stand.url("a.html")]
+
+
+def test_ctrl_c_of_the_real_command(stand: Stand) -> None:
+    """SIGINT ends it with 130, with the line that goes on; that line ends what was begun, leaving nothing out."""
+    stand.configure(target="limits = { batch_urls = 20 }")
+    keys = fill(stand, *(f"d{n % 20}/{n}.html" for n in range(600)))
+    stand.order("slow:0.5,action=RefreshObjectCaches")
+    process = stand.command("backfill", "--yes", "--wait")
+    until(lambda: stand.paths() or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Go on with: cdn-listener backfill --yes --wait" in err
+    assert "Traceback" not in err
+    assert len(stand.paths()) < len(keys)
+    stand.emulator.faults.clear()
+    status, out, err = stand.run("backfill", "--yes", "--wait", "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    assert (told["finished"], told["pending"], told["in_flight"]) == (True, 0, 0)
+    refreshed = tuple(stand.paths())
+    assert all(stand.url(key) in refreshed or stand.url(key.partition("/")[0] + "/") in refreshed for key in keys)
