@@ -103,6 +103,7 @@ class Engine:
 
     async def _round(self) -> float:
         """Ripen, and plan where there is reason to; return how long planning took, in seconds."""
+        self.settled = False  # what ripens here must not be taken for deferred before it was planned
         ripened = await self._store.ripen()
         sequence = await self._store.sequence()
         woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at

@@ -74,6 +74,7 @@ class Sender:
         self._queued: set[asyncio.Task[None]] = set()
         self._arrived: asyncio.Queue[Batch] = asyncio.Queue()
         self._hosts: Counter[str] = Counter()
+        self._draining = False
         self.read_quota_soon = False
 
     @property
@@ -107,6 +108,7 @@ class Sender:
 
     async def drain(self, timeout_seconds: float) -> None:
         """Wait for the requests under way, but not for ever; what only waits for its turn stays held."""
+        self._draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds), self._account.quiet():
                 for task in self._queued:
@@ -134,6 +136,8 @@ class Sender:
 
     async def _request(self, batch: Batch) -> NotSent | None:
         """Write one request and book its answer; return a refusal whose culprit is still to be found."""
+        if self._draining:
+            return None  # it waited for its turn before the end began, so it would get it before the end
         now = self._clock.now()
         if self._account.open_at(now) > now or window_start(now) != window_start(batch.attempts[0].created_at):
             # Closed meanwhile, or held in a day that is over: held anew when it may be sent.
