@@ -108,6 +108,11 @@ class Daemon:
 
     def _make(self) -> _Parts:
         settings = self._load()
+        for group in ("sources", "targets"):
+            if not getattr(settings, group):
+                # Also what a file that is being written to looks like: an empty one must not replace a running one.
+                what = f"{group}: there is none in {settings.origin.path or 'the environment'}, so nothing can be done"
+                raise ConfigurationError(what, hint=f"add a [{group}.NAME] table; the README has the smallest file")
         parts = _Parts(settings, load_targets(settings))
         parts.sources()  # a wrong table of a source must be found here, not while the pipeline is being made
         return parts
@@ -277,7 +282,12 @@ class Daemon:
             raise ListenerError(f"the daemon is {self._phase}", hint="ask again in a moment")
         parts = self._parts
         status = await status_of(
-            self._store, parts.settings, parts.targets, now=self._clock.now(), owner_pid=os.getpid()
+            self._store,
+            parts.settings,
+            parts.targets,
+            now=self._clock.now(),
+            owner_pid=os.getpid(),
+            live={name: source.health for name, source in self.pipeline.intake.sources.items()},
         )
         return {**status, "ready": not self._not_ready(), "reasons": self._not_ready() + self.pipeline.troubles}
 

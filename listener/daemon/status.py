@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from listener.clock import window_end
-from listener.contracts import SourceState, Target
+from listener.contracts import SourceHealth, SourceState, Target
 from listener.redaction import mask_text
 from listener.settings import Settings
 from listener.store import Store
@@ -34,7 +35,13 @@ def iso(at: float | None) -> str | None:
 
 
 async def status_of(
-    store: Store | None, settings: Settings, targets: Mapping[str, Target], *, now: float, owner_pid: int | None
+    store: Store | None,
+    settings: Settings,
+    targets: Mapping[str, Target],
+    *,
+    now: float,
+    owner_pid: int | None,
+    live: Mapping[str, SourceHealth] | None = None,
 ) -> dict[str, Any]:
     """
     Return everything that ``status --json`` tells.
@@ -45,6 +52,7 @@ async def status_of(
         targets: the configured targets.
         now: seconds since the epoch.
         owner_pid: the process that owns the state file, if one does.
+        live: what the sources say at this moment, where they are in this process.
     """
     return {
         "at": iso(now),
@@ -52,7 +60,7 @@ async def status_of(
         "pid": owner_pid,
         **await _needs(store, now),
         "quota": await quota_of(store, targets, now=now),
-        "sources": await _sources(store, settings, now, is_running=owner_pid is not None),
+        "sources": await _sources(store, settings, now, is_running=owner_pid is not None, live=live or {}),
         "store": {"url": mask_text(settings.store.url), "exists": store is not None},
     }
 
@@ -88,11 +96,13 @@ async def quota_of(
     return found
 
 
-async def _sources(store: Store | None, settings: Settings, now: float, *, is_running: bool) -> dict[str, Any]:
+async def _sources(
+    store: Store | None, settings: Settings, now: float, *, is_running: bool, live: Mapping[str, SourceHealth]
+) -> dict[str, Any]:
     told = {} if store is None else await store.sources()
     found = {}
     for name, table in settings.sources.items():
-        row = told.get(name)
+        row = {**asdict(live[name]), "told_at": now} if name in live else told.get(name)
         if row is None:
             row = {"state": SourceState.STOPPED.value, "ready": False, "last_event_at": None, "lost_events": 0}
             row |= {"rescans": 0, "detail": "", "figures": {}, "told_at": None}

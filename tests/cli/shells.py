@@ -93,7 +93,7 @@ class Stand:
 
     def configure(self, more: str = "", *, site: str = "", target: str = "", path: str | None = None) -> Path:
         """Write the configuration; ``more`` are further tables, ``site`` and ``target`` further keys of those."""
-        self.config.write_text(
+        return self.put(
             f"""
 [store]
 url = "sqlite:///{self.state}"
@@ -120,7 +120,12 @@ base_urls = ["{self.edge}/"]
 {more}
 """
         )
-        return self.config
+
+    def put(self, text: str) -> Path:
+        """Put the text in the configuration's place at once, so that nobody reads half of it."""
+        draft = self.config.with_suffix(".new")
+        draft.write_text(text)
+        return draft.replace(self.config)
 
     def order(self, *faults: str) -> None:
         for fault in faults:

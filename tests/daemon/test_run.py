@@ -1,0 +1,291 @@
+"""The daemon as users run it: a real process, real signals, the emulator as its CDN."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from shells import SECRET, Stand, fetch, until
+
+from listener.store.database import owner_pid
+
+
+def test_a_change_turns_fresh_and_sigterm_ends_it_in_order(stand: Stand) -> None:
+    """Ready, then a change is fresh at the edge; SIGTERM ends it with 0, quickly, with nothing held."""
+    stand.write("a.html", "old")
+    with stand.daemon() as process:
+        assert fetch(stand.url("a.html"))[1] == "old"
+        stand.write("a.html", "new")
+        until(lambda: fetch(stand.url("a.html"))[1] == "new", what="the edge is fresh")
+        until(lambda: stand.json("/api/status")["in_flight"] == 0)
+        began = time.monotonic()
+        process.terminate()
+        _, err = process.communicate(timeout=10)
+        assert process.returncode == 0, err
+        assert time.monotonic() - began < 3
+    assert "Traceback" not in err
+    assert SECRET not in err
+    assert all(json.loads(line)["event"] for line in err.splitlines())
+    told = json.loads(stand.run("status", "--json")[1])
+    assert (told["pending"], told["in_flight"], told["quota"]["cdn"]["file"]["held"]) == (0, 0, 0)
+    assert told["quota"]["cdn"]["file"]["spent"] == 1
+    assert (told["running"], told["sources"]["www"]["state"]) == (False, "stopped")
+    assert told["sources"]["www"]["last_event_at"].endswith("Z")
+    assert clean(stand)
+
+
+def clean(stand: Stand) -> bool:
+    """Tell whether the last owner left in order."""
+    connection = sqlite3.connect(stand.state)
+    try:
+        return bool(connection.execute("SELECT clean FROM meta").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def test_not_ready_before_the_first_scan_is_durable(stand: Stand) -> None:
+    """/readyz is 503 with the reason until then; /livez is 200 at once."""
+    for number in range(3000):
+        stand.write(f"{number % 100}/{number}.html")
+    process = stand.command("run")
+    try:
+        answers = []
+        until(lambda: answers.append(fetch(f"{stand.admin}/readyz")) or answers[-1][0] == 200)
+        told = [json.loads(body) for status, body in answers if status == 503]
+        assert all(one["reasons"] for one in told)
+        connection = sqlite3.connect(stand.state)
+        assert connection.execute("SELECT count(*) FROM object").fetchone()[0] == 3000
+        assert connection.execute("SELECT seeded FROM root").fetchone()[0] == 1
+        connection.close()
+        assert stand.paths() == []
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_a_source_that_cannot_listen_keeps_it_unready(stand: Stand) -> None:
+    """A missing path is a clear message and exit status 2: a mistake in the configuration."""
+    stand.configure(path=str(stand.root / "nowhere"))
+    status, _, err = stand.run("run")
+    assert status == 2
+    assert "sources.www.path" in err
+    assert "Traceback" not in err
+
+
+def test_the_admin_port_tells(stand: Stand) -> None:
+    """Every path answers; the metrics hold needs, quota and sources, and neither URL nor key."""
+    stand.write("secret-name.html", "old")
+    with stand.daemon():
+        stand.write("secret-name.html", "new")
+        until(stand.paths)
+        until(lambda: stand.json("/api/status")["in_flight"] == 0)
+        assert fetch(f"{stand.admin}/livez")[0] == 200
+        health = stand.json("/healthz")
+        assert health["ok"], health
+        assert {"loop", "store", "source www", "account main"} <= {check["name"] for check in health["checks"]}
+        metrics = fetch(f"{stand.admin}/metrics")[1]
+        assert 'listener_needs{state="pending"} 0.0' in metrics
+        assert 'listener_quota_spent{kind="file",target="cdn"} 1.0' in metrics
+        assert 'listener_source_ready{source="www"} 1.0' in metrics
+        assert 'listener_source_rescans_total{source="www"}' in metrics
+        assert "listener_store_commit_group_longest_seconds" in metrics
+        assert "secret-name" not in metrics
+        assert "http://" not in metrics
+        served = stand.json("/api/status")
+        assert served["ready"]
+        told = json.loads(stand.run("status", "--json")[1])
+        assert (told["running"], told["pid"]) == (True, served["pid"])
+        assert told["quota"] == served["quota"]
+        assert told["sources"]["www"]["state"] == "listening"
+        checks = json.loads(stand.run("check", "--json")[1])
+        assert any("served by the daemon" in one["message"] for one in checks)
+        assert any("owned by process" in one["message"] for one in checks)
+
+
+def test_two_daemons_on_one_state_file(stand: Stand) -> None:
+    """The second says which process owns it, and ends with 1; the first goes on."""
+    with stand.daemon() as process:
+        status, _, err = stand.run("run", LISTENER_ADMIN__LISTEN="")
+        assert status == 1
+        assert str(process.pid) in err
+        assert "hint: " in err
+        assert stand.ready()
+
+
+def test_a_taken_admin_port_fails_loudly(stand: Stand) -> None:
+    """A daemon that cannot be probed does not run."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", stand.admin_port))
+        taken.listen()
+        status, _, err = stand.run("run")
+    assert status == 1
+    assert "admin.listen" in err
+    assert owner_pid(stand.state) is None
+
+
+def test_sighup_keeps_the_old_configuration_where_the_new_one_is_wrong(stand: Stand) -> None:
+    """A mistake is told and changes nothing: the daemon goes on listening and refreshing."""
+    stand.write("a.html", "old")
+    with stand.daemon() as process:
+        fetch(stand.url("a.html"))
+        for wrong in ("[coalescer]\nquite_seconds = 1", "not even TOML", "", stand.config.read_text() + "\n[x]\n"):
+            stand.put(wrong)
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.3)
+            assert process.poll() is None
+        stand.configure(path=str(stand.root / "nowhere"))
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert stand.ready(), (
+            fetch(f"{stand.admin}/readyz"),
+            process.poll(),
+            process.terminate(),
+            process.communicate(),
+        )
+        stand.write("a.html", "new")
+        until(lambda: fetch(stand.url("a.html"))[1] == "new")
+        process.terminate()
+        _, err = process.communicate(timeout=10)
+    refused = [json.loads(line) for line in err.splitlines() if "reload_refused" in line]
+    assert len(refused) == 5
+    assert "nowhere" in refused[-1]["error"]
+    assert process.returncode == 0
+
+
+def test_sighup_takes_a_new_configuration(stand: Stand) -> None:
+    """Another tree, another admin port: the same process listens to them; nothing due is lost."""
+    (stand.root / "other").mkdir()
+    with stand.daemon() as process:
+        old = stand.admin_port
+        stand.admin_port = free = old + 1 if old < 65000 else old - 1
+        stand.configure(path=str(stand.root / "other"))
+        process.send_signal(signal.SIGHUP)
+        until(stand.ready, what=f"ready at {free}")
+        assert fetch(f"http://127.0.0.1:{old}/livez")[0] == 0
+        assert process.poll() is None
+        (stand.root / "other" / "b.html").write_text("one")
+        until(lambda: stand.url("b.html") in stand.paths())
+        assert owner_pid(stand.state) == process.pid
+
+
+def test_a_second_signal_leaves_at_once(stand: Stand) -> None:
+    """The first SIGTERM waits for the request under way; the second does not, and loses nothing."""
+    stand.write("a.html", "old")
+    with stand.daemon() as process:
+        stand.order("slow:15,action=RefreshObjectCaches")
+        stand.write("a.html", "new")
+        until(lambda: stand.json("/api/status")["in_flight"] == 1)
+        time.sleep(0.3)
+        process.terminate()
+        time.sleep(0.5)
+        assert process.poll() is None
+        began = time.monotonic()
+        process.terminate()
+        process.communicate(timeout=5)
+        assert time.monotonic() - began < 2
+        assert process.returncode == 128 + signal.SIGTERM
+    told = json.loads(stand.run("status", "--json")[1])
+    assert told["in_flight"] + told["pending"] == 1
+    stand.emulator.faults.clear()
+    with stand.daemon():
+        until(lambda: stand.json("/api/status")["oldest_unsettled_seconds"] == 0, what="settled after the restart")
+
+
+def test_the_service_manager_is_told(stand: Stand) -> None:
+    """READY once every source listens, WATCHDOG in time, RELOADING and READY again, STOPPING at the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(stand.root / "notify"))
+        manager.settimeout(10)
+        environment = {"NOTIFY_SOCKET": str(stand.root / "notify"), "WATCHDOG_USEC": "600000"}
+        with stand.daemon(**environment) as process:
+            said = heard(manager, "WATCHDOG=1", "READY=1", "STATUS=running")
+            assert said.index("READY=1") < next(at for at, line in enumerate(said) if line.startswith("STATUS=running"))
+            process.send_signal(signal.SIGHUP)
+            said = heard(manager, "RELOADING=1", "READY=1")
+            assert said.index("READY=1") > next(at for at, line in enumerate(said) if line.startswith("RELOADING=1"))
+            process.terminate()
+            heard(manager, "STOPPING=1")
+
+
+def heard(manager: socket.socket, *wanted: str) -> list[str]:
+    """Return what was heard until each of these had begun a message."""
+    said: list[str] = []
+    while not all(any(line.startswith(word) for line in said) for word in wanted):
+        said.append(manager.recv(4096).decode())
+    return said
+
+
+def test_a_stuck_store_is_not_called_alive(stand: Stand) -> None:
+    """While the process stands still the watchdog hears nothing, so that the manager may restart it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(stand.root / "notify"))
+        manager.settimeout(10)
+        environment = {"NOTIFY_SOCKET": str(stand.root / "notify"), "WATCHDOG_USEC": "600000"}
+        with stand.daemon(**environment) as process:
+            heard(manager, "READY=1", "WATCHDOG=1")
+            blocker = sqlite3.connect(stand.state, isolation_level=None)
+            blocker.execute("BEGIN IMMEDIATE")
+            time.sleep(1.0)
+            manager.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    manager.recv(4096)
+            time.sleep(1.0)
+            late = []
+            with pytest.raises(BlockingIOError):
+                while True:
+                    late.append(manager.recv(4096).decode())
+            blocker.execute("ROLLBACK")
+            blocker.close()
+            assert "WATCHDOG=1" not in late
+            manager.settimeout(15)
+            heard(manager, "WATCHDOG=1")
+            assert process.poll() is None
+
+
+def test_a_cdn_that_does_not_answer_holds_nothing_up(stand: Stand) -> None:
+    """With a quota call that hangs the daemon still listens, and still ends quickly."""
+    stand.order("slow:25,action=DescribeRefreshQuota")
+    with stand.daemon() as process:
+        stand.write("a.html")
+        until(lambda: stand.json("/api/status")["pending"] == 1)
+        began = time.monotonic()
+        process.terminate()
+        process.communicate(timeout=20)
+        assert time.monotonic() - began < 5
+        assert process.returncode == 0
+
+
+def test_by_hand_beside_a_daemon(stand: Stand) -> None:
+    """refresh --wait leaves the sending to the daemon and tells the outcome; backfill only makes needs."""
+    stand.write("a.html", "old")
+    stand.write("b.html", "old")
+    with stand.daemon():
+        fetch(stand.url("a.html"))
+        (stand.tree / "a.html").write_text("old")
+        status, out, err = stand.run("refresh", stand.url("a.html"), "--wait", "--json")
+        assert status == 0, err
+        told = json.loads(out)
+        assert (told["sent_by"], told["urls"][0]["state"]) == ("daemon", "complete")
+        assert stand.url("a.html") in stand.paths()
+        status, out, err = stand.run("backfill", "--yes", "--json")
+        assert (status, json.loads(out)["sent_by"]) == (0, "daemon"), err
+        until(lambda: stand.url("b.html") in stand.paths())
+        until(lambda: stand.json("/api/status")["in_flight"] == 0)
+
+
+def test_start_up_is_quick(stand: Stand) -> None:
+    """`status` from a cold process answers within a few seconds even on a loaded machine, and imports no boto3."""
+    code = "import sys; from listener.cli import main; main(['status','--json']); print('boto3' in sys.modules)"
+    environment = {**os.environ, "LISTENER_CONFIG": str(stand.config)}
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+    assert time.monotonic() - began < 5
