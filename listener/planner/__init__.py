@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from listener.planner.arrivals import Arrivals
+from listener.planner.forecast import Backlog, Forecast, backlog, forecast
 from listener.planner.keys import KeyDeferral, KeyPlan, KeyRefresh, plan_keys
 from listener.planner.model import (
     Budget,
@@ -19,9 +20,11 @@ from listener.planner.plan import plan
 
 __all__ = [
     "Arrivals",
+    "Backlog",
     "Budget",
     "Deferral",
     "DirectoryLoad",
+    "Forecast",
     "KeyDeferral",
     "KeyPlan",
     "KeyRefresh",
@@ -31,6 +34,8 @@ __all__ = [
     "PlannedDirectory",
     "PlannedFiles",
     "Share",
+    "backlog",
+    "forecast",
     "plan",
     "plan_keys",
 ]

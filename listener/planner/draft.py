@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from listener.planner.limits import Meter, room, take, too_many_evictions
-from listener.planner.model import Deferral, DirectoryLoad, PlannedDirectory, PlannedFiles
+from listener.planner.model import Deferral, DirectoryLoad, Limit, PlannedDirectory, PlannedFiles
 from listener.planner.pacing import Purse
 from listener.planner.weigh import Weighed
 from listener.refresh import RefreshKind
@@ -28,15 +28,15 @@ class Draft:
     gap: float = 0.0
     said: tuple[int, int, str] = (-1, -1, "")
 
-    def refresh_directory(self, weighed: Weighed, v: int, price: float) -> bool:
-        """Plan a directory, unless a limit makes it wait; tell whether it is planned."""
+    def refresh_directory(self, weighed: Weighed, v: int, price: float) -> Limit | None:
+        """Plan a directory, unless a limit makes it wait: return that."""
         forest, evicts = weighed.forest, weighed.unchanged[v]
         target, url = forest.targets[v], forest.urls[v]
         allowed, blocking = room(self.meters, RefreshKind.DIRECTORY, url, 1)
         blocking = blocking if not allowed else too_many_evictions(self.meters, url, evicts)
         if blocking is not None:
             blocking.waiting = True
-            return False
+            return blocking.limit
         self.left[RefreshKind.DIRECTORY] -= 1
         take(self.meters, RefreshKind.DIRECTORY, url, 1, evicts)
         below, subtrees = forest.below[v], forest.subtrees[v]
@@ -46,7 +46,7 @@ class Draft:
                 target, url, below + subtrees, evicts, known, self._why(weighed, v, known=known, price=price)
             )
         )
-        return True
+        return None
 
     def _why(self, weighed: Weighed, v: int, *, known: bool, price: float) -> str:
         below, subtrees, evicts = weighed.forest.below[v], weighed.forest.subtrees[v], weighed.unchanged[v]
@@ -57,6 +57,11 @@ class Draft:
             f"covers {needs}, evicts {objects} at a token price of {price:.1f}; "
             f"{files} file tokens for {self.purse.expected:.0f} more expected in {self.purse.hours:.1f} h"
         )
+
+    def hold_back(self, load: DirectoryLoad, limit: Limit) -> None:
+        """Defer a load whose directory has to wait for a limit: tokens spent on its files would be wasted."""
+        needs = load.due + load.due_all_params + load.subtree_due
+        self._defer(load, [(f"its directory's turn in {limit.name}", needs)])
 
     def send_singles(self, load: DirectoryLoad) -> None:
         """Plan what is affordable of a load that no directory covers, and defer the rest."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from listener.planner.constants import REPLAN_SECONDS
 from listener.planner.cover import solve
 from listener.planner.draft import Draft
 from listener.planner.forest import build_forest
 from listener.planner.limits import Meter, meters
-from listener.planner.model import DirectoryLoad, Plan, PlanInput
+from listener.planner.model import DirectoryLoad, Limit, Plan, PlanInput
 from listener.planner.pacing import Purse, open_purse
 from listener.planner.problem import Cover
 from listener.planner.shares import Pool
@@ -18,6 +20,8 @@ from listener.planner.weigh import Weighed, patience, weigh
 from listener.refresh import RefreshKind
 
 __all__ = ["plan"]
+
+NOT_COVERED = -1
 
 
 def plan(given: PlanInput) -> Plan:
@@ -56,11 +60,28 @@ def _decide(given: PlanInput, purse: Purse, held: list[Meter]) -> Draft:
     if not _no_directory_pays(given.loads, purse):
         weighed, cover = _cover(given, purse)
         draft.gap = cover.gap
-        chosen = {v for v in cover.directories if draft.refresh_directory(weighed, v, purse.directories.lowest)}
-        rest = _uncovered(weighed, chosen, given)
-    for load in sorted(rest, key=lambda load: _order(load, given.now, purse.hours)):
+        price = purse.directories.lowest
+        chosen = {v: draft.refresh_directory(weighed, v, price) for v in cover.directories}
+        rest = _uncovered(weighed, chosen, given, draft)
+    for load in _dearest_first(rest, draft, given.now):
         draft.send_singles(load)
     return draft
+
+
+def _dearest_first(rest: Sequence[DirectoryLoad], draft: Draft, now: float) -> Iterable[DirectoryLoad]:
+    """
+    Order loads by what waiting costs, then by age, as far as tokens reach; the rest in any order.
+
+    One long sort would keep the interpreter to itself, and the event loop waiting.
+    """
+    tokens = draft.left[RefreshKind.FILE] + draft.left[RefreshKind.IGNORE_PARAMS]
+    if draft.meters or sum(load.due + load.due_all_params for load in rest) > tokens:
+        hours = draft.purse.hours
+        rates = [(-patience(load, now, hours), load.oldest, i) for i, load in enumerate(rest)]
+        first = [i for _, _, i in heapq.nsmallest(tokens, rates)]
+        chosen = set(first)
+        return chain((rest[i] for i in first), (load for i, load in enumerate(rest) if i not in chosen))
+    return rest
 
 
 def _no_directory_pays(loads: Sequence[DirectoryLoad], purse: Purse) -> bool:
@@ -87,25 +108,24 @@ def _cover(given: PlanInput, purse: Purse) -> tuple[Weighed, Cover]:
     return weighed, solve(weighed.tree, purse.files.after(weighed.forced), purse.directories)
 
 
-def _uncovered(weighed: Weighed, chosen: set[int], given: PlanInput) -> list[DirectoryLoad]:
-    """Return the loads, or what is left of them, that no chosen directory covers."""
+def _uncovered(
+    weighed: Weighed, chosen: Mapping[int, Limit | None], given: PlanInput, draft: Draft
+) -> list[DirectoryLoad]:
+    """Return the loads, or what is left of them, that no chosen directory covers; hold back those it will cover."""
     forest = weighed.forest
-    covered = [False] * len(forest)
+    covered = [NOT_COVERED] * len(forest)
     for v, parent in enumerate(forest.parents):
-        covered[v] = v in chosen or (parent >= 0 and covered[parent])
+        covered[v] = v if v in chosen else covered[parent] if parent >= 0 else NOT_COVERED
     rest: list[DirectoryLoad] = []
     for v, i in forest.members:
         load = forest.loads[i]
-        if not covered[v]:
+        if covered[v] == NOT_COVERED:
             rest.append(load)
+        elif (limit := chosen[covered[v]]) is not None:
+            draft.hold_back(load, limit)
         elif load.forced_only and not given.force:
             rest.append(load._replace(subtree_due=False, due_all_params=0))
     return rest
-
-
-def _order(load: DirectoryLoad, now: float, hours: float) -> tuple[float, float, str, str]:
-    """Order by what waiting costs, then by age."""
-    return -patience(load, now, hours), load.oldest, load.target, load.url
 
 
 def _finish(given: PlanInput, purse: Purse, drafts: list[Draft], held: list[Meter]) -> Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,7 +31,7 @@ class Pool:
         self.given = given
         self.left = dict(left)
         self._kept_part = min(1.0, hours_to_reset(given) / LEND_HOURS)
-        self._site_of = sorted((load.target, load.url, load.site) for load in given.loads)
+        self._site_of = _sorted_in_slices([(load.target, load.url, load.site) for load in given.loads])
         self._due = {load.site for load in given.loads}
         self.kept = {(site, kind): self._kept(site, kind) for site, kind in given.shares}
 
@@ -91,9 +93,11 @@ class Pool:
     def sites(self) -> list[tuple[str, list[DirectoryLoad]]]:
         """Return the loads of each site, the site that waits longest first."""
         by_site: dict[str, list[DirectoryLoad]] = {}
-        for load in sorted(self.given.loads, key=lambda load: load.oldest):
+        oldest: dict[str, float] = {}
+        for load in self.given.loads:
             by_site.setdefault(load.site, []).append(load)
-        return list(by_site.items())
+            oldest[load.site] = min(load.oldest, oldest.get(load.site, math.inf))
+        return sorted(by_site.items(), key=lambda item: oldest[item[0]])
 
     def spend(self, site: str, directories: Sequence[PlannedDirectory], files: Sequence[PlannedFiles]) -> None:
         """Take what a site's plan spends from what is left, its guarantee first."""
@@ -101,3 +105,9 @@ class Pool:
             self.left[kind] -= tokens
             if (site, kind) in self.kept:
                 self.kept[site, kind] = max(0, self.kept[site, kind] - tokens)
+
+
+def _sorted_in_slices(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Sort without one long call that would keep the interpreter to itself."""
+    size = 4096
+    return list(heapq.merge(*(sorted(rows[i : i + size]) for i in range(0, len(rows), size))))

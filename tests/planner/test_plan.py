@@ -43,7 +43,9 @@ def test_files_while_they_are_affordable() -> None:
     def weights(url: str) -> int:
         raise AssertionError(url)
 
-    made = plan(PlanInput(now=0.0, loads=[load(URLS[1], 7), load(URLS[2], 3)], budgets=budgets(1000, 5), weights=weights))
+    made = plan(
+        PlanInput(now=0.0, loads=[load(URLS[1], 7), load(URLS[2], 3)], budgets=budgets(1000, 5), weights=weights)
+    )
     assert [(f.directory_url, f.take) for f in made.files] == [(URLS[1], 7), (URLS[2], 3)]
     assert (made.directories, made.deferred, made.wake_at) == ([], [], None)
     assert made.spent == {RefreshKind.FILE: 10, RefreshKind.DIRECTORY: 0}

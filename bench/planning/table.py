@@ -1,0 +1,122 @@
+"""
+Every bundled trace, quota and policy, and how much the planner's constants matter, as Markdown tables.
+
+    python bench/planning/table.py [--have FILE]
+
+``--have`` names a file of JSON lines as ``bench/day.py --json`` prints them; what is in it is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent.parent.parent)]
+
+from listener.clock import window_start
+from listener.planner import arrivals, pacing
+
+from planning.hindsight import hindsight
+from planning.policies import POLICIES, Ours
+from planning.replay import replay
+from planning.traces import Window, find_trace, read_windows
+from planning.world import World
+
+TRACES = ("alibaba-cdn-docs", "alibaba-oss-docs", "python-peps", "hugo")
+QUOTAS = ((2000, 100), (500, 20), (100, 5), (50, 2))
+GRID = {
+    (pacing, "DIRECTORY_VALUE_FACTOR"): (0.5, 1.0, 2.0),
+    (arrivals, "PRESENT_WEIGHT"): (1.0, 2.0, 4.0),
+    (arrivals, "HISTORY_DAYS"): (15.0, 30.0, 60.0),
+}
+Cell = tuple[str, int, int]
+
+
+def binding(windows: list[Window], files: int) -> bool:
+    days: dict[int, int] = {}
+    for window in windows:
+        day = window_start(window.at)
+        days[day] = days.get(day, 0) + len(window.changes)
+    return max(days.values()) > files
+
+
+def run(windows: list[Window], cell: Cell, policy: str) -> dict[str, Any]:
+    world = World(cell[1], cell[2])
+    figures = hindsight(windows, world)[0] if policy == "hindsight" else replay(windows, world, POLICIES[policy]())
+    return {"trace": cell[0], "files": cell[1], "directories": cell[2], "policy": policy, **figures}
+
+
+def set_constants(values: tuple[float, ...]) -> None:
+    for (module, name), value in zip(GRID, values, strict=True):
+        setattr(module, name, value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--have", type=Path)
+    given = parser.parse_args()
+    have = {}
+    for line in given.have.read_text().splitlines() if given.have else ():
+        row = json.loads(line)
+        have[row["trace"], row["files"], row["directories"], row["policy"]] = row
+    traces = {name: read_windows(find_trace(name)) for name in TRACES}
+    cells = [(name, *quota) for name, quota in product(TRACES, QUOTAS) if binding(traces[name], quota[0])]
+    policies = [*POLICIES, "hindsight"]
+    rows = {
+        (*cell, policy): have.get((*cell, policy)) or run(traces[cell[0]], cell, policy)
+        for cell, policy in product(cells, policies)
+    }
+    print("| trace, files/directories | " + " | ".join(policies) + " | ours / hindsight | ours: late, planning s |")
+    print("|---" * (len(policies) + 3) + "|")
+    for cell in cells:
+        scores = [rows[(*cell, policy)]["score"] for policy in policies]
+        ours, best = rows[(*cell, "ours")], scores[-1]
+        ratio = f"{ours['score'] / best:.2f}" if best else "1.00" if not ours["score"] else "-"
+        figures = " | ".join(f"{score:,.0f}" for score in scores)
+        print(f"| {cell[0]} {cell[1]}/{cell[2]} | {figures} | {ratio} | {ours['late']}, {ours['planning_seconds']} |")
+    print()
+    print("| trace, files/directories | " + " | ".join(policies) + " |")
+    print("|---" * (len(policies) + 1) + "|")
+    for cell in cells:
+        pairs = [rows[(*cell, policy)] for policy in policies]
+        figures = " | ".join(f"{r['collateral']:,} + {r['stale_object_hours']:,.0f} ({r['late']:,})" for r in pairs)
+        print(f"| {cell[0]} {cell[1]}/{cell[2]} | {figures} |")
+    print()
+    leave_one_out(traces, cells, {cell: rows[(*cell, "hindsight")]["score"] for cell in cells})
+
+
+def leave_one_out(traces: dict[str, list[Window]], cells: list[Cell], best: dict[Cell, float]) -> None:
+    """Fit the constants to three traces and score them on the fourth, beside the constants as they stand."""
+    usual = tuple(getattr(module, name) for module, name in GRID)
+    scores: dict[tuple[float, ...], dict[Cell, float]] = {}
+    for values in product(*GRID.values()):
+        set_constants(values)
+        scores[values] = {
+            cell: replay(traces[cell[0]], World(cell[1], cell[2]), Ours())["score"] for cell in cells
+        }
+    set_constants(usual)
+
+    def mean(values: tuple[float, ...], names: set[str]) -> float:
+        logs = [math.log((scores[values][c] + 1) / (best[c] + 1)) for c in cells if c[0] in names]
+        return math.exp(sum(logs) / len(logs))
+
+    everything = [mean(values, set(TRACES)) for values in scores]
+    print("| left out | constants fitted to the others | ratio to hindsight there, as fitted | as they stand |")
+    print("|---|---|---|---|")
+    for name in TRACES:
+        fitted = min(scores, key=lambda values: mean(values, set(TRACES) - {name}))
+        print(f"| {name} | {fitted} | {mean(fitted, {name}):.2f} | {mean(usual, {name}):.2f} |")
+    print()
+    print(
+        f"Over all cells the ratio is {mean(usual, set(TRACES)):.2f} as the constants stand {usual}; over the "
+        f"{len(everything)} settings of the grid it lies between {min(everything):.2f} and {max(everything):.2f}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Tokens are free while there are plenty, dear when few are left and the reset is far; nothing starves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from listener.planner import Arrivals, Budget, DirectoryLoad, Plan, PlanInput, backlog, forecast, plan
+from listener.planner.pacing import directory_prices, file_prices
+from listener.refresh import RefreshKind
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+SITE = "https://a.example/"
+
+
+def budgets(files: int, directories: int, *, limit: int | None = None) -> dict[RefreshKind, Budget]:
+    """Make budgets that come back after a day."""
+    return {
+        RefreshKind.FILE: Budget(files if limit is None else limit, files, DAY),
+        RefreshKind.DIRECTORY: Budget(directories, directories, DAY),
+    }
+
+
+def load(name: str, due: int, **more: object) -> DirectoryLoad:
+    """Make a load of a directory of one site."""
+    return DirectoryLoad("cdn", SITE + name, due, **more)  # type: ignore[arg-type]
+
+
+def busy(per_day: int, days: int = 60) -> Arrivals:
+    """Remember so many arrivals of one object a day, up to time 0."""
+    known = Arrivals()
+    for i in range(days * per_day):
+        known = known.seen(-days * DAY + i * DAY / per_day, 1)
+    return known.until(0.0)
+
+
+def singles(made: Plan) -> dict[str, int]:
+    """Return how many needs of each directory go as files."""
+    return {f.directory_url.removeprefix(SITE): f.take for f in made.files}
+
+
+def test_plenty_costs_nothing() -> None:
+    """With many more tokens than can be missed the first ones are free, so that nothing waits or is evicted."""
+    assert file_prices(2000, 20.0, 12.0, 12.0).cost(1000) == 0
+
+
+@given(left=st.integers(1, 3000), expected=st.floats(1, 1e5), hours=st.floats(0.1, 24))
+def test_prices_rise_with_need_and_end_at_waiting(left: int, expected: float, hours: float) -> None:
+    """A file token never costs more than waiting, costs more when more is expected, and never less as they go."""
+    prices = file_prices(left, expected, hours, hours)
+    assert prices.highest == hours
+    assert [p for _, p in prices.steps] == sorted(p for _, p in prices.steps)
+    assert prices.cost(left) <= file_prices(left, expected * 2, hours, hours).cost(left) + 1e-6
+
+
+@given(left=st.integers(1, 200), files=st.integers(0, 3000), expected=st.floats(1, 1e5), hours=st.floats(0.2, 24))
+def test_directory_tokens_get_dearer_as_they_go(left: int, files: int, expected: float, hours: float) -> None:
+    """The last directory token is the dearest, and each is dearer the fewer files are left and the longer the day."""
+    prices = directory_prices(left, files, expected, hours)
+    assert prices.limit == left
+    assert prices.lowest <= directory_prices(max(1, left - 1), files, expected, hours).lowest + 1e-9
+    assert prices.lowest <= directory_prices(left, files // 2, expected, hours).lowest + 1e-9
+    assert prices.lowest >= directory_prices(left, files, expected, hours / 2).lowest
+
+
+def test_last_directory_waits_for_more_and_goes_before_the_reset() -> None:
+    """Thirty due needs do not take the last directory token in the morning; what waits is looked at again and goes."""
+    loads = [load("a/", 30)]
+    day = busy(per_day=60)
+    asked = PlanInput(now=0.0, loads=loads, budgets=budgets(0, 1), weights=lambda _: 35, arrivals=day)
+    morning = plan(asked)
+    assert morning.directories == []
+    assert morning.wake_at == 900.0
+    assert "30 wait for file tokens" in morning.deferred[0].reason
+    evening = plan(
+        PlanInput(now=DAY - 6 * HOUR, loads=loads, budgets=budgets(0, 1), weights=lambda _: 35, arrivals=day)
+    )
+    assert [d.url for d in evening.directories] == [SITE + "a/"]
+
+
+def test_bulk_takes_the_directory_at_once() -> None:
+    """Bulk work far beyond what the rest of the day is expected to bring does not wait."""
+    made = plan(PlanInput(now=0.0, loads=[load("a/", 500)], budgets=budgets(20, 1), weights=lambda _: 600))
+    assert [(d.url, d.collateral) for d in made.directories] == [(SITE + "a/", 100)]
+
+
+@pytest.mark.parametrize("now", [0.0, DAY / 2, DAY - 1])
+def test_quota_of_zero_defers_everything_until_the_reset(now: float) -> None:
+    """Without any quota nothing is planned and everything waits, woken at the reset only."""
+    made = plan(PlanInput(now=now, loads=[load("a/", 5), load("", 0, subtree_due=True)], budgets=budgets(0, 0)))
+    assert (made.files, made.directories) == ([], [])
+    assert sum(d.needs for d in made.deferred) == 6
+    assert made.wake_at == DAY
+
+
+def test_no_budget_at_all_defers_without_a_date() -> None:
+    """A target whose quota is not known, and that has no kinds, is planned nothing; nothing is raised."""
+    made = plan(PlanInput(now=0.0, loads=[load("a/", 5)], budgets={}))
+    assert (made.files, made.wake_at) == ([], None)
+
+
+def test_quota_lowered_at_noon_is_kept_at_once() -> None:
+    """When the provider lowers the limit below what was spent, nothing more is planned."""
+    lowered = {RefreshKind.FILE: Budget(100, -50, DAY), RefreshKind.DIRECTORY: Budget(5, -1, DAY)}
+    made = plan(PlanInput(now=DAY / 2, loads=[load("a/", 5)], budgets=lowered))
+    assert (made.files, made.directories) == ([], [])
+
+
+def test_quota_raised_at_noon_is_used_at_once() -> None:
+    """When the provider raises the limit, what waited goes."""
+    loads = [load("a/", 50)]
+    assert singles(plan(PlanInput(now=DAY / 2, loads=loads, budgets=budgets(10, 0)))) == {"a/": 10}
+    assert singles(plan(PlanInput(now=DAY / 2, loads=loads, budgets=budgets(90, 0)))) == {"a/": 50}
+
+
+@pytest.mark.parametrize("now", [-30 * DAY, 2 * DAY, 400 * DAY])
+def test_clock_that_jumps_stops_nothing(now: float) -> None:
+    """Whatever the clock says, before the day began or long after its reset, plans stay within the budget."""
+    known = busy(per_day=20).until(now)
+    made = plan(
+        PlanInput(now=now, loads=[load("a/", 50)], budgets=budgets(30, 1), weights=lambda _: 60, arrivals=known)
+    )
+    assert made.spent[RefreshKind.FILE] <= 30
+    assert made.spent[RefreshKind.DIRECTORY] + made.spent[RefreshKind.FILE] + len(made.deferred) > 0
+    assert made.wake_at is None or made.wake_at > now
+
+
+def test_clock_that_jumps_back_multiplies_nothing() -> None:
+    """Arrivals remembered are the same when the clock jumps back, and only fade when it jumps on again."""
+    known = busy(per_day=20)
+    back = known.until(-10 * DAY)
+    assert back[1:] == known[1:]
+    assert known.arrivals / 2 < back.until(0.0).arrivals < known.arrivals
+
+
+def test_days_without_history_rest_on_a_stated_belief() -> None:
+    """Without history ten objects a day are expected, and a month of history replaces that belief."""
+    assert Arrivals().expected(0.0, 24.0) == pytest.approx(10.0, rel=0.2)
+    assert busy(per_day=200).expected(0.0, 24.0) == pytest.approx(200.0, rel=0.2)
+
+
+def test_a_busy_day_is_seen_as_one() -> None:
+    """Many arrivals within hours raise what is expected; one large arrival is no proof of more of them."""
+    usual = busy(per_day=10)
+    many = usual
+    for i in range(40):
+        many = many.seen(i * 60.0, 1)
+    assert many.expected(HOUR, 12.0) > 2.5 * usual.expected(HOUR, 12.0)
+    assert usual.seen(0.0, 40).expected(HOUR, 12.0) < 1.5 * usual.expected(HOUR, 12.0)
+
+
+def test_dearer_sites_go_first_and_age_outweighs_priority() -> None:
+    """Tokens go by priority, but what waited for days overtakes it: nothing starves."""
+    day = budgets(3, 0)
+    both = [load("cheap/", 3, priority=0.5, oldest=0.0), load("dear/", 3, oldest=0.0)]
+    assert singles(plan(PlanInput(now=0.0, loads=both, budgets=day))) == {"dear/": 3}
+    old = [both[0]._replace(oldest=-3 * DAY), both[1]]
+    assert singles(plan(PlanInput(now=0.0, loads=old, budgets=day))) == {"cheap/": 3}
+
+
+def test_what_expires_by_itself_waits_first() -> None:
+    """Objects that a cache drops within minutes anyway give way to those that stay stale until the reset."""
+    loads = [load("brief/", 3, ttl_seconds=600.0, oldest=-300.0), load("long/", 3, oldest=0.0)]
+    assert singles(plan(PlanInput(now=0.0, loads=loads, budgets=budgets(3, 0)))) == {"long/": 3}
+
+
+def test_what_expires_by_itself_evicts_nothing() -> None:
+    """While tokens are short no directory is refreshed for objects that expire before the reset."""
+    brief = [load("brief/", 300, ttl_seconds=600.0, oldest=-300.0)]
+    asked = PlanInput(now=0.0, loads=brief, budgets=budgets(3, 4), weights=lambda _: 400)
+    assert plan(asked).directories == []
+    lasting = [brief[0]._replace(ttl_seconds=0.0)]
+    assert len(plan(PlanInput(now=0.0, loads=lasting, budgets=budgets(3, 4), weights=lambda _: 400)).directories) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(counts=st.lists(st.integers(0, 80), min_size=1, max_size=30), files=st.integers(1, 40))
+def test_nothing_starves(counts: list[int], files: int) -> None:
+    """Whatever arrives day by day, no need waits while a younger one of the same site and priority is sent."""
+    waiting: dict[str, tuple[float, int]] = {}
+    for day, count in enumerate(counts):
+        if count:
+            waiting[f"{day}/"] = (day * DAY, count)
+        loads = [load(name, due, oldest=since) for name, (since, due) in waiting.items()]
+        at = {RefreshKind.FILE: Budget(files, files, (day + 1) * DAY)}
+        sent = singles(plan(PlanInput(now=day * DAY, loads=loads, budgets=at)))
+        for name, take in sent.items():
+            assert all(since >= waiting[name][0] or sent.get(o, 0) == due for o, (since, due) in waiting.items())
+            since, due = waiting.pop(name)
+            if due > take:
+                waiting[name] = (since, due - take)
+
+
+def test_forecast_tells_when_the_quota_ends() -> None:
+    """At the rate so far a budget lasts until a moment before the reset, or past it."""
+    half_gone = Budget(100, 50, DAY)
+    assert forecast(half_gone, now=6 * HOUR, began=0.0) == (pytest.approx(50 / 6), pytest.approx(12 * HOUR))
+    assert forecast(Budget(100, 90, DAY), now=6 * HOUR, began=0.0).lasts_until is None
+    assert forecast(Budget(100, 0, DAY), now=6 * HOUR, began=0.0).lasts_until == 6 * HOUR
+    assert forecast(Budget(100, 100, DAY), now=0.0, began=0.0) == (0.0, None)
+
+
+def test_backlog_that_cannot_drain_is_told_with_a_way_out() -> None:
+    """When as much arrives as the quota takes, a backlog never drains, and the directory that drains it is named."""
+    asked = PlanInput(
+        now=0.0, loads=[load("a/", 400), load("b/", 3)], budgets=budgets(0, 2, limit=50),
+        weights=lambda url: 5000 if url == SITE else 500, arrivals=busy(per_day=80),
+    )  # fmt: skip
+    told = backlog(asked)
+    assert (told.needs, told.days) == (403, None)
+    assert [d.url for d in told.offer] == [SITE + "a/"]
+    calm = backlog(PlanInput(now=0.0, loads=[load("a/", 40)], budgets=budgets(0, 2, limit=50)))
+    assert calm.days == pytest.approx(1.0, rel=0.1)
+    assert calm.offer == []
