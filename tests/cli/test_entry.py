@@ -1,0 +1,126 @@
+"""What ends a command: an exit status, and one clear message without a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from listener.cli import entry
+from listener.errors import ConfigurationError, Misconfigured, StoreBusy
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (ConfigurationError("x.y: is wrong", hint="mend it"), 2, "error: x.y: is wrong\nhint: mend it\n"),
+        (StoreBusy("taken"), 1, "error: taken\n"),
+        (
+            BaseExceptionGroup("g", [BaseExceptionGroup("h", [Misconfigured("key", hint="k")])]),
+            1,
+            "error: key\nhint: k\n",
+        ),
+        (BaseExceptionGroup("g", [ValueError("v"), ConfigurationError("c")]), 2, "error: c\n"),
+        (BaseExceptionGroup("g", [KeyboardInterrupt()]), 130, "interrupted\n"),
+        (typer.Abort(), 130, "interrupted\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (SystemExit(7), 7, ""),
+        (PermissionError(13, "Permission denied", "/x"), 1, "Permission denied: '/x'"),
+        (RuntimeError("boom"), 1, "unexpected RuntimeError: boom"),
+        (RuntimeError("postgresql://u:hunter2@db"), 1, "postgresql://u:***@db"),
+    ],
+)
+def test_every_end_has_a_status_and_a_message(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, words: str
+) -> None:
+    """Groups of tasks are unwrapped, expected errors go before others, secrets are masked."""
+
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(entry, "app", fail)
+    told = command("anything")
+    assert told[0] == status
+    assert words in told[2]
+
+
+def test_a_reader_that_had_enough_is_no_error() -> None:
+    """``cdn-listener config schema | head -1`` prints no error."""
+    done = subprocess.run(
+        f"{sys.executable} -m listener config schema | head -1", shell=True, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run",
+        "backfill",
+        "plan",
+        "refresh",
+        "prefetch",
+        "status",
+        "quota",
+        "tasks",
+        "dead-letters",
+        "check",
+        "plugins",
+        "emulate",
+        "demo",
+        "config show",
+        "config schema",
+    ],
+)
+def test_every_command_has_help(command: Command, name: str) -> None:
+    """Each tells what it does and takes --help; those that read a configuration take --config FILE."""
+    status, out, _ = command(*name.split(), "--help")
+    assert status == 0
+    assert "Usage: cdn-listener" in out
+    if name not in ("plugins", "emulate", "demo", "config schema"):
+        assert "--config FILE" in out
+
+
+def test_top_level_help_and_version(command: Command) -> None:
+    """Both answer; help lists every fault of the emulator where it belongs."""
+    assert "backfill" in command("--help")[1]
+    assert command("--version")[1].startswith("cdn-listener ")
+    assert "accept-then-timeout[:COUNT]" in command("emulate", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--origin", "/nowhere"], "nowhere"),
+        (["--origin", ".", "--quota", "many"], "quota"),
+        (["--origin", ".", "--fault", "trottle"], "throttle"),
+        (["--origin", ".", "--api", "8700"], "HOST:PORT"),
+    ],
+)
+def test_the_emulator_says_what_it_cannot_read(
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    """Exit status 2 and the right form; without keys it says which variables to set."""
+    assert "ALIBABA_CLOUD_ACCESS_KEY_ID" in command("emulate", "--origin", ".")[2]
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "s")
+    status, _, err = command("emulate", *arguments)
+    assert (status, words in err) == (2, True), err
+
+
+def test_an_unreadable_configuration(tmp_path: Path, command: Command) -> None:
+    """A file without the right to read it is named, as is one that is a directory."""
+    status, _, err = command("status", "--config", str(tmp_path))
+    assert (status, str(tmp_path) in err) == (2, True)
+    secret = tmp_path / "listener.toml"
+    secret.write_text("")
+    secret.chmod(0)
+    if os.geteuid():
+        assert command("status", "--config", str(secret))[0] == 2

@@ -1,0 +1,66 @@
+"""The tour: needs nothing, ends by itself, and would tell if it proved nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from listener import demo
+
+LINE = re.compile(r"fresh  (changed|created|deleted|renamed)  (\S+)  (\d+\.\d\d) s")
+
+
+def test_the_real_command(tmp_path: Path) -> None:
+    """In an empty directory, without configuration or keys: five lines, exit status 0, well under 30 seconds."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "listener", "demo"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 30
+    *lines, spent = done.stdout.splitlines()
+    found = [LINE.fullmatch(line) for line in lines]
+    assert [(one[1], one[2]) for one in found if one] == [
+        ("changed", "a.html"),
+        ("created", "new.html"),
+        ("deleted", "b.html"),
+        ("renamed", "d.html"),
+        ("changed", "日本.jpg"),
+    ]
+    assert re.fullmatch(r"spent  5 calls  6 files  0 directories", spent)
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_edge_that_stays_stale_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is refreshed, no step counts as fresh."""
+    monkeypatch.setattr(demo, "FRESH_SECONDS", 1.2)
+    monkeypatch.setattr("listener.pipeline.intake.Intake._record", forget)
+    said: list[str] = []
+    assert not await demo.run_demo(said.append)
+    assert [line.split("  ")[0] for line in said[:5]] == ["stale"] * 5
+
+
+async def forget(self: object, taken: object) -> None:
+    """Lose everything."""
+
+
+async def test_an_edge_that_is_fresh_by_itself_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the edge does not cache, the tour fails: nothing would show that the listener did it."""
+    settings = demo.EmulatorSettings
+    monkeypatch.setattr(demo, "EmulatorSettings", lambda **given: settings(**given, ttl_seconds=0.0))
+    said: list[str] = []
+    assert not await demo.run_demo(said.append)
+    assert said[0].startswith("stale  changed  a.html")
