@@ -78,6 +78,7 @@ class Live:
             batch, looks = await asyncio.to_thread(self._take, self.watches)
             for prefix, reason in batch.rescans.items():
                 self._rescans.want(key_to_text(prefix), reason, time.monotonic())
+            self._follow_links(looks)
             changes, learnt = await self._changes(batch, looks)
             if learnt:
                 yield self._acks.deliver(learnt, seed=True)
@@ -91,12 +92,23 @@ class Live:
             if changes:
                 yield self._acks.deliver(changes)
 
+    def _follow_links(self, looks: Looks) -> None:
+        """Have directories behind links compared with the index; what was a file of that name is gone."""
+        for key in looks.linked:
+            if not self._settings.follow_symlinks:
+                looks.gone.append(key.rstrip("/"))
+                continue
+            if self.watches and self.watches.tree.find(key_to_bytes(key)) is None:
+                looks.gone.append(key.rstrip("/"))
+            self._rescans.want(key, "a link to a directory came or was switched", time.monotonic())
+
     def _take(self, watches: Watches) -> tuple[Batch, Looks]:
         batch = watches.take(self._settings.batch_changes)
         return batch, self._looker.all(batch, time.time_ns())
 
     async def _changes(self, batch: Batch, looks: Looks) -> tuple[list[Change], list[Change]]:
         now = time.monotonic()
+        linked = [key + "/" for key in looks.gone if self.watches and self.watches.drop_linked(key_to_bytes(key + "/"))]
         gone = [self._change(key, None) for key in looks.gone]
         if self.unfinished:
             for key in (*looks.gone, *(look.key for look in looks.finished)):
@@ -105,7 +117,7 @@ class Live:
         excess = [look for look in looks.unfinished if not begin(look.key, look.fingerprint, now, heard=look.heard)]
         subtrees = [
             Change(self._name, key_to_text(prefix), ChangeKind.SUBTREE_DELETED, event_time=time.time())
-            for prefix in batch.gone
+            for prefix in (*batch.gone, *map(key_to_bytes, linked))
         ]
         deletions = await self._admitted([*subtrees, *gone], now)
         changes, learnt = await self._contents([*looks.finished, *excess])
@@ -166,7 +178,12 @@ class Live:
     def _still_gone(self, held: Iterable[Change]) -> tuple[list[Change], list[Change]]:
         sides: tuple[list[Change], list[Change]] = ([], [])
         for change in held:
-            sides[os.path.exists(self._root + key_to_bytes(change.key))].append(change)  # noqa: PTH110 - bytes
+            # A file's name may be a directory's by now, and the other way round.
+            if change.kind is ChangeKind.SUBTREE_DELETED:
+                is_back = os.path.isdir(self._root + key_to_bytes(change.key))  # noqa: PTH112 - bytes
+            else:
+                is_back = self._looker.at(change.key) is not None
+            sides[is_back].append(change)
         return sides
 
     # --- unfinished and unchanged ----------------------------------------------------------------

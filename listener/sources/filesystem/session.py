@@ -23,6 +23,7 @@ from listener.change import Change, ChangeKind, key_to_bytes, key_to_text
 from listener.contracts import Delivery, IndexView, SourceHealth, SourceState
 from listener.sources.filesystem.acks import Acks
 from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Listening, RootIdentity
 from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.look import Looker
@@ -65,6 +66,7 @@ class Session:
         self._index = index
         self._root = os.fsencode(settings.path).rstrip(b"/") + b"/"
         self._ignore = Ignore(settings.ignore, temporary=settings.ignore_temporary)
+        self._links = Links(self._root)
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._acks = Acks(on_ack=self._wake.set, remember_keys=settings.skip_unchanged != "never")
@@ -80,7 +82,7 @@ class Session:
             root=self._root,
             settings=settings,
             index=index,
-            looker=Looker(self._root, self._ignore, stable_seconds=settings.stable_seconds),
+            looker=Looker(self._root, self._ignore, self._links, stable_seconds=settings.stable_seconds),
             acks=self._acks,
             brake=self._brake,
             rescans=self._rescans,
@@ -251,6 +253,8 @@ class Session:
             self._root,
             self._ignore,
             prefix=prefix,
+            links=self._links,
+            follow=self._settings.follow_symlinks,
             enter=watches.enter if watches else lambda _: None,
             is_same_root=place.identity.holds,
         )

@@ -36,6 +36,9 @@ class FilesystemSettings(BaseModel):
     ignore_temporary: bool = True
     """Also ignore what rsync, sftp servers, browsers and editors write before they rename it."""
 
+    follow_symlinks: bool = True
+    """Whether directories behind symbolic links belong to the tree, as most web servers take them; loops are cut."""
+
     skip_unchanged: Literal["never", "atomic", "content"] = "never"
     """
     Whether a file whose bytes are those that the index knows (by hash) is no change. ``atomic``: when it came by

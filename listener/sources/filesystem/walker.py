@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.sources.filesystem.links import Links, is_loop
 from listener.sources.filesystem.look import fingerprint_of
 from listener.sources.filesystem.names import Ignore
 
@@ -49,6 +50,8 @@ class Walker:
         ignore: Ignore,
         *,
         prefix: str = "",
+        links: Links | None = None,
+        follow: bool = True,
         enter: Callable[[bytes], object],
         is_same_root: Callable[[], bool],
     ) -> None:
@@ -61,6 +64,8 @@ class Walker:
         self.files = 0
         self._root = root
         self._ignore = ignore
+        self._links = links
+        self._follow = follow
         self._enter = enter
         self._stack = [key_to_bytes(prefix)]
 
@@ -102,9 +107,11 @@ class Walker:
                         if not self._ignore.directory(text, name):
                             below.append(prefix + raw + b"/")
                     elif not self._ignore.file(text, name):
-                        found = self._look(entry)
+                        found = self._look(entry, text + name)
                         if found is not None:
                             files[name] = found
+                        elif entry.is_symlink() and self._leads_on(entry, prefix, text, name):
+                            below.append(prefix + raw + b"/")
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 return (Listing(text, {}) if gone_is_empty else None), []
@@ -112,10 +119,22 @@ class Walker:
             return None, []
         return Listing(text, files), below
 
-    def _look(self, entry: os.DirEntry[bytes]) -> Fingerprint | None:
+    def _look(self, entry: os.DirEntry[bytes], key: str) -> Fingerprint | None:
         """Return the fingerprint of a regular file, or of the one that a symbolic link leads to."""
-        with suppress(FileNotFoundError, NotADirectoryError):
+        is_link = entry.is_symlink()
+        if is_link and self._links is not None:
+            self._links.note_soft(key)
+        with suppress(OSError):  # gone, a link that leads nowhere or round in a circle: nothing that is served
             status = entry.stat()
             if stat.S_ISREG(status.st_mode):
+                if status.st_nlink > 1 and not is_link and self._links is not None:
+                    self._links.note_hard(key, status.st_ino)
                 return fingerprint_of(status)
         return None
+
+    def _leads_on(self, entry: os.DirEntry[bytes], prefix: bytes, text: str, name: str) -> bool:
+        """Tell whether a symbolic link leads to a directory that belongs to the tree."""
+        with suppress(OSError):
+            if self._follow and entry.is_dir() and not self._ignore.directory(text, name):
+                return not is_loop(self._root, prefix, entry.name)
+        return False

@@ -121,6 +121,15 @@ class Watches:
             self.failed = {path: error for path, error in self.failed.items() if os.path.lexists(self._root + path)}
             return len(stale)
 
+    def drop_linked(self, prefix: bytes) -> bool:
+        """Unwatch a directory behind a symbolic link that went away; tell whether there was one."""
+        with self.lock:
+            node = self.tree.find(prefix)
+            if node is None or node.parent is None or not self._is_gone(node):
+                return False
+            self._release(self.tree.take_out(node.parent, node.name))
+            return True
+
     def _is_gone(self, node: Node) -> bool:
         prefix = self.tree.prefix_of(node)
         return prefix is not None and not os.path.isdir(self._root + prefix)  # noqa: PTH112 - bytes
