@@ -207,10 +207,11 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def longest(store: Store) -> float:
-    """Return the longest pause in milliseconds since the last call."""
-    found, store._writer.longest_group_seconds = store.longest_group_seconds, 0.0
-    return found * 1000
+def longest(store: Store) -> tuple[float, float]:
+    """Return the longest pause, and the longest wait for the disk within one, in milliseconds since the last call."""
+    found = store.longest_group_seconds * 1000, store.longest_commit_seconds * 1000
+    store._writer.longest_group_seconds = store._writer.longest_commit_seconds = 0.0
+    return found
 
 
 async def size(needs: int) -> dict[str, float]:
@@ -219,8 +220,10 @@ async def size(needs: int) -> dict[str, float]:
     async def phase(name: str, work: Any) -> Any:
         with Timed() as timed:
             result = await work
-        found[f"{name}.seconds"], found[f"{name}.longest_pause_ms"] = timed.wall, longest(store)
-        print(f"{name}: {timed.wall:.1f} s, pause {found[f'{name}.longest_pause_ms']:.0f} ms", file=sys.stderr)
+        pause, commit = longest(store)
+        found[f"{name}.seconds"], found[f"{name}.longest_pause_ms"] = timed.wall, pause
+        found[f"{name}.longest_commit_ms"] = commit
+        print(f"{name}: {timed.wall:.1f} s, pause {pause:.0f} ms, of that commit {commit:.0f} ms", file=sys.stderr)
         return result
 
     with folder() as path:

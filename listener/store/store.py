@@ -356,6 +356,10 @@ class Store:
         """Put off the next look at each of these attempts (id, seconds since the epoch)."""
         await self._write(attempts.postpone, looks)
 
+    async def rivals(self, ids: Sequence[int]) -> dict[int, int]:
+        """Return how many other attempts of unknown outcome each of these has at the same URL."""
+        return await self._read(attempts.rivals, ids)
+
     async def task_ids_of(self, attempt: Attempt) -> Counter[str]:
         """Return the task ids that other attempts at the same URL have, and how many each."""
         return await self._read(attempts.task_ids_of, attempt)
@@ -444,6 +448,11 @@ class Store:
     async def save_progress(self, listing: str, progress: Progress) -> None:
         """Keep how far a backfill got."""
         await self._write(upkeep.save_progress, listing, progress, now=self.clock.now())
+
+    @property
+    def longest_commit_seconds(self) -> float:
+        """How long the longest commit took: nearly all of it is the wait for the disk."""
+        return self._writer.longest_commit_seconds
 
     @property
     def longest_group_seconds(self) -> float:

@@ -47,6 +47,7 @@ class Writer:
         self._entry = threading.Lock()
         self._closed = False
         self.longest_group_seconds = 0.0
+        self.longest_commit_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
         self._thread.start()
 
@@ -105,7 +106,9 @@ class Writer:
             for item in items:
                 begun.append(item)
                 results.append(item[0](self._connection))
+            began = perf_counter()
             self._connection.execute("COMMIT")
+            self.longest_commit_seconds = max(self.longest_commit_seconds, perf_counter() - began)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
             self._undo()
             return error

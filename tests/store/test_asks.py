@@ -147,7 +147,7 @@ async def test_looks_are_counted_and_put_off(bench: Bench) -> None:
 
 
 async def test_a_sweep_goes_in_slices(bench: Bench) -> None:
-    """Each slice looks at no more than it may, also past needs that stay; a new beginning after a crash does no harm."""
+    """Each slice looks at no more than it may, also past needs that stay; to begin anew does no harm."""
     count = 25
     await bench.change(*(content(f"a/{n:03}") for n in range(count)), *(content(f"a/{n}/x") for n in range(5)))
     made = await bench.send(folder("a/"))

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from steps_store import BASE, Bench, FakeClock, content
 
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
-from listener.store import NeedInput, open_store
-from listener.store import database
+from listener.store import NeedInput, database, open_store
 from listener.store.database import OwnerLock, connect, owner_pid, prepare, sqlite_path, translate
 
 HERE = Path(__file__).parent
@@ -295,7 +294,11 @@ asyncio.run(main(sys.argv[1]))
 def run_full(*command: str, folder: str, more: tuple[str, ...] = ()) -> dict[str, object]:
     """Run the filler in a process of its own and return what it tells."""
     done = subprocess.run(
-        [*command, sys.executable, "-c", FULL, folder, str(HERE), *more], capture_output=True, text=True, timeout=50
+        [*command, sys.executable, "-c", FULL, folder, str(HERE), *more],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
     )
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))

@@ -78,7 +78,7 @@ async def test_sending_goes_back_to_held(bench: Bench) -> None:
 
 async def test_recovery_refunds_what_was_not_written(bench: Bench) -> None:
     """Held before the crash: refunded. Sending: unknown, its unit still held. And the crash is told."""
-    held, sending, accepted = await bench.hold(*await ready(bench, 3))
+    _, sending, accepted = await bench.hold(*await ready(bench, 3))
     await bench.store.mark_sending([sending.id, accepted.id])
     await bench.store.accept({accepted.id: "t"}, next_look_at=9.0)
     assert await bench.store.recover()
@@ -222,10 +222,10 @@ STEP = st.tuples(
 
 
 @given(st.lists(STEP, max_size=25))
-async def test_any_order_keeps_the_quota(
+async def test_any_order_keeps_the_quota(  # noqa: C901, PLR0912 - a step each
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
 ) -> None:
-    """Whatever is held, sent, booked and interrupted in whatever order: spent and held equal a plain count, within quota."""
+    """Whatever is held, sent, booked and interrupted in any order: spent and held equal a plain count."""
     clock = FakeClock()
     path = tmp_path_factory.mktemp("s") / "s.db"
     quota = {FILE: 6}

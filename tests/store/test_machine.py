@@ -126,7 +126,7 @@ class StoreMachine(RuleBasedStateMachine):
         for key in keys:
             sequence, _, open_, _ = rows[BASE + key, Scope.EXACT]
             assert sequence == recorded.sequence
-            assert open_ or (finished and not delay)
+            assert open_ or (not delay and (finished or gone))
         self.noted(recorded.sequence)
 
     @rule(key=st.sampled_from(["a/", "a/b/", "c/"]), gone=st.booleans())

@@ -87,7 +87,7 @@ async def test_a_deleted_subtree_becomes_exact_needs(bench: Bench) -> None:
 
 
 async def test_a_large_deleted_subtree_is_doomed(tmp_path: object, clock: FakeClock) -> None:
-    """One over the limit is one subtree need at once; its index rows go in slices, and what is put there later stays."""
+    """One over the limit is one subtree need; its index rows go in slices, and what is put there later stays."""
     async with open_store(
         f"sqlite:///{tmp_path}/s.db", clock=clock, owner=True, options=StoreOptions(expand_limit=2)
     ) as store:
@@ -243,7 +243,7 @@ async def test_the_cap_does_not_beat_the_origin(bench: Bench) -> None:
 
 
 async def test_a_quicker_site_does_not_close_what_a_slow_one_keeps_open(bench: Bench) -> None:
-    """One URL of two sites waits for the slower origin, also when the quick site's change comes last or a person asks."""
+    """A URL of two sites waits for the slower origin, also when the quick one's change comes last or a person asks."""
     await bench.store.record([Batch([content("x")])], late(10.0))  # type: ignore[arg-type]
     due = await bench.store.next_due()
     await bench.change(content("x"), wait=0)
@@ -331,3 +331,28 @@ async def test_the_index_equals_a_dict(
                 assert set(bench.index()) == known
             visible = {d + name for d in await store.directories("www") for name in await store.directory("www", d)}
             assert visible == known
+
+
+async def test_a_change_below_a_directory_under_way_starts_a_new_window(bench: Bench) -> None:
+    """What the directory covers and is changed meanwhile waits its quiet time anew, and is stale only since then."""
+    await bench.change(content("a/ready"))
+    await bench.change(content("a/waiting"), wait=0)
+    made = await bench.send(folder("a/"))
+    bench.clock.advance(0.5)
+    during = bench.clock.now()
+    await bench.change(content("a/ready", 2), content("a/waiting", 2), wait=0)
+    await bench.finish(made)
+    for key in ("a/ready", "a/waiting"):
+        (need,) = await bench.store.explain(BASE + key)
+        assert (need["state"], need["due_at"], need["stale_since"]) == ("waiting", during + 1, during)
+
+
+async def test_a_first_change_below_a_directory_under_way_keeps_its_age(bench: Bench) -> None:
+    """What the directory did not cover is as old after its end as its event was."""
+    made = await bench.send(folder("a/"))
+    since = bench.clock.now() - 500
+    await bench.change(content("a/x", event_time=since), wait=0)
+    await bench.change(content("a/x", 2), wait=0)
+    await bench.finish(made)
+    (need,) = await bench.store.explain(BASE + "a/x")
+    assert need["stale_since"] == since
