@@ -29,8 +29,9 @@ class Unknowns:
     """
     Finds out what became of requests whose answer did not arrive.
 
-    A request is accepted or refused as a whole, so one URL per domain is asked for: its task id then
-    tells the others. Found: adopted. Absent at ``SURE_LOOKS`` looks, the last of them late enough:
+    A request is accepted or refused as a whole, so one URL per host is asked for, if possible one that
+    no other unknown request holds; where there is none, the task found must hold all of the request's
+    URLs. Found for every host: adopted. Absent at ``SURE_LOOKS`` looks, the last of them late enough:
     refunded. Not to be asked for ``give_up_seconds``: presumed spent.
     """
 
@@ -49,7 +50,9 @@ class Unknowns:
         for attempt in due:
             if attempt.target in self._account.targets:
                 requests.setdefault((attempt.target, attempt.kind, attempt.force, attempt.sent_at), []).append(attempt)
-        return sum([await self._request(attempts) for attempts in requests.values()])
+        # The latest first: what it made can then no longer be taken for an older request's.
+        latest_first = sorted(requests.values(), key=lambda attempts: -(attempts[0].sent_at or 0.0))
+        return sum([await self._request(attempts) for attempts in latest_first])
 
     async def _request(self, attempts: Sequence[Attempt]) -> int:
         target = self._account.targets[attempts[0].target]
@@ -73,18 +76,35 @@ class Unknowns:
         return 0
 
     async def _find(self, target: Target, attempts: Sequence[Attempt], sent_at: float) -> list[Task]:
-        """Return the tasks of one URL of each domain that were created when the request was written."""
+        """Return the tasks that this request made, one for each host; none when they are not all there."""
+        rivals = await self._store.rivals([attempt.id for attempt in attempts])
+        hosts: dict[str, list[Attempt]] = {}
+        for attempt in attempts:
+            hosts.setdefault(host_of(attempt.url), []).append(attempt)
         found: list[Task] = []
-        for attempt in {host_of(attempt.url): attempt for attempt in attempts}.values():
-            tasks = await target.find_tasks(
-                attempt.kind, attempt.url, since=sent_at - SKEW_SECONDS, until=self._clock.now() + SKEW_SECONDS
-            )
-            # Requests of one second share an id: as many rows of it as other attempts have are theirs.
-            theirs = await self._store.task_ids_of(attempt)
-            ours = [task for task in tasks if task.url == attempt.url]
-            seen = Counter(task.task_id for task in ours)
-            found += [task for task in ours if seen[task.task_id] > theirs[task.task_id]][:1]
+        for group in hosts.values():
+            witness = min(group, key=lambda attempt: rivals.get(attempt.id, 0))
+            task = await self._task_of(target, witness, sent_at)
+            if task is None or (rivals.get(witness.id) and not await self._holds(target, task, group)):
+                return []
+            found.append(task)
         return found
+
+    async def _task_of(self, target: Target, witness: Attempt, sent_at: float) -> Task | None:
+        """Return a task of this URL from the time of the request on that is no other attempt's."""
+        tasks = await target.find_tasks(
+            witness.kind, witness.url, since=sent_at - SKEW_SECONDS, until=self._clock.now() + SKEW_SECONDS
+        )
+        # Requests of one second share an id: as many rows of it as other attempts have are theirs.
+        theirs = await self._store.task_ids_of(witness)
+        ours = [task for task in tasks if task.url == witness.url]
+        seen = Counter(task.task_id for task in ours)
+        return next((task for task in ours if seen[task.task_id] > theirs[task.task_id]), None)
+
+    async def _holds(self, target: Target, task: Task, group: Sequence[Attempt]) -> bool:
+        """Whether the task holds every URL of the group: else it is of another request that shares some of them."""
+        listed = {one.url for one in await target.tasks([task.task_id])}
+        return all(attempt.url in listed for attempt in group)
 
     async def _unanswered(self, attempts: Sequence[Attempt], sent_at: float, now: float, error: TargetError) -> int:
         ids = [attempt.id for attempt in attempts]

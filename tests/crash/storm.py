@@ -25,7 +25,7 @@ from pathlib import Path
 
 import aiohttp
 
-from listener.emulator import Emulator, EmulatorSettings
+from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
 from listener.signature import Credentials
 
@@ -233,10 +233,16 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         path.write_text("first\n")
     quota = keys + 2 if once else 10_000
     options = EmulatorSettings(
-        origin=str(folder / "origin"), credentials=Credentials("testid", "testsecret"), api_port=0, edge_port=0,
-        task_seconds=0.2, quota={RefreshKind.FILE: quota, RefreshKind.DIRECTORY: 0 if once else 100},
+        origin=str(folder / "origin"),
+        credentials=Credentials("testid", "testsecret"),
+        api_port=0,
+        edge_port=0,
+        task_seconds=0.2,
+        # Slow enough that many a kill falls between a request and its answer.
+        faults=(parse_fault("slow:0.3,action=RefreshObjectCaches"),),
+        quota={RefreshKind.FILE: quota, RefreshKind.DIRECTORY: 0 if once else 100},
         calls_per_second={"RefreshObjectCaches": 1000, "DescribeRefreshTasks": 1000, "DescribeRefreshTaskById": 1000},
-    )  # fmt: skip
+    )
     async with Emulator(options) as emulator, aiohttp.ClientSession() as http:
         run = Storm(folder, emulator, seed=seed, quota=quota + (0 if once else 100))
         await run.start()
