@@ -242,6 +242,29 @@ async def test_a_portion_that_could_not_be_noted_is_listed_again(stand: Stand, m
         assert (await owner.counts()).pending == 10
 
 
+async def test_a_prefetch_that_could_not_be_asked_for_is_asked_again(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Portions behind one that failed are not noted before it: no key is left out when the listing goes on."""
+    monkeypatch.setattr(source, "PORTION_KEYS", 2)
+    keys = fill(stand, *(f"{n:02}.html" for n in range(10)))
+    ask = Store.ask
+    calls: list[int] = []
+
+    async def failing(self: Store, *given: object, **options: object) -> int:
+        calls.append(1)
+        if len(calls) == 2:
+            raise StoreError("disk full")
+        return await ask(self, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "ask", failing)
+    settings, job = a_job(stand, Mode.PREFETCH)
+    async with open_store(settings.store.url, owner=True) as owner, opened(settings, {}) as store:
+        outcome = await job.run(store, None, follow=False)
+        assert outcome.finished
+        assert (await owner.counts()).pending == len(keys)
+
+
 def test_seed_and_audit_stand_alone(stand: Stand) -> None:
     """What they mean beside a refresh nobody could say."""
     with pytest.raises(ConfigurationError):
