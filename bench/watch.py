@@ -3,6 +3,7 @@ What file watchers capture of a burst, and what it costs them: ours, stock watch
 
     python bench/watch.py [--files 50000] [--directories 500] [--runs 1] [--where /dev/shm]
     python bench/watch.py --start 100000            # time until so many directories are listened to
+    python bench/watch.py --scan 1000000            # first scan and rescan, beside find and rsync --dry-run
 
 Each watcher runs in a process of its own and is measured from readiness to the end by the
 kernel's account of that process (user and system time). Bursts: files written into directories
@@ -194,7 +195,9 @@ class Watcher:
                 [python, __file__, "--child", name, str(root)], stdout=subprocess.PIPE, start_new_session=True
             )
             assert self.process.stdout is not None
-            self.without_imports = self.process.stdout.readline().decode().partition(" ")[2].strip()
+            while not (line := self.process.stdout.readline()).startswith(b"ready"):
+                assert line, f"{name} ended"
+            self.without_imports = line.decode().partition(" ")[2].strip()
         if name == "watchfiles":
             time.sleep(2)  # it says nothing when it listens
         self.start_seconds = time.monotonic() - began
@@ -299,6 +302,51 @@ def measure_start(directories: int, names: list[str], arguments: argparse.Namesp
                 watcher.stop()
 
 
+def measure_scan(files: int, arguments: argparse.Namespace) -> None:
+    """Print how long a first scan and a rescan of so many files take, beside find and rsync on the same tree."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "sources"))
+    with tempfile.TemporaryDirectory(dir=arguments.where) as parent:
+        root = Path(parent) / "www"
+        write_files(root, files // 100, files)
+        subprocess.run([sys.executable, __file__, "--scan-child", str(root)], check=True)
+        for command in (
+            ["find", str(root), "-type", "f", "-printf", "%p %s %T@ %C@ %i\\n"],
+            ["rsync", "-a", "--dry-run", f"{root}/", f"{root}/"],
+        ):
+            if shutil.which(command[0]):
+                began = time.monotonic()
+                subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+                print(f"{command[0]:12} {time.monotonic() - began:6.2f} s", flush=True)
+
+
+def scan_child(root: str) -> None:
+    """Seed an index in memory, then start again on it: what a restart costs."""
+    import resource  # noqa: PLC0415
+
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "sources"))
+    from source_harness import Reader  # noqa: PLC0415
+
+    async def run() -> None:
+        index = None
+        for what in ("first scan", "rescan"):
+            began, used = time.monotonic(), time.process_time()
+            reader = Reader(Path(root), index, batch_changes=2000)
+            reader.start()
+            await reader.until(lambda reader=reader: reader.source.health.ready, "ready", 600)
+            index = reader.index
+            figures = reader.source.health.figures
+            print(
+                f"{what:12} {time.monotonic() - began:6.2f} s  cpu {time.process_time() - used:6.2f} s"
+                f"  files {figures['scan_files']}  told {len(reader.changes)}"
+                f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB with the index",
+                flush=True,
+            )
+            reader.deliveries.clear()
+            await reader.stop()
+
+    asyncio.run(run())
+
+
 def installed(arguments: argparse.Namespace) -> list[str]:
     """Return the watchers that can run here, and name the others."""
     names = list(WATCHERS)
@@ -318,6 +366,9 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         WATCHERS[sys.argv[2]](sys.argv[3])
         return
+    if sys.argv[1:2] == ["--scan-child"]:
+        scan_child(sys.argv[2])
+        return
     if sys.argv[1:2] == ["--write"]:
         write_files(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
         return
@@ -326,11 +377,15 @@ def main() -> None:
     parser.add_argument("--directories", type=int, default=500)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--scan", type=int, default=0)
     parser.add_argument("--where", default="/dev/shm")
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--kind", action="append", default=[])
     parser.add_argument("--watchfiles-python", default=sys.executable)
     arguments = parser.parse_args()
+    if arguments.scan:
+        measure_scan(arguments.scan, arguments)
+        return
     names = installed(arguments)
     if arguments.start:
         measure_start(arguments.start, names, arguments)

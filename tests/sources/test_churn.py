@@ -160,7 +160,9 @@ async def test_after_churn_what_was_told_is_what_changed(tmp_path: Path, seed: i
                 break
             await asyncio.sleep(0.2)
         assert not missing, f"seed {seed}: {len(missing)} of {len(true)} never told"
-        assert not stale, f"seed {seed}: index and tree differ: {[explain(root, key, reader) for key in sorted(stale)[:4]]}"
+        assert not stale, (
+            f"seed {seed}: index and tree differ: {[explain(root, key, reader) for key in sorted(stale)[:4]]}"
+        )
         if backend == "inotify":
             assert reader.source.health.figures["overflows"] == 0
             await assert_watches_are_true(root, reader)

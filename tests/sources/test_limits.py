@@ -97,6 +97,7 @@ def test_an_overflow_loses_nothing_and_ends(tmp_path: Path, number: int) -> None
             expected.add(str((path / "f").relative_to(root)))
         source.process.send_signal(signal.SIGCONT)
         source.until(lambda: expected <= source.keys(), "every change is told", 100)
+        source.until(lambda: source.health["rescans"] >= 1, "a scan made up for it")
         assert source.health["figures"]["overflows"] >= 1
         assert source.health["lost_events"] >= 1
         rescans = source.health["rescans"]

@@ -191,6 +191,7 @@ class Session:
             await self._end_first_scan()
             self._allow_skipping()
             self._poll_unwatched()
+            self._figures()
             async for delivery in self._live.deliveries():
                 self._health.last_event_at = time.time()
                 yield delivery
@@ -315,23 +316,29 @@ class Session:
         self._live.refused = scan.refused
         if scan.refused:
             self._rescans.want("", _WAITING, time.monotonic())
-        self._figures(scan, walker, seconds)
-        _log.info(
-            "filesystem.scanned", source=self._name, prefix=prefix, reason=reason or "schedule",
-            files=walker.files, directories=walker.directories, found=scan.found, seconds=round(seconds, 3),
-        )  # fmt: skip
-
-    def _figures(self, scan: Scan, walker: Walker, seconds: float) -> None:
-        watches = self._live.watches
         self._health.figures.update(
             scan_files=walker.files,
             scan_directories=walker.directories,
             scan_seconds=round(seconds, 3),
             scan_found=scan.found,
-            unreadable_directories=len(walker.unreadable),
+        )
+        self._figures()
+        _log.info(
+            "filesystem.scanned", source=self._name, prefix=prefix, reason=reason or "schedule",
+            files=walker.files, directories=walker.directories, found=scan.found, seconds=round(seconds, 3),
+        )  # fmt: skip
+
+    def _figures(self) -> None:
+        """Write what is known at any time; what a scan found is written when it ends."""
+        watches = self._live.watches
+        self._health.figures.update(
+            unreadable_directories=len(self._unreadable),
             unwatched_directories=len(watches.failed) if watches else 0,
             watched_directories=watches.count if watches else 0,
+            events=watches.events if watches else 0,
             overflows=watches.overflows if watches else 0,
+            unfinished_files=self.unfinished,
+            skipped_unchanged=self._live.skipped,
         )
 
     def _tell(self, state: SourceState, detail: str = "") -> None:

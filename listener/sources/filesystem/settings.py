@@ -21,11 +21,8 @@ class FilesystemSettings(BaseModel):
     path: Path
     """The directory whose files are served; it may be a symbolic link (``/srv/app/current``)."""
 
-    backend: Literal["auto", "inotify", "fanotify", "polling"] = "auto"
-    """
-    How changes are heard of. ``auto``: inotify, or polling where the kernel hears nothing (NFS, SMB, FUSE, …).
-    ``fanotify`` marks the whole file system at once and needs CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH.
-    """
+    backend: Literal["auto", "inotify", "polling"] = "auto"
+    """How changes are heard of. ``auto``: inotify, or polling where the kernel hears nothing (NFS, SMB, FUSE, …)."""
 
     ignore: tuple[str, ...] = ()
     """
