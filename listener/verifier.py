@@ -81,8 +81,10 @@ def verdict(attempt: Attempt, task: Task | None, *, now: float, settings: Verifi
 class TaskStore(Protocol):
     """What the verifier needs of the store."""
 
-    async def attempts_in(self, *states: AttemptState, due_by: float | None = None) -> list[Attempt]:
-        """Return the attempts in these states whose look is due."""
+    async def attempts_in(
+        self, *states: AttemptState, due_by: float | None = None, targets: Sequence[str] | None = None
+    ) -> list[Attempt]:
+        """Return the attempts of these targets in these states whose look is due."""
         ...
 
     async def complete(self, done: Sequence[Attempt]) -> None:
@@ -124,10 +126,11 @@ class Verifier:
 
     async def look(self) -> int:
         """Look at every task that is due; return how many attempts ended."""
-        due = await self._store.attempts_in(AttemptState.ACCEPTED, AttemptState.UNCONFIRMED, due_by=self._clock.now())
         ended = 0
         for name, target in self._targets.items():
-            mine = [attempt for attempt in due if attempt.target == name]
+            mine = await self._store.attempts_in(
+                AttemptState.ACCEPTED, AttemptState.UNCONFIRMED, due_by=self._clock.now(), targets=[name]
+            )
             for part in _by_ids(mine):
                 ended += await self._look_at(target, part)
         return ended

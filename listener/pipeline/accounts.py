@@ -36,6 +36,7 @@ class Account:
     troubles: int = 0
     """Refusals in a row; the wait doubles with each."""
     quota_read_at: float = 0.0
+    _refused: dict[str, float] = field(default_factory=dict)
     _lanes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LANES))
     _quiet: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -46,12 +47,45 @@ class Account:
 
     @property
     def quota(self) -> dict[RefreshKind, int]:
-        """Return the daily quota to assume until the live one is known."""
-        return dict(self.any_target.quota)
+        """Return the daily quota to assume until the live one is known, of each kind that one of its targets can do."""
+        found: dict[RefreshKind, int] = {}
+        for target in self.targets.values():
+            found = {kind: count for kind, count in target.quota.items() if kind in target.limits} | found
+        return found
+
+    @property
+    def forces(self) -> bool:
+        """Whether a directory refresh by any of its targets evicts what did not change, too."""
+        return all(target.forces for target in self.targets.values())
+
+    def can(self, target: str, kind: RefreshKind) -> bool:
+        """Tell whether one of its targets can be asked for this kind."""
+        return kind in self.targets[target].limits
 
     def close(self, until: float, reason: str) -> None:
         """Send nothing until then (seconds since the epoch), for this reason."""
         self.closed_until, self.closed_reason = until, reason
+
+    def throttled(self, now: float, wait_seconds: float, reason: str) -> None:
+        """Close it for as long as the CDN asks; what was under way meanwhile is no further trouble."""
+        if now >= self.closed_until:
+            self.troubles = min(self.troubles + 1, 32)
+        self.close(max(self.closed_until, now + wait_seconds), reason)
+
+    def refuse(self, directory: str, until: float) -> None:
+        """Note that the CDN refuses this directory, whatever it is asked for; until then (seconds since the epoch)."""
+        self._refused[directory] = until
+
+    def refused(self, now: float) -> list[str]:
+        """Return the directories that the CDN refused of late."""
+        self._refused = {url: until for url, until in self._refused.items() if until > now}
+        return list(self._refused)
+
+    def set_back(self, seconds: float) -> None:
+        """Follow a clock that was set back by so much."""
+        self.closed_until -= seconds
+        self.quota_read_at = 0.0
+        self._refused = {url: until - seconds for url, until in self._refused.items()}
 
     def trouble(self, now: float, reason: str, *, first_seconds: float, most_seconds: float) -> float:
         """Close it for a time that doubles with every call; return that time in seconds."""
@@ -92,10 +126,12 @@ class Account:
     async def quiet(self) -> AsyncIterator[None]:
         """Wait until no request is under way, and let none begin."""
         async with self._quiet:
-            for _ in range(LANES):
-                await self._lanes.acquire()
+            taken = 0
             try:
+                while taken < LANES:
+                    await self._lanes.acquire()
+                    taken += 1
                 yield
             finally:
-                for _ in range(LANES):
+                for _ in range(taken):
                     self._lanes.release()

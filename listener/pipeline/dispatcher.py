@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -78,20 +79,22 @@ class Dispatcher:
         """Hold quota for what should be sent now; what is left is deferred, with the reasons."""
         now, began = self._clock.now(), time.perf_counter()
         open_at = self._account.open_at(now)
+        # What is urgent is held before the loads are read, so that it is not planned once more.
+        held = await self._urgent() if open_at <= now else 0
         loads = [load for load in await self._store.loads() if load.target in self._account.targets]
         loads = [load for load in loads if not await self._expired(load, now)]
         loads = [load for load in loads if not self._sender.backlog(host_of(load.url))]
         if not loads:
-            return Outcome(0, [], None)
+            return Outcome(held, [], None, time.perf_counter() - began)
         if open_at > now:
             why = self._account.closed_reason or "the quota day is about to turn"
-            return Outcome(0, _closed(loads, why), open_at)
-        held = await self._urgent()
+            return Outcome(0, _closed(loads, why), open_at, time.perf_counter() - began)
         budgets = await self._budgets()
         made = await self._decide(loads, budgets, now)
         thinking = time.perf_counter() - began
         wanted = await self._wanted(made, loads, budgets)
         held += await self._hold(wanted)
+        held += await self._stubborn_params(loads, budgets)
         held += await self._prefetches(loads, budgets)
         if held:
             log.info("dispatcher.held", account=self._account.name, attempts=held, deferred=len(made.deferred))
@@ -100,9 +103,8 @@ class Dispatcher:
     async def _budgets(self) -> dict[RefreshKind, planner.Budget]:
         found = {}
         for kind, default in self._account.quota.items():
-            if kind in self._account.any_target.limits:
-                budget = await self._store.budget(self._account.name, kind, default=default)
-                found[kind] = planner.Budget(limit=budget.limit, left=budget.left, resets_at=budget.resets_at)
+            budget = await self._store.budget(self._account.name, kind, default=default)
+            found[kind] = planner.Budget(limit=budget.limit, left=budget.left, resets_at=budget.resets_at)
         return found
 
     async def _expired(self, load: Load, now: float) -> bool:
@@ -120,9 +122,16 @@ class Dispatcher:
 
     async def _decide(self, loads: Sequence[Load], budgets: Budgets, now: float) -> planner.Plan:
         """Plan in a reading thread, so that the loop goes on and weights come from one snapshot."""
-        target = self._account.any_target
         router = self._sites.router
         targets = list(self._account.targets)
+        due = [one for one in map(self._planner_load, loads) if one.due or one.subtree_due or one.due_all_params]
+        subtrees = {load.url for load in loads if load.subtree}
+        refused = self._account.refused(now)
+
+        def allowed(url: str) -> bool:
+            # A subtree need of its own was parked with the refusal: that it is due again is a person's word.
+            spoilt = url not in subtrees and any(one.startswith(url) for one in refused)
+            return not spoilt and router.depth_floor(targets, url)
 
         def decide(connection: sqlite3.Connection) -> planner.Plan:
             def weight(url: str) -> int | None:
@@ -132,16 +141,44 @@ class Dispatcher:
             return planner.plan(
                 planner.PlanInput(
                     now=now,
-                    loads=[_planner_load(load) for load in loads if load.exact + load.subtree + load.all_params],
+                    loads=due,
                     budgets=budgets,
                     weights=weight,
-                    allowed=lambda url: router.depth_floor(targets, url),
+                    allowed=allowed,
                     reserve=self._settings.reserve,
-                    force=target.forces,
+                    force=self._account.forces,
                 )
             )
 
         return await self._store.read(decide)
+
+    def _planner_load(self, load: Load) -> planner.DirectoryLoad:
+        forces = self._account.targets[load.target].forces
+        can = self._account.can(load.target, RefreshKind.IGNORE_PARAMS)
+        return planner.DirectoryLoad(
+            target=load.target,
+            url=load.url,
+            due=load.exact,
+            subtree_due=bool(load.subtree),
+            oldest=load.oldest,
+            # Where some do not need force a directory heals those; the rest is left to the next round.
+            forced_only=not forces and load.stubborn >= load.exact,
+            due_all_params=load.all_params if can and not self._params_are_stubborn(load) else 0,
+        )
+
+    def _params_are_stubborn(self, load: Load) -> bool:
+        return not self._account.targets[load.target].forces and 0 < load.all_params <= load.stubborn_all_params
+
+    async def _stubborn_params(self, loads: Sequence[Load], budgets: Budgets) -> int:
+        """Hold all-params needs that no directory would heal, as far as there are tokens for them."""
+        budget = budgets.get(RefreshKind.IGNORE_PARAMS)
+        left = 0 if budget is None else budget.left - math.ceil(budget.limit * self._settings.reserve)
+        wanted: list[Wanted] = []
+        for load in loads:
+            if self._params_are_stubborn(load) and left > len(wanted):
+                rows = await self._store.due_rows(load, Scope.ALL_PARAMS, left - len(wanted))
+                wanted += [self._row(row, "a directory refresh would not heal it") for row in rows]
+        return await self._hold(wanted)
 
     async def _wanted(self, made: planner.Plan, loads: Sequence[Load], budgets: Budgets) -> list[Wanted]:
         oldest = {(load.target, load.url): load for load in loads}
@@ -172,7 +209,8 @@ class Dispatcher:
 
     def _row(self, row: DueRow, reason: str, *, urgent: bool = False, interval: float = 0.0) -> Wanted:
         kind = _KINDS[row.scope]
-        force = urgent or self._account.targets[row.target].forces
+        # Like a file, one path with its queries is always evicted.
+        force = urgent or kind is RefreshKind.IGNORE_PARAMS or self._account.targets[row.target].forces
         return Wanted(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent, interval)
 
     async def _prefetches(self, loads: Sequence[Load], budgets: Budgets) -> int:
@@ -187,6 +225,7 @@ class Dispatcher:
 
     async def _hold(self, wanted: Sequence[Wanted]) -> int:
         count = 0
+        wanted = [one for one in wanted if self._account.can(one.target, one.kind)]
         for start in range(0, len(wanted), HOLD_SLICE):
             part = wanted[start : start + HOLD_SLICE]
             held = await self._store.hold(part, account=self._account.name, quota=self._account.quota)
@@ -194,17 +233,6 @@ class Dispatcher:
             self._sender.put(held)
             count += len(held)
         return count
-
-
-def _planner_load(load: Load) -> planner.DirectoryLoad:
-    return planner.DirectoryLoad(
-        target=load.target,
-        url=load.url,
-        due=load.exact,
-        subtree_due=bool(load.subtree),
-        oldest=load.oldest,
-        due_all_params=load.all_params,
-    )
 
 
 def _below(load: Load, one: planner.PlannedDirectory) -> bool:

@@ -72,7 +72,18 @@ class Engine:
         """Whether nothing is being sent, and what is left waits for quota or people: not for the CDN's next answer."""
         account, now = self.account, self._clock.now()
         waits_for_cdn = account.open_at(now) > now and account.troubles < PATIENCE
-        return self.settled and self.sender.idle and not (waits_for_cdn and self.outcome.deferred)
+        woken = self.outcome.wake_at is not None and now >= self.outcome.wake_at
+        return self.settled and self.sender.idle and not woken and not (waits_for_cdn and self.outcome.deferred)
+
+    @property
+    def planned_to(self) -> int:
+        """The store's sequence when it planned last."""
+        return self._seen
+
+    def set_back(self, seconds: float) -> None:
+        """Follow a clock that was set back by so much."""
+        self.account.set_back(seconds)
+        self.replan()
 
     def wake(self) -> None:
         """Look whether something is due."""
@@ -111,7 +122,11 @@ class Engine:
             self.settled = True
             return 0.0
         self._replan, self._seen = False, sequence
-        self.outcome = await self._dispatcher.plan()
+        try:
+            self.outcome = await self._dispatcher.plan()
+        except BaseException:
+            self._replan = True  # what is ready would else wait for the next change
+            raise
         self.settled = not self.outcome.held and not self._replan
         return self.outcome.thinking_seconds
 

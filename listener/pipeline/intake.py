@@ -112,9 +112,9 @@ class Intake:
     async def _ack(self, ack: Callable[[], object]) -> None:
         try:
             await ack()  # type: ignore[misc]
-        except SourceError as error:
+        except Exception as error:  # noqa: BLE001 - whatever a source lets through
             # The changes are safe; the origin will deliver them again, and they merge.
-            log.warning("intake.ack_failed", error=str(error))
+            log.warning("intake.ack_failed", error=str(error), error_type=type(error).__name__)
 
     async def drained(self) -> None:
         """Wait until what is already here is durable; called once no source is read any more."""

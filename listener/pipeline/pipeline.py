@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -33,6 +33,8 @@ TELL_SECONDS = 1.0
 """How often what the sources say of themselves is kept for ``status``."""
 CHECKPOINT_SECONDS = 5.0
 UPKEEP_SECONDS = 3600.0
+CLOCK_STEP_SECONDS = 60.0
+"""A clock that is set back by less delays nothing for long."""
 DAY_SECONDS = 24 * 3600.0
 _UNSETTLED = (AttemptState.HELD, AttemptState.SENDING, AttemptState.UNKNOWN)
 _FOLLOWED = (AttemptState.ACCEPTED, AttemptState.FAILED, AttemptState.COMPLETE)
@@ -79,6 +81,7 @@ class Pipeline:
         ]
         self._verifier = Verifier(targets, store, self._clock, settings.verifier)
         self._stop = asyncio.Event()
+        self._verifying = False
 
     def _accounts(self) -> dict[str, Account]:
         accounts: dict[str, Account] = {}
@@ -164,8 +167,7 @@ class Pipeline:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.intake.drained()
         await _cancel([commit])
-        for engine in self.engines:
-            await engine.sender.drain(DRAIN_SECONDS)
+        await asyncio.gather(*(engine.sender.drain(DRAIN_SECONDS) for engine in self.engines))
         await _cancel(others)
         try:
             await self._tell_sources()
@@ -183,15 +185,23 @@ class Pipeline:
 
     async def _stop_when_idle(self, follow: bool) -> None:
         states = _UNSETTLED + (_FOLLOWED if follow else ())
-        while not (
-            len(self.intake.finished) == len(self.intake.sources)
-            and self.intake.idle
-            and await self._store.next_due() is None
-            and all(engine.idle for engine in self.engines)
-            and not await self._store.attempts_in(*states, limit=1)
-        ):
+        while not await self._patience.until_done("see what is left", lambda: self._idle(states)):
             await asyncio.sleep(0.05)
         self.stop()
+
+    async def _idle(self, states: Sequence[AttemptState]) -> bool:
+        """Tell whether nothing can be done any more; what flies for a target that is gone is nobody's to follow."""
+        if (
+            len(self.intake.finished) < len(self.intake.sources)
+            or not self.intake.idle
+            or await self._store.attempts_in(*states, targets=list(self._targets), limit=1)
+            or await self._store.next_due() is not None
+        ):
+            return False
+        # In this order: what ripened before that had a sequence by now, and each engine must have planned since.
+        sequence = await self._store.sequence()
+        planned = all(engine.idle and engine.planned_to >= sequence for engine in self.engines)
+        return planned and not self._verifying
 
     def _committed(self) -> None:
         for engine in self.engines:
@@ -201,7 +211,9 @@ class Pipeline:
         verifier = self._settings.verifier
         pause = max(0.05, min(1.0, verifier.first_seconds / 2, verifier.interval_seconds / 2))
         while True:
+            self._verifying = True
             await self._patience.until_done("verify", self._verify_once)
+            self._verifying = False
             await asyncio.sleep(pause)
 
     async def _verify_once(self) -> None:
@@ -217,10 +229,14 @@ class Pipeline:
 
     async def _keep(self) -> None:
         """Tell how the sources are, move the log to the file, remove what is old: for ever."""
-        checkpoint_at = upkeep_at = self._clock.now()
+        checkpoint_at = upkeep_at = latest = self._clock.now()
         while True:
             now = self._clock.now()
             try:
+                if now < latest - CLOCK_STEP_SECONDS:
+                    await self._set_back(latest - now)
+                    checkpoint_at = upkeep_at = now
+                latest = now
                 await self._tell_sources()
                 if now >= checkpoint_at:
                     await self._store.checkpoint()
@@ -231,6 +247,13 @@ class Pipeline:
             except StoreError as error:
                 log.error("store.upkeep_failed", error=str(error), hint=error.hint)
             await asyncio.sleep(TELL_SECONDS)
+
+    async def _set_back(self, seconds: float) -> None:
+        """Wait no longer than was meant for what waits: times are kept by a clock that was ahead until now."""
+        log.warning("pipeline.clock_set_back", seconds=round(seconds, 1))
+        await self._store.set_back(seconds)
+        for engine in self.engines:
+            engine.set_back(seconds)
 
     async def _tell_sources(self) -> None:
         for name, source in self.intake.sources.items():

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from listener.clock import Clock, window_start
+from listener.clock import Clock, window_end, window_start
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -24,7 +24,7 @@ from listener.errors import (
 from listener.pipeline.accounts import Account
 from listener.pipeline.batches import Batch, host_of, into_batches, split
 from listener.pipeline.patience import Patience
-from listener.refresh import Attempt, Receipt
+from listener.refresh import Attempt, Receipt, RefreshKind
 from listener.store import Store
 
 __all__ = ["Sender"]
@@ -194,12 +194,15 @@ class Sender:
 
     async def _set_aside(self, attempt: Attempt, error: str) -> None:
         log.error("sender.parked", account=self._account.name, url=attempt.url, error=error)
+        if attempt.kind is RefreshKind.DIRECTORY:
+            # The needs below it are none of its own: they are free again, and must not be planned the same way.
+            self._account.refuse(attempt.url, window_end(self._clock.now()))
         await self._book("book", lambda: self._store.park(attempt, error=error))
 
     def _not_sent(self, error: NotSent) -> None:
         now, account = self._clock.now(), self._account
         if isinstance(error, Throttled):
-            account.close(now + error.retry_after_seconds, str(error))
+            account.throttled(now, error.retry_after_seconds, str(error))
         elif isinstance(error, QuotaExhausted):
             # The reading that follows says how much is left; only when that does not help does the wait grow.
             account.trouble(now, str(error), first_seconds=1.0, most_seconds=EXHAUSTED_SECONDS)

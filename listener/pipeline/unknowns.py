@@ -45,11 +45,12 @@ class Unknowns:
 
     async def resolve(self) -> int:
         """Look at every request that is due; return how many attempts were settled one way or another."""
-        due = await self._store.attempts_in(AttemptState.UNKNOWN, due_by=self._clock.now())
+        due = await self._store.attempts_in(
+            AttemptState.UNKNOWN, due_by=self._clock.now(), targets=list(self._account.targets)
+        )
         requests: dict[tuple[object, ...], list[Attempt]] = {}
         for attempt in due:
-            if attempt.target in self._account.targets:
-                requests.setdefault((attempt.target, attempt.kind, attempt.force, attempt.sent_at), []).append(attempt)
+            requests.setdefault((attempt.target, attempt.kind, attempt.force, attempt.sent_at), []).append(attempt)
         # The latest first: what it made can then no longer be taken for an older request's.
         latest_first = sorted(requests.values(), key=lambda attempts: -(attempts[0].sent_at or 0.0))
         return sum([await self._request(attempts) for attempts in latest_first])

@@ -69,15 +69,32 @@ def _attempt(row: Sequence[object]) -> Attempt:
 
 
 def attempts_in(
-    connection: sqlite3.Connection, states: Iterable[AttemptState], *, due_by: float | None = None, limit: int = 10_000
+    connection: sqlite3.Connection,
+    states: Iterable[AttemptState],
+    *,
+    due_by: float | None = None,
+    targets: Sequence[str] | None = None,
+    limit: int = 10_000,
 ) -> list[Attempt]:
-    """Return active attempts in these states, of those with a next look only such as are due; earliest first."""
+    """
+    Return active attempts in these states, earliest next look first.
+
+    Args:
+        connection: a snapshot.
+        states: in any of these.
+        due_by: of those with a next look only such as are due by then, in seconds since the epoch.
+        targets: of these targets only; all where it is ``None``, those that the configuration lost included.
+        limit: so many at most.
+    """
     listed = ", ".join(f"'{state.value}'" for state in states)
     due = "" if due_by is None else " AND next_look_at <= ?"
+    of = "" if targets is None else " AND target.name IN (SELECT value FROM json_each(?))"
+    values: list[object] = [] if due_by is None else [due_by]
+    values += [] if targets is None else [json.dumps(list(targets))]
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM attempt JOIN target ON target.id = attempt.target"
-        f" WHERE active = 1 AND state IN ({listed}){due} ORDER BY next_look_at, attempt.id LIMIT ?",
-        (limit,) if due_by is None else (due_by, limit),
+        f" WHERE active = 1 AND state IN ({listed}){due}{of} ORDER BY next_look_at, attempt.id LIMIT ?",
+        (*values, limit),
     )
     return [_attempt(row) for row in rows]
 
@@ -224,8 +241,8 @@ def _too_soon(connection: sqlite3.Connection, names: Names, one: Wanted, key: tu
     last = connection.execute(
         "SELECT max(sent_at) FROM attempt WHERE target = ? AND url = ?", (names.target(connection, one.target), one.url)
     ).fetchone()[0]
-    if last is None or now >= last + one.min_interval_seconds:
-        return False
+    if last is None or not last <= now < last + one.min_interval_seconds:
+        return False  # one sent later than now tells of a clock that was set back
     connection.execute(
         f"UPDATE need SET state = {NeedState.WAITING:d}, due_at = ?"
         f" WHERE directory = ? AND name = ? AND scope = ? AND state = {NeedState.READY:d}",

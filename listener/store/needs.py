@@ -19,6 +19,7 @@ __all__ = [
     "loads",
     "next_due",
     "ripen",
+    "set_back",
     "urgent_rows",
 ]
 
@@ -39,6 +40,10 @@ class Load(NamedTuple):
     """Needs up to this sequence are covered by a directory attempt under way; 0: none is."""
     covered_forced: bool = True
     """Whether that attempt is forced; otherwise it does not cover needs that need force."""
+    stubborn: int = 0
+    """How many exact needs need force; counted whether covered or not."""
+    stubborn_all_params: int = 0
+    """How many all-params needs do."""
 
 
 class DueRow(NamedTuple):
@@ -86,6 +91,22 @@ def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> int:
     ).rowcount
 
 
+STEP_MARGIN_SECONDS = 30.0
+
+
+def set_back(connection: sqlite3.Connection, *, now: float, seconds: float) -> None:
+    """
+    Move what waits for a time along with a clock that was set back to ``now`` by so much.
+
+    What was written since stands at most a little after ``now``, and is left as it is.
+    """
+    values = (seconds, now + seconds - STEP_MARGIN_SECONDS)
+    connection.execute("UPDATE need SET due_at = due_at - ? WHERE due_at > ?", values)
+    connection.execute(
+        "UPDATE attempt SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?", values
+    )
+
+
 def flying_directories(connection: sqlite3.Connection) -> Mapping[tuple[int, str], Flying]:
     """Return the directory attempts that still cover something, by target id and URL; of several the highest."""
     rows = connection.execute(
@@ -114,6 +135,7 @@ def loads(connection: sqlite3.Connection) -> list[Load]:
     flying = flying_directories(connection)
     found = []
     others = _other_scopes(connection)
+    stubborn = _stubborn(connection)
     rows = connection.execute(
         "SELECT d.id, d.target, t.name, d.url, d.ready, d.last_sequence,"
         " (SELECT stale_since FROM need WHERE directory = d.id AND state = 1 ORDER BY stale_since LIMIT 1)"
@@ -138,6 +160,8 @@ def loads(connection: sqlite3.Connection) -> list[Load]:
                     oldest,
                     cover.watermark if cover else 0,
                     cover.force if cover else True,
+                    stubborn.get((directory, Scope.EXACT), 0),
+                    stubborn.get((directory, Scope.ALL_PARAMS), 0),
                 )
             )
     return found
@@ -172,6 +196,14 @@ def _other_scopes(connection: sqlite3.Connection) -> dict[int, dict[int, int]]:
     for directory, scope, count in rows:
         counts.setdefault(directory, {})[scope] = count
     return counts
+
+
+def _stubborn(connection: sqlite3.Connection) -> dict[tuple[int, int], int]:
+    """Return, by directory and scope, how many ready needs need force."""
+    rows = connection.execute(
+        "SELECT directory, scope, count(*) FROM need WHERE state = 1 AND needs_force = 1 GROUP BY directory, scope"
+    )
+    return {(directory, scope): count for directory, scope, count in rows}
 
 
 def _other_scopes_above(connection: sqlite3.Connection, directory: int, cover: Flying) -> dict[int, int]:

@@ -52,7 +52,9 @@ def _settle_marked(connection: sqlite3.Connection, attempt: Attempt) -> None:
         name = strip_query(attempt.url)[len(place) :]
         below = "directory = ?1 AND (name = ?2 OR (name >= ?2 || '?' AND name < ?2 || '@')) AND scope IN (0, ?4)"
     values = (row[0], name, attempt.watermark, scope)
-    connection.execute(f"DELETE FROM need WHERE {below} AND sequence <= ?3 AND open = 0", values)
+    evicts = attempt.force or attempt.kind is not RefreshKind.IGNORE_PARAMS
+    healed = "" if evicts else " AND needs_force = 0"
+    connection.execute(f"DELETE FROM need WHERE {below} AND sequence <= ?3 AND open = 0{healed}", values)
     _later_since(connection, below, values)
     release_needs(connection, [attempt.id])
 
@@ -162,7 +164,7 @@ def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error:
     ledger.book_refund(connection, take_held(connection, [attempt.id]))
     connection.execute(
         f"UPDATE need SET state = {NeedState.PARKED:d}, attempt = NULL, due_at = NULL, reason = ?"
-        f" WHERE attempt = ? AND state = {NeedState.ATTEMPTED:d}",
+        f" WHERE attempt = ? AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
         (error, attempt.id),
     )
     if attempt.kind is RefreshKind.DIRECTORY:

@@ -36,6 +36,13 @@ SLICE_ROWS = 1_000
 REMOVE_ROWS = 500
 """Rows that one operation removes at most: they are spread over more pages."""
 READERS = 2
+CHECKPOINT_PASSES = 4
+LAST_PAGES = 1_000
+"""So many pages of the write-ahead log the writer moves to the file by itself: some milliseconds."""
+LONG_LOG_PAGES = 4_000
+"""A log of so many pages (of 4 KiB) is begun anew at the next checkpoint."""
+LONGEST_LOG_PAGES = 64_000
+"""One of so many is at whatever cost: 256 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +259,10 @@ class Store:
                 break
         return total
 
+    async def set_back(self, seconds: float) -> None:
+        """Follow a clock that was set back by so much."""
+        await self._write(needs.set_back, now=self.clock.now(), seconds=seconds)
+
     async def loads(self) -> list[needs.Load]:
         """Return every directory that has ready needs in no attempt."""
         return await self._read(needs.loads)
@@ -313,9 +324,11 @@ class Store:
         """Give back the units of attempts that were surely not accepted."""
         await self._write(attempts.refund, ids)
 
-    async def attempts_in(self, *states: Any, due_by: float | None = None, limit: int = 10_000) -> list[Attempt]:
-        """Return active attempts in these states; of those with a next look only such as are due."""
-        return await self._read(attempts.attempts_in, states, due_by=due_by, limit=limit)
+    async def attempts_in(
+        self, *states: Any, due_by: float | None = None, targets: Sequence[str] | None = None, limit: int = 10_000
+    ) -> list[Attempt]:
+        """Return active attempts in these states (of these targets); of those with a next look only such as are due."""
+        return await self._read(attempts.attempts_in, states, due_by=due_by, targets=targets, limit=limit)
 
     async def complete(self, done: Sequence[Attempt]) -> None:
         """Settle what these attempts cover; a directory attempt's needs are then left to :meth:`sweep`."""
@@ -426,16 +439,28 @@ class Store:
             after = await self._write(upkeep.remove_empty, self._names, after=after, limit=SLICE_ROWS)
 
     async def checkpoint(self) -> None:
-        """Move committed pages from the write-ahead log to the file, beside the writer and never in its way."""
+        """
+        Move committed pages from the write-ahead log to the file, nearly all of them beside the writer.
 
-        def run() -> None:
+        While the writer goes on it is always some pages ahead, and the log would grow for ever. So it
+        moves the last few by itself, and begins the log anew.
+        """
+
+        def run() -> bool:
             connection = connect(self.path)
             try:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                for _ in range(CHECKPOINT_PASSES):
+                    _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                    if pages - moved < LAST_PAGES:
+                        break
             finally:
                 connection.close()
+            return bool(pages >= LONG_LOG_PAGES and (pages - moved < LAST_PAGES or pages >= LONGEST_LOG_PAGES))
 
-        await self._run_in(self._checkpoints, run)
+        if await self._run_in(self._checkpoints, run):
+            await asyncio.wrap_future(
+                self._writer.submit(lambda c: c.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone(), apart=True)
+            )
 
     async def mark_clean(self) -> None:
         """Note that the owner left in order; its last call."""
@@ -450,9 +475,9 @@ class Store:
         await self._write(upkeep.save_progress, listing, progress, now=self.clock.now())
 
     @property
-    def longest_commit_seconds(self) -> float:
-        """How long the longest commit took: nearly all of it is the wait for the disk."""
-        return self._writer.longest_commit_seconds
+    def longest_work_seconds(self) -> float:
+        """How long the longest commit group kept a processor busy: without the wait for disk and other threads."""
+        return self._writer.longest_work_seconds
 
     @property
     def longest_group_seconds(self) -> float:
