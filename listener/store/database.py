@@ -31,6 +31,8 @@ APPLICATION_ID = 0x43444E4C
 VERSION = 1
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
+LOG_BYTES = 64 * 1024 * 1024
+"""What a write-ahead log that grew in a storm is cut back to."""
 BUSY_SECONDS = 10.0
 """How long a writer waits for another process's commit; ours take milliseconds."""
 
@@ -127,6 +129,7 @@ def prepare(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         # A checkpoint within a commit would hold the writer; a thread of its own does it.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         _upgrade(connection)
     except sqlite3.Error as error:
         connection.close()

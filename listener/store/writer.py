@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from time import perf_counter
-from typing import Any, TypeVar
+from time import perf_counter, thread_time
+from typing import Any, NamedTuple, TypeVar
 
 from listener.errors import StoreError
 from listener.store.database import translate
@@ -20,7 +20,15 @@ __all__ = ["GROUP_SECONDS", "Writer", "closed"]
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
-Item = tuple[Operation, "Future[Any]"]
+
+
+class Item(NamedTuple):
+    """An operation that waits for its turn."""
+
+    operation: Operation
+    future: Future[Any]
+    apart: bool
+
 
 GROUP_SECONDS = 0.01
 """A group takes no further operation once it has worked this long: nothing may hold the writer over 50 ms."""
@@ -46,8 +54,9 @@ class Writer:
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._entry = threading.Lock()
         self._closed = False
+        self._chore: Item | None = None
         self.longest_group_seconds = 0.0
-        self.longest_commit_seconds = 0.0
+        self.longest_work_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
         self._thread.start()
 
@@ -62,13 +71,13 @@ class Writer:
         """
         return await asyncio.wrap_future(self.submit(operation))
 
-    def submit(self, operation: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Queue the operation; the future resolves after its commit."""
+    def submit(self, operation: Callable[[sqlite3.Connection], T], *, apart: bool = False) -> Future[T]:
+        """Queue the operation; the future resolves after its commit. One that runs apart is in no transaction."""
         future: Future[T] = Future()
         with self._entry:
             if self._closed:
                 raise closed()
-            self._queue.put((operation, future))
+            self._queue.put(Item(operation, future, apart))
         return future
 
     def close(self) -> None:
@@ -81,11 +90,25 @@ class Writer:
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
-            if item[1].set_running_or_notify_cancel():
-                began = perf_counter()
-                self._group(item, began)
+            if item.future.set_running_or_notify_cancel():
+                began, worked = perf_counter(), thread_time()
+                self._turn(item, began)
                 self.longest_group_seconds = max(self.longest_group_seconds, perf_counter() - began)
+                self.longest_work_seconds = max(self.longest_work_seconds, thread_time() - worked)
         self._connection.close()
+
+    def _turn(self, item: Item, began: float) -> None:
+        """Run the operation with its group, and then what is to run apart."""
+        if not item.apart:
+            self._group(item, began)
+            chore, self._chore = self._chore, None
+            if chore is None:
+                return
+            item = chore
+        try:
+            item.future.set_result(item.operation(self._connection))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
+            self._fail(item, error)
 
     def _group(self, first: Item, began: float) -> None:
         """Commit the operation together with those that wait behind it; when that fails, each by itself."""
@@ -105,15 +128,13 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             for item in items:
                 begun.append(item)
-                results.append(item[0](self._connection))
-            began = perf_counter()
+                results.append(item.operation(self._connection))
             self._connection.execute("COMMIT")
-            self.longest_commit_seconds = max(self.longest_commit_seconds, perf_counter() - began)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
             self._undo()
             return error
-        for (_, future), result in zip(begun, results, strict=True):
-            future.set_result(result)
+        for item, result in zip(begun, results, strict=True):
+            item.future.set_result(result)
         return None
 
     def _gather(self, first: Item, began: float) -> Iterator[Item]:
@@ -130,12 +151,15 @@ class Writer:
             if item is None:
                 self._queue.put(None)  # nothing can come after it
                 return None
-            if item[1].set_running_or_notify_cancel():
-                return item
+            if item.future.set_running_or_notify_cancel():
+                if not item.apart:
+                    return item
+                self._chore = item
+                return None
         return None
 
     def _fail(self, item: Item, error: Exception) -> None:
-        item[1].set_exception(translate(error, self._path) if isinstance(error, sqlite3.Error) else error)
+        item.future.set_exception(translate(error, self._path) if isinstance(error, sqlite3.Error) else error)
 
     def _undo(self) -> None:
         """Take back what is not committed; SQLite may have done so by itself, as on a full disk."""
