@@ -13,7 +13,6 @@ from listener.planner.forest import Forest, build_forest
 from listener.planner.prices import Prices
 from listener.planner.problem import Tree
 from listener.refresh import RefreshKind
-
 from planning.world import BASE, World, ancestors, directory_of
 
 
@@ -22,8 +21,7 @@ def budgets(world: World, at: float) -> dict[RefreshKind, Budget]:
     resets_at = float(window_end(at))
     kinds = (RefreshKind.FILE, RefreshKind.DIRECTORY)
     return {
-        kind: Budget(limit, left, resets_at)
-        for kind, limit, left in zip(kinds, world.limits, world.left, strict=True)
+        kind: Budget(limit, left, resets_at) for kind, limit, left in zip(kinds, world.limits, world.left, strict=True)
     }
 
 
@@ -81,7 +79,8 @@ class Threshold(PerFile):
 
 class CollapseLevels(PerFile):
     """s3deploy's rule: at most eight paths; else every path deeper than a level becomes its grandparent, level by
-    level, and at last everything."""
+    level, and at last everything.
+    """
 
     MOST = 8
 

@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from listener.clock import window_end, window_start
-
+from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
 from planning.traces import QUIET_SECONDS, Window
-from planning.world import World
+from planning.world import World, median
 
 
 class Policy(Protocol):
@@ -25,11 +24,19 @@ class Policy(Protocol):
         ...
 
 
+DRAIN_DAYS = 60
+"""How long after the last change a policy may take; what still waits then counts until then."""
+
+
 def replay(windows: Sequence[Window], world: World, policy: Policy) -> dict[str, float]:
     """Replay all windows, and the days after them until nothing is stale."""
     clock, spent = _Clock(windows), 0.0
+    ends = windows[-1].at + DRAIN_DAYS * QUOTA_DAY_SECONDS
     while (event := clock.next(waiting=world.stale_paths > 0)) is not None:
         at, window = event
+        if at > ends:
+            world.give_up(ends)
+            break
         if clock.new_day(at):
             world.reset()
         if window is not None:
@@ -44,18 +51,18 @@ def replay(windows: Sequence[Window], world: World, policy: Policy) -> dict[str,
 
 def result(world: World, planning_seconds: float) -> dict[str, float]:
     """Return the figures of a finished replay."""
-    at_once = world.waits[0.0]
     return {
         "score": round(world.score, 3),
         "collateral": world.collateral,
         "stale_object_hours": round(world.stale_hours, 3),
         "late": world.late,
+        "unsettled": world.unsettled,
         "file_units": world.units[0],
         "directory_units": world.units[1],
         "planning_seconds": round(planning_seconds, 3),
         "changes": sum(world.waits.values()),
-        "at_once": at_once,
-        "quiet_seconds": QUIET_SECONDS,
+        "at_once": world.waits[0.0],
+        "median_wait_seconds": QUIET_SECONDS + median(world.waits),
     }
 
 

@@ -20,7 +20,6 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 
 from listener.clock import window_start
 from listener.planner import arrivals, pacing
-
 from planning.hindsight import hindsight
 from planning.policies import POLICIES, Ours
 from planning.replay import replay
@@ -96,9 +95,7 @@ def leave_one_out(traces: dict[str, list[Window]], cells: list[Cell], best: dict
     scores: dict[tuple[float, ...], dict[Cell, float]] = {}
     for values in product(*GRID.values()):
         set_constants(values)
-        scores[values] = {
-            cell: replay(traces[cell[0]], World(cell[1], cell[2]), Ours())["score"] for cell in cells
-        }
+        scores[values] = {cell: replay(traces[cell[0]], World(cell[1], cell[2]), Ours())["score"] for cell in cells}
     set_constants(usual)
 
     def mean(values: tuple[float, ...], names: set[str]) -> float:

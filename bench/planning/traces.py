@@ -39,8 +39,7 @@ def find_trace(name: str) -> Path:
 
 def read_changes(path: Path) -> Iterator[tuple[float, bool, str]]:
     """Yield time, whether the object exists afterwards, and path of each change."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         for line in lines:
             when, kind, key = line.rstrip("\n").split("\t", 2)
             yield float(when), kind != "D", key

@@ -54,6 +54,7 @@ class World:
         self.stale_hours = 0.0
         self.waits: Counter[float] = Counter()
         self.late = 0
+        self.unsettled = 0
         self.units = [0, 0]
         self.log: list[Sent] | None = []
 
@@ -70,6 +71,7 @@ class World:
         other.stale = {directory: dict(paths) for directory, paths in self.stale.items()}
         other.stale_paths, other.collateral = self.stale_paths, self.collateral
         other.stale_hours, other.late, other.units = self.stale_hours, self.late, list(self.units)
+        other.unsettled = self.unsettled
         other.waits = Counter()
         other.log = []
         return other
@@ -138,6 +140,13 @@ class World:
         paths = self.stale[directory]
         for key in sorted(paths, key=lambda key: (paths[key], key))[:count]:
             self.refresh_file(at, key)
+
+    def give_up(self, at: float) -> None:
+        """Count what still waits as stale until now."""
+        for paths in self.stale.values():
+            self.unsettled += len(paths)
+            self._heal(at, paths.values())
+        self.stale.clear()
 
     def _spend(self, kind: int, at: float, name: str, key: str) -> None:
         if self.left[kind] <= 0:
