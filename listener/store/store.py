@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,11 +33,14 @@ Read = Callable[Concatenate[sqlite3.Connection, P], T]
 DEFAULT_TIMING = Timing(quiet_seconds=1.0, cap_seconds=30.0, unfinished_quiet_seconds=5.0, unfinished_cap_seconds=60.0)
 SLICE_ROWS = 1_000
 """Rows that one operation writes at most: some 15 ms, so that nothing holds the writer over 50 ms."""
+RECORD_ROWS = 500
+"""Changes that one operation records at most: each may touch pages of its own."""
 REMOVE_ROWS = 500
 """Rows that one operation removes at most: they are spread over more pages."""
 READERS = 2
 CHECKPOINT_PASSES = 4
-LAST_PAGES = 1_000
+_CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
+LAST_PAGES = 500
 """So many pages of the write-ahead log the writer moves to the file by itself: some milliseconds."""
 LONG_LOG_PAGES = 4_000
 """A log of so many pages (of 4 KiB) is begun anew at the next checkpoint."""
@@ -183,7 +186,7 @@ class Store:
 
         A large batch is committed in slices. When one fails the whole is to be recorded once more: that does no harm.
         """
-        sliced = [list(slices(batch, SLICE_ROWS, subtree=self._expand_limit)) for batch in batches]
+        sliced = [list(slices(batch, RECORD_ROWS, subtree=self._expand_limit)) for batch in batches]
         recorded = iter(await self._record([part for parts in sliced for part in parts], route))
         return [joined([next(recorded) for _ in parts]) for parts in sliced]
 
@@ -446,21 +449,22 @@ class Store:
         moves the last few by itself, and begins the log anew.
         """
 
-        def run() -> bool:
+        def run() -> Future[Any] | None:
             connection = connect(self.path)
             try:
                 for _ in range(CHECKPOINT_PASSES):
-                    _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                    _, pages, moved = connection.execute(_CHECKPOINT).fetchone()
                     if pages - moved < LAST_PAGES:
                         break
             finally:
                 connection.close()
-            return bool(pages >= LONG_LOG_PAGES and (pages - moved < LAST_PAGES or pages >= LONGEST_LOG_PAGES))
+            if pages < LONG_LOG_PAGES or (pages - moved >= LAST_PAGES and pages < LONGEST_LOG_PAGES):
+                return None
+            # From this thread, at once: every moment the writer gets further ahead.
+            return self._writer.submit(lambda c: c.execute(_CHECKPOINT).fetchone(), apart=True)
 
-        if await self._run_in(self._checkpoints, run):
-            await asyncio.wrap_future(
-                self._writer.submit(lambda c: c.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone(), apart=True)
-            )
+        if (last := await self._run_in(self._checkpoints, run)) is not None:
+            await asyncio.wrap_future(last)
 
     async def mark_clean(self) -> None:
         """Note that the owner left in order; its last call."""

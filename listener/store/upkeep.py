@@ -27,7 +27,7 @@ GONE_SECONDS = 24 * 3600.0
 
 _DOOMED = """
 SELECT coalesce(max(sequence), -1) FROM doomed WHERE root = (SELECT id FROM root WHERE name = ?1)
-  AND prefix = substr({path}, 1, length(prefix))
+  AND (prefix = x'' OR prefix = substr({path}, 1, length(prefix)))
 """
 """Rows up to this sequence are gone, although they still stand."""
 

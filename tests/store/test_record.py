@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from steps_store import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
 
@@ -15,7 +15,7 @@ from listener.refresh import Scope
 from listener.store import NeedInput, open_store
 from listener.store.index import weight_below
 from listener.store.record import Batch
-from listener.store.store import SLICE_ROWS, StoreOptions
+from listener.store.store import RECORD_ROWS, StoreOptions
 
 
 async def test_a_change_is_in_index_and_needs(bench: Bench) -> None:
@@ -288,7 +288,7 @@ async def test_a_parked_need_stays_parked(bench: Bench) -> None:
 
 async def test_a_large_batch_is_one_record(bench: Bench) -> None:
     """A batch beyond a slice is written whole, in order, and told as one."""
-    many = SLICE_ROWS * 2 + 7
+    many = RECORD_ROWS * 2 + 7
     changes = [content(f"d/{n}") for n in range(many)] + [subtree("e/", gone=True)] * 5 + [content("d/0", 9)]
     (recorded, other) = await bench.store.record([Batch(changes), Batch([])], route)
     assert recorded.needs == many + 6
@@ -306,6 +306,7 @@ STEPS = st.one_of(
 )
 
 
+@example([([content("a"), subtree("", gone=True)], False)], 0)
 @given(st.lists(st.tuples(st.lists(STEPS, max_size=6), st.booleans()), max_size=6), st.sampled_from([0, 2, 100]))
 async def test_the_index_equals_a_dict(
     tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[list[Change], bool]], limit: int
