@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Delivery
@@ -18,6 +18,7 @@ class MemoryIndex:
     """Keys and fingerprints in a dictionary; implements :class:`listener.contracts.IndexView`."""
 
     def __init__(self) -> None:
+        """Hold nothing."""
         self.rows: dict[str, tuple[Fingerprint, int]] = {}
         self.by_directory: dict[str, dict[str, Fingerprint]] = {}
         self.tombs: dict[str, int] = {}
@@ -25,21 +26,27 @@ class MemoryIndex:
         self.high = 0
 
     async def sequence(self) -> int:
+        """Return the highest sequence."""
         return self.high
 
     async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
+        """Return what is directly in a directory."""
         return dict(self.by_directory.get(directory, {}))
 
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
+        """Return the directories that hold something."""
         return [name for name, rows in self.by_directory.items() if rows and name.startswith(prefix)]
 
     async def seeded(self, root: str) -> bool:
+        """Tell whether a first listing was finished."""
         return self.is_seeded
 
     async def mark_seeded(self, root: str) -> None:
+        """Note that it was."""
         self.is_seeded = True
 
     def apply(self, delivery: Delivery) -> None:
+        """Commit a delivery."""
         for change in delivery.changes:
             self.high += 1
             if delivery.scan_sequence is not None and self._sequence(change.key) > delivery.scan_sequence:
@@ -71,6 +78,7 @@ class Reader:
     """Follows a source as the pipeline does: commits each delivery, then acknowledges it."""
 
     def __init__(self, path: Path, index: MemoryIndex | None = None, **settings: Any) -> None:
+        """Follow a source of this path."""
         self.index = index or MemoryIndex()
         values = {"path": path, "stable_seconds": 0.3, "root_check_seconds": 0.2, **settings}
         self.source = FilesystemSource("www", FilesystemSettings(**values))
@@ -79,7 +87,7 @@ class Reader:
         """Of deliveries that are no seeds."""
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Reader:
+    async def __aenter__(self) -> Self:
         self.start()
         await self.until(lambda: self.source.health.ready, "the source is ready")
         return self
@@ -88,9 +96,11 @@ class Reader:
         await self.stop()
 
     def start(self) -> None:
+        """Begin to follow."""
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
+        """Cancel and wait."""
         assert self._task is not None
         self._task.cancel()
         with suppress(asyncio.CancelledError):
@@ -105,16 +115,20 @@ class Reader:
             await delivery.ack()
 
     def clear(self) -> None:
+        """Forget what was told."""
         self.deliveries.clear()
         self.changes.clear()
 
     def of(self, key: str) -> list[Change]:
+        """Return the changes of one key."""
         return [change for change in self.changes if change.key == key]
 
     def told(self, key: str, kind: ChangeKind = ChangeKind.CONTENT, *, finished: bool = True) -> bool:
+        """Tell whether a key was told so."""
         return any(change.kind is kind and change.finished is finished for change in self.of(key))
 
     async def until(self, condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+        """Wait for the condition, in real time."""
         end = time.monotonic() + seconds
         while not condition():
             if self._task is not None and self._task.done():
@@ -123,6 +137,7 @@ class Reader:
             await asyncio.sleep(0.02)
 
     async def until_told(self, key: str, kind: ChangeKind = ChangeKind.CONTENT, *, finished: bool = True) -> None:
+        """Wait until a key is told so."""
         await self.until(lambda: self.told(key, kind, finished=finished), f"{key!r} is told as {kind}")
 
     async def until_in_sync(self, path: Path) -> None:

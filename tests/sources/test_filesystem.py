@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ DELETED, SUBTREE_DELETED = ChangeKind.DELETED, ChangeKind.SUBTREE_DELETED
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    """Return a small tree."""
     path = tmp_path / "www"
     (path / "a").mkdir(parents=True)
     for name in ("index.html", "a/one.html", "a/two.html"):
@@ -129,7 +131,7 @@ async def test_a_written_file_is_told_when_it_is_closed(root: Path) -> None:
 
 
 async def test_a_rename_over_a_file_tells_the_final_name_only(root: Path) -> None:
-    """rsync's way: the temporary name is never told, the final one is."""
+    """As rsync does: the temporary name is never told, the final one is."""
     async with Reader(root) as reader:
         (root / ".index.html.x4Zq9T").write_text("published")
         (root / ".index.html.x4Zq9T").rename(root / "index.html")
@@ -210,6 +212,20 @@ async def test_a_file_that_is_always_written_to_counts_as_finished_at_the_cap(ro
             writing.cancel()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_dead_thread_is_noticed_and_made_up_for(root: Path) -> None:
+    """The emitter's thread ends without a word: within the check's time all is opened anew and scanned."""
+    async with Reader(root) as reader:
+        watches = reader.source.watches()
+        assert watches is not None
+        watches.feed = lambda _: sys.exit()  # type: ignore[method-assign]
+        (root / "unheard.html").write_text("x")
+        await reader.until_told("unheard.html")
+        await reader.until(lambda: reader.source.health.ready, "it listens again")
+        (root / "heard.html").write_text("x")
+        await reader.until_told("heard.html")
+
+
 async def test_deleted_and_made_anew_within_a_batch_is_one_change(root: Path) -> None:
     """Delete and create of one name merge to content."""
     async with Reader(root) as reader:
@@ -268,7 +284,7 @@ async def test_a_directory_moved_out_is_gone_and_no_longer_heard(root: Path, tmp
 
 
 async def test_a_deleted_subtree_is_one_change(root: Path) -> None:
-    """rmtree ends in one change for the directory; the index no longer holds what was below."""
+    """An rmtree ends in one change for the directory; the index no longer holds what was below."""
     async with Reader(root) as reader:
         shutil.rmtree(root / "a")
         await reader.until_told("a/", SUBTREE_DELETED)

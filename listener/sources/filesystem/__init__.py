@@ -10,6 +10,9 @@ The filesystem source: watchdog's observer with an emitter that loses nothing, a
     look       what became of a name           unfinished  held until closed or at rest
     walker     reading a tree in steps         content     same file, same bytes?
     scan       tree against index              rescans     when to scan again
+    scanner    scans within a session          links       files with several names
+    bindings   kernel watch to path            mounts      what the kernel hears of a file system
+    probes     what check asks                 trouble     what is wrong, in words
     brake      too many deletions at once      acks        what is not durable yet
     live       events to deliveries            session     one run of all this
 """

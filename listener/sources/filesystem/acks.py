@@ -43,6 +43,14 @@ class Acks:
 
         return Delivery(changes, ack, scan_sequence, seed)
 
+    def under_way(self) -> frozenset[int]:
+        """Return which deliveries are under way, to be asked for later."""
+        return frozenset(self._open)
+
+    def is_any_under_way(self, numbers: frozenset[int]) -> bool:
+        """Tell whether any of these deliveries is still under way."""
+        return not numbers.isdisjoint(self._open)
+
     def is_under_way(self, key: str) -> bool:
         """Tell whether a change of this key may not be in the index yet."""
         return any(key in keys for keys in self._open.values())

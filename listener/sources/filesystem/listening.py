@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
@@ -12,7 +13,7 @@ from listener.sources.filesystem.emitter import InotifyEmitter
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.watches import Watches
 
-__all__ = ["Listening", "RootIdentity"]
+__all__ = ["Listening", "Place", "RootIdentity"]
 
 _OBSERVER_SECONDS = 0.5
 _JOIN_SECONDS = 2.0
@@ -38,6 +39,13 @@ class RootIdentity:
             return self._look() == self._known
         except OSError:
             return False
+
+
+class Place(NamedTuple):
+    """A root that was found, and what listens to it (``None`` when it is polled)."""
+
+    identity: RootIdentity
+    listening: Listening | None
 
 
 class _Handler(FileSystemEventHandler):

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["Rescans"]
+__all__ = ["SCHEDULE", "START", "UNWATCHED", "WAITING", "Rescans"]
+
+START = "start"
+SCHEDULE = ""
+UNWATCHED = "not watched"
+WAITING = "waiting for files that are gone"
+"""Reasons of scans that are no answer to a loss."""
 
 _FIRST_SECONDS = 0.5
 """Requests of one moment are merged."""

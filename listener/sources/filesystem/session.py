@@ -15,41 +15,28 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import NamedTuple
 
 import structlog
 
-from listener.change import Change, ChangeKind, key_to_bytes, key_to_text
+from listener.change import key_to_text
 from listener.contracts import Delivery, IndexView, SourceHealth, SourceState
 from listener.sources.filesystem.acks import Acks
 from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.links import Links
-from listener.sources.filesystem.listening import Listening, RootIdentity
+from listener.sources.filesystem.listening import Listening, Place, RootIdentity
 from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.look import Looker
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.rescans import Rescans
-from listener.sources.filesystem.scan import Findings, Scan, ScanMode
+from listener.sources.filesystem.rescans import START, UNWATCHED, Rescans
+from listener.sources.filesystem.scanner import Scanner
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.trouble import unread, unwatched
-from listener.sources.filesystem.walker import Walker
 from listener.sources.filesystem.watches import Watches
 
 __all__ = ["Session"]
 
-_SETTLE_SECONDS = 30.0
 _GATHER_SECONDS = 0.03
-_SCHEDULE = ""
-_UNWATCHED = "not watched"
-_WAITING = "waiting for files that are gone"
 _log = structlog.get_logger()
-
-
-class _Place(NamedTuple):
-    """A root that was found, and what listens to it."""
-
-    identity: RootIdentity
-    listening: Listening | None
 
 
 class Session:
@@ -66,7 +53,7 @@ class Session:
         self._index = index
         self._root = os.fsencode(settings.path).rstrip(b"/") + b"/"
         self._ignore = Ignore(settings.ignore, temporary=settings.ignore_temporary)
-        self._links = Links(self._root)
+        links = Links(self._root)
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._acks = Acks(on_ack=self._wake.set, remember_keys=settings.skip_unchanged != "never")
@@ -82,18 +69,30 @@ class Session:
             root=self._root,
             settings=settings,
             index=index,
-            looker=Looker(self._root, self._ignore, self._links, stable_seconds=settings.stable_seconds),
+            looker=Looker(self._root, self._ignore, links, stable_seconds=settings.stable_seconds),
             acks=self._acks,
             brake=self._brake,
             rescans=self._rescans,
         )
-        self._place: _Place | None = None
+        self._scanner = Scanner(
+            name=name,
+            root=self._root,
+            settings=settings,
+            ignore=self._ignore,
+            links=links,
+            index=index,
+            acks=self._acks,
+            brake=self._brake,
+            rescans=self._rescans,
+            live=self._live,
+            health=health,
+        )
+        self._place: Place | None = None
         self._next_check = 0.0
         self._next_poll = 0.0
-        self._aborted = False
-        self._unreadable: dict[str, int] = {}
-        self._first: bool | None = None
-        """Whether the first scan, awaiting its acks, was a seeding; ``None`` when none awaits."""
+        self._is_first = False
+        """True from the end of the first scan until what it delivered is durable."""
+        self._awaited: frozenset[int] = frozenset()
 
     @property
     def watches(self) -> Watches | None:
@@ -113,14 +112,17 @@ class Session:
 
     async def run(self) -> AsyncIterator[Delivery]:
         """Yield deliveries until cancelled. Raise OSError when the root cannot be opened at first."""
-        reason = "start"
+        reason = START
         try:
             await self._open()
             while True:
-                async for delivery in self._scan("", reason):
-                    yield delivery
-                if not self._aborted:
-                    self._first = not await self._index.seeded(self._name)
+                if self._place is not None:
+                    self._tell(SourceState.SCANNING)
+                    async for delivery in self._scanner.deliveries(self._place, "", reason):
+                        yield delivery
+                if not self._scanner.aborted:
+                    self._awaited = self._acks.under_way()
+                    self._is_first = True
                     async for delivery in self._follow():
                         yield delivery
                 reason = await self._reopen()
@@ -135,11 +137,11 @@ class Session:
         self._live.watches = listening.watches if listening else None
         self._next_check = time.monotonic() + self._settings.root_check_seconds
 
-    def _find_place(self) -> _Place:
+    def _find_place(self) -> Place:
         identity = RootIdentity(self._root)
         if self._backend == "polling":
-            return _Place(identity, None)
-        return _Place(
+            return Place(identity, None)
+        return Place(
             identity,
             Listening(self._root, self._ignore, bound=self._settings.max_pending, on_heard=self._on_heard),
         )
@@ -196,18 +198,18 @@ class Session:
                 self._health.last_event_at = time.time()
                 yield delivery
             due = self._rescans.take(time.monotonic())
-            if due is not None:
-                async for delivery in self._scan(*due):
+            if due is not None and self._place is not None:
+                async for delivery in self._scanner.deliveries(self._place, *due):
                     yield delivery
                 self._tell(SourceState.LISTENING)
             await self._rest()
 
     async def _end_first_scan(self) -> None:
-        if self._first is None or len(self._acks):
+        if not self._is_first or self._acks.is_any_under_way(self._awaited):
             return
-        if self._first:
+        if not await self._index.seeded(self._name):
             await self._index.mark_seeded(self._name)
-        self._first = None
+        self._is_first = False
         self._health.ready = True
 
     def _allow_skipping(self) -> None:
@@ -221,7 +223,7 @@ class Session:
         if self.watches and self.watches.failed and now >= self._next_poll:
             self._next_poll = now + self._settings.poll_interval_seconds
             for prefix in list(self.watches.failed):
-                self._rescans.want(key_to_text(prefix), _UNWATCHED, now)
+                self._rescans.want(key_to_text(prefix), UNWATCHED, now)
             self._tell(SourceState.LISTENING)
 
     async def _rest(self) -> None:
@@ -236,103 +238,13 @@ class Session:
         if self._place and self._place.listening and self._place.listening.watches.root_stirred():
             self._next_check = 0.0
 
-    # --- scanning ---------------------------------------------------------------------------------
-
-    async def _scan(self, prefix: str, reason: str) -> AsyncIterator[Delivery]:
-        """Compare what is below ``prefix`` with the index; an empty reason is the schedule."""
-        await self._acks.settled(_SETTLE_SECONDS)
-        place = self._place
-        if place is None:
-            return
-        seeding = not await self._index.seeded(self._name)
-        sequence = await self._index.sequence()
-        if not self._health.ready:
-            self._tell(SourceState.SCANNING)
-        watches = place.listening.watches if place.listening else None
-        round_number = watches.begin_round() if watches else 0
-        walker = Walker(
-            self._root,
-            self._ignore,
-            prefix=prefix,
-            links=self._links,
-            follow=self._settings.follow_symlinks,
-            enter=watches.enter if watches else lambda _: None,
-            is_same_root=place.identity.holds,
-        )
-        scan = self._scan_of(
-            prefix, walker, seeding=seeding, strict=watches is None or reason not in (_SCHEDULE, _WAITING)
-        )
-        began = time.monotonic()
-        async for findings in scan.portions():
-            for delivery in self._deliver(findings, sequence):
-                yield delivery
-            async for delivery in self._live.deliveries():
-                yield delivery
-        if watches is not None:
-            await asyncio.to_thread(watches.end_round, key_to_bytes(prefix), round_number)
-        self._after_scan(scan, walker, prefix, reason, time.monotonic() - began)
-
-    def _scan_of(self, prefix: str, walker: Walker, *, seeding: bool, strict: bool) -> Scan:
-        skip = self._settings.skip_unchanged
-        mode = ScanMode(seeding=seeding, strict=strict, hashes=skip != "never", skip_same_bytes=skip == "content")
-        return Scan(
-            name=self._name,
-            root=self._root,
-            prefix=prefix,
-            index=self._index,
-            walker=walker,
-            mode=mode,
-            brake=self._brake,
-            portion=self._settings.batch_changes,
-        )
-
-    def _deliver(self, findings: Findings, sequence: int) -> list[Delivery]:
-        changes = [change for change in findings.changes if not self._is_fresh(change)]
-        sides = ((findings.learnt, True), (changes, False))
-        return [self._acks.deliver(some, scan_sequence=sequence, seed=seed) for some, seed in sides if some]
-
-    def _is_fresh(self, change: Change) -> bool:
-        """Hold a file that changed a moment ago: it may still be written to."""
-        if change.kind is not ChangeKind.CONTENT or change.fingerprint is None or change.event_time is None:
-            return False
-        age = time.time() - change.event_time
-        if not 0 <= age < self._settings.stable_seconds:
-            return False
-        return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic(), heard=False)
-
-    def _after_scan(self, scan: Scan, walker: Walker, prefix: str, reason: str, seconds: float) -> None:
-        backs_off = reason not in ("start", _SCHEDULE, _UNWATCHED)
-        self._rescans.ended(prefix, time.monotonic(), backs_off=backs_off)
-        if not prefix:
-            self._unreadable = walker.unreadable
-        if not prefix and not scan.aborted:
-            self._brake.known = scan.present
-        if reason != "start":
-            self._health.rescans += 1
-        if reason not in ("start", _UNWATCHED) and self.watches is not None:
-            self._health.lost_events += scan.found
-        self._aborted = scan.aborted
-        self._brake.confirmed = self._brake.confirmed and bool(scan.refused)
-        self._live.refused = scan.refused
-        if scan.refused:
-            self._rescans.want("", _WAITING, time.monotonic())
-        self._health.figures.update(
-            scan_files=walker.files,
-            scan_directories=walker.directories,
-            scan_seconds=round(seconds, 3),
-            scan_found=scan.found,
-        )
-        self._figures()
-        _log.info(
-            "filesystem.scanned", source=self._name, prefix=prefix, reason=reason or "schedule",
-            files=walker.files, directories=walker.directories, found=scan.found, seconds=round(seconds, 3),
-        )  # fmt: skip
+    # --- telling ----------------------------------------------------------------------------------
 
     def _figures(self) -> None:
         """Write what is known at any time; what a scan found is written when it ends."""
         watches = self._live.watches
         self._health.figures.update(
-            unreadable_directories=len(self._unreadable),
+            unreadable_directories=len(self._scanner.unreadable),
             unwatched_directories=len(watches.failed) if watches else 0,
             watched_directories=watches.count if watches else 0,
             events=watches.events if watches else 0,
@@ -357,6 +269,6 @@ class Session:
             if self._live.refused
             else "",
             unwatched(watches.failed, watches.count) if watches else "",
-            unread(self._unreadable),
+            unread(self._scanner.unreadable),
         ]
         return ". ".join(part for part in parts if part)

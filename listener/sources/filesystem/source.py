@@ -11,10 +11,11 @@ import structlog
 from pydantic import BaseModel
 
 from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
-from listener.errors import ConfigurationError
+from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.filesystem.probes import choose_backend, probe
 from listener.sources.filesystem.session import Session
 from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.trouble import open_hint
 from listener.sources.filesystem.watches import Watches
 
 __all__ = ["FilesystemSource"]
@@ -50,6 +51,9 @@ class FilesystemSource:
         try:
             async for delivery in self._session.run():
                 yield delivery
+        except OSError as error:
+            self.health.state, self.health.detail = SourceState.FAILED, str(error)
+            raise SourceUnavailable(f"{self._key}: {error}", hint=open_hint(error)) from error
         except BaseException as error:
             self.health.state = SourceState.STOPPED if isinstance(error, _ENDS) else SourceState.FAILED
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from listener.change import key_to_text
 
-__all__ = ["limit", "sysctl_line", "unread", "unwatched"]
+__all__ = ["limit", "open_hint", "sysctl_line", "unread", "unwatched"]
 
 _PROC = Path("/proc/sys/fs/inotify")
 
@@ -47,6 +47,13 @@ def unread(unreadable: Mapping[str, int]) -> str:
         return ""
     path, reason = next(iter(unreadable.items()))
     return f"{_some(len(unreadable), path)} cannot be read: {os.strerror(reason)}; nothing below is taken for deleted"
+
+
+def open_hint(error: OSError) -> str:
+    """Return what to do when listening cannot even begin."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too many inotify instances or open files: {sysctl_line('max_user_instances', 1024)}; ulimit -n"
+    return "look at the path and its mount"
 
 
 def _some(number: int, example: str) -> str:

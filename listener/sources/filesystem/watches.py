@@ -4,8 +4,8 @@ The kernel watches of a tree, and what the kernel's events mean for it.
 Three rules keep the picture true while directories come, go and are renamed under our hands:
 
 - a directory is watched *before* it is listed: what is made between is heard or found, or both;
-- the latest ``inotify_add_watch`` decides which path an inode has: a directory that thereby loses
-  its watch is watched and listed anew;
+- the latest ``inotify_add_watch`` decides which path an inode has (:mod:`.bindings`): a directory
+  that thereby loses its watch is watched and listed anew;
 - whatever was renamed is walked again.
 
 Every scan adds the watch of each directory that it enters once more. That costs 3 µs, changes
@@ -19,10 +19,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from listener.change import key_to_text
 from listener.sources.filesystem import kernel
+from listener.sources.filesystem.bindings import Bindings
 from listener.sources.filesystem.heard import ARRIVED, EFFECTS, FOUND, Batch, Heard
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.tree import Node, Tree
@@ -50,8 +50,7 @@ class Watches:
         """Raised whenever the root itself may have gone."""
         self._root = root
         self._ignore = ignore
-        self._by_wd: dict[int, Node] = {}
-        self._twins: dict[int, list[Node]] = {}
+        self._bindings = Bindings(self.kernel, self.tree, root)
         self._moved: dict[int, tuple[Node, float]] = {}
         self._new: list[tuple[Node, int]] = []
         self._round = 0
@@ -62,7 +61,7 @@ class Watches:
     @property
     def count(self) -> int:
         """How many directories are watched."""
-        return len(self._by_wd)
+        return len(self._bindings.nodes)
 
     def close(self) -> None:
         """Give the watches back."""
@@ -146,56 +145,16 @@ class Watches:
                 self.failed[prefix] = error.errno or 0
             return False
         self.failed.pop(prefix, None)
-        self._bind(node, watch)
+        displaced = self._bindings.bind(node, watch)
+        if displaced is not None:
+            self._new.append((displaced, FOUND))
         return True
-
-    def _bind(self, node: Node, watch: int) -> None:
-        if node.wd == watch and self._by_wd.get(watch) is node:
-            return
-        if node.wd != watch:
-            self._unbind(node)
-        before = self._by_wd.get(watch)
-        node.wd = watch
-        if before is not None and before is not node and self._is_twin(before, node):
-            twins = self._twins.setdefault(watch, [])
-            if node not in twins:
-                twins.append(node)
-            return
-        self._by_wd[watch] = node
-        if before is not None and before is not node:
-            before.wd = None
-            self._new.append((before, FOUND))
-
-    def _unbind(self, node: Node) -> None:
-        """Take the node's watch away; the kernel's stays as long as another path leads to the same directory."""
-        watch, node.wd = node.wd, None
-        if watch is None or self._by_wd.get(watch) is not node:
-            return
-        twins = [twin for twin in self._twins.pop(watch, ()) if self.tree.prefix_of(twin) is not None]
-        if twins:
-            self._by_wd[watch] = twins.pop()
-            if twins:
-                self._twins[watch] = twins
-        else:
-            self.kernel.remove(watch)
-            del self._by_wd[watch]
-
-    def _is_twin(self, first: Node, second: Node) -> bool:
-        """Tell whether both paths lead to one directory just now (a bind mount), rather than one after the other."""
-        paths = [self.tree.prefix_of(first), self.tree.prefix_of(second)]
-        if None in paths:
-            return False
-        with suppress(OSError):
-            return os.path.samefile(  # noqa: PTH121 - bytes
-                *[self._root + path for path in paths if path is not None]
-            )
-        return False
 
     def _release(self, node: Node | None) -> None:
         """Unwatch a directory that was taken out, and all below it."""
         for each in self.tree.below(node) if node else ():
             self.heard.forget(each)
-            self._unbind(each)
+            self._bindings.unbind(each)
 
     # --- hearing ------------------------------------------------------------------------------
 
@@ -204,7 +163,7 @@ class Watches:
         unpack, size, effects = kernel.HEADER.unpack_from, kernel.HEADER.size, EFFECTS
         position, end, events, last, names = 0, len(blob), 0, -1, None
         with self.lock:
-            by_wd, twins, heard = self._by_wd, self._twins, self.heard
+            by_wd, twins, heard = self._bindings.nodes, self._bindings.twins, self.heard
             while position < end:
                 wd, mask, cookie, length = unpack(blob, position)
                 start = position + size
@@ -235,13 +194,10 @@ class Watches:
             self.overflows += 1
             self.heard.rescan(b"", "the kernel's event queue overflowed")
             return
-        first = self._by_wd.get(wd)
-        if first is None:
-            return
-        for node in (first, *self._twins.get(wd, ())):
+        for node in self._bindings.of(wd):
             self._on_event(node, mask, cookie, name)
         if mask & kernel.IGNORED:
-            self._forget_watch(wd)
+            self._bindings.forget(wd)
 
     def _on_event(self, node: Node, mask: int, cookie: int, name: bytes) -> None:
         if mask & (kernel.UNMOUNT | kernel.DELETE_SELF | kernel.MOVE_SELF | kernel.IGNORED):
@@ -263,12 +219,6 @@ class Watches:
             prefix = self.tree.prefix_of(node)
             if prefix is not None:
                 self.heard.rescan(prefix, "a file system below the root was unmounted")
-
-    def _forget_watch(self, wd: int) -> None:
-        node = self._by_wd.pop(wd)
-        self._twins.pop(wd, None)
-        if node.wd == wd:
-            node.wd = None
 
     def _on_directory_came(self, parent: Node, name: bytes, cookie: int) -> None:
         moved, _ = self._moved.pop(cookie, (None, 0.0)) if cookie else (None, 0.0)

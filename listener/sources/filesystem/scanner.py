@@ -1,0 +1,154 @@
+"""Scans as a session runs them: with live changes in between, delivered with the sequence at which each began."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import structlog
+
+from listener.change import Change, ChangeKind, key_to_bytes
+from listener.contracts import Delivery, IndexView, SourceHealth
+from listener.sources.filesystem.acks import Acks
+from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.links import Links
+from listener.sources.filesystem.listening import Place
+from listener.sources.filesystem.live import Live
+from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.rescans import SCHEDULE, START, UNWATCHED, WAITING, Rescans
+from listener.sources.filesystem.scan import Findings, Scan, ScanMode
+from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.walker import Walker
+
+__all__ = ["Scanner"]
+
+_SETTLE_SECONDS = 30.0
+_log = structlog.get_logger()
+
+
+class Scanner:
+    """Compares the tree, or a part of it, with the index."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: bytes,
+        settings: FilesystemSettings,
+        ignore: Ignore,
+        links: Links,
+        index: IndexView,
+        acks: Acks,
+        brake: Brake,
+        rescans: Rescans,
+        live: Live,
+        health: SourceHealth,
+    ) -> None:
+        """Keep the parts of the session that a scan needs."""
+        self.aborted = False
+        """Whether the last scan saw the root being replaced."""
+        self.unreadable: dict[str, int] = {}
+        """What the last scan of everything could not read, with the errno of each."""
+        self._name = name
+        self._root = root
+        self._settings = settings
+        self._ignore = ignore
+        self._links = links
+        self._index = index
+        self._acks = acks
+        self._brake = brake
+        self._rescans = rescans
+        self._live = live
+        self._health = health
+
+    async def deliveries(self, place: Place, prefix: str, reason: str) -> AsyncIterator[Delivery]:
+        """Yield how what is at and below ``prefix`` differs from the index, and what is heard meanwhile."""
+        # The index must hold what was told already, or the scan would tell it again.
+        await self._acks.settled(_SETTLE_SECONDS)
+        sequence = await self._index.sequence()
+        watches = place.listening.watches if place.listening else None
+        round_number = watches.begin_round() if watches else 0
+        walker = self._walker(place, prefix)
+        # Without loss since the index learnt of a file, its inode alone proves nothing.
+        strict = watches is None or reason not in (SCHEDULE, WAITING)
+        scan = await self._scan(prefix, walker, strict=strict)
+        began = time.monotonic()
+        async for findings in scan.portions():
+            for delivery in self._deliver(findings, sequence):
+                yield delivery
+            async for delivery in self._live.deliveries():
+                yield delivery
+        if watches is not None:
+            await asyncio.to_thread(watches.end_round, key_to_bytes(prefix), round_number)
+        self._conclude(scan, prefix, reason)
+        self._tell(scan, walker, prefix, reason, time.monotonic() - began)
+
+    def _walker(self, place: Place, prefix: str) -> Walker:
+        return Walker(
+            self._root,
+            self._ignore,
+            prefix=prefix,
+            links=self._links,
+            follow=self._settings.follow_symlinks,
+            enter=place.listening.watches.enter if place.listening else lambda _: None,
+            is_same_root=place.identity.holds,
+        )
+
+    async def _scan(self, prefix: str, walker: Walker, *, strict: bool) -> Scan:
+        skip, seeding = self._settings.skip_unchanged, not await self._index.seeded(self._name)
+        mode = ScanMode(seeding=seeding, strict=strict, hashes=skip != "never", skip_same_bytes=skip == "content")
+        return Scan(
+            name=self._name,
+            root=self._root,
+            prefix=prefix,
+            index=self._index,
+            walker=walker,
+            mode=mode,
+            brake=self._brake,
+            portion=self._settings.batch_changes,
+        )
+
+    def _deliver(self, findings: Findings, sequence: int) -> list[Delivery]:
+        changes = [change for change in findings.changes if not self._is_fresh(change)]
+        sides = ((findings.learnt, True), (changes, False))
+        return [self._acks.deliver(some, scan_sequence=sequence, seed=seed) for some, seed in sides if some]
+
+    def _is_fresh(self, change: Change) -> bool:
+        """Hold a file that changed a moment ago: it may still be written to."""
+        if change.kind is not ChangeKind.CONTENT or change.fingerprint is None or change.event_time is None:
+            return False
+        age = time.time() - change.event_time
+        if not 0 <= age < self._settings.stable_seconds:
+            return False
+        return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic(), heard=False)
+
+    def _conclude(self, scan: Scan, prefix: str, reason: str) -> None:
+        """Draw the consequences for brake, schedule and state."""
+        self.aborted = scan.aborted
+        self._rescans.ended(prefix, time.monotonic(), backs_off=reason not in (START, SCHEDULE, UNWATCHED))
+        self._brake.confirmed = self._brake.confirmed and bool(scan.refused)
+        if not prefix and not scan.aborted:
+            self._brake.known = scan.present
+        if not prefix or scan.refused:
+            self._live.refused = scan.refused
+        if scan.refused:
+            self._rescans.want("", WAITING, time.monotonic())
+
+    def _tell(self, scan: Scan, walker: Walker, prefix: str, reason: str, seconds: float) -> None:
+        """Write down what was found, where status reads it."""
+        if not prefix:
+            self.unreadable = walker.unreadable
+        self._health.rescans += reason != START
+        if reason not in (START, UNWATCHED) and self._live.watches is not None:
+            self._health.lost_events += scan.found
+        self._health.figures.update(
+            scan_files=walker.files,
+            scan_directories=walker.directories,
+            scan_seconds=round(seconds, 3),
+            scan_found=scan.found,
+        )
+        _log.info(
+            "filesystem.scanned", source=self._name, prefix=prefix, reason=reason or "schedule",
+            files=walker.files, directories=walker.directories, found=scan.found, seconds=round(seconds, 3),
+        )  # fmt: skip
