@@ -11,7 +11,7 @@ from listener.clock import window_end, window_start
 from listener.contracts import Target
 from listener.refresh import RefreshKind
 
-__all__ = ["RESET_GUARD_SECONDS", "Account"]
+__all__ = ["EXHAUSTED_MOST_SECONDS", "RESET_GUARD_SECONDS", "Account"]
 
 RESET_GUARD_SECONDS = 15.0
 """Nothing is sent so close to the reset of the day: the CDN might book it in another day than we do."""
@@ -20,6 +20,7 @@ LANES = 4
 CAREFUL_BATCHES = 3
 CAREFUL_URLS = 10
 """After an unclean start the first batches are this small: should something be wrong, little is spent on it."""
+EXHAUSTED_MOST_SECONDS = 300.0
 
 
 @dataclass(slots=True)
@@ -37,6 +38,8 @@ class Account:
     """Refusals in a row; the wait doubles with each."""
     quota_read_at: float = 0.0
     _refused: dict[str, float] = field(default_factory=dict)
+    _exhausted: dict[RefreshKind, tuple[float, int]] = field(default_factory=dict)
+    """Until when nothing of a kind is sent, and how often its quota was refused in a row."""
     _lanes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LANES))
     _quiet: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -72,6 +75,22 @@ class Account:
             self.troubles = min(self.troubles + 1, 32)
         self.close(max(self.closed_until, now + wait_seconds), reason)
 
+    def exhausted(self, kind: RefreshKind, now: float) -> float:
+        """Send nothing of a kind whose quota is refused, for a time that doubles; return that time in seconds."""
+        until, refusals = self._exhausted.get(kind, (0.0, 0))
+        wait = min(EXHAUSTED_MOST_SECONDS, 2.0**refusals)
+        if now >= until:
+            self._exhausted[kind] = (now + wait, min(refusals + 1, 32))
+        return wait
+
+    def exhausted_until(self, kind: RefreshKind) -> float:
+        """Return until when nothing of this kind is sent, in seconds since the epoch."""
+        return self._exhausted.get(kind, (0.0, 0))[0]
+
+    def waits_for_quota(self, now: float, patience: int) -> bool:
+        """Tell whether a kind is closed that was not refused so often yet."""
+        return any(now < until and refusals < patience for until, refusals in self._exhausted.values())
+
     def refuse(self, directory: str, until: float) -> None:
         """Note that the CDN refuses this directory, whatever it is asked for; until then (seconds since the epoch)."""
         self._refused[directory] = until
@@ -85,6 +104,7 @@ class Account:
         """Follow a clock that was set back by so much."""
         self.closed_until -= seconds
         self.quota_read_at = 0.0
+        self._exhausted = {}
         self._refused = {url: until - seconds for url, until in self._refused.items()}
 
     def trouble(self, now: float, reason: str, *, first_seconds: float, most_seconds: float) -> float:
@@ -94,8 +114,9 @@ class Account:
         self.close(now + wait, reason)
         return wait
 
-    def well(self) -> None:
-        """Note that a request succeeded."""
+    def well(self, kind: RefreshKind) -> None:
+        """Note that a request of this kind succeeded."""
+        self._exhausted.pop(kind, None)
         self.troubles, self.closed_until, self.closed_reason = 0, 0.0, ""
         self.careful = max(0, self.careful - 1)
 

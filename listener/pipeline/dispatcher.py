@@ -98,13 +98,19 @@ class Dispatcher:
         held += await self._prefetches(loads, budgets)
         if held:
             log.info("dispatcher.held", account=self._account.name, attempts=held, deferred=len(made.deferred))
-        return Outcome(held, made.deferred, made.wake_at, thinking)
+        wakes = [made.wake_at, *(self._account.exhausted_until(kind) for kind in RefreshKind)]
+        wake_at = min((at for at in wakes if at is not None and at > now), default=None)
+        deferred = [*made.deferred]
+        if self._account.exhausted_until(RefreshKind.PREFETCH) > now:
+            deferred += _closed([load for load in loads if load.prefetch], "the CDN refuses for its quota")
+        return Outcome(held, deferred, wake_at, thinking)
 
     async def _budgets(self) -> dict[RefreshKind, planner.Budget]:
         found = {}
         for kind, default in self._account.quota.items():
             budget = await self._store.budget(self._account.name, kind, default=default)
-            found[kind] = planner.Budget(limit=budget.limit, left=budget.left, resets_at=budget.resets_at)
+            left = 0 if self._account.exhausted_until(kind) > self._clock.now() else budget.left
+            found[kind] = planner.Budget(limit=budget.limit, left=left, resets_at=budget.resets_at)
         return found
 
     async def _expired(self, load: Load, now: float) -> bool:
@@ -225,7 +231,10 @@ class Dispatcher:
 
     async def _hold(self, wanted: Sequence[Wanted]) -> int:
         count = 0
-        wanted = [one for one in wanted if self._account.can(one.target, one.kind)]
+        now, account = self._clock.now(), self._account
+        wanted = [
+            one for one in wanted if account.can(one.target, one.kind) and account.exhausted_until(one.kind) <= now
+        ]
         for start in range(0, len(wanted), HOLD_SLICE):
             part = wanted[start : start + HOLD_SLICE]
             held = await self._store.hold(part, account=self._account.name, quota=self._account.quota)

@@ -72,6 +72,7 @@ class Engine:
         """Whether nothing is being sent, and what is left waits for quota or people: not for the CDN's next answer."""
         account, now = self.account, self._clock.now()
         waits_for_cdn = account.open_at(now) > now and account.troubles < PATIENCE
+        waits_for_cdn = waits_for_cdn or account.waits_for_quota(now, PATIENCE)
         woken = self.outcome.wake_at is not None and now >= self.outcome.wake_at
         return self.settled and self.sender.idle and not woken and not (waits_for_cdn and self.outcome.deferred)
 

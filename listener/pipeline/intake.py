@@ -70,8 +70,11 @@ class Intake:
                         await self._room.wait()
             except (SourceError, StoreError) as error:
                 log.error("source.failed", source=name, error=str(error), hint=error.hint, retry_seconds=wait)
-                source.health.state, source.health.ready = SourceState.FAILED, False
-                source.health.detail = f"{error} {error.hint}".strip()
+                _tell(source, f"{error} {error.hint}".strip())
+            except Exception as error:
+                # A mistake in one source must not end the others.
+                log.exception("source.broken", source=name, retry_seconds=wait)
+                _tell(source, f"stopped by an unexpected {type(error).__name__}: see the log; it is started anew")
             else:
                 self.finished.add(name)
                 self._committed()
@@ -121,3 +124,7 @@ class Intake:
         while not self.idle:
             self._arrived.set()
             await asyncio.sleep(0.01)
+
+
+def _tell(source: Source, detail: str) -> None:
+    source.health.state, source.health.ready, source.health.detail = SourceState.FAILED, False, detail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -79,9 +79,8 @@ class Pipeline:
             Engine(account, store, self._sites, self._clock, settings=settings, patience=self._patience)
             for account in self._accounts().values()
         ]
-        self._verifier = Verifier(targets, store, self._clock, settings.verifier)
         self._stop = asyncio.Event()
-        self._verifying = False
+        self._verifying = 0
 
     def _accounts(self) -> dict[str, Account]:
         accounts: dict[str, Account] = {}
@@ -140,7 +139,7 @@ class Pipeline:
         async with asyncio.TaskGroup() as tasks:
             readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
-            others = [tasks.create_task(self._verify(), name="verify"), tasks.create_task(self._keep(), name="keep")]
+            others = [tasks.create_task(self._settle(), name="settle"), tasks.create_task(self._keep(), name="keep")]
             planners = []
             for engine in self.engines:
                 name = engine.account.name
@@ -149,6 +148,7 @@ class Pipeline:
                     tasks.create_task(engine.watch(), name=f"watch {name}"),
                 ]
                 others.append(tasks.create_task(engine.sender.run(), name=f"send {name}"))
+                others.append(tasks.create_task(self._verify(engine.account), name=f"verify {name}"))
             if until_idle:
                 others.append(tasks.create_task(self._stop_when_idle(follow), name="wait until idle"))
             await self._stop.wait()
@@ -207,25 +207,39 @@ class Pipeline:
         for engine in self.engines:
             engine.wake()
 
-    async def _verify(self) -> None:
-        verifier = self._settings.verifier
-        pause = max(0.05, min(1.0, verifier.first_seconds / 2, verifier.interval_seconds / 2))
+    async def _verify(self, account: Account) -> None:
+        """Follow the tasks of one account, for ever: a CDN that does not answer holds up no other's."""
+        verifier = Verifier(account.targets, self._store, self._clock, self._settings.verifier)
         while True:
-            self._verifying = True
-            await self._patience.until_done("verify", self._verify_once)
-            self._verifying = False
-            await asyncio.sleep(pause)
+            await self._looking(f"verify {account.name}", verifier.look)
+            await asyncio.sleep(self._pause)
 
-    async def _verify_once(self) -> None:
-        ended = await self._verifier.look()
-        over = await self._store.attempts_in(AttemptState.FAILED, due_by=self._clock.now())
-        await self._store.end_backoff([attempt.id for attempt in over])
-        for attempt in await self._store.attempts_in(AttemptState.COMPLETE):
-            await self._store.sweep(attempt)
-            ended += 1
-        if ended or over:
+    async def _settle(self) -> None:
+        """End back-offs that are over, and settle what complete directories cover, for ever."""
+        while True:
+            await self._looking("settle", self._settle_once)
+            await asyncio.sleep(self._pause)
+
+    @property
+    def _pause(self) -> float:
+        verifier = self._settings.verifier
+        return max(0.05, min(1.0, verifier.first_seconds / 2, verifier.interval_seconds / 2))
+
+    async def _looking(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
+        """Look once; where something ended, plan anew."""
+        self._verifying += 1
+        if await self._patience.until_done(what, look):
             for engine in self.engines:
                 engine.replan()
+        self._verifying -= 1
+
+    async def _settle_once(self) -> int:
+        over = await self._store.attempts_in(AttemptState.FAILED, due_by=self._clock.now())
+        await self._store.end_backoff([attempt.id for attempt in over])
+        complete = await self._store.attempts_in(AttemptState.COMPLETE)
+        for attempt in complete:
+            await self._store.sweep(attempt)
+        return len(over) + len(complete)
 
     async def _keep(self) -> None:
         """Tell how the sources are, move the log to the file, remove what is old: for ever."""

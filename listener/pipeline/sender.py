@@ -21,7 +21,7 @@ from listener.errors import (
     QuotaExhausted,
     Throttled,
 )
-from listener.pipeline.accounts import Account
+from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.batches import Batch, host_of, into_batches, split
 from listener.pipeline.patience import Patience
 from listener.refresh import Attempt, Receipt, RefreshKind
@@ -39,7 +39,6 @@ BACKOFF_SECONDS = 60.0
 BACKOFF_MOST_SECONDS = 3600.0
 MISCONFIGURED_MOST_SECONDS = 600.0
 """A wrong key is tried again after ten minutes at most: the operator who mended it should not have to wait."""
-EXHAUSTED_SECONDS = 300.0
 BACKLOG_URLS = 2_000
 """Two requests full: what a host takes in two minutes by the lower of the vendor's figures."""
 
@@ -139,7 +138,8 @@ class Sender:
         if self._draining:
             return None  # it waited for its turn before the end began, so it would get it before the end
         now = self._clock.now()
-        if self._account.open_at(now) > now or window_start(now) != window_start(batch.attempts[0].created_at):
+        closed = max(self._account.open_at(now), self._account.exhausted_until(batch.kind)) > now
+        if closed or window_start(now) != window_start(batch.attempts[0].created_at):
             # Closed meanwhile, or held in a day that is over: held anew when it may be sent.
             await self._book("book", lambda: self._store.refund(batch.ids))
             return None
@@ -158,7 +158,7 @@ class Sender:
             return error
         except NotSent as error:
             await self._book("book", lambda: self._store.refund(batch.ids))
-            self._not_sent(error)
+            self._not_sent(batch.kind, error)
         else:
             await self._accepted(batch, receipt)
         return None
@@ -168,7 +168,7 @@ class Sender:
         next_look_at = self._clock.now() + self._first_look_seconds
         tasks = dict.fromkeys(batch.ids, task)
         await self._book("book", lambda: self._store.accept(tasks, next_look_at=next_look_at))
-        self._account.well()
+        self._account.well(batch.kind)
         log.info("sender.accepted", account=self._account.name, kind=batch.kind.value, urls=len(batch.urls), task=task)
 
     async def _refused(self, batch: Batch, error: NotSent, bound: _Bound) -> None:
@@ -199,14 +199,18 @@ class Sender:
             self._account.refuse(attempt.url, window_end(self._clock.now()))
         await self._book("book", lambda: self._store.park(attempt, error=error))
 
-    def _not_sent(self, error: NotSent) -> None:
-        now, account = self._clock.now(), self._account
+    def _not_sent(self, kind: RefreshKind, error: NotSent) -> None:
+        now, account, wait = self._clock.now(), self._account, 0.0
         if isinstance(error, Throttled):
             account.throttled(now, error.retry_after_seconds, str(error))
         elif isinstance(error, QuotaExhausted):
             # The reading that follows says how much is left; only when that does not help does the wait grow.
-            account.trouble(now, str(error), first_seconds=1.0, most_seconds=EXHAUSTED_SECONDS)
             self.read_quota_soon = True
+            if kind is RefreshKind.PREFETCH:
+                wait = account.exhausted(kind, now)
+            else:
+                # Files, directories and ignore-params stand in for one another: a plan without one would spend another.
+                account.trouble(now, str(error), first_seconds=1.0, most_seconds=EXHAUSTED_MOST_SECONDS)
         elif isinstance(error, Misconfigured):
             account.trouble(now, str(error), first_seconds=10.0, most_seconds=MISCONFIGURED_MOST_SECONDS)
         else:
@@ -217,7 +221,8 @@ class Sender:
             code=error.code,
             error=str(error),
             hint=error.hint,
-            wait_seconds=round(account.closed_until - now, 1),
+            kind=kind.value,
+            wait_seconds=round(max(wait, account.closed_until - now), 1),
         )
 
 

@@ -91,7 +91,7 @@ def test_troubles_double_the_wait_up_to_a_bound_and_success_ends_them() -> None:
     waits = [one.trouble(NOON, "no", first_seconds=1, most_seconds=60) for _ in range(80)]
     assert waits[:7] == [1, 2, 4, 8, 16, 32, 60]
     assert set(waits[6:]) == {60}
-    one.well()
+    one.well(RefreshKind.FILE)
     assert one.open_at(NOON) == NOON
     assert one.trouble(NOON, "no", first_seconds=1, most_seconds=60) == 1
 

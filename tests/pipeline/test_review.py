@@ -212,3 +212,48 @@ async def test_a_one_shot_run_does_not_wait_for_a_throttle_that_never_ends(tmp_p
             await again.run(until_idle=True)
         assert time.monotonic() - began < 60.0
         assert (await world.store.counts()).deferred == 1
+
+
+async def test_a_kind_whose_quota_is_refused_holds_up_no_other(tmp_path: Path) -> None:
+    """Promise 5: prefetches that the CDN refuses for their quota are tried ever more rarely, and files go meanwhile."""
+    async with a_world(tmp_path) as world:
+        world.order("quota:100000,action=PushObjectCache")
+        await world.store.ask([NeedInput("cdn", world.url("p.html"), Scope.PREFETCH)])
+        slowest, began, number = 0.0, time.monotonic(), 0
+        while time.monotonic() - began < 6.0:
+            at, number = time.monotonic(), number + 1
+            world.source.deliver(world.write(f"{number}.html", "new"))
+            await world.until(lambda: len(world.paths) == number)  # noqa: B023 - awaited at once
+            slowest = max(slowest, time.monotonic() - at)
+            await asyncio.sleep(0.2)
+        refused = world.pipeline.engines[0].account._exhausted[RefreshKind.PREFETCH][1]
+        assert 2 <= refused <= 4
+        assert slowest < 0.9
+
+
+async def test_a_source_that_breaks_is_started_anew_and_ends_no_other(tmp_path: Path) -> None:
+    """Promise 1: a mistake in a source, of whatever kind, is told, and what it brings afterwards is heard."""
+    async with a_world(tmp_path) as world:
+        world.source.queue.put_nowait("no delivery")  # type: ignore[arg-type]
+        await world.until(lambda: world.source.health.detail)
+        assert not world.pipeline.ready
+        world.source.deliver(world.write("a.html", "new"))
+        await world.settled()
+        assert world.paths == [world.url("a.html")]
+
+
+@pytest.mark.parametrize("action", ["DescribeRefreshQuota", "DescribeRefreshTaskById"])
+async def test_a_stop_does_not_wait_for_a_cdn_that_hangs(tmp_path: Path, action: str) -> None:
+    """SIGTERM while a question hangs, the very first one included, ends at once: only what spends quota is awaited."""
+    async with a_world(tmp_path, target={"timeouts": {"answer_seconds": 30.0}}) as world:
+        world.order(f"slow:30:50,action={action}")
+        if action == "DescribeRefreshQuota":
+            await world.stop()
+            await world.start()
+        world.source.deliver(world.write("a.html", "new"))
+        await asyncio.sleep(1.5)
+        began = time.monotonic()
+        await world.stop()
+        assert time.monotonic() - began < 5.0
+        await world.start()
+        world.emulator.faults.clear()
