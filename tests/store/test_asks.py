@@ -22,7 +22,7 @@ async def test_an_ask_is_due_at_once(bench: Bench) -> None:
     await bench.change(content("x"), wait=0)
     await bench.store.ask([NeedInput("cdn", BASE + key) for key in ("x", "y")], urgent=True, reason="legal")
     await bench.store.ask([NeedInput("cdn", BASE + "z")])
-    rows = await bench.store.urgent_rows(10)
+    rows = await bench.store.asked_rows(10)
     assert [(row.url[len(BASE) :], row.reason) for row in rows] == [("x", "legal"), ("y", "legal")]
     assert await bench.ready() == {"": 3}
     assert await bench.store.ask([]) == 0
@@ -254,7 +254,7 @@ async def test_hot_queries_use_their_index(bench: Bench) -> None:
     for load in await bench.store.loads():
         for scope in Scope:
             await bench.store.due_rows(load, scope, 10)
-    await bench.store.urgent_rows(10)
+    await bench.store.asked_rows(10)
     await bench.store.next_due()
     await bench.store.counts()
     await bench.store.explain(BASE + "a/1")
