@@ -106,6 +106,19 @@ async def test_a_later_start_tells_what_changed_while_it_was_down(root: Path) ->
         assert deletion.scan_sequence is not None
 
 
+async def test_a_rewrite_with_its_old_time_restored_is_told_after_a_start(root: Path) -> None:
+    """``cp -p`` over a file of the same size while nobody listens: only inode and change time tell."""
+    async with Reader(root) as reader:
+        index = reader.index
+    page = root / "index.html"
+    status = page.stat()
+    page.write_text("INDEX.HTML")
+    os.utime(page, ns=(status.st_atime_ns, status.st_mtime_ns))
+    async with Reader(root, index) as reader:
+        await reader.until_told("index.html")
+        assert {change.key for change in reader.changes} == {"index.html"}
+
+
 async def test_an_interrupted_seeding_resumes_as_a_seeding(root: Path) -> None:
     """A process that dies during the first listing starts it again, and still tells no change."""
     index = MemoryIndex()
@@ -293,6 +306,7 @@ async def test_a_deleted_subtree_is_one_change(root: Path) -> None:
 
 async def test_a_directory_replaced_at_once_ends_with_the_new_files(root: Path) -> None:
     """Removed and made anew under one name: what went is gone, what came is there."""
+    fill(root, 200)
     async with Reader(root) as reader:
         shutil.rmtree(root / "a")
         (root / "a").mkdir()

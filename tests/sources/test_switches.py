@@ -9,10 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from source_harness import Reader
+from source_harness import MemoryIndex, Reader
 from test_limits import running
 
 from listener.change import ChangeKind
+from listener.contracts import Delivery
+from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -191,3 +193,75 @@ def test_an_rsync_loses_nothing(tmp_path: Path) -> None:
         source.until(lambda: source.keys() >= expected, "every name is told", 60)
         assert source.keys() == expected
         assert source.health["rescans"] == 0
+
+
+class ByHand:
+    """Takes deliveries one by one, and commits when told to."""
+
+    def __init__(self, path: Path) -> None:
+        """Follow a source that compares bytes."""
+        self.index = MemoryIndex()
+        settings = FilesystemSettings(path=path, skip_unchanged="content", stable_seconds=0.3)
+        self.source = FilesystemSource("www", settings)
+        self.taken: list[Delivery] = []
+        self._task = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        async for delivery in self.source.deliveries(self.index):
+            self.taken.append(delivery)
+
+    async def next(self) -> Delivery:
+        """Return the next delivery."""
+        async with asyncio.timeout(10):
+            while not self.taken:
+                await asyncio.sleep(0.01)
+        return self.taken.pop(0)
+
+    async def commit(self, delivery: Delivery) -> None:
+        """Make a delivery durable."""
+        self.index.apply(delivery)
+        await delivery.ack()
+
+    async def stop(self) -> None:
+        """End it."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def test_bytes_are_not_compared_before_the_first_scan_is_over(tmp_path: Path) -> None:
+    """While the index still learns what is there, it proves nothing: even the same bytes are told."""
+    (tmp_path / "page").write_text("A")
+    hand = ByHand(tmp_path)
+    try:
+        seeds = await hand.next()
+        hand.index.apply(seeds)  # but it is not acknowledged
+        (tmp_path / "page").write_text("A")
+        delivery = await hand.next()
+        assert [change.key for change in delivery.changes] == ["page"]
+        assert not delivery.seed
+    finally:
+        await hand.stop()
+
+
+async def test_bytes_are_not_compared_with_what_is_not_committed(tmp_path: Path) -> None:
+    """A, then B that is not durable yet, then A: the index still holds A, and the second A must be told."""
+    (tmp_path / "page").write_text("A")
+    hand = ByHand(tmp_path)
+    try:
+        await hand.commit(await hand.next())
+        async with asyncio.timeout(10):
+            while not hand.source.health.ready:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        (tmp_path / "page").write_text("B")
+        second = await hand.next()
+        assert not second.seed
+        (tmp_path / "page").write_text("A")
+        third = await hand.next()
+        assert not third.seed
+        await hand.commit(second)
+        await hand.commit(third)
+        (tmp_path / "page").write_text("A")
+        assert (await hand.next()).seed
+    finally:
+        await hand.stop()

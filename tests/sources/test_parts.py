@@ -1,0 +1,226 @@
+"""The source's pure parts: names, unfinished files, the brake, scans to come, mounts."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.change import Change, ChangeKind, Fingerprint
+from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.content import is_same
+from listener.sources.filesystem.mounts import parse_mounts
+from listener.sources.filesystem.names import TEMPORARY, Ignore
+from listener.sources.filesystem.rescans import Rescans
+from listener.sources.filesystem.unfinished import Unfinished
+
+TEMPORARY_NAMES = [
+    "x.part",
+    "x.filepart",
+    "x.crdownload",
+    ".x.swp",
+    ".x.swo",
+    "4913",
+    "x~",
+    ".#x",
+    "#x#",
+    "x___jb_tmp___",
+    ".nfs000000",
+    ".rsync-partial",
+    ".index.html.Ab3dE9",
+    ".x.aB1234",
+    "..data",
+    "..2026_01_01",
+]
+CONTENT_NAMES = [
+    ".well-known",
+    ".htaccess",
+    ".site.config",
+    ".x.backup",
+    ".x.README",
+    "index.html",
+    "part",
+    "x.parts",
+    "4913.html",
+    "x~y",
+    "a#b#",
+    ".x.123456",
+    "a.b.Ab3dE9",
+    "x",
+]
+
+
+@pytest.mark.parametrize("name", TEMPORARY_NAMES)
+def test_a_temporary_name_is_no_content(name: str) -> None:
+    """Each program's temporary names are ignored, at any depth, unless that is switched off."""
+    assert Ignore().file("a/b/", name)
+    assert not Ignore(temporary=False).file("a/b/", name)
+
+
+@pytest.mark.parametrize("name", CONTENT_NAMES)
+def test_a_name_that_only_looks_so_is_content(name: str) -> None:
+    """A dot in front, or half of a pattern, proves nothing."""
+    assert not Ignore().file("", name)
+
+
+@given(st.text("ab.~#*_4913p/", min_size=1, max_size=8).filter(lambda name: "/" not in name))
+def test_sorted_patterns_match_as_plain_globs_do(name: str) -> None:
+    """The quick ways to tell agree with the globs themselves."""
+    import fnmatch
+
+    ignore = Ignore(("*ab", "a?b", "x*", "*.p*", "b"), temporary=False)
+    plain = any(fnmatch.fnmatchcase(name, pattern) for pattern in ("*ab", "a?b", "x*", "*.p*", "b"))
+    assert ignore.file("", name) == plain
+
+
+def test_patterns_with_a_path_count_from_the_root() -> None:
+    """``**`` crosses directories, ``*`` does not; a trailing slash means directories only."""
+    ignore = Ignore(("build/tmp/**", "a/*.log", "cache/"))
+    assert ignore.directory("build/", "tmp")
+    assert ignore.file("build/tmp/x/", "y")
+    assert ignore.file("a/", "x.log")
+    assert not ignore.file("a/b/", "x.log")
+    assert ignore.directory("x/", "cache")
+    assert not ignore.file("x/", "cache")
+    assert TEMPORARY
+
+
+def print_of(size: int) -> Fingerprint:
+    """Return some fingerprint."""
+    return Fingerprint(size, 1, 1, 1)
+
+
+def test_a_file_that_rests_is_finished_and_one_that_grows_is_told_first() -> None:
+    """Told as unfinished after a second, as finished once it rests for the set time."""
+    held = Unfinished(stable_seconds=2, cap_seconds=60)
+    assert held.begin("k", print_of(1), 0, heard=True)
+    assert held.next_look(0) == 1
+    assert held.keys(0.5, 10) == []
+    told = []
+    for now, size in ((1.0, 2), (3.0, 2)):
+        assert held.keys(now, 10) == ["k"]
+        told += list(held.looked({"k": print_of(size)}, now))
+    assert [(each.finished, each.fingerprint) for each in told] == [(False, print_of(2)), (True, print_of(2))]
+    assert held.next_look(3) is None
+
+
+def test_a_file_that_always_grows_is_finished_at_the_cap() -> None:
+    """However often it changes, it is told at least once each cap."""
+    held = Unfinished(stable_seconds=2, cap_seconds=10)
+    held.begin("k", print_of(0), 0, heard=True)
+    now, finished = 0.0, False
+    while not finished:
+        now += held.next_look(now) or 0.0
+        held.keys(now, 10)
+        finished = any(each.finished for each in held.looked({"k": print_of(int(now * 10) + 1)}, now))
+        assert now <= 10
+    assert now == 10
+
+
+def test_beyond_its_bound_files_count_as_finished() -> None:
+    """Memory is bounded; what finds no room is told at once."""
+    held = Unfinished(stable_seconds=2, cap_seconds=60, bound=1)
+    assert held.begin("a", print_of(0), 0, heard=True)
+    assert not held.begin("b", print_of(0), 0, heard=True)
+    held.end("a")
+    assert held.begin("b", print_of(0), 0, heard=True)
+
+
+def deletion(key: str) -> Change:
+    """Return a deletion."""
+    return Change("www", key, ChangeKind.DELETED)
+
+
+def test_few_deletions_pass_and_many_are_held_until_they_rest() -> None:
+    """Each counts within ten seconds; what is held is judged a second after the last."""
+    brake = Brake(share=0.5, minimum=10)
+    brake.known = 100
+    assert brake.admits(6, 0.0)
+    assert not brake.admits(6, 1.0)
+    brake.hold([deletion("a")], 6, 1.0)
+    assert not brake.admits(1, 1.5)
+    brake.hold([deletion("b")], 1, 1.5)
+    assert brake.next_release(1.5) == 1
+    held, count = brake.release()
+    assert [each.key for each in held] == ["a", "b"]
+    assert count == 13
+    assert brake.next_release(2.5) is None
+    assert brake.admits(6, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("missing", "known", "empty", "refused"),
+    [(60, 100, False, True), (50, 100, False, False), (9, 10, False, False), (1, 1, True, True), (0, 5, True, False)],
+)
+def test_the_brake_judges_by_share_count_and_emptiness(missing: int, known: int, empty: bool, refused: bool) -> None:
+    """More than half and more than ten, or an empty root: not believed; unless confirmed."""
+    brake = Brake(share=0.5, minimum=10)
+    assert bool(brake.refuses(missing=missing, known=known, root_empty=empty)) is refused
+    brake.confirmed = True
+    assert not brake.refuses(missing=missing, known=known, root_empty=empty)
+
+
+def test_wanted_scans_are_merged_and_back_off() -> None:
+    """A scan above another absorbs it; those that follow closely come ever later, up to a minute."""
+    scans = Rescans(interval_seconds=0, jitter=0, now=0)
+    scans.want("a/b/", "x", 0)
+    scans.want("a/", "y", 0)
+    scans.want("a/c/", "z", 0)
+    assert scans.take(0) is None
+    assert scans.take(0.5) == ("a/", "y")
+    now, gaps = 1.0, []
+    for _ in range(10):
+        scans.ended("a/", now, backs_off=True)
+        scans.want("", "again", now)
+        gaps.append(scans.next_due(now))
+        now += gaps[-1]
+        assert scans.take(now) is not None
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 60
+
+
+def test_scheduled_scans_vary_by_their_jitter() -> None:
+    """Each comes within the interval's share, and not always at the same time."""
+    random.seed(1)
+    dues = {Rescans(interval_seconds=100, jitter=0.25, now=0).next_due(0) for _ in range(50)}
+    assert all(75 <= due <= 125 for due in dues)
+    assert len(dues) > 10
+    assert Rescans(interval_seconds=0, jitter=0.25, now=0).next_due(0) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("change", "strict", "loose"),
+    [
+        ({}, True, True),
+        ({"size_bytes": 2}, False, False),
+        ({"mtime_ns": 2}, False, False),
+        ({"ctime_ns": 2}, False, True),
+        ({"inode": 2}, False, True),
+    ],
+)
+def test_what_an_inode_alone_proves(change: dict[str, int], strict: bool, loose: bool) -> None:
+    """``cp -p`` over a file leaves size and time: only inode and change time tell, and count when events were lost."""
+    before = Fingerprint(1, 1, 1, 1)
+    assert is_same(before, before._replace(**change), strict=True) is strict
+    assert is_same(before, before._replace(**change), strict=False) is loose
+
+
+def test_mounts_tell_what_the_kernel_hears() -> None:
+    """Network and FUSE file systems are polled; escapes are undone; the last mount of a point counts."""
+    table = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+23 22 0:20 / /srv/a\\040b rw - nfs4 host:/x rw
+24 22 0:21 / /srv/s3 rw - fuse.s3fs s3fs rw
+25 22 0:22 / /srv/s3 rw - tmpfs none rw
+26 22 0:23 / /srv/disk rw - fuseblk /dev/sdb rw
+broken line
+"""
+    found = {mount.point: (mount.kind, mount.is_heard) for mount in parse_mounts(table)}
+    assert found == {
+        "/": ("ext4", True),
+        "/srv/a b": ("nfs4", False),
+        "/srv/s3": ("tmpfs", True),
+        "/srv/disk": ("fuseblk", True),
+    }
