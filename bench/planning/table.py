@@ -29,7 +29,7 @@ from planning.world import World
 TRACES = ("alibaba-cdn-docs", "alibaba-oss-docs", "python-peps", "hugo")
 QUOTAS = ((2000, 100), (500, 20), (100, 5), (50, 2))
 GRID = {
-    (pacing, "DIRECTORY_VALUE_FACTOR"): (0.5, 1.0, 2.0),
+    (pacing, "DIRECTORY_DECAY"): (1.0, 1.5, 2.0),
     (arrivals, "PRESENT_WEIGHT"): (1.0, 2.0, 4.0),
     (arrivals, "HISTORY_DAYS"): (15.0, 30.0, 60.0),
 }

@@ -7,8 +7,9 @@ of its law but that it has a heavy tail, so the log-logistic one of power two st
 - a file token with ``x`` others left is missed later with the chance ``P(R > x) = 1 / (1 + (x / m)²)``. A need
   without a token waits until the reset, on average half the hours left. The token's price is the product.
 - with ``x`` file tokens left the day is expected to fall short of ``E(R - x)+ = m · (π / 2 - arctan(x / m))``
-  tokens, which one directory could cover. With ``k`` directory tokens left the next one is worth its ``k``-th
-  part of that, over the hours left: used now it should save no less.
+  tokens. The last directory token could cover all of that, for the hours left: used now it should save no less.
+  With ``k`` directory tokens left the next one would cover the ``k``-th part, and is missed less often: its price
+  is the ``k ** 1.5``-th part.
 - waiting until the reset costs a need the hours until then: the last, unlimited step of the file prices. So a
   file token is always worth using, and a directory is taken when waiting would cost more.
 
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 from listener.planner.constants import (
     COVER_ALL_COST,
-    DIRECTORY_VALUE_FACTOR,
+    DIRECTORY_DECAY,
     EFFECT_HOURS,
     NEGLIGIBLE_CHANCE,
     PRICE_STEPS,
@@ -99,8 +100,8 @@ def file_prices(left: int, expected: float, hours: float, defer_cost: float) -> 
 def directory_prices(left: int, files: int, expected: float, hours: float) -> Prices:
     """Return rising prices of the directory tokens left."""
     shortfall = expected * (math.pi / 2 - math.atan(files / expected))
-    value = DIRECTORY_VALUE_FACTOR * STALE_HOUR_COST * hours * shortfall
-    return Prices([(1, value / others) for others in range(left, 0, -1)])
+    value = STALE_HOUR_COST * hours * shortfall
+    return Prices([(1, value / others**DIRECTORY_DECAY) for others in range(left, 0, -1)])
 
 
 def _missed(others: float, expected: float) -> float:
