@@ -23,7 +23,8 @@ async def test_an_ask_is_due_at_once(bench: Bench) -> None:
     await bench.store.ask([NeedInput("cdn", BASE + key) for key in ("x", "y")], urgent=True, reason="legal")
     await bench.store.ask([NeedInput("cdn", BASE + "z")])
     rows = await bench.store.asked_rows(10)
-    assert [(row.url[len(BASE) :], row.reason) for row in rows] == [("x", "legal"), ("y", "legal")]
+    told = [(row.url[len(BASE) :], row.reason, row.urgent) for row in rows]
+    assert told == [("x", "legal", True), ("y", "legal", True), ("z", None, False)]
     assert await bench.ready() == {"": 3}
     assert await bench.store.ask([]) == 0
     many = [NeedInput("cdn", f"{BASE}d/{n}") for n in range(SLICE_ROWS + 1)]
