@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 PLENTY = 0.5
 """While more than this part of a day's quota is left, no URL waits for its minimal interval."""
-URGENT_ROWS = 1_000
+ASKED_ROWS = 1_000
 HOLD_SLICE = 1_000
 """Attempts held in one commit: as many as one request carries."""
 _SCOPES = {RefreshKind.FILE: Scope.EXACT, RefreshKind.IGNORE_PARAMS: Scope.ALL_PARAMS}
@@ -79,8 +79,8 @@ class Dispatcher:
         """Hold quota for what should be sent now; what is left is deferred, with the reasons."""
         now, began = self._clock.now(), time.perf_counter()
         open_at = self._account.open_at(now)
-        # What is urgent is held before the loads are read, so that it is not planned once more.
-        held = await self._urgent() if open_at <= now else 0
+        # What was asked for is held before the loads are read, so that it is not planned once more.
+        held = await self._asked() if open_at <= now else 0
         loads = [load for load in await self._store.loads() if load.target in self._account.targets]
         loads = [load for load in loads if not await self._expired(load, now)]
         loads = [load for load in loads if not self._sender.backlog(host_of(load.url))]
@@ -122,9 +122,21 @@ class Dispatcher:
         log.info("dispatcher.expired", directory=load.url, needs=count)
         return count >= load.exact + load.all_params + load.subtree + load.prefetch
 
-    async def _urgent(self) -> int:
-        rows = [row for row in await self._store.urgent_rows(URGENT_ROWS) if row.target in self._account.targets]
-        return await self._hold([self._row(row, row.reason or "urgent", urgent=True) for row in rows])
+    async def _asked(self) -> int:
+        """Hold what people asked for, unpaced: the urgent from the whole quota, the rest from all but the reserve."""
+        rows = [row for row in await self._store.asked_rows(ASKED_ROWS) if row.target in self._account.targets]
+        if not rows:
+            return 0
+        held = await self._hold([self._row(row, row.reason or "urgent", urgent=True) for row in rows if row.urgent])
+        budgets = await self._budgets()
+        left = {kind: one.left - math.ceil(one.limit * self._settings.reserve) for kind, one in budgets.items()}
+        wanted = []
+        for row in rows:
+            kind = _KINDS[row.scope]
+            if not row.urgent and left.get(kind, 0) > 0:
+                left[kind] -= 1
+                wanted.append(self._row(row, row.reason or "asked for by hand"))
+        return held + await self._hold(wanted)
 
     async def _decide(self, loads: Sequence[Load], budgets: Budgets, now: float) -> planner.Plan:
         """Plan in a reading thread, so that the loop goes on and weights come from one snapshot."""

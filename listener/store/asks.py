@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from listener.change import key_to_text
-from listener.refresh import NeedState, directory_of
+from listener.refresh import NeedState, Scope, directory_of
 from listener.store.names import Names
 from listener.store.record import NeedInput, next_sequence
 
@@ -46,19 +46,35 @@ def ask(
     """
     Make needs that are due at once; return their sequence.
 
+    Refreshes go as soon as quota allows, unpaced: a person decided that they are worth it. Prefetches wait
+    their turn, behind every refresh of the same URL.
+
     One that is still being written, or not yet at the origin, keeps its wait: sooner it would be fetched in vain.
     """
     sequence = next_sequence(connection)
-    rows: list[tuple[int, str, int, int, float, bool, str | None]] = []
+    rows: list[tuple[int, str, int, int, float, bool, str | None, bool]] = []
     for target, url, scope, _delay in inputs:
         place = directory_of(url)
         directory = names.directory(connection, names.target(connection, target), place)
-        rows.append((directory, url[len(place) :], int(scope), sequence, now, urgent, reason))
+        rows.append(
+            (
+                directory,
+                url[len(place) :],
+                int(scope),
+                sequence,
+                now,
+                urgent,
+                reason,
+                urgent or scope is not Scope.PREFETCH,
+            )
+        )
     connection.executemany(
         f"""
-        INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7)
+        INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason,
+          asked)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7, ?8)
         ON CONFLICT DO UPDATE SET sequence = ?4, attempt = NULL, window_first = ?5, urgent = max(urgent, ?6),
+          asked = max(asked, ?8),
           reason = CASE WHEN state = {NeedState.PARKED:d} THEN ?7 ELSE coalesce(?7, reason) END,
           state = CASE WHEN {_OPEN} THEN state ELSE {NeedState.READY:d} END,
           due_at = CASE WHEN {_OPEN} THEN due_at END, open = CASE WHEN {_OPEN} THEN open ELSE 0 END

@@ -13,6 +13,7 @@ __all__ = [
     "DueRow",
     "Flying",
     "Load",
+    "asked_rows",
     "due_rows",
     "expire",
     "flying_directories",
@@ -20,7 +21,6 @@ __all__ = [
     "next_due",
     "ripen",
     "set_back",
-    "urgent_rows",
 ]
 
 
@@ -55,6 +55,7 @@ class DueRow(NamedTuple):
     sequence: int
     stale_since: float
     reason: str | None = None
+    urgent: bool = False
 
 
 class Flying(NamedTuple):
@@ -225,20 +226,20 @@ def due_rows(connection: sqlite3.Connection, load: Load, scope: Scope, limit: in
     return [DueRow(load.target, load.url + name, scope, sequence, since, why) for name, sequence, since, why in rows]
 
 
-def urgent_rows(connection: sqlite3.Connection, limit: int) -> list[DueRow]:
-    """Return ready needs that an operator marked urgent and no directory attempt covers, the oldest first."""
+def asked_rows(connection: sqlite3.Connection, limit: int) -> list[DueRow]:
+    """Return ready needs that a person asked for and no directory attempt covers: the urgent first, then the oldest."""
     flying = flying_directories(connection)
     rows = connection.execute(
-        "SELECT d.target, t.name, d.url, need.name, scope, sequence, stale_since, reason FROM need"
+        "SELECT d.target, t.name, d.url, need.name, scope, sequence, stale_since, reason, urgent FROM need"
         " JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
-        " WHERE urgent > 0 AND state = 1 ORDER BY stale_since LIMIT ?",
+        " WHERE asked > 0 AND state = 1 ORDER BY urgent DESC, stale_since LIMIT ?",
         (limit,),
     )
     found = []
-    for target_id, target, place, name, scope, sequence, since, why in rows:
+    for target_id, target, place, name, scope, sequence, since, why, urgent in rows:
         cover = covering(flying, target_id, place)
         if cover is None or sequence > cover.watermark:
-            found.append(DueRow(target, place + name, Scope(scope), sequence, since, why))
+            found.append(DueRow(target, place + name, Scope(scope), sequence, since, why, bool(urgent)))
     return found
 
 

@@ -33,7 +33,8 @@ CREATE TABLE need (
   state INTEGER NOT NULL,
   open INTEGER NOT NULL,              -- 1: the write is unfinished; 2: the origin does not have it before due_at
   needs_force INTEGER NOT NULL DEFAULT 0,
-  urgent INTEGER NOT NULL DEFAULT 0,
+  asked INTEGER NOT NULL DEFAULT 0,   -- a person asked for it: no pacing
+  urgent INTEGER NOT NULL DEFAULT 0,  -- and may have the reserve
   attempt INTEGER,                    -- while ATTEMPTED or UNCONFIRMED
   reason TEXT,                        -- why it is PARKED; why it is urgent
   PRIMARY KEY (directory, name, scope)
@@ -44,7 +45,7 @@ CREATE INDEX need_attempt ON need (attempt) WHERE attempt IS NOT NULL;
 CREATE INDEX need_other ON need (directory, scope) WHERE state = 1 AND scope > 0;
 CREATE INDEX need_stubborn ON need (directory) WHERE state = 1 AND needs_force = 1;
 CREATE INDEX need_aside ON need (state) WHERE state >= 3;
-CREATE INDEX need_urgent ON need (state) WHERE urgent > 0;
+CREATE INDEX need_asked ON need (state) WHERE asked > 0;
 
 CREATE TRIGGER need_ready_insert AFTER INSERT ON need WHEN NEW.state = 1
 BEGIN UPDATE directory SET ready = ready + 1, last_sequence = max(last_sequence, NEW.sequence) WHERE id = NEW.directory; END;

@@ -285,9 +285,9 @@ class Store:
         """Return up to ``limit`` of a directory's ready needs of one scope, the oldest first."""
         return await self._read(needs.due_rows, load, scope, limit)
 
-    async def urgent_rows(self, limit: int) -> list[needs.DueRow]:
-        """Return ready needs that a person marked urgent, the oldest first."""
-        return await self._read(needs.urgent_rows, limit)
+    async def asked_rows(self, limit: int) -> list[needs.DueRow]:
+        """Return ready needs that a person asked for: the urgent first, then the oldest."""
+        return await self._read(needs.asked_rows, limit)
 
     # -- attempts --------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from listener.signature import Credentials
 
 KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 READY_SECONDS = 30.0
-SETTLE_SECONDS = 90.0
+SETTLE_SECONDS = 240.0
 
 CONFIG = """
 [store]
@@ -58,6 +58,7 @@ path = "{folder}/origin"
 [targets.cdn]
 type = "alibaba-cdn"
 endpoint = "{api}"
+limits = {{ task_list_share = 1.0 }}
 
 [[sites]]
 source = "www"

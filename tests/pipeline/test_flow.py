@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from world import a_world
 
+from listener.refresh import Scope
+from listener.store import NeedInput
+
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 
 
@@ -83,3 +86,18 @@ async def test_a_full_disk_stops_the_work_and_not_the_process(tmp_path: Path) ->
         assert await world.get("a.html") == "new"
         assert (world.source.acked, world.accepted) == (1, {"file": 301})
         assert world.pipeline.ready
+
+
+async def test_what_a_person_asks_for_is_not_paced(tmp_path: Path) -> None:
+    """A directory refresh by hand goes at once though tokens are dear, as long as one is left beside the reserve."""
+    async with a_world(tmp_path, quota=(10, 2), extra={"planner": {"reserve": 0.5}}) as world:
+        asked = [NeedInput("cdn", world.emulator.edge_url + folder, Scope.SUBTREE) for folder in ("/a/", "/b/")]
+        await world.store.ask(asked)
+        await world.until(lambda: world.paths)
+
+        async def one_left() -> bool:
+            counts = await world.store.counts()
+            return (counts.deferred, counts.in_flight) == (1, 0)
+
+        await world.until(one_left)
+        assert world.accepted == {"directory": 1}
