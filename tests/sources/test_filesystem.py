@@ -315,6 +315,19 @@ async def test_a_directory_replaced_at_once_ends_with_the_new_files(root: Path) 
         await reader.until_in_sync(root)
 
 
+async def test_directories_swapped_by_renames_end_with_the_new_files(root: Path, tmp_path: Path) -> None:
+    """A publisher's way: the old tree is renamed away, the new one in its place, at once; the index ends true."""
+    fill(root, 200)
+    shutil.copytree(root / "a", tmp_path / "next")
+    async with Reader(root) as reader:
+        (root / "a").rename(root / "old")
+        (tmp_path / "next").rename(root / "a")
+        for key in ("a/one.html", "old/one.html"):
+            await reader.until_told(key)
+        await reader.until_told("a/", SUBTREE_DELETED)
+        await reader.until_in_sync(root)
+
+
 async def test_a_file_deleted_is_told(root: Path) -> None:
     """So that a cache learns the 404."""
     async with Reader(root) as reader:

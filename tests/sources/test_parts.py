@@ -17,38 +17,12 @@ from listener.sources.filesystem.rescans import Rescans
 from listener.sources.filesystem.unfinished import Unfinished
 
 TEMPORARY_NAMES = [
-    "x.part",
-    "x.filepart",
-    "x.crdownload",
-    ".x.swp",
-    ".x.swo",
-    "4913",
-    "x~",
-    ".#x",
-    "#x#",
-    "x___jb_tmp___",
-    ".nfs000000",
-    ".rsync-partial",
-    ".index.html.Ab3dE9",
-    ".x.aB1234",
-    "..data",
-    "..2026_01_01",
+    *("x.part", "x.filepart", "x.crdownload", ".x.swp", ".x.swo", "4913", "x~", ".#x", "#x#", "x___jb_tmp___"),
+    *(".nfs000000", ".rsync-partial", ".index.html.Ab3dE9", ".x.aB1234", "..data", "..2026_01_01"),
 ]
 CONTENT_NAMES = [
-    ".well-known",
-    ".htaccess",
-    ".site.config",
-    ".x.backup",
-    ".x.README",
-    "index.html",
-    "part",
-    "x.parts",
-    "4913.html",
-    "x~y",
-    "a#b#",
-    ".x.123456",
-    "a.b.Ab3dE9",
-    "x",
+    *(".well-known", ".htaccess", ".site.config", ".x.backup", ".x.README", "index.html", "part", "x.parts"),
+    *("4913.html", "x~y", "a#b#", ".x.123456", "a.b.Ab3dE9", "x"),
 ]
 
 

@@ -201,7 +201,7 @@ class ByHand:
     def __init__(self, path: Path) -> None:
         """Follow a source that compares bytes."""
         self.index = MemoryIndex()
-        settings = FilesystemSettings(path=path, skip_unchanged="content", stable_seconds=0.3)
+        settings = FilesystemSettings(path=path, skip_unchanged="content", stable_seconds=0.3, batch_changes=1)
         self.source = FilesystemSource("www", settings)
         self.taken: list[Delivery] = []
         self._task = asyncio.create_task(self._follow())
@@ -231,10 +231,12 @@ class ByHand:
 async def test_bytes_are_not_compared_before_the_first_scan_is_over(tmp_path: Path) -> None:
     """While the index still learns what is there, it proves nothing: even the same bytes are told."""
     (tmp_path / "page").write_text("A")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "other").write_text("A")
     hand = ByHand(tmp_path)
     try:
-        seeds = await hand.next()
-        hand.index.apply(seeds)  # but it is not acknowledged
+        seeds = [await hand.next(), await hand.next()]
+        await hand.commit(next(each for each in seeds if each.changes[0].key == "page"))  # the other not yet
         (tmp_path / "page").write_text("A")
         delivery = await hand.next()
         assert [change.key for change in delivery.changes] == ["page"]
