@@ -175,6 +175,8 @@ class Target(Protocol):
     """The kinds that it can do, each with its limits."""
     forces: bool
     """True when its directory refreshes evict whatever is below, unchanged objects too."""
+    can_force: bool
+    """Whether a refresh that is not by itself forced can be, as an urgent one is."""
     quota: Mapping[RefreshKind, int]
     """The daily quota to assume until the live one is known."""
 

@@ -11,7 +11,7 @@ from listener.clock import window_end, window_start
 from listener.contracts import Target
 from listener.refresh import RefreshKind
 
-__all__ = ["EXHAUSTED_MOST_SECONDS", "RESET_GUARD_SECONDS", "Account"]
+__all__ = ["CAREFUL_URLS", "EXHAUSTED_MOST_SECONDS", "RESET_GUARD_SECONDS", "Account"]
 
 RESET_GUARD_SECONDS = 15.0
 """Nothing is sent so close to the reset of the day: the CDN might book it in another day than we do."""

@@ -12,7 +12,7 @@ import structlog
 
 from listener import planner
 from listener.clock import Clock
-from listener.pipeline.accounts import Account
+from listener.pipeline.accounts import CAREFUL_URLS, Account
 from listener.pipeline.batches import host_of
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites
@@ -228,7 +228,8 @@ class Dispatcher:
     def _row(self, row: DueRow, reason: str, *, urgent: bool = False, interval: float = 0.0) -> Wanted:
         kind = _KINDS[row.scope]
         # Like a file, one path with its queries is always evicted.
-        force = urgent or kind is RefreshKind.IGNORE_PARAMS or self._account.targets[row.target].forces
+        target = self._account.targets[row.target]
+        force = (urgent and target.can_force) or kind is RefreshKind.IGNORE_PARAMS or target.forces
         return Wanted(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent, interval)
 
     async def _prefetches(self, loads: Sequence[Load], budgets: Budgets) -> int:
@@ -247,6 +248,8 @@ class Dispatcher:
         wanted = [
             one for one in wanted if account.can(one.target, one.kind) and account.exhausted_until(one.kind) <= now
         ]
+        if account.careful:
+            wanted = wanted[: account.careful * CAREFUL_URLS]  # the rest once these went well
         for start in range(0, len(wanted), HOLD_SLICE):
             part = wanted[start : start + HOLD_SLICE]
             held = await self._store.hold(part, account=self._account.name, quota=self._account.quota)

@@ -31,7 +31,7 @@ DRAIN_SECONDS = 20.0
 """What a stop waits for requests under way; their time-outs are shorter."""
 TELL_SECONDS = 1.0
 """How often what the sources say of themselves is kept for ``status``."""
-CHECKPOINT_SECONDS = 5.0
+CHECKPOINT_SECONDS = 1.0
 UPKEEP_SECONDS = 3600.0
 CLOCK_STEP_SECONDS = 60.0
 """A clock that is set back by less delays nothing for long."""

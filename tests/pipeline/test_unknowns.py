@@ -84,8 +84,8 @@ async def test_the_first_batches_after_a_crash_are_small(tmp_path: Path) -> None
         for record in world.emulator.account.tasks.all():
             times[record.created_at] = times.get(record.created_at, 0) + 1
         sizes = list(times.values())
-        assert sizes[0] <= 10
-        assert sum(sizes) == 200
+        assert all(size <= 10 for size in sizes[:3])
+        assert (sum(sizes), max(sizes)) == (200, 170)
 
 
 async def test_what_was_in_flight_at_a_stop_is_settled_by_the_next_start(tmp_path: Path) -> None:
@@ -102,3 +102,16 @@ async def test_what_was_in_flight_at_a_stop_is_settled_by_the_next_start(tmp_pat
         await world.start()
         await world.settled()
         assert world.accepted == {"file": 1}
+
+
+async def test_a_clock_minutes_ahead_of_the_cdn_s_does_not_hide_what_was_accepted(tmp_path: Path) -> None:
+    """With our clock five minutes ahead, the task is found by the CDN's time, and nothing is paid twice."""
+    async with a_world(tmp_path) as world:
+        world.order("clock-skew:-300")
+        await world.pipeline.engines[0].read_quota()
+        world.order("accept-then-reset:1,action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "new"))
+        await one_unknown(world)
+        await world.settled()
+        assert world.accepted == {"file": 1}
+        assert await world.ledger() == (1, 0)

@@ -52,6 +52,7 @@ class AlibabaCdn:
     account: str
     limits: Mapping[RefreshKind, KindLimits]
     forces: bool
+    can_force: bool
     quota: Mapping[RefreshKind, int]
 
     def __init__(
@@ -67,7 +68,8 @@ class AlibabaCdn:
         self.name = name
         self.settings = settings
         self.account = settings.account
-        self.forces = settings.force and not settings.is_first_version
+        self.can_force = not settings.is_first_version
+        self.forces = settings.force and self.can_force
         self.limits = _limits(settings)
         self.quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
         self._clock = clock or SystemClock()
@@ -123,7 +125,10 @@ class AlibabaCdn:
         reach back to ``since``, or was too long to read: that it is absent would not be true.
         """
         history = (7 if self.settings.is_first_version else 3) * DAY_SECONDS - HISTORY_MARGIN_SECONDS
-        start = max(math.floor(since), math.ceil(self._clock.now() - history))
+        # The list speaks of the CDN's clock, which may be minutes from ours.
+        ahead = self.client.clock_skew_seconds or 0.0
+        since, until, now = since - ahead, until - ahead, self._clock.now() - ahead
+        start = max(math.floor(since), math.ceil(now - history))
         end = max(math.ceil(until), math.floor(since) + 1)
         found: list[Task] = []
         complete = False
