@@ -11,7 +11,7 @@ COVERED := listener/change.py,listener/refresh.py,listener/errors.py,listener/cl
   listener/planner/*,listener/signature*,listener/replies/*,listener/store/*
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench soak examples clean
+.PHONY: help demo test lint format bench soak storm examples clean
 MAKEFLAGS += --no-print-directory
 
 help:  ## list what can be made
@@ -42,6 +42,10 @@ bench: $(VENV)/.dev  ## measure; results and how to read them are in bench/READM
 
 soak: $(VENV)/.dev  ## the slow tests, and long searches of the state machines
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --quiet --timeout=0
+
+storm: $(VENV)/.dev  ## kill the daemon 200 times while files change, twice; prints what the books say
+	@$(BIN)/python tests/crash/storm.py --kills 200
+	@$(BIN)/python tests/crash/storm.py --kills 200 --once --keys 300
 
 examples: $(VENV)/.dev  ## write config/examples/full.toml from where the keys are declared
 	@$(BIN)/python tests/house/full_example.py > config/examples/full.toml.new

@@ -76,6 +76,8 @@ class Report:
     changes: int = 0
     accepted: int = 0
     quota: int = 0
+    needed: int | None = None
+    """What must have been accepted to the unit, where every file changed once; ``None`` where nobody can say."""
     stale: list[str] = field(default_factory=list)
     below: list[str] = field(default_factory=list)
     """Instants at which the ledger stood below what the emulator had accepted."""
@@ -88,7 +90,9 @@ class Report:
     @property
     def good(self) -> bool:
         """Whether every promise held."""
-        return not self.stale and not self.below and not self.above and self.ledger == self.accepted <= self.quota
+        exact = self.needed is None or self.accepted == self.needed
+        books = self.ledger == self.accepted <= self.quota and exact
+        return books and not self.stale and not self.below and not self.above
 
 
 class Storm:
@@ -264,6 +268,7 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         await run.look(http, names)
         await run.kill()
         run.report.kills -= 1
+        run.report.needed = keys if once else None
         run.report.accepted = run.accepted()
         run.report.ledger = _spent(folder)
         run.report.seconds = round(time.monotonic() - began, 1)
