@@ -13,6 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from listener.sources.filesystem import kernel
+from listener.sources.filesystem.rescans import TOO_MANY
 from listener.sources.filesystem.tree import Node, Tree
 
 __all__ = ["ARRIVED", "EFFECTS", "FOUND", "OPEN", "Batch", "Heard"]
@@ -106,7 +107,7 @@ class Heard:
             prefix = self._tree.prefix_of(node)
             self.forget(node)
             if prefix is not None:
-                self.rescan(prefix, "too many changes at once")
+                self.rescan(prefix, TOO_MANY)
             if self.count <= self._bound // 2:
                 return
 

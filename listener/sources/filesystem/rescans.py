@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["SCHEDULE", "START", "UNWATCHED", "WAITING", "Rescans"]
+__all__ = ["LOSSES", "OVERFLOWED", "OVERRAN", "SCHEDULE", "START", "TOO_MANY", "UNWATCHED", "WAITING", "Rescans"]
 
 START = "start"
 SCHEDULE = ""
 UNWATCHED = "not watched"
 WAITING = "waiting for files that are gone"
 """Reasons of scans that are no answer to a loss."""
+
+OVERFLOWED = "the kernel's event queue overflowed"
+OVERRAN = "events came faster than they could be worked through"
+TOO_MANY = "too many changes at once"
+LOSSES = frozenset({OVERFLOWED, OVERRAN, TOO_MANY, SCHEDULE})
+"""Reasons of scans whose every finding is something that events should have told, and did not."""
 
 _FIRST_SECONDS = 0.5
 """Requests of one moment are merged."""

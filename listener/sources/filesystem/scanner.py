@@ -16,7 +16,7 @@ from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Place
 from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.rescans import SCHEDULE, START, UNWATCHED, WAITING, Rescans
+from listener.sources.filesystem.rescans import LOSSES, SCHEDULE, START, UNWATCHED, WAITING, Rescans
 from listener.sources.filesystem.scan import Findings, Scan, ScanMode
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.walker import Walker
@@ -140,7 +140,7 @@ class Scanner:
         if not prefix:
             self.unreadable = walker.unreadable
         self._health.rescans += reason != START
-        if reason not in (START, UNWATCHED) and self._live.watches is not None:
+        if reason in LOSSES and self._live.watches is not None:
             self._health.lost_events += scan.found
         self._health.figures.update(
             scan_files=walker.files,

@@ -36,6 +36,8 @@ from listener.sources.filesystem.watches import Watches
 __all__ = ["Session"]
 
 _GATHER_SECONDS = 0.03
+_MOST_POLLED = 256
+"""Beyond so many unwatched directories the whole tree is polled."""
 _log = structlog.get_logger()
 
 
@@ -222,7 +224,8 @@ class Session:
         now = time.monotonic()
         if self.watches and self.watches.failed and now >= self._next_poll:
             self._next_poll = now + self._settings.poll_interval_seconds
-            for prefix in list(self.watches.failed):
+            failed = list(self.watches.failed)
+            for prefix in failed if len(failed) <= _MOST_POLLED else [b""]:
                 self._rescans.want(key_to_text(prefix), UNWATCHED, now)
             self._tell(SourceState.LISTENING)
 

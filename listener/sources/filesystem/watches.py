@@ -25,6 +25,7 @@ from listener.sources.filesystem import kernel
 from listener.sources.filesystem.bindings import Bindings
 from listener.sources.filesystem.heard import ARRIVED, EFFECTS, FOUND, Batch, Heard
 from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.rescans import OVERFLOWED, OVERRAN
 from listener.sources.filesystem.tree import Node, Tree
 
 __all__ = ["Watches"]
@@ -91,7 +92,7 @@ class Watches:
         """Note that events were thrown away because nobody worked them through."""
         with self.lock:
             self.overflows += 1
-            self.heard.rescan(b"", "events came faster than they could be worked through")
+            self.heard.rescan(b"", OVERRAN)
 
     # --- watching -----------------------------------------------------------------------------
 
@@ -192,7 +193,7 @@ class Watches:
     def _feed_slowly(self, wd: int, mask: int, cookie: int, name: bytes) -> None:
         if mask & kernel.OVERFLOW:
             self.overflows += 1
-            self.heard.rescan(b"", "the kernel's event queue overflowed")
+            self.heard.rescan(b"", OVERFLOWED)
             return
         for node in self._bindings.of(wd):
             self._on_event(node, mask, cookie, name)
