@@ -75,9 +75,9 @@ quarter is a small part of any wait that a price can cause."""
 AGE_WEIGHT_HOURS = 24.0
 """After so many hours of waiting a need weighs twice, after twice as many three times: nothing starves."""
 
-LEND_HOURS = 2.0
-"""In the last hours before the reset what a site has not used of its guaranteed share is lent to others, more and
-more; before that it is kept for it, so that a guarantee is one."""
+LEND_HOURS = 0.25
+"""In the last quarter of an hour before the reset what a site has not used of its guaranteed share is lent to others,
+more and more, as it would lapse; before that it is kept for it, so that a guarantee is one."""
 
 MOST_CANDIDATES = 5_000
 """How many directories with something due are weighed one by one; of more, those with most due. A day has a few

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from listener.planner.limits import Meter, room, take, too_many_evictions
 from listener.planner.model import Deferral, DirectoryLoad, Limit, PlannedDirectory, PlannedFiles
 from listener.planner.pacing import Purse
+from listener.planner.shares import Pool
 from listener.planner.weigh import Weighed
 from listener.refresh import RefreshKind
 
@@ -22,6 +23,7 @@ class Draft:
     meters: list[Meter]
     left: dict[RefreshKind, int]
     allowed: Callable[[str], bool]
+    pool: Pool
     directories: list[PlannedDirectory] = field(default_factory=list)
     files: list[PlannedFiles] = field(default_factory=list)
     deferred: list[Deferral] = field(default_factory=list)
@@ -39,6 +41,7 @@ class Draft:
             return blocking.limit
         self.left[RefreshKind.DIRECTORY] -= 1
         take(self.meters, RefreshKind.DIRECTORY, url, 1, evicts)
+        self.pool.spend(self.pool.site(target, url), RefreshKind.DIRECTORY, 1)
         below, subtrees = forest.below[v], forest.subtrees[v]
         known = weighed.weights[v] is not None
         self.directories.append(
@@ -69,18 +72,20 @@ class Draft:
         for kind, due in ((RefreshKind.FILE, load.due), (RefreshKind.IGNORE_PARAMS, load.due_all_params)):
             if not due:
                 continue
-            afforded = min(due, self.left[kind])
+            afforded = min(due, self.left[kind], self.pool.most(load.site, kind))
             allowed, blocking = room(self.meters, kind, load.url, afforded)
             if allowed:
                 self.left[kind] -= allowed
                 take(self.meters, kind, load.url, allowed)
+                self.pool.spend(load.site, kind, allowed)
                 reason = f"{due} due, {self.left[kind]} {kind} tokens stay for {self.purse.expected:.0f} expected"
                 self.files.append(PlannedFiles(load.target, load.url, allowed, kind, reason))
             if blocking is not None:
                 blocking.waiting = True
                 waiting.append((blocking.limit.name, afforded - allowed))
             if due > afforded:
-                waiting.append((f"{kind} tokens", due - afforded))
+                share = "of its site's share" if self.left[kind] > 0 else "of the day"
+                waiting.append((f"{kind} tokens {share}", due - afforded))
         if waiting:
             self._defer(load, waiting)
 

@@ -54,19 +54,11 @@ class Purse(NamedTuple):
     directories: Prices
 
 
-def open_purse(given: PlanInput, left: Mapping[RefreshKind, int] | None = None, part: float = 1.0) -> Purse:
-    """
-    Return what may be spent and what it costs.
-
-    Args:
-        given: The budgets, the hour and the arrivals.
-        left: What one site may spend; by default all that the budgets hold, less the reserve.
-        part: The part of the expected arrivals that is met from it.
-    """
-    left = affordable(given) if left is None else left
+def open_purse(given: PlanInput, left: Mapping[RefreshKind, int]) -> Purse:
+    """Return what may be spent and what it costs: ``left`` tokens of each kind, at the prices of the hour."""
     hours = hours_to_reset(given)
     files, directories = left[RefreshKind.FILE], left[RefreshKind.DIRECTORY]
-    expected = max(1.0, part * given.arrivals.expected(given.now, hours))
+    expected = given.arrivals.expected(given.now, hours)
     if given.cover_all:
         costs = (COVER_ALL_COST, free_then(files, COVER_ALL_COST), Prices([(directories, 0.0)]))
     else:

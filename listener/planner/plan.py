@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 
 from listener.planner.constants import REPLAN_SECONDS
@@ -13,7 +12,7 @@ from listener.planner.draft import Draft
 from listener.planner.forest import build_forest
 from listener.planner.limits import Meter, meters
 from listener.planner.model import DirectoryLoad, Limit, Plan, PlanInput
-from listener.planner.pacing import Purse, open_purse
+from listener.planner.pacing import Purse, affordable, open_purse
 from listener.planner.problem import Cover
 from listener.planner.shares import Pool
 from listener.planner.weigh import Weighed, patience, weigh
@@ -33,35 +32,24 @@ def plan(given: PlanInput) -> Plan:
     """
     if not given.loads:
         return Plan()
-    purse, held = open_purse(given), meters(given.limits)
-    if not given.shares:
-        return _finish(given, purse, [_decide(given, purse, held)], held)
-    return _plan_shared(given, purse)
+    pool = Pool(given, affordable(given))
+    purse, held = open_purse(given, pool.joint_left()), meters(given.limits)
+    return _finish(given, purse, _decide(given, purse, held, pool), held)
 
 
-def _plan_shared(given: PlanInput, purse: Purse) -> Plan:
-    """Plan all sites together if that keeps every share; else each by itself, those that wait longest first."""
-    pool, held = Pool(given, purse.left), meters(given.limits)
-    joint = _decide(given, open_purse(given, pool.joint_left()), held)
-    if pool.admits(joint.directories, joint.files):
-        return _finish(given, purse, [joint], held)
-    drafts, held = [], meters(given.limits)
-    for site, loads in pool.sites():
-        part = replace(given, loads=loads)
-        drafts.append(_decide(part, open_purse(part, *pool.allotment(site)), held))
-        pool.spend(site, drafts[-1].directories, drafts[-1].files)
-    return _finish(given, purse, drafts, held)
-
-
-def _decide(given: PlanInput, purse: Purse, held: list[Meter]) -> Draft:
-    """Plan the loads of one purse."""
-    draft = Draft(purse, held, dict(purse.left), given.allowed)
+def _decide(given: PlanInput, purse: Purse, held: list[Meter], pool: Pool) -> Draft:
+    """Choose directories for all sites together, then single needs, each site within its share."""
+    draft = Draft(purse, held, dict(purse.left), given.allowed, pool)
     rest: Sequence[DirectoryLoad] = given.loads
     if not _no_directory_pays(given.loads, purse):
         weighed, cover = _cover(given, purse)
         draft.gap = cover.gap
         price = purse.directories.lowest
-        chosen = {v: draft.refresh_directory(weighed, v, price) for v in cover.directories}
+        chosen = {
+            v: draft.refresh_directory(weighed, v, price)
+            for v in cover.directories
+            if pool.has_directory(weighed.forest.targets[v], weighed.forest.urls[v])
+        }
         rest = _uncovered(weighed, chosen, given, draft)
     for load in _dearest_first(rest, draft, given.now):
         draft.send_singles(load)
@@ -128,21 +116,18 @@ def _uncovered(
     return rest
 
 
-def _finish(given: PlanInput, purse: Purse, drafts: list[Draft], held: list[Meter]) -> Plan:
-    directories = [directory for draft in drafts for directory in draft.directories]
-    files = [single for draft in drafts for single in draft.files]
-    deferred = [deferral for draft in drafts for deferral in draft.deferred]
-    spent = {RefreshKind.FILE: 0, RefreshKind.DIRECTORY: len(directories)}
-    for single in files:
+def _finish(given: PlanInput, purse: Purse, draft: Draft, held: list[Meter]) -> Plan:
+    spent = {RefreshKind.FILE: 0, RefreshKind.DIRECTORY: len(draft.directories)}
+    for single in draft.files:
         spent[single.kind] = spent.get(single.kind, 0) + single.take
     return Plan(
-        directories=directories,
-        files=files,
-        deferred=deferred,
+        directories=draft.directories,
+        files=draft.files,
+        deferred=draft.deferred,
         spent=spent,
-        collateral=sum(directory.collateral for directory in directories),
-        gap=sum(draft.gap for draft in drafts),
-        wake_at=_wake_at(given, purse, held) if deferred else None,
+        collateral=sum(directory.collateral for directory in draft.directories),
+        gap=draft.gap,
+        wake_at=_wake_at(given, purse, held) if draft.deferred else None,
     )
 
 

@@ -42,8 +42,8 @@ def test_a_guarantee_is_kept_for_a_site_that_has_nothing_due() -> None:
 def test_an_unused_guarantee_is_lent_before_the_reset() -> None:
     """Shortly before the reset tokens that nobody uses are lent, so that they do not lapse."""
     shares = {("shop", FILE): Share(guaranteed=0.4)}
-    asked = PlanInput(now=DAY - HOUR / 4, loads=[load("www", "a/", 500)], budgets=day(100, 0), shares=shares)
-    assert spent(plan(asked), "www", FILE) >= 90
+    asked = PlanInput(now=DAY - HOUR / 60, loads=[load("www", "a/", 500)], budgets=day(100, 0), shares=shares)
+    assert spent(plan(asked), "www", FILE) > 60
 
 
 def test_a_guarantee_comes_first_when_its_site_returns() -> None:
@@ -102,9 +102,9 @@ def test_no_site_gets_less_than_its_guarantee_while_it_has_something_due(
         assert whole <= int(shares[site, DIRECTORY].greatest * directories)
     assert made.spent.get(FILE, 0) <= files
     assert made.spent.get(DIRECTORY, 0) <= directories
-    idle = sum(int(part * files * min(1.0, (DAY - now) / HOUR / 2)) for site, part in guaranteed.items()
+    idle = sum(int(part * files * min(1.0, (DAY - now) / HOUR * 4)) for site, part in guaranteed.items()
                if site not in due)  # fmt: skip
-    assert made.spent.get(FILE, 0) <= max(0, files - idle) or now > DAY - 2 * HOUR
+    assert made.spent.get(FILE, 0) <= max(0, files - idle) or now > DAY - HOUR / 4
 
 
 def test_a_minute_limit_of_one_domain_holds_that_domain_back() -> None:
@@ -136,7 +136,7 @@ def test_slots_in_flight_bound_directories() -> None:
 
 
 def test_evictions_a_minute_are_bounded_for_the_origins_sake() -> None:
-    """A second large directory waits for the next minute; one that alone exceeds the bound goes in a fresh minute."""
+    """A second large directory waits a minute, its files with it; one above the bound goes in a fresh minute."""
     loads = [load("www", "a/", 5000, objects=5000), load("www", "b/", 5000, objects=5000)]
     below = {"https://www.example/": 30_000}
     below |= {"https://www.example/a/": 5900, "https://www.example/b/": 5900}
@@ -144,6 +144,7 @@ def test_evictions_a_minute_are_bounded_for_the_origins_sake() -> None:
     asked = PlanInput(now=0.0, loads=loads, budgets=day(10, 10), weights=below.get, limits=[limit])
     first = plan(asked)
     assert len(first.directories) == 1
+    assert first.files == []
     assert first.wake_at == 60.0
     none_left = plan(PlanInput(now=0.0, loads=loads, budgets=day(10, 10), weights=below.get,
                                limits=[limit._replace(left=100, whole=False)]))  # fmt: skip
