@@ -273,10 +273,12 @@ def measure(kind: str, names: list[str], arguments: argparse.Namespace) -> None:
                         (root / f"d{number // 50}" / f"s{number}").mkdir(parents=True)
                 python = arguments.watchfiles_python if name == "watchfiles" else sys.executable
                 watcher = Watcher(name, root, python)
-                seconds = burst(kind, root, source, arguments.directories, arguments.files)
-                watcher.wait_quiet()
-                used, captured = watcher.cpu, watcher.captured()
-                watcher.stop()
+                try:
+                    seconds = burst(kind, root, source, arguments.directories, arguments.files)
+                    watcher.wait_quiet()
+                    used, captured = watcher.cpu, watcher.captured()
+                finally:
+                    watcher.stop()
                 print(
                     f"{kind:9} {run:3} {name:20} captured {captured:18} cpu {used:6.2f} s  burst {seconds:6.2f} s",
                     flush=True,
@@ -372,6 +374,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--write"]:
         write_files(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a watcher is never left behind
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=50_000)
     parser.add_argument("--directories", type=int, default=500)
