@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 import tracemalloc
@@ -81,16 +82,23 @@ def test_memory_of_a_large_plan_is_bounded() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_event_loop_goes_on_while_a_large_plan_is_made() -> None:
-    """While a thread plans a million changes the loop is never kept waiting for more than 50 ms by the planner."""
+    """
+    While a thread plans a million changes the loop is never kept waiting for more than 50 ms by the planner.
+
+    Time is the process's own, which runs on while another thread keeps the interpreter to itself but not while
+    the machine is busy with others. The input is frozen, as a full pass of the garbage collector over so many
+    rows takes longer than all that the planner does in one go.
+    """
     given = site(200_000, 1_000_000, spread=True)
+    gc.freeze()
 
     async def watch() -> float:
         planning = asyncio.get_running_loop().run_in_executor(None, plan, given)
-        worst, before = 0.0, time.perf_counter()
+        worst, before = 0.0, time.process_time()
         while not planning.done():
             await asyncio.sleep(0)
             time.sleep(0.001)
-            now = time.perf_counter()
+            now = time.process_time()
             worst, before = max(worst, now - before), now
         await planning
         return worst
@@ -100,7 +108,8 @@ def test_the_event_loop_goes_on_while_a_large_plan_is_made() -> None:
         worst = min(loop.run_until_complete(watch()) for _ in range(3))
     finally:
         loop.close()
-    assert worst < 0.05 * SLOWER_MACHINE
+        gc.unfreeze()
+    assert worst < 0.05
 
 
 SLOWER_MACHINE = 2.0
