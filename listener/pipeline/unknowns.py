@@ -21,8 +21,6 @@ log = structlog.get_logger()
 
 SKEW_SECONDS = 5.0
 """How far the CDN's clock may be from ours when a task is recognised by its creation time."""
-SURE_LOOKS = 2
-"""Looks that must find nothing: a task can be absent from the list just after it was accepted."""
 
 
 class Unknowns:
@@ -31,8 +29,9 @@ class Unknowns:
 
     A request is accepted or refused as a whole, so one URL per host is asked for, if possible one that
     no other unknown request holds; where there is none, the task found must hold all of the request's
-    URLs. Found for every host: adopted. Absent at ``SURE_LOOKS`` looks, the last of them late enough:
-    refunded. Not to be asked for ``give_up_seconds``: presumed spent.
+    URLs. Found for every host: adopted. Absent twice ``first_seconds`` after it was sent:
+    refunded; sooner a task that was accepted can be missing from the list. Not to be asked for
+    ``give_up_seconds``: presumed spent.
     """
 
     def __init__(self, account: Account, store: Store, clock: Clock, *, first_seconds: float, give_up_seconds: float):
@@ -68,7 +67,7 @@ class Unknowns:
             log.info("unknowns.adopted", account=self._account.name, urls=len(attempts), task=ids)
             await self._store.accept({attempt.id: ids for attempt in attempts}, next_look_at=now)
             return len(attempts)
-        if attempts[0].looks + 1 >= SURE_LOOKS and now >= sent_at + 2 * self._first_seconds:
+        if now >= sent_at + 2 * self._first_seconds:
             log.info("unknowns.refunded", account=self._account.name, urls=len(attempts))
             await self._store.refund([attempt.id for attempt in attempts])
             return len(attempts)

@@ -115,3 +115,35 @@ async def test_a_clock_minutes_ahead_of_the_cdn_s_does_not_hide_what_was_accepte
         await world.settled()
         assert world.accepted == {"file": 1}
         assert await world.ledger() == (1, 0)
+
+
+async def test_the_task_of_one_unknown_request_is_not_taken_for_another_s(tmp_path: Path) -> None:
+    """Of two unknown requests that share a URL only the one that was accepted is adopted; the other's rest is sent."""
+    async with a_world(tmp_path, extra={"verifier": {"first_seconds": 3.0}}) as world:
+        for key in ("a.html", "b.html"):
+            world.write(key, "old")
+            await world.get(key)
+        world.order("reset:1,action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "new"), world.write("b.html", "new"))
+        await one_unknown(world)
+        world.order("accept-then-reset:1,action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "newest"))
+
+        async def both_unknown() -> bool:
+            return len(await world.store.attempts_in(AttemptState.UNKNOWN)) == 3
+
+        async def looked_at() -> bool:
+            unknown = await world.store.attempts_in(AttemptState.UNKNOWN)
+            return len(unknown) < 3 or any(attempt.looks for attempt in unknown)
+
+        await world.until(both_unknown)
+        await world.until(looked_at)  # at the older one, while the newer is not due
+        world.clock.ahead += 7
+        await world.settled()
+        assert [await world.get(key) for key in ("a.html", "b.html")] == ["newest", "new"]
+
+        async def booked() -> bool:
+            return await world.ledger() == (2, 0)
+
+        await world.until(booked)
+        assert world.accepted == {"file": 2}
