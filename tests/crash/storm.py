@@ -59,6 +59,7 @@ path = "{folder}/origin"
 type = "alibaba-cdn"
 endpoint = "{api}"
 limits = {{ task_list_share = 1.0 }}
+timeouts = {{ answer_seconds = 3 }}
 
 [[sites]]
 source = "www"
@@ -276,7 +277,10 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
 
 
 async def _live_a_while(run: Storm, http: aiohttp.ClientSession) -> None:
-    """Mostly let it get to work, sometimes kill it while it starts."""
+    """Mostly let it get to work, sometimes kill it while it starts; half of the time leave a request unanswered."""
+    if run.random.random() < 0.5:
+        unanswered = parse_fault("accept-then-timeout:1,action=RefreshObjectCaches")
+        run.emulator.faults.order(unanswered, run.emulator.clock.now())
     if run.random.random() < 0.85:
         await run.ready(http)
         await asyncio.sleep(run.random.uniform(0.0, 0.9))

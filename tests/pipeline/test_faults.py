@@ -173,7 +173,8 @@ async def test_what_was_deferred_goes_after_the_reset(tmp_path: Path) -> None:
         await changed(world, *keys)
 
         async def deferred() -> bool:
-            return (await world.store.counts()).deferred == 5
+            counts = await world.store.counts()
+            return (counts.deferred, counts.in_flight) == (5, 0)
 
         await world.until(deferred)
         assert world.accepted == {"file": 10}

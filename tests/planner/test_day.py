@@ -56,6 +56,8 @@ def test_the_log_tells_the_score(policy: str, quota: tuple[int, int]) -> None:
         assert units <= quota[kind == "directory"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", range(3))
 def test_better_than_the_fixed_rules_and_worse_than_knowing(seed: int) -> None:
     """On histories that nobody looked at the planner scores better than every fixed rule."""
