@@ -23,6 +23,7 @@ from listener.store import Store
 from listener.store.attempts import Wanted
 from listener.store.index import weight_below
 from listener.store.needs import DueRow, Load
+from listener.store.upkeep import is_seeded
 
 __all__ = ["Dispatcher", "Outcome"]
 
@@ -154,7 +155,10 @@ class Dispatcher:
         def decide(connection: sqlite3.Connection) -> planner.Plan:
             def weight(url: str) -> int | None:
                 prefixes = router.key_prefixes(targets, url)
-                return sum(weight_below(connection, root, prefix) for root, prefix in prefixes) or None
+                weight = sum(weight_below(connection, root, prefix) for root, prefix in prefixes)
+                # Nothing below is knowledge only where everything was listed once.
+                known = weight or all(is_seeded(connection, root) for root, _ in prefixes)
+                return weight if known else None
 
             return planner.plan(
                 planner.PlanInput(

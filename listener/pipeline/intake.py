@@ -9,7 +9,7 @@ import structlog
 
 from listener.coalescer import Inbox, Taken
 from listener.contracts import Source, SourceState
-from listener.errors import SourceError, StoreError
+from listener.errors import ConfigurationError, SourceError, StoreError
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
 from listener.store import Store
@@ -40,6 +40,7 @@ class Intake:
         """Take a maker of sources (a source that failed is made anew), and whom to tell after a commit."""
         self._make_sources = make_sources
         self.sources: dict[str, Source] = dict(make_sources())
+        self._first = dict(self.sources)
         self._store = store
         self._sites = sites
         self._committed = committed
@@ -68,6 +69,11 @@ class Intake:
                     while self._inbox.full:
                         self._room.clear()
                         await self._room.wait()
+            except ConfigurationError:
+                if self._inbox.idle and source is self._first[name]:
+                    raise  # wrong from the start: to be mended before anything runs
+                log.exception("source.failed", source=name, retry_seconds=wait)
+                _tell(source, "its configuration no longer fits what is there: see the log; it is started anew")
             except (SourceError, StoreError) as error:
                 log.error("source.failed", source=name, error=str(error), hint=error.hint, retry_seconds=wait)
                 _tell(source, f"{error} {error.hint}".strip())
