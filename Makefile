@@ -22,7 +22,7 @@ demo: $(VENV)/.runtime  ## files change, the edge turns fresh: the whole path on
 
 test: lint  ## all checks: lint, types, layers, tests with coverage
 	@tests/system-packages
-	@$(BIN)/pytest --quiet --cov --cov-report=
+	@$(BIN)/pytest --quiet --numprocesses=2 --dist=loadfile --cov --cov-report=
 	@echo "coverage of vocabulary, pure parts and store:"
 	@$(BIN)/coverage report --include='$(COVERED)' --skip-covered --fail-under=95
 	@tests/system-packages --report
