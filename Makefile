@@ -41,7 +41,7 @@ bench: $(VENV)/.dev  ## measure; results and how to read them are in bench/READM
 	@for file in bench/[a-z]*.py; do $(BIN)/python $$file || exit; done
 
 soak: $(VENV)/.dev  ## the slow tests, and long searches of the state machines
-	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --quiet --timeout=0
+	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --quiet --timeout=0 -m ""
 
 storm: $(VENV)/.dev  ## kill the daemon 200 times while files change, twice; prints what the books say
 	@$(BIN)/python tests/crash/storm.py --kills 200

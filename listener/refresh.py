@@ -112,6 +112,8 @@ class Attempt:
     stale_since: float | None = None
     """The oldest change that it covered when it was made, in seconds since the epoch."""
     reason: str = ""
+    next_look_at: float | None = None
+    """When its task, or its unknown outcome, is asked for next, in seconds since the epoch."""
 
 
 def strip_query(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -21,6 +22,17 @@ log = structlog.get_logger()
 
 SKEW_SECONDS = 5.0
 """How far the CDN's clock may be from ours when a task is recognised by its creation time."""
+
+
+class _Request(NamedTuple):
+    """The attempts of one request whose outcome is unknown."""
+
+    attempts: Sequence[Attempt]
+    own: frozenset[int]
+    """Those whose URL no other unknown request holds: a task of such a URL can only be this one's."""
+    waits: bool
+    """Whether it has none of its own, and another that shares a URL has, or is later: that one is asked for first."""
+    looks_at: float
 
 
 class Unknowns:
@@ -44,22 +56,27 @@ class Unknowns:
 
     async def resolve(self) -> int:
         """Look at every request that is due; return how many attempts were settled one way or another."""
-        due = await self._store.attempts_in(
-            AttemptState.UNKNOWN, due_by=self._clock.now(), targets=list(self._account.targets)
-        )
-        requests: dict[tuple[object, ...], list[Attempt]] = {}
-        for attempt in due:
-            requests.setdefault((attempt.target, attempt.kind, attempt.force, attempt.sent_at), []).append(attempt)
-        # The latest first: what it made can then no longer be taken for an older request's.
-        latest_first = sorted(requests.values(), key=lambda attempts: -(attempts[0].sent_at or 0.0))
-        return sum([await self._request(attempts) for attempts in latest_first])
+        unknown = await self._store.attempts_in(AttemptState.UNKNOWN, targets=list(self._account.targets))
+        now = self._clock.now()
+        settled = 0
+        for request in _requests(unknown):
+            if request.looks_at > now:
+                continue
+            if request.waits:
+                await self._store.postpone(
+                    [(attempt.id, now + self._first_seconds / 4) for attempt in request.attempts]
+                )
+            else:
+                settled += await self._request(request)
+        return settled
 
-    async def _request(self, attempts: Sequence[Attempt]) -> int:
+    async def _request(self, request: _Request) -> int:
+        attempts = request.attempts
         target = self._account.targets[attempts[0].target]
         now = self._clock.now()
         sent_at = attempts[0].sent_at or attempts[0].created_at
         try:
-            found = await self._find(target, attempts, sent_at)
+            found = await self._find(target, request, sent_at)
         except TargetError as error:
             return await self._unanswered(attempts, sent_at, now, error)
         if found:
@@ -75,17 +92,16 @@ class Unknowns:
         await self._store.look_again([(attempt.id, again) for attempt in attempts])
         return 0
 
-    async def _find(self, target: Target, attempts: Sequence[Attempt], sent_at: float) -> list[Task]:
+    async def _find(self, target: Target, request: _Request, sent_at: float) -> list[Task]:
         """Return the tasks that this request made, one for each host; none when they are not all there."""
-        rivals = await self._store.rivals([attempt.id for attempt in attempts])
         hosts: dict[str, list[Attempt]] = {}
-        for attempt in attempts:
+        for attempt in request.attempts:
             hosts.setdefault(host_of(attempt.url), []).append(attempt)
         found: list[Task] = []
         for group in hosts.values():
-            witness = min(group, key=lambda attempt: rivals.get(attempt.id, 0))
+            witness = next((attempt for attempt in group if attempt.id in request.own), group[0])
             task = await self._task_of(target, witness, sent_at)
-            if task is None or (rivals.get(witness.id) and not await self._holds(target, task, group)):
+            if task is None or (witness.id not in request.own and not await self._holds(target, task, group)):
                 return []
             found.append(task)
         return found
@@ -114,3 +130,33 @@ class Unknowns:
         log.error("unknowns.presumed_spent", account=self._account.name, urls=len(ids), error=str(error))
         await self._store.presume_spent(ids, error=f"nobody could tell whether it was accepted: {error}")
         return len(ids)
+
+
+def _requests(unknown: Sequence[Attempt]) -> list[_Request]:
+    """Join attempts to the requests that they were sent in, those with a URL of their own first, then the latest."""
+    sent: dict[tuple[object, ...], list[Attempt]] = {}
+    for attempt in unknown:
+        sent.setdefault((attempt.target, attempt.kind, attempt.force, attempt.sent_at), []).append(attempt)
+    holders: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
+    for key, attempts in sent.items():
+        for attempt in attempts:
+            holders.setdefault((attempt.target, attempt.kind, attempt.url), []).append(key)
+
+    def shared_with(attempt: Attempt) -> list[tuple[object, ...]]:
+        return holders[attempt.target, attempt.kind, attempt.url]
+
+    own = {
+        key: frozenset(attempt.id for attempt in attempts if len(shared_with(attempt)) == 1)
+        for key, attempts in sent.items()
+    }
+    found = []
+    for key, attempts in sent.items():
+        others = {other for attempt in attempts for other in shared_with(attempt) if other != key}
+        waits = not own[key] and any(own[other] or _sent_at(sent[other]) > _sent_at(attempts) for other in others)
+        looks_at = min(attempt.next_look_at or 0.0 for attempt in attempts)
+        found.append(_Request(attempts, own[key], waits, looks_at))
+    return sorted(found, key=lambda request: (not request.own, -_sent_at(request.attempts)))
+
+
+def _sent_at(attempts: Sequence[Attempt]) -> float:
+    return attempts[0].sent_at or attempts[0].created_at

@@ -26,7 +26,6 @@ __all__ = [
     "recover",
     "refund",
     "release_needs",
-    "rivals",
     "take_held",
     "task_ids_of",
 ]
@@ -56,7 +55,7 @@ class Wanted(NamedTuple):
 
 _COLUMNS = (
     "attempt.id, target.name, kind, url, force, watermark, state, task_id, created_at, sent_at, accepted_at,"
-    " looks, tries, stale_since, reason"
+    " looks, tries, stale_since, reason, next_look_at"
 )
 
 
@@ -198,18 +197,6 @@ def task_ids_of(connection: sqlite3.Connection, attempt: Attempt) -> Counter[str
         (attempt.target, attempt.url, attempt.id),
     )
     return Counter(task_id for (joined,) in rows for task_id in joined.split(","))
-
-
-def rivals(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, int]:
-    """Return how many other attempts of unknown outcome each of these has at the same URL; none where absent."""
-    rows = connection.execute(
-        "SELECT one.id, count(*) FROM attempt one JOIN attempt other"
-        " ON other.target = one.target AND other.url = one.url AND other.id <> one.id"
-        " AND other.active = 1 AND other.state IN ('unknown', 'sending')"
-        " WHERE one.id IN (SELECT value FROM json_each(?)) GROUP BY one.id",
-        (json.dumps(ids),),
-    )
-    return dict(rows.fetchall())
 
 
 def postpone(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:

@@ -372,10 +372,6 @@ class Store:
         """Put off the next look at each of these attempts (id, seconds since the epoch)."""
         await self._write(attempts.postpone, looks)
 
-    async def rivals(self, ids: Sequence[int]) -> dict[int, int]:
-        """Return how many other attempts of unknown outcome each of these has at the same URL."""
-        return await self._read(attempts.rivals, ids)
-
     async def task_ids_of(self, attempt: Attempt) -> Counter[str]:
         """Return the task ids that other attempts at the same URL have, and how many each."""
         return await self._read(attempts.task_ids_of, attempt)

@@ -15,7 +15,7 @@ from source_harness import Reader
 
 from listener.change import ChangeKind
 
-pytestmark = pytest.mark.looptime(False)
+pytestmark = [pytest.mark.looptime(False), pytest.mark.soak]
 
 SECONDS = float(os.environ.get("CHURN_SECONDS", "8"))
 SEEDS = [int(seed) for seed in os.environ.get("CHURN_SEEDS", "1,2,3").split(",")]
