@@ -19,7 +19,6 @@ from listener.pipeline.sites import Sites
 from listener.refresh import AttemptState
 from listener.settings import Settings
 from listener.store import Store
-from listener.store.record import Timing
 from listener.store.store import StoreOptions
 from listener.verifier import Verifier
 
@@ -42,14 +41,8 @@ _FOLLOWED = (AttemptState.ACCEPTED, AttemptState.FAILED, AttemptState.COMPLETE)
 
 def store_options(settings: Settings, targets: Mapping[str, Target]) -> StoreOptions:
     """Return what the store needs to know of the configuration."""
-    coalescer = settings.coalescer
     return StoreOptions(
-        timing=Timing(
-            quiet_seconds=coalescer.quiet_seconds,
-            cap_seconds=coalescer.cap_seconds,
-            unfinished_quiet_seconds=coalescer.unfinished_quiet_seconds,
-            unfinished_cap_seconds=coalescer.unfinished_cap_seconds,
-        ),
+        timing=settings.coalescer,
         unforced=frozenset(name for name, target in targets.items() if not target.forces),
         expand_limit=Sites(settings.sites).expand_limit,
     )

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
+from listener.coalescer import due_at
 from listener.errors import KeyRejected
 from listener.refresh import Scope
+from listener.settings import Coalescer
 from listener.store.index import IndexWriter
 from listener.store.names import Names
 from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
 
-__all__ = ["Batch", "NeedInput", "Recorded", "Recorder", "Route", "Timing", "joined", "next_sequence", "slices"]
+__all__ = ["Batch", "NeedInput", "Recorded", "Recorder", "Route", "joined", "next_sequence", "slices"]
 
 OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
 """An event time further back than this is taken for a wrong clock."""
@@ -31,16 +33,6 @@ class NeedInput(NamedTuple):
 
 
 Route = Callable[[Change], Sequence[NeedInput]]
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When a change is due, in seconds: after this quiet time, and at the latest after this cap."""
-
-    quiet_seconds: float
-    cap_seconds: float
-    unfinished_quiet_seconds: float
-    unfinished_cap_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +93,7 @@ _SUBTREES = (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED)
 class Recorder:
     """Writes batches; lives in the writing thread."""
 
-    def __init__(self, names: Names, *, timing: Timing, unforced: frozenset[str], expand_limit: int) -> None:
+    def __init__(self, names: Names, *, timing: Coalescer, unforced: frozenset[str], expand_limit: int) -> None:
         """
         Keep what every batch needs.
 
@@ -154,7 +146,7 @@ class _Work:
 
     connection: sqlite3.Connection
     names: Names
-    timing: Timing
+    timing: Coalescer
     unforced: frozenset[str]
     expand_limit: int
     index: IndexWriter
@@ -250,10 +242,10 @@ class _Work:
 
     def _class(self, finished: bool, delay: float, forced: bool, mark: int, forced_mark: int) -> NeedClass:
         timing = self.timing
-        quiet = timing.quiet_seconds if finished else timing.unfinished_quiet_seconds
+        wait = due_at(first=0.0, last=0.0, finished=finished, settings=timing)
         cap = timing.cap_seconds if finished else timing.unfinished_cap_seconds
         open_ = 2 if delay > 0 else int(not finished)
-        return NeedClass(min(quiet, cap) + delay, cap + delay, delay, open_, forced, mark, forced_mark)
+        return NeedClass(wait + delay, cap + delay, delay, open_, forced, mark, forced_mark)
 
     def subtree(self, change: Change) -> None:
         """Turn a subtree into exact needs where the index knows it and it is small, into one subtree need elsewhere."""

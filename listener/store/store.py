@@ -6,9 +6,9 @@ import asyncio
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -16,11 +16,11 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from listener.change import Fingerprint
 from listener.clock import Clock, SystemClock
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
+from listener.settings import Coalescer
 from listener.store import asks, attempts, ledger, needs, report, settle, upkeep
 from listener.store.database import OwnerLock, connect, prepare, snapshot, sqlite_path, translate
-from listener.store.index import weight_below
 from listener.store.names import Names
-from listener.store.record import Batch, NeedInput, Recorded, Recorder, Route, Timing, joined, slices
+from listener.store.record import Batch, NeedInput, Recorded, Recorder, Route, joined, slices
 from listener.store.upkeep import Progress
 from listener.store.writer import Writer, closed
 
@@ -30,7 +30,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Read = Callable[Concatenate[sqlite3.Connection, P], T]
 
-DEFAULT_TIMING = Timing(quiet_seconds=1.0, cap_seconds=30.0, unfinished_quiet_seconds=5.0, unfinished_cap_seconds=60.0)
 SLICE_ROWS = 1_000
 """Rows that one operation writes at most: some 15 ms, so that nothing holds the writer over 50 ms."""
 RECORD_ROWS = 500
@@ -52,7 +51,7 @@ LONGEST_LOG_PAGES = 64_000
 class StoreOptions:
     """What the store needs to know of the configuration."""
 
-    timing: Timing = DEFAULT_TIMING
+    timing: Coalescer = field(default_factory=Coalescer)
     unforced: frozenset[str] = frozenset()
     """Targets whose directory refreshes only revalidate."""
     expand_limit: int = 1_000
@@ -234,18 +233,6 @@ class Store:
     async def mark_seeded(self, root: str) -> None:
         """Note that the first listing of this root is finished."""
         await self._write(upkeep.mark_seeded, self._names, root)
-
-    async def weight(self, prefixes: Iterable[tuple[str, str]]) -> int:
-        """Return how many objects are known below these (root, prefix) pairs."""
-        return await self._read(lambda c: sum(weight_below(c, root, prefix) for root, prefix in prefixes))
-
-    async def weights(self, prefixes: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, int]:
-        """Return, by name, how many objects are known below each group of (root, prefix) pairs."""
-        return await self._read(
-            lambda c: {
-                name: sum(weight_below(c, root, prefix) for root, prefix in group) for name, group in prefixes.items()
-            }
-        )
 
     # -- needs -----------------------------------------------------------------------------------
 
