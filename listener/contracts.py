@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
@@ -29,12 +29,22 @@ __all__ = [
     "SourceHealth",
     "SourceState",
     "Target",
+    "Unreadable",
     "no_ack",
 ]
 
 
 async def no_ack() -> None:
     """Acknowledge nothing: for origins that need no word back."""
+
+
+class Unreadable(NamedTuple):
+    """A message that is in no known form: kept as a dead letter, so that its origin need not keep it."""
+
+    subject: bytes
+    """What names it: a message id, or a digest of the body. The same subject of one source is kept once."""
+    body: bytes
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,8 @@ class Delivery:
     """For what a scan found: the store's sequence when the scan began. Index rows newer than that stay."""
     seed: bool = False
     """True for a first listing: it fills the index and makes no needs."""
+    unreadable: Sequence[Unreadable] = ()
+    """Messages that came with the changes and cannot be read; made durable before ``ack`` is called."""
 
 
 class IndexView(Protocol):

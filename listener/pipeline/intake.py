@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
+from listener.change import key_to_text
 from listener.coalescer import Inbox, Taken
-from listener.contracts import Source, SourceState
+from listener.contracts import Source, SourceState, Unreadable
 from listener.errors import ConfigurationError, SourceError, StoreError
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
@@ -64,6 +65,7 @@ class Intake:
             try:
                 async for delivery in source.deliveries(self._store):
                     wait = RETRY_SECONDS
+                    await self._set_aside(name, delivery.unreadable)
                     self._inbox.add(delivery)
                     self._arrived.set()
                     while self._inbox.full:
@@ -90,6 +92,14 @@ class Intake:
             fresh = self._make_sources()[name]
             fresh.health.lost_events, fresh.health.rescans = source.health.lost_events, source.health.rescans
             self.sources[name] = fresh
+
+    async def _set_aside(self, name: str, unreadable: Sequence[Unreadable]) -> None:
+        """Keep what cannot be read before its delivery, and with that its ack, can go on."""
+        if not unreadable:
+            return
+        for one in unreadable:
+            log.warning("intake.unreadable", source=name, subject=key_to_text(one.subject), reason=one.reason)
+        await self._patience.until_done("set_aside", lambda: self._store.add_dead_letters(name, unreadable))
 
     async def commit(self) -> None:
         """Record what arrives, for ever."""

@@ -7,14 +7,28 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from listener.change import key_to_text
+from listener.contracts import Unreadable
 from listener.refresh import NeedState, Scope, directory_of
 from listener.store.names import Names
 from listener.store.record import NeedInput, next_sequence
 
-__all__ = ["DeadLetter", "add_dead_letter", "ask", "dead_letters", "discard", "explain", "retry"]
+__all__ = [
+    "DeadLetter",
+    "add_dead_letters",
+    "ask",
+    "bound_dead_letters",
+    "dead_letters",
+    "discard",
+    "explain",
+    "retry",
+]
 
 MAX_BODY_BYTES = 256 * 1024
-"""Of a message set aside this much is kept: the largest that SQS and MNS carry."""
+"""Of a message set aside this much is kept: the largest that MNS carries, and SQS by default."""
+MAX_BODIES = 1_000
+"""Of so many messages set aside the body is kept: a misrouted queue shows its fault in the first ones."""
+MAX_LETTERS = 100_000
+"""So many messages and keys are kept at most: then the oldest are forgotten."""
 
 
 class DeadLetter(NamedTuple):
@@ -104,15 +118,29 @@ def dead_letters(connection: sqlite3.Connection, *, limit: int) -> list[DeadLett
     ]
 
 
-def add_dead_letter(
-    connection: sqlite3.Connection, *, source: str, subject: bytes, reason: str, body: bytes, now: float
-) -> None:
-    """Set a message aside, with its body as far as that is bounded."""
-    connection.execute(
+def add_dead_letters(connection: sqlite3.Connection, *, source: str, letters: Sequence[Unreadable], now: float) -> None:
+    """Set messages aside, each with its body as far as that is bounded."""
+    connection.executemany(
         "INSERT INTO dead_letter (at, source, kind, subject, reason, body) VALUES (?, ?, 'message', ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET at = excluded.at, reason = excluded.reason, body = excluded.body",
-        (now, source, subject, reason, body[:MAX_BODY_BYTES]),
+        [(now, source, one.subject, one.reason, one.body[:MAX_BODY_BYTES]) for one in letters],
     )
+
+
+def bound_dead_letters(connection: sqlite3.Connection, *, limit: int) -> int:
+    """Forget a slice of the oldest beyond what is kept, bodies sooner; return how many rows were touched."""
+    forget = "DELETE FROM dead_letter WHERE id IN"
+    strip = "UPDATE dead_letter SET body = NULL WHERE id IN"
+    return _beyond(connection, forget, "1", MAX_LETTERS, limit) + _beyond(
+        connection, strip, "body IS NOT NULL", MAX_BODIES, limit
+    )
+
+
+def _beyond(connection: sqlite3.Connection, change: str, those: str, kept: int, limit: int) -> int:
+    """Change the oldest of those rows, as long as more than ``kept`` of them are there."""
+    newest_to_go = f"SELECT id FROM dead_letter WHERE {those} ORDER BY id DESC LIMIT 1 OFFSET ?"
+    chosen = f"SELECT id FROM dead_letter WHERE {those} AND id <= ({newest_to_go}) ORDER BY id LIMIT ?"
+    return connection.execute(f"{change} ({chosen})", (kept, limit)).rowcount
 
 
 _PARKED = f"state >= 3 AND state = {NeedState.PARKED:d}"

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from listener.change import Fingerprint
 from listener.clock import Clock, SystemClock
+from listener.contracts import Unreadable
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
 from listener.settings import Coalescer
 from listener.store import asks, attempts, ledger, needs, report, settle, upkeep
@@ -399,11 +400,9 @@ class Store:
         """Return what was set aside."""
         return await self._read(asks.dead_letters, limit=limit)
 
-    async def add_dead_letter(self, *, source: str, subject: bytes, reason: str, body: bytes) -> None:
-        """Set a message aside."""
-        await self._write(
-            asks.add_dead_letter, source=source, subject=subject, reason=reason, body=body, now=self.clock.now()
-        )
+    async def add_dead_letters(self, source: str, letters: Sequence[Unreadable]) -> None:
+        """Set messages aside that cannot be read."""
+        await self._write(asks.add_dead_letters, source=source, letters=letters, now=self.clock.now())
 
     async def retry(self, url: str | None = None) -> int:
         """Send parked URLs once more, or one of them."""
@@ -423,6 +422,8 @@ class Store:
         after: int | None = 0 if self.owner else None
         while after is not None:
             after = await self._write(upkeep.remove_empty, self._names, after=after, limit=SLICE_ROWS)
+        while await self._write(asks.bound_dead_letters, limit=REMOVE_ROWS):
+            pass
 
     async def checkpoint(self) -> None:
         """

@@ -95,7 +95,9 @@ def test_what_quota_does_not_cover_is_deferred(stand: Stand, command: Command) -
     status, out, _ = command("refresh", *(stand.url(f"{n}.html") for n in range(5)), "--json")
     states = [one["state"] for one in json.loads(out)["urls"]]
     assert status == 3
-    assert (states.count("accepted"), states.count("deferred")) == (1, 4)
+    # The fifth was taken; on a busy machine its task may be done before the command looks.
+    assert states.count("deferred") == 4
+    assert sum(states.count(state) for state in ("accepted", "complete")) == 1
     assert all(one["reason"] for one in json.loads(out)["urls"] if one["state"] == "deferred")
     told = json.loads(command("status", "--json")[1])
     assert (told["pending"], told["deferred"]) == (4, 4)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from world import a_world
 
+from listener.contracts import Unreadable
 from listener.refresh import Scope
 from listener.store import NeedInput
 
@@ -86,6 +87,26 @@ async def test_a_full_disk_stops_the_work_and_not_the_process(tmp_path: Path) ->
         assert await world.get("a.html") == "new"
         assert (world.source.acked, world.accepted) == (1, {"file": 301})
         assert world.pipeline.ready
+
+
+async def test_what_cannot_be_read_is_kept_before_it_is_acknowledged(tmp_path: Path) -> None:
+    """A message in no known form is a dead letter with its body, and what came with it is refreshed all the same."""
+    async with a_world(tmp_path) as world:
+        await world.store._write(lambda c: c.execute("PRAGMA max_page_count = 1").fetchone())
+        broken = Unreadable(b"m-1", b"x" * 100_000, "no JSON")
+        world.source.deliver(world.write("a.html", "new"), unreadable=[broken])
+        world.source.deliver(unreadable=[Unreadable(b"m-2", b"", "empty")])
+        await world.until(lambda: world.pipeline.troubles)
+        assert world.source.acked == 0
+        await world.store._write(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
+        await world.settled()
+        await world.until(lambda: world.source.acked == 2)
+        letters = await world.store.dead_letters()
+        assert [(one.subject, one.kind, one.reason) for one in letters] == [
+            ("m-2", "message", "empty"),
+            ("m-1", "message", "no JSON"),
+        ]
+        assert world.accepted == {"file": 1}
 
 
 async def test_what_a_person_asks_for_is_not_paced(tmp_path: Path) -> None:

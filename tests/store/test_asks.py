@@ -6,11 +6,12 @@ import os
 import sqlite3
 from contextlib import closing
 
+import pytest
 from steps_store import BASE, QUOTA, Bench, content, file, folder, subtree
 
-from listener.contracts import SourceHealth, SourceState
+from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState, RefreshKind, Scope
-from listener.store import NeedInput
+from listener.store import NeedInput, asks
 from listener.store.attempts import Wanted
 from listener.store.settle import SWEEP_DIRECTORIES, Place, sweep
 from listener.store.store import SLICE_ROWS
@@ -64,13 +65,25 @@ async def test_a_prefetch_below_a_directory_is_no_part_of_it(bench: Bench) -> No
     assert await bench.ready() == {"a/": 1}
 
 
+async def test_what_is_set_aside_stays_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest are kept, bodies of fewer: a misrouted queue cannot fill the disk."""
+    monkeypatch.setattr(asks, "MAX_LETTERS", 7)
+    monkeypatch.setattr(asks, "MAX_BODIES", 3)
+    await bench.store.add_dead_letters("q", [Unreadable(b"m-%d" % n, b"body", "no JSON") for n in range(1_200)])
+    await bench.store.upkeep(keep_seconds=3600.0)
+    assert [one.subject for one in await bench.store.dead_letters()] == [f"m-{n}" for n in range(1_199, 1_192, -1)]
+    with closing(sqlite3.connect(bench.store.path)) as file:
+        kept = file.execute("SELECT subject FROM dead_letter WHERE body IS NOT NULL ORDER BY id").fetchall()
+    assert kept == [(b"m-1197",), (b"m-1198",), (b"m-1199",)]
+
+
 async def test_what_was_set_aside_can_be_retried_or_discarded(bench: Bench) -> None:
     """Parked URLs, one or all; keys and messages can only be discarded."""
     await bench.change(content("a"), content("b"), content("c"))
     for one in await bench.hold(file("a"), file("b"), file("c")):
         await bench.store.park(one, error="Malformed")
-    await bench.store.add_dead_letter(source="q", subject=b"m-1", reason="no JSON", body=b"x" * 300_000)
-    await bench.store.add_dead_letter(source="q", subject=b"m-1", reason="still none", body=b"y")
+    await bench.store.add_dead_letters("q", [Unreadable(b"m-1", b"x" * 300_000, "no JSON")])
+    await bench.store.add_dead_letters("q", [Unreadable(b"m-1", b"y", "still none")])
     letters = await bench.store.dead_letters()
     assert [(one.kind, one.reason) for one in letters] == [("message", "still none")] + [("url", "Malformed")] * 3
     assert [one.kind for one in await bench.store.dead_letters(limit=1)] == ["message"]
