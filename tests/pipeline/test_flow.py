@@ -94,8 +94,8 @@ async def test_what_cannot_be_read_is_kept_before_it_is_acknowledged(tmp_path: P
     async with a_world(tmp_path) as world:
         await world.store._write(lambda c: c.execute("PRAGMA max_page_count = 1").fetchone())
         broken = Unreadable(b"m-1", b"x" * 100_000, "no JSON")
-        world.source.deliver(world.write("a.html", "new"), unreadable=[broken])
-        world.source.deliver(unreadable=[Unreadable(b"m-2", b"", "empty")])
+        world.source.deliver(unreadable=[broken])
+        world.source.deliver(world.write("a.html", "new"), unreadable=[Unreadable(b"m-2", b"", "empty")])
         await world.until(lambda: world.pipeline.troubles)
         assert world.source.acked == 0
         await world.store._write(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
