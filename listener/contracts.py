@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -24,6 +24,7 @@ __all__ = [
     "CheckState",
     "Delivery",
     "IndexView",
+    "Instructive",
     "KindLimits",
     "Source",
     "SourceHealth",
@@ -157,6 +158,20 @@ class Source(Protocol):
 
     async def check(self) -> Sequence[Check]:
         """Probe everything that the settings name, without changing anything."""
+        ...
+
+
+@runtime_checkable
+class Instructive(Protocol):
+    """What a source may be besides: one whose events must be ordered elsewhere, and that can say how."""
+
+    def setup(self) -> str:
+        """
+        Return what to paste where its events come from: notification rules, policies, commands.
+
+        Blocks of text, each under a line that starts with ``#`` and says where it goes; made from the settings
+        alone, without a look at anything, and free of secrets. What the settings do not tell stands in ``<…>``.
+        """
         ...
 
 

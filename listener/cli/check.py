@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +14,23 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 
-def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
+PrintSetupOption = Annotated[
+    str,
+    typer.Option(
+        "--print-setup",
+        metavar="SOURCE",
+        help="Try nothing; print what to paste where this source's events come from (notifications, policies).",
+    ),
+]
+
+
+def check(config: ConfigOption = None, as_json: JsonOption = False, print_setup: PrintSetupOption = "") -> int:
     """Try everything that the configuration names, changing nothing. Exit status 1 when something failed."""
     from listener.contracts import CheckState
 
+    if print_setup:
+        typer.echo(_setup(config, print_setup))
+        return 0
     found = run_async(_probe(config))
     if as_json:
         print_json(
@@ -37,3 +50,17 @@ async def _probe(config: Any) -> list[Check]:
 
     settings = load(config)
     return await probe_all(settings, load_sources(settings), load_targets(settings))
+
+
+def _setup(config: Any, name: str) -> str:
+    """Return what the source of this name wants to be pasted elsewhere."""
+    from listener.contracts import Instructive
+    from listener.errors import ConfigurationError
+    from listener.plugins import load_sources
+    from listener.settings import nearest
+
+    sources = load_sources(load(config))
+    if name not in sources:
+        raise ConfigurationError(f"--print-setup: there is no source named {name!r}", hint=nearest(name, sources))
+    source = sources[name]
+    return source.setup() if isinstance(source, Instructive) else f"# sources.{name} needs nothing outside this machine"

@@ -1,0 +1,40 @@
+"""
+The way in: messages per CPU second, from a queue or a request to the durable state file, beside a bare loop.
+
+Each source has one function here (:data:`SOURCES`) that measures itself and its peer in the same run, and returns
+figures. The servers run in processes of their own, so that the CPU seconds told are the listener's alone.
+
+    python bench/ingest.py                      # all of them
+    python bench/ingest.py sqs --messages 50000
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+Figures = Mapping[str, float | str]
+Measure = Callable[[int], Awaitable[Figures]]
+"""Takes how many messages to send through; returns figures by name, units in the names."""
+
+SOURCES: dict[str, Measure] = {}
+
+
+def main() -> None:
+    """Print one JSON line for each source."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="*", choices=[*SOURCES, []], help="which to measure; by default all")
+    parser.add_argument("--messages", type=int, default=20_000)
+    given = parser.parse_args()
+    for name in given.sources or SOURCES:
+        figures = asyncio.run(SOURCES[name](given.messages))  # type: ignore[arg-type]
+        print(json.dumps({"source": name, "messages": given.messages, **figures}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
