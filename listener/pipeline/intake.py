@@ -14,7 +14,7 @@ from listener.errors import ConfigurationError, SourceError, StoreError
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
 from listener.store import Store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 
 __all__ = ["Intake"]
 

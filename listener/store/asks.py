@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from listener.change import key_to_text
 from listener.contracts import Unreadable
 from listener.refresh import NeedState, Scope, directory_of
+from listener.store.batches import NeedInput, next_sequence
 from listener.store.names import Names
-from listener.store.record import NeedInput, next_sequence
 
 __all__ = [
     "DeadLetter",

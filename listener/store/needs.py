@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from listener.refresh import NeedState, Scope
-from listener.store.record import next_sequence
+from listener.store.batches import next_sequence
 
 __all__ = [
     "DueRow",

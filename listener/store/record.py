@@ -3,84 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
+from listener.change import Change, ChangeKind
 from listener.coalescer import due_at
 from listener.errors import KeyRejected
 from listener.refresh import Scope
 from listener.settings import Coalescer
+from listener.store.batches import Batch, Recorded, Route, next_sequence
 from listener.store.index import IndexWriter
 from listener.store.names import Names
 from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
+from listener.store.taming import keep_dead_letter, tamed
 
-__all__ = ["Batch", "NeedInput", "Recorded", "Recorder", "Route", "joined", "next_sequence", "slices"]
+__all__ = ["Recorder"]
 
 OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
 """An event time further back than this is taken for a wrong clock."""
-
-
-class NeedInput(NamedTuple):
-    """What the router makes of a change: one URL of one target."""
-
-    target: str
-    url: str
-    scope: Scope = Scope.EXACT
-    delay_seconds: float = 0.0
-    """How much later than us the origin has the change."""
-
-
-Route = Callable[[Change], Sequence[NeedInput]]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Changes to be recorded together."""
-
-    changes: Sequence[Change]
-    scan_sequence: int | None = None
-    seed: bool = False
-
-
-@dataclass(slots=True)
-class Recorded:
-    """What recording a batch came to."""
-
-    sequence: int
-    needs: int = 0
-    outdated: int = 0
-    """Findings of a scan that the index knew better."""
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    """Keys that can never be a URL, each with the reason."""
-
-
-def slices(batch: Batch, most: int, *, subtree: int) -> Iterator[Batch]:
-    """Cut a batch into such of at most so many rows; a subtree may become ``subtree`` of them. An empty one stays."""
-    start = rows = 0
-    for at, change in enumerate(batch.changes):
-        weight = subtree if change.kind is ChangeKind.SUBTREE_DELETED else 1
-        if rows and rows + weight > most:
-            yield Batch(batch.changes[start:at], batch.scan_sequence, batch.seed)
-            start, rows = at, 0
-        rows += weight
-    yield Batch(batch.changes[start:], batch.scan_sequence, batch.seed) if start else batch
-
-
-def joined(parts: Sequence[Recorded]) -> Recorded:
-    """Return what the slices of one batch came to."""
-    whole = parts[-1]
-    for part in parts[:-1]:
-        whole.needs += part.needs
-        whole.outdated += part.outdated
-    whole.rejected = [one for part in parts for one in part.rejected]
-    return whole
-
-
-def next_sequence(connection: sqlite3.Connection) -> int:
-    """Take the next number of the store-wide sequence."""
-    return int(connection.execute("UPDATE meta SET sequence = sequence + 1 RETURNING sequence").fetchone()[0])
 
 
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
@@ -135,7 +75,7 @@ class Recorder:
             now=now,
             flying=_flying_directories(connection),
         )
-        work.take(list(_tamed(batch.changes, work)) if tame else batch.changes)
+        work.take(list(tamed(batch.changes, work.set_aside)) if tame else batch.changes)
         work.flush()
         return work.recorded
 
@@ -290,40 +230,7 @@ class _Work:
     def set_aside(self, change: Change, reason: str) -> None:
         """Keep a key that can never be a URL as a dead letter, with the reason."""
         self.recorded.rejected.append((change.key, reason))
-        self.connection.execute(
-            "INSERT INTO dead_letter (at, source, kind, subject, reason) VALUES (?, ?, 'key', ?, ?)"
-            " ON CONFLICT DO UPDATE SET at = excluded.at, reason = excluded.reason",
-            (self.now, change.root, _raw(change.key), _text(reason)),
-        )
-
-
-def _raw(key: str) -> bytes:
-    try:
-        return key_to_bytes(key)
-    except UnicodeEncodeError:
-        return key.encode("utf-8", "surrogatepass")
-
-
-def _text(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _tamed(changes: Iterable[Change], work: _Work) -> Iterator[Change]:
-    """Yield what can be stored: fingerprints bounded, keys that are neither text nor bytes set aside."""
-    for change in changes:
-        try:
-            key_to_bytes(change.key)
-        except UnicodeEncodeError:
-            work.set_aside(change, "the key is no text: it holds half of a UTF-16 surrogate pair")
-            continue
-        yield change if change.fingerprint is None else change._replace(fingerprint=_bounded(change.fingerprint))
-
-
-def _bounded(fingerprint: Fingerprint) -> Fingerprint:
-    size, mtime, ctime, inode = (
-        one if one is not None and -(2**63) <= one < 2**63 else None for one in fingerprint[:4]
-    )
-    return Fingerprint(size, mtime, ctime, inode, None if fingerprint.etag is None else _text(fingerprint.etag))
+        keep_dead_letter(self.connection, change, reason, now=self.now)
 
 
 def _flying_directories(connection: sqlite3.Connection) -> dict[str, list[tuple[str, int, bool]]]:

@@ -19,9 +19,10 @@ from listener.contracts import Unreadable
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
 from listener.settings import Coalescer
 from listener.store import asks, attempts, ledger, needs, report, settle, upkeep
+from listener.store.batches import Batch, NeedInput, Recorded, Route, joined, slices
 from listener.store.database import OwnerLock, connect, prepare, snapshot, sqlite_path, translate
 from listener.store.names import Names
-from listener.store.record import Batch, NeedInput, Recorded, Recorder, Route, joined, slices
+from listener.store.record import Recorder
 from listener.store.upkeep import Progress
 from listener.store.writer import Writer, closed
 
@@ -268,6 +269,12 @@ class Store:
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a reading function on a connection of its own, off the event loop."""
         return await self._read(query)
+
+    async def write(
+        self, operation: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kw: P.kwargs
+    ) -> T:
+        """Run a writing function, of milliseconds, in a transaction; what it returns is durable."""
+        return await self._write(operation, *args, **kw)
 
     async def due_rows(self, load: needs.Load, scope: Scope, limit: int) -> list[needs.DueRow]:
         """Return up to ``limit`` of a directory's ready needs of one scope, the oldest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -217,6 +218,27 @@ async def test_others_add_needs_beside_the_owner(tmp_path: Path, clock: FakeCloc
         there.assert_counted()
 
 
+def shape(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return what the file is made of, without comments and line breaks."""
+    rows = connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    return [(name, " ".join(re.sub("--.*", "", sql).split())) for name, sql in rows]
+
+
+def test_a_file_of_version_1_is_brought_up(tmp_path: Path) -> None:
+    """What it holds stays, and it has the shape of a new one afterwards."""
+    old = tmp_path / "old.db"
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript((Path(__file__).parent / "version_1.sql").read_text())
+        connection.executescript(
+            f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 1;"
+            "INSERT INTO meta (id, sequence, created_at) VALUES (1, 7, 0); INSERT INTO target (name) VALUES ('cdn')"
+        )
+    with closing(prepare(old)) as brought_up, closing(prepare(tmp_path / "new.db")) as new:
+        assert shape(brought_up) == shape(new)
+        assert brought_up.execute("PRAGMA user_version").fetchone() == (database.VERSION,)
+        assert brought_up.execute("SELECT sequence, name FROM meta, target").fetchall() == [(7, "cdn")]
+
+
 def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step runs once and in order; one that fails leaves the file at its old version, unchanged."""
     path = tmp_path / "s.db"
@@ -229,23 +251,25 @@ def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         connection.execute("ALTER TABLE target ADD COLUMN two")
         connection.execute("SELECT wrong FROM nowhere")
 
-    monkeypatch.setattr(database, "VERSION", 3)
-    monkeypatch.setattr(database, "MIGRATIONS", {1: first, 2: second})
+    now = database.VERSION
+    monkeypatch.setattr(database, "VERSION", now + 2)
+    monkeypatch.setattr(database, "MIGRATIONS", {now: first, now + 1: second})
     with pytest.raises(StoreError, match="nowhere"):
         prepare(path)
     assert path.read_bytes() == before
-    monkeypatch.setattr(database, "MIGRATIONS", {1: first, 2: lambda c: c.execute("ALTER TABLE target ADD COLUMN two")})
+    mended = {now: first, now + 1: lambda c: c.execute("ALTER TABLE target ADD COLUMN two")}
+    monkeypatch.setattr(database, "MIGRATIONS", mended)
     for _ in range(2):
         with closing(prepare(path)) as connection:
             columns = [row[1] for row in connection.execute("PRAGMA table_info(target)")]
             assert columns == ["id", "name", "one", "two"]
-            assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (now + 2,)
 
 
 def test_a_step_that_is_missing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hole in the steps is an error of ours: it surfaces, and the file stays."""
     before = good(tmp_path / "s.db")
-    monkeypatch.setattr(database, "VERSION", 2)
+    monkeypatch.setattr(database, "VERSION", database.VERSION + 1)
     with pytest.raises(KeyError):
         prepare(tmp_path / "s.db")
     assert (tmp_path / "s.db").read_bytes() == before
@@ -265,7 +289,7 @@ sys.path.insert(0, sys.argv[2])
 from steps_store import content, route
 from listener.errors import StoreError
 from listener.store import open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 
 async def main(folder):
     told, refused = [], None
@@ -330,7 +354,7 @@ import asyncio, sys
 sys.path.insert(0, sys.argv[2])
 from steps_store import content, route
 from listener.store import open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 
 async def main(folder):
     async with open_store(f"sqlite:///{folder}/s.db", owner=True) as store:

@@ -11,7 +11,7 @@ from listener.clock import window_end, window_start
 from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
 from listener.store import NeedInput, open_store
 from listener.store.attempts import Wanted
-from listener.store.record import Batch
+from listener.store.batches import Batch
 
 FILE = RefreshKind.FILE
 

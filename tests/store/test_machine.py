@@ -17,7 +17,7 @@ from steps_store import BASE, Bench, FakeClock, content, deleted, file, folder, 
 from listener.change import Change
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
 from listener.store import NeedInput, Store, open_store, settle
-from listener.store.record import Batch
+from listener.store.batches import Batch
 from listener.store.settle import Place
 from listener.store.store import StoreOptions
 

@@ -13,8 +13,8 @@ from steps_store import BASE, Bench, content, route
 
 from listener.errors import StoreError
 from listener.store import NeedInput, open_store
+from listener.store.batches import Batch
 from listener.store.database import prepare
-from listener.store.record import Batch
 from listener.store.writer import Writer
 
 
