@@ -1,10 +1,9 @@
 """
-Alibaba Cloud CDN as a target.
+Alibaba Cloud CDN as a target; access key and session are those of ``listener.alibaba``.
 
 ::
 
     settings   what a configuration may say
-    keys       where the access key comes from
     requests   actions as method, query and form: the official SDK's placement; pure
     rates      limits per second, and per domain and minute
     client     one signed call over one session; which failure means what; back-off

@@ -27,9 +27,17 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from listener import __version__
+from listener.alibaba import KeyInUse, KeySource, back_off_seconds, open_session, read_bounded, words
 from listener.clock import Clock
-from listener.errors import Misconfigured, NotSent, OutcomeUnknown, TargetError, Throttled, Unavailable
+from listener.errors import (
+    ConfigurationError,
+    Misconfigured,
+    NotSent,
+    OutcomeUnknown,
+    TargetError,
+    Throttled,
+    Unavailable,
+)
 from listener.replies import (
     Remedy,
     ReplyError,
@@ -38,10 +46,8 @@ from listener.replies import (
     parse_failure,
     parse_object,
     rule_for,
-    scrub,
 )
 from listener.signature import Credentials, canonical_query, sign_acs3, sign_v1
-from listener.targets.alibaba_cdn.keys import KeySource
 from listener.targets.alibaba_cdn.rates import Window
 from listener.targets.alibaba_cdn.requests import Request
 from listener.targets.alibaba_cdn.settings import Settings
@@ -52,12 +58,6 @@ log = structlog.get_logger()
 
 LARGEST_REPLY_BYTES = 32 * 1024 * 1024
 """Ten tasks of 2,000 URLs (the vendor merges up to that many) have some 26 MB at the most."""
-KEY_SECONDS = 60.0
-"""How long a key is used before its source is asked again: chains renew temporary keys minutes ahead."""
-IDLE_SECONDS = 4.0
-"""Idle connections are closed before a server would: a write on a dying one has an unknown outcome."""
-BACK_OFF_SECONDS = 0.5
-LONGEST_BACK_OFF_SECONDS = 8.0
 
 
 class SignedClient:
@@ -77,14 +77,11 @@ class SignedClient:
         """How far the clock here was ahead of the CDN's, by its last answer."""
         self.calls = Window(settings.limits.calls_per_second, 1.0)
         self._settings = settings
-        self._keys = keys
+        self._keys = KeyInUse(keys)
         self._clock = clock
         self._random = randomness
         self._make_nonce = make_nonce
         self._session: aiohttp.ClientSession | None = None
-        self._credentials: Credentials | None = None
-        self._read_at = float("-inf")
-        self._key_lock = asyncio.Lock()
 
     async def write(self, request: Request) -> dict[str, Any]:
         """Make a call that spends quota; its first place in the call window was taken by ``admit``."""
@@ -99,21 +96,10 @@ class SignedClient:
 
     async def credentials(self, *, renew: bool = False) -> Credentials:
         """Return the key in use. Raise :class:`~listener.errors.Misconfigured` when there is none."""
-        async with self._key_lock:
-            now = asyncio.get_running_loop().time()
-            if renew or self._credentials is None or now - self._read_at >= KEY_SECONDS:
-                self._credentials = await self._read_key(keep=None if renew else self._credentials)
-                self._read_at = now
-            return self._credentials
-
-    async def _read_key(self, *, keep: Credentials | None) -> Credentials:
         try:
-            return await self._keys.read()
-        except Misconfigured as error:
-            if keep is None:
-                raise
-            log.warning("target.key_not_read", problem=str(error))
-            return keep
+            return await self._keys.current(renew=renew)
+        except ConfigurationError as error:
+            raise Misconfigured(str(error), hint=error.hint) from error
 
     async def close(self) -> None:
         """Close the session; safe to call twice."""
@@ -152,7 +138,7 @@ class SignedClient:
         if _remedy(error) is Remedy.RESIGN:
             return 0.0
         asked = error.retry_after_seconds if isinstance(error, Throttled) else 0.0
-        return asked + self._random.uniform(0, min(LONGEST_BACK_OFF_SECONDS, BACK_OFF_SECONDS * 2**tried))
+        return asked + back_off_seconds(self._random, tried)
 
     async def _renewed(self, used: Credentials) -> bool:
         """Ask the source for another key; the same one again would fail again."""
@@ -171,13 +157,13 @@ class SignedClient:
                 allow_redirects=False,
                 skip_auto_headers=("Content-Type",),
             ) as response:
-                body = await _bounded(response)
+                body = await read_bounded(response, LARGEST_REPLY_BYTES)
                 status, received = response.status, response.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Unavailable(f"cannot connect to {self._settings.endpoint}: {_words(error)}") from error
+            raise Unavailable(f"cannot connect to {self._settings.endpoint}: {words(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise OutcomeUnknown(
-                f"{request.action} got no answer from {self._settings.endpoint}: {_words(error)}"
+                f"{request.action} got no answer from {self._settings.endpoint}: {words(error)}"
             ) from error
         return self._outcome(status, received, body, credentials)
 
@@ -231,16 +217,11 @@ class SignedClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             timeouts = self._settings.timeouts
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=timeouts.connections, keepalive_timeout=IDLE_SECONDS),
-                timeout=aiohttp.ClientTimeout(total=timeouts.answer_seconds, connect=timeouts.connect_seconds),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={
-                    "Accept": "application/json",
-                    "Accept-Encoding": "identity",
-                    "User-Agent": f"cdn-listener/{__version__}",
-                },
-                trust_env=False,
+            self._session = open_session(
+                connections=timeouts.connections,
+                connect_seconds=timeouts.connect_seconds,
+                answer_seconds=timeouts.answer_seconds,
+                accept="application/json",
             )
         return self._session
 
@@ -259,17 +240,3 @@ def _read_may_repeat(error: TargetError) -> bool:
 
 def _host(endpoint: str) -> str:
     return endpoint.partition("://")[2]
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__} {scrub(str(error))}".strip()
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    parts, length = [], 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        length += len(part)
-        if length > LARGEST_REPLY_BYTES:
-            raise aiohttp.ClientPayloadError(f"the answer has more than {LARGEST_REPLY_BYTES} bytes")
-    return b"".join(parts)

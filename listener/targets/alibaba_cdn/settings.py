@@ -1,32 +1,19 @@
-"""What a configuration may say of a target of type ``alibaba-cdn``; secrets are no settings (see ``keys``)."""
+"""What a configuration may say of a target of type ``alibaba-cdn``; secrets are no settings."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from yarl import URL
+from pydantic import Field
+
+from listener.alibaba import KeySettings, Origin, Table
 
 __all__ = ["FIRST_API_VERSION", "Limits", "Prefetch", "Quota", "Settings", "Timeouts"]
 
 FIRST_API_VERSION = "2014-11-11"
-SECRETS = frozenset({"access_key_id", "access_key_secret", "security_token"})
 
 
-def _origin(text: str) -> str:
-    url = URL(text)
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ValueError("must be a URL such as https://cdn.aliyuncs.com")
-    if url.user or url.password or url.path != "/" or url.query_string or url.fragment:
-        raise ValueError("must hold scheme, host and port only, such as https://cdn.aliyuncs.com")
-    return str(url.origin())
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
-
-
-class Quota(_Table):
+class Quota(Table):
     """
     Refreshes a day to assume until the live quota is known, in URLs or directories.
 
@@ -44,7 +31,7 @@ class Quota(_Table):
     """URLs to fetch into the cache a day."""
 
 
-class Limits(_Table):
+class Limits(Table):
     """The vendor's limits on requests; lower them where others use the same account."""
 
     calls_per_second: float = Field(50, gt=0)
@@ -65,7 +52,7 @@ class Limits(_Table):
     """The part of the vendor's read limits (tasks by id 30, task list 10, quota 20 calls a second) to use."""
 
 
-class Timeouts(_Table):
+class Timeouts(Table):
     """How long to wait for the API, and over how many connections."""
 
     connect_seconds: float = Field(5, gt=0)
@@ -80,7 +67,7 @@ class Timeouts(_Table):
     """Connections at once."""
 
 
-class Prefetch(_Table):
+class Prefetch(Table):
     """Options of PushObjectCache."""
 
     area: Literal["domestic", "overseas"] | None = None
@@ -93,10 +80,10 @@ class Prefetch(_Table):
     """Request headers to fetch with: each variant of a ``Vary`` needs its own; unset: gzip."""
 
 
-class Settings(_Table):
+class Settings(KeySettings):
     """An account of Alibaba Cloud CDN."""
 
-    endpoint: Annotated[str, AfterValidator(_origin)] = "https://cdn.aliyuncs.com"
+    endpoint: Origin = "https://cdn.aliyuncs.com"
     """Where the API is: scheme, host and port. Plain http is for emulators and tests."""
     signature: Literal["acs3-hmac-sha256", "hmac-sha1"] = "acs3-hmac-sha256"
     """How requests are signed; ``hmac-sha1`` is for endpoints that do not know the newer form."""
@@ -104,10 +91,6 @@ class Settings(_Table):
     """The older one has no forced directory refreshes, no ignore-params and no tasks by id."""
     account: str = Field("main", min_length=1)
     """Targets of one account share its quota: give them the same name, and others another."""
-    credentials: Literal["environment", "default-chain"] = "environment"
-    """Where the access key comes from: environment and files, or Alibaba's own chain (RAM roles, profiles, …)."""
-    environment_prefix: str = Field("ALIBABA_CLOUD", pattern=r"^[A-Z][A-Z0-9_]*$")
-    """First part of the variables that hold the key: another one for a second account."""
     force: bool = True
     """
     Directory refreshes evict everything below, unchanged objects too. Without it nodes only revalidate,
@@ -123,15 +106,6 @@ class Settings(_Table):
     """Patience with the API, and connections to it."""
     prefetch: Prefetch = Prefetch()
     """Options of prefetch requests."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_secrets(cls, table: Any) -> Any:
-        """Tell who writes a key into the file where it belongs, rather than that there is no such setting."""
-        if isinstance(table, dict) and (found := SECRETS.intersection(table)):
-            names = ", ".join(f"ALIBABA_CLOUD_{name.upper()}" for name in sorted(found))
-            raise ValueError(f"a key never stands in a configuration: set {names} in the environment instead")
-        return table
 
     @property
     def is_first_version(self) -> bool:

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel
 
+from listener.alibaba import key_source
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, KindLimits
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, Unavailable
@@ -19,7 +20,6 @@ from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
 from listener.replies import ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.targets.alibaba_cdn import checks
 from listener.targets.alibaba_cdn.client import SignedClient
-from listener.targets.alibaba_cdn.keys import key_source
 from listener.targets.alibaba_cdn.rates import DomainWindows, Window
 from listener.targets.alibaba_cdn.requests import (
     PREFETCH_BATCH_BYTES,

@@ -14,13 +14,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from listener.errors import Misconfigured
+import structlog
+
+from listener.alibaba.settings import KeySettings
+from listener.errors import ConfigurationError
 from listener.replies import scrub
 from listener.signature import Credentials
-from listener.targets.alibaba_cdn.settings import Settings
 
-__all__ = ["ChainKeys", "EnvironmentKeys", "KeySource", "key_source"]
+__all__ = ["ChainKeys", "EnvironmentKeys", "KeyInUse", "KeySource", "key_source"]
 
+log = structlog.get_logger()
+
+KEY_SECONDS = 60.0
+"""How long a key is used before its source is asked again: chains renew temporary keys minutes ahead."""
 LONGEST_VALUE_BYTES = 16_384
 """A file larger than this is no key; a temporary token has a few hundred bytes."""
 CHAIN_SECONDS = 30.0
@@ -31,11 +37,11 @@ class KeySource(Protocol):
     """Gives the key that is valid now."""
 
     async def read(self) -> Credentials:
-        """Return the key. Raise :class:`~listener.errors.Misconfigured`, naming what to set, when there is none."""
+        """Return the key. Raise :class:`~listener.errors.ConfigurationError`, naming what to set, if there is none."""
         ...
 
 
-def key_source(settings: Settings, environment: Mapping[str, str]) -> KeySource:
+def key_source(settings: KeySettings, environment: Mapping[str, str]) -> KeySource:
     """Return the source that the setting ``credentials`` names."""
     if settings.credentials == "default-chain":
         return ChainKeys()
@@ -51,7 +57,7 @@ class EnvironmentKeys:
         self._prefix = prefix
 
     async def read(self) -> Credentials:
-        """Return the key. Raise :class:`~listener.errors.Misconfigured` for a missing or unusable part."""
+        """Return the key. Raise :class:`~listener.errors.ConfigurationError` for a missing or unusable part."""
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> Credentials:
@@ -61,14 +67,15 @@ class EnvironmentKeys:
         if missing:
             variants = f"{missing[0]}_FILE or $CREDENTIALS_DIRECTORY/{missing[0].lower()}"
             hint = f"set it, or {variants}; for roles and profiles set credentials = 'default-chain'"
-            raise Misconfigured(f"no access key: {' and '.join(missing)} not set or empty", hint=hint)
+            raise ConfigurationError(f"no access key: {' and '.join(missing)} not set or empty", hint=hint)
         key_id, secret, token = (found[name] for name in names)
         return Credentials(key_id, secret, token or None)
 
     def _value(self, name: str) -> str:
         value = self._environment.get(name, "").strip() or self._from_file(name)
         if not all("!" <= char <= "~" for char in value):
-            raise Misconfigured(f"{name} holds a blank, a control or a non-ASCII character", hint="copy the key again")
+            what = f"{name} holds a blank, a control or a non-ASCII character"
+            raise ConfigurationError(what, hint="copy the key again")
         return value
 
     def _from_file(self, name: str) -> str:
@@ -84,12 +91,13 @@ def _contents(path: Path, variable: str) -> str:
         with path.open("rb") as file:
             raw = file.read(LONGEST_VALUE_BYTES + 1)
         if len(raw) > LONGEST_VALUE_BYTES:
-            raise Misconfigured(f"{path} ({variable}) is too large to be a key", hint=f"mend {variable}")
+            raise ConfigurationError(f"{path} ({variable}) is too large to be a key", hint=f"mend {variable}")
         return raw.decode().strip()
     except OSError as error:
-        raise Misconfigured(f"cannot read {path}: {error.strerror}", hint=f"mend {variable} or the file") from error
+        what = f"cannot read {path}: {error.strerror}"
+        raise ConfigurationError(what, hint=f"mend {variable} or the file") from error
     except UnicodeDecodeError:
-        raise Misconfigured(f"{path} ({variable}) is not text", hint=f"mend {variable}") from None
+        raise ConfigurationError(f"{path} ({variable}) is not text", hint=f"mend {variable}") from None
 
 
 class ChainKeys:
@@ -106,12 +114,13 @@ class ChainKeys:
         self._client: Any = None
 
     async def read(self) -> Credentials:
-        """Return the key that is valid now. Raise :class:`~listener.errors.Misconfigured` when the chain has none."""
+        """Return the key that is valid now. Raise :class:`~listener.errors.ConfigurationError` where there is none."""
         try:
             async with asyncio.timeout(CHAIN_SECONDS):
                 return await asyncio.to_thread(self._read)
         except TimeoutError:
-            raise Misconfigured("Alibaba's credential chain did not answer", hint="see `cdn-listener check`") from None
+            what = "Alibaba's credential chain did not answer"
+            raise ConfigurationError(what, hint="see `cdn-listener check`") from None
 
     def _read(self) -> Credentials:
         if self._client is None:
@@ -120,11 +129,11 @@ class ChainKeys:
             key = self._client.get_credential()
         except Exception as error:  # noqa: BLE001 - its providers let through whatever their transports raise
             message = f"Alibaba's credential chain found no key: {scrub(str(error))}"
-            raise Misconfigured(
+            raise ConfigurationError(
                 message, hint="give the machine a RAM role, or set credentials = 'environment'"
             ) from None
         if not key.access_key_id or not key.access_key_secret:
-            raise Misconfigured("Alibaba's credential chain gave an empty key", hint="check its configuration")
+            raise ConfigurationError("Alibaba's credential chain gave an empty key", hint="check its configuration")
         return Credentials(key.access_key_id, key.access_key_secret, key.security_token or None)
 
 
@@ -133,8 +142,46 @@ def _import_client() -> Any:
         from alibabacloud_credentials.client import Client  # noqa: PLC0415 - an extra, heavy, and only for this
     except ImportError as error:
         hint = "pip install 'cdn-listener[credentials]'"
-        raise Misconfigured(
+        raise ConfigurationError(
             "credentials = 'default-chain' needs the package alibabacloud-credentials", hint=hint
         ) from error
     logging.getLogger("credentials").handlers.clear()  # it hangs its own on: what is logged here is ours to say
     return Client()
+
+
+class KeyInUse:
+    """The key that calls are signed with: read once a minute, so that a rotated one is noticed without a restart."""
+
+    def __init__(self, source: KeySource) -> None:
+        """Keep where to ask; read nothing."""
+        self._source = source
+        self._key: Credentials | None = None
+        self._read_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def current(self, *, renew: bool = False) -> Credentials:
+        """
+        Return the key; with ``renew``, after asking its source now.
+
+        Raises :class:`~listener.errors.ConfigurationError` when there is none. A source that fails for a while does
+        not stop a key that was valid.
+        """
+        async with self._lock:
+            now = asyncio.get_running_loop().time()
+            if renew or self._key is None or now - self._read_at >= KEY_SECONDS:
+                self._key = await self._read(keep=None if renew else self._key)
+                self._read_at = now
+            return self._key
+
+    async def renewed(self, used: Credentials) -> bool:
+        """Ask the source for another key than the one that was refused; the same one again would fail again."""
+        return await self.current(renew=True) != used
+
+    async def _read(self, *, keep: Credentials | None) -> Credentials:
+        try:
+            return await self._source.read()
+        except ConfigurationError as error:
+            if keep is None:
+                raise
+            log.warning("alibaba.key_not_read", problem=str(error))
+            return keep
