@@ -28,7 +28,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 1
+VERSION = 2
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -36,7 +36,14 @@ LOG_BYTES = 64 * 1024 * 1024
 BUSY_SECONDS = 10.0
 """How long a writer waits for another process's commit; ours take milliseconds."""
 
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
+
+def _add_controls(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_schema()):
+        if "CREATE TABLE control" in statement or "CREATE TABLE audit" in statement:
+            connection.execute(statement)
+
+
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _add_controls}
 """Version → the step that brings it one version on, inside one transaction."""
 
 
@@ -186,7 +193,7 @@ def _upgrade(connection: sqlite3.Connection) -> None:
     try:
         version = _pragma(connection, "user_version")
         if not version:
-            for statement in _statements((files("listener.store") / "schema.sql").read_text("utf-8")):
+            for statement in _statements(_schema()):
                 connection.execute(statement)
             connection.execute("INSERT INTO meta (id, sequence, created_at) VALUES (1, 0, ?)", (time.time(),))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -198,6 +205,10 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _schema() -> str:
+    return (files("listener.store") / "schema.sql").read_text("utf-8")
 
 
 def _statements(script: str) -> list[str]:

@@ -1,4 +1,4 @@
--- Version 1. The page in __init__.py says what a row is.
+-- Version 2. The page in __init__.py says what a row is.
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   sequence INTEGER NOT NULL,          -- the highest sequence given out
@@ -179,3 +179,22 @@ CREATE TABLE backfill (
   finished INTEGER NOT NULL,
   updated_at REAL NOT NULL
 ) WITHOUT ROWID;
+
+CREATE TABLE control (                -- what people told the daemon to leave alone for a while
+  kind TEXT NOT NULL,                 -- "hold", "pause" or "approval"
+  target TEXT NOT NULL,               -- "" for every target
+  prefix TEXT NOT NULL,               -- of the URLs it is about; "" for every one
+  until REAL,                         -- seconds since the epoch; NULL until it is taken back
+  reason TEXT NOT NULL,
+  at REAL NOT NULL,
+  PRIMARY KEY (kind, target, prefix)
+) WITHOUT ROWID;
+
+CREATE TABLE audit (                  -- what people did by hand
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  at REAL NOT NULL,
+  action TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  count INTEGER NOT NULL,             -- needs that it touched
+  reason TEXT NOT NULL
+);

@@ -1,0 +1,225 @@
+"""
+What people tell a running daemon through the state file: hold, pause, approve, cancel; and whether all is fresh.
+
+A control is about the URLs below a prefix, of one target or of all; what it is about is looked up when a plan is
+made, so that it holds for a daemon that is started later, too. Every deed by hand leaves a row in the audit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from listener.refresh import AttemptState, NeedState, Scope, directory_of
+from listener.store.needs import covering, flying_directories
+from listener.store.store import Store
+
+__all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled"]
+
+CANCEL_ROWS = 500
+"""Needs that one commit cancels."""
+
+
+class ControlKind(StrEnum):
+    """What is to be left alone."""
+
+    HOLD = "hold"
+    """A deploy is under way: changes are gathered, and go out as one plan. What is asked for by hand goes."""
+    PAUSE = "pause"
+    """Nothing is sent."""
+    APPROVAL = "approval"
+    """The next plan that is above the threshold may go."""
+
+
+class Place(NamedTuple):
+    """The URLs that somebody speaks of."""
+
+    target: str = ""
+    """Empty: every target."""
+    prefix: str = ""
+    """Empty: every URL."""
+
+    def holds(self, target: str, url: str) -> bool:
+        """Tell whether this URL of this target is one of them."""
+        return self.target in ("", target) and url.startswith(self.prefix)
+
+
+class Control(NamedTuple):
+    """One standing order."""
+
+    kind: ControlKind
+    place: Place
+    until: float | None
+    """Seconds since the epoch; None: until it is taken back."""
+    reason: str
+    at: float
+
+
+class Unsettled(NamedTuple):
+    """Needs of one state that stand where somebody waits."""
+
+    state: str
+    """``waiting``, ``ready``, ``attempted``, ``unconfirmed`` or ``parked``."""
+    needs: int
+    example: str
+    """The URL of one of them."""
+
+
+class Controls:
+    """The orders of one store."""
+
+    def __init__(self, store: Store) -> None:
+        """Take an open store; it need not be its owner."""
+        self._store = store
+
+    async def put(
+        self, kind: ControlKind, places: Sequence[Place], *, seconds: float | None, reason: str = ""
+    ) -> list[Control]:
+        """Give an order for so long, or until it is taken back; one of the same kind and place is replaced."""
+        now = self._store.clock.now()
+        until = None if seconds is None else now + seconds
+        orders = [Control(kind, place, until, reason, now) for place in places]
+        await self._store.write(_put, orders)
+        return orders
+
+    async def remove(self, kind: ControlKind, places: Sequence[Place], *, reason: str = "") -> int:
+        """Take orders back; return how many stood."""
+        return await self._store.write(_remove, kind, places, reason, self._store.clock.now())
+
+    async def standing(self) -> list[Control]:
+        """Return the orders that hold now, the oldest first."""
+        return await self._store.read(lambda connection: _standing(connection, self._store.clock.now()))
+
+    async def cancel(self, place: Place, *, reason: str) -> int:
+        """Settle, without a refresh, every need there that no attempt covers; return how many."""
+        total = 0
+        while count := await self._store.write(_cancel, place, CANCEL_ROWS):
+            total += count
+        await self._store.write(_note, self._store.clock.now(), "cancel", _named(place), total, reason)
+        return total
+
+    async def unsettled(self, place: Place, *, changed_before: float) -> list[Unsettled]:
+        """Return what is still stale there of what changed up to then (seconds since the epoch), prefetches aside."""
+        return await self._store.read(lambda connection: _unsettled(connection, place, changed_before))
+
+    async def audit(self, *, limit: int = 50) -> list[dict[str, Any]]:
+        """Return what was done by hand, newest first."""
+        return await self._store.read(lambda connection: _audit(connection, limit))
+
+
+def _named(place: Place) -> str:
+    return " ".join(part for part in place if part) or "everything"
+
+
+def _note(connection: sqlite3.Connection, *deed: float | str) -> None:
+    """Keep one deed: when, what, where, how many needs it touched, and why."""
+    connection.execute("INSERT INTO audit (at, action, subject, count, reason) VALUES (?, ?, ?, ?, ?)", deed)
+
+
+def _put(connection: sqlite3.Connection, orders: Sequence[Control]) -> None:
+    for kind, place, until, reason, at in orders:
+        connection.execute(
+            "INSERT OR REPLACE INTO control (kind, target, prefix, until, reason, at) VALUES (?, ?, ?, ?, ?, ?)",
+            (kind.value, *place, until, reason, at),
+        )
+        _note(connection, at, kind.value, _named(place), 0, reason)
+
+
+def _remove(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[Place], reason: str, now: float) -> int:
+    removed = 0
+    for place in places:
+        stood = connection.execute(
+            "DELETE FROM control WHERE kind = ? AND target = ? AND prefix = ? RETURNING until", (kind.value, *place)
+        ).fetchall()
+        if stood:
+            removed += 1
+            _note(connection, now, f"end of {kind.value}", _named(place), 0, reason)
+    return removed
+
+
+def _standing(connection: sqlite3.Connection, now: float) -> list[Control]:
+    rows = connection.execute(
+        "SELECT kind, target, prefix, until, reason, at FROM control WHERE until IS NULL OR until > ? ORDER BY at",
+        (now,),
+    )
+    return [
+        Control(ControlKind(kind), Place(target, prefix), until, reason, at)
+        for kind, target, prefix, until, reason, at in rows
+    ]
+
+
+_BELOW = """
+FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target
+LEFT JOIN attempt a ON a.id = n.attempt
+WHERE (:target = '' OR t.name = :target)
+  AND ((d.url >= :prefix AND d.url < :end) OR (d.url = :directory AND n.name >= :name AND n.name < :name_end))
+"""
+"""Needs whose URL starts with a prefix: of every directory at or below it, and of the one that it ends in."""
+_ABOVE = f"""
+FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target
+LEFT JOIN attempt a ON a.id = n.attempt
+WHERE (:target = '' OR t.name = :target) AND n.scope = {Scope.SUBTREE:d}
+  AND d.url < :prefix AND substr(:prefix, 1, length(d.url)) = d.url
+"""
+"""Subtree needs that a prefix lies in."""
+
+
+def _values(place: Place) -> dict[str, str]:
+    prefix = place.prefix
+    # One that ends within a name is also about the directory of that name.
+    directory = "" if not prefix or prefix.endswith("/") else directory_of(prefix)
+    name = prefix[len(directory) :] if directory else ""
+    return {
+        "target": place.target,
+        "prefix": prefix,
+        "end": _after(prefix),
+        "directory": directory,
+        "name": name,
+        "name_end": _after(name),
+    }
+
+
+def _after(text: str) -> str:
+    """Return a text above everything that starts with this one: URLs are ASCII."""
+    return text + "\x7f"
+
+
+_FREE = (NeedState.WAITING, NeedState.READY, NeedState.PARKED)
+
+
+def _cancel(connection: sqlite3.Connection, place: Place, limit: int) -> int:
+    return connection.execute(
+        f"DELETE FROM need WHERE (directory, name, scope) IN (SELECT n.directory, n.name, n.scope {_BELOW}"
+        f" AND n.state IN ({', '.join(f'{state:d}' for state in _FREE)}) LIMIT :limit)",
+        {**_values(place), "limit": limit},
+    ).rowcount
+
+
+def _unsettled(connection: sqlite3.Connection, place: Place, changed_before: float) -> list[Unsettled]:
+    flying = flying_directories(connection)
+    done = {key: one for key, one in flying.items() if one.state == AttemptState.COMPLETE}
+    columns = "SELECT n.state, d.target, d.url, n.name, n.sequence, n.open, n.needs_force, a.state"
+    stale = f" AND n.scope <> {Scope.PREFETCH:d} AND n.stale_since <= :before"
+    rows = connection.execute(
+        f"{columns}{_BELOW}{stale} UNION ALL {columns}{_ABOVE}{stale}", {**_values(place), "before": changed_before}
+    )
+    found: dict[str, tuple[int, str]] = {}
+    for state, target, url, name, sequence, is_open, needs_force, attempt in rows:
+        cover = covering(done, target, url)
+        swept = cover and sequence <= cover.watermark and not is_open and (cover.force or not needs_force)
+        if swept or attempt == AttemptState.COMPLETE:
+            continue  # settled, and only waits to be removed
+        word = NeedState(state).name.lower()
+        count, example = found.get(word, (0, url + name))
+        found[word] = (count + 1, example)
+    return [Unsettled(state, count, example) for state, (count, example) in sorted(found.items())]
+
+
+def _audit(connection: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
+    cursor = connection.execute(
+        "SELECT at, action, subject, count, reason FROM audit ORDER BY id DESC LIMIT ?", (limit,)
+    )
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor]

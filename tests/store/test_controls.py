@@ -1,0 +1,106 @@
+"""What people tell a daemon through the state file: orders that stand, cancelling, and whether all is fresh."""
+
+from __future__ import annotations
+
+import pytest
+from steps_store import BASE, Bench, content, file, folder, subtree
+
+from listener.refresh import Scope
+from listener.store import NeedInput
+from listener.store.controls import ControlKind, Controls, Place, Unsettled
+
+
+@pytest.fixture
+def controls(bench: Bench) -> Controls:
+    """The orders of the bench's store."""
+    return Controls(bench.store)
+
+
+async def test_an_order_stands_until_its_time_is_over_or_it_is_taken_back(bench: Bench, controls: Controls) -> None:
+    """One of the same kind and place is replaced; each deed is in the audit."""
+    shop, every = Place("", BASE + "shop/"), Place("cdn")
+    await controls.put(ControlKind.HOLD, [shop], seconds=60, reason="deploy 7")
+    await controls.put(ControlKind.PAUSE, [every], seconds=None)
+    await controls.put(ControlKind.HOLD, [shop], seconds=600, reason="deploy 8")
+    standing = await controls.standing()
+    assert [(one.kind, one.place, one.reason) for one in standing] == [
+        (ControlKind.HOLD, shop, "deploy 8"),
+        (ControlKind.PAUSE, every, ""),
+    ]
+    bench.clock.advance(600)
+    assert [one.kind for one in await controls.standing()] == [ControlKind.PAUSE]
+    assert await controls.remove(ControlKind.PAUSE, [every, shop], reason="over") == 1
+    assert await controls.standing() == []
+    told = [(row["action"], row["subject"], row["reason"]) for row in await controls.audit()]
+    assert told == [
+        ("end of pause", "cdn", "over"),
+        ("hold", BASE + "shop/", "deploy 8"),
+        ("pause", "cdn", ""),
+        ("hold", BASE + "shop/", "deploy 7"),
+    ]
+    assert len(await controls.audit(limit=2)) == 2
+
+
+def test_a_place_holds_what_is_below_it() -> None:
+    """By target and by prefix, both optional."""
+    assert Place().holds("cdn", BASE)
+    assert Place("cdn", BASE + "a/").holds("cdn", BASE + "a/b")
+    assert not Place("cdn", BASE + "a/").holds("other", BASE + "a/b")
+    assert not Place("", BASE + "a/").holds("cdn", BASE + "ab")
+
+
+async def test_what_is_cancelled_is_settled_without_a_refresh(bench: Bench, controls: Controls) -> None:
+    """Waiting, ready and parked needs below the prefix go, those in an attempt stay; the audit says why."""
+    await bench.change(content("a/x"), content("a/y"), content("ab"), content("b/z"))
+    parked, flying = await bench.hold(file("a/x"), file("a/y"))
+    await bench.store.park(parked, error="Malformed")
+    await bench.change(content("a/deep/new"), wait=0)
+    assert await controls.cancel(Place("other", BASE), reason="wrong target") == 0
+    assert await controls.cancel(Place("cdn", BASE + "a/"), reason="rolled back") == 2
+    assert await bench.stale("a/y") == ["attempted"]
+    assert [await bench.stale(key) for key in ("a/x", "a/deep/new", "ab", "b/z")] == [[], [], ["ready"], ["ready"]]
+    assert [(row["action"], row["count"]) for row in await controls.audit()] == [("cancel", 2), ("cancel", 0)]
+    await bench.finish([flying])
+    assert await controls.cancel(Place(), reason="all") == 2
+    bench.assert_counted()
+
+
+async def test_a_large_cancelling_goes_in_slices(bench: Bench, controls: Controls) -> None:
+    """All of it goes, whatever the size of a slice."""
+    await bench.change(*(content(f"{n % 7}/{n}") for n in range(1_300)))
+    assert await controls.cancel(Place(), reason="all") == 1_300
+    assert await bench.ready() == {}
+
+
+async def test_what_is_unsettled_is_told_by_state(bench: Bench, controls: Controls) -> None:
+    """By prefix, also one that ends within a name; what changed later and prefetches do not count."""
+    await bench.change(content("a/x"), content("a/xy"), content("a/xd/1"), content("b"))
+    before = bench.clock.now()
+    await bench.store.ask([NeedInput("cdn", BASE + "a/x", Scope.PREFETCH)])
+    bench.clock.advance(1)
+    await bench.change(content("a/later"), wait=0)
+
+    async def left(place: Place) -> list[Unsettled]:
+        return await controls.unsettled(place, changed_before=before)
+
+    assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/x"))] == [("ready", 3)]
+    assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/"))] == [("ready", 3)]
+    assert await left(Place("", BASE + "b")) == [Unsettled("ready", 1, BASE + "b")]
+    assert await left(Place("other", BASE)) == []
+    (one,) = await bench.send(file("b"))
+    assert await left(Place("", BASE + "b")) == [Unsettled("attempted", 1, BASE + "b")]
+    await bench.finish([one])
+    assert await left(Place("", BASE + "b")) == []
+
+
+async def test_a_complete_directory_settles_before_its_needs_are_removed(bench: Bench, controls: Controls) -> None:
+    """And a subtree need above the prefix makes everything below it stale."""
+    await bench.change(content("a/x"), content("a/b/y"), subtree("a/"))
+    before = bench.clock.now()
+    assert [
+        (one.state, one.needs) for one in await controls.unsettled(Place("", BASE + "a/b/"), changed_before=before)
+    ] == [("ready", 2)]
+    (flying,) = await bench.send(folder("a/"))
+    assert await controls.unsettled(Place("", BASE + "a/"), changed_before=before) != []
+    await bench.store.complete([flying])
+    assert await controls.unsettled(Place("", BASE + "a/"), changed_before=before) == []

@@ -1,0 +1,181 @@
+-- Version 1. The page in __init__.py says what a row is.
+CREATE TABLE meta (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  sequence INTEGER NOT NULL,          -- the highest sequence given out
+  created_at REAL NOT NULL,
+  clean INTEGER NOT NULL DEFAULT 1    -- 0 while an owner works: found 0 at start, the last one crashed
+);
+
+CREATE TABLE target (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE
+);
+
+CREATE TABLE directory (
+  id INTEGER PRIMARY KEY,
+  target INTEGER NOT NULL REFERENCES target (id),
+  url TEXT NOT NULL,                  -- ends with "/"
+  ready INTEGER NOT NULL DEFAULT 0,   -- needs in state READY; the triggers below keep it
+  last_sequence INTEGER NOT NULL DEFAULT 0, -- the highest that one of its READY needs ever had
+  UNIQUE (target, url)
+);
+CREATE INDEX directory_ready ON directory (target) WHERE ready > 0;
+
+CREATE TABLE need (
+  directory INTEGER NOT NULL REFERENCES directory (id),
+  name TEXT NOT NULL,                 -- the rest of the URL, query included; "" is the directory's own URL
+  scope INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  stale_since REAL NOT NULL,
+  window_first REAL NOT NULL,         -- the first change after the last attempt; once READY: no change is newer
+  later_since REAL,                   -- the first change after the attempt under way: stale_since once that is complete
+  due_at REAL,                        -- while WAITING
+  state INTEGER NOT NULL,
+  open INTEGER NOT NULL,              -- 1: the write is unfinished; 2: the origin does not have it before due_at
+  needs_force INTEGER NOT NULL DEFAULT 0,
+  asked INTEGER NOT NULL DEFAULT 0,   -- a person asked for it: no pacing
+  urgent INTEGER NOT NULL DEFAULT 0,  -- and may have the reserve
+  attempt INTEGER,                    -- while ATTEMPTED or UNCONFIRMED
+  reason TEXT,                        -- why it is PARKED; why it is urgent
+  PRIMARY KEY (directory, name, scope)
+) WITHOUT ROWID;
+CREATE INDEX need_due ON need (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX need_ready ON need (directory, stale_since) WHERE state = 1;
+CREATE INDEX need_attempt ON need (attempt) WHERE attempt IS NOT NULL;
+CREATE INDEX need_other ON need (directory, scope) WHERE state = 1 AND scope > 0;
+CREATE INDEX need_stubborn ON need (directory) WHERE state = 1 AND needs_force = 1;
+CREATE INDEX need_aside ON need (state) WHERE state >= 3;
+CREATE INDEX need_asked ON need (state) WHERE asked > 0;
+
+CREATE TRIGGER need_ready_insert AFTER INSERT ON need WHEN NEW.state = 1
+BEGIN UPDATE directory SET ready = ready + 1, last_sequence = max(last_sequence, NEW.sequence) WHERE id = NEW.directory; END;
+CREATE TRIGGER need_ready_delete AFTER DELETE ON need WHEN OLD.state = 1
+BEGIN UPDATE directory SET ready = ready - 1 WHERE id = OLD.directory; END;
+CREATE TRIGGER need_ready_update AFTER UPDATE OF state ON need
+WHEN (OLD.state = 1) <> (NEW.state = 1) OR (NEW.state = 1 AND NEW.sequence > OLD.sequence)
+BEGIN
+  UPDATE directory SET ready = ready + (NEW.state = 1) - (OLD.state = 1),
+    last_sequence = CASE WHEN NEW.state = 1 THEN max(last_sequence, NEW.sequence) ELSE last_sequence END
+  WHERE id = NEW.directory;
+END;
+
+CREATE TABLE attempt (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  target INTEGER NOT NULL REFERENCES target (id),
+  kind TEXT NOT NULL,
+  url TEXT NOT NULL,
+  force INTEGER NOT NULL,
+  watermark INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  account TEXT NOT NULL,
+  window_start INTEGER NOT NULL,      -- the quota day that its unit is booked in
+  held INTEGER NOT NULL,              -- 1 while its unit stands in the ledger's held
+  task_id TEXT,
+  created_at REAL NOT NULL,
+  sent_at REAL,
+  accepted_at REAL,
+  finished_at REAL,
+  next_look_at REAL,                  -- ACCEPTED, UNKNOWN, UNCONFIRMED: when to ask; FAILED: when its back-off ends
+  looks INTEGER NOT NULL DEFAULT 0,
+  tries INTEGER NOT NULL DEFAULT 1,
+  stale_since REAL,
+  covered INTEGER NOT NULL DEFAULT 1, -- needs that it covered when it was made
+  urgent INTEGER NOT NULL DEFAULT 0,
+  active INTEGER NOT NULL DEFAULT 1,  -- 0: history; nothing depends on it any more
+  reason TEXT NOT NULL DEFAULT '',
+  error TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX attempt_active ON attempt (state) WHERE active = 1;
+CREATE INDEX attempt_flying ON attempt (watermark) WHERE active = 1 AND kind = 'directory';
+CREATE INDEX attempt_url ON attempt (target, url);
+CREATE INDEX attempt_history ON attempt (finished_at) WHERE active = 0;
+
+CREATE TABLE ledger (
+  account TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  window_start INTEGER NOT NULL,      -- seconds since the epoch; a day from 00:00 UTC+8
+  quota INTEGER NOT NULL CHECK (quota >= 0),
+  spent INTEGER NOT NULL DEFAULT 0 CHECK (spent >= 0),       -- by us, presumed units included
+  presumed INTEGER NOT NULL DEFAULT 0 CHECK (presumed >= 0), -- of these, units that no answer could settle
+  others INTEGER NOT NULL DEFAULT 0,  -- what the live quota says beyond that; negative: presumed, but not spent
+  held INTEGER NOT NULL DEFAULT 0 CHECK (held >= 0),
+  moves INTEGER NOT NULL DEFAULT 0,   -- raised whenever a unit is held or leaves held
+  read_remaining INTEGER,             -- the last live reading, for the rule of two that agree
+  read_moves INTEGER,
+  read_at REAL,
+  PRIMARY KEY (account, kind, window_start)
+) WITHOUT ROWID;
+
+CREATE TABLE root (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  seeded INTEGER NOT NULL DEFAULT 0
+);
+
+CREATE TABLE tree (
+  id INTEGER PRIMARY KEY,
+  root INTEGER NOT NULL REFERENCES root (id),
+  path BLOB NOT NULL,                 -- "" or ends with "/"
+  objects INTEGER NOT NULL DEFAULT 0, -- objects directly in it
+  UNIQUE (root, path)
+);
+
+CREATE TABLE object (
+  tree INTEGER NOT NULL REFERENCES tree (id),
+  name BLOB NOT NULL,
+  size_bytes INTEGER,
+  mtime_ns INTEGER,
+  ctime_ns INTEGER,
+  inode INTEGER,
+  etag TEXT,
+  sequence INTEGER NOT NULL,
+  PRIMARY KEY (tree, name)
+) WITHOUT ROWID;
+
+CREATE TABLE gone (
+  root INTEGER NOT NULL REFERENCES root (id),
+  key BLOB NOT NULL,
+  below INTEGER NOT NULL,             -- 1: everything below the key
+  sequence INTEGER NOT NULL,
+  at REAL NOT NULL,
+  PRIMARY KEY (root, key, below)
+) WITHOUT ROWID;
+
+CREATE TABLE doomed (                 -- subtrees whose index rows are being removed, in slices
+  root INTEGER NOT NULL REFERENCES root (id),
+  prefix BLOB NOT NULL,
+  after BLOB NOT NULL DEFAULT x'',    -- the directory at which the last slice ended
+  sequence INTEGER NOT NULL,          -- rows up to it go
+  PRIMARY KEY (root, prefix)
+) WITHOUT ROWID;
+
+CREATE TABLE dead_letter (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  at REAL NOT NULL,
+  source TEXT NOT NULL,
+  kind TEXT NOT NULL,                 -- "key" or "message"
+  subject BLOB NOT NULL,              -- the key, or where the message came from
+  reason TEXT NOT NULL,
+  body BLOB,
+  UNIQUE (source, kind, subject)
+);
+
+CREATE TABLE source (
+  name TEXT PRIMARY KEY,
+  state TEXT NOT NULL,
+  ready INTEGER NOT NULL,
+  last_event_at REAL,
+  lost_events INTEGER NOT NULL,
+  rescans INTEGER NOT NULL,
+  detail TEXT NOT NULL,
+  figures TEXT NOT NULL,
+  told_at REAL NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE backfill (
+  id TEXT PRIMARY KEY,                -- what is listed and how, as a digest
+  after BLOB NOT NULL,                -- the last key that is durable
+  listed INTEGER NOT NULL,
+  finished INTEGER NOT NULL,
+  updated_at REAL NOT NULL
+) WITHOUT ROWID;
