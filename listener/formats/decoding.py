@@ -1,0 +1,124 @@
+"""Decoding: envelopes are opened by shape, to a bounded depth, and what is in them read by shape or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from listener.errors import ConfigurationError, MalformedNotification
+from listener.formats import envelopes, eventbridge, oss, r2, s3
+from listener.formats.reading import Unreadable, text
+from listener.formats.tally import Decoded, Tally
+
+__all__ = ["FORMATS", "MAX_DEPTH", "Format", "decode"]
+
+MAX_DEPTH: Final = 6
+"""Texts, lists and envelopes around a notification. The longest known way: SNS, Lambda, SQS, a Base64 text."""
+_HINT: Final = "Set the source's format if it is one of these in other clothes: {}."
+
+
+class _Form(NamedTuple):
+    """One vendor's notification."""
+
+    fits: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Mapping[str, Any], Tally], None]
+
+
+class Format(NamedTuple):
+    """What a source's setting ``format`` may name."""
+
+    about: str
+    forms: tuple[_Form, ...]
+    outside: envelopes.Envelope | None = None
+    """The envelope that everything must come in."""
+
+
+def _ignore_handshake(value: Mapping[str, Any], tally: Tally) -> None:
+    tally.ignore(f"sns:{text(value, 'Type')}")
+
+
+def _records(dialect: s3.Dialect | None) -> _Form:
+    return _Form(s3.is_records, partial(s3.read_records, dialect))
+
+
+_HANDSHAKE = _Form(envelopes.is_handshake, _ignore_handshake)
+_EVENTBRIDGE = (_Form(eventbridge.is_event, eventbridge.read_event),)
+_DETAIL = (_Form(eventbridge.is_detail, eventbridge.read_detail),)
+_OSS = (_Form(oss.is_cloud_event, oss.read_cloud_event), _Form(oss.is_events, oss.read_events))
+_R2 = (_Form(r2.is_event, r2.read_event),)
+_AUTO = (_HANDSHAKE, *_EVENTBRIDGE, _records(None), *_OSS, *_R2, *_DETAIL)
+
+FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
+    {
+        "auto": Format("by shape, and records of S3's kind by the source that they name", _AUTO),
+        "s3": Format("Amazon S3 records, and those of stores that encode keys as it does", (_records(s3.AWS),)),
+        "sns": Format("whatever there is, in messages of Amazon SNS", _AUTO, envelopes.SNS),
+        "eventbridge": Format("Amazon EventBridge events of S3, whole or the detail alone", (*_EVENTBRIDGE, *_DETAIL)),
+        "minio": Format("MinIO and RustFS records", (_records(s3.MINIO),)),
+        "ceph": Format("Ceph RADOS Gateway records: keys stand as they are", (_records(s3.CEPH),)),
+        "oss": Format("Alibaba Cloud OSS events, by MNS, Function Compute or EventBridge", _OSS),
+        "r2": Format("Cloudflare R2 events", _R2),
+    }
+)
+
+
+def decode(body: bytes, *, format: str = "auto", roots: Collection[str] | None = None) -> Decoded:  # noqa: A002
+    """
+    Return what a message says, as changes.
+
+    ``format`` is a name of :data:`FORMATS`; ``roots`` are the buckets that are asked for (``None``: all), what
+    is told of others counts as ignored.
+
+    Raises:
+        MalformedNotification: the message is in no known form, or none of its records can be read.
+        ConfigurationError: there is no such format.
+    """
+    known = FORMATS.get(format)
+    if known is None:
+        raise ConfigurationError(f"there is no format {format!r}", hint=f"One of: {', '.join(FORMATS)}.")
+    tally = Tally(roots)
+    try:
+        _take(body, known, tally, depth=0)
+        return tally.result()
+    except Unreadable as error:
+        hint = _HINT.format(", ".join(FORMATS))
+        raise MalformedNotification(f"unreadable notification: {error}", hint=hint) from None
+
+
+def _take(value: Any, known: Format, tally: Tally, *, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise Unreadable(f"wrapped more than {MAX_DEPTH} times")
+    if isinstance(value, dict):
+        _take_object(value, known, tally, depth=depth)
+    elif isinstance(value, bytes | str):
+        _take(envelopes.read_text(value), known, tally, depth=depth + 1)
+    elif isinstance(value, list):
+        tally.each(value, partial(_take_one, known, depth=depth + 1), "list", of=None)
+    else:
+        raise Unreadable("neither an object nor a list")
+
+
+def _take_one(known: Format, value: Any, tally: Tally, *, depth: int) -> None:
+    _take(value, known, tally, depth=depth)
+
+
+def _take_object(value: Mapping[str, Any], known: Format, tally: Tally, *, depth: int) -> None:
+    if known.outside is not None:
+        known = known._replace(outside=None)
+        if not known.forms[0].fits(value) and not envelopes.SNS.fits(value):
+            raise Unreadable("no message of Amazon SNS")
+    for envelope in envelopes.ENVELOPES:
+        if envelope.fits(value):
+            tally.each(envelope.open(value), partial(_take_one, known, depth=depth + 1), "message", of=None)
+            return
+    for form in known.forms:
+        if form.fits(value):
+            form.read(value, tally)
+            return
+    raise Unreadable(f"an object in no known form, with {_names(value)}")
+
+
+def _names(value: Mapping[str, Any]) -> str:
+    return ", ".join(repr(name[:40]) for name in sorted(value)[:8]) or "nothing in it"

@@ -1,0 +1,163 @@
+"""
+Records as S3 writes them, and as those write them who speak like S3.
+
+========  ==========  =======================  ===========================================
+store     source      key                      order token
+========  ==========  =======================  ===========================================
+AWS       aws:s3      form-encoded             ``sequencer``, where it tells its own time
+MinIO     minio:s3    form-encoded, ``/`` too  none: clocks of nodes, not kept in step
+RustFS    rustfs:s3   form-encoded, ``/`` too  none
+Ceph      ceph:s3     as it is                 none: the gateway's clock, bytes reversed
+========  ==========  =======================  ===========================================
+
+Any minor version of a record is read, and fields that are not known are not looked at: AWS changed from
+2.1 to 2.6 within a year and advises this. Sources: AWS "Event message structure" (S3 user guide),
+minio/minio ``internal/event``, ceph/ceph ``src/rgw/rgw_pubsub.cc`` and ``rgw_notify_event_type.cc``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from listener.change import Fingerprint
+from listener.formats.effects import Effect, meaning
+from listener.formats.reading import epoch, etag, form_key, mapping, number, raw_key, required, text
+from listener.formats.tally import Tally
+
+__all__ = ["CLOCK_TOLERANCE_SECONDS", "DIALECTS", "Dialect", "by_source", "is_records", "sequencer"]
+
+CLOCK_TOLERANCE_SECONDS: Final = 600.0
+"""How far the time in a sequencer and the event's own may be apart. Real ones: up to five seconds."""
+
+_COMMON: Final = {
+    "TestEvent": Effect.NOTHING,
+    "ObjectCreated:*": Effect.CONTENT,
+    "ObjectRemoved:*": Effect.REMOVED,
+    "ObjectRemoved:DeleteMarkerCreated": Effect.GONE,
+    "LifecycleExpiration:*": Effect.REMOVED,
+    "LifecycleExpiration:DeleteMarkerCreated": Effect.GONE,
+    "LifecycleTransition": Effect.NOTHING,
+    "LifecycleTransition:*": Effect.NOTHING,
+    "ObjectAcl:*": Effect.METADATA,
+    "ObjectRestore:*": Effect.NOTHING,
+    "ObjectTagging:*": Effect.NOTHING,
+    "Replication:*": Effect.NOTHING,
+}
+_AWS: Final = _COMMON | {
+    "IntelligentTiering": Effect.NOTHING,
+    "ReducedRedundancyLostObject": Effect.NOTHING,  # a cache that has it still is all that is left
+}
+_MINIO: Final = _COMMON | {
+    "ObjectCreated:PutTagging": Effect.NOTHING,
+    "ObjectCreated:DeleteTagging": Effect.NOTHING,
+    "ObjectCreated:PutRetention": Effect.NOTHING,
+    "ObjectCreated:PutLegalHold": Effect.NOTHING,
+    "ObjectRemoved:DeleteAllVersions": Effect.GONE,
+    "ObjectRemoved:NoOP": Effect.NOTHING,  # there was nothing to delete
+    "LifecycleDelMarkerExpiration:*": Effect.NOTHING,  # what the marker hid is gone already
+    "ObjectAccessed:*": Effect.NOTHING,
+    "ObjectTransition:*": Effect.NOTHING,
+    "Scanner:*": Effect.NOTHING,
+    "BucketCreated:*": Effect.NOTHING,
+    "BucketRemoved:*": Effect.NOTHING,
+}
+_CEPH: Final = _COMMON | {
+    "ObjectSynced:Create": Effect.CONTENT,  # arrived from another zone
+    "ObjectSynced:*": Effect.REMOVED,
+    "ObjectSynced:DeletionMarkerCreated": Effect.GONE,
+    "ObjectLifecycle:Expiration:*": Effect.REMOVED,
+    "ObjectLifecycle:Expiration:Current": Effect.GONE,
+    "ObjectLifecycle:Expiration:NonCurrent": Effect.NOTHING,
+    "ObjectLifecycle:Expiration:Noncurrent": Effect.NOTHING,
+    "ObjectLifecycle:Expiration:DeleteMarker": Effect.NOTHING,
+    "ObjectLifecycle:Expiration:AbortMultipartUpload": Effect.NOTHING,
+    "ObjectLifecycle:Transition:*": Effect.NOTHING,
+}
+
+_HEX = re.compile(r"(?:[0-9A-F]{2})?([0-9A-F]{8})[0-9A-F]{8}")
+
+
+def sequencer(token: str, event_time: float | None) -> str | None:
+    """
+    Return a token of AWS such that two of one key compare as text; ``None`` where that cannot be told.
+
+    AWS says to pad the shorter with zeros, on the left in older copies of its page and on the right in newer
+    ones. Real tokens have 18 digits: a byte that is 00, and was 80 for one deletion that came before a creation with
+    00; then the second since the epoch, then a fraction. So that byte is left out, and the rest compares by
+    time whatever it was. A token whose second is not about that of its event is made up (servers for tests
+    send the same one always), and would make new events look old.
+    """
+    found = _HEX.fullmatch(token.upper())
+    if found is None or event_time is None:
+        return None
+    if abs(int(found[1], 16) - event_time) > CLOCK_TOLERANCE_SECONDS:
+        return None
+    return token[-16:].upper()
+
+
+def _no_order(_token: str, _event_time: float | None) -> str | None:
+    return None
+
+
+class Dialect(NamedTuple):
+    """How one store writes records."""
+
+    names: Mapping[str, Effect]
+    """Event names without ``s3:``."""
+    key: Callable[[str], str]
+    order: Callable[[str, float | None], str | None] = _no_order
+
+    def read(self, record: Mapping[str, Any], tally: Tally) -> None:
+        """Read one record."""
+        name = required(record, "eventName", "event").removeprefix("s3:")
+        effect = meaning(self.names, name)
+        if effect is None or effect is Effect.NOTHING:
+            tally.unknown(name) if effect is None else tally.ignore(name)
+            return
+        s3 = mapping(record, "s3")
+        told = mapping(s3, "object")
+        size = number(told, "size")
+        if name == "ObjectCreated:Post" and not size and self.names is _CEPH:
+            # Ceph also says so when a multipart upload begins; its end comes with a name of its own.
+            tally.ignore(name)
+            return
+        time = epoch(record.get("eventTime"))
+        token = told.get("sequencer")
+        version = text(told, "versionId")
+        tally.add(
+            effect,
+            required(mapping(s3, "bucket"), "name", "bucket"),
+            self.key(required(told, "key", "key")),
+            Fingerprint(size, etag=etag(told, "eTag")),
+            event_time=time,
+            order=self.order(token, time) if isinstance(token, str) else None,
+            version="" if version == "null" else version,
+        )
+
+
+AWS: Final = Dialect(_AWS, form_key, sequencer)
+MINIO: Final = Dialect(_MINIO, form_key)
+CEPH: Final = Dialect(_CEPH, raw_key)
+OTHER: Final = Dialect(_AWS | _MINIO | _CEPH, form_key)
+"""A store that we do not know: most of those who imitate S3 encode as it does, and whether they order, nobody says."""
+DIALECTS: Final[Mapping[str, Dialect]] = {"aws:s3": AWS, "minio:s3": MINIO, "rustfs:s3": MINIO, "ceph:s3": CEPH}
+
+
+def by_source(record: Mapping[str, Any], tally: Tally) -> None:
+    """Read one record as the store writes that it names as its source."""
+    DIALECTS.get(text(record, "eventSource"), OTHER).read(record, tally)
+
+
+def is_records(value: Mapping[str, Any]) -> bool:
+    """Tell whether this is a list of records, or what S3 sends when a notification is set up."""
+    return isinstance(value.get("Records"), list) or text(value, "Event") == "s3:TestEvent"
+
+
+def read_records(dialect: Dialect | None, value: Mapping[str, Any], tally: Tally) -> None:
+    """Read a list of records; without a dialect each by its source."""
+    if "Records" not in value:
+        tally.ignore("s3:TestEvent")
+        return
+    tally.each(value["Records"], by_source if dialect is None else dialect.read, "Records")
