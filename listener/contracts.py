@@ -20,6 +20,7 @@ from listener.change import Change, Fingerprint
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
 
 __all__ = [
+    "Braked",
     "Check",
     "CheckState",
     "Delivery",
@@ -172,6 +173,15 @@ class Instructive(Protocol):
         Blocks of text, each under a line that starts with ``#`` and says where it goes; made from the settings
         alone, without a look at anything, and free of secrets. What the settings do not tell stands in ``<…>``.
         """
+        ...
+
+
+@runtime_checkable
+class Braked(Protocol):
+    """A source that stops at a mass of deletions until a person says that they are meant."""
+
+    def confirm_deletions(self) -> None:
+        """Take the deletions that it stopped at for true."""
         ...
 
 

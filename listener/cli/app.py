@@ -9,11 +9,13 @@ import typer
 
 from listener import __version__
 from listener.cli.backfill import backfill
+from listener.cli.cancel import cancel
 from listener.cli.check import check
 from listener.cli.config import app as config_app
 from listener.cli.dead_letters import dead_letters
 from listener.cli.demo import demo
 from listener.cli.emulate import EmulateCommand, emulate
+from listener.cli.orders import approve, confirm_deletions, hold, pause, release, resume
 from listener.cli.plan import plan
 from listener.cli.plugins import plugins
 from listener.cli.prefetch import prefetch
@@ -22,6 +24,7 @@ from listener.cli.refresh import refresh
 from listener.cli.run import run
 from listener.cli.status import status
 from listener.cli.tasks import tasks
+from listener.cli.wait import wait
 
 __all__ = ["app"]
 
@@ -40,6 +43,14 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "plan": plan,
     "refresh": refresh,
     "prefetch": prefetch,
+    "hold": hold,
+    "release": release,
+    "wait": wait,
+    "pause": pause,
+    "resume": resume,
+    "cancel": cancel,
+    "approve": approve,
+    "confirm-deletions": confirm_deletions,
     "status": status,
     "quota": quota,
     "tasks": tasks,

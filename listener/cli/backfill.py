@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from listener.cli.common import ConfigOption, JsonOption, console, load, print_json, reading, run_async
-from listener.cli.plan import choose_site, read_lines
+from listener.cli.places import SiteOption, choose_site
+from listener.cli.plan import read_lines
 
 if TYPE_CHECKING:
     from listener.backfill import Backfill, BackfillPlan, Listing, ListingSource, Mode, Outcome
@@ -34,7 +35,7 @@ def backfill(
     from_file: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Keys, one a line; - is stdin.")
     ] = None,
-    site: Annotated[int | None, typer.Option("--site", min=0, metavar="N", help="Whose keys --from holds.")] = None,
+    site: SiteOption = None,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Only keys that start so.")] = "",
     since: Annotated[
         str | None,

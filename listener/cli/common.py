@@ -32,6 +32,7 @@ __all__ = [
     "reading",
     "run_async",
     "targets_closed",
+    "writing",
 ]
 
 T = TypeVar("T")
@@ -85,6 +86,17 @@ async def reading(settings: Settings) -> AsyncIterator[Store | None]:
         yield None
         return
     async with open_store(settings.store.url) as store:
+        yield store
+
+
+@asynccontextmanager
+async def writing(settings: Settings) -> AsyncIterator[Store]:
+    """Open the state file beside whoever owns it; where there is none yet, say so."""
+    from listener.errors import StoreError
+
+    async with reading(settings) as store:
+        if store is None:
+            raise StoreError("there is no state file yet", hint="start the daemon first: cdn-listener run")
         yield store
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from listener.cli.common import ConfigOption, JsonOption, log_at, print_json, print_table
+from listener.cli.places import SiteOption, choose_site
 
 if TYPE_CHECKING:
     from listener.planner import KeyPlan
-    from listener.settings import Settings, Site
+    from listener.settings import Site
 
-__all__ = ["choose_site", "plan", "read_lines"]
+__all__ = ["plan", "read_lines"]
 
 
 def plan(
@@ -25,7 +26,7 @@ def plan(
     ] = None,
     files: Annotated[int, typer.Option("--files", min=0, help="URL refreshes that may be spent.")] = 10_000,
     directories: Annotated[int, typer.Option("--directories", min=0, help="Directory refreshes, likewise.")] = 100,
-    site: Annotated[int | None, typer.Option("--site", min=0, metavar="N", help="Which [[sites]], from 0.")] = None,
+    site: SiteOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,34 +48,20 @@ def plan(
         _show(made, prefix)
 
 
-def _site(config: Path | None, number: int | None) -> Site | None:
+def _site(config: Path | None, site: str | None) -> Site | None:
     """Return the site that decides on prefix, filters and depth; None without any configuration."""
     from listener.errors import ConfigurationError
     from listener.settings import find_file, load_settings
 
     log_at("warning")
-    if config is None and number is None:
+    if config is None and site is None:
         try:
             find_file(os.environ)
         except ConfigurationError:
             typer.echo("no configuration: every key is served, directories from depth 1 on may be refreshed", err=True)
             return None
     settings = load_settings(config, os.environ)
-    return choose_site(settings, number)
-
-
-def choose_site(settings: Settings, number: int | None) -> Site:
-    """Return the configuration's only site, or the one of this number."""
-    from listener.errors import ConfigurationError
-
-    count = len(settings.sites)
-    if number is None and count == 1:
-        return settings.sites[0]
-    if number is None or number >= count:
-        wrong = f"the configuration has {count} sites" if number is None else f"there is no site {number}"
-        hint = "; ".join(f"--site {at}: {each.source} {each.prefix}".rstrip() for at, each in enumerate(settings.sites))
-        raise ConfigurationError(wrong, hint=hint or "add a [[sites]] table")
-    return settings.sites[number]
+    return choose_site(settings, site)
 
 
 def read_lines(path: Path) -> list[bytes]:

@@ -14,6 +14,7 @@ from listener import planner
 from listener.clock import Clock
 from listener.pipeline.accounts import CAREFUL_URLS, Account
 from listener.pipeline.batches import host_of
+from listener.pipeline.orders import Orders, Standing
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites
 from listener.refresh import RefreshKind, Scope
@@ -75,21 +76,24 @@ class Dispatcher:
         self._clock = clock
         self._settings = settings
         self._sender = sender
+        self._orders = Orders(store)
 
     async def plan(self) -> Outcome:
         """Hold quota for what should be sent now; what is left is deferred, with the reasons."""
         now, began = self._clock.now(), time.perf_counter()
         open_at = self._account.open_at(now)
+        standing = await self._orders.standing()
         # What was asked for is held before the loads are read, so that it is not planned once more.
-        held = await self._asked() if open_at <= now else 0
+        held = await self._asked(standing) if open_at <= now else 0
         loads = [load for load in await self._store.loads() if load.target in self._account.targets]
         loads = [load for load in loads if not await self._expired(load, now)]
         loads = [load for load in loads if not self._sender.backlog(host_of(load.url))]
+        loads, ordered = standing.part(loads)
         if not loads:
-            return Outcome(held, [], None, time.perf_counter() - began)
+            return Outcome(held, ordered, standing.ends_at, time.perf_counter() - began)
         if open_at > now:
             why = self._account.closed_reason or "the quota day is about to turn"
-            return Outcome(0, _closed(loads, why), open_at, time.perf_counter() - began)
+            return Outcome(0, [*ordered, *_closed(loads, why)], open_at, time.perf_counter() - began)
         budgets = await self._budgets()
         made = await self._decide(loads, budgets, now)
         thinking = time.perf_counter() - began
@@ -99,9 +103,9 @@ class Dispatcher:
         held += await self._prefetches(loads, budgets)
         if held:
             log.info("dispatcher.held", account=self._account.name, attempts=held, deferred=len(made.deferred))
-        wakes = [made.wake_at, *(self._account.exhausted_until(kind) for kind in RefreshKind)]
+        wakes = [made.wake_at, standing.ends_at, *(self._account.exhausted_until(kind) for kind in RefreshKind)]
         wake_at = min((at for at in wakes if at is not None and at > now), default=None)
-        deferred = [*made.deferred]
+        deferred = [*ordered, *made.deferred]
         if self._account.exhausted_until(RefreshKind.PREFETCH) > now:
             deferred += _closed([load for load in loads if load.prefetch], "the CDN refuses for its quota")
         return Outcome(held, deferred, wake_at, thinking)
@@ -123,9 +127,10 @@ class Dispatcher:
         log.info("dispatcher.expired", directory=load.url, needs=count)
         return count >= load.exact + load.all_params + load.subtree + load.prefetch
 
-    async def _asked(self) -> int:
+    async def _asked(self, standing: Standing) -> int:
         """Hold what people asked for, unpaced: the urgent from the whole quota, the rest from all but the reserve."""
         rows = [row for row in await self._store.asked_rows(ASKED_ROWS) if row.target in self._account.targets]
+        rows = standing.asked(rows)
         if not rows:
             return 0
         held = await self._hold([self._row(row, row.reason or "urgent", urgent=True) for row in rows if row.urgent])

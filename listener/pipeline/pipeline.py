@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import structlog
 
 from listener.clock import Clock, SystemClock
-from listener.contracts import Source, Target
+from listener.contracts import Braked, Source, Target
 from listener.errors import StoreError
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account
 from listener.pipeline.engine import Engine
@@ -19,6 +19,7 @@ from listener.pipeline.sites import Sites
 from listener.refresh import AttemptState
 from listener.settings import Settings
 from listener.store import Store
+from listener.store.controls import ControlKind, Controls
 from listener.store.store import StoreOptions
 from listener.verifier import Verifier
 
@@ -67,6 +68,7 @@ class Pipeline:
         self._sites = Sites(settings.sites)
         self._targets = targets
         self._patience = Patience()
+        self._controls = Controls(store)
         self.intake = Intake(make_sources, store, self._sites, patience=self._patience, committed=self._committed)
         self.engines = [
             Engine(account, store, self._sites, self._clock, settings=settings, patience=self._patience)
@@ -110,6 +112,10 @@ class Pipeline:
             if source.health.detail
         ]
         return found
+
+    def targets_of(self, url: str) -> Sequence[str]:
+        """Return the targets in front of which this URL is served, inner layers first."""
+        return self._sites.targets_of(url)
 
     def stop(self) -> None:
         """Ask it to end in order: what was heard is made durable, what is being sent is finished."""
@@ -245,6 +251,7 @@ class Pipeline:
                     checkpoint_at = upkeep_at = now
                 latest = now
                 await self._tell_sources()
+                await self._confirm()
                 if now >= checkpoint_at:
                     await self._store.checkpoint()
                     checkpoint_at = now + CHECKPOINT_SECONDS
@@ -261,6 +268,14 @@ class Pipeline:
         await self._store.set_back(seconds)
         for engine in self.engines:
             engine.set_back(seconds)
+
+    async def _confirm(self) -> None:
+        """Pass on what people confirmed to the sources that stopped for it."""
+        for place in await self._controls.take(ControlKind.CONFIRMATION):
+            source = self.intake.sources.get(place.target)
+            if isinstance(source, Braked):
+                source.confirm_deletions()
+                log.info("source.deletions_confirmed", source=place.target)
 
     async def _tell_sources(self) -> None:
         for name, source in self.intake.sources.items():

@@ -39,6 +39,10 @@ class Sites:
                 return site
         return None
 
+    def targets_of(self, url: str) -> Sequence[str]:
+        """Return the layers of the site with the longest base URL that this URL starts with; none where none has."""
+        return next((site.targets for _, base, site in self._bases if url.startswith(base)), ())
+
     @property
     def expand_limit(self) -> int:
         """Return the largest subtree that any site lets be refreshed object by object."""

@@ -68,6 +68,9 @@ class Settings(Section):
             yield from _plugin_problems(group, getattr(self, group))
         if self.sources and not self.sites:
             yield Problem("sites", "there is none, so that no change leads to a refresh", "Add a [[sites]] table.")
+        names = [site.name for site in self.sites if site.name]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1 or name.isdecimal()):
+            yield Problem("sites", f"name = {name!r} would be ambiguous", "Give each site its own name, no number.")
         seen: dict[Hashable, int] = {}
         for number, site in enumerate(self.sites):
             yield from _site_problems(f"sites.{number}", site, self)

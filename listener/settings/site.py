@@ -66,6 +66,8 @@ class Share(Section):
 class Site(Section):
     """Which part of a storage stands behind which URLs of which CDN."""
 
+    name: str = ""
+    """What people call it, for ``--site``; without one its number does, counted from 0."""
     source: str
     """Name of the source whose changes it takes."""
     target: str | None = Field(default=None, exclude=True)

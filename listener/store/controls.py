@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from listener.refresh import AttemptState, NeedState, Scope, directory_of
+from listener.store.batches import next_sequence
 from listener.store.needs import covering, flying_directories
 from listener.store.store import Store
 
@@ -30,7 +31,9 @@ class ControlKind(StrEnum):
     PAUSE = "pause"
     """Nothing is sent."""
     APPROVAL = "approval"
-    """The next plan that is above the threshold may go."""
+    """A plan above the threshold may go."""
+    CONFIRMATION = "confirmation"
+    """The source named as ``target`` stopped at a mass of deletions; they are meant."""
 
 
 class Place(NamedTuple):
@@ -88,6 +91,13 @@ class Controls:
         """Take orders back; return how many stood."""
         return await self._store.write(_remove, kind, places, reason, self._store.clock.now())
 
+    async def take(self, kind: ControlKind) -> list[Place]:
+        """Take orders that are carried out at once; return where each was about."""
+        orders = [one.place for one in await self.standing() if one.kind is kind]
+        if orders:
+            await self._store.write(_take, kind, orders)
+        return orders
+
     async def standing(self) -> list[Control]:
         """Return the orders that hold now, the oldest first."""
         return await self._store.read(lambda connection: _standing(connection, self._store.clock.now()))
@@ -124,7 +134,13 @@ def _put(connection: sqlite3.Connection, orders: Sequence[Control]) -> None:
             "INSERT OR REPLACE INTO control (kind, target, prefix, until, reason, at) VALUES (?, ?, ?, ?, ?, ?)",
             (kind.value, *place, until, reason, at),
         )
+        next_sequence(connection)  # whoever plans looks again
         _note(connection, at, kind.value, _named(place), 0, reason)
+
+
+def _take(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[Place]) -> None:
+    rows = [(kind.value, *place) for place in places]
+    connection.executemany("DELETE FROM control WHERE kind = ? AND target = ? AND prefix = ?", rows)
 
 
 def _remove(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[Place], reason: str, now: float) -> int:
@@ -135,6 +151,7 @@ def _remove(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[
         ).fetchall()
         if stood:
             removed += 1
+            next_sequence(connection)
             _note(connection, now, f"end of {kind.value}", _named(place), 0, reason)
     return removed
 

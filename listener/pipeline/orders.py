@@ -1,0 +1,63 @@
+"""What people ordered by hand, as the dispatcher sees it: which loads are to wait, and until when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from listener.planner import Deferral
+from listener.store import Store
+from listener.store.controls import Control, ControlKind, Controls
+from listener.store.needs import DueRow, Load
+
+__all__ = ["Orders", "Standing"]
+
+
+class Standing(NamedTuple):
+    """The orders that hold while one plan is made."""
+
+    orders: Sequence[Control]
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the first of them ends by itself, in seconds since the epoch."""
+        return min((one.until for one in self.orders if one.until is not None), default=None)
+
+    def part(self, loads: Sequence[Load]) -> tuple[list[Load], list[Deferral]]:
+        """Part what may be planned from what waits, each of that with the order's reason."""
+        free: list[Load] = []
+        waits: list[Deferral] = []
+        for load in loads:
+            order = self._over(load.target, load.url, (ControlKind.HOLD, ControlKind.PAUSE))
+            if order is None:
+                free.append(load)
+            else:
+                count = load.exact + load.subtree + load.all_params
+                waits.append(Deferral(load.target, load.url, count, _why(order), load.oldest))
+        return free, waits
+
+    def asked(self, rows: Sequence[DueRow]) -> list[DueRow]:
+        """Return what people asked for by hand and may go: a hold is for what changes by itself."""
+        return [row for row in rows if self._over(row.target, row.url, (ControlKind.PAUSE,)) is None]
+
+    def _over(self, target: str, url: str, kinds: Sequence[ControlKind]) -> Control | None:
+        return next((one for one in self.orders if one.kind in kinds and one.place.holds(target, url)), None)
+
+
+def _why(order: Control) -> str:
+    verb = "held" if order.kind is ControlKind.HOLD else "paused"
+    until = "" if order.until is None else f" until {datetime.fromtimestamp(order.until, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{verb} by hand{until}" + (f": {order.reason}" if order.reason else "")
+
+
+class Orders:
+    """Reads the orders of one store."""
+
+    def __init__(self, store: Store) -> None:
+        """Take the store that they are kept in."""
+        self._controls = Controls(store)
+
+    async def standing(self) -> Standing:
+        """Return what holds now."""
+        return Standing(await self._controls.standing())

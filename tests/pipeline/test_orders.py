@@ -1,0 +1,73 @@
+"""Orders by hand: what is held or paused stays unsent, is told with its reason, and goes on by itself or when told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from world import World, a_world
+
+from listener.refresh import Scope
+from listener.store import NeedInput
+from listener.store.controls import ControlKind, Controls, Place
+
+pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
+
+
+async def deferred(world: World) -> list[str]:
+    """Return why the loads wait that wait."""
+    return [one.reason for engine in world.pipeline.engines for one in engine.outcome.deferred]
+
+
+async def test_a_deploy_that_is_held_becomes_one_plan(tmp_path: Path) -> None:
+    """Nothing goes while it is held, what is asked for by hand does; once released all of it goes."""
+    async with a_world(tmp_path) as world:
+        controls = Controls(world.store)
+        site = Place("", world.emulator.edge_url + "/")
+        await controls.put(ControlKind.HOLD, [site], seconds=600, reason="deploy 7")
+        world.source.deliver(*(world.write(f"{n}.html", "new") for n in range(20)))
+        await world.until(lambda: deferred(world))
+        assert [why.partition("until")[0] + why.partition(": ")[2] for why in await deferred(world)] == [
+            "held by hand deploy 7"
+        ]
+        await world.store.ask([NeedInput("cdn", world.url("by-hand.html"))])
+        await world.until(lambda: world.paths)
+        assert world.paths == [world.url("by-hand.html")]
+        world.source.deliver(world.write("later.html", "new"))
+        await world.until(lambda: world.source.acked == 2)
+        assert await controls.remove(ControlKind.HOLD, [site]) == 1
+        await world.settled()
+        assert world.accepted == {"file": 22}
+
+
+async def test_a_hold_ends_by_itself(tmp_path: Path) -> None:
+    """A deploy script that died does not keep the site stale."""
+    async with a_world(tmp_path) as world:
+        await Controls(world.store).put(ControlKind.HOLD, [Place()], seconds=30)
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: deferred(world))
+        assert world.paths == []
+        world.clock.ahead += 31
+        await world.settled()
+        assert world.accepted == {"file": 1}
+
+
+async def test_what_is_paused_sends_nothing_at_all(tmp_path: Path) -> None:
+    """Not by hand, not urgently; another target's or site's pause does not matter; status keeps counting."""
+    async with a_world(tmp_path) as world:
+        controls = Controls(world.store)
+        await controls.put(ControlKind.PAUSE, [Place("cdn"), Place("other")], seconds=None, reason="audit")
+        asked = [NeedInput("cdn", world.url("now.html"), Scope.EXACT)]
+        await world.store.ask(asked, urgent=True, reason="wrong price")
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: world.source.acked == 1)
+
+        async def both_wait() -> bool:
+            return (await world.store.counts()).deferred == 2
+
+        await world.until(both_wait)
+        assert await deferred(world) == ["paused by hand: audit"]
+        assert world.paths == []
+        await controls.remove(ControlKind.PAUSE, [Place("cdn")])
+        await world.settled()
+        assert world.accepted == {"file": 2}
