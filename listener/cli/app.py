@@ -23,6 +23,7 @@ from listener.cli.quota import quota
 from listener.cli.refresh import refresh
 from listener.cli.run import run
 from listener.cli.status import status
+from listener.cli.store import app as store_app
 from listener.cli.tasks import tasks
 from listener.cli.wait import wait
 
@@ -63,6 +64,7 @@ for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.command("emulate", cls=EmulateCommand)(emulate)
 app.add_typer(config_app, name="config")
+app.add_typer(store_app, name="store")
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from listener.refresh import Attempt, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from listener.store.attempts import Wanted
 from listener.store.batches import Batch
+from listener.store.care import check
 
 BASE = "https://www.example.com/"
 QUOTA = {RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10, RefreshKind.PREFETCH: 10, RefreshKind.IGNORE_PARAMS: 10}
@@ -122,7 +123,4 @@ class Bench:
 
     def assert_counted(self) -> None:
         """Every directory's aggregates equal its rows, of the index and of the needs."""
-        assert self.sql("SELECT * FROM tree WHERE objects <> (SELECT count(*) FROM object WHERE tree = tree.id)") == []
-        ready = "SELECT count(*) FROM need WHERE directory = d.id AND state = 1"
-        highest = "SELECT max(sequence) FROM need WHERE directory = d.id AND state = 1"
-        assert self.sql(f"SELECT * FROM directory d WHERE ready <> ({ready}) OR last_sequence < ({highest})") == []
+        assert check(self.store.path) == []

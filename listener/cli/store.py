@@ -1,0 +1,66 @@
+"""``cdn-listener store``: care of the state file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from listener.cli.common import ConfigOption, JsonOption, load, print_json
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Care of the state file: a backup, a check, its space given back.")
+
+
+def _state_file(config: Path | None) -> Path:
+    from listener.errors import StoreError
+    from listener.store.database import sqlite_path
+
+    path = sqlite_path(load(config).store.url)
+    if not path.exists():
+        raise StoreError(f"state file {path}: there is none yet", hint="start the daemon first: cdn-listener run")
+    return path
+
+
+@app.command("backup")
+def backup(
+    to: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes; must not exist yet.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the state file while the daemon goes on: the copy is the file as it was at one instant."""
+    from listener.store import care
+
+    size_bytes = care.backup(_state_file(config), to)
+    if as_json:
+        print_json({"file": str(to), "size_bytes": size_bytes})
+    else:
+        typer.echo(f"{to}: {size_bytes} bytes")
+
+
+@app.command("check")
+def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
+    """Look whether the file is sound and its rows agree; change nothing. Exit status 1 when not."""
+    from listener.store import care
+
+    found = care.check(_state_file(config))
+    if as_json:
+        print_json({"sound": not found, "findings": found})
+    else:
+        for one in found or ["sound"]:
+            typer.echo(one)
+    return 1 if found else 0
+
+
+@app.command("compact")
+def compact(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Give back the space that removed rows left; while no daemon runs."""
+    from listener.store import care
+
+    done = care.compact(_state_file(config))
+    if as_json:
+        print_json(done._asdict())
+    else:
+        typer.echo(f"{done.before_bytes} bytes before, {done.after_bytes} after")

@@ -1,0 +1,125 @@
+"""Care of a state file: a copy while it is in use, a look whether its rows agree, its space given back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from listener.errors import StoreError
+from listener.store.database import OwnerLock, connect, prepare, snapshot, translate
+
+__all__ = ["Compacted", "backup", "check", "compact"]
+
+BACKUP_PAGES: Final = 4_096
+"""Pages of one step of a copy: 16 MiB, between which the daemon's commits go on."""
+FINDINGS: Final = 20
+"""So many rows that disagree are told of each kind."""
+
+_DISAGREEMENTS: Final = {
+    "directories whose number of due needs is wrong": """
+        SELECT url FROM directory d WHERE
+          ready <> (SELECT count(*) FROM need WHERE directory = d.id AND state = 1)
+          OR last_sequence < (SELECT max(sequence) FROM need WHERE directory = d.id AND state = 1)""",
+    "directories of the index whose number of objects is wrong": """
+        SELECT path FROM tree WHERE objects <> (SELECT count(*) FROM object WHERE tree = tree.id)""",
+    "needs of a directory that is not there": """
+        SELECT name FROM need WHERE directory NOT IN (SELECT id FROM directory)""",
+    "needs of an attempt that is over": """
+        SELECT name FROM need WHERE attempt IS NOT NULL AND attempt NOT IN (SELECT id FROM attempt WHERE active = 1)""",
+    "ledger entries that hold what no attempt holds": """
+        SELECT account || ' ' || kind FROM ledger l WHERE held <> (SELECT count(*) FROM attempt a
+          WHERE a.account = l.account AND a.kind = l.kind AND a.window_start = l.window_start AND a.held = 1)""",
+}
+
+
+class Compacted(NamedTuple):
+    """What compacting came to."""
+
+    before_bytes: int
+    after_bytes: int
+
+
+def backup(path: Path, to: Path) -> int:
+    """
+    Copy a state file, as it is at one instant, while others go on with it; return the copy's size in bytes.
+
+    Raises:
+        StoreError: there is something at ``to`` already, or it cannot be written; nothing is left half done there.
+    """
+    if to.exists():
+        raise StoreError(f"{to}: is there already", hint="name a file that does not exist yet")
+    draft = to.with_name(to.name + ".part")
+    try:
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with closing(connect(path, readonly=True)) as source, closing(sqlite3.connect(draft)) as copy:
+            source.backup(copy, pages=BACKUP_PAGES)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+        _flush(draft)
+        draft.rename(to)
+        _flush(to.parent)
+    except (OSError, sqlite3.Error) as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StoreError(f"{to}: cannot be written: {error.strerror}", hint="choose another place") from error
+        raise translate(error, to) from error
+    return to.stat().st_size
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check(path: Path) -> list[str]:
+    """
+    Return what is wrong with a state file, a sentence each; nothing is changed, and others may go on with it.
+
+    Raises:
+        StoreError: it cannot be read at all.
+    """
+    with closing(connect(path, readonly=True)) as connection:
+        try:
+            with snapshot(connection):
+                found = [row[0] for row in connection.execute(f"PRAGMA integrity_check({FINDINGS})")]
+                found = [] if found == ["ok"] else found
+                return found + [said for what, query in _DISAGREEMENTS.items() for said in _of(connection, what, query)]
+        except sqlite3.Error as error:
+            raise translate(error, path) from error
+
+
+def _of(connection: sqlite3.Connection, what: str, query: str) -> list[str]:
+    rows = [row[0] for row in connection.execute(f"{query} LIMIT {FINDINGS}")]
+    names = [row.decode("utf-8", "backslashreplace") if isinstance(row, bytes) else str(row) for row in rows]
+    return [f"{what}: {', '.join(names)}"] if names else []
+
+
+def compact(path: Path) -> Compacted:
+    """
+    Write a state file anew without the space that removed rows left.
+
+    Raises:
+        StoreBusy: a daemon owns it; it would wait for as long as this takes.
+        StoreError: the disk has no room for the copy that this needs.
+    """
+    lock = OwnerLock(path)
+    lock.acquire()
+    try:
+        before = path.stat().st_size
+        with closing(prepare(path)) as connection:
+            try:
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error as error:
+                raise translate(error, path) from error
+        return Compacted(before, path.stat().st_size)
+    finally:
+        lock.release()
