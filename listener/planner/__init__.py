@@ -16,6 +16,7 @@ from listener.planner.model import (
     PlannedFiles,
     Share,
 )
+from listener.planner.pacing import widest_seconds
 from listener.planner.plan import plan
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "forecast",
     "plan",
     "plan_keys",
+    "widest_seconds",
 ]

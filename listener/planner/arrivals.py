@@ -1,11 +1,17 @@
-"""What is known of arrivals, in five numbers, and how much to expect of the rest of the day."""
+"""What is known of arrivals, in six numbers, and how much to expect of the rest of the day."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-from listener.planner.constants import HISTORY_DAYS, PRESENT_HOURS, PRESENT_WEIGHT, PRIOR_OBJECTS_PER_ARRIVAL
+from listener.planner.constants import (
+    ARRIVAL_SECONDS,
+    HISTORY_DAYS,
+    PRESENT_HOURS,
+    PRESENT_WEIGHT,
+    PRIOR_OBJECTS_PER_ARRIVAL,
+)
 
 __all__ = ["Arrivals"]
 
@@ -15,7 +21,7 @@ _PRESENT_DAYS = PRESENT_HOURS / 24.0
 
 class Arrivals(NamedTuple):
     """
-    A memory of what became due, fading exponentially; five numbers that can be stored anywhere.
+    A memory of what became due, fading exponentially; six numbers that can be made anew from a history.
 
     An *arrival* is what became due at one moment, however many needs that were: bulk work makes a few
     large arrivals, editors make many small ones, and only the number of arrivals says how busy a day is.
@@ -29,6 +35,8 @@ class Arrivals(NamedTuple):
     objects: float = 0.0
     present: float = 0.0
     """Arrivals of the last hours."""
+    began: float | None = None
+    """When the latest arrival began, in seconds since the epoch."""
 
     def until(self, now: float) -> Arrivals:
         """Return the memory as it has faded by ``now``; a clock that jumps back fades nothing."""
@@ -36,7 +44,7 @@ class Arrivals(NamedTuple):
             return self._replace(at=now)
         days = max(0.0, now - self.at) / _DAY_SECONDS
         keep = math.exp(-days / HISTORY_DAYS)
-        return Arrivals(
+        return self._replace(
             at=now,
             days=self.days * keep + HISTORY_DAYS * (1.0 - keep),
             arrivals=self.arrivals * keep,
@@ -47,8 +55,10 @@ class Arrivals(NamedTuple):
     def seen(self, now: float, objects: int) -> Arrivals:
         """Return the memory with this many needs having become due at ``now``."""
         faded = self.until(now)
+        if self.began is not None and 0 <= now - self.began < ARRIVAL_SECONDS:
+            return faded._replace(objects=faded.objects + objects)
         return faded._replace(
-            arrivals=faded.arrivals + 1.0, objects=faded.objects + objects, present=faded.present + 1.0
+            arrivals=faded.arrivals + 1.0, objects=faded.objects + objects, present=faded.present + 1.0, began=now
         )
 
     def expected(self, now: float, hours: float) -> float:

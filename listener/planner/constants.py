@@ -11,11 +11,13 @@ from __future__ import annotations
 
 __all__ = [
     "AGE_WEIGHT_HOURS",
+    "ARRIVAL_SECONDS",
     "COVER_ALL_COST",
     "DIRECTORY_DECAY",
     "EFFECT_HOURS",
     "HISTORY_DAYS",
     "LEND_HOURS",
+    "LEND_STEP_SECONDS",
     "MOST_CANDIDATES",
     "NEGLIGIBLE_CHANCE",
     "PRESENT_HOURS",
@@ -26,6 +28,7 @@ __all__ = [
     "REVALIDATION_COST",
     "STALE_HOUR_COST",
     "UNKNOWN_WEIGHT",
+    "WIDEST_HOURS",
 ]
 
 STALE_HOUR_COST = 1.0
@@ -44,6 +47,10 @@ EFFECT_HOURS = 0.1
 
 COVER_ALL_COST = 1e9
 """What leaving one object costs where everything is to be covered if it can be: more than any storage holds."""
+
+ARRIVAL_SECONDS = 30.0
+"""What becomes due within half a minute of an arrival's first need belongs to it: URLs ripen one by one, a publication
+is one event all the same."""
 
 HISTORY_DAYS = 30.0
 """How long arrivals are remembered for the usual rate: a month holds every weekday four times."""
@@ -75,9 +82,16 @@ quarter is a small part of any wait that a price can cause."""
 AGE_WEIGHT_HOURS = 24.0
 """After so many hours of waiting a need weighs twice, after twice as many three times: nothing starves."""
 
+WIDEST_HOURS = 1.0
+"""A URL that changes again and again is not kept waiting for longer than this between two refreshes, however dear
+tokens are: the point from which waiting counts as late."""
+
 LEND_HOURS = 0.25
 """In the last quarter of an hour before the reset what a site has not used of its guaranteed share is lent to others,
 more and more, as it would lapse; before that it is kept for it, so that a guarantee is one."""
+
+LEND_STEP_SECONDS = 180.0
+"""So often it is looked again at what may be lent."""
 
 MOST_CANDIDATES = 5_000
 """How many directories with something due are weighed one by one; of more, those with most due. A day has a few

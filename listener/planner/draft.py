@@ -30,23 +30,29 @@ class Draft:
     gap: float = 0.0
     said: tuple[int, int, str] = (-1, -1, "")
 
-    def refresh_directory(self, weighed: Weighed, v: int, price: float) -> Limit | None:
-        """Plan a directory, unless a limit makes it wait: return that."""
+    def refresh_directory(self, weighed: Weighed, v: int, price: float, *, payer: str) -> Limit | None:
+        """Plan a directory on a site's share, unless a limit makes it wait: return that."""
         forest, evicts = weighed.forest, weighed.unchanged[v]
         target, url = forest.targets[v], forest.urls[v]
-        allowed, blocking = room(self.meters, RefreshKind.DIRECTORY, url, 1)
-        blocking = blocking if not allowed else too_many_evictions(self.meters, url, evicts)
+        allowed, blocking = room(self.meters, RefreshKind.DIRECTORY, target, url, 1)
+        blocking = blocking if not allowed else too_many_evictions(self.meters, target, url, evicts)
         if blocking is not None:
             blocking.waiting = True
             return blocking.limit
         self.left[RefreshKind.DIRECTORY] -= 1
-        take(self.meters, RefreshKind.DIRECTORY, url, 1, evicts)
-        self.pool.spend(self.pool.site(target, url), RefreshKind.DIRECTORY, 1)
+        take(self.meters, RefreshKind.DIRECTORY, target, url, 1, evictions=evicts)
+        self.pool.spend(payer, RefreshKind.DIRECTORY, 1)
         below, subtrees = forest.below[v], forest.subtrees[v]
         known = weighed.weights[v] is not None
         self.directories.append(
             PlannedDirectory(
-                target, url, below + subtrees, evicts, known, self._why(weighed, v, known=known, price=price)
+                target,
+                url,
+                below + subtrees,
+                evicts,
+                known,
+                self._why(weighed, v, known=known, price=price),
+                forest.oldest[v],
             )
         )
         return None
@@ -56,6 +62,8 @@ class Draft:
         needs = f"{subtrees} subtree changes and {below} due" if subtrees else f"{below} due"
         objects = f"{evicts} unchanged" if known or not evicts else f"an unknown number, taken for {evicts},"
         files = self.left[RefreshKind.FILE]
+        if self.purse.covers_all:
+            return f"covers {needs}, evicts {objects.rstrip(',')}; {files} file tokens beside it"
         return (
             f"covers {needs}, evicts {objects} at a token price of {price:.1f}; "
             f"{files} file tokens for {self.purse.expected:.0f} more expected in {self.purse.hours:.1f} h"
@@ -73,12 +81,13 @@ class Draft:
             if not due:
                 continue
             afforded = min(due, self.left[kind], self.pool.most(load.site, kind))
-            allowed, blocking = room(self.meters, kind, load.url, afforded)
+            allowed, blocking = room(self.meters, kind, load.target, load.url, afforded)
             if allowed:
                 self.left[kind] -= allowed
-                take(self.meters, kind, load.url, allowed)
+                take(self.meters, kind, load.target, load.url, allowed)
                 self.pool.spend(load.site, kind, allowed)
-                reason = f"{due} due, {self.left[kind]} {kind} tokens stay for {self.purse.expected:.0f} expected"
+                more = "" if self.purse.covers_all else f" for {self.purse.expected:.0f} expected"
+                reason = f"{due} due, {self.left[kind]} {kind} tokens stay{more}"
                 self.files.append(PlannedFiles(load.target, load.url, allowed, kind, reason))
             if blocking is not None:
                 blocking.waiting = True
@@ -98,13 +107,20 @@ class Draft:
         self.deferred.append(Deferral(load.target, load.url, needs, f"{what}; {self._state_of_tokens()}", load.oldest))
 
     def _state_of_tokens(self) -> str:
-        """Say what is left and what waiting costs; made once for many deferrals."""
+        """Say what is left, and why it is not spent on this; made once for many deferrals."""
         files, directories = self.left[RefreshKind.FILE], self.left[RefreshKind.DIRECTORY]
         if self.said[:2] != (files, directories):
-            dear = f"the next priced {self.purse.directories.lowest:.1f}, " if directories else ""
-            said = (
-                f"{files} file and {directories} directory tokens left, {dear}"
-                f"waiting costs {self.purse.defer_cost:.1f} each until the reset in {self.purse.hours:.1f} h"
-            )
+            said = f"{files} file and {directories} directory tokens left" + self._why_not(directories)
             self.said = (files, directories, said)
         return self.said[2]
+
+    def _why_not(self, directories: int) -> str:
+        if self.purse.covers_all:
+            return ", and no directory that may be refreshed covers them" if directories else ""
+        waiting = f"waiting until the reset in {self.purse.hours:.1f} h"
+        if not directories:
+            return f"; {waiting}"
+        return (
+            f"; {waiting} weighs as much as evicting {self.purse.defer_cost:.1f} objects for each, "
+            f"the next directory token as evicting {self.purse.directories.lowest:.1f} besides what lies below it"
+        )

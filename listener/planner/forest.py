@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
 
@@ -21,7 +22,7 @@ class Forest:
     covers the same and evicts no more. Trees of other hosts or targets are simply further roots.
     """
 
-    __slots__ = ("below", "loads", "members", "parents", "subtrees", "targets", "urls")
+    __slots__ = ("below", "loads", "members", "oldest", "parents", "subtrees", "targets", "urls")
 
     def __init__(self, loads: Sequence[DirectoryLoad]) -> None:
         """Begin an empty forest over these loads."""
@@ -35,6 +36,8 @@ class Forest:
         """Due exact needs in the directory and below."""
         self.subtrees: list[int] = []
         """Due subtree needs for the directory and below."""
+        self.oldest: list[float] = []
+        """``stale_since`` of the oldest need in the directory and below."""
 
     def __len__(self) -> int:
         """Return how many directories there are."""
@@ -51,14 +54,17 @@ class Forest:
         """Sum what is due up the trees, once all directories and members stand."""
         self.below = [0] * len(self)
         self.subtrees = [0] * len(self)
+        self.oldest = [math.inf] * len(self)
         for v, i in self.members:
             self.below[v] += self.loads[i].due
             self.subtrees[v] += self.loads[i].subtree_due
+            self.oldest[v] = min(self.oldest[v], self.loads[i].oldest)
         for v in range(len(self) - 1, -1, -1):
             parent = self.parents[v]
             if parent >= 0:
                 self.below[parent] += self.below[v]
                 self.subtrees[parent] += self.subtrees[v]
+                self.oldest[parent] = min(self.oldest[parent], self.oldest[v])
 
 
 def root_length(url: str) -> int:

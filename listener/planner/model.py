@@ -91,8 +91,10 @@ class Limit(NamedTuple):
     """What one refresh of each kind takes of it."""
     eviction_cost: float = 0.0
     """What each unchanged object that a directory refresh evicts takes of it."""
-    host: str = ""
-    """The start of the URLs that it holds for (``https://www.example.com/``); empty for all."""
+    host: str | tuple[str, ...] = ""
+    """How the URLs start that it holds for (``https://www.example.com/``), or one of several ways; empty for all."""
+    target: str = ""
+    """The target that it holds for; empty for all of the account."""
     resets_at: float | None = None
     """Seconds since the epoch; ``None`` where a slot comes free when a task ends."""
     whole: bool = False
@@ -151,6 +153,8 @@ class PlannedDirectory(NamedTuple):
     """Unchanged objects below it; with ``collateral_known`` false, an assumption."""
     collateral_known: bool
     reason: str
+    oldest: float = 0.0
+    """``stale_since`` of the oldest need that it covers, in seconds since the epoch."""
 
 
 class PlannedFiles(NamedTuple):
@@ -187,5 +191,7 @@ class Plan:
     collateral: int = 0
     gap: float = 0.0
     """By how much the chosen cover may cost more than the cheapest; 0 when it is exact."""
+    file_price: float = 0.0
+    """What the next file token is worth, in evicted objects or stale object-hours; 0 while there are plenty."""
     wake_at: float | None = None
     """When to plan again though nothing new is due; ``None``: not before something is."""

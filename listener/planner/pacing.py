@@ -29,12 +29,13 @@ from listener.planner.constants import (
     NEGLIGIBLE_CHANCE,
     PRICE_STEPS,
     STALE_HOUR_COST,
+    WIDEST_HOURS,
 )
 from listener.planner.model import Budget, PlanInput
 from listener.planner.prices import Prices, free_then
 from listener.refresh import RefreshKind
 
-__all__ = ["NO_BUDGET", "Purse", "affordable", "hours_to_reset", "open_purse"]
+__all__ = ["NO_BUDGET", "Purse", "affordable", "hours_to_reset", "open_purse", "widest_seconds"]
 
 NO_BUDGET = Budget(limit=0, left=0, resets_at=0.0)
 
@@ -52,6 +53,8 @@ class Purse(NamedTuple):
     """What leaving one object until the reset costs, in evicted objects."""
     files: Prices
     directories: Prices
+    covers_all: bool = False
+    """Whether nothing may wait that can be covered: prices are no prices then."""
 
 
 def open_purse(given: PlanInput, left: Mapping[RefreshKind, int]) -> Purse:
@@ -68,13 +71,13 @@ def open_purse(given: PlanInput, left: Mapping[RefreshKind, int]) -> Purse:
             file_prices(files, expected, hours, defer_cost),
             directory_prices(directories, files, expected, hours),
         )
-    return Purse(left, hours, expected, *costs)
+    return Purse(left, hours, expected, *costs, covers_all=given.cover_all)
 
 
-def hours_to_reset(given: PlanInput) -> float:
+def hours_to_reset(given: PlanInput, *, least: float = EFFECT_HOURS) -> float:
     """Return how long the next reset is off; a reset that is overdue is taken to be near."""
     resets = [budget.resets_at for budget in given.budgets.values() if budget.resets_at > given.now]
-    return max(EFFECT_HOURS, (min(resets, default=given.now) - given.now) / 3600.0)
+    return max(least, (min(resets, default=given.now) - given.now) / 3600.0)
 
 
 def file_prices(left: int, expected: float, hours: float, defer_cost: float) -> Prices:
@@ -99,6 +102,17 @@ def directory_prices(left: int, files: int, expected: float, hours: float) -> Pr
 def _missed(others: float, expected: float) -> float:
     chance = 1.0 / (1.0 + (others / expected) ** 2)
     return chance if chance > NEGLIGIBLE_CHANCE else 0.0
+
+
+def widest_seconds(file_price: float) -> float:
+    """
+    Return how long two refreshes of one URL that changes all the time should be apart, at a file token's price.
+
+    With ``T`` hours between them an hour costs ``T / 2`` stale object-hours and ``1 / T`` tokens: least at
+    ``T = sqrt(2 · price)``, the square-root rule of stock keeping. Never more than
+    :data:`~listener.planner.constants.WIDEST_HOURS`.
+    """
+    return 3600.0 * min(WIDEST_HOURS, math.sqrt(2.0 * max(0.0, file_price) / STALE_HOUR_COST))
 
 
 def affordable(given: PlanInput) -> dict[RefreshKind, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import chain
 
-from listener.planner.constants import REPLAN_SECONDS
+from listener.planner.constants import LEND_HOURS, LEND_STEP_SECONDS, REPLAN_SECONDS
 from listener.planner.cover import solve
 from listener.planner.draft import Draft
-from listener.planner.forest import build_forest
+from listener.planner.forest import Forest, build_forest
 from listener.planner.limits import Meter, meters
 from listener.planner.model import DirectoryLoad, Limit, Plan, PlanInput
 from listener.planner.pacing import Purse, affordable, open_purse
@@ -45,10 +46,11 @@ def _decide(given: PlanInput, purse: Purse, held: list[Meter], pool: Pool) -> Dr
         weighed, cover = _cover(given, purse)
         draft.gap = cover.gap
         price = purse.directories.lowest
+        payers = _payers(weighed.forest, cover.directories) if given.shares else {}
         chosen = {
-            v: draft.refresh_directory(weighed, v, price)
+            v: draft.refresh_directory(weighed, v, price, payer=payer)
             for v in cover.directories
-            if pool.has_directory(weighed.forest.targets[v], weighed.forest.urls[v])
+            if pool.most(payer := payers.get(v, ""), RefreshKind.DIRECTORY) > 0
         }
         rest = _uncovered(weighed, chosen, given, draft)
     for load in _dearest_first(rest, draft, given.now):
@@ -96,14 +98,31 @@ def _cover(given: PlanInput, purse: Purse) -> tuple[Weighed, Cover]:
     return weighed, solve(weighed.tree, purse.files.after(weighed.forced), purse.directories)
 
 
+def _covered(forest: Forest, chosen: Container[int]) -> list[int]:
+    """Return for each directory the chosen one at or above it."""
+    covered = [NOT_COVERED] * len(forest)
+    for v, parent in enumerate(forest.parents):
+        covered[v] = v if v in chosen else covered[parent] if parent >= 0 else NOT_COVERED
+    return covered
+
+
+def _payers(forest: Forest, chosen: Sequence[int]) -> dict[int, str]:
+    """Return for each chosen directory the site that has most due at or below it: its share pays."""
+    covered = _covered(forest, set(chosen))
+    due: dict[int, Counter[str]] = {v: Counter() for v in chosen}
+    for v, i in forest.members:
+        if covered[v] != NOT_COVERED:
+            load = forest.loads[i]
+            due[covered[v]][load.site] += load.due + load.due_all_params + load.subtree_due
+    return {v: max(sites, key=lambda site: (sites[site], site)) for v, sites in due.items() if sites}
+
+
 def _uncovered(
     weighed: Weighed, chosen: Mapping[int, Limit | None], given: PlanInput, draft: Draft
 ) -> list[DirectoryLoad]:
     """Return the loads, or what is left of them, that no chosen directory covers; hold back those it will cover."""
     forest = weighed.forest
-    covered = [NOT_COVERED] * len(forest)
-    for v, parent in enumerate(forest.parents):
-        covered[v] = v if v in chosen else covered[parent] if parent >= 0 else NOT_COVERED
+    covered = _covered(forest, chosen)
     rest: list[DirectoryLoad] = []
     for v, i in forest.members:
         load = forest.loads[i]
@@ -127,6 +146,7 @@ def _finish(given: PlanInput, purse: Purse, draft: Draft, held: list[Meter]) -> 
         spent=spent,
         collateral=sum(directory.collateral for directory in draft.directories),
         gap=draft.gap,
+        file_price=purse.files.lowest,
         wake_at=_wake_at(given, purse, held) if draft.deferred else None,
     )
 
@@ -137,4 +157,7 @@ def _wake_at(given: PlanInput, purse: Purse, held: list[Meter]) -> float | None:
     times += [meter.limit.resets_at for meter in held if meter.waiting and meter.limit.resets_at is not None]
     if purse.left[RefreshKind.DIRECTORY] > 0:
         times.append(given.now + REPLAN_SECONDS)
+    if given.shares:
+        lending = min(times[: len(given.budgets)], default=given.now) - LEND_HOURS * 3600.0
+        times.append(max(lending, given.now + LEND_STEP_SECONDS))
     return min((time for time in times if time > given.now), default=None)

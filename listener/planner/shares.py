@@ -29,7 +29,7 @@ class Pool:
         self.left = dict(left)
         self._spent: Counter[tuple[str, RefreshKind]] = Counter()
         self._due = {load.site for load in given.loads} if given.shares else set()
-        self._kept_part = min(1.0, hours_to_reset(given) / LEND_HOURS)
+        self._kept_part = min(1.0, hours_to_reset(given, least=0.0) / LEND_HOURS)
         self.kept = {(site, kind): self._keep(site, kind) for site, kind in given.shares}
         self._all_kept: Counter[RefreshKind] = Counter()
         for (_, kind), tokens in self.kept.items():
@@ -55,10 +55,15 @@ class Pool:
         if not self.given.shares:
             return self.left[kind]
         share = self.given.shares.get((site, kind), _EVERYBODY)
-        greatest = int(share.greatest * self._limit(kind)) - share.spent - self._spent[site, kind]
+        greatest = int(self._greatest(site, share) * self._limit(kind)) - share.spent - self._spent[site, kind]
         own = min(self.kept.get((site, kind), 0), self.left[kind])
         free = max(0, self.left[kind] - self._all_kept[kind])
         return max(0, min(greatest, own + free))
+
+    def _greatest(self, site: str, share: Share) -> float:
+        """Return the greatest part, lifted before the reset for a site that alone has something due."""
+        lent = (1.0 - share.greatest) * (1.0 - self._kept_part) if self._due == {site} else 0.0
+        return share.greatest + lent
 
     def spend(self, site: str, kind: RefreshKind, tokens: int) -> None:
         """Take tokens for a site, its guarantee first."""
@@ -68,17 +73,3 @@ class Pool:
         if own:
             self.kept[site, kind] -= own
             self._all_kept[kind] -= own
-
-    def has_directory(self, target: str, url: str) -> bool:
-        """Tell whether the site of a directory may still spend a directory token."""
-        return not self.given.shares or self.most(self.site(target, url), RefreshKind.DIRECTORY) > 0
-
-    def site(self, target: str, url: str) -> str:
-        """Return the site that has most due at or below a directory: its share pays."""
-        if not self.given.shares:
-            return ""
-        due: Counter[str] = Counter()
-        for load in self.given.loads:
-            if load.target == target and load.url.startswith(url):
-                due[load.site] += load.due + load.due_all_params + load.subtree_due
-        return max(due, key=lambda site: (due[site], site), default="")
