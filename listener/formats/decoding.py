@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from listener.errors import ConfigurationError, MalformedNotification
-from listener.formats import envelopes, eventbridge, oss, r2, s3
+from listener.formats import envelopes, eventbridge, oss, r2, s3, seaweedfs
 from listener.formats.reading import Unreadable, text
 from listener.formats.tally import Decoded, Tally
 
@@ -48,7 +48,8 @@ _EVENTBRIDGE = (_Form(eventbridge.is_event, eventbridge.read_event),)
 _DETAIL = (_Form(eventbridge.is_detail, eventbridge.read_detail),)
 _OSS = (_Form(oss.is_cloud_event, oss.read_cloud_event), _Form(oss.is_events, oss.read_events))
 _R2 = (_Form(r2.is_event, r2.read_event),)
-_AUTO = (_HANDSHAKE, *_EVENTBRIDGE, _records(None), *_OSS, *_R2, *_DETAIL)
+_SEAWEEDFS = (_Form(seaweedfs.is_webhook, seaweedfs.read_webhook), _Form(seaweedfs.is_tail, seaweedfs.read_tail))
+_AUTO = (_HANDSHAKE, *_EVENTBRIDGE, _records(None), *_OSS, *_R2, *_SEAWEEDFS, *_DETAIL)
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     {
@@ -58,6 +59,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         "eventbridge": Format("Amazon EventBridge events of S3, whole or the detail alone", (*_EVENTBRIDGE, *_DETAIL)),
         "minio": Format("MinIO and RustFS records", (_records(s3.MINIO),)),
         "ceph": Format("Ceph RADOS Gateway records: keys stand as they are", (_records(s3.CEPH),)),
+        "seaweedfs": Format("SeaweedFS filer events, by webhook or from its log", _SEAWEEDFS),
         "oss": Format("Alibaba Cloud OSS events, by MNS, Function Compute or EventBridge", _OSS),
         "r2": Format("Cloudflare R2 events", _R2),
     }

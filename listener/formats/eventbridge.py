@@ -74,12 +74,13 @@ def _read(effect: Effect, detail: Mapping[str, Any], tally: Tally, time: float |
     told = mapping(detail, "object")
     if effect is Effect.REMOVED and text(detail, "deletion-type") == _MARKER:
         effect = Effect.GONE
+    version = text(told, "version-id")
     tally.add(
         effect,
         required(mapping(detail, "bucket"), "name", "bucket"),
         raw_key(required(told, "key", "key")),
-        Fingerprint(number(told, "size"), etag=etag(told, "etag")),
+        Fingerprint(number(told, "size"), etag=etag(told, "etag") or etag(told, "eTag")),
         event_time=time,
         order=sequencer(text(told, "sequencer"), time),
-        version=text(told, "version-id"),
+        version="" if version == "null" else version,
     )
