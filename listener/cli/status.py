@@ -22,6 +22,7 @@ from listener.cli.common import (
 __all__ = ["status"]
 
 _NEEDS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
+_QUOTA = ("limit", "spent", "others", "held", "left", "resets_at")
 ATTEMPTS_SHOWN = 5
 
 
@@ -63,9 +64,9 @@ def _show(told: Mapping[str, Any]) -> None:
     typer.echo(f"oldest unsettled change: {told['oldest_unsettled_seconds']:.0f} s")
     typer.echo("")
     print_table(
-        ("target", "kind", "limit", "spent", "held", "left", "resets at"),
+        ("target", "kind", *(name.replace("_", " ") for name in _QUOTA)),
         [
-            (target, kind, *figures.values())
+            (target, kind, *(figures[name] for name in _QUOTA))
             for target, kinds in told["quota"].items()
             for kind, figures in kinds.items()
         ],

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from listener.errors import StoreError
 from listener.pipeline import Pipeline
 from listener.store import Store
 
-__all__ = ["Finding", "Heart", "findings", "reasons_not_ready", "store_answers"]
+__all__ = ["Finding", "Heart", "Pulse", "findings", "reasons_not_ready", "store_answers"]
 
 BEAT_SECONDS = 0.5
 LATE_SECONDS = 5.0
 """A loop this late is stuck: nothing that runs on it takes more than a fraction of a second."""
+PULSE_SECONDS = 2.0
+STUCK_SECONDS = 30.0
+"""A writer that did not answer for so long is stuck: its longest work takes some 50 ms, a slow disk seconds."""
 
 
 class Finding(NamedTuple):
@@ -47,6 +51,32 @@ class Heart:
         return self.late_seconds < LATE_SECONDS and time.monotonic() - self._last < LATE_SECONDS + BEAT_SECONDS
 
 
+class Pulse:
+    """Knows when the store's writer answered last."""
+
+    def __init__(self) -> None:
+        """Begin well."""
+        self._answered = time.monotonic()
+
+    async def beat(self, store: Callable[[], Store | None]) -> None:
+        """Ask the present store for ever; while there is none nothing is wrong."""
+        while True:
+            present = store()
+            if present is None or await store_answers(present, STUCK_SECONDS):
+                self._answered = time.monotonic()
+            await asyncio.sleep(PULSE_SECONDS)
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the writer has not answered."""
+        return max(0.0, time.monotonic() - self._answered - PULSE_SECONDS)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the store commits."""
+        return self.silent_seconds < STUCK_SECONDS
+
+
 async def store_answers(store: Store, timeout_seconds: float) -> bool:
     """Tell whether the store's writer answers; an error is an answer: a restart would not mend a full disk."""
     try:
@@ -72,10 +102,11 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str) -> list[str]:
     return reasons
 
 
-def findings(pipeline: Pipeline | None, heart: Heart, phase: str) -> list[Finding]:
+def findings(pipeline: Pipeline | None, heart: Heart, pulse: Pulse, phase: str) -> list[Finding]:
     """Return every check with its reason."""
     found = [
         Finding("loop", heart.ok, f"{heart.late_seconds:.3f} s late"),
+        Finding("writer", pulse.ok, "answers" if pulse.ok else f"silent for {pulse.silent_seconds:.0f} s"),
         Finding("phase", phase == "running", phase),
     ]
     if pipeline is None:

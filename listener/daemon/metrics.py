@@ -1,81 +1,167 @@
-"""The status in Prometheus' words: base units, and no URL or key in any label."""
+"""
+The status in Prometheus' words: base units, and no URL or key in any label.
+
+What a source says of itself (``SourceHealth.figures``) becomes ``listener_source_<figure>``. Counters count
+from the start of the process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from listener import __version__
+from listener.daemon.freshness import BOUNDS_SECONDS, Freshness
 
-__all__ = ["exposition"]
+__all__ = ["Gauges", "exposition"]
 
 _STATES = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed")
+_QUOTA = {
+    "limit": "Units that may be spent in a day",
+    "spent": "Units spent today, by anybody",
+    "held": "Units held for what is being sent",
+    "left": "Units that may still be held today",
+    "others": "Of the units spent today, those that somebody else spent",
+}
+_NO_NAME = re.compile(r"[^a-z0-9_]")
 
 
-def exposition(
-    status: Mapping[str, Any], *, ready: bool, longest_commit_seconds: float, loop_late_seconds: float
-) -> bytes:
+class Gauges(NamedTuple):
+    """What the status does not tell."""
+
+    longest_commit_seconds: float
+    loop_late_seconds: float
+    state_bytes: int
+    accounts_open: Mapping[str, bool]
+
+
+def exposition(status: Mapping[str, Any], gauges: Gauges, freshness: Freshness) -> bytes:
     """Return the text of ``/metrics`` for a status as :func:`~listener.daemon.status.status_of` gives it."""
     registry = CollectorRegistry()
     ProcessCollector(namespace="listener", registry=registry)
-    registry.register(_Snapshot(status, ready, longest_commit_seconds, loop_late_seconds))
+    GCCollector(registry=registry)
+    registry.register(_Snapshot(status, gauges, freshness))
     return generate_latest(registry)
 
 
 class _Snapshot(Collector):
-    def __init__(self, status: Mapping[str, Any], ready: bool, commit: float, late: float) -> None:
+    def __init__(self, status: Mapping[str, Any], gauges: Gauges, freshness: Freshness) -> None:
         self._status = status
-        self._plain = {
-            "listener_ready": ("Whether every source listens and its first scan is durable", float(ready)),
-            "listener_store_commit_group_longest_seconds": ("Longest time a commit group held the writer", commit),
-            "listener_loop_late_seconds": ("How late the event loop was at its last beat", late),
-            "listener_oldest_unsettled_seconds": (
-                "Age of the oldest change that is not settled",
-                status["oldest_unsettled_seconds"],
-            ),
-            "listener_dead_letters": ("Keys, messages and URLs that were set aside", status["dead_letters"]),
-        }
+        self._gauges = gauges
+        self._freshness = freshness
 
     def collect(self) -> Iterator[Metric]:
         build = GaugeMetricFamily("listener_build_info", "What runs here", labels=["version"])
         build.add_metric([__version__], 1.0)
         yield build
-        for name, (help_text, value) in self._plain.items():
-            yield GaugeMetricFamily(name, help_text, value=value)
+        for name, (text, value) in self._plain().items():
+            yield GaugeMetricFamily(name, text, value=value)
         needs = GaugeMetricFamily("listener_needs", "Stale URLs by what becomes of them next", labels=["state"])
         for state in _STATES:
             needs.add_metric([state], self._status[state])
         yield needs
+        accounts = GaugeMetricFamily("listener_account_open", "Whether it may be sent to", labels=["account"])
+        for account, is_open in self._gauges.accounts_open.items():
+            accounts.add_metric([account], float(is_open))
+        yield accounts
         yield from self._quota()
         yield from self._sources()
+        yield from self._refreshes()
+
+    def _plain(self) -> dict[str, tuple[str, float]]:
+        status, gauges = self._status, self._gauges
+        return {
+            "listener_ready": ("Whether every source listens and its first scan is durable", float(status["ready"])),
+            "listener_oldest_unsettled_seconds": (
+                "Age of the oldest change that is not settled",
+                status["oldest_unsettled_seconds"],
+            ),
+            "listener_dead_letters": ("Keys, messages and URLs that were set aside", status["dead_letters"]),
+            "listener_store_commit_group_longest_seconds": (
+                "Longest time a commit group held the writer",
+                gauges.longest_commit_seconds,
+            ),
+            "listener_store_size_bytes": ("Size of the state", gauges.state_bytes),
+            "listener_loop_late_seconds": ("How late the event loop was at its last beat", gauges.loop_late_seconds),
+        }
 
     def _quota(self) -> Iterator[Metric]:
-        texts = {"limit": "Units a day", "spent": "Units spent today", "held": "Units held now", "left": "Units left"}
-        for field, text in texts.items():
-            family = GaugeMetricFamily(f"listener_quota_{field}", text, labels=["target", "kind"])
-            for target, kinds in self._status["quota"].items():
-                for kind, figures in kinds.items():
+        labels = ["target", "kind"]
+        for field, text in _QUOTA.items():
+            family = GaugeMetricFamily(f"listener_quota_{field}", text, labels=labels)
+            for target, kind, figures in self._quotas():
+                if field in figures:
                     family.add_metric([target, kind], figures[field])
             yield family
+        resets = GaugeMetricFamily("listener_quota_resets_timestamp_seconds", "When the day ends", labels=labels)
+        for target, kind, figures in self._quotas():
+            resets.add_metric([target, kind], _epoch(figures["resets_at"]))
+        yield resets
+
+    def _quotas(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        for target, kinds in self._status["quota"].items():
+            for kind, figures in kinds.items():
+                yield target, kind, figures
 
     def _sources(self) -> Iterator[Metric]:
-        sources = self._status["sources"]
+        sources: Mapping[str, Any] = self._status["sources"]
         ready = GaugeMetricFamily("listener_source_ready", "Whether it listens, scan done", labels=["source"])
         heard = GaugeMetricFamily("listener_source_last_event_timestamp_seconds", "Last event", labels=["source"])
         lost = CounterMetricFamily("listener_source_lost_events", "Lost events; a scan made up", labels=["source"])
         rescans = CounterMetricFamily("listener_source_rescans", "Scans beyond the first", labels=["source"])
-        figures = GaugeMetricFamily("listener_source_figure", "What it tells of itself", labels=["source", "figure"])
         for name, source in sources.items():
             ready.add_metric([name], float(source["ready"]))
             if source["last_event_at"] is not None:
-                heard.add_metric([name], datetime.fromisoformat(source["last_event_at"]).timestamp())
+                heard.add_metric([name], _epoch(source["last_event_at"]))
             lost.add_metric([name], source["lost_events"])
             rescans.add_metric([name], source["rescans"])
-            for figure, value in source["figures"].items():
-                figures.add_metric([name, figure], value)
-        yield from (ready, heard, lost, rescans, figures)
+        families: list[Metric] = [ready, heard, lost, rescans]
+        yield from families
+        taken = {family.name for family in families}
+        yield from _figures({name: source["figures"] for name, source in sources.items()}, taken)
+
+    def _refreshes(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily(
+            "listener_refreshes", "Attempts that ended, by outcome", labels=["target", "kind", "outcome"]
+        )
+        for outcome, count in sorted(self._freshness.outcomes.items()):
+            ended.add_metric(outcome, count)
+        yield ended
+        latency = HistogramMetricFamily(
+            "listener_freshness_seconds",
+            "From the oldest change that a refresh covered to its completion",
+            labels=["target", "kind"],
+        )
+        for labels, spread in sorted(self._freshness.spreads().items()):
+            latency.add_metric(labels, _cumulated(spread.buckets), spread.sum_seconds)
+        yield latency
+
+
+def _figures(figures: Mapping[str, Mapping[str, float]], taken: set[str]) -> Iterator[Metric]:
+    """Yield a gauge for each figure that any source tells; one that would pass for a metric of ours is left out."""
+    for figure in sorted({name for told in figures.values() for name in told}):
+        name = f"listener_source_{_NO_NAME.sub('_', figure.lower())}"
+        if name in taken:
+            continue
+        taken.add(name)
+        family = GaugeMetricFamily(name, f"What a source tells of itself: {figure}", labels=["source"])
+        for source, told in figures.items():
+            if figure in told:
+                family.add_metric([source], told[figure])
+        yield family
+
+
+def _cumulated(buckets: Iterable[int]) -> list[tuple[str, float]]:
+    names = [*(repr(bound) for bound in BOUNDS_SECONDS), "+Inf"]
+    return list(zip(names, map(float, itertools.accumulate(buckets)), strict=True))
+
+
+def _epoch(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from listener.contracts import SourceHealth, SourceState, Target
 from listener.redaction import mask_text
 from listener.settings import Settings
 from listener.store import Store
+from listener.store.overview import spent_by_others
 
 __all__ = ["iso", "quota_of", "status_of"]
 
@@ -76,8 +78,13 @@ async def _needs(store: Store | None, now: float) -> dict[str, Any]:
 async def quota_of(
     store: Store | None, targets: Mapping[str, Target], *, now: float
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the ledger of today by target and kind; targets of one account show the same."""
+    """
+    Return the ledger of today by target and kind; targets of one account show the same.
+
+    ``others`` is the part of ``spent`` that was not spent from here, as far as the live quota told.
+    """
     found: dict[str, dict[str, dict[str, Any]]] = {}
+    others = {} if store is None else await store.read(functools.partial(spent_by_others, now=now))
     for name, target in targets.items():
         found[name] = {}
         for kind, default in target.quota.items():
@@ -89,6 +96,7 @@ async def quota_of(
             found[name][kind.value] = {
                 "limit": limit,
                 "spent": spent,
+                "others": others.get((target.account, kind.value), 0),
                 "held": held,
                 "left": left,
                 "resets_at": iso(resets_at),

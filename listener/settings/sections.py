@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 __all__ = ["Admin", "Coalescer", "Fraction", "Planner", "Seconds", "Section", "Store", "Verifier"]
 
@@ -88,7 +88,14 @@ class Admin(Section):
 
     listen: str = "127.0.0.1:9180"
     """``host:port`` of the status page, ``/livez``, ``/readyz`` and ``/metrics``; empty turns it off.
-    Loopback, because it has no log-in."""
+    Loopback, because without a token anybody who reaches it may read."""
+    token: Annotated[SecretStr, Field(min_length=16, max_length=4096)] | None = None
+    """Once set, everything but ``/livez`` and ``/readyz`` asks for it (``Authorization: Bearer``, or the page's
+    sign-in), and the page can retry, discard and refresh. At least 16 characters: it is the only thing between
+    a network and your quota. By environment, ``LISTENER_ADMIN__TOKEN_FILE`` or the credential ``admin.token``."""
+    hosts: tuple[str, ...] = ()
+    """Names under which browsers reach the port, beside ``localhost`` and plain addresses: others are refused,
+    since a page elsewhere could make its own name point here (DNS rebinding)."""
 
     @field_validator("listen")
     @classmethod

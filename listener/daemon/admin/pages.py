@@ -1,0 +1,107 @@
+"""What people see and decide: the page, its live news, sign-in, and the three decisions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import urlencode
+
+import structlog
+from aiohttp import web
+
+from listener.daemon.admin.guard import COOKIE, MARK, SESSION_SECONDS, Guard, Refused
+from listener.daemon.admin.live import Live
+from listener.daemon.admin.rendering import Renderer, Seen
+from listener.daemon.view import Glance, View
+
+__all__ = ["Pages"]
+
+log = structlog.get_logger()
+
+
+class Pages:
+    """Everything under ``/`` that a browser shows."""
+
+    def __init__(self, view: View, guard: Guard) -> None:
+        """Take whom to ask, and who may."""
+        self._view = view
+        self._guard = guard
+        self._renderer = Renderer()
+        self.live = Live(view.glance)
+        self._decisions: Mapping[str, Callable[[str], Awaitable[int]]] = {
+            "retry": view.retry,
+            "discard": view.discard,
+            "refresh": view.refresh,
+        }
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Answer with the page, or with the sign-in where a token is asked for."""
+        if not self._guard.may_read(request):
+            return self._renderer.sign_in(status=401)
+        glance = await self._view.glance()
+        return self._renderer.page(await self._seen(request, glance))
+
+    def problem(self, status: int, message: str, hint: str) -> web.Response:
+        """Answer with a page that says what went wrong; where only the token lacks, ask for it."""
+        if status == 401:
+            return self._renderer.sign_in(status=status)
+        return self._renderer.problem(status, message, hint)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Answer with what is new on the page, as it happens."""
+        return await self.live.stream(request, functools.partial(self._sections, request))
+
+    async def _sections(self, request: web.Request, glance: Glance) -> Mapping[str, str]:
+        return self._renderer.sections(await self._seen(request, glance))
+
+    async def _seen(self, request: web.Request, glance: Glance) -> Seen:
+        asked = request.query.get("url", "").strip()
+        may_decide = self._guard.signed_in(request)
+        return Seen(
+            glance=glance,
+            answer=await self._view.search(asked) if asked else None,
+            may_decide=may_decide,
+            has_token=self._guard.has_token,
+            mark=self._guard.mark_of(request) if may_decide else "",
+            said=request.query.get("said", ""),
+            count=request.query.get("count", ""),
+        )
+
+    async def sign_in(self, request: web.Request) -> web.Response:
+        """Take the token, and give a session for it."""
+        self._guard.check_origin(request)
+        form = await request.post()
+        try:
+            session = self._guard.sign_in(str(form.get("token", "")).strip())
+        except Refused as refused:
+            log.warning("admin.sign_in_refused", peer=request.remote)
+            return self._renderer.sign_in(status=refused.status, problem=str(refused))
+        response = web.Response(status=303, headers={"Location": "/"})
+        response.set_cookie(
+            COOKIE,
+            session,
+            max_age=SESSION_SECONDS,
+            httponly=True,
+            samesite="Strict",
+            secure=request.secure or request.headers.get("X-Forwarded-Proto") == "https",
+        )
+        log.info("admin.signed_in", peer=request.remote)
+        return response
+
+    async def sign_out(self, request: web.Request) -> web.Response:
+        """Take the session back."""
+        form = await request.post()
+        self._guard.check_decision(request, str(form.get(MARK, "")))
+        response = web.Response(status=303, headers={"Location": "/"})
+        response.del_cookie(COOKIE, httponly=True, samesite="Strict")
+        return response
+
+    async def decide(self, request: web.Request) -> web.Response:
+        """Retry, discard or refresh; then show the page again."""
+        form = await request.post()
+        self._guard.check_decision(request, str(form.get(MARK, "")))
+        what, subject = request.match_info["decision"], str(form.get("subject", ""))
+        count = await self._decisions[what](subject)
+        log.info("admin.decided", decision=what, subject=subject, count=count, peer=request.remote)
+        back = {"said": what, "count": str(count)} | ({"url": subject} if what == "refresh" else {})
+        return web.Response(status=303, headers={"Location": f"/?{urlencode(back)}"})

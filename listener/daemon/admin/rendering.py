@@ -1,0 +1,153 @@
+"""The page from its templates. Keys, URLs and reasons are hostile: everything is escaped, and nothing is invisible."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from listener import __version__
+from listener.daemon.freshness import BOUNDS_SECONDS
+from listener.daemon.status import iso
+from listener.daemon.view import Answer, Glance
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["Renderer", "Seen", "visible", "wants_html"]
+
+SECTIONS = ("verdict", "counts", "answer", "stale", "freshness", "quota", "sources", "letters", "recent")
+_POLICY = (
+    "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Categories of characters that change how others are shown, or cannot be sent at all."""
+_SAID = {"retry": "Sent once more", "discard": "Forgotten", "refresh": "Asked for"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one person sees."""
+
+    glance: Glance
+    answer: Answer | None = None
+    may_decide: bool = False
+    has_token: bool = False
+    mark: str = ""
+    said: str = ""
+    count: str = ""
+
+
+class Renderer:
+    """Templates, style and script, read once."""
+
+    def __init__(self) -> None:
+        """Read everything."""
+        folder = resources.files(__package__) / "templates"
+        self._parts = {name: (folder / name).read_text("utf-8") for name in ("page.css", "page.js")}
+        self._environment = _environment()
+
+    def page(self, seen: Seen) -> web.Response:
+        """Return the whole page."""
+        said = f"{_SAID[seen.said]}: {int(seen.count)}" if seen.said in _SAID and seen.count.isdecimal() else ""
+        return self._answer("page.html", status=200, sections=self.sections(seen), seen=seen, said=said)
+
+    def sections(self, seen: Seen) -> dict[str, str]:
+        """Return each section of the page by its id."""
+        get = self._environment.get_template
+        return {name: get(f"{name}.html").render(seen=seen, glance=seen.glance) for name in SECTIONS}
+
+    def sign_in(self, *, status: int, problem: str = "") -> web.Response:
+        """Return the page that asks for the token."""
+        return self._answer("sign_in.html", status=status, problem=problem)
+
+    def problem(self, status: int, message: str, hint: str) -> web.Response:
+        """Return a page that says what went wrong."""
+        return self._answer("problem.html", status=status, message=message, hint=hint)
+
+    def _answer(self, template: str, *, status: int, **values: Any) -> web.Response:
+        nonce = secrets.token_urlsafe(18)
+        text = self._environment.get_template(template).render(
+            nonce=nonce, version=__version__, **self._safe(), **values
+        )
+        headers = {"Content-Security-Policy": _POLICY.format(nonce)}
+        return web.Response(text=text, content_type="text/html", charset="utf-8", status=status, headers=headers)
+
+    def _safe(self) -> Mapping[str, str]:
+        return {"style": self._parts["page.css"], "script": self._parts["page.js"]}
+
+
+def _environment() -> Environment:
+    # Commands that only read status import this module too; they need no templates.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+
+    environment = Environment(
+        loader=PackageLoader("listener.daemon.admin"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"iso": iso, "span": span, "number": number, "words": words, "share": share}
+    environment.globals |= {"bounds": BOUNDS_SECONDS}
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Show what is plain text with nothing hidden in it; what a template marked as safe is our own."""
+    return visible(value) if type(value) is str else value
+
+
+def visible(text: str) -> str:
+    """Return the text with characters that nobody would see, or that turn others around, as escapes."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in _UNSEEN else char for char in text
+    )
+
+
+def span(seconds: float | None) -> str:
+    """Return a span of time in its two largest units; a dash for none."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    left = round(seconds)
+    parts: list[str] = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count} {unit}" if count else "")
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if part)
+
+
+def number(value: float) -> str:
+    """Return a number with thin spaces between thousands."""
+    shown = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:,.2f}"
+    return shown.replace(",", "\u202f")
+
+
+def words(name: str) -> str:
+    """Return a name of ours as words."""
+    return name.replace("_", " ").replace("-", " ")
+
+
+def share(part: float, whole: float) -> float:
+    """Return a part in per cent of the whole, from 0 to 100."""
+    return round(min(100.0, max(0.0, 100.0 * part / whole)), 2) if whole and math.isfinite(part) else 0.0
+
+
+def wants_html(request: web.Request) -> bool:
+    """Tell whether a person's browser asks."""
+    return "text/html" in request.headers.get("Accept", "")

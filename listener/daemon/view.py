@@ -1,0 +1,193 @@
+"""What the admin port shows and does: the daemon's life, put into plain data."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from listener.daemon.freshness import Freshness, Span
+from listener.daemon.health import Finding, findings, reasons_not_ready
+from listener.daemon.life import Life
+from listener.daemon.metrics import Gauges, exposition
+from listener.daemon.status import status_of
+from listener.errors import ConfigurationError
+from listener.pipeline import Pipeline
+from listener.refresh import Scope
+from listener.store import NeedInput, Store
+from listener.store.asks import DeadLetter
+from listener.store.overview import Stale, oldest, under_way, why
+from listener.urls import normal_url
+
+__all__ = ["Answer", "Glance", "View"]
+
+log = structlog.get_logger()
+
+SHOWN = 12
+"""Rows of one list: what a person takes in at a glance."""
+LETTERS_SHOWN = 50
+REASON = "asked for on the status page"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What the status page shows; two are equal when nothing to be seen changed."""
+
+    status: Mapping[str, Any]
+    """As ``status --json``, without what changes by itself: its time and ages."""
+    since: Mapping[str, float]
+    """Oldest change of each state, in seconds since the epoch."""
+    stale: Sequence[Stale]
+    letters: Sequence[DeadLetter]
+    recent: Sequence[Mapping[str, Any]]
+    spans: Mapping[str, Span]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What is known of one URL."""
+
+    asked: str
+    url: str = ""
+    problem: str = ""
+    """Why it can be no URL of ours."""
+    needs: Sequence[Mapping[str, Any]] = ()
+    attempts: Sequence[Mapping[str, Any]] = ()
+    targets: Sequence[str] = ()
+    """Whom a refresh would go to; none where no site serves it."""
+
+
+class View:
+    """Asked at every request; nothing is kept but what was counted."""
+
+    def __init__(self, life: Life) -> None:
+        """Take what is told of."""
+        self._life = life
+        self._freshness = Freshness(life.clock)
+
+    # -- for probes ------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop turns and the store commits."""
+        return self._life.heart.ok and self._life.pulse.ok
+
+    def not_ready(self) -> list[str]:
+        """Return why not every change is seen at present; nothing when every one is."""
+        return reasons_not_ready(self._life.pipeline, self._life.phase)
+
+    def findings(self) -> list[Finding]:
+        """Return every check with its reason."""
+        return findings(self._life.pipeline, self._life.heart, self._life.pulse, self._life.phase)
+
+    # -- for machines ----------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """Return what ``status --json`` tells, and whether and why not everything works."""
+        parts, store, pipeline = self._life.running()
+        status = await status_of(
+            store,
+            parts.settings,
+            parts.targets,
+            now=self._life.clock.now(),
+            owner_pid=os.getpid(),
+            live={name: source.health for name, source in pipeline.intake.sources.items()},
+        )
+        not_ready = self.not_ready()
+        return {**status, "ready": not not_ready, "reasons": list(dict.fromkeys(not_ready + pipeline.troubles))}
+
+    async def metrics(self) -> bytes:
+        """Return the text of ``/metrics``."""
+        _, store, pipeline = self._life.running()
+        status = await self.status()
+        await self._freshness.look(store)
+        gauges = Gauges(
+            longest_commit_seconds=store.longest_group_seconds,
+            loop_late_seconds=self._life.heart.late_seconds,
+            state_bytes=await store.read(_size_bytes),
+            accounts_open={engine.account.name: not engine.account.closed_reason for engine in pipeline.engines},
+        )
+        return exposition(status, gauges, self._freshness)
+
+    # -- for people ------------------------------------------------------------------------------
+
+    async def glance(self) -> Glance:
+        """Return what the status page shows."""
+        _, store, pipeline = self._life.running()
+        await self._freshness.look(store)
+        status = await self.status()
+        for changing in ("at", "oldest_unsettled_seconds"):
+            del status[changing]
+        for source in status["sources"].values():
+            del source["told_at"]
+        return Glance(
+            status=status,
+            since=await store.read(oldest),
+            stale=await self._stale(store, pipeline),
+            letters=await store.dead_letters(limit=LETTERS_SHOWN),
+            recent=await store.history(limit=SHOWN),
+            spans=self._freshness.spans(),
+        )
+
+    async def _stale(self, store: Store, pipeline: Pipeline) -> list[Stale]:
+        found = await store.read(functools.partial(under_way, limit=SHOWN))
+        for engine in pipeline.engines:
+            found += [
+                Stale("deferred", left.target, left.directory_url, "", left.needs, left.oldest, left.reason)
+                for left in sorted(engine.outcome.deferred, key=lambda left: left.oldest)[:SHOWN]
+            ]
+        return found
+
+    async def search(self, asked: str) -> Answer:
+        """Return whether this URL is stale, and why."""
+        _, store, pipeline = self._life.running()
+        try:
+            url = normal_url(asked.strip())
+        except ValueError as error:
+            return Answer(asked=asked, problem=str(error))
+        return Answer(
+            asked=asked,
+            url=url,
+            needs=await store.read(functools.partial(why, url=url)),
+            attempts=await store.history(limit=SHOWN // 2, url=url),
+            targets=pipeline.targets_of(url),
+        )
+
+    # -- what people decide ----------------------------------------------------------------------
+
+    async def retry(self, letter: str) -> int:
+        """Send a parked URL once more, by its letter's id; return how many."""
+        return await self._decide(letter, retrying=True)
+
+    async def discard(self, letter: str) -> int:
+        """Forget what was set aside, by its id; return how many."""
+        return await self._decide(letter, retrying=False)
+
+    async def _decide(self, id_: str, *, retrying: bool) -> int:
+        _, store, _ = self._life.running()
+        letter = next((one for one in await store.dead_letters(limit=LETTERS_SHOWN) if one.id == id_), None)
+        if letter is None:
+            return 0
+        return await (store.retry(letter.subject) if retrying else store.discard(letter.subject))
+
+    async def refresh(self, asked: str) -> int:
+        """Make a URL's needs, due at once; return how many. Raise ConfigurationError for what no site serves."""
+        _, store, pipeline = self._life.running()
+        try:
+            url = normal_url(asked.strip())
+        except ValueError as error:
+            raise ConfigurationError(f"{asked}: is no URL that can be refreshed: {error}") from None
+        targets = pipeline.targets_of(url)
+        if not targets:
+            raise ConfigurationError(f"{url}: is not below any site's base URL")
+        await store.ask([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
+        return len(targets)
+
+
+def _size_bytes(connection: Any) -> int:
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    return int(pages) * int(size)

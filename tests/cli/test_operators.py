@@ -1,0 +1,115 @@
+"""An operator's day: deploys are bracketed, CI waits, something is paused, cancelled, confirmed or cared for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from shells import Stand, fetch, until
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_a_deploy_is_held_released_and_waited_for(stand: Stand, command: Command) -> None:
+    """While it is held nothing is sent; after the release `wait` ends with 0 once the edge is fresh."""
+    stand.configure(site='name = "shop"')
+    for name in ("a.html", "b.html"):
+        stand.write(name, "old")
+    with stand.daemon():
+        assert fetch(stand.url("a.html"))[1] == "old"
+        (held,) = json.loads(command("hold", "--site", "shop", "--for", "5m", "--reason", "deploy 7", "--json")[1])
+        assert (held["kind"], held["prefix"], held["reason"]) == ("hold", f"{stand.edge}/", "deploy 7")
+        for name in ("a.html", "b.html"):
+            stand.write(name, "new")
+        status, out, err = command("wait", "--prefix", "/a", "--timeout", "3s", "--grace", "2s", "--json")
+        told = json.loads(out)
+        assert (status, told["fresh"]) == (1, False), err
+        assert told["unsettled"][0]["example"] == stand.url("a.html")
+        assert stand.paths() == []
+        assert json.loads(command("release", "--json")[1]) == {"ended": 1}
+        status, out, err = command("wait", "--timeout", "60s", "--grace", "1s")
+        assert (status, out[:11]) == (0, "fresh after"), err
+        assert [fetch(stand.url(name))[1] for name in ("a.html", "b.html")] == ["new", "new"]
+    assert sorted(stand.paths()) == [stand.url("a.html"), stand.url("b.html")]
+    deeds = json.loads(command("tasks", "--by-hand", "--json")[1])
+    assert [(deed["action"], deed["reason"]) for deed in deeds] == [("end of hold", ""), ("hold", "deploy 7")]
+
+
+def test_waiting_needs_a_daemon(stand: Stand, command: Command) -> None:
+    """Without one nothing would ever turn fresh: exit status 1 at once, and what to do."""
+    status, _, err = command("wait", "--timeout", "60s")
+    assert (status, "there is no state file yet" in err) == (1, True)
+    assert command("refresh", stand.url("a.html"), "--wait")[0] == 0
+    status, _, err = command("wait", "--timeout", "600s", "--grace", "0s")
+    assert (status, "cdn-listener run" in err) == (1, True)
+
+
+def test_what_is_paused_waits_and_what_is_cancelled_goes(stand: Stand, command: Command) -> None:
+    """A pause defers even by hand, with its reason in the output; cancel settles it, after somebody said yes."""
+    assert command("refresh", stand.url("first.html"), "--wait")[0] == 0
+    assert command("pause", "--target", "cdn", "--reason", "audit")[0] == 0
+    status, out, _ = command("refresh", stand.url("a.html"))
+    assert status == 3
+    assert out.startswith("deferred")
+    assert [one["kind"] for one in json.loads(command("status", "--json")[1])["orders"]] == ["pause"]
+    assert "audit" in command("status")[1]
+    status, _, err = command("cancel", "--reason", "old", "--prefix", "/a")
+    assert (status, "--yes" in err) == (2, True)
+    status, _, err = command("cancel", "--reason", "old", "--yes")
+    assert (status, "--all" in err) == (2, True)
+    assert json.loads(command("cancel", "--reason", "old", "--prefix", "/a", "--yes", "--json")[1]) == {"cancelled": 1}
+    assert json.loads(command("status", "--json")[1])["pending"] == 0
+    assert command("resume")[1] == "ended 1\n"
+    assert command("resume")[1] == "no pause stands there\n"
+    assert stand.paths() == [stand.url("first.html")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["hold", "--site", "9"], "there is no site 9"),
+        (["hold", "--for", "soon"], "90s, 10m, 1h30m"),
+        (["hold", "--for", "9999d"], "a year"),
+        (["pause", "--target", "cdm"], "cdn"),
+        (["confirm-deletions", "ww"], "www"),
+        (["wait", "--prefix", "http://h/a b"], "blank"),
+        (["cancel", "--all", "--yes"], "--reason"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(stand: Stand, command: Command, arguments: list[str], words: str) -> None:
+    """Exit status 2 and one clear message."""
+    status, out, err = command(*arguments)
+    assert (status, out) == (2, "")
+    assert words in err
+
+
+def test_deletions_are_confirmed_from_outside(stand: Stand, command: Command) -> None:
+    """A source that stopped at an emptied root goes on, and what is gone turns into 404 at the edge."""
+    for number in range(40):
+        stand.write(f"{number}.html", "old")
+    stand.configure()
+    with stand.daemon():
+        assert fetch(stand.url("7.html"))[1] == "old"
+        for number in range(40):
+            (stand.tree / f"{number}.html").unlink()
+        until(lambda: "empty" in stand.json("/api/status")["sources"]["www"]["detail"], what="it stopped")
+        assert fetch(stand.url("7.html"))[1] == "old"
+        assert command("confirm-deletions", "www")[0] == 0
+        until(lambda: fetch(stand.url("7.html"))[0] == 404, what="the edge knows that it is gone")
+
+
+def test_the_state_file_is_cared_for(stand: Stand, command: Command, tmp_path: Path) -> None:
+    """A backup, a check and compacting, each by its command."""
+    status, _, err = command("store", "check")
+    assert (status, "there is none yet" in err) == (1, True)
+    assert command("refresh", stand.url("a.html"), "--wait")[0] == 0
+    assert json.loads(command("store", "check", "--json")[1]) == {"sound": True, "findings": []}
+    copy = tmp_path / "copy.db"
+    assert command("store", "backup", str(copy))[0] == 0
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert command("store", "backup", str(copy))[0] == 1
+    done = json.loads(command("store", "compact", "--json")[1])
+    assert done["after_bytes"] == stand.state.stat().st_size
+    assert command("store", "check")[1] == "sound\n"
