@@ -71,11 +71,12 @@ def places(settings: Settings, *, site: str | None, target: str | None) -> list[
 
 def prefixes(settings: Settings, prefix: str | None, *, site: str | None) -> list[Place]:
     """Return the URLs that a prefix names: a URL, or the beginning of a path below every base URL of the sites."""
+    from listener.cli.hand import normal
     from listener.store.controls import Place
-    from listener.urls import encode_path, normal_url
+    from listener.urls import encode_path
 
     if prefix is not None and "://" in prefix:
-        return [Place("", normal_url(prefix))]
+        return [Place("", normal(prefix))]
     sites = settings.sites if site is None else [choose_site(settings, site)]
     path = encode_path((prefix or "").removeprefix("/").encode("utf-8", "surrogateescape"))
     bases = dict.fromkeys(base for one in sites for base in one.base_urls)

@@ -23,6 +23,7 @@ __all__ = ["status"]
 
 _NEEDS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
 _QUOTA = ("limit", "spent", "others", "held", "left", "resets_at")
+_ORDER = ("kind", "target", "prefix", "until", "reason", "at")
 ATTEMPTS_SHOWN = 5
 
 
@@ -77,6 +78,9 @@ def _show(told: Mapping[str, Any]) -> None:
         ("source", "state", "last event", "lost", "rescans", "detail"),
         [(name, *(source[column] for column in columns)) for name, source in told["sources"].items()],
     )
+    if told["orders"]:
+        typer.echo("")
+        print_table(_ORDER, [[order[column] for column in _ORDER] for order in told["orders"]])
     if "url" in told:
         _show_url(told["url"])
 

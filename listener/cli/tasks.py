@@ -11,6 +11,7 @@ from listener.cli.common import ConfigOption, JsonOption, load, print_json, prin
 __all__ = ["tasks"]
 
 _TIMES = ("created_at", "sent_at", "accepted_at", "finished_at")
+_DEEDS = ("at", "action", "subject", "count", "reason")
 _COLUMNS = ("id", "state", "kind", "url", "task_id", "looks", "tries", "created_at", "reason", "error")
 
 
@@ -19,15 +20,28 @@ def tasks(
     as_json: JsonOption = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many, newest first.")] = 50,
     url: Annotated[str | None, typer.Option("--url", help="Only those of exactly this URL.")] = None,
+    by_hand: Annotated[
+        bool, typer.Option("--by-hand", help="Instead: what people held, paused, approved, cancelled, and why.")
+    ] = False,
 ) -> None:
     """The attempts, newest first: what was asked of the CDN, why, and what became of it."""
-    found = run_async(_read(config, limit, url))
+    columns, none = (_DEEDS, "nothing was done by hand") if by_hand else (_COLUMNS, "nothing was asked of any CDN yet")
+    found = run_async(_deeds(config, limit) if by_hand else _read(config, limit, url))
     if as_json:
         print_json(found)
     elif found:
-        print_table(_COLUMNS, [[row[column] for column in _COLUMNS] for row in found])
+        print_table(columns, [[row[column] for column in columns] for row in found])
     else:
-        typer.echo("nothing was asked of any CDN yet")
+        typer.echo(none)
+
+
+async def _deeds(config: Any, limit: int) -> list[dict[str, Any]]:
+    from listener.daemon import iso
+    from listener.store.controls import Controls
+
+    async with reading(load(config)) as store:
+        rows = [] if store is None else await Controls(store).audit(limit=limit)
+    return [{**row, "at": iso(row["at"])} for row in rows]
 
 
 async def _read(config: Any, limit: int, url: str | None) -> list[dict[str, Any]]:

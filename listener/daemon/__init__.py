@@ -16,9 +16,8 @@ metrics    the status in Prometheus' words
 
 from __future__ import annotations
 
-from listener.daemon.orders import plain_order
 from listener.daemon.probes import probe_all
 from listener.daemon.service import Daemon
-from listener.daemon.status import iso, quota_of, status_of
+from listener.daemon.status import iso, plain_order, quota_of, status_of
 
 __all__ = ["Daemon", "iso", "plain_order", "probe_all", "quota_of", "status_of"]

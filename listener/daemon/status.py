@@ -13,9 +13,10 @@ from listener.contracts import SourceHealth, SourceState, Target
 from listener.redaction import mask_text
 from listener.settings import Settings
 from listener.store import Store
+from listener.store.controls import Control, Controls
 from listener.store.overview import spent_by_others
 
-__all__ = ["iso", "quota_of", "status_of"]
+__all__ = ["iso", "plain_order", "quota_of", "status_of"]
 
 SILENT_SECONDS = 30.0
 """The daemon keeps what its sources say every second: after so long without a word nobody listens."""
@@ -63,7 +64,20 @@ async def status_of(
         **await _needs(store, now),
         "quota": await quota_of(store, targets, now=now),
         "sources": await _sources(store, settings, now, is_running=owner_pid is not None, live=live or {}),
+        "orders": [] if store is None else [plain_order(one) for one in await Controls(store).standing()],
         "store": {"url": mask_text(settings.store.url), "exists": store is not None},
+    }
+
+
+def plain_order(order: Control) -> dict[str, Any]:
+    """Return one standing order; ``target`` and ``prefix`` are empty where it is about every one."""
+    return {
+        "kind": order.kind.value,
+        "target": order.place.target,
+        "prefix": order.place.prefix,
+        "until": iso(order.until),
+        "reason": order.reason,
+        "at": iso(order.at),
     }
 
 
