@@ -268,7 +268,7 @@ class Session:
     def _trouble(self) -> str:
         watches = self.watches
         parts = [
-            f"nothing is taken for deleted: {self._live.refused}; bring the files back, or confirm"
+            f"nothing is taken for deleted: {self._live.refused}; bring the files back, or: cdn-listener confirm-deletions {self._name}"
             if self._live.refused
             else "",
             unwatched(watches.failed, watches.count) if watches else "",
