@@ -9,8 +9,9 @@ from operator import itemgetter
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.store.names import Names, prefix_end_bytes
 from listener.store.rows import Upsert, missed_rows
+from listener.urls import decode_path
 
-__all__ = ["IndexWriter", "remove_doomed", "weight_below"]
+__all__ = ["IndexWriter", "objects_in", "objects_named", "remove_doomed", "weight_below"]
 
 _PUT_NEW = """
 INSERT OR IGNORE INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, sequence)
@@ -156,6 +157,34 @@ def weight_below(connection: sqlite3.Connection, root: str, prefix: str) -> int:
         (root, raw, prefix_end_bytes(raw)),
     ).fetchone()
     return int(row[0])
+
+
+def objects_in(connection: sqlite3.Connection, root: str, folder: str) -> int:
+    """Return how many objects the index knows directly in a folder (``""`` or ending with ``/``)."""
+    row = connection.execute(_IN_FOLDER.format("objects"), (root, key_to_bytes(folder))).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def objects_named(connection: sqlite3.Connection, root: str, folder: str, directory: int) -> int:
+    """
+    Return how many of a folder's known objects the ready needs of a directory URL are about.
+
+    An object with several URLs counts once, one that was deleted not at all.
+    """
+    connection.create_function("object_name", 1, _object_name, deterministic=True)
+    row = connection.execute(
+        f"SELECT count(*) FROM object WHERE tree = ({_IN_FOLDER.format('id')}) AND name IN"
+        " (SELECT object_name(name) FROM need WHERE directory = ? AND state = 1 AND scope = 0)",
+        (root, key_to_bytes(folder), directory),
+    ).fetchone()
+    return int(row[0])
+
+
+_IN_FOLDER = "SELECT {} FROM tree WHERE root = (SELECT id FROM root WHERE name = ?) AND path = ?"
+
+
+def _object_name(url_name: str) -> bytes:
+    return decode_path(url_name.partition("?")[0])
 
 
 def remove_doomed(connection: sqlite3.Connection, limit: int) -> bool:

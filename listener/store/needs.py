@@ -6,8 +6,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from listener.refresh import NeedState, Scope
-from listener.store.batches import next_sequence
+from listener.refresh import Scope
 
 __all__ = [
     "DueRow",
@@ -16,11 +15,9 @@ __all__ = [
     "asked_rows",
     "due_rows",
     "expire",
+    "expires",
     "flying_directories",
     "loads",
-    "next_due",
-    "ripen",
-    "set_back",
 ]
 
 
@@ -65,47 +62,6 @@ class Flying(NamedTuple):
     force: bool
     state: str
     attempt: int
-
-
-def next_due(connection: sqlite3.Connection) -> float | None:
-    """Return when the next waiting need is due, in seconds since the epoch."""
-    row = connection.execute("SELECT min(due_at) FROM need WHERE due_at IS NOT NULL").fetchone()
-    return None if row[0] is None else float(row[0])
-
-
-def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> int:
-    """
-    Turn up to ``limit`` waiting needs that are due to READY; return how many.
-
-    An open need takes a new sequence, so that no attempt made while it was open covers it.
-    """
-    if connection.execute("SELECT 1 FROM need WHERE due_at <= ? LIMIT 1", (now,)).fetchone() is None:
-        return 0
-    return connection.execute(
-        f"""
-        UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = ?2,
-          sequence = CASE WHEN open THEN ?1 ELSE sequence END
-        WHERE (directory, name, scope) IN (
-          SELECT directory, name, scope FROM need WHERE due_at <= ?2 ORDER BY due_at LIMIT ?3)
-        """,
-        (next_sequence(connection), now, limit),
-    ).rowcount
-
-
-STEP_MARGIN_SECONDS = 30.0
-
-
-def set_back(connection: sqlite3.Connection, *, now: float, seconds: float) -> None:
-    """
-    Move what waits for a time along with a clock that was set back to ``now`` by so much.
-
-    What was written since stands at most a little after ``now``, and is left as it is.
-    """
-    values = (seconds, now + seconds - STEP_MARGIN_SECONDS)
-    connection.execute("UPDATE need SET due_at = due_at - ? WHERE due_at > ?", values)
-    connection.execute(
-        "UPDATE attempt SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?", values
-    )
 
 
 def flying_directories(connection: sqlite3.Connection) -> Mapping[tuple[int, str], Flying]:
@@ -243,6 +199,15 @@ def asked_rows(connection: sqlite3.Connection, limit: int) -> list[DueRow]:
     return found
 
 
+_EXPIRED = f"directory = ? AND state = 1 AND scope <> {Scope.PREFETCH:d} AND window_first < ?"
+
+
+def expires(connection: sqlite3.Connection, load: Load, *, before: float) -> bool:
+    """Tell whether :func:`expire` would settle anything."""
+    query = f"SELECT 1 FROM need WHERE {_EXPIRED} LIMIT 1"
+    return load.oldest < before and connection.execute(query, (load.directory, before)).fetchone() is not None
+
+
 def expire(connection: sqlite3.Connection, load: Load, *, before: float, limit: int) -> int:
     """
     Settle up to ``limit`` of a directory's ready needs whose newest change is older than that; return how many.
@@ -251,6 +216,6 @@ def expire(connection: sqlite3.Connection, load: Load, *, before: float, limit: 
     """
     return connection.execute(
         "DELETE FROM need WHERE (directory, name, scope) IN (SELECT directory, name, scope FROM need"
-        " WHERE directory = ? AND state = 1 AND scope IN (0, 1) AND window_first < ? LIMIT ?)",
+        f" WHERE {_EXPIRED} LIMIT ?)",
         (load.directory, before, limit),
     ).rowcount

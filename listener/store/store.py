@@ -18,7 +18,7 @@ from listener.clock import Clock, SystemClock
 from listener.contracts import Unreadable
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
 from listener.settings import Coalescer
-from listener.store import asks, attempts, ledger, needs, report, settle, upkeep
+from listener.store import asks, attempts, ledger, needs, report, ripening, settle, upkeep
 from listener.store.batches import Batch, NeedInput, Recorded, Route, joined, slices
 from listener.store.database import OwnerLock, connect, prepare, snapshot, sqlite_path, translate
 from listener.store.names import Names
@@ -240,20 +240,20 @@ class Store:
 
     async def next_due(self) -> float | None:
         """Return when the next waiting need is due, in seconds since the epoch."""
-        return await self._read(needs.next_due)
+        return await self._read(ripening.next_due)
 
-    async def ripen(self) -> int:
-        """Turn waiting needs that are due to ready ones, in slices; return how many."""
-        total = 0
-        while (count := await self._write(needs.ripen, now=self.clock.now(), limit=SLICE_ROWS)) > 0:
-            total += count
-            if count < SLICE_ROWS:
+    async def ripen(self) -> ripening.Ripened:
+        """Turn waiting needs that are due to ready ones, in slices; return how many, by target and scope."""
+        total: ripening.Ripened = Counter()
+        while ripened := await self._write(ripening.ripen, now=self.clock.now(), limit=SLICE_ROWS):
+            total += ripened
+            if ripened.total() < SLICE_ROWS:
                 break
         return total
 
     async def set_back(self, seconds: float) -> None:
         """Follow a clock that was set back by so much."""
-        await self._write(needs.set_back, now=self.clock.now(), seconds=seconds)
+        await self._write(ripening.set_back, now=self.clock.now(), seconds=seconds)
 
     async def loads(self) -> list[needs.Load]:
         """Return every directory that has ready needs in no attempt."""
