@@ -75,6 +75,12 @@ class IndexView(Protocol):
         """Return the objects directly in a directory (``""`` or ending with ``/``): name to fingerprint."""
         ...
 
+    async def directory_page(
+        self, root: str, directory: str, after: str, *, limit: int
+    ) -> Sequence[tuple[str, Fingerprint]]:
+        """Return the next objects directly in a directory, by the bytes of their names: those after a name."""
+        ...
+
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
         """Return every directory at or below ``prefix`` that holds objects, each ``""`` or ending with ``/``."""
         ...

@@ -224,6 +224,12 @@ class Store:
         """Return the objects known directly in a directory of a storage: name to fingerprint."""
         return await self._read(upkeep.directory_objects, root, directory)
 
+    async def directory_page(
+        self, root: str, directory: str, after: str, *, limit: int
+    ) -> Sequence[tuple[str, Fingerprint]]:
+        """Return the next objects known directly in a directory, by the bytes of their names: those after a name."""
+        return await self._read(lambda c: upkeep.directory_page(c, root, directory, after, limit=limit))
+
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
         """Return every directory of a storage at or below ``prefix`` that holds known objects."""
         return await self._read(upkeep.directories_below, root, prefix)

@@ -13,6 +13,7 @@ __all__ = [
     "Progress",
     "directories_below",
     "directory_objects",
+    "directory_page",
     "is_seeded",
     "mark_seeded",
     "progress",
@@ -41,6 +42,19 @@ def directory_objects(connection: sqlite3.Connection, root: str, directory: str)
         (root, key_to_bytes(directory)),
     )
     return {key_to_text(name): Fingerprint(*rest) for name, *rest in rows}
+
+
+def directory_page(
+    connection: sqlite3.Connection, root: str, directory: str, after: str, *, limit: int
+) -> list[tuple[str, Fingerprint]]:
+    """Return up to ``limit`` of the objects known directly in a directory, in order, from behind a name on."""
+    rows = connection.execute(
+        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag FROM object WHERE tree ="
+        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
+        f" AND name > ?3 AND sequence > ({_DOOMED.format(path='?2')}) ORDER BY name LIMIT ?4",
+        (root, key_to_bytes(directory), key_to_bytes(after), limit),
+    )
+    return [(key_to_text(name), Fingerprint(*rest)) for name, *rest in rows]
 
 
 def directories_below(connection: sqlite3.Connection, root: str, prefix: str) -> list[str]:
