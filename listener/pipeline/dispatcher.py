@@ -16,7 +16,7 @@ from listener.pipeline.accounts import CAREFUL_URLS, Account
 from listener.pipeline.batches import host_of
 from listener.pipeline.orders import Orders, Standing
 from listener.pipeline.sender import Sender
-from listener.pipeline.sites import Sites
+from listener.pipeline.sites import Closed, Sites
 from listener.refresh import RefreshKind, Scope
 from listener.settings import Planner as PlannerSettings
 from listener.settings import Site
@@ -95,17 +95,24 @@ class Dispatcher:
             why = self._account.closed_reason or "the quota day is about to turn"
             return Outcome(0, [*ordered, *_closed(loads, why)], open_at, time.perf_counter() - began)
         budgets = await self._budgets()
-        made = await self._decide(loads, budgets, now)
+        closed = self._sites.closed(now)
+        made = await self._decide(loads, budgets, now, closed)
         thinking = time.perf_counter() - began
-        wanted = await self._wanted(made, loads, budgets)
-        held += await self._hold(wanted)
+        unapproved = standing.unapproved(made, self._settings.approve_above)
+        if not unapproved:
+            held += await self._hold(await self._wanted(made, loads, budgets))
         held += await self._stubborn_params(loads, budgets)
         held += await self._prefetches(loads, budgets)
         if held:
             log.info("dispatcher.held", account=self._account.name, attempts=held, deferred=len(made.deferred))
-        wakes = [made.wake_at, standing.ends_at, *(self._account.exhausted_until(kind) for kind in RefreshKind)]
+        wakes = [
+            made.wake_at,
+            standing.ends_at,
+            closed.until,
+            *(self._account.exhausted_until(kind) for kind in RefreshKind),
+        ]
         wake_at = min((at for at in wakes if at is not None and at > now), default=None)
-        deferred = [*ordered, *made.deferred]
+        deferred = [*ordered, *(_closed(loads, unapproved) if unapproved else made.deferred)]
         if self._account.exhausted_until(RefreshKind.PREFETCH) > now:
             deferred += _closed([load for load in loads if load.prefetch], "the CDN refuses for its quota")
         return Outcome(held, deferred, wake_at, thinking)
@@ -144,7 +151,7 @@ class Dispatcher:
                 wanted.append(self._row(row, row.reason or "asked for by hand"))
         return held + await self._hold(wanted)
 
-    async def _decide(self, loads: Sequence[Load], budgets: Budgets, now: float) -> planner.Plan:
+    async def _decide(self, loads: Sequence[Load], budgets: Budgets, now: float, closed: Closed) -> planner.Plan:
         """Plan in a reading thread, so that the loop goes on and weights come from one snapshot."""
         router = self._sites.router
         targets = list(self._account.targets)
@@ -155,7 +162,7 @@ class Dispatcher:
         def allowed(url: str) -> bool:
             # A subtree need of its own was parked with the refusal: that it is due again is a person's word.
             spoilt = url not in subtrees and any(one.startswith(url) for one in refused)
-            return not spoilt and router.depth_floor(targets, url)
+            return not spoilt and not closed.holds(url) and router.depth_floor(targets, url)
 
         def decide(connection: sqlite3.Connection) -> planner.Plan:
             def weight(url: str) -> int | None:

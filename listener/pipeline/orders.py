@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from listener.planner import Deferral
+from listener.planner import Deferral, Plan
+from listener.settings import Approval
 from listener.store import Store
 from listener.store.controls import Control, ControlKind, Controls
 from listener.store.needs import DueRow, Load
@@ -40,6 +41,19 @@ class Standing(NamedTuple):
     def asked(self, rows: Sequence[DueRow]) -> list[DueRow]:
         """Return what people asked for by hand and may go: a hold is for what changes by itself."""
         return [row for row in rows if self._over(row.target, row.url, (ControlKind.PAUSE,)) is None]
+
+    def unapproved(self, made: Plan, most: Approval) -> str:
+        """Return why this plan waits for a person, or an empty string."""
+        files, directories = sum(part.take for part in made.files), len(made.directories)
+        if not (0 < most.file < files or 0 < most.directory < directories):
+            return ""
+        targets = {part.target for part in made.files} | {one.target for one in made.directories}
+        if all(self._over(target, "", (ControlKind.APPROVAL,)) for target in targets):
+            return ""
+        return (
+            f"waits for approval: a plan of {files} URLs and {directories} directories is above planner.approve_above;"
+            " cdn-listener approve"
+        )
 
     def _over(self, target: str, url: str, kinds: Sequence[ControlKind]) -> Control | None:
         return next((one for one in self.orders if one.kind in kinds and one.place.holds(target, url)), None)

@@ -65,7 +65,7 @@ class Pipeline:
         self._settings = settings
         self._store = store
         self._clock = clock or SystemClock()
-        self._sites = Sites(settings.sites)
+        self._sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
         self._targets = targets
         self._patience = Patience()
         self._controls = Controls(store)

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from listener.change import Change
+from listener.pipeline.hours import closed_until
 from listener.router import Router
 from listener.settings import Site
 from listener.store import NeedInput
 
-__all__ = ["Sites"]
+__all__ = ["Closed", "Sites"]
+
+
+class Closed(NamedTuple):
+    """The base URLs of sites whose hours forbid directory refreshes now."""
+
+    bases: Sequence[str]
+    until: float | None
+    """When that ends for the first of them, in seconds since the epoch."""
+
+    def holds(self, url: str) -> bool:
+        """Tell whether a refresh of this directory would refresh anything of such a site."""
+        return any(url.startswith(base) or base.startswith(url) for base in self.bases)
 
 
 class Sites:
     """The configured sites, with the router that serves them."""
 
-    def __init__(self, sites: Sequence[Site]) -> None:
-        """Prepare these sites."""
+    def __init__(self, sites: Sequence[Site], *, time_zone: str = "UTC") -> None:
+        """Prepare these sites; ``time_zone`` is that of their hours."""
         self._sites = tuple(sites)
+        self._time_zone = time_zone
         self.router = Router(sites)
         self._bases = sorted(
             ((target, base, site) for site in sites for target in site.targets for base in site.base_urls),
@@ -42,6 +57,16 @@ class Sites:
     def targets_of(self, url: str) -> Sequence[str]:
         """Return the layers of the site with the longest base URL that this URL starts with; none where none has."""
         return next((site.targets for _, base, site in self._bases if url.startswith(base)), ())
+
+    def closed(self, now: float) -> Closed:
+        """Return where no directory may be refreshed at this hour."""
+        found = [
+            (base, until)
+            for site in self._sites
+            if (until := closed_until(site.directory_blackout, self._time_zone, now)) is not None
+            for base in site.base_urls
+        ]
+        return Closed(tuple(base for base, _ in found), min((until for _, until in found), default=None))
 
     @property
     def expand_limit(self) -> int:

@@ -99,7 +99,7 @@ class Draft:
             self._defer(load, waiting)
 
     def _directory_wanted(self, load: DirectoryLoad) -> str:
-        return "a directory token" if self.allowed(load.url) else "a directory that the blast radius forbids"
+        return "a directory token" if self.allowed(load.url) else "a directory, which blast radius or hours forbid"
 
     def _defer(self, load: DirectoryLoad, waiting: list[tuple[str, int]]) -> None:
         needs = sum(count for _, count in waiting)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from listener.settings.loading import CONFIG_VARIABLE, DEFAULT_PATHS, find_file, load_settings, parse_settings
 from listener.settings.model import Origin, PluginTable, Settings
 from listener.settings.problems import Problem, nearest, refuse, validate_table
-from listener.settings.sections import Admin, Coalescer, Planner, Store, Verifier
+from listener.settings.sections import Admin, Approval, Coalescer, Planner, Store, Verifier
 from listener.settings.showing import as_json, as_toml, effective, json_schema
-from listener.settings.site import Share, Site
+from listener.settings.site import Hours, Share, Site
 
 __all__ = [
     "CONFIG_VARIABLE",
     "DEFAULT_PATHS",
     "Admin",
+    "Approval",
     "Coalescer",
+    "Hours",
     "Origin",
     "Planner",
     "PluginTable",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated, Final, Self
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-__all__ = ["Admin", "Coalescer", "Fraction", "Planner", "Seconds", "Section", "Store", "Verifier"]
+__all__ = ["Admin", "Approval", "Coalescer", "Fraction", "Planner", "Seconds", "Section", "Store", "Verifier"]
 
 _DATABASES: Final = ("sqlite", "postgresql", "postgres")
 
@@ -63,12 +64,35 @@ class Coalescer(Section):
         return self
 
 
+class Approval(Section):
+    """Plans above these numbers wait for a person; 0 never asks."""
+
+    file: Annotated[int, Field(ge=0)] = 0
+    """URL refreshes in one plan."""
+    directory: Annotated[int, Field(ge=0)] = 0
+    """Directory refreshes in one plan."""
+
+
 class Planner(Section):
     """How quota is spent."""
 
     reserve: Fraction = 0.1
     """Part of a day's quota that only urgent refreshes may use: a tenth, so that an emergency at the
     end of the day can still be answered."""
+    approve_above: Approval = Approval()
+    """A plan that would spend more at once waits for ``cdn-listener approve``: so much is more often a mistake than a
+    deploy. What people ask for by hand is approved by that."""
+    time_zone: str = "UTC"
+    """The zone of every site's ``directory_blackout``, as in ``Asia/Shanghai``."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("is no time zone; write one as in Asia/Shanghai, or UTC") from None
+        return zone
 
 
 class Verifier(Section):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from listener.settings.sections import Fraction, Seconds, Section
 from listener.urls import normal_base_url, normal_url
 
-__all__ = ["Share", "Site"]
+__all__ = ["Hours", "Share", "Site"]
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -47,6 +48,39 @@ def _index_document(name: str) -> str:
 def _query(text: str) -> str:
     query = text.removeprefix("?")
     return normal_url(f"http://h/?{query}").partition("?")[2] if query else ""
+
+
+class Hours(NamedTuple):
+    """A span of the day by the wall clock, which may pass midnight; ``from`` belongs to it, ``to`` does not."""
+
+    from_minute: int
+    to_minute: int
+
+    def holds(self, minute: int) -> bool:
+        """Tell whether this minute of the day lies in it."""
+        if self.from_minute < self.to_minute:
+            return self.from_minute <= minute < self.to_minute
+        return minute >= self.from_minute or minute < self.to_minute
+
+
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+def _hours(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = _HOURS.fullmatch(value)
+    if found is None:
+        raise ValueError("must be a span of the day, as in 18:00-23:30")
+    hour, minute, to_hour, to_minute = map(int, found.groups())
+    if (hour, minute) == (to_hour, to_minute):
+        raise ValueError("is empty: a span ends at another time than it begins")
+    return Hours(hour * 60 + minute, to_hour * 60 + to_minute)
+
+
+def _hours_text(span: Hours) -> str:
+    ends = (span.from_minute, span.to_minute)
+    return "-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in ends)
 
 
 BaseUrl = Annotated[str, AfterValidator(normal_base_url)]
@@ -97,6 +131,19 @@ class Site(Section):
     URL is always refreshed."""
     all_params: bool = False
     """Refresh a key's path with whatever query, by a refresh that ignores parameters, where the target can."""
+    directory_blackout: Annotated[
+        tuple[
+            Annotated[
+                Hours,
+                BeforeValidator(_hours, json_schema_input_type=str),
+                PlainSerializer(_hours_text, return_type=str),
+            ],
+            ...,
+        ],
+        BeforeValidator(_listed),
+    ] = ()
+    """Spans of the day, as in ``18:00-23:30``, without directory refreshes: when the origin could not bear to serve
+    everything anew. In the zone of ``planner.time_zone``; files go on, and what people ask for by hand."""
     min_directory_depth: Annotated[int, Field(ge=0, le=64)] = 1
     """The blast radius: a directory refresh names at least so many folders below the base URL. 0 allows
     the base itself, 1 ``a/``; by default a mistake cannot evict a whole site."""

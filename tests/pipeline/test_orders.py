@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from world import World, a_world
 
+from listener.change import Change, ChangeKind
 from listener.refresh import Scope
 from listener.store import NeedInput
 from listener.store.controls import ControlKind, Controls, Place
@@ -71,3 +72,32 @@ async def test_what_is_paused_sends_nothing_at_all(tmp_path: Path) -> None:
         await controls.remove(ControlKind.PAUSE, [Place("cdn")])
         await world.settled()
         assert world.accepted == {"file": 2}
+
+
+async def test_a_plan_above_the_threshold_waits_for_a_person(tmp_path: Path) -> None:
+    """What is asked for by hand goes, a small plan too; the large one once it is approved, and says so."""
+    extra = {"planner": {"approve_above": {"file": 10}}}
+    async with a_world(tmp_path, extra=extra) as world:
+        world.source.deliver(*(world.write(f"{n}.html", "new") for n in range(10)))
+        await world.settled()
+        world.source.deliver(*(world.write(f"{n}.html", "newer") for n in range(11)))
+        await world.until(lambda: deferred(world))
+        await world.store.ask([NeedInput("cdn", world.url("by-hand.html"))])
+        await world.until(lambda: world.accepted == {"file": 11})
+        (why,) = set(await deferred(world))
+        assert "a plan of 11 URLs and 0 directories" in why
+        assert "cdn-listener approve" in why
+        await Controls(world.store).put(ControlKind.APPROVAL, [Place("cdn")], seconds=600)
+        await world.settled()
+        assert world.accepted == {"file": 22}
+
+
+async def test_in_a_blackout_directories_wait_and_files_go(tmp_path: Path) -> None:
+    """A folder of which nothing is known waits for the end of the span, with the reason; then it goes."""
+    async with a_world(tmp_path, site={"directory_blackout": ["00:00-23:59", "23:59-00:00"]}) as world:
+        world.source.deliver(world.write("a/b.html", "new"), Change("www", "folder/", ChangeKind.SUBTREE))
+        await world.until(lambda: world.accepted == {"file": 1})
+        await world.until(lambda: deferred(world))
+        (why,) = await deferred(world)
+        assert "hours forbid" in why
+        assert world.pipeline.engines[0].outcome.wake_at is not None

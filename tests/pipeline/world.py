@@ -179,8 +179,10 @@ class World:
         return budget.spent, budget.held
 
 
-def settings_for(folder: Path, emulator: Emulator, extra: dict[str, Any] | None = None) -> Settings:
-    """Return settings quick enough for tests."""
+def settings_for(
+    folder: Path, emulator: Emulator, extra: dict[str, Any] | None = None, site: dict[str, Any] | None = None
+) -> Settings:
+    """Return settings quick enough for tests; ``site`` are further keys of the only site."""
     tables: dict[str, Any] = {
         "store": {"url": f"sqlite:///{folder}/state.db"},
         "coalescer": {"quiet_seconds": 0.05, "cap_seconds": 1.0, "unfinished_quiet_seconds": 0.2},
@@ -188,7 +190,7 @@ def settings_for(folder: Path, emulator: Emulator, extra: dict[str, Any] | None 
         "admin": {"listen": ""},
         "sources": {"www": {"type": "played"}},
         "targets": {"cdn": {"type": "alibaba-cdn"}},
-        "sites": [{"source": "www", "target": "cdn", "base_urls": [emulator.edge_url + "/"]}],
+        "sites": [{"source": "www", "target": "cdn", "base_urls": [emulator.edge_url + "/"], **(site or {})}],
     }
     for name, table in (extra or {}).items():
         tables[name] = {**tables.get(name, {}), **table} if isinstance(table, dict) else table
@@ -203,6 +205,7 @@ async def a_world(
     task_seconds: float = 0.1,
     target: dict[str, Any] | None = None,
     extra: dict[str, Any] | None = None,
+    site: dict[str, Any] | None = None,
     **emulator: Any,
 ) -> AsyncIterator[World]:
     """Make a world, run the pipeline in it, and stop it in order."""
@@ -217,7 +220,7 @@ async def a_world(
     async with Emulator(options) as running:
         table = {"endpoint": running.api_url, "timeouts": {"answer_seconds": 2.0}, **(target or {})}
         cdn = AlibabaCdn("cdn", AlibabaCdn.Settings(**table), clock=clock, environment=KEYS)  # type: ignore[arg-type]
-        world = World(folder, settings_for(folder, running, extra), running, cdn)
+        world = World(folder, settings_for(folder, running, extra, site), running, cdn)
         world.clock = clock
         try:
             async with aiohttp.ClientSession() as world.http:
