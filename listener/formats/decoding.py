@@ -14,8 +14,8 @@ from listener.formats.tally import Decoded, Tally
 
 __all__ = ["FORMATS", "MAX_DEPTH", "Format", "decode"]
 
-MAX_DEPTH: Final = 6
-"""Texts, lists and envelopes around a notification. The longest known way: SNS, Lambda, SQS, a Base64 text."""
+MAX_DEPTH: Final = 8
+"""Texts, lists and envelopes around a notification. Three SNS topics in a row need seven."""
 _HINT: Final = "Set the source's format if it is one of these in other clothes: {}."
 
 

@@ -37,7 +37,9 @@ _NAMES: Final = {
 
 def is_events(value: Mapping[str, Any]) -> bool:
     """Tell whether this is what OSS sends to MNS and Function Compute."""
-    return isinstance(value.get("events"), list)
+    events = value.get("events")
+    first = events[0] if isinstance(events, list) and events else None
+    return isinstance(first, dict) and "eventName" in first
 
 
 def read_events(value: Mapping[str, Any], tally: Tally) -> None:

@@ -78,7 +78,7 @@ def required(value: Mapping[str, Any], name: str, what: str) -> str:
 def number(value: Mapping[str, Any], name: str) -> int | None:
     """Return the count of this name, also where it is written as text (Ceph does); ``None`` where there is none."""
     found = value.get(name)
-    if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) < 19:
+    if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) < 20:
         found = int(found)
     return found if type(found) is int and 0 <= found < 2**63 else None
 

@@ -102,41 +102,45 @@ def _entry(value: object, path: str, directory: str) -> _Entry | None:
 def _read(old: _Entry | None, new: _Entry | None, tally: Tally, time: float | None) -> None:
     if old is None and new is None:
         raise Unreadable("tells of no entry")
+    told = False
     if old is not None and (new is None or old.path != new.path):
-        _tell(old, old, None, tally, time)
+        told = _tell(old, old, None, tally, time)
     if new is not None:
-        _tell(new, old if old is not None and old.path == new.path else None, new, tally, time)
+        told = _tell(new, old if old is not None and old.path == new.path else None, new, tally, time) or told
+    if not told:
+        tally.ignore("a directory, a part of an upload, a version that does not show, or outside of buckets")
 
 
-def _tell(at: _Entry, old: _Entry | None, new: _Entry | None, tally: Tally, time: float | None) -> None:
+def _tell(at: _Entry, old: _Entry | None, new: _Entry | None, tally: Tally, time: float | None) -> bool:
+    """Add what happened at one path; return whether that means anything."""
     bucket, key = at.place
     versions, _, version = key.rpartition("/")
     if not key:
-        tally.ignore("outside of buckets, or part of an upload")
-    elif at.directory:
-        _tell_directory(bucket, key, new, tally, time)
+        return False
+    if at.directory:
+        if not key.endswith(_VERSIONS) or (new is not None and not new.extended and (old is None or not old.extended)):
+            return False
+        _tell_versions(bucket, key, NOTHING if new is None else new.extended, tally, time)
     elif versions.endswith(_VERSIONS) and version.startswith("v_") and _VERSION in at.extended:
-        effect = Effect.METADATA if old and new and _but_for_age(old) != _but_for_age(new) else Effect.NOTHING
-        tally.add(effect, bucket, versions.removesuffix(_VERSIONS), None, event_time=time)
+        if not old or not new or _but_for_age(old) == _but_for_age(new):
+            return False
+        tally.add(Effect.METADATA, bucket, versions.removesuffix(_VERSIONS), None, event_time=time)
     elif new is None:
         tally.add(Effect.GONE, bucket, key, None, event_time=time)
     else:
         tally.add(Effect.CONTENT, bucket, key, new.fingerprint, event_time=time)
+    return True
 
 
-def _tell_directory(bucket: str, key: str, new: _Entry | None, tally: Tally, time: float | None) -> None:
-    if not key.endswith(_VERSIONS) or (new is not None and not new.extended):
-        tally.ignore("directory")
-        return
-    latest = NOTHING if new is None else new.extended
+def _tell_versions(bucket: str, key: str, latest: Mapping[str, Any], tally: Tally, time: float | None) -> None:
     gone = f"{_LATEST}Id" not in latest or _word(latest, f"{_LATEST}Is-Delete-Marker") == "true"
     size, mtime, tag = (_word(latest, _LATEST + name) for name in ("Size", "Mtime", "ETag"))
-    told = {"size": size, "mtime": mtime}
+    numbers = {"size": size, "mtime": mtime}
     tally.add(
         Effect.GONE if gone else Effect.CONTENT,
         bucket,
         key.removesuffix(_VERSIONS),
-        _fingerprint(number(told, "size"), number(told, "mtime"), tag),
+        _fingerprint(number(numbers, "size"), number(numbers, "mtime"), tag),
         event_time=time,
     )
 

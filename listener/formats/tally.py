@@ -100,7 +100,7 @@ class Tally:
                     self._unreadable.append(f"{what}[{at}] {error}")
 
     def result(self) -> Decoded:
-        """Return what was gathered. Raise :class:`Unreadable` where nothing of it can be used."""
-        if self._unreadable and not self._changes:
+        """Return what was gathered. Raise :class:`Unreadable` where nothing of it could be read."""
+        if self._unreadable and not self._changes and not self._ignored:
             raise Unreadable(self._unreadable[0])
         return Decoded(tuple(self._changes), self._ignored, self._note, tuple(self._unreadable))
