@@ -1,0 +1,98 @@
+"""Reading bodies: each bounded in size and time, all of them together bounded in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import StreamReader, web
+
+from listener.sources.webhook.answers import Refused
+
+__all__ = ["Bodies", "Room"]
+
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""What all bodies of one server hold at once, beside a small buffer for each connection."""
+
+
+class Bodies:
+    """Reads bodies for one server."""
+
+    def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
+        """Hold none."""
+        self._left_bytes = most_bytes
+        self._slow: dict[asyncio.Timeout, None] = {}
+
+    @contextmanager
+    def room(self) -> Iterator[Room]:
+        """Give room for one body, until the end of the block."""
+        room = Room(self)
+        try:
+            yield room
+        finally:
+            self._left_bytes += room.held_bytes
+
+    def take(self, size_bytes: int) -> None:
+        """Hold so many bytes more; refuse with 503 when all is held."""
+        if size_bytes > self._left_bytes:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too much at once")
+        self._left_bytes -= size_bytes
+
+    def let_go(self) -> bool:
+        """End the reading that has waited longest; return whether there was one."""
+        for timeout in self._slow:
+            del self._slow[timeout]
+            timeout.reschedule(asyncio.get_running_loop().time())
+            return True
+        return False
+
+    async def rest(self, content: StreamReader, room: Room, *, limit_bytes: int, seconds: float) -> bytes:
+        """Return the body as it comes in, or refuse: too large with 413, too slow with 408, broken with 400."""
+        parts: list[bytes] = []
+        timeout = asyncio.timeout(seconds)
+        self._slow[timeout] = None
+        try:
+            async with timeout:
+                while part := await content.readany():
+                    room.grow(len(part), limit_bytes)
+                    parts.append(part)
+        except TimeoutError:
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
+        except (web.RequestPayloadError, ConnectionError, ValueError):
+            raise Refused(HTTPStatus.BAD_REQUEST, "the body is broken") from None
+        finally:
+            self._slow.pop(timeout, None)
+        return b"".join(parts)
+
+
+class Room:
+    """What one body holds."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        """Hold nothing."""
+        self._bodies = bodies
+        self.held_bytes = 0
+
+    def grow(self, size_bytes: int, limit_bytes: int) -> None:
+        """Hold so many bytes more, within the limit of one body."""
+        if self.held_bytes + size_bytes > limit_bytes:
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {limit_bytes} bytes")
+        self._bodies.take(size_bytes)
+        self.held_bytes += size_bytes
+
+    async def read(self, request: web.BaseRequest, *, limit_bytes: int, seconds: float) -> bytes:
+        """Return the request's body; raise as :meth:`Bodies.rest` does."""
+        told = request.content_length
+        if told is not None and told > limit_bytes:
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {limit_bytes} bytes")
+        content = request.content
+        if content.is_eof():
+            body = content.read_nowait()
+            self.grow(len(body), limit_bytes)
+            return body
+        if "Expect" in request.headers and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return await self._bodies.rest(content, self, limit_bytes=limit_bytes, seconds=seconds)

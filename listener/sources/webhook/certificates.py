@@ -1,0 +1,191 @@
+"""
+The certificates with which clouds sign what they push.
+
+A message says itself where its certificate is, so that the address is as hostile as the message: it must be
+https on a host that the vendor is known to use, is asked without redirects, for a few kilobytes within
+seconds, a bounded number of times a minute, and what it answered is kept. TLS vouches for the host; nothing
+else does, since the certificates are not all part of a public chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Final, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+import aiohttp
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from listener.clock import Clock
+from listener.sources.webhook.answers import Refused
+
+__all__ = ["Certificates", "Fetch", "FetchFailed", "fetcher", "https_url"]
+
+MAX_BYTES: Final = 64 * 1024
+FETCH_SECONDS: Final = 3.0
+"""Less than a sender's patience, which is 5 seconds with some."""
+KEPT: Final = 32
+KEPT_SECONDS: Final = 24 * 3600.0
+REFUSED_SECONDS: Final = 60.0
+"""How long the answer that there is no such certificate is believed."""
+FETCHES_A_MINUTE: Final = 30
+
+HASHES: Final[dict[str, Callable[[], hashes.HashAlgorithm]]] = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}
+"""SHA-1 is what older forms of these signatures have; the message says which form, and each form one hash."""
+
+
+class FetchFailed(Exception):
+    """What was asked for could not be had; ``is_final`` when the server says that there is no such thing."""
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        """Keep whether asking again could help."""
+        super().__init__(message)
+        self.is_final = is_final
+
+
+Fetch = Callable[[str], Awaitable[bytes]]
+"""Returns what an https URL holds, a bounded number of bytes; raises :class:`FetchFailed`."""
+
+
+def fetcher(context: ssl.SSLContext | None = None) -> Fetch:
+    """Return a fetcher that trusts what this context trusts; by default the system's authorities."""
+
+    async def fetch(url: str) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()) as session,
+                session.get(url, allow_redirects=False, ssl=context or True) as response,
+            ):
+                body = await response.content.read(MAX_BYTES + 1)
+                while len(body) <= MAX_BYTES and (more := await response.content.read(MAX_BYTES)):
+                    body += more
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise FetchFailed(f"no answer: {type(error).__name__}") from error
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise FetchFailed(f"answered {response.status}")
+        if response.status != HTTPStatus.OK or len(body) > MAX_BYTES:
+            raise FetchFailed(f"answered {response.status}, {len(body)} bytes or more", is_final=True)
+        return body
+
+    return fetch
+
+
+class _Kept(NamedTuple):
+    """A certificate, or that there is none, until a time."""
+
+    until: float
+    certificate: x509.Certificate | None
+
+
+class Certificates:
+    """Fetches each certificate once, and checks signatures with it."""
+
+    def __init__(self, fetch: Fetch, clock: Clock) -> None:
+        """Hold none."""
+        self._fetch = fetch
+        self._clock = clock
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._under_way: dict[str, asyncio.Task[x509.Certificate | None]] = {}
+        self._fetched_at: deque[float] = deque(maxlen=FETCHES_A_MINUTE)
+
+    async def check(
+        self, url: str, *, signature: bytes, signed: tuple[bytes, ...], digest: str, must_be_valid: bool = True
+    ) -> None:
+        """
+        Refuse unless the certificate at ``url``, which the caller has found trustworthy, signed one of ``signed``.
+
+        Raises :class:`Refused`: 403 for a wrong signature, 503 where the certificate cannot be had at present.
+        """
+        certificate = await self._certificate(url)
+        if certificate is None:
+            raise Refused(HTTPStatus.FORBIDDEN, "there is no such signing certificate")
+        if must_be_valid and not _is_valid(certificate, self._clock.now()):
+            raise Refused(HTTPStatus.FORBIDDEN, "the signing certificate is not valid now")
+        key = _key(certificate)
+        if key is None or not any(_verifies(key, signature, text, HASHES[digest]()) for text in signed):
+            raise Refused(HTTPStatus.FORBIDDEN, "wrong signature")
+
+    async def _certificate(self, url: str) -> x509.Certificate | None:
+        now = self._clock.now()
+        kept = self._kept.get(url)
+        if kept is not None and now < kept.until:
+            self._kept.move_to_end(url)
+            return kept.certificate
+        task = self._under_way.get(url)
+        if task is None:
+            task = asyncio.create_task(self._get(url, now))
+            self._under_way[url] = task
+            task.add_done_callback(lambda _: self._under_way.pop(url, None))
+        try:
+            return await asyncio.shield(task)
+        except FetchFailed:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the signing certificate cannot be had at present") from None
+
+    async def _get(self, url: str, now: float) -> x509.Certificate | None:
+        if len(self._fetched_at) == FETCHES_A_MINUTE and now - self._fetched_at[0] < 60:
+            raise FetchFailed("too many certificates were asked for")
+        self._fetched_at.append(now)
+        try:
+            certificate = _parse(await self._fetch(url))
+        except FetchFailed as error:
+            if not error.is_final:
+                raise
+            certificate = None
+        self._kept[url] = _Kept(now + (KEPT_SECONDS if certificate else REFUSED_SECONDS), certificate)
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return certificate
+
+    async def close(self) -> None:
+        """End what is being fetched."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def https_url(text: str) -> SplitResult | None:
+    """Return the parts of an https URL without user name, fragment or anything odd; ``None`` for any other text."""
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return None
+    plain = text.isascii() and text.isprintable() and not set(text) & set(" \\@")
+    return url if plain and url.scheme == "https" and not url.fragment else None
+
+
+def _parse(body: bytes) -> x509.Certificate | None:
+    try:
+        return x509.load_pem_x509_certificate(body)
+    except ValueError:
+        return None
+
+
+def _key(certificate: x509.Certificate) -> RSAPublicKey | None:
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return key if isinstance(key, RSAPublicKey) else None
+
+
+def _is_valid(certificate: x509.Certificate, now: float) -> bool:
+    return certificate.not_valid_before_utc <= datetime.fromtimestamp(now, UTC) <= certificate.not_valid_after_utc
+
+
+def _verifies(key: RSAPublicKey, signature: bytes, signed: bytes, algorithm: hashes.HashAlgorithm) -> bool:
+    try:
+        key.verify(signature, signed, PKCS1v15(), algorithm)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+        return False
+    return True

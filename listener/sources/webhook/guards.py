@@ -1,0 +1,204 @@
+"""
+Guards: each knows one way in which a request proves where it comes from.
+
+The first guard that finds its own mark on a request judges it, at the head where it can: who has no
+business here does not get to send a body. Whatever is compared with a secret is compared in constant time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple, Protocol
+
+from listener.sources.webhook.answers import Refused
+
+__all__ = ["Admitted", "Anonymous", "Guard", "Hmac", "OpaqueToken", "Request", "Token", "check_age"]
+
+
+class Request(NamedTuple):
+    """What of a request may prove something."""
+
+    method: str
+    target: str
+    """Path and query as they were sent."""
+    headers: Mapping[str, str]
+    """Names in any case."""
+    host: str
+    """``http(s)://host[:port]`` as the client knows us."""
+
+
+class Admitted(NamedTuple):
+    """A request that has proved itself."""
+
+    message_id: str = ""
+    """What its sender calls it, the same at each delivery; empty where senders have no such name."""
+    is_event: bool = True
+    """False for a handshake, which was dealt with."""
+
+
+class Guard(Protocol):
+    """One way to prove oneself."""
+
+    def knows(self, request: Request) -> bool:
+        """Tell whether the request bears this guard's mark, right or wrong."""
+        ...
+
+    def check_head(self, request: Request) -> None:
+        """Raise :class:`Refused` for what can be told to be wrong before the body is read."""
+        ...
+
+    async def check(self, request: Request, body: bytes) -> Admitted:
+        """Return what is proved, or raise :class:`Refused`."""
+        ...
+
+
+class Token:
+    """A shared token in a header: ``Bearer TOKEN``, ``Basic`` with it as the password, or alone."""
+
+    def __init__(self, token: str, *, header: str) -> None:
+        """Keep the token's digest."""
+        self._header = header
+        self._digest = _digest(token.encode())
+
+    def knows(self, request: Request) -> bool:
+        """Whether the header is there."""
+        return self._header in request.headers
+
+    def check_head(self, request: Request) -> None:
+        """Compare."""
+        if not self._is_right(request.headers[self._header]):
+            raise Refused(HTTPStatus.FORBIDDEN, "wrong token")
+
+    async def check(self, request: Request, body: bytes) -> Admitted:  # noqa: ARG002 - the head has said it all
+        """Admit."""
+        return Admitted()
+
+    def _is_right(self, value: str) -> bool:
+        scheme, _, rest = value.partition(" ")
+        given = {"bearer": rest.strip, "basic": lambda: _password(rest)}.get(scheme.lower(), lambda: value)()
+        return any([self._compare(given), self._compare(value)])
+
+    def _compare(self, given: str) -> bool:
+        return hmac.compare_digest(_digest(given.encode("utf-8", "surrogateescape")), self._digest)
+
+
+class OpaqueToken:
+    """A shared token in the ``opaqueData`` of each record, as Ceph's topics repeat it."""
+
+    def __init__(self, token: str) -> None:
+        """Keep the token's digest."""
+        self._digest = _digest(token.encode())
+
+    def knows(self, request: Request) -> bool:  # noqa: ARG002
+        """Any request may hold one."""
+        return True
+
+    def check_head(self, request: Request) -> None:
+        """Nothing can be told yet."""
+
+    async def check(self, request: Request, body: bytes) -> Admitted:  # noqa: ARG002
+        """Compare in every record: one of them may be smuggled in."""
+        try:
+            records = json.loads(body)["Records"]
+            given = [record.get("opaqueData") for record in records]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            given = []
+        if not given:
+            raise Refused(HTTPStatus.UNAUTHORIZED, "no records with opaqueData")
+        right = [hmac.compare_digest(_digest(str(one).encode("utf-8", "replace")), self._digest) for one in given]
+        if not all(right):
+            raise Refused(HTTPStatus.FORBIDDEN, "wrong token")
+        return Admitted()
+
+
+class Hmac:
+    """HMAC-SHA256 with a shared secret over the body, and over the time of sending where that is given."""
+
+    def __init__(self, secret: str, *, header: str, timestamp_header: str, window_seconds: float, clock: Any) -> None:
+        """Keep the secret; an empty ``timestamp_header`` means that no time is signed."""
+        self._secret = secret.encode()
+        self._header = header
+        self._timestamp_header = timestamp_header
+        self._window_seconds = window_seconds
+        self._clock = clock
+
+    def knows(self, request: Request) -> bool:
+        """Whether the signature's header is there."""
+        return self._header in request.headers
+
+    def check_head(self, request: Request) -> None:
+        """Look at the form of the signature and at the time, which the signature will have to confirm."""
+        if _signature(request.headers[self._header]) is None:
+            raise Refused(HTTPStatus.FORBIDDEN, "not a signature")
+        if self._timestamp_header:
+            sent_at = _number(request.headers.get(self._timestamp_header, ""))
+            check_age(sent_at, now=self._clock.now(), past_seconds=self._window_seconds)
+
+    async def check(self, request: Request, body: bytes) -> Admitted:
+        """Compare."""
+        made = hmac.new(self._secret, digestmod=hashlib.sha256)
+        if self._timestamp_header:
+            made.update(request.headers[self._timestamp_header].encode("utf-8", "surrogateescape") + b".")
+        made.update(body)
+        if not hmac.compare_digest(_signature(request.headers[self._header]) or b"", made.digest()):
+            raise Refused(HTTPStatus.FORBIDDEN, "wrong signature")
+        return Admitted()
+
+
+class Anonymous:
+    """Takes everything."""
+
+    def knows(self, request: Request) -> bool:  # noqa: ARG002
+        """Any request will do."""
+        return True
+
+    def check_head(self, request: Request) -> None:
+        """Nothing is asked for."""
+
+    async def check(self, request: Request, body: bytes) -> Admitted:  # noqa: ARG002
+        """Admit."""
+        return Admitted()
+
+
+FUTURE_SECONDS = 300.0
+"""How far a sender's clock may be ahead of ours, unless the window is shorter."""
+
+
+def check_age(sent_at: float | None, *, now: float, past_seconds: float) -> None:
+    """Refuse what was sent longer ago than ``past_seconds``, or far in the future, or at no time at all."""
+    if sent_at is None:
+        raise Refused(HTTPStatus.FORBIDDEN, "no readable time of sending")
+    if not -min(FUTURE_SECONDS, past_seconds) <= now - sent_at <= past_seconds:
+        raise Refused(HTTPStatus.FORBIDDEN, "sent too long ago, or in the future: replayed, or a wrong clock")
+
+
+def _digest(value: bytes) -> bytes:
+    # Digests have one length, so that comparing tells nothing of the secret's.
+    return hashlib.sha256(value).digest()
+
+
+def _password(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded.strip(), validate=True).decode("utf-8", "surrogateescape").partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""
+
+
+def _signature(value: str) -> bytes | None:
+    """Return the 32 bytes that a header holds in one of the usual ways."""
+    text = value.strip().removeprefix("sha256=")
+    try:
+        raw = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if len(raw) == 32 else None
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None

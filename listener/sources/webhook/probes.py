@@ -1,0 +1,180 @@
+"""What ``check`` asks of a webhook source: address, path, credential, certificate; nothing is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+
+from listener.contracts import Check, CheckState
+from listener.errors import ConfigurationError
+from listener.sources.webhook.activation import inherited_socket
+from listener.sources.webhook.answers import SERVER
+from listener.sources.webhook.server import tls_context
+from listener.sources.webhook.settings import WebhookSettings
+
+__all__ = ["probe"]
+
+GOOD_SECRET_CHARACTERS: Final = 32
+"""Of hexadecimal digits: 128 bits."""
+SPARE_FILES: Final = 256
+"""Open files that a daemon needs beside its connections."""
+SOON: Final = timedelta(days=14)
+PROBE_SECONDS: Final = 3.0
+
+
+async def probe(
+    name: str, settings: WebhookSettings, *, is_served: bool, others: Sequence[str], guarded: Callable[[], None]
+) -> Sequence[Check]:
+    """
+    Return the probes.
+
+    Args:
+        name: of the source.
+        settings: its own.
+        is_served: whether this very process listens on the address.
+        others: names of other sources with the same address and path.
+        guarded: raises what is missing of format and credential.
+    """
+    found = [await _address(name, settings, is_served=is_served), _path(name, settings, others)]
+    found += _credential(name, settings, guarded)
+    found += await asyncio.to_thread(_certificate, name, settings)
+    return [*found, *_files(name, settings)]
+
+
+async def _address(name: str, settings: WebhookSettings, *, is_served: bool) -> Check:
+    key, (host, port) = f"sources.{name}.listen", settings.address
+    inherited = inherited_socket(host, port)
+    if inherited is not None:
+        inherited.close()
+        return Check(key, CheckState.OK, f"{settings.listen} is held for us by the service manager")
+    error = await asyncio.to_thread(_bind, host, port)
+    if error is None:
+        return Check(key, CheckState.OK, f"{settings.listen} is free")
+    if is_served or await _is_ours(settings):
+        return Check(key, CheckState.OK, f"{settings.listen} is served by the daemon that runs")
+    return Check(key, CheckState.FAILED, f"cannot listen on {settings.listen}: {error}", "name another address")
+
+
+def _bind(host: str, port: int) -> str | None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+async def _is_ours(settings: WebhookSettings) -> bool:
+    """Tell whether what listens there gives our name when asked for nothing that exists."""
+    host, port = settings.address
+    context = _asking_context() if settings.tls_certificate else None
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(PROBE_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+            try:
+                writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                return f"\r\nServer: {SERVER}\r\n".encode() in await reader.read(4096)
+            finally:
+                writer.close()
+    return False
+
+
+def _asking_context() -> ssl.SSLContext:
+    """Return a context that verifies nothing: only a name is asked for, and nothing is told."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _path(name: str, settings: WebhookSettings, others: Sequence[str]) -> Check:
+    key = f"sources.{name}.path"
+    if others:
+        hint = "give each source a path of its own"
+        return Check(key, CheckState.FAILED, f"{settings.path} is also that of {', '.join(sorted(others))}", hint)
+    is_weak = bool(settings.mns_topics) and len(settings.path) < GOOD_SECRET_CHARACTERS
+    if is_weak:
+        hint = f"append {GOOD_SECRET_CHARACTERS} random characters to path, and to the endpoint of the subscription"
+        return Check(
+            key, CheckState.WARNING, "MNS signs with a key that can be broken, and the path is no secret", hint
+        )
+    return Check(key, CheckState.OK, f"{settings.path} is this source's own")
+
+
+def _credential(name: str, settings: WebhookSettings, guarded: Callable[[], None]) -> list[Check]:
+    key = f"sources.{name}"
+    try:
+        guarded()
+    except ConfigurationError as error:
+        return [Check(key, CheckState.FAILED, str(error), error.hint)]
+    if settings.anonymous:
+        return [Check(key, CheckState.WARNING, "anybody who reaches it is believed", "set a token or a secret")]
+    found = [Check(key, CheckState.OK, f"requests prove themselves by {', '.join(_ways(settings))}")]
+    for word, secret in (("token", settings.token), ("secret", settings.secret)):
+        if secret is not None and len(secret.get_secret_value()) < GOOD_SECRET_CHARACTERS:
+            hint = "take a longer one: python -c 'import secrets; print(secrets.token_hex())'"
+            found.append(
+                Check(f"{key}.{word}", CheckState.WARNING, f"shorter than {GOOD_SECRET_CHARACTERS} characters", hint)
+            )
+    if settings.token is not None and not settings.tls_certificate and not _is_local(settings.address[0]):
+        hint = "set tls_certificate and tls_key, or let a proxy with TLS listen in front"
+        found.append(Check(f"{key}.token", CheckState.WARNING, "travels unencrypted", hint))
+    return found
+
+
+def _ways(settings: WebhookSettings) -> list[str]:
+    ways = {
+        "a token": settings.token,
+        "an HMAC": settings.secret,
+        "signatures of SNS": settings.sns_topics,
+        "signatures of MNS": settings.mns_topics,
+        "signatures of EventBridge": settings.eventbridge_accounts,
+    }
+    return [way for way, is_set in ways.items() if is_set]
+
+
+def _is_local(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _certificate(name: str, settings: WebhookSettings) -> list[Check]:
+    key = f"sources.{name}.tls_certificate"
+    if settings.tls_certificate is None:
+        return []
+    try:
+        tls_context(settings)
+        certificate = x509.load_pem_x509_certificate(settings.tls_certificate.read_bytes())
+    except ConfigurationError as error:
+        return [Check(key, CheckState.FAILED, str(error), error.hint)]
+    except (OSError, ValueError) as error:
+        return [Check(key, CheckState.FAILED, f"cannot be read: {error}", "name a PEM file")]
+    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+    if left < SOON:
+        state = CheckState.FAILED if left < timedelta() else CheckState.WARNING
+        return [Check(key, state, f"valid until {until}", "renew it, and reload")]
+    return [Check(key, CheckState.OK, f"valid until {until}")]
+
+
+def _files(name: str, settings: WebhookSettings) -> list[Check]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.max_connections + SPARE_FILES
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        return [
+            Check(
+                f"sources.{name}.max_connections",
+                CheckState.WARNING,
+                f"{settings.max_connections} connections need {needed} open files, and the limit is {limit}",
+                f"LimitNOFILE={needed} in the unit, ulimit -n {needed}, or fewer connections",
+            )
+        ]
+    return []

@@ -1,0 +1,159 @@
+"""What can be set for a source of type ``webhook``; token and secret come from the environment, like every secret."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+__all__ = ["WebhookSettings"]
+
+_TOPIC: Final = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
+_OWNED: Final = re.compile(r"\d{1,32}/[A-Za-z0-9_-]{1,255}")
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HOST: Final = re.compile(r"[a-z0-9.-]+(:\d{1,5})?")
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _address(listen: str) -> str:
+    host, separator, port = listen.rpartition(":")
+    if not (separator and host and port.isdecimal() and port.isascii() and int(port) < 65536):
+        raise ValueError("must be host:port, as in 0.0.0.0:9181")
+    return listen
+
+
+def _path(path: str) -> str:
+    if not path.startswith("/") or not path.isascii() or any(c in path for c in " ?#%\\") or not path.isprintable():
+        raise ValueError("must start with / and hold neither blanks nor ? # % \\")
+    return path
+
+
+def _matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value and not pattern.fullmatch(value):
+            raise ValueError(f"must be {form}")
+        return value
+
+    return AfterValidator(check)
+
+
+Listed = BeforeValidator(_listed)
+Header = Annotated[str, _matching(_HEADER, "the name of a header")]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+
+
+class WebhookSettings(BaseModel):
+    """``[sources.NAME]`` with ``type = "webhook"``: events that stores and clouds send by HTTP."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    type: Literal["webhook"] = "webhook"
+    """Selects this source."""
+
+    listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9181"
+    """``host:port`` to listen on; several sources may share one, each with a path of its own. A socket that systemd
+    holds for this address is taken over, so that nobody is refused during a restart."""
+
+    path: Annotated[str, AfterValidator(_path)] = "/"
+    """The path of this source's URL. Where a sender cannot be told from others (Ceph, MNS), make it a secret."""
+
+    format: str = "auto"
+    """The form of the messages, where it cannot be told by looking at them."""
+
+    token: Secret | None = None
+    """What senders must give as ``Authorization: Bearer …``, alone, or as the password of HTTP's Basic scheme. Set it
+    by LISTENER_SOURCES__NAME__TOKEN, by …_TOKEN_FILE, or as systemd credential ``sources.NAME.token``."""
+
+    credential_header: Annotated[Header, Field(min_length=1)] = "Authorization"
+    """Another header that holds the token, alone: ``X-Api-Key`` of an API destination of Amazon EventBridge."""
+
+    opaque_data: bool = False
+    """Look for the token in each record's opaqueData instead, which is all that Ceph's topics can send."""
+
+    secret: Secret | None = None
+    """Key of an HMAC-SHA256 over the body, instead of a token; set like it."""
+
+    signature_header: Annotated[Header, Field(min_length=1)] = "X-Hub-Signature-256"
+    """The header with that HMAC, in hexadecimal digits or Base64, with or without ``sha256=`` before it."""
+
+    timestamp_header: Header = ""
+    """The header with the time of sending, in seconds since the epoch, where the sender gives one: it is signed too,
+    as ``<time>.<body>``, and older requests than ``replay_seconds`` are refused."""
+
+    replay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    """How far a signed time may be from ours."""
+
+    anonymous: bool = False
+    """Take requests without any credential: anybody who reaches the port can then have URLs refreshed."""
+
+    sns_topics: Annotated[tuple[Annotated[str, _matching(_TOPIC, "the ARN of an SNS topic")], ...], Listed] = ()
+    """Topics of Amazon SNS that may send here, by ARN: their signatures are verified and their subscriptions
+    confirmed. Others are refused."""
+
+    sns_replay_seconds: Annotated[float, Field(gt=0, le=2_592_000)] = 3600.0
+    """How old a message of SNS may be: it keeps its first time while SNS tries again, by default within an hour."""
+
+    mns_topics: Annotated[tuple[Annotated[str, _matching(_OWNED, "OWNER/TOPIC: account id, name")], ...], Listed] = ()
+    """Topics of Alibaba Cloud MNS that may push here, as ``<account id>/<topic>``."""
+
+    eventbridge_accounts: Annotated[tuple[Annotated[str, Field(pattern=r"^\d{1,32}$")], ...], Listed] = ()
+    """Accounts of Alibaba Cloud whose EventBridge may send here, by id; its signatures are verified."""
+
+    public_url: str = ""
+    """The URL that senders were given, where it is not ``http(s)://<Host header><path>``, as behind a proxy that
+    changes it: EventBridge signs it, and ``check --print-setup`` prints it."""
+
+    certificate_hosts: Annotated[tuple[Annotated[str, _matching(_HOST, "host or host:port")], ...], Listed] = ()
+    """Hosts beside the vendors' own from which signing certificates may be fetched, by https."""
+
+    buckets: Annotated[tuple[str, ...], Listed] = ()
+    """Buckets whose events count; others are ignored, and counted. By default any."""
+
+    bucket_prefix: bool = False
+    """Put the bucket's name and a ``/`` before each key, so that sites tell several buckets apart by ``prefix``."""
+
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    """The largest body. Notifications have at most a few hundred thousand bytes; beyond: 413."""
+
+    request_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """How long a client may take to send its request, and as long again for the body; beyond: 408."""
+
+    commit_seconds: Annotated[float, Field(gt=0, le=600)] = 4.0
+    """How long a request waits for its commit; beyond: 503. Less than the 5 seconds after which EventBridge and MNS
+    give up, since they would not see the answer."""
+
+    max_connections: Annotated[int, Field(ge=16, le=100_000)] = 1000
+    """Connections at once. When all are taken, whoever has sent nothing for longest makes room."""
+
+    tls_certificate: Path | None = None
+    """PEM file with the certificate and its chain: https instead of http. It is read at each start and reload."""
+
+    tls_key: Path | None = None
+    """PEM file with the certificate's private key."""
+
+    @model_validator(mode="after")
+    def _one_way_to_sign(self) -> Self:
+        if self.token is not None and self.secret is not None:
+            raise ValueError("set token or secret, not both")
+        if self.anonymous and (self.token or self.secret):
+            raise ValueError("anonymous = true would let everybody past token or secret: set one of them")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together")
+        return self
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether there is any way for a request to prove itself, or none is asked for."""
+        signed = self.sns_topics or self.mns_topics or self.eventbridge_accounts
+        return bool(self.token or self.secret or signed or self.anonymous)
