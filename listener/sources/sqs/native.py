@@ -1,0 +1,173 @@
+"""
+Calls by aiohttp: SQS' JSON protocol, signed by botocore.
+
+Four calls need no client that can make all the others: a call costs a third of the CPU, and a long poll ends at
+once when it is cancelled. Keys come from botocore's chain, read in a thread since that may ask other services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import aiohttp
+import botocore.session
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError
+from yarl import URL
+
+from listener.sources.sqs.boto import ANSWER_SECONDS, CONNECT_SECONDS, translated
+from listener.sources.sqs.settings import SqsSettings
+from listener.sources.sqs.transport import BATCH, Failure, Message, failures_in, message_of
+from listener.sources.sqs.trouble import Remedy, SqsTrouble, refused, unreachable
+
+__all__ = ["NativeTransport"]
+
+_TYPE: Final = "application/x-amz-json-1.0"
+_LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
+"""Ten messages of a mebibyte, escaped as JSON."""
+_NOT_SQS: Final = "check endpoint_url: what answers there does not speak as SQS does"
+_SYSTEM_ATTRIBUTES: Final = ["ApproximateReceiveCount", "SentTimestamp"]
+
+
+class NativeTransport:
+    """See :class:`~listener.sources.sqs.transport.Transport`."""
+
+    def __init__(self, settings: SqsSettings) -> None:
+        """Keep the settings; nothing starts before the first call."""
+        self._settings = settings
+        address = settings.address
+        suffix = "amazonaws.com.cn" if address.partition == "aws-cn" else "amazonaws.com"
+        self._endpoint = URL(address.endpoint or f"https://sqs.{address.region}.{suffix}") / ""
+        self._http: aiohttp.ClientSession | None = None
+        self._closed = False
+        self._chain: Any = None
+        self._renewing = asyncio.Lock()
+
+    async def receive(self, *, wait_seconds: int) -> Sequence[Message]:
+        """Return up to ten messages."""
+        answer = await self._call(
+            "ReceiveMessage",
+            {
+                "MaxNumberOfMessages": BATCH,
+                "WaitTimeSeconds": wait_seconds,
+                "VisibilityTimeout": self._settings.visibility_seconds,
+                "MessageSystemAttributeNames": _SYSTEM_ATTRIBUTES,
+            },
+            patience_seconds=wait_seconds + ANSWER_SECONDS,
+        )
+        return [message_of(message) for message in answer.get("Messages") or ()]
+
+    async def delete(self, handles: Sequence[str]) -> Sequence[Failure]:
+        """Delete up to ten messages."""
+        entries = [{"Id": str(at), "ReceiptHandle": handle} for at, handle in enumerate(handles)]
+        return failures_in(await self._call("DeleteMessageBatch", {"Entries": entries}))
+
+    async def hide(self, handles: Sequence[str], *, seconds: int) -> Sequence[Failure]:
+        """Hide up to ten messages."""
+        entries = [
+            {"Id": str(at), "ReceiptHandle": handle, "VisibilityTimeout": seconds} for at, handle in enumerate(handles)
+        ]
+        return failures_in(await self._call("ChangeMessageVisibilityBatch", {"Entries": entries}))
+
+    async def attributes(self) -> Mapping[str, str]:
+        """Return what the queue tells of itself."""
+        answer = await self._call("GetQueueAttributes", {"AttributeNames": ["All"]})
+        attributes: Mapping[str, str] = answer.get("Attributes") or {}
+        return attributes
+
+    async def renew(self) -> None:
+        """Read the key anew for the next call."""
+        self._chain = None
+
+    async def close(self) -> None:
+        """Close the connections; calls under way fail."""
+        self._closed = True
+        if self._http is not None:
+            await self._http.close()
+
+    # -- one call --------------------------------------------------------------------------------
+
+    async def _call(
+        self, action: str, parameters: Mapping[str, Any], *, patience_seconds: float = ANSWER_SECONDS
+    ) -> dict[str, Any]:
+        body = json.dumps({"QueueUrl": self._settings.queue_url, **parameters}).encode()
+        headers = await self._signed(action, body)
+        timeout = aiohttp.ClientTimeout(total=patience_seconds, connect=CONNECT_SECONDS)
+        try:
+            async with self._session().post(
+                self._endpoint, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                raw = await _body(response)
+                status, named = response.status, response.headers.get("x-amzn-query-error", "")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise unreachable(error) from None
+        return _answer(raw, status, named)
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise SqsTrouble("this reader of the queue was closed", remedy=Remedy.TELL)
+        if self._http is None:
+            connector = aiohttp.TCPConnector(limit=0)  # how many calls are made is decided by who makes them
+            self._http = aiohttp.ClientSession(connector=connector, trust_env=True)
+        return self._http
+
+    async def _signed(self, action: str, body: bytes) -> dict[str, str]:
+        request = AWSRequest(
+            "POST",
+            str(self._endpoint),
+            data=body,
+            headers={"Content-Type": _TYPE, "X-Amz-Target": f"AmazonSQS.{action}", "Accept-Encoding": "identity"},
+        )
+        SigV4Auth(await self._frozen_key(), "sqs", self._settings.address.region).add_auth(request)
+        return dict(request.headers.items())
+
+    async def _frozen_key(self) -> Any:
+        """Return the key that is valid now; it is read, and refreshed, in a thread."""
+        async with self._renewing:
+            if self._chain is None or self._needs_refresh(self._chain):
+                return await asyncio.to_thread(self._read_key)
+            return self._chain.get_frozen_credentials()
+
+    @staticmethod
+    def _needs_refresh(chain: Any) -> bool:
+        return bool(getattr(chain, "refresh_needed", bool)())
+
+    def _read_key(self) -> Any:
+        try:
+            if self._chain is None:
+                self._chain = botocore.session.Session(profile=self._settings.profile or None).get_credentials()
+            if self._chain is not None:
+                return self._chain.get_frozen_credentials()
+        except (BotoCoreError, OSError) as error:
+            raise translated(error) from None
+        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the machine a role"
+        raise SqsTrouble("no AWS key: none was found", remedy=Remedy.RENEW, code="NoCredentials", hint=hint)
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > _LARGEST_ANSWER_BYTES:
+            raise SqsTrouble("SQS answered with more than ten messages can be", remedy=Remedy.TELL, hint=_NOT_SQS)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _answer(raw: bytes, status: int, named: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(raw) if raw else {}
+    except ValueError:
+        answer = None
+    if status == 200 and isinstance(answer, dict):
+        return answer
+    told = answer if isinstance(answer, dict) else {}
+    code = named.partition(";")[0] or str(told.get("__type", ""))
+    message = str(told.get("message") or told.get("Message") or "")
+    if status == 200:
+        raise SqsTrouble("SQS answered with something that is no JSON", remedy=Remedy.TELL, hint=_NOT_SQS)
+    raise refused(code, message, status=status)

@@ -1,0 +1,89 @@
+"""The calls that a reader of a queue makes, whoever makes them: one contract, two transports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from listener.sources.sqs.trouble import Remedy, SqsTrouble
+
+__all__ = ["BATCH", "Failure", "Message", "Transport", "failures_in", "message_of"]
+
+BATCH: Final = 10
+"""Messages in one request, by the service's limit."""
+
+
+class Message(NamedTuple):
+    """One message as it was received."""
+
+    id: str
+    """The same each time that it is received."""
+    handle: str
+    """What deletes it; a new one each time that it is received, and only the newest counts."""
+    body: str
+    receive_count: int = 1
+    sent_at: float | None = None
+    """When it reached the queue, in seconds since the epoch."""
+
+
+class Failure(NamedTuple):
+    """One entry of a batch that failed while others may have succeeded."""
+
+    position: int
+    """In the batch."""
+    code: str
+    message: str
+    is_final: bool
+    """The service says that it is the sender's mistake: the same again fails again."""
+
+
+class Transport(Protocol):
+    """Makes calls to one queue. Each raises :class:`~listener.sources.sqs.trouble.SqsTrouble`."""
+
+    async def receive(self, *, wait_seconds: int) -> Sequence[Message]:
+        """Return up to ten messages, hidden from others from now on. Cancelled, it gives back what still comes."""
+        ...
+
+    async def delete(self, handles: Sequence[str]) -> Sequence[Failure]:
+        """Delete up to ten messages; return those that failed."""
+        ...
+
+    async def hide(self, handles: Sequence[str], *, seconds: int) -> Sequence[Failure]:
+        """Hide up to ten messages for so long from now on (0: show them to others at once)."""
+        ...
+
+    async def attributes(self) -> Mapping[str, str]:
+        """Return what the queue tells of itself: its settings, and how many messages are in it."""
+        ...
+
+    async def renew(self) -> None:
+        """Read the key anew for the calls to come."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections; calls under way end by themselves. Safe to call twice."""
+        ...
+
+
+def message_of(answer: Mapping[str, Any]) -> Message:
+    """Return one message of ReceiveMessage's answer. Raise SqsTrouble where it lacks what it must have."""
+    told = answer.get("Attributes") or {}
+    try:
+        return Message(
+            answer["MessageId"],
+            answer["ReceiptHandle"],
+            answer["Body"],
+            int(told.get("ApproximateReceiveCount", 1)),
+            int(told["SentTimestamp"]) / 1000 if "SentTimestamp" in told else None,
+        )
+    except (KeyError, TypeError, ValueError):
+        hint = "check endpoint_url: what answers there does not speak as SQS does"
+        raise SqsTrouble("SQS answered with something that is no message", remedy=Remedy.TELL, hint=hint) from None
+
+
+def failures_in(answer: Mapping[str, Any]) -> list[Failure]:
+    """Return the failed entries of a batch's answer; entries are named by their position."""
+    return [
+        Failure(int(entry["Id"]), entry.get("Code", ""), entry.get("Message", ""), bool(entry.get("SenderFault")))
+        for entry in answer.get("Failed") or ()
+    ]
