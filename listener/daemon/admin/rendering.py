@@ -75,7 +75,7 @@ class Renderer:
     def _answer(self, template: str, *, status: int, **values: Any) -> web.Response:
         nonce = secrets.token_urlsafe(18)
         text = self._environment.get_template(template).render(
-            nonce=nonce, version=__version__, **self._safe(), **values
+            nonce=nonce, version=__version__, status=status, **self._safe(), **values
         )
         headers = {"Content-Security-Policy": _POLICY.format(nonce)}
         return web.Response(text=text, content_type="text/html", charset="utf-8", status=status, headers=headers)

@@ -57,7 +57,12 @@ class AdminServer:
         """Listen. Raise :class:`~listener.errors.ListenerError` when that is not possible."""
         if not self.settings.listen:
             return
-        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            handler_cancellation=True,  # a watcher who left makes room at once
+        )
         await self._runner.setup()
         host, _, port = self.settings.listen.rpartition(":")
         try:

@@ -1,0 +1,204 @@
+"""Who may ask the admin port for what, over real HTTP: token, host names, forged requests, how many may watch."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+import pytest
+from browsing import TOKEN
+from shells import Stand, a_stand, until
+
+BEHIND = ("/", "/healthz", "/metrics", "/api/status", "/events")
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+HTML = {"Accept": "text/html"}
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+def ask(stand: Stand, path: str, *, form: dict[str, str] | None = None, **headers: str) -> Answer:
+    """Ask for a path, or post a form to it; ``_`` in names of headers stands for ``-``."""
+    connection = http.client.HTTPConnection("127.0.0.1", stand.admin_port, timeout=20)
+    try:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if form is not None:
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        body = None if form is None else urlencode(form)
+        connection.request("GET" if form is None else "POST", path, body, sent)
+        answer = connection.getresponse()
+        text = "" if answer.headers.get_content_type() == "text/event-stream" else answer.read().decode()
+        return Answer(answer.status, dict(answer.headers), text)
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """A daemon whose token comes from a file, with one URL parked."""
+    with a_stand(tmp_path_factory.mktemp("guarded") / "stand") as stand:
+        stand.put(stand.config.read_text().replace("[admin]", '[admin]\nhosts = ["status.example"]'))
+        (stand.root / "token").write_text(f"{TOKEN}\n")
+        stand.order("malformed:bad")
+        with stand.daemon(LISTENER_ADMIN__TOKEN_FILE=str(stand.root / "token")):
+            stand.write("bad.html")
+            until(lambda: json.loads(ask(stand, "/api/status", **BEARER).body)["dead_letters"] == 1)
+            yield stand
+
+
+def signed_in(stand: Stand) -> tuple[str, str]:
+    """Return the cookie of a new session, and its mark."""
+    answer = ask(stand, "/sign-in", form={"token": TOKEN})
+    assert answer.status == 303
+    cookie = answer.headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    cookie = cookie.partition(";")[0]
+    page = ask(stand, "/", Cookie=cookie)
+    assert page.status == 200
+    return cookie, re.findall(r'name="mark" value="(\w+)"', page.body)[0]
+
+
+def test_with_a_token_only_probes_are_open(guarded: Stand) -> None:
+    """Probes tell yes or no to anybody, everything else asks for the very token, and tells nothing before."""
+    for path in ("/livez", "/readyz"):
+        assert ask(guarded, path, Host="any.name").status == 200
+    for path in BEHIND:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Cookie": "a=b"}):
+            answer = ask(guarded, path, **headers)
+            assert answer.status == 401
+            assert "bad.html" not in answer.body
+        assert ask(guarded, path, **BEARER).status == 200
+    assert ask(guarded, "/metrics").headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_name_that_is_not_ours_is_refused(guarded: Stand) -> None:
+    """A page elsewhere cannot make its own name point here: only addresses, localhost and configured names are."""
+    cookie, _ = signed_in(guarded)
+    for host in (
+        "localhost",
+        "LOCALHOST:9180",
+        "127.0.0.1",
+        "[::1]:9180",
+        "10.1.2.3:80",
+        "status.example",
+        "status.example.",
+    ):
+        assert ask(guarded, "/", Host=host, Cookie=cookie).status == 200, host
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1", "status.example:x"):
+        for path in (*BEHIND, "/nothing"):
+            assert ask(guarded, path, Host=host, Cookie=cookie).status == 421, (host, path)
+    assert ask(guarded, "/metrics", Host="evil.example", **BEARER).status == 200
+
+
+def test_a_decision_needs_session_mark_and_origin(guarded: Stand) -> None:
+    """Each of the three alone is worth nothing; a bearer of the token needs neither."""
+    cookie, mark = signed_in(guarded)
+    other, foreign = signed_in(guarded)
+    good = {"subject": "letter-0", "mark": mark}
+    home = f"http://127.0.0.1:{guarded.admin_port}"
+    for decision in ("retry", "discard", "refresh"):
+        for form, headers in (
+            (good, {}),
+            (good, {"Cookie": other}),
+            ({**good, "mark": foreign}, {"Cookie": cookie}),
+            ({"subject": "letter-0"}, {"Cookie": cookie}),
+            (good, {"Cookie": cookie, "Origin": "https://evil.example"}),
+            (good, {"Cookie": cookie, "Origin": "null"}),
+            (good, {"Cookie": cookie, "Sec_Fetch_Site": "cross-site"}),
+            (good, {"Cookie": cookie, "Sec_Fetch_Site": "same-site"}),
+            (good, {"Authorization": "Bearer wrong"}),
+        ):
+            assert ask(guarded, f"/{decision}", form=form, **headers).status in (401, 403), (decision, form, headers)
+    assert ask(guarded, "/discard", form=good, Cookie=cookie, Origin=home, Sec_Fetch_Site="same-origin").status == 303
+    assert ask(guarded, "/discard", form={"subject": "letter-0"}, **BEARER).status == 303
+    assert json.loads(ask(guarded, "/api/status", **BEARER).body)["dead_letters"] == 1
+
+
+def test_a_session_cannot_be_made_up(guarded: Stand) -> None:
+    """A session with another end, nonce or seal, or a part of one, is none; a foreign page cannot sign anybody in."""
+    cookie, _ = signed_in(guarded)
+    name, _, value = cookie.partition("=")
+    expires, nonce, seal = value.split(".")
+    for forged in (
+        f"{int(expires) + 1}.{nonce}.{seal}",
+        f"{expires}.{nonce[:-1]}.{seal}",
+        f"{expires}.{nonce}.{'0' * len(seal)}",
+        f"{expires}.{nonce}.",
+        f"{expires}.{nonce}",
+        f"x.{nonce}.{seal}",
+        "",
+        "..",
+    ):
+        assert ask(guarded, "/", Cookie=f"{name}={forged}").status == 401, forged
+    assert ask(guarded, "/sign-in", form={"token": TOKEN}, Origin="https://evil.example").status == 403
+    assert ask(guarded, "/sign-in", form={"token": "wrong"}).status == 403
+    assert ask(guarded, "/sign-in", form={}).status == 403
+
+
+def test_every_answer_is_closed_to_other_pages(guarded: Stand) -> None:
+    """No framing, no sniffing, no caching, no script but our own, whose nonce is new each time."""
+    nonces = set()
+    for path in ("/livez", "/metrics", "/", "/nothing"):
+        for headers in ({}, BEARER, HTML):
+            answer = ask(guarded, path, **headers).headers
+            assert answer["X-Content-Type-Options"] == "nosniff"
+            assert answer["Cache-Control"] == "no-store"
+            assert "default-src 'none'" in answer["Content-Security-Policy"]
+            assert "frame-ancestors 'none'" in answer["Content-Security-Policy"]
+            assert "unsafe" not in answer["Content-Security-Policy"]
+            nonces |= set(re.findall("script-src 'nonce-([^']+)'", answer["Content-Security-Policy"]))
+    assert len(nonces) >= 3
+    assert ask(guarded, "/sign-in", form={"token": "x" * 100_000}).status == 413
+    assert ask(guarded, "/refresh", form={"subject": "https://elsewhere.example/"}, **BEARER, **HTML).status == 400
+    assert ask(guarded, "/refresh", form={"subject": "no url"}, **BEARER).status == 400
+
+
+def test_only_so_many_watch(guarded: Stand) -> None:
+    """The 33rd watcher is told to come later; a place is free again once somebody leaves."""
+
+    def watch() -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("127.0.0.1", guarded.admin_port, timeout=20)
+        connection.request("GET", "/events", headers=BEARER)
+        return connection
+
+    with ExitStack() as watching:
+        for _ in range(32):
+            connection = watch()
+            watching.callback(connection.close)
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert answer.readline().startswith(b"retry:")
+        late = ask(guarded, "/events", **BEARER)
+        assert (late.status, late.headers["Retry-After"]) == (503, "30")
+        assert ask(guarded, "/livez").status == 200
+    until(lambda: ask(guarded, "/events", **BEARER).status == 200, what="a place is free")
+
+
+def test_the_token_is_nowhere(tmp_path: Path) -> None:
+    """Neither logs nor status, metrics, effective settings or errors hold it, however wrong it is."""
+    with a_stand(tmp_path / "stand") as stand:
+        credentials = stand.root / "credentials"
+        credentials.mkdir()
+        (credentials / "admin.token").write_text(TOKEN)
+        with stand.daemon(CREDENTIALS_DIRECTORY=str(credentials)) as process:
+            assert ask(stand, "/metrics").status == 401
+            told = [ask(stand, path, **BEARER).body for path in ("/", "/healthz", "/metrics", "/api/status")]
+            told += [ask(stand, "/sign-in", form={"token": TOKEN + "x"}).body]
+            process.terminate()
+            told += process.communicate(timeout=20)
+        told += stand.run("config", "show", LISTENER_ADMIN__TOKEN=TOKEN)[1:]
+        status, *short = stand.run("config", "show", LISTENER_ADMIN__TOKEN=TOKEN[:15])
+        assert status == 2
+        assert not any(TOKEN[:15] in text for text in (*told, *short))
+        assert any('"***"' in text for text in told)
