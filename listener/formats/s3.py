@@ -76,7 +76,7 @@ _CEPH: Final = _COMMON | {
     "ObjectLifecycle:Transition:*": Effect.NOTHING,
 }
 
-_HEX = re.compile(r"(?:[0-9A-F]{2})?([0-9A-F]{8})[0-9A-F]{8}")
+_TIMED = re.compile(r"00([0-9A-F]{8}[0-9A-F]{8})")
 
 
 def sequencer(token: str, event_time: float | None) -> str | None:
@@ -84,17 +84,15 @@ def sequencer(token: str, event_time: float | None) -> str | None:
     Return a token of AWS such that two of one key compare as text; ``None`` where that cannot be told.
 
     AWS says to pad the shorter with zeros, on the left in older copies of its page and on the right in newer
-    ones. Real tokens have 18 digits: a byte that is 00, and was 80 for one deletion that came before a creation with
-    00; then the second since the epoch, then a fraction. So that byte is left out, and the rest compares by
-    time whatever it was. A token whose second is not about that of its event is made up (servers for tests
-    send the same one always), and would make new events look old.
+    ones. Real tokens all have 18 digits: 00, the second since the epoch, a fraction of it; but a deletion was seen
+    with 80, which came before a creation with 00 and would compare as later. Only the common form is taken for
+    an order, and only where its second is about that of its event: servers for tests send the same
+    token always, by which everything new would look old.
     """
-    found = _HEX.fullmatch(token.upper())
+    found = _TIMED.fullmatch(token.upper())
     if found is None or event_time is None:
         return None
-    if abs(int(found[1], 16) - event_time) > CLOCK_TOLERANCE_SECONDS:
-        return None
-    return token[-16:].upper()
+    return found[1] if abs(int(found[1][:8], 16) - event_time) <= CLOCK_TOLERANCE_SECONDS else None
 
 
 def _no_order(_token: str, _event_time: float | None) -> str | None:

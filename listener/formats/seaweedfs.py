@@ -44,7 +44,7 @@ class _Entry(NamedTuple):
     def place(self) -> tuple[str, str]:
         """Return bucket and key; empty where it is in none."""
         bucket, _, key = self.path.removeprefix(_ROOT).partition("/")
-        if not self.path.startswith(_ROOT) or bucket.startswith("."):
+        if not self.path.startswith(_ROOT) or not bucket or bucket.startswith("."):
             return "", ""
         return ("", "") if key.startswith(_UPLOADS) or key + "/" == _UPLOADS else (bucket, key)
 
