@@ -200,6 +200,8 @@ class KindLimits:
     batch_domains: int = 10
     batch_bytes: int | None = None
     """Encoded length of all URLs of one request, where the CDN or its transport sets one."""
+    slots: int | None = None
+    """How many may be under way at once, where the CDN sets a bound; more wait for one to end."""
 
 
 class Target(Protocol):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from listener.clock import window_end, window_start
 from listener.contracts import Target
-from listener.refresh import RefreshKind
+from listener.planner import Arrivals
+from listener.refresh import RefreshKind, Scope
 
-__all__ = ["CAREFUL_URLS", "EXHAUSTED_MOST_SECONDS", "RESET_GUARD_SECONDS", "Account"]
+__all__ = ["CAREFUL_URLS", "EVICTION_SECONDS", "EXHAUSTED_MOST_SECONDS", "RESET_GUARD_SECONDS", "Account"]
 
 RESET_GUARD_SECONDS = 15.0
 """Nothing is sent so close to the reset of the day: the CDN might book it in another day than we do."""
@@ -21,6 +23,10 @@ CAREFUL_BATCHES = 3
 CAREFUL_URLS = 10
 """After an unclean start the first batches are this small: should something be wrong, little is spent on it."""
 EXHAUSTED_MOST_SECONDS = 300.0
+EVICTION_SECONDS = 60.0
+"""The span in which the evictions that an origin bears are counted."""
+_PACED = (Scope.EXACT, Scope.SUBTREE)
+"""What file and directory tokens are spent on."""
 
 
 @dataclass(slots=True)
@@ -37,9 +43,13 @@ class Account:
     troubles: int = 0
     """Refusals in a row; the wait doubles with each."""
     quota_read_at: float = 0.0
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    """What became due of late; learned anew from the attempts when a process starts."""
     _refused: dict[str, float] = field(default_factory=dict)
     _exhausted: dict[RefreshKind, tuple[float, int]] = field(default_factory=dict)
     """Until when nothing of a kind is sent, and how often its quota was refused in a row."""
+    _evicted: deque[tuple[float, str, int]] = field(default_factory=deque)
+    """When directory refreshes were made, for which site, and what they evict; of the last minute."""
     _lanes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LANES))
     _quiet: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -93,12 +103,30 @@ class Account:
 
     def refuse(self, directory: str, until: float) -> None:
         """Note that the CDN refuses this directory, whatever it is asked for; until then (seconds since the epoch)."""
-        self._refused[directory] = until
+        # Those of an earlier day are over.
+        self._refused = {url: at for url, at in self._refused.items() if at >= until} | {directory: until}
 
     def refused(self, now: float) -> list[str]:
-        """Return the directories that the CDN refused of late."""
-        self._refused = {url: until for url, until in self._refused.items() if until > now}
-        return list(self._refused)
+        """Return the directories that the CDN refused of late; may be asked in any thread."""
+        return [url for url, until in tuple(self._refused.items()) if until > now]
+
+    def ripened(self, counts: Mapping[tuple[str, Scope], int], now: float) -> None:
+        """Remember how many needs (by target and scope) became due at once, as far as they are this account's."""
+        needs = sum(count for (name, scope), count in counts.items() if name in self.targets and scope in _PACED)
+        if needs:
+            self.arrivals = self.arrivals.seen(now, needs)
+
+    def evict(self, site: str, objects: int, now: float) -> None:
+        """Note that a directory refresh of a site was made that evicts so many unchanged objects."""
+        while self._evicted and not 0 <= now - self._evicted[0][0] < EVICTION_SECONDS:
+            self._evicted.popleft()
+        self._evicted.append((now, site, objects))
+
+    def evicted(self, site: str, now: float) -> tuple[int, float]:
+        """Return how much was evicted for a site within the last minute, and when the first of it was."""
+        of_late = [one for one in tuple(self._evicted) if 0 <= now - one[0] < EVICTION_SECONDS]
+        mine = [(at, objects) for at, name, objects in of_late if name == site]
+        return sum(objects for _, objects in mine), mine[0][0] if mine else now
 
     def set_back(self, seconds: float) -> None:
         """Follow a clock that was set back by so much."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -16,6 +17,7 @@ from listener.pipeline.sites import Sites
 from listener.pipeline.unknowns import Unknowns
 from listener.settings import Settings
 from listener.store import Store
+from listener.store.ripening import Ripened
 
 __all__ = ["Engine"]
 
@@ -35,10 +37,19 @@ class Engine:
     """Brings what is due on one account to the CDN."""
 
     def __init__(
-        self, account: Account, store: Store, sites: Sites, clock: Clock, *, settings: Settings, patience: Patience
+        self,
+        account: Account,
+        store: Store,
+        sites: Sites,
+        clock: Clock,
+        *,
+        settings: Settings,
+        patience: Patience,
+        ripened: Callable[[Ripened], None],
     ) -> None:
-        """Take the account."""
+        """Take the account, and whom to tell what ripened, of whatever account."""
         self.account = account
+        self._ripened = ripened
         self._store = store
         self._patience = patience
         self._clock = clock
@@ -100,6 +111,7 @@ class Engine:
         """Plan whenever something is due or a plan may come out differently, for ever; the live quota first."""
         await self._patience.until_done("read the quota", self.read_quota)
         self._quota_known.set()
+        await self._patience.until_done("learn", self._dispatcher.learn)
         while True:
             self._wake.clear()
             took = await self._patience.until_done("plan", self._round)
@@ -116,7 +128,8 @@ class Engine:
     async def _round(self) -> float:
         """Ripen, and plan where there is reason to; return how long planning took, in seconds."""
         self.settled = False  # what ripens here must not be taken for deferred before it was planned
-        ripened = await self._store.ripen()
+        if ripened := await self._store.ripen():
+            self._ripened(ripened)
         sequence = await self._store.sequence()
         woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at
         if not (ripened or self._replan or woken or sequence != self._seen):

@@ -20,6 +20,7 @@ from listener.refresh import AttemptState
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import ControlKind, Controls
+from listener.store.ripening import Ripened
 from listener.store.store import StoreOptions
 from listener.verifier import Verifier
 
@@ -71,7 +72,15 @@ class Pipeline:
         self._controls = Controls(store)
         self.intake = Intake(make_sources, store, self._sites, patience=self._patience, committed=self._committed)
         self.engines = [
-            Engine(account, store, self._sites, self._clock, settings=settings, patience=self._patience)
+            Engine(
+                account,
+                store,
+                self._sites,
+                self._clock,
+                settings=settings,
+                patience=self._patience,
+                ripened=self._ripened,
+            )
             for account in self._accounts().values()
         ]
         self._stop = asyncio.Event()
@@ -201,6 +210,10 @@ class Pipeline:
         sequence = await self._store.sequence()
         planned = all(engine.idle and engine.planned_to >= sequence for engine in self.engines)
         return planned and not self._verifying
+
+    def _ripened(self, counts: Ripened) -> None:
+        for engine in self.engines:
+            engine.account.ripened(counts, self._clock.now())
 
     def _committed(self) -> None:
         for engine in self.engines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from listener.change import Change
@@ -11,7 +11,17 @@ from listener.router import Router
 from listener.settings import Site
 from listener.store import NeedInput
 
-__all__ = ["Closed", "Sites"]
+__all__ = ["Closed", "Sites", "root_of", "share_name"]
+
+
+def root_of(url: str) -> str:
+    """Return the scheme and host of a URL, with the ``/`` that ends them."""
+    return url[: url.find("/", url.find("://") + 3) + 1]
+
+
+def share_name(site: Site) -> str:
+    """Return the name under which a site's share of the quota is kept."""
+    return site.name or f"{site.source}:{site.prefix} {site.base_urls[0]}"
 
 
 class Closed(NamedTuple):
@@ -38,6 +48,9 @@ class Sites:
             ((target, base, site) for site in sites for target in site.targets for base in site.base_urls),
             key=lambda one: -len(one[1]),
         )
+        self._by_host: dict[tuple[str, str], list[tuple[str, Site]]] = {}
+        for target, base, site in self._bases:
+            self._by_host.setdefault((target, root_of(base)), []).append((base, site))
 
     def route(self, change: Change) -> list[NeedInput]:
         """Return the needs that the change makes; raise :class:`~listener.errors.KeyRejected` like the router."""
@@ -49,10 +62,14 @@ class Sites:
 
     def of(self, target: str, url: str) -> Site | None:
         """Return the site with the longest base URL that this URL starts with."""
-        for name, base, site in self._bases:
-            if name == target and url.startswith(base):
+        for base, site in self._by_host.get((target, root_of(url)), ()):
+            if url.startswith(base):
                 return site
         return None
+
+    def behind(self, targets: Collection[str]) -> list[Site]:
+        """Return the sites that any of these targets serves."""
+        return [site for site in self._sites if not set(targets).isdisjoint(site.targets)]
 
     def targets_of(self, url: str) -> Sequence[str]:
         """Return the layers of the site with the longest base URL that this URL starts with; none where none has."""

@@ -66,10 +66,14 @@ class Arrivals(NamedTuple):
         Return how many needs are expected to become due within the next hours; at least one.
 
         The usual rate of arrivals (with one day of prior belief) is corrected by the present one as a
-        gamma prior is by a count: :data:`~listener.planner.constants.PRESENT_WEIGHT` is its shape.
+        gamma prior is by a count: :data:`~listener.planner.constants.PRESENT_WEIGHT` is its shape. Of all that, as
+        much is believed as days are known against that one of prior belief: a first day, with its imports and
+        trials, says little of the days to come, and tokens are not kept for fear of more of it.
         """
         faded = self.until(now)
+        trust = faded.days / (faded.days + 1.0)
         usual = (faded.arrivals + 1.0) / (faded.days + 1.0)
         objects = (faded.objects + PRIOR_OBJECTS_PER_ARRIVAL) / (faded.arrivals + 1.0)
         rate = (PRESENT_WEIGHT + faded.present) / (PRESENT_WEIGHT / usual + _PRESENT_DAYS)
-        return max(1.0, rate * objects * hours / 24.0)
+        a_day = trust * rate * objects + (1.0 - trust) * PRIOR_OBJECTS_PER_ARRIVAL
+        return max(1.0, a_day * hours / 24.0)

@@ -71,6 +71,7 @@ class Settings(Section):
         names = [site.name for site in self.sites if site.name]
         for name in dict.fromkeys(name for name in names if names.count(name) > 1 or name.isdecimal()):
             yield Problem("sites", f"name = {name!r} would be ambiguous", "Give each site its own name, no number.")
+        yield from _guarantee_problems(self)
         seen: dict[Hashable, int] = {}
         for number, site in enumerate(self.sites):
             yield from _site_problems(f"sites.{number}", site, self)
@@ -89,6 +90,16 @@ def _plugin_problems(group: str, tables: Mapping[str, PluginTable]) -> Iterable[
         if not isinstance(table.get("type"), str):
             hint = 'Add type = "…"; `cdn-listener plugins` lists the types.'
             yield Problem(f"{group}.{name}.type", "is missing, or is no text", hint)
+
+
+def _guarantee_problems(settings: Settings) -> Iterable[Problem]:
+    for target in settings.targets:
+        sites = [site for site in settings.sites if target in site.targets]
+        for kind in ("file", "directory"):
+            total = sum(getattr(site.guaranteed, kind) for site in sites)
+            if total > 1.0 + 1e-9:
+                words = f"guaranteed.{kind} of the sites of target {target} adds up to {total:.2f} days' quotas"
+                yield Problem("sites", words, "Let the parts add up to at most 1.")
 
 
 def _site_problems(key: str, site: Site, settings: Settings) -> Iterable[Problem]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from listener.settings.sections import Fraction, Seconds, Section
 from listener.urls import normal_base_url, normal_url
 
-__all__ = ["Hours", "Share", "Site"]
+__all__ = ["Guarantee", "Hours", "Share", "Site"]
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -97,6 +97,15 @@ class Share(Section):
     """Part of the quota of directory refreshes; all of it by default."""
 
 
+class Guarantee(Section):
+    """At least these parts of a day's quota for one site; what it has not used is lent shortly before the reset."""
+
+    file: Fraction = 0.0
+    """Part of the quota of URL refreshes; nothing by default."""
+    directory: Fraction = 0.0
+    """Part of the quota of directory refreshes; nothing by default."""
+
+
 class Site(Section):
     """Which part of a storage stands behind which URLs of which CDN."""
 
@@ -157,6 +166,14 @@ class Site(Section):
     expired. 0: unknown, nothing expires."""
     share: Share = Share()
     """At most these parts of a day's quota, while other sites want theirs."""
+    guaranteed: Guarantee = Guarantee()
+    """At least these parts of a day's quota, whatever other sites of the account publish."""
+    priority: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How much it matters that this site is stale, beside the others of its account: where quota is short, one
+    with 2 goes before one with 1 until that has waited a day longer."""
+    evictions_per_minute: Annotated[int, Field(ge=0)] = 0
+    """Unchanged objects that directory refreshes may evict a minute, since each is fetched from the origin again.
+    One directory above it goes when the minute is fresh. 0: no bound."""
     expand_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
     """A renamed or deleted folder with at most so many known objects is refreshed object by object where
     that is cheaper; a larger one as a directory. A thousand URLs are one request."""
@@ -165,6 +182,14 @@ class Site(Section):
     @classmethod
     def _prefix_is_a_folder(cls, prefix: str) -> str:
         return prefix if not prefix or prefix.endswith("/") else prefix + "/"
+
+    @model_validator(mode="after")
+    def _guarantees_within_shares(self) -> Self:
+        for kind in ("file", "directory"):
+            least, most = getattr(self.guaranteed, kind), getattr(self.share, kind)
+            if least > most:
+                raise ValueError(f"guaranteed.{kind} ({least}) is above share.{kind} ({most})")
+        return self
 
     @model_validator(mode="before")
     @classmethod

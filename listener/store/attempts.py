@@ -51,6 +51,8 @@ class Wanted(NamedTuple):
     urgent: bool = False
     min_interval_seconds: float = 0.0
     """Not sooner than this after the last attempt at the same URL; 0: at once."""
+    most_interval_seconds: float = 0.0
+    """What that grows to, doubling with each attempt at the same URL today; it never shrinks below the minimum."""
 
 
 _COLUMNS = (
@@ -225,15 +227,19 @@ def _mark(connection: sqlite3.Connection, names: Names, one: Wanted, attempt: in
 
 def _too_soon(connection: sqlite3.Connection, names: Names, one: Wanted, key: tuple[int, str, int], now: float) -> bool:
     """Whether the URL was sent within its minimal interval; then the need waits for the interval's end."""
-    last = connection.execute(
-        "SELECT max(sent_at) FROM attempt WHERE target = ? AND url = ?", (names.target(connection, one.target), one.url)
-    ).fetchone()[0]
-    if last is None or not last <= now < last + one.min_interval_seconds:
+    last, today = connection.execute(
+        "SELECT max(sent_at), coalesce(sum(window_start = ?), 0) FROM attempt WHERE target = ? AND url = ?",
+        (window_start(now), names.target(connection, one.target), one.url),
+    ).fetchone()
+    # A URL that goes on changing is worth ever less haste: what comes meanwhile merges.
+    interval = min(one.min_interval_seconds * 2.0 ** min(32, max(0, today - 1)), one.most_interval_seconds)
+    interval = max(one.min_interval_seconds, interval)
+    if last is None or not last <= now < last + interval:
         return False  # one sent later than now tells of a clock that was set back
     connection.execute(
         f"UPDATE need SET state = {NeedState.WAITING:d}, due_at = ?"
         f" WHERE directory = ? AND name = ? AND scope = ? AND state = {NeedState.READY:d}",
-        (last + one.min_interval_seconds, *key),
+        (last + interval, *key),
     )
     return True
 

@@ -174,7 +174,7 @@ def objects_named(connection: sqlite3.Connection, root: str, folder: str, direct
     connection.create_function("object_name", 1, _object_name, deterministic=True)
     row = connection.execute(
         f"SELECT count(*) FROM object WHERE tree = ({_IN_FOLDER.format('id')}) AND name IN"
-        " (SELECT object_name(name) FROM need WHERE directory = ? AND state = 1 AND scope = 0)",
+        " (SELECT object_name(name) FROM need WHERE directory = ? AND state = 1 AND scope IN (0, 1))",
         (root, key_to_bytes(folder), directory),
     ).fetchone()
     return int(row[0])

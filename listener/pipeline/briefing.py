@@ -1,0 +1,201 @@
+"""What the planner is told of one account, read from one snapshot of the store."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from listener import planner
+from listener.clock import QUOTA_DAY_SECONDS
+from listener.pipeline.accounts import EVICTION_SECONDS, Account
+from listener.pipeline.sites import Sites, share_name
+from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
+from listener.refresh import RefreshKind
+from listener.settings import Site
+from listener.store import ledger
+from listener.store.index import objects_in, objects_named, weight_below
+from listener.store.needs import Load
+from listener.store.spending import moments, slots_taken, units_today
+from listener.store.upkeep import is_seeded
+
+__all__ = ["Briefing", "learned", "params_are_stubborn"]
+
+NAMED_ROWS = 20_000
+"""Needs whose objects are looked up by name for one plan; beyond, at most as many as their folder holds are assumed."""
+SHARED_KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY)
+
+Budgets = Mapping[RefreshKind, planner.Budget]
+
+
+def learned(connection: sqlite3.Connection, account: str, *, now: float) -> planner.Arrivals:
+    """Return what an account's history of attempts tells of its arrivals: a process that starts learns it anew."""
+    arrivals = planner.Arrivals()
+    since = now - 3 * HISTORY_DAYS * QUOTA_DAY_SECONDS
+    for at, needs in moments(connection, account, since=since, span_seconds=ARRIVAL_SECONDS):
+        arrivals = arrivals.seen(min(at, now), needs)
+    return arrivals.until(now)
+
+
+def params_are_stubborn(account: Account, load: Load) -> bool:
+    """Tell whether no directory refresh would heal the all-params needs of a load."""
+    return not account.targets[load.target].forces and 0 < load.all_params <= load.stubborn_all_params
+
+
+class Briefing:
+    """One account at one moment; lives in a reading thread."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, account: Account, sites: Sites, *, reserve: float, now: float
+    ) -> None:
+        """Read the budgets; what else a plan asks for is read when it is."""
+        self._connection = connection
+        self._account = account
+        self._sites = sites
+        self._reserve = reserve
+        self._now = now
+        self._served = sites.behind(account.targets)
+        self._plain = all(site.priority == 1.0 and not site.max_ttl_seconds for site in self._served)
+        self._sharing = len(self._served) > 1 and any(_shares_of(site) for site in self._served)
+        self._rows_left = NAMED_ROWS
+        self.budgets: Budgets = {kind: self._budget(kind) for kind in account.quota}
+
+    def _budget(self, kind: RefreshKind) -> planner.Budget:
+        found = ledger.budget(
+            self._connection, self._account.name, kind, now=self._now, default=self._account.quota[kind]
+        )
+        left = 0 if self._account.exhausted_until(kind) > self._now else found.left
+        return planner.Budget(limit=found.limit, left=left, resets_at=found.resets_at)
+
+    def given(self, loads: Sequence[Load], *, allowed: Callable[[str], bool] = lambda _: True) -> planner.PlanInput:
+        """
+        Return the planner's question about these loads.
+
+        Args:
+            loads: what is due and may go.
+            allowed: whether a directory may be refreshed now, beside its blast radius and what the CDN refused.
+        """
+        self._rows_left = NAMED_ROWS
+        due = map(self._load, loads)
+        return planner.PlanInput(
+            now=self._now,
+            loads=[one for one in due if one.due or one.subtree_due or one.due_all_params],
+            budgets=self.budgets,
+            weights=self._weight,
+            allowed=self._allowed({load.url for load in loads if load.subtree}, allowed),
+            reserve=self._reserve,
+            force=self._account.forces,
+            arrivals=self._account.arrivals,
+            shares=self._shares() if self._sharing else {},
+            limits=[*self._eviction_limits(), *self._slot_limits()],
+        )
+
+    # -- loads -----------------------------------------------------------------------------------
+
+    def _load(self, load: Load) -> planner.DirectoryLoad:
+        forces = self._account.targets[load.target].forces
+        can = self._account.can(load.target, RefreshKind.IGNORE_PARAMS)
+        site = None if self._plain and not self._sharing else self._sites.of(load.target, load.url)
+        return planner.DirectoryLoad(
+            target=load.target,
+            url=load.url,
+            due=load.exact,
+            subtree_due=bool(load.subtree),
+            oldest=load.oldest,
+            # Where some do not need force a directory heals those; the rest is left to the next round.
+            forced_only=not forces and load.stubborn >= load.exact,
+            due_all_params=load.all_params if can and not params_are_stubborn(self._account, load) else 0,
+            objects=self._objects(load),
+            site="" if site is None else share_name(site),
+            priority=1.0 if site is None else site.priority,
+            ttl_seconds=0.0 if site is None else site.max_ttl_seconds,
+        )
+
+    def _objects(self, load: Load) -> int | None:
+        """Return how many objects a load is about, by name while that is no long work, by number beyond."""
+        if self._rows_left <= -MOST_CANDIDATES:
+            return None
+        by_name = load.exact <= self._rows_left
+        self._rows_left = self._rows_left - load.exact if by_name else min(0, self._rows_left) - 1
+        found = 0
+        for root, folder in self._sites.router.key_prefixes(load.target, load.url):
+            if by_name:
+                found += objects_named(self._connection, root, folder, load.directory)
+            else:
+                found += objects_in(self._connection, root, folder)
+        return min(found, load.exact + load.all_params)
+
+    # -- directories -----------------------------------------------------------------------------
+
+    def _weight(self, url: str) -> int | None:
+        prefixes = self._sites.router.key_prefixes(list(self._account.targets), url)
+        weight = sum(weight_below(self._connection, root, prefix) for root, prefix in prefixes)
+        # Nothing below is knowledge only where everything was listed once.
+        known = weight or all(is_seeded(self._connection, root) for root, _ in prefixes)
+        return weight if known else None
+
+    def _allowed(self, subtrees: set[str], allowed: Callable[[str], bool]) -> Callable[[str], bool]:
+        targets, refused = list(self._account.targets), self._account.refused(self._now)
+
+        def ask(url: str) -> bool:
+            # A subtree need of its own was parked with the refusal: that it is due again is a person's word.
+            spoilt = url not in subtrees and any(one.startswith(url) for one in refused)
+            return not spoilt and allowed(url) and self._sites.router.depth_floor(targets, url)
+
+        return ask
+
+    # -- shares and limits -----------------------------------------------------------------------
+
+    def _shares(self) -> dict[tuple[str, RefreshKind], planner.Share]:
+        spent: Counter[tuple[str, RefreshKind]] = Counter()
+        for target, kind, url in units_today(self._connection, self._account.name, now=self._now):
+            if (site := self._sites.of(target, url)) is not None:
+                spent[share_name(site), kind] += 1
+        return {
+            (name, kind): planner.Share(
+                getattr(site.guaranteed, kind.value), getattr(site.share, kind.value), spent[name, kind]
+            )
+            for site in self._served
+            for name in [share_name(site)]
+            for kind in SHARED_KINDS
+        }
+
+    def _eviction_limits(self) -> list[planner.Limit]:
+        limits = []
+        for site in self._served:
+            if site.evictions_per_minute:
+                evicted, since = self._account.evicted(share_name(site), self._now)
+                limits.append(
+                    planner.Limit(
+                        f"the {site.evictions_per_minute} evictions a minute that its origin may have",
+                        left=site.evictions_per_minute - evicted,
+                        eviction_cost=1.0,
+                        host=site.base_urls,
+                        resets_at=since + EVICTION_SECONDS,
+                        whole=evicted == 0,
+                    )
+                )
+        return limits
+
+    def _slot_limits(self) -> list[planner.Limit]:
+        bounds = [
+            (name, kind, limits.slots)
+            for name, target in self._account.targets.items()
+            for kind, limits in target.limits.items()
+            if limits.slots is not None
+        ]
+        taken = slots_taken(self._connection) if bounds else Counter()
+        return [
+            planner.Limit(
+                f"one of the {slots} {kind} refreshes that {name} takes at once",
+                left=slots - taken[name, kind],
+                costs={kind: 1.0},
+                target=name,
+            )
+            for name, kind, slots in bounds
+        ]
+
+
+def _shares_of(site: Site) -> bool:
+    parts = (site.share, site.guaranteed)
+    return (parts[0].file, parts[0].directory, parts[1].file, parts[1].directory) != (1.0, 1.0, 0.0, 0.0)

@@ -1,0 +1,155 @@
+"""One round of planning, in a reading thread and from one snapshot: what to send, what waits, and until when."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from listener import planner
+from listener.pipeline.accounts import Account
+from listener.pipeline.batches import host_of
+from listener.pipeline.briefing import Briefing, params_are_stubborn
+from listener.pipeline.garbage import collector_off
+from listener.pipeline.orders import Standing
+from listener.pipeline.sites import Sites, root_of, share_name
+from listener.pipeline.wanting import wanted_by, wanted_of
+from listener.refresh import RefreshKind, Scope
+from listener.settings import Planner as PlannerSettings
+from listener.store.attempts import Wanted
+from listener.store.needs import Load, expires, loads
+
+__all__ = ["Overdue", "Round", "Thought"]
+
+MOST_TOLD = 10_000
+"""Deferrals that are kept, the oldest first: a long list of them would be walked over on the event loop."""
+EXPIRY_SECONDS = 60.0
+"""While something waits that expires by itself, it is looked at so often."""
+
+
+class Overdue(NamedTuple):
+    """Needs of one directory that no cache can still serve the old copy of."""
+
+    load: Load
+    before: float
+    """Those whose newest change is older than this, in seconds since the epoch."""
+
+
+class Thought(NamedTuple):
+    """What a round came to."""
+
+    overdue: Sequence[Overdue] = ()
+    """To be settled first; nothing was planned then."""
+    wanted: Sequence[Wanted] = ()
+    evicts: Mapping[tuple[str, str], Sequence[tuple[str, int]]] = {}
+    """Of each directory (target and URL) the sites whose origins it concerns, and how many unchanged it evicts."""
+    deferred: Sequence[planner.Deferral] = ()
+    waiting: int = 0
+    """How many deferrals there are, those left out included."""
+    wake_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """All that a round depends on beside the snapshot."""
+
+    account: Account
+    sites: Sites
+    settings: PlannerSettings
+    standing: Standing
+    queued: Callable[[str], bool]
+    """Whether enough is queued for a host."""
+    now: float
+    open_at: float
+    """When something may be sent, in seconds since the epoch."""
+
+    def think(self, connection: sqlite3.Connection) -> Thought:
+        """Look at everything that is due, and choose."""
+        with collector_off():
+            mine = [load for load in loads(connection) if load.target in self.account.targets]
+            overdue = self._overdue(connection, mine)
+            return Thought(overdue=overdue) if overdue else self._choose(connection, mine)
+
+    def _overdue(self, connection: sqlite3.Connection, mine: Sequence[Load]) -> list[Overdue]:
+        if not any(site.max_ttl_seconds for site in self.sites.behind(self.account.targets)):
+            return []
+        found = [Overdue(load, self.now - ttl) for load in mine if (ttl := self._ttl(load))]
+        return [one for one in found if expires(connection, one.load, before=one.before)]
+
+    def _ttl(self, load: Load) -> float:
+        site = self.sites.of(load.target, load.url)
+        return 0.0 if site is None else site.max_ttl_seconds
+
+    def _choose(self, connection: sqlite3.Connection, mine: Sequence[Load]) -> Thought:
+        free, waits = self.standing.part(self._unqueued(mine))
+        if not free:
+            return self._thought(waits, [self.standing.ends_at])
+        if self.open_at > self.now:
+            why = self.account.closed_reason or "the quota day is about to turn"
+            return self._thought([*waits, *_all_of(free, why)], [self.open_at])
+        closed = self.sites.closed(self.now)
+        briefing = Briefing(connection, self.account, self.sites, reserve=self.settings.reserve, now=self.now)
+        made = planner.plan(briefing.given(free, allowed=lambda url: not closed.holds(url)))
+        wakes = [made.wake_at, self.standing.ends_at, closed.until, self._expiry(free) if made.deferred else None]
+        wakes += [self.account.exhausted_until(kind) for kind in RefreshKind]
+        wanted: list[Wanted] = []
+        if why := self.standing.unapproved(made, self.settings.approve_above):
+            waits += _all_of(free, why)
+        else:
+            wanted = wanted_by(connection, made, free, account=self.account, sites=self.sites, budgets=briefing.budgets)
+            waits += made.deferred
+        if self.account.exhausted_until(RefreshKind.PREFETCH) > self.now:
+            waits += _all_of([load for load in free if load.prefetch], "the CDN refuses for its quota")
+        wanted += self._apart(connection, free, briefing)
+        return self._thought(waits, wakes)._replace(wanted=wanted, evicts=self._evicts(made))
+
+    def _unqueued(self, mine: Sequence[Load]) -> list[Load]:
+        """Return the loads of hosts that have not enough queued already: what is held longer cannot be planned."""
+        full: dict[str, bool] = {}
+        for load in mine:
+            if (root := root_of(load.url)) not in full:
+                full[root] = self.queued(host_of(root))
+        return [load for load in mine if not full[root_of(load.url)]]
+
+    def _apart(self, connection: sqlite3.Connection, free: Sequence[Load], briefing: Briefing) -> list[Wanted]:
+        """Return what is not planned: all-params needs that no directory would heal, and prefetches."""
+        params = briefing.budgets.get(RefreshKind.IGNORE_PARAMS)
+        left = 0 if params is None else params.left - math.ceil(params.limit * self.settings.reserve)
+        stubborn = [load for load in free if params_are_stubborn(self.account, load)]
+        why = "a directory refresh would not heal it"
+        wanted = wanted_of(connection, stubborn, Scope.ALL_PARAMS, left, account=self.account, reason=why)
+        prefetches = briefing.budgets.get(RefreshKind.PREFETCH)
+        left = 0 if prefetches is None else prefetches.left
+        why = "asked for; nothing is left to refresh"
+        asked = [load for load in free if load.prefetch]
+        return wanted + wanted_of(connection, asked, Scope.PREFETCH, left, account=self.account, reason=why)
+
+    def _evicts(self, made: planner.Plan) -> dict[tuple[str, str], list[tuple[str, int]]]:
+        """Count a directory against every site that it touches, as its plan did."""
+        bounded = [site for site in self.sites.behind(self.account.targets) if site.evictions_per_minute]
+        return {
+            (one.target, one.url): [
+                (share_name(site), one.collateral) for site in bounded if one.url.startswith(site.base_urls)
+            ]
+            for one in made.directories
+        }
+
+    def _expiry(self, free: Iterable[Load]) -> float | None:
+        """Return when to look again at what expires by itself."""
+        ends = min((load.oldest + ttl for load in free if (ttl := self._ttl(load))), default=None)
+        return None if ends is None else max(ends, self.now + EXPIRY_SECONDS)
+
+    def _thought(self, waits: Sequence[planner.Deferral], wakes: Iterable[float | None]) -> Thought:
+        told = heapq.nsmallest(MOST_TOLD, waits, key=lambda one: one.oldest) if len(waits) > MOST_TOLD else waits
+        wake_at = min((at for at in wakes if at is not None and at > self.now), default=None)
+        return Thought(deferred=told, waiting=len(waits), wake_at=wake_at)
+
+
+def _all_of(these: Sequence[Load], why: str) -> list[planner.Deferral]:
+    return [
+        planner.Deferral(load.target, load.url, load.exact + load.subtree + load.all_params, why, load.oldest)
+        for load in these
+    ]

@@ -1,0 +1,86 @@
+"""The attempts that a plan, or a person, asks for: rows are read only where they are sent one by one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from listener import planner
+from listener.pipeline.accounts import Account
+from listener.pipeline.sites import Sites
+from listener.refresh import RefreshKind, Scope
+from listener.store.attempts import Wanted
+from listener.store.needs import DueRow, Load, due_rows
+
+__all__ = ["KIND_OF_SCOPE", "Budgets", "wanted_by", "wanted_of", "wanted_row"]
+
+PLENTY = 0.5
+"""While more than this part of a day's quota is left, no URL waits for its minimal interval."""
+_SCOPES = {RefreshKind.FILE: Scope.EXACT, RefreshKind.IGNORE_PARAMS: Scope.ALL_PARAMS}
+KIND_OF_SCOPE: Final = {scope: kind for kind, scope in _SCOPES.items()} | {
+    Scope.SUBTREE: RefreshKind.DIRECTORY,
+    Scope.PREFETCH: RefreshKind.PREFETCH,
+}
+
+Budgets = Mapping[RefreshKind, planner.Budget]
+
+
+def wanted_row(account: Account, row: DueRow, reason: str, *, urgent: bool = False) -> Wanted:
+    """Return the attempt for one need."""
+    kind = KIND_OF_SCOPE[row.scope]
+    target = account.targets[row.target]
+    # Like a file, one path with its queries is always evicted.
+    force = (urgent and target.can_force) or kind is RefreshKind.IGNORE_PARAMS or target.forces
+    return Wanted(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent)
+
+
+def wanted_by(
+    connection: sqlite3.Connection,
+    made: planner.Plan,
+    loads: Iterable[Load],
+    *,
+    account: Account,
+    sites: Sites,
+    budgets: Budgets,
+) -> list[Wanted]:
+    """Return the attempts of a plan, directories first; where tokens are scarce with an interval for each URL."""
+    wanted = [_directory(one, account) for one in made.directories]
+    chosen = {(part.target, part.directory_url) for part in made.files}
+    by_place = {place: load for load in loads if (place := (load.target, load.url)) in chosen}
+    for part in made.files:
+        load = by_place[part.target, part.directory_url]
+        least, most = _interval(sites, load, budgets.get(part.kind), made.file_price)
+        rows = due_rows(connection, load, _SCOPES[part.kind], part.take)
+        wanted += [
+            wanted_row(account, row, part.reason)._replace(min_interval_seconds=least, most_interval_seconds=most)
+            for row in rows
+        ]
+    return wanted
+
+
+def _directory(one: planner.PlannedDirectory, account: Account) -> Wanted:
+    forces = account.targets[one.target].forces
+    return Wanted(one.target, RefreshKind.DIRECTORY, one.url, forces, one.reason, one.oldest, covered=one.covers)
+
+
+def _interval(sites: Sites, load: Load, budget: planner.Budget | None, file_price: float) -> tuple[float, float]:
+    """Return the shortest time between two refreshes of a URL, and what it may grow to while the URL changes on."""
+    site = sites.of(load.target, load.url)
+    if site is None or (budget is not None and budget.left > budget.limit * PLENTY):
+        return 0.0, 0.0
+    least = site.min_interval_seconds
+    return least, max(least, planner.widest_seconds(file_price))
+
+
+def wanted_of(
+    connection: sqlite3.Connection, loads: Sequence[Load], scope: Scope, left: int, *, account: Account, reason: str
+) -> list[Wanted]:
+    """Return the attempts for up to ``left`` needs of one scope, load by load."""
+    wanted: list[Wanted] = []
+    for load in loads:
+        if left <= len(wanted):
+            break
+        rows = due_rows(connection, load, scope, left - len(wanted))
+        wanted += [wanted_row(account, row, reason) for row in rows]
+    return wanted
