@@ -139,6 +139,7 @@ class QueueClient:
                 URL(f"{settings.endpoint}{resource}", encoded=True),
                 data=body or None,
                 headers=headers,
+                skip_auto_headers=("Content-Type",),  # one that is not signed is refused
                 allow_redirects=False,
                 timeout=patience,
             ) as response:
