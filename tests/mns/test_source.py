@@ -26,7 +26,9 @@ async def test_a_message_becomes_changes_under_the_sources_name(service: FakeMns
     )
     async with reading(make_source()) as along:
         await until(lambda: len(service.queue.deleted) == 1)
-    put = Change("oss", "dir/a b%20+中.html", ChangeKind.CONTENT, Fingerprint(10, etag="d9703079d307a57c"), 1767323045.0)
+    put = Change(
+        "oss", "dir/a b%20+中.html", ChangeKind.CONTENT, Fingerprint(10, etag="d9703079d307a57c"), 1767323045.0
+    )
     assert along.changes == [put, Change("oss", "b", ChangeKind.DELETED, None, 1767323045.0)]
 
 
