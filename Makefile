@@ -47,9 +47,10 @@ storm: $(VENV)/.dev  ## kill the daemon 200 times while files change, twice; pri
 	@$(BIN)/python tests/crash/storm.py --kills 200
 	@$(BIN)/python tests/crash/storm.py --kills 200 --once --keys 300
 
-examples: $(VENV)/.dev  ## write config/examples/full.toml from where the keys are declared
+examples: $(VENV)/.dev  ## write what is derived: config/examples/full.toml, and the units that share a hardening
 	@$(BIN)/python tests/house/full_example.py > config/examples/full.toml.new
 	@mv config/examples/full.toml.new config/examples/full.toml
+	@$(BIN)/python tests/house/units.py >/dev/null
 
 clean:  ## remove the virtual environment and what tools left
 	@rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,17 +28,24 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture
-def system_command(request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Find a command of the system; where it is absent the test fails in CI, and is skipped and told elsewhere."""
+@pytest.fixture(scope="session")
+def absent(request: pytest.FixtureRequest) -> Callable[[str], NoReturn]:
+    """Say that something is not to be had here: the test fails in CI, and is skipped and told elsewhere."""
+
+    def tell(what: str) -> NoReturn:
+        request.config.stash.setdefault(ABSENT, set()).add(what)
+        outcome = pytest.fail if os.environ.get("CI") else pytest.skip
+        outcome(f"{what} is absent; tests/system-packages installs what can be installed")
+
+    return tell
+
+
+@pytest.fixture(scope="session")
+def system_command(absent: Callable[[str], NoReturn]) -> Callable[[str], str]:
+    """Find a command of the system."""
 
     def find(name: str) -> str:
-        path = shutil.which(name)
-        if path is None:
-            request.config.stash.setdefault(ABSENT, set()).add(name)
-            outcome = pytest.fail if os.environ.get("CI") else pytest.skip
-            outcome(f"the command {name} is absent; tests/system-packages installs it")
-        return path
+        return shutil.which(name) or absent(name)
 
     return find
 
@@ -52,4 +60,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     absent = config.stash.get(ABSENT, set())
     if absent:
         terminalreporter.section("NOT TESTED", red=True, bold=True)
-        terminalreporter.line(f"absent commands: {', '.join(sorted(absent))}; see tests/system-packages", red=True)
+        terminalreporter.line(f"absent: {', '.join(sorted(absent))}; see tests/system-packages", red=True)

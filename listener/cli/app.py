@@ -24,6 +24,7 @@ from listener.cli.refresh import refresh
 from listener.cli.run import run
 from listener.cli.status import status
 from listener.cli.store import app as store_app
+from listener.cli.systemd import app as systemd_app
 from listener.cli.tasks import tasks
 from listener.cli.wait import wait
 
@@ -65,6 +66,7 @@ for _name, _command in _COMMANDS.items():
 app.command("emulate", cls=EmulateCommand)(emulate)
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
+app.add_typer(systemd_app, name="systemd")
 
 
 def _print_version(wanted: bool) -> None:

@@ -24,6 +24,19 @@ def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         typer.echo(as_toml(table), nl=False)
 
 
+@app.command("check")
+def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Look whether the file, the environment and the credentials hold together; call nobody. Exit status 2 if not."""
+    from listener.plugins import effective_settings
+
+    settings = load(config)
+    effective_settings(settings)
+    if as_json:
+        print_json({"valid": True, "file": str(settings.origin.path or "")})
+    else:
+        typer.echo(f"{settings.origin.path or 'the environment'}: valid")
+
+
 @app.command("schema")
 def schema() -> None:
     """Print the JSON Schema of the file, with the tables of every plugin that is installed."""

@@ -126,12 +126,20 @@ def _refuse_single_underscore(variable: str, key: str) -> None:
 
 def _from_credentials(environ: Mapping[str, str]) -> Iterator[Override]:
     directory = environ.get("CREDENTIALS_DIRECTORY")
-    if not directory or not Path(directory).is_dir():
-        return
-    for path in sorted(Path(directory).iterdir()):
+    for path in _credentials(Path(directory)) if directory else ():
         keys = tuple(path.name.split("."))
         if keys[0] in Settings.model_fields and len(keys) > 1 and _may_stand_in_a_file(keys):
             yield Override(keys, _read_secret(path, f"credential {path.name}"), f"credential {path.name}")
+
+
+def _credentials(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir()) if directory.is_dir() else []
+    except OSError as error:
+        raise ConfigurationError(
+            f"$CREDENTIALS_DIRECTORY: {directory} cannot be read: {error.strerror}",
+            hint="Before systemd 255 an ExecReload= sees credentials only when its command begins with +.",
+        ) from None
 
 
 def _may_stand_in_a_file(keys: tuple[str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""What is shipped is whole: wheel, source archive, unit and container file; and the layers hold."""
+"""What is shipped is whole: wheel, source archive and container file; and the layers hold."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-UNIT = ROOT / "systemd/cdn-listener.service"
 CONTAINERFILE = ROOT / "config/container/Containerfile"
 
 
@@ -38,6 +36,7 @@ def test_the_wheel_holds_every_file_of_the_package(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     assert tracked("listener") <= names
+    assert {name.replace("systemd/", "listener/units/") for name in tracked("systemd")} <= names
     assert {name.split("/")[0] for name in names} == {"listener", *(n.split("/")[0] for n in names if "dist-info" in n)}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -55,42 +54,6 @@ def test_the_layers_hold() -> None:
     command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 0, done.stdout
-
-
-def unit_settings() -> dict[str, list[str]]:
-    """Return the unit's lines by key."""
-    lines = re.findall(r"^([A-Za-z]+)=(.*)$", UNIT.read_text(), re.MULTILINE)
-    return {key: [value for name, value in lines if name == key] for key, _ in lines}
-
-
-def test_the_unit_is_told_when_it_runs_and_keeps_its_state() -> None:
-    """Readiness by notification, a state directory of its own, a watchdog, a reload that tries the file first."""
-    unit = unit_settings()
-    assert unit["Type"] == ["notify"]
-    assert unit["NotifyAccess"] == ["main"]
-    assert unit["StateDirectory"] == ["cdn-listener"]
-    assert unit["DynamicUser"] == ["yes"]
-    assert unit["RestartPreventExitStatus"] == ["2"]
-    assert len(unit["ExecReload"]) == 2
-    assert unit["ExecReload"][1].endswith("-HUP $MAINPID")
-    assert [line.partition(":")[0] for line in unit["LoadCredential"]] == [
-        "alibaba_cloud_access_key_id",
-        "alibaba_cloud_access_key_secret",
-    ]
-
-
-def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, system_command: Callable[[str], str]) -> None:
-    """``systemd-analyze verify`` is silent, and the exposure is in its best grade."""
-    analyze = system_command("systemd-analyze")
-    unit = tmp_path / UNIT.name
-    unit.write_text(re.sub(r"=/opt/\S+", "=/bin/true", UNIT.read_text()))
-    verify = subprocess.run(
-        [analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False, timeout=50
-    )
-    assert (verify.returncode, [line for line in verify.stderr.splitlines() if UNIT.name in line]) == (0, [])
-    command = [analyze, "security", "--offline=yes", "--threshold=20", unit]
-    security = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
-    assert security.returncode == 0, security.stdout + security.stderr
 
 
 def test_the_container_file_copies_what_exists() -> None:

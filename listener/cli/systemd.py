@@ -1,0 +1,96 @@
+"""``cdn-listener systemd``: the units, with the path of this installation."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="The systemd units, with the path of this installation.")
+
+DAEMON: Final = "cdn-listener.service"
+SHIPPED_COMMAND: Final = "/opt/cdn-listener/bin/cdn-listener"
+_HIDDEN: Final = ("/root/", "/home/", "/tmp/", "/run/user/")  # noqa: S108 - nothing is written there
+"""Where the units' hardening lets nobody run a program."""
+NamesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[UNIT]...", help="As `systemd list` names them; by default the daemon's.")
+]
+
+
+@app.command("list")
+def list_units() -> None:
+    """Name the units and drop-ins that there are."""
+    for name, path in _units().items():
+        typer.echo(f"{name}  {path.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
+
+
+@app.command("show")
+def show(names: NamesArgument = None) -> None:
+    """Print units as `install` would write them."""
+    for name in names or [DAEMON]:
+        typer.echo(_text(name), nl=False)
+
+
+@app.command("install")
+def install(
+    names: NamesArgument = None,
+    directory: Annotated[Path, typer.Option("--directory", metavar="DIR", help="Where units go.")] = Path(
+        "/etc/systemd/system"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite units that differ.")] = False,
+) -> None:
+    """Write units; nothing is started. A unit that is there and differs stays, unless --force is given."""
+    from listener.errors import ConfigurationError, ListenerError
+
+    texts = {directory / _place(name): _text(name) for name in names or [DAEMON]}
+    for path, text in texts.items():
+        if not force and path.exists() and path.read_text("utf-8") != text:
+            raise ConfigurationError(
+                f"{path}: is there and differs", hint="`systemctl edit` keeps your changes apart; or add --force"
+            )
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+            typer.echo(str(path))
+    except OSError as error:
+        raise ListenerError(f"{error.filename}: {error.strerror}", hint="run as root, or name a --directory") from None
+    if (command := _command()).startswith(_HIDDEN):
+        typer.echo(f"warning: {command} is where no service can see it: install into /opt/cdn-listener", err=True)
+    typer.echo("now: systemctl daemon-reload && systemctl enable --now cdn-listener", err=True)
+
+
+def _units() -> dict[str, Path]:
+    """Return every unit by name: from the installed package, or from the clone that it runs in."""
+    import listener
+
+    package = Path(listener.__file__).parent
+    folder = next(path for path in (package / "units", package.parent / "systemd") if path.is_dir())
+    found = sorted(folder.glob("*.*")) + sorted(folder.glob("drop-ins/*.conf"))
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def _place(name: str) -> str:
+    """Return where a unit goes: drop-ins beside the daemon's unit."""
+    return f"{DAEMON}.d/{Path(name).name}" if name.endswith(".conf") else name
+
+
+def _text(name: str) -> str:
+    from listener.errors import ConfigurationError
+    from listener.settings import nearest
+
+    units = _units()
+    if name not in units:
+        raise ConfigurationError(f"there is no unit {name!r}", hint=nearest(name, units) or "see `systemd list`")
+    return units[name].read_text("utf-8").replace(SHIPPED_COMMAND, _command())
+
+
+def _command() -> str:
+    """Return the path under which this installation is called."""
+    beside = Path(sys.executable).with_name("cdn-listener")
+    return str(beside) if beside.exists() else shutil.which("cdn-listener") or SHIPPED_COMMAND
