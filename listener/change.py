@@ -51,6 +51,8 @@ class Change(NamedTuple):
     """Order token; comparable within one key of one storage only."""
     finished: bool = True
     """False while the object may still be written to."""
+    mixed: bool = False
+    """True when it was merged from changes with order tokens between which the object was something else."""
 
 
 def key_to_bytes(key: str) -> bytes:

@@ -16,16 +16,26 @@ def merge(old: Change, new: Change) -> Change:
     The later one tells what the object is now, unless both have order tokens and those say that it was
     overtaken on the way. Three things are kept from the other: new headers do not undo new content (nor
     end a write that was not finished), and an object with headers is not deleted; an older event time
-    stays, so that freshness is measured from the first event.
+    stays, so that freshness is measured from the first event. An order token stays only where both have one:
+    else it would tell old news of something new.
     """
     first, last = (new, old) if _overtaken(old, new) else (old, new)
     kind, finished = last.kind, last.finished
     if kind is _METADATA and first.kind is not _METADATA:
         kind, finished = ChangeKind.CONTENT, first.finished and last.finished
     event_time = _earliest(old.event_time, new.event_time)
-    if kind is last.kind and finished is last.finished and event_time == last.event_time:
-        return last
-    return Change(last.root, last.key, kind, last.fingerprint, event_time, last.order, finished)
+    order, mixed = (last.order, last.mixed) if last.order is None is first.order else _order(first, last)
+    merged = Change(last.root, last.key, kind, last.fingerprint, event_time, order, finished, mixed)
+    return last if merged == last else merged
+
+
+def _order(first: Change, last: Change) -> tuple[str | None, bool]:
+    """Return the token of both, and whether a cache may have fetched between them what neither is now."""
+    if first.order is None or last.order is None:
+        return None, False
+    one, other = first.fingerprint, last.fingerprint
+    same = one is not None and other is not None and one.etag is not None and one.etag == other.etag
+    return last.order, not same or first.kind is not last.kind or first.mixed or last.mixed
 
 
 def _overtaken(old: Change, new: Change) -> bool:

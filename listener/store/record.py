@@ -138,7 +138,7 @@ class _Work:
         except KeyRejected as error:
             self.set_aside(change, str(error))
             return
-        now, (_, _, _, _, stale, _, finished) = self.now, change
+        now, stale, finished = self.now, change.event_time, change.finished
         if stale is None or not now - OLDEST_EVENT_SECONDS <= stale <= now:
             stale = now
         for target, url, scope, delay in inputs:

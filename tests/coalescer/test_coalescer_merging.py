@@ -56,8 +56,34 @@ def test_an_event_that_was_overtaken_does_not_win() -> None:
     """With order tokens the order of the storage counts, not the order of arrival."""
     deleted = Change("r", "k", D, order="0009", event_time=9.0)
     overtaken = Change("r", "k", C, Fingerprint(1), order="0003", event_time=3.0)
-    assert merge(deleted, overtaken) == deleted._replace(event_time=3.0)
-    assert merge(overtaken, deleted) == deleted._replace(event_time=3.0)
+    assert merge(deleted, overtaken) == deleted._replace(event_time=3.0, mixed=True)
+    assert merge(overtaken, deleted) == deleted._replace(event_time=3.0, mixed=True)
+
+
+def test_a_token_speaks_only_for_changes_that_have_one() -> None:
+    """Merged with a change without token, which may be news, an event heard before must not make both old news."""
+    told, untold = Change("r", "k", order="0003"), Change("r", "k", M)
+    assert merge(told, untold).order is None
+    assert merge(untold, told).order is None
+    assert merge(untold, untold).order is None
+
+
+@pytest.mark.parametrize(
+    ("states", "mixed"), [("AA", False), ("ABA", True), ("AAB", True), ("A-A", True), ("ADA", True), ("??", True)]
+)
+def test_what_was_something_else_in_between_is_told(states: str, mixed: bool) -> None:
+    """A content, another one and the first again look like nothing happened; a cache may have fetched the other one."""
+    etags = {"A": "a", "B": "b", "?": None, "-": "a", "D": None}
+    kinds = {"D": D, "-": M}
+    changes = [
+        Change("r", "k", kinds.get(state, C), Fingerprint(etag=etags[state]), order=f"{at}")
+        for at, state in enumerate(states)
+    ]
+    merged = changes[0]
+    for change in changes[1:]:
+        merged = merge(merged, change)
+    assert merged.mixed is mixed
+    assert merged.order == str(len(states) - 1)
 
 
 TIMES = st.floats(0, 1e6)
