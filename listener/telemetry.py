@@ -1,13 +1,17 @@
 """
 Logs on stderr: readable on a terminal, one JSON object a line elsewhere, and no secret in either.
 
-Events are named ``<stage>.<what_happened>`` and carry fields, never formatted sentences. What other
-libraries log through :mod:`logging` comes out in the same form.
+Events are named ``<stage>.<what_happened>`` and carry fields, never formatted sentences; ``docs/logs.md``
+lists them. What other libraries log through :mod:`logging` comes out in the same form.
+
+Where stderr leads to systemd's journal (``$JOURNAL_STREAM`` names it, see systemd.exec(5)) each line begins
+with its priority as ``<N>`` (sd-daemon(3)), so that ``journalctl -p warning`` works.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any, Final, TextIO
@@ -17,7 +21,7 @@ import structlog
 from listener.errors import ConfigurationError
 from listener.redaction import masked
 
-__all__ = ["LEVEL_VARIABLE", "configure_logging", "level_of"]
+__all__ = ["LEVEL_VARIABLE", "configure_logging", "leads_to_journal", "level_of"]
 
 LEVEL_VARIABLE: Final = "LISTENER_LOG_LEVEL"
 _LEVELS: Final = {
@@ -26,6 +30,9 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+
+_PRIORITIES: Final = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+"""As syslog(3) numbers them."""
 
 
 def level_of(environ: Mapping[str, str], default: str) -> str:
@@ -36,7 +43,23 @@ def level_of(environ: Mapping[str, str], default: str) -> str:
     return level
 
 
-def configure_logging(*, level: str = "info", stream: TextIO | None = None, terminal: bool | None = None) -> None:
+def leads_to_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Tell whether the stream is the connection to systemd's journal that ``$JOURNAL_STREAM`` names."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+def configure_logging(
+    *,
+    level: str = "info",
+    stream: TextIO | None = None,
+    terminal: bool | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
     """
     Set up logging for this process; may be called again.
 
@@ -44,6 +67,7 @@ def configure_logging(*, level: str = "info", stream: TextIO | None = None, term
         level: ``debug``, ``info``, ``warning`` or ``error``.
         stream: where to write; stderr by default.
         terminal: whether people read it; by default, whether the stream is a terminal.
+        environ: where ``$JOURNAL_STREAM`` stands.
     """
     stream = stream or sys.stderr
     people = stream.isatty() if terminal is None else terminal
@@ -57,6 +81,8 @@ def configure_logging(*, level: str = "info", stream: TextIO | None = None, term
         _redact,
         structlog.dev.ConsoleRenderer(colors=people) if people else structlog.processors.JSONRenderer(default=str),
     ]
+    if not people and leads_to_journal(stream, environ):
+        last[-1] = _with_priority
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -93,3 +119,9 @@ def _name(_logger: Any, _method: str, event: structlog.typing.EventDict) -> stru
 def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     clean: dict[str, Any] = masked(event)
     return clean
+
+
+def _with_priority(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
+    """Return the line as the journal reads it: its priority, then the same JSON as elsewhere."""
+    text = structlog.processors.JSONRenderer(default=str)(_logger, _method, event)
+    return f"<{_PRIORITIES.get(str(event.get('level')), 6)}>{text!s}"

@@ -6,9 +6,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import structlog
+from typing import Any, NamedTuple
 
 from listener.daemon.freshness import Freshness, Span
 from listener.daemon.health import Finding, findings, reasons_not_ready
@@ -23,9 +21,7 @@ from listener.store.asks import DeadLetter
 from listener.store.overview import Stale, oldest, under_way, why
 from listener.urls import normal_url
 
-__all__ = ["Answer", "Glance", "View"]
-
-log = structlog.get_logger()
+__all__ = ["Answer", "Decided", "Glance", "View"]
 
 SHOWN = 12
 """Rows of one list: what a person takes in at a glance."""
@@ -59,6 +55,13 @@ class Answer:
     attempts: Sequence[Mapping[str, Any]] = ()
     targets: Sequence[str] = ()
     """Whom a refresh would go to; none where no site serves it."""
+
+
+class Decided(NamedTuple):
+    """What a decision was about, and how many needs or letters it touched."""
+
+    subject: str
+    touched: int
 
 
 class View:
@@ -159,23 +162,25 @@ class View:
 
     # -- what people decide ----------------------------------------------------------------------
 
-    async def retry(self, letter: str) -> int:
-        """Send a parked URL once more, by its letter's id; return how many."""
+    async def retry(self, letter: str) -> Decided:
+        """Send a parked URL once more, by its letter's id."""
         return await self._decide(letter, retrying=True)
 
-    async def discard(self, letter: str) -> int:
-        """Forget what was set aside, by its id; return how many."""
+    async def discard(self, letter: str) -> Decided:
+        """Forget what was set aside, by its id."""
         return await self._decide(letter, retrying=False)
 
-    async def _decide(self, id_: str, *, retrying: bool) -> int:
+    async def _decide(self, id_: str, *, retrying: bool) -> Decided:
         _, store, _ = self._life.running()
         letter = next((one for one in await store.dead_letters(limit=LETTERS_SHOWN) if one.id == id_), None)
         if letter is None:
-            return 0
-        return await (store.retry(letter.subject) if retrying else store.discard(letter.subject))
+            return Decided(id_, 0)
+        return Decided(
+            letter.subject, await (store.retry(letter.subject) if retrying else store.discard(letter.subject))
+        )
 
-    async def refresh(self, asked: str) -> int:
-        """Make a URL's needs, due at once; return how many. Raise ConfigurationError for what no site serves."""
+    async def refresh(self, asked: str) -> Decided:
+        """Make a URL's needs, due at once. Raise ConfigurationError for what no site serves."""
         _, store, pipeline = self._life.running()
         try:
             url = normal_url(asked.strip())
@@ -185,7 +190,7 @@ class View:
         if not targets:
             raise ConfigurationError(f"{url}: is not below any site's base URL")
         await store.ask([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
-        return len(targets)
+        return Decided(url, len(targets))
 
 
 def _size_bytes(connection: Any) -> int:

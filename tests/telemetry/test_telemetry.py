@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import structlog
 
 from listener.errors import ConfigurationError
-from listener.telemetry import configure_logging, level_of
+from listener.telemetry import configure_logging, leads_to_journal, level_of
 
 SECRET = "hunter2"
 
@@ -93,3 +95,31 @@ def test_the_level_comes_from_the_environment() -> None:
     with pytest.raises(ConfigurationError, match="'loud' is no level") as caught:
         level_of({"LISTENER_LOG_LEVEL": "loud"}, "info")
     assert "warning" in caught.value.hint
+
+
+def test_the_journal_reads_a_priority() -> None:
+    """Where stderr is the connection that ``$JOURNAL_STREAM`` names, each line begins with it, and is JSON else."""
+    read, write = os.pipe()
+    with os.fdopen(read) as journal, os.fdopen(write, "w") as stream:
+        status = os.fstat(write)
+        environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        configure_logging(level="debug", stream=stream, environ=environ)
+        log = structlog.get_logger()
+        for name in ("debug", "info", "warning", "error"):
+            getattr(log, name)("a.b", text="one\ntwo", token=SECRET)
+        logging.getLogger("library").critical("gone")
+        configure_logging(stream=stream, environ={"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"})
+        log.info("a.b")
+        stream.flush()
+        lines = [journal.readline() for _ in range(6)]
+    assert [line[:3] for line in lines[:5]] == ["<7>", "<6>", "<4>", "<3>", "<2>"]
+    assert all(json.loads(line[3:])["event"] for line in lines[:5])
+    assert json.loads(lines[5])["event"] == "a.b"
+    assert SECRET not in "".join(lines)
+
+
+def test_only_the_journal_is_the_journal() -> None:
+    """No variable, another stream, one without a descriptor, and nonsense are none."""
+    assert not leads_to_journal(sys.__stderr__, {})
+    assert not leads_to_journal(sys.__stderr__, {"JOURNAL_STREAM": "nonsense"})
+    assert not leads_to_journal(io.StringIO(), {"JOURNAL_STREAM": "1:2"})

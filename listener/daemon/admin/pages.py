@@ -12,7 +12,7 @@ from aiohttp import web
 from listener.daemon.admin.guard import COOKIE, MARK, SESSION_SECONDS, Guard, Refused
 from listener.daemon.admin.live import Live
 from listener.daemon.admin.rendering import Renderer, Seen
-from listener.daemon.view import Glance, View
+from listener.daemon.view import Decided, Glance, View
 
 __all__ = ["Pages"]
 
@@ -28,7 +28,7 @@ class Pages:
         self._guard = guard
         self._renderer = Renderer()
         self.live = Live(view.glance)
-        self._decisions: Mapping[str, Callable[[str], Awaitable[int]]] = {
+        self._decisions: Mapping[str, Callable[[str], Awaitable[Decided]]] = {
             "retry": view.retry,
             "discard": view.discard,
             "refresh": view.refresh,
@@ -100,8 +100,8 @@ class Pages:
         """Retry, discard or refresh; then show the page again."""
         form = await request.post()
         self._guard.check_decision(request, str(form.get(MARK, "")))
-        what, subject = request.match_info["decision"], str(form.get("subject", ""))
-        count = await self._decisions[what](subject)
+        what = request.match_info["decision"]
+        subject, count = await self._decisions[what](str(form.get("subject", "")))
         log.info("admin.decided", decision=what, subject=subject, count=count, peer=request.remote)
         back = {"said": what, "count": str(count)} | ({"url": subject} if what == "refresh" else {})
         return web.Response(status=303, headers={"Location": f"/?{urlencode(back)}"})
