@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 
 from listener.sources.webhook.answers import Refused
 
@@ -49,17 +49,18 @@ class Bodies:
             return True
         return False
 
-    async def rest(self, content: StreamReader, room: Room, *, limit_bytes: int, seconds: float) -> bytes:
+    async def rest(self, request: web.BaseRequest, room: Room, *, limit_bytes: int, seconds: float) -> bytes:
         """Return the body as it comes in, or refuse: too large with 413, too slow with 408, broken with 400."""
         parts: list[bytes] = []
         timeout = asyncio.timeout(seconds)
         self._slow[timeout] = None
         try:
             async with timeout:
-                while part := await content.readany():
+                while part := await request.content.readany():
                     room.grow(len(part), limit_bytes)
                     parts.append(part)
         except TimeoutError:
+            _expect_no_more(request)
             raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
         except (web.RequestPayloadError, ConnectionError, ValueError):
             raise Refused(HTTPStatus.BAD_REQUEST, "the body is broken") from None
@@ -93,6 +94,13 @@ class Room:
             body = content.read_nowait()
             self.grow(len(body), limit_bytes)
             return body
-        if "Expect" in request.headers and request.transport is not None:
+        if "Expect" in request.headers and isinstance(request.transport, asyncio.WriteTransport):
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return await self._bodies.rest(content, self, limit_bytes=limit_bytes, seconds=seconds)
+        return await self._bodies.rest(request, self, limit_bytes=limit_bytes, seconds=seconds)
+
+
+def _expect_no_more(request: web.BaseRequest) -> None:
+    """Spare the connection the time in which aiohttp would wait for the rest: its place is wanted."""
+    if request.transport is not None:
+        request.transport.pause_reading()
+        request.content.feed_eof()

@@ -172,19 +172,35 @@ class Door:
     def came(self, visitor: Visitor) -> bool:
         """Let a visitor in; somebody else may have to go. Return whether there was room."""
         visitor.since = _now()
-        if self._handled() >= self.limits.connections and not self._make_room():
+        if self._is_full and not self._make_room():
             visitor.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return False
-        while self._leaving and len(self) >= self.limits.connections:
-            self._drop(next(iter(self._leaving)))
-        if self._waiting and (len(self) >= self.limits.connections or len(self._waiting) >= self._most_waiting):
-            next(iter(self._waiting)).refuse(HTTPStatus.REQUEST_TIMEOUT)
         self._waiting[visitor] = None
         return True
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self) >= self.limits.connections or len(self._waiting) >= self._most_waiting
+
     def _make_room(self) -> bool:
-        """Let a client that is slow with its body go; those take a moment to leave, so that this too has a bound."""
-        return len(self) < self.limits.connections * MOST_LEAVING and self._let_go()
+        """
+        Send somebody away; return whether there was anybody.
+
+        First who is leaving anyway. Then of those who have not asked and those who have not sent their body,
+        the oldest of whichever hold more than their share: so a newcomer has a while to say what it wants.
+        """
+        while self._leaving and self._is_full:
+            self._drop(next(iter(self._leaving)))
+        if not self._is_full:
+            return True
+        share = min(self._most_waiting, max(1, self.limits.connections // 4))
+        may_let_go = len(self) < self.limits.connections * MOST_LEAVING
+        if len(self._waiting) < share and may_let_go and self._let_go():
+            return True
+        if self._waiting:
+            next(iter(self._waiting)).refuse(HTTPStatus.REQUEST_TIMEOUT)
+            return True
+        return False
 
     def hand_over(self, visitor: Visitor, transport: asyncio.Transport, received: bytes) -> None:
         """Give the connection, with what it has sent, to the protocol that understands it."""

@@ -71,7 +71,7 @@ class Receiver:
             with bodies.room() as room:
                 outcome = await self._take(request, room)
         except Refused as refused:
-            self._count(f"refused_{refused.status}")
+            self._count(f"refused_{refused.status:d}")
             self._tell(refused)
             return refusal(refused)
         self._count(outcome)
@@ -146,7 +146,7 @@ class Receiver:
         now = time.monotonic()
         if now - self._told_at.get(refused.reason, -TOLD_EVERY_SECONDS) >= TOLD_EVERY_SECONDS:
             self._told_at[refused.reason] = now
-            log.warning("webhook.refused", source=self.name, status=refused.status, reason=refused.reason)
+            log.warning("webhook.refused", source=self.name, status=int(refused.status), reason=refused.reason)
 
 
 def _kept(body: bytes, reason: str) -> Unreadable:

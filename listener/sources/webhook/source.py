@@ -88,11 +88,11 @@ class WebhookSource:
     async def _end(self, receiver: Receiver, servers: Servers) -> None:
         """Refuse what comes from now on, answer what is being committed, and leave."""
         receiver.draining = True
-        server, self._server = self._server, None
-        if server is not None and all(each.draining for each in server.receivers.values()):
-            server.stop_accepting()
+        if self._server is not None and all(each.draining for each in self._server.receivers.values()):
+            self._server.stop_accepting()
         await receiver.room.close()
         await servers.leave(receiver)
+        self._server = None
 
     def _unsubscribed(self, topics: Collection[str]) -> None:
         """Tell that some topics send no more: nothing is wrong with this end, and yet changes are missed."""
