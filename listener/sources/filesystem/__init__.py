@@ -14,7 +14,8 @@ The filesystem source: watchdog's observer with an emitter that loses nothing, a
     bindings   kernel watch to path            mounts      what the kernel hears of a file system
     probes     what check asks                 trouble     what is wrong, in words
     brake      too many deletions at once      acks        what is not durable yet
-    live       events to deliveries            session     one run of all this
+    namesakes  other names of a file           live        events to deliveries
+    session    one run of all this
 """
 
 from __future__ import annotations

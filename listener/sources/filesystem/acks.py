@@ -9,7 +9,10 @@ from contextlib import suppress
 from listener.change import Change
 from listener.contracts import Delivery
 
-__all__ = ["Acks"]
+__all__ = ["SETTLE_SECONDS", "Acks"]
+
+SETTLE_SECONDS = 30.0
+"""How long to wait for what is under way before going on without."""
 
 
 class Acks:

@@ -49,28 +49,42 @@ class Bindings:
                 twins.append(node)
             return None
         self.nodes[watch] = node
-        before.wd = None
+        before.wd, before.deaf = None, True
         return before
+
+    def inherit(self, node: Node, former: Node) -> None:
+        """Let a node that has no watch take over that of one that stood for the same place."""
+        watch = former.wd
+        if node.wd is not None or watch is None or self.nodes.get(watch) is not former:
+            self.unbind(former)
+            return
+        self.nodes[watch], node.wd, former.wd = node, watch, None
+        node.deaf = node.deaf or former.deaf
 
     def unbind(self, node: Node) -> None:
         """Take the node's watch away; the kernel's stays as long as another path leads to the same directory."""
         watch, node.wd = node.wd, None
-        if watch is None or self.nodes.get(watch) is not node:
+        if watch is None:
             return
-        twins = [twin for twin in self.twins.pop(watch, ()) if self._tree.prefix_of(twin) is not None]
-        if not twins:
+        node.deaf = True
+        bound = self.of(watch)
+        if node not in bound:
+            return
+        rest = [each for each in bound if each is not node and self._tree.prefix_of(each) is not None]
+        self.twins.pop(watch, None)
+        if not rest:
             self._kernel.remove(watch)
             del self.nodes[watch]
             return
-        self.nodes[watch] = twins.pop()
-        if twins:
-            self.twins[watch] = twins
+        self.nodes[watch] = rest[0]
+        if rest[1:]:
+            self.twins[watch] = rest[1:]
 
     def forget(self, watch: int) -> None:
         """Note that the kernel has given up a watch: its directory is gone, or unmounted."""
         for node in self.of(watch):
             if node.wd == watch:
-                node.wd = None
+                node.wd, node.deaf = None, True
         self.nodes.pop(watch, None)
         self.twins.pop(watch, None)
 

@@ -49,6 +49,11 @@ class Batch(NamedTuple):
     """By directory: names (padded with NULs) and their flags."""
     rescans: dict[bytes, str]
     """Directories to compare with the index, and why."""
+    gaps: tuple[bytes, ...] = ()
+    """
+    Directories that were not heard for a moment. They were listed since, so that whatever is there
+    is among the names; what is *not* there any more only the index can tell.
+    """
 
 
 class Heard:
@@ -62,10 +67,11 @@ class Heard:
         self.dirty: dict[Node, None] = {}
         self.gone: dict[bytes, None] = {}
         self.rescans: dict[bytes, str] = {}
+        self.gaps: dict[Node, None] = {}
 
     def __bool__(self) -> bool:
         """Whether there is anything to take."""
-        return bool(self.dirty or self.gone or self.rescans)
+        return bool(self.dirty or self.gone or self.rescans or self.gaps)
 
     def names_of(self, node: Node) -> dict[bytes, int]:
         """Return the names heard of in this directory, to be added to; ``count`` is the caller's to raise."""
@@ -119,7 +125,9 @@ class Heard:
         """
         gone, self.gone = tuple(self.gone), {}
         rescans, self.rescans = self.rescans, {}
-        return Batch(gone, tuple(self._take_names(limit, awaiting=awaiting)), rescans)
+        gaps, self.gaps = [self._tree.prefix_of(node) for node in self.gaps], {}
+        names = tuple(self._take_names(limit, awaiting=awaiting))
+        return Batch(gone, names, rescans, tuple(prefix for prefix in gaps if prefix is not None))
 
     def _take_names(self, limit: int, *, awaiting: bool) -> Iterator[tuple[bytes, dict[bytes, int]]]:
         for node in list(self.dirty):

@@ -4,11 +4,17 @@ Files with several names: what is written under one name changes under all.
 inotify tells the one name that was used. Hard links are known by their inode, symbolic links by
 the path that they name and every directory on it, so that ``..data`` of a Kubernetes volume or
 ``current`` of a release switch brings up all that leads through it.
+
+A file of one name that is given a second is not told of: only the new name is heard. Whoever
+looks at that one sees how many names there are, and asks for the others (:meth:`Links.lacking`).
+Out of every event's sight stays a file that is written to through a name outside the tree, or
+through one that is gone again before it could be looked at: scans find those.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 
 from listener.change import key_to_bytes, key_to_text
 
@@ -24,22 +30,27 @@ class Links:
     Beyond 200,000 links no more are remembered (``overfull``): scans find what they would have told.
     """
 
-    def __init__(self, root: bytes) -> None:
+    def __init__(self, root: bytes, *, most: int = _MOST) -> None:
         """Know nothing yet of the tree at ``root``."""
         self.overfull = False
+        self._most = most
         self._root = root
         self._real_root = os.path.realpath(root)
+        self._lock = threading.Lock()
+        self._leads: dict[str, int | str] = {}
+        """By key: the inode of a file with several names, or the path that a symbolic link names."""
         self._by_inode: dict[int, set[str]] = {}
         self._by_path: dict[str, set[str]] = {}
-        self._number = 0
+        self._complete: dict[int, int] = {}
+        """By inode: with how many names all those in the tree were searched for."""
 
     def __bool__(self) -> bool:
         """Whether any are known."""
-        return self._number > 0
+        return bool(self._leads)
 
     def note_hard(self, key: str, inode: int) -> None:
         """Remember a name of a file that has several."""
-        self._put(self._by_inode.setdefault(inode, set()), key)
+        self._note(key, inode)
 
     def note_soft(self, key: str) -> None:
         """Remember a symbolic link by what it names, and by every directory on the way there."""
@@ -54,37 +65,88 @@ class Links:
                 target, here = target[len(prefix) + 1 :], b""
                 break
         path = os.path.normpath(os.path.join(here, target))  # noqa: PTH118 - bytes
-        if path.startswith((b"/", b"..")) and not self._is_inside(path):
-            return
-        while path:
-            self._put(self._by_path.setdefault(key_to_text(path), set()), key)
-            path = os.path.dirname(path)  # noqa: PTH120 - bytes
+        if not path.startswith((b"/", b"..")) or self._is_inside(path):
+            self._note(key, key_to_text(path))
+        else:
+            self.forget(key)
 
     @staticmethod
     def _is_inside(path: bytes) -> bool:
         """Tell ``..data`` from ``../data``."""
         return not path.startswith(b"/") and path.split(b"/", 1)[0] != b".."
 
-    def _put(self, keys: set[str], key: str) -> None:
-        if key in keys:
+    def _note(self, key: str, lead: int | str) -> None:
+        if self._leads.get(key) == lead:
             return
-        if self._number >= _MOST:
-            self.overfull = True
+        with self._lock:
+            self._drop(key)
+            if len(self._leads) >= self._most:
+                self._sweep()
+            if len(self._leads) >= self._most:
+                self.overfull = True
+                return
+            self._leads[key] = lead
+            for keys in self._sets(lead):
+                keys.add(key)
+
+    def forget(self, key: str) -> None:
+        """Forget a name that is gone, or that has become a file of one name."""
+        if key in self._leads:
+            with self._lock:
+                self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        lead = self._leads.pop(key, None)
+        if lead is None:
             return
-        self._number += 1
-        keys.add(key)
+        for keys in self._sets(lead):
+            keys.discard(key)
+        if isinstance(lead, int) and not self._by_inode[lead]:
+            del self._by_inode[lead]
+            self._complete.pop(lead, None)
+        for path in _ways(lead) if isinstance(lead, str) else ():
+            if not self._by_path[path]:
+                del self._by_path[path]
+
+    def _sets(self, lead: int | str) -> list[set[str]]:
+        if isinstance(lead, int):
+            return [self._by_inode.setdefault(lead, set())]
+        return [self._by_path.setdefault(path, set()) for path in _ways(lead)]
+
+    def _sweep(self) -> None:
+        """Drop names that are not there any more."""
+        for key in list(self._leads):
+            if not os.path.lexists(self._root + key_to_bytes(key)):
+                self._drop(key)
 
     def depending(self, key: str, inode: int | None = None) -> set[str]:
         """Return the other keys to look at when this key or directory changed, links of links included."""
-        found = set(self._by_inode.get(inode, ())) if inode is not None else set()
-        waiting = [key.rstrip("/"), *found]
-        while waiting:
-            for each in list(self._by_path.get(waiting.pop(), ())):
-                if each not in found:
-                    found.add(each)
-                    waiting.append(each)
+        with self._lock:
+            found = set(self._by_inode.get(inode, ())) if inode is not None else set()
+            waiting = [key.rstrip("/"), *found]
+            while waiting:
+                new = self._by_path.get(waiting.pop(), set()) - found
+                found |= new
+                waiting.extend(new)
         found.discard(key)
         return found
+
+    def lacking(self, inode: int, number: int) -> bool:
+        """Tell whether a file of so many names may have one in the tree that is not known."""
+        known = len(self._by_inode.get(inode, ()))
+        return known < number and self._complete.get(inode) != number and not self.overfull
+
+    def found_all(self, inode: int, number: int) -> None:
+        """Note that every name in the tree is known of a file of so many names; others lie outside."""
+        with self._lock:
+            if inode in self._by_inode:
+                self._complete[inode] = number
+
+
+def _ways(path: str) -> list[str]:
+    """Return a path and all directories on the way to it."""
+    parts = path.split("/")
+    return ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
 def is_loop(root: bytes, prefix: bytes, name: bytes) -> bool:

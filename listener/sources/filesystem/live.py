@@ -6,15 +6,17 @@ import asyncio
 import os
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
 from listener.contracts import Delivery, IndexView
-from listener.sources.filesystem.acks import Acks
+from listener.sources.filesystem.acks import SETTLE_SECONDS, Acks
 from listener.sources.filesystem.brake import Brake
-from listener.sources.filesystem.content import with_hash
+from listener.sources.filesystem.content import is_same, with_hash
 from listener.sources.filesystem.heard import Batch
 from listener.sources.filesystem.look import Look, Looker, Looks
+from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.namesakes import Namesakes, find_names
 from listener.sources.filesystem.rescans import Rescans
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.unfinished import Unfinished
@@ -37,6 +39,7 @@ class Live:
         name: str,
         root: bytes,
         settings: FilesystemSettings,
+        ignore: Ignore,
         index: IndexView,
         looker: Looker,
         acks: Acks,
@@ -53,6 +56,8 @@ class Live:
         self.unfinished = Unfinished(
             stable_seconds=settings.stable_seconds, cap_seconds=settings.unfinished_cap_seconds
         )
+        self._namesakes = Namesakes()
+        self._ignore = ignore
         self._name = name
         self._root = root
         self._settings = settings
@@ -66,7 +71,7 @@ class Live:
         """Return in how many seconds there is something to do although nothing was heard."""
         if self._more:
             return 0.0
-        dues = (self.unfinished.next_look(now), self._brake.next_release(now))
+        dues = (self.unfinished.next_look(now), self._brake.next_release(now), self._namesakes.next_due(now))
         return min((due for due in dues if due is not None), default=float("inf"))
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
@@ -79,6 +84,8 @@ class Live:
             for prefix, reason in batch.rescans.items():
                 self._rescans.want(key_to_text(prefix), reason, time.monotonic())
             self._follow_links(looks)
+            self._namesakes.want(looks.namesakes, time.monotonic())
+            looks.gone.extend(await self._gone_unheard(batch.gaps))
             changes, learnt = await self._changes(batch, looks)
             if learnt:
                 yield self._acks.deliver(learnt, seed=True)
@@ -88,7 +95,7 @@ class Live:
                 break
         else:
             self._more = True
-        for changes in (await self._after_writing(), await self._after_holding()):
+        for changes in (await self._after_writing(), await self._after_holding(), await self._after_searching()):
             if changes:
                 yield self._acks.deliver(changes)
 
@@ -129,6 +136,17 @@ class Live:
             return Change(self._name, key, ChangeKind.DELETED, event_time=time.time())
         moment = None if found.ctime_ns is None else found.ctime_ns / 1e9
         return _new(Change, (self._name, key, ChangeKind.CONTENT, found, moment, None, finished))
+
+    async def _gone_unheard(self, gaps: Iterable[bytes]) -> list[str]:
+        """Return the known files that went while their directory was not heard: no listing can tell them."""
+        gone: list[str] = []
+        if gaps:
+            # What was told of these directories must be in the index, or its end would be missed.
+            await self._acks.settled(SETTLE_SECONDS)
+        for directory in map(key_to_text, gaps):
+            rows = await self._index.directory(self._name, directory)
+            gone.extend(await asyncio.to_thread(self._looker.missing, directory, rows))
+        return gone
 
     # --- deletions ------------------------------------------------------------------------------
 
@@ -202,6 +220,26 @@ class Live:
             if verdict.fingerprint is not None
         ]
         return [*await self._admitted(gone, time.monotonic()), *written]
+
+    async def _after_searching(self) -> list[Change]:
+        """Search for the other names of files that were given some, and tell those that changed meanwhile."""
+        began = time.monotonic()
+        inodes = self._namesakes.take(began)
+        if not inodes:
+            return []
+        looks = await asyncio.to_thread(self._find_names, inodes, self.watches.hears) if self.watches else []
+        self._namesakes.searched(began, time.monotonic())
+        known = await self._known(looks)
+        return [
+            self._change(key, found)
+            for key, found, *_ in looks
+            if (before := known.get(key)) is None or not is_same(before, found, strict=False)
+        ]
+
+    def _find_names(self, inodes: Mapping[int, int], hears: Callable[[bytes], bool]) -> list[Look]:
+        follow = self._settings.follow_symlinks
+        keys = find_names(self._root, self._ignore, inodes, follow=follow, hears=hears)
+        return self._looker.names(keys, inodes)
 
     async def _contents(self, looks: Sequence[Look]) -> tuple[list[Change], list[Change]]:
         """Return the looks as changes, and apart from them those whose bytes the index knows already."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
@@ -43,6 +44,8 @@ class Looks(NamedTuple):
     gone: list[str]
     linked: list[str]
     """Directories behind symbolic links, as keys that end with ``/``: to be compared with the index."""
+    namesakes: dict[int, int]
+    """Inodes of files with more names than are known, and how many they have."""
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
@@ -56,8 +59,9 @@ def fingerprint_at(path: bytes) -> tuple[Fingerprint | None, int]:
     Look at a path, through a symbolic link where it is one: what a web server would serve.
 
     Return the fingerprint, or ``None`` unless there is a regular file, and how many names it has
-    (``LINK`` for a symbolic link, ``LINKED_DIRECTORY`` for one that leads to a directory). Raise
-    OSError other than "there is none" and "a link that leads nowhere".
+    (``LINK`` for a symbolic link, ``LINKED_DIRECTORY`` for one that leads to a directory). A link
+    that leads nowhere, in a circle or where this user may not go is one to no file. Raise OSError
+    other than "there is none".
     """
     links = 0
     try:
@@ -69,6 +73,10 @@ def fingerprint_at(path: bytes) -> tuple[Fingerprint | None, int]:
             status = os.stat(path)  # noqa: PTH116 - bytes
     except (FileNotFoundError, NotADirectoryError):
         return None, links
+    except OSError:
+        if links:
+            return None, links
+        raise
     if links and stat.S_ISDIR(status.st_mode):
         return None, LINKED_DIRECTORY
     if not stat.S_ISREG(status.st_mode):
@@ -95,7 +103,7 @@ class Looker:
 
     def all(self, batch: Batch, now_ns: int) -> Looks:
         """Look at every name of a batch. ``now_ns`` is the time of day in nanoseconds."""
-        looks = Looks([], [], [], [])
+        looks = Looks([], [], [], [], {})
         ignores = self._ignore.file
         for prefix in batch.gone if self._links else ():
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), now_ns)
@@ -109,16 +117,17 @@ class Looker:
                     self._look(looks, path + raw, text + name, flags, now_ns)
                 elif self._links:
                     self._look_at_links(looks, self._links.depending(text + name), now_ns)
-        return self._agreed(looks) if self._links and looks.gone else looks
+        return self._agreed(looks) if self._links and (looks.gone or looks.linked) else looks
 
     def _agreed(self, looks: Looks) -> Looks:
-        """Let the last word count for keys that were looked at twice, there at one time and gone at the other."""
+        """Let the last word count for keys that were looked at twice, a file at one time and none at the other."""
         there = {look.key for look in (*looks.finished, *looks.unfinished)}
-        gone = {key for key in looks.gone if key not in there or self.at(key) is None}
+        ended = {*looks.gone, *(key.rstrip("/") for key in looks.linked)}
+        back = {key for key in ended & there if self.at(key) is not None}
         return looks._replace(
-            finished=[look for look in looks.finished if look.key not in gone],
-            unfinished=[look for look in looks.unfinished if look.key not in gone],
-            gone=sorted(gone),
+            finished=[look for look in looks.finished if look.key not in ended or look.key in back],
+            unfinished=[look for look in looks.unfinished if look.key not in ended or look.key in back],
+            gone=sorted({*looks.gone} - back),
         )
 
     def _look_at_links(self, looks: Looks, keys: Iterable[str], now_ns: int) -> None:
@@ -132,14 +141,13 @@ class Looker:
         try:
             found, links = fingerprint_at(path)
         except OSError:
-            # A loop of links or a directory that may not be entered: no server serves it either.
-            found, links = None, 0
-        if links in (LINK, LINKED_DIRECTORY):
-            self._links.note_soft(key)
-        elif links > 1 and found is not None:
-            self._links.note_hard(key, found.inode or 0)
+            found, links = None, 0  # a directory that may not be entered: no server serves what is in it either
+        inode = found.inode if found else None
+        self._note(key, inode, links)
         if follow and self._links:
-            self._look_at_links(looks, self._links.depending(key, found.inode if found else None), now_ns)
+            self._look_at_links(looks, self._links.depending(key, inode), now_ns)
+            if inode is not None and links > 1 and self._links.lacking(inode, links):
+                looks.namesakes[inode] = links
         if links == LINKED_DIRECTORY:
             looks.linked.append(key + "/")
         elif found is None:
@@ -149,6 +157,29 @@ class Looker:
             looks.unfinished.append(Look(key, found, heard=not flags & FOUND))
         else:
             looks.finished.append(_new(Look, (key, found, not flags & _IN_PLACE, True)))
+
+    def _note(self, key: str, inode: int | None, links: int) -> None:
+        if links in (LINK, LINKED_DIRECTORY):
+            self._links.note_soft(key)
+        elif links > 1 and inode is not None:
+            self._links.note_hard(key, inode)
+        else:
+            self._links.forget(key)
+
+    def names(self, keys: Iterable[str], inodes: Mapping[int, int]) -> list[Look]:
+        """Look at what a search for other names of these inodes found, and at links to them; note that it is all."""
+        for key in (found := set(keys)):
+            with suppress(OSError):
+                fingerprint, links = fingerprint_at(self._root + key_to_bytes(key))
+                self._note(key, fingerprint.inode if fingerprint else None, links)
+        for inode, number in inodes.items():
+            self._links.found_all(inode, number)
+        every = found.union(*map(self._links.depending, found))
+        return [Look(key, there) for key in sorted(every) if (there := self.at(key)) is not None]
+
+    def missing(self, directory: str, names: Iterable[str]) -> list[str]:
+        """Return which of these names in a directory are those of no file (any more)."""
+        return [directory + name for name in names if self.at(directory + name) is None]
 
     def _is_unfinished(self, key: str, found: Fingerprint, links: int, flags: int, now_ns: int) -> bool:
         if not flags & (OPEN | FOUND):

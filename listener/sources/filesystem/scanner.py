@@ -10,7 +10,7 @@ import structlog
 
 from listener.change import Change, ChangeKind, key_to_bytes
 from listener.contracts import Delivery, IndexView, SourceHealth
-from listener.sources.filesystem.acks import Acks
+from listener.sources.filesystem.acks import SETTLE_SECONDS, Acks
 from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Place
@@ -23,7 +23,6 @@ from listener.sources.filesystem.walker import Walker
 
 __all__ = ["Scanner"]
 
-_SETTLE_SECONDS = 30.0
 _log = structlog.get_logger()
 
 
@@ -65,7 +64,7 @@ class Scanner:
     async def deliveries(self, place: Place, prefix: str, reason: str) -> AsyncIterator[Delivery]:
         """Yield how what is at and below ``prefix`` differs from the index, and what is heard meanwhile."""
         # The index must hold what was told already, or the scan would tell it again.
-        await self._acks.settled(_SETTLE_SECONDS)
+        await self._acks.settled(SETTLE_SECONDS)
         sequence = await self._index.sequence()
         watches = place.listening.watches if place.listening else None
         round_number = watches.begin_round() if watches else 0

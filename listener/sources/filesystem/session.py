@@ -70,6 +70,7 @@ class Session:
             name=name,
             root=self._root,
             settings=settings,
+            ignore=self._ignore,
             index=index,
             looker=Looker(self._root, self._ignore, links, stable_seconds=settings.stable_seconds),
             acks=self._acks,
@@ -109,7 +110,11 @@ class Session:
     def confirm_deletions(self) -> None:
         """Take the deletions that the brake holds back for meant."""
         self._brake.confirmed = True
-        self._rescans.want("", "an operator confirmed the deletions", time.monotonic())
+        self.rescan("an operator confirmed the deletions")
+
+    def rescan(self, reason: str) -> None:
+        """Compare the whole tree with the index soon."""
+        self._rescans.want("", reason, time.monotonic())
         self._wake.set()
 
     async def run(self) -> AsyncIterator[Delivery]:
@@ -268,7 +273,8 @@ class Session:
     def _trouble(self) -> str:
         watches = self.watches
         parts = [
-            f"nothing is taken for deleted: {self._live.refused}; bring the files back, or: cdn-listener confirm-deletions {self._name}"
+            f"nothing is taken for deleted: {self._live.refused}; "
+            f"bring the files back, or: cdn-listener confirm-deletions {self._name}"
             if self._live.refused
             else "",
             unwatched(watches.failed, watches.count) if watches else "",

@@ -73,6 +73,11 @@ class FilesystemSource:
         if self._session is not None:
             self._session.confirm_deletions()
 
+    def rescan(self, reason: str) -> None:
+        """Have the whole tree compared with the index soon; ``reason`` is what the log will say."""
+        if self._session is not None:
+            self._session.rescan(reason)
+
     async def check(self) -> Sequence[Check]:
         """Look whether the path can be read, which backend serves it, and whether the kernel's limits suffice."""
         try:

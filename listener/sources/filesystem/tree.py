@@ -14,7 +14,7 @@ __all__ = ["Node", "Tree"]
 class Node:
     """One directory: its place, its kernel watch, and which names in it were heard of since last taken."""
 
-    __slots__ = ("children", "name", "names", "parent", "round", "wd")
+    __slots__ = ("children", "deaf", "name", "names", "parent", "round", "wd")
 
     def __init__(self, parent: Node | None, name: bytes) -> None:
         """Make a directory that is not watched yet."""
@@ -23,6 +23,8 @@ class Node:
         self.children: dict[bytes, Node] | None = None
         self.names: dict[bytes, int] | None = None
         self.wd: int | None = None
+        self.deaf = False
+        """Whether it lost a watch that it had: what happened since was not heard."""
         self.round = 0
         """The last scan that came by."""
 
@@ -94,6 +96,28 @@ class Tree:
         parent.children[name] = node
         node.parent, node.name = parent, name
         return before
+
+    def merge(self, into: Node, other: Node) -> Iterator[tuple[Node, Node]]:
+        """
+        Give a directory the children of one that was taken out and stood for the same place.
+
+        Yield (kept, dropped) for each pair that both had, the two themselves first: the second of
+        each has no place any more.
+        """
+        stack = [(into, other)]
+        while stack:
+            kept, dropped = pair = stack.pop()
+            yield pair
+            for name, child in (dropped.children or {}).items():
+                if kept.children is None:
+                    kept.children = {}
+                if name in kept.children:
+                    stack.append((kept.children[name], child))
+                else:
+                    kept.children[name], child.parent = child, kept
+                    continue
+                child.parent = None
+            dropped.children = None
 
     def below(self, node: Node) -> Iterator[Node]:
         """Yield the node and every node below it."""

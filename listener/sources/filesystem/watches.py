@@ -96,6 +96,12 @@ class Watches:
 
     # --- watching -----------------------------------------------------------------------------
 
+    def hears(self, prefix: bytes) -> bool:
+        """Tell whether the directory at this path is watched, as far as is known."""
+        with self.lock:
+            node = self.tree.find(prefix)
+            return node is not None and node.wd is not None
+
     def begin_round(self) -> int:
         """Start a scan: what it does not come by can be forgotten by :meth:`end_round`."""
         with self.lock:
@@ -149,12 +155,16 @@ class Watches:
         displaced = self._bindings.bind(node, watch)
         if displaced is not None:
             self._new.append((displaced, FOUND))
+        if node.deaf:
+            node.deaf = False
+            self.heard.gaps[node] = None
         return True
 
     def _release(self, node: Node | None) -> None:
         """Unwatch a directory that was taken out, and all below it."""
         for each in self.tree.below(node) if node else ():
             self.heard.forget(each)
+            self.heard.gaps.pop(each, None)
             self._bindings.unbind(each)
 
     # --- hearing ------------------------------------------------------------------------------
@@ -232,12 +242,19 @@ class Watches:
         self._new.append((self.tree.child(parent, name), ARRIVED if cookie else FOUND))
 
     def _replace(self, parent: Node, name: bytes, moved: Node) -> None:
-        """Put a renamed directory in place; what was heard of names in one that it replaces still counts."""
+        """
+        Put a renamed directory in place of what was there.
+
+        That may be an empty directory which it replaced, or itself: a scan that came by before the
+        rename was heard. So names heard there still count, and watches that stand are kept.
+        """
         before = self.tree.put(parent, name, moved)
-        if before is not None:
-            for key, flags in self.heard.forget(before).items():
-                self.heard.add(moved, key, flags)
-            self._release(before)
+        for kept, dropped in self.tree.merge(moved, before) if before else ():
+            for key, flags in self.heard.forget(dropped).items():
+                self.heard.add(kept, key, flags)
+            self.heard.gaps.pop(dropped, None)
+            self._bindings.inherit(kept, dropped)
+            kept.deaf = True
 
     def _on_directory_went(self, parent: Node, name: bytes, cookie: int) -> None:
         prefix = self.tree.prefix_of(parent)
@@ -277,6 +294,8 @@ class Watches:
                 self.heard.add(node, kernel.padded(name), flags)
             elif not self._ignore.directory(text, key_to_text(name)):
                 self._new.append((self.tree.child(node, name), flags))
+        for name in (node.children or {}).keys() - {name for name, _ in found}:
+            self._on_directory_went(node, name, 0)
 
     def _expire_moves(self) -> None:
         with self.lock:
