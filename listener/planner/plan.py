@@ -64,11 +64,12 @@ def _dearest_first(rest: Sequence[DirectoryLoad], draft: Draft, now: float) -> I
 
     One long sort would keep the interpreter to itself, and the event loop waiting.
     """
-    tokens = draft.left[RefreshKind.FILE] + draft.left[RefreshKind.IGNORE_PARAMS]
-    if draft.meters or sum(load.due + load.due_all_params for load in rest) > tokens:
+    files, params = draft.left[RefreshKind.FILE], draft.left[RefreshKind.IGNORE_PARAMS]
+    short = sum(load.due for load in rest) > files or sum(load.due_all_params for load in rest) > params
+    if draft.meters or short:
         hours = draft.purse.hours
         rates = [(-patience(load, now, hours), load.oldest, i) for i, load in enumerate(rest)]
-        first = [i for _, _, i in heapq.nsmallest(tokens, rates)]
+        first = [i for _, _, i in heapq.nsmallest(files + params, rates)]
         chosen = set(first)
         return chain((rest[i] for i in first), (load for i, load in enumerate(rest) if i not in chosen))
     return rest

@@ -160,6 +160,13 @@ def test_dearer_sites_go_first_and_age_outweighs_priority() -> None:
     assert singles(plan(PlanInput(now=0.0, loads=old, budgets=day))) == {"cheap/": 3}
 
 
+def test_dearer_sites_go_first_though_other_tokens_abound() -> None:
+    """Tokens of another kind are no reason to take files in any order."""
+    day = budgets(3, 0) | {RefreshKind.IGNORE_PARAMS: Budget(100, 100, DAY)}
+    both = [load("cheap/", 3, priority=0.5, oldest=0.0), load("dear/", 3, oldest=0.0)]
+    assert singles(plan(PlanInput(now=0.0, loads=both, budgets=day))) == {"dear/": 3}
+
+
 def test_what_expires_by_itself_waits_first() -> None:
     """Objects that a cache drops within minutes anyway give way to those that stay stale until the reset."""
     loads = [load("brief/", 3, ttl_seconds=600.0, oldest=-300.0), load("long/", 3, oldest=0.0)]
