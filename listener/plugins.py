@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pydantic import BaseModel
 
@@ -19,11 +19,15 @@ from listener.contracts import Source, Target
 from listener.errors import ConfigurationError
 from listener.settings import Settings, effective, json_schema, nearest, validate_table
 
+if TYPE_CHECKING:
+    from listener.sources.listing import ListingSettings
+
 __all__ = [
     "GROUPS",
     "Installed",
     "effective_settings",
     "installed",
+    "listing_settings",
     "load_sources",
     "load_targets",
     "plugin_class",
@@ -33,6 +37,8 @@ __all__ = [
 GROUPS: Final = {"sources": "listener.sources", "targets": "listener.targets"}
 """Table of the configuration to entry-point group."""
 DISTRIBUTION: Final = "cdn-listener"
+LISTING: Final = "listing"
+"""The table of a source of events that names the storage they come from, so that it can be listed."""
 
 
 class Installed(NamedTuple):
@@ -81,8 +87,41 @@ def plugin_class(group: str, name: str, *, key: str = "") -> type[Any]:
 
 
 def load_sources(settings: Settings) -> dict[str, Source]:
-    """Return every configured source by name; raises as :func:`plugin_class` does, and for a wrong key."""
-    return cast("dict[str, Source]", _load("sources", settings))
+    """
+    Return every configured source by name, each with the listing of its storage where it names one.
+
+    Raises as :func:`plugin_class` does, and for a wrong key.
+    """
+    found = cast("dict[str, Source]", _load("sources", settings))
+    return {name: _paired(source, listing_settings(settings, name)) for name, source in found.items()}
+
+
+def listing_settings(settings: Settings, name: str) -> ListingSettings | None:
+    """
+    Return what ``[sources.NAME.listing]`` says, or the source itself where it is of that type; None without.
+
+    Raises :class:`~listener.errors.ConfigurationError` for a wrong key.
+    """
+    table, key = settings.sources[name], f"sources.{name}"
+    if table["type"] != "listing" and LISTING not in table:
+        return None
+    from listener.sources.listing import ListingSettings  # noqa: PLC0415 - boto3 is heavy, and only for this
+
+    if table["type"] == "listing":
+        return cast("ListingSettings", _validated(ListingSettings, table, key, settings))
+    if table["type"] == "filesystem" or not isinstance(table[LISTING], Mapping):
+        raise ConfigurationError(
+            f"{key}.{LISTING}: is no table of a source of events", hint="remove it: a tree is listed by its path"
+        )
+    return cast("ListingSettings", _validated(ListingSettings, table[LISTING], f"{key}.{LISTING}", settings))
+
+
+def _paired(source: Source, listing: ListingSettings | None) -> Source:
+    if listing is None:
+        return source
+    from listener.sources.listing import ListingSource, PairedSource  # noqa: PLC0415 - as above
+
+    return source if isinstance(source, ListingSource) else PairedSource(source, listing)
 
 
 def load_targets(settings: Settings) -> dict[str, Target]:
@@ -121,7 +160,10 @@ def _checked(group: str, settings: Settings) -> dict[str, BaseModel]:
 
 
 def _validated(model: type[BaseModel], table: Mapping[str, Any], key: str, settings: Settings) -> BaseModel:
-    own = {name: value for name, value in table.items() if name != "type" or "type" in model.model_fields}
+    pair = {LISTING} - set(model.model_fields)  # checked by itself
+    own = {name: value for name, value in table.items() if name not in pair}
+    if "type" not in model.model_fields:
+        own.pop("type", None)
     origin = str(settings.origin.path or "the environment")
     return validate_table(model, own, key=key, origin=origin, variables=settings.origin.variables)
 

@@ -5,11 +5,14 @@ The one-shot shell: something is listed or asked for by hand, sent through the s
 module     what it does
 ========== =====================================================================
 choosing   what a person's words mean
-listing    keys in order, from a tree or a list, from where the last run stopped
-source     a listing as a source of the pipeline, which ends
+source     what is listed, or what differs, as a source of the pipeline that ends
+share      a part of each day's quota, and no more
+popularity what is wanted most, first
 audit      a listing beside the index
+edge       a listing beside what the edge serves
 cost       what a backfill would take, before it takes anything
 job        one backfill: cost, listing, pipeline, outcome
+figures    how far it is, for people and for logs
 oneshot    the pipeline without a source, and what became of what was asked for
 ========== =====================================================================
 
@@ -18,27 +21,32 @@ Where a daemon owns the state file, everything here only adds needs to it: the d
 
 from __future__ import annotations
 
-from listener.backfill.audit import Audit, audit
-from listener.backfill.choosing import choose_listing, choose_source, parse_modes, parse_moment
+from listener.backfill.audit import audit
+from listener.backfill.choosing import Choice, choose_listing, choose_source, parse_modes, parse_moment
 from listener.backfill.cost import Cost, cost_of
+from listener.backfill.edge import EdgeReport, ask_edge
+from listener.backfill.figures import Figures, Watch
 from listener.backfill.job import Backfill, BackfillPlan, Mode, Outcome
-from listener.backfill.listing import KeyList, Listing, TreeListing
 from listener.backfill.oneshot import Fate, Wanted, fates, opened, run_until_idle, stopping
-from listener.backfill.source import ListingSource
+from listener.backfill.popularity import WantedListing, read_popularity
+from listener.backfill.source import Feed, RepairFeed
 
 __all__ = [
-    "Audit",
     "Backfill",
     "BackfillPlan",
+    "Choice",
     "Cost",
+    "EdgeReport",
     "Fate",
-    "KeyList",
-    "Listing",
-    "ListingSource",
+    "Feed",
+    "Figures",
     "Mode",
     "Outcome",
-    "TreeListing",
+    "RepairFeed",
     "Wanted",
+    "WantedListing",
+    "Watch",
+    "ask_edge",
     "audit",
     "choose_listing",
     "choose_source",
@@ -47,6 +55,7 @@ __all__ = [
     "opened",
     "parse_modes",
     "parse_moment",
+    "read_popularity",
     "run_until_idle",
     "stopping",
 ]

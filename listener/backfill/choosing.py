@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from listener.backfill.job import Mode
-from listener.backfill.listing import KeyList, Listing, TreeListing
 from listener.errors import ConfigurationError
-from listener.plugins import load_sources
+from listener.plugins import listing_settings, load_sources
 from listener.settings import Settings, nearest
 from listener.sources.filesystem import FilesystemSettings
+from listener.sources.listing import (
+    ChosenListing,
+    InventoryListing,
+    KeyList,
+    Listing,
+    ListingSettings,
+    TreeListing,
+    is_manifest,
+    listing_of,
+)
+from listener.sources.listing.bucket import Bucket
+from listener.sources.listing.places import Place, is_bucket, parse_place
 
-__all__ = ["choose_listing", "choose_source", "parse_modes", "parse_moment"]
+__all__ = ["Choice", "choose_listing", "choose_source", "parse_modes", "parse_moment"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -61,32 +74,79 @@ def choose_source(settings: Settings, name: str | None) -> str | None:
     return name
 
 
-def choose_listing(
-    settings: Settings, name: str, *, lines: Iterable[bytes] | None, prefix: str = "", since: float | None = None
-) -> Listing:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which keys of a source."""
+
+    origin: str = ""
+    """Instead of the source itself: the URL of a bucket, or the path or URL of an inventory's ``manifest.json``."""
+    lines: Iterable[bytes] | None = None
+    """Instead of the source itself: its keys, one a line."""
+    prefix: str = ""
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    since: float | None = None
+    """Only what was modified since then, in seconds since the epoch."""
+
+
+def choose_listing(settings: Settings, name: str, choice: Choice) -> Listing:
     """
-    Return what is to be listed: the tree of a source, or keys of it.
+    Return what is to be listed.
 
-    Args:
-        settings: the configuration.
-        name: the source.
-        lines: its keys, one a line; None for everything that it holds.
-        prefix: only keys that start so.
-        since: only files changed since then, in seconds since the epoch.
-
-    Raises:
-        ConfigurationError: the source cannot be listed, or only without some of these.
+    Raises :class:`~listener.errors.ConfigurationError` where the source cannot be listed, or not with these words.
     """
     load_sources(settings)  # wrong tables are told here, with their keys
-    table = settings.sources[name]
-    tree = FilesystemSettings.model_validate(table) if table["type"] == "filesystem" else None
-    if lines is not None:
-        if since is not None:
-            raise ConfigurationError("--since: a list of keys tells no times", hint="leave --since or --from out")
-        return KeyList(name, lines, prefix=prefix, tree=None if tree is None else tree.path)
-    if tree is None:
+    if choice.lines is not None:
+        return _narrowed(_key_list(settings, name, choice), choice, since=None)
+    if choice.origin:
+        return _narrowed(_elsewhere(settings, name, choice), choice, since=choice.since)
+    if settings.sources[name]["type"] == "filesystem":
+        tree = TreeListing(name, _tree(settings, name), prefix=choice.prefix, since=choice.since)
+        return _narrowed(tree, choice, since=None)
+    given = listing_settings(settings, name)
+    if given is None:
         raise ConfigurationError(
-            f"sources.{name}: a source of type {table['type']!r} cannot be listed",
-            hint="give its keys with --from FILE, or - for stdin",
+            f"sources.{name}: a source of type {settings.sources[name]['type']!r} does not say what to list",
+            hint=f'add [sources.{name}.listing] with url = "s3://bucket", or give keys with --from FILE, - for stdin',
         )
-    return TreeListing(name, tree, prefix=prefix, since=since)
+    return _narrowed(_listing(settings, name, given, choice.prefix), choice, since=choice.since)
+
+
+def _listing(settings: Settings, name: str, given: ListingSettings, prefix: str) -> Listing:
+    key = f"sources.{name}" if settings.sources[name]["type"] == "listing" else f"sources.{name}.listing"
+    return listing_of(name, given, prefix=prefix, key=key)
+
+
+def _tree(settings: Settings, name: str) -> FilesystemSettings:
+    return FilesystemSettings.model_validate(settings.sources[name])
+
+
+def _key_list(settings: Settings, name: str, choice: Choice) -> KeyList:
+    if choice.since is not None:
+        raise ConfigurationError("--since: a list of keys tells no times", hint="leave --since or --from out")
+    path = _tree(settings, name).path if settings.sources[name]["type"] == "filesystem" else None
+    return KeyList(name, choice.lines or (), prefix=choice.prefix, tree=path)
+
+
+def _elsewhere(settings: Settings, name: str, choice: Choice) -> Listing:
+    """Return the listing of a bucket or an inventory that was named, reached as the source's listing is."""
+    origin = choice.origin if is_bucket(choice.origin) else str(Path(choice.origin).absolute())
+    try:
+        place = parse_place(origin)
+    except ValueError as error:
+        raise ConfigurationError(f"--from {choice.origin}: {error}", hint="name a file, or s3://bucket") from None
+    source = None if settings.sources[name]["type"] == "filesystem" else listing_settings(settings, name)
+    if not is_manifest(origin):
+        return listing_of(name, (source or ListingSettings(url=origin)).at(place), prefix=choice.prefix, key="--from")
+    listed = source.place.bucket if source is not None and source.place.bucket else None
+    bucket = None
+    if place.scheme != "file":
+        home = Place(place.scheme, place.bucket, "")
+        bucket = Bucket("--from", (source or ListingSettings(url=home.url)).at(home), home)
+    return InventoryListing(name, place, prefix=choice.prefix, bucket=bucket, listed=listed)
+
+
+def _narrowed(listing: Listing, choice: Choice, *, since: float | None) -> Listing:
+    if not (choice.include or choice.exclude or since is not None):
+        return listing
+    return ChosenListing(listing, include=choice.include, exclude=choice.exclude, since=since)

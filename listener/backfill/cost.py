@@ -43,10 +43,14 @@ class Cost:
     """URLs that today's quota does not cover."""
     further_days: int | None = 0
     """Days until those are sent at the present quota; None: never, there is no quota for them."""
+    directories: list[tuple[str, str]] = field(default_factory=list)
+    """Target and URL of each directory that would be refreshed; not told, they may be many."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return asdict(self)
+        told = asdict(self)
+        del told["directories"]
+        return told
 
 
 class Tally:
@@ -162,6 +166,7 @@ def cost_of(
             )
             spent.update({kind.value: count for kind, count in made.spent.items()})
             cost.collateral += made.collateral
+            cost.directories += [(one.target, one.url) for one in made.directories]
             waiting = sum(deferral.needs for deferral in made.deferred)
             cost.deferred += waiting
             days.append(_days(waiting, budget.get(RefreshKind.FILE), reserve))

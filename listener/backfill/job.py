@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -11,19 +12,20 @@ from typing import Any
 
 from listener import planner
 from listener.backfill.cost import Cost, Tally, cost_of
-from listener.backfill.listing import Listing
 from listener.backfill.oneshot import run_until_idle, stopping
-from listener.backfill.source import ListingSource
-from listener.change import Change
-from listener.clock import window_end
+from listener.backfill.share import Share, share_left
+from listener.backfill.source import Feed, RepairFeed
+from listener.change import Change, ChangeKind
+from listener.clock import Clock, SystemClock, window_end
 from listener.contracts import Target
 from listener.errors import ConfigurationError, KeyRejected
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
-from listener.refresh import Scope
+from listener.refresh import RefreshKind, Scope
 from listener.settings import Settings
+from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
 from listener.store.report import Counts
 from listener.store.upkeep import Progress
@@ -45,6 +47,12 @@ class Mode(StrEnum):
     """The index learns it; nothing is sent."""
     AUDIT = "audit"
     """It is compared with the index; nothing is sent or written."""
+    REPAIR = "repair"
+    """It is compared with the index, and what differs is refreshed, as if it had changed just now."""
+
+
+ALONE = frozenset({Mode.SEED, Mode.AUDIT, Mode.REPAIR})
+"""Modes that nothing can be said of beside another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +81,53 @@ class Outcome:
     """False where a daemon owns the state file and sends."""
     counts: Counts
     troubles: tuple[str, ...] = ()
+    stopped: str = ""
+    """Why not everything was asked for: the share of today is used up, or deletions are not believed."""
 
     @property
     def put_off(self) -> bool:
         """Whether something waits for quota, time or people."""
         counts = self.counts
-        return self.sent_here and bool(counts.deferred or counts.failed or counts.parked or counts.unconfirmed)
+        left = bool(counts.deferred or counts.failed or counts.parked or counts.unconfirmed)
+        return bool(self.stopped) or (self.sent_here and left)
 
 
 class Backfill:
     """One listing, and what to do with it."""
 
     def __init__(
-        self, settings: Settings, targets: Mapping[str, Target], listing: Listing, modes: Sequence[Mode]
+        self,
+        settings: Settings,
+        targets: Mapping[str, Target],
+        listing: Listing,
+        modes: Sequence[Mode],
+        *,
+        share: float | None = None,
+        deletions: bool = False,
+        clock: Clock | None = None,
     ) -> None:
-        """Take what to list. Raise :class:`~listener.errors.ConfigurationError` for modes that exclude one another."""
-        if len(modes) > 1 and {Mode.SEED, Mode.AUDIT} & set(modes):
+        """
+        Take what to list.
+
+        Args:
+            settings: the configuration.
+            targets: the configured targets.
+            listing: the keys.
+            modes: what to do with each.
+            share: part of each day's quota (0 to 1) that it may have; None: all, and the rest waits in the store.
+            deletions: in a repair, any number of missing keys is taken for deleted.
+            clock: tells the time of day.
+
+        Raises :class:`~listener.errors.ConfigurationError` for modes that exclude one another.
+        """
+        if len(modes) > 1 and ALONE & set(modes):
             raise ConfigurationError(
-                "--mode: seed and audit each stand alone", hint="write --mode seed, or --mode refresh,prefetch"
+                "--mode: seed, audit and repair each stand alone",
+                hint="write --mode seed, or --mode refresh,prefetch",
             )
+        self._share = share
+        self._deletions = deletions
+        self._clock = clock or SystemClock()
         self._settings = settings
         self._targets = targets
         self._listing = listing
@@ -106,10 +142,9 @@ class Backfill:
         begun = None if store is None or anew else await store.progress(self._digest)
         begun = begun if begun is not None and not begun.finished else None
         tally = Tally(self._sites)
-        changes = self._listing.changes(begun.after if begun else "")
-        while portion := await asyncio.to_thread(lambda: list(islice(changes, TALLY_KEYS))):
+        async for portion in self._portions(store, begun):
             tally.add(portion)
-        if not self._modes & {Mode.REFRESH, Mode.PREFETCH}:
+        if Mode.SEED in self._modes:
             return BackfillPlan(tally.cost, begun)
         accounts = self._accounts()
         budgets = {targets[0].account: await self._budgets(store, targets[0], now) for targets in accounts}
@@ -122,12 +157,30 @@ class Backfill:
                 budgets,
                 now=now,
                 reserve=self._settings.planner.reserve,
-                refresh=Mode.REFRESH in self._modes,
+                refresh=bool(self._modes & {Mode.REFRESH, Mode.REPAIR}),
                 prefetch=Mode.PREFETCH in self._modes,
                 connection=connection,
             )
 
         return BackfillPlan(count() if store is None else await store.read(count), begun)
+
+    async def _portions(self, store: Store | None, begun: Progress | None) -> AsyncIterator[list[Change]]:
+        """Yield what would be asked for: everything that is listed, in a repair what differs."""
+        if Mode.REPAIR in self._modes:
+            if store is None or not await store.seeded(self._listing.root):
+                raise ConfigurationError(
+                    f"source {self._listing.root}: nothing is known of it yet that it could be compared with",
+                    hint="use --mode seed where the CDN is fresh, --mode refresh where it is not",
+                )
+            comparison = Comparison(self._listing, store)
+            async for found in comparison.findings():
+                yield found
+            for gone in comparison.deletions():
+                yield gone
+            return
+        changes = self._listing.changes(begun.after if begun else "")
+        while portion := await asyncio.to_thread(lambda: list(islice(changes, TALLY_KEYS))):
+            yield portion
 
     def _accounts(self) -> list[list[Target]]:
         found: dict[str, list[Target]] = {}
@@ -135,14 +188,16 @@ class Backfill:
             found.setdefault(target.account, []).append(target)
         return list(found.values())
 
-    async def _budgets(self, store: Store | None, target: Target, now: float) -> dict[Any, planner.Budget]:
+    async def _budgets(self, store: Store | None, target: Target, now: float) -> dict[RefreshKind, planner.Budget]:
+        """Return what it may spend of each kind; of a share, as if that were the whole quota."""
         found = {}
         for kind, default in target.quota.items():
-            if store is None:
-                found[kind] = planner.Budget(default, default, window_end(now))
-            else:
-                ledger = await store.budget(target.account, kind, default=default)
-                found[kind] = planner.Budget(ledger.limit, ledger.left, ledger.resets_at)
+            ledger = None if store is None else await store.budget(target.account, kind, default=default)
+            limit, left = (default, default) if ledger is None else (ledger.limit, ledger.left)
+            if self._share is not None:
+                limit = math.floor(limit * self._share)
+                left = await share_left(store, target, kind, self._share, reserve=0.0, now=now)
+            found[kind] = planner.Budget(limit, left, window_end(now) if ledger is None else ledger.resets_at)
         return found
 
     # -- the deed ------------------------------------------------------------------------------------
@@ -150,13 +205,19 @@ class Backfill:
     async def run(
         self,
         store: Store,
-        begun: Progress | None,
+        plan: BackfillPlan | None,
         *,
         follow: bool,
-        watch: Callable[[ListingSource], None] | None = None,
+        watch: Callable[[Feed | RepairFeed], None] | None = None,
     ) -> Outcome:
         """
         List, make durable, and as the owner of the store send until nothing but quota or people is waited for.
+
+        Args:
+            store: open; its owner sends, anybody else leaves that to the owner.
+            plan: what was shown before: where an earlier run ended, and which directories were chosen.
+            follow: wait for tasks to end, too.
+            watch: told the feed before it begins.
 
         Raises:
             ConfigurationError: a seeding of what is seeded: it would hide changes.
@@ -166,38 +227,77 @@ class Backfill:
                 f"source {self._listing.root}: its index is seeded; doing it again would hide what changed since",
                 hint="use --mode refresh, or --mode audit to see what differs",
             )
-        source = self._source(store, begun)
+        feed = self._feed(store, plan)
         if watch is not None:
-            watch(source)
+            watch(feed)
         if store.owner:
             pipeline, interrupted = await run_until_idle(
-                self._settings, store, self._targets, sources={SOURCE_NAME: source}, follow=follow
+                self._settings, store, self._targets, sources={SOURCE_NAME: feed}, follow=follow
             )
             troubles = _troubles(pipeline)
         else:
-            interrupted, troubles = await self._only_record(store, source), []
+            interrupted, troubles = await self._only_record(store, feed), []
         return Outcome(
-            source.listed, source.health.ready, interrupted, store.owner, await store.counts(), tuple(troubles)
+            feed.listed,
+            feed.health.ready,
+            interrupted,
+            store.owner,
+            await store.counts(),
+            tuple(dict.fromkeys(troubles)),
+            feed.stopped,
         )
 
-    def _source(self, store: Store, begun: Progress | None) -> ListingSource:
+    def _feed(self, store: Store, plan: BackfillPlan | None) -> Feed | RepairFeed:
+        if Mode.REPAIR in self._modes:
+            return RepairFeed(SOURCE_NAME, self._listing, deletions=self._deletions)
+
         async def prefetch(portion: Sequence[Change]) -> None:
             await store.ask(self._prefetches(portion), reason="backfill")
 
-        return ListingSource(
+        return Feed(
             SOURCE_NAME,
             self._listing,
             store,
-            begun=begun,
+            begun=plan.begun if plan else None,
             record=bool(self._modes & {Mode.REFRESH, Mode.SEED}),
             seed=Mode.SEED in self._modes,
             digest=self._digest,
+            admission=self._admission(store, plan),
             then=prefetch if Mode.PREFETCH in self._modes else None,
         )
+
+    def _admission(self, store: Store, plan: BackfillPlan | None) -> Share | None:
+        if self._share is None or Mode.SEED in self._modes:
+            return None
+        # Beside a prefetch every object is asked for by itself: a directory refresh fetches nothing.
+        chosen = plan.cost.directories if plan and Mode.PREFETCH not in self._modes else []
+        return Share(
+            self._listing.root,
+            store,
+            self._sites,
+            self._targets,
+            share=self._share,
+            reserve=self._settings.planner.reserve,
+            clock=self._clock,
+            prefetch=Mode.PREFETCH in self._modes,
+            refresh=Mode.REFRESH in self._modes,
+            directories=self._prefixes(chosen),
+        )
+
+    def _prefixes(self, chosen: Sequence[tuple[str, str]]) -> set[str]:
+        """Return the keys' prefixes that stand behind these directories."""
+        found: set[str] = set()
+        for target, url in chosen:
+            found |= {
+                prefix for root, prefix in self._sites.router.key_prefixes(target, url) if root == self._listing.root
+            }
+        return {one for one in found if not any(one != other and one.startswith(other) for other in found)}
 
     def _prefetches(self, portion: Sequence[Change]) -> list[NeedInput]:
         found: list[NeedInput] = []
         for change in portion:
+            if change.kind is not ChangeKind.CONTENT:
+                continue
             try:
                 needs = self._sites.route(change)
             except KeyRejected:
@@ -205,7 +305,7 @@ class Backfill:
             found += [NeedInput(need.target, need.url, Scope.PREFETCH) for need in needs if need.scope is Scope.EXACT]
         return found
 
-    async def _only_record(self, store: Store, source: ListingSource) -> bool:
+    async def _only_record(self, store: Store, source: Feed | RepairFeed) -> bool:
         """Make the needs durable and leave the sending to the daemon; return whether a signal ended it."""
         intake = Intake(lambda: {SOURCE_NAME: source}, store, self._sites, patience=Patience(), committed=lambda: None)
         async with asyncio.TaskGroup() as tasks:

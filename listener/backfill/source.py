@@ -1,34 +1,62 @@
-"""A listing as a source of the pipeline: it yields what is listed, keeps how far that is durable, and ends."""
+"""What a backfill feeds the pipeline with: what is listed, or what differs; how far that is durable is kept."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
-from listener.backfill.listing import Listing
 from listener.change import Change
 from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import StoreError
+from listener.sources.listing import Comparison, Drift, Listing
 from listener.store import Store
 from listener.store.upkeep import Progress
 
-__all__ = ["ListingSource"]
+__all__ = ["Admission", "Admitted", "Feed", "RepairFeed"]
 
 PORTION_KEYS = 2_000
 """Keys in one delivery: what one commit takes."""
 PORTIONS_AHEAD = 4
 """Deliveries that may wait for their commit: a listing of ten million keys must not pile up in memory."""
 
+MAX_DELETE_SHARE = 0.5
+MIN_DELETE_COUNT = 100
+"""As a source's settings say by default: more missing keys than these are not believed without a word."""
+
 
 class _NoSettings(BaseModel):
-    """A listing is told everything by its maker."""
+    """A feed is told everything by its maker."""
 
 
-class ListingSource:
+class Admitted(NamedTuple):
+    """What of a portion may go on now."""
+
+    taken: int
+    """How many of its changes, from the first."""
+    changes: Sequence[Change]
+    """What is to be made of these."""
+    seeds: Sequence[Change]
+    """What only the index is to learn."""
+    after: str | None
+    """The last key that need not be listed again; None: as before."""
+
+
+class Admission(Protocol):
+    """Decides how much of a listing may go on now; where not all may, the rest waits for another run."""
+
+    reason: str
+    """Why it stopped; empty while it did not."""
+
+    async def admit(self, portion: Sequence[Change]) -> Admitted:
+        """Take as much of the portion as may go on; the end of the listing is told by an empty one."""
+        ...
+
+
+class Feed:
     """
     See :class:`listener.contracts.Source`; ended once everything that it listed is durable.
 
@@ -47,6 +75,7 @@ class ListingSource:
         record: bool = True,
         seed: bool = False,
         digest: str = "",
+        admission: Admission | None = None,
         then: Callable[[Sequence[Change]], Awaitable[None]] | None = None,
     ) -> None:
         """
@@ -60,6 +89,7 @@ class ListingSource:
             record: whether changes are made of the keys; otherwise only ``then`` gets them.
             seed: whether they only fill the index.
             digest: under what name its progress is kept; by default the listing's own.
+            admission: how much may go on now; everything without one.
             then: called with each portion once its changes are durable, before that is noted as progress.
         """
         self.name = name
@@ -72,7 +102,10 @@ class ListingSource:
         self._after = begun.after if begun else ""
         self._record = record
         self._seed = seed
+        self._admission = admission
         self._then = then
+        self.stopped = ""
+        """Why it ended before the listing did; empty where it did not."""
         self._open = 0
         self._settled = asyncio.Condition()
         self._error: StoreError | None = None
@@ -89,17 +122,45 @@ class ListingSource:
         self.health.state = SourceState.SCANNING
         changes = self._listing.changes(self._after)
         while portion := await asyncio.to_thread(lambda: list(islice(changes, PORTION_KEYS))):
-            async with self._settled:
-                await self._settled.wait_for(lambda: self._open < PORTIONS_AHEAD)
-                self._open += 1
-            self._raise_error()
-            yield Delivery(portion if self._record else (), self._ack_of(portion), seed=self._seed)
+            async for delivery in self._parts(portion):
+                yield delivery
+            if self.stopped:
+                break
+        else:
+            async for delivery in self._parts(()):
+                yield delivery
         await self._all_acked()
         self._raise_error()
-        await self._store.save_progress(self._digest, Progress(self._after, self.listed, finished=True))
-        if self._seed:
-            await self._store.mark_seeded(self._listing.root)
-        self.health.state, self.health.ready = SourceState.STOPPED, True
+        await self._end()
+
+    async def _parts(self, portion: Sequence[Change]) -> AsyncIterator[Delivery]:
+        if self._admission is None:
+            if portion:
+                yield await self._delivery(portion, portion[-1].key, len(portion), seed=self._seed)
+            return
+        admitted = await self._admission.admit(portion)
+        self.stopped = self._admission.reason
+        if admitted.seeds:
+            yield await self._delivery(admitted.seeds, None, 0, seed=True)
+        if admitted.changes or admitted.after is not None:
+            yield await self._delivery(admitted.changes, admitted.after, admitted.taken, seed=self._seed)
+
+    async def _delivery(self, changes: Sequence[Change], after: str | None, count: int, *, seed: bool) -> Delivery:
+        async with self._settled:
+            await self._settled.wait_for(lambda: self._open < PORTIONS_AHEAD)
+            self._open += 1
+        self._raise_error()
+        return Delivery(changes if self._record or seed else (), self._ack_of(changes, after, count), seed=seed)
+
+    async def _end(self) -> None:
+        if self.stopped:
+            self.health.detail = self.stopped
+        else:
+            await self._store.save_progress(self._digest, Progress(self._after, self.listed, finished=True))
+            if self._seed:
+                await self._store.mark_seeded(self._listing.root)
+            self.health.ready = True
+        self.health.state = SourceState.STOPPED
 
     async def check(self) -> Sequence[Check]:
         """Probe nothing: what is listed is found out by listing it."""
@@ -113,19 +174,20 @@ class ListingSource:
         if self._error is not None:
             raise self._error
 
-    async def _note(self, portion: Sequence[Change]) -> None:
-        if self._then is not None:
-            await self._then(portion)
-        self.listed += len(portion)
-        self._after = portion[-1].key
-        await self._store.save_progress(self._digest, Progress(self._after, self.listed, finished=False))
+    async def _note(self, changes: Sequence[Change], after: str | None, count: int) -> None:
+        if self._then is not None and changes:
+            await self._then(changes)
+        self.listed += count
+        if after is not None:
+            self._after = after
+            await self._store.save_progress(self._digest, Progress(self._after, self.listed, finished=False))
 
-    def _ack_of(self, portion: Sequence[Change]) -> Callable[[], Awaitable[None]]:
+    def _ack_of(self, changes: Sequence[Change], after: str | None, count: int) -> Callable[[], Awaitable[None]]:
         async def ack() -> None:
             try:
                 # After an error nothing is noted any more: the next run begins where this one was sure.
                 if self._error is None:
-                    await self._note(portion)
+                    await self._note(changes, after, count)
             except StoreError as error:
                 self._error = error
             finally:
@@ -134,3 +196,46 @@ class ListingSource:
                     self._settled.notify_all()
 
         return ack
+
+
+class RepairFeed:
+    """See :class:`listener.contracts.Source`: what differs between a listing and the index, once; then it ends."""
+
+    Settings: ClassVar[type[BaseModel]] = _NoSettings
+
+    def __init__(self, name: str, listing: Listing, *, deletions: bool) -> None:
+        """Take what to list; with ``deletions``, any number of missing keys is taken for deleted."""
+        self.name = name
+        self.roots: Sequence[str] = (listing.root,)
+        self.health = SourceHealth()
+        self.drift = Drift()
+        self.stopped = ""
+        self._listing = listing
+        self._deletions = deletions
+
+    @property
+    def listed(self) -> int:
+        """How many keys were compared."""
+        return self.drift.listed
+
+    async def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:
+        """Yield what differs, then what is gone where that is believed."""
+        self.health.state = SourceState.SCANNING
+        sequence = await index.sequence()
+        comparison = Comparison(self._listing, index)
+        self.drift = comparison.drift
+        async for found in comparison.findings():
+            if found:
+                yield Delivery(found, scan_sequence=sequence)
+        refusal = comparison.drift.refusal(share=MAX_DELETE_SHARE, minimum=MIN_DELETE_COUNT)
+        if refusal and not self._deletions:
+            self.stopped = f"{refusal}: nothing was taken for deleted; if it is, add --deletions"
+        else:
+            for gone in comparison.deletions():
+                yield Delivery(gone, scan_sequence=sequence)
+        self.health.detail = self.stopped
+        self.health.state, self.health.ready = SourceState.STOPPED, not self.stopped
+
+    async def check(self) -> Sequence[Check]:
+        """Probe nothing: what is listed is found out by listing it."""
+        return []

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from listener.cli.common import ConfigOption, JsonOption, console, load, print_json, reading, run_async
+from listener.cli.common import ConfigOption, JsonOption, load, owner_pid_of, print_json, reading, run_async
 from listener.cli.places import SiteOption, choose_site
-from listener.cli.plan import read_lines
 
 if TYPE_CHECKING:
-    from listener.backfill import Backfill, BackfillPlan, Listing, ListingSource, Mode, Outcome
+    from listener.backfill import Backfill, BackfillPlan, Feed, Mode, Outcome, RepairFeed
+    from listener.contracts import Target
     from listener.settings import Settings
+    from listener.sources.listing import Listing
 
 __all__ = ["backfill"]
 
 INTERRUPTED = 130
-PROGRESS_SECONDS = 2.0
+SHARE_BESIDE_DAEMON = 0.5
+EDGE_PER_SECOND = 20.0
 
 
 def backfill(
@@ -32,18 +36,50 @@ def backfill(
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    from_file: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Keys, one a line; - is stdin.")
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Keys, one a line, - is stdin; an inventory's manifest.json, on disk or s3://…; or s3://bucket/.",
+        ),
     ] = None,
     site: SiteOption = None,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Only keys that start so.")] = "",
+    include: Annotated[
+        list[str] | None, typer.Option("--include", metavar="GLOB", help="Only keys that match one; repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No keys that match one; repeatable.")
+    ] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="WHEN", help="Only files changed since: 2026-01-31T08:00Z, 36h, 7d."),
+        typer.Option("--since", metavar="WHEN", help="Only what changed since: 2026-01-31T08:00Z, 36h, 7d."),
     ] = None,
     mode: Annotated[
-        str, typer.Option("--mode", metavar="MODES", help="refresh, prefetch, both with a comma; seed or audit alone.")
+        str,
+        typer.Option(
+            "--mode", metavar="MODES", help="refresh, prefetch, both with a comma; seed, audit or repair alone."
+        ),
     ] = "refresh",
+    popularity: Annotated[
+        Path | None,
+        typer.Option("--popularity", metavar="FILE", help="Prefetch the most wanted first: weights, or an access log."),
+    ] = None,
+    quota_share: Annotated[
+        float | None,
+        typer.Option(
+            "--quota-share",
+            min=0.0,
+            max=1.0,
+            help="At most this part of each day's quota; by default all, beside a daemon half.",
+        ),
+    ] = None,
+    edge: Annotated[bool, typer.Option("--edge", help="With --mode audit: ask the edge for some URLs.")] = False,
+    edge_samples: Annotated[int, typer.Option("--edge-samples", min=1, help="For how many objects.")] = 200,
+    deletions: Annotated[
+        bool, typer.Option("--deletions", help="With --mode repair: however many keys are gone, they are deleted.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would take.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     anew: Annotated[
@@ -51,16 +87,43 @@ def backfill(
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until the CDN says that everything is done.")] = False,
 ) -> int:
-    """List a source or keys, tell what it would take, then refresh (or prefetch, seed, audit); resumable."""
-    from listener.backfill import choose_listing, choose_source, parse_modes, parse_moment
+    """List a source or keys, tell what it would take, then refresh (or prefetch, seed, audit, repair); resumable."""
+    from listener.backfill import Choice, choose_listing, choose_source, parse_modes, parse_moment
+    from listener.sources.listing import is_manifest
+    from listener.sources.listing.places import is_bucket
 
     settings = load(config)
     modes = parse_modes(mode)
+    _check(modes, popularity=popularity is not None, edge=edge, deletions=deletions)
     since_at = None if since is None else parse_moment(since, now=time.time())
     name = choose_source(settings, source) or choose_site(settings, site).source
-    lines = None if from_file is None else read_lines(from_file)
-    listing = choose_listing(settings, name, lines=lines, prefix=prefix, since=since_at)
-    ways = _Ways(as_json=as_json, dry_run=dry_run, yes=yes, anew=anew, wait=wait, since=since_at)
+    elsewhere = from_ is not None and (is_bucket(from_) or is_manifest(from_))
+    choice = Choice(
+        origin=from_ if elsewhere and from_ is not None else "",
+        lines=None if from_ is None or elsewhere else _lines(Path(from_)),
+        prefix=prefix,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        since=since_at,
+    )
+    listing = choose_listing(settings, name, choice)
+    if popularity is not None:
+        listing = _wanted_first(listing, popularity, settings, name)
+    if quota_share is None and owner_pid_of(settings) is not None:
+        quota_share = SHARE_BESIDE_DAEMON
+    elif quota_share is None and popularity is not None:
+        quota_share = 1.0  # only so much as today pays for: else the CDN would be asked in any order
+    ways = _Ways(
+        as_json=as_json,
+        dry_run=dry_run,
+        yes=yes,
+        anew=anew,
+        wait=wait,
+        since=since_at,
+        share=quota_share,
+        deletions=deletions,
+        edge_samples=edge_samples if edge else 0,
+    )
     return run_async(_run(settings, listing, modes, ways))
 
 
@@ -74,70 +137,109 @@ class _Ways:
     anew: bool
     wait: bool
     since: float | None
+    share: float | None
+    deletions: bool
+    edge_samples: int
+
+
+def _check(modes: list[Mode], *, popularity: bool, edge: bool, deletions: bool) -> None:
+    from listener.backfill import Mode
+    from listener.errors import ConfigurationError
+
+    for given, option, only in (
+        (popularity, "--popularity", Mode.PREFETCH),
+        (edge, "--edge", Mode.AUDIT),
+        (deletions, "--deletions", Mode.REPAIR),
+    ):
+        if given and modes != [only]:
+            raise ConfigurationError(f"{option}: goes with --mode {only.value}", hint=f"add --mode {only.value}")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, or of stdin for ``-``, as they come: there may be more of them than memory."""
+    from listener.errors import ConfigurationError
+
+    if str(path) == "-":
+        yield from sys.stdin.buffer
+        return
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from None
+
+
+def _wanted_first(listing: Listing, popularity: Path, settings: Settings, name: str) -> Listing:
+    from listener.backfill import WantedListing, read_popularity
+
+    sites = [site for site in settings.sites if site.source == name]
+    return WantedListing(listing, read_popularity(_lines(popularity), sites))
 
 
 async def _run(settings: Settings, listing: Listing, modes: list[Mode], ways: _Ways) -> int:
-    from listener.backfill import Backfill, Mode, audit, opened
+    from listener.backfill import Backfill, Mode, opened
     from listener.plugins import load_targets
 
     if modes == [Mode.AUDIT]:
-        async with reading(settings) as store:
-            found = (await audit(listing, store)).as_json()
-        print_json(found)
-        return 0
+        return await _audit(settings, listing, ways)
     targets = load_targets(settings)
-    job = Backfill(settings, targets, listing, modes)
+    job = Backfill(settings, targets, listing, modes, share=ways.share, deletions=ways.deletions)
     async with reading(settings) as store:
         plan = await job.plan(store, now=time.time(), anew=ways.anew)
     if ways.as_json and ways.dry_run:
-        print_json({"what": listing.what, "dry_run": True, **plan.as_json()})
+        print_json({"what": listing.what, "dry_run": True, "quota_share": ways.share, **plan.as_json()})
     elif not ways.as_json:
-        _show_plan(plan, listing.what, modes)
+        _show_plan(plan, listing.what, modes, ways)
     if ways.dry_run:
         return 0
     _confirm(ways)
     async with opened(settings, targets) as store:
-        outcome = await _watched(job, store, plan, ways)
+        outcome = await _watched(job, store, plan, targets, ways)
     return _tell(outcome, plan, ways)
 
 
-async def _watched(job: Backfill, store: Any, plan: BackfillPlan, ways: _Ways) -> Outcome:
-    """Run it beside a line on how far it is."""
+async def _audit(settings: Settings, listing: Listing, ways: _Ways) -> int:
+    """Compare the listing with the index, and with the edge where that is wanted; nothing is changed."""
+    from listener.backfill import ask_edge, audit
+    from listener.pipeline.sites import Sites
+
+    async with reading(settings) as store:
+        told: dict[str, Any] = (await audit(listing, store)).as_json()
+    if ways.edge_samples:
+        report = await ask_edge(
+            listing,
+            Sites(settings.sites),
+            count=ways.edge_samples,
+            per_second=EDGE_PER_SECOND,
+            now=time.time,
+            chance=random.Random(),  # noqa: S311 - no secret
+        )
+        told["edge"] = report.as_json()
+    print_json(told)
+    return 0
+
+
+async def _watched(job: Backfill, store: Any, plan: BackfillPlan, targets: dict[str, Target], ways: _Ways) -> Outcome:
+    """Run it beside the display."""
+    from listener.backfill import Watch
+    from listener.cli.backfill_display import follow
+
     watching: list[asyncio.Task[None]] = []
 
-    def watch(source: ListingSource) -> None:
-        watching.append(asyncio.get_running_loop().create_task(_progress(source, store, plan, ways), name="progress"))
+    def watch(feed: Feed | RepairFeed) -> None:
+        look = Watch(feed, store, plan, targets)
+        watching.append(asyncio.get_running_loop().create_task(follow(look, live=_live(ways)), name="progress"))
 
     try:
-        return await job.run(store, plan.begun, follow=ways.wait, watch=watch)
+        return await job.run(store, plan, follow=ways.wait, watch=watch)
     finally:
         for task in watching:
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
 
 
-async def _progress(source: ListingSource, store: Any, plan: BackfillPlan, ways: _Ways) -> None:
-    """Tell how far it is, for ever: a live line on a terminal, now and then an event in the log elsewhere."""
-    import structlog
-    from rich.live import Live
-
-    total = plan.cost.objects + (plan.begun.listed if plan.begun else 0)
-    if not sys.stderr.isatty() or ways.as_json:
-        while True:
-            await asyncio.sleep(PROGRESS_SECONDS)
-            counts = await store.counts()
-            structlog.get_logger().warning(
-                "backfill.progress",
-                listed=source.listed,
-                total=total,
-                pending=counts.pending,
-                in_flight=counts.in_flight,
-            )
-    with Live(console=console(stderr=True), refresh_per_second=4, transient=True) as live:
-        while True:
-            counts = await store.counts()
-            live.update(f"listed {source.listed} of {total}  to send {counts.pending}  in flight {counts.in_flight}")
-            await asyncio.sleep(0.25)
+def _live(ways: _Ways) -> bool:
+    return sys.stderr.isatty() and not ways.as_json
 
 
 def _tell(outcome: Outcome, plan: BackfillPlan, ways: _Ways) -> int:
@@ -145,7 +247,7 @@ def _tell(outcome: Outcome, plan: BackfillPlan, ways: _Ways) -> int:
     if ways.as_json:
         numbers = {name: value for name, value in outcome.counts._asdict().items() if name != "oldest_stale_since"}
         sent_by = "this process" if outcome.sent_here else "daemon"
-        told = {name: getattr(outcome, name) for name in ("listed", "finished", "interrupted", "troubles")}
+        told = {name: getattr(outcome, name) for name in ("listed", "finished", "interrupted", "troubles", "stopped")}
         print_json({**told, **numbers, "sent_by": sent_by, "plan": plan.as_json()})
     else:
         _tell_people(outcome, ways)
@@ -162,11 +264,18 @@ def _tell_people(outcome: Outcome, ways: _Ways) -> None:
     if outcome.put_off:
         for trouble in outcome.troubles:
             typer.echo(f"deferred: {trouble}")
-        typer.echo("what was deferred is kept: a daemon (`cdn-listener run`), or this command again, sends it")
+        if outcome.sent_here and counts.pending:
+            typer.echo("what was deferred is kept: a daemon (`cdn-listener run`), or this command again, sends it")
     if outcome.interrupted:
-        since = [] if ways.since is None else ["--since", _iso(ways.since)]
-        again = shlex.join(_without_since(sys.argv[1:]) + since)
-        typer.echo(f"interrupted; nothing is lost. Go on with: cdn-listener {again}", err=True)
+        typer.echo(f"interrupted; nothing is lost. Go on with: {_again(ways)}", err=True)
+    elif outcome.stopped:
+        typer.echo(f"stopped: {outcome.stopped}. Go on, tomorrow or with another share, with: {_again(ways)}")
+
+
+def _again(ways: _Ways) -> str:
+    since = [] if ways.since is None else ["--since", _iso(ways.since)]
+    kept = [word for word in _without_since(sys.argv[1:]) if word != "--anew"]
+    return "cdn-listener " + shlex.join(kept + since)
 
 
 def _without_since(arguments: list[str]) -> list[str]:
@@ -180,7 +289,7 @@ def _without_since(arguments: list[str]) -> list[str]:
     return kept
 
 
-def _show_plan(plan: BackfillPlan, what: str, modes: list[Mode]) -> None:
+def _show_plan(plan: BackfillPlan, what: str, modes: list[Mode], ways: _Ways) -> None:
     cost = plan.cost
     if plan.begun is not None:
         typer.echo(f"goes on after {plan.begun.after!r}: {plan.begun.listed} keys of an earlier run are durable")
@@ -188,6 +297,8 @@ def _show_plan(plan: BackfillPlan, what: str, modes: list[Mode]) -> None:
     for word, count in (("can never be a URL and are parked", cost.parked), ("no site serves", cost.unserved)):
         if count:
             typer.echo(f"  {count} keys {word}")
+    if ways.share is not None:
+        typer.echo(f"  of each day's quota at most {ways.share:.0%}")
     if cost.refreshes:
         spent = ", ".join(f"{count} {kind}" for kind, count in cost.refreshes.items() if count) or "nothing"
         typer.echo(f"  quota now: {spent}; unchanged objects evicted: {cost.collateral}")

@@ -14,11 +14,12 @@ from types import SimpleNamespace
 import pytest
 from shells import Stand, a_stand, fetch, until
 
-from listener.backfill import Backfill, Mode, TreeListing, opened, source
+from listener.backfill import Backfill, Mode, opened, source
 from listener.errors import ConfigurationError, StoreError
 from listener.plugins import load_targets
 from listener.settings import Settings, load_settings
 from listener.sources.filesystem import FilesystemSettings
+from listener.sources.listing import TreeListing
 from listener.store import Store, open_store
 from listener.store.upkeep import Progress
 
@@ -212,7 +213,7 @@ async def test_an_interrupted_run_goes_on_where_it_was_sure(stand: Stand, monkey
         assert plan.cost.objects == 20 - first.listed
         monkeypatch.setattr(TreeListing, "changes", watched)
         async with opened(settings, {}) as store:
-            second = await job.run(store, plan.begun, follow=False)
+            second = await job.run(store, plan, follow=False)
         assert (second.finished, second.listed) == (True, 20)
         assert listed == [f"{n:02}.html" for n in range(first.listed, 20)]
         assert (await owner.counts()).pending == 20

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.backfill import KeyList, TreeListing, choose_source, parse_modes, parse_moment
+from listener.backfill import choose_source, parse_modes, parse_moment
 from listener.change import ChangeKind, key_to_bytes
 from listener.errors import ConfigurationError
 from listener.settings import parse_settings
 from listener.sources.filesystem import FilesystemSettings
+from listener.sources.listing import KeyList, TreeListing
 
 KEYS = ["a", "a!", "a.b", "a/b", "a/b!", "a/b/c", "a0", "b/", "é", "日本.jpg"]
 

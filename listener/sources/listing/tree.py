@@ -1,42 +1,22 @@
-"""Keys in byte order, from a tree or from a list, from any key on: what a backfill goes through."""
+"""The files of a tree in byte order: what a filesystem source holds, read without listening to it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from listener.change import Change, ChangeKind, key_to_bytes, key_to_text
 from listener.errors import ConfigurationError
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.filesystem.look import fingerprint_of
 from listener.sources.filesystem.names import Ignore
+from listener.sources.listing.listing import digest_of
 
-__all__ = ["KeyList", "Listing", "TreeListing"]
-
-
-class Listing(Protocol):
-    """Something that can be listed again from a key on."""
-
-    root: str
-    """The source whose keys these are."""
-
-    @property
-    def what(self) -> str:
-        """What is listed, in a few words."""
-        ...
-
-    def digest(self) -> str:
-        """Return a text that is the same for the same listing, however often it is begun."""
-        ...
-
-    def changes(self, after: str = "") -> Iterator[Change]:
-        """Yield a change for each key above ``after``, in byte order; blocking."""
-        ...
+__all__ = ["TreeListing", "status_of"]
 
 
 class _Entry(NamedTuple):
@@ -55,20 +35,20 @@ class TreeListing:
     ) -> None:
         """List what is below ``prefix`` and was changed since then (seconds since the epoch)."""
         self.root = root
+        self.prefix = prefix
+        self.complete = since is None
         self._base = os.fsencode(settings.path).rstrip(b"/") + b"/"
-        self._prefix = prefix
         self._since = since
         self._ignore = Ignore(settings.ignore, temporary=settings.ignore_temporary)
 
     @property
     def what(self) -> str:
         """What is listed, in a few words."""
-        return os.fsdecode(self._base) + self._prefix
+        return os.fsdecode(self._base) + self.prefix
 
     def digest(self) -> str:
         """Return a text that is the same for the same listing, however often it is begun."""
-        parts = [b"tree", self.root.encode(), self._base, key_to_bytes(self._prefix), repr(self._since).encode()]
-        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+        return digest_of(["tree", self.root, os.fsdecode(self._base), self.prefix, repr(self._since)])
 
     def changes(self, after: str = "") -> Iterator[Change]:
         """
@@ -81,11 +61,11 @@ class TreeListing:
                 f"sources.{self.root}.path: {os.fsdecode(self._base)} is no directory that can be listed",
                 hint="mend the path, or mount what belongs there",
             )
-        start, _, _ = self._prefix.rpartition("/")
+        start, _, _ = self.prefix.rpartition("/")
         yield from self._below(start + "/" if start else "", key_to_bytes(after))
 
     def _below(self, directory: str, after: bytes) -> Iterator[Change]:
-        prefix = key_to_bytes(self._prefix)
+        prefix = key_to_bytes(self.prefix)
         for entry in self._entries(directory):
             key = key_to_bytes(directory) + entry.order
             wanted = key.startswith(prefix) or (entry.is_directory and prefix.startswith(key))
@@ -93,7 +73,7 @@ class TreeListing:
                 continue
             if entry.is_directory:
                 yield from self._below(key_to_text(key), after)
-            elif (status := _status(entry.path)) is not None and self._is_recent(status):
+            elif (status := status_of(entry.path)) is not None and self._is_recent(status):
                 yield Change(self.root, key_to_text(key), ChangeKind.CONTENT, fingerprint_of(status))
 
     def _is_recent(self, status: os.stat_result) -> bool:
@@ -112,54 +92,9 @@ class TreeListing:
         return sorted(found)
 
 
-def _status(path: bytes) -> os.stat_result | None:
+def status_of(path: bytes) -> os.stat_result | None:
     """Return the status of a regular file (a link counts as what it leads to), None for anything else."""
     with suppress(OSError):
         status = os.stat(path)  # noqa: PTH116 - names that are no UTF-8 come as bytes
         return status if stat.S_ISREG(status.st_mode) else None
     return None
-
-
-class KeyList:
-    """Keys from a file or a pipe, one a line."""
-
-    def __init__(self, root: str, lines: Iterable[bytes], *, prefix: str = "", tree: Path | None = None) -> None:
-        """Take the lines; with ``tree``, the directory that holds the files, keys are looked up there."""
-        self.root = root
-        raw = key_to_bytes(prefix)
-        self._keys = sorted({key for line in lines if (key := line.rstrip(b"\r\n")) and key.startswith(raw)})
-        self._tree = None if tree is None else os.fsencode(tree).rstrip(b"/") + b"/"
-
-    def __len__(self) -> int:
-        """How many keys there are."""
-        return len(self._keys)
-
-    @property
-    def what(self) -> str:
-        """What is listed, in a few words."""
-        return f"{len(self._keys)} keys"
-
-    def digest(self) -> str:
-        """Return a text that is the same for the same listing, however often it is begun."""
-        found = hashlib.sha256(b"keys\0" + self.root.encode())
-        for key in self._keys:
-            found.update(b"\0" + key)
-        return found.hexdigest()[:32]
-
-    def changes(self, after: str = "") -> Iterator[Change]:
-        """Yield a change for each key above ``after``, in byte order; a key that ends with ``/`` is a subtree."""
-        start = key_to_bytes(after)
-        for key in self._keys:
-            if key > start:
-                yield self._change(key)
-
-    def _change(self, key: bytes) -> Change:
-        text = key_to_text(key)
-        if key.endswith(b"/"):
-            return Change(self.root, text, ChangeKind.SUBTREE)
-        if self._tree is None or b"\0" in key:
-            return Change(self.root, text)
-        status = _status(self._tree + key)
-        if status is None:
-            return Change(self.root, text, ChangeKind.DELETED)
-        return Change(self.root, text, ChangeKind.CONTENT, fingerprint_of(status))

@@ -1,0 +1,218 @@
+"""
+A part of each day's quota for backfills: what it does not cover is not asked for today.
+
+A backfill that may have all of the quota makes every need at once and leaves the rest to the planner. One that has
+only a share asks for no more than that: of a listing in the order of keys it takes the next URLs, one token each,
+and the directories that the planner chose for it, one token each whatever is below. The tokens are booked, durably,
+before the needs are made; so a crash may waste some of the share, and never take more of it. Live changes find the
+rest of the quota untouched, and at most :data:`MOST_WAITING` needs of a backfill before them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from listener.backfill.source import Admitted
+from listener.change import Change, ChangeKind
+from listener.clock import Clock, window_start
+from listener.contracts import Target
+from listener.errors import KeyRejected
+from listener.pipeline.sites import Sites
+from listener.refresh import RefreshKind, Scope
+from listener.store import Store
+from listener.store.upkeep import Progress
+
+__all__ = ["Share", "share_left"]
+
+MOST_WAITING = 2_000
+"""Needs that may wait before more are made: two requests' worth, so that a live change is behind no more."""
+LONGEST_WAIT_SECONDS = 300.0
+"""Where nothing is taken off the queue for so long, quota or the daemon stands still."""
+
+_KINDS = {
+    Scope.EXACT: RefreshKind.FILE,
+    Scope.ALL_PARAMS: RefreshKind.IGNORE_PARAMS,
+    Scope.SUBTREE: RefreshKind.DIRECTORY,
+    Scope.PREFETCH: RefreshKind.PREFETCH,
+}
+Purse = Counter[tuple[str, RefreshKind]]
+"""Tokens by account and kind."""
+
+
+def _row(account: str, kind: RefreshKind, now: float) -> str:
+    return f"share of {account}, {kind.value}, {window_start(now)}"
+
+
+async def share_left(
+    store: Store | None, target: Target, kind: RefreshKind, share: float, *, reserve: float, now: float
+) -> int:
+    """
+    Return how many tokens of a kind backfills may still take today.
+
+    Of their share (0 to 1), and of what is left but for the reserve (0 to 1, which no prefetch minds) and for the
+    needs that wait already.
+    """
+    limit = target.quota[kind]
+    if store is None:
+        return math.floor(limit * share)
+    budget = await store.budget(target.account, kind, default=limit)
+    taken = await store.progress(_row(target.account, kind, now))
+    kept = 0 if kind is RefreshKind.PREFETCH else math.ceil(budget.limit * reserve)
+    mine = math.floor(budget.limit * share) - (taken.listed if taken else 0)
+    return max(0, min(mine, budget.left - kept - (await store.counts()).pending))
+
+
+class Share:
+    """See :class:`listener.backfill.source.Admission`: admits what the share of today pays for."""
+
+    def __init__(
+        self,
+        root: str,
+        store: Store,
+        sites: Sites,
+        targets: Mapping[str, Target],
+        *,
+        share: float,
+        reserve: float,
+        clock: Clock,
+        prefetch: bool,
+        refresh: bool,
+        directories: Collection[str] = (),
+    ) -> None:
+        """
+        Take what it admits for.
+
+        Args:
+            root: the source that is listed.
+            store: where tokens are booked.
+            sites: what a key becomes.
+            targets: the configured targets.
+            share: part of each day's quota, 0 to 1.
+            reserve: the part that is left alone, 0 to 1.
+            clock: tells the day.
+            prefetch: whether each URL is fetched into the cache, too.
+            refresh: whether each URL is refreshed.
+            directories: prefixes of keys that are to be refreshed as a whole; none lies in another.
+        """
+        self.reason = ""
+        self._root = root
+        self._store = store
+        self._sites = sites
+        self._targets = targets
+        self._share = share
+        self._reserve = reserve
+        self._clock = clock
+        self._prefetch = prefetch
+        self._refresh = refresh
+        self._directories = set(directories)
+        self._left: Purse = Counter()
+        self._inside: str | None = None
+        self._passed = 0
+        self._last = ""
+
+    async def admit(self, portion: Sequence[Change]) -> Admitted:
+        """Take from the portion what today's share pays for, in order."""
+        await self._room()
+        if self.reason:
+            return Admitted(0, (), (), None)
+        await self._look()
+        cost: Purse = Counter()
+        changes: list[Change] = []
+        seeds: list[Change] = []
+        done, after = 0, None
+        for change in portion:
+            if self._inside is not None and not change.key.startswith(self._inside):
+                changes.append(self._leave(self._inside))
+                done, after = done + self._passed, self._last
+                self._passed = 0
+            if self._inside is None:
+                self._inside = self._enter(change.key, cost)
+            if self._inside is not None:
+                seeds.append(change)
+                self._passed, self._last = self._passed + 1, change.key
+            elif self._pays(change, cost):
+                changes.append(change)
+                done, after = done + 1, change.key
+            else:
+                self.reason = "the share of today's quota is used up"
+                break
+        if not portion and self._inside is not None:
+            changes.append(self._leave(self._inside))
+            done, after = self._passed, self._last
+        await self._book(cost)
+        return Admitted(done, changes, seeds, after)
+
+    def _leave(self, place: str) -> Change:
+        """Return the change that makes a directory stale whose keys are all behind."""
+        self._inside = None
+        return Change(self._root, place, ChangeKind.SUBTREE)
+
+    def _enter(self, key: str, cost: Purse) -> str | None:
+        """Return the chosen directory that a key lies in, where its token is there."""
+        place = self._directory(key)
+        if place is None or not self._pays(Change(self._root, place, ChangeKind.SUBTREE), cost):
+            return None
+        return place
+
+    def _directory(self, key: str) -> str | None:
+        end = 0
+        while self._directories:
+            if key[:end] in self._directories:
+                return key[:end]
+            end = key.find("/", end) + 1
+            if not end:
+                break
+        return None
+
+    def _pays(self, change: Change, cost: Purse) -> bool:
+        """Add what a change takes, where that is there."""
+        price = self._price(change)
+        if any(cost[one] + tokens > self._left[one] for one, tokens in price.items()):
+            return False
+        cost.update(price)
+        return True
+
+    def _price(self, change: Change) -> Purse:
+        price: Purse = Counter()
+        try:
+            needs = self._sites.route(change)
+        except KeyRejected:
+            return price  # it is parked, and costs nothing
+        for need in needs:
+            account = self._targets[need.target].account
+            if self._refresh:
+                price[account, _KINDS[need.scope]] += 1
+            if self._prefetch and need.scope is Scope.EXACT:
+                price[account, RefreshKind.PREFETCH] += 1
+        return price
+
+    async def _look(self) -> None:
+        now = self._clock.now()
+        self._left = Counter()
+        for target in self._targets.values():
+            for kind in target.quota:
+                self._left[target.account, kind] = await share_left(
+                    self._store, target, kind, self._share, reserve=self._reserve, now=now
+                )
+
+    async def _book(self, cost: Purse) -> None:
+        now = self._clock.now()
+        for (account, kind), tokens in cost.items():
+            row = _row(account, kind, now)
+            before = await self._store.progress(row)
+            await self._store.save_progress(row, Progress("", tokens + (before.listed if before else 0), finished=True))
+
+    async def _room(self) -> None:
+        """Wait until few needs wait; where nothing moves, stop and say so."""
+        loop = asyncio.get_running_loop()
+        lowest, moved_at = math.inf, loop.time()
+        while (waiting := (await self._store.counts()).pending) >= MOST_WAITING:
+            if waiting < lowest:
+                lowest, moved_at = waiting, loop.time()
+            if loop.time() - moved_at > LONGEST_WAIT_SECONDS:
+                self.reason = f"{waiting} needs wait already, and none was sent for minutes"
+                return
+            await asyncio.sleep(0.2)

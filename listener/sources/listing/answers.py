@@ -1,0 +1,124 @@
+"""
+What an object store answers to ListObjectsV2, read without building a tree: bytes in, rows out.
+
+Keys are asked for percent-encoded (``encoding-type=url``), because XML 1.0 cannot carry every key; a store
+that ignores that is told by its answer, and read as XML text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from html import unescape
+from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+from xml.etree import ElementTree as ET
+
+from listener.change import Fingerprint, key_to_text
+from listener.errors import SourceUnavailable
+
+__all__ = ["Entry", "Page", "etag_of", "read_page", "time_ns"]
+
+
+class Entry(NamedTuple):
+    """One object, as a listing has it."""
+
+    key: str
+    fingerprint: Fingerprint
+
+
+class Page(NamedTuple):
+    """One answer: up to a thousand objects or folders, in the order of their keys' bytes."""
+
+    entries: list[Entry]
+    folders: list[str]
+    more: bool
+    """Whether there is another page behind this one."""
+    token: str | None
+    """What asks for it."""
+
+
+_FIELDS: Final = tuple(
+    re.compile(rb"<%b>([^<]*)</%b>" % (name, name)) for name in (b"Key", b"LastModified", b"ETag", b"Size")
+)
+_FOLDER: Final = re.compile(rb"<CommonPrefixes>\s*<Prefix>([^<]*)</Prefix>")
+_TOKEN: Final = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
+_TRUNCATED: Final = re.compile(rb"<IsTruncated>\s*(?:true|True)\s*</IsTruncated>")
+_ENCODED: Final = re.compile(rb"<EncodingType>\s*url\s*</EncodingType>")
+_MOST_TREE_BYTES: Final = 16 * 1024 * 1024
+
+
+def read_page(body: bytes) -> Page:
+    """
+    Return what the answer lists.
+
+    Raises :class:`~listener.errors.SourceUnavailable` for what is no answer to a listing: half of one, above all.
+    """
+    if b"</ListBucketResult>" not in body[-64:] and not body.rstrip().endswith(b"</ListBucketResult>"):
+        raise SourceUnavailable("the store's answer is no whole listing", hint="look at what stands between")
+    encoded = bool(_ENCODED.search(body))
+    count = body.count(b"<Contents>")
+    columns = [field.findall(body) for field in _FIELDS]
+    # A field that is missing somewhere would shift all that follow.
+    rows = zip(*columns, strict=True) if all(len(one) == count for one in columns) else _slow_rows(body)
+    key = _plus_key if encoded else _xml_key
+    token = _TOKEN.search(body)
+    return Page(
+        [_entry(key(raw), modified, etag, size) for raw, modified, etag, size in rows],
+        [key(raw) for raw in _FOLDER.findall(body)],
+        bool(_TRUNCATED.search(body)),
+        unescape(token[1].decode()) if token else None,
+    )
+
+
+def _entry(key: str, modified: bytes, etag: bytes, size: bytes) -> Entry:
+    return Entry(key, Fingerprint(int(size), time_ns(modified.decode("ascii", "replace")), etag=etag_of(etag.decode())))
+
+
+def etag_of(text: str) -> str | None:
+    """Return an entity tag as the index keeps it: without quotes, in lower case; None where there is none."""
+    return text.replace("&quot;", "").replace("&#34;", "").strip('"').lower() or None
+
+
+def time_ns(text: str) -> int | None:
+    """Return an ISO 8601 time in nanoseconds since the epoch, None for anything else; UTC where no zone is named."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1_000_000) * 1_000
+
+
+def _plus_key(raw: bytes) -> str:
+    if b"%" in raw or b"+" in raw:
+        return key_to_text(unquote_to_bytes(raw.replace(b"+", b" ")))
+    return key_to_text(raw)
+
+
+def _xml_key(raw: bytes) -> str:
+    text = key_to_text(raw)
+    return unescape(text) if "&" in text else text
+
+
+def _slow_rows(body: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
+    """Read an answer where some object lacks a field."""
+    if len(body) > _MOST_TREE_BYTES or b"<!DOCTYPE" in body:
+        raise SourceUnavailable("the store's answer is no listing", hint="look at what stands between")
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - bounded, and no document type: no entities
+    except ET.ParseError as error:
+        raise SourceUnavailable(f"the store's answer cannot be read: {error}") from None
+    for item in root.iter():
+        if item.tag.rpartition("}")[2] == "Contents":
+            found = {child.tag.rpartition("}")[2]: child.text or "" for child in item}
+            if "Key" not in found or not found.get("Size", "").isdecimal():
+                raise SourceUnavailable("the store's answer lists an object without a key or a size")
+            # As it stood in the answer: the caller undoes what the encoding did.
+            yield (
+                found["Key"].replace("&", "&amp;").encode("utf-8", "surrogateescape"),
+                found.get("LastModified", "").encode(),
+                found.get("ETag", "").encode(),
+                found["Size"].encode(),
+            )

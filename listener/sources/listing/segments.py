@@ -1,0 +1,234 @@
+"""
+One bucket, many listers: parts of the key range are read at once and given out in order.
+
+::
+
+    after ────────────────────────────────────────────────────────────────▶ end
+    [ read, being given out ][ 8 pages ahead ][ 8 pages ahead ][ ...          ]
+      lister 1                 lister 2         lister 3         lister 4
+
+A lister that has nothing to do takes the later half of the part that is wanted next: from a folder that is known,
+or else from a key half-way between the bytes of its ends. Parts are half-open ranges of keys: whatever is guessed,
+nothing is left out and nothing comes twice. Memory holds some pages a lister, however large the bucket is.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from listener.change import key_to_bytes
+from listener.errors import ListenerError, SourceUnavailable
+from listener.sources.listing.answers import Entry, Page
+
+__all__ = ["Fetch", "entries_in_order", "half_way"]
+
+PAGES_AHEAD: Final = 8
+SPLIT_TRIES: Final = 6
+_WIDTH: Final = 12
+_PRINTABLE: Final = range(0x21, 0x7F)
+
+
+class Fetch(Protocol):
+    """Asks for one page."""
+
+    def __call__(self, prefix: str, after: str, *, folders: bool = False) -> Page:
+        """Return the page of keys that start so and come after that one; with ``folders``, cut at the next ``/``."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """The keys above ``reached`` up to ``until``, which belongs to it; without one, up to the end."""
+
+    reached: bytes
+    until: bytes | None
+    pages: deque[list[Entry]] = field(default_factory=deque)
+    started: bool = False
+    finished: bool = False
+    error: ListenerError | None = None
+
+
+class _Listers:
+    """The parts in order, and the threads that read them."""
+
+    def __init__(self, fetch: Fetch, prefix: str, after: str, *, count: int) -> None:
+        self._fetch = fetch
+        self._prefix = prefix
+        self._parts = [_Part(key_to_bytes(after), None)]
+        self._folders: list[bytes] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"list {number}", daemon=True) for number in range(count)
+        ]
+
+    def pages(self) -> Iterator[list[Entry]]:
+        """Yield the pages of all parts, in order; raise what went wrong where it went wrong."""
+        if len(self._threads) > 1:
+            self._folders = self._find_folders()
+        for thread in self._threads:
+            thread.start()
+        try:
+            while (page := self._next()) is not None:
+                yield page
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _find_folders(self) -> list[bytes]:
+        found = self._fetch(self._prefix, "", folders=True).folders
+        return sorted(key_to_bytes(folder) for folder in found)
+
+    def _next(self) -> list[Entry] | None:
+        with self._changed:
+            while True:
+                part = self._parts[0]
+                if part.pages:
+                    self._changed.notify_all()
+                    return part.pages.popleft()
+                if part.error is not None:
+                    raise part.error
+                if not part.finished:
+                    self._changed.wait()
+                elif len(self._parts) == 1:
+                    return None
+                else:
+                    del self._parts[0]
+                    self._changed.notify_all()
+
+    # -- a lister's thread ---------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (part := self._claim()) is not None:
+            try:
+                while self._read_on(part):
+                    pass
+            except ListenerError as error:
+                self._finish(part, error)
+            except Exception as error:  # noqa: BLE001 - a thread's end would be waited for in vain
+                self._finish(part, SourceUnavailable(f"listing failed: {type(error).__name__}: {error}"))
+
+    def _claim(self) -> _Part | None:
+        """Return a part to read: the first that nobody reads, or a new one taken from another lister's."""
+        while True:
+            with self._changed:
+                if self._ended or all(part.finished for part in self._parts):
+                    return None
+                for part in self._parts:
+                    if not part.started:
+                        part.started = True
+                        return part
+                wide = next((part for part in self._parts if part.pages and not part.finished), None)
+            if wide is not None and (new := self._split(wide)) is not None:
+                return new
+            with self._changed:
+                if not self._ended:
+                    self._changed.wait(0.2 if wide is None else 1.0)
+
+    def _read_on(self, part: _Part) -> bool:
+        """Read one page of a part; return whether there is more of it to read."""
+        with self._changed:
+            while len(part.pages) >= PAGES_AHEAD and not self._ended:
+                self._changed.wait()
+            if self._ended or part.finished:
+                return False
+            reached = part.reached
+        page = self._fetch(self._prefix, reached.decode("utf-8", "surrogateescape"))
+        return self._take(part, page, reached)
+
+    def _take(self, part: _Part, page: Page, after: bytes) -> bool:
+        keys = _in_order(page, after)
+        with self._changed:
+            end = len(keys) if part.until is None else bisect_right(keys, part.until)
+            if end:
+                part.pages.append(page.entries[:end])
+                part.reached = keys[end - 1]
+            if page.more and not keys:
+                raise SourceUnavailable("the store says that there is more, and lists nothing")
+            part.finished = end < len(keys) or not page.more
+            self._changed.notify_all()
+            return not part.finished
+
+    def _finish(self, part: _Part, error: ListenerError) -> None:
+        with self._changed:
+            part.error, part.finished = error, True
+            self._changed.notify_all()
+
+    def _split(self, part: _Part) -> _Part | None:
+        """Take the later half of a part, where there is one; what is found empty meanwhile is cut off it."""
+        for _ in range(SPLIT_TRIES):
+            with self._changed:
+                cut = None if part.finished or self._ended else self._cut(part)
+                until = part.until
+            if cut is None:
+                return None
+            try:
+                page = self._fetch(self._prefix, cut.decode("utf-8", "surrogateescape"))
+                keys = _in_order(page, cut)
+            except ListenerError:
+                return None  # the lister that reads up to there will say so
+            with self._changed:
+                if part.finished or part.reached >= cut or part.until != until:
+                    return None
+                if keys and (until is None or keys[0] <= until):
+                    new = _Part(cut, until, started=True)
+                    part.until = cut
+                    self._parts.insert(self._parts.index(part) + 1, new)
+                    break
+                part.until = cut
+        else:
+            return None
+        self._take(new, page, cut)
+        return new
+
+    def _cut(self, part: _Part) -> bytes | None:
+        first = bisect_right(self._folders, part.reached)
+        last = len(self._folders) if part.until is None else bisect_left(self._folders, part.until)
+        if last - first > 1:
+            return self._folders[(first + last) // 2]
+        return half_way(part.reached, part.until, key_to_bytes(self._prefix))
+
+
+def _in_order(page: Page, after: bytes) -> list[bytes]:
+    """Return the keys' bytes. Raise SourceUnavailable where they do not rise: no part could be trusted then."""
+    keys = [key_to_bytes(entry.key) for entry in page.entries]
+    if keys and (keys[0] <= after or any(map(bytes.__ge__, keys, keys[1:]))):
+        raise SourceUnavailable(
+            "the store does not list in the order of keys, or not from the key that it was asked for",
+            hint="directory buckets and some gateways do not; list an inventory instead: --from MANIFEST",
+        )
+    return keys
+
+
+def half_way(low: bytes, high: bytes | None, prefix: bytes) -> bytes | None:
+    """Return a key of plain characters about half-way between two keys, above the first; None where there is none."""
+    top = prefix + b"\x7f" if high is None else high
+    same = next((at for at, (a, b) in enumerate(zip(low, top, strict=False)) if a != b), min(len(low), len(top)))
+    middle = _number(low[same:]) + (_number(top[same:]) - _number(low[same:])) // 2
+    tail = bytes(byte if byte in _PRINTABLE else 0x21 for byte in middle.to_bytes(_WIDTH, "big"))
+    found = low[:same] + tail[:4]
+    try:
+        found.decode()
+    except UnicodeDecodeError:
+        return None
+    return found if low < found < top else None
+
+
+def _number(text: bytes) -> int:
+    return int.from_bytes(text[:_WIDTH].ljust(_WIDTH, b"\0"), "big")
+
+
+def entries_in_order(fetch: Fetch, *, prefix: str, after: str, concurrency: int) -> Iterator[list[Entry]]:
+    """
+    Yield every object whose key starts with ``prefix`` and comes after ``after``, in pages, in byte order.
+
+    Raises the :class:`~listener.errors.ListenerError` of ``fetch`` once everything before it was yielded, and
+    :class:`~listener.errors.SourceUnavailable` for a store that does not list in order.
+    """
+    yield from _Listers(fetch, prefix, after, count=concurrency).pages()

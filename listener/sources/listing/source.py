@@ -1,0 +1,179 @@
+"""A storage that tells nothing by itself, or not everything: listed on a schedule and compared with the index."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
+from typing import ClassVar, Final
+
+import structlog
+from pydantic import BaseModel
+
+from listener.change import Change
+from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
+from listener.errors import ListenerError, StoreError
+from listener.sources.filesystem import FilesystemSettings
+from listener.sources.listing.comparing import PORTION_KEYS, Comparison
+from listener.sources.listing.listing import Listing
+from listener.sources.listing.objects import BucketListing
+from listener.sources.listing.settings import ListingSettings
+from listener.sources.listing.tree import TreeListing
+
+__all__ = ["ListingSource", "listing_of"]
+
+log = structlog.get_logger()
+
+FIRST_RETRY_SECONDS: Final = 5.0
+MOST_RETRY_SECONDS: Final = 900.0
+DELIVERIES_AHEAD: Final = 4
+"""Deliveries that may wait for their commit: a listing of ten million keys must not pile up in memory."""
+
+
+def listing_of(name: str, settings: ListingSettings, *, prefix: str = "", key: str = "") -> Listing:
+    """Return the listing that settings describe; ``key`` is where they stand, for messages."""
+    place = settings.place
+    if place.scheme == "file":
+        return TreeListing(name, FilesystemSettings.model_validate({"path": place.key}), prefix=prefix)
+    return BucketListing(name, settings, prefix=prefix, name=key)
+
+
+class ListingSource:
+    """See :class:`listener.contracts.Source`; its only root has its own name, keys are those of the objects."""
+
+    Settings: ClassVar[type[BaseModel]] = ListingSettings
+
+    def __init__(self, name: str, settings: ListingSettings, *, key: str = "") -> None:
+        """Keep the settings (which stand under ``key``); touch nothing."""
+        self.name = name
+        self.roots: Sequence[str] = (name,)
+        self.health = SourceHealth()
+        self._settings = settings
+        self._key = key or f"sources.{name}"
+        self._confirmed = False
+        self._wake = asyncio.Event()
+        self._acked = asyncio.Condition()
+        self._open = 0
+
+    def confirm_deletions(self) -> None:
+        """Take what is missing in the next listing for deleted, however much it is, and list at once."""
+        self._confirmed = True
+        self._wake.set()
+
+    async def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:
+        """Yield what differs from the index, at each interval, for ever; the first listing of all seeds it."""
+        retry = FIRST_RETRY_SECONDS
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    async for delivery in self._once(index):
+                        yield delivery
+                    await self._all_acked()
+                    retry, wait = FIRST_RETRY_SECONDS, self._interval()
+                except StoreError:
+                    raise
+                except ListenerError as error:
+                    self._tell(error, retry)
+                    retry, wait = min(MOST_RETRY_SECONDS, 2 * retry), retry
+                if wait is None:
+                    await self._wake.wait()
+                    continue
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            self.health.ready = False
+            self.health.state = SourceState.STOPPED
+
+    def _interval(self) -> float | None:
+        seconds, jitter = self._settings.interval_seconds, self._settings.jitter
+        return seconds * random.uniform(1 - jitter, 1 + jitter) if seconds else None  # noqa: S311 - no secret
+
+    def _tell(self, error: ListenerError, retry: float) -> None:
+        log.error("listing.failed", source=self.name, error=str(error), hint=error.hint, retry_seconds=retry)
+        self.health.state = SourceState.DEGRADED if self.health.ready else SourceState.FAILED
+        self.health.detail = f"{error} {error.hint}".strip()
+
+    # -- one listing ---------------------------------------------------------------------------------
+
+    async def _once(self, index: IndexView) -> AsyncIterator[Delivery]:
+        began = time.monotonic()
+        self.health.state = SourceState.SCANNING
+        listing = listing_of(self.name, self._settings, key=self._key)
+        seeded = await index.seeded(self.name)
+        found = self._compare(listing, index) if seeded else self._seed(listing, index)
+        async for delivery in found:
+            async with self._acked:
+                await self._acked.wait_for(lambda: self._open < DELIVERIES_AHEAD)
+                self._open += 1
+            yield delivery
+        self.health.ready, self.health.state = True, SourceState.LISTENING
+        self.health.figures["last_listing_seconds"] = round(time.monotonic() - began, 3)
+        self.health.figures["last_listing_at"] = round(time.time(), 3)
+
+    async def _seed(self, listing: Listing, index: IndexView) -> AsyncIterator[Delivery]:
+        changes = listing.changes()
+        count = 0
+        while portion := await asyncio.to_thread(_portion, changes):
+            count += len(portion)
+            self.health.figures["listed_keys"] = count
+            yield Delivery(portion, self._ack, seed=True)
+        await self._all_acked()
+        await index.mark_seeded(self.name)
+        self.health.detail = ""
+
+    async def _compare(self, listing: Listing, index: IndexView) -> AsyncIterator[Delivery]:
+        sequence = await index.sequence()
+        comparison = Comparison(listing, index)
+        async for found in comparison.findings():
+            if found:
+                yield Delivery(found, self._ack, scan_sequence=sequence)
+        drift = comparison.drift
+        refusal = drift.refusal(share=self._settings.max_delete_share, minimum=self._settings.min_delete_count)
+        if refusal and not self._confirmed:
+            self.health.detail = (
+                f"{refusal}: nothing is taken for deleted; if it is, run `cdn-listener confirm-deletions {self.name}`"
+            )
+            log.error("listing.deletions_held", source=self.name, reason=refusal)
+        else:
+            self.health.detail, self._confirmed = "", False
+            for gone in comparison.deletions():
+                yield Delivery(gone, self._ack, scan_sequence=sequence)
+        self.health.rescans += 1
+        self.health.figures |= {
+            "listed_keys": drift.listed,
+            "drift_changed": drift.changed,
+            "drift_unknown": drift.unknown,
+            "drift_gone": drift.gone,
+        }
+        log.info("listing.compared", source=self.name, listed=drift.listed, drift=drift.found, gone=drift.gone)
+
+    async def _ack(self) -> None:
+        async with self._acked:
+            self._open -= 1
+            self._acked.notify_all()
+
+    async def _all_acked(self) -> None:
+        async with self._acked:
+            await self._acked.wait_for(lambda: not self._open)
+
+    async def check(self) -> Sequence[Check]:
+        """List the first page, changing nothing."""
+        try:
+            listing = listing_of(self.name, self._settings, key=self._key)
+            first = await asyncio.to_thread(lambda: next(listing.changes(), None))
+        except ListenerError as error:
+            return [Check(self._key, CheckState.FAILED, str(error), error.hint)]
+        if first is None:
+            what = f"{listing.what} can be listed, and holds nothing"
+            return [Check(self._key, CheckState.WARNING, what, "check the bucket and the prefix")]
+        return [Check(self._key, CheckState.OK, f"{listing.what} can be listed")]
+
+
+def _portion(changes: Iterator[Change]) -> list[Change]:
+    return list(islice(changes, PORTION_KEYS))
