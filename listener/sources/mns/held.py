@@ -30,7 +30,7 @@ class Held:
         """Hold nothing."""
         self._waiting: dict[str, str] = {}
         self._durable: dict[str, str] = {}
-        self._remembered: dict[str, None] = {}
+        self._remembered: dict[str, str] = {}
 
     def __len__(self) -> int:
         """Return how many are not yet durable."""
@@ -48,7 +48,7 @@ class Held:
             if message.id in self._waiting:
                 self._waiting[message.id] = message.handle
             elif message.id in self._remembered:
-                self._durable[message.id] = message.handle
+                self._durable[message.id] = self._remembered[message.id] = message.handle
             else:
                 self._waiting[message.id] = message.handle
                 fresh.append(message)
@@ -60,10 +60,10 @@ class Held:
             handle = self._waiting.pop(name, None)
             if handle is not None:
                 self._durable[name] = handle
-                self._remember(name)
+                self._remember(name, handle)
 
-    def _remember(self, name: str) -> None:
-        self._remembered[name] = None
+    def _remember(self, name: str, handle: str) -> None:
+        self._remembered[name] = handle
         if len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
 
@@ -73,8 +73,8 @@ class Held:
         return {name: self._durable.pop(name) for name in names}
 
     def give_back(self, taken: dict[str, str]) -> None:
-        """Take back what could not be deleted, unless it was received again since."""
-        self._durable = {**taken, **self._durable}
+        """Take back what could not be deleted, under the newest handle that it has by now."""
+        self._durable |= {name: self._remembered.get(name, handle) for name, handle in taken.items()}
 
     def release(self, ids: Sequence[str]) -> list[str]:
         """Hold these no longer; return their handles."""
