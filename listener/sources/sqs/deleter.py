@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -31,11 +31,14 @@ def full_jitter(tries: int, *, first: float, longest: float) -> float:
 class Deleter:
     """Works only while there is something to delete, so that it may outlive whoever feeds it."""
 
-    def __init__(self, transport: Transport, *, linger_seconds: float, at_once: int) -> None:
-        """Take the transport, how long to wait for a full batch, and how many batches may be under way."""
+    def __init__(
+        self, transport: Transport, *, linger_seconds: float, at_once: int, done: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take how long to wait for a full batch, how many may be under way, and whom to tell after each."""
         self._transport = transport
         self._linger = linger_seconds
         self._at_once = at_once
+        self._done = done
         self._handles: deque[str] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._under_way = 0
@@ -74,6 +77,7 @@ class Deleter:
                     await self._delete(batch)
             finally:
                 self._under_way -= len(batch)
+                self._done()
 
     async def _linger_a_while(self) -> None:
         try:

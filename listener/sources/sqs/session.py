@@ -54,15 +54,21 @@ class Session:
             name, format=settings.format, buckets=settings.buckets, bucket_prefix=settings.bucket_prefix
         )
         self._held = Held()
-        self._deleter = Deleter(transport, linger_seconds=settings.delete_linger_seconds, at_once=settings.pollers)
+        self._room = asyncio.Event()
+        self._deleter = Deleter(
+            transport,
+            linger_seconds=settings.delete_linger_seconds,
+            at_once=settings.pollers,
+            done=self._room.set,
+        )
         self._buffer: deque[Message] = deque()
         self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
         self._level = 1
         """How many pollers may poll."""
         self._asking = 0
         self._answered = False
         self._closing = False
+        self._outliving: asyncio.Task[None] | None = None
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -121,6 +127,15 @@ class Session:
             await self._show(waiting)
         if not self._held:
             await self._finish()
+        else:
+            self._outliving = asyncio.get_running_loop().create_task(self._outlive(), name=f"sqs {self._name} ended")
+
+    async def _outlive(self) -> None:
+        """Release the connections although acks never came: by then their handles no longer count."""
+        try:
+            await asyncio.sleep(self._settings.visibility_seconds)
+        finally:
+            await self._transport.close()
 
     async def _finish(self) -> None:
         try:
@@ -130,6 +145,8 @@ class Session:
             log.warning("sqs.not_deleted", source=self._name, messages=len(self._deleter), reason="the time to stop")
         self._tell_counts()
         await self._transport.close()
+        if self._outliving is not None:
+            self._outliving.cancel()
 
     async def _show(self, waiting: Sequence[Holding]) -> None:
         calls = [self._transport.hide([one.handle for one in batch], seconds=0) for batch in _batches(waiting)]
@@ -148,15 +165,17 @@ class Session:
             while not self._may_poll(number):
                 self._room.clear()
                 await self._room.wait()
-            self._asking += 1
             try:
-                messages = await self._transport.receive(wait_seconds=self._patience(number))
+                self._take(await self._ask(number))
             except SqsTrouble as error:
                 await self._sit_out(error)
-            else:
-                self._take(messages)
-            finally:
-                self._asking -= 1
+
+    async def _ask(self, number: int) -> Sequence[Message]:
+        self._asking += 1
+        try:
+            return await self._transport.receive(wait_seconds=self._patience(number))
+        finally:
+            self._asking -= 1
 
     def _may_poll(self, number: int) -> bool:
         waiting = len(self._held) + len(self._deleter) + BATCH * (self._asking + 1)
