@@ -72,6 +72,7 @@ def _show(told: Mapping[str, Any]) -> None:
             for kind, figures in kinds.items()
         ],
     )
+    _show_outlook(told)
     typer.echo("")
     columns = ("state", "last_event_at", "lost_events", "rescans", "detail")
     print_table(
@@ -83,6 +84,28 @@ def _show(told: Mapping[str, Any]) -> None:
         print_table(_ORDER, [[order[column] for column in _ORDER] for order in told["orders"]])
     if "url" in told:
         _show_url(told["url"])
+
+
+def _show_outlook(told: Mapping[str, Any]) -> None:
+    """Say which quota ends before its reset, and what does not drain."""
+    for account, kinds in told["forecasts"].items():
+        for kind, ahead in kinds.items():
+            if ahead["lasts_until"] is not None:
+                used_up = ahead["lasts_until"] <= told["at"]
+                until = "is used up until its reset" if used_up else f"lasts until {ahead['lasts_until']} at this rate"
+                typer.echo(f"account {account}: the {kind} quota {until}; {ahead['per_hour']:.1f} an hour so far")
+    for account, waits in told["backlog"].items():
+        if waits["offer"] or not waits["drains"]:
+            _show_backlog(account, waits)
+
+
+def _show_backlog(account: str, waits: Mapping[str, Any]) -> None:
+    drains = f"would take {waits['days']:.1f} days as URLs" if waits["drains"] else "cannot drain at this quota"
+    typer.echo(f"account {account}: {waits['needs']} due {drains}")
+    for offer in waits["offer"]:
+        evicts = offer["collateral"] if offer["collateral_known"] else "an unknown number of"
+        typer.echo(f"  cdn-listener refresh --directory {offer['url']}")
+        typer.echo(f"    would cover {offer['covers']} and evict {evicts} unchanged objects")
 
 
 def _show_url(told: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from listener.clock import window_end
 from listener.contracts import SourceHealth, SourceState, Target
+from listener.pipeline.outlook import Outlook, outlooks
+from listener.planner import Arrivals
 from listener.redaction import mask_text
 from listener.settings import Settings
 from listener.store import Store
@@ -45,6 +47,7 @@ async def status_of(
     now: float,
     owner_pid: int | None,
     live: Mapping[str, SourceHealth] | None = None,
+    arrivals: Mapping[str, Arrivals] | None = None,
 ) -> dict[str, Any]:
     """
     Return everything that ``status --json`` tells.
@@ -56,6 +59,7 @@ async def status_of(
         now: seconds since the epoch.
         owner_pid: the process that owns the state file, if one does.
         live: what the sources say at this moment, where they are in this process.
+        arrivals: what each account's arrivals are like, where that is known in this process.
     """
     return {
         "at": iso(now),
@@ -63,9 +67,38 @@ async def status_of(
         "pid": owner_pid,
         **await _needs(store, now),
         "quota": await quota_of(store, targets, now=now),
+        **plain_outlooks({} if store is None else await outlooks(store, settings, targets, now=now, arrivals=arrivals)),
         "sources": await _sources(store, settings, now, is_running=owner_pid is not None, live=live or {}),
         "orders": [] if store is None else [plain_order(one) for one in await Controls(store).standing()],
         "store": {"url": mask_text(settings.store.url), "exists": store is not None},
+    }
+
+
+def plain_outlooks(found: Mapping[str, Outlook]) -> dict[str, Any]:
+    """
+    Return the outlooks by account as plain data.
+
+    ``forecasts``: what a kind's quota is spent at, and when it is used up at that rate; null: not before its reset.
+    ``backlog``: what is due, in how many days it drains by URL refreshes alone, null: never, and which directory
+    refreshes would clear what a day's quota does not.
+    """
+    return {
+        "forecasts": {
+            name: {
+                kind.value: {"per_hour": round(ahead.per_hour, 2), "lasts_until": iso(ahead.lasts_until)}
+                for kind, ahead in one.forecasts.items()
+            }
+            for name, one in found.items()
+        },
+        "backlog": {
+            name: {
+                "needs": one.backlog.needs,
+                "drains": one.backlog.days is not None,
+                "days": None if one.backlog.days is None else round(one.backlog.days, 2),
+                "offer": [offer._asdict() for offer in one.backlog.offer],
+            }
+            for name, one in found.items()
+        },
     }
 
 

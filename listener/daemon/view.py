@@ -99,6 +99,7 @@ class View:
             now=self._life.clock.now(),
             owner_pid=os.getpid(),
             live={name: source.health for name, source in pipeline.intake.sources.items()},
+            arrivals={engine.account.name: engine.account.arrivals for engine in pipeline.engines},
         )
         not_ready = self.not_ready()
         return {**status, "ready": not not_ready, "reasons": list(dict.fromkeys(not_ready + pipeline.troubles))}
@@ -123,7 +124,7 @@ class View:
         _, store, pipeline = self._life.running()
         await self._freshness.look(store)
         status = await self.status()
-        for changing in ("at", "oldest_unsettled_seconds"):
+        for changing in ("at", "oldest_unsettled_seconds", "forecasts", "backlog"):
             del status[changing]
         for source in status["sources"].values():
             del source["told_at"]

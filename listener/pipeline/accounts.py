@@ -13,7 +13,14 @@ from listener.contracts import Target
 from listener.planner import Arrivals
 from listener.refresh import RefreshKind, Scope
 
-__all__ = ["CAREFUL_URLS", "EVICTION_SECONDS", "EXHAUSTED_MOST_SECONDS", "RESET_GUARD_SECONDS", "Account"]
+__all__ = [
+    "CAREFUL_URLS",
+    "EVICTION_SECONDS",
+    "EXHAUSTED_MOST_SECONDS",
+    "RESET_GUARD_SECONDS",
+    "Account",
+    "accounts_of",
+]
 
 RESET_GUARD_SECONDS = 15.0
 """Nothing is sent so close to the reset of the day: the CDN might book it in another day than we do."""
@@ -27,6 +34,14 @@ EVICTION_SECONDS = 60.0
 """The span in which the evictions that an origin bears are counted."""
 _PACED = (Scope.EXACT, Scope.SUBTREE)
 """What file and directory tokens are spent on."""
+
+
+def accounts_of(targets: Mapping[str, Target]) -> dict[str, Account]:
+    """Return the accounts that these targets belong to, by name."""
+    accounts: dict[str, Account] = {}
+    for name, target in targets.items():
+        accounts.setdefault(target.account, Account(target.account, {})).targets[name] = target
+    return accounts
 
 
 @dataclass(slots=True)

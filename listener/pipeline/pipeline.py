@@ -11,7 +11,7 @@ import structlog
 from listener.clock import Clock, SystemClock
 from listener.contracts import Braked, Source, Target
 from listener.errors import StoreError
-from listener.pipeline.accounts import CAREFUL_BATCHES, Account
+from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake
 from listener.pipeline.patience import Patience
@@ -81,16 +81,10 @@ class Pipeline:
                 patience=self._patience,
                 ripened=self._ripened,
             )
-            for account in self._accounts().values()
+            for account in accounts_of(targets).values()
         ]
         self._stop = asyncio.Event()
         self._verifying = 0
-
-    def _accounts(self) -> dict[str, Account]:
-        accounts: dict[str, Account] = {}
-        for name, target in self._targets.items():
-            accounts.setdefault(target.account, Account(target.account, {})).targets[name] = target
-        return accounts
 
     # -- what people ask -------------------------------------------------------------------------
 

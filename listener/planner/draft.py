@@ -86,8 +86,8 @@ class Draft:
                 self.left[kind] -= allowed
                 take(self.meters, kind, load.target, load.url, allowed)
                 self.pool.spend(load.site, kind, allowed)
-                more = "" if self.purse.covers_all else f" for {self.purse.expected:.0f} expected"
-                reason = f"{due} due, {self.left[kind]} {kind} tokens stay{more}"
+                stay = "left" if self.purse.covers_all else f"stay for {self.purse.expected:.0f} expected"
+                reason = f"{due} due, {self.left[kind]} {kind} tokens {stay}"
                 self.files.append(PlannedFiles(load.target, load.url, allowed, kind, reason))
             if blocking is not None:
                 blocking.waiting = True

@@ -49,9 +49,13 @@ def forecast(budget: Budget, *, now: float, began: float) -> Forecast:
     return Forecast(per_hour, ends if ends < budget.resets_at else None)
 
 
-def backlog(given: PlanInput) -> Backlog:
-    """Tell how long what is due takes to drain, and which directories would drain it at the next reset."""
-    needs = sum(load.due for load in given.loads)
+def backlog(given: PlanInput, *, needs: int | None = None) -> Backlog:
+    """
+    Tell how long what is due takes to drain, and which directories would drain it at the next reset.
+
+    ``needs`` is how many are due where ``given`` holds only the fullest directories.
+    """
+    needs = sum(load.due for load in given.loads) if needs is None else needs
     limit = given.budgets.get(RefreshKind.FILE, NO_BUDGET).limit
     spare = limit * (1.0 - given.reserve) - given.arrivals.expected(given.now, _DAY_HOURS)
     days = needs / spare if spare > 0 else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from listener.refresh import Scope
@@ -18,6 +19,7 @@ __all__ = [
     "expires",
     "flying_directories",
     "loads",
+    "ready_needs",
 ]
 
 
@@ -87,8 +89,19 @@ def covering(flying: Mapping[tuple[int, str], Flying], target: int, url: str) ->
 _ABOVE = "directory = ?1 AND state = 1 AND (sequence > ?2 OR (needs_force = 1 AND NOT ?3) OR scope = 3)"
 
 
-def loads(connection: sqlite3.Connection) -> list[Load]:
-    """Return every directory with ready needs that no directory attempt under way covers."""
+def ready_needs(connection: sqlite3.Connection, targets: Sequence[str]) -> int:
+    """Return how many needs of these targets are ready, those that a directory attempt covers included."""
+    return int(
+        connection.execute(
+            "SELECT coalesce(sum(ready), 0) FROM directory WHERE ready > 0 AND target IN"
+            " (SELECT id FROM target WHERE name IN (SELECT value FROM json_each(?)))",
+            (json.dumps(targets),),
+        ).fetchone()[0]
+    )
+
+
+def loads(connection: sqlite3.Connection, *, most: int | None = None) -> list[Load]:
+    """Return every directory with ready needs that no directory attempt under way covers; of ``most`` the fullest."""
     flying = flying_directories(connection)
     found = []
     others = _other_scopes(connection)
@@ -97,6 +110,7 @@ def loads(connection: sqlite3.Connection) -> list[Load]:
         "SELECT d.id, d.target, t.name, d.url, d.ready, d.last_sequence,"
         " (SELECT stale_since FROM need WHERE directory = d.id AND state = 1 ORDER BY stale_since LIMIT 1)"
         " FROM directory d JOIN target t ON t.id = d.target WHERE d.ready > 0"
+        f"{'' if most is None else f' ORDER BY d.ready DESC LIMIT {most:d}'}"
     )
     for directory, target_id, target, url, ready, last, oldest in rows.fetchall():
         cover = covering(flying, target_id, url)

@@ -1,0 +1,83 @@
+"""What lies ahead of each account: until when its quotas last, and whether what waits can drain."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from listener import planner
+from listener.clock import window_start
+from listener.contracts import Target
+from listener.pipeline.accounts import Account, accounts_of
+from listener.pipeline.briefing import Briefing, learned
+from listener.pipeline.garbage import collector_off
+from listener.pipeline.sites import Sites
+from listener.planner.constants import MOST_CANDIDATES
+from listener.refresh import RefreshKind
+from listener.settings import Settings
+from listener.store import Store
+from listener.store.needs import loads, ready_needs
+
+__all__ = ["Outlook", "outlooks"]
+
+
+class Outlook(NamedTuple):
+    """One account's days to come."""
+
+    forecasts: Mapping[RefreshKind, planner.Forecast]
+    backlog: planner.Backlog
+
+
+async def outlooks(
+    store: Store,
+    settings: Settings,
+    targets: Mapping[str, Target],
+    *,
+    now: float,
+    arrivals: Mapping[str, planner.Arrivals] | None = None,
+) -> dict[str, Outlook]:
+    """
+    Return the outlook of every account; works beside a daemon and without one.
+
+    Args:
+        store: the state file.
+        settings: the configuration.
+        targets: the configured targets.
+        now: seconds since the epoch.
+        arrivals: what is known of the accounts' arrivals; learned from the attempts where it is not given.
+    """
+    sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
+    found = {}
+    for name, account in accounts_of(targets).items():
+        look = partial(_look, account=account, sites=sites, reserve=settings.planner.reserve, now=now)
+        found[name] = await store.read(partial(look, arrivals=(arrivals or {}).get(name)))
+    return found
+
+
+def _look(
+    connection: sqlite3.Connection,
+    *,
+    account: Account,
+    sites: Sites,
+    reserve: float,
+    now: float,
+    arrivals: planner.Arrivals | None,
+) -> Outlook:
+    with collector_off():
+        briefing = Briefing(connection, account, sites, reserve=reserve, now=now)
+        forecasts = {
+            kind: planner.forecast(budget, now=now, began=window_start(now))
+            for kind, budget in briefing.budgets.items()
+        }
+        # Of a backlog all over a large site the fullest directories are looked at: those are what may be offered.
+        fullest = [load for load in loads(connection, most=MOST_CANDIDATES) if load.target in account.targets]
+        if not fullest:
+            return Outlook(forecasts, planner.Backlog(0, 0.0, []))
+        account.arrivals = arrivals or learned(connection, account.name, now=now)
+        given = briefing.given(fullest)
+        looked_at = sum(load.due for load in given.loads)
+        rest = ready_needs(connection, list(account.targets)) if len(fullest) >= MOST_CANDIDATES else 0
+        return Outlook(forecasts, planner.backlog(replace(given, limits=()), needs=max(looked_at, rest)))

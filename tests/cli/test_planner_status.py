@@ -1,0 +1,54 @@
+"""``status`` tells what lies ahead, with and without a daemon; ``plan`` says in plain words why something waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from shells import Stand
+
+from listener.emulator import parse_quota
+from listener.refresh import RefreshKind
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_status_has_outlooks_before_anything_ran(stand: Stand, command: Command) -> None:
+    """Without a state file the fields are there, and empty."""
+    told = json.loads(command("status", "--json")[1])
+    assert (told["forecasts"], told["backlog"]) == ({}, {})
+    assert command("status")[0] == 0
+
+
+def test_status_tells_what_a_quota_of_nothing_means(stand: Stand, command: Command) -> None:
+    """With one file of quota and three asked for: the quota is used up, and what waits is told."""
+    limits = parse_quota("1,0")
+    stand.emulator.account.ledger.limits.update({kind: limits.get(kind, 0) for kind in RefreshKind})
+    stand.configure(more="[planner]\nreserve = 0.0\n", target="quota = { file = 1, directory = 0 }")
+    for key in ("a.html", "b.html", "c.html"):
+        stand.write(key)
+    with stand.daemon():
+        for key in ("a.html", "b.html", "c.html"):
+            assert command("refresh", stand.url(key))[0] in (0, 3)
+        told = json.loads(command("status", "--json")[1])
+        assert set(told["forecasts"]["main"]) >= {"file", "directory"}
+        assert stand.json("/api/status").keys() >= {"forecasts", "backlog"}
+    told = json.loads(command("status", "--json")[1])
+    waits = told["backlog"]["main"]
+    assert waits["needs"] == 2
+    assert told["forecasts"]["main"]["file"]["lasts_until"] is not None
+    out = command("status")[1]
+    assert "account main: the file quota is used up until its reset" in out
+
+
+def test_a_plan_says_in_plain_words_why_keys_wait(stand: Stand, command: Command, tmp_path: Path) -> None:
+    """Where nothing is affordable each key waits for tokens, without any cost of the inside."""
+    changes = tmp_path / "changes"
+    changes.write_text("a/1.html\na/2.html\n")
+    out = command("plan", "--changes", str(changes), "--files", "0", "--directories", "0")[1]
+    assert "wait for file tokens" in out
+    assert "0 file and 0 directory tokens left" in out
+    assert "000000" not in out
+    told = json.loads(command("plan", "--changes", str(changes), "--files", "1", "--directories", "0", "--json")[1])
+    assert [one["reason"] for one in told["refreshes"]] == ["2 due, 0 file tokens left"]
