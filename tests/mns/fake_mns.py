@@ -105,6 +105,8 @@ class FakeMns:
         """False: an empty answer comes at once, whatever the caller wants to wait."""
         self.raw_answer: bytes | None = None
         """Given instead of messages."""
+        self.received_again = 0
+        """How often a message was given that had been given before."""
         self.on_delete: Callable[[str], None] = lambda _id: None
         self._random = random.Random(seed)
         self._numbers = itertools.count(1)
@@ -331,6 +333,7 @@ class FakeMns:
 
     def _hide(self, queue: FakeQueue, stored: Stored) -> None:
         stored.dequeues += 1
+        self.received_again += stored.dequeues > 1
         stored.first_dequeue_at = stored.first_dequeue_at or self.now()
         stored.handle = self._handle(stored)
         if self._random.random() >= self.duplicate_share:
