@@ -52,15 +52,6 @@ class Bindings:
         before.wd, before.deaf = None, True
         return before
 
-    def inherit(self, node: Node, former: Node) -> None:
-        """Let a node that has no watch take over that of one that stood for the same place."""
-        watch = former.wd
-        if node.wd is not None or watch is None or self.nodes.get(watch) is not former:
-            self.unbind(former)
-            return
-        self.nodes[watch], node.wd, former.wd = node, watch, None
-        node.deaf = node.deaf or former.deaf
-
     def unbind(self, node: Node) -> None:
         """Take the node's watch away; the kernel's stays as long as another path leads to the same directory."""
         watch, node.wd = node.wd, None

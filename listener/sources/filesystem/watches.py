@@ -246,15 +246,14 @@ class Watches:
         Put a renamed directory in place of what was there.
 
         That may be an empty directory which it replaced, or itself: a scan that came by before the
-        rename was heard. So names heard there still count, and watches that stand are kept.
+        rename was heard. So what was heard there still counts.
         """
         before = self.tree.put(parent, name, moved)
         for kept, dropped in self.tree.merge(moved, before) if before else ():
             for key, flags in self.heard.forget(dropped).items():
                 self.heard.add(kept, key, flags)
             self.heard.gaps.pop(dropped, None)
-            self._bindings.inherit(kept, dropped)
-            kept.deaf = True
+            self._bindings.unbind(dropped)
 
     def _on_directory_went(self, parent: Node, name: bytes, cookie: int) -> None:
         prefix = self.tree.prefix_of(parent)
