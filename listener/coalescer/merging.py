@@ -25,8 +25,10 @@ def merge(old: Change, new: Change) -> Change:
         kind, finished = ChangeKind.CONTENT, first.finished and last.finished
     event_time = _earliest(old.event_time, new.event_time)
     order, mixed = (last.order, last.mixed) if last.order is None is first.order else _order(first, last)
-    merged = Change(last.root, last.key, kind, last.fingerprint, event_time, order, finished, mixed)
-    return last if merged == last else merged
+    told = kind is last.kind and finished is last.finished and event_time == last.event_time
+    if told and order is last.order and mixed is last.mixed:
+        return last
+    return Change(last.root, last.key, kind, last.fingerprint, event_time, order, finished, mixed)
 
 
 def _order(first: Change, last: Change) -> tuple[str | None, bool]:

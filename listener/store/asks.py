@@ -67,7 +67,7 @@ def ask(
     """
     sequence = next_sequence(connection)
     rows: list[tuple[int, str, int, int, float, bool, str | None, bool]] = []
-    for target, url, scope, _delay in inputs:
+    for target, url, scope, *_ in inputs:
         place = directory_of(url)
         directory = names.directory(connection, names.target(connection, target), place)
         rows.append(

@@ -21,6 +21,8 @@ class NeedInput(NamedTuple):
     scope: Scope = Scope.EXACT
     delay_seconds: float = 0.0
     """How much later than us the origin has the change."""
+    ignore_rewrites: bool = False
+    """Whether the same content once more makes no need, by the word of whoever answers for changed headers."""
 
 
 Route = Callable[[Change], Sequence[NeedInput]]
@@ -43,6 +45,8 @@ class Recorded:
     needs: int = 0
     outdated: int = 0
     """Findings of a scan that the index knew better."""
+    suppressed: int = 0
+    """Changes without need: heard before, or the same content once more where that is to be ignored."""
     rejected: list[tuple[str, str]] = field(default_factory=list)
     """Keys that can never be a URL, each with the reason."""
 
@@ -65,6 +69,7 @@ def joined(parts: Sequence[Recorded]) -> Recorded:
     for part in parts[:-1]:
         whole.needs += part.needs
         whole.outdated += part.outdated
+        whole.suppressed += part.suppressed
     whole.rejected = [one for part in parts for one in part.rejected]
     return whole
 

@@ -28,7 +28,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 2
+VERSION = 3
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -37,13 +37,21 @@ BUSY_SECONDS = 10.0
 """How long a writer waits for another process's commit; ours take milliseconds."""
 
 
-def _add_controls(connection: sqlite3.Connection) -> None:
-    for statement in _statements(_schema()):
-        if "CREATE TABLE control" in statement or "CREATE TABLE audit" in statement:
-            connection.execute(statement)
+def _add(*names: str) -> Callable[[sqlite3.Connection], None]:
+    """Return the step that makes these tables and indexes as the schema has them."""
+
+    def step(connection: sqlite3.Connection) -> None:
+        for statement in _statements(_schema()):
+            if statement.split()[2] in names:
+                connection.execute(statement)
+
+    return step
 
 
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _add_controls}
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
+    1: _add("control", "audit"),
+    2: _add("heard", "heard_at"),
+}
 """Version → the step that brings it one version on, inside one transaction."""
 
 

@@ -11,7 +11,8 @@ from listener.coalescer import due_at
 from listener.errors import KeyRejected
 from listener.refresh import Scope
 from listener.settings import Coalescer
-from listener.store.batches import Batch, Recorded, Route, next_sequence
+from listener.store.batches import Batch, NeedInput, Recorded, Route, next_sequence
+from listener.store.heard import Heard
 from listener.store.index import IndexWriter
 from listener.store.names import Names
 from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
@@ -48,6 +49,7 @@ class Recorder:
         self._unforced = unforced
         self._expand_limit = expand_limit
         self._index = IndexWriter(names)
+        self._heard = Heard(names, self._index)
         self._upsert = Upsert()
 
     def record(
@@ -61,6 +63,7 @@ class Recorder:
             OverflowError: a number likewise.
         """
         self._index.begin(connection)
+        self._heard.begin(connection)
         work = _Work(
             connection=connection,
             names=self._names,
@@ -68,6 +71,7 @@ class Recorder:
             unforced=self._unforced,
             expand_limit=self._expand_limit,
             index=self._index,
+            heard=self._heard,
             upsert=self._upsert,
             recorded=Recorded(next_sequence(connection)),
             batch=batch,
@@ -77,6 +81,7 @@ class Recorder:
         )
         work.take(list(tamed(batch.changes, work.set_aside)) if tame else batch.changes)
         work.flush()
+        self._heard.flush(now)
         return work.recorded
 
 
@@ -90,6 +95,7 @@ class _Work:
     unforced: frozenset[str]
     expand_limit: int
     index: IndexWriter
+    heard: Heard
     upsert: Upsert
     recorded: Recorded
     batch: Batch
@@ -100,14 +106,19 @@ class _Work:
     places: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
     """Target and directory URL → its id, and the two watermarks above it."""
     cancelled: list[tuple[int, str]] = field(default_factory=list)
+    _keys: set[tuple[str, ...]] | None = None
+    """What stands in the batch, counted when it is first asked for."""
 
     def take(self, changes: Iterable[Change]) -> None:
         """Take these changes, in order."""
-        plain = self.batch.scan_sequence is None and not self.batch.seed and not self.unforced
+        live = self.batch.scan_sequence is None and not self.batch.seed
+        plain = live and not self.unforced
         put, needs, sequence = self.index.put, self._needs, self.recorded.sequence
         for change in changes:
-            root, key, kind, fingerprint = change[:4]
-            if plain and (kind is _CONTENT or kind is _METADATA):
+            root, key, kind, fingerprint, _, order, _, _ = change
+            if order is not None and live and kind not in _SUBTREES:
+                self._ordered(change, order)
+            elif plain and (kind is _CONTENT or kind is _METADATA):
                 put(root, key, fingerprint, sequence)
                 needs(change)
             elif kind in _SUBTREES:
@@ -124,24 +135,56 @@ class _Work:
             self.recorded.outdated += 1
             return
         forced = bool(self.unforced) and self._validator_stands(change)
-        deleted = change.kind is ChangeKind.DELETED
-        if deleted:
+        self._note(change)
+        if not self.batch.seed:
+            self._needs(change, forced, change.kind is ChangeKind.DELETED)
+
+    def _note(self, change: Change) -> None:
+        """Have the index follow one object's change."""
+        if change.kind is ChangeKind.DELETED:
             self.index.remove(change.root, change.key, self.recorded.sequence, self.now)
         else:
             self.index.put(change.root, change.key, change.fingerprint, self.recorded.sequence)
-        if not self.batch.seed:
-            self._needs(change, forced, deleted)
 
-    def _needs(self, change: Change, forced: bool = False, deleted: bool = False) -> None:
+    def _ordered(self, change: Change, order: str) -> None:
+        """Take one object's change that says when it was, unless that is old news, or the same content once more."""
+        mark = self.heard.mark(change)
+        if mark is not None and order <= mark.told:
+            self.recorded.suppressed += 1
+            return
+        inputs = self._routed(change)
+        contents = bool(inputs) and all(one.ignore_rewrites for one in inputs) and self._each_once()
+        if mark is not None and contents and self.heard.same_content(change, mark):
+            self.heard.see(change, mark, order)
+            self.recorded.suppressed += 1
+            return
+        forced = bool(self.unforced) and self._validator_stands(change)
+        newest = self.heard.tell(change, mark, order, sequence=self.recorded.sequence, contents=contents)
+        if newest:
+            self._note(change)
+        self._need(change, inputs, forced, newest and change.kind is ChangeKind.DELETED)
+
+    def _each_once(self) -> bool:
+        """Tell whether every key stands once in the batch: what waits to be written is not in the index yet."""
+        if self._keys is None:
+            self._keys = {change[:2] for change in self.batch.changes}
+        return len(self._keys) == len(self.batch.changes)
+
+    def _routed(self, change: Change) -> Sequence[NeedInput]:
         try:
-            inputs = self.route(change)
+            return self.route(change)
         except KeyRejected as error:
             self.set_aside(change, str(error))
-            return
+            return ()
+
+    def _needs(self, change: Change, forced: bool = False, deleted: bool = False) -> None:
+        self._need(change, self._routed(change), forced, deleted)
+
+    def _need(self, change: Change, inputs: Iterable[NeedInput], forced: bool, deleted: bool) -> None:
         now, stale, finished = self.now, change.event_time, change.finished
         if stale is None or not now - OLDEST_EVENT_SECONDS <= stale <= now:
             stale = now
-        for target, url, scope, delay in inputs:
+        for target, url, scope, delay, _ in inputs:
             cut = url.rfind("/", 0, url.find("?") if "?" in url else None) + 1
             place = url[:cut]
             found = self.places.get((target, place))

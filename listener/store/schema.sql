@@ -1,4 +1,4 @@
--- Version 2. The page in __init__.py says what a row is.
+-- Version 3. The page in __init__.py says what a row is.
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   sequence INTEGER NOT NULL,          -- the highest sequence given out
@@ -198,3 +198,15 @@ CREATE TABLE audit (                  -- what people did by hand
   count INTEGER NOT NULL,             -- needs that it touched
   reason TEXT NOT NULL
 );
+
+CREATE TABLE heard (                  -- order tokens of a key's events; heard.py draws them
+  root INTEGER NOT NULL REFERENCES root (id),
+  key BLOB NOT NULL,
+  told TEXT NOT NULL,                 -- events up to it are old news
+  seen TEXT NOT NULL,                 -- the newest heard
+  etag TEXT,                          -- the content of both, while that is sure
+  sequence INTEGER NOT NULL,          -- with which the index learned of "told"
+  at REAL NOT NULL,
+  PRIMARY KEY (root, key)
+) WITHOUT ROWID;
+CREATE INDEX heard_at ON heard (at);

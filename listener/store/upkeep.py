@@ -6,6 +6,7 @@ import sqlite3
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.store.heard import HEARD_SECONDS
 from listener.store.index import remove_doomed
 from listener.store.names import Names, prefix_end_bytes
 
@@ -113,6 +114,7 @@ _OLD = (
        (SELECT id FROM backfill WHERE updated_at < :before AND finished LIMIT :limit)""",
     """DELETE FROM gone WHERE (root, key, below) IN
        (SELECT root, key, below FROM gone WHERE at < :gone_before LIMIT :limit)""",
+    """DELETE FROM heard WHERE (root, key) IN (SELECT root, key FROM heard WHERE at < :heard_before LIMIT :limit)""",
 )
 _EMPTY = (
     """DELETE FROM directory WHERE id > :after AND id <= :to AND ready = 0
@@ -134,7 +136,12 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
     )
     left = limit
     for statement in _OLD:
-        values = {"before": before, "gone_before": now - GONE_SECONDS, "limit": left}
+        values = {
+            "before": before,
+            "gone_before": now - GONE_SECONDS,
+            "heard_before": now - HEARD_SECONDS,
+            "limit": left,
+        }
         left -= connection.execute(statement, values).rowcount
     return left <= 0
 
