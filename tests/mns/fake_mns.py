@@ -75,8 +75,8 @@ class FakeQueue:
     messages: dict[str, Stored] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     """Ids, in the order in which they were deleted."""
-    bodies: dict[str, str] = field(default_factory=dict)
-    """Of every message that ever was here."""
+    handles: dict[str, str] = field(default_factory=dict)
+    """Which message a handle is of."""
 
 
 class FakeMns:
@@ -276,7 +276,6 @@ class FakeMns:
         name = f"{next(self._numbers):08X}-{self._random.getrandbits(64):016X}"
         stored = Stored(name, body, now, now + (delay_seconds or queue.delay_seconds))
         queue.messages[name] = stored
-        queue.bodies[name] = body
         return stored
 
     async def _send(self, queue: FakeQueue, body: bytes, *, batch: bool) -> tuple[int, bytes]:
@@ -324,9 +323,9 @@ class FakeMns:
 
     def _visible(self, queue: FakeQueue, count: int) -> list[Stored]:
         now = self.now()
-        for stored in [s for s in queue.messages.values() if now - s.enqueued_at > queue.retention_seconds]:
-            del queue.messages[stored.id]
-        return list(itertools.islice((s for s in queue.messages.values() if s.visible_at <= now), count))
+        oldest = now - queue.retention_seconds
+        visible = (s for s in queue.messages.values() if s.visible_at <= now and s.enqueued_at > oldest)
+        return list(itertools.islice(visible, count))
 
     def _next_visible(self, queue: FakeQueue) -> float:
         return max(0.001, min((s.visible_at - self.now() for s in queue.messages.values()), default=3600.0))
@@ -335,15 +334,17 @@ class FakeMns:
         stored.dequeues += 1
         self.received_again += stored.dequeues > 1
         stored.first_dequeue_at = stored.first_dequeue_at or self.now()
-        stored.handle = self._handle(stored)
+        self._give_handle(queue, stored)
         if self._random.random() >= self.duplicate_share:
             stored.visible_at = self.now() + queue.visibility_seconds
         # Nobody promises an order.
         queue.messages[stored.id] = queue.messages.pop(stored.id)
 
-    def _handle(self, stored: Stored) -> str:
+    def _give_handle(self, queue: FakeQueue, stored: Stored) -> None:
         raw = f"{stored.id}/{next(self._numbers)}/{self._random.getrandbits(64)}"
-        return f"1-{base64.b64encode(raw.encode()).decode()}"
+        queue.handles.pop(stored.handle, None)
+        stored.handle = f"1-{base64.b64encode(raw.encode()).decode()}"
+        queue.handles[stored.handle] = stored.id
 
     def _row(self, stored: Stored) -> str:
         return _fields(
@@ -370,15 +371,15 @@ class FakeMns:
         return 200, _document("Message", rows[0])
 
     def _held(self, queue: FakeQueue, handle: str) -> Stored:
-        for stored in queue.messages.values():
-            if stored.handle == handle and stored.handle and stored.visible_at > self.now() - self.duplicate_share:
-                return stored
+        stored = queue.messages.get(queue.handles.get(handle, ""))
+        if stored is not None and stored.handle == handle and stored.visible_at > self.now() - self.duplicate_share:
+            return stored
         raise Refused(400, "ReceiptHandleError", "The receipt handle you provided is not valid.")
 
     def _delete(self, queue: FakeQueue, handle: str) -> None:
         stored = self._held(queue, handle)
         self.on_delete(stored.id)
-        del queue.messages[stored.id]
+        del queue.messages[stored.id], queue.handles[handle]
         queue.deleted.append(stored.id)
 
     def _delete_one(self, queue: FakeQueue, query: dict[str, str]) -> tuple[int, bytes]:
@@ -409,7 +410,7 @@ class FakeMns:
         if not 1 <= seconds <= 43_200:
             raise Refused(400, "InvalidArgument")
         stored = self._held(queue, query["ReceiptHandle"])
-        stored.handle = self._handle(stored)
+        self._give_handle(queue, stored)
         stored.visible_at = self.now() + seconds
         fields = {"ReceiptHandle": stored.handle, "NextVisibleTime": round(stored.visible_at * 1000)}
         return 200, _document("ChangeVisibility", _fields(fields))

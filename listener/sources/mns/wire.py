@@ -2,7 +2,7 @@
 What goes over the wire: resources, bodies, and answers read strictly. Pure.
 
 An answer is XML from outside: a document type, and with that every entity, is refused, and depth and
-number of elements are bounded. Names are read without their namespace.
+number of elements are bounded. Names are read without a prefix.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class _Tree:
         self._left -= 1
         if len(self._open) > MAX_DEPTH or self._left < 0:
             raise WireError("the answer is nested too deeply or too long")
-        element = _Element(name.rpartition(" ")[2])
+        element = _Element(name.rpartition(":")[2])
         self._open[-1].children.append(element)
         self._open.append(element)
 
@@ -161,7 +161,7 @@ class _Tree:
 
 def _parse(body: bytes) -> _Element:
     tree = _Tree()
-    parser = expat.ParserCreate("utf-8", " ")
+    parser = expat.ParserCreate("utf-8")
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = tree.refuse
     parser.EntityDeclHandler = tree.refuse
