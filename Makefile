@@ -11,7 +11,7 @@ COVERED := listener/change.py,listener/refresh.py,listener/errors.py,listener/cl
   listener/planner/*,listener/signature*,listener/replies/*,listener/store/*
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench soak storm examples events clean
+.PHONY: help demo test lint format bench soak storm examples events pictures clean
 MAKEFLAGS += --no-print-directory
 
 help:  ## list what can be made
@@ -55,6 +55,9 @@ examples: $(VENV)/.dev  ## write what is derived: config/examples/full.toml, and
 events: $(VENV)/.dev  ## write docs/logs.md from the log calls; meanings are kept
 	@$(BIN)/python tests/telemetry/log_events.py > docs/logs.md.new
 	@mv docs/logs.md.new docs/logs.md
+
+pictures: $(VENV)/.dev  ## take the pictures of the status page in docs/images
+	@$(BIN)/python tests/page/pictures.py
 
 clean:  ## remove the virtual environment and what tools left
 	@rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -40,6 +40,8 @@ class Gauges(NamedTuple):
     loop_late_seconds: float
     state_bytes: int
     accounts_open: Mapping[str, bool]
+    watches_limit: int | None
+    """How many directories the kernel lets one user watch; None where it does not tell."""
 
 
 def exposition(status: Mapping[str, Any], gauges: Gauges, freshness: Freshness) -> bytes:
@@ -77,7 +79,7 @@ class _Snapshot(Collector):
 
     def _plain(self) -> dict[str, tuple[str, float]]:
         status, gauges = self._status, self._gauges
-        return {
+        told = {
             "listener_ready": ("Whether every source listens and its first scan is durable", float(status["ready"])),
             "listener_oldest_unsettled_seconds": (
                 "Age of the oldest change that is not settled",
@@ -91,6 +93,10 @@ class _Snapshot(Collector):
             "listener_store_size_bytes": ("Size of the state", gauges.state_bytes),
             "listener_loop_late_seconds": ("How late the event loop was at its last beat", gauges.loop_late_seconds),
         }
+        if gauges.watches_limit is not None:
+            text = "How many directories the kernel lets this user watch"
+            told["listener_inotify_watches_limit"] = (text, gauges.watches_limit)
+        return told
 
     def _quota(self) -> Iterator[Metric]:
         labels = ["target", "kind"]

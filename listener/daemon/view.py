@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from listener.daemon.freshness import Freshness, Span
@@ -26,6 +28,7 @@ __all__ = ["Answer", "Decided", "Glance", "View"]
 SHOWN = 12
 """Rows of one list: what a person takes in at a glance."""
 LETTERS_SHOWN = 50
+WATCHES_LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
 REASON = "asked for on the status page"
 
 
@@ -113,6 +116,7 @@ class View:
             longest_commit_seconds=store.longest_group_seconds,
             loop_late_seconds=self._life.heart.late_seconds,
             state_bytes=await store.read(_size_bytes),
+            watches_limit=await asyncio.to_thread(_watches_limit),
             accounts_open={engine.account.name: not engine.account.closed_reason for engine in pipeline.engines},
         )
         return exposition(status, gauges, self._freshness)
@@ -192,6 +196,13 @@ class View:
             raise ConfigurationError(f"{url}: is not below any site's base URL")
         await store.ask([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
         return Decided(url, len(targets))
+
+
+def _watches_limit() -> int | None:
+    try:
+        return int(WATCHES_LIMIT.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _size_bytes(connection: Any) -> int:

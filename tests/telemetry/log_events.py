@@ -8,9 +8,10 @@ new gets an empty one, and a test then asks for it. ``make events`` writes it.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +41,13 @@ class Call(NamedTuple):
     fields: tuple[str, ...]
 
 
-def calls() -> Iterator[Call]:
-    """Yield every call of a logger in the package."""
+@functools.cache
+def calls() -> Sequence[Call]:
+    """Return every call of a logger in the package."""
+    return tuple(_calls())
+
+
+def _calls() -> Iterator[Call]:
     for path in sorted((ROOT / "listener").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and (level := _level(node.func)):
