@@ -22,7 +22,7 @@ import pytest
 from hooks import BEARER, TOKEN, a_hook, s3_event
 
 from listener.sources.webhook.answers import Refused
-from listener.sources.webhook.bodies import Bodies
+from listener.sources.webhook.bodies import Bodies, Room
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
 
@@ -300,13 +300,13 @@ async def test_full_places_are_503_with_a_time_to_come_again() -> None:
 async def test_all_bodies_together_are_bounded() -> None:
     """What one server holds at once has a limit of its own; beyond it senders are told to come again."""
     bodies = Bodies(most_bytes=1000)
-    with bodies.room() as one, bodies.room() as two:
+    with Room(bodies) as one, Room(bodies) as two:
         one.grow(600, 1000)
         with pytest.raises(Refused) as refused:
             two.grow(600, 1000)
         assert refused.value.status == 503
         two.grow(400, 1000)
-    with bodies.room() as one:
+    with Room(bodies) as one:
         one.grow(1000, 1000)
         with pytest.raises(Refused) as refused:
             one.grow(1, 1000)

@@ -142,7 +142,7 @@ class EventBridge:
 
     async def check(self, request: Request, body: bytes) -> Admitted:
         """Verify the signature, and that the event is of an expected account."""
-        url = self._public_url or request.host + request.target
+        url = self._public_url or request.url
         signed = eventbridge_signed(url, request.headers, body)
         await self._certificates.check(
             self._certificate_url(request),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Self
 
 from aiohttp import web
 
@@ -26,20 +24,15 @@ class Bodies:
         self._left_bytes = most_bytes
         self._slow: dict[asyncio.Timeout, None] = {}
 
-    @contextmanager
-    def room(self) -> Iterator[Room]:
-        """Give room for one body, until the end of the block."""
-        room = Room(self)
-        try:
-            yield room
-        finally:
-            self._left_bytes += room.held_bytes
-
     def take(self, size_bytes: int) -> None:
         """Hold so many bytes more; refuse with 503 when all is held."""
         if size_bytes > self._left_bytes:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too much at once")
         self._left_bytes -= size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Hold so many bytes less."""
+        self._left_bytes += size_bytes
 
     def let_go(self) -> bool:
         """End the reading that has waited longest; return whether there was one."""
@@ -70,12 +63,22 @@ class Bodies:
 
 
 class Room:
-    """What one body holds."""
+    """What one body holds, until the end of a ``with`` block."""
+
+    __slots__ = ("_bodies", "held_bytes")
 
     def __init__(self, bodies: Bodies) -> None:
         """Hold nothing."""
         self._bodies = bodies
         self.held_bytes = 0
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give back what is held."""
+        self._bodies.give_back(self.held_bytes)
 
     def grow(self, size_bytes: int, limit_bytes: int) -> None:
         """Hold so many bytes more, within the limit of one body."""

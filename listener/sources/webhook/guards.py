@@ -29,8 +29,12 @@ class Request(NamedTuple):
     """Path and query as they were sent."""
     headers: Mapping[str, str]
     """Names in any case."""
-    host: str
-    """``http(s)://host[:port]`` as the client knows us."""
+    scheme: str = "http"
+
+    @property
+    def url(self) -> str:
+        """The URL as far as the client told it."""
+        return f"{self.scheme}://{self.headers.get('Host', '')}{self.target}"
 
 
 class Admitted(NamedTuple):
@@ -82,7 +86,7 @@ class Token:
     def _is_right(self, value: str) -> bool:
         scheme, _, rest = value.partition(" ")
         given = {"bearer": rest.strip, "basic": lambda: _password(rest)}.get(scheme.lower(), lambda: value)()
-        return any([self._compare(given), self._compare(value)])
+        return self._compare(given) or (given is not value and self._compare(value))
 
     def _compare(self, given: str) -> bool:
         return hmac.compare_digest(_digest(given.encode("utf-8", "surrogateescape")), self._digest)

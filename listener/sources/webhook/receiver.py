@@ -68,7 +68,7 @@ class Receiver:
     async def answer(self, request: web.BaseRequest, bodies: Bodies) -> web.StreamResponse:
         """Return the answer to one request."""
         try:
-            with bodies.room() as room:
+            with Room(bodies) as room:
                 outcome = await self._take(request, room)
         except Refused as refused:
             self._count(f"refused_{refused.status:d}")
@@ -79,7 +79,7 @@ class Receiver:
 
     async def _take(self, request: web.BaseRequest, room: Room) -> str:
         """Bring one request to its end; return what became of it, a figure's name."""
-        asked = Request(request.method, request.raw_path, request.headers, f"{self._scheme}://{request.host}")
+        asked = Request(request.method, request.raw_path, request.headers, self._scheme)
         guard = self._guard(asked)
         body = await room.read(request, limit_bytes=self.settings.max_body_bytes, seconds=self.settings.request_seconds)
         admitted = await guard.check(asked, body)
