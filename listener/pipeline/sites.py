@@ -54,11 +54,11 @@ class Sites:
 
     def route(self, change: Change) -> list[NeedInput]:
         """Return the needs that the change makes; raise :class:`~listener.errors.KeyRejected` like the router."""
-        sites = self._sites
-        return [
-            NeedInput(need.target, need.url, need.scope, sites[need.site].origin_delay_seconds)
-            for need in self.router.route(change)
-        ]
+        found = []
+        for need in self.router.route(change):
+            site = self._sites[need.site]
+            found.append(NeedInput(need.target, need.url, need.scope, site.origin_delay_seconds, site.ignore_rewrites))
+        return found
 
     def of(self, target: str, url: str) -> Site | None:
         """Return the site with the longest base URL that this URL starts with."""

@@ -174,6 +174,9 @@ class Site(Section):
     evictions_per_minute: Annotated[int, Field(ge=0)] = 0
     """Unchanged objects that directory refreshes may evict a minute, since each is fetched from the origin again.
     One directory above it goes when the minute is fresh. 0: no bound."""
+    ignore_rewrites: bool = False
+    """Make no need of an object that is written again with the same ETag, where its events are ordered (Amazon S3).
+    What it risks: headers that changed with it (Cache-Control, Content-Type) stay as they were cached."""
     expand_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
     """A renamed or deleted folder with at most so many known objects is refreshed object by object where
     that is cheaper; a larger one as a directory. A thousand URLs are one request."""
