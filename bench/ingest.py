@@ -1,8 +1,8 @@
 """
 The way in: messages per CPU second, from a queue or a request to the durable state file, beside a bare loop.
 
-Each source has one function here (:data:`SOURCES`) that measures itself and its peer in the same run, and returns
-figures. The servers run in processes of their own, so that the CPU seconds told are the listener's alone.
+Each source has a module in ``ways_in`` with one function (:data:`SOURCES`) that measures itself and its peer in the
+same run, and returns figures. The servers run in processes of their own: the CPU seconds are the listener's alone.
 
     python bench/ingest.py                      # all of them
     python bench/ingest.py sqs --messages 50000
@@ -13,22 +13,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import structlog
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+
+from ways_in import sqs
 
 Figures = Mapping[str, float | str]
 Measure = Callable[[int], Awaitable[Figures]]
 """Takes how many messages to send through; returns figures by name, units in the names."""
 
-SOURCES: dict[str, Measure] = {}
+SOURCES: dict[str, Measure] = {"sqs": sqs.measure}
 
 
 def main() -> None:
     """Print one JSON line for each source."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="*", choices=[*SOURCES, []], help="which to measure; by default all")
+    parser.add_argument("sources", nargs="*", choices=[*SOURCES], help="which to measure; by default all")
     parser.add_argument("--messages", type=int, default=20_000)
     given = parser.parse_args()
     for name in given.sources or SOURCES:

@@ -53,6 +53,7 @@ def make_client(settings: SqsSettings, service: str = "sqs", *, connections: int
         max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": 1},  # waits are ours: bounded, jittered, told
         tcp_keepalive=True,
+        parameter_validation=False,  # what is sent is put together below
         user_agent_extra="cdn-listener",
     )
     try:

@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import botocore.session
@@ -43,6 +44,8 @@ class NativeTransport:
         suffix = "amazonaws.com.cn" if address.partition == "aws-cn" else "amazonaws.com"
         self._endpoint = URL(address.endpoint or f"https://sqs.{address.region}.{suffix}") / ""
         self._http: aiohttp.ClientSession | None = None
+        self._proxy = _proxy_for(self._endpoint)
+        self._region = address.region
         self._closed = False
         self._chain: Any = None
         self._renewing = asyncio.Lock()
@@ -99,7 +102,7 @@ class NativeTransport:
         timeout = aiohttp.ClientTimeout(total=patience_seconds, connect=CONNECT_SECONDS)
         try:
             async with self._session().post(
-                self._endpoint, data=body, headers=headers, timeout=timeout, allow_redirects=False
+                self._endpoint, data=body, headers=headers, timeout=timeout, allow_redirects=False, proxy=self._proxy
             ) as response:
                 raw = await _body(response)
                 status, named = response.status, response.headers.get("x-amzn-query-error", "")
@@ -112,7 +115,7 @@ class NativeTransport:
             raise SqsTrouble("this reader of the queue was closed", remedy=Remedy.TELL)
         if self._http is None:
             connector = aiohttp.TCPConnector(limit=0)  # how many calls are made is decided by who makes them
-            self._http = aiohttp.ClientSession(connector=connector, trust_env=True)
+            self._http = aiohttp.ClientSession(connector=connector)
         return self._http
 
     async def _signed(self, action: str, body: bytes) -> dict[str, str]:
@@ -122,7 +125,7 @@ class NativeTransport:
             data=body,
             headers={"Content-Type": _TYPE, "X-Amz-Target": f"AmazonSQS.{action}", "Accept-Encoding": "identity"},
         )
-        SigV4Auth(await self._frozen_key(), "sqs", self._settings.address.region).add_auth(request)
+        SigV4Auth(await self._frozen_key(), "sqs", self._region).add_auth(request)
         return dict(request.headers.items())
 
     async def _frozen_key(self) -> Any:
@@ -146,6 +149,12 @@ class NativeTransport:
             raise translated(error) from None
         hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the machine a role"
         raise SqsTrouble("no AWS key: none was found", remedy=Remedy.RENEW, code="NoCredentials", hint=hint)
+
+
+def _proxy_for(endpoint: URL) -> str | None:
+    """Return the proxy that the environment names. Looked up once: aiohttp would read a file for each call."""
+    host = endpoint.host or ""
+    return None if proxy_bypass(host) else getproxies().get(endpoint.scheme)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -37,6 +37,8 @@ FIRST_WAIT_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 60.0
 RELEASE_SECONDS: Final = 5.0
 """For the last requests of a stop: what is not said by then, the queue finds out by itself."""
+GATHER_SECONDS: Final = 0.01
+"""While the queue is full, what several polls bring is gathered for so long: fewer commits, nobody waits for it."""
 HELPERS_WAIT_SECONDS: Final = 1
 """What a helping poller waits for messages: it is there for a full queue only."""
 
@@ -82,6 +84,8 @@ class Session:
         try:
             while True:
                 await self._arrived.wait()
+                if self._level > 1:
+                    await asyncio.sleep(GATHER_SECONDS)
                 self._arrived.clear()
                 for task in crew:
                     if task.done():
