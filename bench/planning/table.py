@@ -33,6 +33,10 @@ GRID = {
     (arrivals, "PRESENT_WEIGHT"): (1.0, 2.0, 4.0),
     (arrivals, "HISTORY_DAYS"): (15.0, 30.0, 60.0),
 }
+SHIFTS = (0, 3, 6, 10, 14, 19)
+"""Hours by which the histories are moved, so that their days are parted elsewhere."""
+EVEN = 1e12
+"""A prior belief in even hours that no history moves."""
 Cell = tuple[str, int, int]
 
 
@@ -86,7 +90,29 @@ def main() -> None:
         figures = " | ".join(f"{r['collateral']:,} + {r['stale_object_hours']:,.0f} ({r['late']:,})" for r in pairs)
         print(f"| {cell[0]} {cell[1]}/{cell[2]} | {figures} |")
     print()
+    learned_hours(traces, cells)
+    print()
     leave_one_out(traces, cells, {cell: rows[(*cell, "hindsight")]["score"] for cell in cells})
+
+
+def learned_hours(traces: dict[str, list[Window]], cells: list[Cell]) -> None:
+    """Score the planner with hours learned as they pass beside one to which all hours are alike, on shifted days too."""
+    usual = arrivals.PRIOR_ARRIVALS_PER_HOUR
+    print("| clock shifted by | " + " | ".join(TRACES) + " | all |")
+    print("|---" * (len(TRACES) + 2) + "|")
+    for hours in SHIFTS:
+        logs: dict[str, list[float]] = {name: [] for name in TRACES}
+        for cell in cells:
+            windows = [Window(w.at + hours * 3600, w.changes, w.last_change + hours * 3600) for w in traces[cell[0]]]
+            scores = []
+            for prior in (usual, EVEN):
+                arrivals.PRIOR_ARRIVALS_PER_HOUR = prior
+                scores.append(replay(windows, World(cell[1], cell[2]), Ours())["score"])
+            logs[cell[0]].append(math.log((scores[0] + 1) / (scores[1] + 1)))
+        arrivals.PRIOR_ARRIVALS_PER_HOUR = usual
+        everything = [one for found in logs.values() for one in found]
+        means = [math.exp(sum(found) / len(found)) for found in (*logs.values(), everything)]
+        print(f"| {hours} h | " + " | ".join(f"{mean:.2f}" for mean in means) + " |", flush=True)
 
 
 def leave_one_out(traces: dict[str, list[Window]], cells: list[Cell], best: dict[Cell, float]) -> None:

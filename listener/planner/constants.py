@@ -23,6 +23,7 @@ __all__ = [
     "PRESENT_HOURS",
     "PRESENT_WEIGHT",
     "PRICE_STEPS",
+    "PRIOR_ARRIVALS_PER_HOUR",
     "PRIOR_OBJECTS_PER_ARRIVAL",
     "REPLAN_SECONDS",
     "REVALIDATION_COST",
@@ -61,6 +62,10 @@ PRESENT_HOURS = 8.0
 PRESENT_WEIGHT = 2.0
 """How many arrivals the usual rate counts for against those of the present: a morning with one arrival more than
 usual is no proof of a busy day, one with ten more is."""
+
+PRIOR_ARRIVALS_PER_HOUR = 1.0
+"""What is believed of each hour of the day before it was seen, in arrivals: that they are alike. A few dozen arrivals
+outweigh it; a handful by chance at one hour do not make that the busy one."""
 
 PRIOR_OBJECTS_PER_ARRIVAL = 10.0
 """What is believed of an account without history: one arrival of ten objects a day, forgotten as days pass."""
