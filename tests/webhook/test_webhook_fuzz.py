@@ -1,0 +1,113 @@
+"""Whatever is sent: guards admit or refuse, and raise nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hooks import TOPIC, Signer
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from listener.clock import SystemClock
+from listener.sources.webhook.alibaba import EVENTBRIDGE_HEADERS, MNS_CERTIFICATES
+from listener.sources.webhook.answers import Refused
+from listener.sources.webhook.certificates import Certificates
+from listener.sources.webhook.guards import Guard, Request
+from listener.sources.webhook.settings import WebhookSettings
+from listener.sources.webhook.sns import SIGNED_FIELDS, read_message
+from listener.sources.webhook.wiring import make_guards
+
+pytestmark = pytest.mark.looptime(False)
+
+SIGNER = Signer(bits=1024)
+TEXTS = st.text(alphabet=st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=40)
+VALUES = st.one_of(st.none(), st.integers(), st.booleans(), st.floats(), TEXTS, st.lists(st.integers(), max_size=2))
+FIELDS = sorted({name for names in SIGNED_FIELDS.values() for name in names} | {"SignatureVersion", "SigningCertURL"})
+HEADERS = [
+    "Authorization", "X-Hub-Signature-256", "X-Time", "Content-MD5", "Date", "x-amz-sns-message-type",
+    "x-amz-sns-topic-arn", "x-amz-sns-rawdelivery", "x-mns-signing-cert-url", "x-mns-topic-owner", "x-mns-topic-name",
+    "x-eventbridge-signature-v2", *EVENTBRIDGE_HEADERS,
+]  # fmt: skip
+NEAR = [
+    "1",
+    "2",
+    "SHA256",
+    "Notification",
+    "SubscriptionConfirmation",
+    TOPIC,
+    "1234",
+    "oss",
+    "true",
+    "2026-11-22T10:00:00Z",
+]
+NEAR += [base64.b64encode(url.encode()).decode() for url in MNS_CERTIFICATES] + ["Sun, 22 Nov 2026 10:00:00 GMT"]
+NEAR += [
+    "Basic " + base64.b64encode(b"\xff:\xff").decode(),
+    "Bearer x",
+    "sha256=" + "0" * 64,
+    "1795384693096",
+    "9" * 5000,
+]
+
+
+def guards(**settings: Any) -> list[Guard]:
+    """Return the guards of these settings."""
+    clock = SystemClock()
+    return make_guards(
+        WebhookSettings(**settings), Certificates(SIGNER.fetch, clock), fetch=SIGNER.fetch, clock=clock,
+        unsubscribed=lambda _: None,
+    )  # fmt: skip
+
+
+SIGNED = {"sns_topics": [TOPIC], "mns_topics": ["1234/oss"], "eventbridge_accounts": ["1234"]}
+WAYS = [
+    {**SIGNED, "token": "t"},
+    {**SIGNED, "token": "t", "opaque_data": True},
+    {**SIGNED, "secret": "s", "timestamp_header": "X-Time"},
+]
+
+
+@pytest.mark.parametrize("settings", WAYS)
+@given(
+    headers=st.dictionaries(st.sampled_from(HEADERS), st.sampled_from(NEAR) | TEXTS, max_size=8),
+    body=st.binary(max_size=60) | st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(NEAR) | VALUES),
+)
+def test_guards_admit_or_refuse(settings: dict[str, Any], headers: Mapping[str, str], body: Any) -> None:
+    """Any headers and any body: nothing but a refusal is raised, and strangers are not admitted."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    asked = Request("POST", "/", CIMultiDict(headers))
+
+    async def ask() -> None:
+        for guard in guards(**settings):
+            if guard.knows(asked):
+                guard.check_head(asked)
+                await guard.check(asked, raw)
+                raise AssertionError(f"{guard} admitted it")
+
+    with pytest.raises((Refused, _Unknown)):
+        asyncio.run(_or_unknown(ask()))
+
+
+class _Unknown(Exception):
+    """No guard knew the request."""
+
+
+async def _or_unknown(asking: Any) -> None:
+    await asking
+    raise _Unknown
+
+
+@given(st.binary(max_size=200) | st.recursive(VALUES, lambda each: st.dictionaries(st.sampled_from(FIELDS), each)))
+def test_messages_of_sns_are_read_or_refused(body: Any) -> None:
+    """Any body: read or refused."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        read_message(raw)
+    except Refused as refused:
+        assert refused.status == 403
