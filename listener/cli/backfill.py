@@ -109,10 +109,6 @@ def backfill(
     listing = choose_listing(settings, name, choice)
     if popularity is not None:
         listing = _wanted_first(listing, popularity, settings, name)
-    if quota_share is None and owner_pid_of(settings) is not None:
-        quota_share = SHARE_BESIDE_DAEMON
-    elif quota_share is None and popularity is not None:
-        quota_share = 1.0  # only so much as today pays for: else the CDN would be asked in any order
     ways = _Ways(
         as_json=as_json,
         dry_run=dry_run,
@@ -120,11 +116,19 @@ def backfill(
         anew=anew,
         wait=wait,
         since=since_at,
-        share=quota_share,
+        share=_share(settings, quota_share, ordered=popularity is not None),
         deletions=deletions,
         edge_samples=edge_samples if edge else 0,
     )
     return run_async(_run(settings, listing, modes, ways))
+
+
+def _share(settings: Settings, given: float | None, *, ordered: bool) -> float | None:
+    """Return the part of each day's quota that it may have, None where everything may be asked for at once."""
+    if given is None:
+        given = 1.0 if owner_pid_of(settings) is None else SHARE_BESIDE_DAEMON
+    # In the order of what is wanted only so much is asked for as today pays for: the CDN's queue has its own order.
+    return given if given < 1.0 or ordered else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,12 +202,16 @@ Row = Mapping[str, Any]
 
 def _csv_rows(file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     names = [(at, name) for at, name in enumerate(columns) if name]
-    for cells in csv.reader(io.TextIOWrapper(_plain(file), "utf-8", newline="")):
-        if len(cells) <= names[-1][0]:
-            raise SourceUnavailable(f"an inventory's row has {len(cells)} cells", hint="the file is damaged")
-        row: dict[str, Any] = {name: cells[at] for at, name in names}
-        row["key"] = unquote_plus(row["key"], errors="surrogateescape")
-        yield row
+    text = io.TextIOWrapper(_plain(file), "utf-8", newline="")
+    try:
+        for cells in csv.reader(text):
+            if len(cells) <= names[-1][0]:
+                raise SourceUnavailable(f"an inventory's row has {len(cells)} cells", hint="the file is damaged")
+            row: dict[str, Any] = {name: cells[at] for at, name in names}
+            row["key"] = unquote_plus(row["key"], errors="surrogateescape")
+            yield row
+    finally:
+        text.detach()  # the file is its opener's to close
 
 
 class _Unzipped(io.RawIOBase):

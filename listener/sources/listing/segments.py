@@ -10,6 +10,10 @@ One bucket, many listers: parts of the key range are read at once and given out 
 A lister that has nothing to do takes the later half of the part that is wanted next: from a folder that is known,
 or else from a key half-way between the bytes of its ends. Parts are half-open ranges of keys: whatever is guessed,
 nothing is left out and nothing comes twice. Memory holds some pages a lister, however large the bucket is.
+
+Each seam is checked: a lister that comes to the end of its part has seen the key behind it, and that must be the
+first one of the next part. Some stores leave out a whole folder when they are asked to begin at a key that does not
+exist (SeaweedFS 4.48: at ``folder`` or ``folder!``). Then the next part is thrown away, and nothing is split any more.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ __all__ = ["Fetch", "entries_in_order", "half_way"]
 PAGES_AHEAD: Final = 8
 SPLIT_TRIES: Final = 6
 _WIDTH: Final = 12
-_PRINTABLE: Final = range(0x21, 0x7F)
+_PLAIN: Final = (0x21, 0x7E)
 
 
 class Fetch(Protocol):
@@ -47,6 +51,8 @@ class _Part:
 
     reached: bytes
     until: bytes | None
+    first: bytes | None = None
+    """The first key that was found in it, where it was split off."""
     pages: deque[list[Entry]] = field(default_factory=deque)
     started: bool = False
     finished: bool = False
@@ -61,6 +67,7 @@ class _Listers:
         self._prefix = prefix
         self._parts = [_Part(key_to_bytes(after), None)]
         self._folders: list[bytes] = []
+        self._splits = True
         self._changed = threading.Condition()
         self._ended = False
         self._threads = [
@@ -134,9 +141,9 @@ class _Listers:
     def _read_on(self, part: _Part) -> bool:
         """Read one page of a part; return whether there is more of it to read."""
         with self._changed:
-            while len(part.pages) >= PAGES_AHEAD and not self._ended:
+            while len(part.pages) >= PAGES_AHEAD and not self._ended and part in self._parts:
                 self._changed.wait()
-            if self._ended or part.finished:
+            if self._ended or part.finished or part not in self._parts:
                 return False
             reached = part.reached
         page = self._fetch(self._prefix, reached.decode("utf-8", "surrogateescape"))
@@ -144,16 +151,33 @@ class _Listers:
 
     def _take(self, part: _Part, page: Page, after: bytes) -> bool:
         keys = _in_order(page, after)
+        if page.more and not keys:
+            raise SourceUnavailable("the store says that there is more, and lists nothing")
         with self._changed:
-            end = len(keys) if part.until is None else bisect_right(keys, part.until)
+            if part not in self._parts:
+                return False  # thrown away meanwhile
+            end = self._end(part, keys, more=page.more)
             if end:
                 part.pages.append(page.entries[:end])
                 part.reached = keys[end - 1]
-            if page.more and not keys:
-                raise SourceUnavailable("the store says that there is more, and lists nothing")
             part.finished = end < len(keys) or not page.more
             self._changed.notify_all()
             return not part.finished
+
+    def _end(self, part: _Part, keys: list[bytes], *, more: bool) -> int:
+        """Return how many of the keys belong to the part; where the next one does not fit on, throw that away."""
+        while True:
+            end = len(keys) if part.until is None else bisect_right(keys, part.until)
+            if end == len(keys) and more:
+                return end  # the seam is not in sight yet
+            behind = keys[end] if end < len(keys) else None
+            at = self._parts.index(part) + 1
+            following = self._parts[at] if at < len(self._parts) else None
+            if behind == (following.first if following else None):
+                return end
+            self._splits = False
+            part.until = following.until if following else None
+            del self._parts[at : at + 1]
 
     def _finish(self, part: _Part, error: ListenerError) -> None:
         with self._changed:
@@ -164,7 +188,7 @@ class _Listers:
         """Take the later half of a part, where there is one; what is found empty meanwhile is cut off it."""
         for _ in range(SPLIT_TRIES):
             with self._changed:
-                cut = None if part.finished or self._ended else self._cut(part)
+                cut = self._cut(part) if self._splits and not (part.finished or self._ended) else None
                 until = part.until
             if cut is None:
                 return None
@@ -174,10 +198,10 @@ class _Listers:
             except ListenerError:
                 return None  # the lister that reads up to there will say so
             with self._changed:
-                if part.finished or part.reached >= cut or part.until != until:
+                if part.finished or part.reached >= cut or part.until != until or part not in self._parts:
                     return None
                 if keys and (until is None or keys[0] <= until):
-                    new = _Part(cut, until, started=True)
+                    new = _Part(cut, until, keys[0], started=True)
                     part.until = cut
                     self._parts.insert(self._parts.index(part) + 1, new)
                     break
@@ -211,7 +235,7 @@ def half_way(low: bytes, high: bytes | None, prefix: bytes) -> bytes | None:
     top = prefix + b"\x7f" if high is None else high
     same = next((at for at, (a, b) in enumerate(zip(low, top, strict=False)) if a != b), min(len(low), len(top)))
     middle = _number(low[same:]) + (_number(top[same:]) - _number(low[same:])) // 2
-    tail = bytes(byte if byte in _PRINTABLE else 0x21 for byte in middle.to_bytes(_WIDTH, "big"))
+    tail = bytes(min(max(byte, _PLAIN[0]), _PLAIN[1]) for byte in middle.to_bytes(_WIDTH, "big"))
     found = low[:same] + tail[:4]
     try:
         found.decode()
