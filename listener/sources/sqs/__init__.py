@@ -9,6 +9,8 @@ The sqs source: what S3 tells a queue, made durable before it is deleted there.
     bodies     bodies to changes            held       received, not durable yet
     deleter    batches of deletions         telling    health and figures
     session    one run of all this          source     what the pipeline sees
+    doctor     what check asks              policies   ... and how answers are judged
+    guide      what to paste at AWS
 """
 
 from __future__ import annotations

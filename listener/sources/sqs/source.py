@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
 from listener.sources.sqs.boto import BotoTransport
+from listener.sources.sqs.doctor import examine
+from listener.sources.sqs.guide import guide
 from listener.sources.sqs.native import NativeTransport
 from listener.sources.sqs.session import Session
 from listener.sources.sqs.settings import SqsSettings
@@ -56,4 +58,8 @@ class SqsSource:
 
     async def check(self) -> Sequence[Check]:
         """Look at the queue, who may send to it, where its dead letters go, and what the buckets tell it."""
-        return []
+        return await asyncio.to_thread(lambda: list(examine(self.name, self._settings, self._clock.now)))
+
+    def setup(self) -> str:
+        """Return the queue policy, the IAM policy, the bucket notifications, and the commands that set them."""
+        return guide(self._settings.address, self._settings.buckets)

@@ -1,0 +1,87 @@
+"""What to paste at AWS so that a bucket's events reach the queue, and so that we may read them; pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from listener.sources.sqs.address import Address
+from listener.sources.sqs.policies import WANTED
+
+__all__ = ["guide"]
+
+
+def guide(address: Address, buckets: Sequence[str]) -> str:
+    """Return policies, rules and commands for this queue and these buckets; what is not known stands in ``<…>``."""
+    named = list(buckets) or ["<BUCKET>"]
+    parts = [
+        _block(
+            "Queue policy (queue-policy.json): S3 may send, on behalf of these buckets only.",
+            _queue_policy(address, named),
+        ),
+        _block("IAM policy of the key or role that cdn-listener runs with.", _iam_policy(address, named)),
+        *(
+            _block(
+                f"Notification of bucket {bucket} (notification-{bucket}.json). It REPLACES all rules that the bucket "
+                "has: merge what `aws s3api get-bucket-notification-configuration` shows.",
+                _notification(address),
+            )
+            for bucket in named
+        ),
+        _commands(address, named),
+    ]
+    return "\n\n".join(parts)
+
+
+def _block(about: str, value: Any) -> str:
+    return f"# {about}\n{json.dumps(value, indent=2)}"
+
+
+def _bucket_arn(address: Address, bucket: str) -> str:
+    return f"arn:{address.partition}:s3:::{bucket}"
+
+
+def _queue_policy(address: Address, buckets: Sequence[str]) -> dict[str, Any]:
+    condition: dict[str, Any] = {"ArnEquals": {"aws:SourceArn": [_bucket_arn(address, bucket) for bucket in buckets]}}
+    condition["StringEquals"] = {"aws:SourceAccount": address.account or "<ACCOUNT>"}
+    statement = {
+        "Sid": "BucketsSendEvents",
+        "Effect": "Allow",
+        "Principal": {"Service": "s3.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": address.arn,
+        "Condition": condition,
+    }
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _iam_policy(address: Address, buckets: Sequence[str]) -> dict[str, Any]:
+    needed = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"]
+    looks = {
+        "Sid": "OnlyForCheck",
+        "Effect": "Allow",
+        "Action": "s3:GetBucketNotification",
+        "Resource": [_bucket_arn(address, bucket) for bucket in buckets],
+    }
+    reads = {"Sid": "ReadTheQueue", "Effect": "Allow", "Action": needed, "Resource": address.arn}
+    return {"Version": "2012-10-17", "Statement": [reads, looks]}
+
+
+def _notification(address: Address) -> dict[str, Any]:
+    return {"QueueConfigurations": [{"Id": "cdn-listener", "QueueArn": address.arn, "Events": list(WANTED)}]}
+
+
+def _commands(address: Address, buckets: Sequence[str]) -> str:
+    place = f"--region {address.region} --queue-url {address.url}"
+    lines = [
+        "# Commands. The first writes the policy, which must be one line of JSON inside JSON.",
+        "jq -n --arg policy \"$(cat queue-policy.json)\" '{Policy: $policy}' > attributes.json",
+        f"aws sqs set-queue-attributes {place} --attributes file://attributes.json",
+    ]
+    lines += [
+        f"aws s3api put-bucket-notification-configuration --bucket {bucket} "
+        f"--notification-configuration file://notification-{bucket}.json"
+        for bucket in buckets
+    ]
+    return "\n".join(lines)
