@@ -135,7 +135,7 @@ class Live:
         if found is None:
             return Change(self._name, key, ChangeKind.DELETED, event_time=time.time())
         moment = None if found.ctime_ns is None else found.ctime_ns / 1e9
-        return _new(Change, (self._name, key, ChangeKind.CONTENT, found, moment, None, finished))
+        return _new(Change, (self._name, key, ChangeKind.CONTENT, found, moment, None, finished, False))
 
     async def _gone_unheard(self, gaps: Iterable[bytes]) -> list[str]:
         """Return the known files that went while their directory was not heard: no listing can tell them."""
