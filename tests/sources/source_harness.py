@@ -9,9 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Delivery
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+from listener.sources.filesystem.fanotify import refusal
+
+
+def fanotify_needed(request: pytest.FixtureRequest, path: Path) -> None:
+    """Go on where a tree can be marked; elsewhere the test fails in CI, and is skipped and told in red."""
+    refused = refusal(path)
+    if refused is not None:
+        request.getfixturevalue("absent")(f"a file system that fanotify can mark ({refused})")
 
 
 class MemoryIndex:
@@ -77,10 +87,15 @@ class MemoryIndex:
 class Reader:
     """Follows a source as the pipeline does: commits each delivery, then acknowledges it."""
 
+    backend = "auto"
+    """What readers take where the test does not say."""
+
     def __init__(self, path: Path, index: MemoryIndex | None = None, **settings: Any) -> None:
         """Follow a source of this path."""
         self.index = index or MemoryIndex()
-        values = {"path": path, "stable_seconds": 0.3, "root_check_seconds": 0.2, **settings}
+        values = {
+            "path": path, "backend": self.backend, "stable_seconds": 0.3, "root_check_seconds": 0.2, **settings
+        }  # fmt: skip
         self.source = FilesystemSource("www", FilesystemSettings(**values))
         self.deliveries: list[Delivery] = []
         self.changes: list[Change] = []

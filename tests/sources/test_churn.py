@@ -12,14 +12,14 @@ from pathlib import Path
 import churning
 import pytest
 from churning import Churn, out_of_sight
-from source_harness import Reader
+from source_harness import Reader, fanotify_needed
 
 from listener.change import Change, ChangeKind
 
 pytestmark = pytest.mark.looptime(False)
 
 SEEDS = [int(seed) for seed in os.environ.get("CHURN_SEEDS", "1,2,3").split(",")]
-BACKENDS = ["inotify", "polling"]
+BACKENDS = ["inotify", "fanotify", "polling"]
 SETTINGS = {
     "poll_interval_seconds": 0.5,
     "rescan_interval_seconds": 0,
@@ -118,15 +118,19 @@ async def converges(tmp_path: Path, seed: int, backend: str, seconds: float) -> 
             # Written to through a name that was gone before anybody could look: scans are there for that.
             reader.source.rescan("a test")
             await reader.until(lambda: not stale(root, state(root), reader), "a scan finds what no event told", 40)
-        if backend == "inotify":
+        if backend != "polling":
             await assert_watches_are_true(root, reader)
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_after_churn_what_was_told_is_what_changed(tmp_path: Path, seed: int, backend: str) -> None:
+async def test_after_churn_what_was_told_is_what_changed(
+    tmp_path: Path, seed: int, backend: str, request: pytest.FixtureRequest
+) -> None:
     """Every difference between before and after is told by events, and the index ends as the tree is."""
+    if backend == "fanotify":
+        fanotify_needed(request, tmp_path)
     await converges(tmp_path, seed, backend, float(os.environ.get("CHURN_SECONDS", "1.5")))
 
 
@@ -134,6 +138,10 @@ async def test_after_churn_what_was_told_is_what_changed(tmp_path: Path, seed: i
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", [seed + 100 for seed in SEEDS])
-async def test_after_a_minute_of_churn_what_was_told_is_what_changed(tmp_path: Path, seed: int, backend: str) -> None:
+async def test_after_a_minute_of_churn_what_was_told_is_what_changed(
+    tmp_path: Path, seed: int, backend: str, request: pytest.FixtureRequest
+) -> None:
     """The same for a minute each."""
+    if backend == "fanotify":
+        fanotify_needed(request, tmp_path)
     await converges(tmp_path, seed, backend, 60.0)

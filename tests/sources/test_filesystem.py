@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from source_harness import MemoryIndex, Reader
+from source_harness import MemoryIndex, Reader, fanotify_needed
 
 from listener.change import Change, ChangeKind
 from listener.errors import ConfigurationError
@@ -20,6 +20,15 @@ from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 pytestmark = pytest.mark.looptime(False)  # the kernel and its threads keep real time
 
 DELETED, SUBTREE_DELETED = ChangeKind.DELETED, ChangeKind.SUBTREE_DELETED
+
+
+@pytest.fixture(autouse=True, params=["inotify", "fanotify"])
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Let every test that does not choose another be one of this backend."""
+    if request.param == "fanotify":
+        fanotify_needed(request, tmp_path)
+    monkeypatch.setattr(Reader, "backend", request.param)
+    return str(request.param)
 
 
 @pytest.fixture
@@ -333,6 +342,20 @@ async def test_a_file_deleted_is_told(root: Path) -> None:
     async with Reader(root) as reader:
         (root / "a/one.html").unlink()
         await reader.until_told("a/one.html", DELETED)
+
+
+async def test_a_deleted_file_that_is_still_written_to_is_told_once(root: Path) -> None:
+    """Its end is told when it goes; what is written to it later, nobody can fetch."""
+    async with Reader(root) as reader:
+        with (root / "index.html").open("ab", buffering=0) as file:
+            (root / "index.html").unlink()
+            await reader.until_told("index.html", DELETED)
+            reader.clear()
+            for _ in range(20):
+                file.write(b"more")
+            (root / "mark").write_text("")
+            await reader.until_told("mark")
+            assert {change.key for change in reader.changes} == {"mark"}
 
 
 async def test_names_of_any_bytes_are_told_as_they_are(root: Path) -> None:

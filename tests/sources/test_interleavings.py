@@ -20,11 +20,14 @@ from typing import Any
 
 import pytest
 from churning import Churn, out_of_sight
+from source_harness import fanotify_needed
 
 from listener.change import key_to_text
 from listener.sources.filesystem import kernel, watches
+from listener.sources.filesystem.fanotify import EVENT
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.look import Looker
+from listener.sources.filesystem.marks import Marks
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.namesakes import find_names
 from listener.sources.filesystem.walker import Walker
@@ -37,7 +40,9 @@ SYSTEM_CALLS = ("scandir", "lstat", "stat", "readlink")
 class World:
     """A tree, what watches it, and an index that is told as the source tells the store."""
 
-    def __init__(self, base: Path, seed: int, *, hot: float = 0.0, steps: int = 60) -> None:
+    def __init__(
+        self, base: Path, seed: int, *, hot: float = 0.0, steps: int = 60, kind: type[Watches] = Watches
+    ) -> None:
         """Make a tree; ``hot`` is how often an operation comes between two system calls of the listener."""
         self.root, outside = base / "www", base / "outside"
         self.root.mkdir(parents=True)
@@ -53,7 +58,7 @@ class World:
         self.events = b""
         self.wanted: dict[int, int] = {}
         self.ignore, self.links = Ignore(), Links(self.raw)
-        self.watches = Watches(self.raw, self.ignore, bound=100_000)
+        self.watches = kind(self.raw, self.ignore, bound=100_000)
         self.looker = Looker(self.raw, self.ignore, self.links, stable_seconds=0)
 
     # --- the steps --------------------------------------------------------------------------------
@@ -72,7 +77,10 @@ class World:
         """Work through so many events that were read."""
         end = 0
         while number and end < len(self.events):
-            end += kernel.HEADER.size + kernel.HEADER.unpack_from(self.events, end)[3]
+            if isinstance(self.watches, Marks):
+                end += EVENT.unpack_from(self.events, end)[0]
+            else:
+                end += kernel.HEADER.size + kernel.HEADER.unpack_from(self.events, end)[3]
             number -= 1
         blob, self.events = self.events[:end], self.events[end:]
         self.watches.feed(blob)
@@ -207,22 +215,37 @@ class World:
         return self.now
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+@pytest.fixture(params=["inotify", "fanotify"])
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     """Return an empty tree that is watched."""
-    made = World(tmp_path, 0, steps=0)
+    made = World(tmp_path, 0, steps=0, kind=kind_of(request.param, tmp_path, request))
     made.scan_all()
     yield made
     made.watches.close()
 
 
+def kind_of(backend: str, path: Path, request: pytest.FixtureRequest) -> type[Watches]:
+    """Return what watches by this backend."""
+    if backend == "fanotify":
+        fanotify_needed(request, path)
+        return Marks
+    return Watches
+
+
+@pytest.mark.parametrize("backend", ["inotify", "fanotify"])
 @pytest.mark.parametrize(("scans", "hot"), [(False, 0.15), (True, 0.1)], ids=["events alone", "with scans"])
 def test_in_any_order_of_steps_the_index_ends_as_the_tree_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scans: bool, hot: float
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    scans: bool,
+    hot: float,
+    backend: str,
 ) -> None:
     """Whatever comes between whatever: in the end all is told, and exactly the directories that are there watched."""
+    kind = kind_of(backend, tmp_path, request)
     for seed in range(SEEDS):
-        world = World(tmp_path / f"{scans}{seed}", seed, hot=hot)
+        world = World(tmp_path / f"{seed}", seed, hot=hot, kind=kind)
         world.scan_all()
         with world.preempted(monkeypatch):
             for _ in range(150):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from source_harness import fanotify_needed
 
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 
 RUNNER = str(Path(__file__).with_name("source_runner.py"))
 HERE = str(Path(__file__).parent.parent.parent)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{HERE}:{Path(__file__).parent}", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class Running:
@@ -56,8 +59,7 @@ def running(path: Path, out: Path, *command: str, **settings: object) -> Iterato
     """Run a source, behind ``command`` where one is given."""
     values = [f"{name}={json.dumps(value)}" for name, value in {"stable_seconds": 0.3, **settings}.items()]
     arguments = [*command, sys.executable, RUNNER, str(path), str(out), *values]
-    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{Path(__file__).parent}", "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     try:
         yield Running(process, out)
     finally:
@@ -77,12 +79,19 @@ def make_directories(root: Path, number: int) -> list[Path]:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("number", [500, pytest.param(30_000, marks=pytest.mark.slow)])
-def test_an_overflow_loses_nothing_and_ends(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "backend"),
+    [(500, "inotify"), (500, "fanotify"), pytest.param(30_000, "inotify", marks=pytest.mark.slow)],
+)
+def test_an_overflow_loses_nothing_and_ends(
+    tmp_path: Path, number: int, backend: str, request: pytest.FixtureRequest
+) -> None:
     """The watcher stands still while the queue overflows: afterwards every change is told, without a loop of scans."""
+    if backend == "fanotify":
+        fanotify_needed(request, tmp_path)
     root = tmp_path / "www"
     directories = make_directories(root, number)
-    with running(root, tmp_path / "out") as source:
+    with running(root, tmp_path / "out", backend=backend) as source:
         source.until(lambda: source.health["ready"], "ready")
         source.process.send_signal(signal.SIGSTOP)
         expected = set()
@@ -128,27 +137,60 @@ def test_too_few_watches_are_told_and_made_up_for(tmp_path: Path) -> None:
         source.until(lambda: expected <= source.keys(), "every change is told")
 
 
-@pytest.mark.timeout(60)
-def test_an_unreadable_directory_is_told(tmp_path: Path) -> None:
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """Return a directory that every user may enter: what pytest gives, any other run of it on the machine closes."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("backend", ["inotify", "polling"])
+def test_an_unreadable_directory_is_told(open_path: Path, backend: str) -> None:
     """What cannot be read is named; the rest is listened to; nothing below is taken for deleted."""
-    root = tmp_path / "www"
+    root = open_path / "www"
     (root / "closed").mkdir(parents=True)
     (root / "open").mkdir()
     (root / "closed" / "f").write_text("x")
-    (root / "closed").chmod(0o700)
-    for path in (*tmp_path.parents, tmp_path):
-        if path.stat().st_uid == os.getuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)
-    (tmp_path / "o").mkdir()
-    (tmp_path / "o").chmod(0o777)
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    with running(root, tmp_path / "o" / "out", *nobody) as source:
+    (root / "closed").chmod(0)
+    (open_path / "o").mkdir()
+    (open_path / "o").chmod(0o777)
+    settings = {"backend": backend, "poll_interval_seconds": 0.5}
+    with running(root, open_path / "o" / "out", *as_nobody(), **settings) as source:
         source.until(lambda: source.health["ready"], "ready")
         source.until(lambda: source.health["state"] == "degraded", "degraded")
         assert "'closed/'" in source.health["detail"]
         assert "Permission denied" in source.health["detail"]
         (root / "open" / "g").write_text("x")
         source.until(lambda: source.keys() >= {"open/g"}, "the rest is heard")
+        assert source.keys("deleted") == set()
+
+
+@pytest.mark.timeout(90)
+def test_an_unreadable_root_fails_at_the_start(open_path: Path) -> None:
+    """The process ends with what is wrong and what to do, rather than listen to nothing."""
+    (open_path / "www").mkdir(mode=0o700)
+    (open_path / "www").chmod(0 if os.geteuid() else 0o700)
+    said = failing(open_path / "www", *as_nobody())
+    assert "ConfigurationError" in said
+    assert "cannot be read" in said
+
+
+def as_nobody() -> tuple[str, ...]:
+    """Return the command that gives up root's rights; nothing where there are none."""
+    return () if os.geteuid() else ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+def failing(path: Path, *command: str, **settings: object) -> str:
+    """Run a source that must end by itself; return what it says on the way."""
+    values = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    done = subprocess.run(
+        [*command, sys.executable, RUNNER, str(path), "/dev/null", *values],
+        env=ENVIRONMENT, cwd="/", capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    return done.stderr
 
 
 async def test_check_names_limits_backend_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

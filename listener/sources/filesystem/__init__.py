@@ -6,6 +6,7 @@ The filesystem source: watchdog's observer with an emitter that loses nothing, a
     settings   what can be set                 names       what is no content
     kernel     inotify by the C library        tree        directories by place
     heard      names not yet looked at         watches     kernel watches, and what events mean
+    fanotify   fanotify by the C library    marks       what its events mean
     emitter    watchdog's emitter, two threads listening   observer and root identity
     look       what became of a name           unfinished  held until closed or at rest
     walker     reading a tree in steps         content     same file, same bytes?

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from listener.sources.filesystem.kernel import Inotify
+from listener.sources.filesystem.kernel import Kernel
 from listener.sources.filesystem.tree import Node, Tree
 
 __all__ = ["Bindings"]
@@ -19,7 +19,7 @@ class Bindings:
     are its twins, and hear what it hears.
     """
 
-    def __init__(self, kernel: Inotify, tree: Tree, root: bytes) -> None:
+    def __init__(self, kernel: Kernel, tree: Tree, root: bytes) -> None:
         """Bind nodes of ``tree``, whose paths are below ``root``."""
         self.nodes: dict[int, Node] = {}
         self.twins: dict[int, list[Node]] = {}

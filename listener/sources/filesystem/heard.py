@@ -16,7 +16,7 @@ from listener.sources.filesystem import kernel
 from listener.sources.filesystem.rescans import TOO_MANY
 from listener.sources.filesystem.tree import Node, Tree
 
-__all__ = ["ARRIVED", "EFFECTS", "FOUND", "OPEN", "Batch", "Heard"]
+__all__ = ["ARRIVED", "EFFECTS", "ENDED", "FOUND", "OPEN", "Batch", "Heard"]
 
 OPEN = 1 << 16
 """The last that was heard is that it was made or written to, not that it was closed."""
@@ -25,15 +25,16 @@ FOUND = 1 << 17
 ARRIVED = 1 << 18
 """Came with a directory that was renamed or moved in."""
 
-_ENDED = ~(OPEN | FOUND)
+ENDED = ~(OPEN | FOUND)
+"""What stays of a name's flags when it is closed, replaced or gone."""
 
 EFFECTS: dict[int, tuple[int, int]] = {
     kernel.CREATE: (-1, kernel.CREATE | OPEN),
     kernel.MODIFY: (-1, kernel.MODIFY | OPEN),
-    kernel.CLOSE_WRITE: (_ENDED, kernel.CLOSE_WRITE),
-    kernel.MOVED_TO: (_ENDED, kernel.MOVED_TO),
-    kernel.MOVED_FROM: (_ENDED, kernel.MOVED_FROM),
-    kernel.DELETE: (_ENDED, kernel.DELETE),
+    kernel.CLOSE_WRITE: (ENDED, kernel.CLOSE_WRITE),
+    kernel.MOVED_TO: (ENDED, kernel.MOVED_TO),
+    kernel.MOVED_FROM: (ENDED, kernel.MOVED_FROM),
+    kernel.DELETE: (ENDED, kernel.DELETE),
 }
 """What an event of a file makes of the flags of its name: which stay, and which come."""
 

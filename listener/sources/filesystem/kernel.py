@@ -11,6 +11,7 @@ import ctypes
 import os
 import struct
 from functools import cache
+from typing import Protocol
 
 __all__ = [
     "CLOSE_WRITE",
@@ -26,6 +27,7 @@ __all__ = [
     "OVERFLOW",
     "UNMOUNT",
     "Inotify",
+    "Kernel",
     "padded",
 ]
 
@@ -66,6 +68,31 @@ def padded(name: bytes) -> bytes:
 def _raise(path: bytes | None = None) -> None:
     number = ctypes.get_errno()
     raise OSError(number, os.strerror(number), path)
+
+
+class Kernel(Protocol):
+    """What hears directories for us; every method may be called from any thread."""
+
+    @property
+    def descriptor(self) -> int:
+        """What to poll; negative once closed."""
+        ...
+
+    def add(self, path: bytes, *, follow: bool = False, extra: int = 0) -> int:
+        """Hear a directory from now on; return its number, the same one for the same inode. Raise OSError."""
+        ...
+
+    def remove(self, watch: int, /) -> None:
+        """Hear it no longer."""
+        ...
+
+    def read(self, size_bytes: int) -> bytes:
+        """Return as many whole events as fit, or nothing when none wait."""
+        ...
+
+    def close(self) -> None:
+        """Give up; safe to call twice."""
+        ...
 
 
 class Inotify:

@@ -10,6 +10,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 
 from listener.sources.filesystem.emitter import InotifyEmitter
+from listener.sources.filesystem.marks import Marks
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.watches import Watches
 
@@ -59,9 +60,12 @@ class _Handler(FileSystemEventHandler):
 class Listening:
     """A running observer. ``on_heard`` is called in its thread, at most once between two takes."""
 
-    def __init__(self, root: bytes, ignore: Ignore, *, bound: int, on_heard: Callable[[], None]) -> None:
+    def __init__(
+        self, root: bytes, ignore: Ignore, *, bound: int, on_heard: Callable[[], None], backend: str = "inotify"
+    ) -> None:
         """Open the kernel's queue and start the threads. Raise OSError: EMFILE, when no instance is left."""
-        self.watches = Watches(root, ignore, bound=bound)
+        kind = Marks if backend == "fanotify" else Watches
+        self.watches = kind(root, ignore, bound=bound)
         self._observer = BaseObserver(InotifyEmitter, timeout=_OBSERVER_SECONDS, watches=self.watches)
         self._observer.schedule(_Handler(on_heard), os.fsdecode(root), recursive=True)
         self._emitters = list(self._observer.emitters)

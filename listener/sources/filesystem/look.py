@@ -192,8 +192,13 @@ class Looker:
 
     @staticmethod
     def _was_passing(key: str, flags: int) -> bool:
-        """Tell whether the name was never a file that a cache could hold: a directory, or a transfer's own."""
-        if not flags & (_WENT | kernel.CREATE | kernel.MODIFY | kernel.CLOSE_WRITE | kernel.MOVED_TO):
+        """
+        Tell whether the name was never a file that a cache could hold: a directory, or a transfer's own.
+
+        Writing alone says nothing of its end either, which is heard by itself: a deleted file may be
+        written to for long.
+        """
+        if not flags & (_WENT | kernel.CREATE | kernel.MOVED_TO):
             return True
         passed = flags & kernel.CREATE and flags & _WENT
         return bool(passed) and is_transfer_name(key.rpartition("/")[2])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from listener.contracts import Check, CheckState
+from listener.sources.filesystem.fanotify import refusal
 from listener.sources.filesystem.mounts import mount_of, mounts_below
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.trouble import limit, sysctl_line
@@ -54,14 +55,38 @@ def probe(key: str, settings: FilesystemSettings) -> Iterator[Check]:
             key, CheckState.WARNING, f"{unreadable} directories cannot be read",
             f"let user {os.geteuid()} read and enter them, or ignore them",
         )  # fmt: skip
+    here = mount_of(settings.path)
+    if backend != "polling" and here is not None and not here.is_heard:
+        yield Check(
+            key, CheckState.WARNING, f"{here.kind} at {here.point}: other machines change it unheard by {backend}",
+            'take backend = "auto" or "polling"',
+        )  # fmt: skip
     for mount in mounts_below(settings.path):
-        if not mount.is_heard and backend == "inotify":
+        if not mount.is_heard and backend != "polling":
             yield Check(
                 key, CheckState.WARNING, f"changes below {mount.point} ({mount.kind}) are found by scans only",
                 'give it a source of its own with backend = "polling"',
             )  # fmt: skip
     if backend == "inotify":
         yield from _limits(key, number)
+    elif backend == "fanotify":
+        yield from _fanotify(key.rpartition(".")[0], settings)
+
+
+def _fanotify(key: str, settings: FilesystemSettings) -> Iterator[Check]:
+    refused = refusal(settings.path)
+    if refused is not None:
+        yield Check(f"{key}.backend", CheckState.FAILED, str(refused), refused.hint)
+        return
+    yield Check(f"{key}.backend", CheckState.OK, "fanotify can mark the file system")
+    queue = limit("max_queued_events", "fanotify")
+    if queue is not None and queue < _GOOD_QUEUE:
+        yield Check(
+            f"{key}.backend", CheckState.WARNING,
+            f"fs.fanotify.max_queued_events is {queue}, for all that changes on the file system: "
+            "a storm may cost a rescan",
+            sysctl_line("max_queued_events", 1_048_576, "fanotify"),
+        )  # fmt: skip
 
 
 def _limits(key: str, directories: int) -> Iterator[Check]:

@@ -148,10 +148,14 @@ class Session:
         identity = RootIdentity(self._root)
         if self._backend == "polling":
             return Place(identity, None)
-        return Place(
-            identity,
-            Listening(self._root, self._ignore, bound=self._settings.max_pending, on_heard=self._on_heard),
+        listening = Listening(
+            self._root,
+            self._ignore,
+            bound=self._settings.max_pending,
+            on_heard=self._on_heard,
+            backend=self._backend,
         )
+        return Place(identity, listening)
 
     def _on_heard(self) -> None:
         with suppress(RuntimeError):  # the loop has ended

@@ -21,8 +21,12 @@ class FilesystemSettings(BaseModel):
     path: Path
     """The directory whose files are served; it may be a symbolic link (``/srv/app/current``)."""
 
-    backend: Literal["auto", "inotify", "polling"] = "auto"
-    """How changes are heard of. ``auto``: inotify, or polling where the kernel hears nothing (NFS, SMB, FUSE, …)."""
+    backend: Literal["auto", "inotify", "fanotify", "polling"] = "auto"
+    """
+    How changes are heard of. ``auto``: inotify, or polling where the kernel hears nothing (NFS, SMB, FUSE, …).
+    ``fanotify`` marks the whole file system, so that no limit on watches applies however many directories there
+    are; it takes CAP_SYS_ADMIN, Linux 5.17, and a file system that can be marked (ext4, xfs, tmpfs; not overlayfs).
+    """
 
     ignore: tuple[str, ...] = ()
     """

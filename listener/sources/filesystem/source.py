@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
+from listener.sources.filesystem.fanotify import refusal
 from listener.sources.filesystem.probes import choose_backend, probe
 from listener.sources.filesystem.session import Session
 from listener.sources.filesystem.settings import FilesystemSettings
@@ -40,10 +41,14 @@ class FilesystemSource:
         """
         Yield what differs from the index, then what changes.
 
-        Raise :class:`~listener.errors.ConfigurationError` when the path cannot be listened to at the start.
+        Raise :class:`~listener.errors.ConfigurationError` when the path cannot be listened to at the start, or not
+        by the backend that is set.
         """
         await asyncio.to_thread(self._probe_path)
         backend, why = await asyncio.to_thread(choose_backend, self._settings)
+        refused = await asyncio.to_thread(refusal, self._settings.path) if backend == "fanotify" else None
+        if refused is not None:
+            raise ConfigurationError(f"sources.{self.name}.backend: {refused}", hint=refused.hint)
         _log.info("filesystem.backend_chosen", source=self.name, backend=backend, reason=why)
         self._session = Session(
             name=self.name, settings=self._settings, backend=backend, health=self.health, index=index

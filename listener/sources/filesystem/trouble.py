@@ -11,20 +11,20 @@ from listener.change import key_to_text
 
 __all__ = ["limit", "open_hint", "sysctl_line", "unread", "unwatched"]
 
-_PROC = Path("/proc/sys/fs/inotify")
+_PROC = Path("/proc/sys/fs")
 
 
-def limit(name: str) -> int | None:
-    """Return a kernel limit of inotify (``max_user_watches``, …), or ``None`` where it cannot be read."""
+def limit(name: str, system: str = "inotify") -> int | None:
+    """Return a kernel limit (``max_user_watches``, …) of inotify or fanotify, or ``None`` where it cannot be read."""
     try:
-        return int((_PROC / name).read_text())
+        return int((_PROC / system / name).read_text())
     except (OSError, ValueError):
         return None
 
 
-def sysctl_line(name: str, value: int) -> str:
-    """Return the command that raises a limit of inotify."""
-    return f"sysctl -w fs.inotify.{name}={value}"
+def sysctl_line(name: str, value: int, system: str = "inotify") -> str:
+    """Return the command that raises a limit of inotify or fanotify."""
+    return f"sysctl -w fs.{system}.{name}={value}"
 
 
 def unwatched(failed: Mapping[bytes, int], watched: int) -> str:

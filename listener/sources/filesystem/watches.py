@@ -24,6 +24,7 @@ from listener.change import key_to_text
 from listener.sources.filesystem import kernel
 from listener.sources.filesystem.bindings import Bindings
 from listener.sources.filesystem.heard import ARRIVED, EFFECTS, FOUND, Batch, Heard
+from listener.sources.filesystem.kernel import Kernel
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.rescans import OVERFLOWED, OVERRAN
 from listener.sources.filesystem.tree import Node, Tree
@@ -37,9 +38,9 @@ _MOVE_SECONDS = 0.2
 class Watches:
     """One inotify instance over one root. Methods may be called from any thread."""
 
-    def __init__(self, root: bytes, ignore: Ignore, *, bound: int) -> None:
+    def __init__(self, root: bytes, ignore: Ignore, *, bound: int, instance: Kernel | None = None) -> None:
         """Open the instance; nothing is watched before :meth:`enter`."""
-        self.kernel = kernel.Inotify()
+        self.kernel: Kernel = instance or kernel.Inotify()
         self.lock = threading.Lock()
         self.tree = Tree()
         self.heard = Heard(self.tree, bound=bound)
@@ -63,6 +64,11 @@ class Watches:
     def count(self) -> int:
         """How many directories are watched."""
         return len(self._bindings.nodes)
+
+    @staticmethod
+    def name_as_heard(name: bytes) -> bytes:
+        """Return a name as events carry it, and as it is kept."""
+        return kernel.padded(name)
 
     def close(self) -> None:
         """Give the watches back."""
@@ -200,10 +206,13 @@ class Watches:
             self.events += events
             heard.keep_bound()
 
+    def _on_overflow(self) -> None:
+        self.overflows += 1
+        self.heard.rescan(b"", OVERFLOWED)
+
     def _feed_slowly(self, wd: int, mask: int, cookie: int, name: bytes) -> None:
         if mask & kernel.OVERFLOW:
-            self.overflows += 1
-            self.heard.rescan(b"", OVERFLOWED)
+            self._on_overflow()
             return
         for node in self._bindings.of(wd):
             self._on_event(node, mask, cookie, name)
@@ -231,7 +240,7 @@ class Watches:
             if prefix is not None:
                 self.heard.rescan(prefix, "a file system below the root was unmounted")
 
-    def _on_directory_came(self, parent: Node, name: bytes, cookie: int) -> None:
+    def _on_directory_came(self, parent: Node, name: bytes, cookie: int, *, renamed: bool = False) -> None:
         moved, _ = self._moved.pop(cookie, (None, 0.0)) if cookie else (None, 0.0)
         prefix = self.tree.prefix_of(parent)
         if prefix is None or self._ignore.directory(key_to_text(prefix), key_to_text(name)):
@@ -239,7 +248,7 @@ class Watches:
             return
         if moved is not None:
             self._replace(parent, name, moved)
-        self._new.append((self.tree.child(parent, name), ARRIVED if cookie else FOUND))
+        self._new.append((self.tree.child(parent, name), ARRIVED if cookie or renamed else FOUND))
 
     def _replace(self, parent: Node, name: bytes, moved: Node) -> None:
         """
@@ -290,7 +299,7 @@ class Watches:
         text = key_to_text(prefix)
         for name, is_directory in found:
             if not is_directory:
-                self.heard.add(node, kernel.padded(name), flags)
+                self.heard.add(node, self.name_as_heard(name), flags)
             elif not self._ignore.directory(text, key_to_text(name)):
                 self._new.append((self.tree.child(node, name), flags))
         for name in (node.children or {}).keys() - {name for name, _ in found}:
