@@ -7,13 +7,14 @@ from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 __all__ = ["RETRY_AFTER_SECONDS", "SERVER", "Refused", "accepted", "raw_answer", "refusal"]
 
 SERVER: Final = "cdn-listener"
 """By this name ``check`` knows that what listens on an address is this product."""
 RETRY_AFTER_SECONDS: Final = 5
-_HEADERS: Final = {"Server": SERVER}
+_HEADERS: Final = CIMultiDict({"Server": SERVER})
 _RETRY: Final = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 _RETRIED: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE})
 _MORE: Final[Mapping[int, Mapping[str, str]]] = {

@@ -66,8 +66,9 @@ class Token:
     """A shared token in a header: ``Bearer TOKEN``, ``Basic`` with it as the password, or alone."""
 
     def __init__(self, token: str, *, header: str) -> None:
-        """Keep the token's digest."""
+        """Keep digests of the token as it is mostly written, and alone."""
         self._header = header
+        self._usual = _digest(f"Bearer {token}".encode())
         self._digest = _digest(token.encode())
 
     def knows(self, request: Request) -> bool:
@@ -84,12 +85,12 @@ class Token:
         return Admitted()
 
     def _is_right(self, value: str) -> bool:
+        given = _digest(value.encode("utf-8", "surrogateescape"))
+        if hmac.compare_digest(given, self._usual) or hmac.compare_digest(given, self._digest):
+            return True
         scheme, _, rest = value.partition(" ")
-        given = {"bearer": rest.strip, "basic": lambda: _password(rest)}.get(scheme.lower(), lambda: value)()
-        return self._compare(given) or (given is not value and self._compare(value))
-
-    def _compare(self, given: str) -> bool:
-        return hmac.compare_digest(_digest(given.encode("utf-8", "surrogateescape")), self._digest)
+        inner = {"bearer": rest.strip, "basic": lambda: _password(rest)}.get(scheme.lower(), str)()
+        return hmac.compare_digest(_digest(inner.encode("utf-8", "surrogateescape")), self._digest)
 
 
 class OpaqueToken:

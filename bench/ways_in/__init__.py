@@ -1,0 +1,1 @@
+"""Parts of ``bench/ingest.py``: one for each source that it measures."""
