@@ -5,12 +5,16 @@ The daemon (and the sidecar, which is the same): the pipeline, run until a signa
 module     what it does
 ========== ===================================================================
 service    signals, reload, start and end
-notify     the service manager's protocol (systemd's sd_notify)
+life       what runs at this moment: configuration, store, pipeline
+telling    what the service manager hears meanwhile
+notify     its protocol (systemd's sd_notify)
 health     is the loop turning, does the store commit, what is in the way
 status     the numbers behind ``status``, with and without a daemon
-probes     ``check``: everything that the configuration names, tried
-admin      ``/livez``, ``/readyz``, ``/healthz``, ``/metrics``, ``/api/status``
+freshness  how long changes took to become fresh
+view       all of this as the admin port asks for it
 metrics    the status in Prometheus' words
+admin      the port itself: probes, status page, who may decide
+probes     ``check``: everything that the configuration names, tried
 ========== ===================================================================
 """
 

@@ -70,7 +70,11 @@ class Freshness:
             now = asyncio.get_running_loop().time()
             if now - self._looked_at < REST_SECONDS:
                 return
-            day_ago = self._clock.now() - SPAN_SECONDS["day"]
+            clock_now = self._clock.now()
+            day_ago = clock_now - SPAN_SECONDS["day"]
+            self._started_at = min(self._started_at, clock_now)  # a clock that was ahead must not hide what comes
+            if self._read_to is not None:
+                self._read_to = min(self._read_to, clock_now)
             since = day_ago if self._read_to is None else max(day_ago, self._read_to - LATE_SECONDS)
             for one in await store.read(functools.partial(ended, since=since)):
                 if one.id not in self._seen:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import pytest
 from browsing import Visit, a_browser
 from playwright.sync_api import Browser
 from shells import Stand, a_stand
+
+Launch = Callable[[str], Browser]
 
 
 @pytest.fixture
@@ -22,19 +23,23 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One Chromium for all tests of a file; where it is absent they fail in CI, and are skipped and told elsewhere."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        outcome = pytest.fail if os.environ.get("CI") else pytest.skip
-        outcome("chromium is absent; tests/system-packages installs it")
-    with a_browser(path) as browser:
-        yield browser
+def launch() -> Iterator[Launch]:
+    """Start one Chromium for all tests of a file, once the first asks for it."""
+    with ExitStack() as stack:
+        running: list[Browser] = []
+
+        def start(executable: str) -> Browser:
+            if not running:
+                running.append(stack.enter_context(a_browser(executable)))
+            return running[0]
+
+        yield start
 
 
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+def visit(launch: Launch, system_command: Callable[[str], str]) -> Iterator[Callable[..., Visit]]:
     """Open pages with what they need of a context (a screen, a colour scheme); nothing may go wrong in any."""
+    browser = launch(system_command("chromium"))
     visits: list[Visit] = []
 
     def make(**context: Any) -> Visit:
@@ -44,4 +49,4 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
     yield make
     for one in visits:
         one.page.context.close()
-        assert one.troubles == []
+    assert [one.troubles for one in visits if one.troubles] == []
