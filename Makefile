@@ -11,7 +11,7 @@ COVERED := listener/change.py,listener/refresh.py,listener/errors.py,listener/cl
   listener/planner/*,listener/signature*,listener/replies/*,listener/store/*
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench soak storm examples events pictures clean
+.PHONY: help demo test lint format bench soak storm examples events pictures docs clean
 MAKEFLAGS += --no-print-directory
 
 help:  ## list what can be made
@@ -59,8 +59,12 @@ events: $(VENV)/.dev  ## write docs/logs.md from the log calls; meanings are kep
 pictures: $(VENV)/.dev  ## take the pictures of the status page in docs/images
 	@$(BIN)/python tests/page/pictures.py
 
+docs: $(VENV)/.dev  ## build the site into docs/_build
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
 clean:  ## remove the virtual environment and what tools left
-	@rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) build dist docs/_build .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }

@@ -1,0 +1,118 @@
+"""Writes the reference pages of commands and settings from where they are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from listener.cli.app import app
+from listener.plugins import installed, plugin_class
+from listener.settings import Settings, Site
+
+OWN = "cdn-listener"
+
+
+def pages() -> dict[str, str]:
+    """Return the generated pages by file name."""
+    return {"commands.md": "\n".join(_commands()) + "\n", "settings.md": "\n".join(_settings()) + "\n"}
+
+
+def _commands() -> Iterator[str]:
+    yield "# Commands"
+    yield ""
+    yield "Every command takes `--config FILE`; by default that is `$LISTENER_CONFIG`, then `listener.toml`, then"
+    yield "`/etc/cdn-listener/listener.toml`. Exit status: 0 done, 1 failed, 2 usage or configuration, 3 done but"
+    yield "something was deferred or parked, 130 interrupted. What people read goes to stdout, JSON with `--json`;"
+    yield "errors and logs go to stderr."
+    for path, command in walk(typer.main.get_command(app), ()):
+        yield ""
+        yield f"## cdn-listener {' '.join(path)}"
+        yield ""
+        yield " ".join((command.help or "").split())
+        rows = [row for row in map(_option, command.params) if row]
+        if rows:
+            yield ""
+            yield "| option | meaning |"
+            yield "|---|---|"
+            yield from rows
+
+
+def walk(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command that does something, with the words that call it."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield path, command
+    for name, one in (below or {}).items():
+        yield from walk(one, (*path, name))
+
+
+def _option(parameter: Any) -> str:
+    if "--config" in parameter.opts or "--help" in parameter.opts:
+        return ""
+    said = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", r"\|")
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    if parameter.param_type_name == "argument":
+        names = f"`{parameter.metavar or parameter.name.upper()}`"
+    default = parameter.default
+    shown = (
+        f" Default: `{default}`." if isinstance(default, str | int | float) and default not in (False, True, "") else ""
+    )
+    return f"| {names} | {said}{shown} |"
+
+
+def _settings() -> Iterator[str]:
+    yield "# Settings"
+    yield ""
+    yield "One TOML file; unknown keys are refused with the nearest valid name. Every key can also be set by the"
+    yield "environment: `LISTENER_COALESCER__QUIET_SECONDS=2`, `LISTENER_SOURCES__WWW__PATH=/srv/www`. Secrets come"
+    yield "only from the environment, from a file that `…_FILE` names, or from a credential called like the key."
+    for name, field in Settings.model_fields.items():
+        if name not in ("sources", "targets", "sites"):
+            yield from _table(f"[{name}]", field.default, field.description or "")
+    for plugin in installed():
+        if plugin.package == OWN:
+            model = plugin_class(plugin.group, plugin.name).Settings
+            yield from _table(f'[{plugin.group}.NAME] type = "{plugin.name}"', model, model.__doc__ or "")
+    yield from _table("[[sites]]", Site, Site.__doc__ or "")
+
+
+def _table(head: str, model: type[BaseModel] | BaseModel, meaning: str) -> Iterator[str]:
+    yield ""
+    yield f"## `{head}`"
+    yield ""
+    yield " ".join(meaning.split())
+    yield ""
+    yield "| key | default | meaning |"
+    yield "|---|---|---|"
+    for name, field in (model if isinstance(model, type) else type(model)).model_fields.items():
+        if name != "type":
+            yield from _keys(field.alias or name, field)
+
+
+def _keys(name: str, field: FieldInfo) -> Iterator[str]:
+    default = field.get_default(call_default_factory=True)
+    said = " ".join((field.description or "").split()).replace("|", r"\|").replace("``", "`")
+    if isinstance(default, BaseModel):
+        yield f"| `{name}` | | {said} |"
+        for below, one in type(default).model_fields.items():
+            yield from _keys(f"{name}.{below}", one)
+    else:
+        yield f"| `{name}` | {_shown(default, required=field.is_required())} | {said} |"
+
+
+def _shown(default: Any, *, required: bool) -> str:
+    if required:
+        return "required"
+    if default is None or default in ("", (), {}):
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, list | tuple):
+        return f"`{list(default)}`".replace("'", '"')
+    if isinstance(default, dict):
+        return "`{ " + ", ".join(f"{key} = {value}" for key, value in default.items()) + " }`"
+    return f"`{getattr(default, 'value', default)}`"
