@@ -293,16 +293,19 @@ class Watches:
     def _list(self, node: Node, prefix: bytes, flags: int) -> None:
         try:
             with os.scandir(self._root + prefix) as entries:
-                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+                found = [(entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries]
         except OSError:
             return  # gone again, which is heard; or unreadable, which the watch has noted
         text = key_to_text(prefix)
-        for name, is_directory in found:
+        vanished = set(node.children or ())
+        for name, is_directory, is_link in found:
+            if is_directory and not self._ignore.directory(text, key_to_text(name)):
+                self._new.append((self.tree.child(node, name), flags))
+            if is_directory or is_link:
+                vanished.discard(name)
             if not is_directory:
                 self.heard.add(node, self.name_as_heard(name), flags)
-            elif not self._ignore.directory(text, key_to_text(name)):
-                self._new.append((self.tree.child(node, name), flags))
-        for name in (node.children or {}).keys() - {name for name, _ in found}:
+        for name in vanished:
             self._on_directory_went(node, name, 0)
 
     def _expire_moves(self) -> None:
