@@ -103,6 +103,9 @@ class FakeMns:
         """So many answers are never sent, after the work was done."""
         self.holds_requests = True
         """False: an empty answer comes at once, whatever the caller wants to wait."""
+        self.deletes = asyncio.Event()
+        """Cleared: deletions wait before anything is done."""
+        self.deletes.set()
         self.raw_answer: bytes | None = None
         """Given instead of messages."""
         self.received_again = 0
@@ -235,6 +238,7 @@ class FakeMns:
             case "SendMessage":
                 return await self._send(queue, body, batch=batch)
             case "DeleteMessage":
+                await self.deletes.wait()
                 return self._delete_batch(queue, body) if batch else self._delete_one(queue, query)
         if action.endswith("PeekMessage"):
             return self._peek(queue, query, batch=batch)

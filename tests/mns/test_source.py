@@ -236,6 +236,21 @@ async def test_what_was_durable_before_a_stop_is_deleted_by_it(service: FakeMns,
     assert len(service.queue.deleted) == 16
 
 
+async def test_a_deletion_under_way_at_a_stop_is_made_again(service: FakeMns, make_source: MakeSource) -> None:
+    """It is cut off with everything else, and nobody knows whether it arrived."""
+    await service.send(*bodies(f"{number}" for number in range(16)))
+    service.deletes.clear()
+    deliveries = make_source().deliveries(None)  # type: ignore[arg-type]
+    first = await anext(deliveries)
+    await first.ack()
+    await until(lambda: service.calls["BatchDeleteMessage"])
+    closing = asyncio.create_task(deliveries.aclose())  # type: ignore[attr-defined]
+    await until(lambda: service.calls["BatchDeleteMessage"] == 2)
+    service.deletes.set()
+    await closing
+    assert len(service.queue.deleted) == 16
+
+
 async def test_lag_is_told_of_what_comes_for_the_first_time(service: FakeMns, make_source: MakeSource) -> None:
     """By the service's own clock, so that a wrong one here does not matter; a redelivery says nothing of it."""
     service.ahead = 600

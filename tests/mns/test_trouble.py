@@ -161,13 +161,23 @@ async def test_secrets_stay_out_of_what_is_told(service: FakeMns, make_source: M
     assert "token-of-mine" not in told
 
 
-@pytest.mark.parametrize("answer", [b"<html>hello</html>", b"<Messages><Message/></Messages>", b"x" * 9_000_000])
-async def test_an_answer_that_is_none_is_told(service: FakeMns, make_source: MakeSource, answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"<html>hello</html>", "no Messages"),
+        (b"<Messages><Message/></Messages>", "no MessageId"),
+        (b"x" * 9_000_000, "more than 8388608 bytes"),
+    ],
+)
+async def test_an_answer_that_is_none_is_told(
+    service: FakeMns, make_source: MakeSource, answer: bytes, words: str
+) -> None:
     """A portal in between, a broken message or an endless answer: degraded, tried again, nothing deleted."""
     await service.send(*bodies(["a"]))
     service.raw_answer = answer
     async with reading(make_source()) as along:
         await until(lambda: along.source.health.state is SourceState.DEGRADED)
+        assert words in along.source.health.detail
         assert along.deliveries == []
         service.raw_answer = None
         await until(lambda: service.queue.deleted)
