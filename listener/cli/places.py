@@ -35,22 +35,25 @@ def span_option(name: str, said: str) -> Any:
 
 
 SiteOption = Annotated[
-    str | None, typer.Option("--site", metavar="N", help="Which of the [[sites]]: its name, or its number from 0.")
+    str | None,
+    typer.Option("--site", metavar="N", help="Which of the [[sites]]: its name, its number from 0, or its source."),
 ]
 TargetOption = Annotated[str | None, typer.Option("--target", metavar="NAME", help="Only this target.")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
 
 
 def choose_site(settings: Settings, site: str | None) -> Site:
-    """Return the configuration's only site, or the one of this name or number."""
+    """Return the configuration's only site, or the one of this name or number, of this source or base URL."""
     from listener.errors import ConfigurationError
 
     sites = settings.sites
     if site is None and len(sites) == 1:
         return sites[0]
-    named = [one for at, one in enumerate(sites) if site is not None and site in (one.name, str(at))]
-    if len(named) == 1:
-        return named[0]
+    ways = [[(one.name, str(at)) for at, one in enumerate(sites)], [(one.source, *one.base_urls) for one in sites]]
+    for names in ways:
+        named = [one for one, called in zip(sites, names, strict=True) if site is not None and site in called]
+        if len(named) == 1:
+            return named[0]
     wrong = f"the configuration has {len(sites)} sites" if site is None else f"there is no site {site}"
     hint = "; ".join(f"--site {one.name or at}: {one.source} {one.prefix}".rstrip() for at, one in enumerate(sites))
     raise ConfigurationError(wrong, hint=hint or "add a [[sites]] table")

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from shells import Stand, fetch, until
 
+from listener.cli.places import choose_site
+from listener.errors import ConfigurationError
+from listener.settings import parse_settings
+
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -35,6 +39,28 @@ def test_a_deploy_is_held_released_and_waited_for(stand: Stand, command: Command
     assert sorted(stand.paths()) == [stand.url("a.html"), stand.url("b.html")]
     deeds = json.loads(command("tasks", "--by-hand", "--json")[1])
     assert [(deed["action"], deed["reason"]) for deed in deeds] == [("end of hold", ""), ("hold", "deploy 7")]
+
+
+@pytest.mark.parametrize(
+    ("said", "prefix"),
+    [("shop", "/shop/"), ("1", "/blog/"), ("files", "/shop/"), ("http://h/blog/", "/blog/"), ("www", "/blog/")],
+)
+def test_a_site_is_named_as_people_would(said: str, prefix: str) -> None:
+    """By its name, its number, its source or its base URL; where that is not one site, all are told."""
+    table = {
+        "sources": {"files": {"type": "filesystem", "path": "/a"}, "www": {"type": "filesystem", "path": "/b"}},
+        "targets": {"cdn": {"type": "alibaba-cdn"}},
+        "sites": [
+            {"name": "shop", "source": "files", "target": "cdn", "base_urls": ["http://h/shop/"]},
+            {"source": "www", "target": "cdn", "base_urls": ["http://h/blog/"]},
+        ],
+    }
+    settings = parse_settings(table, {})
+    assert choose_site(settings, said).base_urls == (f"http://h{prefix}",)
+    for wrong in ("2", "nobody", None):
+        with pytest.raises(ConfigurationError) as error:
+            choose_site(settings, wrong)
+        assert error.value.hint == "--site shop: files; --site 1: www"
 
 
 def test_waiting_needs_a_daemon(stand: Stand, command: Command) -> None:
