@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sqlite3
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -31,6 +32,8 @@ MOST_WAITING = 2_000
 """Needs that may wait before more are made: two requests' worth, so that a live change is behind no more."""
 LONGEST_WAIT_SECONDS = 300.0
 """Where nothing is taken off the queue for so long, quota or the daemon stands still."""
+QUOTA_SECONDS = 10.0
+"""How long to wait for the live quota; where it cannot be read, the configured one counts."""
 
 _KINDS = {
     Scope.EXACT: RefreshKind.FILE,
@@ -109,6 +112,7 @@ class Share:
         self._refresh = refresh
         self._directories = set(directories)
         self._left: Purse = Counter()
+        self._asked = False
         self._inside: str | None = None
         self._passed = 0
         self._last = ""
@@ -190,6 +194,11 @@ class Share:
         return price
 
     async def _look(self) -> None:
+        """See what is left; the first time, once the CDN has told its quota or had time to."""
+        loop = asyncio.get_running_loop()
+        until, self._asked = loop.time() + (QUOTA_SECONDS if self._store.owner and not self._asked else 0.0), True
+        while loop.time() < until and not await self._store.read(self._quota_is_read):
+            await asyncio.sleep(0.05)
         now = self._clock.now()
         self._left = Counter()
         for target in self._targets.values():
@@ -197,6 +206,16 @@ class Share:
                 self._left[target.account, kind] = await share_left(
                     self._store, target, kind, self._share, reserve=self._reserve, now=now
                 )
+
+    def _quota_is_read(self, connection: sqlite3.Connection) -> bool:
+        read = {
+            account
+            for (account,) in connection.execute(
+                "SELECT account FROM ledger WHERE window_start = ? AND read_at IS NOT NULL",
+                (window_start(self._clock.now()),),
+            )
+        }
+        return all(target.account in read for target in self._targets.values())
 
     async def _book(self, cost: Purse) -> None:
         now = self._clock.now()

@@ -1,0 +1,156 @@
+"""A backfill's own part of the quota: never more of it, also beside a daemon; the rest waits and goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from shells import KEYS, Stand, a_stand, until
+
+from listener.backfill import Backfill, Mode, opened, share
+from listener.clock import QUOTA_DAY_SECONDS
+from listener.plugins import load_targets
+from listener.settings import load_settings
+from listener.sources.filesystem import FilesystemSettings
+from listener.sources.listing import TreeListing
+from listener.store import open_store
+
+pytestmark = pytest.mark.looptime(False)
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
+    """A stand with a quota of 40 URLs and 5 directories."""
+    with a_stand(tmp_path / "small", quota="40,5") as stand:
+        for name, value in {**KEYS, "LISTENER_CONFIG": str(stand.config)}.items():
+            monkeypatch.setenv(name, value)
+        yield stand
+
+
+def fill(stand: Stand, count: int, *, folder: str = "") -> list[str]:
+    """Put so many files at the origin; return their URLs."""
+    for number in range(count):
+        stand.write(f"{folder}{number:03}.html")
+    return [stand.url(f"{folder}{number:03}.html") for number in range(count)]
+
+
+def test_a_share_is_not_exceeded(small: Stand, command: Command) -> None:
+    """A quarter of 40 is 10, in the order of keys, exit status 3; the same command again sends nothing more today."""
+    small.configure(target="quota = { file = 40, directory = 0 }")
+    urls = fill(small, 30)
+    status, out, _ = command("backfill", "--quota-share", "0.25", "--yes", "--json")
+    told = json.loads(out)
+    assert (status, told["listed"], told["finished"]) == (3, 10, False)
+    assert "share" in told["stopped"]
+    assert sorted(small.paths()) == urls[:10]
+    assert told["plan"]["refreshes"]["file"] <= 10
+    status, out, _ = command("backfill", "--quota-share", "0.25", "--yes")
+    assert (status, "Go on" in out) == (3, True)
+    assert sorted(small.paths()) == urls[:10]
+    assert command("backfill", "--quota-share", "0.5", "--yes")[0] == 3
+    assert sorted(small.paths()) == urls[:20], "what was sent is not sent again"
+
+
+def test_a_share_and_live_changes_at_once(tmp_path: Path) -> None:
+    """A daemon and a backfill on one state file: live changes are refreshed as ever, the share is kept."""
+    with a_stand(tmp_path / "both", quota="1000,0") as stand:
+        urls = fill(stand, 40)
+        with stand.daemon():
+            process = stand.command("backfill", "--quota-share", "0.02", "--yes", "--json")
+            for number in range(15):
+                stand.write(f"live-{number}.html")
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == 3, err
+            told = json.loads(out)
+            assert (told["sent_by"], told["listed"]) == ("daemon", 20)
+            live = {stand.url(f"live-{number}.html") for number in range(15)}
+            until(lambda: live | set(urls[:20]) <= set(stand.paths()))
+        assert set(stand.paths()) - live == set(urls[:20])
+        assert len(stand.paths()) == 35
+
+
+def test_beside_a_daemon_half_is_the_default(small: Stand, command: Command) -> None:
+    """The dry run says so; without a daemon it is all."""
+    fill(small, 3)
+    assert json.loads(command("backfill", "--dry-run", "--json")[1])["quota_share"] is None
+    with small.daemon():
+        assert json.loads(command("backfill", "--dry-run", "--json")[1])["quota_share"] == 0.5
+        assert "at most 50%" in command("backfill", "--dry-run")[1]
+
+
+def test_directories_of_a_share(small: Stand, command: Command) -> None:
+    """What the planner would refresh as a directory costs one token of that share, and is sent as that."""
+    small.configure(target="quota = { file = 40, directory = 5 }")
+    fill(small, 60, folder="big/")
+    single = fill(small, 3, folder="few/")
+    status, out, err = command("backfill", "--quota-share", "0.5", "--yes", "--wait", "--json")
+    assert status == 0, out + err
+    told = json.loads(out)
+    assert (told["listed"], told["finished"], told["pending"]) == (63, True, 0)
+    assert sorted(small.paths()) == sorted([f"{small.edge}/big/", *single])
+    assert json.loads(command("backfill", "--mode", "audit")[1])["same"] == 63, "the index knows what lies below"
+
+
+async def test_a_new_day_has_a_new_share(small: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are booked by the day; a run of the next day goes on where the last one ended."""
+    small.configure(target="quota = { file = 40, directory = 0 }")
+    fill(small, 30)
+    settings = load_settings(small.config, {})
+    listing = TreeListing("www", FilesystemSettings(path=small.tree))
+
+    class Clock:
+        ahead = 0.0
+
+        def now(self) -> float:
+            return 1_800_000_000.0 + self.ahead
+
+    clock = Clock()
+    async with open_store(settings.store.url, owner=True) as owner:
+        for listed in (8, 16, 24):
+            job = Backfill(settings, load_targets(settings), listing, [Mode.REFRESH], share=0.2, clock=clock)
+            plan = await job.plan(owner, now=clock.now())
+            async with opened(settings, load_targets(settings)) as store:
+                outcome = await job.run(store, plan, follow=False)
+            assert (outcome.listed, outcome.put_off) == (listed, True)
+            assert (await owner.counts()).pending == listed
+            clock.ahead += QUOTA_DAY_SECONDS
+
+
+async def test_a_queue_that_stands_still_is_told(small: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody takes what waits already, it ends and says so, and does not wait for ever."""
+    monkeypatch.setattr(share, "MOST_WAITING", 1)
+    monkeypatch.setattr(share, "LONGEST_WAIT_SECONDS", 0.3)
+    fill(small, 5)
+    settings = load_settings(small.config, {})
+    listing = TreeListing("www", FilesystemSettings(path=small.tree))
+    async with open_store(settings.store.url, owner=True), opened(settings, load_targets(settings)) as store:
+        first = await Backfill(settings, {}, listing, [Mode.REFRESH]).run(store, None, follow=False)
+        assert first.finished
+        job = Backfill(settings, load_targets(settings), listing, [Mode.REFRESH], share=0.9)
+        outcome = await job.run(store, None, follow=False)
+    assert "none was sent" in outcome.stopped
+
+
+def test_the_most_wanted_first(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefetches in the order of an access log, as many as today pays for; the rest is not asked for yet."""
+    with a_stand(tmp_path / "few", quota="40,5,4") as stand:
+        for name, value in {**KEYS, "LISTENER_CONFIG": str(stand.config)}.items():
+            monkeypatch.setenv(name, value)
+        fill(stand, 10)
+        asked = ("007", "003", "007")
+        lines = [f'1.2.3.4 - - [1/Jan/2026] "GET /{name}.html?x=1 HTTP/1.1" 200 5 "-" "agent"' for name in asked]
+        lines += ['1.2.3.4 - - [x] "GET /009.html HTTP/1.1" 404 5', "5 005.html", "not a line", "1 gone.html"]
+        (tmp_path / "log").write_text("\n".join(lines))
+        words = ("backfill", "--popularity", str(tmp_path / "log"))
+        status, out, err = command(*words, "--mode", "prefetch", "--yes", "--json", "--wait")
+        assert status == 3, err
+        told = json.loads(out)
+        assert told["listed"] == 4
+        assert sorted(stand.paths()) == sorted(stand.url(f"{name}.html") for name in ("000", "003", "005", "007"))
+        assert command(*words, "--yes")[0] == 2, "only for prefetches"
+        (tmp_path / "log").write_text("nothing\nof this\n")
+        assert command(*words, "--mode", "prefetch", "--yes")[0] == 2
