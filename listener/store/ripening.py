@@ -9,7 +9,7 @@ from collections import Counter
 from listener.refresh import NeedState, Scope
 from listener.store.batches import next_sequence
 
-__all__ = ["Ripened", "next_due", "ripen", "set_back"]
+__all__ = ["Ripened", "next_due", "ripen", "set_back", "set_looks_back"]
 
 
 def next_due(connection: sqlite3.Connection) -> float | None:
@@ -54,17 +54,24 @@ def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> Ripened:
     return ripened
 
 
-STEP_MARGIN_SECONDS = 30.0
-
-
-def set_back(connection: sqlite3.Connection, *, now: float, seconds: float) -> None:
+def set_back(connection: sqlite3.Connection, *, after: float, seconds: float, limit: int) -> float | None:
     """
-    Move what waits for a time along with a clock that was set back to ``now`` by so much.
+    Move a slice of what waits for a time after ``after`` back by so much; return where to go on, None at the end.
 
-    What was written since stands at most a little after ``now``, and is left as it is.
+    The earliest first: what was moved lies before ``after`` from then on, and is not moved again.
     """
-    values = (seconds, now + seconds - STEP_MARGIN_SECONDS)
-    connection.execute("UPDATE need SET due_at = due_at - ? WHERE due_at > ?", values)
+    row = connection.execute(
+        "SELECT due_at FROM need WHERE due_at > ? ORDER BY due_at LIMIT 1 OFFSET ?", (after, limit - 1)
+    ).fetchone()
     connection.execute(
-        "UPDATE attempt SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?", values
+        "UPDATE need SET due_at = due_at - ?1 WHERE due_at > ?2 AND (?3 IS NULL OR due_at <= ?3)",
+        (seconds, after, row and row[0]),
+    )
+    return None if row is None else float(row[0])
+
+
+def set_looks_back(connection: sqlite3.Connection, *, after: float, seconds: float) -> None:
+    """Move the next looks at attempts that lie after ``after`` back by so much."""
+    connection.execute(
+        "UPDATE attempt SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?", (seconds, after)
     )

@@ -38,6 +38,7 @@ RECORD_ROWS = 500
 """Changes that one operation records at most: each may touch pages of its own."""
 REMOVE_ROWS = 500
 """Rows that one operation removes at most: they are spread over more pages."""
+STEP_MARGIN_SECONDS = 30.0
 READERS = 2
 CHECKPOINT_PASSES = 4
 _CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
@@ -258,8 +259,13 @@ class Store:
         return total
 
     async def set_back(self, seconds: float) -> None:
-        """Follow a clock that was set back by so much."""
-        await self._write(ripening.set_back, now=self.clock.now(), seconds=seconds)
+        """Follow a clock that was set back by so much: what waits for a time waits no longer than was meant."""
+        # What was written since stands at most a little after now, and is left as it is.
+        newest = self.clock.now() + seconds - STEP_MARGIN_SECONDS
+        await self._write(ripening.set_looks_back, after=newest, seconds=seconds)
+        after: float | None = newest
+        while after is not None:
+            after = await self._write(ripening.set_back, after=after, seconds=seconds, limit=SLICE_ROWS)
 
     async def loads(self) -> list[needs.Load]:
         """Return every directory that has ready needs in no attempt."""

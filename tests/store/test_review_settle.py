@@ -10,6 +10,7 @@ from steps_store import BASE, Bench, FakeClock, content, file, folder
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
 from listener.store.attempts import Wanted
+from listener.store.store import SLICE_ROWS
 
 
 def params(key: str, *, force: bool) -> Wanted:
@@ -51,6 +52,17 @@ async def test_a_clock_set_back_moves_what_waits_and_nothing_newer(bench: Bench,
     newer = await bench.store.next_due()
     await bench.store.set_back(7200)
     assert [row[0] for row in bench.sql("SELECT due_at FROM need ORDER BY name")] == [newer, due - 7200]
+
+
+async def test_a_clock_set_back_moves_many_in_slices(bench: Bench, clock: FakeClock) -> None:
+    """Each need once, however many wait and however many of them for the same moment."""
+    for _ in range(3):
+        await bench.change(*(content(f"{clock.now():.0f}/{n}") for n in range(SLICE_ROWS // 2 + 50)), wait=0)
+        clock.advance(1)
+    before = [row[0] for row in bench.sql("SELECT due_at FROM need ORDER BY due_at")]
+    clock.advance(-7200)
+    await bench.store.set_back(7200)
+    assert [row[0] for row in bench.sql("SELECT due_at FROM need ORDER BY due_at")] == [at - 7200 for at in before]
 
 
 async def test_an_attempt_that_seems_to_be_of_the_future_delays_nothing(bench: Bench, clock: FakeClock) -> None:
