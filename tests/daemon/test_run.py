@@ -13,9 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from shells import SECRET, Stand, fetch, free_port, until
 
 from listener.store.database import owner_pid
+
+pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time
 
 
 def test_a_change_turns_fresh_and_sigterm_ends_it_in_order(stand: Stand) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_pla
 from shells import Stand
 
 TOKEN = "a-token-that-is-long-enough"
-WAIT_MILLISECONDS = 20_000
+WAIT_MILLISECONDS = 40_000
 """Conditions are waited for so long; the machine may be busy."""
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +14,15 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from browsing import TOKEN
+from pydantic import SecretStr
 from shells import Stand, a_stand, until
+
+from listener.daemon.admin.guard import COOKIE, SESSION_SECONDS, Guard, Refused
+from listener.settings import Admin
+
+pytestmark = pytest.mark.timeout(240)
 
 BEHIND = ("/", "/healthz", "/metrics", "/api/status", "/events")
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -146,6 +155,19 @@ def test_a_session_cannot_be_made_up(guarded: Stand) -> None:
     assert ask(guarded, "/sign-in", form={}).status == 403
 
 
+def test_a_session_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After twelve hours a genuine session is none any more; without a token there is none at all."""
+    guard = Guard(Admin(token=SecretStr(TOKEN)))
+    request = make_mocked_request("GET", "/", headers={"Cookie": f"{COOKIE}={guard.sign_in(TOKEN)}"})
+    assert guard.signed_in(request)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + SESSION_SECONDS + 1)
+    assert not guard.signed_in(request)
+    assert not guard.may_read(request)
+    with pytest.raises(Refused):
+        Guard(Admin()).sign_in("")
+
+
 def test_every_answer_is_closed_to_other_pages(guarded: Stand) -> None:
     """No framing, no sniffing, no caching, no script but our own, whose nonce is new each time."""
     nonces = set()
@@ -183,6 +205,26 @@ def test_only_so_many_watch(guarded: Stand) -> None:
         assert (late.status, late.headers["Retry-After"]) == (503, "30")
         assert ask(guarded, "/livez").status == 200
     until(lambda: ask(guarded, "/events", **BEARER).status == 200, what="a place is free")
+
+
+def test_another_token_ends_every_session(tmp_path: Path) -> None:
+    """A reload with another token: old sessions, bearers and watchers are out, the new token is in, no port moved."""
+    with a_stand(tmp_path / "stand") as stand:
+        token = stand.root / "token"
+        token.write_text(TOKEN)
+        with stand.daemon(LISTENER_ADMIN__TOKEN_FILE=str(token)) as process:
+            cookie, _ = signed_in(stand)
+            watching = http.client.HTTPConnection("127.0.0.1", stand.admin_port, timeout=40)
+            watching.request("GET", "/events", headers={"Cookie": cookie})
+            stream = watching.getresponse()
+            assert stream.readline().startswith(b"retry:")
+            token.write_text(f"another-{TOKEN}")
+            process.send_signal(signal.SIGHUP)
+            until(lambda: ask(stand, "/metrics", Authorization=f"Bearer another-{TOKEN}").status == 200)
+            assert ask(stand, "/", Cookie=cookie).status == 401
+            assert ask(stand, "/metrics", **BEARER).status == 401
+            stream.read()  # to its end
+            watching.close()
 
 
 def test_the_token_is_nowhere(tmp_path: Path) -> None:

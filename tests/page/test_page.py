@@ -6,9 +6,12 @@ import re
 import sqlite3
 from collections.abc import Callable
 
+import pytest
 from browsing import TOKEN, WAIT_MILLISECONDS, Visit
 from playwright.sync_api import expect
 from shells import Stand
+
+pytestmark = pytest.mark.timeout(240)  # a browser on a busy machine takes its time
 
 Visits = Callable[..., Visit]
 HOSTILE = "<img src=x onerror=window.hacked=1>"
@@ -56,6 +59,8 @@ def test_what_was_looked_at_stays_as_it_was(stand: Stand, visit: Visits) -> None
         page.get_by_role("textbox", name="URL").fill("half a wor")
         stand.write("a.html")
         one.row("recent", "a.html")
+        assert stand.run("pause", "--reason", "the origin moves")[0] == 0
+        expect(page.locator("#verdict")).to_contain_text("the origin moves", timeout=WAIT_MILLISECONDS)
         assert page.locator("#sources details").get_attribute("open") is not None
         expect(page.get_by_role("textbox", name="URL")).to_have_value("half a wor")
         expect(page.get_by_role("textbox", name="URL")).to_be_focused()
