@@ -71,7 +71,8 @@ def set_back(connection: sqlite3.Connection, *, after: float, seconds: float, li
 
 
 def set_looks_back(connection: sqlite3.Connection, *, after: float, seconds: float) -> None:
-    """Move the next looks at attempts that lie after ``after`` back by so much."""
+    """Move the next looks at attempts that lie after ``after``, and every end of an order by hand, back by so much."""
     connection.execute(
         "UPDATE attempt SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?", (seconds, after)
     )
+    connection.execute("UPDATE control SET until = until - ?", (seconds,))

@@ -41,6 +41,16 @@ async def test_an_order_stands_until_its_time_is_over_or_it_is_taken_back(bench:
     assert len(await controls.audit(limit=2)) == 2
 
 
+async def test_a_clock_set_back_makes_no_hold_longer(bench: Bench, controls: Controls) -> None:
+    """It ends when it was meant to."""
+    await controls.put(ControlKind.HOLD, [Place()], seconds=600)
+    bench.clock.advance(300 - 7200)
+    await bench.store.set_back(7200)
+    assert await controls.standing() != []
+    bench.clock.advance(300)
+    assert await controls.standing() == []
+
+
 def test_a_place_holds_what_is_below_it() -> None:
     """By target and by prefix, both optional."""
     assert Place().holds("cdn", BASE)
