@@ -21,13 +21,13 @@ import structlog
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
-from ways_in import sqs, webhook
+from ways_in import mns, sqs, webhook
 
 Figures = Mapping[str, float | str]
 Measure = Callable[[int], Awaitable[Figures]]
 """Takes how many messages to send through; returns figures by name, units in the names."""
 
-SOURCES: dict[str, Measure] = {"sqs": sqs.measure, "webhook": webhook.measure}
+SOURCES: dict[str, Measure] = {"sqs": sqs.measure, "mns": mns.measure, "webhook": webhook.measure}
 
 
 def main() -> None:
