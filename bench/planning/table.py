@@ -31,7 +31,6 @@ QUOTAS = ((2000, 100), (500, 20), (100, 5), (50, 2))
 GRID = {
     (pacing, "DIRECTORY_DECAY"): (1.0, 1.5, 2.0),
     (arrivals, "PRESENT_WEIGHT"): (1.0, 2.0, 4.0),
-    (arrivals, "HISTORY_DAYS"): (15.0, 30.0, 60.0),
 }
 SHIFTS = (0, 3, 6, 10, 14, 19)
 """Hours by which the histories are moved, so that their days are parted elsewhere."""
@@ -96,7 +95,7 @@ def main() -> None:
 
 
 def learned_hours(traces: dict[str, list[Window]], cells: list[Cell]) -> None:
-    """Score the planner with hours learned as they pass beside one to which all hours are alike, on shifted days too."""
+    """Score the planner with learned hours beside one to which all hours are alike, on shifted days too."""
     usual = arrivals.PRIOR_ARRIVALS_PER_HOUR
     print("| clock shifted by | " + " | ".join(TRACES) + " | all |")
     print("|---" * (len(TRACES) + 2) + "|")

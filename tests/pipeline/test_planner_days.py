@@ -166,6 +166,22 @@ async def test_arrivals_are_seen_and_learned_anew_after_a_restart(tmp_path: Path
         assert (round(again.arrivals), round(again.objects)) == (2, 10)
 
 
+@pytest.mark.parametrize(("a_day", "refreshes"), [(0, {"file": 60}), (300, {"directory": 1})])
+async def test_on_a_busy_account_files_are_spared(tmp_path: Path, a_day: int, refreshes: dict[str, int]) -> None:
+    """Sixty changes in a folder of sixty-two go as files where the day has been quiet, as one directory where not."""
+    async with a_world(tmp_path, quota=(100, 20), extra={"planner": {"reserve": 0.0}}) as world:
+        world.clock.ahead += QUOTA_DAY_SECONDS * 1.5 - (world.clock.now() - window_start(world.clock.now()))
+        if a_day:
+            await busy_month(world, a_day)
+        await world.stop()
+        await world.start()
+        await world.until(lambda: account_of(world).arrivals.at is not None)
+        world.source.deliver(*changed(world, "a/", 62), seed=True)
+        world.source.deliver(*changed(world, "a/", 60))
+        await world.settled()
+        assert world.accepted == refreshes
+
+
 async def test_a_month_of_history_is_believed_and_a_first_day_is_not(tmp_path: Path) -> None:
     """Forty a day for a month make forty expected; five hundred on the very first day do not make five hundred."""
     async with a_world(tmp_path) as world:

@@ -57,7 +57,7 @@ def test_the_log_tells_the_score(policy: str, quota: tuple[int, int]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(3))
 def test_better_than_the_fixed_rules_and_worse_than_knowing(seed: int) -> None:
     """On histories that nobody looked at the planner scores better than every fixed rule."""
@@ -65,9 +65,10 @@ def test_better_than_the_fixed_rules_and_worse_than_knowing(seed: int) -> None:
     scores = {name: replay(windows, World(80, 5), made())["score"] for name, made in POLICIES.items()}
     fixed = ("per-file", "threshold-8", "threshold-128", "collapse-levels")
     assert scores["ours"] < min(scores[name] for name in fixed)
-    figures, world = hindsight(windows, World(80, 5))
-    assert figures["score"] <= scores["ours"]
-    assert score_log(windows, world.log or [])[0] == figures["collateral"]
+    few = windows[:30]  # knowing the day takes trying it over and over
+    figures, world = hindsight(few, World(80, 5))
+    assert figures["score"] <= replay(few, World(80, 5), POLICIES["ours"]())["score"]
+    assert score_log(few, world.log or [])[0] == figures["collateral"]
 
 
 def test_what_need_not_wait_goes_when_it_is_quiet() -> None:
@@ -76,6 +77,13 @@ def test_what_need_not_wait_goes_when_it_is_quiet() -> None:
     figures = replay(windows, World(2000, 100), POLICIES["ours"]())
     assert figures["median_wait_seconds"] <= 31
     assert (figures["score"], figures["late"]) == (0, 0)
+
+
+@pytest.mark.parametrize("trace", ["alibaba-oss-docs", "python-peps", "hugo"])
+def test_at_a_small_quota_nobody_waits_for_an_hour(trace: str) -> None:
+    """On real histories with days beyond five hundred files nothing is stale for longer than an hour."""
+    figures = replay(read_windows(find_trace(trace)), World(500, 20), POLICIES["ours"]())
+    assert (figures["late"], figures["unsettled"]) == (0, 0)
 
 
 def test_the_command_reads_a_path_and_writes_a_log(tmp_path: Path) -> None:

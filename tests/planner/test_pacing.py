@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.planner import Arrivals, Budget, DirectoryLoad, Plan, PlanInput, backlog, forecast, plan
+from listener.planner import (
+    Arrivals,
+    Budget,
+    DirectoryLoad,
+    Plan,
+    PlanInput,
+    backlog,
+    forecast,
+    plan,
+    widest_seconds,
+)
 from listener.planner.pacing import directory_prices, file_prices
 from listener.refresh import RefreshKind
 
@@ -149,6 +159,51 @@ def test_a_busy_day_is_seen_as_one() -> None:
         many = many.seen(i * 60.0, 1)
     assert many.expected(HOUR, 12.0) > 2.5 * usual.expected(HOUR, 12.0)
     assert usual.seen(0.0, 40).expected(HOUR, 12.0) < 1.5 * usual.expected(HOUR, 12.0)
+
+
+def office_hours(days: int = 40) -> Arrivals:
+    """Remember ten arrivals a day, all of them between nine and noon."""
+    known = Arrivals()
+    for day in range(days):
+        for n in range(10):
+            known = known.seen((day - days) * DAY + 9 * HOUR + n * HOUR / 4, 5)
+    return known.until(0.0)
+
+
+def test_hours_at_which_nobody_publishes_are_learned() -> None:
+    """After a month of mornings a morning promises more than an afternoon, and a quiet night tells nothing."""
+    known = office_hours()
+    assert known.expected(9 * HOUR, 3.0) > 3 * known.expected(13 * HOUR, 3.0)
+    assert known.expected(6 * HOUR, 18.0) == pytest.approx(50.0, rel=0.35)
+
+
+@given(seen=st.lists(st.floats(-40 * DAY, 0.0), max_size=60))
+def test_over_a_whole_day_the_hours_weigh_one(seen: list[float]) -> None:
+    """However arrivals are spread, a day is as busy as a day; only its hours differ."""
+    known = Arrivals()
+    for at in sorted(seen):
+        known = known.seen(at, 1)
+    assert known.busyness(0.0, DAY) == pytest.approx(1.0)
+    assert known.busyness(1234.5, DAY + 1234.5) == pytest.approx(1.0)
+    assert known.busyness(5.0, 5.0) == 1.0
+
+
+@given(price=st.floats(0, 1e12))
+def test_the_wait_of_a_hot_url_follows_the_price_and_ends(price: float) -> None:
+    """Free tokens make nobody wait, dearer ones longer, none longer than an hour."""
+    assert widest_seconds(0.0) == 0.0
+    assert 0.0 <= widest_seconds(price) <= 3600.0
+    assert widest_seconds(price) <= widest_seconds(price * 2 + 1)
+
+
+def test_a_first_day_is_not_taken_for_every_day() -> None:
+    """Five hundred on the first day leave the prior belief nearly as it was; after a month of such days they count."""
+    first = Arrivals().seen(0.0, 500)
+    assert first.expected(60.0, 24.0) < 12.0
+    known = Arrivals()
+    for day in range(30):
+        known = known.seen(day * DAY, 500)
+    assert known.expected(30 * DAY, 24.0) > 300.0
 
 
 def test_dearer_sites_go_first_and_age_outweighs_priority() -> None:
