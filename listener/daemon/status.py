@@ -48,6 +48,7 @@ async def status_of(
     owner_pid: int | None,
     live: Mapping[str, SourceHealth] | None = None,
     arrivals: Mapping[str, Arrivals] | None = None,
+    brief: bool = False,
 ) -> dict[str, Any]:
     """
     Return everything that ``status --json`` tells.
@@ -60,14 +61,18 @@ async def status_of(
         owner_pid: the process that owns the state file, if one does.
         live: what the sources say at this moment, where they are in this process.
         arrivals: what each account's arrivals are like, where that is known in this process.
+        brief: leave out ``forecasts`` and ``backlog``, for which the planner must think.
     """
+    ahead = {}
+    if store is not None and not brief:
+        ahead = await outlooks(store, settings, targets, now=now, arrivals=arrivals)
     return {
         "at": iso(now),
         "running": owner_pid is not None,
         "pid": owner_pid,
         **await _needs(store, now),
         "quota": await quota_of(store, targets, now=now),
-        **plain_outlooks({} if store is None else await outlooks(store, settings, targets, now=now, arrivals=arrivals)),
+        **({} if brief else plain_outlooks(ahead)),
         "sources": await _sources(store, settings, now, is_running=owner_pid is not None, live=live or {}),
         "orders": [] if store is None else [plain_order(one) for one in await Controls(store).standing()],
         "store": {"url": mask_text(settings.store.url), "exists": store is not None},

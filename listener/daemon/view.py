@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from listener.daemon.metrics import Gauges, exposition
 from listener.daemon.status import status_of
 from listener.errors import ConfigurationError
 from listener.pipeline import Pipeline
-from listener.refresh import Scope
+from listener.pipeline.outlook import Outlook, outlooks
+from listener.planner import Arrivals
+from listener.refresh import Scope, directory_of
 from listener.store import NeedInput, Store
 from listener.store.asks import DeadLetter
 from listener.store.overview import Stale, oldest, under_way, why
@@ -28,6 +31,8 @@ __all__ = ["Answer", "Decided", "Glance", "View"]
 SHOWN = 12
 """Rows of one list: what a person takes in at a glance."""
 LETTERS_SHOWN = 50
+AHEAD_SECONDS = 10.0
+"""How often the planner is asked what lies ahead while somebody watches: it thinks, and its answer moves slowly."""
 WATCHES_LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
 REASON = "asked for on the status page"
 
@@ -38,6 +43,8 @@ class Glance:
 
     status: Mapping[str, Any]
     """As ``status --json``, without what changes by itself: its time and ages."""
+    ahead: Mapping[str, Outlook]
+    """What lies ahead of each target's account."""
     since: Mapping[str, float]
     """Oldest change of each state, in seconds since the epoch."""
     stale: Sequence[Stale]
@@ -74,6 +81,8 @@ class View:
         """Take what is told of."""
         self._life = life
         self._freshness = Freshness(life.clock)
+        self._outlooks: Mapping[str, Outlook] = {}
+        self._looked_ahead_at = -math.inf
 
     # -- for probes ------------------------------------------------------------------------------
 
@@ -92,8 +101,8 @@ class View:
 
     # -- for machines ----------------------------------------------------------------------------
 
-    async def status(self) -> dict[str, Any]:
-        """Return what ``status --json`` tells, and whether and why not everything works."""
+    async def status(self, *, brief: bool = False) -> dict[str, Any]:
+        """Return what ``status --json`` tells, and whether and why not everything works; briefly: no outlook."""
         parts, store, pipeline = self._life.running()
         status = await status_of(
             store,
@@ -102,7 +111,8 @@ class View:
             now=self._life.clock.now(),
             owner_pid=os.getpid(),
             live={name: source.health for name, source in pipeline.intake.sources.items()},
-            arrivals={engine.account.name: engine.account.arrivals for engine in pipeline.engines},
+            arrivals=_arrivals(pipeline),
+            brief=brief,
         )
         not_ready = self.not_ready()
         return {**status, "ready": not not_ready, "reasons": list(dict.fromkeys(not_ready + pipeline.troubles))}
@@ -110,7 +120,7 @@ class View:
     async def metrics(self) -> bytes:
         """Return the text of ``/metrics``."""
         _, store, pipeline = self._life.running()
-        status = await self.status()
+        status = await self.status(brief=True)
         await self._freshness.look(store)
         gauges = Gauges(
             longest_commit_seconds=store.longest_group_seconds,
@@ -127,13 +137,14 @@ class View:
         """Return what the status page shows."""
         _, store, pipeline = self._life.running()
         await self._freshness.look(store)
-        status = await self.status()
-        for changing in ("at", "oldest_unsettled_seconds", "forecasts", "backlog"):
+        status = await self.status(brief=True)
+        for changing in ("at", "oldest_unsettled_seconds"):
             del status[changing]
         for source in status["sources"].values():
             del source["told_at"]
         return Glance(
             status=status,
+            ahead=await self._ahead(),
             since=await store.read(oldest),
             stale=await self._stale(store, pipeline),
             letters=await store.dead_letters(limit=LETTERS_SHOWN),
@@ -141,12 +152,24 @@ class View:
             spans=self._freshness.spans(),
         )
 
+    async def _ahead(self) -> Mapping[str, Outlook]:
+        """Return what lies ahead of each target's account; the planner is asked every so often."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_ahead_at >= AHEAD_SECONDS:
+            parts, store, pipeline = self._life.running()
+            found = await outlooks(
+                store, parts.settings, parts.targets, now=self._life.clock.now(), arrivals=_arrivals(pipeline)
+            )
+            self._outlooks = {name: found[target.account] for name, target in parts.targets.items()}
+            self._looked_ahead_at = asyncio.get_running_loop().time()
+        return self._outlooks
+
     async def _stale(self, store: Store, pipeline: Pipeline) -> list[Stale]:
         found = await store.read(functools.partial(under_way, limit=SHOWN))
         for engine in pipeline.engines:
             found += [
                 Stale("deferred", left.target, left.directory_url, "", left.needs, left.oldest, left.reason)
-                for left in sorted(engine.outcome.deferred, key=lambda left: left.oldest)[:SHOWN]
+                for left in sorted(engine.outcome.deferred, key=lambda left: left.oldest)[: SHOWN // 3]
             ]
         return found
 
@@ -160,7 +183,7 @@ class View:
         return Answer(
             asked=asked,
             url=url,
-            needs=await store.read(functools.partial(why, url=url)),
+            needs=[_reasoned(need, pipeline) for need in await store.read(functools.partial(why, url=url))],
             attempts=await store.history(limit=SHOWN // 2, url=url),
             targets=pipeline.targets_of(url),
         )
@@ -196,6 +219,24 @@ class View:
             raise ConfigurationError(f"{url}: is not below any site's base URL")
         await store.ask([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
         return Decided(url, len(targets))
+
+
+def _reasoned(need: Mapping[str, Any], pipeline: Pipeline) -> Mapping[str, Any]:
+    """Return the need with the planner's reason, where it waits for quota and has none of its own."""
+    if need["reason"] or need["state"] != "deferred":
+        return need
+    place = directory_of(need["url"])
+    reasons = (
+        left.reason
+        for engine in pipeline.engines
+        for left in engine.outcome.deferred
+        if (left.target, left.directory_url) == (need["target"], place)
+    )
+    return {**need, "reason": next(reasons, "")}
+
+
+def _arrivals(pipeline: Pipeline) -> dict[str, Arrivals]:
+    return {engine.account.name: engine.account.arrivals for engine in pipeline.engines}
 
 
 def _watches_limit() -> int | None:

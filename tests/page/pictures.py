@@ -17,8 +17,8 @@ from shells import Stand, a_stand, until  # noqa: E402
 IMAGES = ROOT / "docs/images"
 SITE = "https://www.example.com/"
 SCREENS = {
-    "status-light": {"viewport": {"width": 1080, "height": 1210}, "color_scheme": "light"},
-    "status-dark": {"viewport": {"width": 1080, "height": 1210}, "color_scheme": "dark"},
+    "status-light": {"viewport": {"width": 960, "height": 1240}, "color_scheme": "light"},
+    "status-dark": {"viewport": {"width": 960, "height": 1240}, "color_scheme": "dark"},
     "status-phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
 
@@ -35,7 +35,7 @@ def busy(stand: Stand) -> None:
         stand.write(f"archive/{number % 40}/{number}.html")
     until(lambda: stand.json("/api/status")["dead_letters"] == 2, what="two are set aside")
     until(lambda: stand.json("/api/status")["deferred"] > 0, what="something is deferred")
-    time.sleep(8)
+    time.sleep(12)
 
 
 def take(stand: Stand, executable: str) -> None:
@@ -59,6 +59,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         a_stand(Path(folder) / "stand", quota="60,3", task_seconds=4) as stand,
     ):
+        stand.configure(site="min_directory_depth = 3")
         stand.put(stand.config.read_text().replace(f"{stand.edge}/", SITE))
         with stand.daemon():
             busy(stand)
