@@ -87,8 +87,9 @@ def main() -> None:
         alone = watched(stand, process.pid, 0)
         for watchers in (1, MOST_WATCHERS):
             cost = watched(stand, process.pid, watchers)
+            ratio = cost / alone
             print(
-                f"{watchers:2} watching: {cost:.2f} s of {SPAN_SECONDS:.0f} s, {cost / alone:.1f} times nobody's {alone:.2f}"
+                f"{watchers:2} watching: {cost:.2f} s of {SPAN_SECONDS:.0f} s, {ratio:.1f} times nobody's {alone:.2f} s"
             )
 
 
