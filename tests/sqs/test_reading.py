@@ -18,8 +18,11 @@ pytestmark = [pytest.mark.looptime(False)]
 async def test_a_message_becomes_a_change_and_is_deleted_after_its_ack(sqs: FakeSqs, url: str, transport: str) -> None:
     """The change carries the source's name and the decoded key; the queue keeps the message until the ack."""
     id_ = sqs.send(s3_event("img/a b+ü.jpg"))
-    async with reading(sqs, url, acks=False, transport=transport) as taker:
+    async with reading(sqs, url, acks=False, transport=transport, delete_linger_seconds=0) as taker:
         await until(lambda: taker.taken)
+        assert sqs.queues["events"].messages[id_].hidden_until > sqs.now() + 31, "the queue's own setting is 30"
+        polls = sqs.calls["ReceiveMessage"]
+        await until(lambda: sqs.calls["ReceiveMessage"] >= polls + 2)
         (change,) = taker.taken[0].changes
         assert change[:3] == ("events", "img/a b+ü.jpg", ChangeKind.CONTENT)
         assert taker.source.health.state is SourceState.LISTENING

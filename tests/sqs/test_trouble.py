@@ -42,9 +42,10 @@ async def test_what_an_operator_must_mend_makes_it_unready_and_says_what_to_do(
     sqs: FakeSqs, url: str, transport: str, code: str, words: str
 ) -> None:
     """A refused key, a missing permission, a missing queue: not ready, with the service's word and a hint."""
-    fault = sqs.order("ReceiveMessage", code, status=403)
     async with reading(sqs, url, transport=transport) as taker:
         health = taker.source.health
+        await until(lambda: health.ready)
+        fault = sqs.order("ReceiveMessage", code, status=403)
         await until(lambda: health.state is SourceState.DEGRADED)
         assert not health.ready
         assert code in health.detail
