@@ -27,10 +27,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "filesystem": {"path": "/srv/www"},
     "sqs": {"queue_url": "https://sqs.eu-central-1.amazonaws.com/111122223333/site-events"},
     "mns": {"endpoint": "https://1000000000000001.mns.cn-hangzhou.aliyuncs.com", "queue": "cdn-events"},
+    "listing": {"url": "s3://site"},
     "sites": {"source": "filesystem", "target": "alibaba-cdn", "base_urls": ["https://www.example.com/"]},
 }
 """Values of keys that have no default, by type of plugin, and for the site."""
-SHOWN = {"filesystem", "mns", "sqs", "webhook", "alibaba-cdn"}
+SHOWN = {"filesystem", "listing", "mns", "sqs", "webhook", "alibaba-cdn"}
 """Plugins that come with the product; a third party's do not belong into its example."""
 
 
