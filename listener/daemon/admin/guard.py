@@ -37,7 +37,8 @@ class Guard:
     Decides for one port.
 
     Sessions are signed, not kept: the key is made anew by each process and mixed with the token, so that a
-    restart or another token ends them all.
+    restart or another token ends them all. Cookies know no ports: where other people's servers run under the
+    same name, give this one a name of its own.
     """
 
     def __init__(self, settings: Admin) -> None:

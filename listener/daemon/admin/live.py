@@ -86,11 +86,20 @@ class Live:
             if not await self._newer(number):
                 await _send(response, ": still here\n\n")
             elif sitting == self._sitting and self._glance is not None:
-                number, sections = self._number, await render(self._glance)
+                number = self._number
+                sections = await self._rendered(self._glance, render, shown)
                 fresh = {name: html for name, html in sections.items() if shown.get(name) != html}
                 shown = sections
                 if fresh:
                     await _send(response, f"event: sections\ndata: {json.dumps(fresh)}\n\n")
+
+    async def _rendered(self, glance: Glance, render: Render, shown: Mapping[str, str]) -> Mapping[str, str]:
+        """Render for one watcher; where there is nothing to ask at this moment, what is shown stays."""
+        try:
+            return await render(glance)
+        except ListenerError as error:
+            log.debug("admin.nothing_to_show", error=str(error))
+            return shown
 
     async def _newer(self, number: int) -> bool:
         """Wait until there is something else to show than that; False where nothing came for a while."""

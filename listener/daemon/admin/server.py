@@ -87,7 +87,7 @@ class AdminServer:
                 web.get("/metrics", probes.metrics),
                 web.get("/api/status", probes.status),
                 web.get("/", pages.page),
-                web.get("/events", pages.events),
+                web.get("/events", pages.events, allow_head=False),
                 web.post("/sign-in", pages.sign_in),
                 web.post("/sign-out", pages.sign_out),
                 web.post("/{decision:retry|discard|refresh}", pages.decide),
