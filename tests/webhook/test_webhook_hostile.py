@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hooks import BEARER, TOKEN, a_hook, s3_event
+from hooks import BEARER, TOKEN, a_hook, s3_event, write_tls
 
 from listener.sources.webhook.answers import Refused
 from listener.sources.webhook.bodies import Bodies, Room
@@ -96,15 +96,17 @@ async def exchange(address: tuple[str, int], sent: bytes) -> int:
 
 
 @asynccontextmanager
-async def serving(source: Running, headers: dict[str, str] | None = None) -> AsyncIterator[list[int]]:
+async def serving(
+    source: Running, headers: dict[str, str] | None = None, *, scheme: str = "http"
+) -> AsyncIterator[list[int]]:
     """Send a good event now and then, on connections of its own, while the block runs; yield the statuses."""
     statuses: list[int] = []
 
     async def send() -> None:
-        connector = aiohttp.TCPConnector(force_close=True)
+        connector = aiohttp.TCPConnector(force_close=True, ssl=False)
         async with aiohttp.ClientSession(connector=connector) as http:
             while True:
-                url = f"http://{source.address}/"
+                url = f"{scheme}://{source.address}/"
                 async with http.post(url, data=EVENT, headers=headers or BEARER) as response:
                     statuses.append(response.status)
                 await asyncio.sleep(0.02)
@@ -176,6 +178,23 @@ async def test_slow_bodies_are_turned_out_and_disturb_nobody() -> None:
         assert_served(statuses, least_share=0.5)
         assert set(found) <= {408, 503}
         assert found[408] >= 100
+
+
+async def test_handshakes_that_do_not_end_are_turned_out(tmp_path: Path) -> None:
+    """TLS costs a large buffer for each connection: only so many handshakes are let begin, the oldest makes room."""
+    certificate, key = write_tls(tmp_path)
+    given = {"tls_certificate": str(certificate), "tls_key": str(key), "request_seconds": 3.0}
+    with running(**given) as source:
+        async with serving(source, scheme="https") as statuses:
+            while len(statuses) < 3:
+                await asyncio.sleep(0.02)
+            before = source.peak_bytes()
+            slow = [await connect(source.host_and_port, b"\x16\x03\x01") for _ in range(500)]
+            assert set(await asyncio.gather(*(status_of(*one) for one in slow))) == {0}
+        assert_served(statuses)
+        grown = (source.peak_bytes() - before) / MEGABYTE
+        print(f"500 handshakes that do not end: {grown:.1f} MB")
+        assert grown < 96
 
 
 async def drip(address: tuple[str, int], head: bytes, piece: bytes, most_bytes: int) -> tuple[int, int]:

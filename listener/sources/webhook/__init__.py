@@ -4,7 +4,8 @@ The webhook source: HTTP in, changes out; a 2xx means that they are durable.
 ::
 
     settings      what can be set               source       the source: iterator, check, setup
-    server        one for each address          door         connections that have not asked for anything yet
+    servers       one server for each address   server       door, aiohttp and receivers
+    door          who has not asked for anything
     receiver      one request to its answer     bodies       reading what is sent, within bounds
     room          requests that wait for commit answers      statuses and refusals
     guards        token, HMAC, opaque data      wiring       settings to guards

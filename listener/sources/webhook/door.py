@@ -51,26 +51,28 @@ class DoorLimits:
 class Visitor(asyncio.Protocol):
     """A connection that has not sent a whole request head yet."""
 
-    __slots__ = ("_buffer", "_door", "_refused", "_started", "since", "transport")
+    __slots__ = ("_buffer", "_door", "_handshake", "_raw", "_refused", "_transport", "since")
 
     def __init__(self, door: Door) -> None:
         """Stand outside."""
         self._door = door
         self._buffer = bytearray()
         self._refused = False
-        self._started: asyncio.Task[None] | None = None
-        self.transport: asyncio.Transport | None = None
+        self._handshake: asyncio.Task[None] | None = None
+        self._raw: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | None = None
         self.since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Come in, by a handshake where the door has a lock."""
         assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        if not self._door.came(self) or self._door.tls is None:
-            return
-        transport.pause_reading()
-        self.transport = None
-        self._started = asyncio.get_running_loop().create_task(self._start_tls(transport, self._door.tls))
+        self._raw = transport
+        if self._door.tls is None:
+            self._transport = transport
+            self._door.came(self)
+        elif self._door.came(self):
+            transport.pause_reading()
+            self._handshake = asyncio.get_running_loop().create_task(self._start_tls(transport, self._door.tls))
 
     async def _start_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
         seconds = self._door.limits.head_seconds
@@ -82,7 +84,7 @@ class Visitor(asyncio.Protocol):
             transport.abort()
             self._door.left(self)
             return
-        self.transport = secured
+        self._transport = secured
         self._look()
 
     def data_received(self, data: bytes) -> None:
@@ -92,35 +94,37 @@ class Visitor(asyncio.Protocol):
             self._look()
 
     def _look(self) -> None:
-        if self.transport is None:
+        if self._transport is None:
             return  # the handshake is just over
         at = self._buffer.find(HEAD_END)
         if (at if at >= 0 else len(self._buffer)) > MAX_HEAD_BYTES or self._buffer.count(b"\n", 0, at) > MAX_HEAD_LINES:
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif at >= 0 and not self.transport.is_closing():
+        elif at >= 0 and not self._transport.is_closing():
             buffer, self._buffer = bytes(self._buffer), bytearray()
-            self._door.hand_over(self, self.transport, buffer)
+            self._door.hand_over(self, self._transport, buffer)
 
     def refuse(self, status: HTTPStatus) -> None:
         """Say why, and wait a moment for the other side's end: an early end of ours could undo the answer."""
         self._refused = True
         self._buffer = bytearray()
         self._door.turned_away(self, status)
-        if self.transport is None:
+        if self._transport is None:
             self.abort()
             return
-        self.transport.write(raw_answer(status))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        self._transport.write(raw_answer(status))
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
         else:
-            self.transport.close()
+            self._transport.close()
 
     def abort(self) -> None:
         """End at once."""
-        if self._started is not None:
-            self._started.cancel()
-        if self.transport is not None:
-            self.transport.abort()
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.cancel()
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Be gone."""

@@ -1,10 +1,4 @@
-"""
-The server: one for each address, shared by all sources that name it, for as long as one of them needs it.
-
-::
-
-    Servers ──address──▶ Server ──door──▶ aiohttp ──path──▶ Receiver
-"""
+"""The server of one address: a door, aiohttp behind it, and a receiver for each path."""
 
 from __future__ import annotations
 
@@ -28,7 +22,7 @@ from listener.sources.webhook.door import MAX_HEAD_BYTES, Door, DoorLimits
 from listener.sources.webhook.receiver import Receiver
 from listener.sources.webhook.settings import WebhookSettings
 
-__all__ = ["Server", "Servers", "tls_context"]
+__all__ = ["Server", "Shared", "shared", "tls_context"]
 
 log = structlog.get_logger()
 
@@ -44,7 +38,7 @@ _SILENT.disabled = True
 """aiohttp writes a stack for each malformed request; what a client can cause is counted here, and not logged."""
 
 
-class _Shared(NamedTuple):
+class Shared(NamedTuple):
     """What all sources of one address must agree on."""
 
     request_seconds: float
@@ -73,7 +67,7 @@ class Server:
     def __init__(self, settings: WebhookSettings) -> None:
         """Keep what is shared; open nothing."""
         self.listen = settings.listen
-        self.shared = _shared(settings)
+        self.shared = shared(settings)
         self.receivers: dict[str, Receiver] = {}
         self.bodies = Bodies()
         self.is_inherited = False
@@ -183,54 +177,6 @@ class Server:
                 await sweeper
 
 
-class Servers:
-    """The servers of one event loop, by address; sources come and go, and the last one turns off the light."""
-
-    def __init__(self) -> None:
-        """Hold none."""
-        self._servers: dict[str, Server] = {}
-        self._lock = asyncio.Lock()
-
-    async def join(self, receiver: Receiver) -> Server:
-        """
-        Return the server of the receiver's address, started where need be, with the receiver at its path.
-
-        Raises:
-            ConfigurationError: the path is taken, what is shared differs, or TLS files are wrong.
-            SourceUnavailable: the address cannot be had.
-        """
-        settings = receiver.settings
-        async with self._lock:
-            server = self._servers.get(settings.listen)
-            if server is None:
-                server = Server(settings)
-                try:
-                    await server.start()
-                except BaseException:
-                    await server.close()
-                    raise
-                self._servers[settings.listen] = server
-            _check_room(server, receiver)
-            server.receivers[settings.path] = receiver
-            return server
-
-    async def leave(self, receiver: Receiver) -> None:
-        """Take the receiver from its server, and close that where it was the last; safe to call twice."""
-        settings = receiver.settings
-        async with self._lock:
-            server = self._servers.get(settings.listen)
-            if server is None or server.receivers.get(settings.path) is not receiver:
-                return
-            del server.receivers[settings.path]
-            if not server.receivers:
-                del self._servers[settings.listen]
-                await server.close()
-
-    def serves(self, listen: str) -> bool:
-        """Tell whether this address is served here."""
-        return listen in self._servers
-
-
 def tls_context(settings: WebhookSettings) -> ssl.SSLContext | None:
     """Return the context for the certificate, if there is one. Raise ``ConfigurationError`` where it cannot be used."""
     if settings.tls_certificate is None or settings.tls_key is None:
@@ -247,21 +193,6 @@ def tls_context(settings: WebhookSettings) -> ssl.SSLContext | None:
     return context
 
 
-def _shared(settings: WebhookSettings) -> _Shared:
-    return _Shared(settings.request_seconds, settings.max_connections, settings.tls_certificate, settings.tls_key)
-
-
-def _check_room(server: Server, receiver: Receiver) -> None:
-    key, settings = f"sources.{receiver.name}", receiver.settings
-    other = server.receivers.get(settings.path)
-    if other is not None:
-        raise ConfigurationError(
-            f"{key}.path: {settings.path} on {settings.listen} is that of sources.{other.name}",
-            hint="give each source a path of its own",
-        )
-    different = [name for name, mine in _shared(settings)._asdict().items() if mine != getattr(server.shared, name)]
-    if different:
-        raise ConfigurationError(
-            f"{key}.{different[0]}: differs from that of another source on {settings.listen}",
-            hint="sources that share an address share it, or give this one another address",
-        )
+def shared(settings: WebhookSettings) -> Shared:
+    """Return what all sources of one address must agree on."""
+    return Shared(settings.request_seconds, settings.max_connections, settings.tls_certificate, settings.tls_key)

@@ -18,7 +18,8 @@ from listener.sources.webhook.certificates import Certificates, Fetch, fetcher
 from listener.sources.webhook.instructions import instructions
 from listener.sources.webhook.probes import probe
 from listener.sources.webhook.receiver import Receiver
-from listener.sources.webhook.server import Server, Servers
+from listener.sources.webhook.server import Server
+from listener.sources.webhook.servers import Servers
 from listener.sources.webhook.settings import WebhookSettings
 from listener.sources.webhook.wiring import make_guards
 
@@ -62,8 +63,8 @@ class WebhookSource:
             ConfigurationError: there is no credential, the path is taken, or TLS files are wrong.
             SourceUnavailable: the address cannot be had.
         """
-        self._check_settings()
         _unopened.discard(self)
+        self._check_settings()
         certificates = Certificates(self._fetch, self._clock)
         guards = make_guards(
             self.settings, certificates, fetch=self._fetch, clock=self._clock, unsubscribed=self._unsubscribed
