@@ -81,6 +81,10 @@ class IndexView(Protocol):
         """Return the next objects directly in a directory, by the bytes of their names: those after a name."""
         ...
 
+    async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
+        """Return what :meth:`directory` does of each of these, in one question, as of one instant."""
+        ...
+
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
         """Return every directory at or below ``prefix`` that holds objects, each ``""`` or ending with ``/``."""
         ...

@@ -32,6 +32,9 @@ class _NothingKnown:
     ) -> Sequence[tuple[str, Fingerprint]]:
         return []
 
+    async def contents(self, _root: str, _directories: Sequence[str], /) -> Mapping[str, Mapping[str, Fingerprint]]:
+        return {}
+
     async def directories(self, _root: str, _prefix: str = "", /) -> Sequence[str]:
         return []
 

@@ -225,6 +225,10 @@ class Store:
         """Return the objects known directly in a directory of a storage: name to fingerprint."""
         return await self._read(upkeep.directory_objects, root, directory)
 
+    async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
+        """Return the objects known directly in each of these directories, as of one instant."""
+        return await self._read(lambda c: {each: upkeep.directory_objects(c, root, each) for each in directories})
+
     async def directory_page(
         self, root: str, directory: str, after: str, *, limit: int
     ) -> Sequence[tuple[str, Fingerprint]]:

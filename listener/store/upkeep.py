@@ -42,7 +42,9 @@ def directory_objects(connection: sqlite3.Connection, root: str, directory: str)
         f" AND sequence > ({_DOOMED.format(path='?2')})",
         (root, key_to_bytes(directory)),
     )
-    return {key_to_text(name): Fingerprint(*rest) for name, *rest in rows}
+    # Twice as fast as the class's own constructor, which counts at a million objects.
+    new = tuple.__new__
+    return {row[0].decode("utf-8", "surrogateescape"): new(Fingerprint, row[1:]) for row in rows}
 
 
 def directory_page(

@@ -43,6 +43,10 @@ class MemoryIndex:
         """Return what is directly in a directory."""
         return dict(self.by_directory.get(directory, {}))
 
+    async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
+        """Return what is directly in each of these directories."""
+        return {name: await self.directory(root, name) for name in directories}
+
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
         """Return the directories that hold something."""
         return [name for name, rows in self.by_directory.items() if rows and name.startswith(prefix)]

@@ -37,7 +37,7 @@ class Bindings:
         before = self.nodes.get(watch)
         if node.wd == watch and before is node:
             return None
-        if node.wd != watch:
+        if node.wd is not None and node.wd != watch:
             self.unbind(node)
         node.wd = watch
         if before is None or before is node:

@@ -265,8 +265,9 @@ class Live:
             cut = look.key.rfind("/") + 1
             by_directory[look.key[:cut]].append(look.key[cut:])
         known: dict[str, Fingerprint] = {}
+        contents = await self._index.contents(self._name, list(by_directory)) if by_directory else {}
         for directory, names in by_directory.items():
-            rows = await self._index.directory(self._name, directory)
+            rows = contents[directory]
             known.update((directory + name, rows[name]) for name in names if name in rows)
         return known
 

@@ -114,11 +114,11 @@ class Scan:
     async def _compare(self, listings: list[Listing]) -> Findings:
         findings = Findings()
         candidates: list[tuple[str, Fingerprint, Fingerprint | None]] = []
+        listings = [listing for listing in listings if listing.files or listing.directory in self._indexed]
         for start in range(0, len(listings), _LOOKUPS_AT_ONCE):
             some = listings[start : start + _LOOKUPS_AT_ONCE]
             indexed = [listing.directory for listing in some if listing.directory in self._indexed]
-            rows = await asyncio.gather(*(self._index.directory(self._name, each) for each in indexed))
-            known = dict(zip(indexed, rows, strict=True))
+            known = await self._index.contents(self._name, indexed) if indexed else {}
             for listing in some:
                 candidates.extend(self._differences(listing, known.get(listing.directory, {})))
         if self._mode.hashes and candidates:
@@ -132,15 +132,17 @@ class Scan:
     ) -> list[tuple[str, Fingerprint, Fingerprint | None]]:
         directory, files = listing
         self._indexed.discard(directory)
-        missing = len(rows.keys() - files.keys()) if rows else 0
         self.present += len(files)
         self.known += len(rows)
+        # A plain comparison of all decides nearly always, and costs next to nothing.
+        if rows == files:
+            return []
+        missing = len(rows.keys() - files.keys())
         if missing:
             self.missing += missing
             self._suspects.append(directory)
         if not rows:
             return [(directory + name, now, None) for name, now in files.items()]
-        # A plain comparison of tuples decides nearly always, and costs next to nothing.
         return [
             (directory + name, now, rows.get(name))
             for name, now in files.items()

@@ -157,7 +157,8 @@ class Watches:
             else:
                 self.failed[prefix] = error.errno or 0
             return False
-        self.failed.pop(prefix, None)
+        if self.failed:
+            self.failed.pop(prefix, None)
         displaced = self._bindings.bind(node, watch)
         if displaced is not None:
             self._new.append((displaced, FOUND))
