@@ -222,7 +222,7 @@ class Interleavings(RuleBasedStateMachine):
         self.edge: object = MISSING
         self.queue: list[Change] = []
         self.delivered: list[Change] = []
-        self.scanning: tuple[int, State] | None = None
+        self.scanning: tuple[int, State, str | None] | None = None
         self.elsewhere = False
 
     @initialize(known=st.booleans(), heard=st.booleans())
@@ -315,17 +315,20 @@ class MeddledInterleavings(Interleavings):
     @rule()
     def begin_scan(self) -> None:
         """A scan sees the storage as it is now."""
-        self.scanning = (self.written.sequence(), self.history[-1])
+        last = self.queue[-1].order if self.queue else None
+        self.scanning = (self.written.sequence(), self.history[-1], last)
 
     @precondition(lambda self: self.scanning is not None)
-    @rule()
-    def end_scan(self) -> None:
-        """What the scan saw is recorded, where it differs from the index."""
+    @rule(lost=st.booleans())
+    def end_scan(self, lost: bool) -> None:
+        """What the scan saw is recorded, where it differs from the index; the event of just that may never come."""
         assert self.scanning is not None
-        (sequence, state), self.scanning, self.elsewhere = self.scanning, None, True
+        (sequence, state, last), self.scanning, self.elsewhere = self.scanning, None, True
         seen = {} if state is None else {"a": state[0]}
         if seen != self.written.index():
-            self.written.record(told("a", None, seen.get("a")), scan=sequence)
+            recorded = self.written.record(told("a", None, seen.get("a")), scan=sequence)
+            if lost and last is not None and not recorded.outdated:
+                self.queue = [change for change in self.queue if change.order != last]
 
 
 class IgnoringInterleavings(Interleavings):
@@ -345,15 +348,15 @@ def play(machine: Interleavings, random: Random) -> None:
     machine.begin(known=random.random() < 0.2, heard=random.random() < 0.8)
     for _ in range(random.randint(3, 9)):
         turn = random.random()
-        if isinstance(machine, MeddledInterleavings) and turn < 0.2:
-            meddle = random.choice(["access", "begin", "end"])
+        if isinstance(machine, MeddledInterleavings) and turn < 0.35:
+            meddle = random.choice(["access", "begin", "end", "end"])
             if meddle == "access" and machine.history[-1] is not None:
                 machine.change_access(fetched=random.random() < 0.5)
             elif meddle == "begin":
                 machine.begin_scan()
             elif meddle == "end" and machine.scanning is not None:
-                machine.end_scan()
-        elif turn < 0.6 or not (machine.queue or machine.delivered):
+                machine.end_scan(lost=random.random() < 0.7)
+        elif turn < 0.65 or not (machine.queue or machine.delivered):
             machine.change(random.choice(EVERY_STATE), fetched=random.random() < 0.5)
         else:
             picks = [(random.randint(0, 3), random.random() < 0.2) for _ in range(random.choice([1, 1, 2]))]
