@@ -1,0 +1,173 @@
+"""What is set, and what is printed: addresses, settings, and ``check --print-setup``; nothing is called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from listener.cli import main
+from listener.contracts import CheckState, Instructive
+from listener.sources.sqs import SqsSettings, SqsSource
+from listener.sources.sqs.address import address_of
+from listener.sources.sqs.policies import Rule, missing_events, senders, sends_from
+
+CONFIG = """
+[sources.events]
+type = "sqs"
+queue_url = "https://sqs.cn-north-1.amazonaws.com.cn/111122223333/site-events"
+buckets = ["site"]
+[sources.www]
+type = "filesystem"
+path = "/srv/www"
+[targets.cdn]
+type = "alibaba-cdn"
+[[sites]]
+source = "events"
+target = "cdn"
+base_urls = ["https://www.example.com/"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "region", "account", "name", "endpoint"),
+    [
+        ("https://sqs.eu-central-1.amazonaws.com/111122223333/e", "eu-central-1", "111122223333", "e", None),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/e", "cn-north-1", "111122223333", "e", None),
+        ("https://sqs-fips.us-gov-west-1.amazonaws.com/111122223333/e", "us-gov-west-1", "111122223333", "e", None),
+        ("https://eu-west-1.queue.amazonaws.com/111122223333/e", "eu-west-1", "111122223333", "e", None),
+        ("https://queue.amazonaws.com/111122223333/e", "us-east-1", "111122223333", "e", None),
+        (
+            "https://vpce-0a1b.sqs.eu-west-1.vpce.amazonaws.com/111122223333/e",
+            "eu-west-1", "111122223333", "e", "https://vpce-0a1b.sqs.eu-west-1.vpce.amazonaws.com",
+        ),
+        ("http://127.0.0.1:4566/000000000000/e", "us-east-1", "000000000000", "e", "http://127.0.0.1:4566"),
+        ("http://localhost:9324/queue/e.fifo", "us-east-1", "", "e.fifo", "http://localhost:9324"),
+    ],
+)  # fmt: skip
+def test_a_queues_url_tells_region_account_and_endpoint(
+    url: str, region: str, account: str, name: str, endpoint: str | None
+) -> None:
+    """Public, legacy, private and stand-in addresses; what is set besides wins."""
+    found = address_of(url)
+    assert (found.region, found.account, found.name, found.endpoint) == (region, account, name, endpoint)
+    assert found.is_fifo is name.endswith(".fifo")
+    other = address_of(url, region="ap-south-1", endpoint_url="http://there")
+    assert (other.region, other.endpoint) == ("ap-south-1", "http://there")
+
+
+def test_the_partition_of_a_region_is_known() -> None:
+    """China and the government clouds have names of their own in every resource name."""
+    assert address_of("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/e").arn.startswith("arn:aws-cn:sqs:")
+    assert address_of("https://sqs.us-gov-west-1.amazonaws.com/111122223333/e").partition == "aws-us-gov"
+    assert address_of("http://127.0.0.1:1/e").arn == "arn:aws:sqs:us-east-1:<ACCOUNT>:e"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"queue_url": "events"},
+        {"queue_url": "https://sqs.eu-central-1.amazonaws.com/"},
+        {"queue_url": "https://user:secret@sqs.eu-central-1.amazonaws.com/111122223333/e"},
+        {"queue_url": "http://[broken/e"},
+        {"queue_url": "http://h/e", "wait_seconds": 21},
+        {"queue_url": "http://h/e", "visibility_seconds": 43_201},
+        {"queue_url": "http://h/e", "max_held_messages": 9},
+        {"queue_url": "http://h/e", "format": "xml"},
+        {"queue_url": "http://h/e", "transport": "curl"},
+        {"queue_url": "http://h/e", "aws_secret_access_key": "abc"},
+        {"queue_url": "http://h/e", "unknown": 1},
+    ],
+)
+def test_wrong_settings_are_refused(table: dict[str, object]) -> None:
+    """No queue, values that the service does not take, keys that belong elsewhere, words that mean nothing."""
+    with pytest.raises(ValidationError):
+        SqsSettings(**table)  # type: ignore[arg-type]
+
+
+def test_a_key_in_the_file_is_told_where_it_belongs() -> None:
+    """Not "unknown key", but the variable that is meant for it."""
+    with pytest.raises(ValidationError, match="AWS_SECRET_ACCESS_KEY in the environment"):
+        SqsSettings(queue_url="http://h/e", aws_secret_access_key="abc")  # type: ignore[call-arg]
+
+
+def test_print_setup_prints_what_to_paste(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Policies and rules with the names of this configuration, from the command line."""
+    config = tmp_path / "listener.toml"
+    config.write_text(CONFIG)
+    assert main(["check", "--config", str(config), "--print-setup", "events"]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "arn:aws-cn:sqs:cn-north-1:111122223333:site-events", "arn:aws-cn:s3:::site", "s3:LifecycleExpiration:*",
+        "sqs:ReceiveMessage", "put-bucket-notification-configuration --bucket site",
+    ):  # fmt: skip
+        assert words in out
+
+
+def test_print_setup_of_another_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A source that needs nothing elsewhere says so; a name that is none leads to the nearest one."""
+    config = tmp_path / "listener.toml"
+    config.write_text(CONFIG)
+    assert main(["check", "--config", str(config), "--print-setup", "www"]) == 0
+    assert "nothing" in capsys.readouterr().out
+    assert main(["check", "--config", str(config), "--print-setup", "event"]) == 2
+    assert "Did you mean events?" in capsys.readouterr().err
+    assert isinstance(SqsSource("events", SqsSettings(queue_url="http://h/e")), Instructive)
+
+
+@pytest.mark.looptime(False)
+async def test_check_tells_what_a_fifo_queue_is_no_good_for_and_who_does_not_answer(aws_keys: None) -> None:
+    """A warning for the kind of queue, a failure for the silence, each with what to do."""
+    settings = SqsSettings(queue_url="http://127.0.0.1:1/111122223333/events.fifo")
+    fifo, silent = await SqsSource("events", settings).check()
+    assert (fifo.state, silent.state) == (CheckState.WARNING, CheckState.FAILED)
+    assert "cannot be reached" in silent.message
+    assert fifo.hint
+    assert silent.hint
+
+
+QUEUE = "arn:aws:sqs:eu-central-1:111122223333:e"
+
+
+@pytest.mark.parametrize(
+    ("statement", "may_send", "from_site", "from_anybody"),
+    [
+        ({"Principal": {"Service": "s3.amazonaws.com"}, "Action": "sqs:SendMessage"}, {"s3.amazonaws.com"}, True, True),
+        ({"Principal": "*", "Action": "SQS:*", "Resource": "*"}, {"*"}, True, True),
+        ({"Principal": {"AWS": "*"}, "Action": ["sqs:SendMessage"]}, {"*"}, True, True),
+        ({"Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:Send*"}, {"sns.amazonaws.com"}, False, False),
+        ({"Principal": "*", "Action": "sqs:ReceiveMessage"}, set(), False, False),
+        ({"Principal": "*", "Action": "sqs:SendMessage", "Resource": QUEUE + "x"}, set(), False, False),
+        ({"Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage"}, set(), False, False),
+        (
+            {"Principal": "*", "Action": "sqs:*", "Condition": {"ArnLike": {"aws:SourceArn": "arn:aws:s3:::si*"}}},
+            {"*"}, True, False,
+        ),
+        (
+            {"Principal": "*", "Action": "sqs:*", "Condition": {"ArnEquals": {"AWS:SourceArn": ["arn:aws:s3:::b"]}}},
+            {"*"}, False, False,
+        ),
+    ],
+)  # fmt: skip
+def test_who_may_send_by_a_policy(
+    statement: dict[str, object], may_send: set[str], from_site: bool, from_anybody: bool
+) -> None:
+    """Services, wildcards, other queues, other actions, denials and conditions."""
+    policy = json.dumps({"Statement": {"Effect": "Allow", "Resource": QUEUE, **statement}})
+    assert senders(policy, QUEUE) == may_send
+    assert sends_from(policy, QUEUE, "arn:aws:s3:::site") == (from_site, from_anybody)
+
+
+@pytest.mark.parametrize("policy", ["", "no JSON", "[]", '{"Statement": 1}', '{"Statement": [1]}'])
+def test_a_strange_policy_lets_nobody_send(policy: str) -> None:
+    """What cannot be read as a policy permits nothing, and breaks nothing."""
+    assert senders(policy, QUEUE) == set()
+
+
+def test_single_events_make_up_a_family() -> None:
+    """Both kinds of removal named one by one are as good as the wildcard; one of them is not."""
+    every = ("s3:ObjectCreated:*", "s3:ObjectRemoved:Delete", "s3:ObjectRemoved:DeleteMarkerCreated")
+    assert missing_events([Rule("r", every, ())]) == ["s3:LifecycleExpiration:*"]
+    assert "s3:ObjectRemoved:*" in missing_events([Rule("r", every[:2], ())])
