@@ -35,7 +35,7 @@ class Figures:
     waiting: int
     """Needs in no attempt, those of others included."""
     sent: int
-    """Quota units spent and held since it began, by everybody on the account."""
+    """Quota units spent since it began, by everybody on the account."""
     done: int
     """URLs of which nothing is left to do."""
     per_second: float
@@ -106,7 +106,7 @@ class Watch:
                 if kind in target.quota:
                     budget = await self._store.budget(account, kind, default=target.quota[kind])
                     left[kind.value] = min(left.get(kind.value, budget.left), budget.left)
-                    spent += budget.spent + budget.held
+                    spent += budget.spent
         return left, spent
 
     def _rate(self, done: int, now: float) -> float:

@@ -237,12 +237,16 @@ class Backfill:
             troubles = _troubles(pipeline)
         else:
             interrupted, troubles = await self._only_record(store, feed), []
+        counts = await store.counts()
+        unsent = store.owner and (counts.pending or counts.failed)
+        if feed.health.ready and not interrupted and not unsent:
+            await feed.finish()
         return Outcome(
             feed.listed,
             feed.health.ready,
             interrupted,
             store.owner,
-            await store.counts(),
+            counts,
             tuple(dict.fromkeys(troubles)),
             feed.stopped,
         )

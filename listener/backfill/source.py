@@ -156,11 +156,14 @@ class Feed:
         if self.stopped:
             self.health.detail = self.stopped
         else:
-            await self._store.save_progress(self._digest, Progress(self._after, self.listed, finished=True))
             if self._seed:
                 await self._store.mark_seeded(self._listing.root)
             self.health.ready = True
         self.health.state = SourceState.STOPPED
+
+    async def finish(self) -> None:
+        """Note that nothing is left to do: the next run begins anew. Until then it goes on, and lists nothing twice."""
+        await self._store.save_progress(self._digest, Progress(self._after, self.listed, finished=True))
 
     async def check(self) -> Sequence[Check]:
         """Probe nothing: what is listed is found out by listing it."""
@@ -212,6 +215,9 @@ class RepairFeed:
         self.stopped = ""
         self._listing = listing
         self._deletions = deletions
+
+    async def finish(self) -> None:
+        """Note nothing: a repair compares anew each time."""
 
     @property
     def listed(self) -> int:

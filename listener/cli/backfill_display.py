@@ -51,7 +51,7 @@ def picture(figures: Figures) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(ratio=1)
-    table.add_column(justify="right")
+    table.add_column(justify="right", no_wrap=True)
     goal = max(figures.planned, 1)
     for word, count, of in (
         ("listed", figures.listed, figures.total),
@@ -59,7 +59,7 @@ def picture(figures: Figures) -> RenderableType:
         ("sent", figures.sent, None),
         ("done", figures.done, goal),
     ):
-        bar = ProgressBar(total=max(of, 1), completed=min(count, of), width=40) if of is not None else ""
+        bar = ProgressBar(total=max(of, 1), completed=min(count, of)) if of is not None else ""
         table.add_row(word, bar, f"{count:,}" if of is None else f"{count:,} of {of:,}")
     left = "  ".join(f"{kind} {count:,}" for kind, count in figures.quota_left.items())
     table.add_row("quota left", left, "")

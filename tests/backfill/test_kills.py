@@ -1,0 +1,80 @@
+"""A backfill killed at random and begun again: everything once, nothing twice, the books exact."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shells import Stand, a_stand, until
+
+pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(600)]
+
+FILES = 3_000
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Iterator[Stand]:
+    """A stand with files by the thousand and no directory quota, whose CDN takes its time for each request."""
+    with a_stand(tmp_path / "wide", quota="20000,0") as stand:
+        stand.configure(
+            target="limits = { batch_urls = 100, urls_per_domain_minute = 1000000 }\n"
+            "quota = { file = 20000, directory = 0 }"
+        )
+        for number in range(FILES):
+            stand.write(f"d{number % 50:02}/{number:04}.html", "x")
+        stand.order("slow:0.02,action=RefreshObjectCaches")
+        yield stand
+
+
+def kill_somewhere(stand: Stand, chance: random.Random) -> bool:
+    """Run the backfill and kill it, some requests or some moments on; return whether it was still running."""
+    process = stand.command("backfill", "--yes", "--wait", "--json")
+    more = len(stand.paths()) + chance.choice([0, 0, 1, 200, 900, 2000])
+    until(lambda: process.poll() is not None or stand.state.exists())
+    until(lambda: process.poll() is not None or len(stand.paths()) >= more, seconds=120)
+    time.sleep(chance.random() * 0.4)
+    alive = process.poll() is None
+    if alive:
+        os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    return alive
+
+
+def killed_and_resumed(stand: Stand, kills: int, seed: int) -> None:
+    """Kill so often, end in peace, and hold the outcome to the promise."""
+    chance = random.Random(seed)
+    killed = 0
+    while killed < kills:
+        if not kill_somewhere(stand, chance):
+            break
+        killed += 1
+    status, out, err = stand.run("backfill", "--yes", "--wait", "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    assert (told["finished"], told["pending"], told["in_flight"], told["deferred"]) == (True, 0, 0, 0)
+    asked = Counter(stand.paths())
+    wanted = {stand.url(f"d{number % 50:02}/{number:04}.html") for number in range(FILES)}
+    assert set(asked) == wanted, "exactly what the tree holds"
+    status, out, _ = stand.run("quota", "--json")
+    spent = json.loads(out)
+    assert sum(asked.values()) == len(wanted), f"nothing twice, seed {seed}, {killed} kills"
+    assert str(len(wanted)) in json.dumps(spent), spent
+
+
+def test_killed_three_times(wide: Stand) -> None:
+    """The union of what was refreshed is exact, no URL is paid for twice, the ledger is the CDN's count."""
+    killed_and_resumed(wide, 3, seed=random.randrange(10**6))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_fifty_times(wide: Stand, seed: int) -> None:
+    """Ten backfills, five kills each."""
+    killed_and_resumed(wide, 5, seed=seed)
