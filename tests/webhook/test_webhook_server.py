@@ -182,15 +182,24 @@ async def test_wrong_tls_files_are_told(tmp_path: Path) -> None:
 CHILD = """
 import json, os, runpy, sys
 os.dup2(int(sys.argv[3]), 3)
-os.environ["LISTEN_PID"] = str(os.getpid())
+os.environ["LISTEN_PID"] = str(os.getpid() + int(sys.argv[5]))
 found = runpy.run_path(sys.argv[4])["inherited_socket"](sys.argv[1], int(sys.argv[2]))
 print(json.dumps(None if found is None else found.getsockname()[1]))
 """
 
 
-def ask_child(held: socket.socket, host: str, port: int) -> object:
+def ask_child(held: socket.socket, host: str, port: int, *, meant_for: int = 0) -> object:
     """Hand a socket to a process as systemd does, as descriptor 3; return what it finds for an address."""
-    command = [sys.executable, "-c", CHILD, host, str(port), str(held.fileno()), str(activation.__file__)]
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        host,
+        str(port),
+        str(held.fileno()),
+        str(activation.__file__),
+        str(meant_for),
+    ]
     environment = {**os.environ, "LISTEN_FDS": "1"}
     done = subprocess.run(
         command, pass_fds=[held.fileno()], env=environment, capture_output=True, text=True, check=True, timeout=30
@@ -207,6 +216,7 @@ def test_a_socket_is_taken_over_where_its_address_is_ours() -> None:
         assert ask_child(held, "127.0.0.1", port) == port
         assert ask_child(held, "localhost", port) == port
         assert ask_child(held, "127.0.0.2", port) is None
+        assert ask_child(held, "127.0.0.1", port, meant_for=1) is None
         assert ask_child(held, "127.0.0.1", port + 1) is None
         idle.bind(("127.0.0.1", 0))
         assert ask_child(idle, "127.0.0.1", idle.getsockname()[1]) is None
