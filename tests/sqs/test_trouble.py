@@ -154,3 +154,12 @@ def test_a_wrong_clock_is_named() -> None:
     """A signature that is too old is the clock's fault, not the key's."""
     error = refused("InvalidSignatureException", "Signature expired: 20261122T150000Z is now earlier than", status=403)
     assert "clock" in error.hint
+
+
+def test_what_the_service_quotes_of_a_request_is_not_told() -> None:
+    """Refusing a signature, AWS quotes the canonical request, and with it the session token."""
+    quoted = "does not match.\n\nThe Canonical String should have been\n'POST\n/\n\nx-amz-security-token:FwoGZXIvY"
+    error = refused("InvalidSignatureException", quoted, status=403)
+    assert "does not match." in str(error)
+    assert "FwoGZXIvY" not in f"{error} {error.hint}"
+    assert len(str(refused("X", "y" * 10_000))) < 400

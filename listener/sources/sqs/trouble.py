@@ -31,6 +31,8 @@ class SqsTrouble(SourceUnavailable):
         self.code = code
 
 
+LONGEST_MESSAGE: Final = 300
+
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
 _UNKNOWN_KEY: Final = frozenset(
     {
@@ -90,7 +92,9 @@ _TOO_OLD: Final = ("signature expired", "signature not yet current", "request ti
 def refused(code: str, message: str, *, status: int = 400) -> SqsTrouble:
     """Return what became of a call that the service answered with an error."""
     last = code.rpartition("#")[2]
-    text = f"SQS answered {last or status}: {message}".rstrip(": ")
+    # Refusing a signature, AWS quotes the signed request below its first line, the session token in it.
+    first_line = message.partition("\n")[0][:LONGEST_MESSAGE]
+    text = f"SQS answered {last or status}: {first_line}".rstrip(": ")
     if any(words in message.lower() for words in _TOO_OLD):
         return SqsTrouble(text, remedy=Remedy.TELL, code=last, hint="set this machine's clock")
     return SqsTrouble(text, remedy=_remedy(last, status), code=last, hint=_hint(last))
