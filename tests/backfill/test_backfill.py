@@ -98,6 +98,9 @@ def test_what_quota_does_not_cover_is_deferred(
         assert (status, told["listed"], told["finished"]) == (3, 10, True)
         assert len(stand.paths()) <= 4
         assert told["deferred"] == 10 - len(stand.paths())
+        told = json.loads(command("backfill", "--yes", "--json")[1])
+        assert (told["plan"]["objects"], told["listed"], told["finished"]) == (0, 10, True), "it goes on, not anew"
+        assert len(stand.paths()) == len(set(stand.paths()))
         assert "deferred: " in command("backfill", "--yes", "--anew")[1]
         assert len(stand.paths()) <= 4
 
