@@ -3,20 +3,23 @@ What file watchers capture of a burst, and what it costs them: ours, stock watch
 
     python bench/watch.py [--files 50000] [--directories 500] [--runs 1] [--where /dev/shm]
     python bench/watch.py --start 100000            # time until so many directories are listened to
-    python bench/watch.py --scan 1000000            # first scan and rescan, beside find and rsync --dry-run
+    python bench/watch.py --scan 1000000            # first scan and rescan on the real store, beside find and rsync
 
 Each watcher runs in a process of its own and is measured from readiness to the end by the
 kernel's account of that process (user and system time). Bursts: files written into directories
 that exist, into directories made while it goes, and by a real ``rsync -a``. ``captured`` counts
 the distinct final names that were reported. Watchers that are not installed are named and left
-out; ``--watchfiles-python`` names an interpreter that has watchfiles.
+out; ``pip install --group bench`` installs watchfiles, ``--watchfiles-python`` names another interpreter that has it.
+``ours, fanotify`` needs root.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -44,7 +47,7 @@ def at_end(root: str, count: Callable[[], str]) -> None:
     signal.signal(signal.SIGUSR1, write)
 
 
-def watch_ours(root: str) -> None:
+def watch_ours(root: str, backend: str = "inotify") -> None:
     """Run the whole source: emitter, looks, changes with fingerprints, deliveries; the index is a dictionary."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "sources"))
     from source_harness import MemoryIndex  # noqa: PLC0415
@@ -55,7 +58,7 @@ def watch_ours(root: str) -> None:
     began = time.monotonic()
 
     async def run() -> None:
-        source = FilesystemSource("www", FilesystemSettings(path=Path(root)))
+        source = FilesystemSource("www", FilesystemSettings(path=Path(root), backend=backend))
         index, seen = MemoryIndex(), set()
         at_end(root, lambda: f"{len(seen)} rescans {source.health.rescans}")
         asyncio.get_running_loop().call_later(0, ready_when, source)
@@ -157,6 +160,7 @@ def watch_watchfiles(root: str) -> None:
 
 WATCHERS: dict[str, Callable[[str], None]] = {
     "ours": watch_ours,
+    "ours, fanotify": functools.partial(watch_ours, backend="fanotify"),
     "ours, emitter only": watch_emitter,
     "watchdog": watch_watchdog,
     "watchfiles": watch_watchfiles,
@@ -238,14 +242,14 @@ class Watcher:
             self._out.close()
 
 
-def write_files(root: Path, directories: int, files: int) -> None:
+def write_files(root: Path, directories: int, files: int, *, text: bytes = b"x" * 200) -> None:
     """Write small files, evenly, making directories as they are needed."""
     for number in range(directories):
         path = f"{root}/d{number // 50}/s{number}"
         os.makedirs(path, exist_ok=True)
         for each in range(files // directories):
             handle = os.open(f"{path}/f{each}.html", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
-            os.write(handle, b"x" * 200)
+            os.write(handle, text)
             os.close(handle)
 
 
@@ -306,52 +310,88 @@ def measure_start(directories: int, names: list[str], arguments: argparse.Namesp
 
 def measure_scan(files: int, arguments: argparse.Namespace) -> None:
     """Print how long a first scan and a rescan of so many files take, beside find and rsync on the same tree."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "sources"))
-    with tempfile.TemporaryDirectory(dir=arguments.where) as parent:
+    with tempfile.TemporaryDirectory(dir=arguments.where) as parent, tempfile.TemporaryDirectory() as state:
         root = Path(parent) / "www"
         write_files(root, files // 100, files)
-        subprocess.run([sys.executable, __file__, "--scan-child", str(root)], check=True)
-        for command in (
+        listings = [
             ["find", str(root), "-type", "f", "-printf", "%p %s %T@ %C@ %i\\n"],
             ["rsync", "-a", "--dry-run", f"{root}/", f"{root}/"],
-        ):
+        ]
+        for command in listings:
             if shutil.which(command[0]):
-                began = time.monotonic()
+                began, used = time.monotonic(), children_seconds()
                 subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-                print(f"{command[0]:12} {time.monotonic() - began:6.2f} s", flush=True)
+                print_scan(command[0], began, children_seconds() - used, "")
+        for what in ("first scan", "rescan", "rescan of a tenth written anew"):
+            if what.endswith("anew"):
+                write_files(root, files // 1000, files // 10, text=b"y" * 200)
+            child = [sys.executable, __file__, "--scan-child", str(root), state, what]
+            subprocess.run(child, check=True)
 
 
-def scan_child(root: str) -> None:
-    """Seed an index in memory, then start again on it: what a restart costs."""
-    import resource  # noqa: PLC0415
+def children_seconds() -> float:
+    """Return what all processes that were waited for have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "sources"))
-    from source_harness import Reader  # noqa: PLC0415
+
+def print_scan(what: str, began: float, used: float, more: str) -> None:
+    """Print one line."""
+    print(f"{what:32} {time.monotonic() - began:7.2f} s  cpu {used:7.2f} s  {more}", flush=True)
+
+
+def scan_child(root: str, state: str, what: str) -> None:
+    """Follow the source on the real store, as the daemon does, until the scan is over and all that it found durable."""
+    from listener.contracts import Delivery  # noqa: PLC0415
+    from listener.router import Router  # noqa: PLC0415
+    from listener.settings import Site  # noqa: PLC0415
+    from listener.sources.filesystem import FilesystemSettings, FilesystemSource  # noqa: PLC0415
+    from listener.store import open_store  # noqa: PLC0415
+    from listener.store.batches import Batch  # noqa: PLC0415
+
+    site = Site.model_validate({"source": "www", "target": "cdn", "base_urls": ["https://www.example.com/"]})
+    told = 0
+
+    async def record(queue: asyncio.Queue[Delivery]) -> None:
+        nonlocal told
+        router = Router([site])
+        while True:
+            delivery = await queue.get()
+            told += 0 if delivery.seed else len(delivery.changes)
+            await store.record([Batch(delivery.changes, delivery.scan_sequence, delivery.seed)], router.route)
+            await delivery.ack()
+
+    async def read(source: FilesystemSource, queue: asyncio.Queue[Delivery]) -> None:
+        async for delivery in source.deliveries(store):
+            await queue.put(delivery)
 
     async def run() -> None:
-        index = None
-        for what in ("first scan", "rescan"):
-            began, used = time.monotonic(), time.process_time()
-            reader = Reader(Path(root), index, batch_changes=2000)
-            reader.start()
-            await reader.until(lambda reader=reader: reader.source.health.ready, "ready", 600)
-            index = reader.index
-            figures = reader.source.health.figures
-            print(
-                f"{what:12} {time.monotonic() - began:6.2f} s  cpu {time.process_time() - used:6.2f} s"
-                f"  files {figures['scan_files']}  told {len(reader.changes)}"
-                f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB with the index",
-                flush=True,
-            )
-            reader.deliveries.clear()
-            await reader.stop()
+        source = FilesystemSource("www", FilesystemSettings(path=Path(root), stable_seconds=0))
+        queue: asyncio.Queue[Delivery] = asyncio.Queue(8)
+        tasks = [asyncio.create_task(record(queue)), asyncio.create_task(read(source, queue))]
+        while not source.health.ready:
+            await asyncio.sleep(0.02)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        figures = source.health.figures
+        size = sum(path.stat().st_size for path in Path(state).iterdir()) // (1 << 20)
+        more = f"files {figures['scan_files']:.0f}  told {told}  peak memory {peak} MiB  state {size} MiB"
+        print_scan(what, began, time.process_time(), more)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await store.close()
 
+    began = time.monotonic()
+    store = open_store(f"sqlite:///{state}/state.db", owner=True)
     asyncio.run(run())
 
 
 def installed(arguments: argparse.Namespace) -> list[str]:
     """Return the watchers that can run here, and name the others."""
-    names = list(WATCHERS)
+    names = [name for name in WATCHERS if name != "ours, fanotify" or os.geteuid() == 0]
     probe = subprocess.run([arguments.watchfiles_python, "-c", "import watchfiles"], capture_output=True, check=False)
     if probe.returncode:
         names.remove("watchfiles")
@@ -369,7 +409,7 @@ def main() -> None:
         WATCHERS[sys.argv[2]](sys.argv[3])
         return
     if sys.argv[1:2] == ["--scan-child"]:
-        scan_child(sys.argv[2])
+        scan_child(*sys.argv[2:5])
         return
     if sys.argv[1:2] == ["--write"]:
         write_files(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
