@@ -107,9 +107,12 @@ async def test_an_origin_is_spared_more_evictions_a_minute_than_it_bears(tmp_pat
         assert world.accepted == {"directory": 1}
         (why,) = {one.reason for one in world.pipeline.engines[0].outcome.deferred}
         assert "30 evictions a minute" in why
+        world.source.deliver(world.write("x.html", "new"))  # a plan within the minute
+        await world.until(lambda: "file" in world.accepted)
+        assert world.accepted == {"directory": 1, "file": 1}
         world.clock.ahead += 61
         await world.settled()
-        assert world.accepted == {"directory": 2}
+        assert world.accepted == {"directory": 2, "file": 1}
 
 
 async def test_what_a_cdn_takes_so_many_of_at_once_waits_for_one_to_end(tmp_path: Path) -> None:
@@ -123,5 +126,8 @@ async def test_what_a_cdn_takes_so_many_of_at_once_waits_for_one_to_end(tmp_path
         await world.until(lambda: world.accepted == {"directory": 1} and world.pipeline.engines[0].outcome.deferred)
         (one,) = world.pipeline.engines[0].outcome.deferred
         assert "at once" in one.reason
+        world.source.deliver(world.write("x.html", "new"))  # another plan
+        await world.until(lambda: "file" in world.accepted)
+        assert world.accepted == {"directory": 1, "file": 1}
         world.clock.ahead += 3601
-        await world.until(lambda: world.accepted == {"directory": 2})
+        await world.until(lambda: world.accepted == {"directory": 2, "file": 1})
