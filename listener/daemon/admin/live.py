@@ -77,21 +77,26 @@ class Live:
         return response
 
     async def _serve(self, response: web.StreamResponse, render: Render) -> None:
-        sitting, number = self._sitting, -1
+        loop = asyncio.get_running_loop()
+        sitting, number, sent_at = self._sitting, -1, loop.time()
         shown: Mapping[str, str] = {}
         await _send(response, f"retry: {RETRY_MILLISECONDS}\n\n")
         while sitting == self._sitting:
             if self._looking is None or self._looking.done():
-                self._looking = asyncio.get_running_loop().create_task(self._follow(), name="look for the page")
-            if not await self._newer(number):
-                await _send(response, ": still here\n\n")
-            elif sitting == self._sitting and self._glance is not None:
+                self._looking = loop.create_task(self._follow(), name="look for the page")
+            text = ""
+            is_new = await self._newer(number, sent_at + HEARTBEAT_SECONDS)
+            if sitting != self._sitting:
+                break
+            if is_new and self._glance is not None:
                 number = self._number
                 sections = await self._rendered(self._glance, render, shown)
-                fresh = {name: html for name, html in sections.items() if shown.get(name) != html}
-                shown = sections
-                if fresh:
-                    await _send(response, f"event: sections\ndata: {json.dumps(fresh)}\n\n")
+                text, shown = _news(shown, sections), sections
+            if not text and loop.time() - sent_at >= HEARTBEAT_SECONDS:
+                text = ": still here\n\n"
+            if text:
+                await _send(response, text)
+                sent_at = loop.time()
 
     async def _rendered(self, glance: Glance, render: Render, shown: Mapping[str, str]) -> Mapping[str, str]:
         """Render for one watcher; where there is nothing to ask at this moment, what is shown stays."""
@@ -101,12 +106,12 @@ class Live:
             log.debug("admin.nothing_to_show", error=str(error))
             return shown
 
-    async def _newer(self, number: int) -> bool:
-        """Wait until there is something else to show than that; False where nothing came for a while."""
+    async def _newer(self, number: int, until: float) -> bool:
+        """Wait until there is something else to show than that; False where nothing came until then."""
         if self._glance is not None and number != self._number:
             return True
         try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
+            async with asyncio.timeout_at(until):
                 await self._news.wait()
         except TimeoutError:
             return False
@@ -136,6 +141,12 @@ class Live:
             self._glance = glance
             self._number += 1
             self._tell()
+
+
+def _news(shown: Mapping[str, str], sections: Mapping[str, str]) -> str:
+    """Return the event that tells what is new; nothing where nothing is."""
+    fresh = {name: html for name, html in sections.items() if shown.get(name) != html}
+    return f"event: sections\ndata: {json.dumps(fresh)}\n\n" if fresh else ""
 
 
 async def _send(response: web.StreamResponse, text: str) -> None:
