@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from fake_sqs import FakeSqs
 from sqs_world import reading, s3_event, until
 
-from listener.contracts import SourceState
+from listener.contracts import CheckState, SourceState
+from listener.sources.sqs import SqsSource
 from listener.sources.sqs.trouble import Remedy, refused
 
 pytestmark = [pytest.mark.looptime(False)]
@@ -128,6 +131,31 @@ async def test_forbidden_figures_disturb_nothing(sqs: FakeSqs, url: str, transpo
         await until(lambda: taker.keys == ["a.html"])
         assert taker.source.health.ready
         assert "queue_messages" not in taker.source.health.figures
+
+
+async def test_check_tells_what_the_key_may_do_without_receiving(sqs: FakeSqs, url: str) -> None:
+    """Refused deletions fail; a queue that cannot be looked at is a warning; no message is touched."""
+    sqs.send(s3_event("a.html"))
+    source = SqsSource("events", SqsSource.Settings(queue_url=url, region="eu-central-1"))  # type: ignore[arg-type]
+    sqs.order("DeleteMessage", "AccessDenied", status=403)
+    sqs.order("GetQueueAttributes", "AccessDenied", status=403)
+    found = {check.message: check.state for check in await source.check()}
+    assert {state for text, state in found.items() if "sqs:DeleteMessage" in text} == {CheckState.FAILED}
+    assert found["sqs:ChangeMessageVisibility is allowed"] is CheckState.OK
+    assert found["cannot be looked at: AccessDenied"] is CheckState.WARNING
+    assert sqs.log == []
+
+
+async def test_check_sees_a_clock_that_is_wrong(sqs: FakeSqs, url: str) -> None:
+    """Ten minutes off the service's clock, and every signature would be refused."""
+
+    class Ahead:
+        def now(self) -> float:
+            return time.time() + 600
+
+    settings = SqsSource.Settings(queue_url=url, region="eu-central-1")
+    checks = await SqsSource("events", settings, clock=Ahead()).check()  # type: ignore[arg-type]
+    assert any("differs" in check.message and check.state is CheckState.FAILED for check in checks)
 
 
 @pytest.mark.parametrize(

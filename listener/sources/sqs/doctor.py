@@ -50,13 +50,19 @@ def examine(name: str, settings: SqsSettings, now: Callable[[], float]) -> Itera
 
 
 def _queue(key: str, client: Any, settings: SqsSettings, setup: str, now: Callable[[], float]) -> Iterator[Check]:
-    address = settings.address
-    answer = client.get_queue_attributes(QueueUrl=settings.queue_url, AttributeNames=["All"])
-    told = answer.get("Attributes", {})
+    yield from _permissions(key, client, settings, setup)
+    try:
+        answer = client.get_queue_attributes(QueueUrl=settings.queue_url, AttributeNames=["All"])
+    except ClientError as error:
+        if not translated(error).code.startswith("AccessDenied"):
+            raise
+        hint = "the permission sqs:GetQueueAttributes would let its settings and its depth be seen"
+        yield Check(f"{key}.queue_url", WARNING, "cannot be looked at: AccessDenied", hint)
+        return
+    address, told = settings.address, answer.get("Attributes", {})
     waiting = told.get("ApproximateNumberOfMessages", "?")
     yield Check(f"{key}.queue_url", OK, f"{address.name} in {address.region} answers; {waiting} messages wait")
     yield from _skew(key, answer, now())
-    yield from _permissions(key, client, settings, setup)
     yield from _attributes(key, told)
     yield from _redrive(key, told)
     arn = told.get("QueueArn", address.arn)
@@ -94,12 +100,11 @@ def _permissions(key: str, client: Any, settings: SqsSettings, setup: str) -> It
             call()
         except ClientError as error:
             trouble = translated(error)
-            if trouble.code not in _NO_HANDLE:
+            if trouble.code.startswith("AccessDenied"):
                 yield Check(key, FAILED, f"{permission}: {trouble}", f"compare the key's policy with `{setup}`")
                 continue
-        except (BotoCoreError, OSError) as error:
-            yield Check(key, WARNING, f"{permission}: {translated(error)}", "try again")
-            continue
+            if trouble.code not in _NO_HANDLE:
+                raise
         yield Check(key, OK, f"{permission} is allowed")
 
 
@@ -149,10 +154,8 @@ def _redrive(key: str, told: Mapping[str, str]) -> Iterator[Check]:
 def _policy(key: str, policy: str, arn: str, settings: SqsSettings, setup: str) -> Iterator[Check]:
     may_send = senders(policy, arn)
     if not may_send:
-        hint = f"`{setup}` prints the queue policy; none is needed where everything of one account sends"
-        yield Check(
-            key, FAILED if settings.address.endpoint is None else WARNING, "its policy lets no service send", hint
-        )
+        hint = f"S3, SNS and EventBridge need one: `{setup}` prints it"
+        yield Check(key, WARNING, "its policy lets no service send", hint)
         return
     yield Check(key, OK, f"may be sent to by {', '.join(sorted(may_send))}")
     for bucket in settings.buckets:
