@@ -49,9 +49,12 @@ def choose_site(settings: Settings, site: str | None) -> Site:
     sites = settings.sites
     if site is None and len(sites) == 1:
         return sites[0]
-    ways = [[(one.name, str(at)) for at, one in enumerate(sites)], [(one.source, *one.base_urls) for one in sites]]
-    for names in ways:
-        named = [one for one, called in zip(sites, names, strict=True) if site is not None and site in called]
+    ways: list[list[tuple[str, ...]]] = [
+        [(one.name, str(at)) for at, one in enumerate(sites)],
+        [(one.source, *one.base_urls) for one in sites],
+    ]
+    for names in ways if site is not None else ():
+        named = [one for one, called in zip(sites, names, strict=True) if site in called]
         if len(named) == 1:
             return named[0]
     wrong = f"the configuration has {len(sites)} sites" if site is None else f"there is no site {site}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 
 from listener.change import key_to_text
 from listener.coalescer import Inbox, Taken
-from listener.contracts import Source, SourceState, Unreadable
+from listener.contracts import Delivery, Source, SourceState, Unreadable
 from listener.errors import ConfigurationError, SourceError, StoreError
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
@@ -63,14 +64,15 @@ class Intake:
         while True:
             source = self.sources[name]
             try:
-                async for delivery in source.deliveries(self._store):
-                    wait = RETRY_SECONDS
-                    await self._set_aside(name, delivery.unreadable)
-                    self._inbox.add(delivery)
-                    self._arrived.set()
-                    while self._inbox.full:
-                        self._room.clear()
-                        await self._room.wait()
+                async with _closing(source.deliveries(self._store)) as deliveries:
+                    async for delivery in deliveries:
+                        wait = RETRY_SECONDS
+                        await self._set_aside(name, delivery.unreadable)
+                        self._inbox.add(delivery)
+                        self._arrived.set()
+                        while self._inbox.full:
+                            self._room.clear()
+                            await self._room.wait()
             except ConfigurationError:
                 if self._inbox.idle and source is self._first[name]:
                     raise  # wrong from the start: to be mended before anything runs
@@ -140,6 +142,16 @@ class Intake:
         while not self.idle:
             self._arrived.set()
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def _closing(deliveries: AsyncIterator[Delivery]) -> AsyncIterator[AsyncIterator[Delivery]]:
+    """Let a source clean up at once, and not when it is collected, where it was left between two deliveries."""
+    try:
+        yield deliveries
+    finally:
+        if isinstance(deliveries, AsyncGenerator):
+            await deliveries.aclose()
 
 
 def _tell(source: Source, detail: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from world import a_world
+from world import PlayedSource, a_world
 
-from listener.contracts import Unreadable
+from listener.contracts import Delivery, IndexView, Unreadable
 from listener.refresh import Scope
 from listener.store import NeedInput
 
@@ -122,3 +123,28 @@ async def test_what_a_person_asks_for_is_not_paced(tmp_path: Path) -> None:
 
         await world.until(one_left)
         assert world.accepted == {"directory": 1}
+
+
+async def test_a_source_is_closed_before_the_end_of_the_run(tmp_path: Path) -> None:
+    """What it holds is given back in order, also where it was left between two deliveries."""
+    closed: list[str] = []
+
+    class Holding(PlayedSource):
+        async def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:
+            try:
+                async for delivery in super().deliveries(index):
+                    yield delivery
+            finally:
+                closed.append("source")
+
+    async with a_world(tmp_path) as world:
+        await world.stop()
+        world.source = Holding()
+        await world.start()
+        world.pipeline.intake._inbox._max = 0  # full: the reader waits for room after each delivery
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: world.source.acked)
+        world.pipeline.intake._room.clear()
+        await world.stop()
+        assert closed == ["source"]
+        await world.start()
