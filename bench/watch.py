@@ -31,6 +31,7 @@ from contextlib import suppress
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
+QUIET_SECONDS = 4
 EVENTS = "close_write,create,moved_to,moved_from,delete,modify"
 
 
@@ -213,9 +214,9 @@ class Watcher:
         return cpu_seconds(self.process.pid) - self._at_start
 
     def wait_quiet(self) -> None:
-        """Wait until it has used no CPU worth mentioning for two seconds."""
+        """Wait until it has used no CPU worth mentioning for a while: found files are held for a second or two."""
         used, since = self.cpu, time.monotonic()
-        while time.monotonic() - since < 2:
+        while time.monotonic() - since < QUIET_SECONDS:
             time.sleep(0.25)
             if self.cpu > used + 0.03:
                 used, since = self.cpu, time.monotonic()

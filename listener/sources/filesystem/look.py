@@ -104,7 +104,7 @@ class Looker:
     def all(self, batch: Batch, now_ns: int) -> Looks:
         """Look at every name of a batch. ``now_ns`` is the time of day in nanoseconds."""
         looks = Looks([], [], [], [], {})
-        ignores = self._ignore.file
+        ignores, plain = self._ignore.file, None if self._links else self._plain
         for prefix in batch.gone if self._links else ():
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), now_ns)
         for prefix, names in batch.names:
@@ -114,6 +114,9 @@ class Looker:
                 raw = padded.rstrip(b"\0")
                 name = raw.decode("utf-8", "surrogateescape")
                 if not ignores(text, name):
+                    if plain is not None and (look := plain(path + raw, text + name, name, flags)) is not None:
+                        looks.finished.append(look)
+                        continue
                     self._look(looks, path + raw, text + name, flags, now_ns)
                 elif self._links:
                     self._look_at_links(looks, self._links.depending(text + name), now_ns)
@@ -136,6 +139,20 @@ class Looker:
             self._look(
                 looks, self._root + key_to_bytes(key), key, kernel.MOVED_TO | kernel.CLOSE_WRITE, now_ns, follow=False
             )
+
+    @staticmethod
+    def _plain(path: bytes, key: str, name: str, flags: int) -> Look | None:
+        """Look at what nearly every name is where no links are known: a file of one name, closed or renamed."""
+        if flags & (OPEN | FOUND) or name[0] == ".":
+            return None
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return None
+        if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
+            return None
+        found = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None)
+        return _new(Look, (key, _new(Fingerprint, found), not flags & _IN_PLACE, True))
 
     def _look(self, looks: Looks, path: bytes, key: str, flags: int, now_ns: int, *, follow: bool = True) -> None:
         try:
