@@ -29,8 +29,8 @@ class Visit:
         self.page.on("console", self._heard)
 
     def _heard(self, message: ConsoleMessage) -> None:
-        # A 401 that asks for the token, and a 503 between two generations, are answers and no mistakes.
-        if message.type == "error" and "status of" not in message.text:
+        # That the token is asked for, or that the daemon has gone, is no mistake of the page.
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
             self.troubles.append(message.text)
 
     def open(self, stand: Stand, path: str = "/") -> Page:

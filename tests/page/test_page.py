@@ -183,12 +183,10 @@ def test_the_page_comes_back(stand: Stand, visit: Visits) -> None:
         page = one.open(stand)
         expect(page.locator("#live-text")).to_have_text("live", timeout=WAIT_MILLISECONDS)
     expect(page.locator("#live-text")).not_to_have_text("live", timeout=WAIT_MILLISECONDS)
-    one.troubles.clear()  # that nobody answered is told on the console
     with stand.daemon():
         expect(page.locator("#live-text")).to_have_text("live", timeout=2 * WAIT_MILLISECONDS)
         stand.write("a.html")
         one.row("recent", "a.html")
-        one.troubles.clear()
 
 
 def test_without_token_script_or_mouse(stand: Stand, visit: Visits) -> None:

@@ -65,6 +65,22 @@ def test_the_metrics_are_well_formed(metrics: str, promtool: Promtool) -> None:
         assert secret not in metrics
 
 
+def test_labels_are_names_of_ours(metrics: str) -> None:
+    """Names of the configuration, kinds, states and bounds: as many series as are configured, whatever changes."""
+    families = text_string_to_metric_families(metrics)
+    labels = [label for family in families for one in family.samples for label in one.labels.items()]
+    known = {
+        "source": {"www"},
+        "target": {"cdn"},
+        "account": {"main"},
+        "kind": {"file", "directory", "prefetch", "ignore-params"},
+        "state": {"pending", "deferred", "in_flight", "failed", "parked", "unconfirmed"},
+        "outcome": {"complete", "failed"},
+    }
+    assert {name for name, _ in labels} <= {*known, "le", "version", "generation"}
+    assert [(name, value) for name, value in labels if name in known and value not in known[name]] == []
+
+
 def test_the_figures_are_right(metrics: str) -> None:
     """One refresh, one key set aside; buckets, count and quota agree."""
     samples = {
