@@ -307,6 +307,7 @@ def main() -> None:
     asked.add_argument("--synthetic", type=int)
     asked.add_argument("--enqueue", action="store_true")
     given = asked.parse_args()
+    os.environ.pop("AWS_CA_BUNDLE", None)  # rclone takes none
     for name, value in KEYS.items():
         os.environ.setdefault(name, value)
     if given.synthetic:

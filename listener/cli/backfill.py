@@ -297,6 +297,8 @@ def _show_plan(plan: BackfillPlan, what: str, modes: list[Mode], ways: _Ways) ->
     cost = plan.cost
     if plan.begun is not None:
         typer.echo(f"goes on after {plan.begun.after!r}: {plan.begun.listed} keys of an earlier run are durable")
+        if not cost.objects:
+            typer.echo("  all of them were listed; what of them waits still is sent (--anew begins from the beginning)")
     typer.echo(f"{', '.join(modes)} of {what}: {cost.objects} keys, {cost.urls} URLs")
     for word, count in (("can never be a URL and are parked", cost.parked), ("no site serves", cost.unserved)):
         if count:

@@ -107,6 +107,8 @@ async def test_a_part_says_nothing_of_the_rest(store: Store) -> None:
     assert set((await compared(listing, store))[1]) == {"d1/0001", "d1/0006"}
     listing.complete = False
     assert (await compared(listing, store))[0].gone == 0
+    listing.prefix, listing.objects = "", {key: of for key, of in many(50).items() if key in ("d0/0000", "d0/0045")}
+    assert (await compared(listing, store))[0].gone == 0, "also between keys that are listed"
 
 
 @pytest.mark.parametrize(
