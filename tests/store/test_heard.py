@@ -154,6 +154,33 @@ def test_what_was_in_between_makes_its_need() -> None:
     assert written.record(told("a", 4, "B")).needs == 1
 
 
+def test_a_need_covers_all_that_was_seen_before_it() -> None:
+    """What was fetched for the need of B is not older than A, which was seen by then: what lies between is old."""
+    written = Written(ignore=True)
+    written.record(told("a", 1, "A"))
+    assert written.record(told("a", 9, "A")).suppressed == 1
+    assert written.record(told("a", 3, "B")).needs == 1
+    assert written.record(told("a", 5, "C")).suppressed == 1
+
+
+def test_what_a_scan_may_know_better_is_not_relied_on() -> None:
+    """An event after a scan's finding may be older than that: its content is not what the next is compared with."""
+    written = Written(ignore=True)
+    written.record(told("a", 1, "A"))
+    written.record(told("a", None, "B"), scan=written.sequence())
+    written.settle()
+    assert written.record(told("a", 2, "A")).needs == 1
+    assert written.record(told("a", 3, "A")).needs == 1
+    assert written.record(told("a", 4, "A")).suppressed == 1
+
+
+def test_a_scan_goes_by_what_it_saw(written: Written) -> None:
+    """Findings of a scan follow the rules of scans, whatever tokens they carry."""
+    written.record(told("a", 5, "A"))
+    assert written.record(told("a", 5, "B"), scan=written.sequence()).needs == 1
+    assert written.index() == {"a": "B"}
+
+
 def test_what_was_merged_with_something_else_makes_its_need() -> None:
     """B and A within one commit are not "A again": the cache may have fetched B."""
     written = Written(ignore=True)
