@@ -460,3 +460,21 @@ async def test_a_root_that_goes_away_deletes_nothing(root: Path, tmp_path: Path,
         reader.clear()
         (root / "later.html").write_text("heard")
         await reader.until_told("later.html")
+
+
+async def test_a_root_that_is_replaced_by_an_almost_empty_one_deletes_nothing(root: Path, tmp_path: Path) -> None:
+    """Swapped at once, so that the path is never absent: said, nothing told as deleted; swapped back, all is well."""
+    fill(root, 200)
+    (tmp_path / "next").mkdir()
+    (tmp_path / "next" / "index.html").write_text("another site's")
+    async with Reader(root, min_delete_count=5) as reader:
+        root.rename(tmp_path / "away")
+        (tmp_path / "next").rename(root)
+        await reader.until(lambda: "nothing is taken for deleted" in reader.source.health.detail, "it is said", 40)
+        assert len(deletions(reader)) <= 5
+        root.rename(tmp_path / "next")
+        (tmp_path / "away").rename(root)
+        await reader.until(lambda: not reader.source.health.detail and reader.source.health.ready, "all is well", 40)
+        (root / "later.html").write_text("heard")
+        await reader.until_told("later.html")
+        await reader.until_in_sync(root)
