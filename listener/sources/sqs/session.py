@@ -37,7 +37,7 @@ FIRST_WAIT_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 60.0
 RELEASE_SECONDS: Final = 5.0
 """For the last requests of a stop: what is not said by then, the queue finds out by itself."""
-GATHER_SECONDS: Final = 0.01
+GATHER_SECONDS: Final = 0.05
 """While the queue is full, what several polls bring is gathered for so long: fewer commits, nobody waits for it."""
 HELPERS_WAIT_SECONDS: Final = 1
 """What a helping poller waits for messages: it is there for a full queue only."""
