@@ -97,10 +97,11 @@ async def test_nobody_is_refused_during_a_restart(tmp_path: Path) -> None:
                         if response.status == 204:
                             sent.append(key)
                             return
-                        assert response.status == 503
+                        if response.status != 503:
+                            refused.append(f"{response.status} {await response.text()}")
                 except aiohttp.ClientConnectorError as error:
                     refused.append(str(error))
-                except aiohttp.ClientError:
+                except (aiohttp.ClientError, TimeoutError):
                     pass  # it was let in and the process ended: sent again
                 await asyncio.sleep(0.01)
 
@@ -125,5 +126,7 @@ async def until_more(sent: list[str], senders: list[asyncio.Task[None]]) -> None
     count = len(sent)
     async with asyncio.timeout(60):
         while len(sent) < count + 20:
-            assert not any(sender.done() for sender in senders)
+            for sender in senders:
+                if sender.done():
+                    sender.result()
             await asyncio.sleep(0.02)

@@ -38,7 +38,7 @@ async def start(source: WebhookSource) -> None:
 
 
 async def test_sources_share_an_address_by_path() -> None:
-    """Each gets what is sent to its own path, with its own token; when one ends the other goes on."""
+    """Each gets what is sent to its own path, with its own token; when one ends the other goes on; it can come back."""
     listen = free_address()
     async with a_hook("one", listen=listen, path="/one") as one:
         async with a_hook("two", listen=listen, path="/two", token="2" * 32) as two:
@@ -47,8 +47,11 @@ async def test_sources_share_an_address_by_path() -> None:
             assert (await two.post(s3_event("c")))[0] == 403
             assert ([c.root for c in one.changes], one.keys) == (["one"], ["a"])
             assert ([c.root for c in two.changes], two.keys) == (["two"], ["b"])
-        assert (await one.post(s3_event("d"), url=one.base + "/two"))[0] == 404
+        assert (await one.post(s3_event("d"), url=one.base + "/two"))[0] == 503
+        assert (await one.post(s3_event("d"), url=one.base + "/three"))[0] == 404
         assert (await one.post(s3_event("d")))[0] == 204
+        async with a_hook("two", listen=listen, path="/two") as again:
+            assert (await again.post(s3_event("e")))[0] == 204
     with socket.socket() as again:
         host, _, port = listen.rpartition(":")
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,6 +115,25 @@ async def test_a_stop_answers_what_is_being_committed_and_refuses_the_rest() -> 
             await hook.task
         with pytest.raises(aiohttp.ClientConnectionError):
             await hook.post(s3_event("d"), url=url)
+
+
+async def test_a_successor_waits_for_what_still_ends() -> None:
+    """A source that starts while its predecessor answers its last requests is told to try again, and then is served."""
+    listen = free_address()
+    async with a_hook(listen=listen) as hook:
+        hook.commits.clear()
+        taken = asyncio.create_task(hook.post(s3_event("a")))
+        await hook.until(lambda: hook.deliveries, "taken")
+        assert hook.task is not None
+        hook.task.cancel()
+        await hook.until(lambda: hook.source.health.state is SourceState.STOPPED, "it ends")
+        with pytest.raises(SourceUnavailable, match="still ending"):
+            await start(WebhookSource("hook", WebhookSettings(listen=listen, token=TOKEN)))
+        await hook.deliveries[0].ack()
+        assert (await taken)[0] == 204
+        await hook.until(lambda: not hook.source.address, "it has ended")
+    async with a_hook(listen=listen) as successor:
+        assert (await successor.post(s3_event("b")))[0] == 204
 
 
 async def test_nothing_is_left_after_a_stop() -> None:

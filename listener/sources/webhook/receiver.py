@@ -64,6 +64,9 @@ class Receiver:
         self._replays = Replays()
         self._told_at: dict[str, float] = {}
         self.draining = False
+        """True once nothing more is taken: requests are told to come again."""
+        self.is_gone = False
+        """True once everybody was answered."""
 
     async def answer(self, request: web.BaseRequest, bodies: Bodies) -> web.StreamResponse:
         """Return the answer to one request."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 
-from listener.errors import ConfigurationError
+from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.webhook.receiver import Receiver
 from listener.sources.webhook.server import Server, shared
 
@@ -31,7 +31,7 @@ class Servers:
 
         Raises:
             ConfigurationError: the path is taken, what is shared differs, or TLS files are wrong.
-            SourceUnavailable: the address cannot be had.
+            SourceUnavailable: the address cannot be had, or the sources that had it are still ending.
         """
         settings = receiver.settings
         async with self._lock:
@@ -44,21 +44,26 @@ class Servers:
                     await server.close()
                     raise
                 self._servers[settings.listen] = server
+            elif all(each.draining for each in server.receivers.values()):
+                raise SourceUnavailable(f"what listened on {settings.listen} is still ending", hint="wait a moment")
             _check_room(server, receiver)
             server.receivers[settings.path] = receiver
             return server
 
     async def leave(self, receiver: Receiver) -> None:
-        """Take the receiver from its server, and close that where it was the last; safe to call twice."""
-        settings = receiver.settings
+        """
+        Let the receiver go, and close its server once all have gone; safe to call twice.
+
+        Until then its path answers 503: a successor may come, and a 404 would make a sender give up.
+        """
         async with self._lock:
-            server = self._servers.get(settings.listen)
-            if server is None or server.receivers.get(settings.path) is not receiver:
+            server = self._servers.get(receiver.settings.listen)
+            if server is None or receiver not in server.receivers.values():
                 return
-            del server.receivers[settings.path]
-            if not server.receivers:
-                del self._servers[settings.listen]
+            receiver.is_gone = True
+            if all(each.is_gone for each in server.receivers.values()):
                 await server.close()
+                del self._servers[receiver.settings.listen]
 
     def serves(self, listen: str) -> bool:
         """Tell whether this address is served here."""
@@ -68,7 +73,7 @@ class Servers:
 def _check_room(server: Server, receiver: Receiver) -> None:
     key, settings = f"sources.{receiver.name}", receiver.settings
     other = server.receivers.get(settings.path)
-    if other is not None:
+    if other is not None and not other.draining:
         raise ConfigurationError(
             f"{key}.path: {settings.path} on {settings.listen} is that of sources.{other.name}",
             hint="give each source a path of its own",
