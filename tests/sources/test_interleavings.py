@@ -275,6 +275,22 @@ def test_a_file_that_goes_while_a_scan_and_a_rename_meet_is_told(world: World) -
     assert not world.differences()
 
 
+def test_what_was_heard_in_a_directory_that_is_renamed_over_is_told(world: World) -> None:
+    """Its last file goes, then it is replaced, all before anybody looks: the file is told as gone."""
+    for path in ("new", "old"):
+        (world.root / path).mkdir()
+        (world.root / path / path).write_text("x")
+    world.calm()
+    (world.root / "old" / "old").unlink()
+    (world.root / "new").rename(world.root / "old")
+    world.read()
+    world.feed()
+    world.settle()
+    world.calm()
+    assert world.index.keys() == {"old/new"}
+    assert not world.differences()
+
+
 @pytest.mark.parametrize("in_its_place", [False, True])
 def test_a_directory_that_goes_while_its_parent_is_not_heard_is_told(world: World, in_its_place: bool) -> None:
     """The parent's watch is lost for a moment: what a listing does not show any more is gone, files and directories."""
