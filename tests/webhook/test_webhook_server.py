@@ -117,6 +117,23 @@ async def test_a_stop_answers_what_is_being_committed_and_refuses_the_rest() -> 
             await hook.post(s3_event("d"), url=url)
 
 
+async def test_the_last_moment_of_a_stop_is_no_404(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as anybody answers, the answer is to come again: a sender that reads 404 gives its event up."""
+    statuses: list[int] = []
+    async with a_hook() as hook:
+        server, url = hook.source._server, hook.url
+        assert server is not None
+        close = server.close
+
+        async def close_late() -> None:
+            statuses.append((await hook.post(s3_event("a"), url=url))[0])
+            await close()
+
+        monkeypatch.setattr(server, "close", close_late)
+        await hook.stop()
+    assert statuses == [503]
+
+
 async def test_a_successor_waits_for_what_still_ends() -> None:
     """A source that starts while its predecessor answers its last requests is told to try again, and then is served."""
     listen = free_address()
