@@ -29,11 +29,12 @@ def changed(world: World, folder: str, count: int) -> list[Change]:
 
 
 async def deferred(world: World, count: int) -> None:
-    """Wait until so many needs are deferred and nothing flies."""
+    """Wait until so many needs are deferred, the plan that left them is told, and nothing flies."""
 
     async def seen() -> bool:
         counts = await world.store.counts()
-        return (counts.deferred, counts.in_flight) == (count, 0)
+        told = sum(one.needs for one in world.pipeline.engines[0].outcome.deferred)
+        return (counts.deferred, told, counts.in_flight) == (count, count, 0)
 
     await world.until(seen)
 
@@ -87,8 +88,8 @@ async def test_with_a_quota_of_zero_everything_waits_and_nothing_spins(tmp_path:
         world.source.deliver(*changed(world, "a/", 5), Change("www", "b/", ChangeKind.SUBTREE))
         await deferred(world, 6)
         assert world.accepted == {}
-        wake_at = world.pipeline.engines[0].outcome.wake_at
-        assert wake_at == window_start(world.clock.now()) + QUOTA_DAY_SECONDS
+        resets_at = window_start(world.clock.now()) + QUOTA_DAY_SECONDS
+        assert world.pipeline.engines[0].outcome.wake_at == resets_at
 
 
 async def test_a_quota_lowered_at_noon_is_never_exceeded(tmp_path: Path) -> None:

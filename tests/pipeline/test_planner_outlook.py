@@ -25,11 +25,12 @@ async def ahead(world: World) -> Outlook:
 
 
 async def deferred(world: World, count: int) -> None:
-    """Wait until so many needs are deferred and nothing flies."""
+    """Wait until so many needs are deferred, the plan that left them is told, and nothing flies."""
 
     async def seen() -> bool:
         counts = await world.store.counts()
-        return (counts.deferred, counts.in_flight) == (count, 0)
+        told = sum(one.needs for one in world.pipeline.engines[0].outcome.deferred)
+        return (counts.deferred, told, counts.in_flight) == (count, count, 0)
 
     await world.until(seen)
 
