@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 from xml.sax.saxutils import unescape
 
-from listener.formats.reading import Unreadable, load, mapping, text
+from listener.formats.reading import MAX_BODY_BYTES, Unreadable, load, mapping, text
 
 __all__ = ["ENVELOPES", "Envelope", "Inside", "read_text"]
 
@@ -36,6 +36,8 @@ class Envelope(NamedTuple):
 
 def read_text(body: bytes | str) -> Any:
     """Return what a text holds: JSON, or bytes or text still to be read (Base64, XML)."""
+    if len(body) > MAX_BODY_BYTES:
+        raise Unreadable(f"longer than {MAX_BODY_BYTES} bytes")
     found = body.strip()
     first = found[:1].decode("latin-1") if isinstance(found, bytes) else found[:1]
     if first == "<":

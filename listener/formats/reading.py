@@ -45,8 +45,6 @@ def load(body: bytes | str) -> Any:
 
     Bytes that are no UTF-8 stay as surrogates: a store that writes a key's bytes as they are can be read.
     """
-    if len(body) > MAX_BODY_BYTES:
-        raise Unreadable(f"longer than {MAX_BODY_BYTES} bytes")
     try:
         return json.loads(body if isinstance(body, str) else body.decode("utf-8", "surrogateescape").lstrip("\ufeff"))
     except RecursionError:

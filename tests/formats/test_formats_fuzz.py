@@ -149,6 +149,7 @@ def test_a_key_is_decoded_exactly_once(key: str) -> None:
         b'{"a":' * 500 + b"1" + b"}" * 500,
         b'"' + b"\\" * 100_001,
         b"A" * (MAX_BODY_BYTES + 1),
+        b'{"Event": "s3:TestEvent"}' + b" " * MAX_BODY_BYTES,
         b"QUFB" * (MAX_BODY_BYTES // 4),
         b"<" * 1_000_000,
         b"<Message>" * 200_000,
