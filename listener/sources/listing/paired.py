@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel
@@ -58,11 +58,15 @@ class PairedSource:
         lost, rescans = self.health.lost_events, self.health.rescans
 
         async def read(part: Source) -> None:
+            deliveries = part.deliveries(index)
             try:
-                async for delivery in part.deliveries(index):
+                async for delivery in deliveries:
                     await queue.put(delivery)
             except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
                 await queue.put(error)
+            finally:
+                if isinstance(deliveries, AsyncGenerator):  # it cleans up now, and not when it is collected
+                    await deliveries.aclose()
 
         tasks = [asyncio.create_task(read(part), name=f"read {self.name}") for part in (self._events, self._listing)]
         tasks.append(asyncio.create_task(self._tell(lost, rescans), name=f"tell {self.name}"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from itertools import islice
 from typing import ClassVar, Final
 
@@ -69,8 +70,9 @@ class ListingSource:
             while True:
                 self._wake.clear()
                 try:
-                    async for delivery in self._once(index):
-                        yield delivery
+                    async with aclosing(self._once(index)) as found:
+                        async for delivery in found:
+                            yield delivery
                     await self._all_acked()
                     retry, wait = FIRST_RETRY_SECONDS, self._interval()
                 except StoreError:
@@ -101,22 +103,22 @@ class ListingSource:
 
     # -- one listing ---------------------------------------------------------------------------------
 
-    async def _once(self, index: IndexView) -> AsyncIterator[Delivery]:
+    async def _once(self, index: IndexView) -> AsyncGenerator[Delivery, None]:
         began = time.monotonic()
         self.health.state = SourceState.SCANNING
         listing = listing_of(self.name, self._settings, key=self._key)
         seeded = await index.seeded(self.name)
-        found = self._compare(listing, index) if seeded else self._seed(listing, index)
-        async for delivery in found:
-            async with self._acked:
-                await self._acked.wait_for(lambda: self._open < DELIVERIES_AHEAD)
-                self._open += 1
-            yield delivery
+        async with aclosing(self._compare(listing, index) if seeded else self._seed(listing, index)) as found:
+            async for delivery in found:
+                async with self._acked:
+                    await self._acked.wait_for(lambda: self._open < DELIVERIES_AHEAD)
+                    self._open += 1
+                yield delivery
         self.health.ready, self.health.state = True, SourceState.LISTENING
         self.health.figures["last_listing_seconds"] = round(time.monotonic() - began, 3)
         self.health.figures["last_listing_at"] = round(time.time(), 3)
 
-    async def _seed(self, listing: Listing, index: IndexView) -> AsyncIterator[Delivery]:
+    async def _seed(self, listing: Listing, index: IndexView) -> AsyncGenerator[Delivery, None]:
         changes = listing.changes()
         count = 0
         while portion := await asyncio.to_thread(_portion, changes):
@@ -127,7 +129,7 @@ class ListingSource:
         await index.mark_seeded(self.name)
         self.health.detail = ""
 
-    async def _compare(self, listing: Listing, index: IndexView) -> AsyncIterator[Delivery]:
+    async def _compare(self, listing: Listing, index: IndexView) -> AsyncGenerator[Delivery, None]:
         sequence = await index.sequence()
         comparison = Comparison(listing, index)
         async for found in comparison.findings():
