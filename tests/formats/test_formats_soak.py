@@ -16,7 +16,7 @@ SECONDS = int(os.environ.get("FUZZ_SECONDS", "600"))
 @pytest.mark.soak
 @pytest.mark.timeout(SECONDS + 300)
 def test_fuzzing_finds_nothing(tmp_path: Path, absent_package: None) -> None:
-    """Atheris, for ten minutes (``FUZZ_SECONDS``), within half a gigabyte and a second a message."""
+    """Atheris, for ten minutes (``FUZZ_SECONDS``), within half a gigabyte and ten seconds a message."""
     command = [sys.executable, str(Path(__file__).with_name("fuzz_formats.py")), str(tmp_path / "seeds")]
     done = subprocess.run(
         [*command, f"-max_total_time={SECONDS}", f"-artifact_prefix={tmp_path}/"],
