@@ -51,8 +51,13 @@ class Visit:
         return found
 
     def overflow_pixels(self) -> int:
-        """Return by how much the page is wider than the screen."""
-        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+        """Return by how much anything on the page is wider than the screen, whether it can be scrolled to or not."""
+        return int(
+            self.page.evaluate(
+                """() => Math.max(0, ...[...document.body.querySelectorAll("*")]
+                  .map((one) => one.getBoundingClientRect().right - document.documentElement.clientWidth))"""
+            )
+        )
 
     def barriers(self) -> list[str]:
         """Return what axe finds to be a serious barrier, or a critical one."""
