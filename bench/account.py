@@ -5,7 +5,7 @@ One account with 50 hosts, 500 sites and a million objects or more, under severa
 
 Both terms of the score are weighted by requests: what an eviction or an hour of staleness costs is the number of
 requests that meet it, in multiples of the mean object's. What still waits ten days after the last publication counts
-until then. See ``bench/README.md`` for the table, ``bench/planning/workload.py`` for the workload.
+until then. See ``bench/README-planner.md`` for the table, ``bench/planning/workload.py`` for the workload.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Replay a history of changes against a day's quota, under one policy.
     python bench/day.py --trace hugo --files 500 --directories 20 --policy ours --json
 
 A trace is a path or the name of a bundled one: lines of epoch seconds, A, M or D, and path, tab-separated. See
-``bench/README.md`` for the score and the table of all cells.
+``bench/README-planner.md`` for the score and the table of all cells.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ Every constant of the planner's judgement, in one place, each with its reason.
 
 They are round numbers from the reasoning beside them. Some thirty variants of the formulas were compared on the
 bundled traces, on the same with the clock shifted by some hours (which parts the days differently), and on made-up
-histories; where those disagreed the shifted and made-up ones decided. ``bench/README.md`` shows how little halving or
+histories; where those disagreed the shifted and made-up ones decided. ``bench/README-planner.md`` shows how little
 doubling a constant changes, and what fitting to three traces gives on the fourth.
 """
 
