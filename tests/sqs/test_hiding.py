@@ -11,6 +11,7 @@ import pytest
 from listener.clock import SystemClock
 from listener.contracts import SourceHealth
 from listener.sources.sqs import SqsSettings
+from listener.sources.sqs.held import Held
 from listener.sources.sqs.session import Session
 from listener.sources.sqs.telling import Telling
 from listener.sources.sqs.transport import Failure, Message
@@ -105,6 +106,17 @@ async def test_a_handle_that_no_longer_counts_is_let_go(transport: PlayedTranspo
     assert len(transport.hidden) == 1
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+
+
+def test_the_newest_handle_counts_whatever_came_last() -> None:
+    """Answers to two polls may overtake one another; how often a message was received tells which is newer."""
+    held = Held()
+    assert held.take(Message("m1", "second", "", 2), now=0.0, hidden_seconds=60)
+    assert not held.take(Message("m1", "first", "", 1), now=1.0, hidden_seconds=60)
+    assert not held.take(Message("m1", "third", "", 3), now=2.0, hidden_seconds=60)
+    assert not held.take(Message("m1", "second", "", 2), now=3.0, hidden_seconds=60)
+    assert [one.handle for one in held.settle(["m1"])] == ["third"]
+    assert held.is_durable("m1")
 
 
 async def test_connections_are_released_although_no_ack_comes(transport: PlayedTransport) -> None:

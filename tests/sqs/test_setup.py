@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from pydantic import ValidationError
 
 from listener.cli import main
@@ -13,6 +16,18 @@ from listener.contracts import CheckState, Instructive
 from listener.sources.sqs import SqsSettings, SqsSource
 from listener.sources.sqs.address import address_of
 from listener.sources.sqs.policies import Rule, missing_events, senders, sends_from
+
+
+@pytest.fixture
+def command() -> Iterator[Callable[..., int]]:
+    """The command line; it sets up logging to this test's own stderr, which is taken back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield lambda *arguments: main(list(arguments))
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
 
 CONFIG = """
 [sources.events]
@@ -93,11 +108,13 @@ def test_a_key_in_the_file_is_told_where_it_belongs() -> None:
         SqsSettings(queue_url="http://h/e", aws_secret_access_key="abc")  # type: ignore[call-arg]
 
 
-def test_print_setup_prints_what_to_paste(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_setup_prints_what_to_paste(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Callable[..., int]
+) -> None:
     """Policies and rules with the names of this configuration, from the command line."""
     config = tmp_path / "listener.toml"
     config.write_text(CONFIG)
-    assert main(["check", "--config", str(config), "--print-setup", "events"]) == 0
+    assert command("check", "--config", str(config), "--print-setup", "events") == 0
     out = capsys.readouterr().out
     for words in (
         "arn:aws-cn:sqs:cn-north-1:111122223333:site-events", "arn:aws-cn:s3:::site", "s3:LifecycleExpiration:*",
@@ -106,13 +123,15 @@ def test_print_setup_prints_what_to_paste(tmp_path: Path, capsys: pytest.Capture
         assert words in out
 
 
-def test_print_setup_of_another_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_setup_of_another_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Callable[..., int]
+) -> None:
     """A source that needs nothing elsewhere says so; a name that is none leads to the nearest one."""
     config = tmp_path / "listener.toml"
     config.write_text(CONFIG)
-    assert main(["check", "--config", str(config), "--print-setup", "www"]) == 0
+    assert command("check", "--config", str(config), "--print-setup", "www") == 0
     assert "nothing" in capsys.readouterr().out
-    assert main(["check", "--config", str(config), "--print-setup", "event"]) == 2
+    assert command("check", "--config", str(config), "--print-setup", "event") == 2
     assert "Did you mean events?" in capsys.readouterr().err
     assert isinstance(SqsSource("events", SqsSettings(queue_url="http://h/e")), Instructive)
 

@@ -23,6 +23,7 @@ class Holding:
 
     id: str
     handle: str
+    receive_count: int
     received_at: float
     """On the caller's clock."""
     hidden_until: float
@@ -44,9 +45,11 @@ class Held:
         """Hold a message; return whether it is new. One that is held already has a newer handle now, which counts."""
         old = self._held.get(message.id)
         if old is not None:
-            old.handle, old.hidden_until = message.handle, now + hidden_seconds
+            if message.receive_count >= old.receive_count:  # answers may overtake one another
+                old.handle, old.receive_count = message.handle, message.receive_count
+                old.hidden_until = now + hidden_seconds
             return False
-        self._held[message.id] = Holding(message.id, message.handle, now, now + hidden_seconds)
+        self._held[message.id] = Holding(message.id, message.handle, message.receive_count, now, now + hidden_seconds)
         return True
 
     def is_durable(self, id: str) -> bool:  # noqa: A002 - the message's own word
