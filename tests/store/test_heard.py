@@ -233,7 +233,7 @@ State = tuple[str, int] | None
 """Content and headers of an object; ``None`` while there is none."""
 EVERY_STATE: list[State] = [("A", 0), ("B", 0), None, ("A", 1)]
 STATES = st.sampled_from(EVERY_STATE)
-HISTORIES = 10 * settings.default.max_examples
+HISTORIES = 5 * settings.default.max_examples
 
 
 class Interleavings(RuleBasedStateMachine):
