@@ -3,8 +3,8 @@ A bucket of Amazon S3, of a store that speaks like it, or of Alibaba Cloud OSS: 
 
 boto3's core signs, finds keys and hosts, and tries again; what ListObjectsV2 answers is read by our own reader,
 since its XML tree takes nine tenths of the time; it is imported when first needed, since that takes a while too.
-obstore was measured and is not used: it takes ``folder/`` for
-``folder`` and ``/a`` for ``a`` without a word, so that another URL than the object's would be refreshed.
+obstore was measured and is not used: it takes ``folder/`` for ``folder`` without a word, so that another URL than the
+object's would be refreshed, and ends at the first key that holds a tab or a line break.
 """
 
 from __future__ import annotations
