@@ -16,14 +16,9 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import hashes
 from hooks import CERTIFICATE_URL, TOPIC, Hook, Signer, a_hook, s3_event, sns_time, write_tls
-from multidict import CIMultiDict
 
-from listener.clock import SystemClock
 from listener.contracts import SourceState
-from listener.sources.webhook.alibaba import mns_signed
-from listener.sources.webhook.answers import Refused
-from listener.sources.webhook.certificates import MAX_BYTES, Certificates, FetchFailed, fetcher
-from listener.sources.webhook.guards import Request
+from listener.sources.webhook.certificates import MAX_BYTES, FetchFailed, fetcher
 
 pytestmark = pytest.mark.looptime(False)
 MNS_URL = "https://mnstest.oss-cn-hangzhou.aliyuncs.com/x509_public_certificate.pem"
@@ -292,61 +287,6 @@ async def test_an_altered_push_of_mns_is_refused() -> None:
         assert (await hook.post(body, good))[0] == 204
         assert hook.keys == ["a"]
         assert not hook.unreadable
-
-
-# A push as MNS signed it in 2023, with the certificate that it named: public captures, and all that is known of how
-# the vendor really signs. Its body is not known.
-MNS_CERTIFICATE = b"""-----BEGIN CERTIFICATE-----
-MIICiDCCAjKgAwIBAgIJAL+acWZrTrlfMA0GCSqGSIb3DQEBBQUAMGMxCzAJBgNV
-BAYTAjg2MREwDwYDVQQIEwhaaGVqaWFuZzERMA8GA1UEBxMISGFuZ3pob3UxDzAN
-BgNVBAoTBkFsaXl1bjEMMAoGA1UECxMDTW5zMQ8wDQYDVQQDEwZub3RpZnkwHhcN
-MTUwNzAyMDIwNjE2WhcNMTYwNzAxMDIwNjE2WjBjMQswCQYDVQQGEwI4NjERMA8G
-A1UECBMIWmhlamlhbmcxETAPBgNVBAcTCEhhbmd6aG91MQ8wDQYDVQQKEwZBbGl5
-dW4xDDAKBgNVBAsTA01uczEPMA0GA1UEAxMGbm90aWZ5MFwwDQYJKoZIhvcNAQEB
-BQADSwAwSAJBALX0sFVowct1NAQjDyYSUf0rp1rOHLkz4kp0zNWcDyXMXa5PzsPU
-UwJXaLwhvNCDLLWuiLK6Oh5elmOmL8Gy/5MCAwEAAaOByDCBxTAdBgNVHQ4EFgQU
-kEah2o9HpCUCxhN/fY3kUtPkP4owgZUGA1UdIwSBjTCBioAUkEah2o9HpCUCxhN/
-fY3kUtPkP4qhZ6RlMGMxCzAJBgNVBAYTAjg2MREwDwYDVQQIEwhaaGVqaWFuZzER
-MA8GA1UEBxMISGFuZ3pob3UxDzANBgNVBAoTBkFsaXl1bjEMMAoGA1UECxMDTW5z
-MQ8wDQYDVQQDEwZub3RpZnmCCQC/mnFma065XzAMBgNVHRMEBTADAQH/MA0GCSqG
-SIb3DQEBBQUAA0EAluPg+k0Fc7WRcpP78+eLptYD8an7YOapUdNUmT2/SQC5BZ+t
-cyWFit5pAEipngFL105d7AuW2AtwqG0FgV0ipw==
------END CERTIFICATE-----
-"""
-MNS_PUSH = {
-    "Content-MD5": "4CCBAD7AF2D23C2D00DDECCA59323A8C",
-    "Content-Type": "text/plain;charset=utf-8",
-    "Date": "Wed, 29 Mar 2023 08:41:27 GMT",
-    "X-Mns-Version": "2015-06-06",
-    "X-Mns-Message-Id": "250EB49D5F8D737A391C93C6ED165396",
-    "X-Mns-Publish-Time": "1680079287576",
-    "X-Mns-Request-Id": "6423F9B7BF94313030AF5EA0",
-    "X-Mns-Signing-Cert-Url": base64.b64encode(MNS_URL.encode()).decode(),
-    "X-Mns-Subscriber": "1321669497458181",
-    "X-Mns-Subscription-Name": "mns-en-subs-oss-fecdn-internal-pre-1-22849529855680",
-    "X-Mns-Topic-Name": "mns-en-topics-oss-fecdn-internal-pre-22849529792243",
-    "X-Mns-Topic-Owner": "1321669497458181",
-}
-MNS_SIGNATURE = "LP3cxoTCbhsiLJi0KQdEiRaufaxMfWUdLH064yoVoKl8xNcY+299itGmGsirVMY8vDpuZ1VwS0Uw7R5dNduSXg=="
-
-
-async def test_a_real_push_of_mns_verifies() -> None:
-    """Head, order of headers, path and hash are as the vendor signs them; one letter less does not verify."""
-
-    async def fetch(_: str) -> bytes:
-        return MNS_CERTIFICATE
-
-    certificates = Certificates(fetch, SystemClock())
-    for path, is_right in (("/notifications", True), ("/notification", False)):
-        signed = mns_signed(Request("POST", path, CIMultiDict(MNS_PUSH)))
-        checking = certificates.check(
-            MNS_URL, signature=base64.b64decode(MNS_SIGNATURE), signed=(signed,), digest="sha1", must_be_valid=False
-        )
-        if is_right:
-            await checking
-        else:
-            with pytest.raises(Refused):
-                await checking
 
 
 # --- Alibaba Cloud EventBridge ----------------------------------------------------------------------
