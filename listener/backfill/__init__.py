@@ -12,6 +12,7 @@ audit      a listing beside the index
 edge       a listing beside what the edge serves
 cost       what a backfill would take, before it takes anything
 job        one backfill: cost, listing, pipeline, outcome
+words      what it is asked to do, would do and did
 figures    how far it is, for people and for logs
 oneshot    the pipeline without a source, and what became of what was asked for
 ========== =====================================================================
@@ -26,10 +27,11 @@ from listener.backfill.choosing import Choice, choose_listing, choose_source, pa
 from listener.backfill.cost import Cost, cost_of
 from listener.backfill.edge import EdgeReport, ask_edge
 from listener.backfill.figures import Figures, Watch
-from listener.backfill.job import Backfill, BackfillPlan, Mode, Outcome
+from listener.backfill.job import Backfill
 from listener.backfill.oneshot import Fate, Wanted, fates, opened, run_until_idle, stopping
 from listener.backfill.popularity import WantedListing, read_popularity
 from listener.backfill.source import Feed, RepairFeed
+from listener.backfill.words import BackfillPlan, Mode, Outcome
 
 __all__ = [
     "Backfill",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from listener.backfill.job import Mode
+from listener.backfill.words import Mode
 from listener.errors import ConfigurationError
 from listener.plugins import listing_settings, load_sources
 from listener.settings import Settings, nearest

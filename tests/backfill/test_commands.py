@@ -14,7 +14,7 @@ from rich.console import Console
 from shells import Stand, until
 from test_inventory import csv_gz, inventory
 
-from listener.backfill import Figures, WantedListing, Watch, read_popularity
+from listener.backfill import BackfillPlan, Figures, WantedListing, Watch, read_popularity
 from listener.backfill import job as job_module
 from listener.cli.backfill_display import follow, picture
 from listener.errors import ConfigurationError
@@ -158,7 +158,7 @@ async def test_figures_of_a_moment() -> None:
 
     cost = job_module.Cost(objects=100, urls=200)
     store, feed = Store(), Feed()
-    watch = Watch(feed, store, job_module.BackfillPlan(cost, None), {"cdn": Target()})  # type: ignore[arg-type]
+    watch = Watch(feed, store, BackfillPlan(cost, None), {"cdn": Target()})  # type: ignore[arg-type]
     first = await watch.look(now=0.0)
     assert (first.planned, first.done, first.seconds_left, first.sent) == (100, 20, None, 0)
     store.pending, store.spent, feed.listed = 0, 60, 100
