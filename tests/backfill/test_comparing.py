@@ -46,7 +46,7 @@ async def compared(listing: MadeUp, store: Store) -> tuple[Drift, dict[str, str]
     return comparison.drift, {change.key: change.kind.value for change in found}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OBJECTS, OBJECTS, st.integers(1, 3))
 def test_every_difference_and_nothing_else(
     stores: Path, known: dict[str, Fingerprint], held: dict[str, Fingerprint], page: int

@@ -17,7 +17,7 @@ from shells import Stand, a_stand, until
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(900)]
 
-FILES = 3_000
+FILES = 2_500
 
 
 @pytest.fixture
