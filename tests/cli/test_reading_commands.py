@@ -27,6 +27,7 @@ def test_status_before_anything_ran(stand: Stand, command: Command) -> None:
     assert told["quota"]["cdn"]["file"] | {"resets_at": ""} == {
         "limit": 10000,
         "spent": 0,
+        "others": 0,
         "held": 0,
         "left": 10000,
         "resets_at": "",
