@@ -22,6 +22,7 @@ nitpicky = True
 html_theme_options = {"top_of_page_buttons": []}
 templates_path: list[str] = []
 
+(HERE / "reference").mkdir(exist_ok=True)
 for name, text in references.pages().items():
     path = HERE / "reference" / name
     if not path.exists() or path.read_text("utf-8") != text:
