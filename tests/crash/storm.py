@@ -30,7 +30,7 @@ from listener.refresh import RefreshKind
 from listener.signature import Credentials
 
 KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 SETTLE_SECONDS = 240.0
 
 CONFIG = """
