@@ -39,7 +39,10 @@ def cancel(
     where = places(settings, site=site, target=target)
     if prefix is not None:
         where = [place._replace(target=target or "") for place in prefixes(settings, prefix, site=site)]
-    if not yes and not (sys.stdin.isatty() and typer.confirm(f"Leave old copies in the caches below {_names(where)}?")):
+    if not yes and not (
+        sys.stdin.isatty()
+        and typer.confirm(f"Leave old copies in the caches below {', '.join(place.words for place in where)}?")
+    ):
         raise ConfigurationError("cancel: nobody said yes", hint="add --yes")
     count = run_async(_cancel(settings, where, reason))
     if as_json:
@@ -47,10 +50,6 @@ def cancel(
     else:
         typer.echo(f"cancelled {count}")
     return 0
-
-
-def _names(where: Sequence[Place]) -> str:
-    return ", ".join(" ".join(part for part in place if part) or "everything" for place in where)
 
 
 async def _cancel(settings: Settings, where: Sequence[Place], reason: str) -> int:

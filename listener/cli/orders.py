@@ -130,9 +130,9 @@ def _show(given: Sequence[Control], as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    for row in rows:
-        subject = " ".join(part for part in (row["target"], row["prefix"]) if part) or "everything"
-        typer.echo(f"{row['kind']}  {subject}  {'until ' + row['until'] if row['until'] else 'until it is taken back'}")
+    for one, row in zip(given, rows, strict=True):
+        until = f"until {row['until']}" if row["until"] else "until it is taken back"
+        typer.echo(f"{row['kind']}  {one.place.words}  {until}")
 
 
 def _take_back(

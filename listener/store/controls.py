@@ -48,6 +48,11 @@ class Place(NamedTuple):
         """Tell whether this URL of this target is one of them."""
         return self.target in ("", target) and url.startswith(self.prefix)
 
+    @property
+    def words(self) -> str:
+        """What people read of it."""
+        return " ".join(part for part in self if part) or "everything"
+
 
 class Control(NamedTuple):
     """One standing order."""
@@ -107,7 +112,7 @@ class Controls:
         total = 0
         while count := await self._store.write(_cancel, place, CANCEL_ROWS):
             total += count
-        await self._store.write(_note, self._store.clock.now(), "cancel", _named(place), total, reason)
+        await self._store.write(_note, self._store.clock.now(), "cancel", place.words, total, reason)
         return total
 
     async def unsettled(self, place: Place, *, changed_before: float) -> list[Unsettled]:
@@ -117,10 +122,6 @@ class Controls:
     async def audit(self, *, limit: int = 50) -> list[dict[str, Any]]:
         """Return what was done by hand, newest first."""
         return await self._store.read(lambda connection: _audit(connection, limit))
-
-
-def _named(place: Place) -> str:
-    return " ".join(part for part in place if part) or "everything"
 
 
 def _note(connection: sqlite3.Connection, *deed: float | str) -> None:
@@ -135,7 +136,7 @@ def _put(connection: sqlite3.Connection, orders: Sequence[Control]) -> None:
             (kind.value, *place, until, reason, at),
         )
         next_sequence(connection)  # whoever plans looks again
-        _note(connection, at, kind.value, _named(place), 0, reason)
+        _note(connection, at, kind.value, place.words, 0, reason)
 
 
 def _take(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[Place]) -> None:
@@ -152,7 +153,7 @@ def _remove(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[
         if stood:
             removed += 1
             next_sequence(connection)
-            _note(connection, now, f"end of {kind.value}", _named(place), 0, reason)
+            _note(connection, now, f"end of {kind.value}", place.words, 0, reason)
     return removed
 
 

@@ -19,6 +19,8 @@ import os
 import struct
 from functools import cache
 
+from listener.sources.filesystem.kernel import Events
+
 __all__ = ["ON_DIRECTORY", "OVERFLOW", "RENAME", "Fanotify", "Refusal", "refusal"]
 
 MODIFY = 0x2
@@ -60,13 +62,13 @@ def _fail(what: str, path: bytes | None = None) -> OSError:
     return OSError(number, f"{what}: {os.strerror(number)}", path)
 
 
-class Fanotify:
+class Fanotify(Events):
     """One fanotify group; takes the place of :class:`~listener.sources.filesystem.kernel.Inotify`."""
 
     def __init__(self) -> None:
         """Open the group. Raise OSError: EPERM without CAP_SYS_ADMIN, EMFILE, EINVAL before Linux 5.9."""
         flags = _CLOEXEC | _NONBLOCK | _REPORT_DIRECTORY_AND_NAME
-        self.descriptor: int = _libc().fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC)
+        self.descriptor = _libc().fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC)
         if self.descriptor < 0:
             raise _fail("fanotify_init")
         self.by_handle: dict[bytes, int] = {}
@@ -113,19 +115,6 @@ class Fanotify:
         key = self._by_number.pop(number, None)
         if key is not None:
             del self.by_handle[key]
-
-    def read(self, size_bytes: int) -> bytes:
-        """Return as many whole events as fit, or nothing when none wait."""
-        try:
-            return os.read(self.descriptor, size_bytes)
-        except BlockingIOError:
-            return b""
-
-    def close(self) -> None:
-        """Close the group, and with it all its marks; safe to call twice."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
 
 
 class Refusal(Exception):

@@ -26,6 +26,7 @@ __all__ = [
     "MOVE_SELF",
     "OVERFLOW",
     "UNMOUNT",
+    "Events",
     "Inotify",
     "Kernel",
     "padded",
@@ -95,13 +96,33 @@ class Kernel(Protocol):
         ...
 
 
-class Inotify:
+class Events:
+    """Events to read from a descriptor of the kernel's."""
+
+    descriptor: int
+    """Negative once it is closed."""
+
+    def read(self, size_bytes: int) -> bytes:
+        """Return as many whole events as fit, or nothing when none wait."""
+        try:
+            return os.read(self.descriptor, size_bytes)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """Close it, and with it all its watches or marks; safe to call twice."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Inotify(Events):
     """One inotify instance; every method may be called from any thread."""
 
     def __init__(self) -> None:
         """Open the instance. Raise OSError: EMFILE when ``fs.inotify.max_user_instances`` are in use."""
         self._libc = _libc()
-        self.descriptor: int = self._libc.inotify_init1(NONBLOCKING_CLOEXEC)
+        self.descriptor = self._libc.inotify_init1(NONBLOCKING_CLOEXEC)
         if self.descriptor < 0:
             _raise()
 
@@ -121,16 +142,3 @@ class Inotify:
     def remove(self, watch: int) -> None:
         """Stop watching; a descriptor that is no longer known is no error."""
         self._libc.inotify_rm_watch(self.descriptor, watch)
-
-    def read(self, size_bytes: int) -> bytes:
-        """Return as many whole events as fit, or nothing when none wait."""
-        try:
-            return os.read(self.descriptor, size_bytes)
-        except BlockingIOError:
-            return b""
-
-    def close(self) -> None:
-        """Close the instance, and with it all its watches; safe to call twice."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1

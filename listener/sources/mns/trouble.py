@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Final, NamedTuple
 
-from listener.errors import SourceUnavailable
 from listener.replies import CLOCK_TOLERANCE_SECONDS
 from listener.sources.mns.wire import Failure
+from listener.sources.trouble import QueueTrouble, Remedy
 
 __all__ = ["GONE", "MnsTrouble", "Remedy", "refused", "unkeyed", "unreachable"]
 
 
-class Remedy(StrEnum):
-    """What a reader of a queue can do about a failed call."""
-
-    WAIT = "wait"
-    """Try again with back-off: the network, the service, or too many calls."""
-    RENEW = "renew"
-    """The temporary key is over: read it anew, then try again."""
-    TELL = "tell"
-    """Nothing helps but an operator; trying again now and then finds out when it was mended."""
-
-
-class MnsTrouble(SourceUnavailable):
-    """A call to a queue failed."""
-
-    def __init__(self, message: str, *, remedy: Remedy, code: str = "", hint: str = "") -> None:
-        """Keep what to do, and the service's own word for it."""
-        super().__init__(message, hint=hint)
-        self.remedy = remedy
-        self.code = code
+class MnsTrouble(QueueTrouble):
+    """A call to a queue of MNS failed."""
 
 
 class _Rule(NamedTuple):
