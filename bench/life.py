@@ -144,7 +144,7 @@ class Obliging:
         self._ids = itertools.count()
         self.units = 0
 
-    async def admit(self, kind: RefreshKind, urls: Sequence[str]) -> None:
+    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
         """Wait a moment, as a rate limit would."""
         await asyncio.sleep(0.02)
 

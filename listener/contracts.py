@@ -60,6 +60,8 @@ class Delivery:
     """For what a scan found: the store's sequence when the scan began. Index rows newer than that stay."""
     seed: bool = False
     """True for a first listing: it fills the index and makes no needs."""
+    backfill: bool = False
+    """True for what only a backfill asks for: it waits behind every live change."""
     unreadable: Sequence[Unreadable] = ()
     """Messages that came with the changes and cannot be read; made durable before ``ack`` is called."""
 
@@ -233,8 +235,12 @@ class Target(Protocol):
         """Keep the settings; touch nothing."""
         ...
 
-    async def admit(self, kind: RefreshKind, urls: Sequence[str]) -> None:
-        """Wait until a request of these URLs keeps the rate limits; called before the attempt turns ``sending``."""
+    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
+        """
+        Wait until a request of these URLs keeps the rate limits; called before the attempt turns ``sending``.
+
+        One of a backfill lets all others go first, and leaves them part of each limit.
+        """
         ...
 
     async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:

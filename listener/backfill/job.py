@@ -198,7 +198,7 @@ class Backfill:
             return RepairFeed(SOURCE_NAME, self._listing, deletions=self._deletions)
 
         async def prefetch(portion: Sequence[Change]) -> None:
-            await store.ask(self._prefetches(portion), reason="backfill")
+            await store.ask(self._prefetches(portion), reason="backfill", backfill=True)
 
         return Feed(
             SOURCE_NAME,

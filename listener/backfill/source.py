@@ -150,7 +150,8 @@ class Feed:
             await self._settled.wait_for(lambda: self._open < PORTIONS_AHEAD)
             self._open += 1
         self._raise_error()
-        return Delivery(changes if self._record or seed else (), self._ack_of(changes, after, count), seed=seed)
+        recorded = changes if self._record or seed else ()
+        return Delivery(recorded, self._ack_of(changes, after, count), seed=seed, backfill=True)
 
     async def _end(self) -> None:
         if self.stopped:
@@ -232,13 +233,13 @@ class RepairFeed:
         self.drift = comparison.drift
         async for found in comparison.findings():
             if found:
-                yield Delivery(found, scan_sequence=sequence)
+                yield Delivery(found, scan_sequence=sequence, backfill=True)
         refusal = comparison.drift.refusal(share=MAX_DELETE_SHARE, minimum=MIN_DELETE_COUNT)
         if refusal and not self._deletions:
             self.stopped = f"{refusal}: nothing was taken for deleted; if it is, add --deletions"
         else:
             for gone in comparison.deletions():
-                yield Delivery(gone, scan_sequence=sequence)
+                yield Delivery(gone, scan_sequence=sequence, backfill=True)
         self.health.detail = self.stopped
         self.health.state, self.health.ready = SourceState.STOPPED, not self.stopped
 

@@ -1,8 +1,8 @@
 """
 The inbox: deliveries go in, merged changes come out, and acks with the last of them.
 
-A lane holds what may be merged with one another: live changes make one, each scan and each seeding
-makes its own, since a scan's findings are recorded by other rules. A lane is a row of segments; a subtree
+A lane holds what may be merged with one another: live changes make one, each scan, seeding
+and backfill makes its own, since what they find is recorded by other rules. A lane is a row of segments; a subtree
 change ends a segment, so that it stays after every key change that came before it and before every
 one that came later. Within a segment a key stands once::
 
@@ -36,6 +36,7 @@ class Taken(NamedTuple):
     """To be called once these changes are durable, each once: their deliveries hold no others."""
     scan_sequence: int | None = None
     seed: bool = False
+    backfill: bool = False
 
 
 class _Waiting:
@@ -70,6 +71,10 @@ class _Entry:
 
 _Segment = dict[tuple[str, ...], _Entry]
 """By root and key; a subtree change also by its kind, beside a key of the same name."""
+
+
+_LaneKey = tuple[bool, int | None, bool]
+"""Whether it seeds, the sequence of its scan, and whether a backfill asks for it."""
 
 
 class _Lane:
@@ -134,7 +139,7 @@ class Inbox:
     def __init__(self, *, max_changes: int = 100_000) -> None:
         """Hold about this many changes at most."""
         self._max = max_changes
-        self._lanes: dict[tuple[bool, int | None], _Lane] = {}
+        self._lanes: dict[_LaneKey, _Lane] = {}
         self._nothing_to_wait_for: list[Ack] = []
         self._entries = 0
         self._acks = 0
@@ -164,7 +169,7 @@ class Inbox:
                 self._nothing_to_wait_for.append(waiting.ack)
 
     def _put(self, delivery: Delivery, waiting: _Waiting | None) -> None:
-        key = (delivery.seed, delivery.scan_sequence)
+        key = (delivery.seed, delivery.scan_sequence, delivery.backfill)
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane()
@@ -178,7 +183,7 @@ class Inbox:
         """Remove and return the oldest changes of one lane, ``max_keys`` at most; lanes take turns."""
         acks, self._nothing_to_wait_for = self._nothing_to_wait_for, []
         changes: list[Change] = []
-        seed, scan_sequence = lane_key = self._next_lane()
+        seed, scan_sequence, backfill = lane_key = self._next_lane()
         for entry in self._from_lane(lane_key, max_keys):
             changes.append(entry.change)
             for waiting in entry.waiting or ():
@@ -187,12 +192,12 @@ class Inbox:
                     acks.append(waiting.ack)
         self._entries -= len(changes)
         self._acks -= len(acks)
-        return Taken(changes, acks, scan_sequence, seed)
+        return Taken(changes, acks, scan_sequence, seed, backfill)
 
-    def _next_lane(self) -> tuple[bool, int | None]:
-        return next(iter(self._lanes), (False, None))
+    def _next_lane(self) -> _LaneKey:
+        return next(iter(self._lanes), (False, None, False))
 
-    def _from_lane(self, key: tuple[bool, int | None], max_keys: int) -> list[_Entry]:
+    def _from_lane(self, key: _LaneKey, max_keys: int) -> list[_Entry]:
         lane = self._lanes.pop(key, None)
         if lane is None:
             return []

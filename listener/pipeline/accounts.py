@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from listener.clock import window_end, window_start
@@ -26,6 +26,8 @@ RESET_GUARD_SECONDS = 15.0
 """Nothing is sent so close to the reset of the day: the CDN might book it in another day than we do."""
 LANES = 4
 """Requests under way at once: one slow answer does not hold up the others, and 4 are far from 50 calls a second."""
+BACKFILL_LANES = 2
+"""Of these a backfill may have so many: what changes now finds another one free."""
 CAREFUL_BATCHES = 3
 CAREFUL_URLS = 10
 """After an unclean start the first batches are this small: should something be wrong, little is spent on it."""
@@ -66,6 +68,7 @@ class Account:
     _evicted: deque[tuple[float, str, int]] = field(default_factory=deque)
     """When directory refreshes were made, for which site, and what they evict; of the last minute."""
     _lanes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LANES))
+    _backfill_lanes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BACKFILL_LANES))
     _quiet: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -125,9 +128,17 @@ class Account:
         """Return the directories that the CDN refused of late; may be asked in any thread."""
         return [url for url, until in tuple(self._refused.items()) if until > now]
 
-    def ripened(self, counts: Mapping[tuple[str, Scope], int], now: float) -> None:
-        """Remember how many needs (by target and scope) became due at once, as far as they are this account's."""
-        needs = sum(count for (name, scope), count in counts.items() if name in self.targets and scope in _PACED)
+    def ripened(self, counts: Mapping[tuple[str, Scope, bool], int], now: float) -> None:
+        """
+        Remember how many needs became due at once, as far as they are this account's.
+
+        By target, scope, and whether only a backfill asks for them: those come again at no hour, and are left out.
+        """
+        needs = sum(
+            count
+            for (name, scope, backfill), count in counts.items()
+            if name in self.targets and scope in _PACED and not backfill
+        )
         if needs:
             self.arrivals = self.arrivals.seen(now, needs)
 
@@ -177,14 +188,15 @@ class Account:
             at = window_end(at) + RESET_GUARD_SECONDS
         return at
 
-    async def enter(self) -> None:
-        """Become one of the requests under way, once there is room; :meth:`leave` in the end."""
-        async with self._quiet:
-            await self._lanes.acquire()
-
-    def leave(self) -> None:
-        """Make room for another request."""
-        self._lanes.release()
+    @asynccontextmanager
+    async def lane(self, *, backfill: bool = False) -> AsyncIterator[None]:
+        """Be one of the requests under way, once there is room; a backfill's requests never take all of it."""
+        async with AsyncExitStack() as held:
+            if backfill:
+                await held.enter_async_context(self._backfill_lanes)
+            async with self._quiet:
+                await held.enter_async_context(self._lanes)
+            yield
 
     @asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:

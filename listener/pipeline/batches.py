@@ -22,6 +22,8 @@ class Batch(NamedTuple):
     kind: RefreshKind
     force: bool
     attempts: tuple[Attempt, ...]
+    backfill: bool = False
+    """Whether all others go first."""
 
     @property
     def ids(self) -> list[int]:

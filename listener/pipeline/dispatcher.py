@@ -88,11 +88,18 @@ class Dispatcher:
         thought = await self._think(standing, now, open_at)
         thinking = time.perf_counter() - began
         held += await self._hold(thought.wanted, thought.evicts)
+        if thought.backfill:
+            # From a snapshot of its own, since what was held just now is no longer there to be spent.
+            began = time.perf_counter()
+            later = await self._think(standing, now, open_at, backfill=True)
+            thinking += time.perf_counter() - began
+            held += await self._hold(later.wanted, later.evicts, backfill=True)
+            thought = _both(thought, later)
         if held:
             log.info("dispatcher.held", account=self._account.name, attempts=held, deferred=thought.waiting)
         return Outcome(held, thought.deferred, thought.wake_at, thinking)
 
-    async def _think(self, standing: Standing, now: float, open_at: float) -> Thought:
+    async def _think(self, standing: Standing, now: float, open_at: float, *, backfill: bool = False) -> Thought:
         """Choose in a reading thread, so that the loop goes on; what expired by itself is settled before."""
         while True:
             this = Round(
@@ -100,9 +107,10 @@ class Dispatcher:
                 sites=self._sites,
                 settings=self._settings,
                 standing=standing,
-                queued=self._sender.backlog,
+                room=partial(self._sender.room, backfill=backfill),
                 now=now,
                 open_at=open_at,
+                backfill=backfill,
             )
             thought = await self._store.read(this.think)
             if not thought.overdue:
@@ -141,7 +149,7 @@ class Dispatcher:
         budget = await self._store.budget(self._account.name, kind, default=self._account.quota[kind])
         return budget.left - math.ceil(budget.limit * self._settings.reserve)
 
-    async def _hold(self, wanted: Sequence[Wanted], evicts: Evicts | None = None) -> int:
+    async def _hold(self, wanted: Sequence[Wanted], evicts: Evicts | None = None, *, backfill: bool = False) -> int:
         count = 0
         now, account = self._clock.now(), self._account
         wanted = [
@@ -153,10 +161,20 @@ class Dispatcher:
             part = wanted[start : start + HOLD_SLICE]
             held = await self._store.hold(part, account=self._account.name, quota=self._account.quota)
             # A slice at a time, so that sending begins early.
-            self._sender.put(held)
+            self._sender.put(held, backfill=backfill)
             count += len(held)
             for attempt in held:
                 if attempt.kind is RefreshKind.DIRECTORY and evicts:
                     for site, objects in evicts.get((attempt.target, attempt.url), ()):
                         account.evict(site, objects, now)
         return count
+
+
+def _both(first: Thought, later: Thought) -> Thought:
+    """Return what two thoughts tell together of what waits."""
+    ends = [at for at in (first.wake_at, later.wake_at) if at is not None]
+    return first._replace(
+        deferred=[*first.deferred, *later.deferred],
+        waiting=first.waiting + later.waiting,
+        wake_at=min(ends, default=None),
+    )

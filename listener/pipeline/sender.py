@@ -41,6 +41,8 @@ MISCONFIGURED_MOST_SECONDS = 600.0
 """A wrong key is tried again after ten minutes at most: the operator who mended it should not have to wait."""
 BACKLOG_URLS = 2_000
 """Two requests full: what a host takes in two minutes by the lower of the vendor's figures."""
+BACKFILL_BATCH_URLS = 100
+"""Of a backfill one request holds no more, so that what changes now stands behind little."""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,8 @@ class Sender:
         self._queued: set[asyncio.Task[None]] = set()
         self._arrived: asyncio.Queue[Batch] = asyncio.Queue()
         self._hosts: Counter[str] = Counter()
+        self._backfilled: Counter[str] = Counter()
+        """What of that only a backfill asks for."""
         self._draining = False
         self.read_quota_soon = False
 
@@ -81,20 +85,35 @@ class Sender:
         """Whether nothing waits to be sent and no answer is awaited."""
         return not self._hosts
 
-    def backlog(self, host: str) -> bool:
-        """Whether enough is queued for a host: what is held longer than needed cannot be planned better."""
-        return self._hosts[host] >= BACKLOG_URLS
+    def room(self, host: str, *, backfill: bool = False) -> int:
+        """
+        Return how many more URLs may be queued for a host: what is held longer than needed cannot be planned better.
 
-    def put(self, attempts: Sequence[Attempt]) -> None:
-        """Queue held attempts."""
+        A backfill stands in nobody's way, and finds room where nothing else does.
+        """
+        if backfill:
+            room = BACKLOG_URLS - self._hosts[host]
+            return room if room >= BACKLOG_URLS // 2 else 0  # a plan for each batch that was sent is a plan too many
+        return max(0, BACKLOG_URLS - self._hosts[host] + self._backfilled[host])
+
+    def put(self, attempts: Sequence[Attempt], *, backfill: bool = False) -> None:
+        """Queue held attempts; those of a backfill are sent when nothing else is."""
         groups: dict[tuple[object, ...], list[Attempt]] = {}
         for attempt in attempts:
             groups.setdefault((attempt.target, attempt.kind, attempt.force), []).append(attempt)
         for group in groups.values():
             limits = self._account.targets[group[0].target].limits[group[0].kind]
-            for batch in into_batches(group, limits, most=self._account.batch_urls):
-                self._hosts.update(host_of(url) for url in batch.urls)
+            most = self._account.batch_urls or (BACKFILL_BATCH_URLS if backfill else None)
+            for batch in into_batches(group, limits, most=most):
+                self._count(batch := batch._replace(backfill=backfill), 1)
                 self._arrived.put_nowait(batch)
+
+    def _count(self, batch: Batch, sign: int) -> None:
+        for host, urls in Counter(host_of(url) for url in batch.urls).items():
+            for counted in (self._hosts, self._backfilled) if batch.backfill else (self._hosts,):
+                counted[host] += sign * urls
+                if not counted[host]:
+                    del counted[host]
 
     async def run(self) -> None:
         """Send for ever: every batch waits for its own hosts' limits, so that a slow host holds up no other."""
@@ -118,17 +137,14 @@ class Sender:
         try:
             await self._send(batch, _Bound())
         finally:
-            self._hosts -= Counter(host_of(url) for url in batch.urls)
+            self._count(batch, -1)
             self._changed()
 
     async def _send(self, batch: Batch, bound: _Bound) -> None:
         target = self._account.targets[batch.target]
-        await target.admit(batch.kind, batch.urls)
-        await self._account.enter()
-        try:
+        await target.admit(batch.kind, batch.urls, backfill=batch.backfill)
+        async with self._account.lane(backfill=batch.backfill):
             answer = await self._request(batch)
-        finally:
-            self._account.leave()
         bound.calls -= 1
         if isinstance(answer, BatchTooLarge | BatchRejected):
             await self._refused(batch, answer, bound)

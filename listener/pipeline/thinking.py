@@ -50,6 +50,8 @@ class Thought(NamedTuple):
     waiting: int = 0
     """How many deferrals there are, those left out included."""
     wake_at: float | None = None
+    backfill: bool = False
+    """Whether there is more, that only a backfill asks for: to be planned once this is held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +62,22 @@ class Round:
     sites: Sites
     settings: PlannerSettings
     standing: Standing
-    queued: Callable[[str], bool]
-    """Whether enough is queued for a host."""
+    room: Callable[[str], int]
+    """How many more URLs may be queued for a host."""
     now: float
     open_at: float
     """When something may be sent, in seconds since the epoch."""
+    backfill: bool = False
+    """Whether it is about what only a backfill asks for, and not about everything else."""
 
     def think(self, connection: sqlite3.Connection) -> Thought:
         """Look at everything that is due, and choose."""
         with collector_off():
-            mine = [load for load in loads(connection) if load.target in self.account.targets]
-            overdue = self._overdue(connection, mine)
-            return Thought(overdue=overdue) if overdue else self._choose(connection, mine)
+            due = [load for load in loads(connection, apart=True) if load.target in self.account.targets]
+            mine = [load for load in due if load.backfill is self.backfill]
+            if overdue := self._overdue(connection, mine):
+                return Thought(overdue=overdue)
+            return self._choose(connection, mine)._replace(backfill=not self.backfill and len(mine) < len(due))
 
     def _overdue(self, connection: sqlite3.Connection, mine: Sequence[Load]) -> list[Overdue]:
         if not any(site.max_ttl_seconds for site in self.sites.behind(self.account.targets)):
@@ -104,14 +110,30 @@ class Round:
         if self.account.exhausted_until(RefreshKind.PREFETCH) > self.now:
             waits += _all_of([load for load in free if load.prefetch], "the CDN refuses for its quota")
         wanted += self._apart(connection, free, briefing)
+        if self.backfill:
+            wanted = self._little(wanted)
         return self._thought(waits, wakes)._replace(wanted=wanted, evicts=self._evicts(made))
+
+    def _little(self, wanted: Iterable[Wanted]) -> list[Wanted]:
+        """Return only what is soon sent: quota that is held for a backfill is kept from what changes meanwhile."""
+        room: dict[str, int] = {}
+        found: list[Wanted] = []
+        for one in wanted:
+            host = host_of(one.url)
+            left = room.get(host)
+            if left is None:
+                left = self.room(host)
+            room[host] = left - 1
+            if left > 0:
+                found.append(one._replace(backfill=True))
+        return found
 
     def _unqueued(self, mine: Sequence[Load]) -> list[Load]:
         """Return the loads of hosts that have not enough queued already: what is held longer cannot be planned."""
         full: dict[str, bool] = {}
         for load in mine:
             if (root := root_of(load.url)) not in full:
-                full[root] = self.queued(host_of(root))
+                full[root] = not self.room(host_of(root))
         return [load for load in mine if not full[root_of(load.url)]]
 
     def _apart(self, connection: sqlite3.Connection, free: Sequence[Load], briefing: Briefing) -> list[Wanted]:

@@ -56,6 +56,7 @@ def ask(
     now: float,
     urgent: bool = False,
     reason: str | None = None,
+    backfill: bool = False,
 ) -> int:
     """
     Make needs that are due at once; return their sequence.
@@ -66,7 +67,7 @@ def ask(
     One that is still being written, or not yet at the origin, keeps its wait: sooner it would be fetched in vain.
     """
     sequence = next_sequence(connection)
-    rows: list[tuple[int, str, int, int, float, bool, str | None, bool]] = []
+    rows: list[tuple[int, str, int, int, float, bool, str | None, bool, bool]] = []
     for target, url, scope, *_ in inputs:
         place = directory_of(url)
         directory = names.directory(connection, names.target(connection, target), place)
@@ -80,15 +81,16 @@ def ask(
                 urgent,
                 reason,
                 urgent or scope is not Scope.PREFETCH,
+                backfill,
             )
         )
     connection.executemany(
         f"""
         INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason,
-          asked)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7, ?8)
+          asked, backfill)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7, ?8, ?9)
         ON CONFLICT DO UPDATE SET sequence = ?4, attempt = NULL, window_first = ?5, urgent = max(urgent, ?6),
-          asked = max(asked, ?8),
+          asked = max(asked, ?8), backfill = min(backfill, ?9),
           reason = CASE WHEN state = {NeedState.PARKED:d} THEN ?7 ELSE coalesce(?7, reason) END,
           state = CASE WHEN {_OPEN} THEN state ELSE {NeedState.READY:d} END,
           due_at = CASE WHEN {_OPEN} THEN due_at END, open = CASE WHEN {_OPEN} THEN open ELSE 0 END

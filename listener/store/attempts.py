@@ -53,6 +53,8 @@ class Wanted(NamedTuple):
     """Not sooner than this after the last attempt at the same URL; 0: at once."""
     most_interval_seconds: float = 0.0
     """What that grows to, doubling with each attempt at the same URL today; it never shrinks below the minimum."""
+    backfill: bool = False
+    """Whether only a backfill asks for it."""
 
 
 _COLUMNS = (
@@ -124,8 +126,8 @@ def hold(
         ledger.hold_units(connection, account, kind, len(claimed), now=now, default=quota.get(kind, 0))
         connection.executemany(
             "INSERT INTO attempt (id, target, kind, url, force, watermark, state, account, window_start, held,"
-            " created_at, tries, stale_since, covered, urgent, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'held', ?, ?, 1, ?, ?, ?, ?, ?, ?)",
+            " created_at, tries, stale_since, covered, urgent, reason, backfill)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'held', ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     attempt.id,
@@ -142,6 +144,7 @@ def hold(
                     one.covered,
                     one.urgent,
                     one.reason,
+                    one.backfill,
                 )
                 for one, attempt in claimed
             ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from listener.change import Change, ChangeKind
@@ -35,6 +35,8 @@ class Batch:
     changes: Sequence[Change]
     scan_sequence: int | None = None
     seed: bool = False
+    backfill: bool = False
+    """Whether only a backfill asks for it."""
 
 
 @dataclass(slots=True)
@@ -57,10 +59,10 @@ def slices(batch: Batch, most: int, *, subtree: int) -> Iterator[Batch]:
     for at, change in enumerate(batch.changes):
         weight = subtree if change.kind is ChangeKind.SUBTREE_DELETED else 1
         if rows and rows + weight > most:
-            yield Batch(batch.changes[start:at], batch.scan_sequence, batch.seed)
+            yield replace(batch, changes=batch.changes[start:at])
             start, rows = at, 0
         rows += weight
-    yield Batch(batch.changes[start:], batch.scan_sequence, batch.seed) if start else batch
+    yield replace(batch, changes=batch.changes[start:]) if start else batch
 
 
 def joined(parts: Sequence[Recorded]) -> Recorded:

@@ -28,7 +28,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 3
+VERSION = 4
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -48,9 +48,16 @@ def _add(*names: str) -> Callable[[sqlite3.Connection], None]:
     return step
 
 
+def _mark_backfills(connection: sqlite3.Connection) -> None:
+    for table in ("need", "attempt"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN backfill INTEGER NOT NULL DEFAULT 0")
+    _add("need_backfill")(connection)
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("heard", "heard_at"),
+    3: _mark_backfills,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

@@ -43,6 +43,8 @@ class Load(NamedTuple):
     """How many exact needs need force; counted whether covered or not."""
     stubborn_all_params: int = 0
     """How many all-params needs do."""
+    backfill: bool | None = None
+    """Only those needs that nothing but a backfill asks for, or only the others; None: all of them."""
 
 
 class DueRow(NamedTuple):
@@ -100,10 +102,18 @@ def ready_needs(connection: sqlite3.Connection, targets: Sequence[str]) -> int:
     )
 
 
-def loads(connection: sqlite3.Connection, *, most: int | None = None) -> list[Load]:
-    """Return every directory with ready needs that no directory attempt under way covers; of ``most`` the fullest."""
+def loads(connection: sqlite3.Connection, *, most: int | None = None, apart: bool = False) -> list[Load]:
+    """
+    Return every directory with ready needs that no directory attempt under way covers.
+
+    Args:
+        connection: a snapshot.
+        most: only so many, the fullest.
+        apart: of a directory what only a backfill asks for is a load of its own.
+    """
     flying = flying_directories(connection)
     found = []
+    backfills = _backfills(connection) if apart else {}
     others = _other_scopes(connection)
     stubborn = _stubborn(connection)
     rows = connection.execute(
@@ -114,6 +124,10 @@ def loads(connection: sqlite3.Connection, *, most: int | None = None) -> list[Lo
     )
     for directory, target_id, target, url, ready, last, oldest in rows.fetchall():
         cover = covering(flying, target_id, url)
+        backfill = backfills.get(directory, 0)
+        if 0 < backfill < ready:
+            found += _parted(connection, directory, target, url, cover)
+            continue
         if cover is not None:
             ready, oldest = _uncovered(connection, directory, last, cover)  # noqa: PLW2901
         if ready:
@@ -133,9 +147,50 @@ def loads(connection: sqlite3.Connection, *, most: int | None = None) -> list[Lo
                     cover.force if cover else True,
                     stubborn.get((directory, Scope.EXACT), 0),
                     stubborn.get((directory, Scope.ALL_PARAMS), 0),
+                    backfill > 0 if apart else None,
                 )
             )
     return found
+
+
+def _parted(connection: sqlite3.Connection, directory: int, target: str, url: str, cover: Flying | None) -> list[Load]:
+    """Return what a backfill asks for in a directory apart from what changed in it."""
+    mark, force = (cover.watermark, cover.force) if cover else (0, True)
+    rows = connection.execute(
+        f"SELECT backfill, scope, count(*), sum(needs_force), min(stale_since) FROM need WHERE {_ABOVE}"
+        " GROUP BY backfill, scope",
+        (directory, mark, force),
+    )
+    parts: dict[int, dict[int, tuple[int, int, float]]] = {}
+    for backfill, scope, count, stubborn, oldest in rows:
+        parts.setdefault(backfill, {})[scope] = (count, stubborn, oldest)
+    nothing = (0, 0, 0.0)
+    return [
+        Load(
+            directory,
+            target,
+            url,
+            part.get(Scope.EXACT, nothing)[0],
+            part.get(Scope.ALL_PARAMS, nothing)[0],
+            part.get(Scope.SUBTREE, nothing)[0],
+            part.get(Scope.PREFETCH, nothing)[0],
+            min(oldest for _, _, oldest in part.values()),
+            mark,
+            force,
+            part.get(Scope.EXACT, nothing)[1],
+            part.get(Scope.ALL_PARAMS, nothing)[1],
+            bool(backfill),
+        )
+        for backfill, part in parts.items()
+    ]
+
+
+def _backfills(connection: sqlite3.Connection) -> dict[int, int]:
+    """Return, by directory, how many ready needs only a backfill asks for."""
+    rows = connection.execute(
+        "SELECT directory, count(*) FROM need WHERE state = 1 AND backfill = 1 GROUP BY directory"
+    )
+    return dict(rows.fetchall())
 
 
 def _uncovered(connection: sqlite3.Connection, directory: int, last: int, cover: Flying) -> tuple[int, float]:
@@ -189,9 +244,9 @@ def due_rows(connection: sqlite3.Connection, load: Load, scope: Scope, limit: in
     """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
     rows = connection.execute(
         f"SELECT name, sequence, stale_since, reason FROM need WHERE {_ABOVE} AND scope = ?4"
-        f"{' AND scope > 0' if scope else ''}"
-        " ORDER BY stale_since LIMIT ?5",
-        (load.directory, load.covered_to, load.covered_forced, int(scope), limit),
+        f"{' AND scope > 0' if scope else ''} AND (?5 IS NULL OR backfill = ?5)"
+        " ORDER BY stale_since LIMIT ?6",
+        (load.directory, load.covered_to, load.covered_forced, int(scope), load.backfill, limit),
     )
     return [DueRow(load.target, load.url + name, scope, sequence, since, why) for name, sequence, since, why in rows]
 

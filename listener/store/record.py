@@ -228,7 +228,8 @@ class _Work:
         wait = due_at(first=0.0, last=0.0, finished=finished, settings=timing)
         cap = timing.cap_seconds if finished else timing.unfinished_cap_seconds
         open_ = 2 if delay > 0 else int(not finished)
-        return NeedClass(wait + delay, cap + delay, delay, open_, forced, mark, forced_mark)
+        backfill = self.batch.backfill
+        return NeedClass(wait + delay, cap + delay, delay, open_, forced, mark, forced_mark, backfill)
 
     def subtree(self, change: Change) -> None:
         """Turn a subtree into exact needs where the index knows it and it is small, into one subtree need elsewhere."""

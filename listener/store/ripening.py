@@ -18,8 +18,8 @@ def next_due(connection: sqlite3.Connection) -> float | None:
     return None if row[0] is None else float(row[0])
 
 
-Ripened = Counter[tuple[str, Scope]]
-"""How many needs became READY, by target and scope."""
+Ripened = Counter[tuple[str, Scope, bool]]
+"""How many needs became READY, by target and scope, and by whether only a backfill asks for them."""
 
 
 def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> Ripened:
@@ -36,7 +36,7 @@ def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> Ripened:
           sequence = CASE WHEN open THEN ?1 ELSE sequence END
         WHERE (directory, name, scope) IN (
           SELECT directory, name, scope FROM need WHERE due_at <= ?2 ORDER BY due_at LIMIT ?3)
-        RETURNING directory, scope
+        RETURNING directory, scope, backfill
         """,
         (next_sequence(connection), now, limit),
     )
@@ -45,12 +45,12 @@ def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> Ripened:
         connection.execute(
             "SELECT d.id, t.name FROM directory d JOIN target t ON t.id = d.target"
             " WHERE d.id IN (SELECT value FROM json_each(?))",
-            (json.dumps([directory for directory, _ in places]),),
+            (json.dumps([directory for directory, *_ in places]),),
         ).fetchall()
     )
     ripened: Ripened = Counter()
-    for (directory, scope), count in places.items():
-        ripened[targets[directory], Scope(scope)] += count
+    for (directory, scope, backfill), count in places.items():
+        ripened[targets[directory], Scope(scope), bool(backfill)] += count
     return ripened
 
 

@@ -29,6 +29,8 @@ class NeedClass(NamedTuple):
     """The highest watermark of the directory attempts under way above the need, or 0."""
     forced_mark: int
     """The highest of those that are forced, or 0."""
+    backfill: bool = False
+    """Whether only a backfill asks for them."""
 
 
 class Upsert:
@@ -96,8 +98,9 @@ def write_needs(
 def _insert(of: NeedClass, sequence: int, now: float) -> str:
     return (
         "INSERT OR IGNORE INTO need (directory, name, scope, stale_since,"
-        " sequence, window_first, due_at, state, open, needs_force)"
-        f" VALUES (?1, ?2, ?3, ?4, {sequence}, {now!r}, {now + of.due_seconds!r}, 0, {of.open}, {of.needs_force:d})"
+        " sequence, window_first, due_at, state, open, needs_force, backfill)"
+        f" VALUES (?1, ?2, ?3, ?4, {sequence}, {now!r}, {now + of.due_seconds!r}, 0, {of.open}, {of.needs_force:d},"
+        f" {of.backfill:d})"
     )
 
 
@@ -110,7 +113,7 @@ def _update_waiting(of: NeedClass, sequence: int, now: float) -> str:
     """The common case by itself, since it touches one index and not seven."""
     return (
         f"UPDATE need SET sequence = {sequence}, due_at = {_due(of, now)}, open = 0"
-        f" {_KEY} AND state = 0 AND open < 2 AND ?4 IS NOT NULL"
+        f" {_KEY} AND state = 0 AND open < 2 AND backfill <= {of.backfill:d} AND ?4 IS NOT NULL"
     )
 
 
@@ -134,6 +137,7 @@ def _update(of: NeedClass, sequence: int, now: float) -> str:
       attempt = NULL,
       state = CASE WHEN state = 3 THEN 3 WHEN state = 1 AND NOT {restart} THEN 1 ELSE 0 END,
       needs_force = max(needs_force, {of.needs_force:d}),
+      backfill = min(backfill, {of.backfill:d}),
       sequence = {sequence}
     {_KEY}
     """

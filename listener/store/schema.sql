@@ -1,4 +1,4 @@
--- Version 3. The page in __init__.py says what a row is.
+-- Version 4. The page in __init__.py says what a row is.
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   sequence INTEGER NOT NULL,          -- the highest sequence given out
@@ -37,6 +37,7 @@ CREATE TABLE need (
   urgent INTEGER NOT NULL DEFAULT 0,  -- and may have the reserve
   attempt INTEGER,                    -- while ATTEMPTED or UNCONFIRMED
   reason TEXT,                        -- why it is PARKED; why it is urgent
+  backfill INTEGER NOT NULL DEFAULT 0, -- 1: only a backfill asks for it, so it waits behind the others
   PRIMARY KEY (directory, name, scope)
 ) WITHOUT ROWID;
 CREATE INDEX need_due ON need (due_at) WHERE due_at IS NOT NULL;
@@ -46,6 +47,7 @@ CREATE INDEX need_other ON need (directory, scope) WHERE state = 1 AND scope > 0
 CREATE INDEX need_stubborn ON need (directory) WHERE state = 1 AND needs_force = 1;
 CREATE INDEX need_aside ON need (state) WHERE state >= 3;
 CREATE INDEX need_asked ON need (state) WHERE asked > 0;
+CREATE INDEX need_backfill ON need (directory) WHERE state = 1 AND backfill = 1;
 
 CREATE TRIGGER need_ready_insert AFTER INSERT ON need WHEN NEW.state = 1
 BEGIN UPDATE directory SET ready = ready + 1, last_sequence = max(last_sequence, NEW.sequence) WHERE id = NEW.directory; END;
@@ -83,7 +85,8 @@ CREATE TABLE attempt (
   urgent INTEGER NOT NULL DEFAULT 0,
   active INTEGER NOT NULL DEFAULT 1,  -- 0: history; nothing depends on it any more
   reason TEXT NOT NULL DEFAULT '',
-  error TEXT NOT NULL DEFAULT ''
+  error TEXT NOT NULL DEFAULT '',
+  backfill INTEGER NOT NULL DEFAULT 0 -- 1: only a backfill asked for it
 );
 CREATE INDEX attempt_active ON attempt (state) WHERE active = 1;
 CREATE INDEX attempt_flying ON attempt (watermark) WHERE active = 1 AND kind = 'directory';

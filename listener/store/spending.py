@@ -44,12 +44,12 @@ def moments(connection: sqlite3.Connection, account: str, *, since: float, span_
     """
     Return how many needs an account's file and directory refreshes were first sent for, span by span, oldest first.
 
-    What became due is not kept, and what was sent is the nearest to it: retries left out, directories by what they
-    covered. A day whose needs waited counts where they were sent.
+    What became due is not kept, and what was sent is the nearest to it: retries left out and backfills, which no hour
+    brings again; directories by what they covered. A day whose needs waited counts where they were sent.
     """
     rows = connection.execute(
         "SELECT min(created_at), sum(CASE kind WHEN 'directory' THEN covered ELSE 1 END) FROM attempt"
-        " WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1 AND created_at >= ?"
+        " WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1 AND NOT backfill AND created_at >= ?"
         " GROUP BY CAST(created_at / ? AS INTEGER) ORDER BY 1",
         (account, since, span_seconds),
     )

@@ -205,13 +205,26 @@ class Store:
     ) -> Recorded:
         return self._recorder.record(connection, part, route, now=self.clock.now(), tame=tame)
 
-    async def ask(self, inputs: Sequence[NeedInput], *, urgent: bool = False, reason: str | None = None) -> int:
-        """Make needs that are due at once, as a person asked; return their sequence."""
+    async def ask(
+        self,
+        inputs: Sequence[NeedInput],
+        *,
+        urgent: bool = False,
+        reason: str | None = None,
+        backfill: bool = False,
+    ) -> int:
+        """Make needs that are due at once, as a person or a backfill asked; return their sequence."""
         sequence = 0
         for start in range(0, len(inputs), SLICE_ROWS):
             part = inputs[start : start + SLICE_ROWS]
             sequence = await self._write(
-                asks.ask, self._names, part, now=self.clock.now(), urgent=urgent, reason=reason
+                asks.ask,
+                self._names,
+                part,
+                now=self.clock.now(),
+                urgent=urgent,
+                reason=reason,
+                backfill=backfill,
             )
         return sequence
 

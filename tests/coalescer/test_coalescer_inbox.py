@@ -177,14 +177,16 @@ def test_an_empty_delivery_is_acked() -> None:
 
 
 def test_scans_and_seedings_are_never_merged_into_live_changes() -> None:
-    """One key from three origins is taken three times, each with its own rules, and no origin waits for ever."""
+    """One key from four origins is taken four times, each with its own rules, and no origin waits for ever."""
     inbox = Inbox()
     for _ in range(3):
         inbox.add(Delivery([change("a"), change("b")]))
         inbox.add(Delivery([change("a")], scan_sequence=7))
         inbox.add(Delivery([change("a")], scan_sequence=3, seed=True))
-    lanes = [inbox.take(1)[2:] for _ in range(4)]
-    assert lanes == [(None, False), (7, False), (3, True), (None, False)]
+        inbox.add(Delivery([change("a")], backfill=True))
+    lanes = [inbox.take(1)[2:] for _ in range(5)]
+    live, scan, seed, backfill = (None, False, False), (7, False, False), (3, True, False), (None, False, True)
+    assert lanes == [live, scan, seed, backfill, live]
     assert inbox.idle
 
 

@@ -102,11 +102,10 @@ async def test_the_quota_is_read_only_while_nothing_is_sent() -> None:
     events: list[Any] = []
 
     async def send(number: int, seconds: float) -> None:
-        await one.enter()
-        events.append(("begin", number))
-        await asyncio.sleep(seconds)
-        events.append(("end", number))
-        one.leave()
+        async with one.lane():
+            events.append(("begin", number))
+            await asyncio.sleep(seconds)
+            events.append(("end", number))
 
     async def read() -> None:
         async with one.quiet():

@@ -36,11 +36,11 @@ class Queue:
     def __init__(self) -> None:
         self.held: list[Attempt] = []
 
-    def put(self, attempts: Sequence[Attempt]) -> None:
+    def put(self, attempts: Sequence[Attempt], *, backfill: bool) -> None:
         self.held += attempts
 
-    def backlog(self, host: str) -> bool:
-        return False
+    def room(self, host: str, *, backfill: bool) -> int:
+        return 1
 
 
 async def fill(store: Store) -> None:

@@ -73,12 +73,11 @@ async def test_a_refused_directory_is_not_asked_for_again_and_again(tmp_path: Pa
 async def test_a_cancelled_wait_for_quiet_gives_its_lanes_back() -> None:
     """A stop while the quota reading waits for requests under way does not hold up the end."""
     account = Account("main", {})
-    await account.enter()
-    waiting = asyncio.create_task(_quietly(account))
-    await asyncio.sleep(0.01)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    account.leave()
+    async with account.lane():
+        waiting = asyncio.create_task(_quietly(account))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
     async with asyncio.timeout(1.0), account.quiet():
         pass
     assert account._lanes._value == LANES

@@ -218,10 +218,16 @@ async def test_others_add_needs_beside_the_owner(tmp_path: Path, clock: FakeCloc
         there.assert_counted()
 
 
-def shape(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return what the file is made of, without comments and line breaks."""
-    rows = connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").fetchall()
-    return [(name, " ".join(re.sub("--.*", "", sql).split())) for name, sql in rows]
+def shape(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+    """Return what the file is made of: tables by their columns, all else by its words."""
+    rows = connection.execute(
+        "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
+    ).fetchall()
+    words = [(name, " ".join(re.sub("--.*", "", sql).split())) for kind, name, sql in rows if kind != "table"]
+    tables = [name for kind, name, _ in rows if kind == "table"]
+    options = connection.execute("SELECT name, ncol, wr FROM pragma_table_list ORDER BY name").fetchall()
+    columns = [(name, *row) for name in tables for row in connection.execute(f"PRAGMA table_xinfo({name})")]
+    return [*words, *options, *columns]
 
 
 def test_a_file_of_version_1_is_brought_up(tmp_path: Path) -> None:
@@ -231,12 +237,15 @@ def test_a_file_of_version_1_is_brought_up(tmp_path: Path) -> None:
         connection.executescript((Path(__file__).parent / "version_1.sql").read_text())
         connection.executescript(
             f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 1;"
-            "INSERT INTO meta (id, sequence, created_at) VALUES (1, 7, 0); INSERT INTO target (name) VALUES ('cdn')"
+            "INSERT INTO meta (id, sequence, created_at) VALUES (1, 7, 0); INSERT INTO target (name) VALUES ('cdn');"
+            "INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open)"
+            " VALUES (1, 'a', 0, 7, 0, 0, 1, 0)"
         )
     with closing(prepare(old)) as brought_up, closing(prepare(tmp_path / "new.db")) as new:
         assert shape(brought_up) == shape(new)
         assert brought_up.execute("PRAGMA user_version").fetchone() == (database.VERSION,)
         assert brought_up.execute("SELECT sequence, name FROM meta, target").fetchall() == [(7, "cdn")]
+        assert brought_up.execute("SELECT name, backfill FROM need").fetchall() == [("a", 0)]
 
 
 def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack
 __all__ = ["DomainWindows", "Window"]
 
 MINUTE_SECONDS = 60.0
+BACKFILL_PART = 0.75
+"""Of a domain's minute a backfill takes so much at most: the rest is there for what changes now."""
 SHORTEST_SLEEP_SECONDS = 0.001
 """A rounding error must not become a busy loop."""
 
@@ -32,10 +34,10 @@ class Window:
         self._taken: deque[tuple[float, float]] = deque()
         self._sum = 0.0
 
-    def wait_seconds(self, amount: float, now: float) -> float:
-        """Return how long until the amount fits, at ``now`` of the event loop's clock; 0 when it does."""
+    def wait_seconds(self, amount: float, now: float, *, part: float = 1.0) -> float:
+        """Return how long, at ``now`` of the loop's clock, until the amount fits into that part; 0 when it does."""
         self._forget(now)
-        excess = self._sum + amount - self.limit
+        excess = self._sum + amount - self.limit * part
         wait = 0.0
         for at, taken in self._taken:
             if excess <= 0:
@@ -93,13 +95,17 @@ class DomainWindows:
     def __len__(self) -> int:
         return len(self._windows)
 
-    async def take(self, amounts: Mapping[str, int]) -> None:
-        """Wait until the amounts of all these domains fit, and count them together."""
+    async def take(self, amounts: Mapping[str, int], *, backfill: bool = False) -> None:
+        """
+        Wait until the amounts of all these domains fit, and count them together.
+
+        Those of a backfill let everything else go first, and fit only into :data:`BACKFILL_PART` of the limit.
+        """
         self._forget_idle()
         # In one order, so that two batches never wait for each other.
         windows = [(self._window(name), amounts[name]) for name in sorted(amounts)]
         try:
-            await self._take(windows)
+            await (self._take_last(windows) if backfill else self._take(windows))
         finally:
             for window, _ in windows:
                 window.users -= 1
@@ -124,6 +130,22 @@ class DomainWindows:
             now = asyncio.get_running_loop().time()
             for window, amount in windows:
                 window.add(amount, now)
+
+    async def _take_last(self, windows: Sequence[tuple[Window, int]]) -> None:
+        """Take without ever holding a lock while waiting: whoever comes meanwhile finds it free."""
+        loop = asyncio.get_running_loop()
+        while True:
+            for window, _ in windows:
+                while window.lock.locked():
+                    async with window.lock:
+                        pass
+            now = loop.time()
+            wait = max(window.wait_seconds(amount, now, part=BACKFILL_PART) for window, amount in windows)
+            if wait <= 0 and not any(window.lock.locked() for window, _ in windows):
+                break
+            await asyncio.sleep(max(wait, SHORTEST_SLEEP_SECONDS))
+        for window, amount in windows:
+            window.add(amount, now)
 
     def _forget_idle(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -82,9 +82,9 @@ class AlibabaCdn:
         self._urls = DomainWindows(settings.limits.urls_per_domain_minute)
         self._directories = DomainWindows(settings.limits.directories_per_domain_minute)
 
-    async def admit(self, kind: RefreshKind, urls: Sequence[str]) -> None:
+    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
         """Wait until a request of these URLs keeps the limits per domain and minute, then the one per second."""
-        await self._domains(kind).take(Counter(domain_of(url) for url in urls))
+        await self._domains(kind).take(Counter(domain_of(url) for url in urls), backfill=backfill)
         await self.client.calls.take()
 
     def _domains(self, kind: RefreshKind) -> DomainWindows:
