@@ -30,7 +30,8 @@ class Store(Section):
     file in the directory that the systemd unit and the container image own."""
     keep_days: Annotated[float, Field(gt=0, le=3660)] = 30.0
     """Days for which settled attempts and the audit trail are kept: a month, so that last month's
-    quota can be explained, and no more, so that the file does not grow for ever."""
+    quota can be explained, and no more, so that the file does not grow for ever. What belongs to the
+    running quota day stays in any case."""
 
     @field_validator("url")
     @classmethod

@@ -6,6 +6,7 @@ import sqlite3
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.clock import window_start
 from listener.store.heard import HEARD_SECONDS
 from listener.store.index import remove_doomed
 from listener.store.names import Names, prefix_end_bytes
@@ -111,7 +112,7 @@ _OLD = (
     """DELETE FROM attempt WHERE id IN
        (SELECT id FROM attempt WHERE active = 0 AND finished_at < :before LIMIT :limit)""",
     """DELETE FROM ledger WHERE (account, kind, window_start) IN
-       (SELECT account, kind, window_start FROM ledger WHERE window_start < :before LIMIT :limit)""",
+       (SELECT account, kind, window_start FROM ledger WHERE window_start < :before AND held = 0 LIMIT :limit)""",
     """DELETE FROM backfill WHERE id IN
        (SELECT id FROM backfill WHERE updated_at < :before AND finished LIMIT :limit)""",
     """DELETE FROM gone WHERE (root, key, below) IN
@@ -127,7 +128,11 @@ _EMPTY = (
 
 
 def remove_old(connection: sqlite3.Connection, *, before: float, now: float, limit: int) -> bool:
-    """Remove one slice of what is older than ``before`` or of no more use; return whether to go on."""
+    """
+    Remove one slice of what is older than ``before`` or of no more use; return whether to go on.
+
+    What the running quota day was spent on is still to be counted, and stays however short the history is.
+    """
     if remove_doomed(connection, limit):
         return True
     # An unconfirmed file attempt whose need was changed, settled or discarded since covers nothing any more.
@@ -139,7 +144,7 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
     left = limit
     for statement in _OLD:
         values = {
-            "before": before,
+            "before": min(before, window_start(now)),
             "gone_before": now - GONE_SECONDS,
             "heard_before": now - HEARD_SECONDS,
             "limit": left,

@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 from steps_store import BASE, QUOTA, Bench, content, file, folder, subtree
 
+from listener.clock import QUOTA_DAY_SECONDS
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput, asks
@@ -128,7 +129,7 @@ async def test_history_tells_what_was_sent_and_why(bench: Bench) -> None:
     assert (first["url"], second["url"]) == (BASE + "b", BASE + "a")
     assert (second["latency_seconds"], second["state"], second["reason"]) == (60.0, "complete", "test")
     assert [one["url"] for one in await bench.store.history(url=BASE + "a")] == [BASE + "a"]
-    bench.clock.advance(100)
+    bench.clock.advance(QUOTA_DAY_SECONDS)
     await bench.store.upkeep(keep_seconds=50)
     assert [one["url"] for one in await bench.store.history()] == [BASE + "b"]
 
@@ -142,7 +143,7 @@ async def test_sources_and_progress_are_kept(bench: Bench) -> None:
     assert await bench.store.progress("x") is None
     await bench.store.save_progress("x", Progress("k\udcff", 7, True))
     assert await bench.store.progress("x") == Progress("k\udcff", 7, True)
-    bench.clock.advance(100)
+    bench.clock.advance(QUOTA_DAY_SECONDS)
     await bench.store.upkeep(keep_seconds=50)
     assert await bench.store.progress("x") is None
 
@@ -213,7 +214,7 @@ async def test_an_unconfirmed_file_whose_need_changed_is_let_go(bench: Bench) ->
     await bench.change(content("a", 2))
     await bench.store.upkeep(keep_seconds=1e9)
     assert await bench.store.attempts_in(AttemptState.UNCONFIRMED) == []
-    bench.clock.advance(100)
+    bench.clock.advance(QUOTA_DAY_SECONDS)
     await bench.store.upkeep(keep_seconds=50)
     assert await bench.store.history() == []
 

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steps_store import BASE, QUOTA, Bench, FakeClock, content, file, folder, route
 
-from listener.clock import window_end, window_start
+from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
 from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
 from listener.store import NeedInput, open_store
 from listener.store.attempts import Wanted
 from listener.store.batches import Batch
+from listener.store.upkeep import Progress
 
 FILE = RefreshKind.FILE
 
@@ -272,3 +273,28 @@ async def test_any_order_keeps_the_quota(  # noqa: C901, PLR0912 - a step each
             assert found.held == sum(1 for _, booked in open_.values() if booked == day)
             assert found.spent == days.get(day, 0)
             assert found.spent + found.held <= found.limit == 6 == quota[FILE] != QUOTA[FILE]
+
+
+@pytest.mark.parametrize("keep_seconds", [0.0, 3600.0, 30 * 86400.0])
+async def test_what_the_running_day_spent_is_never_forgotten(bench: Bench, keep_seconds: float) -> None:
+    """However short the history is, the day's units count to its end: its ledger, its attempts, and a share's books."""
+    bench.clock.advance(window_end(bench.clock.now()) - bench.clock.now() + 60)
+    made = await bench.send(*await ready(bench, 30))
+    await bench.finish(made)
+    await bench.store.save_progress("a share", Progress("", 30, finished=True))
+    bench.clock.advance(window_end(bench.clock.now()) - bench.clock.now() - 1)
+    await bench.store.upkeep(keep_seconds=keep_seconds)
+    assert await bench.budget() == (100, 30, 0)
+    assert bench.sql("SELECT count(*) FROM attempt") == [(30,)]
+    assert await bench.store.progress("a share") is not None
+
+
+async def test_a_day_with_units_under_way_is_kept(bench: Bench) -> None:
+    """Their answer is booked on the day on which they were held, however late it comes."""
+    (made,) = await bench.hold(*await ready(bench, 1))
+    await bench.store.mark_sending([made.id])
+    await bench.store.mark_unknown([made.id], next_look_at=0.0, error="time-out")
+    bench.clock.advance(3 * QUOTA_DAY_SECONDS)
+    await bench.store.upkeep(keep_seconds=0.0)
+    await bench.store.accept({made.id: "t"}, next_look_at=0.0)
+    assert bench.sql("SELECT spent, held FROM ledger WHERE kind = 'file'") == [(1, 0)]
