@@ -24,7 +24,7 @@ from listener.errors import KeyRejected
 from listener.pipeline.sites import Sites
 from listener.refresh import RefreshKind, Scope
 from listener.store import Store
-from listener.store.upkeep import Progress
+from listener.store.upkeep import Progress, progress, save_progress
 
 __all__ = ["Share", "share_left"]
 
@@ -112,6 +112,8 @@ class Share:
         self._refresh = refresh
         self._directories = set(directories)
         self._left: Purse = Counter()
+        self._most: Purse = Counter()
+        """What all backfills together may take today."""
         self._asked = False
         self._inside: str | None = None
         self._passed = 0
@@ -122,7 +124,17 @@ class Share:
         await self._room()
         if self.reason:
             return Admitted(0, (), (), None)
-        await self._look()
+        while True:
+            await self._look()
+            begun = self._inside, self._passed, self._last
+            admitted, cost = self._choose(portion)
+            if await self._store.write(_book, cost, self._most, now=self._clock.now()):
+                return admitted
+            # Another backfill was quicker: chosen anew from what it left.
+            (self._inside, self._passed, self._last), self.reason = begun, ""
+
+    def _choose(self, portion: Sequence[Change]) -> tuple[Admitted, Purse]:
+        """Return what may go on of what is left, and what that takes."""
         cost: Purse = Counter()
         changes: list[Change] = []
         seeds: list[Change] = []
@@ -146,8 +158,7 @@ class Share:
         if not portion and self._inside is not None:
             changes.append(self._leave(self._inside))
             done, after = self._passed, self._last
-        await self._book(cost)
-        return Admitted(done, changes, seeds, after)
+        return Admitted(done, changes, seeds, after), cost
 
     def _leave(self, place: str) -> Change:
         """Return the change that makes a directory stale whose keys are all behind."""
@@ -200,9 +211,10 @@ class Share:
         while loop.time() < until and not await self._store.read(self._quota_is_read):
             await asyncio.sleep(0.05)
         now = self._clock.now()
-        self._left = Counter()
         for target in self._targets.values():
-            for kind in target.quota:
+            for kind, quota in target.quota.items():
+                budget = await self._store.budget(target.account, kind, default=quota)
+                self._most[target.account, kind] = math.floor(budget.limit * self._share)
                 self._left[target.account, kind] = await share_left(
                     self._store, target, kind, self._share, reserve=self._reserve, now=now
                 )
@@ -217,13 +229,6 @@ class Share:
         }
         return all(target.account in read for target in self._targets.values())
 
-    async def _book(self, cost: Purse) -> None:
-        now = self._clock.now()
-        for (account, kind), tokens in cost.items():
-            row = _row(account, kind, now)
-            before = await self._store.progress(row)
-            await self._store.save_progress(row, Progress("", tokens + (before.listed if before else 0), finished=True))
-
     async def _room(self) -> None:
         """Wait until few needs wait; where nothing moves, stop and say so."""
         loop = asyncio.get_running_loop()
@@ -235,3 +240,14 @@ class Share:
                 self.reason = f"{waiting} needs wait already, and none was sent for minutes"
                 return
             await asyncio.sleep(0.2)
+
+
+def _book(connection: sqlite3.Connection, cost: Purse, most: Purse, *, now: float) -> bool:
+    """Book these tokens where all of them are left; return whether they were. In one transaction: others book, too."""
+    rows = {_row(*of, now): (tokens, most[of]) for of, tokens in cost.items()}
+    taken = {row: found.listed if (found := progress(connection, row)) else 0 for row in rows}
+    if any(taken[row] + tokens > bound for row, (tokens, bound) in rows.items()):
+        return False
+    for row, (tokens, _) in rows.items():
+        save_progress(connection, row, Progress("", taken[row] + tokens, finished=True), now=now)
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from shells import KEYS, Stand, a_stand, until
 
 from listener.backfill import Backfill, Mode, opened, share
-from listener.clock import QUOTA_DAY_SECONDS
+from listener.change import Change, ChangeKind
+from listener.clock import QUOTA_DAY_SECONDS, SystemClock
+from listener.pipeline.sites import Sites
 from listener.plugins import load_targets
 from listener.settings import load_settings
 from listener.sources.filesystem import FilesystemSettings
@@ -154,3 +157,30 @@ def test_the_most_wanted_first(tmp_path: Path, command: Command, monkeypatch: py
         assert command(*words, "--yes")[0] == 2, "only for prefetches"
         (tmp_path / "log").write_text("nothing\nof this\n")
         assert command(*words, "--mode", "prefetch", "--yes")[0] == 2
+
+
+async def test_two_backfills_share_one_share(small: Stand) -> None:
+    """Both see the same tokens left at once; together they take no more than one of them may, and each goes on."""
+    small.configure(target="quota = { file = 40, directory = 0 }")
+    settings = load_settings(small.config, {})
+    portions = [
+        [Change("www", f"{folder}/{number}.html", ChangeKind.CONTENT) for number in range(12)] for folder in "ab"
+    ]
+    async with open_store(settings.store.url) as store:
+        sharing = [
+            Together(
+                "www",
+                store,
+                Sites(settings.sites),
+                load_targets(settings),
+                share=0.5,
+                reserve=0.0,
+                clock=SystemClock(),
+                prefetch=False,
+                refresh=True,
+            )
+            for _ in portions
+        ]
+        admitted = await asyncio.gather(*(one.admit(part) for one, part in zip(sharing, portions, strict=True)))
+        assert sorted(one.taken for one in admitted) == [8, 12]
+        assert sorted(bool(one.reason) for one in sharing) == [False, True]
