@@ -5,13 +5,12 @@ What every client of an Alibaba Cloud service needs, whatever it speaks: a targe
 
     settings   the settings that such plugins share: endpoint, and where the access key comes from
     keys       the access key, read anew before it runs out
-    sessions   one HTTP session, bounded answers, back-off
+    sessions   one HTTP session, bounded answers, back-off; imported by whoever makes calls, for it brings aiohttp
 """
 
 from __future__ import annotations
 
 from listener.alibaba.keys import ChainKeys, EnvironmentKeys, KeyInUse, KeySource, key_source
-from listener.alibaba.sessions import back_off_seconds, open_session, read_bounded, words
 from listener.alibaba.settings import KeySettings, Origin, Table
 
 __all__ = [
@@ -22,9 +21,5 @@ __all__ = [
     "KeySource",
     "Origin",
     "Table",
-    "back_off_seconds",
     "key_source",
-    "open_session",
-    "read_bounded",
-    "words",
 ]

@@ -324,6 +324,6 @@ def _confirm(ways: _Ways) -> None:
 
 
 def _iso(moment: float) -> str:
-    from listener.daemon import iso
+    from listener.daemon.status import iso
 
     return iso(moment) or ""

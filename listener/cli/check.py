@@ -45,7 +45,7 @@ def check(config: ConfigOption = None, as_json: JsonOption = False, print_setup:
 
 
 async def _probe(config: Any) -> list[Check]:
-    from listener.daemon import probe_all
+    from listener.daemon.probes import probe_all
     from listener.plugins import load_sources, load_targets
 
     settings = load(config)

@@ -41,7 +41,7 @@ def dead_letters(
 
 
 async def _read(config: Any) -> list[dict[str, Any]]:
-    from listener.daemon import iso
+    from listener.daemon.status import iso
 
     async with reading(load(config)) as store:
         letters = [] if store is None else await store.dead_letters()

@@ -124,7 +124,7 @@ def _give(
 
 
 def _show(given: Sequence[Control], as_json: bool) -> None:
-    from listener.daemon import plain_order
+    from listener.daemon.status import plain_order
 
     rows = [plain_order(one) for one in given]
     if as_json:

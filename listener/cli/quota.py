@@ -52,7 +52,7 @@ def _live(row: dict[str, Any]) -> tuple[object, object]:
 
 
 async def _read(config: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    from listener.daemon import quota_of
+    from listener.daemon.status import quota_of
     from listener.errors import TargetError
     from listener.plugins import load_targets
 

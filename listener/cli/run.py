@@ -11,7 +11,7 @@ __all__ = ["run"]
 
 def run(config: ConfigOption = None) -> None:
     """Listen, and refresh what changes, until SIGTERM or SIGINT; SIGHUP reads the configuration anew."""
-    from listener.daemon import Daemon
+    from listener.daemon.service import Daemon
     from listener.settings import load_settings
 
     log_at("info")

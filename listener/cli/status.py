@@ -42,7 +42,7 @@ def status(
 
 async def _told(config: Any, url: str | None) -> dict[str, Any]:
     from listener.cli.hand import normal
-    from listener.daemon import status_of
+    from listener.daemon.status import status_of
     from listener.plugins import load_targets
 
     settings = load(config)

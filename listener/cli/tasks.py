@@ -36,7 +36,7 @@ def tasks(
 
 
 async def _deeds(config: Any, limit: int) -> list[dict[str, Any]]:
-    from listener.daemon import iso
+    from listener.daemon.status import iso
     from listener.store.controls import Controls
 
     async with reading(load(config)) as store:
@@ -46,7 +46,7 @@ async def _deeds(config: Any, limit: int) -> list[dict[str, Any]]:
 
 async def _read(config: Any, limit: int, url: str | None) -> list[dict[str, Any]]:
     from listener.cli.hand import normal
-    from listener.daemon import iso
+    from listener.daemon.status import iso
 
     settings = load(config)
     asked = None if url is None else normal(url)

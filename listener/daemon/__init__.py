@@ -16,12 +16,6 @@ metrics    the status in Prometheus' words
 admin      the port itself: probes, status page, who may decide
 probes     ``check``: everything that the configuration names, tried
 ========== ===================================================================
+
+Import from the modules: who only reads the status needs neither the pipeline nor the port.
 """
-
-from __future__ import annotations
-
-from listener.daemon.probes import probe_all
-from listener.daemon.service import Daemon
-from listener.daemon.status import iso, plain_order, quota_of, status_of
-
-__all__ = ["Daemon", "iso", "plain_order", "probe_all", "quota_of", "status_of"]

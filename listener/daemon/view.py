@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from listener.daemon.freshness import Freshness, Span
 from listener.daemon.health import Finding, findings, reasons_not_ready
 from listener.daemon.life import Life
-from listener.daemon.metrics import Gauges, exposition
 from listener.daemon.status import status_of
 from listener.errors import ConfigurationError
 from listener.pipeline import Pipeline
@@ -119,6 +118,8 @@ class View:
 
     async def metrics(self) -> bytes:
         """Return the text of ``/metrics``."""
+        from listener.daemon.metrics import Gauges, exposition  # noqa: PLC0415 - only where somebody scrapes
+
         _, store, pipeline = self._life.running()
         status = await self.status(brief=True)
         await self._freshness.look(store)

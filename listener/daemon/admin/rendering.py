@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import secrets
 import unicodedata
@@ -52,7 +53,11 @@ class Renderer:
         """Read everything."""
         folder = resources.files(__package__) / "templates"
         self._parts = {name: (folder / name).read_text("utf-8") for name in ("page.css", "page.js")}
-        self._environment = _environment()
+
+    @functools.cached_property
+    def _environment(self) -> Environment:
+        # Made with the first page, so that the daemon listens before it knows how to show that.
+        return _environment()
 
     def page(self, seen: Seen) -> web.Response:
         """Return the whole page."""
@@ -85,8 +90,7 @@ class Renderer:
 
 
 def _environment() -> Environment:
-    # Commands that only read status import this module too; they need no templates.
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - with the first page
 
     environment = Environment(
         loader=PackageLoader("listener.daemon.admin"),

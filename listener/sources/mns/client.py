@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 import aiohttp
 from yarl import URL
 
-from listener.alibaba import KeyInUse, open_session, read_bounded, words
+from listener.alibaba import KeyInUse
+from listener.alibaba.sessions import open_session, read_bounded, words
 from listener.clock import Clock
 from listener.errors import ConfigurationError
 from listener.replies import clock_skew_seconds, scrub

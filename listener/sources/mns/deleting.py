@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from listener.alibaba import back_off_seconds
+from listener.alibaba.sessions import back_off_seconds
 from listener.sources.mns.client import QueueClient
 from listener.sources.mns.figures import Figures
 from listener.sources.mns.held import Held

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import structlog
 
-from listener.alibaba import back_off_seconds
+from listener.alibaba.sessions import back_off_seconds
 from listener.clock import Clock
 from listener.contracts import Delivery, SourceHealth, SourceState
 from listener.sources.mns.client import QueueClient

@@ -27,7 +27,8 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from listener.alibaba import KeyInUse, KeySource, back_off_seconds, open_session, read_bounded, words
+from listener.alibaba import KeyInUse, KeySource
+from listener.alibaba.sessions import back_off_seconds, open_session, read_bounded, words
 from listener.clock import Clock
 from listener.errors import (
     ConfigurationError,

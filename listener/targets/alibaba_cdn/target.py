@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 from pydantic import BaseModel
@@ -19,7 +20,6 @@ from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknow
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
 from listener.replies import ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.targets.alibaba_cdn import checks
-from listener.targets.alibaba_cdn.client import SignedClient
 from listener.targets.alibaba_cdn.rates import DomainWindows, Window
 from listener.targets.alibaba_cdn.requests import (
     PREFETCH_BATCH_BYTES,
@@ -30,6 +30,9 @@ from listener.targets.alibaba_cdn.requests import (
     tasks_by_id_request,
 )
 from listener.targets.alibaba_cdn.settings import Settings as AlibabaCdnSettings
+
+if TYPE_CHECKING:
+    from listener.targets.alibaba_cdn.client import SignedClient
 
 __all__ = ["AlibabaCdn"]
 
@@ -73,14 +76,22 @@ class AlibabaCdn:
         self.limits = _limits(settings)
         self.quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
         self._clock = clock or SystemClock()
-        keys = key_source(settings, os.environ if environment is None else environment)
-        self.client = SignedClient(settings, keys=keys, clock=self._clock, randomness=randomness or random.Random())  # noqa: S311 - spreads retries
+        self._keys = key_source(settings, os.environ if environment is None else environment)
+        self._randomness = randomness or random.Random()  # noqa: S311 - spreads retries
         share = settings.limits.task_list_share
         self._by_id_calls = Window(BY_ID_CALLS_PER_SECOND * share, 1.0)
         self._task_list_calls = Window(TASK_LIST_CALLS_PER_SECOND * share, 1.0)
         self._quota_calls = Window(QUOTA_CALLS_PER_SECOND * share, 1.0)
         self._urls = DomainWindows(settings.limits.urls_per_domain_minute)
         self._directories = DomainWindows(settings.limits.directories_per_domain_minute)
+
+    @functools.cached_property
+    def client(self) -> SignedClient:
+        """What makes the calls."""
+        # aiohttp is slow to import, and commands that only read the state file make no call.
+        from listener.targets.alibaba_cdn.client import SignedClient  # noqa: PLC0415
+
+        return SignedClient(self.settings, keys=self._keys, clock=self._clock, randomness=self._randomness)
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
         """Wait until a request of these URLs keeps the limits per domain and minute, then the one per second."""
@@ -153,7 +164,8 @@ class AlibabaCdn:
 
     async def close(self) -> None:
         """Release connections; safe to call twice."""
-        await self.client.close()
+        if "client" in vars(self):
+            await self.client.close()
 
     # -- pieces ------------------------------------------------------------------------------------
 
