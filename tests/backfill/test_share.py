@@ -163,9 +163,19 @@ async def test_two_backfills_share_one_share(small: Stand) -> None:
     """Both see the same tokens left at once; together they take no more than one of them may, and each goes on."""
     small.configure(target="quota = { file = 40, directory = 0 }")
     settings = load_settings(small.config, {})
-    portions = [
-        [Change("www", f"{folder}/{number}.html", ChangeKind.CONTENT) for number in range(12)] for folder in "ab"
-    ]
+    keys = [[f"{folder}/{number}.html" for number in range(12)] for folder in "ab"]
+    portions = [[Change("www", key, ChangeKind.CONTENT) for key in part] for part in keys]
+    both = asyncio.Barrier(2)
+
+    class Together(share.Share):
+        """Chooses only when the other has looked, too."""
+
+        async def _look(self) -> None:
+            first = not self._most
+            await super()._look()
+            if first:
+                await both.wait()
+
     async with open_store(settings.store.url) as store:
         sharing = [
             Together(
