@@ -5,7 +5,7 @@ A backfill that may have all of the quota makes every need at once and leaves th
 only a share asks for no more than that: of a listing in the order of keys it takes the next URLs, one token each,
 and the directories that the planner chose for it, one token each whatever is below. The tokens are booked, durably,
 before the needs are made; so a crash may waste some of the share, and never take more of it. Live changes find the
-rest of the quota untouched, and at most :data:`MOST_WAITING` needs of a backfill before them.
+rest of the quota untouched, and no need of a backfill before them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from listener.store.upkeep import Progress, progress, save_progress
 __all__ = ["Share", "share_left"]
 
 MOST_WAITING = 2_000
-"""Needs that may wait before more are made: two requests' worth, so that a live change is behind no more."""
+"""Needs that may wait before more are made: what a domain takes in some minutes, so that the state file stays small."""
 LONGEST_WAIT_SECONDS = 300.0
 """Where nothing is taken off the queue for so long, quota or the daemon stands still."""
 QUOTA_SECONDS = 10.0

@@ -50,6 +50,10 @@ row. Once it is complete its needs are *swept* in slices; until the sweep is ove
 settled. An *open* need (unfinished write, or not yet at the origin) is covered by nothing; when
 its wait is over it takes a new sequence, above the watermark of every attempt made meanwhile.
 
+A need that only a *backfill* asks for is marked so, and loses the mark with the first change of its
+own. What bears it is planned, held and sent behind everything else; little of it is held at a time,
+since held quota is out of reach for what changes next.
+
 **An attempt's life, and what its quota does**
 
 ::
@@ -73,6 +77,7 @@ left: ``HELD`` is refunded (nothing was written), ``SENDING`` turns ``UNKNOWN`` 
 **The ledger's rules**
 
 1. Quota is held in the transaction that makes the attempt: ``spent + held + units <= limit``.
+   Of the running day no row is removed, however short the history that is kept.
 2. Each unit leaves ``held`` once: to ``spent`` or refunded, in the transaction that moves the
    attempt, booked in the day in which it was held. No request is written in the seconds around the
    reset, so that day is also the CDN's.
