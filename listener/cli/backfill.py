@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import shlex
 import sys
 import time
@@ -27,7 +26,6 @@ __all__ = ["backfill"]
 
 INTERRUPTED = 130
 SHARE_BESIDE_DAEMON = 0.5
-EDGE_PER_SECOND = 20.0
 
 
 def backfill(
@@ -185,7 +183,9 @@ async def _run(settings: Settings, listing: Listing, modes: list[Mode], ways: _W
     from listener.plugins import load_targets
 
     if modes == [Mode.AUDIT]:
-        return await _audit(settings, listing, ways)
+        from listener.cli.backfill_audit import audit
+
+        return await audit(settings, listing, as_json=ways.as_json, edge_samples=ways.edge_samples)
     targets = load_targets(settings)
     job = Backfill(settings, targets, listing, modes, share=ways.share, deletions=ways.deletions)
     async with reading(settings) as store:
@@ -200,27 +200,6 @@ async def _run(settings: Settings, listing: Listing, modes: list[Mode], ways: _W
     async with opened(settings, targets) as store:
         outcome = await _watched(job, store, plan, targets, ways)
     return _tell(outcome, plan, ways)
-
-
-async def _audit(settings: Settings, listing: Listing, ways: _Ways) -> int:
-    """Compare the listing with the index, and with the edge where that is wanted; nothing is changed."""
-    from listener.backfill import ask_edge, audit
-    from listener.pipeline.sites import Sites
-
-    async with reading(settings) as store:
-        told: dict[str, Any] = (await audit(listing, store)).as_json()
-    if ways.edge_samples:
-        report = await ask_edge(
-            listing,
-            Sites(settings.sites),
-            count=ways.edge_samples,
-            per_second=EDGE_PER_SECOND,
-            now=time.time,
-            chance=random.Random(),  # noqa: S311 - no secret
-        )
-        told["edge"] = report.as_json()
-    print_json(told)
-    return 0
 
 
 async def _watched(job: Backfill, store: Any, plan: BackfillPlan, targets: dict[str, Target], ways: _Ways) -> Outcome:

@@ -24,6 +24,7 @@ __all__ = [
     "ConfigOption",
     "JsonOption",
     "console",
+    "for_people",
     "load",
     "log_at",
     "owner_pid_of",
@@ -135,6 +136,11 @@ def print_json(value: Any) -> None:
     typer.echo(text)
 
 
+def for_people(text: str) -> str:
+    """Return the text with whatever a terminal would obey, or could not show, escaped: keys may be hostile."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under their columns."""
     from rich.table import Table
@@ -143,5 +149,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell).encode("utf-8", "backslashreplace").decode() for cell in row))
+        table.add_row(*("" if cell is None else for_people(str(cell)) for cell in row))
     console().print(table)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +16,12 @@ from typing import Any
 import pytest
 from buckets import FakeBucket, a_bucket, denied
 from rich.console import Console
-from shells import Stand, until
+from shells import KEYS, Stand, until
 from test_inventory import csv_gz, inventory
 
 from listener.backfill import BackfillPlan, Figures, WantedListing, Watch, read_popularity
 from listener.backfill import job as job_module
+from listener.cli.backfill_audit import told_to_people
 from listener.cli.backfill_display import follow, picture
 from listener.errors import ConfigurationError
 from listener.settings import load_settings
@@ -200,3 +206,34 @@ def test_weights_and_logs(stand: Stand) -> None:
     assert other.digest() != listing.digest()
     with pytest.raises(ConfigurationError):
         read_popularity([b"nothing"], sites)
+
+
+def test_an_audit_for_people() -> None:
+    """A terminal is told counts, examples and the command that mends it; where nothing differs, nothing to do."""
+    same = {"same": 7, "changed": 0, "unknown": 0, "gone": 0, "examples": []}
+    assert not any("repair" in line for line in told_to_people(same))
+    edge = {"asked": 3, "listed": 9, "fresh": 2, "stale": 1, "unknown": 0, "examples": []}
+    told = list(told_to_people({**same, "changed": 1, "gone": 2, "examples": ["a.html", "\x1b[2Jü"], "edge": edge}))
+    assert told[0] == "listed 8; as the index knows them: 7"
+    assert "  a.html" in told
+    assert "  \\x1b[2Jü" in told, "a hostile key commands no terminal"
+    assert any("--mode repair" in line for line in told)
+    assert told[-1] == "the edge was asked for 3 of 9: fresh 2, stale 1, unknown 0"
+
+
+def test_an_audit_on_a_terminal(stand: Stand, bucket: FakeBucket) -> None:
+    """A person is not shown JSON, and --json always is."""
+    bucket.objects |= {"new.html": b"x"}
+    words = [sys.executable, "-m", "listener", "backfill", "--mode", "audit"]
+    environment = {**os.environ, **KEYS, "LISTENER_CONFIG": str(stand.config), "TERM": "dumb", "COLUMNS": "120"}
+    for more, expected in (([], "--mode repair"), (["--json"], '"unknown"')):
+        ours, theirs = pty.openpty()
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            process = subprocess.Popen([*words, *more], cwd=stand.root, env=environment, stdout=theirs)
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # EIO is how a terminal ends
+                while part := terminal.read(4096):
+                    shown += part
+            assert process.wait(60) == 0
+        assert expected in shown.decode()
