@@ -9,7 +9,8 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import aiohttp
@@ -272,6 +273,49 @@ def test_sockets_meant_for_another_process_are_left_alone() -> None:
     mine = {"LISTEN_PID": str(os.getpid())}
     for count in ("", "x", "-1", "0"):
         assert inherited_socket("127.0.0.1", 1, {**mine, "LISTEN_FDS": count}) is None
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A socket that somebody holds for this process."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen(64)
+
+        def copy(host: str, port: int) -> socket.socket:
+            shared = held.dup()
+            shared.setblocking(False)
+            return shared
+
+        monkeypatch.setattr("listener.sources.webhook.server.inherited_socket", copy)
+        yield held
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_who_comes_in_the_last_moment_is_answered(held: socket.socket, turns: int) -> None:
+    """However far a connection has come when the source stops: an answer, by this owner of the socket or the next."""
+    listen = f"127.0.0.1:{held.getsockname()[1]}"
+    loop, body = asyncio.get_running_loop(), json.dumps(s3_event("a"))
+    request = f"POST / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with ExitStack() as sockets:
+        async with a_hook(listen=listen) as hook:
+            clients = [sockets.enter_context(socket.create_connection(held.getsockname())) for _ in range(5)]
+            for client in clients:
+                client.sendall((request + body).encode())
+                client.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await hook.stop()
+        async with a_hook(listen=listen), asyncio.timeout(30):
+            answers = [await loop.sock_recv(client, 1000) for client in clients]
+    assert {answer[:12] for answer in answers} <= {b"HTTP/1.1 204", b"HTTP/1.1 503"}
+
+
+async def test_the_length_of_the_queue_is_its_holders(held: socket.socket) -> None:
+    """Listening on it anew must not shorten what was set for those who wait during a restart."""
+    assert activation.queue_length(held) == 64
+    async with a_hook(listen=f"127.0.0.1:{held.getsockname()[1]}"):
+        assert activation.queue_length(held) == 64
 
 
 async def test_check_and_setup_say_what_is_there_and_what_to_paste() -> None:

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from listener.errors import ConfigurationError, SourceUnavailable
-from listener.sources.webhook.activation import inherited_socket
+from listener.sources.webhook.activation import inherited_socket, queue_length
 from listener.sources.webhook.answers import Refused, refusal
 from listener.sources.webhook.bodies import Bodies
 from listener.sources.webhook.door import MAX_HEAD_BYTES, Door, DoorLimits
@@ -32,6 +32,8 @@ KEEPALIVE_SECONDS: Final = 75.0
 SWEEP_SECONDS: Final = 0.25
 CLOSE_SECONDS: Final = 2.0
 """What a stop waits for answers to be written."""
+PASSES: Final = 3
+"""Turns of the event loop until a connection that was accepted stands in the door."""
 
 _SILENT = logging.getLogger("listener.sources.webhook.http")
 _SILENT.disabled = True
@@ -112,7 +114,7 @@ class Server:
         self.is_inherited = inherited is not None
         try:
             if inherited is not None:
-                return await loop.create_server(door, sock=inherited, backlog=BACKLOG)
+                return await loop.create_server(door, sock=inherited, backlog=queue_length(inherited))
             return await loop.create_server(door, host, port, backlog=BACKLOG)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
@@ -158,12 +160,15 @@ class Server:
         Otherwise go on listening: an answer that says when to come again is better than none.
         """
         if self.is_inherited and self._listening is not None:
-            self._listening.close()
+            _accept_no_more(self._listening)
 
     async def close(self) -> None:
-        """Stop listening, end every connection, and let go of everything; safe to call twice."""
+        """Stop listening, end every connection with an answer, and let go of everything; safe to call twice."""
         listening, self._listening = self._listening, None
         if listening is not None:
+            _accept_no_more(listening)
+            for _ in range(PASSES):
+                await asyncio.sleep(0)
             listening.close()
         sweeper, self._sweeper = self._sweeper, None
         if self._door is not None:
@@ -175,6 +180,12 @@ class Server:
             sweeper.cancel()
             with suppress(asyncio.CancelledError):
                 await sweeper
+
+
+def _accept_no_more(listening: asyncio.Server) -> None:
+    """Leave the queue alone, and the server open: asyncio drops whom it has just accepted when that is closed."""
+    for each in listening.sockets:
+        asyncio.get_running_loop().remove_reader(each.fileno())
 
 
 def tls_context(settings: WebhookSettings) -> ssl.SSLContext | None:
