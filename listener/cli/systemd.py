@@ -14,6 +14,7 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="The systemd units, with the path of this installation.")
 
 DAEMON: Final = "cdn-listener.service"
+SOCKET: Final = "cdn-listener.socket"
 SHIPPED_COMMAND: Final = "/opt/cdn-listener/bin/cdn-listener"
 _HIDDEN: Final = ("/root/", "/home/", "/tmp/", "/run/user/")  # noqa: S108 - nothing is written there
 """Where the units' hardening lets nobody run a program."""
@@ -62,7 +63,8 @@ def install(
         raise ListenerError(f"{error.filename}: {error.strerror}", hint="run as root, or name a --directory") from None
     if (command := _command()).startswith(_HIDDEN):
         typer.echo(f"warning: {command} is where no service can see it: install into /opt/cdn-listener", err=True)
-    typer.echo("now: systemctl daemon-reload && systemctl enable --now cdn-listener", err=True)
+    begin = f"enable {SOCKET} && systemctl restart" if SOCKET in (names or ()) else "enable --now"
+    typer.echo(f"now: systemctl daemon-reload && systemctl {begin} cdn-listener", err=True)
 
 
 def _units() -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -13,10 +14,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from shells import KEY_ID, SECRET
+
 ROOT = Path(__file__).parents[2]
 BOOT_SECONDS = 60.0
 CALL_SECONDS = 90.0
 COMMAND = "/opt/cdn-listener/bin/cdn-listener"
+UNIT = "cdn-listener.service"
+CONFIGURATION = "/etc/cdn-listener/listener.toml"
+STATE = "/var/lib/cdn-listener/state.db"
+# The watchdog of the unit is for people; here it barks within seconds.
+QUICK = "[Service]\nWatchdogSec=5\nTimeoutAbortSec=1\nRestartSec=100ms\n"
 # Only what is named here is booted, not what the machine itself would start.
 TARGET = "[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n"
 # The mounts are in a name space of their own: they go with this shell, whatever becomes of the test.
@@ -36,8 +44,9 @@ exec systemd-nspawn -q -D {work}/root -M {name} {binds} --register=no --keep-uni
 class Machine:
     """One booted systemd."""
 
-    def __init__(self, init: int) -> None:
-        """Take the process number of its first process."""
+    def __init__(self, init: int, python: str) -> None:
+        """Take the process number of its first process, and its Python."""
+        self._python = python
         self._enter = ["nsenter", "-t", str(init), "-m", "-p", "-n", "-u", "-i", "-C", "env", "-i"]
         self._enter.append("PATH=/usr/sbin:/usr/bin:/sbin:/bin")
 
@@ -51,6 +60,10 @@ class Machine:
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}{self.journal()}"
         return done.stdout + done.stderr
 
+    def python(self, script: str) -> str:
+        """Run a script in it; return what it printed."""
+        return self.run(self._python, "-c", script, LD_LIBRARY_PATH=str(Path(self._python).parents[1] / "lib"))
+
     def journal(self) -> str:
         """Return the daemon's last words."""
         command = [*self._enter, "journalctl", "-n", "40", "--no-pager", "-o", "cat"]
@@ -60,10 +73,39 @@ class Machine:
         """Return one property of a unit."""
         return self.run("systemctl", "show", "-P", key, unit).strip()
 
+    def write(self, path: str, text: str) -> None:
+        """Put a text in the place of a file."""
+        self.run("sh", "-c", 'printf %s "$2" > "$1"', "sh", path, text)
+
     @property
     def main_pid(self) -> int:
         """The daemon's process number, inside."""
         return int(self.show("MainPID"))
+
+    @property
+    def restarts(self) -> int:
+        """How often systemd started the daemon anew by itself."""
+        return int(self.show("NRestarts"))
+
+    def is_back(self, count: int) -> bool:
+        """Tell whether it was started anew so often, and listens again."""
+        return self.restarts >= count and self.show("ActiveState") == "active"
+
+
+def inside(configuration: str) -> str:
+    """Return a stand's configuration with its places in the machine."""
+    return re.sub(r'url = "sqlite:.*"', f'url = "sqlite:///{STATE}"', configuration)
+
+
+def daemon_files(configuration: str) -> dict[str, str]:
+    """Return what an operator lays out: the shipped unit, the keys and a configuration."""
+    return {
+        f"etc/systemd/system/{UNIT}": (ROOT / "systemd" / UNIT).read_text(),
+        f"etc/systemd/system/{UNIT}.d/quick.conf": QUICK,
+        "etc/cdn-listener/credentials/access-key-id": KEY_ID + "\n",
+        "etc/cdn-listener/credentials/access-key-secret": SECRET + "\n",
+        CONFIGURATION[1:]: configuration,
+    }
 
 
 def _interpreter() -> tuple[str, list[str]]:
@@ -114,7 +156,7 @@ def a_machine(folder: Path, *, name: str, files: Mapping[str, str], binds: Mappi
             stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
         )  # fmt: skip
         try:
-            machine = Machine(_init_of(process, folder / "console"))
+            machine = Machine(_init_of(process, folder / "console"), interpreter)
             _until_up(machine)
             yield machine
         finally:

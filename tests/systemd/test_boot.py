@@ -5,66 +5,29 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from typing import NoReturn
+from collections.abc import Iterator
 
 import pytest
-from booted import COMMAND, ROOT, Machine, a_machine
-from shells import KEY_ID, SECRET, Stand, a_stand, fetch, until
+from booted import COMMAND, CONFIGURATION, UNIT, Machine, a_machine, daemon_files, inside
+from shells import SECRET, Stand, fetch, until
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(300)]
-UNIT = "cdn-listener.service"
-# The watchdog of the unit is for people; here it barks within seconds.
-QUICK = "[Service]\nWatchdogSec=5\nTimeoutAbortSec=1\nRestartSec=100ms\n"
 PATIENCE_SECONDS = 60.0
-
-
-@pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    """An origin with an emulator before it."""
-    with a_stand(tmp_path_factory.mktemp("systemd") / "stand") as stand:
-        yield stand
 
 
 @pytest.fixture(scope="module")
 def machine(stand: Stand, tmp_path_factory: pytest.TempPathFactory, booting: None) -> Iterator[Machine]:
     """A systemd with the shipped unit, which shares the origin's tree and this machine's network."""
     folder = tmp_path_factory.mktemp("machine")
-    files = {
-        f"etc/systemd/system/{UNIT}": (ROOT / "systemd" / UNIT).read_text(),
-        f"etc/systemd/system/{UNIT}.d/quick.conf": QUICK,
-        "etc/cdn-listener/credentials/access-key-id": KEY_ID + "\n",
-        "etc/cdn-listener/credentials/access-key-secret": SECRET + "\n",
-        "etc/cdn-listener/listener.toml": configuration(stand),
-    }
+    files = daemon_files(configuration(stand))
     with a_machine(folder, name=f"listener{os.getpid()}", files=files, binds={stand.tree: "/srv/www"}) as machine:
         machine.run("systemctl", "start", UNIT)
         yield machine
 
 
-@pytest.fixture(scope="module")
-def booting(absent: Callable[[str], NoReturn], system_command: Callable[[str], str]) -> None:
-    """Whatever booting needs."""
-    for name in ("systemd-nspawn", "nsenter", "unshare", "mount"):
-        system_command(name)
-    if os.geteuid():
-        absent("root, to boot a systemd in a name space")
-
-
 def configuration(stand: Stand) -> str:
     """Return the stand's configuration, with the places inside."""
-    text = stand.configure(path="/srv/www").read_text()
-    return re.sub(r'url = "sqlite:.*"', 'url = "sqlite:////var/lib/cdn-listener/state.db"', text)
-
-
-def restarts(machine: Machine) -> int:
-    """Return how often systemd started it anew."""
-    return int(machine.show("NRestarts"))
-
-
-def back(machine: Machine, count: int) -> bool:
-    """Tell whether it was started anew so often, and listens again."""
-    return restarts(machine) >= count and machine.show("ActiveState") == "active"
+    return inside(stand.configure(path="/srv/www").read_text())
 
 
 def turn_fresh(stand: Stand, name: str, text: str) -> None:
@@ -91,19 +54,18 @@ def test_it_starts_as_a_user_of_its_own_and_does_its_work(stand: Stand, machine:
 def test_a_reload_tries_the_file_first(stand: Stand, machine: Machine) -> None:
     """A file with a mistake fails the reload and leaves the daemon as it was; a good one is taken without a restart."""
     before = machine.main_pid
-    path = "/etc/cdn-listener/listener.toml"
     good = configuration(stand)
-    machine.run("sh", "-c", f"echo '[no-such-table]' >> {path}")
+    machine.write(CONFIGURATION, good + "[no-such-table]\n")
     assert "failed" in machine.run("systemctl", "reload", UNIT, check=False)
     assert "no-such-table" in machine.journal()
     assert machine.run("systemctl", "is-active", UNIT).strip() == "active"
-    machine.run("sh", "-c", f"cat > {path} <<'END'\n{good.replace('quiet_seconds = 0.2', 'quiet_seconds = 0.3')}\nEND")
+    machine.write(CONFIGURATION, good.replace("quiet_seconds = 0.2", "quiet_seconds = 0.3"))
     machine.run("systemctl", "reload", UNIT)
     stand.write("reloaded.html", "old")
     assert fetch(stand.url("reloaded.html"))[1] == "old"
     stand.write("reloaded.html", "new")
     turn_fresh(stand, "reloaded.html", "new")
-    assert (machine.main_pid, restarts(machine)) == (before, 0)
+    assert (machine.main_pid, machine.restarts) == (before, 0)
 
 
 def test_killed_and_hung_in_a_storm_it_comes_back_and_loses_nothing(stand: Stand, machine: Machine) -> None:
@@ -113,13 +75,13 @@ def test_killed_and_hung_in_a_storm_it_comes_back_and_loses_nothing(stand: Stand
         stand.write(name, "old")
     for name in names:
         assert fetch(stand.url(name))[1] == "old"
-    for count, (blow, part) in enumerate([("KILL", names[:30]), ("STOP", names[30:])], start=restarts(machine) + 1):
+    for count, (blow, part) in enumerate([("KILL", names[:30]), ("STOP", names[30:])], start=machine.restarts + 1):
         for name in part[:15]:
             stand.write(name, "new")
         machine.run("kill", f"-{blow}", str(machine.main_pid))
         for name in part[15:]:
             stand.write(name, "new")
-        until(lambda count=count: back(machine, count), seconds=PATIENCE_SECONDS, what=f"back after {blow}")
+        until(lambda count=count: machine.is_back(count), seconds=PATIENCE_SECONDS, what=f"back after {blow}")
     for name in names:
         turn_fresh(stand, name, "new")
     assert machine.run("systemctl", "is-active", UNIT).strip() == "active"
@@ -131,5 +93,5 @@ def test_it_stops_in_order(stand: Stand, machine: Machine) -> None:
     machine.run("systemctl", "stop", UNIT)
     assert time.monotonic() - began < 45
     assert (machine.show("Result"), machine.show("ExecMainStatus")) == ("success", "0")
-    state = {"LISTENER_CONFIG": "/etc/cdn-listener/listener.toml"}
+    state = {"LISTENER_CONFIG": CONFIGURATION}
     assert machine.run(COMMAND, "store", "check", **state) == "sound\n"

@@ -117,6 +117,7 @@ def test_installing_overwrites_nothing_that_was_changed(command: Run, tmp_path: 
     for _ in range(2):
         status, out, err = command("systemd", "install", *names, "--directory", str(tmp_path))
         assert (status, len(out.splitlines()), "daemon-reload" in err) == (0, 3, True)
+        assert "enable cdn-listener.socket && systemctl restart cdn-listener" in err
     assert (tmp_path / "cdn-listener.service.d/home.conf").is_file()
     (tmp_path / "cdn-listener.socket").write_text("mine")
     status, _, err = command("systemd", "install", *names, "--directory", str(tmp_path))
