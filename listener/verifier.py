@@ -23,6 +23,8 @@ BACKOFF_SECONDS = 60.0
 BACKOFF_MOST_SECONDS = 3600.0
 LOOK_MOST_SECONDS = 600.0
 UNCONFIRMED_LOOK_SECONDS = 1800.0
+LATE_SECONDS = 600.0
+"""A status is updated when it is asked for: a look that comes so late, after a sleep, may find an old one."""
 HISTORY_SECONDS = 3 * 24 * 3600.0
 """The task list reaches back three days (DescribeRefreshTasks, API version 2018-05-10)."""
 IDS_PER_LOOK = 10
@@ -63,7 +65,8 @@ def verdict(attempt: Attempt, task: Task | None, *, now: float, settings: Verifi
 
     A task that is absent is one that is not listed yet. Looks come at ``first_seconds``, then when
     the wait has grown by half, within ``interval_seconds`` and ten minutes: with the defaults after
-    1, 1.5, 2.3, 3.4, 5 minutes and so on, since a refresh takes five to six.
+    1, 1.5, 2.3, 3.4, 5 minutes and so on, since a refresh takes five to six. Nothing is given up by a look
+    that comes :data:`LATE_SECONDS` after its time, since nobody asked meanwhile: the next one comes soon.
     """
     if task is not None and task.state is TaskState.COMPLETE:
         return Complete()
@@ -71,6 +74,9 @@ def verdict(attempt: Attempt, task: Task | None, *, now: float, settings: Verifi
         wait = min(BACKOFF_MOST_SECONDS, max(settings.interval_seconds, BACKOFF_SECONDS) * 2 ** (attempt.tries - 1))
         return Failed(now + wait, task.description or "the CDN reports the task as failed", attempt.tries < TRIES)
     age = now - (attempt.accepted_at if attempt.accepted_at is not None else attempt.created_at)
+    late = attempt.next_look_at is not None and now - attempt.next_look_at > LATE_SECONDS and age < HISTORY_SECONDS
+    if late:
+        return LookAgain(now + settings.interval_seconds)
     if age >= settings.give_up_seconds:
         told = "is not listed" if task is None else f"is {task.state} ({task.progress or 'no progress told'})"
         again = now + UNCONFIRMED_LOOK_SECONDS if age < HISTORY_SECONDS else None

@@ -249,10 +249,12 @@ class Pipeline:
 
     async def _keep(self) -> None:
         """Tell how the sources are, move the log to the file, remove what is old: for ever."""
-        checkpoint_at = upkeep_at = latest = self._clock.now()
+        checkpoint_at = upkeep_at = self._clock.now()
+        latest: float | None = None
         while True:
             now = self._clock.now()
             try:
+                latest = await self._told_last() if latest is None else latest
                 if now < latest - CLOCK_STEP_SECONDS:
                     await self._set_back(latest - now)
                     checkpoint_at = upkeep_at = now
@@ -268,6 +270,11 @@ class Pipeline:
             except StoreError as error:
                 log.error("store.upkeep_failed", error=str(error), hint=error.hint)
             await asyncio.sleep(TELL_SECONDS)
+
+    async def _told_last(self) -> float:
+        """Return when an earlier process, maybe by a clock that was mended since, told of its sources last."""
+        told = await self._store.sources()
+        return max((told[name]["told_at"] for name in self.intake.sources if name in told), default=0.0)
 
     async def _set_back(self, seconds: float) -> None:
         """Wait no longer than was meant for what waits: times are kept by a clock that was ahead until now."""
