@@ -20,7 +20,14 @@ async def begun(world: World, count: int) -> None:
     """Begin a backfill of so many files, and wait until it sends."""
     changes = [world.write(f"old/{number % 7}/{number}.html", "new") for number in range(count)]
     world.source.deliver(*changes, backfill=True)
-    await world.until(lambda: world.accepted.get("file", 0) >= 100)
+    (engine,) = world.pipeline.engines
+
+    async def all_seen() -> bool:
+        counts = await world.store.counts()
+        return counts.pending + counts.in_flight >= count - world.accepted.get("file", 0)
+
+    await world.until(all_seen)
+    await world.until(lambda: engine.settled and world.accepted.get("file", 0) >= 100)
 
 
 def sent(world: World, key: str) -> bool:
@@ -47,9 +54,13 @@ async def test_a_change_goes_first_though_a_backfill_fills_the_minute(tmp_path: 
 async def test_a_change_of_what_a_backfill_asked_for_goes_first(tmp_path: Path) -> None:
     """A need that both ask for is a change's; what a backfill asks for in the same directory waits on."""
     async with a_world(tmp_path, quota=(10_000, 0), target=MINUTE) as world:
-        await begun(world, 2_000)
-        keys = (f"old/{number % 7}/{number}.html" for number in range(1_999, 0, -1))
-        key = next(key for key in keys if not sent(world, key))
+        await begun(world, 4_000)
+        waiting = await world.store.read(
+            lambda c: c.execute(
+                "SELECT url || name FROM need JOIN directory ON id = directory WHERE state = 1 AND ready > 100"
+            ).fetchall()
+        )
+        key = str(waiting[-1][0]).removeprefix(world.url(""))
         world.source.deliver(world.write(key, "newer"))
         await world.until(lambda: sent(world, key))
         assert world.accepted["file"] < 400
