@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,20 @@ CALL_SECONDS = 120.0
 PACKAGES = "python3-minimal,python3-venv,python-is-python3,ca-certificates"
 
 
-def called(*command: str | Path, seconds: float = CALL_SECONDS, check: bool = True) -> str:
-    """Run a command; return what it printed."""
+def called(
+    *command: str | Path,
+    seconds: float = CALL_SECONDS,
+    check: bool = True,
+    with_errors: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command; return what it printed, with its errors behind where these are asked for."""
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL, cwd=ROOT
-    )
+        command, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL, cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
     assert not check or done.returncode == 0, f"{command}: {done.stdout[-4000:]}{done.stderr[-4000:]}"
-    return done.stdout
+    return done.stdout + (done.stderr if with_errors else "")
 
 
 @dataclass
@@ -59,11 +67,17 @@ class Engine:
         volumes = ["--volume", f"{wheels}:/wheels:ro", "--volume", f"{self.folder}/pip.conf:/etc/pip.conf:ro"]
         called(*build, "--pull-never", *volumes, "-t", IMAGE, "-f", CONTAINERFILE, ROOT, seconds=BUILD_SECONDS)
 
-    def podman(self, *arguments: str, check: bool = True) -> str:
-        """Call podman: with runc, which needs no systemd."""
-        return called(
-            "podman", *self._store, "--cgroup-manager", "cgroupfs", "--runtime", "runc", *arguments, check=check
-        )
+    def podman(self, *arguments: str, check: bool = True, with_errors: bool = False) -> str:
+        """Call podman: with runc, which needs no systemd, and limits that a root without all rights may set."""
+        limits = self.folder / "containers.conf"
+        limits.write_text('[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n')
+        options = [*self._store, "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
+        environment = {"CONTAINERS_CONF": str(limits)}
+        return called("podman", *options, *arguments, check=check, with_errors=with_errors, environment=environment)
+
+    def logs(self, name: str) -> str:
+        """Return all that a container said."""
+        return self.podman("logs", name, with_errors=True)
 
     def run(
         self, name: str, *command: str, volumes: Mapping[Path, str], environment: Mapping[str, str] | None = None
@@ -71,7 +85,6 @@ class Engine:
         """Start a container as an operator should: nothing writable but its state, no capability, no new privilege."""
         options = ["--detach", "--name", name, "--network", "host", "--read-only", "--cap-drop", "all"]
         options += ["--security-opt", "no-new-privileges", "--no-healthcheck"]  # their timers need a systemd
-        options += ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096"]
         for outside, inside in volumes.items():
             options += ["--volume", f"{outside}:{inside}"]
         for variable, value in (environment or {}).items():
@@ -83,9 +96,11 @@ class Engine:
         (found,) = json.loads(self.podman("inspect", "--type", kind, name))
         return dict(found)
 
-    def remove(self, names: Sequence[str]) -> None:
-        """Remove containers, and everything that was built."""
-        for name in names:
+    def remove(self, *, containers: Sequence[str], pods: Sequence[str]) -> None:
+        """Remove containers, pods, and everything that was built."""
+        for name in containers:
             self.podman("rm", "--force", "--time", "0", name, check=False)
+        for name in pods:
+            self.podman("pod", "rm", "--force", "--time", "0", name, check=False)
         called("podman", *self._store, "system", "reset", "--force", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,9 +1,11 @@
-"""The image: built from our Containerfile, run as it should be, stopped, killed; nothing is lost."""
+"""The image, by itself and in the sidecar's pod: run as it should be, stopped, killed; nothing is lost."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +14,13 @@ from typing import Any, NoReturn
 
 import pytest
 from image import IMAGE, Engine
+from pod import Pod, probes, workload
 from shells import KEYS, SECRET, Stand, a_stand, fetch, until
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(1200)]
 PATIENCE_SECONDS = 90.0
 NAME = f"listener-{os.getpid()}"
+POD = f"www-{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def engine(
     absent: Callable[[str], NoReturn],
 ) -> Iterator[Engine]:
     """An engine with the image built."""
-    for name in ("podman", "buildah", "runc", "mmdebstrap"):
+    for name in ("podman", "buildah", "runc", "mmdebstrap", "catatonit"):
         system_command(name)
     if os.geteuid():
         absent("root, to build and run a container")
@@ -34,7 +38,7 @@ def engine(
         engine.build()
         yield engine
     finally:
-        engine.remove([NAME])
+        engine.remove(containers=[NAME], pods=[POD])
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,14 @@ def state_of(engine: Engine) -> dict[str, Any]:
     return state
 
 
+def has_no_rights(state: dict[str, Any]) -> None:
+    """A container's process is not root's, and can never become so."""
+    status = Path(f"/proc/{state['Pid']}/status").read_text()
+    assert re.search(r"\nUid:\t65532\t65532\t65532\t65532\n", status)
+    assert re.search(r"\nCapEff:\t0+\n", status)
+    assert "\nNoNewPrivs:\t1\n" in status
+
+
 def turns_fresh(stand: Stand, name: str, text: str) -> None:
     """Wait until the edge serves this text."""
     until(lambda: fetch(stand.url(name))[1] == text, seconds=PATIENCE_SECONDS, what=f"{name} is fresh")
@@ -81,10 +93,7 @@ def test_the_image_needs_no_rights(running: Engine, stand: Stand) -> None:
     assert fetch(stand.url("a.html"))[1] == "old"
     stand.write("a.html", "new")
     turns_fresh(stand, "a.html", "new")
-    status = Path(f"/proc/{state_of(running)['Pid']}/status").read_text()
-    assert re.search(r"\nUid:\t65532\t65532\t65532\t65532\n", status)
-    assert re.search(r"\nCapEff:\t0+\n", status)
-    assert "\nNoNewPrivs:\t1\n" in status
+    has_no_rights(state_of(running))
     image = running.inspect(IMAGE, "image")
     config = image["Config"]
     assert isinstance(config, dict)
@@ -96,7 +105,9 @@ def test_the_image_needs_no_rights(running: Engine, stand: Stand) -> None:
     assert healthcheck[0] == "CMD"  # no shell
     asks = [part.replace(":9180", f":{stand.admin_port}") for part in healthcheck[1:]]
     running.podman("exec", NAME, *asks)
-    assert SECRET not in running.podman("logs", NAME)
+    said = running.logs(NAME)
+    assert "daemon.ready" in said
+    assert SECRET not in said
 
 
 def test_killed_it_loses_nothing(running: Engine, stand: Stand) -> None:
@@ -131,3 +142,53 @@ def test_sigterm_ends_it_within_the_grace_period(running: Engine, stand: Stand) 
     assert state_of(running)["ExitCode"] == 0
     running.podman("start", NAME)
     turns_fresh(stand, "last.html", "new")
+
+
+# --- the sidecar's pod ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pod(engine: Engine) -> Pod:
+    """The pod of the shipped manifest: the sidecar, a web server of which it shares the volume, and the emulator."""
+    pod = Pod(engine, POD)
+    pod.play()
+    pod.run("".join(f"answers({path!r})\n" for path in probes()))
+    return pod
+
+
+def test_what_the_web_server_writes_is_refreshed(pod: Pod) -> None:
+    """In a volume that both share and the sidecar only reads; keys come as files; probes are answered where asked."""
+    pod.run("write(['a.html'], 'old'); turn(['a.html'], 'old'); write(['a.html'], 'new'); turn(['a.html'], 'new')")
+    for name in ("cdn-listener", "www"):
+        has_no_rights(pod.state(name))
+    attempt = "try: open({!r}, 'w')\nexcept OSError as error: print(error.errno)\n"
+    tried = "".join(attempt.format(path) for path in ("/x", "/srv/www/x"))
+    assert pod.run(tried, "cdn-listener").split() == [str(errno.EROFS)] * 2
+    environment = Path(f"/proc/{pod.state()['Pid']}/environ").read_text()
+    assert "ALIBABA_CLOUD" not in environment
+
+
+def test_a_killed_sidecar_is_started_again_and_loses_nothing(pod: Pod) -> None:
+    """SIGKILL while the web server writes: it is started again, and everything turns fresh at an edge that stayed."""
+    names = [f"kill-{number}.html" for number in range(20)]
+    pod.run(f"write({names}, 'old'); turn({names}, 'old'); write({names[:10]}, 'new')")
+    killed = pod.state()["Pid"]
+    os.kill(killed, signal.SIGKILL)
+    pod.run(f"write({names[10:]}, 'new')")
+    until(lambda: pod.state()["Running"] and pod.state()["Pid"] != killed, seconds=PATIENCE_SECONDS, what="it is back")
+    pod.run(f"turn({names}, 'new')")
+
+
+def test_the_pod_ends_within_its_grace_period(pod: Pod) -> None:
+    """Stopped while there is something to do: everybody leaves in order and in time; started again, it goes on."""
+    grace = workload()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    names = [f"stop-{number}.html" for number in range(20)]
+    pod.run(f"write({names}, 'old'); turn({names}, 'old'); write({names}, 'new')")
+    began = time.monotonic()
+    pod.engine.podman("pod", "stop", "--time", str(grace), POD)
+    assert time.monotonic() - began < grace
+    assert [pod.state(name)["ExitCode"] for name in ("cdn-listener", "www")] == [0, 0]
+    assert "daemon.ended" in pod.engine.logs(pod.container())
+    pod.engine.podman("pod", "start", POD)
+    pod.run("".join(f"answers({path!r})\n" for path in probes()))
+    pod.run("turn(['stop-1.html'], 'new'); write(['stop-1.html'], 'newer'); turn(['stop-1.html'], 'newer')")
