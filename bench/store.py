@@ -34,9 +34,9 @@ from listener.refresh import RefreshKind
 from listener.router import Router
 from listener.settings import Site
 from listener.store import NeedInput, Store, open_store
-from listener.store.attempts import Wanted
 from listener.store.batches import Batch
 from listener.store.database import prepare
+from listener.store.holding import Wanted
 
 BASE = "https://www.example.com/"
 COMMIT_KEYS = 2_000

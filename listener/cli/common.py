@@ -103,7 +103,8 @@ async def writing(settings: Settings) -> AsyncIterator[Store]:
 
 def owner_pid_of(settings: Settings) -> int | None:
     """Return the process that owns the state file, None where there is none."""
-    from listener.store.database import owner_pid, sqlite_path
+    from listener.store.database import sqlite_path
+    from listener.store.ownership import owner_pid
 
     return owner_pid(sqlite_path(settings.store.url))
 

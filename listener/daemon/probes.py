@@ -13,7 +13,8 @@ from pathlib import Path
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError, StoreUnusable
 from listener.settings import Settings
-from listener.store.database import APPLICATION_ID, VERSION, connect, owner_pid, sqlite_path, translate
+from listener.store.database import APPLICATION_ID, VERSION, connect, sqlite_path, translate
+from listener.store.ownership import owner_pid
 
 __all__ = ["probe_all"]
 

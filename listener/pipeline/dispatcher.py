@@ -23,7 +23,7 @@ from listener.pipeline.wanting import KIND_OF_SCOPE, wanted_row
 from listener.refresh import RefreshKind
 from listener.settings import Planner as PlannerSettings
 from listener.store import Store
-from listener.store.attempts import Wanted
+from listener.store.holding import Wanted
 
 __all__ = ["Dispatcher", "Outcome"]
 

@@ -19,7 +19,7 @@ from listener.pipeline.sites import Sites, root_of, share_name
 from listener.pipeline.wanting import wanted_by, wanted_of
 from listener.refresh import RefreshKind, Scope
 from listener.settings import Planner as PlannerSettings
-from listener.store.attempts import Wanted
+from listener.store.holding import Wanted
 from listener.store.needs import Load, expires, loads
 
 __all__ = ["Overdue", "Round", "Thought"]

@@ -10,7 +10,7 @@ from listener import planner
 from listener.pipeline.accounts import Account
 from listener.pipeline.sites import Sites
 from listener.refresh import RefreshKind, Scope
-from listener.store.attempts import Wanted
+from listener.store.holding import Wanted
 from listener.store.needs import DueRow, Load, due_rows
 
 __all__ = ["KIND_OF_SCOPE", "Budgets", "wanted_by", "wanted_of", "wanted_row"]

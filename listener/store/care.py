@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from listener.errors import StoreError
-from listener.store.database import OwnerLock, connect, prepare, snapshot, translate
+from listener.store.database import connect, prepare, snapshot, translate
+from listener.store.ownership import OwnerLock
 
 __all__ = ["Compacted", "backup", "check", "compact"]
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind, directory_of, strip_query
 from listener.store import ledger
-from listener.store.attempts import SCOPE_OF_KIND, release_needs, take_held
+from listener.store.attempts import release_needs, take_held
+from listener.store.holding import SCOPE_OF_KIND
 from listener.store.names import prefix_end
 
 __all__ = ["Place", "complete", "end_backoff", "fail", "look_again", "park", "presume_spent", "sweep", "unconfirm"]

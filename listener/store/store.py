@@ -18,10 +18,11 @@ from listener.clock import Clock, SystemClock
 from listener.contracts import Unreadable
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
 from listener.settings import Coalescer
-from listener.store import asks, attempts, ledger, needs, report, ripening, settle, upkeep
+from listener.store import asks, attempts, holding, ledger, needs, report, ripening, settle, upkeep
 from listener.store.batches import Batch, NeedInput, Recorded, Route, joined, slices
-from listener.store.database import OwnerLock, connect, prepare, snapshot, sqlite_path, translate
+from listener.store.database import connect, prepare, snapshot, sqlite_path, translate
 from listener.store.names import Names
+from listener.store.ownership import OwnerLock
 from listener.store.record import Recorder
 from listener.store.upkeep import Progress
 from listener.store.writer import Writer, closed
@@ -320,14 +321,14 @@ class Store:
         return await self._write(attempts.recover, now=self.clock.now())
 
     async def hold(
-        self, wanted: Sequence[attempts.Wanted], *, account: str, quota: Mapping[RefreshKind, int]
+        self, wanted: Sequence[holding.Wanted], *, account: str, quota: Mapping[RefreshKind, int]
     ) -> list[Attempt]:
         """Make the attempts that the quota allows and hold their units."""
         made: list[Attempt] = []
         for start in range(0, len(wanted), SLICE_ROWS // 2):
             part = wanted[start : start + SLICE_ROWS // 2]
             made += await self._write(
-                attempts.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
+                holding.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
             )
         return made
 

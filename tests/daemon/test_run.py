@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pytest
 from shells import SECRET, Stand, fetch, free_port, until
 
-from listener.store.database import owner_pid
+from listener.store.ownership import owner_pid
 
 pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time
 

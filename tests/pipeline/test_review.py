@@ -17,7 +17,7 @@ from listener.errors import StoreError
 from listener.pipeline.accounts import LANES, Account
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
-from listener.store.attempts import Wanted
+from listener.store.holding import Wanted
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

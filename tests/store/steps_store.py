@@ -9,9 +9,9 @@ from typing import Any
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.refresh import Attempt, RefreshKind, Scope
 from listener.store import NeedInput, Store
-from listener.store.attempts import Wanted
 from listener.store.batches import Batch
 from listener.store.care import check
+from listener.store.holding import Wanted
 
 BASE = "https://www.example.com/"
 QUOTA = {RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10, RefreshKind.PREFETCH: 10, RefreshKind.IGNORE_PARAMS: 10}

@@ -13,7 +13,7 @@ from listener.clock import QUOTA_DAY_SECONDS
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput, asks
-from listener.store.attempts import Wanted
+from listener.store.holding import Wanted
 from listener.store.settle import SWEEP_DIRECTORIES, Place, sweep
 from listener.store.store import SLICE_ROWS
 from listener.store.upkeep import Progress

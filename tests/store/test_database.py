@@ -23,7 +23,8 @@ from steps_store import BASE, Bench, FakeClock, content
 
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 from listener.store import NeedInput, database, open_store
-from listener.store.database import OwnerLock, connect, owner_pid, prepare, sqlite_path, translate
+from listener.store.database import connect, prepare, sqlite_path, translate
+from listener.store.ownership import OwnerLock, owner_pid
 
 HERE = Path(__file__).parent
 

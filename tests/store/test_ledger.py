@@ -10,8 +10,8 @@ from steps_store import BASE, QUOTA, Bench, FakeClock, content, file, folder, ro
 from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
 from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
 from listener.store import NeedInput, open_store
-from listener.store.attempts import Wanted
 from listener.store.batches import Batch
+from listener.store.holding import Wanted
 from listener.store.upkeep import Progress
 
 FILE = RefreshKind.FILE

@@ -9,7 +9,7 @@ from steps_store import BASE, Bench, FakeClock, content, file, folder
 
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
-from listener.store.attempts import Wanted
+from listener.store.holding import Wanted
 from listener.store.store import SLICE_ROWS
 
 

@@ -1,0 +1,87 @@
+"""Who owns a state file: the one process that sends from it, by a lock that the kernel frees at its death."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from listener.errors import StoreBusy, StoreError
+
+__all__ = ["OwnerLock", "owner_pid"]
+
+
+class OwnerLock:
+    """The right to send from one state file; held by one process at a time, freed by the kernel at its death."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the path of the state file; nothing is locked yet."""
+        self._path = path.with_name(path.name + ".lock")
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """
+        Take the lock.
+
+        Raises:
+            StoreBusy: another process holds it; its number is named.
+            StoreError: the lock file cannot be opened.
+        """
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"state file {self._path.with_suffix('')}: its lock file cannot be opened ({error.strerror})",
+                hint="store.url: the directory must exist and be writable for this user",
+            ) from error
+        try:
+            _lock(fd)
+        except BlockingIOError as error:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise StoreBusy(
+                f"state file {self._path.with_suffix('')}: another process ({holder or 'unknown'}) sends from it",
+                hint="stop that process, or give this one another store.url",
+            ) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Give the lock back; safe to call twice."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+LOOK_SECONDS = 0.2
+"""For so long :func:`owner_pid` of another process may seem to own the file: far longer than its look takes."""
+
+
+def _lock(fd: int) -> None:
+    """Lock it for this process alone; raise OSError when another one holds it for longer than a look."""
+    until = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(LOOK_SECONDS / 10)
+
+
+def owner_pid(path: Path) -> int | None:
+    """Return the number of the process that owns this state file, None where there is none (or it cannot be told)."""
+    try:
+        fd = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        told = os.pread(fd, 32, 0).decode("ascii", "replace").split()
+        return int(told[1]) if len(told) == 2 and told[1].isdecimal() else None
+    finally:
+        os.close(fd)
+    return None
