@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from listener.change import Change
+from listener.change import Change, ChangeKind
 from listener.router import Router
 from listener.settings import Site
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.walker import Walker
 from listener.store import Store, open_store
 from listener.store.batches import Batch
 
@@ -25,12 +30,12 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield made
 
 
-async def follow(root: Path, store: Store) -> list[Change]:
+async def follow(root: Path, store: Store, **settings: Any) -> list[Change]:
     """Run a source until its first scan is durable; return what it told as changes."""
     router = Router(
         [Site.model_validate({"source": "www", "target": "cdn", "base_urls": ["https://www.example.com/"]})]
     )
-    source = FilesystemSource("www", FilesystemSettings(path=root, stable_seconds=0))
+    source = FilesystemSource("www", FilesystemSettings(path=root, stable_seconds=0, **settings))
     told: list[Change] = []
 
     async def record() -> None:
@@ -73,3 +78,54 @@ async def test_several_directories_are_answered_as_each_by_itself(tmp_path: Path
     names = ["", "a/", "b/", "none/"]
     assert await store.contents("www", names) == {name: await store.directory("www", name) for name in names}
     assert {len(rows) for rows in (await store.contents("www", names)).values()} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("target", ["d", "e/d", "nowhere"])
+async def test_a_link_that_leads_in_a_circle_stands_where_a_directory_was(
+    tmp_path: Path, store: Store, target: str
+) -> None:
+    """No server follows it, so what lay below is gone, and not merely unread."""
+    root = tmp_path / "www"
+    (root / "d" / "below").mkdir(parents=True)
+    (root / "d" / "page.html").write_text("one")
+    (root / "d" / "below" / "page.html").write_text("one")
+    (root / "stays").write_text("one")
+    assert await follow(root, store) == []
+    shutil.rmtree(root / "d")
+    (root / "d").symlink_to(target)
+    (root / "e").symlink_to("d")
+    told = await follow(root, store)
+    assert {(each.key, each.kind) for each in told} == {
+        ("d/page.html", ChangeKind.DELETED),
+        ("d/below/page.html", ChangeKind.DELETED),
+    }
+
+
+async def test_a_link_that_is_not_followed_stands_where_a_directory_was(tmp_path: Path, store: Store) -> None:
+    """What lay below is gone, though the link leads to files of the same names."""
+    root = tmp_path / "www"
+    for place in ("d/below", "e/below"):
+        (root / place).mkdir(parents=True)
+        (root / place / "page.html").write_text("one")
+    assert await follow(root, store, follow_symlinks=False) == []
+    shutil.rmtree(root / "d")
+    (root / "d").symlink_to("e")
+    told = await follow(root, store, follow_symlinks=False)
+    assert [(each.key, each.kind) for each in told] == [("d/below/page.html", ChangeKind.DELETED)]
+
+
+def test_a_scan_does_not_begin_beyond_a_link_that_is_not_followed(tmp_path: Path) -> None:
+    """Asked to look at a directory whose place a link took, it finds nothing there."""
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "page.html").write_text("one")
+    (tmp_path / "d").symlink_to("e")
+    for follow, expected in ((True, [{"page.html"}]), (False, [])):
+        walker = Walker(
+            os.fsencode(tmp_path) + b"/",
+            Ignore(),
+            prefix="d/",
+            follow=follow,
+            enter=lambda _: None,
+            is_same_root=lambda: True,
+        )
+        assert [set(listing.files) for listing in walker.step(10)] == expected

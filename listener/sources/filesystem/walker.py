@@ -16,6 +16,9 @@ from listener.sources.filesystem.names import Ignore
 
 __all__ = ["Listing", "Walker", "holds_files"]
 
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""There is no such directory (any more): a link in a circle that took its place leads no server anywhere."""
+
 
 def holds_files(root: bytes) -> bool:
     """Tell whether there is anything but directories below ``root``."""
@@ -67,7 +70,8 @@ class Walker:
         self._links = links
         self._follow = follow
         self._enter = enter
-        self._stack = [key_to_bytes(prefix)]
+        start = key_to_bytes(prefix)
+        self._stack = [] if not follow and self._is_beyond_link(start) else [start]
 
     def step(self, files: int) -> list[Listing]:
         """Read on until so many files (at least one directory) were seen; an empty list is the end."""
@@ -87,8 +91,15 @@ class Walker:
 
     def again(self, directory: str) -> dict[str, Fingerprint] | None:
         """Read one directory once more; ``None`` when it cannot be read, so that nothing is known."""
-        listing, _ = self._read(key_to_bytes(directory), gone_is_empty=True)
+        raw = key_to_bytes(directory)
+        beyond = not self._follow and self._is_beyond_link(raw)
+        listing = Listing(directory, {}) if beyond else self._read(raw, gone_is_empty=True)[0]
         return listing.files if listing is not None and self.is_same_root() else None
+
+    def _is_beyond_link(self, prefix: bytes) -> bool:
+        """Tell whether a symbolic link stands on the way to a directory: read, it would be another one."""
+        ends = (end for end, letter in enumerate(prefix) if letter == ord("/"))
+        return any(os.path.islink(self._root + prefix[:end]) for end in ends)  # noqa: PTH114 - bytes
 
     def is_unknown(self, directory: str) -> bool:
         """Tell whether it lies in a directory that could not be read."""
@@ -113,7 +124,7 @@ class Walker:
                         elif entry.is_symlink() and self._leads_on(entry, prefix, text, name):
                             below.append(prefix + raw + b"/")
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            if error.errno in _GONE:
                 return (Listing(text, {}) if gone_is_empty else None), []
             self.unreadable[text] = error.errno or 0
             return None, []
