@@ -43,6 +43,8 @@ BACKLOG_URLS = 2_000
 """Two requests full: what a host takes in two minutes by the lower of the vendor's figures."""
 BACKFILL_BATCH_URLS = 100
 """Of a backfill one request holds no more, so that what changes now stands behind little."""
+BACKFILL_BATCH_PART = 4
+"""Nor more than this part of what one may hold: that may be a whole minute's, and a backfill has only part of those."""
 
 
 @dataclass(slots=True)
@@ -103,7 +105,9 @@ class Sender:
             groups.setdefault((attempt.target, attempt.kind, attempt.force), []).append(attempt)
         for group in groups.values():
             limits = self._account.targets[group[0].target].limits[group[0].kind]
-            most = self._account.batch_urls or (BACKFILL_BATCH_URLS if backfill else None)
+            most = self._account.batch_urls
+            if backfill:
+                most = min(most or BACKFILL_BATCH_URLS, max(1, limits.batch_urls // BACKFILL_BATCH_PART))
             for batch in into_batches(group, limits, most=most):
                 self._count(batch := batch._replace(backfill=backfill), 1)
                 self._arrived.put_nowait(batch)

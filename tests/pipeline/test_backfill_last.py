@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from world import World, a_world
 
+from listener.change import Change, ChangeKind
 from listener.refresh import RefreshKind
 
 pytestmark = pytest.mark.looptime(False)
@@ -64,6 +65,18 @@ async def test_a_change_of_what_a_backfill_asked_for_goes_first(tmp_path: Path) 
         world.source.deliver(world.write(key, "newer"))
         await world.until(lambda: sent(world, key))
         assert world.accepted["file"] < 400
+
+
+async def test_a_changed_directory_goes_first_though_a_backfill_asks_for_many(tmp_path: Path) -> None:
+    """A request of a backfill is no larger than its part of a minute, also of the few directories that one takes."""
+    minute = {"limits": {"directories_per_domain_minute": 40}}
+    async with a_world(tmp_path, quota=(0, 1_000), target=minute) as world:
+        many = (Change("www", f"old/{number}/", ChangeKind.SUBTREE) for number in range(200))
+        world.source.deliver(*many, backfill=True)
+        await world.until(lambda: world.accepted.get("directory", 0) >= 10)
+        world.source.deliver(Change("www", "shop/", ChangeKind.SUBTREE))
+        await world.until(lambda: sent(world, "shop/"))
+        assert world.accepted["directory"] < 40
 
 
 async def test_no_more_quota_is_held_for_a_backfill_than_is_soon_sent(tmp_path: Path) -> None:
