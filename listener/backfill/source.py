@@ -148,8 +148,8 @@ class Feed:
     async def _delivery(self, changes: Sequence[Change], after: str | None, count: int, *, seed: bool) -> Delivery:
         async with self._settled:
             await self._settled.wait_for(lambda: self._open < PORTIONS_AHEAD)
-            self._open += 1
-        self._raise_error()
+            self._raise_error()
+            self._open += 1  # from here on an ack is sure to come
         recorded = changes if self._record or seed else ()
         return Delivery(recorded, self._ack_of(changes, after, count), seed=seed, backfill=True)
 

@@ -246,6 +246,38 @@ async def test_a_portion_that_could_not_be_noted_is_listed_again(stand: Stand, m
         assert (await owner.counts()).pending == 10
 
 
+async def test_a_failure_that_is_known_before_the_next_portion_ends_nothing_for_good(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However soon the store's error comes back, the listing goes on, and waits for no ack that never comes."""
+    monkeypatch.setattr(source, "PORTION_KEYS", 2)
+    fill(stand, *(f"{n:02}.html" for n in range(10)))
+    save, failures = Store.save_progress, [StoreError("disk full"), StoreError("disk full")]
+
+    async def failing(self: Store, listing: str, progress: Progress) -> None:
+        if failures:
+            raise failures.pop()
+        await save(self, listing, progress)
+
+    monkeypatch.setattr(Store, "save_progress", failing)
+    settings, job = a_job(stand)
+    async with open_store(settings.store.url, owner=True) as store:
+        feed = job._feed(store, None)
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await taken(feed, store)
+        assert await taken(feed, store) == [f"{n:02}.html" for n in range(10)]
+
+
+async def taken(feed: source.Feed | source.RepairFeed, store: Store) -> list[str]:
+    """Take every delivery and acknowledge it at once; return the keys."""
+    keys: list[str] = []
+    async for delivery in feed.deliveries(store):
+        keys += [change.key for change in delivery.changes]
+        await delivery.ack()
+    return keys
+
+
 async def test_a_prefetch_that_could_not_be_asked_for_is_asked_again(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
