@@ -155,11 +155,8 @@ class Store:
         self, query: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kw: P.kwargs
     ) -> T:
         def run() -> T:
-            try:
-                with snapshot(self._reader()) as connection:
-                    return query(connection, *args, **kw)
-            except sqlite3.Error as error:
-                raise translate(error, self.path) from error
+            with snapshot(self._reader()) as connection:
+                return query(connection, *args, **kw)
 
         return await self._run_in(self._pool, run)
 
@@ -168,7 +165,10 @@ class Store:
             future = asyncio.get_running_loop().run_in_executor(pool, run)
         except RuntimeError:
             raise closed() from None
-        return await future
+        try:
+            return await future
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
 
     def _forget(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         self._names.clear()

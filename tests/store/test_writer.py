@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 import threading
 from itertools import pairwise
@@ -191,6 +192,20 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     for call in (store.sequence, store.checkpoint, store.mark_clean):
         with pytest.raises(StoreError, match="closed"):
             await call()
+
+
+async def test_a_checkpoint_without_room_is_told_like_any_other_failure(bench: Bench) -> None:
+    """The log lies beside the file, and room for it does not mean room for both; once there is, all is moved."""
+    await bench.store.record([Batch([content(f"k{n}") for n in range(2_000)])], route)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bench.store.path.stat().st_size, before[1]))
+    try:
+        with pytest.raises(StoreError, match="state file"):
+            await bench.store.checkpoint()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    await bench.store.checkpoint()
+    assert len(bench.index()) == 2_000
 
 
 async def test_a_storm_of_writers_is_grouped(bench: Bench) -> None:
