@@ -283,7 +283,7 @@ def _show_plan(plan: BackfillPlan, what: str, modes: list[Mode], ways: _Ways) ->
         if count:
             typer.echo(f"  {count} keys {word}")
     if ways.share is not None:
-        typer.echo(f"  of each day's quota at most {ways.share:.0%}")
+        typer.echo(f"  of each day's quota at most {100 * ways.share:.3g}%")
     if cost.refreshes:
         spent = ", ".join(f"{count} {kind}" for kind, count in cost.refreshes.items() if count) or "nothing"
         typer.echo(f"  quota now: {spent}; unchanged objects evicted: {cost.collateral}")

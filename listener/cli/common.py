@@ -128,13 +128,14 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print plain data as JSON; what is no valid text (bytes of a key that are no UTF-8) stands escaped."""
+    """Print plain data as JSON; what a terminal would obey or could not show (keys may be hostile) stands escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
+        plain = text.replace("\n", "").isprintable()
     except UnicodeEncodeError:
-        text = json.dumps(value, indent=2, default=str)
-    typer.echo(text)
+        plain = False
+    typer.echo(text if plain else json.dumps(value, indent=2, default=str))
 
 
 def for_people(text: str) -> str:

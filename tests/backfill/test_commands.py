@@ -23,6 +23,7 @@ from listener.backfill import BackfillPlan, Figures, WantedListing, Watch, read_
 from listener.backfill import job as job_module
 from listener.cli.backfill_audit import told_to_people
 from listener.cli.backfill_display import follow, picture
+from listener.cli.common import print_json
 from listener.errors import ConfigurationError
 from listener.settings import load_settings
 from listener.sources.listing import KeyList
@@ -219,6 +220,14 @@ def test_an_audit_for_people() -> None:
     assert "  \\x1b[2Jü" in told, "a hostile key commands no terminal"
     assert any("--mode repair" in line for line in told)
     assert told[-1] == "the edge was asked for 3 of 9: fresh 2, stale 1, unknown 0"
+
+
+def test_json_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A control character that JSON allows as it is, like the one-character CSI, stands escaped; letters do not."""
+    print_json({"key": "\x9b2J\x7f.html"})
+    assert capsys.readouterr().out == '{\n  "key": "\\u009b2J\\u007f.html"\n}\n'
+    print_json({"key": "ü/日本.html"})
+    assert "ü/日本.html" in capsys.readouterr().out
 
 
 def test_an_audit_on_a_terminal(stand: Stand, bucket: FakeBucket) -> None:
