@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
 from listener.contracts import Delivery, IndexView
+from listener.sources.filesystem.absence import is_directory_gone
 from listener.sources.filesystem.acks import SETTLE_SECONDS, Acks
 from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.content import is_same, with_hash
@@ -20,6 +20,7 @@ from listener.sources.filesystem.namesakes import Namesakes, find_names
 from listener.sources.filesystem.rescans import Rescans
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.unfinished import Unfinished
+from listener.sources.filesystem.unread import Unread
 from listener.sources.filesystem.walker import holds_files
 from listener.sources.filesystem.watches import Watches
 
@@ -52,6 +53,8 @@ class Live:
         """True once the index no longer learns what is there without telling."""
         self.skipped = 0
         self.refused = ""
+        self.unread = Unread()
+        """What could not be looked at, by scans and by looks at what events named."""
         self._more = False
         self.unfinished = Unfinished(
             stable_seconds=settings.stable_seconds, cap_seconds=settings.unfinished_cap_seconds
@@ -85,6 +88,8 @@ class Live:
                 self._rescans.want(key_to_text(prefix), reason, time.monotonic())
             self._follow_links(looks)
             self._namesakes.want(looks.namesakes, time.monotonic())
+            for key, error in looks.unknown.items():
+                self.unread.note(key, error)
             looks.gone.extend(await self._gone_unheard(batch.gaps))
             changes, learnt = await self._changes(batch, looks)
             if learnt:
@@ -198,9 +203,9 @@ class Live:
         for change in held:
             # A file's name may be a directory's by now, and the other way round.
             if change.kind is ChangeKind.SUBTREE_DELETED:
-                is_back = os.path.isdir(self._root + key_to_bytes(change.key))  # noqa: PTH112 - bytes
+                is_back = not is_directory_gone(self._root + key_to_bytes(change.key))
             else:
-                is_back = self._looker.at(change.key) is not None
+                is_back = not self._looker.is_gone(change.key)
             sides[is_back].append(change)
         return sides
 
@@ -211,7 +216,7 @@ class Live:
         keys = self.unfinished.keys(time.monotonic(), self._settings.batch_changes)
         if not keys:
             return []
-        found = await asyncio.to_thread(lambda: {key: self._looker.at(key) for key in keys})
+        found = await asyncio.to_thread(self._look_at, keys)
         verdicts = list(self.unfinished.looked(found, time.monotonic()))
         gone = [self._change(verdict.key, None) for verdict in verdicts if verdict.fingerprint is None]
         written = [
@@ -220,6 +225,17 @@ class Live:
             if verdict.fingerprint is not None
         ]
         return [*await self._admitted(gone, time.monotonic()), *written]
+
+    def _look_at(self, keys: Iterable[str]) -> dict[str, Fingerprint | None]:
+        """Look at files that were being written; those that cannot be looked at are let go, and noted."""
+        found: dict[str, Fingerprint | None] = {}
+        for key in keys:
+            try:
+                found[key] = self._looker.at(key)
+            except OSError as error:
+                self.unfinished.end(key)
+                self.unread.note(key, error.errno or 0)
+        return found
 
     async def _after_searching(self) -> list[Change]:
         """Search for the other names of files that were given some, and tell those that changed meanwhile."""

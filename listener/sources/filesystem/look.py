@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.sources.filesystem import kernel
+from listener.sources.filesystem.absence import means_absent
 from listener.sources.filesystem.heard import ARRIVED, FOUND, OPEN, Batch
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.names import Ignore, is_transfer_name
@@ -46,6 +47,8 @@ class Looks(NamedTuple):
     """Directories behind symbolic links, as keys that end with ``/``: to be compared with the index."""
     namesakes: dict[int, int]
     """Inodes of files with more names than are known, and how many they have."""
+    unknown: dict[str, int]
+    """Keys that could not be looked at, each with its errno: what was known of them stays."""
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
@@ -60,8 +63,8 @@ def fingerprint_at(path: bytes) -> tuple[Fingerprint | None, int]:
 
     Return the fingerprint, or ``None`` unless there is a regular file, and how many names it has
     (``LINK`` for a symbolic link, ``LINKED_DIRECTORY`` for one that leads to a directory). A link
-    that leads nowhere, in a circle or where this user may not go is one to no file. Raise OSError
-    other than "there is none".
+    that leads nowhere or in a circle is one to no file. Raise OSError where nothing is known: after
+    any error that does not prove absence (see :mod:`.absence`).
     """
     links = 0
     try:
@@ -71,10 +74,8 @@ def fingerprint_at(path: bytes) -> tuple[Fingerprint | None, int]:
         if stat.S_ISLNK(status.st_mode):
             links = LINK
             status = os.stat(path)  # noqa: PTH116 - bytes
-    except (FileNotFoundError, NotADirectoryError):
-        return None, links
-    except OSError:
-        if links:
+    except OSError as error:
+        if means_absent(error):
             return None, links
         raise
     if links and stat.S_ISDIR(status.st_mode):
@@ -95,15 +96,19 @@ class Looker:
         self._stable_ns = int(stable_seconds * 1e9)
 
     def at(self, key: str) -> Fingerprint | None:
-        """Return the fingerprint of one key, or ``None`` when there is no such file (any more)."""
+        """Return the fingerprint of one key, or ``None`` when there is no such file (any more). Raise OSError."""
+        return fingerprint_at(self._root + key_to_bytes(key))[0]
+
+    def is_gone(self, key: str) -> bool:
+        """Tell whether there is surely no such file (any more)."""
         try:
-            return fingerprint_at(self._root + key_to_bytes(key))[0]
+            return self.at(key) is None
         except OSError:
-            return None
+            return False
 
     def all(self, batch: Batch, now_ns: int) -> Looks:
         """Look at every name of a batch. ``now_ns`` is the time of day in nanoseconds."""
-        looks = Looks([], [], [], [], {})
+        looks = Looks([], [], [], [], {}, {})
         ignores, plain = self._ignore.file, None if self._links else self._plain
         for prefix in batch.gone if self._links else ():
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), now_ns)
@@ -126,7 +131,7 @@ class Looker:
         """Let the last word count for keys that were looked at twice, a file at one time and none at the other."""
         there = {look.key for look in (*looks.finished, *looks.unfinished)}
         ended = {*looks.gone, *(key.rstrip("/") for key in looks.linked)}
-        back = {key for key in ended & there if self.at(key) is not None}
+        back = {key for key in ended & there if not self.is_gone(key)}
         return looks._replace(
             finished=[look for look in looks.finished if look.key not in ended or look.key in back],
             unfinished=[look for look in looks.unfinished if look.key not in ended or look.key in back],
@@ -157,8 +162,9 @@ class Looker:
     def _look(self, looks: Looks, path: bytes, key: str, flags: int, now_ns: int, *, follow: bool = True) -> None:
         try:
             found, links = fingerprint_at(path)
-        except OSError:
-            found, links = None, 0  # a directory that may not be entered: no server serves what is in it either
+        except OSError as error:
+            looks.unknown[key] = error.errno or 0
+            return
         inode = found.inode if found else None
         self._note(key, inode, links)
         if follow and self._links:
@@ -191,12 +197,16 @@ class Looker:
                 self._note(key, fingerprint.inode if fingerprint else None, links)
         for inode, number in inodes.items():
             self._links.found_all(inode, number)
-        every = found.union(*map(self._links.depending, found))
-        return [Look(key, there) for key in sorted(every) if (there := self.at(key)) is not None]
+        looks: list[Look] = []
+        for key in sorted(found.union(*map(self._links.depending, found))):
+            with suppress(OSError):
+                if (there := self.at(key)) is not None:
+                    looks.append(Look(key, there))
+        return looks
 
     def missing(self, directory: str, names: Iterable[str]) -> list[str]:
         """Return which of these names in a directory are those of no file (any more)."""
-        return [directory + name for name in names if self.at(directory + name) is None]
+        return [directory + name for name in names if self.is_gone(directory + name)]
 
     def _is_unfinished(self, key: str, found: Fingerprint, links: int, flags: int, now_ns: int) -> bool:
         if not flags & (OPEN | FOUND):

@@ -130,14 +130,14 @@ class Scan:
     def _differences(
         self, listing: Listing, rows: Mapping[str, Fingerprint]
     ) -> list[tuple[str, Fingerprint, Fingerprint | None]]:
-        directory, files = listing
+        directory, files, unknown = listing
         self._indexed.discard(directory)
         self.present += len(files)
         self.known += len(rows)
         # A plain comparison of all decides nearly always, and costs next to nothing.
         if rows == files:
             return []
-        missing = len(rows.keys() - files.keys())
+        missing = len(rows.keys() - files.keys() - unknown)
         if missing:
             self.missing += missing
             self._suspects.append(directory)
@@ -179,10 +179,10 @@ class Scan:
         findings = Findings()
         for directory in self._suspects:
             rows = await self._index.directory(self._name, directory)
-            files = await asyncio.to_thread(self._walker.again, directory)
-            if files is None:
+            listing = await asyncio.to_thread(self._walker.again, directory)
+            if listing is None:
                 continue
-            for name in rows.keys() - files.keys():
+            for name in rows.keys() - listing.files.keys() - listing.unknown:
                 findings.changes.append(
                     Change(self._name, directory + name, ChangeKind.DELETED, event_time=time.time())
                 )

@@ -47,8 +47,6 @@ class Scanner:
         """Keep the parts of the session that a scan needs."""
         self.aborted = False
         """Whether the last scan saw the root being replaced."""
-        self.unreadable: dict[str, int] = {}
-        """What the last scan of everything could not read, with the errno of each."""
         self._name = name
         self._root = root
         self._settings = settings
@@ -136,8 +134,7 @@ class Scanner:
 
     def _tell(self, scan: Scan, walker: Walker, prefix: str, reason: str, seconds: float) -> None:
         """Write down what was found, where status reads it."""
-        if not prefix:
-            self.unreadable = walker.unreadable
+        self._live.unread.replace(prefix, walker.unread)
         self._health.rescans += reason != START
         if reason in LOSSES and self._live.watches is not None:
             self._health.lost_events += scan.found

@@ -229,13 +229,15 @@ class Session:
             self._live.may_skip = self._place is None or self._place.listening is None or self._place.listening.idle
 
     def _poll_unwatched(self) -> None:
-        """Scan what cannot be watched as often as a tree that is polled."""
+        """Scan what cannot be watched or read as often as a tree that is polled."""
         now = time.monotonic()
-        if self.watches and self.watches.failed and now >= self._next_poll:
+        polled = self._live.unread.directories()
+        if self.watches:
+            polled += [key_to_text(prefix) for prefix in self.watches.failed]
+        if polled and now >= self._next_poll:
             self._next_poll = now + self._settings.poll_interval_seconds
-            failed = list(self.watches.failed)
-            for prefix in failed if len(failed) <= _MOST_POLLED else [b""]:
-                self._rescans.want(key_to_text(prefix), UNWATCHED, now)
+            for prefix in polled if len(polled) <= _MOST_POLLED else [""]:
+                self._rescans.want(prefix, UNWATCHED, now)
             self._tell(SourceState.LISTENING)
 
     async def _rest(self) -> None:
@@ -256,7 +258,7 @@ class Session:
         """Write what is known at any time; what a scan found is written when it ends."""
         watches = self._live.watches
         self._health.figures.update(
-            unreadable_directories=len(self._scanner.unreadable),
+            unreadable_paths=len(self._live.unread),
             unwatched_directories=len(watches.failed) if watches else 0,
             watched_directories=watches.count if watches else 0,
             events=watches.events if watches else 0,
@@ -282,6 +284,6 @@ class Session:
             if self._live.refused
             else "",
             unwatched(watches.failed, watches.count) if watches else "",
-            unread(self._scanner.unreadable),
+            unread(self._live.unread.paths),
         ]
         return ". ".join(part for part in parts if part)

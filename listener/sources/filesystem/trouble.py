@@ -42,11 +42,13 @@ def unwatched(failed: Mapping[bytes, int], watched: int) -> str:
 
 
 def unread(unreadable: Mapping[str, int]) -> str:
-    """Say which directories cannot be read, and so are not known; empty when there are none."""
+    """Say which paths could not be looked at, and so are not known; empty when there are none."""
     if not unreadable:
         return ""
     path, reason = next(iter(unreadable.items()))
-    return f"{_some(len(unreadable), path)} cannot be read: {os.strerror(reason)}; nothing below is taken for deleted"
+    remedy = f"; let user {os.geteuid()} read and enter it, or ignore it" if reason == errno.EACCES else ""
+    what = f"{_some(len(unreadable), path)} cannot be read: {os.strerror(reason)}"
+    return f"{what}; nothing there is taken for deleted or refreshed{remedy}"
 
 
 def open_hint(error: OSError) -> str:
@@ -57,5 +59,6 @@ def open_hint(error: OSError) -> str:
 
 
 def _some(number: int, example: str) -> str:
+    kind, several = ("directory", "directories") if example[-1:] in ("", "/") else ("file", "paths")
     name = ascii(example or "./")
-    return f"the directory {name}" if number == 1 else f"{number} directories, such as {name},"
+    return f"the {kind} {name}" if number == 1 else f"{number} {several}, such as {name},"

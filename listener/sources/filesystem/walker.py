@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.sources.filesystem.absence import means_absent
 from listener.sources.filesystem.links import Links, is_loop
 from listener.sources.filesystem.look import fingerprint_of
 from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.unread import Unread
 
 __all__ = ["Listing", "Walker", "holds_files"]
-
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""There is no such directory (any more): a link in a circle that took its place leads no server anywhere."""
 
 
 def holds_files(root: bytes) -> bool:
@@ -38,6 +37,8 @@ class Listing(NamedTuple):
     directory: str
     """As a key: ``""`` or ending with ``/``."""
     files: dict[str, Fingerprint]
+    unknown: AbstractSet[str] = frozenset()
+    """Names that are there and could not be looked at: whether they are files, and which, is not known."""
 
 
 class Walker:
@@ -61,8 +62,8 @@ class Walker:
         """Start at the directory ``prefix`` below ``root``."""
         self.is_same_root = is_same_root
         """Tells whether the root is still the directory that it was; what is read of another one means nothing."""
-        self.unreadable: dict[str, int] = {}
-        """Directories that could not be read, each with its errno: nothing is known of what is below."""
+        self.unread = Unread()
+        """Directories and names that could not be looked at."""
         self.directories = 0
         self.files = 0
         self._root = root
@@ -89,12 +90,12 @@ class Walker:
         self.files += seen - len(listings)
         return listings
 
-    def again(self, directory: str) -> dict[str, Fingerprint] | None:
+    def again(self, directory: str) -> Listing | None:
         """Read one directory once more; ``None`` when it cannot be read, so that nothing is known."""
         raw = key_to_bytes(directory)
         beyond = not self._follow and self._is_beyond_link(raw)
         listing = Listing(directory, {}) if beyond else self._read(raw, gone_is_empty=True)[0]
-        return listing.files if listing is not None and self.is_same_root() else None
+        return listing if listing is not None and self.is_same_root() else None
 
     def _is_beyond_link(self, prefix: bytes) -> bool:
         """Tell whether a symbolic link stands on the way to a directory: read, it would be another one."""
@@ -103,12 +104,13 @@ class Walker:
 
     def is_unknown(self, directory: str) -> bool:
         """Tell whether it lies in a directory that could not be read."""
-        return any(directory.startswith(unreadable) for unreadable in self.unreadable)
+        return self.unread.covers(directory)
 
     def _read(self, prefix: bytes, *, gone_is_empty: bool = False) -> tuple[Listing | None, list[bytes]]:
         text = key_to_text(prefix)
         files: dict[str, Fingerprint] = {}
         below: list[bytes] = []
+        unknown: set[str] = set()
         try:
             with os.scandir(self._root + prefix) as entries:
                 for entry in entries:
@@ -118,30 +120,39 @@ class Walker:
                         if not self._ignore.directory(text, name):
                             below.append(prefix + raw + b"/")
                     elif not self._ignore.file(text, name):
-                        found = self._look(entry, text + name)
+                        try:
+                            found = self._look(entry, text + name)
+                        except OSError as error:
+                            unknown.add(name)
+                            self.unread.note(text + name, error.errno or 0)
+                            continue
                         if found is not None:
                             files[name] = found
                         elif entry.is_symlink() and self._leads_on(entry, prefix, text, name):
                             below.append(prefix + raw + b"/")
         except OSError as error:
-            if error.errno in _GONE:
+            if means_absent(error):
                 return (Listing(text, {}) if gone_is_empty else None), []
-            self.unreadable[text] = error.errno or 0
+            self.unread.note(text, error.errno or 0)
             return None, []
-        return Listing(text, files), below
+        return Listing(text, files, unknown), below
 
     def _look(self, entry: os.DirEntry[bytes], key: str) -> Fingerprint | None:
-        """Return the fingerprint of a regular file, or of the one that a symbolic link leads to."""
+        """Return the fingerprint of a regular file, links followed. Raise OSError where nothing is known."""
         is_link = entry.is_symlink()
         if is_link and self._links is not None:
             self._links.note_soft(key)
-        with suppress(OSError):  # gone, a link that leads nowhere or round in a circle: nothing that is served
+        try:
             status = entry.stat()
-            if stat.S_ISREG(status.st_mode):
-                if status.st_nlink > 1 and not is_link and self._links is not None:
-                    self._links.note_hard(key, status.st_ino)
-                return fingerprint_of(status)
-        return None
+        except OSError as error:
+            if means_absent(error):
+                return None
+            raise
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        if status.st_nlink > 1 and not is_link and self._links is not None:
+            self._links.note_hard(key, status.st_ino)
+        return fingerprint_of(status)
 
     def _leads_on(self, entry: os.DirEntry[bytes], prefix: bytes, text: str, name: str) -> bool:
         """Tell whether a symbolic link leads to a directory that belongs to the tree."""

@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 from listener.change import key_to_text
 from listener.sources.filesystem import kernel
+from listener.sources.filesystem.absence import is_absent, is_directory_gone
 from listener.sources.filesystem.bindings import Bindings
 from listener.sources.filesystem.heard import ARRIVED, EFFECTS, FOUND, Batch, Heard
 from listener.sources.filesystem.kernel import Kernel
@@ -130,7 +131,7 @@ class Watches:
             for node in stale:
                 if node.parent is not None:
                     self._release(self.tree.take_out(node.parent, node.name))
-            self.failed = {path: error for path, error in self.failed.items() if os.path.lexists(self._root + path)}
+            self.failed = {path: error for path, error in self.failed.items() if not is_absent(self._root + path)}
             return len(stale)
 
     def drop_linked(self, prefix: bytes) -> bool:
@@ -144,7 +145,7 @@ class Watches:
 
     def _is_gone(self, node: Node) -> bool:
         prefix = self.tree.prefix_of(node)
-        return prefix is not None and not os.path.isdir(self._root + prefix)  # noqa: PTH112 - bytes
+        return prefix is not None and is_directory_gone(self._root + prefix)
 
     def _watch(self, node: Node, prefix: bytes) -> bool:
         is_root = not prefix

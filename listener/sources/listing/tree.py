@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from listener.change import Change, ChangeKind, key_to_bytes, key_to_text
-from listener.errors import ConfigurationError
+from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.filesystem import FilesystemSettings
+from listener.sources.filesystem.absence import means_absent
 from listener.sources.filesystem.look import fingerprint_of
 from listener.sources.filesystem.names import Ignore
 from listener.sources.listing.listing import digest_of
@@ -54,7 +54,8 @@ class TreeListing:
         """
         Yield a change for each file above ``after``, in byte order; blocking.
 
-        Raises :class:`~listener.errors.ConfigurationError` where the tree cannot be read.
+        Raises :class:`~listener.errors.ConfigurationError` where the root is no directory, and
+        :class:`~listener.errors.SourceUnavailable` where something below cannot be looked at.
         """
         if not Path(os.fsdecode(self._base)).is_dir():
             raise ConfigurationError(
@@ -80,21 +81,39 @@ class TreeListing:
         return self._since is None or max(status.st_mtime, status.st_ctime) >= self._since
 
     def _entries(self, directory: str) -> list[_Entry]:
-        found: list[_Entry] = []
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._base + key_to_bytes(directory)) as names:
-            for entry in names:
-                name = key_to_text(entry.name)
-                if entry.is_dir(follow_symlinks=False):
-                    if not self._ignore.directory(directory, name):
-                        found.append(_Entry(entry.name + b"/", entry.path, is_directory=True))
-                elif not self._ignore.file(directory, name):
-                    found.append(_Entry(entry.name, entry.path, is_directory=False))
-        return sorted(found)
+        path = self._base + key_to_bytes(directory)
+        try:
+            with os.scandir(path) as names:
+                return sorted(self._entry(entry) for entry in names if self._is_content(directory, entry))
+        except OSError as error:
+            if means_absent(error):
+                return []
+            raise unreadable(path, error) from error
+
+    def _is_content(self, directory: str, entry: os.DirEntry[bytes]) -> bool:
+        ignored = self._ignore.directory if entry.is_dir(follow_symlinks=False) else self._ignore.file
+        return not ignored(directory, key_to_text(entry.name))
+
+    @staticmethod
+    def _entry(entry: os.DirEntry[bytes]) -> _Entry:
+        is_directory = entry.is_dir(follow_symlinks=False)
+        return _Entry(entry.name + b"/" if is_directory else entry.name, entry.path, is_directory)
 
 
 def status_of(path: bytes) -> os.stat_result | None:
     """Return the status of a regular file (a link counts as what it leads to), None for anything else."""
-    with suppress(OSError):
+    try:
         status = os.stat(path)  # noqa: PTH116 - names that are no UTF-8 come as bytes
-        return status if stat.S_ISREG(status.st_mode) else None
-    return None
+    except OSError as error:
+        if means_absent(error):
+            return None
+        raise unreadable(path, error) from error
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def unreadable(path: bytes, error: OSError) -> SourceUnavailable:
+    """Return the error that ends a listing: what cannot be looked at must not be taken for absent."""
+    return SourceUnavailable(
+        f"{os.fsdecode(path)!r} cannot be read: {error.strerror}",
+        hint=f"let user {os.geteuid()} read and enter what is below the path, or ignore it",
+    )
