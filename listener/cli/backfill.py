@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from listener.cli.common import ConfigOption, JsonOption, load, owner_pid_of, print_json, reading, run_async
+from listener.cli.common import ConfigOption, JsonOption, load, owner_of_store, print_json, reading, run_async
 from listener.cli.places import SiteOption, choose_site
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def backfill(
 def _share(settings: Settings, given: float | None, *, ordered: bool) -> float | None:
     """Return the part of each day's quota that it may have, None where everything may be asked for at once."""
     if given is None:
-        given = 1.0 if owner_pid_of(settings) is None else SHARE_BESIDE_DAEMON
+        given = 1.0 if owner_of_store(settings).is_running is False else SHARE_BESIDE_DAEMON
     # In the order of what is wanted only so much is asked for as today pays for: the CDN's queue has its own order.
     return given if given < 1.0 or ordered else None
 

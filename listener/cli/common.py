@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from listener.contracts import Target
     from listener.settings import Settings
     from listener.store import Store
+    from listener.store.ownership import Owner
 
 __all__ = [
     "ConfigOption",
@@ -27,7 +28,8 @@ __all__ = [
     "for_people",
     "load",
     "log_at",
-    "owner_pid_of",
+    "owner_of_store",
+    "present",
     "print_json",
     "print_table",
     "reading",
@@ -71,42 +73,56 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def reading(settings: Settings) -> AsyncIterator[Store | None]:
-    """Open the state file beside whoever owns it; None where there is none yet, and none is made."""
-    from listener.errors import StoreError
+    """Open the state file for reading, making and changing nothing; None where there is none yet."""
     from listener.store import open_store
+
+    if not _has_state(settings):
+        yield None
+        return
+    async with open_store(settings.store.url, readonly=True) as store:
+        yield store
+
+
+def _has_state(settings: Settings) -> bool:
+    from listener.errors import StoreError
     from listener.store.database import sqlite_path
 
     path = sqlite_path(settings.store.url)
     try:
-        exists = path.exists()
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
     except OSError as error:
         raise StoreError(
             f"state file {path}: cannot be looked at: {error.strerror}", hint="mend its directory"
         ) from None
-    if not exists:
-        yield None
-        return
-    async with open_store(settings.store.url) as store:
-        yield store
 
 
 @asynccontextmanager
 async def writing(settings: Settings) -> AsyncIterator[Store]:
     """Open the state file beside whoever owns it; where there is none yet, say so."""
-    from listener.errors import StoreError
+    from listener.store import open_store
 
-    async with reading(settings) as store:
-        if store is None:
-            raise StoreError("there is no state file yet", hint="start the daemon first: cdn-listener run")
+    store = present(open_store(settings.store.url) if _has_state(settings) else None)
+    async with store:
         yield store
 
 
-def owner_pid_of(settings: Settings) -> int | None:
-    """Return the process that owns the state file, None where there is none."""
-    from listener.store.database import sqlite_path
-    from listener.store.ownership import owner_pid
+def present(store: Store | None) -> Store:
+    """Return the store; raise StoreError where there is none yet."""
+    from listener.errors import StoreError
 
-    return owner_pid(sqlite_path(settings.store.url))
+    if store is None:
+        raise StoreError("there is no state file yet", hint="start the daemon first: cdn-listener run")
+    return store
+
+
+def owner_of_store(settings: Settings) -> Owner:
+    """Return whether a process owns the state file, and which."""
+    from listener.store.database import sqlite_path
+    from listener.store.ownership import owner_of
+
+    return owner_of(sqlite_path(settings.store.url))
 
 
 @asynccontextmanager

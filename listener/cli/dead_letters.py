@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from listener.cli.common import ConfigOption, JsonOption, load, print_json, print_table, reading, run_async
+from listener.cli.common import ConfigOption, JsonOption, load, print_json, print_table, reading, run_async, writing
 
 __all__ = ["dead_letters"]
 
@@ -49,11 +49,8 @@ async def _read(config: Any) -> list[dict[str, Any]]:
 
 
 async def _decide(config: Any, as_json: bool, subject: str | None, *, retrying: bool) -> int:
-    async with reading(load(config)) as store:
-        if store is None:
-            count = 0
-        else:
-            count = await (store.retry(subject) if retrying else store.discard(subject))
+    async with writing(load(config)) as store:
+        count = await (store.retry(subject) if retrying else store.discard(subject))
     word = "retried" if retrying else "discarded"
     if as_json:
         print_json({word: count})

@@ -12,7 +12,7 @@ from listener.cli.common import (
     ConfigOption,
     JsonOption,
     load,
-    owner_pid_of,
+    owner_of_store,
     print_json,
     print_table,
     reading,
@@ -48,9 +48,7 @@ async def _told(config: Any, url: str | None) -> dict[str, Any]:
     settings = load(config)
     asked = None if url is None else normal(url)
     async with reading(settings) as store:
-        told = await status_of(
-            store, settings, load_targets(settings), now=time.time(), owner_pid=owner_pid_of(settings)
-        )
+        told = await status_of(store, settings, load_targets(settings), now=time.time(), owner=owner_of_store(settings))
         if asked is not None:
             needs = [] if store is None else await store.explain(asked)
             attempts = [] if store is None else await store.history(limit=ATTEMPTS_SHOWN, url=asked)
@@ -59,8 +57,7 @@ async def _told(config: Any, url: str | None) -> dict[str, Any]:
 
 
 def _show(told: Mapping[str, Any]) -> None:
-    running = f"running, process {told['pid']}" if told["running"] else "not running"
-    typer.echo(f"daemon: {running}")
+    typer.echo(f"daemon: {_running(told)}")
     typer.echo("  ".join(f"{name} {told[name]}" for name in _NEEDS))
     typer.echo(f"oldest unsettled change: {told['oldest_unsettled_seconds']:.0f} s")
     typer.echo("")
@@ -84,6 +81,14 @@ def _show(told: Mapping[str, Any]) -> None:
         print_table(_ORDER, [[order[column] for column in _ORDER] for order in told["orders"]])
     if "url" in told:
         _show_url(told["url"])
+
+
+def _running(told: Mapping[str, Any]) -> str:
+    if told["running"] is None:
+        return f"unknown: {told['running_reason']}"
+    if not told["running"]:
+        return "not running"
+    return "running" if told["pid"] is None else f"running, process {told['pid']}"
 
 
 def _show_outlook(told: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from listener.cli.common import ConfigOption, JsonOption, load, owner_pid_of, print_json, run_async, writing
+from listener.cli.common import ConfigOption, JsonOption, load, owner_of_store, present, print_json, reading, run_async
 from listener.cli.places import SiteOption, prefixes, span_option
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ async def _wait(
 ) -> tuple[list[Unsettled], str]:
     """Return what is left in the end, and why the wait ended with it."""
     ends = time.monotonic() + timeout_seconds
-    async with writing(settings) as store:
+    async with reading(settings) as found:
+        store = present(found)
         changed_before = time.time() + grace_seconds
         await asyncio.sleep(min(grace_seconds, timeout_seconds))
         while True:
@@ -65,7 +66,7 @@ async def _wait(
             deaf = await _deaf(settings, store)
             if not left and not deaf:
                 return [], ""
-            if owner_pid_of(settings) is None:
+            if owner_of_store(settings).is_running is False:
                 return left, "no daemon runs, so nothing is refreshed: start cdn-listener run"
             if left and all(one.state in _LYING for one in left):
                 return left, "what is left waits for a person: cdn-listener dead-letters, cdn-listener tasks"

@@ -93,7 +93,8 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str) -> list[str]:
     """Return why not every change is seen at present, a sentence each; empty when every one is."""
     if pipeline is None or phase != "running":
         return [phase]
-    reasons = [f"store: {error}" for error in [pipeline.store_trouble] if error is not None]
+    error = pipeline.store_trouble
+    reasons = [] if error is None else [f"store: {error} {error.hint}".strip()]
     for name, source in pipeline.intake.sources.items():
         if not source.health.ready and name not in pipeline.intake.finished:
             reasons.append(f"source {name}: {source.health.detail or source.health.state.value}")

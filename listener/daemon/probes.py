@@ -14,7 +14,7 @@ from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError, StoreUnusable
 from listener.settings import Settings
 from listener.store.database import APPLICATION_ID, VERSION, connect, sqlite_path, translate
-from listener.store.ownership import owner_pid
+from listener.store.ownership import owner_of
 
 __all__ = ["probe_all"]
 
@@ -75,7 +75,7 @@ def _probe_file(path: Path) -> Check:
         )
     if not os.access(path, os.W_OK):
         raise StoreError(f"state file {path}: is not writable", hint=f"give user {os.geteuid()} the right to write it")
-    pid = owner_pid(path)
+    pid = owner_of(path).pid
     return Check("store", CheckState.OK, f"{path}, format {version}" + (f", owned by process {pid}" if pid else ""))
 
 

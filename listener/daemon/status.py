@@ -17,6 +17,7 @@ from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import Control, Controls
 from listener.store.overview import spent_by_others
+from listener.store.ownership import Owner
 
 __all__ = ["iso", "plain_order", "quota_of", "status_of"]
 
@@ -45,7 +46,7 @@ async def status_of(
     targets: Mapping[str, Target],
     *,
     now: float,
-    owner_pid: int | None,
+    owner: Owner,
     live: Mapping[str, SourceHealth] | None = None,
     arrivals: Mapping[str, Arrivals] | None = None,
     brief: bool = False,
@@ -58,7 +59,7 @@ async def status_of(
         settings: the configuration.
         targets: the configured targets.
         now: seconds since the epoch.
-        owner_pid: the process that owns the state file, if one does.
+        owner: what is known of the process that owns the state file.
         live: what the sources say at this moment, where they are in this process.
         arrivals: what each account's arrivals are like, where that is known in this process.
         brief: leave out ``forecasts`` and ``backlog``, for which the planner must think.
@@ -68,12 +69,13 @@ async def status_of(
         ahead = await outlooks(store, settings, targets, now=now, arrivals=arrivals)
     return {
         "at": iso(now),
-        "running": owner_pid is not None,
-        "pid": owner_pid,
+        "running": owner.is_running,
+        "pid": owner.pid,
+        "running_reason": owner.reason,
         **await _needs(store, now),
         "quota": await quota_of(store, targets, now=now),
         **({} if brief else plain_outlooks(ahead)),
-        "sources": await _sources(store, settings, now, is_running=owner_pid is not None, live=live or {}),
+        "sources": await _sources(store, settings, now, is_running=owner.is_running, live=live or {}),
         "orders": [] if store is None else [plain_order(one) for one in await Controls(store).standing()],
         "store": {"url": mask_text(settings.store.url), "exists": store is not None},
     }
@@ -157,7 +159,7 @@ async def quota_of(
 
 
 async def _sources(
-    store: Store | None, settings: Settings, now: float, *, is_running: bool, live: Mapping[str, SourceHealth]
+    store: Store | None, settings: Settings, now: float, *, is_running: bool | None, live: Mapping[str, SourceHealth]
 ) -> dict[str, Any]:
     told = {} if store is None else await store.sources()
     found = {}
@@ -166,7 +168,7 @@ async def _sources(
         if row is None:
             row = {"state": SourceState.STOPPED.value, "ready": False, "last_event_at": None, "lost_events": 0}
             row |= {"rescans": 0, "detail": "", "figures": {}, "told_at": None}
-        elif not is_running or now - row["told_at"] > SILENT_SECONDS:
+        elif is_running is False or now - row["told_at"] > SILENT_SECONDS:
             row |= {"state": SourceState.STOPPED.value, "ready": False}
         found[name] = {
             "type": table["type"],

@@ -23,6 +23,7 @@ from listener.refresh import Scope, directory_of
 from listener.store import NeedInput, Store
 from listener.store.asks import DeadLetter
 from listener.store.overview import Stale, oldest, under_way, why
+from listener.store.ownership import Owner
 from listener.urls import normal_url
 
 __all__ = ["Answer", "Decided", "Glance", "View"]
@@ -108,7 +109,7 @@ class View:
             parts.settings,
             parts.targets,
             now=self._life.clock.now(),
-            owner_pid=os.getpid(),
+            owner=Owner(True, os.getpid()),
             live={name: source.health for name, source in pipeline.intake.sources.items()},
             arrivals=_arrivals(pipeline),
             brief=brief,

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from listener.errors import StoreError
+from listener.errors import StoreError, StoreUnusable
 
 __all__ = ["Patience"]
 
@@ -30,6 +30,8 @@ class Patience:
     def __init__(self) -> None:
         """Start without trouble."""
         self._troubles: dict[str, StoreError] = {}
+        self.raises_damage = False
+        """Whether a damaged state file ends the work: a daemon stays up to report it, a command does not."""
 
     @property
     def trouble(self) -> StoreError | None:
@@ -37,7 +39,11 @@ class Patience:
         return next(iter(self._troubles.values()), None)
 
     async def until_done(self, what: str, do: Callable[[], Awaitable[T]]) -> T:
-        """Await ``do()``, anew after each :class:`~listener.errors.StoreError`, with growing waits."""
+        """
+        Await ``do()``, again after each :class:`~listener.errors.StoreError`, with growing waits.
+
+        After damage there is nothing to try again: it waits to be cancelled, or raises it (``raises_damage``).
+        """
         wait = RETRY_SECONDS
         while True:
             try:
@@ -45,6 +51,10 @@ class Patience:
             except StoreError as error:
                 self._troubles[what] = error
                 log.error("store.failed", doing=what, error=str(error), hint=error.hint, retry_seconds=wait)
+                if isinstance(error, StoreUnusable):
+                    if self.raises_damage:
+                        raise
+                    await asyncio.Event().wait()
             else:
                 self._troubles.pop(what, None)
                 return result

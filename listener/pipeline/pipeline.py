@@ -10,7 +10,7 @@ import structlog
 
 from listener.clock import Clock, SystemClock
 from listener.contracts import Braked, Source, Target
-from listener.errors import StoreError
+from listener.errors import StoreError, StoreUnusable
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake
@@ -91,19 +91,19 @@ class Pipeline:
     @property
     def ready(self) -> bool:
         """Whether every source listens and its first scan is durable: whatever changes from now on is seen."""
-        return self._patience.trouble is None and all(
+        return self.store_trouble is None and all(
             source.health.ready or name in self.intake.finished for name, source in self.intake.sources.items()
         )
 
     @property
     def store_trouble(self) -> StoreError | None:
-        """What the store could not do when it was last asked to, if anything."""
-        return self._patience.trouble
+        """Damage to the state file, which stays until a restart, or what the store could not do when last asked."""
+        return self._store.damage or self._patience.trouble
 
     @property
     def troubles(self) -> list[str]:
         """What keeps it from doing its work, a sentence each."""
-        found = [f"store: {error}" for error in [self._patience.trouble] if error is not None]
+        found = [f"store: {error} {error.hint}".strip() for error in [self.store_trouble] if error is not None]
         found += [
             f"account {engine.account.name}: {engine.account.closed_reason}"
             for engine in self.engines
@@ -134,10 +134,10 @@ class Pipeline:
             until_idle: end once all sources have ended and what is left must wait for quota or people.
             follow: with ``until_idle``, wait for tasks to end too, not only for their acceptance.
         """
-        if await self._store.recover():
-            log.warning("pipeline.unclean_start", careful_batches=CAREFUL_BATCHES)
-            for engine in self.engines:
-                engine.account.careful = CAREFUL_BATCHES
+        self._patience.raises_damage = until_idle
+        if not await self._begin():
+            await self._stop.wait()
+            return
         async with asyncio.TaskGroup() as tasks:
             readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
@@ -156,6 +156,25 @@ class Pipeline:
             await self._stop.wait()
             await self._wind_down(readers, commit, planners, others)
 
+    async def _begin(self) -> bool:
+        """
+        Check the state file and sort out what the last owner left; return False for a damaged file.
+
+        A daemon stays up then, not ready, and does nothing: restarting it would only repeat that. A run that is to
+        end raises instead.
+        """
+        try:
+            await self._store.check_at_start()
+            if await self._store.recover():
+                log.warning("pipeline.unclean_start", careful_batches=CAREFUL_BATCHES)
+                for engine in self.engines:
+                    engine.account.careful = CAREFUL_BATCHES
+        except StoreUnusable:
+            if self._patience.raises_damage:
+                raise
+            return False
+        return True
+
     async def _wind_down(
         self,
         readers: list[asyncio.Task[None]],
@@ -165,11 +184,12 @@ class Pipeline:
     ) -> None:
         await _cancel(readers)
         await _cancel(planners)  # a quota reading that hangs must not hold up the end
+        drain_seconds = DRAIN_SECONDS if self._store.damage is None else 0.0
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(drain_seconds):
                 await self.intake.drained()
         await _cancel([commit])
-        await asyncio.gather(*(engine.sender.drain(DRAIN_SECONDS) for engine in self.engines))
+        await asyncio.gather(*(engine.sender.drain(drain_seconds) for engine in self.engines))
         await _cancel(others)
         try:
             await self._tell_sources()
@@ -267,6 +287,8 @@ class Pipeline:
                 if now >= upkeep_at:
                     await self._store.upkeep(keep_seconds=self._settings.store.keep_days * DAY_SECONDS)
                     upkeep_at = now + UPKEEP_SECONDS
+            except StoreUnusable:
+                return  # damage was reported, and stays
             except StoreError as error:
                 log.error("store.upkeep_failed", error=str(error), hint=error.hint)
             await asyncio.sleep(TELL_SECONDS)

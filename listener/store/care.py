@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from listener.errors import StoreError
-from listener.store.database import connect, prepare, snapshot, translate
+from listener.store.database import STORE_ERRORS, prepare, snapshot, translate
 from listener.store.ownership import OwnerLock
+from listener.store.reading import open_reading
 
 __all__ = ["Compacted", "backup", "check", "compact"]
 
@@ -57,13 +58,13 @@ def backup(path: Path, to: Path) -> int:
     try:
         draft.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with closing(connect(path, readonly=True)) as source, closing(sqlite3.connect(draft)) as copy:
+        with closing(open_reading(path)) as source, closing(sqlite3.connect(draft)) as copy:
             source.backup(copy, pages=BACKUP_PAGES)
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
         _flush(draft)
         draft.rename(to)
         _flush(to.parent)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, *STORE_ERRORS) as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -87,13 +88,13 @@ def check(path: Path) -> list[str]:
     Raises:
         StoreError: it cannot be read at all.
     """
-    with closing(connect(path, readonly=True)) as connection:
+    with closing(open_reading(path)) as connection:
         try:
             with snapshot(connection):
                 found = [row[0] for row in connection.execute(f"PRAGMA integrity_check({FINDINGS})")]
                 found = [] if found == ["ok"] else found
                 return found + [said for what, query in _DISAGREEMENTS.items() for said in _of(connection, what, query)]
-        except sqlite3.Error as error:
+        except STORE_ERRORS as error:
             raise translate(error, path) from error
 
 
@@ -119,7 +120,7 @@ def compact(path: Path) -> Compacted:
             try:
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except sqlite3.Error as error:
+            except STORE_ERRORS as error:
                 raise translate(error, path) from error
         return Compacted(before, path.stat().st_size)
     finally:

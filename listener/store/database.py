@@ -1,4 +1,4 @@
-"""Opening the state file: what is refused, what is migrated, and who owns it."""
+"""Opening the state file for writing: what is refused, what is migrated."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from listener.errors import ConfigurationError, StoreError, StoreUnusable
 
 __all__ = [
     "APPLICATION_ID",
+    "STORE_ERRORS",
     "VERSION",
+    "accept",
     "connect",
     "prepare",
+    "recognise",
+    "set_up",
     "snapshot",
     "sqlite_path",
     "translate",
@@ -31,6 +35,9 @@ LOG_BYTES = 64 * 1024 * 1024
 """What a write-ahead log that grew in a storm is cut back to."""
 BUSY_SECONDS = 10.0
 """How long a writer waits for another process's commit; ours take milliseconds."""
+STORE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite's binding raises; the second for text of the file, or in SQLite's message about it, that is no UTF-8."""
+DAMAGE_HINT = "restore a backup, or move the file away and start anew (the first scan seeds, a backfill refreshes)"
 
 
 def _add(*names: str) -> Callable[[sqlite3.Connection], None]:
@@ -74,14 +81,11 @@ def sqlite_path(url: str) -> Path:
     return Path(unquote(parts.path[1:]))
 
 
-def translate(error: sqlite3.Error, path: Path) -> StoreError:
-    """Return the error that tells an operator what this one means for the state file."""
+def translate(error: Exception, path: Path) -> StoreError:
+    """Return the error that tells an operator what one of :data:`STORE_ERRORS` means for the state file."""
     name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return StoreUnusable(
-            f"state file {path}: not a usable SQLite file ({error}); it was left as it is",
-            hint="restore a backup, or move the file away and start anew (the first scan seeds, a backfill refreshes)",
-        )
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or _is_undecodable(error):
+        return damaged(path, f"not a usable SQLite file ({error})")
     if name.startswith("SQLITE_FULL"):
         return StoreError(f"state file {path}: the disk is full", hint="free space; deliveries go on by themselves")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
@@ -90,6 +94,16 @@ def translate(error: sqlite3.Error, path: Path) -> StoreError:
             hint="store.url: the directory must exist and be writable for this user",
         )
     return StoreError(f"state file {path}: {error}")
+
+
+def damaged(path: Path, what: str) -> StoreUnusable:
+    """Return the error of a state file whose content cannot be right, with the remedy."""
+    return StoreUnusable(f"state file {path}: {what}; it was left as it is", hint=DAMAGE_HINT)
+
+
+def _is_undecodable(error: Exception) -> bool:
+    # The second is raised by the binding itself, without any code of SQLite, for a text column.
+    return isinstance(error, UnicodeDecodeError) or "Could not decode to UTF-8" in str(error)
 
 
 def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
@@ -103,20 +117,25 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
     # Under WAL a reader must be able to write the -shm file, so "readonly" is a promise, kept by query_only.
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
-    except sqlite3.Error as error:
+    except STORE_ERRORS as error:
         raise translate(error, path) from error
     try:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES // (4 if readonly else 1)}")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        if readonly:
-            connection.execute("PRAGMA query_only = ON")
-        else:
-            connection.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error as error:
+        set_up(connection, readonly=readonly)
+    except STORE_ERRORS as error:
         connection.close()
         raise translate(error, path) from error
     return connection
+
+
+def set_up(connection: sqlite3.Connection, *, readonly: bool) -> None:
+    """Set what every connection has in common, and what it may do."""
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES // (4 if readonly else 1)}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    if readonly:
+        connection.execute("PRAGMA query_only = ON")
+    else:
+        connection.execute("PRAGMA synchronous = FULL")
 
 
 @contextmanager
@@ -140,16 +159,16 @@ def prepare(path: Path) -> sqlite3.Connection:
     """
     if not path.parent.is_dir():
         raise StoreError(f"state file {path}: its directory does not exist", hint=f"mkdir -p {path.parent}")
-    _recognise(path)
+    recognise(path)
     connection = connect(path)
     try:
-        _accept(connection, path)
+        accept(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         # A checkpoint within a commit would hold the writer; a thread of its own does it.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         _upgrade(connection)
-    except sqlite3.Error as error:
+    except STORE_ERRORS as error:
         connection.close()
         raise translate(error, path) from error
     except BaseException:
@@ -158,7 +177,7 @@ def prepare(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _recognise(path: Path) -> None:
+def recognise(path: Path) -> None:
     """Refuse what is no SQLite file; SQLite itself takes a file of one byte for an empty one, and overwrites it."""
     try:
         with path.open("rb") as file:
@@ -180,8 +199,8 @@ def _not_sqlite() -> sqlite3.DatabaseError:
     return error
 
 
-def _accept(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse what is not ours, before anything is written."""
+def accept(connection: sqlite3.Connection, path: Path) -> int:
+    """Refuse what is not ours, before anything is written; return the version of what is."""
     application = _pragma(connection, "application_id")
     version = _pragma(connection, "user_version")
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -195,6 +214,7 @@ def _accept(connection: sqlite3.Connection, path: Path) -> None:
             f"state file {path}: written by a newer version (format {version}, this program knows {VERSION})",
             hint="install that version again, or name another file in store.url",
         )
+    return version
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:

@@ -6,10 +6,11 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from listener.errors import StoreBusy, StoreError
 
-__all__ = ["OwnerLock", "owner_pid"]
+__all__ = ["Owner", "OwnerLock", "owner_of"]
 
 
 class OwnerLock:
@@ -56,7 +57,7 @@ class OwnerLock:
 
 
 LOOK_SECONDS = 0.2
-"""For so long :func:`owner_pid` of another process may seem to own the file: far longer than its look takes."""
+"""For so long :func:`owner_of` in another process may seem to own the file: far longer than its look takes."""
 
 
 def _lock(fd: int) -> None:
@@ -71,17 +72,32 @@ def _lock(fd: int) -> None:
             time.sleep(LOOK_SECONDS / 10)
 
 
-def owner_pid(path: Path) -> int | None:
-    """Return the number of the process that owns this state file, None where there is none (or it cannot be told)."""
+class Owner(NamedTuple):
+    """What is known of the process that owns a state file."""
+
+    is_running: bool | None
+    """None: it cannot be known."""
+    pid: int | None = None
+    reason: str = ""
+    """Why it cannot be known."""
+
+
+def owner_of(path: Path) -> Owner:
+    """Return whether a process owns this state file, and which."""
+    lock = path.with_name(path.name + ".lock")
     try:
-        fd = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return Owner(False)
+    except OSError as error:
+        return Owner(None, reason=f"{lock} cannot be read: {error.strerror}")
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        told = os.pread(fd, 32, 0).decode("ascii", "replace").split()
-        return int(told[1]) if len(told) == 2 and told[1].isdecimal() else None
+    except BlockingIOError:
+        words = os.pread(fd, 32, 0).decode("ascii", "replace").split()
+        return Owner(True, int(words[1]) if len(words) == 2 and words[1].isdecimal() else None)
+    except OSError as error:
+        return Owner(None, reason=f"{lock} cannot be locked: {error.strerror}")
     finally:
         os.close(fd)
-    return None
+    return Owner(False)

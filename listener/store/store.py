@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -16,13 +16,16 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from listener.change import Fingerprint
 from listener.clock import Clock, SystemClock
 from listener.contracts import Unreadable
+from listener.errors import StoreError
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
 from listener.settings import Coalescer
 from listener.store import asks, attempts, holding, ledger, needs, report, ripening, settle, upkeep
 from listener.store.batches import Batch, NeedInput, Recorded, Route, joined, slices
-from listener.store.database import connect, prepare, snapshot, sqlite_path, translate
+from listener.store.damage import Damage
+from listener.store.database import connect, prepare, sqlite_path
 from listener.store.names import Names
 from listener.store.ownership import OwnerLock
+from listener.store.reading import Readers, open_reading
 from listener.store.record import Recorder
 from listener.store.upkeep import Progress
 from listener.store.writer import Writer, closed
@@ -63,7 +66,12 @@ class StoreOptions:
 
 
 def open_store(
-    url: str, *, options: StoreOptions | None = None, clock: Clock | None = None, owner: bool = False
+    url: str,
+    *,
+    options: StoreOptions | None = None,
+    clock: Clock | None = None,
+    owner: bool = False,
+    readonly: bool = False,
 ) -> Store:
     """
     Open the store that a URL names, made where there is none.
@@ -73,6 +81,7 @@ def open_store(
         options: what it needs of the configuration.
         clock: the time of day.
         owner: whether this process sends from it; one at a time may.
+        readonly: make and change nothing; works without the right to write.
 
     Raises:
         ConfigurationError: the URL names no store.
@@ -84,7 +93,8 @@ def open_store(
     if lock is not None and path.parent.is_dir():
         lock.acquire()
     try:
-        return Store(prepare(path), path, lock=lock, options=options or StoreOptions(), clock=clock or SystemClock())
+        connection = None if readonly else prepare(path)
+        return Store(connection, path, lock=lock, options=options or StoreOptions(), clock=clock or SystemClock())
     except BaseException:
         if lock is not None:
             lock.release()
@@ -95,22 +105,32 @@ class Store:
     """One state file, open. Coroutines return once what they did is durable."""
 
     def __init__(
-        self, connection: sqlite3.Connection, path: Path, *, lock: OwnerLock | None, options: StoreOptions, clock: Clock
+        self,
+        connection: sqlite3.Connection | None,
+        path: Path,
+        *,
+        lock: OwnerLock | None,
+        options: StoreOptions,
+        clock: Clock,
     ) -> None:
-        """Take over an open connection; use :func:`open_store`."""
+        """Take over an open connection, None for a store that only reads; use :func:`open_store`."""
         self.path = path
         self.clock = clock
         self._lock = lock
         self._names = Names()
-        self._writer = Writer(connection, path, undone=self._names.clear)
+        opens = partial(connect, path, readonly=True) if connection is not None else partial(open_reading, path)
+        self._damage = Damage(path, opens)
+        self._writer: Writer | None = None
+        if connection is not None:
+            self._writer = Writer(connection, translated=self._damage.translated, undone=self._names.clear)
         self._expand_limit = options.expand_limit
         self._recorder = Recorder(
             self._names, timing=options.timing, unforced=options.unforced, expand_limit=options.expand_limit
         )
-        self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._readers = Readers(path, beside_writer=connection is not None)
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store reader")
         self._checkpoints = ThreadPoolExecutor(1, thread_name_prefix="store checkpoint")
+        self._checks = ThreadPoolExecutor(1, thread_name_prefix="store check")
 
     async def __aenter__(self) -> Self:
         """Use the store; :meth:`close` it in the end."""
@@ -132,12 +152,12 @@ class Store:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self._pool.shutdown()
-        self._checkpoints.shutdown()
-        self._writer.close()
-        for connection in self._readers:
-            connection.close()
-        self._readers.clear()
+        self._damage.end()
+        for pool in (self._pool, self._checkpoints, self._checks):
+            pool.shutdown()
+        if self._writer is not None:
+            self._writer.close()
+        self._readers.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -146,40 +166,56 @@ class Store:
     async def _write(
         self, operation: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kw: P.kwargs
     ) -> T:
+        writer = self._present_writer()
         if not self.owner:
-            # The owner may have removed an empty directory since: ids are looked up anew.
-            return await self._writer.run(lambda connection: operation(self._forget(connection), *args, **kw))
-        return await self._writer.run(lambda connection: operation(connection, *args, **kw))
+            # The owner may have removed an empty directory since: ids are looked up again.
+            return await writer.run(lambda connection: operation(self._forget(connection), *args, **kw))
+        return await writer.run(lambda connection: operation(connection, *args, **kw))
+
+    def _present_writer(self) -> Writer:
+        """Return the writer; raise where there is none, or where the file is known to be damaged."""
+        self._damage.refuse()
+        if self._writer is None:
+            raise StoreError(f"state file {self.path}: opened for reading only")
+        return self._writer
 
     async def _read(
         self, query: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kw: P.kwargs
     ) -> T:
-        def run() -> T:
-            with snapshot(self._reader()) as connection:
-                return query(connection, *args, **kw)
-
-        return await self._run_in(self._pool, run)
+        return await self._run_in(self._pool, lambda: self._readers.run(lambda c: query(c, *args, **kw)))
 
     async def _run_in(self, pool: ThreadPoolExecutor, run: Callable[[], T]) -> T:
+        def translated() -> T:
+            try:
+                return run()
+            except Exception as error:
+                told = self._damage.translated(error)
+                if told is error:
+                    raise
+                raise told from error
+
         try:
-            future = asyncio.get_running_loop().run_in_executor(pool, run)
+            future = asyncio.get_running_loop().run_in_executor(pool, translated)
         except RuntimeError:
             raise closed() from None
-        try:
-            return await future
-        except sqlite3.Error as error:
-            raise translate(error, self.path) from error
+        return await future
 
     def _forget(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         self._names.clear()
         return connection
 
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = connect(self.path, readonly=True)
-            self._readers.append(connection)
-        return connection
+    # -- damage ----------------------------------------------------------------------------------
+
+    @property
+    def damage(self) -> StoreError | None:
+        """The first proof that the file is damaged, if there is any: from then on nothing is written."""
+        return self._damage.found
+
+    async def check_at_start(self) -> None:
+        """Check a small file; begin to check a larger one in the background. Raise StoreUnusable for a damaged one."""
+        if not await self._run_in(self._checks, self._damage.check_small):
+            self._checks.submit(self._damage.check_large)
+        self._damage.refuse()
 
     # -- recording -------------------------------------------------------------------------------
 
@@ -469,6 +505,7 @@ class Store:
         While the writer goes on it is always some pages ahead, and the log would grow for ever. So it
         moves the last few by itself, and begins the log anew.
         """
+        writer = self._present_writer()
 
         def run() -> Future[Any] | None:
             connection = connect(self.path)
@@ -482,7 +519,7 @@ class Store:
             if pages < LONG_LOG_PAGES or (pages - moved >= LAST_PAGES and pages < LONGEST_LOG_PAGES):
                 return None
             # From this thread, at once: every moment the writer gets further ahead.
-            return self._writer.submit(lambda c: c.execute(_CHECKPOINT).fetchone(), apart=True)
+            return writer.submit(lambda c: c.execute(_CHECKPOINT).fetchone(), apart=True)
 
         if (last := await self._run_in(self._checkpoints, run)) is not None:
             await asyncio.wrap_future(last)
@@ -502,9 +539,9 @@ class Store:
     @property
     def longest_work_seconds(self) -> float:
         """How long the longest commit group kept a processor busy: without the wait for disk and other threads."""
-        return self._writer.longest_work_seconds
+        return 0.0 if self._writer is None else self._writer.longest_work_seconds
 
     @property
     def longest_group_seconds(self) -> float:
         """How long the longest commit group held the writer."""
-        return self._writer.longest_group_seconds
+        return 0.0 if self._writer is None else self._writer.longest_group_seconds

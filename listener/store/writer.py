@@ -8,13 +8,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter, thread_time
 from typing import Any, NamedTuple, TypeVar
 
 from listener.errors import StoreError
-from listener.store.database import translate
 
 __all__ = ["GROUP_SECONDS", "Writer", "closed"]
 
@@ -46,11 +44,24 @@ class Writer:
     An operation may run twice: when one of its group fails the group is taken back, and each is run by itself.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, *, undone: Callable[[], None]) -> None:
-        """Take over the connection; call ``undone`` whenever something that an operation did was taken back."""
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        translated: Callable[[Exception], Exception],
+        undone: Callable[[], None],
+    ) -> None:
+        """
+        Take over the connection.
+
+        Args:
+            connection: the writing connection.
+            translated: returns the error to raise for one that an operation raised.
+            undone: called whenever something that an operation did was taken back.
+        """
         self._connection = connection
         self._undone = undone
-        self._path = path
+        self._translated = translated
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._entry = threading.Lock()
         self._closed = False
@@ -159,7 +170,7 @@ class Writer:
         return None
 
     def _fail(self, item: Item, error: Exception) -> None:
-        item.future.set_exception(translate(error, self._path) if isinstance(error, sqlite3.Error) else error)
+        item.future.set_exception(self._translated(error))
 
     def _undo(self) -> None:
         """Take back what is not committed; SQLite may have done so by itself, as on a full disk."""

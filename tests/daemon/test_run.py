@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pytest
 from shells import SECRET, Stand, fetch, free_port, until
 
-from listener.store.ownership import owner_pid
+from listener.store.ownership import Owner, owner_of
 
 pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time
 
@@ -129,7 +129,7 @@ def test_a_taken_admin_port_fails_loudly(stand: Stand) -> None:
         status, _, err = stand.run("run")
     assert status == 1
     assert "admin.listen" in err
-    assert owner_pid(stand.state) is None
+    assert owner_of(stand.state) == Owner(False)
 
 
 def test_sighup_keeps_the_old_configuration_where_the_new_one_is_wrong(stand: Stand) -> None:
@@ -169,7 +169,7 @@ def test_sighup_takes_a_new_configuration(stand: Stand) -> None:
         assert process.poll() is None
         (stand.root / "other" / "b.html").write_text("one")
         until(lambda: stand.url("b.html") in stand.paths())
-        assert owner_pid(stand.state) == process.pid
+        assert owner_of(stand.state).pid == process.pid
 
 
 def test_a_second_signal_leaves_at_once(stand: Stand) -> None:

@@ -19,6 +19,7 @@ from listener.clock import window_end, window_start
 from listener.daemon.status import status_of
 from listener.refresh import RefreshKind
 from listener.store.controls import ControlKind, Controls, Place
+from listener.store.ownership import Owner
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 
@@ -35,7 +36,7 @@ async def status(world: World) -> dict[str, Any]:
         world.settings,
         {"cdn": world.target},
         now=world.clock.now(),
-        owner_pid=1,
+        owner=Owner(True, 1),
         live={"www": world.source.health},
     )
 

@@ -24,7 +24,7 @@ from steps_store import BASE, Bench, FakeClock, content
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 from listener.store import NeedInput, database, open_store
 from listener.store.database import connect, prepare, sqlite_path, translate
-from listener.store.ownership import OwnerLock, owner_pid
+from listener.store.ownership import Owner, OwnerLock, owner_of
 
 HERE = Path(__file__).parent
 
@@ -164,13 +164,13 @@ def test_a_read_only_directory_is_told() -> None:
 async def test_one_owner_at_a_time(tmp_path: Path) -> None:
     """A second owner is refused with the first one's number; after the close it may take over."""
     url = f"sqlite:///{tmp_path}/s.db"
-    assert owner_pid(tmp_path / "s.db") is None
+    assert owner_of(tmp_path / "s.db") == Owner(False)
     async with open_store(url, owner=True) as store:
         assert store.owner
         with pytest.raises(StoreBusy, match=str(os.getpid())):
             open_store(url, owner=True)
-        assert owner_pid(tmp_path / "s.db") == os.getpid()
-    assert owner_pid(tmp_path / "s.db") is None
+        assert owner_of(tmp_path / "s.db").pid == os.getpid()
+    assert owner_of(tmp_path / "s.db") == Owner(False)
     async with open_store(url, owner=True):
         pass
 
@@ -191,7 +191,7 @@ def test_a_lock_can_be_released_twice(tmp_path: Path) -> None:
     lock.release()
     lock.acquire()
     (tmp_path / "s.db.lock").write_text("")
-    assert owner_pid(tmp_path / "s.db") is None
+    assert owner_of(tmp_path / "s.db") == Owner(True)
     with pytest.raises(StoreBusy, match="unknown"):
         OwnerLock(tmp_path / "s.db").acquire()
     lock.release()

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import sqlite3
 import threading
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from steps_store import BASE, Bench, content, route
 from listener.errors import StoreError
 from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
-from listener.store.database import prepare
+from listener.store.damage import Damage
+from listener.store.database import connect, prepare
 from listener.store.writer import Writer
 
 
@@ -37,7 +39,8 @@ class Bed:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.undone = 0
-        self.writer = Writer(prepare(path), path, undone=self._undone)
+        damage = Damage(path, partial(connect, path, readonly=True))
+        self.writer = Writer(prepare(path), translated=damage.translated, undone=self._undone)
 
     def _undone(self) -> None:
         self.undone += 1
