@@ -6,7 +6,8 @@ section 3.3) and everything else stands percent-encoded, in upper-case hexadecim
 browsers and HTTP clients ask for a path that a page links to by its plain name (``a+b`` travels as
 ``a+b``, a blank as ``%20``), and a CDN keys its cache by what was asked for. Alibaba Cloud wants
 blanks and non-ASCII characters encoded before they are submitted, which this form does.
-Encoding of a sub-delimiter is kept where a URL has it: ``%2B`` and ``+`` are two URLs.
+A URL that is given is not respelled: ``%2B`` and ``+`` are two URLs, and so are ``%5B`` and the ``[``
+that browsers send as it is. :mod:`listener.router.spelling` says which of them a key has.
 """
 
 from __future__ import annotations
@@ -19,13 +20,26 @@ from urllib.parse import quote, quote_from_bytes, unquote_to_bytes, urlsplit
 
 import idna
 
-__all__ = ["DIRECTORY_END", "decode_path", "encode_path", "is_normal_path", "normal_base_url", "normal_url"]
+__all__ = [
+    "BROWSER_PATH_RAW",
+    "DIRECTORY_END",
+    "PATH_SAFE",
+    "decode_path",
+    "encode_path",
+    "is_canonical_path",
+    "is_normal_path",
+    "normal_base_url",
+    "normal_url",
+]
 
 DIRECTORY_END: Final = "/"
 UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "-._~")
 PATH_SAFE: Final = "/:@!$&'()*+,;=~"
 """What a path keeps beside letters, digits, ``-``, ``.`` and ``_``."""
-QUERY_SAFE: Final = PATH_SAFE + "?"
+BROWSER_PATH_RAW: Final = "[]|"
+"""What browsers send as it is in a path though RFC 3986 would encode it (WHATWG URL, path percent-encode set)."""
+QUERY_SAFE: Final = PATH_SAFE + "?[]|^`{}"
+"""What a query keeps, which is more in browsers, too (WHATWG URL, query percent-encode set)."""
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -48,6 +62,11 @@ def encode_path(raw: bytes) -> str:
 def decode_path(path: str) -> bytes:
     """Return the bytes of a percent-encoded path; the inverse of :func:`encode_path`."""
     return unquote_to_bytes(path)
+
+
+def is_canonical_path(path: str) -> bool:
+    """Tell whether a path is spelled as :func:`encode_path` spells its bytes."""
+    return encode_path(decode_path(path)) == path
 
 
 def is_normal_path(path: str) -> bool:
@@ -76,7 +95,7 @@ def normal_url(text: str) -> str:
     if parts.fragment or text.endswith("#"):
         raise ValueError("it must not contain a fragment (#…)")
     authority = _host(parts.hostname or "") + _port(parts.scheme, parts.port)
-    path = _escape(parts.path or "/", PATH_SAFE)
+    path = _escape(parts.path or "/", PATH_SAFE + BROWSER_PATH_RAW)
     if _DOT_SEGMENT.search(path):
         raise ValueError("its path contains a . or .. segment")
     query = "?" + _escape(parts.query, QUERY_SAFE) if "?" in text else ""

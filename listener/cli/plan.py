@@ -20,7 +20,13 @@ __all__ = ["plan", "read_lines"]
 
 
 def plan(
-    changes: Annotated[Path, typer.Option("--changes", metavar="FILE", help="Changed keys, one a line; - is stdin.")],
+    changes: Annotated[
+        Path | None, typer.Option("--changes", metavar="FILE", help="Changed keys, one a line; - is stdin.")
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option("--explain", metavar="KEY", help="The addresses of a key, each with the rule that made it."),
+    ] = None,
     objects: Annotated[
         Path | None, typer.Option("--objects", metavar="FILE", help="All keys of the storage, for the collateral.")
     ] = None,
@@ -29,10 +35,19 @@ def plan(
     site: SiteOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Plan without any CDN: which refreshes would cover the changes, what would wait, and why."""
+    from listener.cli.explain import explain_key
+    from listener.errors import ConfigurationError
     from listener.planner import plan_keys
 
+    if (changes is None) == (explain is None):
+        raise ConfigurationError(
+            "plan: give either --changes FILE or --explain KEY", hint="--changes - reads keys from stdin"
+        )
+    if explain is not None:
+        return explain_key(config, site, explain, as_json=as_json)
+    assert changes is not None
     chosen = _site(config, site)
     made = plan_keys(
         _keys(changes, chosen),
@@ -46,6 +61,7 @@ def plan(
         print_json(_plain(made, prefix))
     else:
         _show(made, prefix)
+    return 0
 
 
 def _site(config: Path | None, site: str | None) -> Site | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from listener import planner
 from listener.clock import QUOTA_DAY_SECONDS
 from listener.pipeline.accounts import EVICTION_SECONDS, Account
-from listener.pipeline.sites import Sites, share_name
+from listener.pipeline.sites import Sites, root_of, share_name
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
 from listener.refresh import RefreshKind
 from listener.settings import Site
@@ -18,6 +18,7 @@ from listener.store.index import objects_in, objects_named, weight_below
 from listener.store.needs import Load
 from listener.store.spending import moments, slots_taken, units_today
 from listener.store.upkeep import is_seeded
+from listener.urls import is_canonical_path
 
 __all__ = ["Briefing", "learned", "params_are_stubborn"]
 
@@ -112,7 +113,13 @@ class Briefing:
         )
 
     def _objects(self, load: Load) -> int | None:
-        """Return how many objects a load is about, by name while that is no long work, by number beyond."""
+        """
+        Return how many objects a load is about, by name while that is no long work, by number beyond.
+
+        A directory in another spelling is about none of its own: they count where the spelling is the canonical one.
+        """
+        if not is_canonical_path(load.url[len(root_of(load.url)) :]):
+            return 0
         if self._rows_left <= -MOST_CANDIDATES:
             return None
         by_name = load.exact <= self._rows_left

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from listener.change import Change, ChangeKind, key_to_text
 from listener.errors import KeyRejected
 from listener.refresh import Scope
+from listener.router.addresses import Address, AddressRules, addresses_of, directories_of
 from listener.router.globs import Filter
-from listener.router.keys import MAX_KEY_BYTES, PLAIN_NAME, check_length, encode_key
+from listener.router.spelling import plain_names, spell
 from listener.settings import Site
 from listener.urls import decode_path
 
@@ -47,11 +49,14 @@ class _Lane(NamedTuple):
     number: int
     site: Site
     filter: Filter
+    takes_all: bool
     places: tuple[_Place, ...]
     tails: tuple[str, ...]
     """What follows a path: nothing, and each query variant."""
     scope: Scope
-    index_documents: frozenset[str]
+    rules: AddressRules
+    plain: re.Pattern[str]
+    """Matches names that have one spelling."""
 
 
 class _Route(NamedTuple):
@@ -61,11 +66,9 @@ class _Route(NamedTuple):
     folder: str
     """The folder as the site sees it, prefix cut off."""
     heads: tuple[tuple[str, str, int], ...]
-    """Target, folder URL, layer; empty where the folder can be no URL."""
+    """Target, folder URL, layer; empty where names need all the rules."""
     room_bytes: int
     """How long an encoded name may be."""
-    simple: bool
-    """True where every name passes, and becomes one URL per head unless it is an index document."""
 
 
 class Router:
@@ -100,6 +103,22 @@ class Router:
         if len(routes) == 1:
             return _needs(routes[0], name)
         return _distinct(need for route in routes for need in _needs(route, name))
+
+    def explain(self, root: str, key: str) -> list[tuple[RoutedNeed, str]]:
+        """
+        Return every address of a key, or of a folder that ends with ``/``, each with the rule that made it.
+
+        Where an object may have the very name of the folder, both. Raises as :meth:`route` does.
+        """
+        found: dict[tuple[str, str, Scope], tuple[RoutedNeed, str]] = {}
+        for lane in self._lanes.get(root, ()):
+            addresses = _subtree_addresses(lane, key) if key.endswith("/") else []
+            below = key[len(lane.site.prefix) :]
+            if key.startswith(lane.site.prefix) and lane.filter.takes(below):
+                addresses = [*addresses_of(lane.rules, below), *addresses]
+            for need, rule in _placed(lane, addresses):
+                found.setdefault((need.target, need.url, need.scope), (need, rule))
+        return list(found.values())
 
     def key_prefixes(self, target: str | Collection[str], directory_url: str) -> list[tuple[str, str]]:
         """
@@ -145,7 +164,8 @@ class Router:
 
     def _route_subtree(self, root: str, key: str) -> list[RoutedNeed]:
         key = key if not key or key.endswith("/") else key + "/"
-        return _distinct(need for lane in self._lanes.get(root, ()) for need in _subtree_needs(lane, key))
+        lanes = self._lanes.get(root, ())
+        return _distinct(need for lane in lanes for need, _ in _placed(lane, _subtree_addresses(lane, key)))
 
 
 def _lane(number: int, site: Site) -> _Lane:
@@ -153,52 +173,59 @@ def _lane(number: int, site: Site) -> _Lane:
     tails = () if site.all_params else tuple(f"?{query}" for query in site.query_variants if query)
     scope = Scope.ALL_PARAMS if site.all_params else Scope.EXACT
     keep = Filter(site.include, site.exclude)
-    return _Lane(number, site, keep, places, ("", *tails), scope, frozenset(site.index_documents))
+    rules = AddressRules.of(site, longest_tail=max(map(len, tails), default=0))
+    plain = plain_names(site.spellings)
+    return _Lane(number, site, keep, keep.takes_all, places, ("", *tails), scope, rules, plain)
 
 
 def _folder_route(lane: _Lane, folder: str) -> _Route:
     below = folder[len(lane.site.prefix) :]
     try:
-        encoded = encode_key(below)
+        encoded, *others = spell(below, lane.rules.spellings)
     except KeyRejected:
-        return _Route(lane, below, heads=(), room_bytes=0, simple=False)
+        return _Route(lane, below, heads=(), room_bytes=0)
+    if others or lane.rules.also:
+        return _Route(lane, below, heads=(), room_bytes=0)
     heads = tuple((place.target, place.base + encoded, place.layer) for place in lane.places)
-    simple = lane.filter.takes_all and len(lane.tails) == 1
-    return _Route(lane, below, heads, room_bytes=MAX_KEY_BYTES - len(encoded), simple=simple)
+    return _Route(lane, below, heads, lane.rules.room_bytes - len(encoded))
 
 
 def _needs(route: _Route, name: str) -> list[RoutedNeed]:
-    number, _, keep, _, tails, scope, index_documents = route.lane
-    if not route.simple and not keep.takes(route.folder + name):
+    lane, folder, heads, room_bytes = route
+    number, _, keep, takes_all, _, tails, scope, rules, plain = lane
+    if not takes_all and not keep.takes(folder + name):
         return []
-    if not route.heads:
-        encode_key(route.folder)
-    encoded = name if PLAIN_NAME.fullmatch(name) else encode_key(name)
-    if len(encoded) > route.room_bytes:
-        check_length(MAX_KEY_BYTES - route.room_bytes + len(encoded))
-    if route.simple and name not in index_documents:
-        return [RoutedNeed(target, head + encoded, scope, number, layer) for target, head, layer in route.heads]
-    names = (encoded, "") if name in index_documents else (encoded,)
-    return [
-        RoutedNeed(target, head + end + tail, scope, number, layer)
-        for target, head, layer in route.heads
-        for end in names
-        for tail in tails
-    ]
+    if heads and name not in rules.index_documents and not name.endswith(rules.strip_suffixes):
+        encoded, *others = (name,) if plain.fullmatch(name) else spell(name, rules.spellings)
+        if not others and len(encoded) <= room_bytes:
+            if len(tails) == 1:
+                return [RoutedNeed(target, head + encoded, scope, number, layer) for target, head, layer in heads]
+            return [
+                RoutedNeed(target, head + encoded + tail, scope, number, layer)
+                for target, head, layer in heads
+                for tail in tails
+            ]
+    return [need for need, _ in _placed(lane, addresses_of(rules, folder + name))]
 
 
-def _subtree_needs(lane: _Lane, key: str) -> Iterator[RoutedNeed]:
+def _placed(lane: _Lane, addresses: Sequence[Address]) -> Iterator[tuple[RoutedNeed, str]]:
+    """Yield the need of each address at each place, with the rule that made it."""
+    for target, base, layer in lane.places:
+        for path, rule, directory in addresses:
+            if directory:
+                yield RoutedNeed(target, base + path, Scope.SUBTREE, lane.number, layer), rule
+                continue
+            for tail in lane.tails:
+                why = f"{rule}; query_variants: {tail[1:]}" if tail else rule
+                yield RoutedNeed(target, base + path + tail, lane.scope, lane.number, layer), why
+
+
+def _subtree_addresses(lane: _Lane, key: str) -> list[Address]:
     prefix = lane.site.prefix
     if key.startswith(prefix):
-        if not lane.filter.takes_below(key[len(prefix) :]):
-            return
-        below = encode_key(key[len(prefix) :])
-    elif prefix.startswith(key):
-        below = ""
-    else:
-        return
-    for place in lane.places:
-        yield RoutedNeed(place.target, place.base + below, Scope.SUBTREE, lane.number, place.layer)
+        below = key[len(prefix) :]
+        return directories_of(lane.rules, below) if lane.filter.takes_below(below) else []
+    return directories_of(lane.rules, "") if prefix.startswith(key) else []
 
 
 def _distinct(needs: Iterable[RoutedNeed]) -> list[RoutedNeed]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
+from listener.settings.addresses import Spelling, also_pattern, stripped_suffix
 from listener.settings.sections import Fraction, Seconds, Section
 from listener.urls import normal_base_url, normal_url
 
@@ -43,6 +44,10 @@ def _index_document(name: str) -> str:
     if not name or "/" in name:
         raise ValueError("must be a plain file name")
     return name
+
+
+def _also(text: str) -> str:
+    return also_pattern(text).text
 
 
 def _query(text: str) -> str:
@@ -133,6 +138,22 @@ class Site(Section):
         tuple[Annotated[str, AfterValidator(_index_document)], ...], BeforeValidator(_listed), AfterValidator(_unique)
     ] = ("index.html",)
     """A change of a file so named also refreshes its folder's URL: ``a/index.html`` and ``a/``."""
+    strip_suffixes: Annotated[
+        tuple[Annotated[str, AfterValidator(stripped_suffix)], ...], BeforeValidator(_listed), AfterValidator(_unique)
+    ] = ()
+    """Clean URLs: a key with such an ending is also served without it (``.html``: ``about.html`` as ``about``), and
+    the folder of an index document also without its slash (``blog/index.html`` as ``blog``). Each address costs a
+    refresh."""
+    also: Annotated[
+        tuple[Annotated[str, AfterValidator(_also)], ...], BeforeValidator(_listed), AfterValidator(_unique)
+    ] = ()
+    """Further paths under which a key is served, as ``key -> path`` with ``{path}`` for any text:
+    ``{path}.gz -> {path}`` where compressed copies are served under the plain name. Each address costs a refresh."""
+    spellings: Annotated[tuple[Spelling, ...], BeforeValidator(_listed), AfterValidator(_unique)] = ("browser", "plus")
+    """URL spellings to refresh in addition to the canonical one, where they differ from it: ``browser`` (``[ ] |`` as
+    they are), ``plus`` (``%2B`` for ``+``, as S3 wants it), ``encoded`` (``encodeURIComponent``), ``strict`` (all but
+    letters, digits and ``-._~``), ``nfc`` and ``nfd`` (Unicode normal forms). Each one that differs costs a refresh;
+    ``[]`` is the canonical one alone."""
     query_variants: Annotated[
         tuple[Annotated[str, AfterValidator(_query)], ...], BeforeValidator(_listed), AfterValidator(_unique)
     ] = ()

@@ -52,3 +52,35 @@ def test_a_plan_says_in_plain_words_why_keys_wait(stand: Stand, command: Command
     assert "000000" not in out
     told = json.loads(command("plan", "--changes", str(changes), "--files", "1", "--directories", "0", "--json")[1])
     assert [one["reason"] for one in told["refreshes"]] == ["2 due, 0 file tokens left"]
+
+
+def test_explain_prints_the_addresses_of_a_key(stand: Stand, command: Command) -> None:
+    """Each with the rule that made it; where there is none, why."""
+    stand.configure(site='prefix = "public/"\nexclude = ["**/*.map"]\nstrip_suffixes = [".html"]')
+    status, out, _ = command("plan", "--explain", "public/[a].html", "--json")
+    explained = json.loads(out)
+    assert (status, explained["problem"]) == (0, "")
+    assert {one["url"].removeprefix(stand.edge): one["rule"] for one in explained["addresses"]} == {
+        "/%5Ba%5D.html": "the key itself",
+        "/[a].html": "the key itself; spellings: browser",
+        "/%5Ba%5D": "strip_suffixes: .html",
+        "/[a]": "strip_suffixes: .html; spellings: browser",
+    }
+    assert "strip_suffixes: .html; spellings: browser" in command("plan", "--explain", "public/[a].html")[1]
+    assert "directory" in command("plan", "--explain", "public/a/")[1]
+    for key, reason in (
+        ("private/a", "serves keys that start with public/"),
+        ("public/a.map", "(include, exclude)"),
+        ("public/a\nb", "control character"),
+    ):
+        status, out, _ = command("plan", "--explain", key)
+        assert (status, reason in out) == (1, True)
+
+
+def test_a_plan_wants_one_question(stand: Stand, command: Command, tmp_path: Path) -> None:
+    """Neither and both of --changes and --explain: exit status 2."""
+    stand.configure()
+    (tmp_path / "changes").write_text("a\n")
+    for arguments in ((), ("--explain", "a", "--changes", str(tmp_path / "changes"))):
+        status, _, err = command("plan", *arguments)
+        assert (status, "--explain KEY" in err) == (2, True)

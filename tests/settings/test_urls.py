@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.urls import decode_path, encode_path, is_normal_path, normal_base_url, normal_url
+from listener.urls import (
+    decode_path,
+    encode_path,
+    is_canonical_path,
+    is_normal_path,
+    normal_base_url,
+    normal_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +31,9 @@ from listener.urls import decode_path, encode_path, is_normal_path, normal_base_
         ("https://h/100%", "https://h/100%25"),
         ("https://h/a?b=é&c=%2f?", "https://h/a?b=%C3%A9&c=%2F?"),
         ("https://h/a?", "https://h/a?"),
+        ("https://h/p[1]|x.jpg", "https://h/p[1]|x.jpg"),
+        ("https://h/p%5b1%5D{x}^.jpg", "https://h/p%5B1%5D%7Bx%7D%5E.jpg"),
+        ("https://h/a?f[x]={1|2}^`", "https://h/a?f[x]={1|2}^`"),
         ("https://h//a//", "https://h//a//"),
     ],
 )
@@ -90,6 +100,7 @@ def test_encoding_a_path_is_undone_by_decoding(raw: bytes) -> None:
     """Any bytes survive, and what is encoded is in normal form unless it has dot segments."""
     encoded = encode_path(raw)
     assert decode_path(encoded) == raw
+    assert is_canonical_path(encoded)
     assert is_normal_path(encoded) is not any(part in (b".", b"..") for part in raw.split(b"/"))
 
 
@@ -99,3 +110,9 @@ def test_encoding_a_path_is_undone_by_decoding(raw: bytes) -> None:
 def test_a_path_out_of_normal_form_is_recognised(path: str) -> None:
     """Lower-case escapes, escapes of plain characters, raw characters and dot segments are not normal."""
     assert not is_normal_path(path)
+
+
+@pytest.mark.parametrize("path", ["a[1]/", "a%2Bb/", "%e9", "%41"])
+def test_another_spelling_is_recognised(path: str) -> None:
+    """What decodes to the same bytes and is written otherwise is not canonical."""
+    assert not is_canonical_path(path)
