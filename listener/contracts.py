@@ -78,9 +78,13 @@ class IndexView(Protocol):
         ...
 
     async def directory_page(
-        self, root: str, directory: str, after: str, *, limit: int
+        self, root: str, directory: str, after: str | None, *, limit: int
     ) -> Sequence[tuple[str, Fingerprint]]:
-        """Return the next objects directly in a directory, by the bytes of their names: those after a name."""
+        """
+        Return the next objects directly in a directory, by the bytes of their names: those after a name.
+
+        ``None`` begins: an object whose key ends with ``/`` has the empty name.
+        """
         ...
 
     async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:

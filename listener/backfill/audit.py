@@ -25,7 +25,7 @@ class _NothingKnown:
         self,
         _root: str,
         _directory: str,
-        _after: str,
+        _after: str | None,
         /,
         *,
         limit: int,  # noqa: ARG002

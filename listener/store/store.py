@@ -280,9 +280,9 @@ class Store:
         return await self._read(lambda c: {each: upkeep.directory_objects(c, root, each) for each in directories})
 
     async def directory_page(
-        self, root: str, directory: str, after: str, *, limit: int
+        self, root: str, directory: str, after: str | None, *, limit: int
     ) -> Sequence[tuple[str, Fingerprint]]:
-        """Return the next objects known directly in a directory, by the bytes of their names: those after a name."""
+        """Return the next objects known directly in a directory, by the bytes of their names: after one, or all."""
         return await self._read(lambda c: upkeep.directory_page(c, root, directory, after, limit=limit))
 
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:

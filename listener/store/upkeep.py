@@ -49,14 +49,19 @@ def directory_objects(connection: sqlite3.Connection, root: str, directory: str)
 
 
 def directory_page(
-    connection: sqlite3.Connection, root: str, directory: str, after: str, *, limit: int
+    connection: sqlite3.Connection, root: str, directory: str, after: str | None, *, limit: int
 ) -> list[tuple[str, Fingerprint]]:
-    """Return up to ``limit`` of the objects known directly in a directory, in order, from behind a name on."""
+    """
+    Return up to ``limit`` of the objects known directly in a directory, in order, from behind a name on.
+
+    ``None`` is the beginning: an object whose key ends with ``/`` has the empty name, which comes first.
+    """
+    above = "name > ?3" if after is not None else "?3 IS NULL"
     rows = connection.execute(
         "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag FROM object WHERE tree ="
         " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
-        f" AND name > ?3 AND sequence > ({_DOOMED.format(path='?2')}) ORDER BY name LIMIT ?4",
-        (root, key_to_bytes(directory), key_to_bytes(after), limit),
+        f" AND {above} AND sequence > ({_DOOMED.format(path='?2')}) ORDER BY name LIMIT ?4",
+        (root, key_to_bytes(directory), None if after is None else key_to_bytes(after), limit),
     )
     return [(key_to_text(name), Fingerprint(*rest)) for name, *rest in rows]
 

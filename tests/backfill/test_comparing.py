@@ -19,8 +19,10 @@ from listener.sources.listing.comparing import same_content
 from listener.store import Store, open_store
 from listener.store.record import Batch
 
-KEYS = st.sampled_from(["a", "a/b", "a/b/c", "a/c", "a!", "b", "b/b/b", "b0", "é/x", "z/y/x", "z/y/z"])
-OBJECTS = st.dictionaries(KEYS, st.integers(0, 2).map(lambda size: Fingerprint(size, etag="e")))
+KEYS = st.sampled_from(
+    ["a", "a/", "a/b", "a/b/", "a/b/c", "a/c", "a!", "b", "b/b/", "b/b/b", "b0", "é/", "é/x", "z/y/x", "z/y/z"]
+)
+OBJECTS = st.dictionaries(KEYS, st.integers(1, 3).map(lambda size: Fingerprint(size, etag="e")))
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,21 @@ def test_every_difference_and_nothing_else(
     wanted |= {key: "deleted" for key in known if key not in held}
     assert found == wanted
     assert (drift.same, drift.gone) == (len(held) - (len(wanted) - drift.gone), len(known.keys() - held.keys()))
+
+
+@pytest.mark.looptime(False)
+async def test_a_folder_marker_that_an_event_named_is_not_missing(store: Store) -> None:
+    """Listings leave empty objects whose key ends with ``/`` out; one with content is an object like any other."""
+    known = {
+        "a/": Fingerprint(0),
+        "b/": Fingerprint(None),
+        "c/": Fingerprint(6),
+        "d/": Fingerprint(6),
+        "d/x": Fingerprint(1),
+    }
+    await seed(store, known, "www")
+    listing = MadeUp({"d/": Fingerprint(6), "d/x": Fingerprint(1)})
+    assert (await compared(listing, store))[1] == {"c/": "deleted"}
 
 
 @pytest.fixture

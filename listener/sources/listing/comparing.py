@@ -78,6 +78,11 @@ def same_content(before: Fingerprint, now: Fingerprint | None) -> bool:
     return all(old is None or new is None or old == new for old, new in pairs)
 
 
+def _is_marker(name: str, known: Fingerprint) -> bool:
+    """Tell whether an index row is a folder marker, which events name and listings leave out."""
+    return not name and not known.size_bytes
+
+
 class _Folder:
     """The rest of what the index knows directly in one directory."""
 
@@ -87,17 +92,17 @@ class _Folder:
         self._index = index
         self._root = root
         self._rows: deque[tuple[str, Fingerprint]] = deque()
-        self._after = ""
+        self._after: str | None = None
         self._more = True
 
     async def first(self) -> tuple[str, Fingerprint] | None:
         """Return the next name, without taking it."""
-        if not self._rows and self._more:
+        while not self._rows and self._more:
             page = await self._index.directory_page(self._root, self.path, self._after, limit=INDEX_ROWS)
             self._more = len(page) == INDEX_ROWS
             if page:
                 self._after = page[-1][0]
-                self._rows.extend(page)
+                self._rows.extend(row for row in page if not _is_marker(*row))
         return self._rows[0] if self._rows else None
 
     def take(self) -> None:
