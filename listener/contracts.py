@@ -27,6 +27,7 @@ __all__ = [
     "IndexView",
     "Instructive",
     "KindLimits",
+    "NeedsCredentials",
     "Source",
     "SourceHealth",
     "SourceState",
@@ -198,6 +199,20 @@ class Braked(Protocol):
 
     def confirm_deletions(self) -> None:
         """Take the deletions that it stopped at for true."""
+        ...
+
+
+@runtime_checkable
+class NeedsCredentials(Protocol):
+    """What a source or a target may be besides: one that can do nothing without credentials."""
+
+    async def require_credentials(self) -> None:
+        """
+        Return when credentials are configured, without a call over the network.
+
+        Raise :class:`~listener.errors.ConfigurationError` when they are missing or malformed: the daemon refuses to
+        start. A service that hands them out and does not answer yet is no reason to.
+        """
         ...
 
 

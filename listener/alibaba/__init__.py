@@ -10,7 +10,7 @@ What every client of an Alibaba Cloud service needs, whatever it speaks: a targe
 
 from __future__ import annotations
 
-from listener.alibaba.keys import ChainKeys, EnvironmentKeys, KeyInUse, KeySource, key_source
+from listener.alibaba.keys import ChainKeys, EnvironmentKeys, KeyInUse, KeySource, key_source, require_key
 from listener.alibaba.settings import KeySettings, Origin, Table
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "Origin",
     "Table",
     "key_source",
+    "require_key",
 ]

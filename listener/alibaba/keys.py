@@ -21,7 +21,7 @@ from listener.errors import ConfigurationError
 from listener.replies import scrub
 from listener.signature import Credentials
 
-__all__ = ["ChainKeys", "EnvironmentKeys", "KeyInUse", "KeySource", "key_source"]
+__all__ = ["ChainKeys", "EnvironmentKeys", "KeyInUse", "KeySource", "key_source", "require_key"]
 
 log = structlog.get_logger()
 
@@ -46,6 +46,18 @@ def key_source(settings: KeySettings, environment: Mapping[str, str]) -> KeySour
     if settings.credentials == "default-chain":
         return ChainKeys()
     return EnvironmentKeys(environment, settings.environment_prefix)
+
+
+async def require_key(settings: KeySettings, environment: Mapping[str, str]) -> None:
+    """
+    Raise :class:`~listener.errors.ConfigurationError` when no usable key is configured.
+
+    The chain's services are not called: one that does not answer at boot may answer a minute later.
+    """
+    if settings.credentials == "default-chain":
+        await asyncio.to_thread(_import_client)
+    else:
+        await EnvironmentKeys(environment, settings.environment_prefix).read()
 
 
 class EnvironmentKeys:

@@ -7,6 +7,18 @@ What people read goes to stdout, as JSON with ``--json``; errors and logs go to 
 
 from __future__ import annotations
 
-from listener.cli.entry import main
+import sys
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name (by default the process's own) and return its exit status."""
+    if arguments is None and sys.argv[1:2] == ["run"]:
+        from listener.cli.early_signals import install
+
+        install()
+    from listener.cli.entry import main as run
+
+    return run(arguments)

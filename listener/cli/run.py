@@ -10,9 +10,11 @@ __all__ = ["run"]
 
 
 def run(config: ConfigOption = None) -> None:
-    """Listen, and refresh what changes, until SIGTERM or SIGINT; SIGHUP reads the configuration anew."""
+    """Listen, and refresh what changes, until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
+    from listener.cli.early_signals import take_reload_request
     from listener.daemon.service import Daemon
     from listener.settings import load_settings
 
     log_at("info")
-    run_async(Daemon(lambda: load_settings(config, os.environ)).run())
+    daemon = Daemon(lambda: load_settings(config, os.environ), take_reload_request=take_reload_request)
+    run_async(daemon.run())

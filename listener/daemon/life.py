@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from listener.clock import Clock, SystemClock
-from listener.contracts import CheckState, Source, Target
+from listener.contracts import CheckState, NeedsCredentials, Source, Target
 from listener.daemon.health import Heart, Pulse
 from listener.errors import ConfigurationError, ListenerError, StoreBusy
 from listener.pipeline import Pipeline, store_options
@@ -16,7 +16,7 @@ from listener.plugins import load_sources, load_targets
 from listener.settings import Settings
 from listener.store import Store, open_store
 
-__all__ = ["Life", "Parts", "check_sources", "make_parts", "reopen"]
+__all__ = ["Life", "Parts", "check_sources", "make_parts", "reopen", "require_credentials"]
 
 REOPEN_SECONDS = 10.0
 """After a reload the state file is opened anew; a command that asked for something may own it for a moment."""
@@ -71,9 +71,23 @@ def make_parts(load: Callable[[], Settings]) -> Parts:
     return parts
 
 
-async def check_sources(parts: Parts) -> None:
-    """Raise :class:`~listener.errors.ConfigurationError` for a source that could not listen."""
-    for source in parts.sources().values():
+async def require_credentials(parts: Parts) -> None:
+    """Raise :class:`~listener.errors.ConfigurationError` when a source or target has no usable credentials."""
+    for part in (*parts.sources().values(), *parts.targets.values()):
+        if isinstance(part, NeedsCredentials):
+            await part.require_credentials()
+
+
+async def check_sources(parts: Parts, old: Parts | None) -> None:
+    """
+    Raise :class:`~listener.errors.ConfigurationError` for a source that could not listen.
+
+    A source whose table is that of the old configuration is not checked: it waits for what it misses in either case.
+    """
+    known = {} if old is None else old.settings.sources
+    for name, source in parts.sources().items():
+        if parts.settings.sources[name] == known.get(name):
+            continue
         for check in await source.check():
             if check.state is CheckState.FAILED:
                 raise ConfigurationError(f"{check.subject}: {check.message}", hint=check.hint)

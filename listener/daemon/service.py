@@ -7,13 +7,15 @@ The daemon's life: start, reload, end.
                ▲  │ SIGHUP: the new configuration is checked
                └──┘ and only then takes the place of the old one
 
-Whatever was heard is durable before anybody is told that it is safe, so that leaving at once, or
-being killed, loses nothing; ending in order only spares the next start some questions.
+A SIGHUP that comes during the start or during a reload is remembered, and served afterwards. SIGUSR1 and SIGUSR2 do
+nothing. Changes are durable before they are acknowledged, so that leaving at once, or being killed, loses nothing;
+ending in order only spares the next start some questions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -22,8 +24,9 @@ from contextlib import contextmanager
 
 import structlog
 
-from listener.daemon.admin import AdminServer
-from listener.daemon.life import Life, Parts, check_sources, make_parts, reopen
+from listener.daemon.admin import AddressNotAvailable, AdminServer
+from listener.daemon.input_files import PINNED_HINT, InputFiles
+from listener.daemon.life import Life, Parts, check_sources, make_parts, reopen, require_credentials
 from listener.daemon.notify import Notifier, watchdog_seconds
 from listener.daemon.telling import Teller
 from listener.daemon.view import View
@@ -35,13 +38,33 @@ __all__ = ["Daemon"]
 
 log = structlog.get_logger()
 
+ADMIN_RETRY_SECONDS = 5.0
+"""How often an admin address that this machine does not have yet is tried."""
+
 
 class Daemon:
     """One process that owns the state file and runs the pipeline until a signal ends it."""
 
-    def __init__(self, load: Callable[[], Settings], *, environ: Mapping[str, str] = os.environ) -> None:
-        """Take a reader of the configuration, called at the start and at each SIGHUP."""
+    def __init__(
+        self,
+        load: Callable[[], Settings],
+        *,
+        environ: Mapping[str, str] = os.environ,
+        take_reload_request: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """
+        Take what the daemon depends on; nothing is opened.
+
+        Args:
+            load: reads the configuration; called at the start and at each SIGHUP.
+            environ: the process's environment.
+            take_reload_request: whether SIGHUP came before :meth:`run` installed its own handlers.
+        """
         self._load = load
+        self._environ = environ
+        self._take_early_request = take_reload_request
+        self._reload_requested = False
+        self._inputs = InputFiles()
         self._notifier = Notifier(environ)
         self._watchdog_seconds = watchdog_seconds(environ)
         self._life = Life()
@@ -56,19 +79,24 @@ class Daemon:
         Run until SIGTERM or SIGINT, and end in order.
 
         Raises:
-            ConfigurationError: the configuration cannot be used.
+            ConfigurationError: the configuration cannot be used, or credentials are missing.
             StoreBusy: another process owns the state file.
             StoreUnusable: the state file is corrupt, foreign or of a newer version.
             ListenerError: the admin port is taken.
         """
-        parts = await asyncio.to_thread(make_parts, self._load)
         life = self._life
         with self._signals():
+            self._take_early_request()  # the configuration is read after this
+            parts = await self._read_parts()
+            self._inputs = await asyncio.to_thread(InputFiles.read, parts.settings, self._environ)
             life.store = parts.open_store()
             try:
-                self._admin = await self._open_admin(parts)
+                self._admin = AdminServer(parts.settings.admin, self._view)
+                is_listening = await self._start_admin(self._admin)
                 async with asyncio.TaskGroup() as tasks:
                     helpers = [tasks.create_task(one, name=name) for name, one in self._helpers()]
+                    if not is_listening:
+                        helpers.append(tasks.create_task(self._retry_admin(self._admin), name="admin"))
                     await self._generations(parts)
                     for helper in helpers:
                         helper.cancel()
@@ -105,6 +133,8 @@ class Daemon:
         if life.phase == "stopping":
             return
         life.phase = "running"
+        if self._reload_requested:
+            self._start_reload()
         try:
             await life.pipeline.run()
         finally:
@@ -124,8 +154,17 @@ class Daemon:
             self._refuse(error)
             life.store = await reopen(old)
             return old
-        log.info("daemon.reloaded")
+        await self._report_reload(new)
         return new
+
+    async def _report_reload(self, new: Parts) -> None:
+        """Log which files the reload found changed, and those whose replacement it cannot see."""
+        before = self._inputs
+        self._inputs = await asyncio.to_thread(InputFiles.read, new.settings, self._environ)
+        for path in self._inputs.pinned:
+            log.warning("daemon.file_pinned", path=str(path), hint=PINNED_HINT)
+        changed = self._inputs.changed_since(before)
+        log.info("daemon.reloaded", changed=list(map(str, changed)) or "nothing: every file is unchanged")
 
     async def _close(self) -> None:
         if self._admin is not None:
@@ -133,11 +172,30 @@ class Daemon:
         if self._life.store is not None:
             await self._life.store.close()
 
-    async def _open_admin(self, parts: Parts) -> AdminServer:
-        server = AdminServer(parts.settings.admin, self._view)
-        await server.start()
+    async def _read_parts(self) -> Parts:
+        """Read the configuration; raise :class:`~listener.errors.ConfigurationError` where it cannot be used."""
+        parts = await asyncio.to_thread(make_parts, self._load)
+        await require_credentials(parts)
+        return parts
+
+    async def _start_admin(self, server: AdminServer) -> bool:
+        """Listen; return whether that worked, False for an address that this machine may get later."""
+        try:
+            await server.start()
+        except AddressNotAvailable as error:
+            log.warning("daemon.admin_waits", error=str(error), retry_seconds=ADMIN_RETRY_SECONDS)
+            return False
         log.info("daemon.admin", address=server.address or "off")
-        return server
+        return True
+
+    async def _retry_admin(self, server: AdminServer) -> None:
+        """Listen as soon as the address is there, unless a reload named another one meanwhile."""
+        while self._admin is server:
+            await asyncio.sleep(ADMIN_RETRY_SECONDS)
+            with contextlib.suppress(AddressNotAvailable):
+                await server.start()
+                log.info("daemon.admin", address=server.address)
+                return
 
     async def _move_admin(self, parts: Parts) -> None:
         """Serve as the new configuration says: at its address, opened before the old one is closed, with its token."""
@@ -147,7 +205,10 @@ class Daemon:
         if old.settings.listen == parts.settings.admin.listen:
             old.follow(parts.settings.admin)
             return
-        self._admin = await self._open_admin(parts)
+        new = AdminServer(parts.settings.admin, self._view)
+        await new.start()
+        log.info("daemon.admin", address=new.address or "off")
+        self._admin = new
         await old.close()
 
     # -- signals -----------------------------------------------------------------------------------
@@ -159,6 +220,8 @@ class Daemon:
             signal.SIGTERM: lambda: self._on_stop(signal.SIGTERM),
             signal.SIGINT: lambda: self._on_stop(signal.SIGINT),
             signal.SIGHUP: self._on_reload,
+            signal.SIGUSR1: lambda: None,
+            signal.SIGUSR2: lambda: None,
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
@@ -181,9 +244,15 @@ class Daemon:
             self._life.pipeline.stop()
 
     def _on_reload(self) -> None:
-        if self._life.phase != "running" or (self._reloading is not None and not self._reloading.done()):
-            log.warning("daemon.reload_ignored", phase=self._life.phase)
-            return
+        is_reloading = self._reloading is not None and not self._reloading.done()
+        if self._life.phase == "running" and not is_reloading:
+            self._start_reload()
+        elif self._life.phase != "stopping":
+            self._reload_requested = True
+            log.info("daemon.reload_postponed", phase=self._life.phase)
+
+    def _start_reload(self) -> None:
+        self._reload_requested = False
         self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
 
     async def _reload(self) -> None:
@@ -191,11 +260,13 @@ class Daemon:
         self._notifier.reloading()
         self._notifier.status("reloading: checking the new configuration")
         try:
-            parts = await asyncio.to_thread(make_parts, self._load)
-            await check_sources(parts)
+            parts = await self._read_parts()
+            await check_sources(parts, self._life.parts)
             await self._move_admin(parts)
         except ListenerError as error:
             self._refuse(error)
+            if self._reload_requested and self._life.phase == "running":
+                self._start_reload()
             return
         if self._life.phase == "running" and self._life.pipeline is not None:
             self._next, self._life.phase = parts, "reloading"

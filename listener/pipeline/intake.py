@@ -11,7 +11,7 @@ import structlog
 from listener.change import key_to_text
 from listener.coalescer import Inbox, Taken
 from listener.contracts import Delivery, Source, SourceState, Unreadable
-from listener.errors import ConfigurationError, SourceError, StoreError
+from listener.errors import ConfigurationError, SourceError, SourceUnavailable, StoreError
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
 from listener.store import Store
@@ -77,14 +77,18 @@ class Intake:
                 if self._inbox.idle and source is self._first[name]:
                     raise  # wrong from the start: to be mended before anything runs
                 log.exception("source.failed", source=name, retry_seconds=wait)
-                _tell(source, "its configuration no longer fits what is there: see the log; it is started anew")
+                _report(source, SourceState.FAILED, "its configuration no longer fits: see the log; it is retried")
             except (SourceError, StoreError) as error:
                 log.error("source.failed", source=name, error=str(error), hint=error.hint, retry_seconds=wait)
-                _tell(source, f"{error} {error.hint}".strip())
+                # What may pass by itself (a port, a mount, a service that is not there yet) is degraded, not failed.
+                passing = isinstance(error, SourceUnavailable | StoreError)
+                state = SourceState.DEGRADED if passing else SourceState.FAILED
+                _report(source, state, "; ".join(filter(None, (str(error), error.hint))))
             except Exception as error:
                 # A mistake in one source must not end the others.
                 log.exception("source.broken", source=name, retry_seconds=wait)
-                _tell(source, f"stopped by an unexpected {type(error).__name__}: see the log; it is started anew")
+                detail = f"stopped by an unexpected {type(error).__name__}: see the log; it is retried"
+                _report(source, SourceState.FAILED, detail)
             else:
                 self.finished.add(name)
                 self._committed()
@@ -154,5 +158,5 @@ async def _closing(deliveries: AsyncIterator[Delivery]) -> AsyncIterator[AsyncIt
             await deliveries.aclose()
 
 
-def _tell(source: Source, detail: str) -> None:
-    source.health.state, source.health.ready, source.health.detail = SourceState.FAILED, False, detail
+def _report(source: Source, state: SourceState, detail: str) -> None:
+    source.health.state, source.health.ready, source.health.detail = state, False, detail

@@ -150,7 +150,7 @@ async def test_an_interrupted_seeding_is_done_again_as_one(bucket: FakeBucket, s
     bucket.fault = lambda _prefix, after: denied() if after > "d1/" else None
     source = ListingSource("www", bucket.settings(concurrency=1))
     async with Running(source, store) as running:
-        await running.until(lambda: source.health.state is SourceState.FAILED)
+        await running.until(lambda: source.health.state is SourceState.DEGRADED)
         assert not source.health.ready
     bucket.fault = lambda _prefix, _after: None
     source = ListingSource("www", bucket.settings(concurrency=1, interval_seconds=0))

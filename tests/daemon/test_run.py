@@ -72,15 +72,6 @@ def test_not_ready_before_the_first_scan_is_durable(stand: Stand) -> None:
         process.communicate(timeout=20)
 
 
-def test_a_source_that_cannot_listen_keeps_it_unready(stand: Stand) -> None:
-    """A missing path is a clear message and exit status 2: a mistake in the configuration."""
-    stand.configure(path=str(stand.root / "nowhere"))
-    status, _, err = stand.run("run")
-    assert status == 2
-    assert "sources.www.path" in err
-    assert "Traceback" not in err
-
-
 def test_the_admin_port_tells(stand: Stand) -> None:
     """Every path answers; the metrics hold needs, quota and sources, and neither URL nor key."""
     stand.write("secret-name.html", "old")

@@ -28,7 +28,7 @@ async def test_a_queue_that_is_not_there_is_told(service: FakeMns, make_source: 
     async with reading(make_source()) as along:
         health = along.source.health
         await until(lambda: health.detail)
-        assert health.state is SourceState.FAILED
+        assert health.state is SourceState.DEGRADED
         assert not health.ready
         assert "QueueNotExist" in health.detail
         assert "check queue and endpoint" in health.detail

@@ -8,13 +8,14 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from source_harness import MemoryIndex, Reader, fanotify_needed
 
 from listener.change import Change, ChangeKind
-from listener.errors import ConfigurationError
+from listener.contracts import SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 
 pytestmark = pytest.mark.looptime(False)  # the kernel and its threads keep real time
@@ -385,22 +386,43 @@ async def test_temporary_names_are_not_told_but_well_known_ones_are(root: Path) 
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "unreadable"])
-async def test_a_path_that_cannot_be_listened_to_is_named(root: Path, kind: str) -> None:
-    """A configuration error with the key and a remedy, from the check and when deliveries start."""
+async def test_a_path_that_cannot_be_read_yet_is_waited_for(root: Path, kind: str) -> None:
+    """The check fails with a remedy; deliveries wait, degraded, with the key and the remedy, and then go on."""
     path = {"missing": root / "none", "file": root / "index.html", "unreadable": root / "a"}[kind]
     if kind == "unreadable":
         path.chmod(0)
         os.seteuid(65534)
     try:
-        source = FilesystemSource("www", FilesystemSettings(path=path))
+        source = FilesystemSource("www", FilesystemSettings(path=path, root_check_seconds=0.02))
         (check,) = await source.check()
         assert check.state == "failed"
         assert check.hint
-        with pytest.raises(ConfigurationError, match=r"sources\.www\.path") as caught:
-            await anext(source.deliveries(MemoryIndex()))
-        assert caught.value.hint
+        deliveries = source.deliveries(MemoryIndex())
+        first = asyncio.ensure_future(anext(deliveries))
+        await until(lambda: source.health.detail)
+        assert (source.health.state, source.health.ready) == (SourceState.DEGRADED, False)
+        assert "sources.www.path" in source.health.detail
+        assert check.hint in source.health.detail
+        os.seteuid(os.getuid())
+        if kind == "unreadable":
+            path.chmod(0o755)
+        else:
+            path.unlink(missing_ok=True)
+            path.mkdir()
+        (path / "later.html").write_text("x")
+        delivery = await asyncio.wait_for(first, 20)
+        assert "later.html" in {change.key for change in delivery.changes}
+        assert source.health.detail == ""
+        await deliveries.aclose()
     finally:
         os.seteuid(os.getuid())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until the condition holds."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def fill(root: Path, files: int) -> None:

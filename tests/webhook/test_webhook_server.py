@@ -202,17 +202,17 @@ async def test_tls_serves_https_and_a_bad_handshake_disturbs_nobody(tmp_path: Pa
 
 
 async def test_wrong_tls_files_are_told(tmp_path: Path) -> None:
-    """Files that are missing, or do not belong together, are a mistake of the configuration, also for ``check``."""
+    """Files that are missing, or do not belong together, are refused, also by ``check``; a missing one may come."""
     certificate, _ = write_tls(tmp_path)
     other = tmp_path / "other"
     other.mkdir()
     _, key = write_tls(other)
-    for wrong in (
-        {"tls_certificate": certificate, "tls_key": key},
-        {"tls_certificate": tmp_path / "no", "tls_key": key},
+    for wrong, expected in (
+        ({"tls_certificate": certificate, "tls_key": key}, ConfigurationError),
+        ({"tls_certificate": tmp_path / "no", "tls_key": key}, SourceUnavailable),
     ):
         source = WebhookSource("hook", WebhookSettings(listen="127.0.0.1:0", token=TOKEN, **wrong))
-        with pytest.raises(ConfigurationError, match="tls_"):
+        with pytest.raises(expected, match="tls_"):
             await start(source)
         assert "failed" in {check.state for check in await source.check() if "tls" in check.subject}
 

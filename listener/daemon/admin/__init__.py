@@ -24,6 +24,6 @@ A browser must call the port ``localhost``, by an address, or by a name in ``adm
 
 from __future__ import annotations
 
-from listener.daemon.admin.server import AdminServer
+from listener.daemon.admin.server import AddressNotAvailable, AdminServer
 
-__all__ = ["AdminServer"]
+__all__ = ["AddressNotAvailable", "AdminServer"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 
 import structlog
 from aiohttp import web
@@ -16,7 +18,7 @@ from listener.daemon.view import View
 from listener.errors import ListenerError
 from listener.settings import Admin
 
-__all__ = ["AdminServer"]
+__all__ = ["AddressNotAvailable", "AdminServer"]
 
 log = structlog.get_logger()
 
@@ -34,6 +36,10 @@ HEADERS = {
 }
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 """The policy of whatever is no page."""
+
+
+class AddressNotAvailable(ListenerError):
+    """The admin address is none of this machine's, or its name is not known, at present."""
 
 
 class AdminServer:
@@ -69,8 +75,10 @@ class AdminServer:
             await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
         except OSError as error:
             await self.close()
-            reason = os.strerror(error.errno) if error.errno else error
-            raise ListenerError(
+            may_come = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
+            is_plain = error.errno and not isinstance(error, socket.gaierror)
+            reason = os.strerror(error.errno or 0) if is_plain else error.strerror or error
+            raise (AddressNotAvailable if may_come else ListenerError)(
                 f"admin.listen: cannot listen on {self.settings.listen}: {reason}",
                 hint='stop what uses that address, name another one, or turn the port off: listen = ""',
             ) from error

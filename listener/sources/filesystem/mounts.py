@@ -24,6 +24,8 @@ class Mount(NamedTuple):
     kind: str
     """Type of the file system, such as ``ext4`` or ``fuse.s3fs``."""
     source: str
+    is_deleted: bool = False
+    """Whether what was mounted (a bind mount's directory or file) was removed or replaced since."""
 
     @property
     def is_heard(self) -> bool:
@@ -39,7 +41,7 @@ def parse_mounts(text: str) -> list[Mount]:
         fields, ends = head.split(), tail.split()
         if len(fields) >= 5 and len(ends) >= 2:
             point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
-            found[point] = Mount(point, ends[0], ends[1])
+            found[point] = Mount(point, ends[0], ends[1], fields[3].endswith("//deleted"))
     return list(found.values())
 
 

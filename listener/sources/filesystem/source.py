@@ -39,16 +39,16 @@ class FilesystemSource:
 
     async def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:
         """
-        Yield what differs from the index, then what changes.
+        Yield what differs from the index, then what changes; wait, degraded, while the path cannot be read.
 
-        Raise :class:`~listener.errors.ConfigurationError` when the path cannot be listened to at the start, or not
-        by the backend that is set.
+        Raise :class:`~listener.errors.ConfigurationError` when the configured backend is refused at the start, and
+        :class:`~listener.errors.SourceUnavailable` when it is refused for a path that came later.
         """
-        await asyncio.to_thread(self._probe_path)
+        refused_error = SourceUnavailable if await self._wait_for_path() else ConfigurationError
         backend, why = await asyncio.to_thread(choose_backend, self._settings)
         refused = await asyncio.to_thread(refusal, self._settings.path) if backend == "fanotify" else None
         if refused is not None:
-            raise ConfigurationError(f"sources.{self.name}.backend: {refused}", hint=refused.hint)
+            raise refused_error(f"sources.{self.name}.backend: {refused}", hint=refused.hint)
         _log.info("filesystem.backend_chosen", source=self.name, backend=backend, reason=why)
         self._session = Session(
             name=self.name, settings=self._settings, backend=backend, health=self.health, index=index
@@ -87,7 +87,7 @@ class FilesystemSource:
         """Look whether the path can be read, which backend serves it, and whether the kernel's limits suffice."""
         try:
             await asyncio.to_thread(self._probe_path)
-        except ConfigurationError as error:
+        except SourceUnavailable as error:
             return [Check(self._key, CheckState.FAILED, str(error), error.hint)]
         found = await asyncio.to_thread(lambda: list(probe(self._key, self._settings)))
         return [Check(self._key, CheckState.OK, f"{self._settings.path} can be read"), *found]
@@ -96,7 +96,25 @@ class FilesystemSource:
     def _key(self) -> str:
         return f"sources.{self.name}.path"
 
+    async def _wait_for_path(self) -> bool:
+        """Return once the path can be read; whether it had to be waited for. A mount or a first deploy may be late."""
+        waited = False
+        while True:
+            try:
+                await asyncio.to_thread(self._probe_path)
+            except SourceUnavailable as error:
+                waited = True
+                detail = f"{error}; {error.hint}"
+                if detail != self.health.detail:
+                    _log.warning("filesystem.degraded", source=self.name, detail=detail)
+                self.health.state, self.health.ready, self.health.detail = SourceState.DEGRADED, False, detail
+            else:
+                self.health.detail = ""
+                return waited
+            await asyncio.sleep(self._settings.root_check_seconds)
+
     def _probe_path(self) -> None:
+        """Raise :class:`~listener.errors.SourceUnavailable` while the path cannot be read. Blocking."""
         path = self._settings.path
         try:
             with os.scandir(path):
@@ -114,8 +132,8 @@ class FilesystemSource:
         if not os.access(path, os.X_OK):
             raise self._wrong("cannot be entered", f"give user {os.geteuid()} the right to enter it (x)")
 
-    def _wrong(self, what: str, hint: str) -> ConfigurationError:
-        return ConfigurationError(f"{self._key}: {self._settings.path} {what}", hint=hint)
+    def _wrong(self, what: str, hint: str) -> SourceUnavailable:
+        return SourceUnavailable(f"{self._key}: {self._settings.path} {what}", hint=hint)
 
 
 _ENDS = (asyncio.CancelledError, GeneratorExit)

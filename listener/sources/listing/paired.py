@@ -8,7 +8,16 @@ from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel
 
-from listener.contracts import Check, Delivery, IndexView, Instructive, Source, SourceHealth, SourceState
+from listener.contracts import (
+    Check,
+    Delivery,
+    IndexView,
+    Instructive,
+    NeedsCredentials,
+    Source,
+    SourceHealth,
+    SourceState,
+)
 from listener.sources.listing.settings import ListingSettings
 from listener.sources.listing.source import ListingSource
 
@@ -50,6 +59,8 @@ class PairedSource:
         """Offer what the source of events offers besides (see :class:`listener.contracts.Instructive`)."""
         if name == "setup" and isinstance(self._events, Instructive):
             return self._events.setup
+        if name == "require_credentials" and isinstance(self._events, NeedsCredentials):
+            return self._events.require_credentials
         raise AttributeError(name)
 
     async def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:

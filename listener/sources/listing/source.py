@@ -98,7 +98,7 @@ class ListingSource:
 
     def _tell(self, error: ListenerError, retry: float) -> None:
         log.error("listing.failed", source=self.name, error=str(error), hint=error.hint, retry_seconds=retry)
-        self.health.state = SourceState.DEGRADED if self.health.ready else SourceState.FAILED
+        self.health.state = SourceState.DEGRADED
         self.health.detail = f"{error} {error.hint}".strip()
 
     # -- one listing ---------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ class Session:
         self._figures.count("receives_failed", 1)
         if trouble.remedy is Remedy.WAIT and self._failures < PATIENT_TRIES:
             return
-        self._health.state = SourceState.DEGRADED if trouble.remedy is Remedy.WAIT else SourceState.FAILED
+        self._health.state = SourceState.DEGRADED
         self._health.ready = False
         self._health.detail = f"{trouble} {f'({trouble.hint})' if trouble.hint else ''}".strip()
 

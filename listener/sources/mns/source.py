@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from listener.alibaba import KeyInUse, key_source
+from listener.alibaba import KeyInUse, key_source, require_key
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
 from listener.sources.mns import checks, setup
@@ -64,6 +64,10 @@ class MnsSource:
                     yield delivery
         finally:
             self.health.state, self.health.ready = SourceState.STOPPED, False
+
+    async def require_credentials(self) -> None:
+        """Raise :class:`~listener.errors.ConfigurationError` when no usable access key is configured."""
+        await require_key(self.settings, self._environment)
 
     async def check(self) -> Sequence[Check]:
         """Look whether the queue can be read and deleted from, how it is set, and how far the clocks are apart."""

@@ -14,7 +14,7 @@ from typing import Final
 from cryptography import x509
 
 from listener.contracts import Check, CheckState
-from listener.errors import ConfigurationError
+from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.webhook.activation import inherited_socket
 from listener.sources.webhook.answers import SERVER
 from listener.sources.webhook.server import tls_context
@@ -153,7 +153,7 @@ def _certificate(name: str, settings: WebhookSettings) -> list[Check]:
     try:
         tls_context(settings)
         certificate = x509.load_pem_x509_certificate(settings.tls_certificate.read_bytes())
-    except ConfigurationError as error:
+    except (ConfigurationError, SourceUnavailable) as error:
         return [Check(key, CheckState.FAILED, str(error), error.hint)]
     except (OSError, ValueError) as error:
         return [Check(key, CheckState.FAILED, f"cannot be read: {error}", "name a PEM file")]

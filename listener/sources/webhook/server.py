@@ -189,16 +189,23 @@ def _accept_no_more(listening: asyncio.Server) -> None:
 
 
 def tls_context(settings: WebhookSettings) -> ssl.SSLContext | None:
-    """Return the context for the certificate, if there is one. Raise ``ConfigurationError`` where it cannot be used."""
+    """
+    Return the context for the certificate, if there is one. Blocking.
+
+    Raises:
+        ConfigurationError: certificate and key cannot be used.
+        SourceUnavailable: a file cannot be read; whoever issues it may still be at work.
+    """
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        what = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigurationError(
-            f"tls_certificate, tls_key: {settings.tls_certificate} and {settings.tls_key} cannot be used: {what}",
+    except OSError as error:
+        is_wrong = isinstance(error, ssl.SSLError)
+        raise (ConfigurationError if is_wrong else SourceUnavailable)(
+            f"tls_certificate, tls_key: {settings.tls_certificate} and {settings.tls_key} cannot be used:"
+            f" {error.reason if isinstance(error, ssl.SSLError) else error.strerror}",
             hint="both must be PEM files that this user can read, and belong together",
         ) from error
     return context

@@ -31,7 +31,7 @@ class Servers:
 
         Raises:
             ConfigurationError: the path is taken, what is shared differs, or TLS files are wrong.
-            SourceUnavailable: the address cannot be had, or the sources that had it are still ending.
+            SourceUnavailable: the address or a TLS file cannot be had, or the sources that had it are still ending.
         """
         settings = receiver.settings
         async with self._lock:

@@ -61,7 +61,7 @@ class WebhookSource:
 
         Raises:
             ConfigurationError: there is no credential, the path is taken, or TLS files are wrong.
-            SourceUnavailable: the address cannot be had.
+            SourceUnavailable: the address or a TLS file cannot be had (yet).
         """
         _unopened.discard(self)
         self._check_settings()

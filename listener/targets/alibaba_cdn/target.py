@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel
 
-from listener.alibaba import key_source
+from listener.alibaba import key_source, require_key
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, KindLimits
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, Unavailable
@@ -76,7 +76,8 @@ class AlibabaCdn:
         self.limits = _limits(settings)
         self.quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
         self._clock = clock or SystemClock()
-        self._keys = key_source(settings, os.environ if environment is None else environment)
+        self._environment = os.environ if environment is None else environment
+        self._keys = key_source(settings, self._environment)
         self._randomness = randomness or random.Random()  # noqa: S311 - spreads retries
         share = settings.limits.task_list_share
         self._by_id_calls = Window(BY_ID_CALLS_PER_SECOND * share, 1.0)
@@ -92,6 +93,10 @@ class AlibabaCdn:
         from listener.targets.alibaba_cdn.client import SignedClient  # noqa: PLC0415
 
         return SignedClient(self.settings, keys=self._keys, clock=self._clock, randomness=self._randomness)
+
+    async def require_credentials(self) -> None:
+        """Raise :class:`~listener.errors.ConfigurationError` when no usable access key is configured."""
+        await require_key(self.settings, self._environment)
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
         """Wait until a request of these URLs keeps the limits per domain and minute, then the one per second."""
