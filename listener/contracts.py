@@ -20,6 +20,7 @@ from listener.change import Change, Fingerprint
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
 
 __all__ = [
+    "WAITING_SINCE",
     "Braked",
     "Check",
     "CheckState",
@@ -114,6 +115,10 @@ class SourceState(StrEnum):
     DEGRADED = "degraded"
     FAILED = "failed"
     STOPPED = "stopped"
+
+
+WAITING_SINCE = "waiting_since_timestamp_seconds"
+"""The figure of a source that says since when what may have changed waits to be compared; 0 or absent: nothing does."""
 
 
 @dataclass(slots=True)

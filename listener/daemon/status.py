@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from listener.clock import window_end
-from listener.contracts import SourceHealth, SourceState, Target
+from listener.contracts import WAITING_SINCE, SourceHealth, SourceState, Target
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
 from listener.redaction import mask_text
@@ -67,15 +67,16 @@ async def status_of(
     ahead = {}
     if store is not None and not brief:
         ahead = await outlooks(store, settings, targets, now=now, arrivals=arrivals)
+    sources = await _sources(store, settings, now, is_running=owner.is_running, live=live or {})
     return {
         "at": iso(now),
         "running": owner.is_running,
         "pid": owner.pid,
         "running_reason": owner.reason,
-        **await _needs(store, now),
+        **await _needs(store, sources, now),
         "quota": await quota_of(store, targets, now=now),
         **({} if brief else plain_outlooks(ahead)),
-        "sources": await _sources(store, settings, now, is_running=owner.is_running, live=live or {}),
+        "sources": sources,
         "orders": [] if store is None else [plain_order(one) for one in await Controls(store).standing()],
         "store": {"url": mask_text(settings.store.url), "exists": store is not None},
     }
@@ -121,12 +122,14 @@ def plain_order(order: Control) -> dict[str, Any]:
     }
 
 
-async def _needs(store: Store | None, now: float) -> dict[str, Any]:
+async def _needs(store: Store | None, sources: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """Return the counts, and the age of the oldest change: of one that a comparison must still find, too."""
     if store is None:
         return dict(_NO_NEEDS)
     counts = (await store.counts())._asdict()
-    oldest = counts.pop("oldest_stale_since")
-    return {**counts, "oldest_unsettled_seconds": 0.0 if oldest is None else round(max(0.0, now - oldest), 3)}
+    waiting = [source["figures"].get(WAITING_SINCE) for source in sources.values()]
+    oldest = min((since for since in (counts.pop("oldest_stale_since"), *waiting) if since), default=now)
+    return {**counts, "oldest_unsettled_seconds": round(max(0.0, now - oldest), 3)}
 
 
 async def quota_of(

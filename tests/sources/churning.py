@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -10,6 +11,16 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+_HERE, _EXCHANGE = -100, 2
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Let two paths change places in one system call. Raise OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), os.fspath(first))
 
 
 class Churn:
@@ -39,8 +50,22 @@ class Churn:
     def step(self) -> None:
         """Do one operation."""
         name = self.random.choices(
-            ["create", "write", "rename", "link", "symlink", "rmtree", "out", "back", "chmod", "mkdir", "tree", "dir"],
-            [20, 10, 10, 4, 4, 4, 3, 3, 3, 10, 4, 8],
+            [
+                "create",
+                "write",
+                "rename",
+                "link",
+                "symlink",
+                "rmtree",
+                "out",
+                "back",
+                "chmod",
+                "mkdir",
+                "tree",
+                "dir",
+                "exchange",
+            ],
+            [20, 10, 10, 4, 4, 4, 3, 3, 3, 10, 4, 8, 6],
         )[0]
         try:
             getattr(self, f"do_{name}")()
@@ -104,6 +129,11 @@ class Churn:
         found = self.directories()
         if len(found) > 2:
             self.random.choice(found[1:]).rename(self.fresh(self.random.choice(found)))
+
+    def do_exchange(self) -> None:
+        found = [path for path in self.root.rglob("*") if path.is_dir() or self.random.random() < 0.2]
+        if len(found) > 1:
+            exchange(*self.random.sample(found, 2))
 
 
 def out_of_sight(shared: Iterable[tuple[int, str]]) -> set[int]:

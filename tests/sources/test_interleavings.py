@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from churning import Churn, out_of_sight
+from churning import Churn, exchange, out_of_sight
 from source_harness import fanotify_needed
 
 from listener.change import key_to_text
@@ -289,6 +289,26 @@ def test_what_was_heard_in_a_directory_that_is_renamed_over_is_told(world: World
     world.calm()
     assert world.index.keys() == {"old/new"}
     assert not world.differences()
+
+
+@pytest.mark.parametrize("kind", ["directories", "directory and file", "directory and link", "at other heights"])
+def test_exchanged_places_are_both_watched(world: World, kind: str) -> None:
+    """The kernel reports an exchange as two renames: what stands in both places is found, and later changes too."""
+    for path in ("one/sub", "two/sub", "deep/er"):
+        (world.root / path).mkdir(parents=True)
+        (world.root / path / "page").write_text(path)
+    (world.root / "file").write_text("x")
+    (world.root / "link").symlink_to("file")
+    world.calm()
+    second = {"directories": "two", "directory and file": "file", "directory and link": "link"}.get(kind, "deep/er")
+    exchange(world.root / "one", world.root / second)
+    world.calm()
+    assert not world.differences()
+    for path in world.churn.directories():
+        (path / "late").write_text("x")
+    world.calm()
+    assert not world.differences()
+    assert world.watches.count == len(world.churn.directories())
 
 
 @pytest.mark.parametrize("in_its_place", [False, True])

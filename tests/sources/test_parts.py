@@ -13,7 +13,7 @@ from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.content import is_same
 from listener.sources.filesystem.mounts import parse_mounts
 from listener.sources.filesystem.names import TEMPORARY, Ignore
-from listener.sources.filesystem.rescans import Rescans
+from listener.sources.filesystem.rescans import UNWATCHED, WAITING, Rescans
 from listener.sources.filesystem.unfinished import Unfinished
 
 TEMPORARY_NAMES = [
@@ -146,13 +146,56 @@ def test_wanted_scans_are_merged_and_back_off() -> None:
     assert scans.take(0.5) == ("a/", "y")
     now, gaps = 1.0, []
     for _ in range(10):
-        scans.ended("a/", now, backs_off=True)
+        scans.ended("a/", now, took_seconds=1)
         scans.want("", "again", now)
         gaps.append(scans.next_due(now))
         now += gaps[-1]
         assert scans.take(now) is not None
     assert gaps == sorted(gaps)
     assert gaps[-1] == 60
+
+
+def test_prompt_scans_do_not_back_off() -> None:
+    """One that an event asked for rests four times as long as its directory's last one took, whatever others do."""
+    scans = Rescans(interval_seconds=0, jitter=0, now=0)
+    for now in range(100):
+        scans.want("", "a loss", now)
+        if scans.take(now):
+            scans.ended("", now, took_seconds=1)
+    scans.want("", "a loss", 100)
+    assert scans.next_due(100) > 20
+    now = 100.0
+    for _ in range(20):
+        scans.want("link/", "switched", now, prompt=True)
+        assert scans.next_due(now) == 0.5
+        now += 0.5
+        assert scans.take(now) == ("link/", "switched")
+        scans.ended("link/", now, took_seconds=0.01)
+    scans.want("link/", "switched", now, prompt=True)
+    now += 1
+    assert scans.take(now) == ("link/", "switched")
+    scans.ended("link/", now, took_seconds=2)
+    scans.want("link/", "switched", now, prompt=True)
+    scans.want("other/", "switched", now, prompt=True)
+    assert scans.take(now + 0.5) == ("other/", "switched")
+    scans.ended("other/", now + 0.5, took_seconds=0)
+    assert scans.take(now + 7.9) is None
+    assert scans.take(now + 8) == ("link/", "switched")
+
+
+def test_what_waits_to_be_compared_is_known_with_its_age() -> None:
+    """From the first request until the end of the scan; polls and waits for deleted files are no changes."""
+    scans = Rescans(interval_seconds=0, jitter=0, now=0)
+    scans.want("a/", "x", 1)
+    scans.want("failed/", UNWATCHED, 1, prompt=True)
+    scans.want("", WAITING, 1)
+    scans.want("a/", "y", 3, prompt=True)
+    assert [(one.prefix, one.since) for one in scans.waiting()] == [("a/", 1)]
+    assert scans.take(5) == ("", WAITING)
+    assert scans.take(5) == ("a/", "x")
+    assert [one.since for one in scans.waiting()] == [1]
+    scans.ended("a/", 6, took_seconds=1)
+    assert scans.waiting() == []
 
 
 def test_scheduled_scans_vary_by_their_jitter() -> None:

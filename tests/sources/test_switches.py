@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from source_harness import MemoryIndex, Reader
 from test_limits import running
 
 from listener.change import ChangeKind
-from listener.contracts import Delivery
+from listener.contracts import WAITING_SINCE, Delivery
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 
 pytestmark = pytest.mark.looptime(False)
@@ -267,3 +268,37 @@ async def test_bytes_are_not_compared_with_what_is_not_committed(tmp_path: Path)
         assert (await hand.next()).seed
     finally:
         await hand.stop()
+
+
+async def test_a_link_that_is_switched_often_is_compared_as_soon_each_time(tmp_path: Path) -> None:
+    """What an event asks to compare is no loss: eight switches in a row are told in seconds each, others backed off."""
+    for name in "ab":
+        release(tmp_path / name, files=4)
+    (tmp_path / "current").symlink_to("a")
+    async with Reader(tmp_path) as reader:
+        for number in range(8):
+            reader.clear()
+            (tmp_path / "next").symlink_to("ba"[number % 2])
+            (tmp_path / "next").rename(tmp_path / "current")
+            await reader.until(lambda: reader.told("current/d0/0.html") and reader.told("current/d3/3.html"), "told", 4)
+
+
+async def test_a_comparison_that_waits_is_reported_with_its_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After many losses in a row the next scan is put off: state, detail and age say so until it is over."""
+    release(tmp_path, files=4)
+    monkeypatch.setattr("listener.sources.filesystem.session._SOON_SECONDS", 0.5)
+    async with Reader(tmp_path) as reader:
+        session = reader.source._session
+        assert session is not None
+        assert reader.source.health.figures[WAITING_SINCE] == 0
+        began = time.time()
+        session._rescans._ended, session._rescans._gap = time.monotonic(), 2.0
+        session._rescans.want("d1/", "a test", time.monotonic())
+        await reader.until(lambda: reader.source.health.figures[WAITING_SINCE] != 0, "the age counts")
+        assert abs(reader.source.health.figures[WAITING_SINCE] - began) < 2
+        await reader.until(lambda: "'d1/'" in reader.source.health.detail, "it is said")
+        assert reader.source.health.state == "degraded"
+        await reader.until(lambda: not reader.source.health.detail, "and over", 10)
+        assert reader.source.health.figures[WAITING_SINCE] == 0

@@ -112,7 +112,7 @@ class Live:
                 continue
             if self.watches and self.watches.tree.find(key_to_bytes(key)) is None:
                 looks.gone.append(key.rstrip("/"))
-            self._rescans.want(key, "a link to a directory came or was switched", time.monotonic())
+            self._rescans.want(key, "a link to a directory came or was switched", time.monotonic(), prompt=True)
 
     def _take(self, watches: Watches) -> tuple[Batch, Looks]:
         batch = watches.take(self._settings.batch_changes)
@@ -195,7 +195,7 @@ class Live:
         true, back = await asyncio.to_thread(self._still_gone, held)
         for change in back:
             if change.kind is ChangeKind.SUBTREE_DELETED:
-                self._rescans.want(change.key, "a directory went and came back", time.monotonic())
+                self._rescans.want(change.key, "a directory went and came back", time.monotonic(), prompt=True)
         return true
 
     def _still_gone(self, held: Iterable[Change]) -> tuple[list[Change], list[Change]]:

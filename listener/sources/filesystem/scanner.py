@@ -16,7 +16,7 @@ from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Place
 from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.rescans import LOSSES, SCHEDULE, START, UNWATCHED, WAITING, Rescans
+from listener.sources.filesystem.rescans import LOSSES, SCHEDULE, START, WAITING, Rescans
 from listener.sources.filesystem.scan import Findings, Scan, ScanMode
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.walker import Walker
@@ -78,8 +78,9 @@ class Scanner:
                 yield delivery
         if watches is not None:
             await asyncio.to_thread(watches.end_round, key_to_bytes(prefix), round_number)
-        self._conclude(scan, prefix, reason)
-        self._tell(scan, walker, prefix, reason, time.monotonic() - began)
+        took_seconds = time.monotonic() - began
+        self._conclude(scan, prefix, took_seconds)
+        self._tell(scan, walker, prefix, reason, took_seconds)
 
     def _walker(self, place: Place, prefix: str) -> Walker:
         return Walker(
@@ -120,10 +121,10 @@ class Scanner:
             return False
         return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic(), heard=False)
 
-    def _conclude(self, scan: Scan, prefix: str, reason: str) -> None:
+    def _conclude(self, scan: Scan, prefix: str, took_seconds: float) -> None:
         """Draw the consequences for brake, schedule and state."""
         self.aborted = scan.aborted
-        self._rescans.ended(prefix, time.monotonic(), backs_off=reason not in (START, SCHEDULE, UNWATCHED))
+        self._rescans.ended(prefix, time.monotonic(), took_seconds=took_seconds)
         self._brake.confirmed = self._brake.confirmed and bool(scan.refused)
         if not prefix and not scan.aborted:
             self._brake.known = scan.present

@@ -19,7 +19,7 @@ from contextlib import suppress
 import structlog
 
 from listener.change import key_to_text
-from listener.contracts import Delivery, IndexView, SourceHealth, SourceState
+from listener.contracts import WAITING_SINCE, Delivery, IndexView, SourceHealth, SourceState
 from listener.sources.filesystem.acks import Acks
 from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.links import Links
@@ -30,7 +30,7 @@ from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.rescans import START, UNWATCHED, Rescans
 from listener.sources.filesystem.scanner import Scanner
 from listener.sources.filesystem.settings import FilesystemSettings
-from listener.sources.filesystem.trouble import unread, unwatched
+from listener.sources.filesystem.trouble import uncompared, unread, unwatched
 from listener.sources.filesystem.watches import Watches
 
 __all__ = ["Session"]
@@ -38,6 +38,8 @@ __all__ = ["Session"]
 _GATHER_SECONDS = 0.03
 _MOST_POLLED = 256
 """Beyond so many unwatched directories the whole tree is polled."""
+_SOON_SECONDS = 5.0
+"""A comparison that waits no longer is ordinary work, and not reported."""
 _log = structlog.get_logger()
 
 
@@ -114,7 +116,7 @@ class Session:
 
     def rescan(self, reason: str) -> None:
         """Compare the whole tree with the index soon."""
-        self._rescans.want("", reason, time.monotonic())
+        self._rescans.want("", reason, time.monotonic(), prompt=True)
         self._wake.set()
 
     async def run(self) -> AsyncIterator[Delivery]:
@@ -199,11 +201,11 @@ class Session:
 
     async def _follow(self) -> AsyncIterator[Delivery]:
         """Yield what is heard and what due scans find, until the root is lost or a thread is dead."""
-        self._tell(SourceState.LISTENING)
         while await self._is_sound():
             await self._end_first_scan()
             self._allow_skipping()
             self._poll_unwatched()
+            self._tell(SourceState.LISTENING)
             self._figures()
             async for delivery in self._live.deliveries():
                 self._health.last_event_at = time.time()
@@ -212,7 +214,6 @@ class Session:
             if due is not None and self._place is not None:
                 async for delivery in self._scanner.deliveries(self._place, *due):
                     yield delivery
-                self._tell(SourceState.LISTENING)
             await self._rest()
 
     async def _end_first_scan(self) -> None:
@@ -265,7 +266,14 @@ class Session:
             overflows=watches.overflows if watches else 0,
             unfinished_files=self.unfinished,
             skipped_unchanged=self._live.skipped,
+            waiting_comparisons=len(self._rescans.waiting()),
         )
+        self._health.figures[WAITING_SINCE] = self._waiting_since()
+
+    def _waiting_since(self) -> float:
+        """Return since when what may have changed waits to be compared, in seconds since the epoch; 0: nothing does."""
+        waiting = self._rescans.waiting()
+        return time.time() - (time.monotonic() - waiting[0].since) if waiting else 0.0
 
     def _tell(self, state: SourceState, detail: str = "") -> None:
         """Write the state where status reads it; what is wrong turns listening into degraded."""
@@ -284,6 +292,7 @@ class Session:
             if self._live.refused
             else "",
             unwatched(watches.failed, watches.count) if watches else "",
+            uncompared([one for one in self._rescans.waiting() if time.monotonic() - one.since > _SOON_SECONDS]),
             unread(self._live.unread.paths),
         ]
         return ". ".join(part for part in parts if part)

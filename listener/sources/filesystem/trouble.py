@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from listener.change import key_to_text
+from listener.sources.filesystem.rescans import Wanted
 
-__all__ = ["limit", "open_hint", "sysctl_line", "unread", "unwatched"]
+__all__ = ["limit", "open_hint", "sysctl_line", "uncompared", "unread", "unwatched"]
 
 _PROC = Path("/proc/sys/fs")
 
@@ -49,6 +50,14 @@ def unread(unreadable: Mapping[str, int]) -> str:
     remedy = f"; let user {os.geteuid()} read and enter it, or ignore it" if reason == errno.EACCES else ""
     what = f"{_some(len(unreadable), path)} cannot be read: {os.strerror(reason)}"
     return f"{what}; nothing there is taken for deleted or refreshed{remedy}"
+
+
+def uncompared(waiting: Sequence[Wanted]) -> str:
+    """Say which comparison waits, and why it was asked for; empty when none does."""
+    if not waiting:
+        return ""
+    place = f"{_some(len(waiting), waiting[0].prefix)} must still be compared with the index"
+    return f"{place} ({waiting[0].reason}): what changed there is refreshed after that"
 
 
 def open_hint(error: OSError) -> str:

@@ -6,7 +6,8 @@ Three rules keep the picture true while directories come, go and are renamed und
 - a directory is watched *before* it is listed: what is made between is heard or found, or both;
 - the latest ``inotify_add_watch`` decides which path an inode has (:mod:`.bindings`): a directory
   that thereby loses its watch is watched and listed anew;
-- whatever was renamed is walked again.
+- whatever was renamed is walked again, and a place that lost its directory is looked at again: an exchange
+  is reported as two renames, and renames by two processes may be reported in either order.
 
 Every scan adds the watch of each directory that it enters once more. That costs 3 µs, changes
 nothing where all is well, and mends whatever a lost event left wrong.
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from listener.change import key_to_text
 from listener.sources.filesystem import kernel
@@ -56,6 +59,8 @@ class Watches:
         self._bindings = Bindings(self.kernel, self.tree, root)
         self._moved: dict[int, tuple[Node, float]] = {}
         self._new: list[tuple[Node, int]] = []
+        self._vacated: list[tuple[Node, bytes, int]] = []
+        """Places that lost their directory, as parent and name, and the flags of files found in a new one there."""
         self._round = 0
         self._told = False
         self._root_told = 0
@@ -275,6 +280,7 @@ class Watches:
             self._release(node)
         if prefix is not None and not self._ignore.directory(key_to_text(prefix), key_to_text(name)):
             self.heard.went(prefix + name + b"/")
+            self._vacated.append((parent, name, ARRIVED if cookie else FOUND))
 
     # --- directories that came -----------------------------------------------------------------
 
@@ -282,6 +288,7 @@ class Watches:
         """Watch and list the directories that came, and all below them; the lock is free between any two."""
         while should_keep_running():
             with self.lock:
+                self._look_at_vacated()
                 if not self._new:
                     break
                 node, flags = self._new.pop()
@@ -291,6 +298,17 @@ class Watches:
                     self._list(node, prefix, flags)
                     self.heard.keep_bound()
         self._expire_moves()
+
+    def _look_at_vacated(self) -> None:
+        """Take in the directories that stand where one was reported gone, and are not known there."""
+        for parent, name, flags in self._vacated:
+            prefix = self.tree.prefix_of(parent)
+            if prefix is None or (parent.children and name in parent.children):
+                continue
+            with suppress(OSError):
+                if stat.S_ISDIR(os.lstat(self._root + prefix + name).st_mode):
+                    self._new.append((self.tree.child(parent, name), flags))
+        self._vacated.clear()
 
     def _list(self, node: Node, prefix: bytes, flags: int) -> None:
         try:
