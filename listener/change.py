@@ -34,6 +34,8 @@ class Fingerprint(NamedTuple):
     inode: int | None = None
     etag: str | None = None
     """Entity tag or content hash, as the storage or the reader of the content gives it."""
+    access: int | None = None
+    """Who may read it, by the modes on its path: equal values mean the same readers, 0 everybody; file systems only."""
 
 
 class Change(NamedTuple):
@@ -53,6 +55,8 @@ class Change(NamedTuple):
     """False while the object may still be written to."""
     mixed: bool = False
     """True when it was merged from changes with order tokens between which the object was something else."""
+    is_birth: bool = False
+    """True when neither the index nor a change under way knew the object before this change (or the first merged)."""
 
 
 def key_to_bytes(key: str) -> bytes:

@@ -9,7 +9,7 @@ probes without changing anything.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -25,6 +25,7 @@ __all__ = [
     "Check",
     "CheckState",
     "Delivery",
+    "Ignoring",
     "IndexView",
     "Instructive",
     "KindLimits",
@@ -91,6 +92,10 @@ class IndexView(Protocol):
 
     async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
         """Return what :meth:`directory` does of each of these, in one question, as of one instant."""
+        ...
+
+    async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
+        """Return those of these objects that are known, by key."""
         ...
 
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
@@ -195,6 +200,15 @@ class Instructive(Protocol):
         Blocks of text, each under a line that starts with ``#`` and says where it goes; made from the settings
         alone, without a look at anything, and free of secrets. What the settings do not tell stands in ``<…>``.
         """
+        ...
+
+
+@runtime_checkable
+class Ignoring(Protocol):
+    """A source that leaves out some of what its storage holds, and can list it."""
+
+    def ignored(self) -> Iterator[tuple[str, str]]:
+        """Yield every path that is left out, with the pattern that leaves it out; blocking, as long as a walk takes."""
         ...
 
 

@@ -35,6 +35,9 @@ class _NothingKnown:
     async def contents(self, _root: str, _directories: Sequence[str], /) -> Mapping[str, Mapping[str, Fingerprint]]:
         return {}
 
+    async def objects(self, _root: str, _keys: Sequence[str], /) -> Mapping[str, Fingerprint]:
+        return {}
+
     async def directories(self, _root: str, _prefix: str = "", /) -> Sequence[str]:
         return []
 

@@ -24,12 +24,25 @@ PrintSetupOption = Annotated[
 ]
 
 
-def check(config: ConfigOption = None, as_json: JsonOption = False, print_setup: PrintSetupOption = "") -> int:
+IgnoredOption = Annotated[
+    bool, typer.Option("--ignored", help="Try nothing; list every path that sources leave out, and the pattern for it.")
+]
+
+
+def check(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    print_setup: PrintSetupOption = "",
+    list_ignored: IgnoredOption = False,
+) -> int:
     """Try everything that the configuration names, changing nothing. Exit status 1 when something failed."""
     from listener.contracts import CheckState
 
     if print_setup:
         typer.echo(_setup(config, print_setup))
+        return 0
+    if list_ignored:
+        _list_ignored(config, as_json=as_json)
         return 0
     found = run_async(_probe(config))
     if as_json:
@@ -50,6 +63,28 @@ async def _probe(config: Any) -> list[Check]:
 
     settings = load(config)
     return await probe_all(settings, load_sources(settings), load_targets(settings))
+
+
+def _list_ignored(config: Any, *, as_json: bool) -> None:
+    """Print what each source leaves out, as the walk goes."""
+    from listener.contracts import Ignoring
+    from listener.plugins import load_sources
+
+    sources = load_sources(load(config))
+    found = (
+        {"source": name, "path": path, "pattern": pattern}
+        for name, source in sources.items()
+        if isinstance(source, Ignoring)
+        for path, pattern in source.ignored()
+    )
+    if as_json:
+        print_json(list(found))
+        return
+    number = 0
+    for one in found:
+        number += 1
+        typer.echo(f"{one['source']}: {one['path']!a} is ignored by {one['pattern']}")
+    typer.echo(f"{number} paths ignored")
 
 
 def _setup(config: Any, name: str) -> str:

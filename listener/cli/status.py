@@ -76,6 +76,9 @@ def _show(told: Mapping[str, Any]) -> None:
         ("source", "state", "last event", "lost", "rescans", "detail"),
         [(name, *(source[column] for column in columns)) for name, source in told["sources"].items()],
     )
+    for name, source in told["sources"].items():
+        if ignored := int(source["figures"].get("ignored_paths", 0)):
+            typer.echo(f"source {name}: {ignored} paths ignored; all of them: cdn-listener check --ignored")
     if told["orders"]:
         typer.echo("")
         print_table(_ORDER, [[order[column] for column in _ORDER] for order in told["orders"]])

@@ -28,7 +28,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 4
+VERSION = 5
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -57,10 +57,16 @@ def _mark_backfills(connection: sqlite3.Connection) -> None:
     _add("need_backfill")(connection)
 
 
+def _mark_births_and_access(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE need ADD COLUMN birth INTEGER")
+    connection.execute("ALTER TABLE object ADD COLUMN access INTEGER")
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("heard", "heard_at"),
     3: _mark_backfills,
+    4: _mark_births_and_access,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

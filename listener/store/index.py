@@ -14,18 +14,18 @@ from listener.urls import decode_path
 __all__ = ["IndexWriter", "objects_in", "objects_named", "remove_doomed", "weight_below"]
 
 _PUT_NEW = """
-INSERT OR IGNORE INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, sequence)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+INSERT OR IGNORE INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
 """
 _PUT_KNOWN = """
-UPDATE object SET size_bytes = ?3, mtime_ns = ?4, ctime_ns = ?5, inode = ?6, etag = ?7, sequence = ?8
+UPDATE object SET size_bytes = ?3, mtime_ns = ?4, ctime_ns = ?5, inode = ?6, etag = ?7, access = ?8, sequence = ?9
 WHERE tree = ?1 AND name = ?2
 """
 _GONE = "INSERT OR REPLACE INTO gone (root, key, below, sequence, at) VALUES (?, ?, ?, ?, ?)"
 _UNKNOWN = Fingerprint()
 _TREE = itemgetter(0)
 _PLACE = itemgetter(0, 1)
-ObjectRow = tuple[int, bytes, int | None, int | None, int | None, int | None, str | None, int]
+ObjectRow = tuple[int, bytes, int | None, int | None, int | None, int | None, str | None, int | None, int]
 
 
 class IndexWriter:
@@ -54,8 +54,8 @@ class IndexWriter:
         tree, name = self._names.tree(self._connection, root, key[:at]), key[at:].encode("utf-8", "surrogateescape")
         if self._removed and (tree, name) in self._removed:
             self.flush()
-        size, mtime, ctime, inode, etag = fingerprint or _UNKNOWN
-        self._puts.append((tree, name, size, mtime, ctime, inode, etag, sequence))
+        size, mtime, ctime, inode, etag, access = fingerprint or _UNKNOWN
+        self._puts.append((tree, name, size, mtime, ctime, inode, etag, access, sequence))
 
     def flush(self) -> None:
         """Write what was put and removed; each directory's count follows from what was new in it."""
@@ -111,7 +111,7 @@ class IndexWriter:
     def fingerprint(self, root: str, key: str) -> Fingerprint | None:
         """Return what was last known of an object, ``None`` where it is not known."""
         row = self._connection.execute(
-            "SELECT size_bytes, mtime_ns, ctime_ns, inode, etag FROM object WHERE tree = ? AND name = ?",
+            "SELECT size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree = ? AND name = ?",
             self._place(root, key),
         ).fetchone()
         return None if row is None else Fingerprint(*row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from listener.change import Change, ChangeKind
 from listener.coalescer import due_at
@@ -25,10 +26,23 @@ OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
 
 
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
-_Kind = tuple[bool, float, bool, int, int]
-"""Finished, delay, whether it needs force, and the two watermarks above it."""
+_STANDING = """
+SELECT birth = ?4 AND state = 0 AND open < 2 FROM need WHERE directory = ?1 AND name = ?2 AND scope = ?3
+"""
+_FORGET = "DELETE FROM need WHERE directory = ? AND name = ? AND scope = ?"
 _CONTENT, _METADATA = ChangeKind.CONTENT, ChangeKind.METADATA
 _SUBTREES = (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED)
+
+
+class _Kind(NamedTuple):
+    """What needs that are written by one statement have in common."""
+
+    finished: bool
+    delay_seconds: float
+    needs_force: bool
+    mark: int
+    forced_mark: int
+    is_birth: bool
 
 
 class Recorder:
@@ -115,7 +129,7 @@ class _Work:
         plain = live and not self.unforced
         put, needs, sequence = self.index.put, self._needs, self.recorded.sequence
         for change in changes:
-            root, key, kind, fingerprint, _, order, _, _ = change
+            root, key, kind, fingerprint, _, order, _, _, _ = change
             if order is not None and live and kind not in _SUBTREES:
                 self._ordered(change, order)
             elif plain and (kind is _CONTENT or kind is _METADATA):
@@ -182,6 +196,7 @@ class _Work:
 
     def _need(self, change: Change, inputs: Iterable[NeedInput], forced: bool, deleted: bool) -> None:
         now, stale, finished = self.now, change.event_time, change.finished
+        mark_of_object = _mark(change)
         if stale is None or not now - OLDEST_EVENT_SECONDS <= stale <= now:
             stale = now
         for target, url, scope, delay, _ in inputs:
@@ -189,12 +204,33 @@ class _Work:
             place = url[:cut]
             found = self.places.get((target, place))
             directory, mark, forced_mark = found if found is not None else self._place(target, place)
-            rows = self.rows.get(of := (finished, delay, forced and target in self.unforced, mark, forced_mark))
+            if deleted and self._came_and_went(change, directory, url[cut:], scope):
+                self.recorded.suppressed += 1
+                continue
+            is_birth = change.is_birth and not deleted
+            of = _Kind(finished, delay, forced and target in self.unforced, mark, forced_mark, is_birth)
+            rows = self.rows.get(of)
             if rows is None:
                 rows = self.rows[of] = []
-            rows.append((directory, url[cut:], int(scope), stale))
+            rows.append((directory, url[cut:], int(scope), stale, mark_of_object))
             if deleted:
                 self.cancelled.append((directory, url[cut:]))
+
+    def _came_and_went(self, change: Change, directory: int, name: str, scope: Scope) -> bool:
+        """
+        Forget the need of an object that was not known before it came and for which nothing was requested; tell it.
+
+        Within the time that its changes would have waited for one another nothing was to be refreshed yet.
+        """
+        if not self._each_once():
+            return False  # what came earlier in this batch is not written yet
+        place = (directory, name, int(scope))
+        row = self.connection.execute(_STANDING, (*place, _mark(change))).fetchone()
+        if row is None:
+            return change.is_birth
+        if row[0]:
+            self.connection.execute(_FORGET, place)
+        return bool(row[0])
 
     def _place(self, target: str, url: str) -> tuple[int, int, int]:
         directory = self.names.directory(self.connection, self.names.target(self.connection, target), url)
@@ -207,12 +243,12 @@ class _Work:
     def flush(self) -> None:
         """Write what was taken so far; a subtree must find it in place."""
         self.index.flush()
-        for (finished, delay, forced, mark, forced_mark), rows in self.rows.items():
+        for kind, rows in self.rows.items():
             rows.sort()
             write_needs(
                 self.connection,
                 self.upsert,
-                self._class(finished, delay, forced, mark, forced_mark),
+                self._class(kind),
                 rows,
                 sequence=self.recorded.sequence,
                 now=self.now,
@@ -223,13 +259,14 @@ class _Work:
             self.connection.executemany(_CANCEL_PREFETCH, self.cancelled)
             self.cancelled = []
 
-    def _class(self, finished: bool, delay: float, forced: bool, mark: int, forced_mark: int) -> NeedClass:
-        timing = self.timing
+    def _class(self, kind: _Kind) -> NeedClass:
+        timing, finished, delay = self.timing, kind.finished, kind.delay_seconds
         wait = due_at(first=0.0, last=0.0, finished=finished, settings=timing)
         cap = timing.cap_seconds if finished else timing.unfinished_cap_seconds
         open_ = 2 if delay > 0 else int(not finished)
-        backfill = self.batch.backfill
-        return NeedClass(wait + delay, cap + delay, delay, open_, forced, mark, forced_mark, backfill)
+        return NeedClass(
+            wait + delay, cap + delay, delay, open_, *kind[2:5], backfill=self.batch.backfill, is_birth=kind.is_birth
+        )
 
     def subtree(self, change: Change) -> None:
         """Turn a subtree into exact needs where the index knows it and it is small, into one subtree need elsewhere."""
@@ -275,6 +312,11 @@ class _Work:
         """Keep a key that can never be a URL as a dead letter, with the reason."""
         self.recorded.rejected.append((change.key, reason))
         keep_dead_letter(self.connection, change, reason, now=self.now)
+
+
+def _mark(change: Change) -> int:
+    """Return a number that stands for the object; it means nothing to another process."""
+    return hash(change[:2])
 
 
 def _flying_directories(connection: sqlite3.Connection) -> dict[str, list[tuple[str, int, bool]]]:

@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeVar
 __all__ = ["NeedClass", "NeedRow", "Upsert", "missed_rows", "write_needs"]
 
 Row = TypeVar("Row", bound=tuple[object, ...])
-NeedRow = tuple[int, str, int, float]
-"""Directory, name, scope, stale since."""
+NeedRow = tuple[int, str, int, float, int]
+"""Directory, name, scope, stale since, and the object's mark: a number that stands for its storage and key."""
 
 
 class NeedClass(NamedTuple):
@@ -31,6 +31,8 @@ class NeedClass(NamedTuple):
     """The highest of those that are forced, or 0."""
     backfill: bool = False
     """Whether only a backfill asks for them."""
+    is_birth: bool = False
+    """Whether they are about objects that were not known before these changes."""
 
 
 class Upsert:
@@ -98,9 +100,9 @@ def write_needs(
 def _insert(of: NeedClass, sequence: int, now: float) -> str:
     return (
         "INSERT OR IGNORE INTO need (directory, name, scope, stale_since,"
-        " sequence, window_first, due_at, state, open, needs_force, backfill)"
+        " sequence, window_first, due_at, state, open, needs_force, backfill, birth)"
         f" VALUES (?1, ?2, ?3, ?4, {sequence}, {now!r}, {now + of.due_seconds!r}, 0, {of.open}, {of.needs_force:d},"
-        f" {of.backfill:d})"
+        f" {of.backfill:d}, {'?5' if of.is_birth else 'nullif(?5, ?5)'})"
     )
 
 
@@ -112,7 +114,8 @@ def _due(of: NeedClass, now: float) -> str:
 def _update_waiting(of: NeedClass, sequence: int, now: float) -> str:
     """The common case by itself, since it touches one index and not seven."""
     return (
-        f"UPDATE need SET sequence = {sequence}, due_at = {_due(of, now)}, open = 0"
+        f"UPDATE need SET sequence = {sequence}, due_at = {_due(of, now)}, open = 0,"
+        " birth = CASE WHEN birth = ?5 THEN birth END"
         f" {_KEY} AND state = 0 AND open < 2 AND backfill <= {of.backfill:d} AND ?4 IS NOT NULL"
     )
 
@@ -138,6 +141,7 @@ def _update(of: NeedClass, sequence: int, now: float) -> str:
       state = CASE WHEN state = 3 THEN 3 WHEN state = 1 AND NOT {restart} THEN 1 ELSE 0 END,
       needs_force = max(needs_force, {of.needs_force:d}),
       backfill = min(backfill, {of.backfill:d}),
+      birth = CASE WHEN NOT {restart} AND state = 0 AND birth = ?5 THEN birth END,
       sequence = {sequence}
     {_KEY}
     """

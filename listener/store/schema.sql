@@ -1,4 +1,4 @@
--- Version 4. The page in __init__.py says what a row is.
+-- Version 5. The page in __init__.py says what a row is.
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   sequence INTEGER NOT NULL,          -- the highest sequence given out
@@ -38,6 +38,7 @@ CREATE TABLE need (
   attempt INTEGER,                    -- while ATTEMPTED or UNCONFIRMED
   reason TEXT,                        -- why it is PARKED; why it is urgent
   backfill INTEGER NOT NULL DEFAULT 0, -- 1: only a backfill asks for it, so it waits behind the others
+  birth INTEGER,                      -- the object that was not known before its first change made this need: its mark
   PRIMARY KEY (directory, name, scope)
 ) WITHOUT ROWID;
 CREATE INDEX need_due ON need (due_at) WHERE due_at IS NOT NULL;
@@ -132,6 +133,7 @@ CREATE TABLE object (
   inode INTEGER,
   etag TEXT,
   sequence INTEGER NOT NULL,
+  access INTEGER,                     -- who may read it, by the modes on its path; 0: everybody; NULL: not known
   PRIMARY KEY (tree, name)
 ) WITHOUT ROWID;
 

@@ -279,6 +279,10 @@ class Store:
         """Return the objects known directly in each of these directories, as of one instant."""
         return await self._read(lambda c: {each: upkeep.directory_objects(c, root, each) for each in directories})
 
+    async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
+        """Return those of these objects that are known: key to fingerprint."""
+        return await self._read(upkeep.objects_named, root, keys)
+
     async def directory_page(
         self, root: str, directory: str, after: str | None, *, limit: int
     ) -> Sequence[tuple[str, Fingerprint]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
@@ -18,6 +19,7 @@ __all__ = [
     "directory_page",
     "is_seeded",
     "mark_seeded",
+    "objects_named",
     "progress",
     "remove_empty",
     "remove_old",
@@ -26,6 +28,9 @@ __all__ = [
 
 GONE_SECONDS = 24 * 3600.0
 """How long a deleted key is remembered: longer than any scan runs."""
+
+_MARKS = (1, 8, 64, 512)
+_NAMES_AT_ONCE = _MARKS[-1]
 
 
 _DOOMED = """
@@ -38,7 +43,7 @@ SELECT coalesce(max(sequence), -1) FROM doomed WHERE root = (SELECT id FROM root
 def directory_objects(connection: sqlite3.Connection, root: str, directory: str) -> dict[str, Fingerprint]:
     """Return the objects known directly in a directory: name to fingerprint."""
     rows = connection.execute(
-        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag FROM object WHERE tree ="
+        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree ="
         " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
         f" AND sequence > ({_DOOMED.format(path='?2')})",
         (root, key_to_bytes(directory)),
@@ -46,6 +51,34 @@ def directory_objects(connection: sqlite3.Connection, root: str, directory: str)
     # Twice as fast as the class's own constructor, which counts at a million objects.
     new = tuple.__new__
     return {row[0].decode("utf-8", "surrogateescape"): new(Fingerprint, row[1:]) for row in rows}
+
+
+def objects_named(connection: sqlite3.Connection, root: str, keys: Sequence[str]) -> dict[str, Fingerprint]:
+    """Return those of these objects that are known: key to fingerprint."""
+    by_directory: dict[str, list[bytes]] = {}
+    for key in keys:
+        cut = key.rfind("/") + 1
+        by_directory.setdefault(key[:cut], []).append(key_to_bytes(key[cut:]))
+    found: dict[str, Fingerprint] = {}
+    for directory, names in by_directory.items():
+        for start in range(0, len(names), _NAMES_AT_ONCE):
+            found.update(_named(connection, root, directory, names[start : start + _NAMES_AT_ONCE]))
+    return found
+
+
+def _named(
+    connection: sqlite3.Connection, root: str, directory: str, names: Sequence[bytes]
+) -> Iterator[tuple[str, Fingerprint]]:
+    # As many marks as names would make a statement of its own for each number; a few sizes are kept compiled.
+    marks = next(size for size in _MARKS if size >= len(names))
+    rows = connection.execute(
+        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree ="
+        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
+        f" AND sequence > ({_DOOMED.format(path='?2')}) AND name IN ({', '.join('?' * marks)})",
+        (root, key_to_bytes(directory), *names, *[names[0]] * (marks - len(names))),
+    )
+    for name, *rest in rows:
+        yield directory + key_to_text(name), Fingerprint(*rest)
 
 
 def directory_page(
@@ -58,7 +91,7 @@ def directory_page(
     """
     above = "name > ?3" if after is not None else "?3 IS NULL"
     rows = connection.execute(
-        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag FROM object WHERE tree ="
+        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree ="
         " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
         f" AND {above} AND sequence > ({_DOOMED.format(path='?2')}) ORDER BY name LIMIT ?4",
         (root, key_to_bytes(directory), None if after is None else key_to_bytes(after), limit),

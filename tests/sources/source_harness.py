@@ -47,6 +47,10 @@ class MemoryIndex:
         """Return what is directly in each of these directories."""
         return {name: await self.directory(root, name) for name in directories}
 
+    async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
+        """Return those of these objects that are known."""
+        return {key: self.rows[key][0] for key in keys if key in self.rows}
+
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
         """Return the directories that hold something."""
         return [name for name, rows in self.by_directory.items() if rows and name.startswith(prefix)]

@@ -370,19 +370,46 @@ async def test_names_of_any_bytes_are_told_as_they_are(root: Path) -> None:
             await reader.until_told(name.decode("utf-8", "surrogateescape"))
 
 
-async def test_temporary_names_are_not_told_but_well_known_ones_are(root: Path) -> None:
-    """What programs write before they rename is no content; a dot in front alone proves nothing."""
-    async with Reader(root, ignore=("*.bak", "cache/", "build/tmp/**")) as reader:
-        for name in ("x.part", ".a.html.swp", "4913", "y~", ".#z", "#z#", "w.bak", ".b.html.Ab12Cd", ".nfs0001"):
-            (root / name).write_text("x")
-        for directory in (".~tmp~", "cache", "a/cache", "build/tmp", ".well-known"):
-            (root / directory).mkdir(parents=True)
+async def test_ignored_names_are_not_told_and_counted(root: Path) -> None:
+    """What the setting lists is no content; every other name is, whatever it looks like."""
+    (root / ".git").mkdir()
+    (root / ".git" / "HEAD").write_text("ref")
+    (root / "old.bak").write_text("x")
+    async with Reader(root, ignore=(".git/", "*.bak", "cache/", "build/tmp/**")) as reader:
+        assert reader.source.health.figures["ignored_paths"] == 2
+        (root / "w.bak").write_text("x")
+        for directory in (".git", "cache", "a/cache", "build/tmp", ".well-known", "posts/4913", "movie.part"):
+            (root / directory).mkdir(parents=True, exist_ok=True)
             (root / directory / "f").write_text("x")
-        for name in (".site.config", ".well-known/acme"):
+        expected = {".well-known/f", "posts/4913/f", "movie.part/f", "x.part", "4913", "y~", "#z#", ".b.html.Ab12Cd"}
+        for name in sorted(expected):
             (root / name).write_text("x")
-        for key in (".site.config", ".well-known/acme", ".well-known/f"):
+        for key in expected:
             await reader.until_told(key)
-        assert {change.key for change in reader.changes} == {".site.config", ".well-known/acme", ".well-known/f"}
+        assert {change.key for change in reader.changes} == expected
+        await reader.until(lambda: reader.source.health.figures["ignored_changes"] >= 1, "counted")
+        found = set(reader.source.ignored())
+        assert found == {
+            (".git/", ".git/"), ("old.bak", "*.bak"), ("w.bak", "*.bak"), ("cache/", "cache/"),
+            ("a/cache/", "cache/"), ("build/tmp/", "build/tmp/**"),
+        }  # fmt: skip
+        (check,) = [one for one in await reader.source.check() if one.subject == "sources.www.ignore"]
+        assert "6 paths are ignored" in check.message
+
+
+async def test_a_link_to_a_directory_is_ignored_by_its_name(root: Path, tmp_path: Path) -> None:
+    """``name/`` leaves out a link of that name with all behind it, found by a scan or heard."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "f").write_text("x")
+    (root / "current").symlink_to(tmp_path / "outside")
+    async with Reader(root, ignore=("current/",)) as reader:
+        assert not any(key.startswith("current") for key in reader.index.rows)
+        (root / "next").symlink_to(tmp_path / "outside")
+        (root / "next").rename(root / "current")
+        (root / "mark").write_text("x")
+        await reader.until_told("mark")
+        await asyncio.sleep(1)
+        assert {change.key for change in reader.changes} == {"mark"}
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "unreadable"])

@@ -3,40 +3,72 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.change import Change, ChangeKind, Fingerprint
+from listener.sources.filesystem import FilesystemSettings
 from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.content import is_same
 from listener.sources.filesystem.mounts import parse_mounts
-from listener.sources.filesystem.names import TEMPORARY, Ignore
+from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.rescans import UNWATCHED, WAITING, Rescans
 from listener.sources.filesystem.unfinished import Unfinished
 
-TEMPORARY_NAMES = [
-    *("x.part", "x.filepart", "x.crdownload", ".x.swp", ".x.swo", "4913", "x~", ".#x", "#x#", "x___jb_tmp___"),
-    *(".nfs000000", ".rsync-partial", ".index.html.Ab3dE9", ".x.aB1234", "..data", "..2026_01_01"),
+IGNORED_FILES = [
+    *(".git", ".x.swp", ".x.swo", ".#x", ".nfs0123456789abcdef01234567", "..data", ".DS_Store", "._x", "Thumbs.db"),
+]
+IGNORED_DIRECTORIES = [
+    *(".git", ".svn", ".hg", "lost+found", ".~tmp~", ".rsync-partial", "..2026_01_01", "..2026_01_02_03_04_05.678"),
 ]
 CONTENT_NAMES = [
     *(".well-known", ".htaccess", ".site.config", ".x.backup", ".x.README", "index.html", "part", "x.parts"),
-    *("4913.html", "x~y", "a#b#", ".x.123456", "a.b.Ab3dE9", "x"),
+    *("4913", "x~", "x.part", "#x#", "x.crdownload", ".x.aB1234", "..x", ".nfs-guide", "git", ".github", "..well"),
+    *("x___jb_tmp___", "a.b.Ab3dE9", ".gitignore", "old~", "movie.part"),
 ]
 
 
-@pytest.mark.parametrize("name", TEMPORARY_NAMES)
-def test_a_temporary_name_is_no_content(name: str) -> None:
-    """Each program's temporary names are ignored, at any depth, unless that is switched off."""
+@pytest.mark.parametrize("name", IGNORED_FILES)
+def test_what_nobody_serves_is_ignored(name: str) -> None:
+    """At any depth, as a file or a link; a directory of that name is content, and an own list replaces this one."""
     assert Ignore().file("a/b/", name)
-    assert not Ignore(temporary=False).file("a/b/", name)
+    assert name == ".git" or not Ignore().directory("a/b/", name)
+    assert not Ignore(("x.bak",)).file("a/b/", name)
+
+
+@pytest.mark.parametrize("name", IGNORED_DIRECTORIES)
+def test_directories_that_nobody_serves_are_ignored(name: str) -> None:
+    """Version control, the file system's own, one tool's own."""
+    assert Ignore().directory("a/b/", name)
+    assert not Ignore(()).directory("a/b/", name)
 
 
 @pytest.mark.parametrize("name", CONTENT_NAMES)
-def test_a_name_that_only_looks_so_is_content(name: str) -> None:
-    """A dot in front, or half of a pattern, proves nothing."""
+def test_a_name_that_only_looks_temporary_is_content(name: str) -> None:
+    """What exists counts, whatever it is called: as a file and as a directory."""
     assert not Ignore().file("", name)
+    assert not Ignore().directory("", name)
+
+
+@pytest.mark.parametrize("name", ["x", "x/", "a*c", "a/b/c", "a/b/c/**"])
+def test_the_pattern_that_ignores_is_named(name: str) -> None:
+    """The first that matches, for files and directories apart."""
+    ignore = Ignore(("y", name))
+    directory = name.endswith(("/", "**"))
+    path = name.rstrip("/*").replace("*", "b")
+    prefix, _, last = path.rpartition("/")
+    assert ignore.reason(prefix and prefix + "/", last, is_directory=directory) == name
+    assert ignore.reason("", "z", is_directory=directory) == ""
+
+
+@pytest.mark.parametrize("pattern", ["", "/", "//"])
+def test_a_pattern_that_names_nothing_is_refused(pattern: str) -> None:
+    """With what to write instead."""
+    with pytest.raises(ValueError, match="name/"):
+        FilesystemSettings(path=Path("/srv"), ignore=(pattern,))
 
 
 @given(st.text("ab.~#*_4913p/", min_size=1, max_size=8).filter(lambda name: "/" not in name))
@@ -44,7 +76,7 @@ def test_sorted_patterns_match_as_plain_globs_do(name: str) -> None:
     """The quick ways to tell agree with the globs themselves."""
     import fnmatch
 
-    ignore = Ignore(("*ab", "a?b", "x*", "*.p*", "b"), temporary=False)
+    ignore = Ignore(("*ab", "a?b", "x*", "*.p*", "b"))
     plain = any(fnmatch.fnmatchcase(name, pattern) for pattern in ("*ab", "a?b", "x*", "*.p*", "b"))
     assert ignore.file("", name) == plain
 
@@ -58,7 +90,6 @@ def test_patterns_with_a_path_count_from_the_root() -> None:
     assert not ignore.file("a/b/", "x.log")
     assert ignore.directory("x/", "cache")
     assert not ignore.file("x/", "cache")
-    assert TEMPORARY
 
 
 def print_of(size: int) -> Fingerprint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from listener.change import Change
@@ -18,10 +18,9 @@ SETTLE_SECONDS = 30.0
 class Acks:
     """Makes deliveries and knows which were acknowledged."""
 
-    def __init__(self, *, on_ack: Callable[[], None], remember_keys: bool) -> None:
-        """Call ``on_ack`` at each acknowledgement; keep the keys under way only when asked to."""
+    def __init__(self, *, on_ack: Callable[[], None]) -> None:
+        """Call ``on_ack`` at each acknowledgement."""
         self._on_ack = on_ack
-        self._remember = remember_keys
         self._open: dict[int, frozenset[str]] = {}
         self._next = 0
         self._settled = asyncio.Event()
@@ -35,7 +34,7 @@ class Acks:
         """Make a delivery that counts as under way until its ``ack`` was called."""
         number = self._next
         self._next += 1
-        self._open[number] = frozenset(change.key for change in changes) if self._remember else frozenset()
+        self._open[number] = frozenset(change.key for change in changes)
         self._settled.clear()
 
         async def ack() -> None:
@@ -54,9 +53,10 @@ class Acks:
         """Tell whether any of these deliveries is still under way."""
         return not numbers.isdisjoint(self._open)
 
-    def is_under_way(self, key: str) -> bool:
-        """Tell whether a change of this key may not be in the index yet."""
-        return any(key in keys for keys in self._open.values())
+    def keys_under_way(self, keys: Collection[str]) -> frozenset[str]:
+        """Return those of these keys of which a change may not be in the index yet."""
+        asked = frozenset(keys)
+        return frozenset().union(*(asked & open_ for open_ in self._open.values()))
 
     async def settled(self, timeout_seconds: float) -> None:
         """Wait until nothing is under way, but not for ever."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
 from listener.contracts import Delivery, IndexView
@@ -19,6 +18,7 @@ from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.namesakes import Namesakes, find_names
 from listener.sources.filesystem.rescans import Rescans
 from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.standing import Standing, standing_of
 from listener.sources.filesystem.unfinished import Unfinished
 from listener.sources.filesystem.unread import Unread
 from listener.sources.filesystem.walker import holds_files
@@ -52,6 +52,9 @@ class Live:
         self.may_skip = False
         """True once the index no longer learns what is there without telling."""
         self.skipped = 0
+        """Files that came with the bytes that the index knows."""
+        self.transient = 0
+        """Names that came and went before anything was told of them."""
         self.refused = ""
         self.unread = Unread()
         """What could not be looked at, by scans and by looks at what events named."""
@@ -65,7 +68,7 @@ class Live:
         self._root = root
         self._settings = settings
         self._index = index
-        self._looker = looker
+        self.looker = looker
         self._acks = acks
         self._brake = brake
         self._rescans = rescans
@@ -116,12 +119,13 @@ class Live:
 
     def _take(self, watches: Watches) -> tuple[Batch, Looks]:
         batch = watches.take(self._settings.batch_changes)
-        return batch, self._looker.all(batch, time.time_ns())
+        return batch, self.looker.all(batch, time.time_ns())
 
     async def _changes(self, batch: Batch, looks: Looks) -> tuple[list[Change], list[Change]]:
         now = time.monotonic()
         linked = [key + "/" for key in looks.gone if self.watches and self.watches.drop_linked(key_to_bytes(key + "/"))]
-        gone = [self._change(key, None) for key in looks.gone]
+        standing = await self._standing([*looks.gone, *(look.key for look in (*looks.finished, *looks.unfinished))])
+        gone = self._ends(looks.gone, standing)
         if self.unfinished:
             for key in (*looks.gone, *(look.key for look in looks.finished)):
                 self.unfinished.end(key)
@@ -132,15 +136,23 @@ class Live:
             for prefix in (*batch.gone, *map(key_to_bytes, linked))
         ]
         deletions = await self._admitted([*subtrees, *gone], now)
-        changes, learnt = await self._contents([*looks.finished, *excess])
+        changes, learnt = await self._contents([*looks.finished, *excess], standing)
         # Directories that went come first: one of the same name, and files in it, may have come since.
         return [*deletions, *changes], learnt
 
-    def _change(self, key: str, found: Fingerprint | None, *, finished: bool = True) -> Change:
-        if found is None:
-            return Change(self._name, key, ChangeKind.DELETED, event_time=time.time())
+    async def _standing(self, keys: Collection[str]) -> Standing:
+        return await standing_of(self._index, self._acks, self._name, keys, is_complete=self.may_skip)
+
+    def _ends(self, keys: Iterable[str], standing: Standing) -> list[Change]:
+        """Return the ends of names; one of which nothing was ever told needs none."""
+        ends = [key for key in keys if not standing.is_new(key)]
+        self.transient += len(list(keys)) - len(ends)
+        now = time.time()
+        return [Change(self._name, key, ChangeKind.DELETED, event_time=now) for key in ends]
+
+    def _change(self, key: str, found: Fingerprint, *, finished: bool = True, is_birth: bool = False) -> Change:
         moment = None if found.ctime_ns is None else found.ctime_ns / 1e9
-        return _new(Change, (self._name, key, ChangeKind.CONTENT, found, moment, None, finished, False))
+        return _new(Change, (self._name, key, ChangeKind.CONTENT, found, moment, None, finished, False, is_birth))
 
     async def _gone_unheard(self, gaps: Iterable[bytes]) -> list[str]:
         """Return the known files that went while their directory was not heard: no listing can tell them."""
@@ -150,7 +162,7 @@ class Live:
             await self._acks.settled(SETTLE_SECONDS)
         for directory in map(key_to_text, gaps):
             rows = await self._index.directory(self._name, directory)
-            gone.extend(await asyncio.to_thread(self._looker.missing, directory, rows))
+            gone.extend(await asyncio.to_thread(self.looker.missing, directory, rows))
         return gone
 
     # --- deletions ------------------------------------------------------------------------------
@@ -205,7 +217,7 @@ class Live:
             if change.kind is ChangeKind.SUBTREE_DELETED:
                 is_back = not is_directory_gone(self._root + key_to_bytes(change.key))
             else:
-                is_back = not self._looker.is_gone(change.key)
+                is_back = not self.looker.is_gone(change.key)
             sides[is_back].append(change)
         return sides
 
@@ -218,9 +230,12 @@ class Live:
             return []
         found = await asyncio.to_thread(self._look_at, keys)
         verdicts = list(self.unfinished.looked(found, time.monotonic()))
-        gone = [self._change(verdict.key, None) for verdict in verdicts if verdict.fingerprint is None]
+        standing = await self._standing([verdict.key for verdict in verdicts])
+        gone = self._ends([verdict.key for verdict in verdicts if verdict.fingerprint is None], standing)
         written = [
-            self._change(verdict.key, verdict.fingerprint, finished=verdict.finished)
+            self._change(
+                verdict.key, verdict.fingerprint, finished=verdict.finished, is_birth=standing.is_new(verdict.key)
+            )
             for verdict in verdicts
             if verdict.fingerprint is not None
         ]
@@ -231,7 +246,7 @@ class Live:
         found: dict[str, Fingerprint | None] = {}
         for key in keys:
             try:
-                found[key] = self._looker.at(key)
+                found[key] = self.looker.at(key)
             except OSError as error:
                 self.unfinished.end(key)
                 self.unread.note(key, error.errno or 0)
@@ -245,47 +260,34 @@ class Live:
             return []
         looks = await asyncio.to_thread(self._find_names, inodes, self.watches.hears) if self.watches else []
         self._namesakes.searched(began, time.monotonic())
-        known = await self._known(looks)
+        standing = await self._standing([look.key for look in looks])
         return [
-            self._change(key, found)
+            self._change(key, found, is_birth=standing.is_new(key))
             for key, found, *_ in looks
-            if (before := known.get(key)) is None or not is_same(before, found, strict=False)
+            if (before := standing.before(key)) is None or not is_same(before, found, strict=False)
         ]
 
     def _find_names(self, inodes: Mapping[int, int], hears: Callable[[bytes], bool]) -> list[Look]:
         follow = self._settings.follow_symlinks
         keys = find_names(self._root, self._ignore, inodes, follow=follow, hears=hears)
-        return self._looker.names(keys, inodes)
+        return self.looker.names(keys, inodes)
 
-    async def _contents(self, looks: Sequence[Look]) -> tuple[list[Change], list[Change]]:
+    async def _contents(self, looks: Sequence[Look], standing: Standing) -> tuple[list[Change], list[Change]]:
         """Return the looks as changes, and apart from them those whose bytes the index knows already."""
+        is_new = standing.is_new
         if self._settings.skip_unchanged == "never" or not looks:
-            return [self._change(look.key, look.fingerprint) for look in looks], []
-        known = await self._known(looks)
+            return [self._change(look.key, look.fingerprint, is_birth=is_new(look.key)) for look in looks], []
         hashed = await asyncio.to_thread(self._hashed, looks)
         sides: tuple[list[Change], list[Change]] = ([], [])
         for look, found in zip(looks, hashed, strict=True):
-            before = known.get(look.key)
-            skip = self._may_skip(look) and before is not None and found.etag is not None and before.etag == found.etag
-            sides[skip].append(self._change(look.key, found))
+            before = standing.before(look.key) if self._is_compared(look) else None
+            skip = before is not None and found.etag is not None and before.etag == found.etag
+            sides[skip].append(self._change(look.key, found, is_birth=is_new(look.key)))
         self.skipped += len(sides[True])
         return sides
 
-    def _may_skip(self, look: Look) -> bool:
-        in_scope = look.atomic or self._settings.skip_unchanged == "content"
-        return self.may_skip and in_scope and not self._acks.is_under_way(look.key)
-
-    async def _known(self, looks: Iterable[Look]) -> dict[str, Fingerprint]:
-        by_directory: defaultdict[str, list[str]] = defaultdict(list)
-        for look in looks:
-            cut = look.key.rfind("/") + 1
-            by_directory[look.key[:cut]].append(look.key[cut:])
-        known: dict[str, Fingerprint] = {}
-        contents = await self._index.contents(self._name, list(by_directory)) if by_directory else {}
-        for directory, names in by_directory.items():
-            rows = contents[directory]
-            known.update((directory + name, rows[name]) for name in names if name in rows)
-        return known
+    def _is_compared(self, look: Look) -> bool:
+        return look.atomic or self._settings.skip_unchanged == "content"
 
     def _hashed(self, looks: Iterable[Look]) -> list[Fingerprint]:
         return [with_hash(self._root, look.key, look.fingerprint) for look in looks]

@@ -13,7 +13,7 @@ from listener.sources.filesystem import kernel
 from listener.sources.filesystem.absence import means_absent
 from listener.sources.filesystem.heard import ARRIVED, FOUND, OPEN, Batch
 from listener.sources.filesystem.links import Links
-from listener.sources.filesystem.names import Ignore, is_transfer_name
+from listener.sources.filesystem.names import Ignore
 
 __all__ = ["LINK", "LINKED_DIRECTORY", "Look", "Looker", "Looks", "fingerprint_at", "fingerprint_of"]
 
@@ -22,6 +22,8 @@ LINKED_DIRECTORY = -2
 
 _new = tuple.__new__
 _WENT = kernel.DELETE | kernel.MOVED_FROM
+_ENDS = _WENT | kernel.CREATE | kernel.MOVED_TO
+"""Without one of these the end of a name that is not there is still to be heard: a deleted file may be written to."""
 _IN_PLACE = kernel.CREATE | kernel.MODIFY | kernel.CLOSE_WRITE | _WENT | OPEN | FOUND | ARRIVED
 
 
@@ -54,7 +56,7 @@ class Looks(NamedTuple):
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
     """Return what the index keeps of a file."""
     # Twice as fast as the class's own constructor, which counts at a million files.
-    return _new(Fingerprint, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None))
+    return _new(Fingerprint, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None, None))
 
 
 def fingerprint_at(path: bytes) -> tuple[Fingerprint | None, int]:
@@ -85,6 +87,11 @@ def fingerprint_at(path: bytes) -> tuple[Fingerprint | None, int]:
     return fingerprint_of(status), links
 
 
+def _parts(key: str) -> tuple[str, str]:
+    cut = key.rfind("/") + 1
+    return key[:cut], key[cut:]
+
+
 class Looker:
     """Looks at what was heard. Blocking: for a thread of its own."""
 
@@ -94,6 +101,8 @@ class Looker:
         self._root = root
         self._ignore = ignore
         self._stable_ns = int(stable_seconds * 1e9)
+        self.ignored = 0
+        """How many changed names were left out because they are ignored."""
 
     def at(self, key: str) -> Fingerprint | None:
         """Return the fingerprint of one key, or ``None`` when there is no such file (any more). Raise OSError."""
@@ -119,11 +128,14 @@ class Looker:
                 raw = padded.rstrip(b"\0")
                 name = raw.decode("utf-8", "surrogateescape")
                 if not ignores(text, name):
-                    if plain is not None and (look := plain(path + raw, text + name, name, flags)) is not None:
+                    look = plain(path + raw, text + name, flags) if plain is not None else None
+                    if look is not None:
                         looks.finished.append(look)
-                        continue
-                    self._look(looks, path + raw, text + name, flags, now_ns)
-                elif self._links:
+                    else:
+                        self._look(looks, path + raw, text + name, flags, now_ns)
+                    continue
+                self.ignored += 1
+                if self._links:
                     self._look_at_links(looks, self._links.depending(text + name), now_ns)
         return self._agreed(looks) if self._links and (looks.gone or looks.linked) else looks
 
@@ -146,9 +158,9 @@ class Looker:
             )
 
     @staticmethod
-    def _plain(path: bytes, key: str, name: str, flags: int) -> Look | None:
+    def _plain(path: bytes, key: str, flags: int) -> Look | None:
         """Look at what nearly every name is where no links are known: a file of one name, closed or renamed."""
-        if flags & (OPEN | FOUND) or name[0] == ".":
+        if flags & (OPEN | FOUND):
             return None
         try:
             status = os.lstat(path)
@@ -156,7 +168,7 @@ class Looker:
             return None
         if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
             return None
-        found = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None)
+        found = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None, None)
         return _new(Look, (key, _new(Fingerprint, found), not flags & _IN_PLACE, True))
 
     def _look(self, looks: Looks, path: bytes, key: str, flags: int, now_ns: int, *, follow: bool = True) -> None:
@@ -172,11 +184,12 @@ class Looker:
             if inode is not None and links > 1 and self._links.lacking(inode, links):
                 looks.namesakes[inode] = links
         if links == LINKED_DIRECTORY:
-            looks.linked.append(key + "/")
+            if not self._ignore.directory(*_parts(key)):
+                looks.linked.append(key + "/")
         elif found is None:
-            if not self._was_passing(key, flags):
+            if flags & _ENDS:
                 looks.gone.append(key)
-        elif self._is_unfinished(key, found, links, flags, now_ns):
+        elif self._is_unfinished(found, links, flags, now_ns):
             looks.unfinished.append(Look(key, found, heard=not flags & FOUND))
         else:
             looks.finished.append(_new(Look, (key, found, not flags & _IN_PLACE, True)))
@@ -208,24 +221,10 @@ class Looker:
         """Return which of these names in a directory are those of no file (any more)."""
         return [directory + name for name in names if self.is_gone(directory + name)]
 
-    def _is_unfinished(self, key: str, found: Fingerprint, links: int, flags: int, now_ns: int) -> bool:
+    def _is_unfinished(self, found: Fingerprint, links: int, flags: int, now_ns: int) -> bool:
         if not flags & (OPEN | FOUND):
-            # rsync's own name for a file that is not renamed yet; told only if it stays.
-            return key[key.rfind("/") + 1] == "." and is_transfer_name(key.rpartition("/")[2])
+            return False
         if flags & FOUND:
             return now_ns - (found.ctime_ns or 0) < self._stable_ns
         # A second name for a file (link) is heard as made, and never as closed.
         return links > 0 and (bool(flags & kernel.MODIFY) or links == 1)
-
-    @staticmethod
-    def _was_passing(key: str, flags: int) -> bool:
-        """
-        Tell whether the name was never a file that a cache could hold: a directory, or a transfer's own.
-
-        Writing alone says nothing of its end either, which is heard by itself: a deleted file may be
-        written to for long.
-        """
-        if not flags & (_WENT | kernel.CREATE | kernel.MOVED_TO):
-            return True
-        passed = flags & kernel.CREATE and flags & _WENT
-        return bool(passed) and is_transfer_name(key.rpartition("/")[2])

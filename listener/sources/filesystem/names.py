@@ -1,48 +1,39 @@
-"""Which names are content: temporary ones and those that the operator excludes are not."""
+"""Which names are no content: those that the setting ``ignore`` lists, and no other."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-__all__ = ["TEMPORARY", "Ignore", "is_transfer_name"]
+__all__ = ["DEFAULT_IGNORE", "Ignore"]
 
-TEMPORARY: tuple[str, ...] = (
+DEFAULT_IGNORE: tuple[str, ...] = (
+    ".git/",
+    ".git",  # of a submodule or a linked working tree: a file that names the directory
+    ".svn/",
+    ".hg/",
+    ".bzr/",
+    "lost+found/",
+    ".snapshot/",
+    ".Trash-*/",
+    "$RECYCLE.BIN/",
+    "System Volume Information/",
     ".~tmp~/",  # rsync --delay-updates
     ".rsync-partial/",
-    ".rsync-partial",
-    "*.part",
-    "*.filepart",  # WinSCP
-    "*.crdownload",
+    "..data",  # Kubernetes volumes: a link to the time-stamped directory with the content
+    "..data_tmp",
+    "..????_??_??*/",
     ".*.sw?",  # vim
-    "4913",  # vim tries with this name whether a directory can be written to
-    "*~",
     ".#*",  # emacs: lock
-    "#*#",  # emacs: auto-save
-    "*___jb_tmp___",  # JetBrains
-    "*___jb_old___",
-    "*___jb_bak___",
-    ".nfs*",
-    "..*",  # Kubernetes volumes: ..data and the time-stamped directory behind it
+    ".nfs????????????????????????",  # NFS: deleted, and still open somewhere
+    ".DS_Store",
+    "._*",
+    "Thumbs.db",
+    "desktop.ini",
 )
-"""Names that programs give to files before they rename them or beside those that they edit."""
+"""What nobody serves: version control, the file system's own, one tool's own directories, editors' swap files."""
 
-_RANDOM_LENGTH = 6
 _WILD = re.compile(r"[*?]")
-
-
-def is_transfer_name(name: str) -> bool:
-    """Tell whether rsync may have given this name (``.NAME.XXXXXX``) to a file that it is writing."""
-    tail = name[-_RANDOM_LENGTH:]
-    return name[:1] == "." and len(name) > 8 and name[-7] == "." and tail.isalnum() and tail.isascii()
-
-
-def _is_surely_transfer_name(name: str) -> bool:
-    """Tell it for sure: ``.site.config`` has the shape too, but six random characters are mixed in 99 of 100 cases."""
-    if not is_transfer_name(name):
-        return False
-    tail = name[-_RANDOM_LENGTH:]
-    return not (tail.isdigit() or (tail.isalpha() and (tail.islower() or tail.isupper())))
 
 
 def _glob(pattern: str) -> str:
@@ -80,26 +71,25 @@ class _Names:
 
 class Ignore:
     """
-    Decides by name and path; built once.
+    Decides by name and path what is no content; built once.
 
-    A pattern without ``/`` is a name at any depth, with only a trailing one a directory's name,
-    with one elsewhere a path from the root.
+    ``name`` stands for files and symbolic links of that name at any depth, ``name/`` for directories and
+    all below; with a ``/`` elsewhere it is a path from the root.
     """
 
-    def __init__(self, patterns: Sequence[str] = (), *, temporary: bool = True) -> None:
-        """Compile the operator's patterns, and the built-in ones unless ``temporary`` is false."""
-        every = (*(TEMPORARY if temporary else ()), *patterns)
-        named = [pattern for pattern in every if "/" not in pattern.rstrip("/")]
-        paths = [pattern.lstrip("/") for pattern in every if "/" in pattern.rstrip("/")]
-        self._temporary = temporary
+    def __init__(self, patterns: Sequence[str] = DEFAULT_IGNORE) -> None:
+        """Compile the patterns."""
+        self._patterns = tuple(patterns)
+        named = [pattern for pattern in patterns if "/" not in pattern.rstrip("/")]
+        paths = [pattern.lstrip("/") for pattern in patterns if "/" in pattern.rstrip("/")]
         self._files = _Names([pattern for pattern in named if not pattern.endswith("/")])
-        self._directories = _Names([pattern.rstrip("/") for pattern in named])
+        self._directories = _Names([pattern.rstrip("/") for pattern in named if pattern.endswith("/")])
         self._file_paths = _either([path for path in paths if not path.endswith("/")])
         self._directory_paths = _either([path.rstrip("/").removesuffix("/**") for path in paths])
 
     def file(self, prefix: str, name: str) -> bool:
         """Tell whether the file ``name`` directly in the directory ``prefix`` (``""`` or ``"a/"``) is no content."""
-        if self._files.match(name) or (self._temporary and name[0] == "." and _is_surely_transfer_name(name)):
+        if self._files.match(name):
             return True
         return self._file_paths is not None and self._file_paths.fullmatch(prefix + name) is not None
 
@@ -108,3 +98,11 @@ class Ignore:
         if self._directories.match(name):
             return True
         return self._directory_paths is not None and self._directory_paths.fullmatch(prefix + name) is not None
+
+    def reason(self, prefix: str, name: str, *, is_directory: bool) -> str:
+        """Return the first pattern that matches, or an empty string."""
+        for pattern in self._patterns:
+            one = Ignore((pattern,))
+            if (one.directory if is_directory else one.file)(prefix, name):
+                return pattern
+        return ""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from listener.contracts import Check, CheckState
 from listener.sources.filesystem.fanotify import refusal
+from listener.sources.filesystem.ignored import summary
 from listener.sources.filesystem.mounts import mount_of, mounts_below
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.trouble import limit, sysctl_line
@@ -50,6 +51,7 @@ def probe(key: str, settings: FilesystemSettings) -> Iterator[Check]:
     yield Check(key, CheckState.OK, f"backend {backend}: {why}")
     number, unreadable, complete = count_directories(settings.path)
     yield Check(key, CheckState.OK, f"{'' if complete else 'more than '}{number} directories")
+    yield summary(key.rpartition(".")[0] + ".ignore", settings)
     if unreadable:
         yield Check(
             key, CheckState.WARNING, f"{unreadable} directories cannot be read",

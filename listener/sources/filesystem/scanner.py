@@ -145,6 +145,8 @@ class Scanner:
             scan_seconds=round(seconds, 3),
             scan_found=scan.found,
         )
+        if not prefix:
+            self._health.figures["ignored_paths"] = walker.ignored
         _log.info(
             "filesystem.scanned", source=self._name, prefix=prefix, reason=reason or "schedule",
             files=walker.files, directories=walker.directories, found=scan.found, seconds=round(seconds, 3),

@@ -56,11 +56,11 @@ class Session:
         self._health = health
         self._index = index
         self._root = os.fsencode(settings.path).rstrip(b"/") + b"/"
-        self._ignore = Ignore(settings.ignore, temporary=settings.ignore_temporary)
+        self._ignore = Ignore(settings.ignore)
         links = Links(self._root)
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._acks = Acks(on_ack=self._wake.set, remember_keys=settings.skip_unchanged != "never")
+        self._acks = Acks(on_ack=self._wake.set)
         self._brake = Brake(share=settings.max_delete_share, minimum=settings.min_delete_count)
         polling = backend == "polling"
         self._rescans = Rescans(
@@ -170,7 +170,7 @@ class Session:
 
     async def _reopen(self) -> str:
         """Wait until the root is there again and listened to; return why the scan that must follow is needed."""
-        self._health.ready = False
+        self._health.ready = self._live.may_skip = False
         self._brake.drop()
         await self._close()
         while True:
@@ -267,6 +267,8 @@ class Session:
             unfinished_files=self.unfinished,
             skipped_unchanged=self._live.skipped,
             waiting_comparisons=len(self._rescans.waiting()),
+            skipped_transient=self._live.transient,
+            ignored_changes=self._live.looker.ignored,
         )
         self._health.figures[WAITING_SINCE] = self._waiting_since()
 

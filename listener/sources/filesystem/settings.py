@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from listener.sources.filesystem.names import DEFAULT_IGNORE
 
 __all__ = ["FilesystemSettings"]
 
@@ -28,14 +30,12 @@ class FilesystemSettings(BaseModel):
     are; it takes CAP_SYS_ADMIN, Linux 5.17, and a file system that can be marked (ext4, xfs, tmpfs; not overlayfs).
     """
 
-    ignore: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = DEFAULT_IGNORE
     """
-    Names that are no content, as globs: ``*.bak`` a name at any depth, ``cache/`` directories only,
-    ``build/tmp/**`` a path from the root. Ignored directories are not watched.
+    What is no content, as globs: ``*.bak`` files of such a name at any depth, ``cache/`` directories and all below,
+    ``build/tmp/**`` a path from the root. A list given here replaces the default one; ignored directories are
+    not watched. ``cdn-listener check --ignored`` lists what is ignored, and why.
     """
-
-    ignore_temporary: bool = True
-    """Also ignore what rsync, sftp servers, browsers and editors write before they rename it."""
 
     follow_symlinks: bool = True
     """Whether directories behind symbolic links belong to the tree, as most web servers take them; loops are cut."""
@@ -76,3 +76,10 @@ class FilesystemSettings(BaseModel):
 
     max_pending: int = Field(default=500_000, ge=1000)
     """How many changed names to keep while nobody takes them; beyond, whole directories are scanned again instead."""
+
+    @field_validator("ignore")
+    @classmethod
+    def _names_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not pattern.strip("/") for pattern in patterns):
+            raise ValueError('a pattern must name something: write "name" for files, "name/" for directories')
+        return patterns

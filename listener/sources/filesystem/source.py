@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import ClassVar
 
 import structlog
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.filesystem.fanotify import refusal
+from listener.sources.filesystem.ignored import ignored_paths
 from listener.sources.filesystem.probes import choose_backend, probe
 from listener.sources.filesystem.session import Session
 from listener.sources.filesystem.settings import FilesystemSettings
@@ -72,6 +73,10 @@ class FilesystemSource:
     def unfinished(self) -> int:
         """Return how many files are held because they may still be written to."""
         return self._session.unfinished if self._session else 0
+
+    def ignored(self) -> Iterator[tuple[str, str]]:
+        """Yield every path that is left out, with the pattern that leaves it out; blocking."""
+        return ignored_paths(self._settings)
 
     def confirm_deletions(self) -> None:
         """Take what the brake holds back for really deleted, once."""

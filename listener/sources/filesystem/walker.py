@@ -64,6 +64,8 @@ class Walker:
         """Tells whether the root is still the directory that it was; what is read of another one means nothing."""
         self.unread = Unread()
         """Directories and names that could not be looked at."""
+        self.ignored = 0
+        """How many names it came by and left out: ignored files, and ignored directories as a whole."""
         self.directories = 0
         self.files = 0
         self._root = root
@@ -117,9 +119,13 @@ class Walker:
                     raw = entry.name
                     name = raw.decode("utf-8", "surrogateescape")
                     if entry.is_dir(follow_symlinks=False):
-                        if not self._ignore.directory(text, name):
+                        if self._ignore.directory(text, name):
+                            self.ignored += 1
+                        else:
                             below.append(prefix + raw + b"/")
-                    elif not self._ignore.file(text, name):
+                    elif self._ignore.file(text, name):
+                        self.ignored += 1
+                    else:
                         try:
                             found = self._look(entry, text + name)
                         except OSError as error:
@@ -157,6 +163,8 @@ class Walker:
     def _leads_on(self, entry: os.DirEntry[bytes], prefix: bytes, text: str, name: str) -> bool:
         """Tell whether a symbolic link leads to a directory that belongs to the tree."""
         with suppress(OSError):
-            if self._follow and entry.is_dir() and not self._ignore.directory(text, name):
-                return not is_loop(self._root, prefix, entry.name)
+            if self._follow and entry.is_dir():
+                if not self._ignore.directory(text, name):
+                    return not is_loop(self._root, prefix, entry.name)
+                self.ignored += 1
         return False

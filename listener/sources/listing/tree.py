@@ -39,7 +39,7 @@ class TreeListing:
         self.complete = since is None
         self._base = os.fsencode(settings.path).rstrip(b"/") + b"/"
         self._since = since
-        self._ignore = Ignore(settings.ignore, temporary=settings.ignore_temporary)
+        self._ignore = Ignore(settings.ignore)
 
     @property
     def what(self) -> str:

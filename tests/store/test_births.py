@@ -1,0 +1,136 @@
+"""A name that came and went before anything was requested for it needs no refresh; every other end does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from steps_store import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
+
+from listener.change import Change
+from listener.coalescer import merge
+from listener.refresh import Scope
+from listener.store import NeedInput, open_store
+from listener.store.batches import Batch
+
+
+def birth(key: str) -> Change:
+    """The first change of an object that nobody knew."""
+    return content(key, is_birth=True)
+
+
+async def test_a_name_that_came_and_went_needs_nothing(bench: Bench) -> None:
+    """Written twice and removed within the quiet time: no need is left, nor an object."""
+    await bench.change(birth("a/tmp"), wait=0)
+    await bench.change(content("a/tmp", 2), wait=0)
+    await bench.change(deleted("a/tmp"))
+    assert await bench.ready() == {}
+    assert bench.index() == {}
+    bench.assert_counted()
+
+
+async def test_it_needs_nothing_either_when_both_were_merged(bench: Bench) -> None:
+    """The two changes were one before they were recorded; a need that was there before stays."""
+    await bench.change(merge(birth("tmp"), deleted("tmp")))
+    assert await bench.ready() == {}
+    await bench.change(content("page"))
+    await bench.finish(await bench.send(file("page")))
+    await bench.change(deleted("page"), wait=0)
+    await bench.change(merge(birth("page"), deleted("page")))
+    assert await bench.ready() == {"": 1}
+
+
+async def test_a_directory_that_came_and_went_needs_nothing(bench: Bench) -> None:
+    """A tree that was unpacked beside its place and removed again."""
+    await bench.change(birth("t/1"), birth("t/2"), wait=0)
+    await bench.change(subtree("t/", gone=True))
+    assert await bench.ready() == {}
+    bench.assert_counted()
+
+
+@pytest.mark.parametrize("why", ["ripe", "asked", "deleted before", "known", "requested", "covered"])
+async def test_every_other_end_is_refreshed(bench: Bench, why: str) -> None:
+    """It existed after the quiet time, a person asked, it ended before, it was known, or something was requested."""
+    first = content("page") if why == "known" else birth("page")
+    if why == "deleted before":
+        await bench.change(content("page"))
+        await bench.finish(await bench.send(file("page")))
+        await bench.change(deleted("page"), wait=0)
+    await bench.change(first, wait=60 if why in ("ripe", "requested", "covered") else 0)
+    if why == "asked":
+        await bench.store.ask([NeedInput("cdn", BASE + "page", Scope.EXACT)])
+    elif why == "requested":
+        await bench.send(file("page"))
+        await bench.change(content("page", 2), wait=0)
+    elif why == "covered":
+        await bench.send(folder(""))
+        await bench.change(content("page", 2), wait=0)
+    await bench.change(deleted("page"))
+    assert await bench.stale("page") != []
+    assert await bench.ready() == {"": 1}
+
+
+async def test_another_name_of_the_url_keeps_its_need(clock: FakeClock, tmp_path: object) -> None:
+    """Two objects are served at one URL: the end of the one that was new says nothing of the other."""
+
+    def to_one(change: Change) -> Sequence[NeedInput]:
+        return [NeedInput("cdn", f"{BASE}page", Scope.EXACT)]
+
+    async with open_store(f"sqlite:///{tmp_path}/s.db", clock=clock, owner=True) as store:
+        bench = Bench(store, clock)
+        for other in (birth("other"), content("other"), deleted("other")):
+            for first, second in ((birth("new"), other), (other, birth("new"))):
+                await store.record([Batch([first])], to_one)
+                await store.record([Batch([second])], to_one)
+                await store.record([Batch([deleted("new")])], to_one)
+                assert await bench.stale("page") == ["waiting"]
+                clock.advance(60)
+                await store.ripen()
+                await bench.finish(await bench.send(file("page")))
+                assert await bench.stale("page") == []
+
+
+async def test_another_name_keeps_its_need_also_among_known_ones(bench: Bench) -> None:
+    """Where most of a batch is known, needs are raised by another statement: it too knows one object from another."""
+    await bench.change(*(content(f"x{number}") for number in range(4)), wait=0)
+    known = [content(f"x{number}", 2) for number in range(4)]
+
+    def to_one(change: Change) -> Sequence[NeedInput]:
+        return [NeedInput("cdn", BASE + ("page" if change.key in ("new", "other") else change.key), Scope.EXACT)]
+
+    for changes in ([birth("new"), *known], [*known, content("other")], [deleted("new")]):
+        await bench.store.record([Batch(changes)], to_one)
+    assert await bench.stale("page") == ["waiting"]
+
+
+@given(st.lists(st.sampled_from(["come", "write", "go", "rest", "ask", "send"]), max_size=14))
+async def test_any_order_keeps_what_is_owed(tmp_path_factory: pytest.TempPathFactory, steps: Sequence[str]) -> None:
+    """A URL is owed a refresh from any change on, but for a life that nobody could see the end of."""
+    clock = FakeClock()
+    async with open_store(f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db", clock=clock, owner=True) as store:
+        bench, is_there, owed, mtime = Bench(store, clock), False, "", 1
+        for step in steps:
+            mtime += 1
+            if step == "come" and not is_there:
+                is_there, owed = True, owed or "birth"
+                await store.record([Batch([content("k", mtime, is_birth=True)])], route)
+            elif step == "write" and is_there:
+                owed = owed or "change"
+                await store.record([Batch([content("k", mtime)])], route)
+            elif step == "go" and is_there:
+                is_there, owed = False, "" if owed == "birth" else "change"
+                await store.record([Batch([deleted("k")])], route)
+            elif step == "rest" and owed:
+                owed = "change"
+                clock.advance(60)
+                await store.ripen()
+            elif step == "ask":
+                owed = "change"
+                await store.ask([NeedInput("cdn", BASE + "k", Scope.EXACT)])
+            elif step == "send" and await bench.stale("k") == ["deferred"]:
+                owed = ""
+                await bench.finish(await bench.send(file("k")))
+            assert bool(await bench.stale("k")) is bool(owed), step
+        bench.assert_counted()
