@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from listener.cli.common import ConfigOption, JsonOption, load, print_json, print_table, reading, run_async, writing
+from listener.cli.common import (
+    ConfigOption,
+    JsonOption,
+    for_people,
+    load,
+    print_json,
+    print_table,
+    reading,
+    run_async,
+    writing,
+)
+
+if TYPE_CHECKING:
+    from listener.store.letters import Dropped, LetterFilter
 
 __all__ = ["dead_letters"]
 
@@ -18,8 +33,18 @@ def dead_letters(
     retry_all: Annotated[bool, typer.Option("--retry-all", help="Send every parked URL once more.")] = False,
     discard: Annotated[str | None, typer.Option("--discard", metavar="SUBJECT", help="Forget this one.")] = None,
     discard_all: Annotated[bool, typer.Option("--discard-all", help="Forget all of them.")] = False,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help="Only these: url (rejected by the CDN), message or key.")
+    ] = "",
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="Only those of this source, or of this target.")
+    ] = None,
+    prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Only URLs or keys that begin so.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many.")] = 1_000,
+    after: Annotated[str, typer.Option("--after", metavar="ID", help="The next page: the last id of this one.")] = "",
 ) -> int:
-    """What was set aside: keys that can be no URL, messages in no known form, URLs that the CDN refused."""
+    """What waits for a decision: URLs that the CDN rejected, messages in no known form, keys that can be no URL."""
+    from listener.daemon.status import iso
     from listener.errors import ConfigurationError
 
     orders = [retry is not None, retry_all, discard is not None, discard_all]
@@ -29,7 +54,7 @@ def dead_letters(
         )
     if any(orders):
         return run_async(_decide(config, as_json, retry or discard, retrying=orders[0] or orders[1]))
-    letters = run_async(_read(config))
+    letters, has_more, dropped = run_async(_read(config, _filter(kind, source, prefix, after), limit))
     if as_json:
         print_json(letters)
     elif letters:
@@ -37,15 +62,37 @@ def dead_letters(
         print_table(columns, [[letter[column] for column in columns] for letter in letters])
     else:
         typer.echo("nothing is set aside")
+    if has_more:
+        typer.echo(f"more: --after {shlex.quote(for_people(letters[-1]['id']))}", err=True)
+    for one in dropped:
+        counts = f"{one.letters} of kind {one.kind} and {one.bodies} bodies, the last at {iso(one.last_at)}"
+        typer.echo(f"dropped for lack of room, of {for_people(one.source)}: {counts}", err=True)
     return 0
 
 
-async def _read(config: Any) -> list[dict[str, Any]]:
+def _filter(kind: str, source: str | None, prefix: str, after: str) -> LetterFilter:
+    from listener.errors import ConfigurationError
+    from listener.store.letters import LetterFilter, LetterKind
+
+    if kind and kind not in set(LetterKind):
+        raise ConfigurationError(f"--kind: {kind!r} is none", hint=f"one of {', '.join(LetterKind)}")
+    return LetterFilter(LetterKind(kind) if kind else None, source, prefix, after)
+
+
+async def _read(config: Any, wanted: LetterFilter, limit: int) -> tuple[list[dict[str, Any]], bool, Sequence[Dropped]]:
+    """Return a page, whether there are more, and what was dropped."""
     from listener.daemon.status import iso
+    from listener.errors import ConfigurationError
 
     async with reading(load(config)) as store:
-        letters = [] if store is None else await store.dead_letters()
-    return [{**letter._asdict(), "at": iso(letter.at)} for letter in letters]
+        if store is None:
+            return [], False, []
+        try:
+            letters = await store.dead_letters(wanted, limit=limit + 1)
+        except ValueError as error:
+            raise ConfigurationError(f"--after: {error}") from None
+        dropped = await store.dropped_letters()
+    return [{**letter._asdict(), "at": iso(letter.at)} for letter in letters[:limit]], len(letters) > limit, dropped
 
 
 async def _decide(config: Any, as_json: bool, subject: str | None, *, retrying: bool) -> int:

@@ -31,6 +31,7 @@ _NO_NEEDS = {
     "parked": 0,
     "unconfirmed": 0,
     "dead_letters": 0,
+    "dead_letters_dropped": 0,
     "oldest_unsettled_seconds": 0.0,
 }
 
@@ -129,6 +130,7 @@ async def _needs(store: Store | None, sources: Mapping[str, Any], now: float) ->
     counts = (await store.counts())._asdict()
     waiting = [source["figures"].get(WAITING_SINCE) for source in sources.values()]
     oldest = min((since for since in (counts.pop("oldest_stale_since"), *waiting) if since), default=now)
+    counts["dead_letters_dropped"] = sum(one.letters for one in await store.dropped_letters())
     return {**counts, "oldest_unsettled_seconds": round(max(0.0, now - oldest), 3)}
 
 

@@ -21,7 +21,7 @@ from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
 from listener.refresh import Scope, directory_of
 from listener.store import NeedInput, Store
-from listener.store.asks import DeadLetter
+from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.overview import Stale, oldest, under_way, why
 from listener.store.ownership import Owner
 from listener.urls import normal_url
@@ -30,11 +30,22 @@ __all__ = ["Answer", "Decided", "Glance", "View"]
 
 SHOWN = 12
 """Rows of one list: what a person takes in at a glance."""
-LETTERS_SHOWN = 50
+LETTERS_SHOWN = 25
+"""Dead letters of one page."""
 AHEAD_SECONDS = 10.0
 """How often the planner is asked what lies ahead while somebody watches: it thinks, and its answer moves slowly."""
 WATCHES_LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
 REASON = "asked for on the status page"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterPage:
+    """One page of dead letters."""
+
+    wanted: LetterFilter
+    rows: Sequence[DeadLetter]
+    has_more: bool
+    dropped: Sequence[Dropped]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +59,7 @@ class Glance:
     since: Mapping[str, float]
     """Oldest change of each state, in seconds since the epoch."""
     stale: Sequence[Stale]
-    letters: Sequence[DeadLetter]
+    letters: LetterPage
     recent: Sequence[Mapping[str, Any]]
     spans: Mapping[str, Span]
 
@@ -149,9 +160,23 @@ class View:
             ahead=await self._ahead(),
             since=await store.read(oldest),
             stale=await self._stale(store, pipeline),
-            letters=await store.dead_letters(limit=LETTERS_SHOWN),
+            letters=await self.letters(EVERY_LETTER),
             recent=await store.history(limit=SHOWN),
             spans=self._freshness.spans(),
+        )
+
+    async def letters(self, wanted: LetterFilter) -> LetterPage:
+        """Return a page of dead letters. Raise ConfigurationError for a place to go on that is none."""
+        _, store, _ = self._life.running()
+        try:
+            rows = await store.dead_letters(wanted, limit=LETTERS_SHOWN + 1)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        return LetterPage(
+            wanted=wanted,
+            rows=rows[:LETTERS_SHOWN],
+            has_more=len(rows) > LETTERS_SHOWN,
+            dropped=await store.dropped_letters(),
         )
 
     async def _ahead(self) -> Mapping[str, Outlook]:
@@ -202,7 +227,7 @@ class View:
 
     async def _decide(self, id_: str, *, retrying: bool) -> Decided:
         _, store, _ = self._life.running()
-        letter = next((one for one in await store.dead_letters(limit=LETTERS_SHOWN) if one.id == id_), None)
+        letter = await store.dead_letter(id_)
         if letter is None:
             return Decided(id_, 0)
         return Decided(

@@ -19,7 +19,9 @@ table          a row is
 ``object``     one object as the storage was last known to hold it: the index
 ``gone``       a key deleted of late, so that a running scan cannot bring it back
 ``doomed``     a deleted subtree whose index rows are still being removed
-``dead_letter`` a message or key that was set aside, with its reason
+``dead_letter`` a message or key that was set aside, with its reason; bounded, see ``letters.py``
+``dropped``     how many of these were dropped for lack of room, by source and kind
+``account``     what keeps an account from sending, and what it deferred, as its sender said last
 ``source``     what each source said of itself last
 ============== ============================================================================
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from listener.refresh import AttemptState, NeedState, Scope, directory_of
 from listener.store.batches import next_sequence
+from listener.store.names import above
 from listener.store.needs import covering, flying_directories
 from listener.store.store import Store
 
@@ -192,16 +193,11 @@ def _values(place: Place) -> dict[str, str]:
     return {
         "target": place.target,
         "prefix": prefix,
-        "end": _after(prefix),
+        "end": above(prefix),
         "directory": directory,
         "name": name,
-        "name_end": _after(name),
+        "name_end": above(name),
     }
-
-
-def _after(text: str) -> str:
-    """Return a text above everything that starts with this one: URLs are ASCII."""
-    return text + "\x7f"
 
 
 _FREE = (NeedState.WAITING, NeedState.READY, NeedState.PARKED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
+from listener.store.letters import bounded_subject, bounded_text
 
 __all__ = [
     "APPLICATION_ID",
@@ -28,7 +30,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 5
+VERSION = 6
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -62,11 +64,30 @@ def _mark_births_and_access(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE object ADD COLUMN access INTEGER")
 
 
+def _bound_letters(connection: sqlite3.Connection) -> None:
+    """Bound what was kept of long subjects and reasons, and find each by a digest of the whole."""
+    connection.create_function("digest_of", 1, lambda raw: hashlib.sha256(raw).digest(), deterministic=True)
+    connection.create_function("subject_of", 1, bounded_subject, deterministic=True)
+    connection.create_function("text_of", 1, bounded_text, deterministic=True)
+    connection.execute("ALTER TABLE dead_letter RENAME TO old_letter")
+    _add("dead_letter", "dropped")(connection)
+    connection.execute(
+        "INSERT INTO dead_letter (id, at, source, kind, digest, subject, reason, body)"
+        " SELECT id, at, source, kind, digest_of(subject), subject_of(subject), text_of(reason), body FROM old_letter"
+    )
+    connection.execute("DROP TABLE old_letter")
+    _add("dead_letter_kind", "dead_letter_source", "dead_letter_body")(connection)
+    connection.execute("DROP INDEX need_aside")
+    _add("need_aside")(connection)
+    _add("account")(connection)
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("heard", "heard_at"),
     3: _mark_backfills,
     4: _mark_births_and_access,
+    5: _bound_letters,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

@@ -6,7 +6,7 @@ import sqlite3
 
 from listener.change import key_to_bytes
 
-__all__ = ["Names", "prefix_end", "prefix_end_bytes"]
+__all__ = ["Names", "above", "prefix_end", "prefix_end_bytes"]
 
 CACHED_DIRECTORIES = 200_000
 """Above this many the cache starts anew; some 150 bytes each."""
@@ -20,6 +20,11 @@ def prefix_end(prefix: str) -> str:
 def prefix_end_bytes(prefix: bytes) -> bytes:
     """Return the smallest bytes above everything that starts with ``prefix``, which ends with ``/``; or is empty."""
     return prefix[:-1] + b"0" if prefix else b"\xff" * 256
+
+
+def above(text: str) -> str:
+    """Return a text above everything that starts with this one, of texts that are ASCII as URLs are."""
+    return text + "\x7f"
 
 
 class Names:

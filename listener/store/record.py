@@ -15,14 +15,17 @@ from listener.settings import Coalescer
 from listener.store.batches import Batch, NeedInput, Recorded, Route, next_sequence
 from listener.store.heard import Heard
 from listener.store.index import IndexWriter
+from listener.store.letters import add_keys
 from listener.store.names import Names
 from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
-from listener.store.taming import keep_dead_letter, tamed
+from listener.store.taming import MAX_KEY_BYTES, raw_key, tamed
 
 __all__ = ["Recorder"]
 
 OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
 """An event time further back than this is taken for a wrong clock."""
+LONG_KEY_CHARACTERS = MAX_KEY_BYTES // 4
+"""A key up to this length is surely not too long, whatever is in it."""
 
 
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
@@ -93,8 +96,10 @@ class Recorder:
             now=now,
             flying=_flying_directories(connection),
         )
+        tame = tame or any(len(change[1]) > LONG_KEY_CHARACTERS for change in batch.changes)
         work.take(list(tamed(batch.changes, work.set_aside)) if tame else batch.changes)
         work.flush()
+        work.keep_aside()
         self._heard.flush(now)
         return work.recorded
 
@@ -120,6 +125,8 @@ class _Work:
     places: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
     """Target and directory URL → its id, and the two watermarks above it."""
     cancelled: list[tuple[int, str]] = field(default_factory=list)
+    aside: list[tuple[str, bytes, str]] = field(default_factory=list)
+    """Source, key and reason of what can be no URL."""
     _keys: set[tuple[str, ...]] | None = None
     """What stands in the batch, counted when it is first asked for."""
 
@@ -309,9 +316,14 @@ class _Work:
         return change.fingerprint.mtime_ns // 1_000_000_000 <= old.mtime_ns // 1_000_000_000
 
     def set_aside(self, change: Change, reason: str) -> None:
-        """Keep a key that can never be a URL as a dead letter, with the reason."""
+        """Set aside a key that can never be a URL, with the reason."""
         self.recorded.rejected.append((change.key, reason))
-        keep_dead_letter(self.connection, change, reason, now=self.now)
+        self.aside.append((change.root, raw_key(change.key), reason))
+
+    def keep_aside(self) -> None:
+        """Write what was set aside as dead letters."""
+        if self.aside:
+            add_keys(self.connection, self.aside, now=self.now)
 
 
 def _mark(change: Change) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from listener.contracts import SourceHealth
 from listener.refresh import AttemptState, NeedState
+from listener.store.letters import bounded_text
 from listener.store.names import prefix_end
 from listener.store.needs import Flying, covering, flying_directories
 
@@ -140,8 +141,7 @@ def save_source(connection: sqlite3.Connection, name: str, health: SourceHealth,
             health.last_event_at,
             health.lost_events,
             health.rescans,
-            # It may name a file whose name is no UTF-8.
-            health.detail.encode("utf-8", "backslashreplace").decode(),
+            bounded_text(health.detail),  # it may quote a file name or an answer
             json.dumps(health.figures),
             now,
         ),

@@ -1,4 +1,4 @@
--- Version 5. The page in __init__.py says what a row is.
+-- Version 6. The page in __init__.py says what a row is.
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   sequence INTEGER NOT NULL,          -- the highest sequence given out
@@ -46,7 +46,7 @@ CREATE INDEX need_ready ON need (directory, stale_since) WHERE state = 1;
 CREATE INDEX need_attempt ON need (attempt) WHERE attempt IS NOT NULL;
 CREATE INDEX need_other ON need (directory, scope) WHERE state = 1 AND scope > 0;
 CREATE INDEX need_stubborn ON need (directory) WHERE state = 1 AND needs_force = 1;
-CREATE INDEX need_aside ON need (state) WHERE state >= 3;
+CREATE INDEX need_aside ON need (state, stale_since) WHERE state >= 3;
 CREATE INDEX need_asked ON need (state) WHERE asked > 0;
 CREATE INDEX need_backfill ON need (directory) WHERE state = 1 AND backfill = 1;
 
@@ -159,11 +159,34 @@ CREATE TABLE dead_letter (
   at REAL NOT NULL,
   source TEXT NOT NULL,
   kind TEXT NOT NULL,                 -- "key" or "message"
-  subject BLOB NOT NULL,              -- the key, or where the message came from
+  digest BLOB NOT NULL,               -- SHA-256 of the whole subject
+  subject BLOB NOT NULL,              -- the key, or where the message came from; of a long one the beginning
   reason TEXT NOT NULL,
   body BLOB,
-  UNIQUE (source, kind, subject)
+  UNIQUE (digest, source, kind)
 );
+CREATE INDEX dead_letter_kind ON dead_letter (kind);
+CREATE INDEX dead_letter_source ON dead_letter (source, kind);
+CREATE INDEX dead_letter_body ON dead_letter (length(body)) WHERE body IS NOT NULL;
+
+CREATE TABLE dropped (                -- what was dropped of them for lack of room
+  source TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  letters INTEGER NOT NULL,
+  bodies INTEGER NOT NULL,
+  last_at REAL NOT NULL,
+  PRIMARY KEY (source, kind)
+) WITHOUT ROWID;
+
+CREATE TABLE account (                -- what each account's sender said last, for whoever asks for the status
+  name TEXT PRIMARY KEY,
+  problem TEXT NOT NULL,              -- what keeps it from sending; "" while nothing does
+  remedy TEXT NOT NULL,
+  since REAL,
+  until REAL,                         -- when it is tried again
+  deferred TEXT NOT NULL,             -- the oldest deferrals, as JSON
+  told_at REAL NOT NULL
+) WITHOUT ROWID;
 
 CREATE TABLE source (
   name TEXT PRIMARY KEY,

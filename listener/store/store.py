@@ -19,10 +19,23 @@ from listener.contracts import Unreadable
 from listener.errors import StoreError
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
 from listener.settings import Coalescer
-from listener.store import asks, attempts, holding, ledger, needs, report, ripening, settle, upkeep
+from listener.store import (
+    asks,
+    attempts,
+    holding,
+    ledger,
+    letter_lists,
+    letters,
+    needs,
+    report,
+    ripening,
+    settle,
+    upkeep,
+)
 from listener.store.batches import Batch, NeedInput, Recorded, Route, joined, slices
 from listener.store.damage import Damage
 from listener.store.database import connect, prepare, sqlite_path
+from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter, bounded_text
 from listener.store.names import Names
 from listener.store.ownership import OwnerLock
 from listener.store.reading import Readers, open_reading
@@ -386,7 +399,7 @@ class Store:
 
     async def mark_unknown(self, ids: Sequence[int], *, next_look_at: float, error: str) -> None:
         """Note that nobody knows whether the CDN accepted these."""
-        await self._write(attempts.mark_unknown, ids, next_look_at=next_look_at, error=error)
+        await self._write(attempts.mark_unknown, ids, next_look_at=next_look_at, error=bounded_text(error))
 
     async def refund(self, ids: Sequence[int]) -> None:
         """Give back the units of attempts that were surely not accepted."""
@@ -411,7 +424,7 @@ class Store:
 
     async def fail(self, attempt: Attempt, *, retry_at: float, error: str) -> None:
         """Note that the CDN failed this attempt; its needs are ready again at ``retry_at``."""
-        await self._write(settle.fail, attempt, now=self.clock.now(), retry_at=retry_at, error=error)
+        await self._write(settle.fail, attempt, now=self.clock.now(), retry_at=retry_at, error=bounded_text(error))
 
     async def end_backoff(self, ids: Sequence[int]) -> None:
         """Make the needs of failed attempts ready: their back-off is over."""
@@ -419,15 +432,15 @@ class Store:
 
     async def presume_spent(self, ids: Sequence[int], *, error: str) -> None:
         """Book unknown attempts as spent, since nobody can tell, and make their needs ready again."""
-        await self._write(settle.presume_spent, ids, now=self.clock.now(), error=error)
+        await self._write(settle.presume_spent, ids, now=self.clock.now(), error=bounded_text(error))
 
     async def park(self, attempt: Attempt, *, error: str) -> None:
         """Set aside the URL that the CDN refused."""
-        await self._write(settle.park, attempt, now=self.clock.now(), error=error)
+        await self._write(settle.park, attempt, now=self.clock.now(), error=bounded_text(error))
 
     async def unconfirm(self, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
         """Note that this attempt's task never ended."""
-        await self._write(settle.unconfirm, attempt, next_look_at=next_look_at, error=error)
+        await self._write(settle.unconfirm, attempt, next_look_at=next_look_at, error=bounded_text(error))
 
     async def look_again(self, looks: Sequence[tuple[int, float]]) -> None:
         """Note when each of these attempts (id, seconds since the epoch) is looked at next."""
@@ -473,21 +486,31 @@ class Store:
         """Keep what a source says of itself."""
         await self._write(report.save_source, name, health, now=self.clock.now())
 
-    async def dead_letters(self, *, limit: int = 1_000) -> list[asks.DeadLetter]:
-        """Return what was set aside."""
-        return await self._read(asks.dead_letters, limit=limit)
+    async def dead_letters(self, wanted: LetterFilter = EVERY_LETTER, *, limit: int = 1_000) -> list[DeadLetter]:
+        """Return what was set aside, rejected URLs first; the next page begins ``after`` the last one's id."""
+        return await self._read(letter_lists.letters, wanted, limit=limit)
 
-    async def add_dead_letters(self, source: str, letters: Sequence[Unreadable]) -> None:
+    async def dead_letter(self, id_: str) -> DeadLetter | None:
+        """Return the dead letter of this id, if there is one."""
+        return await self._read(letter_lists.letter, id_)
+
+    async def dropped_letters(self) -> list[Dropped]:
+        """Return what was dropped for lack of room, by source and kind."""
+        return await self._read(letter_lists.dropped)
+
+    async def add_dead_letters(self, source: str, messages: Sequence[Unreadable]) -> None:
         """Set messages aside that cannot be read."""
-        await self._write(asks.add_dead_letters, source=source, letters=letters, now=self.clock.now())
+        for start in range(0, len(messages), letters.SLICE_ROWS):
+            part = messages[start : start + letters.SLICE_ROWS]
+            await self._write(letters.add_messages, source=source, messages=part, now=self.clock.now())
 
     async def retry(self, url: str | None = None) -> int:
-        """Send parked URLs once more, or one of them."""
-        return await self._write(asks.retry, url=url)
+        """Send rejected URLs once more, or one of them."""
+        return await self._write(letters.retry, url=url)
 
     async def discard(self, subject: str | None = None) -> int:
         """Forget what was set aside, or one of it."""
-        return await self._write(asks.discard, subject=subject)
+        return await self._write(letters.discard, subject=subject)
 
     # -- upkeep ----------------------------------------------------------------------------------
 
@@ -499,7 +522,7 @@ class Store:
         after: int | None = 0 if self.owner else None
         while after is not None:
             after = await self._write(upkeep.remove_empty, self._names, after=after, limit=SLICE_ROWS)
-        while await self._write(asks.bound_dead_letters, limit=REMOVE_ROWS):
+        while await self._write(letters.bound_letters, now=now):
             pass
 
     async def checkpoint(self) -> None:

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 
 from listener.change import Change, Fingerprint, key_to_bytes
 
-__all__ = ["keep_dead_letter", "tamed"]
+__all__ = ["MAX_KEY_BYTES", "raw_key", "tamed"]
 
-
-def keep_dead_letter(connection: sqlite3.Connection, change: Change, reason: str, *, now: float) -> None:
-    """Keep the key of a change that can never be a URL as a dead letter, with the reason."""
-    connection.execute(
-        "INSERT INTO dead_letter (at, source, kind, subject, reason) VALUES (?, ?, 'key', ?, ?)"
-        " ON CONFLICT DO UPDATE SET at = excluded.at, reason = excluded.reason",
-        (now, change.root, _raw(change.key), _text(reason)),
-    )
+MAX_KEY_BYTES = 4_096
+"""The longest key that is stored: no path on Linux and no object of a store is longer (S3 and OSS: 1,024 bytes)."""
 
 
 def tamed(changes: Iterable[Change], set_aside: Callable[[Change, str], None]) -> Iterator[Change]:
     """Yield what can be stored: fingerprints bounded, keys that are neither text nor bytes set aside."""
     for change in changes:
         try:
-            key_to_bytes(change.key)
+            raw = key_to_bytes(change.key)
         except UnicodeEncodeError:
             set_aside(change, "the key is no text: it holds half of a UTF-16 surrogate pair")
+            continue
+        if len(raw) > MAX_KEY_BYTES:
+            set_aside(change, f"the key has {len(raw)} bytes; {MAX_KEY_BYTES} is the longest that any storage takes")
             continue
         yield change if change.fingerprint is None else change._replace(fingerprint=_bounded(change.fingerprint))
 
 
-def _raw(key: str) -> bytes:
+def raw_key(key: str) -> bytes:
+    """Return the bytes of a key, also of one that is no text."""
     try:
         return key_to_bytes(key)
     except UnicodeEncodeError:

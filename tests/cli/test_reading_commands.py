@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sqlite3
@@ -10,7 +11,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from shells import SECRET, Stand
+from shells import SECRET, Stand, fetch
+
+from listener.refresh import RefreshKind
+from listener.store import NeedInput, open_store
+from listener.store.holding import Wanted
 
 Command = Callable[..., tuple[int, str, str]]
 NUMBERS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
@@ -112,6 +117,44 @@ def test_what_the_cdn_refused_is_listed_retried_and_discarded(stand: Stand, comm
     assert json.loads(command("dead-letters", "--discard-all", "--json")[1]) == {"discarded": 1}
     assert command("dead-letters")[1].strip() == "nothing is set aside"
     assert command("dead-letters", "--retry-all", "--discard-all")[0] == 2
+
+
+def test_dead_letters_are_filtered_and_paged(stand: Stand, command: Command) -> None:
+    """By kind, source and prefix; the next page begins after the last id; on the page as in the command."""
+    names = [f"bad{n}.html" for n in range(30)]
+
+    async def reject() -> None:
+        async with open_store(f"sqlite:///{stand.state}", owner=True) as store:
+            wanted = [Wanted("cdn", RefreshKind.FILE, stand.url(name), True, "test", 0.0) for name in names]
+            await store.ask([NeedInput("cdn", stand.url(name)) for name in names])
+            for one in await store.hold(wanted, account="main", quota={RefreshKind.FILE: 100}):
+                await store.park(one, error="Malformed")
+
+    asyncio.run(reject())
+
+    def listed(*arguments: str) -> list[dict[str, str]]:
+        status, out, err = command("dead-letters", "--json", *arguments)
+        assert status == 0, err
+        return list(json.loads(out))
+
+    pages = [listed("--limit", "20")]
+    assert "more: --after" in command("dead-letters", "--limit", "20")[2]
+    pages.append(listed("--limit", "20", "--after", pages[0][-1]["id"]))
+    assert [len(page) for page in pages] == [20, 10]
+    assert {one["subject"] for page in pages for one in page} == {stand.url(name) for name in names}
+    assert len(listed("--kind", "url", "--source", "cdn", "--prefix", stand.url("bad1"))) == 11
+    assert listed("--kind", "key") == listed("--source", "www") == listed("--prefix", "x") == []
+    for wrong in (("--kind", "x"), ("--after", "x")):
+        assert command("dead-letters", *wrong)[0] == 2
+    with stand.daemon():
+        first = fetch(f"{stand.admin}/")[1]
+        (more,) = re.findall(r'href="(/\?after=[^"#]*)', first)
+        second = fetch(stand.admin + more.replace("&amp;", "&"))[1]
+        shown = [set(re.findall(r"bad\d+\.html", re.sub(r'(?s)id="recent".*', "", text))) for text in (first, second)]
+        assert [len(one) for one in shown] == [25, 5]
+        assert not shown[0] & shown[1]
+        assert "No other dead letters" in fetch(f"{stand.admin}/?kind=key&source=www&prefix=x")[1]
+        assert fetch(f"{stand.admin}/?kind=x")[0] == fetch(f"{stand.admin}/?after=x")[0] == 400
 
 
 def test_config_show_hides_secrets(stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

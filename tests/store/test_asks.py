@@ -12,7 +12,7 @@ from steps_store import BASE, QUOTA, Bench, content, file, folder, subtree
 from listener.clock import QUOTA_DAY_SECONDS
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState, RefreshKind, Scope
-from listener.store import NeedInput, asks
+from listener.store import NeedInput, letters
 from listener.store.holding import Wanted
 from listener.store.settle import SWEEP_DIRECTORIES, Place, sweep
 from listener.store.store import SLICE_ROWS
@@ -68,8 +68,8 @@ async def test_a_prefetch_below_a_directory_is_no_part_of_it(bench: Bench) -> No
 
 async def test_what_is_set_aside_stays_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept, bodies of fewer: a misrouted queue cannot fill the disk."""
-    monkeypatch.setattr(asks, "MAX_LETTERS", 7)
-    monkeypatch.setattr(asks, "MAX_BODIES", 3)
+    monkeypatch.setattr(letters, "MAX_LETTERS", 7)
+    monkeypatch.setattr(letters, "MAX_BODIES", 3)
     await bench.store.add_dead_letters("q", [Unreadable(b"m-%d" % n, b"body", "no JSON") for n in range(1_200)])
     await bench.store.upkeep(keep_seconds=3600.0)
     assert [one.subject for one in await bench.store.dead_letters()] == [f"m-{n}" for n in range(1_199, 1_192, -1)]
@@ -85,9 +85,9 @@ async def test_what_was_set_aside_can_be_retried_or_discarded(bench: Bench) -> N
         await bench.store.park(one, error="Malformed")
     await bench.store.add_dead_letters("q", [Unreadable(b"m-1", b"x" * 300_000, "no JSON")])
     await bench.store.add_dead_letters("q", [Unreadable(b"m-1", b"y", "still none")])
-    letters = await bench.store.dead_letters()
-    assert [(one.kind, one.reason) for one in letters] == [("message", "still none")] + [("url", "Malformed")] * 3
-    assert [one.kind for one in await bench.store.dead_letters(limit=1)] == ["message"]
+    found = await bench.store.dead_letters()
+    assert [(one.kind, one.reason) for one in found] == [("url", "Malformed")] * 3 + [("message", "still none")]
+    assert [one.kind for one in await bench.store.dead_letters(limit=1)] == ["url"]
     counts = await bench.store.counts()
     assert (counts.parked, counts.dead_letters, counts.pending) == (3, 4, 0)
     assert await bench.store.retry(BASE + "a") == 1

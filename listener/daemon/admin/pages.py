@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlencode
@@ -13,6 +14,8 @@ from listener.daemon.admin.guard import COOKIE, MARK, SESSION_SECONDS, Guard, Re
 from listener.daemon.admin.live import Live
 from listener.daemon.admin.rendering import Renderer, Seen
 from listener.daemon.view import Decided, Glance, View
+from listener.errors import ConfigurationError
+from listener.store.letters import EVERY_LETTER, LetterFilter, LetterKind
 
 __all__ = ["Pages"]
 
@@ -39,7 +42,8 @@ class Pages:
         if not self._guard.may_read(request):
             return self._renderer.sign_in(status=401)
         glance = await self._view.glance()
-        return self._renderer.page(await self._seen(request, glance))
+        # In a thread: many rows take milliseconds, and what arrives meanwhile must not wait.
+        return await asyncio.to_thread(self._renderer.page, await self._seen(request, glance))
 
     def problem(self, status: int, message: str, hint: str) -> web.Response:
         """Answer with a page that says what went wrong; where only the token lacks, ask for it."""
@@ -52,13 +56,15 @@ class Pages:
         return await self.live.stream(request, functools.partial(self._sections, request))
 
     async def _sections(self, request: web.Request, glance: Glance) -> Mapping[str, str]:
-        return self._renderer.sections(await self._seen(request, glance))
+        return await asyncio.to_thread(self._renderer.sections, await self._seen(request, glance))
 
     async def _seen(self, request: web.Request, glance: Glance) -> Seen:
         asked = request.query.get("url", "").strip()
         may_decide = self._guard.signed_in(request)
+        wanted = _letters_wanted(request)
         return Seen(
             glance=glance,
+            letters=glance.letters if wanted == EVERY_LETTER else await self._view.letters(wanted),
             answer=await self._view.search(asked) if asked else None,
             may_decide=may_decide,
             has_token=self._guard.has_token,
@@ -105,3 +111,17 @@ class Pages:
         log.info("admin.decided", decision=what, subject=subject, count=count, peer=request.remote)
         back = {"said": what, "count": str(count)} | ({"url": subject} if what == "refresh" else {})
         return web.Response(status=303, headers={"Location": f"/?{urlencode(back)}"})
+
+
+def _letters_wanted(request: web.Request) -> LetterFilter:
+    """Return which dead letters the query asks for."""
+    query = request.query
+    kind = query.get("kind", "")
+    if kind and kind not in set(LetterKind):
+        raise ConfigurationError(f"kind: {kind[:80]!r} is none", hint=f"one of {', '.join(LetterKind)}")
+    return LetterFilter(
+        kind=LetterKind(kind) if kind else None,
+        source=query.get("source") or None,
+        prefix=query.get("prefix", ""),
+        after=query.get("after", ""),
+    )

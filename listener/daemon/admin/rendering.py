@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from aiohttp import web
+from markupsafe import Markup, escape
 
 from listener import __version__
 from listener.daemon.freshness import BOUNDS_SECONDS
 from listener.daemon.status import iso
-from listener.daemon.view import Answer, Glance
+from listener.daemon.view import Answer, Glance, LetterPage
+from listener.store.letters import LetterKind
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,6 +33,8 @@ _POLICY = (
 )
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Categories of characters that change how others are shown, or cannot be sent at all."""
+MAX_SHOWN_CHARACTERS = 300
+"""Of a subject, URL or reason on the page; commands print them whole."""
 _SAID = {"retry": "Sent once more", "discard": "Forgotten", "refresh": "Asked for"}
 
 
@@ -38,6 +43,7 @@ class Seen:
     """What one person sees."""
 
     glance: Glance
+    letters: LetterPage
     answer: Answer | None = None
     may_decide: bool = False
     has_token: bool = False
@@ -101,13 +107,32 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"iso": iso, "span": span, "number": number, "words": words, "share": share}
-    environment.globals |= {"bounds": BOUNDS_SECONDS}
+    environment.filters |= {"whole": whole, "letters_query": letters_query}
+    environment.globals |= {"bounds": BOUNDS_SECONDS, "kinds": tuple(LetterKind)}
     return environment
 
 
 def _finalize(value: Any) -> Any:
     """Show what is plain text with nothing hidden in it; what a template marked as safe is our own."""
-    return visible(value) if type(value) is str else value
+    return visible(short(value)) if type(value) is str else value
+
+
+def short(text: str) -> str:
+    """Return the text, or of a long one the beginning: what others send must not make the page large."""
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}… ({len(text)} characters)"
+
+
+def whole(text: str) -> Markup:
+    """Return the text for an attribute that is sent back: escaped, and not shortened."""
+    return escape(visible(text))
+
+
+def letters_query(page: LetterPage, *, is_next: bool) -> str:
+    """Return the query of the first or the next page of the dead letters that this page is of."""
+    kind, source, prefix, _ = page.wanted
+    after = page.rows[-1].id if is_next else ""
+    values = {"kind": kind and kind.value, "source": source, "prefix": prefix, "after": after}
+    return urlencode({name: value for name, value in values.items() if value}, errors="surrogateescape")
 
 
 def visible(text: str) -> str:
