@@ -1,8 +1,9 @@
 """
 Keeping secrets out of whatever people or machines read: logs, ``config show``, error texts.
 
-Two nets: a value under a name that speaks of a secret is masked whole, and any text loses what stands
-between a user name and a host in a URL, and what follows ``password=`` and the like.
+Two nets: a value under a name that speaks of a secret is masked whole, and any text loses the user-info of
+its URLs, what follows ``password=`` and the like, and the value of an ``Authorization`` header. Texts come from
+visitors and senders, so each step takes time in proportion to the text: no pattern begins with a repetition.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["MASK", "is_secret_name", "mask_text", "masked"]
+__all__ = ["MASK", "is_secret_name", "mask_text", "mask_url", "masked"]
 
 MASK: Final = "***"
 SECRET_WORDS: Final = frozenset({"authorization", "passphrase", "passwd", "password", "secret", "token"})
@@ -19,8 +20,24 @@ SECRET_WORDS: Final = frozenset({"authorization", "passphrase", "passwd", "passw
 PLAIN_ENDINGS: Final = ("_file", "_path", "_seconds", "_url")
 """Names that speak of a secret and hold where it is, not what it is."""
 
-_USER_INFO = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s:/@?#]*):[^\s]*@", re.IGNORECASE)
-_PARAMETER = re.compile(r"(?P<head>\b[\w.-]*(?:password|passwd|secret|token|signature)=)[^&\s\"']+", re.IGNORECASE)
+_AUTHORITY_END: Final = r"\s/?#\"'<>"
+_USER_INFO = re.compile(rf"://[^{_AUTHORITY_END}]*@")
+_REST_OF_USER_INFO = re.compile(rf"://{re.escape(MASK)}@(?:[^\s@]*+@)++")
+"""A password with a raw ``@`` and a raw slash goes on behind what looks like the authority."""
+_NO_PORT = re.compile(rf"://(?:\[[0-9A-Fa-f:.]*+\])?+[^{_AUTHORITY_END}:@]*+:(?![0-9]*+(?:[{_AUTHORITY_END}]|\Z))")
+"""An authority whose port is no number: the beginning of a password with a raw slash, if an ``@`` follows."""
+_BLANK = re.compile(r"\s")
+_PARAMETER = re.compile(
+    r"=(?<=[dent]=)(?:(?<=password=)|(?<=passwd=)|(?<=passphrase=)|(?<=secret=)|(?<=token=)|(?<=signature=))"
+    r"(?P<quote>[\"']?)[^&\s\"']+",
+    re.IGNORECASE,
+)
+_SECRET_HEADERS: Final = ("authorization", "security-token")
+_HEADER = re.compile(
+    r":(?<=[n\"']:)(?:(?<=authorization:)|(?<=authorization[\"']:)|(?<=security-token:)|(?<=security-token[\"']:))"
+    r"(?P<quote>\s?(?:b(?=[\"']))?[\"']?)(?:[a-z0-9-]{1,32} )?[^\s\"']+",
+    re.IGNORECASE,
+)
 _WORD_BREAK = re.compile(r"[^a-z]+")
 
 
@@ -31,10 +48,49 @@ def is_secret_name(name: str) -> bool:
 
 
 def mask_text(text: str) -> str:
-    """Return the text without passwords in URLs and in ``name=value`` pairs."""
-    if "://" in text and "@" in text:
-        text = _USER_INFO.sub(rf"\g<head>:{MASK}@", text)
-    return _PARAMETER.sub(rf"\g<head>{MASK}", text) if "=" in text else text
+    """Return the text without the user-info of URLs, ``name=value`` secrets and the values of secret headers."""
+    if "@" in text and "://" in text:
+        text = _USER_INFO.sub(f"://{MASK}@", text)
+        text = _REST_OF_USER_INFO.sub(f"://{MASK}@", text)
+        text = _mask_slashed_passwords(text)
+    if "=" in text:
+        text = _PARAMETER.sub(rf"=\g<quote>{MASK}", text)
+    lowered = text.lower()
+    if any(name in lowered for name in _SECRET_HEADERS):
+        text = _HEADER.sub(rf":\g<quote>{MASK}", text)
+    return text
+
+
+def mask_url(url: str) -> str:
+    """Return a setting that should be one URL, however malformed, without its user-info and secret parameters."""
+    if url.startswith("sqlite:///"):
+        return mask_text(url)  # a path, which may hold an @
+    before, at, after = url.rpartition("@")
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/+", url)
+    head = scheme[0] if scheme else ""
+    if at:
+        return mask_text(f"{head}{MASK}@{after}") if before else url
+    return f"{head}{MASK}" if _NO_PORT.search(url) else mask_text(url)
+
+
+def _mask_slashed_passwords(text: str) -> str:
+    """
+    Mask up to the last ``@`` where an authority has a port that is no number.
+
+    A plain URL keeps the ``@`` of its path, as in ``https://www.example.com:8443/logo@2x.png``.
+    """
+    shown: list[str] = []
+    done = 0
+    while found := _NO_PORT.search(text, done):
+        blank = _BLANK.search(text, found.end())
+        end = blank.start() if blank else len(text)
+        last_at = text.rfind("@", found.end(), end)
+        if last_at >= 0:
+            shown += (text[done : found.start()], "://", MASK)
+            done = last_at
+        shown.append(text[done:end])
+        done = end
+    return "".join(shown) + text[done:]
 
 
 def masked(value: Any, *, name: str = "") -> Any:

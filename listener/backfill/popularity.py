@@ -22,7 +22,7 @@ __all__ = ["WantedListing", "read_popularity"]
 MOST_WEIGHED: Final = 1_000_000
 """Keys whose weight is kept: of more, the most wanted; the rest comes last anyway."""
 _LOG: Final = re.compile(rb'"(?:GET|HEAD) (\S+) HTTP/[\d.]+" (\d{3})\b')
-_WEIGHT: Final = re.compile(rb"\s*(\d+(?:\.\d+)?)[\s,;]+(.+?)\s*$", re.DOTALL)
+_WEIGHT: Final = re.compile(rb"(\d+(?:\.\d+)?)[\s,;]+([^\s,;].*)", re.DOTALL)
 
 
 def read_popularity(lines: Iterable[bytes], sites: Sequence[Site]) -> Counter[str]:
@@ -41,7 +41,7 @@ def read_popularity(lines: Iterable[bytes], sites: Sequence[Site]) -> Counter[st
         if (asked := _LOG.search(line)) is not None:
             if asked[2].startswith((b"2", b"304")):
                 weights.update(_keys(asked[1], bases))
-        elif (told := _WEIGHT.match(line)) is not None:
+        elif (told := _WEIGHT.match(line.strip())) is not None:
             weights[key_to_text(told[2])] += float(told[1])  # type: ignore[assignment]
         if len(weights) > 2 * MOST_WEIGHED:
             weights = Counter(dict(weights.most_common(MOST_WEIGHED)))

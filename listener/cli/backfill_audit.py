@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from listener.cli.common import for_people, print_json, print_table, reading
+from listener.cli.common import print_json, print_table, reading
+from listener.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,7 +61,7 @@ def told_to_people(told: Mapping[str, Any]) -> Iterator[str]:
     differ = told["changed"] + told["unknown"] + told["gone"]
     yield f"listed {told['same'] + told['changed'] + told['unknown']}; as the index knows them: {told['same']}"
     yield f"  changed {told['changed']}, unknown to the index {told['unknown']}, gone {told['gone']}"
-    yield from (f"  {for_people(key)}" for key in told["examples"])
+    yield from (f"  {printable(key)}" for key in told["examples"])
     if differ:
         yield "refresh what differs: cdn-listener backfill --mode repair"
     if (edge := told.get("edge")) is not None:

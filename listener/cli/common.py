@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from listener.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,7 +27,6 @@ __all__ = [
     "ConfigOption",
     "JsonOption",
     "console",
-    "for_people",
     "load",
     "log_at",
     "owner_of_store",
@@ -154,11 +155,6 @@ def print_json(value: Any) -> None:
     typer.echo(text if plain else json.dumps(value, indent=2, default=str))
 
 
-def for_people(text: str) -> str:
-    """Return the text with whatever a terminal would obey, or could not show, escaped: keys may be hostile."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under their columns."""
     from rich.table import Table
@@ -167,5 +163,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else for_people(str(cell)) for cell in row))
+        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
     console().print(table)

@@ -11,7 +11,6 @@ import typer
 from listener.cli.common import (
     ConfigOption,
     JsonOption,
-    for_people,
     load,
     print_json,
     print_table,
@@ -19,6 +18,7 @@ from listener.cli.common import (
     run_async,
     writing,
 )
+from listener.printable import printable
 
 if TYPE_CHECKING:
     from listener.store.letters import Dropped, LetterFilter
@@ -63,10 +63,10 @@ def dead_letters(
     else:
         typer.echo("nothing is set aside")
     if has_more:
-        typer.echo(f"more: --after {shlex.quote(for_people(letters[-1]['id']))}", err=True)
+        typer.echo(f"more: --after {shlex.quote(printable(letters[-1]['id']))}", err=True)
     for one in dropped:
         counts = f"{one.letters} of kind {one.kind} and {one.bodies} bodies, the last at {iso(one.last_at)}"
-        typer.echo(f"dropped for lack of room, of {for_people(one.source)}: {counts}", err=True)
+        typer.echo(f"dropped for lack of room, of {printable(one.source)}: {counts}", err=True)
     return 0
 
 

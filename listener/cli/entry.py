@@ -11,6 +11,7 @@ import typer
 
 from listener.cli.app import app
 from listener.errors import ListenerError
+from listener.printable import printable
 from listener.redaction import mask_text
 
 __all__ = ["main"]
@@ -83,5 +84,5 @@ def _tell(message: str, hint: str) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(printable(line, keep="\n\t") + "\n")
     sys.stderr.flush()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from listener.cli.common import for_people, load, print_json, print_table
+from listener.cli.common import load, print_json, print_table
 from listener.cli.places import choose_site
+from listener.printable import printable
 
 if TYPE_CHECKING:
     from listener.settings import Site
@@ -29,7 +30,7 @@ def explain_key(config: Path | None, site: str | None, argument: str, *, as_json
     if as_json:
         print_json({"key": key, "addresses": addresses, "problem": problem})
     elif problem:
-        typer.echo(for_people(f"{key}: {problem}"))
+        typer.echo(printable(f"{key}: {problem}"))
     else:
         columns = ("kind", "target", "url", "rule")
         print_table(columns, [[one[column] for column in columns] for one in addresses])

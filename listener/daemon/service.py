@@ -33,6 +33,7 @@ from listener.daemon.view import View
 from listener.errors import ListenerError
 from listener.pipeline import Pipeline
 from listener.settings import Settings
+from listener.telemetry import INTERVAL_SECONDS, report_repeats
 
 __all__ = ["Daemon"]
 
@@ -102,12 +103,14 @@ class Daemon:
                         helper.cancel()
             finally:
                 await self._close()
+        report_repeats(at_once=True)
         log.info("daemon.ended")
 
     def _helpers(self) -> Iterator[tuple[str, Coroutine[object, object, None]]]:
         yield "beat", self._life.heart.beat()
         yield "pulse", self._life.pulse.beat(lambda: self._life.store)
         yield "tell", self._teller.tell()
+        yield "repeats", _report_repeats()
         if self._watchdog_seconds:
             yield "watchdog", self._teller.keep_watchdog(self._watchdog_seconds)
 
@@ -276,3 +279,10 @@ class Daemon:
         log.error("daemon.reload_refused", error=str(error), hint=error.hint)
         self._notifier.ready()
         self._notifier.status(f"running with the old configuration: {error}")
+
+
+async def _report_repeats() -> None:
+    """Log what was suppressed in each interval, also when nothing else is logged."""
+    while True:
+        await asyncio.sleep(INTERVAL_SECONDS)
+        report_repeats()

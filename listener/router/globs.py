@@ -1,11 +1,19 @@
-"""Include and exclude patterns, compiled once into one regular expression each."""
+"""
+Include and exclude patterns, compiled once into one regular expression each.
+
+An uploader chooses the keys, so a pattern of many ``*`` must not try every way to share a key among them. What
+follows a ``*`` is taken where it comes first, and never tried elsewhere: whatever matches with a later place
+matches with the first one too, since the next ``*`` takes up the difference. The same holds for all that stands
+between two ``**``.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-__all__ = ["Filter"]
+__all__ = ["Filter", "glob_expression"]
 
 _TOKEN = re.compile(
     r"(?P<folders>(?:(?<=/)|\A)\*\*/)|(?P<any>\*\*)|\*|\?|\[(?P<no>!?)(?P<choice>[^\]]+)\]|.", re.DOTALL
@@ -45,21 +53,51 @@ class Filter:
         return not folder or self._exclude_below is None or not self._exclude_below.fullmatch(folder)
 
 
+def glob_expression(pattern: str) -> str:
+    """Return the regular expression of one pattern, for ``fullmatch`` with ``re.DOTALL``; it takes linear time."""
+    block: list[str] = []
+    blocks = [block]
+    between: list[str] = []
+    for match in _TOKEN.finditer(pattern):
+        if match["folders"] or match["any"]:
+            between.append(_FOLDERS if match["folders"] else _ANY)
+            blocks.append(block := [])
+        else:
+            block.append(_token(match))
+    expression = _block(blocks[0], last=not between)
+    for number, wild in enumerate(between, 1):
+        last = number == len(between)
+        below = wild + _block(blocks[number], last=last)
+        expression += below if last else f"(?>{below})"
+    return expression
+
+
+_STAR: Final = "[^/]*"
+_FOLDERS: Final = "(?:[^/]*/)*?"
+_ANY: Final = ".*?"
+
+
+def _block(tokens: Sequence[str], *, last: bool) -> str:
+    """Return what stands between two ``**``: each ``*`` takes as little as it can, for good, but the very last one."""
+    runs = [""]
+    for token in tokens:
+        if token is _STAR:
+            runs.append("")
+        else:
+            runs[-1] += token
+    stars = [f"(?>{_STAR}?{run})" for run in runs[1:]]
+    if stars and last:
+        stars[-1] = _STAR + runs[-1]
+    return runs[0] + "".join(stars)
+
+
 def _compile(patterns: Iterable[str]) -> re.Pattern[str] | None:
-    alternatives = "|".join(_expression(pattern) for pattern in patterns)
+    alternatives = "|".join(glob_expression(pattern) for pattern in patterns)
     return re.compile(alternatives, re.DOTALL) if alternatives else None
 
 
-def _expression(pattern: str) -> str:
-    return "".join(_token(match) for match in _TOKEN.finditer(pattern))
-
-
 def _token(match: re.Match[str]) -> str:
-    if match["folders"]:
-        return "(?:.*/)?"
-    if match["any"]:
-        return ".*"
     if match["choice"]:
         choice = re.escape(match["choice"]).replace(r"\-", "-")
         return f"(?!/)[{'^' if match['no'] else ''}{choice}]"
-    return {"*": "[^/]*", "?": "[^/]"}.get(match[0]) or re.escape(match[0])
+    return {"*": _STAR, "?": "[^/]"}.get(match[0]) or re.escape(match[0])

@@ -34,7 +34,7 @@ Command = Callable[..., tuple[int, str, str]]
         (SystemExit(7), 7, ""),
         (PermissionError(13, "Permission denied", "/x"), 1, "Permission denied: '/x'"),
         (RuntimeError("boom"), 1, "unexpected RuntimeError: boom"),
-        (RuntimeError("postgresql://u:hunter2@db"), 1, "postgresql://u:***@db"),
+        (RuntimeError("postgresql://u:hunter2@db"), 1, "postgresql://***@db"),
     ],
 )
 def test_every_end_has_a_status_and_a_message(

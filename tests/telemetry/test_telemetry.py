@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import structlog
 
 from listener.errors import ConfigurationError
 from listener.telemetry import configure_logging, leads_to_journal, level_of
+from listener.telemetry.fields import MOST_CHARACTERS, MOST_ITEMS
 
 SECRET = "hunter2"
 
@@ -79,13 +81,70 @@ def test_the_level_is_kept(level: str, events: int) -> None:
     assert len(logged(stream)) == events
 
 
-def test_libraries_keep_their_small_talk_to_themselves() -> None:
-    """At ``info`` only warnings of libraries are written, at ``debug`` all of it."""
-    for level, lines in (("info", 0), ("debug", 1)):
-        stream = io.StringIO()
-        configure_logging(level=level, stream=stream, terminal=False)
-        logging.getLogger("library").info("hello")
-        assert len(logged(stream)) == lines
+def test_lower_levels_of_libraries_are_never_written() -> None:
+    """botocore and aiohttp log session tokens at ``debug``: not even where somebody lowers the logger's own level."""
+    stream = io.StringIO()
+    configure_logging(level="debug", stream=stream, terminal=False)
+    botocore = logging.getLogger("botocore.endpoint")
+    botocore.setLevel(logging.DEBUG)
+    try:
+        botocore.debug("Making request with headers: {'X-Amz-Security-Token': %r}", SECRET)
+        logging.getLogger("aiohttp.client").info("hello")
+        botocore.warning("retrying with {'X-Amz-Security-Token': %r}", SECRET.encode())
+    finally:
+        botocore.setLevel(logging.NOTSET)
+    (only,) = logged(stream)
+    assert only["message"] == "retrying with {'X-Amz-Security-Token': b'***'}"
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["json", "console"])
+def test_nothing_in_a_field_commands_a_terminal(terminal: bool) -> None:
+    """Controls (C0, C1), marks of direction, line separators, lone surrogates: escaped, with or without blanks."""
+    stream = io.StringIO()
+    configure_logging(stream=stream, terminal=terminal)
+    hostile = "\x1b[2J\x9b1m\u202e\u2066\u2028\x07\r\n\x00\udc80\u200f"
+    log = structlog.get_logger()
+    for key in (f"a{hostile}b", f"a {hostile} b"):
+        log.warning("source.lost", key=key, keys=[key], table={key: key}, raw=key.encode("utf-8", "surrogateescape"))
+        logging.getLogger("library").warning("key %s", key)
+        try:
+            int(key)
+        except ValueError as error:
+            log.exception("store.failed", error=ValueError(key), other=error)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())  # the renderer's own colours
+    assert not {char for char in text if not char.isprintable()} - {"\n", "\t"}
+    for line in text.splitlines():
+        assert not line.startswith(("b", "[2J"))
+
+
+def test_fields_have_a_maximum_length() -> None:
+    """Texts, lists, mappings and nested data are cut; a secret is masked before, and none appears at the cut."""
+    stream = io.StringIO()
+    configure_logging(stream=stream, terminal=False)
+    nested: Any = "x"
+    for _ in range(1000):
+        nested = [nested]
+    secret_at_the_cut = "b" * 7_990 + f" https://u:{SECRET * 100}@h/ " + "password=" + "a" * 9_000
+    structlog.get_logger().warning(
+        "source.lost", key="a" * 1_000_000, keys=["k"] * 1000, table={str(at): at for at in range(1000)}, nested=nested,
+        body=b"c" * 1_000_000, error=ValueError(f"https://u:{SECRET}@h/"), other=secret_at_the_cut,
+    )  # fmt: skip
+    (line,) = logged(stream)
+    assert line["key"] == "a" * MOST_CHARACTERS + "… (1000000 characters)"
+    assert line["keys"] == ["k"] * MOST_ITEMS + ["… 950 more"]
+    assert len(line["table"]) == MOST_ITEMS + 1
+    assert line["error"] == "https://***@h/"
+    assert SECRET not in stream.getvalue()
+    assert len(stream.getvalue()) < 12_000
+
+
+def test_the_level_of_a_library_is_that_of_the_journal() -> None:
+    """An error of a library keeps its level at ``error``, and a warning is left out there."""
+    stream = io.StringIO()
+    configure_logging(level="error", stream=stream, terminal=False)
+    logging.getLogger("library").warning("a")
+    logging.getLogger("library").error("b")
+    assert [line["message"] for line in logged(stream)] == ["b"]
 
 
 def test_the_level_comes_from_the_environment() -> None:

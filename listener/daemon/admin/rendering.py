@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import secrets
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -19,20 +18,19 @@ from listener import __version__
 from listener.daemon.freshness import BOUNDS_SECONDS
 from listener.daemon.status import iso
 from listener.daemon.view import Answer, Glance, LetterPage
+from listener.printable import printable
 from listener.store.letters import LetterKind
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Renderer", "Seen", "visible", "wants_html"]
+__all__ = ["Renderer", "Seen", "wants_html"]
 
 SECTIONS = ("verdict", "counts", "answer", "stale", "freshness", "quota", "sources", "letters", "recent")
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Categories of characters that change how others are shown, or cannot be sent at all."""
 MAX_SHOWN_CHARACTERS = 300
 """Of a subject, URL or reason on the page; commands print them whole."""
 _SAID = {"retry": "Sent once more", "discard": "Forgotten", "refresh": "Asked for"}
@@ -114,7 +112,7 @@ def _environment() -> Environment:
 
 def _finalize(value: Any) -> Any:
     """Show what is plain text with nothing hidden in it; what a template marked as safe is our own."""
-    return visible(short(value)) if type(value) is str else value
+    return printable(short(value)) if type(value) is str else value
 
 
 def short(text: str) -> str:
@@ -124,7 +122,7 @@ def short(text: str) -> str:
 
 def whole(text: str) -> Markup:
     """Return the text for an attribute that is sent back: escaped, and not shortened."""
-    return escape(visible(text))
+    return escape(printable(text))
 
 
 def letters_query(page: LetterPage, *, is_next: bool) -> str:
@@ -133,15 +131,6 @@ def letters_query(page: LetterPage, *, is_next: bool) -> str:
     after = page.rows[-1].id if is_next else ""
     values = {"kind": kind and kind.value, "source": source, "prefix": prefix, "after": after}
     return urlencode({name: value for name, value in values.items() if value}, errors="surrogateescape")
-
-
-def visible(text: str) -> str:
-    """Return the text with characters that nobody would see, or that turn others around, as escapes."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in _UNSEEN else char for char in text
-    )
 
 
 def span(seconds: float | None) -> str:

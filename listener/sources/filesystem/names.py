@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from listener.router.globs import glob_expression
+
 __all__ = ["DEFAULT_IGNORE", "Ignore"]
 
 DEFAULT_IGNORE: tuple[str, ...] = (
@@ -37,10 +39,8 @@ _WILD = re.compile(r"[*?]")
 
 
 def _glob(pattern: str) -> str:
-    """Translate one glob: ``*`` and ``?`` stay within a segment, ``**`` crosses them."""
-    parts = re.split(r"(\*\*/?|\*|\?)", pattern)
-    table = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(table.get(part) or re.escape(part) for part in parts)
+    """Translate one glob: ``*`` and ``?`` stay within a segment, ``**`` crosses them, brackets are plain."""
+    return glob_expression(pattern.replace("[", "[[]"))
 
 
 def _either(patterns: Sequence[str]) -> re.Pattern[str] | None:

@@ -2,7 +2,11 @@
 Logs on stderr: readable on a terminal, one JSON object a line elsewhere, and no secret in either.
 
 Events are named ``<stage>.<what_happened>`` and carry fields, never formatted sentences; ``docs/logs.md``
-lists them. What other libraries log through :mod:`logging` comes out in the same form.
+lists them. Warnings of other libraries come out in the same form. Their lower levels are never written: botocore and
+aiohttp log headers with session tokens there.
+
+Fields hold what visitors and senders chose: they are masked, escaped and cut to a maximum length, and repeated events
+are suppressed and counted (:mod:`listener.telemetry.repeats`).
 
 Where stderr leads to systemd's journal (``$JOURNAL_STREAM`` names it, see systemd.exec(5)) each line begins
 with its priority as ``<N>`` (sd-daemon(3)), so that ``journalctl -p warning`` works.
@@ -19,9 +23,18 @@ from typing import Any, Final, TextIO
 import structlog
 
 from listener.errors import ConfigurationError
-from listener.redaction import masked
+from listener.printable import printable
+from listener.telemetry.fields import LINE_BREAKS, safe_fields
+from listener.telemetry.repeats import INTERVAL_SECONDS, RepeatLimiter
 
-__all__ = ["LEVEL_VARIABLE", "configure_logging", "leads_to_journal", "level_of"]
+__all__ = [
+    "INTERVAL_SECONDS",
+    "LEVEL_VARIABLE",
+    "configure_logging",
+    "leads_to_journal",
+    "level_of",
+    "report_repeats",
+]
 
 LEVEL_VARIABLE: Final = "LISTENER_LOG_LEVEL"
 _LEVELS: Final = {
@@ -33,6 +46,9 @@ _LEVELS: Final = {
 
 _PRIORITIES: Final = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 """As syslog(3) numbers them."""
+
+_limiters: Final[list[RepeatLimiter]] = []
+"""The one in use, once logging is set up."""
 
 
 def level_of(environ: Mapping[str, str], default: str) -> str:
@@ -71,31 +87,47 @@ def configure_logging(
     """
     stream = stream or sys.stderr
     people = stream.isatty() if terminal is None else terminal
+    limiter = RepeatLimiter()
+    _limiters[:] = [limiter]
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if people else "iso", utc=not people),
     ]
     last: list[structlog.typing.Processor] = [
         structlog.processors.format_exc_info,
-        _redact,
-        structlog.dev.ConsoleRenderer(colors=people) if people else structlog.processors.JSONRenderer(default=str),
+        safe_fields,
+        structlog.processors.JSONRenderer(default=str),
     ]
+    if people:
+        last[-1:] = [_without_controls, structlog.dev.ConsoleRenderer(colors=True)]
     if not people and leads_to_journal(stream, environ):
         last[-1] = _with_priority
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[structlog.contextvars.merge_contextvars, limiter.process, *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    _route_standard_library(stream, shared, last, level)
+    _route_standard_library(stream, shared, last, level, limiter)
+
+
+def report_repeats(*, at_once: bool = False) -> None:
+    """Log how many repeated events were suppressed, if the interval is over or ``at_once`` is set."""
+    for limiter in _limiters:
+        limiter.report(at_once=at_once)
 
 
 def _route_standard_library(
-    stream: TextIO, shared: list[structlog.typing.Processor], last: list[structlog.typing.Processor], level: str
+    stream: TextIO,
+    shared: list[structlog.typing.Processor],
+    last: list[structlog.typing.Processor],
+    level: str,
+    limiter: RepeatLimiter,
 ) -> None:
+    lowest = max(_LEVELS[level], logging.WARNING)
     handler = logging.StreamHandler(stream)
+    handler.setLevel(lowest)  # also for a logger whose own level somebody lowered
+    handler.addFilter(limiter.filter)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_name, *shared],
@@ -104,8 +136,7 @@ def _route_standard_library(
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries say at "info" what only they care for.
-    root.setLevel(_LEVELS[level] if level == "debug" else max(_LEVELS[level], logging.WARNING))
+    root.setLevel(lowest)
 
 
 def _name(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -116,9 +147,17 @@ def _name(_logger: Any, _method: str, event: structlog.typing.EventDict) -> stru
     return event
 
 
-def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    clean: dict[str, Any] = masked(event)
-    return clean
+def _without_controls(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape whatever a terminal would obey; JSON has it escaped already."""
+    return {name: _shown(value, keep=LINE_BREAKS.get(name, "")) for name, value in event.items()}
+
+
+def _shown(value: Any, *, keep: str = "") -> Any:
+    if isinstance(value, dict):
+        return {printable(name): _shown(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return printable(value, keep=keep) if isinstance(value, str) else value
 
 
 def _with_priority(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
