@@ -19,6 +19,7 @@ import structlog
 from listener.alibaba.settings import KeySettings
 from listener.errors import ConfigurationError
 from listener.replies import scrub
+from listener.settings import expanded
 from listener.signature import Credentials
 
 __all__ = ["ChainKeys", "EnvironmentKeys", "KeyInUse", "KeySource", "key_source", "require_key"]
@@ -92,7 +93,7 @@ class EnvironmentKeys:
 
     def _from_file(self, name: str) -> str:
         if named := self._environment.get(f"{name}_FILE", ""):
-            return _contents(Path(named), f"{name}_FILE")
+            return _contents(expanded(Path(named)), f"{name}_FILE")
         directory = self._environment.get("CREDENTIALS_DIRECTORY", "")
         path = Path(directory, name.lower())
         return _contents(path, "$CREDENTIALS_DIRECTORY") if directory and path.exists() else ""

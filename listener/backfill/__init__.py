@@ -5,6 +5,7 @@ The one-shot shell: something is listed or asked for by hand, sent through the s
 module     what it does
 ========== =====================================================================
 choosing   what a person's words mean
+lists      a list of keys, as people have them
 source     what is listed, or what differs, as a source of the pipeline that ends
 share      a part of each day's quota, and no more
 popularity what is wanted most, first
@@ -23,11 +24,12 @@ Where a daemon owns the state file, everything here only adds needs to it: the d
 from __future__ import annotations
 
 from listener.backfill.audit import audit
-from listener.backfill.choosing import Choice, choose_listing, choose_source, parse_modes, parse_moment
+from listener.backfill.choosing import Choice, choose_listing, choose_source, key_lines, parse_modes, parse_moment
 from listener.backfill.cost import Cost, cost_of
 from listener.backfill.edge import EdgeReport, ask_edge
 from listener.backfill.figures import Figures, Watch
 from listener.backfill.job import Backfill
+from listener.backfill.lists import KeyLines, read_entries
 from listener.backfill.oneshot import Fate, Wanted, fates, opened, run_until_idle, stopping
 from listener.backfill.popularity import WantedListing, read_popularity
 from listener.backfill.source import Feed, RepairFeed
@@ -42,6 +44,7 @@ __all__ = [
     "Fate",
     "Feed",
     "Figures",
+    "KeyLines",
     "Mode",
     "Outcome",
     "RepairFeed",
@@ -54,9 +57,11 @@ __all__ = [
     "choose_source",
     "cost_of",
     "fates",
+    "key_lines",
     "opened",
     "parse_modes",
     "parse_moment",
+    "read_entries",
     "read_popularity",
     "run_until_idle",
     "stopping",

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from listener.backfill.lists import KeyLines
 from listener.backfill.words import Mode
 from listener.errors import ConfigurationError
 from listener.plugins import listing_settings, load_sources
-from listener.settings import Settings, nearest
+from listener.settings import Settings, expanded, nearest
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing import (
     ChosenListing,
@@ -25,7 +26,7 @@ from listener.sources.listing import (
 from listener.sources.listing.bucket import Bucket
 from listener.sources.listing.places import Place, is_bucket, parse_place
 
-__all__ = ["Choice", "choose_listing", "choose_source", "parse_modes", "parse_moment"]
+__all__ = ["Choice", "choose_listing", "choose_source", "key_lines", "parse_modes", "parse_moment"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -81,7 +82,11 @@ class Choice:
     origin: str = ""
     """Instead of the source itself: the URL of a bucket, or the path or URL of an inventory's ``manifest.json``."""
     lines: Iterable[bytes] | None = None
-    """Instead of the source itself: its keys, one a line."""
+    """Instead of the source itself: its keys, an entry each, as :mod:`listener.backfill.lists` reads them."""
+    lines_name: str = "--from"
+    """What that list is called in messages."""
+    null: bool = False
+    """Whether its entries were separated by NUL."""
     prefix: str = ""
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -124,13 +129,19 @@ def _tree(settings: Settings, name: str) -> FilesystemSettings:
 def _key_list(settings: Settings, name: str, choice: Choice) -> KeyList:
     if choice.since is not None:
         raise ConfigurationError("--since: a list of keys tells no times", hint="leave --since or --from out")
-    path = _tree(settings, name).path if settings.sources[name]["type"] == "filesystem" else None
-    return KeyList(name, choice.lines or (), prefix=choice.prefix, tree=path)
+    lines = key_lines(settings, name, name=choice.lines_name, null=choice.null)
+    return KeyList(name, lines.keys(choice.lines or ()), prefix=choice.prefix, tree=lines.tree)
+
+
+def key_lines(settings: Settings, source: str, *, name: str, null: bool = False) -> KeyLines:
+    """Return how a list of a source's keys is read; ``name`` is what it is called in messages."""
+    tree = _tree(settings, source).path if settings.sources[source]["type"] == "filesystem" else None
+    return KeyLines(name=name, sites=settings.sites, source=source, tree=tree, null=null)
 
 
 def _elsewhere(settings: Settings, name: str, choice: Choice) -> Listing:
     """Return the listing of a bucket or an inventory that was named, reached as the source's listing is."""
-    origin = choice.origin if is_bucket(choice.origin) else str(Path(choice.origin).absolute())
+    origin = choice.origin if is_bucket(choice.origin) else str(expanded(Path(choice.origin)).absolute())
     try:
         place = parse_place(origin)
     except ValueError as error:

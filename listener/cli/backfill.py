@@ -6,7 +6,6 @@ import asyncio
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from listener.cli.common import ConfigOption, JsonOption, load, owner_of_store, print_json, reading, run_async
-from listener.cli.places import SiteOption, choose_site
+from listener.cli.places import NullOption, SiteOption, choose_site
 
 if TYPE_CHECKING:
     from listener.backfill import Backfill, BackfillPlan, Feed, Mode, Outcome, RepairFeed
@@ -39,9 +38,10 @@ def backfill(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="Keys, one a line, - is stdin; an inventory's manifest.json, on disk or s3://…; or s3://bucket/.",
+            help="Keys or URLs, one a line, - is stdin; an inventory's manifest.json, on disk or s3://…; or s3://bucket/.",
         ),
     ] = None,
+    null: NullOption = False,
     site: SiteOption = None,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Only keys that start so.")] = "",
     include: Annotated[
@@ -86,7 +86,7 @@ def backfill(
     wait: Annotated[bool, typer.Option("--wait", help="Until the CDN says that everything is done.")] = False,
 ) -> int:
     """List a source or keys, tell what it would take, then refresh (or prefetch, seed, audit, repair); resumable."""
-    from listener.backfill import Choice, choose_listing, choose_source, parse_modes, parse_moment
+    from listener.backfill import Choice, choose_listing, choose_source, parse_modes, parse_moment, read_entries
     from listener.sources.listing import is_manifest
     from listener.sources.listing.places import is_bucket
 
@@ -98,7 +98,9 @@ def backfill(
     elsewhere = from_ is not None and (is_bucket(from_) or is_manifest(from_))
     choice = Choice(
         origin=from_ if elsewhere and from_ is not None else "",
-        lines=None if from_ is None or elsewhere else _lines(Path(from_)),
+        lines=None if from_ is None or elsewhere else read_entries(Path(from_), null=null),
+        lines_name=f"--from {from_}",
+        null=null,
         prefix=prefix,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
@@ -157,25 +159,11 @@ def _check(modes: list[Mode], *, popularity: bool, edge: bool, deletions: bool) 
             raise ConfigurationError(f"{option}: goes with --mode {only.value}", hint=f"add --mode {only.value}")
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, or of stdin for ``-``, as they come: there may be more of them than memory."""
-    from listener.errors import ConfigurationError
-
-    if str(path) == "-":
-        yield from sys.stdin.buffer
-        return
-    try:
-        with path.open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from None
-
-
 def _wanted_first(listing: Listing, popularity: Path, settings: Settings, name: str) -> Listing:
-    from listener.backfill import WantedListing, read_popularity
+    from listener.backfill import WantedListing, read_entries, read_popularity
 
     sites = [site for site in settings.sites if site.source == name]
-    return WantedListing(listing, read_popularity(_lines(popularity), sites))
+    return WantedListing(listing, read_popularity(read_entries(popularity), sites))
 
 
 async def _run(settings: Settings, listing: Listing, modes: list[Mode], ways: _Ways) -> int:

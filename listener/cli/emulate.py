@@ -74,6 +74,7 @@ def emulate(
         parse_quota,
         serve,
     )
+    from listener.settings import expanded
 
     log_at("info")
     api_host, api_port = parse_address(api)
@@ -92,6 +93,6 @@ def emulate(
         ttl_seconds=ttl_seconds,
         urls_per_domain_minute=urls_per_domain_minute,
         directories_per_domain_minute=directories_per_domain_minute,
-        journal=journal,
+        journal=None if journal is None else expanded(journal),
     )
     run_async(serve(settings, lambda emulator: typer.echo(f"api {emulator.api_url}  edge {emulator.edge_url}")))

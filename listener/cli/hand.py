@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from listener.settings import Settings
     from listener.store import Store
 
-__all__ = ["Order", "carry_out", "normal"]
+__all__ = ["Order", "carry_out"]
 
 PATIENCE_SECONDS = 15.0
 """How long a daemon may leave something due unsent before ``--wait`` takes it for deferred."""
@@ -39,19 +39,6 @@ class Order:
     reason: str | None = None
     target: str | None = None
     wait: bool = False
-
-
-def normal(url: str) -> str:
-    """Return the URL in normal form; raise :class:`~listener.errors.ConfigurationError` saying what is wrong."""
-    from listener.errors import ConfigurationError
-    from listener.urls import normal_url
-
-    try:
-        return normal_url(url)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{url}: is no URL that can be refreshed: {error}", hint="write it as a browser asks for it"
-        ) from None
 
 
 def carry_out(config: Path | None, order: Order, *, as_json: bool) -> int:
@@ -138,11 +125,12 @@ async def _settled(store: Store, wanted: Sequence[Wanted]) -> list[Fate]:
 
 def _wanted(settings: Settings, targets: Mapping[str, Target], order: Order) -> list[Wanted]:
     from listener.errors import ConfigurationError
+    from listener.router.serving import normal_or_refused
     from listener.settings import nearest
 
     if order.target is not None and order.target not in targets:
         raise ConfigurationError(f"there is no target {order.target!r}", hint=nearest(order.target, targets))
-    found = [one for url in order.urls for one in _of(settings, normal(url), _scope(order), order.target)]
+    found = [one for url in order.urls for one in _of(settings, normal_or_refused(url), _scope(order), order.target)]
     return list(dict.fromkeys(found))
 
 
@@ -160,22 +148,13 @@ def _of(settings: Settings, url: str, scope: Scope, target: str | None) -> list[
     from listener.errors import ConfigurationError
     from listener.refresh import Scope
     from listener.router import Router
+    from listener.router.serving import served_by
 
     if scope is Scope.SUBTREE and ("?" in url or not url.endswith("/")):
         raise ConfigurationError(
             f"{url}: a directory's URL ends with / and has no query", hint=f"write {url.partition('?')[0]}/"
         )
-    bases = [
-        (base, site)
-        for site in settings.sites
-        for base in site.base_urls
-        if url.startswith(base) and (target is None or target in site.targets)
-    ]
-    if not bases:
-        every = dict.fromkeys(base for site in settings.sites for base in site.base_urls)
-        whose = "any site's base URL" if target is None else f"any base URL of target {target}"
-        raise ConfigurationError(f"{url}: is not below {whose}", hint=f"Base URLs are: {', '.join(every) or 'none'}.")
-    _, site = max(bases, key=lambda one: len(one[0]))
+    site = served_by(settings.sites, url, target=target).site
     names = [target] if target is not None else list(site.targets)
     router = Router(settings.sites)
     if scope is Scope.SUBTREE and not all(router.depth_floor(name, url) for name in names):

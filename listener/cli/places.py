@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from listener.settings import Settings, Site
     from listener.store.controls import Place
 
-__all__ = ["ReasonOption", "SiteOption", "TargetOption", "choose_site", "places", "prefixes", "span_option"]
+__all__ = [
+    "NullOption",
+    "ReasonOption",
+    "SiteOption",
+    "TargetOption",
+    "choose_site",
+    "places",
+    "prefixes",
+    "span_option",
+]
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN: Final = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+|\d+(?:\.\d+)?")
@@ -37,6 +46,9 @@ def span_option(name: str, said: str) -> Any:
 SiteOption = Annotated[
     str | None,
     typer.Option("--site", metavar="N", help="Which of the [[sites]]: its name, its number from 0, or its source."),
+]
+NullOption = Annotated[
+    bool, typer.Option("--null", "-0", help="Entries of the list end with NUL: find -print0, git diff -z.")
 ]
 TargetOption = Annotated[str | None, typer.Option("--target", metavar="NAME", help="Only this target.")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
@@ -77,12 +89,12 @@ def places(settings: Settings, *, site: str | None, target: str | None) -> list[
 
 def prefixes(settings: Settings, prefix: str | None, *, site: str | None) -> list[Place]:
     """Return the URLs that a prefix names: a URL, or the beginning of a path below every base URL of the sites."""
-    from listener.cli.hand import normal
+    from listener.router.serving import normal_or_refused
     from listener.store.controls import Place
     from listener.urls import encode_path
 
     if prefix is not None and "://" in prefix:
-        return [Place("", normal(prefix))]
+        return [Place("", normal_or_refused(prefix))]
     sites = settings.sites if site is None else [choose_site(settings, site)]
     path = encode_path((prefix or "").removeprefix("/").encode("utf-8", "surrogateescape"))
     bases = dict.fromkeys(base for one in sites for base in one.base_urls)

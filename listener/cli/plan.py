@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from listener.cli.common import ConfigOption, JsonOption, log_at, print_json, print_table
-from listener.cli.places import SiteOption, choose_site
+from listener.cli.places import NullOption, SiteOption, choose_site
 
 if TYPE_CHECKING:
     from listener.planner import KeyPlan
-    from listener.settings import Site
+    from listener.settings import Settings, Site
 
-__all__ = ["plan", "read_lines"]
+__all__ = ["plan"]
 
 
 def plan(
@@ -30,6 +29,7 @@ def plan(
     objects: Annotated[
         Path | None, typer.Option("--objects", metavar="FILE", help="All keys of the storage, for the collateral.")
     ] = None,
+    null: NullOption = False,
     files: Annotated[int, typer.Option("--files", min=0, help="URL refreshes that may be spent.")] = 10_000,
     directories: Annotated[int, typer.Option("--directories", min=0, help="Directory refreshes, likewise.")] = 100,
     site: SiteOption = None,
@@ -48,10 +48,11 @@ def plan(
     if explain is not None:
         return explain_key(config, site, explain, as_json=as_json)
     assert changes is not None
-    chosen = _site(config, site)
+    settings = _settings(config, site)
+    chosen = None if settings is None else choose_site(settings, site)
     made = plan_keys(
-        _keys(changes, chosen),
-        _keys(objects, chosen) if objects is not None else [],
+        _keys("--changes", changes, settings, chosen, null=null),
+        _keys("--objects", objects, settings, chosen, null=null) if objects is not None else [],
         files=files,
         directories=directories,
         min_directory_depth=1 if chosen is None else chosen.min_directory_depth,
@@ -64,8 +65,8 @@ def plan(
     return 0
 
 
-def _site(config: Path | None, site: str | None) -> Site | None:
-    """Return the site that decides on prefix, filters and depth; None without any configuration."""
+def _settings(config: Path | None, site: str | None) -> Settings | None:
+    """Return the settings; None without any configuration, where none is wanted either."""
     from listener.errors import ConfigurationError
     from listener.settings import find_file, load_settings
 
@@ -76,27 +77,21 @@ def _site(config: Path | None, site: str | None) -> Site | None:
         except ConfigurationError:
             typer.echo("no configuration: every key is served, directories from depth 1 on may be refreshed", err=True)
             return None
-    settings = load_settings(config, os.environ)
-    return choose_site(settings, site)
+    return load_settings(config, os.environ)
 
 
-def read_lines(path: Path) -> list[bytes]:
-    """Return the lines of a file, or of stdin for ``-``, without their ends; empty ones are left out."""
-    from listener.errors import ConfigurationError
-
-    try:
-        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from None
-    return [line for each in raw.split(b"\n") if (line := each.removesuffix(b"\r"))]
-
-
-def _keys(path: Path, site: Site | None) -> list[str]:
-    """Return the keys that the site serves, without its prefix."""
+def _keys(option: str, path: Path, settings: Settings | None, site: Site | None, *, null: bool) -> list[str]:
+    """Return the keys of a list that the site serves, without its prefix."""
+    from listener.backfill import KeyLines, key_lines, read_entries
     from listener.change import key_to_text
-    from listener.router.globs import Filter
+    from listener.router import Filter
 
-    keys = [key_to_text(line) for line in read_lines(path)]
+    name = f"{option} {path}"
+    if settings is None or site is None:
+        lines = KeyLines(name=name, null=null)
+    else:
+        lines = key_lines(settings, site.source, name=name, null=null)
+    keys = [key_to_text(key) for key in lines.keys(read_entries(path, null=null))]
     if site is None:
         return keys
     keep = Filter(site.include, site.exclude)

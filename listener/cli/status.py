@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from listener.cli.common import (
     reading,
     run_async,
 )
+
+if TYPE_CHECKING:
+    from listener.settings import Settings
 
 __all__ = ["status"]
 
@@ -41,19 +44,38 @@ def status(
 
 
 async def _told(config: Any, url: str | None) -> dict[str, Any]:
-    from listener.cli.hand import normal
     from listener.daemon.status import status_of
     from listener.plugins import load_targets
+    from listener.router.serving import normal_or_refused
 
     settings = load(config)
-    asked = None if url is None else normal(url)
+    asked = None if url is None else normal_or_refused(url)
     async with reading(settings) as store:
         told = await status_of(store, settings, load_targets(settings), now=time.time(), owner=owner_of_store(settings))
         if asked is not None:
             needs = [] if store is None else await store.explain(asked)
             attempts = [] if store is None else await store.history(limit=ATTEMPTS_SHOWN, url=asked)
-            told["url"] = {"url": asked, "stale": bool(needs), "needs": needs, "attempts": attempts}
+            problem = _not_served(settings, asked)
+            told["url"] = {
+                "url": asked,
+                "stale": bool(needs),
+                "problem": problem,
+                "needs": needs,
+                "attempts": attempts,
+            }
     return told
+
+
+def _not_served(settings: Settings, url: str) -> str:
+    """Return why no change makes this URL stale, an empty string where a site serves it."""
+    from listener.errors import ConfigurationError
+    from listener.router.serving import served_by
+
+    try:
+        served_by(settings.sites, url)
+    except ConfigurationError as error:
+        return f"{error}. {error.hint}"
+    return ""
 
 
 def _show(told: Mapping[str, Any]) -> None:
@@ -118,6 +140,8 @@ def _show_backlog(account: str, waits: Mapping[str, Any]) -> None:
 
 def _show_url(told: Mapping[str, Any]) -> None:
     typer.echo(f"\n{told['url']}: {'stale' if told['stale'] else 'nothing is known to be stale'}")
+    if told["problem"]:
+        typer.echo(f"  {told['problem']}")
     for need in told["needs"]:
         typer.echo(f"  {need['target']}: {need['state']} {need['reason'] or ''}".rstrip())
     for attempt in told["attempts"]:

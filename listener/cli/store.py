@@ -31,8 +31,10 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Copy the state file while the daemon goes on: the copy is the file as it was at one instant."""
+    from listener.settings import expanded
     from listener.store import care
 
+    to = expanded(to)
     size_bytes = care.backup(_state_file(config), to)
     if as_json:
         print_json({"file": str(to), "size_bytes": size_bytes})

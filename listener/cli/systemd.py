@@ -47,8 +47,9 @@ def install(
 ) -> None:
     """Write units; nothing is started. A unit that is there and differs stays, unless --force is given."""
     from listener.errors import ConfigurationError, ListenerError
+    from listener.settings import expanded
 
-    texts = {directory / _place(name): _text(name) for name in names or [DAEMON]}
+    texts = {expanded(directory) / _place(name): _text(name) for name in names or [DAEMON]}
     for path, text in texts.items():
         if not force and path.exists() and path.read_text("utf-8") != text:
             raise ConfigurationError(

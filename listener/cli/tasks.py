@@ -45,11 +45,11 @@ async def _deeds(config: Any, limit: int) -> list[dict[str, Any]]:
 
 
 async def _read(config: Any, limit: int, url: str | None) -> list[dict[str, Any]]:
-    from listener.cli.hand import normal
     from listener.daemon.status import iso
+    from listener.router.serving import normal_or_refused
 
     settings = load(config)
-    asked = None if url is None else normal(url)
+    asked = None if url is None else normal_or_refused(url)
     async with reading(settings) as store:
         rows = [] if store is None else await store.history(limit=limit, url=asked)
     return [{**row, **{name: iso(row[name]) for name in _TIMES}, "force": bool(row["force"])} for row in rows]

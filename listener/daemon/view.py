@@ -15,11 +15,11 @@ from listener.daemon.freshness import Freshness, Span
 from listener.daemon.health import Finding, findings, reasons_not_ready
 from listener.daemon.life import Life
 from listener.daemon.status import status_of
-from listener.errors import ConfigurationError
 from listener.pipeline import Pipeline
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
 from listener.refresh import Scope, directory_of
+from listener.router.serving import normal_or_refused
 from listener.store import NeedInput, Store
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.overview import Stale, oldest, under_way, why
@@ -237,13 +237,8 @@ class View:
     async def refresh(self, asked: str) -> Decided:
         """Make a URL's needs, due at once. Raise ConfigurationError for what no site serves."""
         _, store, pipeline = self._life.running()
-        try:
-            url = normal_url(asked.strip())
-        except ValueError as error:
-            raise ConfigurationError(f"{asked}: is no URL that can be refreshed: {error}") from None
-        targets = pipeline.targets_of(url)
-        if not targets:
-            raise ConfigurationError(f"{url}: is not below any site's base URL")
+        url = normal_or_refused(asked.strip())
+        targets = pipeline.targets_serving(url)
         await store.ask([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
         return Decided(url, len(targets))
 

@@ -24,6 +24,7 @@ import aiohttp
 import yarl
 
 from listener.errors import ConfigurationError
+from listener.settings import expanded
 
 __all__ = ["DirectoryOrigin", "Fetched", "Origin", "OriginFailure", "UrlOrigin", "origin_of"]
 
@@ -81,7 +82,7 @@ def origin_of(text: str, *, index_documents: tuple[str, ...]) -> Origin:
     """Return the origin that ``--origin DIR|URL`` names. Raise :class:`ConfigurationError` for a missing directory."""
     if text.startswith(("http://", "https://")):
         return UrlOrigin(text)
-    root = Path(text)
+    root = expanded(Path(text))
     if not root.is_dir():
         raise ConfigurationError(
             f"The origin {text!r} is no directory.", hint="Give --origin a directory that exists, or an http(s) URL."

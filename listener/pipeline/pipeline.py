@@ -120,6 +120,10 @@ class Pipeline:
         """Return the targets in front of which this URL is served, inner layers first."""
         return self._sites.targets_of(url)
 
+    def targets_serving(self, url: str) -> Sequence[str]:
+        """Return the same; raise :class:`~listener.errors.ConfigurationError` where no site serves the URL."""
+        return self._sites.targets_serving(url)
+
     def stop(self) -> None:
         """Ask it to end in order: what was heard is made durable, what is being sent is finished."""
         self._stop.set()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from listener.change import Change
 from listener.pipeline.hours import closed_until
 from listener.router import Router
+from listener.router.serving import served_by
 from listener.settings import Site
 from listener.store import NeedInput
 
@@ -74,6 +75,10 @@ class Sites:
     def targets_of(self, url: str) -> Sequence[str]:
         """Return the layers of the site with the longest base URL that this URL starts with; none where none has."""
         return next((site.targets for _, base, site in self._bases if url.startswith(base)), ())
+
+    def targets_serving(self, url: str) -> Sequence[str]:
+        """Return the same; raise :class:`~listener.errors.ConfigurationError` where no site serves the URL."""
+        return served_by(self._sites, url).site.targets
 
     def closed(self, now: float) -> Closed:
         """Return where no directory may be refreshed at this hour."""

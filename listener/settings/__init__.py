@@ -5,7 +5,17 @@ from __future__ import annotations
 from listener.settings.loading import CONFIG_VARIABLE, DEFAULT_PATHS, find_file, load_settings, parse_settings
 from listener.settings.model import Origin, PluginTable, Settings
 from listener.settings.problems import Problem, nearest, refuse, validate_table
-from listener.settings.sections import Admin, Approval, Coalescer, Planner, Section, Store, Verifier
+from listener.settings.sections import (
+    Admin,
+    Approval,
+    Coalescer,
+    FilePath,
+    Planner,
+    Section,
+    Store,
+    Verifier,
+    expanded,
+)
 from listener.settings.showing import as_json, as_toml, effective, json_schema
 from listener.settings.site import Hours, Share, Site
 
@@ -15,6 +25,7 @@ __all__ = [
     "Admin",
     "Approval",
     "Coalescer",
+    "FilePath",
     "Hours",
     "Origin",
     "Planner",
@@ -29,6 +40,7 @@ __all__ = [
     "as_json",
     "as_toml",
     "effective",
+    "expanded",
     "find_file",
     "json_schema",
     "load_settings",

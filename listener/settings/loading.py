@@ -23,6 +23,7 @@ from listener.errors import ConfigurationError
 from listener.redaction import is_secret_name
 from listener.settings.model import Origin, Settings
 from listener.settings.problems import Problem, nearest, refuse, validate_table
+from listener.settings.sections import expanded
 
 __all__ = ["CONFIG_VARIABLE", "DEFAULT_PATHS", "PREFIX", "find_file", "load_settings", "parse_settings"]
 
@@ -49,7 +50,7 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Raises :class:`~listener.errors.ConfigurationError` for a file that is missing, unreadable or no
     TOML, and for any key that is unknown or wrong, with its full dotted name.
     """
-    file = path or find_file(environ)
+    file = expanded(path) if path else find_file(environ)
     return parse_settings({} if file is None else _read_toml(file), environ, path=file)
 
 
@@ -60,7 +61,7 @@ def find_file(environ: Mapping[str, str]) -> Path | None:
     None where there is no file and the environment itself names sources, targets or sites.
     """
     if environ.get(CONFIG_VARIABLE):
-        return Path(environ[CONFIG_VARIABLE])
+        return expanded(Path(environ[CONFIG_VARIABLE]))
     found = next((path for path in DEFAULT_PATHS if path.exists()), None)
     whole = tuple(f"{PREFIX}{section}" for section in ("SOURCES", "TARGETS", "SITES"))
     if found is None and not any(name.startswith(whole) for name in environ):
@@ -111,7 +112,7 @@ def _from_variables(environ: Mapping[str, str]) -> Iterator[Override]:
 def _override(keys: tuple[str, ...], variable: str, text: str) -> Override:
     plain = (*keys[:-1], keys[-1].removesuffix(_FILE_ENDING))
     if plain != keys and _may_stand_in_a_file(plain):
-        return Override(plain, _read_secret(Path(text), variable), variable)
+        return Override(plain, _read_secret(expanded(Path(text)), variable), variable)
     return Override(keys, text, variable)
 
 

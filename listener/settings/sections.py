@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Final, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-__all__ = ["Admin", "Approval", "Coalescer", "Fraction", "Planner", "Seconds", "Section", "Store", "Verifier"]
+__all__ = [
+    "Admin",
+    "Approval",
+    "Coalescer",
+    "FilePath",
+    "Fraction",
+    "Planner",
+    "Seconds",
+    "Section",
+    "Store",
+    "Verifier",
+    "expanded",
+]
 
 _DATABASES: Final = ("sqlite", "postgresql", "postgres")
 
+
+def expanded(path: Path) -> Path:
+    """Return the path with a leading ``~`` or ``~user`` as that home directory; as it is where none is known."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+FilePath = Annotated[Path, AfterValidator(expanded)]
+"""A path of this machine; ``~`` is the home directory of whoever runs the process."""
 Seconds = Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)]
 """A span of at most a year."""
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -26,8 +50,8 @@ class Store(Section):
     """Where state is kept."""
 
     url: str = "sqlite:////var/lib/cdn-listener/state.db"
-    """``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``postgresql://…``. By default a
-    file in the directory that the systemd unit and the container image own."""
+    """``sqlite:///relative/path``, ``sqlite:////absolute/path``, ``sqlite:///~/path`` or ``postgresql://…``. By
+    default a file in the directory that the systemd unit and the container image own."""
     keep_days: Annotated[float, Field(gt=0, le=3660)] = 30.0
     """Days for which settled attempts and the audit trail are kept: a month, so that last month's
     quota can be explained, and no more, so that the file does not grow for ever. What belongs to the

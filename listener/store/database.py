@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
+from listener.settings import expanded
 from listener.store.letters import bounded_subject, bounded_text
 
 __all__ = [
@@ -105,7 +106,7 @@ def sqlite_path(url: str) -> Path:
             f"store.url: {parts.scheme or url!r} is not a store that this version knows",
             hint="write sqlite:////absolute/path.db, or sqlite:///relative/path.db",
         )
-    return Path(unquote(parts.path[1:]))
+    return expanded(Path(unquote(parts.path[1:])))
 
 
 def translate(error: Exception, path: Path) -> StoreError:

@@ -83,6 +83,46 @@ def test_keys_from_a_file_and_from_stdin(
     assert command("backfill", "--from", str(tmp_path / "keys"), "--since", "1h", "--yes")[0] == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffa.html\r\nb.html\r\n",
+        "EDGE/a.html\nEDGE/b.html\n",
+        "/a.html\n/b.html",
+        "# two\n.\n./d\n./a.html\n\n./b.html\n",
+    ],
+)
+def test_lists_as_people_have_them(stand: Stand, command: Command, tmp_path: Path, text: str) -> None:
+    """Each costs two refreshes, of the two files that it means."""
+    fill(stand, "a.html", "b.html", "d/c.html")
+    (tmp_path / "keys").write_text(text.replace("EDGE", stand.edge), newline="")
+    assert command("backfill", "--from", str(tmp_path / "keys"), "--yes", "--wait")[0] == 0
+    assert sorted(stand.paths()) == [stand.url("a.html"), stand.url("b.html")]
+
+
+def test_a_list_that_cannot_be_meant_spends_nothing(stand: Stand, command: Command, tmp_path: Path) -> None:
+    """Exit status 2 with the line's number, before the state file is made; `plan --changes` reads by the same rules."""
+    fill(stand, "a.html")
+    listed = tmp_path / "keys"
+    listed.write_text("a.html\nhttps://elsewhere.test/b.html\n")
+    for arguments in (("backfill", "--yes", "--from"), ("plan", "--changes")):
+        status, _, err = command(*arguments, str(listed))
+        assert (status, f"{listed}: line 2: " in err) == (2, True)
+    assert stand.paths() == []
+    assert not stand.state.exists()
+    listed.write_bytes(b"./a.html\0# b\0")
+    assert {
+        one["key"] for one in json.loads(command("plan", "--changes", str(listed), "-0", "--json")[1])["refreshes"]
+    } == {
+        "a.html",
+        "# b",
+    }
+    listed.write_bytes(b"\xef\xbb\xbf./a.html\r\n")
+    assert (
+        command("plan", "--changes", str(listed), "--objects", str(listed), "--json")[1].count('"key": "a.html"') == 1
+    )
+
+
 def test_what_quota_does_not_cover_is_deferred(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

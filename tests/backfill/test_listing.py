@@ -83,8 +83,8 @@ def test_a_missing_tree_is_told(tmp_path: Path) -> None:
 
 @given(st.lists(st.sampled_from(KEYS)), st.sampled_from(["", *KEYS]))
 def test_keys_from_a_list_are_sorted_and_stand_once(lines: list[str], after: str) -> None:
-    """Duplicates, empty lines and line ends of other systems do not matter."""
-    raw = [line.encode() + end for line in lines for end in (b"\n", b"\r\n")] + [b"\n"]
+    """Duplicates and empty keys do not matter."""
+    raw = [line.encode() for line in lines for _ in range(2)] + [b""]
     wanted = sorted({line for line in lines if line.encode() > after.encode()}, key=str.encode)
     assert keys(KeyList("www", raw), after) == wanted
 

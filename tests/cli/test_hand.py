@@ -65,6 +65,7 @@ def test_the_same_url_twice_is_one_request(stand: Stand, command: Command) -> No
     ("arguments", "words"),
     [
         (["https://elsewhere.test/a"], "elsewhere.test"),
+        (["https://HOST/a"], "The base URL is http://HOST/: write http://HOST/a"),
         (["https://*.example.com/a"], "wildcard"),
         (["ftp://example.com/a"], "http://"),
         (["http://h/a b"], "blank"),
@@ -81,9 +82,11 @@ def test_the_same_url_twice_is_one_request(stand: Stand, command: Command) -> No
 )
 def test_what_cannot_be_meant_is_refused(stand: Stand, command: Command, arguments: list[str], words: str) -> None:
     """Exit status 2, one clear message, and nothing is asked for."""
-    status, out, err = command("refresh", *(word.replace("EDGE", stand.edge) for word in arguments))
+    host = stand.edge.removeprefix("http://")
+    written = [word.replace("EDGE", stand.edge).replace("HOST", host) for word in arguments]
+    status, out, err = command("refresh", *written)
     assert (status, out) == (2, "")
-    assert words in err
+    assert words.replace("HOST", host) in err
     assert err.startswith("error: ")
     assert not stand.state.exists()
 
@@ -188,3 +191,15 @@ def test_configuration_mistakes_are_usage_errors(tmp_path: Path, command: Comman
     wrong.write_text("= nothing")
     assert command("config", "show", "--config", str(wrong))[0] == 2
     assert command("no-such-command")[0] == 2
+
+
+def test_status_says_by_the_same_rule_that_no_site_serves_a_url(stand: Stand, command: Command) -> None:
+    """What `refresh` refuses, `status --url` explains in the same words, with the base URL that would match."""
+    url = stand.edge.replace("http://", "https://") + "/a"
+    refused = command("refresh", url)[2]
+    status, out, _ = command("status", "--url", url)
+    assert status == 0
+    assert f"{url}: is not below any site's base URL. The base URL is {stand.edge}/" in out
+    assert "is not below any site's base URL" in refused
+    assert json.loads(command("status", "--url", url, "--json")[1])["url"]["problem"] in out
+    assert json.loads(command("status", "--url", stand.url("a"), "--json")[1])["url"]["problem"] == ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from listener.sources.filesystem.names import DEFAULT_IGNORE
+
+from listener.settings import FilePath
 
 __all__ = ["FilesystemSettings"]
 
@@ -20,8 +21,8 @@ class FilesystemSettings(BaseModel):
     type: Literal["filesystem"] = "filesystem"
     """Selects this source."""
 
-    path: Path
-    """The directory whose files are served; it may be a symbolic link (``/srv/app/current``)."""
+    path: FilePath
+    """The directory whose files are served; it may be a symbolic link (``/srv/app/current``), and begin with ``~``."""
 
     backend: Literal["auto", "inotify", "fanotify", "polling"] = "auto"
     """

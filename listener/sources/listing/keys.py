@@ -1,4 +1,4 @@
-"""Keys that somebody names, one a line: from a file, from a pipe."""
+"""Keys that somebody names: from a file, from a pipe."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ __all__ = ["KeyList"]
 
 
 class KeyList:
-    """Keys from a file or a pipe, one a line; as many as the disk holds."""
+    """Named keys; as many as the disk holds."""
 
     complete = False
 
-    def __init__(self, root: str, lines: Iterable[bytes], *, prefix: str = "", tree: Path | None = None) -> None:
-        """Take the lines; with ``tree``, the directory that holds the files, keys are looked up there."""
+    def __init__(self, root: str, keys: Iterable[bytes], *, prefix: str = "", tree: Path | None = None) -> None:
+        """Take the keys; with ``tree``, the directory that holds the files, they are looked up there."""
         self.root = root
         self.prefix = prefix
         raw, unknown = key_to_bytes(prefix), Fingerprint()
         self._keys = Spool()
-        self._keys.add(
-            Entry(key_to_text(key), unknown) for line in lines if (key := line.rstrip(b"\r\n")) and key.startswith(raw)
-        )
+        self._keys.add(Entry(key_to_text(key), unknown) for key in keys if key and key.startswith(raw))
         self._tree = None if tree is None else os.fsencode(tree).rstrip(b"/") + b"/"
 
     def __len__(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from listener.settings import expanded
+
 __all__ = ["Place", "is_bucket", "parse_place"]
 
 _SCHEMES = ("s3", "oss")
@@ -37,6 +39,7 @@ def parse_place(text: str) -> Place:
     if not separator:
         scheme, rest = "file", text
     if scheme == "file":
+        rest = str(expanded(Path(rest)))
         if not Path(rest).is_absolute():
             raise ValueError("must be s3://bucket, oss://bucket or an absolute path")
         return Place("file", "", rest)

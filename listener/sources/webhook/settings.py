@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from listener.settings import FilePath
 
 __all__ = ["WebhookSettings"]
 
@@ -130,10 +131,10 @@ class WebhookSettings(BaseModel):
     max_connections: Annotated[int, Field(ge=16, le=100_000)] = 1000
     """Connections at once. When all are taken, whoever has sent nothing for longest makes room."""
 
-    tls_certificate: Path | None = None
+    tls_certificate: FilePath | None = None
     """PEM file with the certificate and its chain: https instead of http. It is read at each start and reload."""
 
-    tls_key: Path | None = None
+    tls_key: FilePath | None = None
     """PEM file with the certificate's private key."""
 
     @model_validator(mode="after")

@@ -1,0 +1,234 @@
+"""
+Lists of keys as people have them: from editors on Windows, from ``find``, from a log, from another tool.
+
+==============================  =====================================================================================
+a line                          is taken for
+==============================  =====================================================================================
+``shop/a.html``                 the key, as the storage has it
+``shop/``                       everything below the folder
+``./a.html``                    ``a.html``
+``/a.html``                     of a file tree ``a.html``; of a bucket refused, since a key may begin so
+``/srv/www/a.html``             of the tree at ``/srv/www``: ``a.html``
+``https://www.example.com/a``   the key behind that URL of one of the source's sites
+``# words``, an empty line      nothing
+a directory of the tree         nothing, which is logged: its files are listed by themselves
+==============================  =====================================================================================
+
+A byte order mark and CR LF are dropped. What cannot be meant as it stands is refused with the number of its line, and
+then nothing of the list is used: another site's URL, a name in quotes or with blanks at an end, ``..``. Entries that
+are separated by NUL (``find -print0``, ``git diff -z``) are names in any case: no comments, quotes or blanks there.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+from urllib.parse import unquote_to_bytes
+
+import structlog
+
+from listener.change import key_to_bytes, key_to_text
+from listener.errors import ConfigurationError
+from listener.router.serving import normal_or_refused, served_by
+from listener.settings import Site, expanded
+
+__all__ = ["KeyLines", "read_entries"]
+
+log = structlog.get_logger()
+
+CHUNK_BYTES: Final = 1 << 16
+MAX_ENTRY_BYTES: Final = 1 << 16
+"""Longer than any path or key: what has no separator for so long is no list."""
+MAX_REASONS: Final = 5
+"""So many refused lines are named; of the others their number."""
+_BLANKS: Final = b" \t"
+_SLASHES: Final = re.compile(rb"/(?:\.?/)+")
+"""Slashes that mean one on disk, where nothing or ``.`` stands between them."""
+
+
+class _Refused(Exception):
+    """A line cannot be meant as it stands; the text says why."""
+
+
+def read_entries(path: Path, *, null: bool = False) -> Iterator[bytes]:
+    """
+    Yield the lines of a file (of stdin for ``-``) as they come, without their ends and a byte order mark.
+
+    There may be more of them than memory. With ``null``, entries end with NUL. Raises
+    :class:`~listener.errors.ConfigurationError` for a file that cannot be read or is no such text.
+    """
+    try:
+        if str(path) == "-":
+            yield from _entries(sys.stdin.buffer, "stdin", null=null)
+            return
+        with expanded(path).open("rb") as file:
+            yield from _entries(file, str(path), null=null)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from None
+
+
+def _entries(file: BinaryIO, name: str, *, null: bool) -> Iterator[bytes]:
+    separator, rest, first = (b"\0" if null else b"\n"), b"", True
+    while chunk := file.read(CHUNK_BYTES):
+        if first:
+            chunk = _without_mark(chunk + (file.read(2) if len(chunk) < len(codecs.BOM_UTF8) else b""), name)
+            first = False
+        *whole, rest = (rest + chunk).split(separator)
+        yield from whole if null else (one.removesuffix(b"\r") for one in whole)
+        if len(rest) > MAX_ENTRY_BYTES:
+            words = "NUL" if null else "line feed"
+            raise ConfigurationError(
+                f"{name}: {len(rest)} bytes without a {words}: this is no list of keys",
+                hint="leave -0 out where the keys stand one a line" if null else "add -0 where NUL separates them",
+            )
+    if rest:
+        yield rest if null else rest.removesuffix(b"\r")
+
+
+def _without_mark(chunk: bytes, name: str) -> bytes:
+    if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigurationError(f"{name}: the file is UTF-16", hint="save it as UTF-8; in PowerShell: -Encoding utf8")
+    return chunk.removeprefix(codecs.BOM_UTF8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLines:
+    """How the lines of one list are read."""
+
+    name: str
+    """What the list is called in messages: the option and the file."""
+    sites: Sequence[Site] = ()
+    """All sites; only URLs of those with this source may stand in it."""
+    source: str | None = None
+    """The source whose keys are listed; None: any."""
+    tree: Path | None = None
+    """The root, where the keys are files of a tree on this machine."""
+    null: bool = False
+    """Whether entries were separated by NUL, so that each is a name whatever it looks like."""
+
+    def keys(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """
+        Yield the key of each line that has one; a folder ends with ``/``.
+
+        Raises :class:`~listener.errors.ConfigurationError` after the last line where any cannot be meant: the caller
+        reads all of it before it uses any.
+        """
+        reasons: list[str] = []
+        refused = directories = first_directory = 0
+        for number, line in enumerate(lines, start=1):
+            try:
+                key = self._key(line.rstrip(b"\r\n") if not self.null else line)
+            except _Refused as error:
+                refused += 1
+                if refused <= MAX_REASONS:
+                    reasons.append(f"line {number}: {key_to_text(line[:200])!r} {error}")
+                continue
+            if key is not None and (not key or self._is_directory(key)):
+                directories += 1
+                first_directory = first_directory or number
+            elif key is not None:
+                yield key
+        if refused:
+            more = f"; {refused - MAX_REASONS} further lines" if refused > MAX_REASONS else ""
+            hint = "correct the list; nothing of it was used"
+            raise ConfigurationError(f"{self.name}: {'; '.join(reasons)}{more}", hint=hint)
+        if directories:
+            log.warning("list.directories_left_out", list=self.name, count=directories, first_line=first_directory)
+
+    def _key(self, line: bytes) -> bytes | None:
+        if not self.null and (not line.strip() or line == b"#" or line.startswith((b"# ", b"#\t"))):
+            return None
+        if not line:
+            return None
+        if line.startswith((b"http://", b"https://")):
+            return self._key_of_url(line)
+        if not self.null and not self._exists(line):
+            _refuse_doubtful(line)
+        key = self._relative(line)
+        if b".." in key and b".." in key.split(b"/"):
+            raise _Refused("leads out of its folder")
+        if not self._exists(key):
+            self._refuse_mistaken(key)
+        return key
+
+    def _relative(self, line: bytes) -> bytes:
+        """Return the key that a path means; empty for the root itself."""
+        if line == b"./" or (line == b"." and self.tree is None):
+            raise _Refused("is the whole storage; leave --from out")
+        key = line
+        while key.startswith(b"./"):
+            key = key[2:]
+        if self.tree is None:
+            if key.startswith(b"/"):
+                raise _Refused("starts with a slash; write the key as the storage lists it")
+            return key
+        root = os.fsencode(self.tree).rstrip(b"/") + b"/"
+        outside = key.startswith(b"/") and not key.startswith(root) and os.path.lexists(key)
+        key = _SLASHES.sub(b"/", key.removeprefix(root) if key.startswith(root) else key).lstrip(b"/")
+        if outside and not self._exists(key):
+            raise _Refused(f"is a file outside of {self.tree}")
+        return b"" if key == b"." else key
+
+    def _refuse_mistaken(self, key: bytes) -> None:
+        """Refuse what is not in the tree as it stands, but is when it is written otherwise."""
+        if self.tree is None:
+            return
+        if b"%" in key and self._exists(unquote_to_bytes(key)):
+            raise _Refused("is percent-encoded; write the name as it is on disk, or the whole URL")
+        if b"\\" in key:
+            raise _Refused("has backslashes; write / between folders")
+        if key.endswith(b":") and self._is_directory(key[:-1]):
+            raise _Refused("is a heading of `ls -R`; list the files with `find . -type f`")
+        if key.endswith(b"/") and self._exists(key.rstrip(b"/")):
+            raise _Refused("is a file; write it without the slash")
+
+    def _key_of_url(self, line: bytes) -> bytes:
+        try:
+            url = normal_or_refused(line.decode())
+            served = served_by(self.sites, url)
+        except UnicodeDecodeError:
+            raise _Refused("is no URL: it has bytes that are no UTF-8") from None
+        except ConfigurationError as error:
+            raise _Refused(f"{str(error).partition(': ')[2]} ({error.hint})") from None
+        if self.source not in (None, served.site.source):
+            raise _Refused(f"is served from source {served.site.source}, not from {self.source}")
+        keys = [key_to_bytes(key) for key in served.keys]
+        if not keys and "?" in url:
+            raise _Refused("has a query that is none of the site's query_variants; use `cdn-listener refresh`")
+        if not keys:
+            raise _Refused("is a folder, and the site has no index_documents; write the key")
+        return next((key for key in keys if self._exists(key) and not self._is_directory(key)), keys[0])
+
+    def _path(self, key: bytes) -> bytes:
+        assert self.tree is not None
+        return os.fsencode(self.tree).rstrip(b"/") + b"/" + key
+
+    def _exists(self, key: bytes) -> bool:
+        return self.tree is not None and b"\0" not in key and os.path.lexists(self._path(key))
+
+    def _is_directory(self, key: bytes) -> bool:
+        """Tell whether a key without a slash at its end names a directory of the tree."""
+        if self.tree is None or key.endswith(b"/") or b"\0" in key:
+            return False
+        return os.path.isdir(self._path(key))  # noqa: PTH112 - the name is bytes
+
+
+def _refuse_doubtful(line: bytes) -> None:
+    """Refuse a line that may be a name or something else."""
+    if b"\0" in line:
+        raise _Refused("has a NUL byte; add -0 where NUL separates the entries")
+    if line.startswith(b"#"):
+        raise _Refused("is a comment or a key; write '# ' before a comment, ./ before a key")
+    if line[:1] == line[-1:] == b'"' and len(line) > 1:
+        raise _Refused("is quoted; write the bare name (git: -z, with -0 here)")
+    if line.strip(_BLANKS) != line:
+        raise _Refused("has blanks at its beginning or end")
+    scheme, mark, _ = line.partition(b"://")
+    if mark and scheme.isalnum():
+        raise _Refused("is no URL that a CDN serves")
