@@ -15,6 +15,7 @@ from listener.daemon.freshness import Freshness, Span
 from listener.daemon.health import Finding, findings, reasons_not_ready
 from listener.daemon.life import Life
 from listener.daemon.status import status_of
+from listener.errors import ConfigurationError
 from listener.pipeline import Pipeline
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals

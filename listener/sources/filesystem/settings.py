@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from listener.sources.filesystem.names import DEFAULT_IGNORE
-
 from listener.settings import FilePath
+from listener.sources.filesystem.names import DEFAULT_IGNORE
 
 __all__ = ["FilesystemSettings"]
 
