@@ -33,6 +33,16 @@ CERTIFICATE_URL = (
 )
 
 
+class AheadClock:
+    """The machine's clock, which a test moves on."""
+
+    ahead_seconds = 0.0
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time() + self.ahead_seconds
+
+
 def s3_event(*keys: str, bucket: str = "site", name: str = "ObjectCreated:Put", **record: Any) -> dict[str, Any]:
     """Return a notification of S3 about these keys, which must need no encoding."""
     return {

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from listener.clock import SystemClock
+from listener.serving import HTTPRejection
 from listener.sources.webhook.alibaba import EVENTBRIDGE_HEADERS, MNS_CERTIFICATES
-from listener.sources.webhook.answers import Refused
 from listener.sources.webhook.certificates import Certificates
 from listener.sources.webhook.guards import Guard, Request
 from listener.sources.webhook.settings import WebhookSettings
@@ -67,7 +67,7 @@ def guards(**settings: Any) -> list[Guard]:
 
 SIGNED = {"sns_topics": [TOPIC], "mns_topics": ["1234/oss"], "eventbridge_accounts": ["1234"]}
 WAYS = [
-    {**SIGNED, "token": "t"},
+    {**SIGNED, "token": "t", "public_url": "https://h.example/"},
     {**SIGNED, "token": "t", "opaque_data": True},
     {**SIGNED, "secret": "s", "timestamp_header": "X-Time"},
 ]
@@ -90,7 +90,7 @@ def test_guards_admit_or_refuse(settings: dict[str, Any], headers: Mapping[str, 
                 await guard.check(asked, raw)
                 raise AssertionError(f"{guard} admitted it")
 
-    with pytest.raises((Refused, _Unknown)):
+    with pytest.raises((HTTPRejection, _Unknown)):
         asyncio.run(_or_unknown(ask()))
 
 
@@ -109,5 +109,5 @@ def test_messages_of_sns_are_read_or_refused(body: Any) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
         read_message(raw)
-    except Refused as refused:
+    except HTTPRejection as refused:
         assert refused.status == 403

@@ -21,8 +21,7 @@ import aiohttp
 import pytest
 from hooks import BEARER, TOKEN, a_hook, s3_event, write_tls
 
-from listener.sources.webhook.answers import Refused
-from listener.sources.webhook.bodies import Bodies, Room
+from listener.serving import Bodies, BodySpace, HTTPRejection
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
 
@@ -302,7 +301,7 @@ async def test_a_client_that_leaves_in_the_middle_disturbs_nobody() -> None:
 
 
 async def test_full_places_are_503_with_a_time_to_come_again() -> None:
-    """When every place is taken by requests that wait for their commit, a newcomer is told so at once."""
+    """When all places are taken by requests that wait for their commit, a new connection gets its answer at once."""
     async with a_hook(max_connections=16, commit_seconds=60) as hook:
         hook.commits.clear()
         sent = [asyncio.create_task(hook.post(s3_event(f"k{number}"))) for number in range(16)]
@@ -321,14 +320,14 @@ async def test_full_places_are_503_with_a_time_to_come_again() -> None:
 async def test_all_bodies_together_are_bounded() -> None:
     """What one server holds at once has a limit of its own; beyond it senders are told to come again."""
     bodies = Bodies(most_bytes=1000)
-    with Room(bodies) as one, Room(bodies) as two:
+    with BodySpace(bodies) as one, BodySpace(bodies) as two:
         one.grow(600, 1000)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(HTTPRejection) as refused:
             two.grow(600, 1000)
         assert refused.value.status == 503
         two.grow(400, 1000)
-    with Room(bodies) as one:
+    with BodySpace(bodies) as one:
         one.grow(1000, 1000)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(HTTPRejection) as refused:
             one.grow(1, 1000)
         assert refused.value.status == 413

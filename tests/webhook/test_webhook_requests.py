@@ -11,7 +11,7 @@ import json
 import time
 
 import pytest
-from hooks import BEARER, TOKEN, a_hook, s3_event
+from hooks import BEARER, TOKEN, AheadClock, a_hook, s3_event
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -154,13 +154,51 @@ async def test_an_hmac_opens_and_an_altered_body_does_not() -> None:
     body = json.dumps(s3_event("a")).encode()
     async with a_hook(secret="s3cret") as hook:
         assert (await hook.post(body, signed(body)))[0] == 204
-        digest = hmac.new(b"s3cret", body, hashlib.sha256).digest()
-        assert (await hook.post(body, {"X-Hub-Signature-256": base64.b64encode(digest).decode()}))[0] == 204
+        other = body.replace(b'"a"', b'"b"')
+        digest = hmac.new(b"s3cret", other, hashlib.sha256).digest()
+        assert (await hook.post(other, {"X-Hub-Signature-256": base64.b64encode(digest).decode()}))[0] == 204
         assert (await hook.post(body + b" ", signed(body)))[0] == 403
         assert (await hook.post(body, signed(body, "other")))[0] == 403
         assert (await hook.post(body, {"X-Hub-Signature-256": "sha256="}))[0] == 403
         assert (await hook.post(body, BEARER))[0] == 401
+        assert hook.keys == ["a", "b"]
+
+
+async def test_a_signed_body_is_recorded_once_within_the_replay_time() -> None:
+    """A recorded request sent again is answered and spends nothing; after the time it counts as another event."""
+    body, clock = json.dumps(s3_event("a")).encode(), AheadClock()
+    async with a_hook(secret="s3cret", replay_seconds=60, clock=clock) as hook:
+        assert [(await hook.post(body, signed(body)))[0] for _ in range(3)] == [204, 204, 204]
+        assert hook.keys == ["a"]
+        assert hook.figures["repeated"] == 2
+        clock.ahead_seconds += 61
+        assert (await hook.post(body, signed(body)))[0] == 204
         assert hook.keys == ["a", "a"]
+
+
+async def test_a_body_that_names_no_moment_is_never_taken_for_a_repetition() -> None:
+    """The same body twice may be two changes where its records say neither when nor in which order."""
+    event = s3_event("a", eventTime=None)
+    del event["Records"][0]["s3"]["object"]["sequencer"]
+    body = json.dumps(event).encode()
+    async with a_hook(secret="s3cret") as hook:
+        assert [(await hook.post(body, signed(body)))[0] for _ in range(2)] == [204, 204]
+        assert hook.keys == ["a", "a"]
+
+
+@pytest.mark.parametrize("body", [b"", b" \r\n", b"{}", b"[]", b"null"])
+async def test_a_ping_is_answered_counted_and_not_kept(body: bytes) -> None:
+    """Old MinIO servers send an empty body at each start; a wrong token is refused all the same."""
+    async with a_hook() as hook:
+        hook.commits.clear()
+        assert (await hook.post(body))[0] == 204
+        assert (await hook.post(body, {}))[0] == 401
+        assert (await hook.post(body, {"Authorization": "Bearer no"}))[0] == 403
+        assert hook.figures["pings"] == 1
+        assert not hook.deliveries
+    async with a_hook(secret="s3cret") as hook:
+        assert (await hook.post(body, signed(body)))[0] == 204
+        assert not hook.deliveries
 
 
 async def test_a_signed_time_bounds_replays() -> None:

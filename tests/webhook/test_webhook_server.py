@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from hooks import TOKEN, a_hook, s3_event, write_tls
+from hooks import TOKEN, TOPIC, a_hook, s3_event, write_tls
 
 from listener.contracts import SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
@@ -311,11 +312,16 @@ async def test_who_comes_in_the_last_moment_is_answered(held: socket.socket, tur
     assert {answer[:12] for answer in answers} <= {b"HTTP/1.1 204", b"HTTP/1.1 503"}
 
 
+def queue_length(listening: socket.socket) -> int:
+    """Return how many may wait for a listening socket: Linux has it as ``tcpi_sacked`` of ``tcp_info``."""
+    return int(struct.unpack_from("=I", listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 28)[0])
+
+
 async def test_the_length_of_the_queue_is_its_holders(held: socket.socket) -> None:
     """Listening on it anew must not shorten what was set for those who wait during a restart."""
-    assert activation.queue_length(held) == 64
+    assert queue_length(held) == 64
     async with a_hook(listen=f"127.0.0.1:{held.getsockname()[1]}"):
-        assert activation.queue_length(held) == 64
+        assert queue_length(held) == 64
 
 
 async def test_check_and_setup_say_what_is_there_and_what_to_paste() -> None:
@@ -397,6 +403,8 @@ def test_secrets_stay_out_of_what_settings_show() -> None:
     "wrong",
     [
         {"token": "a", "secret": "b"}, {"token": ""}, {"anonymous": True, "token": "a"}, {"path": "x"},
+        {"anonymous": True, "credential_header": "X-Token"}, {"anonymous": True, "sns_topics": TOPIC},
+        {"anonymous": True, "opaque_data": True}, {"public_url": "hooks.example"},
         {"path": "/a b"},
         {"path": "/a?b"}, {"listen": "9181"}, {"listen": "x:99999"}, {"sns_topics": "site"}, {"mns_topics": "oss"},
         {"tls_key": "k"}, {"certificate_hosts": "https://x/"}, {"signature_header": "a b"}, {"unknown": 1},
@@ -404,5 +412,5 @@ def test_secrets_stay_out_of_what_settings_show() -> None:
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, object]) -> None:
     """Two credentials, half of TLS, paths and names in no form: refused when the file is read."""
-    with pytest.raises(ValueError, match=next(iter(wrong)) if len(wrong) == 1 else "token"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         WebhookSettings(**wrong)  # type: ignore[arg-type]

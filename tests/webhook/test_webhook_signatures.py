@@ -12,13 +12,16 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import hashes
-from hooks import CERTIFICATE_URL, TOPIC, Hook, Signer, a_hook, s3_event, sns_time, write_tls
+from hooks import CERTIFICATE_URL, TOPIC, AheadClock, Hook, Signer, a_hook, s3_event, sns_time, write_tls
 
 from listener.contracts import SourceState
+from listener.serving import HTTPRejection
 from listener.sources.webhook.certificates import MAX_BYTES, FetchFailed, fetcher
+from listener.sources.webhook.fetching import SENDER_A_MINUTE, SENDER_AT_ONCE, FetchLimits
 
 pytestmark = pytest.mark.looptime(False)
 MNS_URL = "https://mnstest.oss-cn-hangzhou.aliyuncs.com/x509_public_certificate.pem"
@@ -27,8 +30,8 @@ EVENTBRIDGE_URL = "https://cn-hangzhou-eventbridge.oss-accelerate.aliyuncs.com/x
 
 async def send(hook: Hook, envelope: dict[str, Any], **headers: str) -> int:
     """Send a message as SNS does."""
-    told = {"x-amz-sns-message-type": envelope["Type"], "x-amz-sns-topic-arn": envelope["TopicArn"], **headers}
-    sent = {name.replace("_", "-"): value for name, value in told.items()}
+    own = {"x_amz_sns_message_type": envelope["Type"], "x_amz_sns_topic_arn": envelope["TopicArn"], **headers}
+    sent = {name.replace("_", "-"): value for name, value in own.items()}
     return (await hook.post(json.dumps(envelope), {"Content-Type": "text/plain; charset=UTF-8", **sent}))[0]
 
 
@@ -157,12 +160,13 @@ async def test_a_subscription_is_confirmed_by_an_address_of_our_own() -> None:
 
 async def test_a_confirmation_that_fails_is_asked_for_again() -> None:
     """Neither a certificate that cannot be had nor a confirmation that fails turns into a final no."""
-    signer = Signer()
-    async with a_hook(sns_topics=[TOPIC], fetch=signer.fetch) as hook:
+    signer, clock = Signer(), AheadClock()
+    async with a_hook(sns_topics=[TOPIC], fetch=signer.fetch, clock=clock) as hook:
         signer.is_down = True
         message = signer.sns(json.dumps(s3_event("a")))
         assert await send(hook, message) == 503
         signer.is_down = False
+        clock.ahead_seconds += 2
         assert await send(hook, message) == 204
         signer.is_down = True
         handshake = signer.sns("x", kind="SubscriptionConfirmation", Token="t", SubscribeURL="u")
@@ -192,22 +196,118 @@ async def test_a_certificate_out_of_its_time_signs_nothing(days: tuple[float, fl
         assert await send(hook, signer.sns(json.dumps(s3_event("a")))) == 403
 
 
-async def test_certificates_are_fetched_a_bounded_number_of_times() -> None:
-    """Whoever names a new certificate in each message makes us ask for a few, not for all."""
+async def none(url: str) -> bytes:
+    """Stand in for a host that has no such certificate."""
+    raise FetchFailed("404", is_final=True)
+
+
+def forged(signer: Signer, number: int) -> dict[str, Any]:
+    """Return an unsigned message that names a certificate of its own."""
+    url = CERTIFICATE_URL.replace("0123456789abcdef0123", f"{number:020x}")
+    return {**signer.sns("x", SigningCertURL=url), "Signature": base64.b64encode(bytes(256)).decode()}
+
+
+async def test_forged_messages_never_delay_a_genuine_one() -> None:
+    """Twenty a second for a minute, each with a certificate that is absent: the first signed message is taken at once,
+    the later ones too, and its certificate is fetched once.
+    """
+    signer, clock = Signer(), AheadClock()
+
+    async def fetch(url: str) -> bytes:
+        return await (signer.fetch(url) if url == CERTIFICATE_URL else none(url))
+
+    async with a_hook(sns_topics=[TOPIC], fetch=fetch, clock=clock) as hook:
+        for second in range(60):
+            batch = [send(hook, forged(signer, second * 20 + number)) for number in range(20)]
+            assert set(await asyncio.gather(*batch)) == {403}
+            if second % 20 == 10:
+                assert await send(hook, signer.sns(json.dumps(s3_event(f"k{second}")))) == 204
+            clock.ahead_seconds += 1
+        assert hook.keys == ["k10", "k30", "k50"]
+        assert signer.fetched == [CERTIFICATE_URL]
+
+
+async def test_slow_fetches_for_forged_messages_leave_room_for_a_genuine_one() -> None:
+    """Where each absent certificate takes the whole time of a fetch, a signed message still gets its own fetch."""
+    signer, forever = Signer(), asyncio.Event()
+
+    async def fetch(url: str) -> bytes:
+        if url != CERTIFICATE_URL:
+            await forever.wait()
+        return await signer.fetch(url)
+
+    async with a_hook(sns_topics=[TOPIC], fetch=fetch, http={"connector": aiohttp.TCPConnector(limit=0)}) as hook:
+        waiting = [asyncio.create_task(send(hook, forged(signer, number))) for number in range(60)]
+        await hook.until(lambda: hook.figures.get("connections", 0) >= 60, "all wait")
+        async with asyncio.timeout(5):
+            assert await send(hook, signer.sns(json.dumps(s3_event("a")))) == 204
+        forever.set()
+        assert set(await asyncio.gather(*waiting)) == {403}
+
+
+async def test_fetches_are_bounded_for_each_sender_and_address() -> None:
+    """A sender beyond its part gets 503 and another one is served; an absent certificate is asked for once a minute."""
+    limits = FetchLimits()
+    for _ in range(SENDER_A_MINUTE):
+        limits.begin("192.0.2.1", 0.0)
+        limits.end("192.0.2.1")
+    with pytest.raises(HTTPRejection) as rejected:
+        limits.begin("192.0.2.1", 59.0)
+    assert rejected.value.status == 503
+    limits.begin("192.0.2.2", 59.0)
+    limits.begin("192.0.2.1", 61.0)
+    for _ in range(SENDER_AT_ONCE - 1):
+        limits.begin("192.0.2.1", 200.0)
+    with pytest.raises(HTTPRejection):
+        limits.begin("192.0.2.1", 400.0)
+    asked: list[str] = []
+
+    async def count(url: str) -> bytes:
+        asked.append(url)
+        return await none(url)
+
+    signer, clock = Signer(), AheadClock()
+    async with a_hook(sns_topics=[TOPIC], fetch=count, clock=clock) as hook:
+        assert {await send(hook, forged(signer, 1)) for _ in range(5)} == {403}
+        assert len(asked) == 1
+        clock.ahead_seconds += 61
+        assert await send(hook, forged(signer, 1)) == 403
+        assert len(asked) == 2
+
+
+@pytest.mark.parametrize("source_format", ["auto", "sns", "s3"])
+async def test_only_what_was_signed_is_decoded(source_format: str) -> None:
+    """Fields of another type with the same text, and fields that no signature covers, let nothing through."""
     signer = Signer()
+    smuggled = s3_event("smuggled")
+    genuine = signer.sns(json.dumps(s3_event("a")))
+    number = signer.sns("5")
+    async with a_hook(sns_topics=[TOPIC], fetch=signer.fetch, format=source_format) as hook:
+        assert await send(hook, {**number, "Message": 5, **smuggled}) == 403
+        assert await send(hook, {**number, "Message": [], **smuggled}) == 403
+        for field in ("MessageId", "Timestamp", "Type", "TopicArn"):
+            told = {"x_amz_sns_message_type": "Notification", "x_amz_sns_topic_arn": TOPIC}
+            assert await send(hook, {**genuine, field: [genuine[field]], **smuggled}, **told) == 403
+        assert await send(hook, {**genuine, **smuggled, "events": [], "TopicName": "x"}) == 204
+        assert hook.keys == ["a"]
+        assert await send(hook, {**number, **smuggled}) == 204
+        assert hook.keys == ["a"]
+        assert [one.body for one in hook.unreadable] == [b"5"]
 
-    async def none(url: str) -> bytes:
-        signer.fetched.append(url)
-        raise FetchFailed("404", is_final=True)
 
-    async with a_hook(sns_topics=[TOPIC], fetch=none) as hook:
-        statuses = set()
-        for number in range(100):
-            url = CERTIFICATE_URL.replace("0123456789abcdef0123", f"{number:020x}")
-            statuses.add(await send(hook, signer.sns("x", SigningCertURL=url)))
-            statuses.add(await send(hook, signer.sns("x", SigningCertURL=url)))
-        assert statuses == {403, 503}
-        assert len(signer.fetched) == 30
+async def test_a_recorded_confirmation_causes_one_call() -> None:
+    """However often it is sent again, at once or later; a service that does not answer is asked a few times."""
+    signer = Signer()
+    handshake = {"Token": "t", "SubscribeURL": "u"}
+    async with a_hook(sns_topics=[TOPIC], fetch=signer.fetch) as hook:
+        message = signer.sns("hello", kind="SubscriptionConfirmation", **handshake)
+        assert set(await asyncio.gather(*(send(hook, message) for _ in range(20)))) == {204}
+        assert await send(hook, message) == 204
+        assert sum("Action=" in url for url in signer.fetched) == 1
+        signer.is_down = True
+        other = signer.sns("hello", kind="SubscriptionConfirmation", **{**handshake, "Token": "other"})
+        assert [await send(hook, other) for _ in range(5)] == [503, 503, 503, 204, 204]
+        assert sum("Token=other" in url for url in signer.fetched) == 3
 
 
 async def test_what_is_fetched_is_no_certificate() -> None:
@@ -312,45 +412,73 @@ def cloud_event(key: str, *, account: str = "1234", event_id: str = "e") -> byte
     return json.dumps({**envelope, "aliyunaccountid": account, "time": "2026-11-22T07:13:00.149Z"}).encode()
 
 
+PUBLIC = "https://hooks.example/x"
+ON_EVENTBRIDGE = {"eventbridge_accounts": ["1234"], "token": "t", "public_url": PUBLIC}
+
+
 async def test_an_event_of_eventbridge_is_taken_and_an_altered_one_is_not() -> None:
     """The URL, the headers, the body and the account count; both ways to end the signed text are known."""
     signer, other = Signer(), Signer()
-    async with a_hook(eventbridge_accounts=["1234"], fetch=signer.fetch) as hook:
+    async with a_hook(**ON_EVENTBRIDGE, fetch=signer.fetch) as hook:
         body = cloud_event("a")
-        assert (await hook.post(body, eventbridge(signer, hook.url, body)))[0] == 204
+        assert (await hook.post(body, eventbridge(signer, PUBLIC, body)))[0] == 204
         again = cloud_event("b", event_id="f")
-        assert (await hook.post(again, eventbridge(signer, hook.url, again, tail=b"\n")))[0] == 204
-        assert (await hook.post(body, eventbridge(signer, hook.url, body)))[0] == 204
+        assert (await hook.post(again, eventbridge(signer, PUBLIC, again, tail=b"\n")))[0] == 204
+        assert (await hook.post(body, eventbridge(signer, PUBLIC, body)))[0] == 204
         assert hook.keys == ["a", "b"]
         assert hook.figures["repeated"] == 1
         refused = [
-            eventbridge(signer, hook.url, again),
-            eventbridge(other, hook.url, body),
+            eventbridge(signer, PUBLIC, again),
+            eventbridge(other, PUBLIC, body),
+            eventbridge(signer, hook.url, body),
             eventbridge(signer, "https://elsewhere.example/", body),
-            eventbridge(signer, hook.url, body, at=-400),
-            eventbridge(signer, hook.url, body, at=400),
-            {**eventbridge(signer, hook.url, body), "x-eventbridge-signature-token": "u"},
-            {**eventbridge(signer, hook.url, body), "x-eventbridge-hash-method": "SHA1"},
+            eventbridge(signer, PUBLIC, body, at=-400),
+            eventbridge(signer, PUBLIC, body, at=400),
+            {**eventbridge(signer, PUBLIC, body), "x-eventbridge-hash-method": "SHA1"},
         ]
         for headers in refused:
             assert (await hook.post(body, headers))[0] == 403
         fetched = list(signer.fetched)
         for host in ("evil-eventbridge.oss-accelerate.aliyuncs.com", "cn-evil-eventbridge.oss-accelerate.aliyuncs.com"):
             url = f"https://{host}/x509_public_certificate_1.pem"
-            headers = eventbridge(signer, hook.url, body, **{"x-eventbridge-signature-url": url})
+            headers = eventbridge(signer, PUBLIC, body, **{"x-eventbridge-signature-url": url})
             assert (await hook.post(body, headers))[0] == 403
         assert signer.fetched == fetched
         foreign = cloud_event("c", account="9", event_id="g")
-        assert (await hook.post(foreign, eventbridge(signer, hook.url, foreign)))[0] == 403
+        assert (await hook.post(foreign, eventbridge(signer, PUBLIC, foreign)))[0] == 403
         assert hook.keys == ["a", "b"]
 
 
-async def test_behind_a_proxy_the_public_url_is_the_signed_one() -> None:
-    """What the sender was given as our URL is what it signs."""
+async def test_another_account_of_eventbridge_cannot_pass_for_an_expected_one() -> None:
+    """Its events are signed by the same service and may name any account and, by the Host header, any URL: only the
+    token of the target counts, in the signed header or as a bearer.
+    """
+    signer = Signer()
+    async with a_hook(**ON_EVENTBRIDGE, fetch=signer.fetch) as hook:
+        body = cloud_event("a")
+        for more in ({"x-eventbridge-signature-token": "u"}, {"x-eventbridge-signature-token": ""}):
+            headers = eventbridge(signer, PUBLIC, body, **more)
+            assert (await hook.post(body, headers))[0] == 403
+            assert (await hook.post(body, {**headers, "Host": "hooks.example"}))[0] == 403
+        assert signer.fetched == []
+        headers = eventbridge(signer, PUBLIC, body, **{"x-eventbridge-signature-token": "another"})
+        assert (await hook.post(body, {**headers, "Authorization": "Bearer wrong"}))[0] == 403
+        assert not hook.changes
+        assert (await hook.post(body, {**headers, "Authorization": "Bearer t"}))[0] == 204
+
+
+@pytest.mark.parametrize("missing", ["token", "public_url"])
+async def test_eventbridge_without_token_or_url_is_refused_and_check_says_what_to_set(missing: str) -> None:
+    """Neither the account in the body nor the client's Host header proves anything."""
     signer, body = Signer(), cloud_event("a")
-    async with a_hook(eventbridge_accounts=["1234"], fetch=signer.fetch, public_url="https://h.example/x") as hook:
-        assert (await hook.post(body, eventbridge(signer, "https://h.example/x", body)))[0] == 204
-        assert (await hook.post(body, eventbridge(signer, hook.url, body)))[0] == 403
+    given = {name: value for name, value in ON_EVENTBRIDGE.items() if name != missing}
+    async with a_hook(**given, fetch=signer.fetch) as hook:
+        for url in (PUBLIC, hook.url):
+            headers = {**eventbridge(signer, url, body), "Host": "hooks.example"}
+            assert (await hook.post(body, headers))[0] == 403
+        (failed,) = [check for check in await hook.source.check() if check.state == "failed"]
+        assert failed.subject == f"sources.hook.{missing}"
+        assert f"sources.hook.{missing}" in failed.hint
 
 
 # --- the fetcher ------------------------------------------------------------------------------------

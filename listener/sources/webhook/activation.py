@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["inherited_socket", "queue_length"]
+__all__ = ["inherited_socket"]
 
 FIRST: Final = 3
 ANY_HOST: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
@@ -36,11 +35,6 @@ def inherited_socket(host: str, port: int, environ: Mapping[str, str] = os.envir
         if found is not None:
             found.close()
     return None
-
-
-def queue_length(listening: socket.socket) -> int:
-    """Return how many may wait for a listening socket; Linux tells it as ``tcpi_sacked`` of ``tcp_info``."""
-    return int(struct.unpack_from("=I", listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 28)[0])
 
 
 def _copy(descriptor: int) -> socket.socket | None:

@@ -4,7 +4,9 @@ What Alibaba Cloud signs: pushes of MNS topics, and HTTP targets of EventBridge.
 MNS signs with SHA-1: verb, Content-MD5, Content-Type, Date, each ``x-mns-`` header in order, path. The body is
 bound by its MD5 only, and the certificate seen in use had 512 bits and had expired in 2016: such a signature
 keeps out accidents, so the path should be a secret too (``check`` says so). EventBridge signs with SHA-256: the
-URL, a fixed row of headers, the body; its pages and its own library differ in a last line feed.
+URL, a fixed row of headers, the body; its pages and its own library differ in a last line feed. It signs for every
+account alike, and an account may put any account id into its events: so a signature proves that EventBridge sends, and
+only the token of the target, which is configured at both ends, proves whose rule sends.
 Sources: Alibaba Cloud "SMQ HTTP endpoint", "Verify the signature of an HTTP target" (EventBridge).
 """
 
@@ -20,9 +22,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from listener.clock import Clock
-from listener.sources.webhook.answers import Refused
+from listener.serving import HTTPRejection
 from listener.sources.webhook.certificates import Certificates, https_url
-from listener.sources.webhook.guards import Admitted, Request, check_age
+from listener.sources.webhook.guards import Authenticated, Request, Token, check_age
 
 __all__ = ["EventBridge", "Mns", "eventbridge_signed", "mns_signed"]
 
@@ -45,7 +47,7 @@ EVENTBRIDGE_HEADERS: Final = (
 
 
 class Mns:
-    """Admits the topics that are expected."""
+    """Accepts the topics that are expected."""
 
     def __init__(
         self,
@@ -72,28 +74,29 @@ class Mns:
         headers = request.headers
         topic = f"{headers.get('x-mns-topic-owner', '')}/{headers.get('x-mns-topic-name', '')}"
         if topic not in self._topics:
-            raise Refused(HTTPStatus.FORBIDDEN, "this topic is not expected")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "this topic is not expected")
         check_age(_http_date(headers.get("Date", "")), now=self._clock.now(), past_seconds=self._window_seconds)
         self._certificate_url(request)
 
-    async def check(self, request: Request, body: bytes) -> Admitted:
+    async def check(self, request: Request, body: bytes) -> Authenticated:
         """Verify the signature of the head, and by its digest the body."""
         if not _has_md5(request.headers.get("Content-MD5", ""), body):
-            raise Refused(HTTPStatus.FORBIDDEN, "the body is not the one that was signed")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "the body is not the one that was signed")
         await self._certificates.check(
             self._certificate_url(request),
             signature=_unbase64(request.headers.get("Authorization", "")),
             signed=(mns_signed(request),),
             digest="sha1",
+            sender=request.client,
             must_be_valid=False,
         )
-        return Admitted(request.headers.get("x-mns-message-id", ""))
+        return Authenticated(request.headers.get("x-mns-message-id", ""))
 
     def _certificate_url(self, request: Request) -> str:
         text = _unbase64(request.headers["x-mns-signing-cert-url"]).decode("latin-1")
         url = https_url(text)
         if url is None or (text not in MNS_CERTIFICATES and url.netloc not in self._more_hosts):
-            raise Refused(HTTPStatus.FORBIDDEN, "the certificate is not at an address of MNS")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "the certificate is not at an address of MNS")
         return text
 
 
@@ -106,7 +109,7 @@ def mns_signed(request: Request) -> bytes:
 
 
 class EventBridge:
-    """Admits the events of expected accounts."""
+    """Accepts the events of expected accounts, from a target that knows our token, signed for our public URL."""
 
     def __init__(
         self,
@@ -115,14 +118,16 @@ class EventBridge:
         window_seconds: float,
         more_hosts: Collection[str],
         public_url: str,
+        token: Token | None,
         certificates: Certificates,
         clock: Clock,
     ) -> None:
-        """Expect these accounts; ``public_url`` is what they were given as our URL, where it is not what we see."""
+        """Expect these accounts; without the URL that they were given, and without a token, nothing is accepted."""
         self._accounts = frozenset(accounts)
         self._window_seconds = window_seconds
         self._more_hosts = frozenset(more_hosts)
         self._public_url = public_url
+        self._token = token
         self._certificates = certificates
         self._clock = clock
 
@@ -131,35 +136,47 @@ class EventBridge:
         return "x-eventbridge-signature-v2" in request.headers
 
     def check_head(self, request: Request) -> None:
-        """Look at method, time and certificate, which the signature will have to confirm."""
+        """Compare the token; look at method, time and certificate, which the signature will have to confirm."""
+        self._check_token(request)
         if request.headers.get("x-eventbridge-hash-method") != "SHA256":
-            raise Refused(HTTPStatus.FORBIDDEN, "not signed with SHA-256")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "not signed with SHA-256")
         milliseconds = request.headers.get("x-eventbridge-signature-timestamp", "")
         is_number = milliseconds.isascii() and milliseconds.isdecimal() and len(milliseconds) < 17
         sent_at = int(milliseconds) / 1000 if is_number else None
         check_age(sent_at, now=self._clock.now(), past_seconds=self._window_seconds)
         self._certificate_url(request)
 
-    async def check(self, request: Request, body: bytes) -> Admitted:
-        """Verify the signature, and that the event is of an expected account."""
-        url = self._public_url or request.url
-        signed = eventbridge_signed(url, request.headers, body)
+    async def check(self, request: Request, body: bytes) -> Authenticated:
+        """Verify the signature, then look for an expected account."""
+        signed = eventbridge_signed(self._public_url, request.headers, body)
         await self._certificates.check(
             self._certificate_url(request),
             signature=_unbase64(request.headers["x-eventbridge-signature-v2"]),
             signed=(signed, signed + b"\n"),
             digest="sha256",
+            sender=request.client,
         )
         account, event_id = _account_and_id(body)
         if account not in self._accounts:
-            raise Refused(HTTPStatus.FORBIDDEN, "this account is not expected")
-        return Admitted(event_id)
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "this account is not expected")
+        return Authenticated(event_id)
+
+    def _check_token(self, request: Request) -> None:
+        if self._token is None or not self._public_url:
+            raise HTTPRejection(
+                HTTPStatus.FORBIDDEN,
+                "this source is not set up for EventBridge",
+                "set the source's token and public_url: cdn-listener check",
+            )
+        names = ("x-eventbridge-signature-token", self._token.header)
+        if not any(self._token.is_right(request.headers.get(name, "")) for name in names):
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "wrong token")
 
     def _certificate_url(self, request: Request) -> str:
         text = request.headers.get("x-eventbridge-signature-url", "")
         url = https_url(text)
         if url is None or not (_is_eventbridge(url.netloc) or url.netloc in self._more_hosts):
-            raise Refused(HTTPStatus.FORBIDDEN, "the certificate is not at an address of EventBridge")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "the certificate is not at an address of EventBridge")
         return text
 
 

@@ -1,9 +1,9 @@
 """
 The certificates with which clouds sign what they push.
 
-A message says itself where its certificate is, so that the address is as hostile as the message: it must be
+A message itself says where its certificate is, so that the address is as hostile as the message: it must be
 https on a host that the vendor is known to use, is asked without redirects, for a few kilobytes within
-seconds, a bounded number of times a minute, and what it answered is kept. TLS vouches for the host; nothing
+seconds, a bounded number of times for each sender, and what it answered is kept. TLS vouches for the host; nothing
 else does, since the certificates are not all part of a public chain.
 """
 
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
@@ -26,18 +25,22 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from listener.clock import Clock
-from listener.sources.webhook.answers import Refused
+from listener.serving import HTTPRejection
+from listener.sources.webhook.fetching import FetchLimits, Kept
 
 __all__ = ["Certificates", "Fetch", "FetchFailed", "fetcher", "https_url"]
 
 MAX_BYTES: Final = 64 * 1024
 FETCH_SECONDS: Final = 3.0
 """Less than a sender's patience, which is 5 seconds with some."""
-KEPT: Final = 32
+MOST_CERTIFICATES: Final = 32
+MOST_FAILURES: Final = 4_096
+"""Addresses that are remembered to hold no certificate, some 300 bytes each."""
 KEPT_SECONDS: Final = 24 * 3600.0
-REFUSED_SECONDS: Final = 60.0
+ABSENT_SECONDS: Final = 60.0
 """How long the answer that there is no such certificate is believed."""
-FETCHES_A_MINUTE: Final = 30
+RETRY_SECONDS: Final = 1.0
+"""How long an address that did not answer is left alone."""
 
 HASHES: Final[dict[str, Callable[[], hashes.HashAlgorithm]]] = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}
 """SHA-1 is what older forms of these signatures have; the message says which form, and each form one hash."""
@@ -80,74 +83,95 @@ def fetcher(context: ssl.SSLContext | None = None) -> Fetch:
     return fetch
 
 
-class _Kept(NamedTuple):
-    """A certificate, or that there is none, until a time."""
-
-    until: float
-    certificate: x509.Certificate | None
-
-
 class Certificates:
-    """Fetches each certificate once, and checks signatures with it."""
+    """
+    Fetches each certificate once, and checks signatures with it.
+
+    Certificates that have verified a signature are kept apart from those that have not, and from the addresses where
+    there is none: whatever unsigned messages name, it evicts nothing that signed messages need.
+    """
 
     def __init__(self, fetch: Fetch, clock: Clock) -> None:
         """Hold none."""
         self._fetch = fetch
         self._clock = clock
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._under_way: dict[str, asyncio.Task[x509.Certificate | None]] = {}
-        self._fetched_at: deque[float] = deque(maxlen=FETCHES_A_MINUTE)
+        self._verified: Kept[x509.Certificate] = Kept(MOST_CERTIFICATES)
+        self._unproved: Kept[x509.Certificate] = Kept(MOST_CERTIFICATES)
+        self._failures: Kept[HTTPRejection] = Kept(MOST_FAILURES)
+        self._under_way: dict[str, asyncio.Task[x509.Certificate]] = {}
+        self._limits = FetchLimits()
 
     async def check(
-        self, url: str, *, signature: bytes, signed: tuple[bytes, ...], digest: str, must_be_valid: bool = True
+        self,
+        url: str,
+        *,
+        signature: bytes,
+        signed: tuple[bytes, ...],
+        digest: str,
+        sender: str,
+        must_be_valid: bool = True,
     ) -> None:
         """
-        Refuse unless the certificate at ``url``, which the caller has found trustworthy, signed one of ``signed``.
+        Reject unless the certificate at ``url``, which the caller has found trustworthy, signed one of ``signed``.
 
-        Raises :class:`Refused`: 403 for a wrong signature, 503 where the certificate cannot be had at present.
+        Raises :class:`HTTPRejection`: 403 for a wrong signature, 503 where the certificate cannot be had at present.
         """
-        certificate = await self._certificate(url)
+        now = self._clock.now()
+        certificate = self._verified.get(url, now)
         if certificate is None:
-            raise Refused(HTTPStatus.FORBIDDEN, "there is no such signing certificate")
-        if must_be_valid and not _is_valid(certificate, self._clock.now()):
-            raise Refused(HTTPStatus.FORBIDDEN, "the signing certificate is not valid now")
+            certificate = await self._certificate(url, sender, now)
+        if must_be_valid and not _is_valid(certificate, now):
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "the signing certificate is not valid now")
         key = _key(certificate)
         if key is None or not any(_verifies(key, signature, text, HASHES[digest]()) for text in signed):
-            raise Refused(HTTPStatus.FORBIDDEN, "wrong signature")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "wrong signature")
+        if self._verified.get(url, now) is None:
+            self._verified.put(url, certificate, now + KEPT_SECONDS)
+            self._unproved.drop(url)
 
-    async def _certificate(self, url: str) -> x509.Certificate | None:
-        now = self._clock.now()
-        kept = self._kept.get(url)
-        if kept is not None and now < kept.until:
-            self._kept.move_to_end(url)
-            return kept.certificate
+    async def _certificate(self, url: str, sender: str, now: float) -> x509.Certificate:
+        """Return a certificate that has verified nothing yet, fetched where need be."""
+        failure = self._failures.get(url, now)
+        if failure is not None:
+            raise HTTPRejection(failure.status, failure.reason)
+        unproved = self._unproved.get(url, now)
+        if unproved is not None:
+            return unproved
         task = self._under_way.get(url)
         if task is None:
+            self._limits.begin(sender, now)
             task = asyncio.create_task(self._get(url, now))
             self._under_way[url] = task
-            task.add_done_callback(lambda _: self._under_way.pop(url, None))
-        try:
-            return await asyncio.shield(task)
-        except FetchFailed:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the signing certificate cannot be had at present") from None
+            task.add_done_callback(lambda task: self._ended(task, url, sender))
+        return await asyncio.shield(task)
 
-    async def _get(self, url: str, now: float) -> x509.Certificate | None:
-        if len(self._fetched_at) == FETCHES_A_MINUTE and now - self._fetched_at[0] < 60:
-            raise FetchFailed("too many certificates were asked for")
-        self._fetched_at.append(now)
+    def _ended(self, task: asyncio.Task[x509.Certificate], url: str, sender: str) -> None:
+        self._under_way.pop(url, None)
+        self._limits.end(sender)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it has it, unless they all left
+
+    async def _get(self, url: str, now: float) -> x509.Certificate:
         try:
             certificate = _parse(await self._fetch(url))
         except FetchFailed as error:
-            if not error.is_final:
-                raise
-            certificate = None
-        self._kept[url] = _Kept(now + (KEPT_SECONDS if certificate else REFUSED_SECONDS), certificate)
-        if len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+            if error.is_final:
+                certificate = None
+            else:
+                unavailable = HTTPRejection(
+                    HTTPStatus.SERVICE_UNAVAILABLE, "the signing certificate cannot be had at present"
+                )
+                self._failures.put(url, unavailable, now + RETRY_SECONDS)
+                raise unavailable from None
+        if certificate is None:
+            absent = HTTPRejection(HTTPStatus.FORBIDDEN, "there is no such signing certificate")
+            self._failures.put(url, absent, now + ABSENT_SECONDS)
+            raise absent
+        self._unproved.put(url, certificate, now + KEPT_SECONDS)
         return certificate
 
     async def close(self) -> None:
-        """End what is being fetched."""
+        """Cancel fetches that are under way."""
         tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()

@@ -16,34 +16,34 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
-from listener.sources.webhook.answers import Refused
+from listener.serving import HTTPRejection
 
-__all__ = ["Admitted", "Anonymous", "Guard", "Hmac", "OpaqueToken", "Request", "Token", "check_age"]
+__all__ = ["Anonymous", "Authenticated", "Guard", "Hmac", "OpaqueToken", "Request", "Token", "check_age"]
 
 
 class Request(NamedTuple):
-    """What of a request may prove something."""
+    """What of a request may prove something; the Host header is none of it, since any client may choose it."""
 
     method: str
     target: str
     """Path and query as they were sent."""
     headers: Mapping[str, str]
     """Names in any case."""
-    scheme: str = "http"
-
-    @property
-    def url(self) -> str:
-        """The URL as far as the client told it."""
-        return f"{self.scheme}://{self.headers.get('Host', '')}{self.target}"
+    client: str = ""
+    """The address that it comes from."""
 
 
-class Admitted(NamedTuple):
-    """A request that has proved itself."""
+class Authenticated(NamedTuple):
+    """A request that has proved where it comes from."""
 
     message_id: str = ""
-    """What its sender calls it, the same at each delivery; empty where senders have no such name."""
+    """The same at each delivery of one message; empty where nothing tells two messages apart."""
     is_event: bool = True
     """False for a handshake, which was dealt with."""
+    id_is_digest: bool = False
+    """Whether the id is a digest of what was signed, because the sender gives no name."""
+    content: bytes | None = None
+    """What was signed, where that is not the whole body: nothing else is decoded."""
 
 
 class Guard(Protocol):
@@ -54,11 +54,11 @@ class Guard(Protocol):
         ...
 
     def check_head(self, request: Request) -> None:
-        """Raise :class:`Refused` for what can be told to be wrong before the body is read."""
+        """Raise :class:`HTTPRejection` for what can be told to be wrong before the body is read."""
         ...
 
-    async def check(self, request: Request, body: bytes) -> Admitted:
-        """Return what is proved, or raise :class:`Refused`."""
+    async def check(self, request: Request, body: bytes) -> Authenticated:
+        """Return what is proved, or raise :class:`HTTPRejection`."""
         ...
 
 
@@ -67,24 +67,25 @@ class Token:
 
     def __init__(self, token: str, *, header: str) -> None:
         """Keep digests of the token as it is mostly written, and alone."""
-        self._header = header
+        self.header = header
         self._usual = _digest(f"Bearer {token}".encode())
         self._digest = _digest(token.encode())
 
     def knows(self, request: Request) -> bool:
         """Whether the header is there."""
-        return self._header in request.headers
+        return self.header in request.headers
 
     def check_head(self, request: Request) -> None:
         """Compare."""
-        if not self._is_right(request.headers[self._header]):
-            raise Refused(HTTPStatus.FORBIDDEN, "wrong token")
+        if not self.is_right(request.headers[self.header]):
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "wrong token")
 
-    async def check(self, request: Request, body: bytes) -> Admitted:  # noqa: ARG002 - the head has said it all
-        """Admit."""
-        return Admitted()
+    async def check(self, request: Request, body: bytes) -> Authenticated:  # noqa: ARG002 - the head has said it all
+        """Accept."""
+        return Authenticated()
 
-    def _is_right(self, value: str) -> bool:
+    def is_right(self, value: str) -> bool:
+        """Tell whether the value of a header holds the token."""
         given = _digest(value.encode("utf-8", "surrogateescape"))
         if hmac.compare_digest(given, self._usual) or hmac.compare_digest(given, self._digest):
             return True
@@ -107,7 +108,7 @@ class OpaqueToken:
     def check_head(self, request: Request) -> None:
         """Nothing can be told yet."""
 
-    async def check(self, request: Request, body: bytes) -> Admitted:  # noqa: ARG002
+    async def check(self, request: Request, body: bytes) -> Authenticated:  # noqa: ARG002
         """Compare in every record: one of them may be smuggled in."""
         try:
             records = json.loads(body)["Records"]
@@ -115,18 +116,23 @@ class OpaqueToken:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             given = []
         if not given:
-            raise Refused(HTTPStatus.UNAUTHORIZED, "no records with opaqueData")
+            raise HTTPRejection(HTTPStatus.UNAUTHORIZED, "no records with opaqueData")
         right = [hmac.compare_digest(_digest(str(one).encode("utf-8", "replace")), self._digest) for one in given]
         if not all(right):
-            raise Refused(HTTPStatus.FORBIDDEN, "wrong token")
-        return Admitted()
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "wrong token")
+        return Authenticated()
 
 
 class Hmac:
     """HMAC-SHA256 with a shared secret over the body, and over the time of sending where that is given."""
 
     def __init__(self, secret: str, *, header: str, timestamp_header: str, window_seconds: float, clock: Any) -> None:
-        """Keep the secret; an empty ``timestamp_header`` means that no time is signed."""
+        """
+        Keep the secret.
+
+        An empty ``timestamp_header`` means that no time is signed: a recorded request stays valid for ever, and only
+        the digest of what was signed, which is remembered for a while, tells it from a new one.
+        """
         self._secret = secret.encode()
         self._header = header
         self._timestamp_header = timestamp_header
@@ -140,20 +146,20 @@ class Hmac:
     def check_head(self, request: Request) -> None:
         """Look at the form of the signature and at the time, which the signature will have to confirm."""
         if _signature(request.headers[self._header]) is None:
-            raise Refused(HTTPStatus.FORBIDDEN, "not a signature")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "not a signature")
         if self._timestamp_header:
             sent_at = _number(request.headers.get(self._timestamp_header, ""))
             check_age(sent_at, now=self._clock.now(), past_seconds=self._window_seconds)
 
-    async def check(self, request: Request, body: bytes) -> Admitted:
+    async def check(self, request: Request, body: bytes) -> Authenticated:
         """Compare."""
         made = hmac.new(self._secret, digestmod=hashlib.sha256)
         if self._timestamp_header:
             made.update(request.headers[self._timestamp_header].encode("utf-8", "surrogateescape") + b".")
         made.update(body)
         if not hmac.compare_digest(_signature(request.headers[self._header]) or b"", made.digest()):
-            raise Refused(HTTPStatus.FORBIDDEN, "wrong signature")
-        return Admitted()
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "wrong signature")
+        return Authenticated(f"hmac {made.hexdigest()}", id_is_digest=True)
 
 
 class Anonymous:
@@ -166,9 +172,9 @@ class Anonymous:
     def check_head(self, request: Request) -> None:
         """Nothing is asked for."""
 
-    async def check(self, request: Request, body: bytes) -> Admitted:  # noqa: ARG002
+    async def check(self, request: Request, body: bytes) -> Authenticated:  # noqa: ARG002
         """Admit."""
-        return Admitted()
+        return Authenticated()
 
 
 FUTURE_SECONDS = 300.0
@@ -178,9 +184,9 @@ FUTURE_SECONDS = 300.0
 def check_age(sent_at: float | None, *, now: float, past_seconds: float) -> None:
     """Refuse what was sent longer ago than ``past_seconds``, or far in the future, or at no time at all."""
     if sent_at is None:
-        raise Refused(HTTPStatus.FORBIDDEN, "no readable time of sending")
+        raise HTTPRejection(HTTPStatus.FORBIDDEN, "no readable time of sending")
     if not -min(FUTURE_SECONDS, past_seconds) <= now - sent_at <= past_seconds:
-        raise Refused(HTTPStatus.FORBIDDEN, "sent too long ago, or in the future: replayed, or a wrong clock")
+        raise HTTPRejection(HTTPStatus.FORBIDDEN, "sent too long ago, or in the future: replayed, or a wrong clock")
 
 
 def _digest(value: bytes) -> bytes:

@@ -165,5 +165,11 @@ def _eventbridge(url: str, buckets: Sequence[str]) -> str:
     }
     return _block(
         "Alibaba Cloud EventBridge: a rule on the bus 'default' with this pattern and an HTTP(S) target",
-        [json.dumps(pattern, indent=2), f"URL: {url}", "Body: complete event", "Retry: exponential backoff"],
+        [
+            json.dumps(pattern, indent=2),
+            f"URL: {url}",
+            "Token: <token>",
+            "Body: complete event",
+            "Retry: exponential backoff",
+        ],
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import socket
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,8 +14,10 @@ from cryptography import x509
 
 from listener.contracts import Check, CheckState
 from listener.errors import ConfigurationError, SourceUnavailable
+from listener.serving import try_address
+from listener.serving.answers import SERVER
+from listener.serving.descriptors import files_for
 from listener.sources.webhook.activation import inherited_socket
-from listener.sources.webhook.answers import SERVER
 from listener.sources.webhook.server import tls_context
 from listener.sources.webhook.settings import WebhookSettings
 
@@ -24,8 +25,6 @@ __all__ = ["probe"]
 
 GOOD_SECRET_CHARACTERS: Final = 32
 """Of hexadecimal digits: 128 bits."""
-SPARE_FILES: Final = 256
-"""Open files that a daemon needs beside its connections."""
 SOON: Final = timedelta(days=14)
 PROBE_SECONDS: Final = 3.0
 
@@ -55,23 +54,12 @@ async def _address(name: str, settings: WebhookSettings, *, is_served: bool) -> 
     if inherited is not None:
         inherited.close()
         return Check(key, CheckState.OK, f"{settings.listen} is held for us by the service manager")
-    error = await asyncio.to_thread(_bind, host, port)
+    error = await asyncio.to_thread(try_address, host, port)
     if error is None:
         return Check(key, CheckState.OK, f"{settings.listen} is free")
     if is_served or await _is_ours(settings):
         return Check(key, CheckState.OK, f"{settings.listen} is served by the daemon that runs")
     return Check(key, CheckState.FAILED, f"cannot listen on {settings.listen}: {error}", "name another address")
-
-
-def _bind(host: str, port: int) -> str | None:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(address)
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
 
 
 async def _is_ours(settings: WebhookSettings) -> bool:
@@ -117,8 +105,16 @@ def _credential(name: str, settings: WebhookSettings, guarded: Callable[[], None
     except ConfigurationError as error:
         return [Check(key, CheckState.FAILED, str(error), error.hint)]
     if settings.anonymous:
-        return [Check(key, CheckState.WARNING, "anybody who reaches it is believed", "set a token or a secret")]
-    found = [Check(key, CheckState.OK, f"requests prove themselves by {', '.join(_ways(settings))}")]
+        return [
+            Check(
+                key,
+                CheckState.WARNING,
+                "unauthenticated: any client that can reach this port is trusted",
+                "set a token or a secret",
+            )
+        ]
+    found = [Check(key, CheckState.OK, f"requests are authenticated by {', '.join(_ways(settings))}")]
+    found += [*_eventbridge(key, settings), *_replays(key, settings)]
     for word, secret in (("token", settings.token), ("secret", settings.secret)):
         if secret is not None and len(secret.get_secret_value()) < GOOD_SECRET_CHARACTERS:
             hint = "take a longer one: python -c 'import secrets; print(secrets.token_hex())'"
@@ -129,6 +125,28 @@ def _credential(name: str, settings: WebhookSettings, guarded: Callable[[], None
         hint = "set tls_certificate and tls_key, or let a proxy with TLS listen in front"
         found.append(Check(f"{key}.token", CheckState.WARNING, "travels unencrypted", hint))
     return found
+
+
+def _eventbridge(key: str, settings: WebhookSettings) -> list[Check]:
+    missing = [name for name in ("token", "public_url") if not getattr(settings, name)]
+    if not settings.eventbridge_accounts or not missing:
+        return []
+    message = f"eventbridge_accounts: every event is rejected with 403 without {' and '.join(missing)}"
+    hints = {
+        "token": f"set {key}.token, and the same as the token of the HTTP target in EventBridge",
+        "public_url": f"set {key}.public_url to the URL of that target, exactly",
+    }
+    return [Check(f"{key}.{missing[0]}", CheckState.FAILED, message, "; ".join(hints[name] for name in missing))]
+
+
+def _replays(key: str, settings: WebhookSettings) -> list[Check]:
+    if settings.secret is None or settings.timestamp_header:
+        return []
+    message = (
+        f"no time is signed: a recorded request can be sent again after {settings.replay_seconds:g} s, and is accepted"
+    )
+    hint = "let the sender sign the time too, and name its header in timestamp_header; or use a token"
+    return [Check(f"{key}.timestamp_header", CheckState.WARNING, message, hint)]
 
 
 def _ways(settings: WebhookSettings) -> list[str]:
@@ -167,14 +185,15 @@ def _certificate(name: str, settings: WebhookSettings) -> list[Check]:
 
 def _files(name: str, settings: WebhookSettings) -> list[Check]:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.max_connections + SPARE_FILES
-    if limit != resource.RLIM_INFINITY and limit < needed:
-        return [
-            Check(
-                f"sources.{name}.max_connections",
-                CheckState.WARNING,
-                f"{settings.max_connections} connections need {needed} open files, and the limit is {limit}",
-                f"LimitNOFILE={needed} in the unit, ulimit -n {needed}, or fewer connections",
-            )
-        ]
-    return []
+    needed = files_for(settings.max_connections)
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return []
+    return [
+        Check(
+            f"sources.{name}.max_connections",
+            CheckState.WARNING,
+            f"fewer than {settings.max_connections} connections are used: these need {needed} open files, "
+            f"and the limit is {limit}",
+            f"LimitNOFILE={needed} in the unit, ulimit -n {needed}, or fewer connections",
+        )
+    ]

@@ -3,20 +3,24 @@ The receiver: one request on its way to an answer.
 
 ::
 
-    path ─▶ guard looks at the head ─▶ body ─▶ guard looks at the body ─▶ changes ─▶ durable ─▶ 204
-     │404, 405    │401, 403              │408, 413    │401, 403, 503        │           └ not in time: 503
-                                                                            └ unreadable: durable too, as it is
+    path ─▶ guard checks the head ─▶ body ─▶ guard checks the body ─▶ changes ─▶ durable ─▶ 204
+     │404, 405    │401, 403            │408, 413    │401, 403, 503        │         └ not in time: 503
+                                                    └ too many             └ unreadable: durable too, as a
+                                                      connections: 503       dead letter
 
-A 2xx means that what was sent is in the state file. A body that nobody can read is answered so too, once it
-is set aside: senders deliver in order, and one that is refused for ever would hold up all that follows.
+A 2xx means that what was sent is in the state file. A body that cannot be read is answered so too, once it is kept
+as a dead letter: senders deliver in order, and one that is rejected for ever would hold up all that follows. Only
+what the guard authenticated is decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -25,9 +29,9 @@ from listener.change import Change
 from listener.contracts import SourceHealth, Unreadable
 from listener.errors import MalformedNotification
 from listener.formats import decode
-from listener.sources.webhook.answers import Refused, accepted, refusal
-from listener.sources.webhook.bodies import Bodies, Room
-from listener.sources.webhook.guards import Guard, Request
+from listener.serving import Bodies, BodySpace, HTTPRejection
+from listener.sources.webhook.answers import accepted, rejection
+from listener.sources.webhook.guards import Authenticated, Guard, Request
 from listener.sources.webhook.replays import Replays
 from listener.sources.webhook.room import WaitingRoom
 from listener.sources.webhook.settings import WebhookSettings
@@ -36,8 +40,15 @@ __all__ = ["Receiver"]
 
 log = structlog.get_logger()
 
-TOLD_EVERY_SECONDS = 60.0
-"""How often the same refusal is logged: whoever knocks a thousand times a second must not fill the log."""
+LOG_SECONDS: Final = 60.0
+"""How often the same rejection is logged: a client that tries a thousand times a second must not fill the log."""
+PINGS: Final = frozenset({b"", b"{}", b"[]", b"null", b'""'})
+"""Bodies with nothing in them, by which senders ask whether anybody is there: MinIO does at each start."""
+
+PING_BYTES: Final = 64
+
+Claim = Callable[[web.BaseRequest, str], bool]
+"""Counts the connection of a request for a credential; False where that has too many."""
 
 
 class Receiver:
@@ -59,46 +70,62 @@ class Receiver:
         self._guards = tuple(guards)
         self._health = health
         self._now = now
-        self._scheme = "https" if settings.tls_certificate else "http"
         self._buckets = frozenset(settings.buckets) or None
         self._replays = Replays()
-        self._told_at: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
         self.draining = False
         """True once nothing more is taken: requests are told to come again."""
         self.is_gone = False
         """True once everybody was answered."""
 
-    async def answer(self, request: web.BaseRequest, bodies: Bodies) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, bodies: Bodies, claim: Claim) -> web.StreamResponse:
         """Return the answer to one request."""
         try:
-            with Room(bodies) as room:
-                outcome = await self._take(request, room)
-        except Refused as refused:
-            self._count(f"refused_{refused.status:d}")
-            self._tell(refused)
-            return refusal(refused)
+            with BodySpace(bodies) as space:
+                outcome = await self._receive(request, space, claim)
+        except HTTPRejection as rejected:
+            self._count(f"refused_{rejected.status:d}")
+            self._log(rejected)
+            return rejection(rejected)
         self._count(outcome)
         return accepted()
 
-    async def _take(self, request: web.BaseRequest, room: Room) -> str:
-        """Bring one request to its end; return what became of it, a figure's name."""
-        asked = Request(request.method, request.raw_path, request.headers, self._scheme)
+    async def _receive(self, request: web.BaseRequest, space: BodySpace, claim: Claim) -> str:
+        """Bring one request to its end; return what became of it, as the name of a figure."""
+        asked = Request(request.method, request.raw_path, request.headers, request.remote or "")
         guard = self._guard(asked)
-        body = await room.read(request, limit_bytes=self.settings.max_body_bytes, seconds=self.settings.request_seconds)
-        admitted = await guard.check(asked, body)
-        if not admitted.is_event:
+        settings = self.settings
+        body = await space.read(request, limit_bytes=settings.max_body_bytes, seconds=settings.request_seconds)
+        authenticated = await guard.check(asked, body)
+        if not claim(request, self.name):
+            raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections with this credential")
+        if not authenticated.is_event:
             return "handshakes"
-        if admitted.message_id in self._replays:
+        content = body if authenticated.content is None else authenticated.content
+        del body
+        return await self._deliver(authenticated, content)
+
+    async def _deliver(self, authenticated: Authenticated, content: bytes) -> str:
+        """Make durable what was authenticated; return what became of it, as the name of a figure."""
+        if len(content) < PING_BYTES and content.strip() in PINGS:
+            return "pings"
+        if self._replays.is_known(authenticated.message_id, self._now()):
             return "repeated"
-        changes, unreadable = self._read(body)
+        changes, unreadable = self._read(content, is_unwrapped=authenticated.content is not None)
         self._health.last_event_at = self._now()
         if not changes and not unreadable:
             return "ignored"
-        del body
         if not await self.room.durable(changes, unreadable):
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "cannot be made durable at present")
-        self._replays.note(admitted.message_id)
+            raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "cannot be made durable at present")
+        self._note(authenticated, changes)
         return "unreadable" if unreadable else "accepted"
+
+    def _note(self, authenticated: Authenticated, changes: Sequence[Change]) -> None:
+        """Remember a durable message; one without a name of its own only where a second one must be the same event."""
+        if not authenticated.id_is_digest:
+            self._replays.note(authenticated.message_id, math.inf)
+        elif all(change.event_time is not None or change.order is not None for change in changes):
+            self._replays.note(authenticated.message_id, self._now() + self.settings.replay_seconds)
 
     def tell_figures(self, **figures: float) -> None:
         """Note figures of the server, and how many requests wait."""
@@ -107,20 +134,22 @@ class Receiver:
     def _guard(self, asked: Request) -> Guard:
         """Return the guard that will judge the body; refuse what can be refused by now."""
         if self.draining:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
+            raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
         if asked.method != "POST":
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "events are sent by POST")
+            raise HTTPRejection(HTTPStatus.METHOD_NOT_ALLOWED, "events are sent by POST")
         if asked.headers.get("Content-Encoding", "identity") != "identity":
-            raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send it uncompressed")
+            raise HTTPRejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send it uncompressed")
         for guard in self._guards:
             if guard.knows(asked):
                 guard.check_head(asked)
                 return guard
-        raise Refused(HTTPStatus.UNAUTHORIZED, "no credential that is asked for here")
+        raise HTTPRejection(HTTPStatus.UNAUTHORIZED, "no credential that is asked for here")
 
-    def _read(self, body: bytes) -> tuple[Sequence[Change], Sequence[Unreadable]]:
+    def _read(self, body: bytes, *, is_unwrapped: bool) -> tuple[Sequence[Change], Sequence[Unreadable]]:
+        """Return what a body says; ``is_unwrapped`` for what a guard took out of an envelope of SNS."""
+        named = self.settings.format
         try:
-            decoded = decode(body, format=self.settings.format, roots=self._buckets)
+            decoded = decode(body, format="auto" if is_unwrapped and named == "sns" else named, roots=self._buckets)
         except MalformedNotification as error:
             return (), (_kept(body, str(error)),)
         changes = [self._ours(change) for change in decoded.changes]
@@ -144,12 +173,18 @@ class Receiver:
         figures = self._health.figures
         figures[figure] = figures.get(figure, 0) + count
 
-    def _tell(self, refused: Refused) -> None:
-        """Log a refusal, each kind now and then."""
+    def _log(self, rejected: HTTPRejection) -> None:
+        """Log a rejection, each reason now and then."""
         now = time.monotonic()
-        if now - self._told_at.get(refused.reason, -TOLD_EVERY_SECONDS) >= TOLD_EVERY_SECONDS:
-            self._told_at[refused.reason] = now
-            log.warning("webhook.refused", source=self.name, status=int(refused.status), reason=refused.reason)
+        if now - self._logged_at.get(rejected.reason, -LOG_SECONDS) >= LOG_SECONDS:
+            self._logged_at[rejected.reason] = now
+            log.warning(
+                "webhook.refused",
+                source=self.name,
+                status=int(rejected.status),
+                reason=rejected.reason,
+                hint=rejected.hint,
+            )
 
 
 def _kept(body: bytes, reason: str) -> Unreadable:

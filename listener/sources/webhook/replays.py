@@ -1,4 +1,4 @@
-"""Messages that are durable already, by the names that their senders gave them."""
+"""Messages that are durable already, by the names that their senders gave them, or by their digests."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Final
 __all__ = ["Replays"]
 
 MOST: Final = 20_000
-"""Names that are kept, some 100 bytes each; the oldest go first, and are then merely recorded once more."""
+"""Names that are kept, some 150 bytes each; the oldest go first, and are then merely recorded once more."""
 
 
 class Replays:
     """
-    Knows a message again that was delivered twice, by its sender or by somebody who overheard it.
+    Recognizes a message that was delivered twice, by its sender or by somebody who recorded it.
 
     Only what is durable is noted, so that answering a second delivery without recording it loses nothing.
     """
 
     def __init__(self) -> None:
-        """Know nothing."""
-        self._known: OrderedDict[str, None] = OrderedDict()
+        """Know no message."""
+        self._until: OrderedDict[str, float] = OrderedDict()
 
-    def __contains__(self, message_id: str) -> bool:
-        """Tell whether this message is durable."""
-        return bool(message_id) and message_id in self._known
+    def is_known(self, message_id: str, now: float) -> bool:
+        """Tell whether this message is durable, and is still remembered at ``now``."""
+        return bool(message_id) and self._until.get(message_id, float("-inf")) > now
 
-    def note(self, message_id: str) -> None:
-        """Note that this message is durable."""
+    def note(self, message_id: str, until: float) -> None:
+        """Remember until then that this message is durable."""
         if message_id:
-            self._known[message_id] = None
-            if len(self._known) > MOST:
-                self._known.popitem(last=False)
+            self._until[message_id] = until
+            self._until.move_to_end(message_id)
+            if len(self._until) > MOST:
+                self._until.popitem(last=False)

@@ -1,12 +1,12 @@
-"""The server of one address: a door, aiohttp behind it, and a receiver for each path."""
+"""The server of one address: an HTTP server, and a receiver for each path."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -15,10 +15,10 @@ import structlog
 from aiohttp import web
 
 from listener.errors import ConfigurationError, SourceUnavailable
-from listener.sources.webhook.activation import inherited_socket, queue_length
-from listener.sources.webhook.answers import Refused, refusal
-from listener.sources.webhook.bodies import Bodies
-from listener.sources.webhook.door import MAX_HEAD_BYTES, Door, DoorLimits
+from listener.serving import ConnectionLimits, HTTPRejection, HttpServer, open_sockets
+from listener.serving.server import WEB_OPTIONS
+from listener.sources.webhook.activation import inherited_socket
+from listener.sources.webhook.answers import rejection
 from listener.sources.webhook.receiver import Receiver
 from listener.sources.webhook.settings import WebhookSettings
 
@@ -26,18 +26,9 @@ __all__ = ["Server", "Shared", "shared", "tls_context"]
 
 log = structlog.get_logger()
 
-BACKLOG: Final = 1024
-READ_BUFFER_BYTES: Final = 16 * 1024
-KEEPALIVE_SECONDS: Final = 75.0
 SWEEP_SECONDS: Final = 0.25
 CLOSE_SECONDS: Final = 2.0
-"""What a stop waits for answers to be written."""
-PASSES: Final = 3
-"""Turns of the event loop until a connection that was accepted stands in the door."""
-
-_SILENT = logging.getLogger("listener.sources.webhook.http")
-_SILENT.disabled = True
-"""aiohttp writes a stack for each malformed request; what a client can cause is counted here, and not logged."""
+"""How long a stop waits for answers to be written."""
 
 
 class Shared(NamedTuple):
@@ -49,20 +40,6 @@ class Shared(NamedTuple):
     tls_key: object
 
 
-class _Web(web.Server):
-    """aiohttp's server, which counts its connections."""
-
-    open = 0
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        self.open += 1
-        super().connection_made(handler, transport)
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        self.open -= 1
-        super().connection_lost(handler, exc)
-
-
 class Server:
     """Listens on one address, and hands each request to the receiver of its path."""
 
@@ -71,51 +48,32 @@ class Server:
         self.listen = settings.listen
         self.shared = shared(settings)
         self.receivers: dict[str, Receiver] = {}
-        self.bodies = Bodies()
         self.is_inherited = False
         self._settings = settings
-        self._told: dict[str, int] = {}
-        self._web: _Web | None = None
-        self._door: Door | None = None
-        self._listening: asyncio.Server | None = None
+        self._http: HttpServer | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen. Raise :class:`SourceUnavailable` where the address cannot be had, and ``ConfigurationError``."""
         settings = self._settings
-        self._web = _Web(
-            self._handle,
-            access_log=None,
-            logger=_SILENT,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            max_line_size=MAX_HEAD_BYTES,
-            max_field_size=MAX_HEAD_BYTES,
-            read_bufsize=READ_BUFFER_BYTES,
-            lingering_time=1.0,
-            auto_decompress=False,
-        )
-        web_server = self._web
-        self._door = Door(
-            DoorLimits(connections=settings.max_connections, head_seconds=settings.request_seconds),
-            make_handler=web_server,
-            handled=lambda: web_server.open,
-            let_go=self.bodies.let_go,
-            tell=self._tell,
+        self._http = HttpServer(
+            web.Server(self._handle, **WEB_OPTIONS),
+            ConnectionLimits(connections=settings.max_connections, head_seconds=settings.request_seconds),
             tls=await asyncio.to_thread(tls_context, settings),
         )
-        self._listening = await self._listen(self._door)
+        self._http.start(await asyncio.to_thread(self._sockets))
         self._sweeper = asyncio.create_task(self._sweep(), name=f"webhook {self.listen}")
         log.info("webhook.listening", address=self.address, inherited=self.is_inherited)
 
-    async def _listen(self, door: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    def _sockets(self) -> Sequence[socket.socket]:
         host, port = self._settings.address
-        loop = asyncio.get_running_loop()
-        inherited = await asyncio.to_thread(inherited_socket, host, port)
+        inherited = inherited_socket(host, port)
         self.is_inherited = inherited is not None
+        if inherited is not None:
+            # Listened on already, with a queue length that is its owner's.
+            return [inherited]
         try:
-            if inherited is not None:
-                return await loop.create_server(door, sock=inherited, backlog=queue_length(inherited))
-            return await loop.create_server(door, host, port, backlog=BACKLOG)
+            return open_sockets(host, port)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise SourceUnavailable(
@@ -125,67 +83,56 @@ class Server:
     @property
     def address(self) -> str:
         """Where it listens, such as ``127.0.0.1:9181``; empty while it does not."""
-        if self._listening is None or not self._listening.sockets:
-            return ""
-        host, port = self._listening.sockets[0].getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return self._http.address if self._http is not None else ""
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        receiver = self.receivers.get(request.raw_path.partition("?")[0])
-        if receiver is None:
-            return refusal(Refused(HTTPStatus.NOT_FOUND, "nothing is received here"))
+        http, receiver = self._http, self.receivers.get(request.raw_path.partition("?")[0])
+        if receiver is None or http is None:
+            return rejection(HTTPRejection(HTTPStatus.NOT_FOUND, "nothing is received here"))
+        http.busy(request)
         try:
-            return await receiver.answer(request, self.bodies)
+            return await receiver.answer(request, http.bodies, self._claim)
         except Exception as error:
             log.exception("webhook.broken", source=receiver.name, error_type=type(error).__name__)
-            return refusal(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "a mistake in the receiver: see its log"))
+            return rejection(HTTPRejection(HTTPStatus.INTERNAL_SERVER_ERROR, "an error in the receiver: see its log"))
+        finally:
+            http.idle(request)
 
-    def _tell(self, status: int) -> None:
-        self._told[f"turned_away_{status}"] = self._told.get(f"turned_away_{status}", 0) + 1
+    def _claim(self, request: web.BaseRequest, credential: str) -> bool:
+        """Count the connection of a request for the credential that it proved; see ``ConnectionLimiter.claim``."""
+        return self._http is None or self._http.claim(request, credential, self._sharers)
+
+    def _sharers(self) -> Collection[str]:
+        return {receiver.name for receiver in self.receivers.values() if not receiver.draining}
 
     async def _sweep(self) -> None:
-        """Turn out who is late, and tell how it goes, for ever."""
+        """Answer requests whose commit takes too long, and report figures, until cancelled."""
         while True:
-            if self._door is not None:
-                self._door.sweep()
             for receiver in self.receivers.values():
                 receiver.room.sweep()
-                receiver.tell_figures(connections=len(self._door or ()), **self._told)
+                if self._http is not None:
+                    rejected = {f"turned_away_{status}": count for status, count in self._http.rejected.items()}
+                    receiver.tell_figures(connections=len(self._http), **rejected)
             await asyncio.sleep(SWEEP_SECONDS)
 
     def stop_accepting(self) -> None:
         """
-        Leave who connects from now on to the next owner of the socket, where somebody holds it for us.
+        Leave new connections to the next owner of the socket, where a service manager holds it for us.
 
-        Otherwise go on listening: an answer that says when to come again is better than none.
+        Otherwise go on accepting: an answer that says when to come again is better than none.
         """
-        if self.is_inherited and self._listening is not None:
-            _accept_no_more(self._listening)
+        if self.is_inherited and self._http is not None:
+            self._http.stop_accepting()
 
     async def close(self) -> None:
-        """Stop listening, end every connection with an answer, and let go of everything; safe to call twice."""
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            _accept_no_more(listening)
-            for _ in range(PASSES):
-                await asyncio.sleep(0)
-            listening.close()
+        """Stop listening, answer and close every connection; safe to call twice."""
         sweeper, self._sweeper = self._sweeper, None
-        if self._door is not None:
-            self._door.close()
-        if self._web is not None:
-            self._web.pre_shutdown()
-            await self._web.shutdown(CLOSE_SECONDS)
+        if self._http is not None:
+            await self._http.close(seconds=CLOSE_SECONDS)
         if sweeper is not None:
             sweeper.cancel()
             with suppress(asyncio.CancelledError):
                 await sweeper
-
-
-def _accept_no_more(listening: asyncio.Server) -> None:
-    """Leave the queue alone, and the server open: asyncio drops whom it has just accepted when that is closed."""
-    for each in listening.sockets:
-        asyncio.get_running_loop().remove_reader(each.fileno())
 
 
 def tls_context(settings: WebhookSettings) -> ssl.SSLContext | None:

@@ -34,6 +34,12 @@ def _path(path: str) -> str:
     return path
 
 
+def _url(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[!-~]+", url):
+        raise ValueError("must be a URL that starts with https:// or http://")
+    return url
+
+
 def _matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
     def check(value: str) -> str:
         if value and not pattern.fullmatch(value):
@@ -46,6 +52,13 @@ def _matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
 Listed = BeforeValidator(_listed)
 Header = Annotated[str, _matching(_HEADER, "the name of a header")]
 Secret = Annotated[SecretStr, Field(min_length=1)]
+
+
+AUTHENTICATION: Final = (
+    "token", "secret", "sns_topics", "mns_topics", "eventbridge_accounts", "opaque_data", "credential_header",
+    "signature_header", "timestamp_header", "certificate_hosts",
+)  # fmt: skip
+"""Settings by which requests are authenticated."""
 
 
 class WebhookSettings(BaseModel):
@@ -84,13 +97,16 @@ class WebhookSettings(BaseModel):
 
     timestamp_header: Header = ""
     """The header with the time of sending, in seconds since the epoch, where the sender gives one: it is signed too,
-    as ``<time>.<body>``, and older requests than ``replay_seconds`` are refused."""
+    as ``<time>.<body>``, and requests older than ``replay_seconds`` are rejected. Without it, a recorded request stays
+    valid for ever."""
 
     replay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
-    """How far a signed time may be from ours."""
+    """How far a signed time may be from ours, and how long a signed body is remembered: the same one again within this
+    time is answered and not recorded, if its records say when they happened."""
 
     anonymous: bool = False
-    """Take requests without any credential: anybody who reaches the port can then have URLs refreshed."""
+    """Accept requests without any credential: any client that can reach the port is trusted. Cannot be combined with
+    a setting of authentication."""
 
     sns_topics: Annotated[tuple[Annotated[str, _matching(_TOPIC, "the ARN of an SNS topic")], ...], Listed] = ()
     """Topics of Amazon SNS that may send here, by ARN: their signatures are verified and their subscriptions
@@ -103,11 +119,12 @@ class WebhookSettings(BaseModel):
     """Topics of Alibaba Cloud MNS that may push here, as ``<account id>/<topic>``."""
 
     eventbridge_accounts: Annotated[tuple[Annotated[str, Field(pattern=r"^\d{1,32}$")], ...], Listed] = ()
-    """Accounts of Alibaba Cloud whose EventBridge may send here, by id; its signatures are verified."""
+    """Accounts of Alibaba Cloud whose EventBridge may send here, by id. Needs ``token``, which the HTTP target in
+    EventBridge must have too, and ``public_url``: without both every event is rejected."""
 
-    public_url: str = ""
-    """The URL that senders were given, where it is not ``http(s)://<Host header><path>``, as behind a proxy that
-    changes it: EventBridge signs it, and ``check --print-setup`` prints it."""
+    public_url: Annotated[str, AfterValidator(_url)] = ""
+    """The URL that senders were given, exactly: Alibaba Cloud EventBridge signs it, and ``check --print-setup`` prints
+    it."""
 
     certificate_hosts: Annotated[tuple[Annotated[str, _matching(_HOST, "host or host:port")], ...], Listed] = ()
     """Hosts beside the vendors' own from which signing certificates may be fetched, by https."""
@@ -141,8 +158,9 @@ class WebhookSettings(BaseModel):
     def _one_way_to_sign(self) -> Self:
         if self.token is not None and self.secret is not None:
             raise ValueError("set token or secret, not both")
-        if self.anonymous and (self.token or self.secret):
-            raise ValueError("anonymous = true would let everybody past token or secret: set one of them")
+        proofs = [name for name in AUTHENTICATION if name in self.model_fields_set and getattr(self, name)]
+        if self.anonymous and proofs:
+            raise ValueError(f"anonymous = true would let every client past {proofs[0]}: remove one of them")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together")
         return self
@@ -154,7 +172,7 @@ class WebhookSettings(BaseModel):
         return host.strip("[]"), int(port)
 
     @property
-    def is_guarded(self) -> bool:
-        """Whether there is any way for a request to prove itself, or none is asked for."""
+    def is_authenticated(self) -> bool:
+        """Whether there is any way to authenticate a request, or none is asked for."""
         signed = self.sns_topics or self.mns_topics or self.eventbridge_accounts
         return bool(self.token or self.secret or signed or self.anonymous)

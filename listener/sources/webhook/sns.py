@@ -2,8 +2,9 @@
 Amazon SNS: signed messages of topics that are expected, and the handshake of a subscription.
 
 What is signed: the values of the fields below with their names, a line each, absent ones left out; form 1 with
-SHA-1, form 2 with SHA-256 (AWS, "Verifying the signatures of Amazon SNS messages"). The confirmation is called
-at an address that we make ourselves: the one in the message is not followed.
+SHA-1, form 2 with SHA-256 (AWS, "Verifying the signatures of Amazon SNS messages"). Only these are read, each of them
+as the text that was signed: of a notification its ``Message`` alone is decoded. The confirmation is called at an
+address that we make ourselves, once: the one in the message is not followed.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlencode
 
 import structlog
 
 from listener.clock import Clock
-from listener.sources.webhook.answers import Refused
-from listener.sources.webhook.certificates import Certificates, Fetch, FetchFailed, https_url
-from listener.sources.webhook.guards import Admitted, Request, check_age
+from listener.serving import HTTPRejection
+from listener.sources.webhook.certificates import Certificates, Fetch, https_url
+from listener.sources.webhook.confirmations import Confirmations
+from listener.sources.webhook.guards import Authenticated, Request, check_age
 
 __all__ = ["Sns", "SnsMessage", "read_message"]
 
@@ -54,14 +55,16 @@ class SnsMessage(NamedTuple):
     digest: str
     certificate_url: str
     token: str
+    content: str
 
 
 def read_message(body: bytes) -> SnsMessage:
-    """Return what the body says; pure. Raise :class:`Refused` for what is no signed message of SNS."""
+    """Return what the body says; pure. Raise :class:`HTTPRejection` for what is no signed message of SNS."""
     try:
         fields = json.loads(body)
-        kind, digest = fields["Type"], HASHES[fields["SignatureVersion"]]
-        lines = [f"{name}\n{fields[name]}\n" for name in SIGNED_FIELDS[kind] if fields.get(name) is not None]
+        kind, digest = _text(fields, "Type"), HASHES[fields["SignatureVersion"]]
+        present = [name for name in SIGNED_FIELDS[kind] if fields.get(name) is not None]
+        lines = [f"{name}\n{_text(fields, name)}\n" for name in present]
         return SnsMessage(
             kind=kind,
             message_id=_text(fields, "MessageId"),
@@ -71,14 +74,15 @@ def read_message(body: bytes) -> SnsMessage:
             signature=base64.b64decode(_text(fields, "Signature"), validate=True),
             digest=digest,
             certificate_url=_text(fields, "SigningCertURL"),
-            token=str(fields.get("Token", "")),
+            token=_text(fields, "Token") if "Token" in present else "",
+            content=_text(fields, "Message"),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
-        raise Refused(HTTPStatus.FORBIDDEN, "not a signed message of Amazon SNS") from None
+        raise HTTPRejection(HTTPStatus.FORBIDDEN, "not a signed message of Amazon SNS") from None
 
 
 class Sns:
-    """Admits the topics that are expected."""
+    """Accepts the topics that are expected."""
 
     def __init__(
         self,
@@ -101,13 +105,13 @@ class Sns:
             certificates: checks signatures.
             fetch: calls for a confirmation.
             clock: tells how old a message is.
-            unsubscribed: is told the topics that said that they send no more, whenever these change.
+            unsubscribed: called with the topics that said that they send no more, whenever these change.
         """
         self._topics = frozenset(topics)
         self._window_seconds = window_seconds
         self._more_hosts = frozenset(more_hosts)
         self._certificates = certificates
-        self._fetch = fetch
+        self._confirmations = Confirmations(fetch)
         self._clock = clock
         self._unsubscribed: set[str] = set()
         self._tell = unsubscribed
@@ -120,26 +124,32 @@ class Sns:
         """Look at the topic, which the signature will have to confirm."""
         topic = request.headers.get("x-amz-sns-topic-arn")
         if topic is not None and topic not in self._topics:
-            raise Refused(HTTPStatus.FORBIDDEN, "this topic is not expected")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "this topic is not expected")
 
-    async def check(self, request: Request, body: bytes) -> Admitted:  # noqa: ARG002 - all is in the body
+    async def check(self, request: Request, body: bytes) -> Authenticated:
         """Verify; confirm a subscription, and remember the end of one."""
         message = read_message(body)
         if message.topic not in self._topics:
-            raise Refused(HTTPStatus.FORBIDDEN, "this topic is not expected")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "this topic is not expected")
         check_age(message.sent_at, now=self._clock.now(), past_seconds=self._window_seconds)
         host = self._trusted_host(message)
         await self._certificates.check(
-            message.certificate_url, signature=message.signature, signed=(message.signed,), digest=message.digest
+            message.certificate_url,
+            signature=message.signature,
+            signed=(message.signed,),
+            digest=message.digest,
+            sender=request.client,
         )
         if message.kind == "SubscriptionConfirmation":
-            await self._confirm(message, host)
+            await self._confirmations.confirm(host, message.topic, message.token)
         elif message.kind == "UnsubscribeConfirmation":
             log.error("webhook.unsubscribed", topic=message.topic, hint="nothing of this topic arrives any more")
             self._note(message.topic, ended=True)
         else:
             self._note(message.topic, ended=False)
-        return Admitted(message.message_id, is_event=message.kind == "Notification")
+        is_event = message.kind == "Notification"
+        content = message.content.encode("utf-8", "surrogatepass") if is_event else None
+        return Authenticated(message.message_id, is_event=is_event, content=content)
 
     def _trusted_host(self, message: SnsMessage) -> str:
         """Return the host of the certificate; refuse any but SNS's own in the topic's region, and those named by us."""
@@ -149,18 +159,8 @@ class Sns:
         partition, region = message.topic.split(":")[1:4:2]
         host = f"sns.{region}.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
         if url is None or url.netloc != host or url.query or not _CERTIFICATE_PATH.fullmatch(url.path):
-            raise Refused(HTTPStatus.FORBIDDEN, "the certificate is not at an address of Amazon SNS")
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "the certificate is not at an address of Amazon SNS")
         return host
-
-    async def _confirm(self, message: SnsMessage, host: str) -> None:
-        query = {"Action": "ConfirmSubscription", "TopicArn": message.topic, "Token": message.token}
-        try:
-            await self._fetch(f"https://{host}/?{urlencode(query)}")
-        except FetchFailed as error:
-            log.error("webhook.not_confirmed", topic=message.topic, error=str(error))
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the subscription cannot be confirmed at present") from None
-        log.info("webhook.confirmed", topic=message.topic)
-        self._note(message.topic, ended=False)
 
     def _note(self, topic: str, *, ended: bool) -> None:
         if ended is not (topic in self._unsubscribed):

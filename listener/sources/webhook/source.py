@@ -106,7 +106,7 @@ class WebhookSource:
             raise ConfigurationError(
                 f"{key}.format: there is no format {self.settings.format!r}", hint=f"one of: {', '.join(FORMATS)}"
             )
-        if not self.settings.is_guarded:
+        if not self.settings.is_authenticated:
             variable = f"LISTENER_SOURCES__{self.name.upper().replace('-', '_')}__TOKEN"
             raise ConfigurationError(
                 f"{key}.token: not set, so nobody could prove where a request comes from",

@@ -53,6 +53,7 @@ def make_guards(
                 window_seconds=settings.replay_seconds,
                 more_hosts=settings.certificate_hosts,
                 public_url=settings.public_url,
+                token=_header_token(settings),
                 certificates=certificates,
                 clock=clock,
             )
@@ -60,12 +61,19 @@ def make_guards(
     return guards + _shared_secrets(settings, clock)
 
 
+def _header_token(settings: WebhookSettings) -> Token | None:
+    if settings.token is None:
+        return None
+    return Token(settings.token.get_secret_value(), header=settings.credential_header)
+
+
 def _shared_secrets(settings: WebhookSettings, clock: Clock) -> list[Guard]:
     if settings.anonymous:
         return [Anonymous()]
-    if settings.token is not None:
-        token = settings.token.get_secret_value()
-        return [OpaqueToken(token) if settings.opaque_data else Token(token, header=settings.credential_header)]
+    if settings.token is not None and settings.opaque_data:
+        return [OpaqueToken(settings.token.get_secret_value())]
+    if (token := _header_token(settings)) is not None:
+        return [token]
     if settings.secret is not None:
         return [
             Hmac(

@@ -1,4 +1,4 @@
-"""Reading bodies: each bounded in size and time, all of them together bounded in memory."""
+"""Reads request bodies: each bounded in size and time, all of them together bounded in memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Final, Self
 
 from aiohttp import web
 
-from listener.sources.webhook.answers import Refused
+from listener.serving.answers import HTTPRejection
+from listener.serving.pending import client_of
 
-__all__ = ["Bodies", "Room"]
+__all__ = ["Bodies", "BodySpace"]
 
 MOST_BYTES: Final = 64 * 1024 * 1024
 """What all bodies of one server hold at once, beside a small buffer for each connection."""
@@ -22,47 +23,48 @@ class Bodies:
     def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
         """Hold none."""
         self._left_bytes = most_bytes
-        self._slow: dict[asyncio.Timeout, None] = {}
+        self._slow: dict[asyncio.Timeout, str] = {}
 
     def take(self, size_bytes: int) -> None:
         """Hold so many bytes more; refuse with 503 when all is held."""
         if size_bytes > self._left_bytes:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too much at once")
+            raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "too much at once")
         self._left_bytes -= size_bytes
 
     def give_back(self, size_bytes: int) -> None:
         """Hold so many bytes less."""
         self._left_bytes += size_bytes
 
-    def let_go(self) -> bool:
-        """End the reading that has waited longest; return whether there was one."""
-        for timeout in self._slow:
-            del self._slow[timeout]
-            timeout.reschedule(asyncio.get_running_loop().time())
-            return True
+    def release_slowest(self, client: str | None) -> bool:
+        """Reject the request, of one client address if given, that has waited longest for its body; False for none."""
+        for timeout, sender in self._slow.items():
+            if client in (None, sender):
+                del self._slow[timeout]
+                timeout.reschedule(asyncio.get_running_loop().time())
+                return True
         return False
 
-    async def rest(self, request: web.BaseRequest, room: Room, *, limit_bytes: int, seconds: float) -> bytes:
+    async def rest(self, request: web.BaseRequest, space: BodySpace, *, limit_bytes: int, seconds: float) -> bytes:
         """Return the body as it comes in, or refuse: too large with 413, too slow with 408, broken with 400."""
         parts: list[bytes] = []
         timeout = asyncio.timeout(seconds)
-        self._slow[timeout] = None
+        self._slow[timeout] = client_of(request.remote or "")
         try:
             async with timeout:
                 while part := await request.content.readany():
-                    room.grow(len(part), limit_bytes)
+                    space.grow(len(part), limit_bytes)
                     parts.append(part)
         except TimeoutError:
             _expect_no_more(request)
-            raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
+            raise HTTPRejection(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
         except (web.RequestPayloadError, ConnectionError, ValueError):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the body is broken") from None
+            raise HTTPRejection(HTTPStatus.BAD_REQUEST, "the body is broken") from None
         finally:
             self._slow.pop(timeout, None)
         return b"".join(parts)
 
 
-class Room:
+class BodySpace:
     """What one body holds, until the end of a ``with`` block."""
 
     __slots__ = ("_bodies", "held_bytes")
@@ -83,7 +85,7 @@ class Room:
     def grow(self, size_bytes: int, limit_bytes: int) -> None:
         """Hold so many bytes more, within the limit of one body."""
         if self.held_bytes + size_bytes > limit_bytes:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {limit_bytes} bytes")
+            raise HTTPRejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {limit_bytes} bytes")
         self._bodies.take(size_bytes)
         self.held_bytes += size_bytes
 
@@ -91,7 +93,7 @@ class Room:
         """Return the request's body; raise as :meth:`Bodies.rest` does."""
         told = request.content_length
         if told is not None and told > limit_bytes:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {limit_bytes} bytes")
+            raise HTTPRejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {limit_bytes} bytes")
         content = request.content
         if content.is_eof():
             body = content.read_nowait()

@@ -1,0 +1,171 @@
+"""
+Listening sockets, and the loop that accepts connections.
+
+``[::]`` and ``*`` take IPv4 and IPv6 by one socket, and IPv4 alone on a machine without IPv6. When the process may
+open no more files, accepting pauses: asyncio's own loop would log a thousand errors for each such moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+__all__ = ["Acceptor", "open_sockets", "shown_address", "try_address"]
+
+log = structlog.get_logger()
+
+BACKLOG: Final = 1024
+ACCEPTS_PER_TURN: Final = 32
+"""Connections accepted before other work gets its turn."""
+PAUSE_SECONDS: Final = 0.1
+"""How long accepting rests when no more files can be opened."""
+LOG_SECONDS: Final = 60.0
+UNSENT_MILLISECONDS: Final = 30_000
+"""How long a client may leave an answer unread until the kernel closes the connection (tcp(7), TCP_USER_TIMEOUT)."""
+_BOTH: Final = frozenset({"::", "*", ""})
+_NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def open_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return listening sockets for every address of the host. Raise OSError where one cannot be had."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in _addresses(host, port):
+            sockets.append(_bound(family, address))
+            sockets[-1].listen(BACKLOG)
+    except OSError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets
+
+
+def try_address(host: str, port: int) -> str | None:
+    """Return why an address cannot be listened on; ``None`` where it can be."""
+    try:
+        for family, address in _addresses(host, port):
+            _bound(family, address).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def shown_address(listening: socket.socket) -> str:
+    """Return the address of a socket as settings have it: ``127.0.0.1:9181``, ``[::1]:9181``."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, tuple[object, ...]]]:
+    if host in _BOTH:
+        return [(socket.AF_INET6, ("::", port))] if _has_ipv6() else [(socket.AF_INET, ("0.0.0.0", port))]  # noqa: S104
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, tuple(address)) for family, _, _, _, address in found))
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError as error:
+        return error.errno not in _NO_IPV6
+    return True
+
+
+def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+class Acceptor:
+    """Accepts the connections of some listening sockets."""
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        make_protocol: Callable[[], asyncio.Protocol],
+        make_room: Callable[[], bool],
+    ) -> None:
+        """Take the sockets, which are listening; ``make_room`` closes a connection when no more can be opened."""
+        self.sockets = list(sockets)
+        self._make_protocol = make_protocol
+        self._make_room = make_room
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._logged_at = float("-inf")
+
+    def start(self) -> None:
+        """Accept from now on."""
+        for each in self.sockets:
+            each.setblocking(False)
+            with suppress(OSError):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNSENT_MILLISECONDS)
+            asyncio.get_running_loop().add_reader(each.fileno(), self._accept, each)
+
+    def stop(self) -> None:
+        """Accept nothing more; the sockets stay open, and what waits in their queues is left to whoever shares them."""
+        for each in self.sockets:
+            asyncio.get_running_loop().remove_reader(each.fileno())
+            if (timer := self._paused.pop(each, None)) is not None:
+                timer.cancel()
+
+    async def close(self) -> None:
+        """Close the sockets once every accepted connection has its protocol; safe to call twice."""
+        self.stop()
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+        while self.sockets:
+            self.sockets.pop().close()
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                accepted, _address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(listening, error)
+                return
+            accepted.setblocking(False)
+            task = asyncio.get_running_loop().create_task(self._connect(accepted))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, accepted)
+        except OSError:
+            accepted.close()
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        """Rest a moment: the connection stays in the kernel's queue, and the loop would be woken for it at once."""
+        loop = asyncio.get_running_loop()
+        if error.errno in _EXHAUSTED:
+            self._make_room()
+        if loop.time() - self._logged_at >= LOG_SECONDS:
+            self._logged_at = loop.time()
+            why = os.strerror(error.errno) if error.errno else str(error)
+            hint = "raise LimitNOFILE in the unit (ulimit -n)" if error.errno == errno.EMFILE else ""
+            log.error("serving.accept_failed", address=shown_address(listening), error=why, hint=hint)
+        loop.remove_reader(listening.fileno())
+        self._paused[listening] = loop.call_later(PAUSE_SECONDS, self._resume, listening)
+
+    def _resume(self, listening: socket.socket) -> None:
+        del self._paused[listening]
+        asyncio.get_running_loop().add_reader(listening.fileno(), self._accept, listening)
