@@ -15,8 +15,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import string
+from collections.abc import Callable, Iterable
 from typing import Final
-from urllib.parse import quote, quote_from_bytes, unquote_to_bytes, urlsplit
+from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes, urlsplit
 
 import idna
 
@@ -24,6 +25,7 @@ __all__ = [
     "BROWSER_PATH_RAW",
     "DIRECTORY_END",
     "PATH_SAFE",
+    "Spellings",
     "decode_path",
     "encode_path",
     "is_canonical_path",
@@ -145,3 +147,51 @@ def _escape(text: str, safe: str) -> str:
 def _shortest_escape(match: re.Match[str]) -> str:
     character = chr(int(match[1], 16))
     return character if character in UNRESERVED else match[0].upper()
+
+
+class Spellings:
+    """
+    Recognizes URLs that another party spells in its own way: other escapes, raw characters, an international host.
+
+    An exact match wins over one of the normal forms, and that over one of the decoded texts. A spelling
+    that fits two URLs equally well is recognized as neither.
+    """
+
+    def __init__(self, urls: Iterable[str]) -> None:
+        """Take the URLs to recognize."""
+        known = dict.fromkeys(urls)
+        self._exact = frozenset(known)
+        self._normal = _by_key(known, _normal_key)
+        self._decoded = _by_key(known, _decoded_key)
+
+    def find(self, spelled: str) -> str | None:
+        """Return the URL that this text spells, or ``None``."""
+        if spelled in self._exact:
+            return spelled
+        return self._normal.get(_normal_key(spelled)) or self._decoded.get(_decoded_key(spelled)) or None
+
+
+def _by_key(urls: Iterable[str], key_of: Callable[[str], str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for url in urls:
+        key = key_of(url)
+        found[key] = url if key not in found else ""
+    return found
+
+
+def _normal_key(text: str) -> str:
+    try:
+        return normal_url(_UNPRINTABLE.sub(lambda match: f"%{ord(match[0]):02X}", text))
+    except ValueError:
+        return text
+
+
+def _decoded_key(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    authority, slash, path = rest.partition("/")
+    host, colon, port = authority.partition(":")
+    try:
+        authority = _host(host) + colon + port
+    except ValueError:
+        authority = authority.lower()
+    return f"{scheme.lower()}://{authority}{slash}{unquote(path)}"

@@ -12,6 +12,7 @@ from listener.contracts import Target
 from listener.errors import TargetError
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
 from listener.settings import Verifier as VerifierSettings
+from listener.urls import Spellings
 
 __all__ = ["Complete", "Failed", "LookAgain", "TaskStore", "Unconfirmed", "Verdict", "Verifier", "verdict"]
 
@@ -150,7 +151,7 @@ class Verifier:
             again = self._clock.now() + max(self._settings.interval_seconds, 1.0)
             await self._store.look_again([(attempt.id, again) for attempt in attempts])
             return 0
-        known = {(task.task_id, task.url): task for task in tasks}
+        known = _by_url(tasks, attempts)
         now = self._clock.now()
         verdicts = [
             (attempt, verdict(attempt, _task(attempt, known), now=now, settings=self._settings)) for attempt in attempts
@@ -201,6 +202,12 @@ def _task(attempt: Attempt, known: Mapping[tuple[str, str], Task]) -> Task | Non
     """Return the attempt's own task: ids are shared by whatever was sent in the same second."""
     found = (known.get((i, attempt.url)) for i in _ids(attempt))
     return next((task for task in found if task is not None), None)
+
+
+def _by_url(tasks: Sequence[Task], attempts: Sequence[Attempt]) -> dict[tuple[str, str], Task]:
+    """Return the tasks by id and URL, whose URLs the CDN may spell in another way than the attempts do."""
+    spellings = Spellings(attempt.url for attempt in attempts)
+    return {(task.task_id, spellings.find(task.url) or task.url): task for task in tasks}
 
 
 def _by_ids(attempts: Sequence[Attempt]) -> Iterable[list[Attempt]]:

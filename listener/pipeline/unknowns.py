@@ -1,8 +1,8 @@
-"""Unknown outcomes: the task list is asked before anything is sent again (promise 4)."""
+"""Unknown outcomes: the task list is read before anything is sent again (promise 5)."""
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,40 +10,59 @@ import structlog
 
 from listener.clock import Clock
 from listener.contracts import Target
-from listener.errors import TargetError
+from listener.errors import OutcomeUnknown, TargetError
 from listener.pipeline.accounts import Account
 from listener.pipeline.batches import host_of
+from listener.pipeline.evidence import CLOCK_MARGIN_SECONDS, LATEST_SECONDS, Evidence, weigh
 from listener.refresh import Attempt, AttemptState, Task
 from listener.store import Store
+from listener.store.attempts import Claim
+from listener.urls import Spellings
 
-__all__ = ["SKEW_SECONDS", "Unknowns"]
+__all__ = ["Unknowns"]
 
 log = structlog.get_logger()
 
-SKEW_SECONDS = 5.0
-"""How far the CDN's clock may be from ours when a task is recognised by its creation time."""
+MOST_UNKNOWN = 100_000
+"""Attempts that are looked at in one round: whole requests, so no small bound."""
+MOST_LISTINGS = 5
+"""Lists that are read for one host of a request; one suffices unless its tasks have several ids."""
 
 
 class _Request(NamedTuple):
     """The attempts of one request whose outcome is unknown."""
 
     attempts: Sequence[Attempt]
-    own: frozenset[int]
-    """Those whose URL no other unknown request holds: a task of such a URL can only be this one's."""
-    waits: bool
-    """Whether it has none of its own, and another that shares a URL has, or is later: that one is asked for first."""
-    looks_at: float
+    sent_at: float
+
+    @property
+    def ids(self) -> list[int]:
+        """Return the attempts' ids."""
+        return [attempt.id for attempt in self.attempts]
+
+
+class _Weighed(NamedTuple):
+    """What the task list and the other attempts show of one request."""
+
+    by_host: Sequence[Evidence]
+    claims: Sequence[Claim]
+
+    @property
+    def rivals(self) -> list[Claim]:
+        """Return the attempts that may have made the tasks that it seems to have."""
+        return [rival for one in self.by_host for rival in one.rivals]
 
 
 class Unknowns:
     """
     Finds out what became of requests whose answer did not arrive.
 
-    A request is accepted or refused as a whole, so one URL per host is asked for, if possible one that
-    no other unknown request holds; where there is none, the task found must hold all of the request's
-    URLs. Found for every host: adopted. Absent twice ``first_seconds`` after it was sent:
-    refunded; sooner a task that was accepted can be missing from the list. Not to be asked for
-    ``give_up_seconds``: presumed spent.
+    A request is adopted when the list has a task for each of its URLs, on every host, that no other
+    attempt can have made (:mod:`listener.pipeline.evidence`). It is refunded when one URL has no such
+    task twice ``first_seconds`` after everything that could have made one was sent. Where several
+    requests may have made the same tasks, the oldest takes them once nothing is awaited any more: what
+    the others cover is sent again, so that no URL stays stale. What cannot be looked up for
+    ``give_up_seconds`` is presumed spent.
     """
 
     def __init__(self, account: Account, store: Store, clock: Clock, *, first_seconds: float, give_up_seconds: float):
@@ -53,110 +72,156 @@ class Unknowns:
         self._clock = clock
         self._first_seconds = first_seconds
         self._give_up_seconds = give_up_seconds
+        self._latest_seconds = max(LATEST_SECONDS, 2 * first_seconds)
 
     async def resolve(self) -> int:
         """Look at every request that is due; return how many attempts were settled one way or another."""
-        unknown = await self._store.attempts_in(AttemptState.UNKNOWN, targets=list(self._account.targets))
+        unknown = await self._store.attempts_in(
+            AttemptState.UNKNOWN, targets=list(self._account.targets), limit=MOST_UNKNOWN
+        )
         now = self._clock.now()
+        requests = _requests(unknown)
         settled = 0
-        for request in _requests(unknown):
-            if request.looks_at > now:
-                continue
-            if request.waits:
-                await self._store.postpone(
-                    [(attempt.id, now + self._first_seconds / 4) for attempt in request.attempts]
-                )
-            else:
-                settled += await self._request(request)
+        for request in requests:
+            if min(attempt.next_look_at or 0.0 for attempt in request.attempts) <= now:
+                settled += await self._look_at(request, requests)
         return settled
 
-    async def _request(self, request: _Request) -> int:
-        attempts = request.attempts
-        target = self._account.targets[attempts[0].target]
-        now = self._clock.now()
-        sent_at = attempts[0].sent_at or attempts[0].created_at
+    async def _look_at(self, request: _Request, requests: Sequence[_Request]) -> int:
         try:
-            found = await self._find(target, request, sent_at)
+            weighed = await self._weigh(request)
         except TargetError as error:
-            return await self._unanswered(attempts, sent_at, now, error)
-        if found:
-            ids = ",".join(dict.fromkeys(task.task_id for task in found))
-            log.info("unknowns.adopted", account=self._account.name, urls=len(attempts), task=ids)
-            await self._store.accept({attempt.id: ids for attempt in attempts}, next_look_at=now)
-            return len(attempts)
-        if now >= sent_at + 2 * self._first_seconds:
-            log.info("unknowns.refunded", account=self._account.name, urls=len(attempts))
-            await self._store.refund([attempt.id for attempt in attempts])
-            return len(attempts)
-        again = max(now + self._first_seconds / 2, sent_at + 2 * self._first_seconds)
-        await self._store.look_again([(attempt.id, again) for attempt in attempts])
+            return await self._unanswered(request, error)
+        if (settled := await self._settle_surely(request, weighed)) is not None:
+            return settled
+        rivals = {rival.id for rival in weighed.rivals}
+        for other in requests:
+            if rivals.intersection(other.ids):
+                try:
+                    settled = await self._settle_surely(other, await self._weigh(other))
+                except TargetError:
+                    return await self._wait(request)
+                if settled is not None:
+                    await self._wait(request)
+                    return settled
+        oldest = min(weighed.rivals, key=lambda rival: rival.sent_at)
+        if request.sent_at <= oldest.sent_at:
+            return await self._adopt(request, weighed)
+        # The older is looked at first; one that was presumed spent has taken these tasks.
+        return await self._wait(request) if oldest.unknown else await self._refund(request)
+
+    async def _weigh(self, request: _Request) -> _Weighed:
+        target = self._account.targets[request.attempts[0].target]
+        hosts = _by_host(request)
+        # In this order: what is sent or accepted between the two is a claim by the time the list may show it.
+        listed = {host: await self._listed(target, request, group) for host, group in hosts.items()}
+        claims = await self._claims(request)
+        found = []
+        for host, group in hosts.items():
+            urls = [attempt.url for attempt in group]
+            # A long list is weighed in a thread, so that the loop goes on.
+            found.append(
+                await asyncio.to_thread(
+                    weigh, urls, listed[host], claims, sent_at=request.sent_at, latest_seconds=self._latest_seconds
+                )
+            )
+        return _Weighed(found, claims)
+
+    async def _settle_surely(self, request: _Request, weighed: _Weighed) -> int | None:
+        """Settle a request, or put it off, by what is sure; ``None``: several may have made the same tasks."""
+        now, found = self._clock.now(), weighed.by_host
+        if all(one.task_ids for one in found):
+            if any(one.certain for one in found):
+                return await self._adopt(request, weighed)
+            return await self._wait(request) if self._may_still_show(now, request, weighed.rivals) else None
+        absent_at = request.sent_at + 2 * self._first_seconds
+        if now < absent_at:
+            again = max(now + self._first_seconds / 2, absent_at)
+            await self._store.look_again([(attempt.id, again) for attempt in request.attempts])
+            return 0
+        if not any(one.unlisted for one in found) and self._may_still_show(now, request, weighed.claims):
+            return await self._wait(request)
+        return await self._refund(request)
+
+    def _may_still_show(self, now: float, request: _Request, claims: Sequence[Claim]) -> bool:
+        """Tell whether the answer to one of these is awaited, or its task may be missing from the list yet."""
+        latest = max([request.sent_at, *(claim.sent_at for claim in claims)])
+        return any(claim.sending for claim in claims) or now < latest + 2 * self._first_seconds
+
+    async def _adopt(self, request: _Request, weighed: _Weighed) -> int:
+        ids = ",".join(dict.fromkeys(task_id for one in weighed.by_host for task_id in one.task_ids))
+        log.info("unknowns.adopted", account=self._account.name, urls=len(request.attempts), task=ids)
+        tasks = dict.fromkeys(request.ids, ids)
+        await self._store.accept(tasks, next_look_at=self._clock.now(), inferred=True)
+        return len(request.attempts)
+
+    async def _refund(self, request: _Request) -> int:
+        log.info("unknowns.refunded", account=self._account.name, urls=len(request.attempts))
+        await self._store.refund(request.ids)
+        return len(request.attempts)
+
+    async def _wait(self, request: _Request) -> int:
+        again = self._clock.now() + self._first_seconds / 4
+        await self._store.postpone([(i, again) for i in request.ids])
         return 0
 
-    async def _find(self, target: Target, request: _Request, sent_at: float) -> list[Task]:
-        """Return the tasks that this request made, one for each host; none when they are not all there."""
-        hosts: dict[str, list[Attempt]] = {}
-        for attempt in request.attempts:
-            hosts.setdefault(host_of(attempt.url), []).append(attempt)
-        found: list[Task] = []
-        for group in hosts.values():
-            witness = next((attempt for attempt in group if attempt.id in request.own), group[0])
-            task = await self._task_of(target, witness, sent_at)
-            if task is None or (witness.id not in request.own and not await self._holds(target, task, group)):
-                return []
-            found.append(task)
-        return found
-
-    async def _task_of(self, target: Target, witness: Attempt, sent_at: float) -> Task | None:
-        """Return a task of this URL from the time of the request on that is no other attempt's."""
-        tasks = await target.find_tasks(
-            witness.kind, witness.url, since=sent_at - SKEW_SECONDS, until=self._clock.now() + SKEW_SECONDS
+    async def _claims(self, request: _Request) -> list[Claim]:
+        one, margin = request.attempts[0], self._latest_seconds + 2 * CLOCK_MARGIN_SECONDS
+        return await self._store.claims_at(
+            [attempt.url for attempt in request.attempts],
+            account=self._account.name,
+            kind=one.kind,
+            sent_between=(request.sent_at - margin, request.sent_at + margin),
+            aside=request.ids,
         )
-        # Requests of one second share an id: as many rows of it as other attempts have are theirs.
-        theirs = await self._store.task_ids_of(witness)
-        ours = [task for task in tasks if task.url == witness.url]
-        seen = Counter(task.task_id for task in ours)
-        return next((task for task in ours if seen[task.task_id] > theirs[task.task_id]), None)
 
-    async def _holds(self, target: Target, task: Task, group: Sequence[Attempt]) -> bool:
-        """Whether the task holds every URL of the group: else it is of another request that shares some of them."""
-        listed = {one.url for one in await target.tasks([task.task_id])}
-        return all(attempt.url in listed for attempt in group)
+    async def _listed(self, target: Target, request: _Request, group: Sequence[Attempt]) -> list[Task]:
+        """Return the listed tasks of these URLs that have an id in common with a task of the request's time."""
+        kind, spellings = group[0].kind, Spellings(attempt.url for attempt in group)
+        found: dict[str, list[Task]] = {}
+        unlisted = [attempt.url for attempt in group]
+        for _ in range(MOST_LISTINGS):
+            tasks = await target.find_tasks(
+                kind,
+                unlisted[0],
+                since=request.sent_at - CLOCK_MARGIN_SECONDS,
+                until=self._clock.now() + CLOCK_MARGIN_SECONDS,
+            )
+            new = [task_id for task_id in dict.fromkeys(task.task_id for task in tasks) if task_id not in found]
+            if not new:
+                return [task for listed in found.values() for task in listed]
+            found |= {task_id: [] for task_id in new}
+            for task in await target.tasks(new):
+                if task.kind is kind and (url := spellings.find(task.url)):
+                    found.setdefault(task.task_id, []).append(task._replace(url=url))
+            known = {task.url for listed in found.values() for task in listed}
+            unlisted = [url for url in unlisted if url not in known]
+            if not unlisted:
+                return [task for listed in found.values() for task in listed]
+        message = f"the tasks of {len(group)} URLs have too many ids to be told apart"
+        raise OutcomeUnknown(message, code="listener.history")
 
-    async def _unanswered(self, attempts: Sequence[Attempt], sent_at: float, now: float, error: TargetError) -> int:
-        ids = [attempt.id for attempt in attempts]
-        if now - sent_at < self._give_up_seconds:
-            await self._store.postpone([(i, now + self._first_seconds) for i in ids])
+    async def _unanswered(self, request: _Request, error: TargetError) -> int:
+        now = self._clock.now()
+        if now - request.sent_at < self._give_up_seconds:
+            await self._store.postpone([(i, now + self._first_seconds) for i in request.ids])
             return 0
-        log.error("unknowns.presumed_spent", account=self._account.name, urls=len(ids), error=str(error))
-        await self._store.presume_spent(ids, error=f"nobody could tell whether it was accepted: {error}")
-        return len(ids)
+        log.error("unknowns.presumed_spent", account=self._account.name, urls=len(request.ids), error=str(error))
+        await self._store.presume_spent(request.ids, error=f"nobody could tell whether it was accepted: {error}")
+        return len(request.ids)
 
 
 def _requests(unknown: Sequence[Attempt]) -> list[_Request]:
-    """Join attempts to the requests that they were sent in, those with a URL of their own first, then the latest."""
+    """Join attempts to the requests that they were sent in, the oldest first; no two have the same ``sent_at``."""
     sent: dict[tuple[object, ...], list[Attempt]] = {}
     for attempt in unknown:
         sent.setdefault((attempt.target, attempt.kind, attempt.force, attempt.sent_at), []).append(attempt)
-    holders: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
-    for key, attempts in sent.items():
-        for attempt in attempts:
-            holders.setdefault((attempt.target, attempt.kind, attempt.url), []).append(key)
-
-    def shared_with(attempt: Attempt) -> list[tuple[object, ...]]:
-        return holders[attempt.target, attempt.kind, attempt.url]
-
-    own = {
-        key: frozenset(attempt.id for attempt in attempts if len(shared_with(attempt)) == 1)
-        for key, attempts in sent.items()
-    }
-    found = []
-    for key, attempts in sent.items():
-        others = {other for attempt in attempts for other in shared_with(attempt) if other != key}
-        waits = not own[key] and any(own[other] or _sent_at(sent[other]) > _sent_at(attempts) for other in others)
-        looks_at = min(attempt.next_look_at or 0.0 for attempt in attempts)
-        found.append(_Request(attempts, own[key], waits, looks_at))
-    return sorted(found, key=lambda request: (not request.own, -_sent_at(request.attempts)))
+    requests = [_Request(attempts, attempts[0].sent_at or attempts[0].created_at) for attempts in sent.values()]
+    return sorted(requests, key=lambda request: request.sent_at)
 
 
-def _sent_at(attempts: Sequence[Attempt]) -> float:
-    return attempts[0].sent_at or attempts[0].created_at
+def _by_host(request: _Request) -> dict[str, list[Attempt]]:
+    hosts: dict[str, list[Attempt]] = {}
+    for attempt in request.attempts:
+        hosts.setdefault(host_of(attempt.url), []).append(attempt)
+    return hosts

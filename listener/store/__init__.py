@@ -85,7 +85,8 @@ left: ``HELD`` is refunded (nothing was written), ``SENDING`` turns ``UNKNOWN`` 
    reset, so that day is also the CDN's.
 3. The live quota is read while nothing is being sent. It corrects downward at once: what the CDN
    counts beyond ``spent`` and the unknown units was spent by others. Upward only when two reads
-   agree and nothing was in flight or unknown from the first to the second.
+   agree and nothing was in flight or unknown from the first to the second; and never below what the
+   CDN's answers accepted: only units that were presumed, or inferred from its task list, are given up.
 4. A limit comes from the live quota, until then from the configuration.
 
 **What survives what.** SIGKILL and power loss: everything committed. A full disk: the commit fails

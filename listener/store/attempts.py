@@ -6,15 +6,17 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind
 from listener.store import ledger
 
 __all__ = [
+    "Claim",
     "accept",
     "attempts_in",
     "back_to_held",
+    "claims_at",
     "mark_sending",
     "mark_unknown",
     "postpone",
@@ -22,7 +24,6 @@ __all__ = [
     "refund",
     "release_needs",
     "take_held",
-    "task_ids_of",
 ]
 
 _COLUMNS = (
@@ -70,14 +71,58 @@ def attempts_in(
     return [_attempt(row) for row in rows]
 
 
-def task_ids_of(connection: sqlite3.Connection, attempt: Attempt) -> Counter[str]:
-    """Return the task ids that other attempts at the same URL have, and how many each: those are not this one's."""
+class Claim(NamedTuple):
+    """An attempt at a URL that was sent, or may have been: one listed task of that URL may be its own."""
+
+    id: int
+    url: str
+    sent_at: float
+    """When its request was written or, where that is later, accepted; in seconds since the epoch."""
+    state: AttemptState
+    task_ids: frozenset[str]
+    """Empty while nobody knows whether it was accepted, and where that never became known."""
+
+    @property
+    def sending(self) -> bool:
+        """Whether the answer is awaited."""
+        return self.state is AttemptState.SENDING
+
+    @property
+    def unknown(self) -> bool:
+        """Whether its outcome is still to be found out."""
+        return self.state in (AttemptState.SENDING, AttemptState.UNKNOWN)
+
+
+def claims_at(
+    connection: sqlite3.Connection,
+    urls: Sequence[str],
+    *,
+    account: str,
+    kind: RefreshKind,
+    sent_between: tuple[float, float],
+    aside: Sequence[int],
+) -> list[Claim]:
+    """
+    Return the attempts of an account, by whatever target, that were or may have been sent for these URLs.
+
+    Args:
+        connection: a snapshot.
+        urls: of exactly these URLs.
+        account: whose attempts.
+        kind: of this kind.
+        sent_between: sent from the first until the second, in seconds since the epoch.
+        aside: ids that are left out.
+    """
     rows = connection.execute(
-        "SELECT task_id FROM attempt JOIN target ON target.id = attempt.target"
-        " WHERE target.name = ? AND url = ? AND task_id IS NOT NULL AND attempt.id <> ?",
-        (attempt.target, attempt.url, attempt.id),
+        "SELECT id, url, max(sent_at, coalesce(accepted_at, sent_at)), state, coalesce(task_id, '') FROM attempt"
+        " WHERE target IN (SELECT id FROM target) AND url IN (SELECT value FROM json_each(?)) AND account = ?"
+        " AND kind = ? AND sent_at BETWEEN ? AND ? AND id NOT IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(urls)), account, kind.value, *sent_between, json.dumps(list(aside))),
     )
-    return Counter(task_id for (joined,) in rows for task_id in joined.split(","))
+    return [
+        Claim(id, url, sent_at, AttemptState(state), frozenset(filter(None, task_ids.split(","))))
+        for id, url, sent_at, state, task_ids in rows  # noqa: A001 - the column's name
+    ]
 
 
 def postpone(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:
@@ -85,11 +130,16 @@ def postpone(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]])
     connection.executemany("UPDATE attempt SET next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks])
 
 
+SENT_APART_SECONDS = 1e-5
 _THESE = "id IN (SELECT value FROM json_each(?))"
 
 
 def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> None:
     """Note, durably before it is done, that the request with these attempts is being written."""
+    unanswered = "SELECT DISTINCT sent_at FROM attempt WHERE active = 1 AND state IN ('sending', 'unknown')"
+    taken = {at for (at,) in connection.execute(unanswered)}
+    while now in taken:  # the time names the request: what was written together is accepted together
+        now += SENT_APART_SECONDS
     connection.execute(
         f"UPDATE attempt SET state = 'sending', sent_at = ? WHERE {_THESE} AND state = 'held'", (now, json.dumps(ids))
     )
@@ -102,10 +152,22 @@ def back_to_held(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     )
 
 
-def accept(connection: sqlite3.Connection, task_ids: Mapping[int, str], *, now: float, next_look_at: float) -> None:
-    """Note that the CDN accepted these attempts (id → task id), and book their units as spent."""
+def accept(
+    connection: sqlite3.Connection,
+    task_ids: Mapping[int, str],
+    *,
+    now: float,
+    next_look_at: float,
+    inferred: bool = False,
+) -> None:
+    """
+    Note that the CDN accepted these attempts (id → task id), and book their units as spent.
+
+    What was only ``inferred`` from the task list is booked as presumed, so that the live quota can correct it.
+    """
     ids = list(task_ids)
-    ledger.book_spent(connection, take_held(connection, ids))
+    book = ledger.book_presumed if inferred else ledger.book_spent
+    book(connection, take_held(connection, ids))
     connection.executemany(
         "UPDATE attempt SET state = 'accepted', task_id = ?, accepted_at = ?, next_look_at = ? WHERE id = ?",
         [(task_id, now, next_look_at, i) for i, task_id in task_ids.items()],

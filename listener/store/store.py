@@ -393,9 +393,9 @@ class Store:
         """Note that the CDN surely did not accept these, which stay held for another try."""
         await self._write(attempts.back_to_held, ids)
 
-    async def accept(self, task_ids: Mapping[int, str], *, next_look_at: float) -> None:
-        """Note that the CDN accepted these attempts (id → task id)."""
-        await self._write(attempts.accept, task_ids, now=self.clock.now(), next_look_at=next_look_at)
+    async def accept(self, task_ids: Mapping[int, str], *, next_look_at: float, inferred: bool = False) -> None:
+        """Note that the CDN accepted these attempts (id → task id); ``inferred``: as the task list shows."""
+        await self._write(attempts.accept, task_ids, now=self.clock.now(), next_look_at=next_look_at, inferred=inferred)
 
     async def mark_unknown(self, ids: Sequence[int], *, next_look_at: float, error: str) -> None:
         """Note that nobody knows whether the CDN accepted these."""
@@ -450,9 +450,19 @@ class Store:
         """Put off the next look at each of these attempts (id, seconds since the epoch)."""
         await self._write(attempts.postpone, looks)
 
-    async def task_ids_of(self, attempt: Attempt) -> Counter[str]:
-        """Return the task ids that other attempts at the same URL have, and how many each."""
-        return await self._read(attempts.task_ids_of, attempt)
+    async def claims_at(
+        self,
+        urls: Sequence[str],
+        *,
+        account: str,
+        kind: RefreshKind,
+        sent_between: tuple[float, float],
+        aside: Sequence[int],
+    ) -> list[attempts.Claim]:
+        """Return the attempts of an account that were, or may have been, sent for these URLs; see there."""
+        return await self._read(
+            attempts.claims_at, urls, account=account, kind=kind, sent_between=sent_between, aside=aside
+        )
 
     # -- ledger ----------------------------------------------------------------------------------
 

@@ -158,7 +158,6 @@ async def test_looks_are_counted_and_put_off(bench: Bench) -> None:
     found = await bench.store.attempts_in(AttemptState.ACCEPTED, due_by=now + 10)
     assert [(attempt.id, attempt.looks) for attempt in found] == [(one.id, 1)]
     assert len(await bench.store.attempts_in(AttemptState.ACCEPTED, due_by=float("inf"))) == 2
-    assert not await bench.store.task_ids_of(one)
 
 
 async def test_a_sweep_goes_in_slices(bench: Bench) -> None:

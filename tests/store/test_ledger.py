@@ -166,6 +166,15 @@ async def test_never_below_what_was_accepted(bench: Bench) -> None:
     assert found == (100, 1, 0)
 
 
+async def test_what_was_inferred_by_mistake_is_corrected(bench: Bench) -> None:
+    """Units booked because a list seemed to show a task are given up when two readings agree that nobody spent them."""
+    one, two, three = await bench.hold(*await ready(bench, 3))
+    await bench.store.accept({one.id: "t"}, next_look_at=0.0)
+    await bench.store.accept({two.id: "t", three.id: "t"}, next_look_at=0.0, inferred=True)
+    assert await read(bench, 100, 98) == (100, 3, 0)
+    assert await read(bench, 100, 98) == (100, 2, 0)
+
+
 async def test_a_url_is_not_sent_within_its_interval(bench: Bench) -> None:
     """A need sent a moment ago waits for the interval's end, and only so long."""
     wanted = await ready(bench, 1)

@@ -9,7 +9,6 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import unquote
 
 from pydantic import BaseModel
 
@@ -30,6 +29,7 @@ from listener.targets.alibaba_cdn.requests import (
     tasks_by_id_request,
 )
 from listener.targets.alibaba_cdn.settings import Settings as AlibabaCdnSettings
+from listener.urls import Spellings
 
 if TYPE_CHECKING:
     from listener.targets.alibaba_cdn.client import SignedClient
@@ -129,9 +129,11 @@ class AlibabaCdn:
         """Return what is known of these tasks; one that is not known (yet) is simply absent."""
         ids = list(dict.fromkeys(task_ids))
         if self.settings.is_first_version:
-            return [task for task_id in ids for task in (await self._list(task_id=task_id))[0]]
-        parts = [ids[start : start + IDS_PER_CALL] for start in range(0, len(ids), IDS_PER_CALL)]
-        return [task for part in parts for task in await self._tasks_by_id(part)]
+            found = [task for task_id in ids for task in (await self._list(task_id=task_id))[0]]
+        else:
+            parts = [ids[start : start + IDS_PER_CALL] for start in range(0, len(ids), IDS_PER_CALL)]
+            found = [task for part in parts for task in await self._tasks_by_id(part)]
+        return [self._by_our_clock(task) for task in found]
 
     async def find_tasks(self, kind: RefreshKind, url: str, *, since: float, until: float) -> Sequence[Task]:
         """
@@ -151,11 +153,12 @@ class AlibabaCdn:
         if start < end:
             object_type = self._listed_type(kind)
             found, complete = await self._list(url=url, object_type=object_type, span=(start, end))
-        matching = [task._replace(url=url) for task in found if task.kind is kind and _same(task.url, url)]
+        spellings = Spellings([url])
+        matching = [task._replace(url=url) for task in found if task.kind is kind and spellings.find(task.url)]
         matching = [task for task in matching if task.created_at is None or start <= task.created_at <= end]
         if not matching and (start > math.floor(since) or not complete):
             raise OutcomeUnknown(f"the task list does not tell whether {url} was accepted", code="listener.history")
-        return sorted(matching, key=lambda task: task.created_at or 0.0, reverse=True)
+        return sorted(map(self._by_our_clock, matching), key=lambda task: task.created_at or 0.0, reverse=True)
 
     async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
         """Return the live quota of each kind that the CDN tells and this API version can do."""
@@ -173,6 +176,11 @@ class AlibabaCdn:
             await self.client.close()
 
     # -- pieces ------------------------------------------------------------------------------------
+
+    def _by_our_clock(self, task: Task) -> Task:
+        """Return a task whose time of creation, which the CDN's clock gave, is told by this machine's clock."""
+        skew = self.client.clock_skew_seconds
+        return task if task.created_at is None or not skew else task._replace(created_at=task.created_at + skew)
 
     def _require_fitting(self, kind: RefreshKind, urls: Sequence[str]) -> None:
         limits = self.limits.get(kind)
@@ -237,7 +245,3 @@ def _tasks(fields: Mapping[str, Any]) -> list[Task]:
 def _total(fields: Mapping[str, Any]) -> int | None:
     told = str(fields.get("TotalCount", ""))
     return int(told) if told.isdecimal() and len(told) < 10 else None
-
-
-def _same(told: str, asked: str) -> bool:
-    return told == asked or unquote(told) == unquote(asked)
