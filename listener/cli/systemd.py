@@ -59,6 +59,7 @@ def install(
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
+            path.chmod(UNIT_MODE)  # whatever the umask: root runs what it says
             typer.echo(str(path))
     except OSError as error:
         raise ListenerError(f"{error.filename}: {error.strerror}", hint="run as root, or name a --directory") from None
@@ -66,6 +67,10 @@ def install(
         typer.echo(f"warning: {command} is where no service can see it: install into /opt/cdn-listener", err=True)
     begin = f"enable {SOCKET} && systemctl restart" if SOCKET in (names or ()) else "enable --now"
     typer.echo(f"now: systemctl daemon-reload && systemctl {begin} cdn-listener", err=True)
+
+
+UNIT_MODE = 0o644
+"""As systemd has them: units hold no secret."""
 
 
 def _units() -> dict[str, Path]:

@@ -12,7 +12,7 @@ from listener.clock import window_end
 from listener.contracts import WAITING_SINCE, SourceHealth, SourceState, Target
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
-from listener.redaction import mask_text
+from listener.redaction import mask_url
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import Control, Controls
@@ -79,7 +79,7 @@ async def status_of(
         **({} if brief else plain_outlooks(ahead)),
         "sources": sources,
         "orders": [] if store is None else [plain_order(one) for one in await Controls(store).standing()],
-        "store": {"url": mask_text(settings.store.url), "exists": store is not None},
+        "store": {"url": mask_url(settings.store.url), "exists": store is not None},
     }
 
 

@@ -11,6 +11,7 @@ from listener.clock import window_start
 from listener.emulator.actions import Call
 from listener.emulator.tasks import TaskRecord
 from listener.errors import ConfigurationError
+from listener.files import make_private
 
 __all__ = ["Journal", "journal_line"]
 
@@ -30,6 +31,7 @@ class Journal:
         self._file: TextIO | None = None
         if path is not None:
             try:
+                make_private(path)
                 self._file = path.open("a", encoding="utf-8")
             except OSError as error:
                 raise ConfigurationError(

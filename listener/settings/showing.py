@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel
 
-from listener.redaction import masked
+from listener.redaction import mask_url, masked
 from listener.settings.model import Settings
 
 __all__ = ["as_json", "as_toml", "effective", "json_schema"]
@@ -26,6 +26,7 @@ def effective(settings: Settings, plugins: Mapping[str, Mapping[str, BaseModel]]
     for group, models in (plugins or {}).items():
         for name, model in models.items():
             table[group][name] = {"type": table[group][name]["type"], **model.model_dump(mode="json", by_alias=True)}
+    table["store"]["url"] = mask_url(table["store"]["url"])
     shown: dict[str, Any] = masked(table)
     return shown
 

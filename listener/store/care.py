@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from listener.errors import StoreError
+from listener.files import create_file
 from listener.store.database import STORE_ERRORS, prepare, snapshot, translate
 from listener.store.ownership import OwnerLock
 from listener.store.reading import open_reading
@@ -57,7 +58,7 @@ def backup(path: Path, to: Path) -> int:
     draft = to.with_name(to.name + ".part")
     try:
         draft.unlink(missing_ok=True)
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(create_file(draft))
         with closing(open_reading(path)) as source, closing(sqlite3.connect(draft)) as copy:
             source.backup(copy, pages=BACKUP_PAGES)
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it

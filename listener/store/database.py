@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
+from listener.files import make_private
+from listener.redaction import mask_url
 from listener.settings import expanded
 from listener.store.letters import bounded_subject, bounded_text
 
@@ -93,6 +95,9 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
 """Version → the step that brings it one version on, inside one transaction."""
 
 
+_URL_HINT = "write sqlite:////absolute/path.db, or sqlite:///relative/path.db"
+
+
 def sqlite_path(url: str) -> Path:
     """
     Return the file that a ``sqlite:///`` URL names (three slashes: relative, four: absolute).
@@ -100,11 +105,13 @@ def sqlite_path(url: str) -> Path:
     Raises:
         ConfigurationError: it is no such URL.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError(f"store.url: {mask_url(url)!r} is no URL", hint=_URL_HINT) from None
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
         raise ConfigurationError(
-            f"store.url: {parts.scheme or url!r} is not a store that this version knows",
-            hint="write sqlite:////absolute/path.db, or sqlite:///relative/path.db",
+            f"store.url: {parts.scheme or mask_url(url)!r} is not a store that this version knows", hint=_URL_HINT
         )
     return expanded(Path(unquote(parts.path[1:])))
 
@@ -188,6 +195,7 @@ def prepare(path: Path) -> sqlite3.Connection:
     if not path.parent.is_dir():
         raise StoreError(f"state file {path}: its directory does not exist", hint=f"mkdir -p {path.parent}")
     recognise(path)
+    _make(path)
     connection = connect(path)
     try:
         accept(connection, path)
@@ -203,6 +211,17 @@ def prepare(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make(path: Path) -> None:
+    """Make the file private before SQLite sees it: its log and index take over the file's mode."""
+    try:
+        make_private(path)
+    except OSError as error:
+        raise StoreError(
+            f"state file {path}: cannot be made ({error.strerror})",
+            hint="store.url: the directory must exist and be writable for this user",
+        ) from error
 
 
 def recognise(path: Path) -> None:

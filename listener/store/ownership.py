@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from listener.errors import StoreBusy, StoreError
+from listener.files import make_private
 
 __all__ = ["Owner", "OwnerLock", "owner_of"]
 
@@ -30,7 +31,8 @@ class OwnerLock:
             StoreError: the lock file cannot be opened.
         """
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_private(self._path)
+            fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise StoreError(
                 f"state file {self._path.with_suffix('')}: its lock file cannot be opened ({error.strerror})",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import time
 import tomllib
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.errors import ConfigurationError
 from listener.redaction import MASK, is_secret_name, mask_text, mask_url, masked
 from listener.settings import as_json, as_toml, effective, parse_settings
+from listener.sources.webhook.settings import WebhookSettings
+from listener.store.database import sqlite_path
 
 SECRET = "hunter2"  # what no output may hold
 
@@ -149,3 +153,33 @@ def test_masking_leaves_what_is_no_secret(value: object) -> None:
     """Plain data without secrets comes out as it went in; empty secrets stay empty."""
     assert masked(value) == value
     assert masked({"secret": "", "token": None}) == {"secret": "", "token": None}
+
+
+@pytest.mark.parametrize(
+    ("table", "shown"),
+    [
+        ({"path": "/ceph", "anonymous": True}, f"/{MASK}"),
+        ({"path": "/mns", "mns_topics": ["1/topic"]}, f"/{MASK}"),
+        ({"path": f"/minio-{SECRET}-{SECRET}"}, f"/{MASK}"),
+        ({"path": "/minio"}, "/minio"),
+        ({"path": "/", "anonymous": True}, "/"),
+    ],
+)
+def test_a_secret_path_is_not_shown(table: dict[str, Any], shown: str) -> None:
+    """A path that is the only proof, or that is long, is masked, in ``public_url`` and in ``repr`` too."""
+    settings = WebhookSettings.model_validate({**table, "public_url": f"https://h.example{table['path']}"})
+    told = settings.model_dump(mode="json")
+    assert (told["path"], told["public_url"]) == (shown, f"https://h.example{shown}")
+    assert table["path"] == "/" or table["path"] not in repr(settings)
+    assert settings.path == table["path"]
+
+
+@pytest.mark.parametrize(
+    "url", [f"postgresql://u:{SECRET}@[h/d", f"sqlite://u:{SECRET}@h/d", f"postgresql://u:{SECRET}@h/d"]
+)
+def test_an_error_about_the_store_s_url_shows_no_secret(url: str) -> None:
+    """Neither while it is read nor when it is opened."""
+    with pytest.raises(ConfigurationError) as refused:
+        sqlite_path(url)
+    assert SECRET not in f"{refused.value} {refused.value.hint}"
+    assert SECRET not in as_toml(effective(parse_settings({"store": {"url": url}}, {})))

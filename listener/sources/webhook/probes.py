@@ -88,14 +88,14 @@ def _path(name: str, settings: WebhookSettings, others: Sequence[str]) -> Check:
     key = f"sources.{name}.path"
     if others:
         hint = "give each source a path of its own"
-        return Check(key, CheckState.FAILED, f"{settings.path} is also that of {', '.join(sorted(others))}", hint)
+        return Check(key, CheckState.FAILED, f"{settings.shown_path} is also that of {', '.join(sorted(others))}", hint)
     is_weak = bool(settings.mns_topics) and len(settings.path) < GOOD_SECRET_CHARACTERS
     if is_weak:
         hint = f"append {GOOD_SECRET_CHARACTERS} random characters to path, and to the endpoint of the subscription"
         return Check(
             key, CheckState.WARNING, "MNS signs with a key that can be broken, and the path is no secret", hint
         )
-    return Check(key, CheckState.OK, f"{settings.path} is this source's own")
+    return Check(key, CheckState.OK, f"{settings.shown_path} is this source's own")
 
 
 def _credential(name: str, settings: WebhookSettings, guarded: Callable[[], None]) -> list[Check]:

@@ -75,7 +75,7 @@ def _check_room(server: Server, receiver: Receiver) -> None:
     other = server.receivers.get(settings.path)
     if other is not None and not other.draining:
         raise ConfigurationError(
-            f"{key}.path: {settings.path} on {settings.listen} is that of sources.{other.name}",
+            f"{key}.path: {settings.shown_path} on {settings.listen} is that of sources.{other.name}",
             hint="give each source a path of its own",
         )
     different = [name for name, mine in shared(settings)._asdict().items() if mine != getattr(server.shared, name)]

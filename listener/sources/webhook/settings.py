@@ -5,8 +5,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_serializer,
+    model_validator,
+)
 
+from listener.redaction import MASK
 from listener.settings import FilePath
 
 __all__ = ["WebhookSettings"]
@@ -14,6 +24,8 @@ __all__ = ["WebhookSettings"]
 _TOPIC: Final = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
 _OWNED: Final = re.compile(r"\d{1,32}/[A-Za-z0-9_-]{1,255}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+MOST_PLAIN_PATH_CHARACTERS: Final = 16
+"""A longer path may hold 64 random bits."""
 _HOST: Final = re.compile(r"[a-z0-9.-]+(:\d{1,5})?")
 
 
@@ -73,8 +85,9 @@ class WebhookSettings(BaseModel):
     """``host:port`` to listen on; several sources may share one, each with a path of its own. A socket that systemd
     holds for this address is taken over, so that nobody is refused during a restart."""
 
-    path: Annotated[str, AfterValidator(_path)] = "/"
-    """The path of this source's URL. Where a sender cannot be told from others (Ceph, MNS), make it a secret."""
+    path: Annotated[str, AfterValidator(_path), Field(repr=False)] = "/"
+    """The path of this source's URL. Where a sender cannot be told from others (Ceph, MNS), make it a secret: a path
+    that is the only proof, or longer than 16 characters, is shown as ``/***``."""
 
     format: str = "auto"
     """The form of the messages, where it cannot be told by looking at them."""
@@ -122,7 +135,7 @@ class WebhookSettings(BaseModel):
     """Accounts of Alibaba Cloud whose EventBridge may send here, by id. Needs ``token``, which the HTTP target in
     EventBridge must have too, and ``public_url``: without both every event is rejected."""
 
-    public_url: Annotated[str, AfterValidator(_url)] = ""
+    public_url: Annotated[str, AfterValidator(_url), Field(repr=False)] = ""
     """The URL that senders were given, exactly: Alibaba Cloud EventBridge signs it, and ``check --print-setup`` prints
     it."""
 
@@ -164,6 +177,23 @@ class WebhookSettings(BaseModel):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together")
         return self
+
+    @property
+    def shown_path(self) -> str:
+        """The path as people may see it: masked where it may be a secret."""
+        is_secret = self.anonymous or self.mns_topics or len(self.path) > MOST_PLAIN_PATH_CHARACTERS
+        return f"/{MASK}" if is_secret and self.path != "/" else self.path
+
+    @field_serializer("path", when_used="json")
+    def _show_path(self, _: str) -> str:
+        return self.shown_path
+
+    @field_serializer("public_url", when_used="json")
+    def _show_public_url(self, url: str) -> str:
+        if not url or self.shown_path == self.path:
+            return url
+        host = re.match(r"https?://[^/]+", url)
+        return f"{host[0] if host else ''}/{MASK}"
 
     @property
     def address(self) -> tuple[str, int]:
