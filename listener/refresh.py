@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 __all__ = [
+    "COVERAGE",
     "Attempt",
     "AttemptState",
+    "CoverageRule",
     "Need",
     "NeedState",
     "QuotaReading",
@@ -127,9 +131,39 @@ def directory_of(url: str) -> str:
     return path[: path.rindex("/") + 1]
 
 
+class CoverageRule(NamedTuple):
+    """What a complete attempt of one kind covers, among the needs that its URL reaches."""
+
+    scopes: frozenset[Scope]
+    always_evicts: bool = False
+    """Whether it evicts without ``force``, so that it also covers needs that need force."""
+
+    def covers(
+        self, *, watermark: int, force: bool, scope: Scope, sequence: int, is_open: bool, needs_force: bool
+    ) -> bool:
+        """Return whether an attempt with this watermark and force covers a need, given that its URL reaches it."""
+        return (
+            scope in self.scopes
+            and sequence <= watermark
+            and not is_open
+            and (self.always_evicts or force or not needs_force)
+        )
+
+
+COVERAGE: Mapping[RefreshKind, CoverageRule] = MappingProxyType(
+    {
+        RefreshKind.FILE: CoverageRule(frozenset({Scope.EXACT}), always_evicts=True),
+        RefreshKind.IGNORE_PARAMS: CoverageRule(frozenset({Scope.EXACT, Scope.ALL_PARAMS})),
+        RefreshKind.DIRECTORY: CoverageRule(frozenset({Scope.EXACT, Scope.ALL_PARAMS, Scope.SUBTREE})),
+        RefreshKind.PREFETCH: CoverageRule(frozenset({Scope.PREFETCH})),
+    }
+)
+"""The rule by kind. :func:`covers` reads it, and ``listener.store.coverage`` generates its SQL from it."""
+
+
 def covers(attempt: Attempt, need: Need) -> bool:
     """
-    Tell whether the attempt, once complete, leaves the need nothing to do.
+    Return whether the attempt, once complete, leaves the need nothing to do.
 
     ============== =========== ============== ===================== =========
     attempt        exact       all-params     subtree               prefetch
@@ -144,20 +178,26 @@ def covers(attempt: Attempt, need: Need) -> bool:
     unfinished write; a need that needs force only by a file attempt (which always
     evicts) or a forced one.
     """
-    if attempt.target != need.target or need.sequence > attempt.watermark or need.open:
-        return False
-    if need.needs_force and not attempt.force and attempt.kind is not RefreshKind.FILE:
-        return False
-    match attempt.kind:
-        case RefreshKind.FILE:
-            return need.scope is Scope.EXACT and need.url == attempt.url
-        case RefreshKind.IGNORE_PARAMS:
-            exact = need.scope in (Scope.EXACT, Scope.ALL_PARAMS)
-            return exact and strip_query(need.url) == strip_query(attempt.url)
-        case RefreshKind.DIRECTORY:
-            return need.scope is not Scope.PREFETCH and need.url.startswith(attempt.url)
-        case RefreshKind.PREFETCH:
-            return need.scope is Scope.PREFETCH and need.url == attempt.url
+    return (
+        attempt.target == need.target
+        and _reaches(attempt.kind, attempt.url, need.url)
+        and COVERAGE[attempt.kind].covers(
+            watermark=attempt.watermark,
+            force=attempt.force,
+            scope=need.scope,
+            sequence=need.sequence,
+            is_open=need.open,
+            needs_force=need.needs_force,
+        )
+    )
+
+
+def _reaches(kind: RefreshKind, attempt: str, need: str) -> bool:
+    if kind is RefreshKind.DIRECTORY:
+        return need.startswith(attempt)
+    if kind is RefreshKind.IGNORE_PARAMS:
+        return strip_query(need) == strip_query(attempt)
+    return need == attempt
 
 
 class Receipt(NamedTuple):

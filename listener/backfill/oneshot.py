@@ -8,14 +8,15 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from listener.contracts import Source, Target
 from listener.errors import StoreBusy
 from listener.pipeline import Pipeline, store_options
-from listener.refresh import Attempt, AttemptState, Need, RefreshKind, Scope, covers, directory_of
+from listener.refresh import Attempt, AttemptState, Scope, directory_of
 from listener.settings import Settings
 from listener.store import Store, open_store
+from listener.store.overview import scope_word
 
 __all__ = ["Fate", "Wanted", "fates", "opened", "run_until_idle", "stopping"]
 
@@ -140,24 +141,19 @@ async def fates(store: Store, wanted: Sequence[Wanted], pipeline: Pipeline | Non
 
 async def _fate(store: Store, one: Wanted, active: Sequence[Attempt], pipeline: Pipeline | None) -> Fate:
     rows = await store.explain(one.url)
-    row = next((row for row in rows if row["target"] == one.target and row["scope"] == one.scope), None)
+    row = next((row for row in rows if (row["target"], row["url"], row["scope"]) == _shown(one)), None)
     if row is None:
         return Fate(one, "complete", task_id=await _last_task(store, one))
     if row["state"] in ("parked", "unconfirmed"):
         return Fate(one, row["state"], row["reason"] or await _last_error(store, one))
-    mine = next((attempt for attempt in active if attempt.id == row["attempt"]), None) or _covering(row, one, active)
+    mine = next((attempt for attempt in active if attempt.id == row["attempt"]), None)
     if mine is not None:
         return await _in_flight(store, one, mine)
     return Fate(one, "deferred", _why(one, pipeline))
 
 
-def _covering(row: Mapping[str, Any], one: Wanted, active: Sequence[Attempt]) -> Attempt | None:
-    """Return the directory attempt that covers the need, which its row does not tell."""
-    need = Need(
-        one.target, one.url, one.scope, row["sequence"], row["stale_since"], bool(row["open"]), bool(row["needs_force"])
-    )
-    above = (attempt for attempt in active if attempt.kind is RefreshKind.DIRECTORY)
-    return next((attempt for attempt in above if covers(attempt, need)), None)
+def _shown(one: Wanted) -> tuple[str, str, str]:
+    return one.target, one.url, scope_word(one.scope)
 
 
 async def _in_flight(store: Store, one: Wanted, attempt: Attempt) -> Fate:

@@ -58,7 +58,7 @@ async def _told(config: Any, url: str | None) -> dict[str, Any]:
             problem = _not_served(settings, asked)
             told["url"] = {
                 "url": asked,
-                "stale": bool(needs),
+                "stale": any(need["scope"] != "prefetch" for need in needs),
                 "problem": problem,
                 "needs": needs,
                 "attempts": attempts,
@@ -143,7 +143,8 @@ def _show_url(told: Mapping[str, Any]) -> None:
     if told["problem"]:
         typer.echo(f"  {told['problem']}")
     for need in told["needs"]:
-        typer.echo(f"  {need['target']}: {need['state']} {need['reason'] or ''}".rstrip())
+        below = "" if need["url"] == told["url"] else f" with {need['url']}"
+        typer.echo(f"  {need['target']}: {need['state']}{below} {need['reason']}".rstrip())
     for attempt in told["attempts"]:
         typer.echo(
             f"  attempt {attempt['id']}: {attempt['kind']} {attempt['state']} {attempt['task_id'] or ''}"

@@ -23,7 +23,7 @@ from listener.refresh import Scope, directory_of
 from listener.router.serving import normal_or_refused
 from listener.store import NeedInput, Store
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
-from listener.store.overview import Stale, oldest, under_way, why
+from listener.store.overview import Stale, oldest, under_way
 from listener.store.ownership import Owner
 from listener.urls import normal_url
 
@@ -211,7 +211,7 @@ class View:
         return Answer(
             asked=asked,
             url=url,
-            needs=[_reasoned(need, pipeline) for need in await store.read(functools.partial(why, url=url))],
+            needs=[_reasoned(need, pipeline) for need in await store.explain(url)],
             attempts=await store.history(limit=SHOWN // 2, url=url),
             targets=pipeline.targets_of(url),
         )

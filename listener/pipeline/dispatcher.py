@@ -127,7 +127,7 @@ class Dispatcher:
 
     async def _asked(self, standing: Standing) -> int:
         """Hold what people asked for, unpaced: the urgent from the whole quota, the rest from all but the reserve."""
-        rows = [row for row in await self._store.asked_rows(ASKED_ROWS) if row.target in self._account.targets]
+        rows = [row for row in await self._store.manual_rows(ASKED_ROWS) if row.target in self._account.targets]
         rows = standing.asked(rows)
         if not rows:
             return 0

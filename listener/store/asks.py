@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from listener.refresh import NeedState, Scope, directory_of
 from listener.store.batches import NeedInput, next_sequence
@@ -12,7 +11,6 @@ from listener.store.names import Names
 
 __all__ = [
     "ask",
-    "explain",
 ]
 
 _OPEN = f"(open <> 0 AND state = {NeedState.WAITING:d})"
@@ -68,19 +66,3 @@ def ask(
         sorted(rows),
     )
     return sequence
-
-
-def explain(connection: sqlite3.Connection, url: str) -> list[dict[str, Any]]:
-    """Return the needs of exactly this URL, of any target and scope: is it stale, since when and why."""
-    place = directory_of(url)
-    cursor = connection.execute(
-        "SELECT t.name AS target, d.url || need.name AS url, scope, sequence, state, stale_since, due_at, open,"
-        " needs_force, urgent, attempt, reason FROM target t CROSS JOIN directory d ON d.target = t.id"
-        " CROSS JOIN need ON need.directory = d.id WHERE d.url = ? AND need.name = ?",
-        (place, url[len(place) :]),
-    )
-    columns = [column[0] for column in cursor.description]
-    found = [dict(zip(columns, row, strict=True)) for row in cursor]
-    for need in found:
-        need["state"] = NeedState(need["state"]).name.lower()
-    return found

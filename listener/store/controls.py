@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from listener.refresh import AttemptState, NeedState, Scope, directory_of
 from listener.store.batches import next_sequence
+from listener.store.coverage import SETTLED, deciding, directory_attempts, status_word
 from listener.store.names import above
-from listener.store.needs import covering, flying_directories
 from listener.store.store import Store
 
-__all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled"]
+__all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled", "unsettled"]
 
 CANCEL_ROWS = 500
 """Needs that one commit cancels."""
@@ -70,7 +70,7 @@ class Unsettled(NamedTuple):
     """Needs of one state that stand where somebody waits."""
 
     state: str
-    """``waiting``, ``ready``, ``attempted``, ``unconfirmed`` or ``parked``."""
+    """A word of :func:`listener.store.coverage.status_word`."""
     needs: int
     example: str
     """The URL of one of them."""
@@ -118,7 +118,7 @@ class Controls:
 
     async def unsettled(self, place: Place, *, changed_before: float) -> list[Unsettled]:
         """Return what is still stale there of what changed up to then (seconds since the epoch), prefetches aside."""
-        return await self._store.read(lambda connection: _unsettled(connection, place, changed_before))
+        return await self._store.read(lambda connection: unsettled(connection, place, changed_before))
 
     async def audit(self, *, limit: int = 50) -> list[dict[str, Any]]:
         """Return what was done by hand, newest first."""
@@ -211,23 +211,23 @@ def _cancel(connection: sqlite3.Connection, place: Place, limit: int) -> int:
     ).rowcount
 
 
-def _unsettled(connection: sqlite3.Connection, place: Place, changed_before: float) -> list[Unsettled]:
-    flying = flying_directories(connection)
-    done = {key: one for key, one in flying.items() if one.state == AttemptState.COMPLETE}
-    columns = "SELECT n.state, d.target, d.url, n.name, n.sequence, n.open, n.needs_force, a.state"
+def unsettled(connection: sqlite3.Connection, place: Place, changed_before: float) -> list[Unsettled]:
+    """Return what is stale at a place of what changed up to then, by state; prefetches aside."""
+    attempts = directory_attempts(connection)
+    columns = "SELECT n.state, a.state, d.target, d.url, n.name, n.scope, n.sequence, n.open, n.needs_force"
     stale = f" AND n.scope <> {Scope.PREFETCH:d} AND n.stale_since <= :before"
     rows = connection.execute(
         f"{columns}{_BELOW}{stale} UNION ALL {columns}{_ABOVE}{stale}", {**_values(place), "before": changed_before}
     )
     found: dict[str, tuple[int, str]] = {}
-    for state, target, url, name, sequence, is_open, needs_force, attempt in rows:
-        cover = covering(done, target, url)
-        swept = cover and sequence <= cover.watermark and not is_open and (cover.force or not needs_force)
-        if swept or attempt == AttemptState.COMPLETE:
-            continue  # settled, and only waits to be removed
-        word = NeedState(state).name.lower()
-        count, example = found.get(word, (0, url + name))
-        found[word] = (count + 1, example)
+    for state, attempt, target, url, name, scope, sequence, is_open, force in rows:
+        cover = deciding(
+            attempts.above(target, url), scope=scope, sequence=sequence, is_open=is_open, needs_force=force
+        )
+        word = status_word(NeedState(state), attempt and AttemptState(attempt), cover)
+        if word != SETTLED:
+            count, example = found.get(word, (0, url + name))
+            found[word] = (count + 1, example)
     return [Unsettled(state, count, example) for state, (count, example) in sorted(found.items())]
 
 

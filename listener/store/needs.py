@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
-from listener.refresh import Scope
+from listener.refresh import NeedState, Scope
+from listener.store.coverage import Marks, covered_by_marks, deciding, directory_attempts
 
 __all__ = [
     "DueRow",
-    "Flying",
     "Load",
-    "asked_rows",
     "due_rows",
     "expire",
     "expires",
-    "flying_directories",
     "loads",
+    "manual_rows",
     "ready_needs",
 ]
 
@@ -35,10 +35,8 @@ class Load(NamedTuple):
     prefetch: int
     oldest: float
     """Seconds since the epoch of the oldest change among them."""
-    covered_to: int
-    """Needs up to this sequence are covered by a directory attempt under way; 0: none is."""
-    covered_forced: bool = True
-    """Whether that attempt is forced; otherwise it does not cover needs that need force."""
+    marks: Marks = Marks()
+    """How far directory attempts cover its needs."""
     stubborn: int = 0
     """How many exact needs need force; counted whether covered or not."""
     stubborn_all_params: int = 0
@@ -59,36 +57,12 @@ class DueRow(NamedTuple):
     urgent: bool = False
 
 
-class Flying(NamedTuple):
-    """A directory attempt under way."""
-
-    watermark: int
-    force: bool
-    state: str
-    attempt: int
+_UNCOVERED = f"directory = :directory AND state = {NeedState.READY:d} AND NOT {covered_by_marks(':any', ':forced')}"
+"""A directory's ready needs that no directory attempt covers; values of :func:`_values`."""
 
 
-def flying_directories(connection: sqlite3.Connection) -> Mapping[tuple[int, str], Flying]:
-    """Return the directory attempts that still cover something, by target id and URL; of several the highest."""
-    rows = connection.execute(
-        "SELECT target, url, watermark, force, state, id FROM attempt"
-        " WHERE active = 1 AND kind = 'directory' ORDER BY watermark"
-    )
-    return {(target, url): Flying(mark, bool(force), state, id_) for target, url, mark, force, state, id_ in rows}
-
-
-def covering(flying: Mapping[tuple[int, str], Flying], target: int, url: str) -> Flying | None:
-    """Return the attempt of highest watermark at or above a directory URL."""
-    best: Flying | None = None
-    end = len(url)
-    while flying and (end := url.rfind("/", 0, end)) > 0:
-        found = flying.get((target, url[: end + 1]))
-        if found is not None and (best is None or found.watermark > best.watermark):
-            best = found
-    return best
-
-
-_ABOVE = "directory = ?1 AND state = 1 AND (sequence > ?2 OR (needs_force = 1 AND NOT ?3) OR scope = 3)"
+def _values(directory: int, marks: Marks) -> dict[str, int]:
+    return {"directory": directory, **marks._asdict()}
 
 
 def ready_needs(connection: sqlite3.Connection, targets: Sequence[str]) -> int:
@@ -111,7 +85,7 @@ def loads(connection: sqlite3.Connection, *, most: int | None = None, apart: boo
         most: only so many, the fullest.
         apart: of a directory what only a backfill asks for is a load of its own.
     """
-    flying = flying_directories(connection)
+    attempts = directory_attempts(connection)
     found = []
     backfills = _backfills(connection) if apart else {}
     others = _other_scopes(connection)
@@ -123,28 +97,27 @@ def loads(connection: sqlite3.Connection, *, most: int | None = None, apart: boo
         f"{'' if most is None else f' ORDER BY d.ready DESC LIMIT {most:d}'}"
     )
     for directory, target_id, target, url, ready, last, oldest in rows.fetchall():
-        cover = covering(flying, target_id, url)
+        marks = attempts.marks(target_id, url)
         backfill = backfills.get(directory, 0)
         if 0 < backfill < ready:
-            found += _parted(connection, directory, target, url, cover)
+            found += _parted(connection, directory, target, url, marks)
             continue
-        if cover is not None:
-            ready, oldest = _uncovered(connection, directory, last, cover)  # noqa: PLW2901
+        other = others.get(directory, {})
+        if marks.any:
+            ready, oldest = _uncovered(connection, directory, last, marks, other)  # noqa: PLW2901
+            other = _other_scopes_uncovered(connection, directory, marks) if ready else {}
         if ready:
-            other = others.get(directory, {}) if cover is None else _other_scopes_above(connection, directory, cover)
-            exact = ready - sum(other.values())
             found.append(
                 Load(
                     directory,
                     target,
                     url,
-                    exact,
+                    ready - sum(other.values()),
                     other.get(Scope.ALL_PARAMS, 0),
                     other.get(Scope.SUBTREE, 0),
                     other.get(Scope.PREFETCH, 0),
                     oldest,
-                    cover.watermark if cover else 0,
-                    cover.force if cover else True,
+                    marks,
                     stubborn.get((directory, Scope.EXACT), 0),
                     stubborn.get((directory, Scope.ALL_PARAMS), 0),
                     backfill > 0 if apart else None,
@@ -153,13 +126,12 @@ def loads(connection: sqlite3.Connection, *, most: int | None = None, apart: boo
     return found
 
 
-def _parted(connection: sqlite3.Connection, directory: int, target: str, url: str, cover: Flying | None) -> list[Load]:
-    """Return what a backfill asks for in a directory apart from what changed in it."""
-    mark, force = (cover.watermark, cover.force) if cover else (0, True)
+def _parted(connection: sqlite3.Connection, directory: int, target: str, url: str, marks: Marks) -> list[Load]:
+    """Return what only a backfill requests in a directory apart from what changed in it."""
     rows = connection.execute(
-        f"SELECT backfill, scope, count(*), sum(needs_force), min(stale_since) FROM need WHERE {_ABOVE}"
+        f"SELECT backfill, scope, count(*), sum(needs_force), min(stale_since) FROM need WHERE {_UNCOVERED}"
         " GROUP BY backfill, scope",
-        (directory, mark, force),
+        _values(directory, marks),
     )
     parts: dict[int, dict[int, tuple[int, int, float]]] = {}
     for backfill, scope, count, stubborn, oldest in rows:
@@ -175,8 +147,7 @@ def _parted(connection: sqlite3.Connection, directory: int, target: str, url: st
             part.get(Scope.SUBTREE, nothing)[0],
             part.get(Scope.PREFETCH, nothing)[0],
             min(oldest for _, _, oldest in part.values()),
-            mark,
-            force,
+            marks,
             part.get(Scope.EXACT, nothing)[1],
             part.get(Scope.ALL_PARAMS, nothing)[1],
             bool(backfill),
@@ -193,22 +164,19 @@ def _backfills(connection: sqlite3.Connection) -> dict[int, int]:
     return dict(rows.fetchall())
 
 
-def _uncovered(connection: sqlite3.Connection, directory: int, last: int, cover: Flying) -> tuple[int, float]:
-    """Count the ready needs that outlive the attempt; looks at rows only where one turned READY after it was made."""
-    stubborn = (
-        not cover.force
-        and connection.execute(
-            "SELECT 1 FROM need WHERE directory = ? AND state = 1 AND needs_force = 1 LIMIT 1", (directory,)
-        ).fetchone()
+def _uncovered(
+    connection: sqlite3.Connection, directory: int, last: int, marks: Marks, other: Mapping[int, int]
+) -> tuple[int, float]:
+    """Count the ready needs that no directory attempt covers; reads their rows only where there may be one."""
+    forced = connection.execute(
+        f"SELECT 1 FROM need WHERE directory = ? AND state = {NeedState.READY:d} AND needs_force = 1 LIMIT 1",
+        (directory,),
     )
-    prefetch = connection.execute(
-        "SELECT 1 FROM need WHERE directory = ? AND state = 1 AND scope = 3 AND scope > 0 LIMIT 1", (directory,)
-    ).fetchone()
-    if last <= cover.watermark and not stubborn and not prefetch:
+    reached = marks.forced if last > marks.forced and forced.fetchone() else marks.any
+    if last <= reached and not other.get(Scope.PREFETCH, 0):
         return 0, 0.0
     count, oldest = connection.execute(
-        f"SELECT count(*), min(stale_since) FROM need WHERE {_ABOVE}",
-        (directory, cover.watermark, cover.force),
+        f"SELECT count(*), min(stale_since) FROM need WHERE {_UNCOVERED}", _values(directory, marks)
     ).fetchone()
     return count, oldest or 0.0
 
@@ -232,10 +200,9 @@ def _stubborn(connection: sqlite3.Connection) -> dict[tuple[int, int], int]:
     return {(directory, scope): count for directory, scope, count in rows}
 
 
-def _other_scopes_above(connection: sqlite3.Connection, directory: int, cover: Flying) -> dict[int, int]:
+def _other_scopes_uncovered(connection: sqlite3.Connection, directory: int, marks: Marks) -> dict[int, int]:
     rows = connection.execute(
-        f"SELECT scope, count(*) FROM need WHERE {_ABOVE} AND scope > 0 GROUP BY scope",
-        (directory, cover.watermark, cover.force),
+        f"SELECT scope, count(*) FROM need WHERE {_UNCOVERED} AND scope > 0 GROUP BY scope", _values(directory, marks)
     )
     return dict(rows.fetchall())
 
@@ -243,29 +210,30 @@ def _other_scopes_above(connection: sqlite3.Connection, directory: int, cover: F
 def due_rows(connection: sqlite3.Connection, load: Load, scope: Scope, limit: int) -> list[DueRow]:
     """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
     rows = connection.execute(
-        f"SELECT name, sequence, stale_since, reason FROM need WHERE {_ABOVE} AND scope = ?4"
-        f"{' AND scope > 0' if scope else ''} AND (?5 IS NULL OR backfill = ?5)"
-        " ORDER BY stale_since LIMIT ?6",
-        (load.directory, load.covered_to, load.covered_forced, int(scope), load.backfill, limit),
+        f"SELECT name, sequence, stale_since, reason FROM need WHERE {_UNCOVERED} AND scope = :scope"
+        f"{' AND scope > 0' if scope else ''} AND (:backfill IS NULL OR backfill = :backfill)"
+        " ORDER BY stale_since LIMIT :limit",
+        _values(load.directory, load.marks) | {"scope": int(scope), "backfill": load.backfill, "limit": limit},
     )
     return [DueRow(load.target, load.url + name, scope, sequence, since, why) for name, sequence, since, why in rows]
 
 
-def asked_rows(connection: sqlite3.Connection, limit: int) -> list[DueRow]:
-    """Return ready needs that a person asked for and no directory attempt covers: the urgent first, then the oldest."""
-    flying = flying_directories(connection)
+def manual_rows(connection: sqlite3.Connection, limit: int) -> list[DueRow]:
+    """Return ready needs that a person requested and no directory attempt covers: the urgent first, then the oldest."""
+    attempts = directory_attempts(connection)
     rows = connection.execute(
-        "SELECT d.target, t.name, d.url, need.name, scope, sequence, stale_since, reason, urgent FROM need"
-        " JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
-        " WHERE asked > 0 AND state = 1 ORDER BY urgent DESC, stale_since LIMIT ?",
-        (limit,),
+        "SELECT d.target, t.name, d.url, need.name, scope, sequence, open, needs_force, stale_since, reason, urgent"
+        " FROM need JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
+        f" WHERE asked > 0 AND state = {NeedState.READY:d} ORDER BY urgent DESC, stale_since"
     )
-    found = []
-    for target_id, target, place, name, scope, sequence, since, why, urgent in rows:
-        cover = covering(flying, target_id, place)
-        if cover is None or sequence > cover.watermark:
-            found.append(DueRow(target, place + name, Scope(scope), sequence, since, why, bool(urgent)))
-    return found
+    uncovered = (
+        DueRow(target, place + name, Scope(scope), sequence, since, why, bool(urgent))
+        for target_id, target, place, name, scope, sequence, is_open, force, since, why, urgent in rows
+        if not deciding(
+            attempts.above(target_id, place), scope=scope, sequence=sequence, is_open=is_open, needs_force=force
+        )
+    )
+    return list(islice(uncovered, limit))
 
 
 _EXPIRED = f"directory = ? AND state = 1 AND scope <> {Scope.PREFETCH:d} AND window_first < ?"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from listener.clock import window_start
 from listener.refresh import AttemptState, NeedState, Scope, directory_of, strip_query
-from listener.store.needs import covering, flying_directories, loads
+from listener.store.coverage import SETTLED, DirectoryAttempt, deciding, directory_attempts, status_word
+from listener.store.report import totals
 
-__all__ = ["Ended", "Stale", "ended", "oldest", "spent_by_others", "under_way", "why"]
+__all__ = ["Ended", "Stale", "ended", "oldest", "scope_word", "spent_by_others", "under_way", "why"]
 
 MOST_ENDED = 50_000
 """Attempts that one look reads at most: several days of a full quota."""
@@ -53,31 +54,11 @@ def ended(connection: sqlite3.Connection, *, since: float) -> list[Ended]:
 
 def oldest(connection: sqlite3.Connection) -> dict[str, float]:
     """Return by state, where it holds any need, when its oldest change was, in seconds since the epoch."""
-    found: dict[str, float] = {}
-
-    def take(state: str | None, since: float | None) -> None:
-        if state is not None and since is not None:
-            found[state] = min(since, found.get(state, since))
-
-    (waiting,) = connection.execute(
-        "SELECT min(stale_since) FROM need WHERE due_at IS NOT NULL AND scope <> 3"
-    ).fetchone()
-    take("pending", waiting)
-    for load in loads(connection):
-        if load.exact + load.all_params + load.subtree:
-            take("pending", load.oldest)
-            take("deferred", load.oldest)
-    for state, since in connection.execute(
-        "SELECT attempt.state, min(need.stale_since) FROM need JOIN attempt ON attempt.id = need.attempt"
-        " WHERE need.attempt IS NOT NULL AND scope <> 3 GROUP BY attempt.state UNION ALL"
-        " SELECT state, min(stale_since) FROM attempt WHERE active = 1 AND kind = 'directory' GROUP BY state"
-    ):
-        take(_STATES.get(state), since)
-    for state, since in connection.execute(
-        "SELECT state, min(stale_since) FROM need WHERE state >= 3 GROUP BY state"
-    ).fetchall():
-        take(NeedState(state).name.lower(), since)
-    return found
+    found = {word: total.oldest for word, total in totals(connection).items() if total.oldest is not None}
+    pending = [since for word in ("waiting", "deferred") if (since := found.get(word)) is not None]
+    found.pop(SETTLED, None)
+    found.pop("waiting", None)
+    return found | ({"pending": min(pending)} if pending else {})
 
 
 def spent_by_others(connection: sqlite3.Connection, *, now: float) -> dict[tuple[str, str], int]:
@@ -124,43 +105,46 @@ def why(connection: sqlite3.Connection, url: str) -> list[dict[str, Any]]:
 
     Each with ``state`` as ``status`` counts it, so that one below a directory refresh under way is in flight.
     """
-    flying = flying_directories(connection)
+    attempts = directory_attempts(connection)
     found = []
     for place, name, scopes in _places(url):
-        marks = ",".join(str(int(scope)) for scope in scopes)
         rows = connection.execute(
-            "SELECT t.id, t.name, d.url, need.name, scope, sequence, need.state, need.stale_since, need.due_at,"
-            " need.reason, attempt.state, attempt.error, open FROM target t CROSS JOIN directory d ON d.target = t.id"
-            " CROSS JOIN need ON need.directory = d.id LEFT JOIN attempt ON attempt.id = need.attempt"
-            f" WHERE d.url = ? AND need.name = ? AND scope IN ({marks})",
+            "SELECT t.id, t.name, scope, sequence, n.state, n.stale_since, due_at, n.reason, open, needs_force,"
+            " n.urgent, a.id, a.state, a.error FROM target t CROSS JOIN directory d ON d.target = t.id"
+            " CROSS JOIN need n ON n.directory = d.id LEFT JOIN attempt a ON a.id = n.attempt"
+            f" WHERE d.url = ? AND n.name = ? AND scope IN ({', '.join(f'{scope:d}' for scope in scopes)})",
             (place, name),
         )
-        for target_id, target, base, rest, scope, sequence, state, since, due_at, reason, attempt, error, open_ in rows:
-            cover = covering(flying, target_id, base)
-            over = cover is not None and sequence <= cover.watermark and not open_
-            flies = cover.state if cover is not None and over and state <= NeedState.READY else attempt
-            if flies == AttemptState.COMPLETE:
-                continue
-            found.append(
-                {
-                    "target": target,
-                    "url": base + rest,
-                    "scope": Scope(scope).name.lower().replace("_", "-"),
-                    "state": _shown(NeedState(state), flies),
-                    "stale_since": since,
-                    "due_at": due_at,
-                    "reason": error or reason or "",
-                }
-            )
+        for target_id, target, *need in rows.fetchall():
+            shown = _shown(need, attempts.above(target_id, place))
+            found += [] if shown is None else [{"target": target, "url": place + name} | shown]
     return found
 
 
-def _shown(state: NeedState, attempt: str | None) -> str:
-    if state in (NeedState.PARKED, NeedState.UNCONFIRMED):
-        return state.name.lower()
-    if attempt is not None:
-        return _STATES.get(attempt, "in_flight")
-    return "deferred" if state is NeedState.READY else "waiting"
+def _shown(need: Sequence[Any], above: Sequence[DirectoryAttempt]) -> dict[str, Any] | None:
+    """Return what is shown of a need, nothing of one that is settled."""
+    scope, sequence, state, since, due_at, reason, is_open, force, urgent, attempt, marked, error = need
+    cover = deciding(above, scope=scope, sequence=sequence, is_open=is_open, needs_force=force)
+    word = status_word(NeedState(state), marked and AttemptState(marked), cover)
+    if word == SETTLED:
+        return None
+    return {
+        "scope": scope_word(Scope(scope)),
+        "state": word,
+        "sequence": sequence,
+        "stale_since": since,
+        "due_at": due_at,
+        "reason": error or reason or "",
+        "open": bool(is_open),
+        "needs_force": bool(force),
+        "urgent": bool(urgent),
+        "attempt": cover.id if attempt is None and cover is not None else attempt,
+    }
+
+
+def scope_word(scope: Scope) -> str:
+    """Return the scope as commands and pages show it: ``exact``, ``all-params``, ``subtree`` or ``prefetch``."""
+    return scope.name.lower().replace("_", "-")
 
 
 def _places(url: str) -> Iterable[tuple[str, str, tuple[Scope, ...]]]:

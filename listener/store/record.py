@@ -13,6 +13,7 @@ from listener.errors import KeyRejected
 from listener.refresh import Scope
 from listener.settings import Coalescer
 from listener.store.batches import Batch, NeedInput, Recorded, Route, next_sequence
+from listener.store.coverage import DirectoryAttempts, directory_attempts
 from listener.store.heard import Heard
 from listener.store.index import IndexWriter
 from listener.store.letters import add_keys
@@ -94,7 +95,7 @@ class Recorder:
             batch=batch,
             route=route,
             now=now,
-            flying=_flying_directories(connection),
+            flying=directory_attempts(connection),
         )
         tame = tame or any(len(change[1]) > LONG_KEY_CHARACTERS for change in batch.changes)
         work.take(list(tamed(batch.changes, work.set_aside)) if tame else batch.changes)
@@ -120,7 +121,7 @@ class _Work:
     batch: Batch
     route: Route
     now: float
-    flying: dict[str, list[tuple[str, int, bool]]]
+    flying: DirectoryAttempts
     rows: dict[_Kind, list[NeedRow]] = field(default_factory=dict)
     places: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
     """Target and directory URL → its id, and the two watermarks above it."""
@@ -240,11 +241,9 @@ class _Work:
         return bool(row[0])
 
     def _place(self, target: str, url: str) -> tuple[int, int, int]:
-        directory = self.names.directory(self.connection, self.names.target(self.connection, target), url)
-        above = [(mark, force) for prefix, mark, force in self.flying.get(target, ()) if url.startswith(prefix)]
-        mark = max((mark for mark, _ in above), default=0)
-        forced = max((mark for mark, force in above if force), default=0)
-        found = self.places[target, url] = (directory, mark, forced)
+        target_id = self.names.target(self.connection, target)
+        directory = self.names.directory(self.connection, target_id, url)
+        found = self.places[target, url] = (directory, *self.flying.marks(target_id, url))
         return found
 
     def flush(self) -> None:
@@ -329,14 +328,3 @@ class _Work:
 def _mark(change: Change) -> int:
     """Return a number that stands for the object; it means nothing to another process."""
     return hash(change[:2])
-
-
-def _flying_directories(connection: sqlite3.Connection) -> dict[str, list[tuple[str, int, bool]]]:
-    flying: dict[str, list[tuple[str, int, bool]]] = {}
-    rows: Iterable[tuple[str, str, int, int]] = connection.execute(
-        "SELECT target.name, url, watermark, force FROM attempt JOIN target ON target.id = attempt.target"
-        " WHERE active = 1 AND kind = 'directory'"
-    )
-    for target, url, watermark, force in rows:
-        flying.setdefault(target, []).append((url, watermark, bool(force)))
-    return flying

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from listener.contracts import SourceHealth
-from listener.refresh import AttemptState, NeedState
+from listener.refresh import AttemptState, NeedState, Scope
+from listener.store.coverage import (
+    DECIDED_BY_NONE,
+    SETTLED,
+    DirectoryAttempt,
+    DirectoryAttempts,
+    decided_by,
+    directory_attempts,
+    status_word,
+)
 from listener.store.letters import bounded_text
 from listener.store.names import prefix_end
-from listener.store.needs import Flying, covering, flying_directories
 
-__all__ = ["Counts", "counts", "history", "save_source", "sources"]
+__all__ = ["Counts", "Total", "counts", "history", "save_source", "sources", "totals"]
 
 
 class Counts(NamedTuple):
@@ -33,101 +41,124 @@ class Counts(NamedTuple):
     """Seconds since the epoch of the oldest change that is not settled."""
 
 
-_FLYING = {
-    AttemptState.HELD: "in_flight",
-    AttemptState.SENDING: "in_flight",
-    AttemptState.UNKNOWN: "in_flight",
-    AttemptState.ACCEPTED: "in_flight",
-    AttemptState.FAILED: "failed",
-    AttemptState.UNCONFIRMED: "unconfirmed",
-    AttemptState.COMPLETE: "settled",
+class Total(NamedTuple):
+    """How many needs are in one state."""
+
+    needs: int
+    oldest: float | None
+    """Seconds since the epoch of the oldest change among them, prefetches aside."""
+
+
+def totals(connection: sqlite3.Connection) -> dict[str, Total]:
+    """Return, by the word of :func:`listener.store.coverage.status_word`, how many needs are in that state."""
+    found: dict[str, Total] = {}
+
+    def add(word: str, count: int, oldest: float | None) -> None:
+        if count:
+            before = found.get(word, Total(0, None))
+            since = [one for one in (before.oldest, oldest) if one is not None]
+            found[word] = Total(before.needs + count, min(since, default=None))
+
+    attempts = directory_attempts(connection)
+    walked = [] if not attempts else _add_below_attempts(connection, attempts, add)
+    _add_others(connection, walked, add)
+    return found
+
+
+_Add = Callable[[str, int, float | None], None]
+_SINCE = f"min(CASE WHEN scope <> {Scope.PREFETCH:d} THEN need.stale_since END)"
+_OLDEST_READY = (
+    f"SELECT stale_since FROM need WHERE directory = d.id AND state = {NeedState.READY:d}"
+    f" AND scope <> {Scope.PREFETCH:d} ORDER BY stale_since LIMIT 1"
+)
+_NOT_READY = {
+    "need_due": "due_at IS NOT NULL",
+    "need_attempt": "attempt IS NOT NULL",
+    "need_aside": f"state >= {NeedState.PARKED:d}",
 }
+"""By their indexes the needs that are not ready, so that finding them does not read those that are."""
+
+
+def _add_below_attempts(connection: sqlite3.Connection, attempts: DirectoryAttempts, add: _Add) -> list[int]:
+    """Add the needs of the directories at or below directory attempts; return the ids of these directories."""
+    walked: list[int] = []
+    busy = {
+        row[0]
+        for index, where in _NOT_READY.items()
+        for row in connection.execute(f"SELECT DISTINCT +directory FROM need INDEXED BY {index} WHERE {where}")
+    }
+    for target, url in attempts.roots():
+        rows = connection.execute(
+            "SELECT d.id, d.url, ready, last_sequence, EXISTS (SELECT 1 FROM need WHERE directory = d.id"
+            f" AND state = {NeedState.READY:d} AND scope = {Scope.PREFETCH:d} AND scope > 0)"
+            " FROM directory d WHERE target = ? AND url >= ? AND url < ?",
+            (target, url, prefix_end(url)),
+        )
+        for directory, below, ready, last, prefetch in rows.fetchall():
+            walked.append(directory)
+            above = attempts.above(target, below)
+            all_covered = last <= above[0].watermark and above[0].force and not prefetch
+            if ready and all_covered:
+                query = f"SELECT ({_OLDEST_READY}) FROM directory d WHERE id = ?"
+                (oldest,) = connection.execute(query, (directory,)).fetchone()
+                add(status_word(NeedState.READY, None, above[0]), ready, oldest)
+            if directory in busy or (ready and not all_covered):
+                _add_directory(connection, directory, above, add, but_ready=all_covered)
+    return walked
+
+
+def _add_directory(
+    connection: sqlite3.Connection, directory: int, above: Sequence[DirectoryAttempt], add: _Add, *, but_ready: bool
+) -> None:
+    """Add the needs of one directory by their rows, without those that are ready where these are added already."""
+    decided, values = decided_by(above)
+    rows = connection.execute(
+        f"SELECT need.state, attempt.state, {decided}, count(*), {_SINCE} FROM need"
+        " LEFT JOIN attempt ON attempt.id = need.attempt WHERE directory = ? AND need.state <> ? GROUP BY 1, 2, 3",
+        (*values, directory, int(NeedState.READY) if but_ready else -1),
+    )
+    for state, attempt, index, count, oldest in rows:
+        cover = None if index == DECIDED_BY_NONE else above[index]
+        add(status_word(NeedState(state), attempt and AttemptState(attempt), cover), count, oldest)
+
+
+def _add_others(connection: sqlite3.Connection, walked: Sequence[int], add: _Add) -> None:
+    """Add the needs that are below no directory attempt."""
+    others = " NOT IN (SELECT value FROM json_each(?))"
+    values = (json.dumps(walked),)
+    count, oldest = connection.execute(
+        f"SELECT coalesce(sum(ready), 0), min(({_OLDEST_READY})) FROM directory d WHERE ready > 0 AND id{others}",
+        values,
+    ).fetchone()
+    add(status_word(NeedState.READY, None, None), count, oldest)
+    for index, where in _NOT_READY.items():
+        rows = connection.execute(
+            f"SELECT need.state, attempt.state, count(*), {_SINCE} FROM need INDEXED BY {index}"
+            f" LEFT JOIN attempt ON attempt.id = need.attempt WHERE need.{where} AND directory{others} GROUP BY 1, 2",
+            values,
+        )
+        for state, attempt, number, since in rows:
+            if (attempt is None) == (index != "need_attempt"):
+                add(status_word(NeedState(state), attempt and AttemptState(attempt), None), number, since)
 
 
 def counts(connection: sqlite3.Connection) -> Counts:
     """Count every need."""
-    flying = flying_directories(connection)
-    number = {"in_flight": 0, "failed": 0, "unconfirmed": 0, "settled": 0}
-    for state, count in connection.execute(
-        "SELECT attempt.state, count(*) FROM need JOIN attempt ON attempt.id = need.attempt"
-        f" WHERE need.state = {NeedState.ATTEMPTED:d} GROUP BY attempt.state"
-    ):
-        number[_FLYING[AttemptState(state)]] += count
-    ready = _one(connection, "SELECT coalesce(sum(ready), 0) FROM directory WHERE ready > 0")
-    waiting = _one(connection, "SELECT count(*) FROM need WHERE due_at IS NOT NULL")
-    waits = _waiting_directories(connection) if flying else set()
-    for (target, url), cover in flying.items():
-        covered_ready, covered_waiting = _covered(connection, flying, target, url, waits)
-        ready -= covered_ready
-        waiting -= covered_waiting
-        number[_FLYING[AttemptState(cover.state)]] += covered_ready + covered_waiting
-    aside = dict(connection.execute("SELECT state, count(*) FROM need WHERE state >= 3 GROUP BY state").fetchall())
-    keys = _one(connection, "SELECT count(*) FROM dead_letter WHERE kind = 'key'")
-    letters = _one(connection, "SELECT count(*) FROM dead_letter")
-    parked = aside.get(NeedState.PARKED, 0)
+    found = totals(connection)
+    number = {word: total.needs for word, total in found.items()}
+    letters = dict(connection.execute("SELECT kind, count(*) FROM dead_letter GROUP BY kind").fetchall())
+    parked = number.get("parked", 0)
+    unsettled = [total.oldest for word, total in found.items() if word != SETTLED and total.oldest is not None]
     return Counts(
-        pending=ready + waiting,
-        deferred=ready,
-        in_flight=number["in_flight"],
-        failed=number["failed"],
-        parked=parked + keys,
-        unconfirmed=number["unconfirmed"] + aside.get(NeedState.UNCONFIRMED, 0),
-        dead_letters=letters + parked,
-        oldest_stale_since=_oldest(connection),
+        pending=number.get("deferred", 0) + number.get("waiting", 0),
+        deferred=number.get("deferred", 0),
+        in_flight=number.get("in_flight", 0),
+        failed=number.get("failed", 0),
+        parked=parked + letters.get("key", 0),
+        unconfirmed=number.get("unconfirmed", 0),
+        dead_letters=sum(letters.values()) + parked,
+        oldest_stale_since=min(unsettled, default=None),
     )
-
-
-def _one(connection: sqlite3.Connection, query: str, values: tuple[object, ...] = ()) -> int:
-    return int(connection.execute(query, values).fetchone()[0])
-
-
-def _waiting_directories(connection: sqlite3.Connection) -> set[int]:
-    return {
-        row[0]
-        for row in connection.execute(
-            "SELECT DISTINCT +directory FROM need INDEXED BY need_due WHERE due_at IS NOT NULL"
-        )
-    }
-
-
-def _covered(
-    connection: sqlite3.Connection, flying: Mapping[tuple[int, str], Flying], target: int, url: str, waits: set[int]
-) -> tuple[int, int]:
-    """Count the ready and the waiting needs that this attempt, rather than another above or below it, covers."""
-    cover = flying[target, url]
-    ready = waiting = 0
-    rows = connection.execute(
-        "SELECT d.id, d.url, ready, last_sequence, EXISTS (SELECT 1 FROM need WHERE directory = d.id"
-        "  AND state = 1 AND scope = 3 AND scope > 0)"
-        " FROM directory d WHERE target = ? AND url >= ? AND url < ?",
-        (target, url, prefix_end(url)),
-    )
-    within = "directory = ? AND sequence <= ? AND open = 0 AND scope <> 3 AND (needs_force = 0 OR ?)"
-    for directory, below, count, last, prefetch in rows.fetchall():
-        if covering(flying, target, below) is not cover:
-            continue
-        values = (directory, cover.watermark, cover.force)
-        if count and last <= cover.watermark and cover.force and not prefetch:
-            ready += count
-        elif count:
-            ready += _one(connection, f"SELECT count(*) FROM need WHERE state = 1 AND {within}", values)
-        if directory in waits:
-            waiting += _one(connection, f"SELECT count(*) FROM need WHERE +due_at IS NOT NULL AND {within}", values)
-    return ready, waiting
-
-
-def _oldest(connection: sqlite3.Connection) -> float | None:
-    found = [
-        connection.execute(query).fetchone()[0]
-        for query in (
-            """SELECT min((SELECT stale_since FROM need WHERE directory = d.id AND state = 1 AND scope <> 3
-               ORDER BY stale_since LIMIT 1)) FROM directory d WHERE ready > 0""",
-            "SELECT min(stale_since) FROM need WHERE due_at IS NOT NULL AND scope <> 3",
-            "SELECT min(stale_since) FROM need WHERE attempt IS NOT NULL AND scope <> 3",
-            "SELECT min(stale_since) FROM need WHERE state >= 3 AND scope <> 3",
-        )
-    ]
-    return min((since for since in found if since is not None), default=None)
 
 
 def save_source(connection: sqlite3.Connection, name: str, health: SourceHealth, *, now: float) -> None:

@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+from listener.store.coverage import covered_by_marks
+
 __all__ = ["NeedClass", "NeedRow", "Upsert", "missed_rows", "write_needs"]
 
 Row = TypeVar("Row", bound=tuple[object, ...])
@@ -124,8 +126,7 @@ def _update(of: NeedClass, sequence: int, now: float) -> str:
     # What an attempt covers starts a new window; so does a READY need whose object is being written again.
     covered = "state IN (2, 4)"
     if of.mark:
-        mark = f"CASE WHEN needs_force THEN {of.forced_mark} ELSE {of.mark} END"
-        covered = f"({covered} OR (open = 0 AND sequence <= {mark}))"
+        covered = f"({covered} OR {covered_by_marks(str(of.mark), str(of.forced_mark))})"
     restart = f"({covered} OR state = 1)" if of.open else covered
     delayed = "(state = 0 AND open = 2)"
     return f"""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind, directory_of, strip_query
+from listener.refresh import COVERAGE, Attempt, AttemptState, NeedState, RefreshKind, directory_of, strip_query
 from listener.store import ledger
 from listener.store.attempts import release_needs, take_held
-from listener.store.holding import SCOPE_OF_KIND
+from listener.store.coverage import covered
 from listener.store.names import prefix_end
 
 __all__ = ["Place", "complete", "end_backoff", "fail", "look_again", "park", "presume_spent", "sweep", "unconfirm"]
@@ -46,25 +46,27 @@ def _settle_marked(connection: sqlite3.Connection, attempt: Attempt) -> None:
     ).fetchone()
     if row is None:
         return
-    below = "directory = ?1 AND name = ?2 AND scope = ?4"
-    name, scope = attempt.url[len(place) :], int(SCOPE_OF_KIND[attempt.kind])
+    name, reached = attempt.url[len(place) :], "name = :name"
     if attempt.kind is RefreshKind.IGNORE_PARAMS:
         # The path itself and the path with any query: "?" sorts right before "@".
         name = strip_query(attempt.url)[len(place) :]
-        below = "directory = ?1 AND (name = ?2 OR (name >= ?2 || '?' AND name < ?2 || '@')) AND scope IN (0, ?4)"
-    values = (row[0], name, attempt.watermark, scope)
-    evicts = attempt.force or attempt.kind is not RefreshKind.IGNORE_PARAMS
-    healed = "" if evicts else " AND needs_force = 0"
-    connection.execute(f"DELETE FROM need WHERE {below} AND sequence <= ?3 AND open = 0{healed}", values)
-    _later_since(connection, below, values)
+        reached = "(name = :name OR (name >= :name || '?' AND name < :name || '@'))"
+    within = f"directory = :directory AND {reached}"
+    values = {"directory": row[0], "name": name, "watermark": attempt.watermark, "force": attempt.force}
+    connection.execute(f"DELETE FROM need WHERE {within} AND {_COVERED[attempt.kind]}", values)
+    _later_since(connection, f"{within} AND scope IN ({_SCOPES[attempt.kind]})", values)
     release_needs(connection, [attempt.id])
 
 
-def _later_since(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> None:
+_COVERED = {kind: covered(kind, watermark=":watermark", force=":force") for kind in COVERAGE}
+_SCOPES = {kind: ", ".join(f"{scope:d}" for scope in rule.scopes) for kind, rule in COVERAGE.items()}
+
+
+def _later_since(connection: sqlite3.Connection, where: str, values: Mapping[str, object]) -> None:
     """What was changed again during the flight is stale only since then: the older change is settled."""
     connection.execute(
         "UPDATE need SET stale_since = max(stale_since, later_since), later_since = NULL"
-        f" WHERE {where} AND sequence > ?3 AND later_since IS NOT NULL",
+        f" WHERE {where} AND sequence > :watermark AND later_since IS NOT NULL",
         values,
     )
 
@@ -120,11 +122,18 @@ def _sweep_directory(
     if not keys:
         return 0, None
     name, scope = keys[-1]
-    within = "directory = ?1 AND (name, scope) > (?4, ?5) AND (name, scope) <= (?6, ?7)"
-    values = (directory, attempt.force, attempt.watermark, start.name, start.scope, name, scope)
-    covered = "sequence <= ?3 AND open = 0 AND scope <> 3 AND (needs_force = 0 OR ?2)"
-    connection.execute(f"DELETE FROM need WHERE {within} AND {covered}", values)
-    _later_since(connection, f"{within} AND ?2 IS NOT NULL", values)
+    within = "directory = :directory AND (name, scope) > (:after, :after_scope) AND (name, scope) <= (:name, :scope)"
+    values = {
+        "directory": directory,
+        "watermark": attempt.watermark,
+        "force": attempt.force,
+        "after": start.name,
+        "after_scope": start.scope,
+        "name": name,
+        "scope": scope,
+    }
+    connection.execute(f"DELETE FROM need WHERE {within} AND {_COVERED[RefreshKind.DIRECTORY]}", values)
+    _later_since(connection, within, values)
     return len(keys), Place(start.url, name, scope) if len(keys) >= limit else None
 
 

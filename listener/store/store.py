@@ -27,6 +27,7 @@ from listener.store import (
     letter_lists,
     letters,
     needs,
+    overview,
     report,
     ripening,
     settle,
@@ -363,9 +364,9 @@ class Store:
         """Return up to ``limit`` of a directory's ready needs of one scope, the oldest first."""
         return await self._read(needs.due_rows, load, scope, limit)
 
-    async def asked_rows(self, limit: int) -> list[needs.DueRow]:
-        """Return ready needs that a person asked for: the urgent first, then the oldest."""
-        return await self._read(needs.asked_rows, limit)
+    async def manual_rows(self, limit: int) -> list[needs.DueRow]:
+        """Return ready needs that a person requested: the urgent first, then the oldest."""
+        return await self._read(needs.manual_rows, limit)
 
     # -- attempts --------------------------------------------------------------------------------
 
@@ -485,8 +486,8 @@ class Store:
         return await self._read(report.history, limit=limit, url=url)
 
     async def explain(self, url: str) -> list[dict[str, Any]]:
-        """Return the needs of exactly this URL."""
-        return await self._read(asks.explain, url)
+        """Return every need that makes this URL stale, those of directories above it included; see :func:`why`."""
+        return await self._read(overview.why, url)
 
     async def sources(self) -> dict[str, dict[str, Any]]:
         """Return what each source said of itself last."""

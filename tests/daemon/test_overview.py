@@ -12,7 +12,7 @@ from steps_store import BASE, Bench, FakeClock, content, file, folder, subtree
 
 from listener.daemon.freshness import BOUNDS_SECONDS, Freshness
 from listener.store import open_store
-from listener.store.overview import oldest, under_way, why
+from listener.store.overview import oldest, under_way
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def bench(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Bench]:
 
 async def told(bench: Bench, key: str) -> list[tuple[str, str]]:
     """Return state and scope of whatever makes this key's URL stale."""
-    rows = await bench.store.read(functools.partial(why, url=BASE + key))
+    rows = await bench.store.explain(BASE + key)
     return [(row["state"], row["scope"]) for row in rows]
 
 

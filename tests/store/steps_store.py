@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
-from listener.refresh import Attempt, RefreshKind, Scope
+from listener.refresh import Attempt, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from listener.store.batches import Batch
 from listener.store.care import check
@@ -105,8 +105,12 @@ class Bench:
         return {load.url[len(BASE) :]: load.exact + load.subtree + load.all_params + load.prefetch for load in loads}
 
     async def stale(self, key: str) -> list[str]:
-        """Return the states of the needs of one key's URL."""
-        return [str(need["state"]) for need in await self.store.explain(BASE + key)]
+        """Return the states of the rows of exactly one key's URL."""
+        rows = self.sql(
+            "SELECT state FROM need JOIN directory d ON d.id = need.directory WHERE d.url || name = ? ORDER BY scope",
+            BASE + key,
+        )
+        return [NeedState(state).name.lower() for (state,) in rows]
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Read the file itself, past the store."""

@@ -24,7 +24,7 @@ async def test_an_ask_is_due_at_once(bench: Bench) -> None:
     await bench.change(content("x"), wait=0)
     await bench.store.ask([NeedInput("cdn", BASE + key) for key in ("x", "y")], urgent=True, reason="legal")
     await bench.store.ask([NeedInput("cdn", BASE + "z")])
-    rows = await bench.store.asked_rows(10)
+    rows = await bench.store.manual_rows(10)
     told = [(row.url[len(BASE) :], row.reason, row.urgent) for row in rows]
     assert told == [("x", "legal", True), ("y", "legal", True), ("z", None, False)]
     assert await bench.ready() == {"": 3}
@@ -106,7 +106,7 @@ async def test_an_ask_unparks(bench: Bench) -> None:
     await bench.store.park(one, error="Malformed")
     await bench.store.ask([NeedInput("cdn", BASE + "a")])
     (need,) = await bench.store.explain(BASE + "a")
-    assert (need["state"], need["reason"]) == ("ready", None)
+    assert (need["state"], need["reason"]) == ("deferred", "")
 
 
 async def test_a_refused_directory_is_parked(bench: Bench) -> None:
@@ -268,7 +268,7 @@ async def test_hot_queries_use_their_index(bench: Bench) -> None:
     for load in await bench.store.loads():
         for scope in Scope:
             await bench.store.due_rows(load, scope, 10)
-    await bench.store.asked_rows(10)
+    await bench.store.manual_rows(10)
     await bench.store.next_due()
     await bench.store.counts()
     await bench.store.explain(BASE + "a/1")

@@ -93,12 +93,12 @@ async def test_what_is_unsettled_is_told_by_state(bench: Bench, controls: Contro
     async def left(place: Place) -> list[Unsettled]:
         return await controls.unsettled(place, changed_before=before)
 
-    assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/x"))] == [("ready", 3)]
-    assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/"))] == [("ready", 3)]
-    assert await left(Place("", BASE + "b")) == [Unsettled("ready", 1, BASE + "b")]
+    assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/x"))] == [("deferred", 3)]
+    assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/"))] == [("deferred", 3)]
+    assert await left(Place("", BASE + "b")) == [Unsettled("deferred", 1, BASE + "b")]
     assert await left(Place("other", BASE)) == []
     (one,) = await bench.send(file("b"))
-    assert await left(Place("", BASE + "b")) == [Unsettled("attempted", 1, BASE + "b")]
+    assert await left(Place("", BASE + "b")) == [Unsettled("in_flight", 1, BASE + "b")]
     await bench.finish([one])
     assert await left(Place("", BASE + "b")) == []
 
@@ -109,7 +109,7 @@ async def test_a_complete_directory_settles_before_its_needs_are_removed(bench: 
     before = bench.clock.now()
     assert [
         (one.state, one.needs) for one in await controls.unsettled(Place("", BASE + "a/b/"), changed_before=before)
-    ] == [("ready", 2)]
+    ] == [("deferred", 2)]
     (flying,) = await bench.send(folder("a/"))
     assert await controls.unsettled(Place("", BASE + "a/"), changed_before=before) != []
     await bench.store.complete([flying])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from coverage_model import assert_readers_agree
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,7 +21,6 @@ from listener.change import Change
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
 from listener.store import NeedInput, Store, open_store, settle
 from listener.store.batches import Batch
-from listener.store.settle import Place
 from listener.store.store import StoreOptions
 
 KEYS = ["a/1", "a/2", "a/b/1", "a/b/", "c/1", "2"]
@@ -45,7 +47,7 @@ class Model:
     attempts: dict[int, Attempt] = field(default_factory=dict)
     accepted: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(QUOTA, 0))
     presumed: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(QUOTA, 0))
-    sweeping: dict[int, tuple[Attempt, Place]] = field(default_factory=dict)
+    sweeping: dict[int, tuple[Attempt, settle.Place]] = field(default_factory=dict)
 
     def need(self, url: str, scope: Scope) -> Need:
         one = self.stale[url, scope]
@@ -122,6 +124,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.delay = delay
         changes = [deleted(key) if gone else content(key, mtime, finished=finished) for key in keys]
         (recorded,) = self.run(self.store.record([Batch(changes)], self.route))
+        if gone:
+            for key in keys:
+                self.model.stale.pop((BASE + key, Scope.PREFETCH), None)
         rows = self.rows()
         for key in keys:
             sequence, _, open_, _ = rows[BASE + key, Scope.EXACT]
@@ -135,6 +140,8 @@ class StoreMachine(RuleBasedStateMachine):
         known = [one for one in self.bench.index() if one.startswith(key)]
         (recorded,) = self.run(self.store.record([Batch([subtree(key, gone=gone)])], self.route))
         rows, exact = self.rows(), gone and 0 < len(known) <= 2
+        for one in known if exact else ():
+            self.model.stale.pop((BASE + one, Scope.PREFETCH), None)
         for place in [(BASE + one, Scope.EXACT) for one in known] if exact else [(BASE + key, Scope.SUBTREE)]:
             assert rows[place][0] >= recorded.sequence - 1
         self.noted(recorded.sequence)
@@ -151,10 +158,14 @@ class StoreMachine(RuleBasedStateMachine):
                     found, bool(open_), bool(force) or bool(old and old.needs_force), parked
                 )
 
-    @rule(key=st.sampled_from(KEYS), urgent=st.booleans())
-    def ask(self, key: str, urgent: bool) -> None:
-        self.run(self.store.ask([NeedInput("cdn", BASE + key)], urgent=urgent, reason="by hand"))
-        place = (BASE + key, Scope.EXACT)
+    @rule(
+        key=st.sampled_from(KEYS),
+        scope=st.sampled_from([Scope.EXACT, Scope.ALL_PARAMS, Scope.PREFETCH]),
+        urgent=st.booleans(),
+    )
+    def ask(self, key: str, scope: Scope, urgent: bool) -> None:
+        self.run(self.store.ask([NeedInput("cdn", BASE + key, scope)], urgent=urgent, reason="manual"))
+        place = (BASE + key, scope)
         sequence, _, open_, force = self.rows()[place]
         self.model.stale[place] = Stale(sequence, bool(open_), bool(force))
 
@@ -237,7 +248,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.model.complete(one)
             del self.model.attempts[one.id]
             if one.kind is RefreshKind.DIRECTORY:
-                self.model.sweeping[one.id] = (one, Place())
+                self.model.sweeping[one.id] = (one, settle.Place())
 
     @precondition(lambda self: self.model.sweeping)
     @rule(limit=st.integers(1, 3))
@@ -312,7 +323,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.turn([one], AttemptState.UNKNOWN)
         swept = self.run(self.store.attempts_in(AttemptState.COMPLETE))
         assert {one.id for one in swept} == set(self.model.sweeping)
-        self.model.sweeping = {one.id: (one, Place()) for one in swept}
+        self.model.sweeping = {one.id: (one, settle.Place()) for one in swept}
 
     # -- what always holds ---------------------------------------------------------------------
 
@@ -346,40 +357,11 @@ class StoreMachine(RuleBasedStateMachine):
             assert found.held + found.spent <= found.limit
 
     @invariant()
-    def the_counts_equal_the_rows(self) -> None:
-        """The numbers of status equal a count of raw rows; aggregates equal theirs."""
+    def every_reader_agrees_with_covers(self) -> None:
+        """Status, the page, ``status --url``, the planner's input and ``wait`` answer as the pure rule does."""
         self.bench.assert_counted()
-        states = dict(self.bench.sql("SELECT id, state FROM attempt"))
-        flying = {
-            (target, url): (mark, force, state)
-            for target, url, mark, force, state in self.bench.sql(
-                "SELECT target, url, watermark, force, state FROM attempt WHERE active = 1 AND kind = 'directory'"
-                " ORDER BY watermark"
-            )
-        }
-        words = {"unconfirmed": "unconfirmed", "failed": "failed", "complete": "settled"}
-        expected = dict.fromkeys(["ready", "waiting", "in_flight", "failed", "parked", "unconfirmed", "settled"], 0)
-        for target, url, place, sequence, state, open_, force, attempt in self.bench.sql(
-            "SELECT d.target, d.url || name, d.url, sequence, state, open, needs_force, attempt FROM need"
-            " JOIN directory d ON d.id = need.directory"
-        ):
-            assert url.startswith(place)
-            if state == NeedState.ATTEMPTED:
-                word = words.get(states[attempt], "in_flight")
-            elif state in (NeedState.PARKED, NeedState.UNCONFIRMED):
-                word = "parked" if state == NeedState.PARKED else "unconfirmed"
-            else:
-                above = [one for (t, u), one in flying.items() if t == target and place.startswith(u)]
-                mark, forced, told = max(above, default=(0, 0, ""))
-                covered = sequence <= mark and not open_ and (forced or not force)
-                word = words.get(told, "in_flight") if covered else "ready" if state == NeedState.READY else "waiting"
-            expected[word] += 1
-        counts = self.run(self.store.counts())
-        assert (counts.pending, counts.deferred) == (expected["ready"] + expected["waiting"], expected["ready"])
-        for word in ("in_flight", "failed", "parked", "unconfirmed"):
-            assert getattr(counts, word) == expected[word], word
-        loads = self.run(self.store.loads())
-        assert sum(one.exact + one.subtree for one in loads) == expected["ready"]
+        with closing(sqlite3.connect(self.store.path)) as file:
+            assert_readers_agree(file, now=self.clock.now())
 
 
 TestStoreMachine = StoreMachine.TestCase

@@ -1,0 +1,127 @@
+"""Coverage: the SQL of every reader against the pure rule, over every case of a small world."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from coverage_model import assert_readers_agree
+from steps_store import BASE, Bench, content, file, folder, subtree
+
+from listener.refresh import COVERAGE, AttemptState, NeedState, RefreshKind, Scope
+from listener.store import NeedInput
+from listener.store.coverage import covered
+
+FLAGS = (0, 1)
+STATES = (AttemptState.ACCEPTED, AttemptState.COMPLETE, AttemptState.FAILED)
+ATTEMPTS = list(itertools.product((5, 10), FLAGS, STATES))
+
+
+@pytest.fixture(params=[7, 12])
+def world(bench: Bench, request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
+    """A file with needs of each kind in two directories, of sequences below, between and (or not) above watermarks."""
+    with closing(sqlite3.connect(bench.store.path)) as connection:
+        connection.execute("INSERT INTO target VALUES (1, 'cdn')")
+        for directory, url in enumerate(("", "a/", "a/b/"), start=1):
+            connection.execute("INSERT INTO directory (id, target, url) VALUES (?, 1, ?)", (directory, BASE + url))
+        rows = itertools.product((1, 3), Scope, (3, 4, request.param), FLAGS, ((0, 0), (0, 1), (1, 0)), FLAGS)
+        for number, (directory, scope, sequence, force, (state, open_), manual) in enumerate(rows):
+            if directory == 3 and scope is Scope.PREFETCH:
+                continue
+            due = 1.0 if state == NeedState.WAITING else None
+            connection.execute(
+                "INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, due_at, state, open,"
+                " needs_force, asked) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
+                (directory, str(number), scope, sequence, 100.0 - number / 10, due, state, open_, force, manual),
+            )
+        connection.commit()
+        yield connection
+
+
+def add(connection: sqlite3.Connection, kind: str, url: str, watermark: int, force: int, state: AttemptState) -> int:
+    """Add an attempt, as the store keeps it."""
+    row = connection.execute(
+        "INSERT INTO attempt (target, kind, url, watermark, force, state, account, window_start, held, created_at,"
+        " stale_since) VALUES (1, ?, ?, ?, ?, ?, 'main', 0, 0, 0, 0) RETURNING id",
+        (kind, BASE + url, watermark, force, state.value),
+    )
+    return int(row.fetchone()[0])
+
+
+@pytest.mark.parametrize(("first", "second"), [*itertools.product(["a/", "c/"], ["", "a/b/"])])
+def test_readers_agree_for_every_pair_of_directory_attempts(world: sqlite3.Connection, first: str, second: str) -> None:
+    """Two at or above a directory, of any watermark, force and state."""
+    for one, other in itertools.product(ATTEMPTS, ATTEMPTS):
+        add(world, "directory", first, *one)
+        add(world, "directory", second, *other)
+        assert_readers_agree(world, now=1000.0)
+        world.rollback()
+
+
+def test_readers_agree_on_what_is_marked_or_set_aside(world: sqlite3.Connection) -> None:
+    """A need that an attempt marks, is rejected or unconfirmed, below directory attempts of any state."""
+    for state, of in itertools.product(
+        (NeedState.ATTEMPTED, NeedState.UNCONFIRMED, NeedState.PARKED), (AttemptState.ACCEPTED, AttemptState.FAILED)
+    ):
+        for directory in ATTEMPTS:
+            marked = add(world, "file", "a/b/0", 9, 1, of)
+            world.execute(
+                "UPDATE need SET state = ?, attempt = ?, due_at = NULL WHERE open = 0 AND sequence <> 4",
+                (state, None if state is NeedState.PARKED else marked),
+            )
+            add(world, "directory", "a/", *directory)
+            assert_readers_agree(world, now=1000.0)
+            world.rollback()
+
+
+def test_the_statement_equals_the_rule(world: sqlite3.Connection) -> None:
+    """The generated condition selects exactly the rows for which the table says so."""
+    for (kind, rule), watermark, force in itertools.product(COVERAGE.items(), (0, 5, 10, 20), FLAGS):
+        condition = covered(kind, watermark=":watermark", force=":force")
+        values = {"watermark": watermark, "force": force}
+        for scope, sequence, is_open, needs_force, found in world.execute(
+            f"SELECT scope, sequence, open, needs_force, {condition} FROM need", values
+        ):
+            assert bool(found) == rule.covers(
+                watermark=watermark,
+                force=bool(force),
+                scope=Scope(scope),
+                sequence=sequence,
+                is_open=bool(is_open),
+                needs_force=bool(needs_force),
+            )
+
+
+async def test_a_url_below_a_stale_directory_is_stale(bench: Bench) -> None:
+    """``status --url`` names the directory's need, not only one of exactly this URL."""
+    await bench.change(subtree("a/"))
+    (need,) = await bench.store.explain(BASE + "a/b/c.html")
+    assert (need["url"], need["scope"], need["state"]) == (BASE + "a/", "subtree", "deferred")
+    assert await bench.store.explain(BASE + "b.html") == []
+
+
+async def test_one_that_needs_force_is_not_in_flight_with_an_unforced_directory(bench: Bench) -> None:
+    """It is counted and explained as deferred; an urgent request for it goes though the directory is under way."""
+    await bench.change(content("a/x"))
+    await bench.store._write(lambda connection: connection.execute("UPDATE need SET needs_force = 1, asked = 1"))
+    await bench.send(folder("a/", force=False))
+    counts = await bench.store.counts()
+    (need,) = await bench.store.explain(BASE + "a/x")
+    assert (counts.deferred, counts.in_flight, need["state"]) == (1, 0, "deferred")
+    assert [row.url for row in await bench.store.manual_rows(5)] == [BASE + "a/x"]
+
+
+async def test_covered_requests_do_not_use_up_the_limit(bench: Bench) -> None:
+    """What a directory attempt covers does not hide a request that nothing covers."""
+    await bench.store.ask([NeedInput("cdn", BASE + f"a/{n}") for n in range(20)])
+    await bench.send(folder("a/"))
+    bench.clock.advance(1)
+    await bench.store.ask([NeedInput("cdn", BASE + "b")])
+    assert [row.url for row in await bench.store.manual_rows(1)] == [BASE + "b"]
+    assert await bench.store.manual_rows(1) != []
+    made = await bench.send(file("b"))
+    assert await bench.store.manual_rows(1) == []
+    assert made[0].kind is RefreshKind.FILE
