@@ -28,6 +28,8 @@ class Brake:
         """How many files the last scan saw."""
         self.confirmed = False
         """Set by an operator: the next deletions are meant."""
+        self.suspended = ""
+        """Why no deletion at all is believed, an operator's word or not; empty: each is judged."""
         self._share = share
         self._minimum = minimum
         self._held: dict[str, Change] = {}
@@ -47,6 +49,8 @@ class Brake:
 
         An empty root is never believed, but for a single file that was ``heard`` going.
         """
+        if self.suspended and missing:
+            return self.suspended
         if self.confirmed or missing <= heard:
             return ""
         if root_empty:
@@ -59,6 +63,8 @@ class Brake:
         """Tell whether ``count`` more deletions are few enough to pass at once."""
         self._recent = [(at, before) for at, before in self._recent if at > now - _WINDOW_SECONDS]
         self._recent.append((now, count))
+        if self.suspended:
+            return False
         few = min(float(self._minimum), self._share * self.known)
         return not self._held and (self.confirmed or sum(before for _, before in self._recent) <= few)
 

@@ -8,7 +8,7 @@ names are forgotten and the directory is scanned again instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from listener.sources.filesystem import kernel
 from listener.sources.filesystem.rescans import TOO_MANY
 from listener.sources.filesystem.tree import Node, Tree
 
-__all__ = ["ARRIVED", "EFFECTS", "ENDED", "FOUND", "OPEN", "Batch", "Heard"]
+__all__ = ["ARRIVED", "EFFECTS", "ENDED", "FOUND", "OPEN", "Batch", "Heard", "batch_of"]
 
 OPEN = 1 << 16
 """The last that was heard is that it was made or written to, not that it was closed."""
@@ -55,6 +55,15 @@ class Batch(NamedTuple):
     Directories that were not heard for a moment. They were listed since, so that whatever is there
     is among the names; what is *not* there any more only the index can tell.
     """
+
+
+def batch_of(paths: Iterable[bytes]) -> Batch:
+    """Return names to look at of which no event spoke: there or gone, and perhaps still written to."""
+    names: dict[bytes, dict[bytes, int]] = {}
+    for path in paths:
+        prefix, slash, name = path.rpartition(b"/")
+        names.setdefault(prefix + slash, {})[name] = kernel.MOVED_TO | FOUND
+    return Batch((), tuple(names.items()), {})
 
 
 class Heard:

@@ -12,7 +12,7 @@ from listener.sources.filesystem.absence import is_directory_gone
 from listener.sources.filesystem.acks import SETTLE_SECONDS, Acks
 from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.content import is_same, with_hash
-from listener.sources.filesystem.heard import Batch
+from listener.sources.filesystem.heard import Batch, batch_of
 from listener.sources.filesystem.look import Look, Looker, Looks
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.namesakes import Namesakes, find_names
@@ -29,6 +29,10 @@ __all__ = ["Live"]
 _new = tuple.__new__
 _BATCHES_AT_ONCE = 16
 """So that a storm that never ends keeps nothing else from its turn."""
+
+
+async def _nothing() -> None:
+    """Do nothing."""
 
 
 class Live:
@@ -58,7 +62,10 @@ class Live:
         self.refused = ""
         self.unread = Unread()
         """What could not be looked at, by scans and by looks at what events named."""
+        self.before_deleting = _nothing
+        """Called before deletions are judged, so that the brake knows what it must."""
         self._more = False
+        self._hints: set[bytes] = set()
         self.unfinished = Unfinished(
             stable_seconds=settings.stable_seconds, cap_seconds=settings.unfinished_cap_seconds
         )
@@ -75,24 +82,28 @@ class Live:
 
     def next_due(self, now: float) -> float:
         """Return in how many seconds there is something to do although nothing was heard."""
-        if self._more:
+        if self._more or self._hints:
             return 0.0
         dues = (self.unfinished.next_look(now), self._brake.next_release(now), self._namesakes.next_due(now))
         return min((due for due in dues if due is not None), default=float("inf"))
+
+    def look_at(self, paths: Iterable[bytes]) -> None:
+        """Look soon at these paths of files and links, relative to the root, of which no event speaks."""
+        self._hints.update(paths)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield what has come up since the last call, then end."""
         self._more = False
         for _ in range(_BATCHES_AT_ONCE):
-            if self.watches is None or not self.watches.heard:
+            if not self._hints and (self.watches is None or not self.watches.heard):
                 break
             batch, looks = await asyncio.to_thread(self._take, self.watches)
             for prefix, reason in batch.rescans.items():
                 self._rescans.want(key_to_text(prefix), reason, time.monotonic())
-            self._follow_links(looks)
-            self._namesakes.want(looks.namesakes, time.monotonic())
             for key, error in looks.unknown.items():
                 self.unread.note(key, error)
+            self._follow_links(looks)
+            self._namesakes.want(looks.namesakes, time.monotonic())
             looks.gone.extend(await self._gone_unheard(batch.gaps))
             changes, learnt = await self._changes(batch, looks)
             if learnt:
@@ -117,8 +128,12 @@ class Live:
                 looks.gone.append(key.rstrip("/"))
             self._rescans.want(key, "a link to a directory came or was switched", time.monotonic(), prompt=True)
 
-    def _take(self, watches: Watches) -> tuple[Batch, Looks]:
-        batch = watches.take(self._settings.batch_changes)
+    def _take(self, watches: Watches | None) -> tuple[Batch, Looks]:
+        if self._hints:
+            some = [self._hints.pop() for _ in range(min(len(self._hints), self._settings.batch_changes))]
+            batch = batch_of(some)
+        else:
+            batch = watches.take(self._settings.batch_changes) if watches else Batch((), (), {})
         return batch, self.looker.all(batch, time.time_ns())
 
     async def _changes(self, batch: Batch, looks: Looks) -> tuple[list[Change], list[Change]]:
@@ -171,6 +186,7 @@ class Live:
         """Return the deletions when they are few; hold them back when they are many."""
         if not deletions:
             return deletions
+        await self.before_deleting()
         count = 0
         for change in deletions:
             count += await self._weight(change, self._brake.look_limit - count)
@@ -202,7 +218,8 @@ class Live:
         empty = not await asyncio.to_thread(self._holds_files)
         self.refused = self._brake.refuses(missing=count, known=self._brake.known, root_empty=empty, heard=True)
         if self.refused:
-            self._rescans.want("", "many files are gone at once", time.monotonic())
+            if not self._brake.suspended:
+                self._rescans.want("", "many files are gone at once", time.monotonic())
             return []
         true, back = await asyncio.to_thread(self._still_gone, held)
         for change in back:

@@ -11,7 +11,7 @@ from listener.sources.filesystem.fanotify import refusal
 from listener.sources.filesystem.ignored import summary
 from listener.sources.filesystem.mounts import mount_of, mounts_below
 from listener.sources.filesystem.settings import FilesystemSettings
-from listener.sources.filesystem.trouble import limit, sysctl_line
+from listener.sources.filesystem.trouble import limit, outdated, sysctl_line
 
 __all__ = ["choose_backend", "count_directories", "probe"]
 
@@ -62,6 +62,15 @@ def probe(key: str, settings: FilesystemSettings) -> Iterator[Check]:
         yield Check(
             key, CheckState.WARNING, f"{here.kind} at {here.point}: other machines change it unheard by {backend}",
             'take backend = "auto" or "polling"',
+        )  # fmt: skip
+    if here is not None and here.is_deleted:
+        yield Check(key, CheckState.FAILED, outdated(here), "restart the service; mount the parent directory")
+    elif here is not None and here.shown != "/":
+        yield Check(
+            key, CheckState.OK,
+            f"{here.point} shows the directory {here.shown!a} of its file system: when that is renamed or replaced "
+            "outside, the new one is not seen",
+            "mount a parent directory that is never replaced, if deploys replace this one",
         )  # fmt: skip
     for mount in mounts_below(settings.path):
         if not mount.is_heard and backend != "polling":

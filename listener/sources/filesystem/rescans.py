@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 __all__ = [
     "LOSSES",
+    "MOUNTED",
     "OVERFLOWED",
     "OVERRAN",
     "SCHEDULE",
@@ -24,6 +25,7 @@ UNWATCHED = "not watched"
 WAITING = "waiting for files that are gone"
 """Reasons of scans that are no answer to a loss."""
 
+MOUNTED = "a file system was mounted or unmounted"
 OVERFLOWED = "the kernel's event queue overflowed"
 OVERRAN = "events came faster than they could be worked through"
 TOO_MANY = "too many changes at once"

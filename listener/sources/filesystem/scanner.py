@@ -130,7 +130,7 @@ class Scanner:
             self._brake.known = scan.present
         if not prefix or scan.refused:
             self._live.refused = scan.refused
-        if scan.refused:
+        if scan.refused and not self._brake.suspended:
             self._rescans.want("", WAITING, time.monotonic())
 
     def _tell(self, scan: Scan, walker: Walker, prefix: str, reason: str, seconds: float) -> None:

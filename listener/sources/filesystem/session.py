@@ -26,11 +26,12 @@ from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Listening, Place, RootIdentity
 from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.look import Looker
+from listener.sources.filesystem.mountwatch import MountWatch
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.rescans import START, UNWATCHED, Rescans
+from listener.sources.filesystem.rescans import MOUNTED, START, UNWATCHED, Rescans
 from listener.sources.filesystem.scanner import Scanner
 from listener.sources.filesystem.settings import FilesystemSettings
-from listener.sources.filesystem.trouble import uncompared, unread, unwatched
+from listener.sources.filesystem.trouble import outdated, uncompared, unread, unwatched
 from listener.sources.filesystem.watches import Watches
 
 __all__ = ["Session"]
@@ -92,11 +93,15 @@ class Session:
             live=self._live,
             health=health,
         )
+        self._mounts = MountWatch(settings.path)
+        self._live.before_deleting = self._before_deleting
         self._place: Place | None = None
         self._next_check = 0.0
         self._next_poll = 0.0
         self._is_first = False
         """True from the end of the first scan until what it delivered is durable."""
+        self._is_complete = False
+        """Whether the first scan since the root was found is over and durable."""
         self._awaited: frozenset[int] = frozenset()
 
     @property
@@ -137,6 +142,7 @@ class Session:
                 reason = await self._reopen()
         finally:
             await self._close()
+            self._mounts.close()
 
     # --- the root -------------------------------------------------------------------------------
 
@@ -170,14 +176,16 @@ class Session:
 
     async def _reopen(self) -> str:
         """Wait until the root is there again and listened to; return why the scan that must follow is needed."""
-        self._health.ready = self._live.may_skip = False
+        self._health.ready = self._is_complete = self._live.may_skip = False
         self._brake.drop()
         await self._close()
         while True:
             try:
                 await self._open()
             except OSError as error:
-                self._tell(SourceState.DEGRADED, f"{self._settings.path} cannot be read: {error.strerror}")
+                await self._look_at_mounts()
+                parts = (f"{self._settings.path} cannot be read: {error.strerror}", self._brake.suspended)
+                self._tell(SourceState.DEGRADED, ". ".join(filter(None, parts)))
                 await asyncio.sleep(self._settings.root_check_seconds)
             else:
                 _log.info("filesystem.root_found", source=self._name, path=str(self._settings.path))
@@ -195,7 +203,24 @@ class Session:
         if place.listening is not None and not place.listening.healthy:
             _log.error("filesystem.thread_died", source=self._name)
             return False
+        await self._look_at_mounts()
         return True
+
+    async def _before_deleting(self) -> None:
+        if self._mounts.pins_root:
+            await self._look_at_mounts()
+
+    async def _look_at_mounts(self) -> None:
+        """Compare what was mounted or unmounted; believe no deletion while the root's mount shows an old directory."""
+        found = await asyncio.to_thread(self._mounts.look)
+        now = time.monotonic()
+        for prefix in found.directories:
+            self._rescans.want(key_to_text(prefix), MOUNTED, now, prompt=True)
+        self._live.look_at(found.names)
+        was_suspended, old = bool(self._brake.suspended), self._mounts.replaced_root
+        self._brake.suspended = outdated(old) if old else ""
+        if was_suspended and not old:
+            self._rescans.want("", MOUNTED, now, prompt=True)
 
     # --- following --------------------------------------------------------------------------------
 
@@ -217,12 +242,16 @@ class Session:
             await self._rest()
 
     async def _end_first_scan(self) -> None:
+        await self._mark_seeded()
+        self._health.ready = self._is_complete and not self._brake.suspended
+
+    async def _mark_seeded(self) -> None:
         if not self._is_first or self._acks.is_any_under_way(self._awaited):
             return
         if not await self._index.seeded(self._name):
             await self._index.mark_seeded(self._name)
         self._is_first = False
-        self._health.ready = True
+        self._is_complete = True
 
     def _allow_skipping(self) -> None:
         """Compare bytes once the first scan is over and whatever was heard meanwhile has been told."""
@@ -291,8 +320,9 @@ class Session:
         parts = [
             f"nothing is taken for deleted: {self._live.refused}; "
             f"bring the files back, or: cdn-listener confirm-deletions {self._name}"
-            if self._live.refused
+            if self._live.refused and not self._brake.suspended
             else "",
+            *map(outdated, self._mounts.replaced),
             unwatched(watches.failed, watches.count) if watches else "",
             uncompared([one for one in self._rescans.waiting() if time.monotonic() - one.since > _SOON_SECONDS]),
             unread(self._live.unread.paths),

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from listener.change import key_to_text
+from listener.sources.filesystem.mounts import Mount
 from listener.sources.filesystem.rescans import Wanted
 
-__all__ = ["limit", "open_hint", "sysctl_line", "uncompared", "unread", "unwatched"]
+__all__ = ["limit", "open_hint", "outdated", "sysctl_line", "uncompared", "unread", "unwatched"]
 
 _PROC = Path("/proc/sys/fs")
 
@@ -58,6 +59,15 @@ def uncompared(waiting: Sequence[Wanted]) -> str:
         return ""
     place = f"{_some(len(waiting), waiting[0].prefix)} must still be compared with the index"
     return f"{place} ({waiting[0].reason}): what changed there is refreshed after that"
+
+
+def outdated(mount: Mount) -> str:
+    """Say that a mount goes on showing a directory that was replaced elsewhere, and what to do."""
+    what = "was removed" if mount.is_deleted else f"was renamed to {mount.shown!a}"
+    return (
+        f"the directory mounted at {mount.point!a} {what} outside of this mount, which goes on showing it: what took "
+        "its place is not seen; restart the service, and mount the parent directory, which is never replaced"
+    )
 
 
 def open_hint(error: OSError) -> str:

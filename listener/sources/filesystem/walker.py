@@ -74,7 +74,7 @@ class Walker:
         self._follow = follow
         self._enter = enter
         start = key_to_bytes(prefix)
-        self._stack = [] if not follow and self._is_beyond_link(start) else [start]
+        self._stack = [start] if self._belongs(start) else []
 
     def step(self, files: int) -> list[Listing]:
         """Read on until so many files (at least one directory) were seen; an empty list is the end."""
@@ -98,6 +98,19 @@ class Walker:
         beyond = not self._follow and self._is_beyond_link(raw)
         listing = Listing(directory, {}) if beyond else self._read(raw, gone_is_empty=True)[0]
         return listing if listing is not None and self.is_same_root() else None
+
+    def _belongs(self, start: bytes) -> bool:
+        """Tell whether a walk from the root would come by: by no link that is not followed, and nothing ignored."""
+        prefix = b""
+        for name in start.split(b"/")[:-1]:
+            if self._ignore.directory(key_to_text(prefix), key_to_text(name)):
+                return False
+            if os.path.islink(self._root + prefix + name) and (  # noqa: PTH114 - bytes
+                not self._follow or is_loop(self._root, prefix, name)
+            ):
+                return False
+            prefix += name + b"/"
+        return True
 
     def _is_beyond_link(self, prefix: bytes) -> bool:
         """Tell whether a symbolic link stands on the way to a directory: read, it would be another one."""
