@@ -15,6 +15,7 @@ from listener.cli.config import app as config_app
 from listener.cli.dead_letters import dead_letters
 from listener.cli.demo import demo
 from listener.cli.emulate import EmulateCommand, emulate
+from listener.cli.instances import offer_instance
 from listener.cli.orders import approve, confirm_deletions, hold, pause, release, resume
 from listener.cli.plan import plan
 from listener.cli.plugins import plugins
@@ -64,6 +65,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.command("emulate", cls=EmulateCommand)(emulate)
+offer_instance(app, config_app, store_app)
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 app.add_typer(systemd_app, name="systemd")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +12,7 @@ from listener.cli.common import ConfigOption, JsonOption, load, print_json, run_
 
 if TYPE_CHECKING:
     from listener.contracts import Check
+    from listener.settings import Settings
 
 __all__ = ["check"]
 
@@ -29,13 +32,24 @@ IgnoredOption = Annotated[
 ]
 
 
+HereOption = Annotated[
+    bool,
+    typer.Option("--here", help="Check as this very user and process, not as the unit that is installed."),
+]
+
+
 def check(
     config: ConfigOption = None,
     as_json: JsonOption = False,
     print_setup: PrintSetupOption = "",
     list_ignored: IgnoredOption = False,
+    here: HereOption = False,
 ) -> int:
-    """Try everything that the configuration names, changing nothing. Exit status 1 when something failed."""
+    """
+    Try everything that the configuration names, changing nothing. Exit status 1 when something failed.
+
+    As root, with an installed unit of this configuration, it is tried as that unit: same user, sandbox, credentials.
+    """
     from listener.contracts import CheckState
 
     if print_setup:
@@ -44,7 +58,7 @@ def check(
     if list_ignored:
         _list_ignored(config, as_json=as_json)
         return 0
-    found = run_async(_probe(config))
+    found = _checks(config, here=here)
     if as_json:
         print_json(
             [{"subject": c.subject, "state": c.state.value, "message": c.message, "hint": c.hint} for c in found]
@@ -57,11 +71,29 @@ def check(
     return 1 if any(one.state is CheckState.FAILED for one in found) else 0
 
 
-async def _probe(config: Any) -> list[Check]:
+def _checks(config: Any, *, here: bool) -> Sequence[Check]:
+    """Return what is found as the unit that is installed, or else as this process, with a word on the difference."""
+    from listener.cli.unit_check import check_as_unit, is_installed
+    from listener.contracts import Check, CheckState
+    from listener.settings.instances import unit_of
+
+    settings = load(config)
+    unit = "" if here else unit_of(settings.origin.path)
+    if not unit or not is_installed(unit):
+        return run_async(_probe(settings))
+    if os.geteuid() == 0:
+        return check_as_unit(unit)
+    missing = f"tried as user {os.geteuid()}, not as {unit}, whose user, sandbox and credentials differ"
+    return [
+        Check("unit", CheckState.WARNING, missing, "run check as root to try it as the unit"),
+        *run_async(_probe(settings)),
+    ]
+
+
+async def _probe(settings: Settings) -> list[Check]:
     from listener.daemon.probes import probe_all
     from listener.plugins import load_sources, load_targets
 
-    settings = load(config)
     return await probe_all(settings, load_sources(settings), load_targets(settings))
 
 

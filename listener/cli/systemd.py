@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,6 +15,7 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="The systemd units, with the path of this installation.")
 
 DAEMON: Final = "cdn-listener.service"
+TEMPLATE: Final = "cdn-listener@.service"
 SOCKET: Final = "cdn-listener.socket"
 SHIPPED_COMMAND: Final = "/opt/cdn-listener/bin/cdn-listener"
 _HIDDEN: Final = ("/root/", "/home/", "/tmp/", "/run/user/")  # noqa: S108 - nothing is written there
@@ -49,7 +51,9 @@ def install(
     from listener.errors import ConfigurationError, ListenerError
     from listener.settings import expanded
 
-    texts = {expanded(directory) / _place(name): _text(name) for name in names or [DAEMON]}
+    daemons = [name for name in names or () if name in (DAEMON, TEMPLATE)] or [DAEMON]
+    folder = expanded(directory)
+    texts = {folder / place: _text(name) for name in names or [DAEMON] for place in _places(name, daemons)}
     for path, text in texts.items():
         if not force and path.exists() and path.read_text("utf-8") != text:
             raise ConfigurationError(
@@ -66,7 +70,8 @@ def install(
     if (command := _command()).startswith(_HIDDEN):
         typer.echo(f"warning: {command} is where no service can see it: install into /opt/cdn-listener", err=True)
     begin = f"enable {SOCKET} && systemctl restart" if SOCKET in (names or ()) else "enable --now"
-    typer.echo(f"now: systemctl daemon-reload && systemctl {begin} cdn-listener", err=True)
+    units = " ".join("cdn-listener@NAME" if name == TEMPLATE else "cdn-listener" for name in daemons)
+    typer.echo(f"now: systemctl daemon-reload && systemctl {begin} {units}", err=True)
 
 
 UNIT_MODE = 0o644
@@ -83,9 +88,9 @@ def _units() -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 
-def _place(name: str) -> str:
-    """Return where a unit goes: drop-ins beside the daemon's unit."""
-    return f"{DAEMON}.d/{Path(name).name}" if name.endswith(".conf") else name
+def _places(name: str, daemons: Sequence[str]) -> list[str]:
+    """Return where a unit goes: drop-ins to each of the daemons' units that are installed with it."""
+    return [f"{daemon}.d/{Path(name).name}" for daemon in daemons] if name.endswith(".conf") else [name]
 
 
 def _text(name: str) -> str:

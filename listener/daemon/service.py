@@ -205,7 +205,8 @@ class Daemon:
         old = self._admin
         if old is None or old.settings == parts.settings.admin:
             return
-        if old.settings.listen == parts.settings.admin.listen:
+        admin = parts.settings.admin
+        if (old.settings.listen, old.settings.socket) == (admin.listen, admin.socket):
             old.follow(parts.settings.admin)
             return
         new = AdminServer(parts.settings.admin, self._view)

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from listener.errors import ConfigurationError
 from listener.redaction import is_secret_name
+from listener.settings.instances import defaults_of
 from listener.settings.model import Origin, Settings
 from listener.settings.problems import Problem, nearest, refuse, validate_table
 from listener.settings.sections import expanded
@@ -74,6 +75,9 @@ def find_file(environ: Mapping[str, str]) -> Path | None:
 def parse_settings(table: Mapping[str, Any], environ: Mapping[str, str], *, path: Path | None = None) -> Settings:
     """Return the settings of this parsed table and environment; ``path`` is for messages. Raises as above."""
     merged = _copy(table)
+    for section, values in defaults_of(path, environ).items():
+        if isinstance(place := merged.setdefault(section, {}), dict):
+            place.update({key: value for key, value in values.items() if key not in place})
     overrides = [*_from_credentials(environ), *_from_variables(environ)]
     variables = {".".join(_apply(merged, override)): override.variable for override in overrides}
     origin = str(path) if path else "the environment"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Final, Self
 from zoneinfo import ZoneInfo
@@ -22,6 +23,8 @@ __all__ = [
     "expanded",
 ]
 
+_SOCKET_BYTES: Final = 107
+"""What fits into ``sun_path`` (unix(7)) with its final zero."""
 _DATABASES: Final = ("sqlite", "postgresql", "postgres")
 
 
@@ -138,6 +141,9 @@ class Admin(Section):
     listen: str = "127.0.0.1:9180"
     """``host:port`` of the status page, ``/livez``, ``/readyz`` and ``/metrics``; empty turns it off.
     Loopback, because without a token anybody who reaches it may read."""
+    socket: str = ""
+    """A Unix socket that serves the same, for commands of this machine; empty: ``admin.sock`` in the directory that
+    systemd names (``$RUNTIME_DIRECTORY``), without one none. Open to the user and the group of the daemon."""
     token: Annotated[SecretStr, Field(min_length=16, max_length=4096)] | None = None
     """Once set, everything but ``/livez`` and ``/readyz`` asks for it (``Authorization: Bearer``, or the page's
     sign-in), and the page can retry, discard and refresh. At least 16 characters: it is the only thing between
@@ -153,3 +159,10 @@ class Admin(Section):
         if listen and not (separator and host and port.isdecimal() and port.isascii() and int(port) < 65536):
             raise ValueError("must be host:port, as in 127.0.0.1:9180, or empty")
         return listen
+
+    @field_validator("socket")
+    @classmethod
+    def _absolute_and_short(cls, socket: str) -> str:
+        if socket and not (socket.startswith("/") and "\0" not in socket and len(os.fsencode(socket)) <= _SOCKET_BYTES):
+            raise ValueError(f"must be an absolute path of at most {_SOCKET_BYTES} bytes, or empty")
+        return socket

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,17 +11,18 @@ DAEMON = ROOT / "systemd/cdn-listener.service"
 INSTANCE = {
     "# `cdn-listener systemd install` writes": "# Several daemons: cdn-listener@shop.service reads"
     " /etc/cdn-listener/shop.toml."
-    "\n# Each has a state file of its own; give each target an account of its own, since no two share a ledger."
+    "\n# Each has a state directory and an admin socket of its own; give each target an account of its own, since no"
+    "\n# two share a ledger. Every command finds it: cdn-listener status --instance shop."
     "\n# `cdn-listener systemd install` writes",
     "Description=cdn-listener:": "Description=cdn-listener for %i:",
-    "LISTENER_CONFIG=/etc/cdn-listener/listener.toml": "LISTENER_CONFIG=/etc/cdn-listener/%i.toml"
-    "\nEnvironment=LISTENER_STORE__URL=sqlite:///%S/cdn-listener/%i/state.db",
+    "LISTENER_CONFIG=/etc/cdn-listener/listener.toml": "LISTENER_CONFIG=/etc/cdn-listener/%i.toml",
     "/etc/default/cdn-listener": "/etc/default/cdn-listener-%i",
     "/etc/cdn-listener/credentials/": "/etc/cdn-listener/credentials/%i/",
-    "with /var/lib/cdn-listener as": "with /var/lib/cdn-listener/%i as",
+    "with /var/lib/cdn-listener as": "with /var/lib/cdn-listener-%i as",
     "User=cdn-listener\n": "User=cdn-listener-%i\n",
-    "StateDirectory=cdn-listener\n": "StateDirectory=cdn-listener/%i\n",
-    "%S/cdn-listener\n": "%S/cdn-listener/%i\n",
+    "/run/cdn-listener/admin.sock": "/run/cdn-listener-%i/admin.sock",
+    "Directory=cdn-listener\n": "Directory=cdn-listener-%i\n",
+    "%S/cdn-listener\n": "%S/cdn-listener-%i\n",
 }
 BACKFILL_HEAD = """\
 # One comparison of the storage with what is known of it: cdn-listener-backfill.timer starts it.
@@ -53,7 +55,8 @@ def instance(daemon: str) -> str:
 def backfill(daemon: str) -> str:
     """Return the one-shot unit: the daemon's secrets and hardening below a head of its own."""
     body = daemon[daemon.index("# Secrets arrive") : daemon.index("\n[Install]")]
-    return BACKFILL_HEAD + body
+    # It would go with this unit, also where the daemon has it.
+    return BACKFILL_HEAD + re.sub(r"# The admin socket.*\nRuntimeDirectory=.*\nRuntimeDirectoryMode=.*\n", "", body)
 
 
 UNITS = {"cdn-listener@.service": instance, "cdn-listener-backfill.service": backfill}

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from source_harness import fanotify_needed
@@ -168,13 +168,52 @@ def test_an_unreadable_directory_is_told(open_path: Path, backend: str) -> None:
 
 
 @pytest.mark.timeout(90)
-def test_an_unreadable_root_fails_at_the_start(open_path: Path) -> None:
-    """The process ends with what is wrong and what to do, rather than listen to nothing."""
-    (open_path / "www").mkdir(mode=0o700)
-    (open_path / "www").chmod(0 if os.geteuid() else 0o700)
-    said = failing(open_path / "www", *as_nobody())
-    assert "ConfigurationError" in said
-    assert "cannot be read" in said
+def test_an_unreadable_root_is_waited_for(open_path: Path) -> None:
+    """Degraded with what is wrong and what to do; once it can be read it is listened to."""
+    root = open_path / "www"
+    root.mkdir()
+    root.chmod(0)
+    (open_path / "o").mkdir()
+    (open_path / "o").chmod(0o777)
+    with running(root, open_path / "o" / "out", *as_nobody(), root_check_seconds=0.1) as source:
+        source.until(lambda: source.health["state"] == "degraded", "degraded")
+        assert "cannot be read" in source.health["detail"]
+        assert "let user" in source.health["detail"]
+        root.chmod(0o755)
+        source.until(lambda: source.health["ready"], "ready")
+
+
+INSTANCES = """
+import asyncio, resource, sys
+from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+from listener.sources.filesystem.kernel import Inotify
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+held = []
+try:
+    while sys.argv[2] == "all":
+        held.append(Inotify())
+except OSError:
+    pass
+for check in asyncio.run(FilesystemSource("www", FilesystemSettings(path=sys.argv[1])).check()):
+    if "instance" in check.message:
+        print(check.state, check.message, check.hint)
+"""
+
+
+@pytest.mark.parametrize("taken", ["all", "none"])
+def test_check_finds_that_no_inotify_instance_is_left(
+    open_path: Path, taken: str, absent: Callable[[str], NoReturn]
+) -> None:
+    """For a user whose programs took all of them: failed, with the limit and the line that raises it."""
+    (open_path / "www").mkdir()
+    if os.geteuid():
+        absent("root, to be a user whose programs can be counted")
+    command = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", sys.executable, "-c", INSTANCES]
+    done = subprocess.run(
+        [*command, open_path / "www", taken], env=ENVIRONMENT, cwd="/", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("failed no inotify instance can be opened" if taken == "all" else "")
+    assert ("max_user_instances is" in done.stdout, "sysctl -w" in done.stdout) == ((taken == "all",) * 2)
 
 
 def as_nobody() -> tuple[str, ...]:

@@ -142,6 +142,7 @@ def a_machine(folder: Path, *, name: str, files: Mapping[str, str], binds: Mappi
     _files(folder / "files", interpreter, files)
     (folder / "layer").mkdir()
     bound += [f"--bind-ro={ROOT / 'listener'}:/opt/cdn-listener/source/listener"]
+    bound += [f"--bind-ro={ROOT / 'systemd'}:/opt/cdn-listener/source/systemd"]
     bound += [f"--bind-ro={sysconfig.get_paths()['purelib']}:/opt/cdn-listener/packages"]
     bound += [f"--bind={outside}:{inside}" for outside, inside in binds.items()]
     script = SCRIPT.format(

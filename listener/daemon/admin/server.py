@@ -23,6 +23,8 @@ __all__ = ["AddressNotAvailable", "AdminServer"]
 log = structlog.get_logger()
 
 SHUTDOWN_SECONDS = 1.0
+SOCKET_MODE = 0o660
+"""For the user and the group of the daemon; its directory says who else may come near."""
 MOST_BODY_BYTES = 64 * 1024
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """For probes that have no token and call by any name; they tell nothing but yes or no."""
@@ -61,7 +63,7 @@ class AdminServer:
 
     async def start(self) -> None:
         """Listen. Raise :class:`~listener.errors.ListenerError` when that is not possible."""
-        if not self.settings.listen:
+        if not self.settings.listen and not self.settings.socket:
             return
         self._runner = web.AppRunner(
             self._application(),
@@ -70,9 +72,15 @@ class AdminServer:
             handler_cancellation=True,  # a watcher who left makes room at once
         )
         await self._runner.setup()
+        if self.settings.listen:
+            await self._listen_on_port(self._runner)
+        if self.settings.socket:
+            await self._listen_on_socket(self._runner)
+
+    async def _listen_on_port(self, runner: web.AppRunner) -> None:
         host, _, port = self.settings.listen.rpartition(":")
         try:
-            await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
+            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
         except OSError as error:
             await self.close()
             may_come = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
@@ -81,6 +89,19 @@ class AdminServer:
             raise (AddressNotAvailable if may_come else ListenerError)(
                 f"admin.listen: cannot listen on {self.settings.listen}: {reason}",
                 hint='stop what uses that address, name another one, or turn the port off: listen = ""',
+            ) from error
+
+    async def _listen_on_socket(self, runner: web.AppRunner) -> None:
+        path = self.settings.socket
+        try:
+            await web.UnixSite(runner, path).start()
+            os.chmod(path, SOCKET_MODE)  # noqa: PTH101 - one call
+        except OSError as error:
+            await self.close()
+            reason = os.strerror(error.errno) if error.errno else error
+            raise ListenerError(
+                f"admin.socket: cannot listen on {path}: {reason}",
+                hint="its directory must exist and be writable for the daemon; or name another path",
             ) from error
 
     def _application(self) -> web.Application:
@@ -112,11 +133,11 @@ class AdminServer:
 
     @property
     def address(self) -> str:
-        """Where it listens, such as ``127.0.0.1:9180``; empty while it does not."""
+        """Where it listens, such as ``127.0.0.1:9180``, or else its socket; empty while it does not."""
         if self._runner is None or not self._runner.addresses:
             return ""
-        host, port = self._runner.addresses[0][:2]
-        return f"{host}:{port}"
+        first = self._runner.addresses[0]
+        return first if isinstance(first, str) else f"{first[0]}:{first[1]}"
 
     @web.middleware
     async def _let_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from listener.contracts import Check, CheckState
 from listener.sources.filesystem.fanotify import refusal
 from listener.sources.filesystem.ignored import summary
+from listener.sources.filesystem.kernel import Inotify
 from listener.sources.filesystem.mounts import mount_of, mounts_below
 from listener.sources.filesystem.settings import FilesystemSettings
-from listener.sources.filesystem.trouble import limit, outdated, sysctl_line
+from listener.sources.filesystem.trouble import limit, open_hint, outdated, sysctl_line
 
 __all__ = ["choose_backend", "count_directories", "probe"]
 
 _LONGEST_SECONDS = 20.0
+_GOOD_INSTANCES = 128
+"""The kernel's own default; each source takes one, and so does every other program that watches files."""
 _GOOD_QUEUE = 131_072
 """Kept only while events wait, so that a generous limit costs nothing; watched trees with storms want 1,048,576."""
 
@@ -79,6 +82,7 @@ def probe(key: str, settings: FilesystemSettings) -> Iterator[Check]:
                 'give it a source of its own with backend = "polling"',
             )  # fmt: skip
     if backend == "inotify":
+        yield from _instances(key)
         yield from _limits(key, number)
     elif backend == "fanotify":
         yield from _fanotify(key.rpartition(".")[0], settings)
@@ -97,6 +101,22 @@ def _fanotify(key: str, settings: FilesystemSettings) -> Iterator[Check]:
             f"fs.fanotify.max_queued_events is {queue}, for all that changes on the file system: "
             "a storm may cost a rescan",
             sysctl_line("max_queued_events", 1_048_576, "fanotify"),
+        )  # fmt: skip
+
+
+def _instances(key: str) -> Iterator[Check]:
+    """Open an inotify instance as the daemon will: of these a user may have so many in all its programs."""
+    most = limit("max_user_instances")
+    try:
+        Inotify().close()
+    except OSError as error:
+        what = f"no inotify instance can be opened: {error.strerror}; fs.inotify.max_user_instances is {most}"
+        yield Check(key, CheckState.FAILED, what, open_hint(error, most))
+        return
+    if most is not None and most < _GOOD_INSTANCES:
+        yield Check(
+            key, CheckState.WARNING, f"fs.inotify.max_user_instances is {most}, for all programs of one user together",
+            sysctl_line("max_user_instances", _GOOD_INSTANCES),
         )  # fmt: skip
 
 

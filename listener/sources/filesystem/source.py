@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
+from listener.sources.filesystem.access import access_hint
 from listener.sources.filesystem.fanotify import refusal
 from listener.sources.filesystem.ignored import ignored_paths
 from listener.sources.filesystem.probes import choose_backend, probe
@@ -129,16 +130,23 @@ class FilesystemSource:
         except NotADirectoryError:
             raise self._wrong("is not a directory", "name the directory that holds the files") from None
         except PermissionError:
-            raise self._wrong(
-                "cannot be read", f"let user {os.geteuid()} read and enter it and the directories below"
-            ) from None
+            raise self._wrong("cannot be read", f"let {_reader()} read and enter it and what is below") from None
         except OSError as error:
             raise self._wrong(f"cannot be read: {error.strerror}", "look at the mount") from None
         if not os.access(path, os.X_OK):
-            raise self._wrong("cannot be entered", f"give user {os.geteuid()} the right to enter it (x)")
+            raise self._wrong("cannot be entered", f"give {_reader()} the right to enter it (x)")
 
     def _wrong(self, what: str, hint: str) -> SourceUnavailable:
-        return SourceUnavailable(f"{self._key}: {self._settings.path} {what}", hint=hint)
+        path = self._settings.path
+        return SourceUnavailable(f"{self._key}: {path} {what}", hint=access_hint(path, hint))
 
 
+def _reader() -> str:
+    """Return who reads, for hints; the number of a dynamic user is another one at the next start."""
+    user = os.geteuid()
+    return "the user of the unit" if user in _DYNAMIC_USERS else f"user {user}"
+
+
+_DYNAMIC_USERS = range(61184, 65520)
+"""Of systemd's DynamicUser= (systemd.exec(5))."""
 _ENDS = (asyncio.CancelledError, GeneratorExit)

@@ -70,10 +70,11 @@ def outdated(mount: Mount) -> str:
     )
 
 
-def open_hint(error: OSError) -> str:
-    """Return what to do when listening cannot even begin."""
+def open_hint(error: OSError, instances: int | None = None) -> str:
+    """Return what to do when listening cannot even begin; ``instances`` is the present limit, where it is known."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"too many inotify instances or open files: {sysctl_line('max_user_instances', 1024)}; ulimit -n"
+        more = sysctl_line("max_user_instances", max(1024, 2 * (instances or 0)))
+        return f"too many inotify instances or open files: {more}; LimitNOFILE= in the unit, or ulimit -n"
     return "look at the path and its mount"
 
 
