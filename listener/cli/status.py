@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +18,7 @@ from listener.cli.common import (
     reading,
     run_async,
 )
+from listener.printable import printable
 
 if TYPE_CHECKING:
     from listener.settings import Settings
@@ -28,6 +29,7 @@ _NEEDS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed",
 _QUOTA = ("limit", "spent", "others", "held", "left", "resets_at")
 _ORDER = ("kind", "target", "prefix", "until", "reason", "at")
 ATTEMPTS_SHOWN = 5
+STALE_SHOWN = 10
 
 
 def status(
@@ -44,16 +46,18 @@ def status(
 
 
 async def _told(config: Any, url: str | None) -> dict[str, Any]:
-    from listener.daemon.status import status_of
+    from listener.daemon.status import plain_stale, stale_of, status_of
     from listener.plugins import load_targets
     from listener.router.serving import normal_or_refused
 
     settings = load(config)
     asked = None if url is None else normal_or_refused(url)
     async with reading(settings) as store:
-        told = await status_of(store, settings, load_targets(settings), now=time.time(), owner=owner_of_store(settings))
+        targets, now, owner = load_targets(settings), time.time(), owner_of_store(settings)
+        told = await status_of(store, settings, targets, now=now, owner=owner)
         if asked is not None:
-            needs = [] if store is None else await store.explain(asked)
+            stale = [] if store is None else await stale_of(store, targets, now, owner, url=asked)
+            needs = [plain_stale(one) for one in stale]
             attempts = [] if store is None else await store.history(limit=ATTEMPTS_SHOWN, url=asked)
             problem = _not_served(settings, asked)
             told["url"] = {
@@ -82,6 +86,8 @@ def _show(told: Mapping[str, Any]) -> None:
     typer.echo(f"daemon: {_running(told)}")
     typer.echo("  ".join(f"{name} {told[name]}" for name in _NEEDS))
     typer.echo(f"oldest unsettled change: {told['oldest_unsettled_seconds']:.0f} s")
+    _show_problems(told["problems"])
+    _show_stale(told["stale"])
     typer.echo("")
     print_table(
         ("target", "kind", *(name.replace("_", " ") for name in _QUOTA)),
@@ -106,6 +112,32 @@ def _show(told: Mapping[str, Any]) -> None:
         print_table(_ORDER, [[order[column] for column in _ORDER] for order in told["orders"]])
     if "url" in told:
         _show_url(told["url"])
+
+
+def _show_problems(problems: Sequence[Mapping[str, Any]]) -> None:
+    """Say what stops it, since when, and what to do."""
+    for one in problems:
+        since = f", since {one['since']}" if one["since"] else ""
+        typer.echo(printable(f"problem: {one['what']}{since}"))
+        typer.echo(printable(f"  remedy: {one['remedy']}"))
+
+
+def _show_stale(stale: Sequence[Mapping[str, Any]]) -> None:
+    if stale:
+        typer.echo("stale, the oldest first:")
+    for one in stale[:STALE_SHOWN]:
+        typer.echo(printable(f"  {one['url']}: {_stale_words(one)}"))
+    if len(stale) > STALE_SHOWN:
+        typer.echo("  more: status --json")
+
+
+def _stale_words(one: Mapping[str, Any]) -> str:
+    parts = [one["state"] if one["scope"] == "exact" else f"{one['state']} ({one['scope']})", f"since {one['since']}"]
+    if one["reason"]:
+        parts.append(one["reason"])
+    if one["next_at"]:
+        parts.append(f"next step at {one['next_at']}")
+    return "; ".join(parts)
 
 
 def _running(told: Mapping[str, Any]) -> str:
@@ -144,7 +176,7 @@ def _show_url(told: Mapping[str, Any]) -> None:
         typer.echo(f"  {told['problem']}")
     for need in told["needs"]:
         below = "" if need["url"] == told["url"] else f" with {need['url']}"
-        typer.echo(f"  {need['target']}: {need['state']}{below} {need['reason']}".rstrip())
+        typer.echo(printable(f"  {need['target']}: {_stale_words(need)}{below}"))
     for attempt in told["attempts"]:
         typer.echo(
             f"  attempt {attempt['id']}: {attempt['kind']} {attempt['state']} {attempt['task_id'] or ''}"

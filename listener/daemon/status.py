@@ -10,6 +10,8 @@ from typing import Any
 
 from listener.clock import window_end
 from listener.contracts import WAITING_SINCE, SourceHealth, SourceState, Target
+from listener.daemon.problems import problems_of
+from listener.errors import StoreError
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
 from listener.redaction import mask_url
@@ -18,8 +20,9 @@ from listener.store import Store
 from listener.store.controls import Control, Controls
 from listener.store.overview import spent_by_others
 from listener.store.ownership import Owner
+from listener.store.staleness import AccountReport, StaleNeed, Surroundings, accounts, oldest_stale, stale_at
 
-__all__ = ["iso", "plain_order", "quota_of", "status_of"]
+__all__ = ["iso", "plain_order", "plain_stale", "quota_of", "stale_of", "status_of"]
 
 SILENT_SECONDS = 30.0
 """The daemon keeps what its sources say every second: after so long without a word nobody listens."""
@@ -50,6 +53,7 @@ async def status_of(
     owner: Owner,
     live: Mapping[str, SourceHealth] | None = None,
     arrivals: Mapping[str, Arrivals] | None = None,
+    store_trouble: StoreError | None = None,
     brief: bool = False,
 ) -> dict[str, Any]:
     """
@@ -63,24 +67,61 @@ async def status_of(
         owner: what is known of the process that owns the state file.
         live: what the sources say at this moment, where they are in this process.
         arrivals: what each account's arrivals are like, where that is known in this process.
+        store_trouble: what the state file could not do, where that is known in this process.
         brief: leave out ``forecasts`` and ``backlog``, for which the planner must think.
     """
     ahead = {}
     if store is not None and not brief:
         ahead = await outlooks(store, settings, targets, now=now, arrivals=arrivals)
     sources = await _sources(store, settings, now, is_running=owner.is_running, live=live or {})
+    needs = await _needs(store, sources, now)
+    problems = problems_of(
+        owner=owner,
+        unsettled=needs["pending"] + needs["in_flight"] + needs["failed"],
+        sources=sources,
+        accounts=[] if store is None else await _accounts(store, targets),
+        store_trouble=store_trouble,
+    )
     return {
         "at": iso(now),
         "running": owner.is_running,
         "pid": owner.pid,
         "running_reason": owner.reason,
-        **await _needs(store, sources, now),
+        **needs,
+        "problems": [{**one._asdict(), "since": iso(one.since)} for one in problems],
+        "stale": [] if store is None else [plain_stale(one) for one in await stale_of(store, targets, now, owner)],
         "quota": await quota_of(store, targets, now=now),
         **({} if brief else plain_outlooks(ahead)),
-        "sources": sources,
+        "sources": {name: _plain_source(row) for name, row in sources.items()},
         "orders": [] if store is None else [plain_order(one) for one in await Controls(store).standing()],
         "store": {"url": mask_url(settings.store.url), "exists": store is not None},
     }
+
+
+def account_of(targets: Mapping[str, Target]) -> dict[str, str]:
+    """Return the account of each target."""
+    return {name: target.account for name, target in targets.items()}
+
+
+async def _accounts(store: Store, targets: Mapping[str, Target]) -> list[AccountReport]:
+    """Return what the configured accounts said last."""
+    known = set(account_of(targets).values())
+    return [one for one in await store.read(accounts) if one.name in known]
+
+
+async def stale_of(
+    store: Store, targets: Mapping[str, Target], now: float, owner: Owner, *, url: str | None = None
+) -> list[StaleNeed]:
+    """Return the oldest of what is stale, or what makes this URL stale, each with its reason."""
+    given = Surroundings(now, owner.is_running, account_of(targets))
+    if url is None:
+        return await store.read(lambda connection: oldest_stale(connection, given))
+    return await store.read(lambda connection: stale_at(connection, given, url))
+
+
+def plain_stale(need: StaleNeed) -> dict[str, Any]:
+    """Return one stale URL as plain data."""
+    return {**need._asdict(), "since": iso(need.since), "next_at": iso(need.next_at)}
 
 
 def plain_outlooks(found: Mapping[str, Outlook]) -> dict[str, Any]:
@@ -175,10 +216,9 @@ async def _sources(
             row |= {"rescans": 0, "detail": "", "figures": {}, "told_at": None}
         elif is_running is False or now - row["told_at"] > SILENT_SECONDS:
             row |= {"state": SourceState.STOPPED.value, "ready": False}
-        found[name] = {
-            "type": table["type"],
-            **row,
-            "last_event_at": iso(row["last_event_at"]),
-            "told_at": iso(row["told_at"]),
-        }
+        found[name] = {"type": table["type"], **row, "trouble_since": (told.get(name) or {}).get("trouble_since")}
     return found
+
+
+def _plain_source(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, **{name: iso(row[name]) for name in ("last_event_at", "told_at", "trouble_since")}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,17 +13,18 @@ from typing import Any, NamedTuple
 from listener.daemon.freshness import Freshness, Span
 from listener.daemon.health import Finding, findings, reasons_not_ready
 from listener.daemon.life import Life
-from listener.daemon.status import status_of
+from listener.daemon.status import stale_of, status_of
 from listener.errors import ConfigurationError
 from listener.pipeline import Pipeline
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
-from listener.refresh import Scope, directory_of
+from listener.refresh import Scope
 from listener.router.serving import normal_or_refused
-from listener.store import NeedInput, Store
+from listener.store import NeedInput
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
-from listener.store.overview import Stale, oldest, under_way
+from listener.store.overview import oldest
 from listener.store.ownership import Owner
+from listener.store.staleness import StaleNeed
 from listener.urls import normal_url
 
 __all__ = ["Answer", "Decided", "Glance", "View"]
@@ -59,7 +59,6 @@ class Glance:
     """What lies ahead of each target's account."""
     since: Mapping[str, float]
     """Oldest change of each state, in seconds since the epoch."""
-    stale: Sequence[Stale]
     letters: LetterPage
     recent: Sequence[Mapping[str, Any]]
     spans: Mapping[str, Span]
@@ -73,7 +72,7 @@ class Answer:
     url: str = ""
     problem: str = ""
     """Why it can be no URL of ours."""
-    needs: Sequence[Mapping[str, Any]] = ()
+    needs: Sequence[StaleNeed] = ()
     attempts: Sequence[Mapping[str, Any]] = ()
     targets: Sequence[str] = ()
     """Whom a refresh would go to; none where no site serves it."""
@@ -124,6 +123,7 @@ class View:
             owner=Owner(True, os.getpid()),
             live={name: source.health for name, source in pipeline.intake.sources.items()},
             arrivals=_arrivals(pipeline),
+            store_trouble=pipeline.store_trouble,
             brief=brief,
         )
         not_ready = self.not_ready()
@@ -149,7 +149,7 @@ class View:
 
     async def glance(self) -> Glance:
         """Return what the status page shows."""
-        _, store, pipeline = self._life.running()
+        _, store, _ = self._life.running()
         await self._freshness.look(store)
         status = await self.status(brief=True)
         for changing in ("at", "oldest_unsettled_seconds"):
@@ -160,7 +160,6 @@ class View:
             status=status,
             ahead=await self._ahead(),
             since=await store.read(oldest),
-            stale=await self._stale(store, pipeline),
             letters=await self.letters(EVERY_LETTER),
             recent=await store.history(limit=SHOWN),
             spans=self._freshness.spans(),
@@ -192,18 +191,9 @@ class View:
             self._looked_ahead_at = asyncio.get_running_loop().time()
         return self._outlooks
 
-    async def _stale(self, store: Store, pipeline: Pipeline) -> list[Stale]:
-        found = await store.read(functools.partial(under_way, limit=SHOWN))
-        for engine in pipeline.engines:
-            found += [
-                Stale("deferred", left.target, left.directory_url, "", left.needs, left.oldest, left.reason)
-                for left in sorted(engine.outcome.deferred, key=lambda left: left.oldest)[: SHOWN // 3]
-            ]
-        return found
-
     async def search(self, asked: str) -> Answer:
         """Return whether this URL is stale, and why."""
-        _, store, pipeline = self._life.running()
+        parts, store, pipeline = self._life.running()
         try:
             url = normal_url(asked.strip())
         except ValueError as error:
@@ -211,7 +201,7 @@ class View:
         return Answer(
             asked=asked,
             url=url,
-            needs=[_reasoned(need, pipeline) for need in await store.explain(url)],
+            needs=await stale_of(store, parts.targets, self._life.clock.now(), Owner(True, os.getpid()), url=url),
             attempts=await store.history(limit=SHOWN // 2, url=url),
             targets=pipeline.targets_of(url),
         )
@@ -242,20 +232,6 @@ class View:
         targets = pipeline.targets_serving(url)
         await store.ask([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
         return Decided(url, len(targets))
-
-
-def _reasoned(need: Mapping[str, Any], pipeline: Pipeline) -> Mapping[str, Any]:
-    """Return the need with the planner's reason, where it waits for quota and has none of its own."""
-    if need["reason"] or need["state"] != "deferred":
-        return need
-    place = directory_of(need["url"])
-    reasons = (
-        left.reason
-        for engine in pipeline.engines
-        for left in engine.outcome.deferred
-        if (left.target, left.directory_url) == (need["target"], place)
-    )
-    return {**need, "reason": next(reasons, "")}
 
 
 def _arrivals(pipeline: Pipeline) -> dict[str, Arrivals]:

@@ -12,6 +12,7 @@ from listener.clock import window_end, window_start
 from listener.contracts import Target
 from listener.planner import Arrivals
 from listener.refresh import RefreshKind, Scope
+from listener.store.staleness import AccountReport
 
 __all__ = [
     "CAREFUL_URLS",
@@ -57,6 +58,12 @@ class Account:
     closed_until: float = 0.0
     """Seconds since the epoch."""
     closed_reason: str = ""
+    closed_since: float | None = None
+    """Since when nothing could be sent, in seconds since the epoch."""
+    remedy: str = ""
+    """What the CDN's answer, or its silence, suggests to do."""
+    quota_trouble: tuple[float, str, str] | None = None
+    """Since when the live quota cannot be read, why, and what to do."""
     troubles: int = 0
     """Refusals in a row; the wait doubles with each."""
     quota_read_at: float = 0.0
@@ -93,15 +100,18 @@ class Account:
         """Tell whether one of its targets can be asked for this kind."""
         return kind in self.targets[target].limits
 
-    def close(self, until: float, reason: str) -> None:
+    def close(self, until: float, reason: str, *, now: float, remedy: str = "") -> None:
         """Send nothing until then (seconds since the epoch), for this reason."""
-        self.closed_until, self.closed_reason = until, reason
+        if self.closed_since is None:
+            self.closed_since = now
+        self.closed_until, self.closed_reason, self.remedy = until, reason, remedy
 
     def throttled(self, now: float, wait_seconds: float, reason: str) -> None:
         """Close it for as long as the CDN asks; what was under way meanwhile is no further trouble."""
         if now >= self.closed_until:
             self.troubles = min(self.troubles + 1, 32)
-        self.close(max(self.closed_until, now + wait_seconds), reason)
+        remedy = "nothing to do: it is tried again when the CDN allows it"
+        self.close(max(self.closed_until, now + wait_seconds), reason, now=now, remedy=remedy)
 
     def exhausted(self, kind: RefreshKind, now: float) -> float:
         """Send nothing of a kind whose quota is refused, for a time that doubles; return that time in seconds."""
@@ -161,18 +171,42 @@ class Account:
         self._exhausted = {}
         self._refused = {url: until - seconds for url, until in self._refused.items()}
 
-    def trouble(self, now: float, reason: str, *, first_seconds: float, most_seconds: float) -> float:
+    def trouble(self, now: float, reason: str, *, first_seconds: float, most_seconds: float, remedy: str = "") -> float:
         """Close it for a time that doubles with every call; return that time in seconds."""
         wait = min(most_seconds, first_seconds * 2.0**self.troubles)
         self.troubles = min(self.troubles + 1, 32)
-        self.close(now + wait, reason)
+        self.close(now + wait, reason, now=now, remedy=remedy)
         return wait
 
     def well(self, kind: RefreshKind) -> None:
         """Note that a request of this kind succeeded."""
         self._exhausted.pop(kind, None)
-        self.troubles, self.closed_until, self.closed_reason = 0, 0.0, ""
+        self.troubles = 0
+        self._open()
         self.careful = max(0, self.careful - 1)
+
+    def _open(self) -> None:
+        self.closed_until, self.closed_reason, self.closed_since, self.remedy = 0.0, "", None, ""
+
+    def quota_read(self, now: float, *, is_idle: bool) -> None:
+        """Note that the live quota was read: what nothing is left to send for is over, too."""
+        self.quota_trouble = None
+        if is_idle and now >= self.closed_until:
+            self._open()
+
+    def quota_unreadable(self, now: float, reason: str, remedy: str) -> None:
+        """Note that the live quota could not be read."""
+        self.quota_trouble = (self.quota_trouble[0] if self.quota_trouble else now, reason, remedy)
+
+    def report(self, deferred: Mapping[tuple[str, str], str]) -> AccountReport:
+        """Return what keeps it from sending, for every view; ``deferred``: why needs wait, by target and directory."""
+        if self.closed_reason:
+            until = self.closed_until or None
+            return AccountReport(self.name, self.closed_reason, self.remedy, self.closed_since, until, deferred)
+        if self.quota_trouble is not None:
+            since, reason, remedy = self.quota_trouble
+            return AccountReport(self.name, f"the live quota cannot be read: {reason}", remedy, since, None, deferred)
+        return AccountReport(self.name, deferred=deferred)
 
     @property
     def batch_urls(self) -> int | None:

@@ -18,6 +18,7 @@ from listener.pipeline.unknowns import Unknowns
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.ripening import Ripened
+from listener.store.staleness import AccountReport
 
 __all__ = ["Engine"]
 
@@ -29,6 +30,7 @@ QUOTA_SECONDS = 300.0
 """How often the live quota is read when nothing asks for it sooner."""
 PATIENCE = 5
 """Refusals in a row after which a run that is to end does not wait any longer: about half a minute of them."""
+REPORTED_DEFERRALS = 100
 REST = 4
 """Planning takes at most a fifth of the time: it rests this many times as long as it took."""
 
@@ -91,6 +93,12 @@ class Engine:
     def planned_to(self) -> int:
         """The store's sequence when it planned last."""
         return self._seen
+
+    @property
+    def report(self) -> AccountReport:
+        """What keeps the account from sending, and why needs wait; of very many the oldest."""
+        waiting = sorted(self.outcome.deferred, key=lambda one: one.oldest)[:REPORTED_DEFERRALS]
+        return self.account.report({(one.target, one.directory_url): one.reason for one in waiting})
 
     def set_back(self, seconds: float) -> None:
         """Follow a clock that was set back by so much."""
@@ -176,7 +184,9 @@ class Engine:
                 readings = await self.account.any_target.read_quota()
             except TargetError as error:
                 log.warning("quota.unreadable", account=self.account.name, error=str(error), hint=error.hint)
+                self.account.quota_unreadable(now, str(error), error.hint)
                 return
+            self.account.quota_read(now, is_idle=self.sender.idle and not self.outcome.deferred)
             if window_start(self._clock.now()) == window_start(now):
                 await self._store.correct_ledger(self.account.name, readings)
         self.replan()

@@ -21,6 +21,7 @@ from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import ControlKind, Controls
 from listener.store.ripening import Ripened
+from listener.store.staleness import AccountReport, save_account
 from listener.store.store import StoreOptions
 from listener.verifier import Verifier
 
@@ -85,6 +86,7 @@ class Pipeline:
         ]
         self._stop = asyncio.Event()
         self._verifying = 0
+        self._reported: dict[str, AccountReport] = {}
 
     # -- what people ask -------------------------------------------------------------------------
 
@@ -320,6 +322,11 @@ class Pipeline:
     async def _tell_sources(self) -> None:
         for name, source in self.intake.sources.items():
             await self._store.save_source(name, source.health)
+        for engine in self.engines:
+            report = engine.report
+            if self._reported.get(report.name) != report:
+                await self._store.write(save_account, report, now=self._clock.now())
+                self._reported[report.name] = report
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

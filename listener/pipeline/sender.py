@@ -230,11 +230,15 @@ class Sender:
                 wait = account.exhausted(kind, now)
             else:
                 # Files, directories and ignore-params stand in for one another: a plan without one would spend another.
-                account.trouble(now, str(error), first_seconds=1.0, most_seconds=EXHAUSTED_MOST_SECONDS)
+                account.trouble(
+                    now, str(error), remedy=error.hint, first_seconds=1.0, most_seconds=EXHAUSTED_MOST_SECONDS
+                )
         elif isinstance(error, Misconfigured):
-            account.trouble(now, str(error), first_seconds=10.0, most_seconds=MISCONFIGURED_MOST_SECONDS)
+            account.trouble(
+                now, str(error), remedy=error.hint, first_seconds=10.0, most_seconds=MISCONFIGURED_MOST_SECONDS
+            )
         else:
-            account.trouble(now, str(error), first_seconds=1.0, most_seconds=BACKOFF_SECONDS)
+            account.trouble(now, str(error), remedy=error.hint, first_seconds=1.0, most_seconds=BACKOFF_SECONDS)
         log.warning(
             "sender.not_sent",
             account=account.name,

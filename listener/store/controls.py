@@ -18,7 +18,7 @@ from listener.store.coverage import SETTLED, deciding, directory_attempts, statu
 from listener.store.names import above
 from listener.store.store import Store
 
-__all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled", "unsettled"]
+__all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled", "standing", "unsettled"]
 
 CANCEL_ROWS = 500
 """Needs that one commit cancels."""
@@ -106,7 +106,7 @@ class Controls:
 
     async def standing(self) -> list[Control]:
         """Return the orders that hold now, the oldest first."""
-        return await self._store.read(lambda connection: _standing(connection, self._store.clock.now()))
+        return await self._store.read(lambda connection: standing(connection, self._store.clock.now()))
 
     async def cancel(self, place: Place, *, reason: str) -> int:
         """Settle, without a refresh, every need there that no attempt covers; return how many."""
@@ -158,7 +158,8 @@ def _remove(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[
     return removed
 
 
-def _standing(connection: sqlite3.Connection, now: float) -> list[Control]:
+def standing(connection: sqlite3.Connection, now: float) -> list[Control]:
+    """Return the orders that hold now, the oldest first."""
     rows = connection.execute(
         "SELECT kind, target, prefix, until, reason, at FROM control WHERE until IS NULL OR until > ? ORDER BY at",
         (now,),

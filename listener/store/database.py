@@ -33,7 +33,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 6
+VERSION = 7
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -85,12 +85,17 @@ def _bound_letters(connection: sqlite3.Connection) -> None:
     _add("account")(connection)
 
 
+def _date_troubles(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE source ADD COLUMN trouble_since REAL")
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("heard", "heard_at"),
     3: _mark_backfills,
     4: _mark_births_and_access,
     5: _bound_letters,
+    6: _date_troubles,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

@@ -8,21 +8,20 @@ from typing import Any, NamedTuple
 
 from listener.clock import window_start
 from listener.refresh import AttemptState, NeedState, Scope, directory_of, strip_query
-from listener.store.coverage import SETTLED, DirectoryAttempt, deciding, directory_attempts, status_word
+from listener.store.coverage import (
+    SETTLED,
+    DirectoryAttempt,
+    DirectoryAttempts,
+    deciding,
+    directory_attempts,
+    status_word,
+)
 from listener.store.report import totals
 
-__all__ = ["Ended", "Stale", "ended", "oldest", "scope_word", "spent_by_others", "under_way", "why"]
+__all__ = ["SHOWN_COLUMNS", "Ended", "ended", "oldest", "scope_word", "shown", "spent_by_others", "why"]
 
 MOST_ENDED = 50_000
 """Attempts that one look reads at most: several days of a full quota."""
-_STATES = {
-    "held": "in_flight",
-    "sending": "in_flight",
-    "unknown": "in_flight",
-    "accepted": "in_flight",
-    "failed": "failed",
-    "unconfirmed": "unconfirmed",
-}
 
 
 class Ended(NamedTuple):
@@ -69,36 +68,6 @@ def spent_by_others(connection: sqlite3.Connection, *, now: float) -> dict[tuple
     return {(account, kind): others for account, kind, others in rows}
 
 
-class Stale(NamedTuple):
-    """Something that is not fresh yet."""
-
-    state: str
-    """``in_flight``, ``failed``, ``unconfirmed`` or ``deferred``."""
-    target: str
-    url: str
-    kind: str
-    needs: int
-    since: float | None
-    """Seconds since the epoch of the oldest change."""
-    reason: str
-
-
-def under_way(connection: sqlite3.Connection, *, limit: int) -> list[Stale]:
-    """Return attempts that are not settled: of each state the first that were made."""
-    found: list[Stale] = []
-    for state, shown in _STATES.items():
-        found += [
-            Stale(shown, *row)
-            for row in connection.execute(
-                "SELECT target.name, url, kind, covered, stale_since, CASE error WHEN '' THEN reason ELSE error END"
-                " FROM attempt JOIN target ON target.id = attempt.target"
-                " WHERE active = 1 AND state = ? ORDER BY attempt.id LIMIT ?",
-                (state, limit),
-            )
-        ]
-    return found
-
-
 def why(connection: sqlite3.Connection, url: str) -> list[dict[str, Any]]:
     """
     Return every need that makes this URL stale: its own, its path's with any query, and a directory's above it.
@@ -109,21 +78,34 @@ def why(connection: sqlite3.Connection, url: str) -> list[dict[str, Any]]:
     found = []
     for place, name, scopes in _places(url):
         rows = connection.execute(
-            "SELECT t.id, t.name, scope, sequence, n.state, n.stale_since, due_at, n.reason, open, needs_force,"
-            " n.urgent, a.id, a.state, a.error FROM target t CROSS JOIN directory d ON d.target = t.id"
+            f"SELECT {SHOWN_COLUMNS} FROM target t CROSS JOIN directory d ON d.target = t.id"
             " CROSS JOIN need n ON n.directory = d.id LEFT JOIN attempt a ON a.id = n.attempt"
             f" WHERE d.url = ? AND n.name = ? AND scope IN ({', '.join(f'{scope:d}' for scope in scopes)})",
             (place, name),
         )
-        for target_id, target, *need in rows.fetchall():
-            shown = _shown(need, attempts.above(target_id, place))
-            found += [] if shown is None else [{"target": target, "url": place + name} | shown]
+        found += shown(rows.fetchall(), attempts)
+    return found
+
+
+SHOWN_COLUMNS = (
+    "t.id, t.name, d.url, n.name, n.scope, n.sequence, n.state, n.stale_since, n.due_at, n.reason, n.open,"
+    " n.needs_force, n.urgent, a.id, a.state, a.error, a.next_look_at"
+)
+"""Of a target ``t``, a directory ``d``, a need ``n`` and the attempt ``a`` that marks it, if any."""
+
+
+def shown(rows: Iterable[Sequence[Any]], attempts: DirectoryAttempts) -> list[dict[str, Any]]:
+    """Return what is shown of needs, read as :data:`SHOWN_COLUMNS`; those that are settled are left out."""
+    found = []
+    for target_id, target, place, name, *need in rows:
+        fields = _shown(need, attempts.above(target_id, place))
+        found += [] if fields is None else [{"target": target, "url": place + name} | fields]
     return found
 
 
 def _shown(need: Sequence[Any], above: Sequence[DirectoryAttempt]) -> dict[str, Any] | None:
     """Return what is shown of a need, nothing of one that is settled."""
-    scope, sequence, state, since, due_at, reason, is_open, force, urgent, attempt, marked, error = need
+    scope, sequence, state, since, due_at, reason, is_open, force, urgent, attempt, marked, error, look_at = need
     cover = deciding(above, scope=scope, sequence=sequence, is_open=is_open, needs_force=force)
     word = status_word(NeedState(state), marked and AttemptState(marked), cover)
     if word == SETTLED:
@@ -136,9 +118,12 @@ def _shown(need: Sequence[Any], above: Sequence[DirectoryAttempt]) -> dict[str, 
         "due_at": due_at,
         "reason": error or reason or "",
         "open": bool(is_open),
+        "waits_for": is_open,
         "needs_force": bool(force),
         "urgent": bool(urgent),
         "attempt": cover.id if attempt is None and cover is not None else attempt,
+        "attempt_state": cover.state if marked is None and cover is not None else marked and AttemptState(marked),
+        "next_look_at": look_at,
     }
 
 

@@ -164,7 +164,11 @@ def counts(connection: sqlite3.Connection) -> Counts:
 def save_source(connection: sqlite3.Connection, name: str, health: SourceHealth, *, now: float) -> None:
     """Keep what a source says of itself, for ``status`` without a daemon."""
     connection.execute(
-        "INSERT OR REPLACE INTO source VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO source (name, state, ready, last_event_at, lost_events, rescans, detail, figures, told_at,"
+        " trouble_since) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?7 <> '' THEN ?9 END)"
+        " ON CONFLICT DO UPDATE SET state = ?2, ready = ?3, last_event_at = ?4, lost_events = ?5, rescans = ?6,"
+        " detail = ?7, figures = ?8, told_at = ?9,"
+        " trouble_since = CASE WHEN ?7 <> '' THEN coalesce(trouble_since, ?9) END",
         (
             name,
             health.state.value,

@@ -1,4 +1,4 @@
--- Version 6. The page in __init__.py says what a row is.
+-- Version 7. The page in __init__.py says what a row is.
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   sequence INTEGER NOT NULL,          -- the highest sequence given out
@@ -197,7 +197,8 @@ CREATE TABLE source (
   rescans INTEGER NOT NULL,
   detail TEXT NOT NULL,
   figures TEXT NOT NULL,
-  told_at REAL NOT NULL
+  told_at REAL NOT NULL,
+  trouble_since REAL                  -- since when its detail is not empty
 ) WITHOUT ROWID;
 
 CREATE TABLE backfill (

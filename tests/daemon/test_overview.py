@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +11,10 @@ from steps_store import BASE, Bench, FakeClock, content, file, folder, subtree
 
 from listener.daemon.freshness import BOUNDS_SECONDS, Freshness
 from listener.store import open_store
-from listener.store.overview import oldest, under_way
+from listener.store.overview import oldest
+from listener.store.staleness import Surroundings, oldest_stale, stale_at
+
+GIVEN = Surroundings(0.0, True, {"cdn": "main"})
 
 
 @pytest.fixture
@@ -31,8 +33,8 @@ async def bench(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Bench]:
 
 async def told(bench: Bench, key: str) -> list[tuple[str, str]]:
     """Return state and scope of whatever makes this key's URL stale."""
-    rows = await bench.store.explain(BASE + key)
-    return [(row["state"], row["scope"]) for row in rows]
+    rows = await bench.store.read(lambda connection: stale_at(connection, GIVEN, BASE + key))
+    return [(row.state, row.scope) for row in rows]
 
 
 async def test_a_url_is_stale_for_its_own_change_and_for_those_above(bench: Bench) -> None:
@@ -84,8 +86,10 @@ async def test_each_state_tells_since_when(bench: Bench) -> None:
     made = await bench.send(file("b.html"))
     await bench.store.unconfirm(made[0], next_look_at=None, error="never ended")
     assert await bench.store.read(oldest) == {"pending": began + 120, "parked": began, "unconfirmed": began + 60}
-    rows = await bench.store.read(functools.partial(under_way, limit=10))
-    assert [(row.state, row.url, row.reason) for row in rows] == [("unconfirmed", BASE + "b.html", "never ended")]
+    rows = await bench.store.read(lambda connection: oldest_stale(connection, GIVEN))
+    assert [(row.state, row.url, row.reason) for row in rows if row.state == "unconfirmed"] == [
+        ("unconfirmed", BASE + "b.html", "never ended")
+    ]
 
 
 async def finished(bench: Bench, key: str, seconds: float) -> None:

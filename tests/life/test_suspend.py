@@ -123,7 +123,7 @@ async def test_back_offs_and_orders_end_while_the_machine_sleeps(tmp_path: Path)
     """An account that was closed for an hour, and a hold of two, are open again."""
     async with a_world(tmp_path) as world:
         await Controls(world.store).put(ControlKind.HOLD, [Place()], seconds=2 * HOUR)
-        world.pipeline.engines[0].account.close(world.clock.now() + HOUR, "throttled")
+        world.pipeline.engines[0].account.close(world.clock.now() + HOUR, "throttled", now=world.clock.now())
         world.source.deliver(world.write("a.html", "new"))
         await world.until(lambda: world.pipeline.engines[0].outcome.deferred)
         world.clock.ahead += 8 * HOUR

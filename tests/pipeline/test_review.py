@@ -187,7 +187,7 @@ async def test_a_clock_that_is_set_back_delays_nothing(tmp_path: Path) -> None:
             return await world.store.next_due() is not None
 
         await world.until(waits)
-        world.pipeline.engines[0].account.close(world.clock.now() + 1.0, "throttled")
+        world.pipeline.engines[0].account.close(world.clock.now() + 1.0, "throttled", now=world.clock.now())
         world.clock.ahead -= 5 * 3600
         await world.until(lambda: world.paths, seconds=10.0)
         await world.settled()

@@ -1,0 +1,96 @@
+"""What stops an account is reported wherever people look, since when and with what to do, from one function."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import World, a_world
+
+from listener.daemon.life import Life, Parts
+from listener.daemon.status import status_of
+from listener.daemon.view import View
+from listener.store import open_store
+from listener.store.ownership import Owner
+
+pytestmark = pytest.mark.looptime(False)
+
+
+async def seen_by_another_process(world: World, **fields: Any) -> dict[str, Any]:
+    """Return the status as a command beside the daemon reads it."""
+    async with open_store(world.settings.store.url, readonly=True, clock=world.clock) as store:
+        return await status_of(
+            store, world.settings, {"cdn": world.target}, now=world.clock.now(), owner=Owner(True, 1), **fields
+        )
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("error:Forbidden.RAM:1000", "RAM"), ("throttle:1000:1", "hrottl")],
+)
+async def test_what_stops_an_account_is_in_every_view(tmp_path: Path, fault: str, words: str) -> None:
+    """The same problem and the same reason for the command, the admin port and the page; gone once it is over."""
+    async with a_world(tmp_path) as world:
+        life = Life(phase="running", parts=Parts(world.settings, {"cdn": world.target}), clock=world.clock)
+        life.store, life.pipeline = world.store, world.pipeline
+        view = View(life)
+        await world.until(lambda: world.pipeline.ready)
+        began = world.clock.now()
+        world.order(f"{fault},action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "new"))
+
+        async def is_reported() -> bool:
+            found = await seen_by_another_process(world)
+            return bool(found["problems"]) and any(one["state"] == "deferred" for one in found["stale"])
+
+        await world.until(is_reported)
+        command, page = await seen_by_another_process(world), (await view.glance()).status
+        (problem,) = command["problems"]
+        assert problem["what"].startswith("account main: ")
+        assert words in problem["what"]
+        assert problem["remedy"]
+        assert problem["since"] is not None
+        assert [one["what"] for one in page["problems"]] == [problem["what"]]
+        (stale,) = command["stale"]
+        assert words in stale["reason"]
+        assert (stale["url"], stale["scope"]) == (world.url("a.html"), "exact")
+        answer = await view.search(world.url("a.html"))
+        assert words in answer.needs[0].reason
+        assert [one["url"] for one in page["stale"]] == [stale["url"]]
+        assert world.pipeline.engines[0].account.closed_since >= began  # type: ignore[operator]
+        world.emulator.faults.clear()
+        world.clock.ahead += 600.0
+        world.pipeline.engines[0].replan()
+        await world.settled()
+
+        async def is_over() -> bool:
+            return not (await seen_by_another_process(world))["problems"]
+
+        await world.until(is_over)
+
+
+async def test_an_api_that_cannot_be_reached_is_named_with_its_host(tmp_path: Path) -> None:
+    """Before anything is due, from the quota that cannot be read; then by the need that waits for it."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        async with a_world(tmp_path, target={"endpoint": endpoint}) as world:
+
+            async def is_reported() -> bool:
+                return bool((await seen_by_another_process(world))["problems"])
+
+            await world.until(is_reported)
+            (problem,) = (await seen_by_another_process(world))["problems"]
+            assert "quota cannot be read" in problem["what"]
+            assert endpoint.removeprefix("http://") in problem["what"]
+            world.source.deliver(world.write("a.html", "new"))
+
+            async def waits_for_it() -> bool:
+                found = (await seen_by_another_process(world))["stale"]
+                return bool(found) and endpoint.removeprefix("http://") in found[0]["reason"]
+
+            await world.until(waits_for_it)
+            (problem,) = (await seen_by_another_process(world))["problems"]
+            assert "connect" in problem["what"]

@@ -1,0 +1,111 @@
+"""What is stale, since when and why: every state has a reason, from one function, in bounded queries."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from steps_store import BASE, Bench, content, file, folder
+
+from listener.contracts import SourceHealth, SourceState
+from listener.refresh import AttemptState
+from listener.store.controls import ControlKind, Controls, Place
+from listener.store.staleness import AccountReport, StaleNeed, Surroundings, oldest_stale, save_account, stale_at
+
+
+async def listed(bench: Bench, *, limit: int = 50, is_running: bool | None = True) -> list[StaleNeed]:
+    """Return what is listed as stale."""
+    given = Surroundings(bench.clock.now(), is_running, {"cdn": "main"})
+    return await bench.store.read(lambda connection: oldest_stale(connection, given, limit=limit))
+
+
+async def of(bench: Bench, key: str, *, is_running: bool | None = True) -> StaleNeed:
+    """Return why one key's URL is stale; it is listed just the same."""
+    given = Surroundings(bench.clock.now(), is_running, {"cdn": "main"})
+    (found,) = await bench.store.read(lambda connection: stale_at(connection, given, BASE + key))
+    assert found in await listed(bench, is_running=is_running)
+    return found
+
+
+async def report(bench: Bench, **fields: object) -> None:
+    """Have the account's sender say something."""
+    account = AccountReport("main", **fields)  # type: ignore[arg-type]
+    await bench.store.write(lambda connection: save_account(connection, account, now=bench.clock.now()))
+
+
+async def test_every_state_has_a_reason_and_a_next_step(bench: Bench) -> None:
+    """From the change to its rejection: what it waits for, and until when."""
+    began = bench.clock.now()
+    await bench.change(content("a", 1, finished=False), wait=0)
+    assert await of(bench, "a") == StaleNeed(
+        "cdn", BASE + "a", "exact", "waiting", began, "its writer may not be done", began + 5
+    )
+    await bench.change(content("a"))
+    await report(bench)
+    assert (await of(bench, "a")).reason == "waits for the next plan"
+    (one,) = await bench.hold(file("a")._replace(stale_since=began))
+    assert "is sent next" in (await of(bench, "a")).reason
+    await bench.store.mark_sending([one.id])
+    assert "under way" in (await of(bench, "a")).reason
+    await bench.store.mark_unknown([one.id], next_look_at=began + 300, error="")
+    assert (await of(bench, "a"))[3:] == ("in_flight", began, (await of(bench, "a")).reason, began + 300)
+    assert "lost" in (await of(bench, "a")).reason
+    await bench.store.accept({one.id: "t"}, next_look_at=began + 400)
+    assert (await of(bench, "a"))[3:] == ("in_flight", began, "the CDN works on it", began + 400)
+    (again,) = await bench.store.attempts_in(AttemptState.ACCEPTED)
+    await bench.store.fail(again, retry_at=began + 500, error="Internal Error")
+    assert (await of(bench, "a"))[3:] == ("failed", began, "Internal Error", began + 500)
+    await bench.store.end_backoff([again.id])
+    (one,) = await bench.hold(file("a")._replace(stale_since=began))
+    await bench.store.park(one, error="Malformed")
+    assert (await of(bench, "a"))[3:] == ("parked", began, "Malformed", None)
+
+
+async def test_what_is_due_says_what_stops_it(bench: Bench) -> None:
+    """No daemon, an order, the account's trouble, the plan's reason: the first that applies."""
+    await bench.change(content("d/a"))
+    assert (await of(bench, "d/a")).reason == "no configured target sends it"
+    await report(bench, deferred={("cdn", BASE + "d/"): "no file quota left today"})
+    assert (await of(bench, "d/a")).reason == "no file quota left today"
+    problem = "cannot connect to http://cdn-api.test: no such host"
+    await report(bench, problem=problem, remedy="r", since=1.0, until=bench.clock.now() + 60)
+    assert (await of(bench, "d/a"))[3:] == ("deferred", bench.clock.now() - 60, problem, bench.clock.now() + 60)
+    controls = Controls(bench.store)
+    await controls.put(ControlKind.PAUSE, [Place("", BASE + "d/")], seconds=100, reason="maintenance")
+    assert (await of(bench, "d/a"))[5:] == ("paused: maintenance", bench.clock.now() + 100)
+    assert "no daemon runs" in (await of(bench, "d/a", is_running=False)).reason
+    assert (await of(bench, "d/a", is_running=None)).reason == "paused: maintenance"
+    await bench.send(folder("d/"))
+    assert [(one.url, one.scope, one.state) for one in await listed(bench)] == [(BASE + "d/", "subtree", "in_flight")]
+
+
+@pytest.mark.parametrize("limit", [12, 50])
+async def test_no_state_hides_another(bench: Bench, limit: int) -> None:
+    """Of very many rejected URLs the oldest are listed, and the others all the same; the list is bounded."""
+    names = [f"{n % 7}/{n}" for n in range(100)]
+    await bench.change(*(content(name) for name in names), content("flying"))
+    for one in await bench.hold(*(file(name) for name in names[:60])):
+        await bench.store.park(one, error="Malformed")
+    await bench.send(file("flying"))
+    await bench.change(content("new"), wait=0)
+    found = await listed(bench, limit=limit)
+    assert len(found) <= limit
+    states = Counter(one.state for one in found)
+    assert set(states) == {"parked", "deferred", "in_flight", "waiting"}
+    assert found == sorted(found, key=lambda one: one.since or 0.0)
+
+
+async def test_a_sources_trouble_has_a_beginning(bench: Bench) -> None:
+    """It stays through other words, and ends with them."""
+
+    async def since(detail: str) -> float | None:
+        await bench.store.save_source("www", SourceHealth(SourceState.DEGRADED, detail=detail))
+        return (await bench.store.sources())["www"]["trouble_since"]  # type: ignore[no-any-return]
+
+    assert await since("") is None
+    began = bench.clock.now()
+    assert await since("gone") == began
+    bench.clock.advance(10)
+    assert await since("still gone") == began
+    assert await since("") is None
+    assert await since("gone again") == began + 10
