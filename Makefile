@@ -10,8 +10,17 @@ COVERED := listener/change.py,listener/refresh.py,listener/errors.py,listener/cl
   listener/urls.py,listener/redaction.py,listener/settings/*,listener/formats/*,listener/router/*,listener/coalescer/*,$\
   listener/planner/*,listener/signature*,listener/replies/*,listener/store/*
 
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --custom-compile-command "make lock"
+ifdef CI # exactly what was resolved and looked at, by hash; `make lock` resolves anew
+INSTALL_DEV = $(PIP) install --require-hashes --requirement config/locks/dev.txt && \
+  $(PIP) install --no-deps --no-build-isolation --editable .
+else
+INSTALL_DEV = $(PIP) install --upgrade 'pip>=25.1' && $(PIP) install --editable . --group dev
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench soak storm examples events pictures docs clean
+.PHONY: help demo test lint format bench soak storm examples events lock pictures docs clean
 MAKEFLAGS += --no-print-directory
 
 help:  ## list what can be made
@@ -56,6 +65,12 @@ events: $(VENV)/.dev  ## write docs/logs.md from the log calls; meanings are kep
 	@$(BIN)/python tests/telemetry/log_events.py > docs/logs.md.new
 	@mv docs/logs.md.new docs/logs.md
 
+lock: $(VENV)/.created  ## resolve pyproject.toml anew into config/locks, with hashes
+	@$(PIP) install --upgrade 'pip>=25.1' && $(PIP) install --group lock
+	@$(LOCK) pyproject.toml --extra credentials --output-file config/locks/image.txt
+	@$(LOCK) --group image --output-file config/locks/build.txt
+	@$(LOCK) pyproject.toml --all-extras --group dev --output-file config/locks/dev.txt
+
 pictures: $(VENV)/.dev  ## take the pictures of the status page in docs/images
 	@$(BIN)/python tests/page/pictures.py
 
@@ -72,13 +87,12 @@ $(VENV)/.created:
 	  echo "make: $(PYTHON) cannot create virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.created pyproject.toml
 	@$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.created pyproject.toml
-	@$(PIP) install --editable . --group dev
+$(VENV)/.dev: $(VENV)/.created pyproject.toml $(if $(CI),config/locks/dev.txt)
+	@$(INSTALL_DEV)
 	@touch $@ $(VENV)/.runtime

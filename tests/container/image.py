@@ -55,8 +55,9 @@ class Engine:
         base, wheels = self.folder / "base.tar", self.folder / "wheels"
         called("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "bookworm", base,
                seconds=BUILD_SECONDS)  # fmt: skip
-        python = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q"]
-        called(*python, "-d", wheels, ".[credentials]", "hatchling", seconds=BUILD_SECONDS)
+        python = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps"]
+        for lock in ("image", "build"):
+            called(*python, "--require-hashes", "-d", wheels, "-r", f"config/locks/{lock}.txt", seconds=BUILD_SECONDS)
         (self.folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
         (self.folder / "Base").write_text("FROM scratch\nADD base.tar /\n")
         build = ["buildah", *self._store, "bud", "--isolation", "chroot", "--format", "docker", "--quiet"]

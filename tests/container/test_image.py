@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from image import IMAGE, Engine
+from image import IMAGE, ROOT, Engine
 from pod import Pod, probes, workload
 from shells import KEYS, SECRET, Stand, a_stand, fetch, until
 
@@ -108,6 +109,21 @@ def test_the_image_needs_no_rights(running: Engine, stand: Stand) -> None:
     said = running.logs(NAME)
     assert "daemon.ready" in said
     assert SECRET not in said
+
+
+def test_the_image_says_what_is_in_it(engine: Engine) -> None:
+    """Its bill of materials names the packages of the lock at their versions, and the product; pip is not in it."""
+    lock = dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (ROOT / "config/locks/image.txt").read_text(), re.MULTILINE))
+    shown = engine.podman("run", "--rm", "--entrypoint", "cat", IMAGE, "/opt/cdn-listener/sbom.cdx.json")
+    bill = json.loads(shown)
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == "cdn-listener"
+    found = {one["name"].lower().replace("_", "-"): one["version"] for one in bill["components"]}
+    assert {name: found[name] for name in ("aiohttp", "cryptography", "boto3")} == {
+        name: lock[name] for name in ("aiohttp", "cryptography", "boto3")
+    }
+    assert all(lock[name] == version for name, version in found.items() if name != "cdn-listener")
+    assert "pip" not in found
 
 
 def test_killed_it_loses_nothing(running: Engine, stand: Stand) -> None:

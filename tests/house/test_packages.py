@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = ROOT / "config/container/Containerfile"
@@ -80,3 +83,54 @@ def test_the_shell_scripts_are_well_formed() -> None:
     for script in (".ci/run", "tests/system-packages"):
         assert (ROOT / script).stat().st_mode & 0o111
         subprocess.run(["bash", "-n", ROOT / script], check=True, timeout=50)
+
+
+def locked(name: str) -> dict[str, str]:
+    """Return the packages of a lock with their versions; each has a hash, and nothing names where it comes from."""
+    text = (ROOT / f"config/locks/{name}.txt").read_text()
+    assert "://" not in text
+    assert "--index" not in text
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if not line.startswith("#")]
+    entries = [
+        re.fullmatch(r"([a-z0-9-]+)==([^\s;]+)( ; [^-]+)?( +--hash=sha256:[0-9a-f]{64})+", line) for line in lines
+    ]
+    assert None not in entries
+    return {entry[1]: entry[2] for entry in entries if entry is not None}
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras", "groups"),
+    [("image", ["credentials"], []), ("build", None, ["image"]), ("dev", ["credentials", "listing"], ["dev"])],
+)
+def test_the_locks_hold_what_the_project_asks_for(lock: str, extras: list[str] | None, groups: list[str]) -> None:
+    """Every requirement of the project is locked, at a version that its bounds allow: else run `make lock`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    tables = project["dependency-groups"]
+
+    def members(group: str) -> list[str]:
+        return [
+            one
+            for entry in tables[group]
+            for one in ([entry] if isinstance(entry, str) else members(entry["include-group"]))
+        ]
+
+    wanted = [one for group in groups for one in members(group)]
+    if extras is not None:
+        wanted += project["project"]["dependencies"]
+        wanted += [one for extra in extras for one in project["project"]["optional-dependencies"][extra]]
+    found = locked(lock)
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(found[canonicalize_name(requirement.name)]), requirement
+
+
+def test_image_and_integration_are_built_from_the_locks() -> None:
+    """Nothing is installed without a hash but the project itself."""
+    for line in re.findall(r"pip (?:install|wheel) [^&]*", CONTAINERFILE.read_text()):
+        assert "--require-hashes" in line or "--no-deps" in line
+    made = subprocess.run(
+        ["make", "-n", "CI=1", "VENV=absent", "absent/.dev"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    installs = re.findall(r"pip [^&\n]* install [^&]*", made)
+    assert len(installs) == 2
+    assert "--require-hashes --requirement config/locks/dev.txt" in installs[0]
+    assert "--no-deps --no-build-isolation" in installs[1]
