@@ -394,12 +394,12 @@ def test_links_that_are_gone_make_room(tmp_path: Path) -> None:
     links = Links(os.fsencode(tmp_path) + b"/", most=3)
     for number in range(3):
         (tmp_path / f"l{number}").symlink_to("target")
-        links.note_soft(f"l{number}")
+        links.note_soft(f"l{number}", None)
     (tmp_path / "l0").unlink()
     (tmp_path / "l3").symlink_to("target")
-    links.note_soft("l3")
+    links.note_soft("l3", None)
     assert not links.overfull
     assert links.depending("target") == {"l1", "l2", "l3"}
     (tmp_path / "l4").symlink_to("target")
-    links.note_soft("l4")
+    links.note_soft("l4", None)
     assert links.overfull

@@ -5,10 +5,13 @@ inotify tells the one name that was used. Hard links are known by their inode, s
 the path that they name and every directory on it, so that ``..data`` of a Kubernetes volume or
 ``current`` of a release switch brings up all that leads through it.
 
+Events tell only what happens below the root. What each of these names leads to, through whatever
+hops, is therefore looked at again now and then as well (:mod:`.targets`).
+
 A file of one name that is given a second is not told of: only the new name is heard. Whoever
 looks at that one sees how many names there are, and asks for the others (:meth:`Links.lacking`).
-Out of every event's sight stays a file that is written to through a name outside the tree, or
-through one that is gone again before it could be looked at: scans find those.
+Out of sight of both stays a file of one known name that is written to through another, which is
+gone again before it could be looked at: scans find that.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from __future__ import annotations
 import os
 import threading
 
-from listener.change import key_to_bytes, key_to_text
+from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.sources.filesystem.targets import Targets
 
 __all__ = ["Links", "is_loop"]
 
@@ -33,6 +37,9 @@ class Links:
     def __init__(self, root: bytes, *, most: int = _MOST) -> None:
         """Know nothing yet of the tree at ``root``."""
         self.overfull = False
+        self.outside = 0
+        """How many symbolic links lead out of the root, at their first hop."""
+        self.targets = Targets(root)
         self._most = most
         self._root = root
         self._real_root = os.path.realpath(root)
@@ -48,17 +55,23 @@ class Links:
         """Whether any are known."""
         return bool(self._leads)
 
-    def note_hard(self, key: str, inode: int) -> None:
+    def note_hard(self, key: str, found: Fingerprint) -> None:
         """Remember a name of a file that has several."""
-        self._note(key, inode)
+        if self._note(key, found.inode or 0):
+            self.targets.note(key, found)
 
-    def note_soft(self, key: str) -> None:
-        """Remember a symbolic link by what it names, and by every directory on the way there."""
+    def note_soft(self, key: str, found: Fingerprint | None) -> None:
+        """Remember a symbolic link, and the file that was found behind it, if it is one."""
+        if self._note(key, self._named_by(key)):
+            self.targets.note(key, found)
+
+    def _named_by(self, key: str) -> str:
+        """Return the path below the root that a symbolic link names; empty when it names none."""
         raw = key_to_bytes(key)
         try:
             target = os.readlink(self._root + raw)  # noqa: PTH115 - bytes
         except OSError:
-            return
+            return ""
         here = os.path.dirname(raw)  # noqa: PTH120 - bytes
         for prefix in (self._root.rstrip(b"/"), self._real_root):
             if target.startswith(prefix + b"/"):
@@ -66,28 +79,30 @@ class Links:
                 break
         path = os.path.normpath(os.path.join(here, target))  # noqa: PTH118 - bytes
         if not path.startswith((b"/", b"..")) or self._is_inside(path):
-            self._note(key, key_to_text(path))
-        else:
-            self.forget(key)
+            return key_to_text(path)
+        return ""
 
     @staticmethod
     def _is_inside(path: bytes) -> bool:
         """Tell ``..data`` from ``../data``."""
         return not path.startswith(b"/") and path.split(b"/", 1)[0] != b".."
 
-    def _note(self, key: str, lead: int | str) -> None:
+    def _note(self, key: str, lead: int | str) -> bool:
+        """Remember what a key depends on; tell whether there was room."""
         if self._leads.get(key) == lead:
-            return
+            return True
         with self._lock:
             self._drop(key)
             if len(self._leads) >= self._most:
                 self._sweep()
             if len(self._leads) >= self._most:
                 self.overfull = True
-                return
+                return False
             self._leads[key] = lead
+            self.outside += lead == ""
             for keys in self._sets(lead):
                 keys.add(key)
+        return True
 
     def forget(self, key: str) -> None:
         """Forget a name that is gone, or that has become a file of one name."""
@@ -99,6 +114,8 @@ class Links:
         lead = self._leads.pop(key, None)
         if lead is None:
             return
+        self.targets.forget(key)
+        self.outside -= lead == ""
         for keys in self._sets(lead):
             keys.discard(key)
         if isinstance(lead, int) and not self._by_inode[lead]:
@@ -145,7 +162,7 @@ class Links:
 
 def _ways(path: str) -> list[str]:
     """Return a path and all directories on the way to it."""
-    parts = path.split("/")
+    parts = path.split("/") if path else []
     return ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 

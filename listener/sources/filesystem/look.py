@@ -178,7 +178,7 @@ class Looker:
             looks.unknown[key] = error.errno or 0
             return
         inode = found.inode if found else None
-        self._note(key, inode, links)
+        self._note(key, found, links)
         if follow and self._links:
             self._look_at_links(looks, self._links.depending(key, inode), now_ns)
             if inode is not None and links > 1 and self._links.lacking(inode, links):
@@ -194,11 +194,11 @@ class Looker:
         else:
             looks.finished.append(_new(Look, (key, found, not flags & _IN_PLACE, True)))
 
-    def _note(self, key: str, inode: int | None, links: int) -> None:
+    def _note(self, key: str, found: Fingerprint | None, links: int) -> None:
         if links in (LINK, LINKED_DIRECTORY):
-            self._links.note_soft(key)
-        elif links > 1 and inode is not None:
-            self._links.note_hard(key, inode)
+            self._links.note_soft(key, found)
+        elif links > 1 and found is not None:
+            self._links.note_hard(key, found)
         else:
             self._links.forget(key)
 
@@ -207,7 +207,7 @@ class Looker:
         for key in (found := set(keys)):
             with suppress(OSError):
                 fingerprint, links = fingerprint_at(self._root + key_to_bytes(key))
-                self._note(key, fingerprint.inode if fingerprint else None, links)
+                self._note(key, fingerprint, links)
         for inode, number in inodes.items():
             self._links.found_all(inode, number)
         looks: list[Look] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -61,17 +62,24 @@ class MountWatch:
             self._file.close()
             self._file = None
 
-    def look(self) -> Remounted:
-        """Return where something was mounted or unmounted at or below the root since the last call."""
-        real = os.path.realpath(self._path)
-        below = [point for point in self._changes() if is_at_or_below(real, point)]
-        found = Remounted([], [])
-        for point in below:
-            relative = os.fsencode(point[len(real.rstrip("/")) + 1 :])
-            if Path(point).is_dir():
-                found.directories.append(relative and relative + b"/")
-            else:
-                found.names.append(relative)
+    def look(self, linked: Callable[[], Iterable[str]]) -> Remounted:
+        """
+        Return where something was mounted or unmounted at or below the root since the last call.
+
+        ``linked`` returns the keys of links to directories, whose trees belong to that of the root.
+        """
+        found, changes = Remounted([], []), self._changes()
+        for key in ("", *linked()) if changes else ():
+            prefix = key and key + "/"
+            real = os.path.realpath(os.path.join(self._path, key))  # noqa: PTH118 - any bytes
+            for point in changes:
+                if not is_at_or_below(real, point):
+                    continue
+                relative = os.fsencode(prefix + point[len(real.rstrip("/")) + 1 :])
+                if Path(point).is_dir():
+                    found.directories.append(relative.rstrip(b"/") + b"/" if relative else b"")
+                else:
+                    found.names.append(relative.rstrip(b"/"))
         return found
 
     def _changes(self) -> list[str]:

@@ -26,12 +26,12 @@ from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Listening, Place, RootIdentity
 from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.look import Looker
-from listener.sources.filesystem.mountwatch import MountWatch
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.rescans import MOUNTED, START, UNWATCHED, Rescans
+from listener.sources.filesystem.rescans import START, UNWATCHED, Rescans
 from listener.sources.filesystem.scanner import Scanner
 from listener.sources.filesystem.settings import FilesystemSettings
-from listener.sources.filesystem.trouble import outdated, uncompared, unread, unwatched
+from listener.sources.filesystem.surroundings import Surroundings
+from listener.sources.filesystem.trouble import TOO_MANY_LINKS, outdated, uncompared, unread, unwatched
 from listener.sources.filesystem.watches import Watches
 
 __all__ = ["Session"]
@@ -93,8 +93,15 @@ class Session:
             live=self._live,
             health=health,
         )
-        self._mounts = MountWatch(settings.path)
-        self._live.before_deleting = self._before_deleting
+        self._surroundings = Surroundings(
+            self._root,
+            links=links,
+            live=self._live,
+            brake=self._brake,
+            rescans=self._rescans,
+            interval_seconds=settings.root_check_seconds,
+        )
+        self._links = links
         self._place: Place | None = None
         self._next_check = 0.0
         self._next_poll = 0.0
@@ -142,7 +149,7 @@ class Session:
                 reason = await self._reopen()
         finally:
             await self._close()
-            self._mounts.close()
+            self._surroundings.close()
 
     # --- the root -------------------------------------------------------------------------------
 
@@ -183,7 +190,7 @@ class Session:
             try:
                 await self._open()
             except OSError as error:
-                await self._look_at_mounts()
+                await self._surroundings.look_at_mounts()
                 parts = (f"{self._settings.path} cannot be read: {error.strerror}", self._brake.suspended)
                 self._tell(SourceState.DEGRADED, ". ".join(filter(None, parts)))
                 await asyncio.sleep(self._settings.root_check_seconds)
@@ -203,24 +210,8 @@ class Session:
         if place.listening is not None and not place.listening.healthy:
             _log.error("filesystem.thread_died", source=self._name)
             return False
-        await self._look_at_mounts()
+        await self._surroundings.look()
         return True
-
-    async def _before_deleting(self) -> None:
-        if self._mounts.pins_root:
-            await self._look_at_mounts()
-
-    async def _look_at_mounts(self) -> None:
-        """Compare what was mounted or unmounted; believe no deletion while the root's mount shows an old directory."""
-        found = await asyncio.to_thread(self._mounts.look)
-        now = time.monotonic()
-        for prefix in found.directories:
-            self._rescans.want(key_to_text(prefix), MOUNTED, now, prompt=True)
-        self._live.look_at(found.names)
-        was_suspended, old = bool(self._brake.suspended), self._mounts.replaced_root
-        self._brake.suspended = outdated(old) if old else ""
-        if was_suspended and not old:
-            self._rescans.want("", MOUNTED, now, prompt=True)
 
     # --- following --------------------------------------------------------------------------------
 
@@ -295,6 +286,8 @@ class Session:
             overflows=watches.overflows if watches else 0,
             unfinished_files=self.unfinished,
             skipped_unchanged=self._live.skipped,
+            links_outside=self._links.outside,
+            link_check_seconds=round(self._surroundings.link_check_seconds, 1),
             waiting_comparisons=len(self._rescans.waiting()),
             skipped_transient=self._live.transient,
             ignored_changes=self._live.looker.ignored,
@@ -322,7 +315,8 @@ class Session:
             f"bring the files back, or: cdn-listener confirm-deletions {self._name}"
             if self._live.refused and not self._brake.suspended
             else "",
-            *map(outdated, self._mounts.replaced),
+            TOO_MANY_LINKS if self._links.overfull else "",
+            *map(outdated, self._surroundings.replaced),
             unwatched(watches.failed, watches.count) if watches else "",
             uncompared([one for one in self._rescans.waiting() if time.monotonic() - one.since > _SOON_SECONDS]),
             unread(self._live.unread.paths),

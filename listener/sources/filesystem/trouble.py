@@ -11,8 +11,9 @@ from listener.change import key_to_text
 from listener.sources.filesystem.mounts import Mount
 from listener.sources.filesystem.rescans import Wanted
 
-__all__ = ["limit", "open_hint", "outdated", "sysctl_line", "uncompared", "unread", "unwatched"]
+__all__ = ["TOO_MANY_LINKS", "limit", "open_hint", "outdated", "sysctl_line", "uncompared", "unread", "unwatched"]
 
+TOO_MANY_LINKS = "there are more links than are followed one by one: what the others lead to is compared by scans only"
 _PROC = Path("/proc/sys/fs")
 
 

@@ -158,20 +158,20 @@ class Walker:
 
     def _look(self, entry: os.DirEntry[bytes], key: str) -> Fingerprint | None:
         """Return the fingerprint of a regular file, links followed. Raise OSError where nothing is known."""
-        is_link = entry.is_symlink()
-        if is_link and self._links is not None:
-            self._links.note_soft(key)
+        found, is_link = None, entry.is_symlink()
         try:
             status = entry.stat()
+            if stat.S_ISREG(status.st_mode):
+                found = fingerprint_of(status)
+                if status.st_nlink > 1 and not is_link and self._links is not None:
+                    self._links.note_hard(key, found)
         except OSError as error:
-            if means_absent(error):
-                return None
-            raise
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        if status.st_nlink > 1 and not is_link and self._links is not None:
-            self._links.note_hard(key, status.st_ino)
-        return fingerprint_of(status)
+            if not means_absent(error):
+                raise
+        finally:
+            if is_link and self._links is not None:
+                self._links.note_soft(key, found)
+        return found
 
     def _leads_on(self, entry: os.DirEntry[bytes], prefix: bytes, text: str, name: str) -> bool:
         """Tell whether a symbolic link leads to a directory that belongs to the tree."""

@@ -1,0 +1,80 @@
+"""What changes around a tree without an event in it: mounts, and what links lead to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from listener.change import key_to_bytes, key_to_text
+from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.links import Links
+from listener.sources.filesystem.live import Live
+from listener.sources.filesystem.mounts import Mount
+from listener.sources.filesystem.mountwatch import MountWatch
+from listener.sources.filesystem.rescans import MOUNTED, Rescans
+from listener.sources.filesystem.trouble import outdated
+
+__all__ = ["Surroundings"]
+
+_REST_FACTOR = 100
+"""How many times as long as a look at all links took to rest after it: they cost a hundredth of a core at most."""
+
+
+class Surroundings:
+    """Looks at mounts and links, and asks for what must be compared then."""
+
+    def __init__(
+        self, root: bytes, *, links: Links, live: Live, brake: Brake, rescans: Rescans, interval_seconds: float
+    ) -> None:
+        """Look at links each ``interval_seconds`` at most; at mounts whenever :meth:`look` is called."""
+        self.link_check_seconds = interval_seconds
+        """How often links are looked at."""
+        self._mounts = MountWatch(os.fsdecode(root))
+        self._links = links
+        self._live = live
+        self._brake = brake
+        self._rescans = rescans
+        self._interval = interval_seconds
+        self._next_links = 0.0
+        live.before_deleting = self.before_deleting
+
+    def close(self) -> None:
+        """Give the mount table back."""
+        self._mounts.close()
+
+    @property
+    def replaced(self) -> list[Mount]:
+        """The mounts of the tree that show a directory which was renamed or removed elsewhere."""
+        return self._mounts.replaced
+
+    async def before_deleting(self) -> None:
+        """Know of a replaced root before deletions are judged."""
+        if self._mounts.pins_root:
+            await self.look_at_mounts()
+
+    async def look(self) -> None:
+        """Look at mounts, and at links when it is time."""
+        await self.look_at_mounts()
+        if self._links and time.monotonic() >= self._next_links:
+            await self._look_at_links()
+
+    async def look_at_mounts(self) -> None:
+        """Compare what was mounted or unmounted; believe no deletion while the root's mount shows an old directory."""
+        found = await asyncio.to_thread(self._mounts.look, self._links.targets.directories)
+        now = time.monotonic()
+        for prefix in found.directories:
+            self._rescans.want(key_to_text(prefix), MOUNTED, now, prompt=True)
+        self._live.look_at(found.names)
+        was_suspended, old = bool(self._brake.suspended), self._mounts.replaced_root
+        self._brake.suspended = outdated(old) if old else ""
+        if was_suspended and not old:
+            self._rescans.want("", MOUNTED, now, prompt=True)
+
+    async def _look_at_links(self) -> None:
+        began = time.monotonic()
+        changed = await asyncio.to_thread(self._links.targets.changed)
+        took_seconds = time.monotonic() - began
+        self.link_check_seconds = max(self._interval, _REST_FACTOR * took_seconds)
+        self._next_links = began + self.link_check_seconds
+        self._live.look_at(map(key_to_bytes, changed))

@@ -1,0 +1,184 @@
+"""Content below the root that changes by what happens outside of it: links of several hops, and names elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from source_harness import Reader, fanotify_needed
+
+from listener.change import ChangeKind
+
+pytestmark = pytest.mark.looptime(False)
+
+
+@pytest.fixture(autouse=True, params=["inotify", "fanotify", "polling"])
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Let every test watch in each way; none of them waits for a poll."""
+    if request.param == "fanotify":
+        fanotify_needed(request, tmp_path)
+    monkeypatch.setattr(Reader, "backend", request.param)
+    return str(request.param)
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file, with all directories above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def switch(link: Path, target: str | Path) -> None:
+    """Point a link to something else, in one step."""
+    (link.parent / "next").symlink_to(target)
+    (link.parent / "next").rename(link)
+
+
+def reader_of(root: Path) -> Reader:
+    """Return a reader that is told within a moment what no poll and no scheduled scan finds."""
+    return Reader(root, poll_interval_seconds=600, rescan_interval_seconds=0)
+
+
+async def until_all(reader: Reader, *keys: str) -> None:
+    """Wait until all these are told."""
+    for key in keys:
+        await reader.until_told(key)
+
+
+def one_hop(out: Path) -> Path:
+    """Make a link to a link; return the first."""
+    (out / "app").symlink_to("current")
+    (out / "current").symlink_to("1")
+    return out / "app"
+
+
+def two_directories(out: Path) -> Path:
+    """Make a link that leads through two directories; return it."""
+    (out / "srv").mkdir()
+    (out / "srv" / "v").symlink_to(out / "1")
+    (out / "hop").symlink_to(out / "srv" / "v")
+    return out / "hop"
+
+
+def change_hop(out: Path) -> None:
+    """Switch the outer of two links."""
+    switch(out / "current", "2")
+
+
+def change_way(out: Path) -> None:
+    """Replace a directory on the way by another; no link changes."""
+    (out / "new").mkdir()
+    (out / "new" / "v").symlink_to(out / "2")
+    (out / "srv").rename(out / "old")
+    (out / "new").rename(out / "srv")
+
+
+def change_end(out: Path) -> None:
+    """Replace the directory at the end."""
+    (out / "1").rename(out / "old")
+    (out / "2").rename(out / "1")
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [(one_hop, change_hop), (one_hop, change_end), (two_directories, change_way), (two_directories, change_end)],
+)
+@pytest.mark.parametrize("inside", ["app", "a/link"])
+async def test_what_a_chain_of_links_leads_to_is_followed(
+    tmp_path: Path, backend: str, make: Callable[[Path], Path], change: Callable[[Path], None], inside: str
+) -> None:
+    """Whatever hop outside of the root changes, the new directory is compared, and listened to."""
+    root, out = tmp_path / "www", tmp_path / "out"
+    for number in "12":
+        write(out / number / "index.html", number * 3)
+        write(out / number / "sub" / "page.html", number * 3)
+    write(out / "1" / "old.html", "x")
+    (root / inside).parent.mkdir(parents=True)
+    (root / inside).symlink_to(make(out))
+    async with reader_of(root) as reader:
+        change(out)
+        await until_all(reader, f"{inside}/index.html", f"{inside}/sub/page.html")
+        await reader.until_told(f"{inside}/old.html", ChangeKind.DELETED)
+        await asyncio.sleep(1)
+        assert len(reader.changes) == 3
+        if backend != "polling":
+            reader.clear()
+            (root / inside / "sub" / "page.html").write_text("corrected")
+            await reader.until_told(f"{inside}/sub/page.html")
+
+
+async def test_a_linked_file_outside_is_looked_at(tmp_path: Path) -> None:
+    """Written in place, replaced, gone and back, through one link and through two."""
+    root, out = tmp_path / "www", tmp_path / "out"
+    root.mkdir()
+    data = write(out / "data.json", "1")
+    (root / "one.json").symlink_to(data)
+    (out / "hop").symlink_to(data)
+    (root / "two.json").symlink_to(out / "hop")
+    async with reader_of(root) as reader:
+        data.write_text("22")
+        await until_all(reader, "one.json", "two.json")
+        reader.clear()
+        write(out / "x", "333").rename(data)
+        await until_all(reader, "one.json", "two.json")
+        reader.clear()
+        data.unlink()
+        await reader.until_told("one.json", ChangeKind.DELETED)
+        await reader.until_told("two.json", ChangeKind.DELETED)
+        reader.clear()
+        data.write_text("back")
+        await until_all(reader, "one.json", "two.json")
+        assert {each.key for each in reader.changes} == {"one.json", "two.json"}
+
+
+async def test_a_file_is_told_when_it_is_written_through_a_name_outside(tmp_path: Path) -> None:
+    """A hard link from elsewhere; a backup that makes one more changes nothing."""
+    root, out = tmp_path / "www", tmp_path / "out"
+    page = write(root / "page.html", "one")
+    out.mkdir()
+    os.link(page, out / "name")
+    async with reader_of(root) as reader:
+        (out / "name").write_text("two!")
+        await reader.until_told("page.html")
+        await asyncio.sleep(0.5)
+        reader.clear()
+        os.link(page, out / "backup")
+        await asyncio.sleep(1)
+        assert reader.changes == []
+
+
+async def test_links_out_and_back_and_within_linked_directories_are_followed(tmp_path: Path, backend: str) -> None:
+    """Out and back in, and a relative link of a linked directory, which leads somewhere else than its key says."""
+    root, out = tmp_path / "www", tmp_path / "out"
+    write(root / "real" / "a.html", "one")
+    write(root / "shared" / "page.html", "not this one")
+    write(out / "shared" / "page.html", "one")
+    (out / "hop").symlink_to(root / "real")
+    (out / "app").mkdir()
+    (out / "app" / "page.html").symlink_to("../shared/page.html")
+    (root / "back").symlink_to(out / "hop")
+    (root / "app").symlink_to(out / "app")
+    async with reader_of(root) as reader:
+        assert set(reader.index.rows) == {
+            "real/a.html", "back/a.html", "shared/page.html", "app/page.html"
+        }  # fmt: skip
+        (out / "shared" / "page.html").write_text("two!")
+        await reader.until_told("app/page.html")
+        if backend != "polling":
+            (root / "real" / "a.html").write_text("two!")
+            await until_all(reader, "real/a.html", "back/a.html")
+        assert not reader.of("shared/page.html")
+
+
+async def test_status_counts_links_that_lead_outside(tmp_path: Path) -> None:
+    """How many there are, and how often they are looked at."""
+    root = tmp_path / "www"
+    write(root / "page.html", "one")
+    (root / "inside").symlink_to("page.html")
+    (root / "outside").symlink_to(write(tmp_path / "out", "one"))
+    async with reader_of(root) as reader:
+        await reader.until(lambda: reader.source.health.figures.get("links_outside") == 1, "it is counted")
+        assert reader.source.health.figures["link_check_seconds"] >= 0.2
