@@ -119,6 +119,11 @@ def routing(count: int) -> None:
     peer = best_ns(count, lambda: [BASE + quote(key) for key in names])
     filtered = Router([site, narrow])
     row("route, two sites, one with patterns", best_ns(count, lambda: route_all(filtered, changes)), peer)
+    clean = Router([site.model_copy(update={"strip_suffixes": (".html",), "also": ("{path}.gz -> {path}",)})])
+    row("route, clean URLs and a pattern: 2 addresses", best_ns(count, lambda: route_all(clean, changes)), peer)
+    odd = [change._replace(key=change.key.replace(".html", "[1].html")) for change in changes]
+    plain = Router([site])
+    row("route, brackets in names: 2 spellings", best_ns(count, lambda: route_all(plain, odd)), peer)
 
 
 def merging(count: int) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.errors import ConfigurationError
+from listener.router.serving import keys_at
 from listener.settings import Site
 from listener.sources.listing import Listing
 from listener.sources.listing.answers import Entry
@@ -35,7 +36,7 @@ def read_popularity(lines: Iterable[bytes], sites: Sequence[Site]) -> Counter[st
     """
     weights: Counter[str] = Counter()
     seen = False
-    bases = [(site.prefix, urlsplit(base).path) for site in sites for base in site.base_urls]
+    bases = [(site, urlsplit(base).path) for site in sites for base in site.base_urls]
     for line in lines:
         seen = True
         if (asked := _LOG.search(line)) is not None:
@@ -53,11 +54,11 @@ def read_popularity(lines: Iterable[bytes], sites: Sequence[Site]) -> Counter[st
     return weights
 
 
-def _keys(path: bytes, bases: Sequence[tuple[str, str]]) -> set[str]:
-    """Return the keys that a request's path stands for, by every base that it starts with."""
-    raw = unquote_to_bytes(path.split(b"?", 1)[0])
-    plain = key_to_text(raw)
-    return {prefix + plain[len(base) :] for prefix, base in bases if plain.startswith(base)}
+def _keys(path: bytes, bases: Sequence[tuple[Site, str]]) -> set[str]:
+    """Return the keys that a request's path may stand for, by every base that it starts with."""
+    plain = key_to_text(unquote_to_bytes(path.split(b"?", 1)[0]))
+    below = [(site, plain[len(base) :]) for site, base in bases if plain.startswith(base)]
+    return {key for site, path in below for key in (site.prefix + path, *keys_at(site, path))}
 
 
 class WantedListing:

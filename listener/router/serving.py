@@ -10,7 +10,7 @@ from listener.errors import ConfigurationError
 from listener.settings import Site
 from listener.urls import decode_path, normal_url
 
-__all__ = ["Served", "normal_or_refused", "served_by"]
+__all__ = ["Served", "keys_at", "normal_or_refused", "served_by"]
 
 _OTHER_SCHEME = {"http": "https", "https": "http"}
 
@@ -29,14 +29,19 @@ class Served(NamedTuple):
 
         A folder's URL stands for its index documents; ``/about`` also for ``about.html`` where the site strips that.
         """
-        site, (path, mark, query) = self.site, self.url[len(self.base) :].partition("?")
-        if mark and not site.all_params and query not in site.query_variants:
+        path, mark, query = self.url[len(self.base) :].partition("?")
+        if mark and not self.site.all_params and query not in self.site.query_variants:
             return []
-        key = site.prefix + key_to_text(decode_path(path))
-        if not path or path.endswith("/"):
-            return [key + name for name in site.index_documents]
-        folders = [f"{key}/{name}" for name in site.index_documents] if site.strip_suffixes else []
-        return [key, *(key + suffix for suffix in site.strip_suffixes), *folders]
+        return keys_at(self.site, key_to_text(decode_path(path)))
+
+
+def keys_at(site: Site, path: str) -> list[str]:
+    """Return the keys that a site may serve at a decoded path below its base URL, the likeliest first."""
+    key = site.prefix + path
+    if not path or path.endswith("/"):
+        return [key + name for name in site.index_documents]
+    folders = [f"{key}/{name}" for name in site.index_documents] if site.strip_suffixes else []
+    return [key, *(key + suffix for suffix in site.strip_suffixes), *folders]
 
 
 def normal_or_refused(text: str) -> str:

@@ -209,6 +209,16 @@ def test_weights_and_logs(stand: Stand) -> None:
         read_popularity([b"nothing"], sites)
 
 
+def test_a_request_counts_for_whatever_key_it_may_have_been_served_from(stand: Stand) -> None:
+    """A folder's index document, and with clean URLs the page behind a name without its ending."""
+    stand.configure(site='strip_suffixes = [".html"]')
+    sites = load_settings(stand.config, {}).sites
+    log = [b'"GET /about HTTP/1.1" 200 1', b'"GET /blog/ HTTP/1.1" 200 1']
+    listed = [b"z.html", b"about.html", b"blog/index.html", b"about/index.html"]
+    listing = WantedListing(KeyList("www", listed), read_popularity(log, sites))
+    assert [change.key for change in listing.changes()][-1] == "z.html"
+
+
 def test_an_audit_for_people() -> None:
     """A terminal is told counts, examples and the command that mends it; where nothing differs, nothing to do."""
     same = {"same": 7, "changed": 0, "unknown": 0, "gone": 0, "examples": []}
