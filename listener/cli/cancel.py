@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from listener.cli.common import ConfigOption, JsonOption, load, print_json, run_async, writing
-from listener.cli.places import SiteOption, TargetOption, places, prefixes
+from listener.cli.places import SiteOption, TargetOption, echo_under_way, places, prefixes
 
 if TYPE_CHECKING:
     from listener.settings import Settings
@@ -30,7 +30,7 @@ def cancel(
     everything: Annotated[bool, typer.Option("--all", help="Every URL of every target.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> int:
-    """Settle what is stale without a refresh: caches keep the old copy until it expires. What is sent already stays."""
+    """Settle what is stale without a refresh: caches keep the old copy until it expires. What is sent stays sent."""
     from listener.errors import ConfigurationError
 
     settings = load(config)
@@ -44,16 +44,19 @@ def cancel(
         and typer.confirm(f"Leave old copies in the caches below {', '.join(place.words for place in where)}?")
     ):
         raise ConfigurationError("cancel: nobody said yes", hint="add --yes")
-    count = run_async(_cancel(settings, where, reason))
+    count, under_way = run_async(_cancel(settings, where, reason))
     if as_json:
-        print_json({"cancelled": count})
+        print_json({"cancelled": count, "requests_under_way": under_way})
     else:
         typer.echo(f"cancelled {count}")
+        echo_under_way(under_way)
     return 0
 
 
-async def _cancel(settings: Settings, where: Sequence[Place], reason: str) -> int:
+async def _cancel(settings: Settings, where: Sequence[Place], reason: str) -> tuple[int, int]:
     from listener.store.controls import Controls
 
     async with writing(settings) as store:
-        return sum([await Controls(store).cancel(place, reason=reason) for place in where])
+        controls = Controls(store)
+        count = sum([await controls.cancel(place, reason=reason) for place in where])
+        return count, await controls.under_way(where)

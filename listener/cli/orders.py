@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from listener.cli.common import ConfigOption, JsonOption, load, print_json, run_async, writing
-from listener.cli.places import ReasonOption, SiteOption, TargetOption, places, span_option
+from listener.cli.places import ReasonOption, SiteOption, TargetOption, echo_under_way, places, span_option
 
 if TYPE_CHECKING:
     from listener.settings import Settings
@@ -114,25 +114,29 @@ CONFIRMATION_SECONDS = 600.0
 def _give(
     settings: Settings, kind: ControlKind, where: Sequence[Place], seconds: float | None, reason: str, as_json: bool
 ) -> None:
-    from listener.store.controls import Controls
+    from listener.store.controls import ControlKind, Controls
 
-    async def put() -> list[Control]:
+    async def put() -> tuple[list[Control], int]:
         async with writing(settings) as store:
-            return await Controls(store).put(kind, where, seconds=seconds, reason=reason)
+            controls = Controls(store)
+            given = await controls.put(kind, where, seconds=seconds, reason=reason)
+            stops = kind in (ControlKind.HOLD, ControlKind.PAUSE)
+            return given, await controls.under_way(where) if stops else 0
 
-    _show(run_async(put()), as_json)
+    _show(*run_async(put()), as_json)
 
 
-def _show(given: Sequence[Control], as_json: bool) -> None:
+def _show(given: Sequence[Control], under_way: int, as_json: bool) -> None:
     from listener.daemon.status import plain_order
 
-    rows = [plain_order(one) for one in given]
+    rows = [{**plain_order(one), "requests_under_way": under_way} for one in given]
     if as_json:
         print_json(rows)
         return
     for one, row in zip(given, rows, strict=True):
         until = f"until {row['until']}" if row["until"] else "until it is taken back"
         typer.echo(f"{row['kind']}  {one.place.words}  {until}")
+    echo_under_way(under_way)
 
 
 def _take_back(

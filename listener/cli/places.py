@@ -99,3 +99,9 @@ def prefixes(settings: Settings, prefix: str | None, *, site: str | None) -> lis
     path = encode_path((prefix or "").removeprefix("/").encode("utf-8", "surrogateescape"))
     bases = dict.fromkeys(base for one in sites for base in one.base_urls)
     return [Place("", base + path) for base in bases]
+
+
+def echo_under_way(requests: int) -> None:
+    """Print how many requests cannot be stopped any more, if there are any."""
+    if requests:
+        typer.echo(f"{requests} request{'s are' if requests > 1 else ' is'} under way and cannot be stopped")

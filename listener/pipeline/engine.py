@@ -144,6 +144,7 @@ class Engine:
             self.settled = True
             return 0.0
         self._replan, self._seen = False, sequence
+        await self.sender.recheck()
         try:
             self.outcome = await self._dispatcher.plan()
         except BaseException:

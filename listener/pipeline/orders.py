@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from listener.planner import Deferral, Plan
+from listener.refresh import Scope
 from listener.settings import Approval
 from listener.store import Store
 from listener.store.controls import Control, ControlKind, Controls
 from listener.store.needs import DueRow, Load
 
 __all__ = ["Orders", "Standing"]
+
+STOPS = (ControlKind.HOLD, ControlKind.PAUSE)
 
 
 class Standing(NamedTuple):
@@ -30,7 +33,7 @@ class Standing(NamedTuple):
         free: list[Load] = []
         waits: list[Deferral] = []
         for load in loads:
-            order = self._over(load.target, load.url, (ControlKind.HOLD, ControlKind.PAUSE))
+            order = self._over(load.target, load.url, STOPS)
             if order is None:
                 free.append(load)
             else:
@@ -40,7 +43,17 @@ class Standing(NamedTuple):
 
     def asked(self, rows: Sequence[DueRow]) -> list[DueRow]:
         """Return what people asked for by hand and may go: a hold is for what changes by itself."""
-        return [row for row in rows if self._over(row.target, row.url, (ControlKind.PAUSE,)) is None]
+        kinds = (ControlKind.PAUSE,)
+        return [
+            row
+            for row in rows
+            if self._over(row.target, row.url, kinds) is None
+            and not (row.scope is Scope.SUBTREE and self.reached(row.url, kinds))
+        ]
+
+    def reached(self, directory: str, kinds: Sequence[ControlKind] = STOPS) -> bool:
+        """Tell whether a directory refresh would reach URLs below it that are to be left alone."""
+        return any(one.kind in kinds and one.place.prefix.startswith(directory) for one in self.orders)
 
     def unapproved(self, made: Plan, most: Approval) -> str:
         """Return why this plan waits for a person, or an empty string."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -26,6 +27,7 @@ from listener.pipeline.batches import Batch, host_of, into_batches, split
 from listener.pipeline.patience import Patience
 from listener.refresh import Attempt, Receipt, RefreshKind
 from listener.store import Store
+from listener.store.attempts import held_ids
 
 __all__ = ["Sender"]
 
@@ -75,6 +77,8 @@ class Sender:
         self._first_look_seconds = first_look_seconds
         self._changed = changed
         self._queued: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.Task[Any], Batch] = {}
+        """What waits for the rate limits: nothing of it is written yet."""
         self._arrived: asyncio.Queue[Batch] = asyncio.Queue()
         self._hosts: Counter[str] = Counter()
         self._backfilled: Counter[str] = Counter()
@@ -137,6 +141,15 @@ class Sender:
                     task.cancel()
                 await asyncio.gather(*self._queued, return_exceptions=True)
 
+    async def recheck(self) -> None:
+        """Let go of the batches of which nothing is reserved any more, so that others have their turn at the limits."""
+        if not self._waiting:
+            return
+        held = await self._store.read(held_ids)
+        for task, batch in list(self._waiting.items()):
+            if held.isdisjoint(batch.ids):
+                task.cancel()
+
     async def _carry(self, batch: Batch) -> None:
         try:
             await self._send(batch, _Bound())
@@ -146,7 +159,13 @@ class Sender:
 
     async def _send(self, batch: Batch, bound: _Bound) -> None:
         target = self._account.targets[batch.target]
-        await target.admit(batch.kind, batch.urls, backfill=batch.backfill)
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting[task] = batch
+        try:
+            await target.admit(batch.kind, batch.urls, backfill=batch.backfill)
+        finally:
+            del self._waiting[task]
         async with self._account.lane(backfill=batch.backfill):
             answer = await self._request(batch)
         bound.calls -= 1
@@ -163,7 +182,12 @@ class Sender:
             # Closed meanwhile, or held in a day that is over: held anew when it may be sent.
             await self._book("book", lambda: self._store.refund(batch.ids))
             return None
-        await self._book("book", lambda: self._store.mark_sending(batch.ids))
+        going = frozenset(await self._book("book", lambda: self._store.mark_sending(batch.ids)))
+        if len(going) < len(batch.attempts):
+            log.info("sender.withdrawn", account=self._account.name, urls=len(batch.attempts) - len(going))
+            batch = batch.of(attempt for attempt in batch.attempts if attempt.id in going)
+        if not batch.attempts:
+            return None
         try:
             target = self._account.targets[batch.target]
             receipt = await target.submit(batch.kind, batch.urls, force=batch.force)

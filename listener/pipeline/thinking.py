@@ -98,7 +98,9 @@ class Round:
             return self._thought([*waits, *_all_of(free, why)], [self.open_at])
         closed = self.sites.closed(self.now)
         briefing = Briefing(connection, self.account, self.sites, reserve=self.settings.reserve, now=self.now)
-        made = planner.plan(briefing.given(free, allowed=lambda url: not closed.holds(url)))
+        made = planner.plan(
+            briefing.given(free, allowed=lambda url: not (closed.holds(url) or self.standing.reached(url)))
+        )
         wakes = [made.wake_at, self.standing.ends_at, closed.until, self._expiry(free) if made.deferred else None]
         wakes += [self.account.exhausted_until(kind) for kind in RefreshKind]
         wanted: list[Wanted] = []

@@ -17,6 +17,7 @@ __all__ = [
     "attempts_in",
     "back_to_held",
     "claims_at",
+    "held_ids",
     "mark_sending",
     "mark_unknown",
     "postpone",
@@ -24,6 +25,7 @@ __all__ = [
     "refund",
     "release_needs",
     "take_held",
+    "withdraw",
 ]
 
 _COLUMNS = (
@@ -134,8 +136,14 @@ SENT_APART_SECONDS = 1e-5
 _THESE = "id IN (SELECT value FROM json_each(?))"
 
 
-def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> None:
-    """Note, durably before it is done, that the request with these attempts is being written."""
+def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> list[int]:
+    """
+    Note, durably before it is done, that the request with these attempts is being written; return which may go.
+
+    What a person ordered since they were reserved is looked at in the same transaction: below a hold or a pause
+    they are refunded and due again, and those whose needs were cancelled are refunded.
+    """
+    withdraw(connection, ids, now=now)
     unanswered = "SELECT DISTINCT sent_at FROM attempt WHERE active = 1 AND state IN ('sending', 'unknown')"
     taken = {at for (at,) in connection.execute(unanswered)}
     while now in taken:  # the time names the request: what was written together is accepted together
@@ -143,6 +151,47 @@ def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: flo
     connection.execute(
         f"UPDATE attempt SET state = 'sending', sent_at = ? WHERE {_THESE} AND state = 'held'", (now, json.dumps(ids))
     )
+    rows = connection.execute(f"SELECT id FROM attempt WHERE {_THESE} AND state = 'sending'", (json.dumps(ids),))
+    return [row[0] for row in rows]
+
+
+_STOPPED = """
+SELECT a.id FROM attempt a JOIN target t ON t.id = a.target
+LEFT JOIN need n ON n.attempt = a.id
+LEFT JOIN directory d ON a.kind = 'directory' AND d.target = a.target AND d.url = a.url
+LEFT JOIN need s ON s.directory = d.id AND s.name = '' AND s.scope = 2
+WHERE a.active = 1 AND a.state = 'held' AND (?1 IS NULL OR a.id IN (SELECT value FROM json_each(?1))) AND (
+  EXISTS (
+    SELECT 1 FROM control c WHERE c.kind IN ('hold', 'pause') AND (c.until IS NULL OR c.until > ?2)
+      AND c.target IN ('', t.name)
+      AND (substr(a.url, 1, length(c.prefix)) = c.prefix
+           OR (a.kind = 'directory' AND substr(c.prefix, 1, length(a.url)) = a.url))
+      AND (c.kind = 'pause' OR NOT (a.urgent OR coalesce(n.asked, 0) OR coalesce(s.asked, 0))))
+  OR CASE WHEN a.kind = 'directory' THEN NOT EXISTS (
+       SELECT 1 FROM directory b JOIN need m ON m.directory = b.id
+       WHERE b.target = a.target AND b.url >= a.url AND b.url < a.url || char(127))
+     ELSE n.attempt IS NULL END)
+LIMIT ?3
+"""
+"""Reserved attempts that a hold or a pause covers, or that are for nothing any more."""
+ALL_STOPPED = 1_000_000
+
+
+def withdraw(
+    connection: sqlite3.Connection, ids: Sequence[int] | None = None, *, now: float, limit: int = ALL_STOPPED
+) -> int:
+    """Refund reserved attempts (of these ids, or all) that a hold, a pause or a cancellation stops; return how many."""
+    wanted = None if ids is None else json.dumps(ids)
+    stopped = [row[0] for row in connection.execute(_STOPPED, (wanted, now, limit))]
+    if stopped:
+        refund(connection, stopped)
+    return len(stopped)
+
+
+def held_ids(connection: sqlite3.Connection) -> frozenset[int]:
+    """Return the ids of all reserved attempts."""
+    rows = connection.execute("SELECT id FROM attempt WHERE active = 1 AND state = 'held'")
+    return frozenset(row[0] for row in rows)
 
 
 def back_to_held(connection: sqlite3.Connection, ids: Sequence[int]) -> None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from listener.refresh import AttemptState, NeedState, Scope, directory_of
+from listener.store.attempts import withdraw
 from listener.store.batches import next_sequence
 from listener.store.coverage import SETTLED, deciding, directory_attempts, status_word
 from listener.store.names import above
@@ -91,7 +92,17 @@ class Controls:
         until = None if seconds is None else now + seconds
         orders = [Control(kind, place, until, reason, now) for place in places]
         await self._store.write(_put, orders)
+        await self._withdraw()
         return orders
+
+    async def under_way(self, places: Sequence[Place]) -> int:
+        """Return how many requests of these places are being written or wait for their answer: nothing stops them."""
+        return await self._store.read(lambda connection: _under_way(connection, places))
+
+    async def _withdraw(self) -> None:
+        """Give back what is reserved and may not be sent; what is reserved later is checked when it is sent."""
+        while await self._store.write(withdraw, now=self._store.clock.now(), limit=CANCEL_ROWS):
+            pass
 
     async def remove(self, kind: ControlKind, places: Sequence[Place], *, reason: str = "") -> int:
         """Take orders back; return how many stood."""
@@ -109,10 +120,11 @@ class Controls:
         return await self._store.read(lambda connection: standing(connection, self._store.clock.now()))
 
     async def cancel(self, place: Place, *, reason: str) -> int:
-        """Settle, without a refresh, every need there that no attempt covers; return how many."""
+        """Settle, without a refresh, every need there that the CDN was not asked for yet; return how many."""
         total = 0
         while count := await self._store.write(_cancel, place, CANCEL_ROWS):
             total += count
+        await self._withdraw()
         await self._store.write(_note, self._store.clock.now(), "cancel", place.words, total, reason)
         return total
 
@@ -205,11 +217,24 @@ _FREE = (NeedState.WAITING, NeedState.READY, NeedState.PARKED)
 
 
 def _cancel(connection: sqlite3.Connection, place: Place, limit: int) -> int:
-    return connection.execute(
+    """Remove needs; of those in an attempt the ones that the CDN has not got: what is refused is not sent again."""
+    count = connection.execute(
         f"DELETE FROM need WHERE (directory, name, scope) IN (SELECT n.directory, n.name, n.scope {_BELOW}"
-        f" AND n.state IN ({', '.join(f'{state:d}' for state in _FREE)}) LIMIT :limit)",
+        f" AND (n.state IN ({', '.join(f'{state:d}' for state in _FREE)}) OR a.state IN ('held', 'sending'))"
+        " LIMIT :limit)",
         {**_values(place), "limit": limit},
     ).rowcount
+    if count:
+        next_sequence(connection)  # whoever plans and sends looks again
+    return count
+
+
+def _under_way(connection: sqlite3.Connection, places: Sequence[Place]) -> int:
+    rows = connection.execute(
+        "SELECT t.name, a.url, a.kind, a.sent_at FROM attempt a JOIN target t ON t.id = a.target"
+        " WHERE a.active = 1 AND a.state = 'sending'"
+    )
+    return len({(name, kind, at) for name, url, kind, at in rows if any(place.holds(name, url) for place in places)})
 
 
 def unsettled(connection: sqlite3.Connection, place: Place, changed_before: float) -> list[Unsettled]:

@@ -386,9 +386,9 @@ class Store:
             )
         return made
 
-    async def mark_sending(self, ids: Sequence[int]) -> None:
-        """Note that the request with these attempts is about to be written."""
-        await self._write(attempts.mark_sending, ids, now=self.clock.now())
+    async def mark_sending(self, ids: Sequence[int]) -> list[int]:
+        """Note that the request with these attempts is about to be written; return those that may still go."""
+        return await self._write(attempts.mark_sending, ids, now=self.clock.now())
 
     async def back_to_held(self, ids: Sequence[int]) -> None:
         """Note that the CDN surely did not accept these, which stay held for another try."""

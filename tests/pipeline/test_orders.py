@@ -74,6 +74,39 @@ async def test_what_is_paused_sends_nothing_at_all(tmp_path: Path) -> None:
         assert world.accepted == {"file": 2}
 
 
+async def test_what_is_reserved_when_it_is_paused_is_not_sent(tmp_path: Path) -> None:
+    """What waits for the limit of a minute is given back, and takes no turn from others; a throttled request too."""
+    async with a_world(tmp_path, target={"limits": {"urls_per_domain_minute": 10}}) as world:
+        controls = Controls(world.store)
+        world.source.deliver(*(world.write(f"{n}.html", "new") for n in range(40)))
+
+        async def some_wait() -> bool:
+            return world.accepted == {"file": 10} and (await world.ledger())[1] == 30
+
+        await world.until(some_wait)
+        await controls.put(ControlKind.PAUSE, [Place()], seconds=None, reason="wrong")
+        assert await world.ledger() == (10, 0)
+        await world.until(lambda: world.pipeline.engines[0].sender.idle)
+        counts = await world.store.counts()
+        assert (counts.deferred, world.accepted) == (30, {"file": 10})
+
+
+async def test_a_throttled_request_is_not_sent_once_it_is_paused(tmp_path: Path) -> None:
+    """The CDN asks for a second of patience; within it somebody pauses: there is no second try."""
+    async with a_world(tmp_path) as world:
+        world.order("throttle:1:1,action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: world.pipeline.engines[0].account.closed_reason)
+        await Controls(world.store).put(ControlKind.PAUSE, [Place()], seconds=None)
+        world.clock.ahead += 5
+
+        async def waits() -> bool:
+            return "paused" in "".join(await deferred(world))
+
+        await world.until(waits)
+        assert world.accepted == {}
+
+
 async def test_a_plan_above_the_threshold_waits_for_a_person(tmp_path: Path) -> None:
     """What is asked for by hand goes, a small plan too; the large one once it is approved, and says so."""
     extra = {"planner": {"approve_above": {"file": 10}}}

@@ -198,8 +198,10 @@ async def test_an_unconfirmed_directory_is_let_go_when_another_covers_all(bench:
     (lost,) = await bench.send(folder("a/b/"))
     await bench.store.unconfirm(lost, next_look_at=None, error="an hour")
     assert (await bench.store.counts()).unconfirmed == 1
+    await bench.change(content("a/c"))
     await bench.finish(await bench.send(folder("a/", force=False)))
     assert len(await bench.store.attempts_in(AttemptState.UNCONFIRMED)) == 1
+    await bench.change(content("a/b/1", 2))
     await bench.finish(await bench.send(folder("a/")))
     assert await bench.store.attempts_in(AttemptState.UNCONFIRMED) == []
     assert (await bench.store.counts()).unconfirmed == 0

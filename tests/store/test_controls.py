@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from steps_store import BASE, Bench, content, file, folder, subtree
 
-from listener.refresh import Scope
+from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
 from listener.store.controls import ControlKind, Controls, Place, Unsettled
 
@@ -60,10 +60,12 @@ def test_a_place_holds_what_is_below_it() -> None:
 
 
 async def test_what_is_cancelled_is_settled_without_a_refresh(bench: Bench, controls: Controls) -> None:
-    """Waiting, ready and parked needs below the prefix go, those in an attempt stay; the audit says why."""
+    """Waiting, ready and rejected needs below the prefix go, those in flight stay; the audit says why."""
     await bench.change(content("a/x"), content("a/y"), content("ab"), content("b/z"))
     parked, flying = await bench.hold(file("a/x"), file("a/y"))
     await bench.store.park(parked, error="Malformed")
+    await bench.store.mark_sending([flying.id])
+    await bench.store.accept({flying.id: "t"}, next_look_at=0.0)
     await bench.change(content("a/deep/new"), wait=0)
     assert await controls.cancel(Place("other", BASE), reason="wrong target") == 0
     assert await controls.cancel(Place("cdn", BASE + "a/"), reason="rolled back") == 2
@@ -72,6 +74,62 @@ async def test_what_is_cancelled_is_settled_without_a_refresh(bench: Bench, cont
     assert [(row["action"], row["count"]) for row in await controls.audit()] == [("cancel", 2), ("cancel", 0)]
     await bench.finish([flying])
     assert await controls.cancel(Place(), reason="all") == 2
+    bench.assert_counted()
+
+
+@pytest.mark.parametrize("kind", [ControlKind.HOLD, ControlKind.PAUSE])
+async def test_an_override_gives_back_what_is_reserved_below_it(
+    bench: Bench, controls: Controls, kind: ControlKind
+) -> None:
+    """Reserved files and directories below it are due again, and a directory above it too; all others go."""
+    await bench.change(content("a/x"), content("a/d/y"), content("b/z"), content("c/1/v"))
+    made = await bench.hold(file("a/x"), file("b/z"), folder("a/d/"), folder("c/"), folder("b/"))
+    places = [Place("cdn", BASE + "a/"), Place("", BASE + "c/1/"), Place("other", BASE + "b/")]
+    await controls.put(kind, places, seconds=60)
+    assert (await bench.budget(), await bench.budget(RefreshKind.DIRECTORY)) == ((100, 0, 1), (10, 0, 1))
+    assert await bench.stale("a/x") == ["ready"]
+    assert await bench.store.mark_sending([one.id for one in made]) == [made[1].id, made[4].id]
+    assert await controls.under_way([Place()]) == 2  # a request holds one kind
+    assert await controls.under_way(places) == 0
+
+
+async def test_what_is_reserved_under_an_override_is_not_sent(bench: Bench, controls: Controls) -> None:
+    """The plan was made before it was given: looked at again in the transaction that lets the request go."""
+    await bench.change(content("a/x"), content("b/z"))
+    await controls.put(ControlKind.PAUSE, [Place("cdn", BASE + "a/")], seconds=60)
+    made = await bench.hold(file("a/x"), file("b/z"))
+    assert await bench.store.mark_sending([one.id for one in made]) == [made[1].id]
+    assert (await bench.stale("a/x"), await bench.budget()) == (["ready"], (100, 0, 1))
+    await controls.put(ControlKind.PAUSE, [Place()], seconds=60)
+    await bench.store.back_to_held([made[1].id])  # refused as a batch: its halves are requests of their own
+    assert await bench.store.mark_sending([made[1].id]) == []
+    bench.clock.advance(61)
+    again = await bench.hold(file("a/x"), file("b/z"))
+    assert len(await bench.store.mark_sending([one.id for one in again])) == 2
+
+
+async def test_a_hold_lets_go_what_a_person_asked_for(bench: Bench, controls: Controls) -> None:
+    """A file and a directory that were requested on the command line go out under a hold, and not under a pause."""
+    await bench.store.ask([NeedInput("cdn", BASE + "a"), NeedInput("cdn", BASE + "d/", Scope.SUBTREE)])
+    await controls.put(ControlKind.HOLD, [Place()], seconds=60)
+    made = await bench.hold(file("a"), folder("d/"))
+    assert len(await bench.store.mark_sending([one.id for one in made])) == 2
+    await bench.store.back_to_held([one.id for one in made])
+    await controls.put(ControlKind.PAUSE, [Place()], seconds=60)
+    assert await bench.store.mark_sending([one.id for one in made]) == []
+
+
+async def test_what_is_reserved_is_cancelled_too(bench: Bench, controls: Controls) -> None:
+    """Reserved: settled and refunded. On the wire: settled, and not sent again when the CDN refuses it."""
+    await bench.change(content("a/x"), content("a/y"), content("b/z"), content("a/d/1"))
+    made = await bench.hold(file("a/x"), file("a/y"), file("b/z"), folder("a/d/"))
+    await bench.store.mark_sending([made[1].id])
+    assert await controls.cancel(Place("", BASE + "a/"), reason="wrong") == 3
+    assert await controls.under_way([Place("", BASE + "a/")]) == 1
+    await bench.store.back_to_held([made[1].id])
+    assert await bench.store.mark_sending([one.id for one in made]) == [made[2].id]
+    assert [await bench.stale(key) for key in ("a/x", "a/y", "a/d/1", "b/z")] == [[], [], [], ["attempted"]]
+    assert (await bench.budget(), await bench.budget(RefreshKind.DIRECTORY)) == ((100, 0, 1), (10, 0, 0))
     bench.assert_counted()
 
 

@@ -80,13 +80,6 @@ async def test_a_refresh_is_accepted_followed_and_found(
     assert await pair.target.tasks(["424242"]) == []
 
 
-async def test_throttling_is_waited_out(make_pair: MakePair) -> None:
-    """Two throttles with a time to wait, then accepted once."""
-    pair = await make_pair("throttle:2:1.5")
-    await pair.target.submit(FILE, [pair.url("/a")], force=False)
-    assert len(await pair.target.find_tasks(FILE, pair.url("/a"), since=NOW - 60, until=NOW + 60)) == 1
-
-
 @pytest.mark.parametrize(("fault", "count"), [("reset:1", 0), ("accept-then-reset:1", 1), ("accept-then-timeout:1", 1)])
 async def test_an_unknown_outcome_is_resolved_by_asking(make_pair: MakePair, fault: str, count: int) -> None:
     """The task list tells what the broken connection could not, and nothing was sent twice."""

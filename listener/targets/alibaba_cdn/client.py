@@ -232,7 +232,8 @@ def _remedy(error: TargetError) -> Remedy | None:
 
 
 def _write_may_repeat(error: TargetError) -> bool:
-    return isinstance(error, NotSent) and (isinstance(error, Throttled) or _remedy(error) is Remedy.RESIGN)
+    # What is throttled goes back to the sender: during a wait somebody may have paused or cancelled it.
+    return isinstance(error, NotSent) and _remedy(error) is Remedy.RESIGN
 
 
 def _read_may_repeat(error: TargetError) -> bool:
