@@ -23,6 +23,7 @@ from listener.store.controls import ControlKind, Controls
 from listener.store.ripening import Ripened
 from listener.store.staleness import AccountReport, save_account
 from listener.store.store import StoreOptions
+from listener.store.upkeep import Configured
 from listener.verifier import Verifier
 
 __all__ = ["Pipeline", "store_options"]
@@ -291,7 +292,9 @@ class Pipeline:
                     await self._store.checkpoint()
                     checkpoint_at = now + CHECKPOINT_SECONDS
                 if now >= upkeep_at:
-                    await self._store.upkeep(keep_seconds=self._settings.store.keep_days * DAY_SECONDS)
+                    await self._store.upkeep(
+                        keep_seconds=self._settings.store.keep_days * DAY_SECONDS, configured=self._configured()
+                    )
                     upkeep_at = now + UPKEEP_SECONDS
             except StoreUnusable:
                 return  # damage was reported, and stays
@@ -318,6 +321,14 @@ class Pipeline:
             if isinstance(source, Braked):
                 source.confirm_deletions()
                 log.info("source.deletions_confirmed", source=place.target)
+
+    def _configured(self) -> Configured:
+        sources = frozenset(self._settings.sources) | frozenset(self.intake.sources)
+        return Configured(
+            sources=sources,
+            accounts=frozenset(target.account for target in self._targets.values()),
+            roots=sources.union(*(source.roots for source in self.intake.sources.values())),
+        )
 
     async def _tell_sources(self) -> None:
         for name, source in self.intake.sources.items():

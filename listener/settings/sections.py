@@ -56,7 +56,8 @@ class Store(Section):
     """``sqlite:///relative/path``, ``sqlite:////absolute/path``, ``sqlite:///~/path`` or ``postgresql://…``. By
     default a file in the directory that the systemd unit and the container image own."""
     keep_days: Annotated[float, Field(gt=0, le=3660)] = 30.0
-    """Days for which settled attempts and the audit trail are kept: a month, so that last month's
+    """Days for which settled attempts, the audit trail, progress of backfills and what is known of names that are
+    configured no longer are kept: a month, so that last month's
     quota can be explained, and no more, so that the file does not grow for ever. What belongs to the
     running quota day stays in any case."""
 

@@ -6,7 +6,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -33,11 +33,13 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 7
+VERSION = 8
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
 """What a write-ahead log that grew in a storm is cut back to."""
+REWRITTEN_PAGES = 16_384
+"""A file up to this size (64 MiB) is rewritten once when it is converted, so that its space can be given back."""
 BUSY_SECONDS = 10.0
 """How long a writer waits for another process's commit; ours take milliseconds."""
 STORE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
@@ -89,6 +91,10 @@ def _date_troubles(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE source ADD COLUMN trouble_since REAL")
 
 
+def _date_roots(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE root ADD COLUMN used_at REAL")
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("heard", "heard_at"),
@@ -96,6 +102,7 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     4: _mark_births_and_access,
     5: _bound_letters,
     6: _date_troubles,
+    7: _date_roots,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 
@@ -204,6 +211,8 @@ def prepare(path: Path) -> sqlite3.Connection:
     connection = connect(path)
     try:
         accept(connection, path)
+        # Of a new file; an older one is changed by the next VACUUM. Free pages are given back in slices then.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         # A checkpoint within a commit would hold the writer; a thread of its own does it.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -274,7 +283,7 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _pragma(connection, "user_version")
+        version = version_before = _pragma(connection, "user_version")
         if not version:
             for statement in _statements(_schema()):
                 connection.execute(statement)
@@ -288,6 +297,9 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+    if version_before and _pragma(connection, "page_count") <= REWRITTEN_PAGES:
+        with suppress(sqlite3.OperationalError):  # another process works on it: the next compact does it
+            connection.execute("VACUUM")
 
 
 def _schema() -> str:

@@ -1,4 +1,4 @@
--- Version 7. The page in __init__.py says what a row is.
+-- Version 8. The page in __init__.py says what a row is.
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   sequence INTEGER NOT NULL,          -- the highest sequence given out
@@ -113,7 +113,8 @@ CREATE TABLE ledger (
 CREATE TABLE root (
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
-  seeded INTEGER NOT NULL DEFAULT 0
+  seeded INTEGER NOT NULL DEFAULT 0,
+  used_at REAL                        -- when a configured source had it last, as upkeep saw it
 );
 
 CREATE TABLE tree (

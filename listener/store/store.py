@@ -525,15 +525,28 @@ class Store:
 
     # -- upkeep ----------------------------------------------------------------------------------
 
-    async def upkeep(self, *, keep_seconds: float) -> None:
-        """Remove, in slices, what is of no more use: doomed index rows, old history, empty directories."""
+    async def upkeep(self, *, keep_seconds: float, configured: upkeep.Configured | None = None) -> None:
+        """
+        Remove, in slices, what is of no more use, and give free space back to the disk.
+
+        Args:
+            keep_seconds: for how long history is kept.
+            configured: the names of the configuration, where what is kept of others is to end, too.
+        """
         now = self.clock.now()
-        while await self._write(upkeep.remove_old, before=now - keep_seconds, now=now, limit=REMOVE_ROWS):
+        before = now - keep_seconds
+        if configured is not None:
+            retire = partial(upkeep.retire, names=self._names, configured=configured, before=before, now=now)
+            while await self._write(lambda connection: retire(connection, limit=REMOVE_ROWS)):
+                pass
+        while await self._write(upkeep.remove_old, before=before, now=now, limit=REMOVE_ROWS):
             pass
         after: int | None = 0 if self.owner else None
         while after is not None:
             after = await self._write(upkeep.remove_empty, self._names, after=after, limit=SLICE_ROWS)
         while await self._write(letters.bound_letters, now=now):
+            pass
+        while self.owner and await self._write(upkeep.give_back):
             pass
 
     async def checkpoint(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,16 +14,19 @@ from listener.store.index import remove_doomed
 from listener.store.names import Names, prefix_end_bytes
 
 __all__ = [
+    "Configured",
     "Progress",
     "directories_below",
     "directory_objects",
     "directory_page",
+    "give_back",
     "is_seeded",
     "mark_seeded",
     "objects_named",
     "progress",
     "remove_empty",
     "remove_old",
+    "retire",
     "save_progress",
 ]
 
@@ -151,8 +155,12 @@ _OLD = (
        (SELECT id FROM attempt WHERE active = 0 AND finished_at < :before LIMIT :limit)""",
     """DELETE FROM ledger WHERE (account, kind, window_start) IN
        (SELECT account, kind, window_start FROM ledger WHERE window_start < :before AND held = 0 LIMIT :limit)""",
-    """DELETE FROM backfill WHERE id IN
-       (SELECT id FROM backfill WHERE updated_at < :before AND finished LIMIT :limit)""",
+    """DELETE FROM backfill WHERE id IN (SELECT id FROM backfill WHERE updated_at < :before LIMIT :limit)""",
+    """DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < :before LIMIT :limit)""",
+    """DELETE FROM control WHERE (kind, target, prefix) IN
+       (SELECT kind, target, prefix FROM control WHERE until <= :now LIMIT :limit)""",
+    """DELETE FROM dropped WHERE (source, kind) IN
+       (SELECT source, kind FROM dropped WHERE last_at < :before LIMIT :limit)""",
     """DELETE FROM gone WHERE (root, key, below) IN
        (SELECT root, key, below FROM gone WHERE at < :gone_before LIMIT :limit)""",
     """DELETE FROM heard WHERE (root, key) IN (SELECT root, key FROM heard WHERE at < :heard_before LIMIT :limit)""",
@@ -185,10 +193,83 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
             "before": min(before, window_start(now)),
             "gone_before": now - GONE_SECONDS,
             "heard_before": now - HEARD_SECONDS,
+            "now": now,
             "limit": left,
         }
         left -= connection.execute(statement, values).rowcount
     return left <= 0
+
+
+class Configured(NamedTuple):
+    """The names that the configuration has."""
+
+    sources: frozenset[str]
+    accounts: frozenset[str]
+    roots: frozenset[str]
+    """Of storages, as changes name them."""
+
+
+def retire(
+    connection: sqlite3.Connection, *, names: Names, configured: Configured, before: float, now: float, limit: int
+) -> bool:
+    """
+    Remove one slice of what is kept of names that are configured no longer, and were not since ``before``.
+
+    Of a storage that is its index; a source that returns later begins with a first scan. Needs stay: a URL is stale
+    whatever the configuration says. Return whether to go on.
+    """
+    sources, accounts, roots = (json.dumps(sorted(each)) for each in configured)
+    for table, kept in (("source", sources), ("account", accounts)):
+        connection.execute(
+            f"DELETE FROM {table} WHERE told_at < ? AND name NOT IN (SELECT value FROM json_each(?))", (before, kept)
+        )
+    connection.execute(
+        "UPDATE root SET used_at = ? WHERE used_at IS NULL OR name IN (SELECT value FROM json_each(?))", (now, roots)
+    )
+    for (root,) in connection.execute("SELECT id FROM root WHERE used_at < ?", (before,)).fetchall():
+        if _retire_root(connection, root, limit):
+            return True
+        names.clear()  # its id may be gone
+    return False
+
+
+def _retire_root(connection: sqlite3.Connection, root: int, limit: int) -> bool:
+    """Remove one slice of a storage's rows, at last its name; return whether to go on."""
+    has_objects = "SELECT 1 FROM tree JOIN object ON object.tree = tree.id WHERE root = ? LIMIT 1"
+    if connection.execute(has_objects, (root,)).fetchone():
+        connection.execute(
+            "INSERT OR REPLACE INTO doomed (root, prefix, sequence) SELECT ?, x'', sequence FROM meta", (root,)
+        )
+        return remove_doomed(connection, limit)
+    gone = 0
+    for table in ("gone", "heard", "doomed"):
+        key = {"gone": "key, below", "heard": "key", "doomed": "prefix"}[table]
+        gone += connection.execute(
+            f"DELETE FROM {table} WHERE (root, {key}) IN (SELECT root, {key} FROM {table} WHERE root = ? LIMIT ?)",
+            (root, limit),
+        ).rowcount
+    if gone:
+        return True
+    connection.execute("DELETE FROM root WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM tree WHERE root = ?1)", (root,))
+    return False
+
+
+GIVEN_BACK_PAGES = 256
+"""Pages (of 4 KiB) that one commit gives back: a MiB, some milliseconds."""
+
+
+def give_back(connection: sqlite3.Connection) -> bool:
+    """Give a slice of the file's free pages back to the disk; return whether to go on. A twentieth stays for reuse."""
+    pages, free, mode = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "auto_vacuum")
+    )
+    if mode != _INCREMENTAL or free <= max(GIVEN_BACK_PAGES, pages // 20):
+        return False
+    connection.execute(f"PRAGMA incremental_vacuum({GIVEN_BACK_PAGES})").fetchall()
+    return True
+
+
+_INCREMENTAL = 2
 
 
 def remove_empty(connection: sqlite3.Connection, names: Names, *, after: int, limit: int) -> int | None:
