@@ -22,9 +22,10 @@ ABSENT = pytest.StashKey[set[str]]()
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep settings and credentials of the machine out of every test."""
+    """Keep settings, credentials and proxies of the machine out of every test."""
     for name in list(os.environ):
-        if name.startswith(LEAKING) or name in ("CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"):
+        is_proxy = name.lower() in ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+        if name.startswith(LEAKING) or is_proxy or name in ("CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"):
             monkeypatch.delenv(name)
 
 

@@ -7,6 +7,7 @@ import random
 import aiohttp
 
 from listener import __version__
+from listener.egress import proxy_arguments
 from listener.replies import scrub
 
 __all__ = ["back_off_seconds", "open_session", "read_bounded", "words"]
@@ -18,11 +19,12 @@ LONGEST_BACK_OFF_SECONDS = 8.0
 
 
 def open_session(
-    *, connections: int, connect_seconds: float, answer_seconds: float, accept: str
+    endpoint: str, *, connections: int, connect_seconds: float, answer_seconds: float, accept: str
 ) -> aiohttp.ClientSession:
     """
-    Return a session without cookies, compression or the environment's proxies.
+    Return a session for calls to ``endpoint``, through its proxy, without cookies or compression.
 
+    Raises :class:`~listener.errors.ConfigurationError` where the environment names a proxy that is none.
     ``connect_seconds`` bounds a connection with its name look-up and TLS, ``answer_seconds`` a whole call;
     ``accept`` is the media type to ask for.
     """
@@ -35,7 +37,8 @@ def open_session(
             "Accept-Encoding": "identity",
             "User-Agent": f"cdn-listener/{__version__}",
         },
-        trust_env=False,
+        trust_env=False,  # it would also take keys from ~/.netrc
+        **proxy_arguments(endpoint),
     )
 
 

@@ -29,8 +29,10 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 
 from listener.change import Change, ChangeKind, Fingerprint
-from listener.errors import KeyRejected
+from listener.egress import connection_advice, proxy_arguments
+from listener.errors import ConfigurationError, KeyRejected
 from listener.pipeline.sites import Sites
+from listener.redaction import mask_text
 from listener.refresh import Scope
 from listener.sources.listing import Listing
 
@@ -211,8 +213,12 @@ async def ask_edge(
         async def ask(url: str, held: Fingerprint) -> None:
             try:
                 seen = await _head(session, url)
+            except ConfigurationError as error:
+                report.note(url, Verdict("unknown", f"no answer: {error}; {error.hint}"))
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-                report.note(url, Verdict("unknown", f"no answer: {str(error) or type(error).__name__}"))
+                advice = connection_advice(error, url, setting="base_urls")
+                what = advice.cause or mask_text(str(error)) or type(error).__name__
+                report.note(url, Verdict("unknown", f"no answer: {what}"))
             else:
                 report.note(url, judge(held, seen, now=now()))
             finally:
@@ -229,7 +235,7 @@ async def ask_edge(
 async def _head(session: aiohttp.ClientSession, url: str) -> Seen:
     from yarl import URL  # noqa: PLC0415 - the URL is sent as it is, encoded once already
 
-    async with session.head(URL(url, encoded=True), allow_redirects=False) as answer:
+    async with session.head(URL(url, encoded=True), allow_redirects=False, **proxy_arguments(url)) as answer:
         return read_answer(answer.status, answer.headers)
 
 

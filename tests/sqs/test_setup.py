@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 from pydantic import ValidationError
@@ -15,7 +18,10 @@ from listener.cli import main
 from listener.contracts import CheckState, Instructive
 from listener.sources.sqs import SqsSettings, SqsSource
 from listener.sources.sqs.address import address_of
+from listener.sources.sqs.boto import make_client
+from listener.sources.sqs.native import NativeTransport
 from listener.sources.sqs.policies import Rule, missing_events, senders, sends_from
+from listener.sources.sqs.trouble import SqsTrouble
 
 
 @pytest.fixture
@@ -46,31 +52,71 @@ base_urls = ["https://www.example.com/"]
 """
 
 
-@pytest.mark.parametrize(
-    ("url", "region", "account", "name", "endpoint"),
-    [
-        ("https://sqs.eu-central-1.amazonaws.com/111122223333/e", "eu-central-1", "111122223333", "e", None),
-        ("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/e", "cn-north-1", "111122223333", "e", None),
-        ("https://sqs-fips.us-gov-west-1.amazonaws.com/111122223333/e", "us-gov-west-1", "111122223333", "e", None),
-        ("https://eu-west-1.queue.amazonaws.com/111122223333/e", "eu-west-1", "111122223333", "e", None),
-        ("https://queue.amazonaws.com/111122223333/e", "us-east-1", "111122223333", "e", None),
-        (
-            "https://vpce-0a1b.sqs.eu-west-1.vpce.amazonaws.com/111122223333/e",
-            "eu-west-1", "111122223333", "e", "https://vpce-0a1b.sqs.eu-west-1.vpce.amazonaws.com",
-        ),
-        ("http://127.0.0.1:4566/000000000000/e", "us-east-1", "000000000000", "e", "http://127.0.0.1:4566"),
-        ("http://localhost:9324/queue/e.fifo", "us-east-1", "", "e.fifo", "http://localhost:9324"),
-    ],
-)  # fmt: skip
-def test_a_queues_url_tells_region_account_and_endpoint(
-    url: str, region: str, account: str, name: str, endpoint: str | None
-) -> None:
-    """Public, legacy, private and stand-in addresses; what is set besides wins."""
-    found = address_of(url)
-    assert (found.region, found.account, found.name, found.endpoint) == (region, account, name, endpoint)
-    assert found.is_fifo is name.endswith(".fifo")
-    other = address_of(url, region="ap-south-1", endpoint_url="http://there")
-    assert (other.region, other.endpoint) == ("ap-south-1", "http://there")
+HOSTS = {
+    "sqs.eu-central-1.amazonaws.com": "eu-central-1",
+    "sqs.eu-central-1.api.aws": "eu-central-1",
+    "sqs-fips.us-gov-west-1.amazonaws.com": "us-gov-west-1",
+    "sqs-fips.us-east-1.api.aws": "us-east-1",
+    "sqs.cn-north-1.amazonaws.com.cn": "cn-north-1",
+    "sqs.cn-north-1.api.amazonwebservices.com.cn": "cn-north-1",
+    "sqs.eusc-de-east-1.amazonaws.eu": "eusc-de-east-1",
+    "eu-west-1.queue.amazonaws.com": "eu-west-1",
+    "queue.amazonaws.com": "us-east-1",
+    "vpce-0a1b.sqs.eu-west-1.vpce.amazonaws.com": "eu-west-1",
+    "vpce-0a1b-eu-west-1a.sqs.eu-west-1.vpce.amazonaws.com": "eu-west-1",
+    "sqs.eu-central-1.amazonaws.com:8443": "eu-central-1",
+    "127.0.0.1:4566": "us-east-1",
+    "[::1]:4566": "us-east-1",
+    "queue.internal": "us-east-1",
+}
+"""Public, dual-stack, FIPS, sovereign, legacy, private and stand-in hosts, with the region that each names."""
+
+
+@pytest.mark.parametrize(("host", "region"), HOSTS.items())
+def test_a_queues_url_tells_region_account_and_endpoint(host: str, region: str) -> None:
+    """The host that stands there is the one to call; what is set besides wins."""
+    found = address_of(f"https://{host}/111122223333/e.fifo")
+    assert (found.region, found.account, found.name) == (region, "111122223333", "e.fifo")
+    assert found.endpoint == f"https://{host}"
+    assert found.is_fifo
+    assert found.is_aws is ("amazon" in host or "api.aws" in host)
+    other = address_of(f"https://{host}/1/e", region="ap-south-1", endpoint_url="http://there")
+    assert (other.region, other.endpoint, other.account, other.is_fifo) == ("ap-south-1", "http://there", "", False)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.looptime(False)
+async def test_the_host_of_the_queue_is_called(scheme: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By both transports; for the bucket's notifications only a stand-in is asked there."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    url = f"{scheme}://{host}/111122223333/e"
+    settings = SqsSettings.model_validate({"queue_url": url})
+    called: list[str] = []
+
+    def stop(request: Any, **_: Any) -> None:
+        called.append(request.url)
+        raise ConnectionError
+
+    client = make_client(settings)
+    client.meta.events.register("before-send.sqs.*", stop)
+    with contextlib.suppress(ConnectionError):
+        client.receive_message(QueueUrl=url)
+    client.close()
+
+    async def post(_: aiohttp.ClientSession, endpoint: Any, **__: Any) -> None:
+        called.append(str(endpoint))
+        raise ConnectionError
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", lambda self, method, url, **k: post(self, url, **k))
+    native = NativeTransport(settings)
+    with pytest.raises(SqsTrouble):
+        await native.receive(wait_seconds=0)
+    await native.close()
+    assert [url.rstrip("/") for url in called] == [f"{scheme}://{host}"] * 2
+    with contextlib.closing(make_client(settings, "s3")) as s3:
+        assert (s3.meta.endpoint_url == f"{scheme}://{host}") is not settings.address.is_aws
 
 
 def test_the_partition_of_a_region_is_known() -> None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from listener.alibaba import EnvironmentKeys
+from listener.egress import connection_advice
 from listener.errors import ConfigurationError, ListenerError, SourceUnavailable
 from listener.sources.listing.answers import Page, read_page
 from listener.sources.listing.places import Place
@@ -140,9 +141,10 @@ class Bucket:
         except exceptions.ClientError as error:
             raise self._refused(what, error) from None
         except exceptions.BotoCoreError as error:
-            raise SourceUnavailable(
-                f"{self._name}: {what}: {error}", hint="check endpoint_url and the network"
-            ) from None
+            url = self._client.meta.endpoint_url if self._client else self._endpoint() or ""
+            advice = connection_advice(error, url, setting="endpoint_url")
+            cause = f"{advice.cause}: " if advice.cause else ""
+            raise SourceUnavailable(f"{self._name}: {what}: {cause}{error}", hint=advice.hint) from None
 
     def _refused(self, what: str, error: ClientError) -> ListenerError:
         code = str(error.response.get("Error", {}).get("Code", ""))

@@ -8,6 +8,7 @@ releasing what is gone is answered with an error that says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Final, TypeVar
 
 import aiohttp
@@ -16,6 +17,7 @@ from yarl import URL
 from listener.alibaba import KeyInUse
 from listener.alibaba.sessions import open_session, read_bounded, words
 from listener.clock import Clock
+from listener.egress import connection_advice
 from listener.errors import ConfigurationError
 from listener.replies import clock_skew_seconds, scrub
 from listener.signature import Credentials, sign_mns
@@ -102,6 +104,8 @@ class QueueClient:
 
     async def _ask(self, method: str, resource: str, *, wait_seconds: int = 0) -> bytes:
         status, body = await self._send(method, resource, wait_seconds=wait_seconds)
+        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            raise self._unreachable("HTTP 407 Proxy Authentication Required")
         if not 200 <= status < 300:
             raise self._refused(status, body)
         return body
@@ -133,8 +137,9 @@ class QueueClient:
         headers = sign_mns(method=method, resource=resource, body=body, credentials=key, now=self._clock.now())
         settings, self._hidden = self._settings, (key.access_key_secret, key.security_token or "")
         patience = aiohttp.ClientTimeout(total=settings.answer_seconds + wait_seconds, connect=settings.connect_seconds)
+        session = self._open()
         try:
-            async with self._open().request(
+            async with session.request(
                 method,
                 # Sent exactly as it was signed: nothing may encode it again.
                 URL(f"{settings.endpoint}{resource}", encoded=True),
@@ -148,7 +153,13 @@ class QueueClient:
                 self._note_clock(response.headers)
                 return response.status, answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise unreachable(f"no answer from {settings.endpoint}: {words(error)}") from error
+            raise self._unreachable(words(error)) from error
+
+    def _unreachable(self, what: str) -> MnsTrouble:
+        endpoint = self._settings.endpoint
+        advice = connection_advice(what, endpoint, setting="endpoint")
+        cause = f": {advice.cause}" if advice.cause else ""
+        return unreachable(f"no answer from {endpoint}{cause}: {what}", hint=advice.hint)
 
     def _note_clock(self, headers: Mapping[str, str]) -> None:
         skew = clock_skew_seconds(headers.get("Date", ""), self._clock.now())
@@ -157,12 +168,16 @@ class QueueClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             settings = self._settings
-            self._session = open_session(
-                connections=settings.pollers + SPARE_CONNECTIONS,
-                connect_seconds=settings.connect_seconds,
-                answer_seconds=settings.answer_seconds,
-                accept="text/xml",
-            )
+            try:
+                self._session = open_session(
+                    settings.endpoint,
+                    connections=settings.pollers + SPARE_CONNECTIONS,
+                    connect_seconds=settings.connect_seconds,
+                    answer_seconds=settings.answer_seconds,
+                    accept="text/xml",
+                )
+            except ConfigurationError as error:
+                raise unkeyed(str(error), error.hint) from error
         return self._session
 
 

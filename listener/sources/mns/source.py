@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from listener.alibaba import KeyInUse, key_source, require_key
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
+from listener.egress import proxy_for
 from listener.sources.mns import checks, setup
 from listener.sources.mns.client import QueueClient
 from listener.sources.mns.session import Session
@@ -66,7 +67,8 @@ class MnsSource:
             self.health.state, self.health.ready = SourceState.STOPPED, False
 
     async def require_credentials(self) -> None:
-        """Raise :class:`~listener.errors.ConfigurationError` when no usable access key is configured."""
+        """Raise :class:`~listener.errors.ConfigurationError` for no usable access key, or a proxy that is none."""
+        proxy_for(self.settings.endpoint)
         await require_key(self.settings, self._environment)
 
     async def check(self) -> Sequence[Check]:

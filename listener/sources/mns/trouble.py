@@ -72,9 +72,9 @@ def _skew(seconds: float | None) -> str:
     return f"the clock of this machine is {abs(seconds):.0f} s {direction} the service's"
 
 
-def unreachable(what: str) -> MnsTrouble:
+def unreachable(what: str, *, hint: str = "check the network and endpoint") -> MnsTrouble:
     """Return what became of a call that got no answer that can be read."""
-    return MnsTrouble(what, remedy=Remedy.WAIT, hint="look at the network and at endpoint")
+    return MnsTrouble(what, remedy=Remedy.WAIT, hint=hint)
 
 
 def unkeyed(what: str, hint: str) -> MnsTrouble:

@@ -10,7 +10,7 @@ __all__ = ["Address", "address_of"]
 
 _PUBLIC: Final = re.compile(
     r"(?:sqs(?:-fips)?\.(?P<region>[a-z0-9-]+)|(?P<legacy>[a-z0-9-]+)\.queue|(?P<first>queue))"
-    r"\.(?:amazonaws\.com(?:\.cn)?|api\.aws|c2s\.ic\.gov|sc2s\.sgov\.gov)"
+    r"\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|api\.aws|api\.amazonwebservices\.com\.cn|c2s\.ic\.gov|sc2s\.sgov\.gov)"
 )
 _PRIVATE: Final = re.compile(r"[a-z0-9.-]+\.sqs\.(?P<region>[a-z0-9-]+)\.vpce\.amazonaws\.com(?:\.cn)?")
 _FIRST_REGION: Final = "us-east-1"
@@ -26,8 +26,10 @@ class Address(NamedTuple):
     account: str
     """Twelve digits; empty where the URL does not tell."""
     name: str
-    endpoint: str | None
-    """Whom to call; ``None`` for the public address of the region."""
+    endpoint: str
+    """The URL to call: scheme, host and port."""
+    is_aws: bool
+    """Whether that is a host of AWS, on which only SQS answers; a stand-in may answer for other services too."""
 
     @property
     def arn(self) -> str:
@@ -55,7 +57,7 @@ def address_of(queue_url: str, *, region: str = "", endpoint_url: str = "") -> A
     """
     try:
         parts = urlsplit(queue_url)
-        host, port = parts.hostname or "", parts.port
+        host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise ValueError("is no URL") from None
     segments = [segment for segment in parts.path.split("/") if segment]
@@ -66,8 +68,11 @@ def address_of(queue_url: str, *, region: str = "", endpoint_url: str = "") -> A
     public, private = _PUBLIC.fullmatch(host), _PRIVATE.fullmatch(host)
     told = _region_in(public or private)
     account = next((segment for segment in segments[:-1] if re.fullmatch(r"\d{12}", segment)), "")
-    own = None if public and port is None else f"{parts.scheme}://{parts.netloc}"
-    return Address(queue_url, region or told, account, segments[-1], endpoint_url or own)
+    # The host that stands there is called: it may be the only one that can be reached (dual-stack, FIPS, private).
+    endpoint = endpoint_url or f"{parts.scheme}://{parts.netloc}"
+    called = urlsplit(endpoint).hostname or ""
+    is_aws = bool(_PUBLIC.fullmatch(called) or _PRIVATE.fullmatch(called))
+    return Address(queue_url, region or told, account, segments[-1], endpoint, is_aws)
 
 
 def _region_in(match: re.Match[str] | None) -> str:

@@ -58,20 +58,21 @@ def make_client(settings: SqsSettings, service: str = "sqs", *, connections: int
     )
     try:
         session = boto3.session.Session(profile_name=settings.profile or None)
-        return session.client(service, region_name=address.region, endpoint_url=address.endpoint, config=config)
+        endpoint = None if address.is_aws and service != "sqs" else address.endpoint
+        return session.client(service, region_name=address.region, endpoint_url=endpoint, config=config)
     except (BotoCoreError, ValueError) as error:
         raise translated(error) from None
 
 
-def translated(error: Exception) -> SqsTrouble:
-    """Return boto3's error in our words."""
+def translated(error: Exception, url: str = "") -> SqsTrouble:
+    """Return boto3's error in our words; ``url`` is what was called."""
     if isinstance(error, ClientError):
         told, status = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
         return refused(told.get("Code", ""), told.get("Message", ""), status=status.get("HTTPStatusCode", 400))
     if isinstance(error, KEYLESS):
         hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the machine a role"
         return SqsTrouble(f"no AWS key: {error}", remedy=Remedy.RENEW, code="NoCredentials", hint=hint)
-    return unreachable(error)
+    return unreachable(error, url)
 
 
 class _Shared:
@@ -185,7 +186,7 @@ class BotoTransport:
             with shared.used() as client:
                 return call(client, *arguments)
         except (BotoCoreError, ClientError, OSError) as error:
-            raise translated(error) from None
+            raise translated(error, self._settings.address.endpoint) from None
 
     def _retire(self) -> None:
         with self._lock:

@@ -45,7 +45,7 @@ def examine(name: str, settings: SqsSettings, now: Callable[[], float]) -> Itera
         with closing(make_client(settings)) as client:
             yield from _queue(key, client, settings, setup, now)
     except (BotoCoreError, ClientError, SqsTrouble, OSError) as error:
-        trouble = error if isinstance(error, SqsTrouble) else translated(error)
+        trouble = error if isinstance(error, SqsTrouble) else translated(error, settings.address.endpoint)
         yield Check(f"{key}.queue_url", FAILED, str(trouble), trouble.hint or f"compare with `{setup}`")
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import botocore.session
@@ -20,6 +20,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 from yarl import URL
 
+from listener.egress import proxy_arguments
+from listener.errors import ConfigurationError
 from listener.sources.sqs.boto import ANSWER_SECONDS, CONNECT_SECONDS, translated
 from listener.sources.sqs.settings import SqsSettings
 from listener.sources.sqs.transport import BATCH, Failure, Message, failures_in, message_of
@@ -41,10 +43,8 @@ class NativeTransport:
         """Keep the settings; nothing starts before the first call."""
         self._settings = settings
         address = settings.address
-        suffix = "amazonaws.com.cn" if address.partition == "aws-cn" else "amazonaws.com"
-        self._endpoint = URL(address.endpoint or f"https://sqs.{address.region}.{suffix}") / ""
+        self._endpoint = URL(address.endpoint) / ""
         self._http: aiohttp.ClientSession | None = None
-        self._proxy = _proxy_for(self._endpoint)
         self._region = address.region
         self._closed = False
         self._chain: Any = None
@@ -102,12 +102,14 @@ class NativeTransport:
         timeout = aiohttp.ClientTimeout(total=patience_seconds, connect=CONNECT_SECONDS)
         try:
             async with self._session().post(
-                self._endpoint, data=body, headers=headers, timeout=timeout, allow_redirects=False, proxy=self._proxy
+                self._endpoint, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 raw = await _body(response)
                 status, named = response.status, response.headers.get("x-amzn-query-error", "")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise unreachable(error) from None
+            raise unreachable(error, str(self._endpoint)) from None
+        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            raise unreachable(OSError("HTTP 407 Proxy Authentication Required"), str(self._endpoint))
         return _answer(raw, status, named)
 
     def _session(self) -> aiohttp.ClientSession:
@@ -115,7 +117,10 @@ class NativeTransport:
             raise SqsTrouble("this reader of the queue was closed", remedy=Remedy.TELL)
         if self._http is None:
             connector = aiohttp.TCPConnector(limit=0)  # how many calls are made is decided by who makes them
-            self._http = aiohttp.ClientSession(connector=connector)
+            try:
+                self._http = aiohttp.ClientSession(connector=connector, **proxy_arguments(str(self._endpoint)))
+            except ConfigurationError as error:
+                raise SqsTrouble(str(error), remedy=Remedy.TELL, hint=error.hint) from None
         return self._http
 
     async def _signed(self, action: str, body: bytes) -> dict[str, str]:
@@ -149,12 +154,6 @@ class NativeTransport:
             raise translated(error) from None
         hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the machine a role"
         raise SqsTrouble("no AWS key: none was found", remedy=Remedy.RENEW, code="NoCredentials", hint=hint)
-
-
-def _proxy_for(endpoint: URL) -> str | None:
-    """Return the proxy that the environment names. Looked up once: aiohttp would read a file for each call."""
-    host = endpoint.host or ""
-    return None if proxy_bypass(host) else getproxies().get(endpoint.scheme)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

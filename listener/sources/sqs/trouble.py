@@ -1,9 +1,11 @@
-"""What SQS refuses, by what can be done about it. Pure."""
+"""What SQS refuses, by what can be done about it."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from listener.egress import connection_advice
+from listener.redaction import mask_text
 from listener.sources.trouble import QueueTrouble, Remedy
 
 __all__ = ["Remedy", "SqsTrouble", "refused", "unreachable"]
@@ -92,7 +94,9 @@ def _hint(code: str) -> str:
     return _HINTS.get(code) or (_HINTS["AccessDenied"] if code.startswith("KMS.AccessDenied") else "")
 
 
-def unreachable(error: Exception) -> SqsTrouble:
-    """Return what became of a call that got no answer."""
-    text = f"SQS cannot be reached: {str(error) or type(error).__name__}"
-    return SqsTrouble(text, remedy=Remedy.WAIT, hint="look at the network, the proxy and endpoint_url")
+def unreachable(error: Exception, url: str) -> SqsTrouble:
+    """Return what became of a call to ``url`` that got no answer."""
+    advice = connection_advice(error, url, setting="queue_url or endpoint_url")
+    cause = f"{advice.cause}: " if advice.cause else ""
+    text = f"SQS cannot be reached: {cause}{mask_text(str(error)) or type(error).__name__}"
+    return SqsTrouble(text, remedy=Remedy.WAIT, hint=advice.hint)

@@ -18,6 +18,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
+import structlog
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -25,8 +26,12 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from listener.clock import Clock
+from listener.egress import connection_advice, proxy_arguments
+from listener.errors import ConfigurationError
 from listener.serving import HTTPRejection
 from listener.sources.webhook.fetching import FetchLimits, Kept
+
+log = structlog.get_logger()
 
 __all__ = ["Certificates", "Fetch", "FetchFailed", "fetcher", "https_url"]
 
@@ -67,12 +72,20 @@ def fetcher(context: ssl.SSLContext | None = None) -> Fetch:
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()) as session,
-                session.get(url, allow_redirects=False, ssl=context or True) as response,
+                session.get(url, allow_redirects=False, ssl=context or True, **proxy_arguments(url)) as response,
             ):
                 body = await response.content.read(MAX_BYTES + 1)
                 while len(body) <= MAX_BYTES and (more := await response.content.read(MAX_BYTES)):
                     body += more
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, ConfigurationError, OSError, TimeoutError, ValueError) as error:
+            advice = connection_advice(error, url, setting="certificate_hosts")
+            log.warning(
+                "webhook.certificate_unreachable",
+                url=url,
+                error=f"{type(error).__name__} {error}",
+                cause=advice.cause,
+                hint=advice.hint,
+            )
             raise FetchFailed(f"no answer: {type(error).__name__}") from error
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise FetchFailed(f"answered {response.status}")

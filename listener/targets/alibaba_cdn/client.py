@@ -21,6 +21,7 @@ import io
 import random
 import secrets
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -30,6 +31,7 @@ from yarl import URL
 from listener.alibaba import KeyInUse, KeySource
 from listener.alibaba.sessions import back_off_seconds, open_session, read_bounded, words
 from listener.clock import Clock
+from listener.egress import connection_advice
 from listener.errors import (
     ConfigurationError,
     Misconfigured,
@@ -149,8 +151,9 @@ class SignedClient:
 
     async def _call(self, request: Request, credentials: Credentials) -> dict[str, Any]:
         url, headers = self._signed(request, credentials)
+        session = self._open()
         try:
-            async with self._open().post(
+            async with session.post(
                 url,
                 # A stream: aiohttp warns of raw bytes above 1 MiB, and 1,000 long URLs get there.
                 data=io.BytesIO(request.body),
@@ -160,13 +163,20 @@ class SignedClient:
             ) as response:
                 body = await read_bounded(response, LARGEST_REPLY_BYTES)
                 status, received = response.status, response.headers
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Unavailable(f"cannot connect to {self._settings.endpoint}: {words(error)}") from error
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
+            raise self._unreachable(words(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise OutcomeUnknown(
                 f"{request.action} got no answer from {self._settings.endpoint}: {words(error)}"
             ) from error
         return self._outcome(status, received, body, credentials)
+
+    def _unreachable(self, what: str) -> Unavailable:
+        """Return the error of a call that surely did not reach the CDN."""
+        endpoint = self._settings.endpoint
+        advice = connection_advice(what, endpoint, setting="endpoint")
+        cause = f": {advice.cause}" if advice.cause else ""
+        return Unavailable(f"cannot connect to {endpoint}{cause}: {what}", hint=advice.hint)
 
     def _outcome(
         self, status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials
@@ -179,6 +189,8 @@ class SignedClient:
                 return parse_object(body)
             except ReplyError as error:
                 raise OutcomeUnknown(f"the CDN answered with HTTP 200, but {error}") from error
+        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            raise self._unreachable("HTTP 407 Proxy Authentication Required")
         hidden = [credentials.access_key_secret, credentials.security_token or ""]
         lower = {name.lower(): value for name, value in headers.items()}
         raise classify(parse_failure(status, lower, body, now=now, secrets=hidden))
@@ -218,12 +230,16 @@ class SignedClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             timeouts = self._settings.timeouts
-            self._session = open_session(
-                connections=timeouts.connections,
-                connect_seconds=timeouts.connect_seconds,
-                answer_seconds=timeouts.answer_seconds,
-                accept="application/json",
-            )
+            try:
+                self._session = open_session(
+                    self._settings.endpoint,
+                    connections=timeouts.connections,
+                    connect_seconds=timeouts.connect_seconds,
+                    answer_seconds=timeouts.answer_seconds,
+                    accept="application/json",
+                )
+            except ConfigurationError as error:
+                raise Misconfigured(str(error), hint=error.hint) from error
         return self._session
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from listener.alibaba import key_source, require_key
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, KindLimits
+from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, Unavailable
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
 from listener.replies import ReplyError, parse_quota, parse_receipt, parse_tasks
@@ -95,7 +96,8 @@ class AlibabaCdn:
         return SignedClient(self.settings, keys=self._keys, clock=self._clock, randomness=self._randomness)
 
     async def require_credentials(self) -> None:
-        """Raise :class:`~listener.errors.ConfigurationError` when no usable access key is configured."""
+        """Raise :class:`~listener.errors.ConfigurationError` for no usable access key, or a proxy that is none."""
+        proxy_for(self.settings.endpoint)
         await require_key(self.settings, self._environment)
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
