@@ -12,7 +12,8 @@ from pathlib import Path
 
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError, StoreUnusable
-from listener.settings import Settings
+from listener.serving import try_address
+from listener.settings import Settings, is_loopback
 from listener.store.database import APPLICATION_ID, VERSION, connect, sqlite_path, translate
 from listener.store.ownership import owner_of
 
@@ -25,7 +26,7 @@ _HEAD = ("application_id", "user_version")
 
 async def probe_all(settings: Settings, sources: Mapping[str, Source], targets: Mapping[str, Target]) -> list[Check]:
     """Try the state file, the admin port, and each source and target; return what was found, in this order."""
-    found = [await asyncio.to_thread(_probe_store, settings), await asyncio.to_thread(_probe_admin, settings)]
+    found = [await asyncio.to_thread(_probe_store, settings), *await asyncio.to_thread(_probe_admin, settings)]
     for name, source in sources.items():
         found += await _bounded(f"sources.{name}", source.check)
     for name, target in targets.items():
@@ -91,24 +92,28 @@ def _probe_place(usable: bool, path: str) -> Check:
     )
 
 
-def _probe_admin(settings: Settings) -> Check:
+def _probe_admin(settings: Settings) -> list[Check]:
     listen = settings.admin.listen
     if not listen:
-        return Check("admin", CheckState.OK, "turned off")
+        return [Check("admin", CheckState.OK, "turned off")]
     host, _, port = listen.rpartition(":")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if _is_ours(host.strip("[]"), int(port)):
-            return Check("admin", CheckState.OK, f"{listen} is served by the daemon that runs")
+    error = try_address(host.strip("[]"), int(port))
+    if error is None:
+        found = Check("admin", CheckState.OK, f"{listen} is free")
+    elif _is_ours(host.strip("[]"), int(port)):
+        found = Check("admin", CheckState.OK, f"{listen} is served by the daemon that runs")
+    else:
         hint = 'admin.listen: name another address, or "" for none'
-        return Check("admin", CheckState.FAILED, f"cannot listen on {listen}: {error.strerror}", hint)
-    return Check("admin", CheckState.OK, f"{listen} is free")
+        found = Check("admin", CheckState.FAILED, f"cannot listen on {listen}: {error}", hint)
+    return [found, *_probe_token(settings)]
+
+
+def _probe_token(settings: Settings) -> list[Check]:
+    if settings.admin.token is not None or is_loopback(settings.admin.listen):
+        return []
+    message = f"unauthenticated: any client that can reach {settings.admin.listen} reads the status page and metrics"
+    hint = "set LISTENER_ADMIN__TOKEN_FILE or the credential admin.token, or listen on 127.0.0.1"
+    return [Check("admin.token", CheckState.WARNING, message, hint)]
 
 
 def _is_ours(host: str, port: int) -> bool:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from listener.serving.answers import HTTPRejection
 from listener.serving.bodies import Bodies, BodySpace
 from listener.serving.limiter import ConnectionLimits
-from listener.serving.listening import open_sockets, shown_address, try_address
+from listener.serving.listening import open_sockets, open_unix_socket, shown_address, try_address
 from listener.serving.pending import client_of
 from listener.serving.server import HttpServer
 
@@ -30,6 +30,7 @@ __all__ = [
     "HttpServer",
     "client_of",
     "open_sockets",
+    "open_unix_socket",
     "shown_address",
     "try_address",
 ]

@@ -11,13 +11,14 @@ import asyncio
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 import structlog
 
-__all__ = ["Acceptor", "open_sockets", "shown_address", "try_address"]
+__all__ = ["Acceptor", "open_sockets", "open_unix_socket", "shown_address", "try_address"]
 
 log = structlog.get_logger()
 
@@ -26,7 +27,6 @@ ACCEPTS_PER_TURN: Final = 32
 """Connections accepted before other work gets its turn."""
 PAUSE_SECONDS: Final = 0.1
 """How long accepting rests when no more files can be opened."""
-LOG_SECONDS: Final = 60.0
 UNSENT_MILLISECONDS: Final = 30_000
 """How long a client may leave an answer unread until the kernel closes the connection (tcp(7), TCP_USER_TIMEOUT)."""
 _BOTH: Final = frozenset({"::", "*", ""})
@@ -48,6 +48,22 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+def open_unix_socket(path: str, mode: int) -> socket.socket:
+    """Return a listening Unix socket in place of one that an earlier process left. Raise OSError."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)  # noqa: PTH108 - one call
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.bind(path)
+        os.chmod(path, mode)  # noqa: PTH101 - one call
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 def try_address(host: str, port: int) -> str | None:
     """Return why an address cannot be listened on; ``None`` where it can be."""
     try:
@@ -59,8 +75,11 @@ def try_address(host: str, port: int) -> str | None:
 
 
 def shown_address(listening: socket.socket) -> str:
-    """Return the address of a socket as settings have it: ``127.0.0.1:9181``, ``[::1]:9181``."""
-    host, port = listening.getsockname()[:2]
+    """Return the address of a socket as settings have it: ``127.0.0.1:9181``, ``[::1]:9181``, a path."""
+    address = listening.getsockname()
+    if isinstance(address, str):
+        return address
+    host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -108,7 +127,6 @@ class Acceptor:
         self._make_room = make_room
         self._connecting: set[asyncio.Task[None]] = set()
         self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._logged_at = float("-inf")
 
     def start(self) -> None:
         """Accept from now on."""
@@ -158,11 +176,9 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         if error.errno in _EXHAUSTED:
             self._make_room()
-        if loop.time() - self._logged_at >= LOG_SECONDS:
-            self._logged_at = loop.time()
-            why = os.strerror(error.errno) if error.errno else str(error)
-            hint = "raise LimitNOFILE in the unit (ulimit -n)" if error.errno == errno.EMFILE else ""
-            log.error("serving.accept_failed", address=shown_address(listening), error=why, hint=hint)
+        why = os.strerror(error.errno) if error.errno else str(error)
+        hint = "raise LimitNOFILE in the unit (ulimit -n)" if error.errno == errno.EMFILE else ""
+        log.error("serving.accept_failed", address=shown_address(listening), error=why, hint=hint)
         loop.remove_reader(listening.fileno())
         self._paused[listening] = loop.call_later(PAUSE_SECONDS, self._resume, listening)
 

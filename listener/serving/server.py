@@ -42,9 +42,16 @@ WEB_OPTIONS: Final[dict[str, Any]] = {
 class HttpServer:
     """Listening sockets, the connection limiter, and aiohttp's server that serves requests."""
 
-    def __init__(self, server: web.Server, limits: ConnectionLimits, *, tls: ssl.SSLContext | None = None) -> None:
-        """Take a server that was made with :data:`WEB_OPTIONS`; open nothing."""
-        self.bodies = Bodies()
+    def __init__(
+        self,
+        server: web.Server,
+        limits: ConnectionLimits,
+        *,
+        bodies: Bodies | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Take a server that was made with :data:`WEB_OPTIONS`, and what reads bodies for it; open nothing."""
+        self.bodies = Bodies() if bodies is None else bodies
         self.rejected: dict[int, int] = {}
         """Connections closed before their first request, by status."""
         self._server = server

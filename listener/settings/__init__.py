@@ -15,6 +15,7 @@ from listener.settings.sections import (
     Store,
     Verifier,
     expanded,
+    is_loopback,
 )
 from listener.settings.showing import as_json, as_toml, effective, json_schema
 from listener.settings.site import Hours, Share, Site
@@ -42,6 +43,7 @@ __all__ = [
     "effective",
     "expanded",
     "find_file",
+    "is_loopback",
     "json_schema",
     "load_settings",
     "nearest",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -136,12 +137,21 @@ class Verifier(Section):
     hour is ten times what Alibaba Cloud names as usual."""
 
 
+def is_loopback(listen: str) -> bool:
+    """Tell whether an address ``host:port`` can be reached from this machine only."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Admin(Section):
     """The HTTP port for people and probes."""
 
     listen: str = "127.0.0.1:9180"
-    """``host:port`` of the status page, ``/livez``, ``/readyz`` and ``/metrics``; empty turns it off.
-    Loopback, because without a token anybody who reaches it may read."""
+    """``host:port`` of the status page, ``/livez``, ``/readyz`` and ``/metrics``; ``[::]`` takes IPv4 and IPv6; empty
+    turns it off. Loopback by default, because without a token any client that reaches it may read everything."""
     socket: str = ""
     """A Unix socket that serves the same, for commands of this machine; empty: ``admin.sock`` in the directory that
     systemd names (``$RUNTIME_DIRECTORY``), without one none. Open to the user and the group of the daemon."""

@@ -14,12 +14,15 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from browsing import TOKEN
 from pydantic import SecretStr
 from shells import Stand, a_stand, until
 
-from listener.daemon.admin.guard import COOKIE, SESSION_SECONDS, Guard, Refused
+from listener.daemon.admin.attempts import MOST, MOST_CLIENTS, PER_SECONDS, FailedAttempts
+from listener.daemon.admin.authenticator import COOKIE, MOST_SESSIONS, SESSION_SECONDS, Authenticator
+from listener.serving import HTTPRejection
 from listener.settings import Admin
 
 pytestmark = pytest.mark.timeout(240)
@@ -135,20 +138,10 @@ def test_a_decision_needs_session_mark_and_origin(guarded: Stand) -> None:
 
 
 def test_a_session_cannot_be_made_up(guarded: Stand) -> None:
-    """A session with another end, nonce or seal, or a part of one, is none; a foreign page cannot sign anybody in."""
+    """Another session than one that was given, or a part of one, is none; a foreign page cannot sign anybody in."""
     cookie, _ = signed_in(guarded)
     name, _, value = cookie.partition("=")
-    expires, nonce, seal = value.split(".")
-    for forged in (
-        f"{int(expires) + 1}.{nonce}.{seal}",
-        f"{expires}.{nonce[:-1]}.{seal}",
-        f"{expires}.{nonce}.{'0' * len(seal)}",
-        f"{expires}.{nonce}.",
-        f"{expires}.{nonce}",
-        f"x.{nonce}.{seal}",
-        "",
-        "..",
-    ):
+    for forged in (value[:-1], value + "A", value[:-1] + "\u00e9", value.swapcase(), "", "..", "9" * 5000):
         assert ask(guarded, "/", Cookie=f"{name}={forged}").status == 401, forged
     assert ask(guarded, "/sign-in", form={"token": TOKEN}, Origin="https://evil.example").status == 403
     assert ask(guarded, "/sign-in", form={"token": "wrong"}).status == 403
@@ -157,15 +150,75 @@ def test_a_session_cannot_be_made_up(guarded: Stand) -> None:
 
 def test_a_session_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """After twelve hours a genuine session is none any more; without a token there is none at all."""
-    guard = Guard(Admin(token=SecretStr(TOKEN)))
-    request = make_mocked_request("GET", "/", headers={"Cookie": f"{COOKIE}={guard.sign_in(TOKEN)}"})
-    assert guard.signed_in(request)
+    authenticator = Authenticator(Admin(token=SecretStr(TOKEN)))
+    request = with_session(authenticator.sign_in(TOKEN, "192.0.2.1"))
+    assert authenticator.signed_in(request)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + SESSION_SECONDS + 1)
-    assert not guard.signed_in(request)
-    assert not guard.may_read(request)
-    with pytest.raises(Refused):
-        Guard(Admin()).sign_in("")
+    assert not authenticator.signed_in(request)
+    assert not authenticator.may_read(request)
+    with pytest.raises(HTTPRejection):
+        Authenticator(Admin()).sign_in("", "192.0.2.1")
+
+
+def with_session(session: str) -> web.Request:
+    """Return a request with the cookie of a session."""
+    return make_mocked_request("GET", "/", headers={"Cookie": f"{COOKIE}={session}"})
+
+
+def test_sessions_are_bounded() -> None:
+    """The oldest of too many ends; the others go on."""
+    authenticator = Authenticator(Admin(token=SecretStr(TOKEN)))
+    requests = [with_session(authenticator.sign_in(TOKEN, "192.0.2.1")) for _ in range(MOST_SESSIONS + 1)]
+    assert [authenticator.signed_in(request) for request in requests] == [False] + [True] * MOST_SESSIONS
+
+
+def test_wrong_tokens_are_bounded_for_each_client() -> None:
+    """After ten in a minute not even the right one is looked at; other clients, and the same one later, sign in."""
+    authenticator = Authenticator(Admin(token=SecretStr(TOKEN)))
+    statuses = []
+    for _ in range(MOST + 3):
+        with pytest.raises(HTTPRejection) as rejected:
+            authenticator.sign_in("wrong", "2001:db8::1")
+        statuses.append(rejected.value.status)
+    assert statuses == [403] * MOST + [429] * 3
+    with pytest.raises(HTTPRejection) as rejected:
+        authenticator.sign_in(TOKEN, "2001:db8::2")
+    assert 0 < rejected.value.retry_after_seconds <= PER_SECONDS
+    assert authenticator.sign_in(TOKEN, "2001:db8:0:1::1")
+    failed = FailedAttempts()
+    for at in range(MOST):
+        failed.count("a", float(at))
+    assert failed.wait_seconds("a", 10.0) == PER_SECONDS - 10
+    assert failed.wait_seconds("a", PER_SECONDS) == 0
+    for number in range(MOST_CLIENTS):
+        failed.count(str(number), 10.0)
+    assert failed.wait_seconds("a", 10.0) == 0
+
+
+def test_a_sign_out_ends_the_session_everywhere(guarded: Stand) -> None:
+    """A copy of the cookie opens nothing any more, and a stream that was opened with it ends."""
+    cookie, mark = signed_in(guarded)
+    other, _ = signed_in(guarded)
+    watching = http.client.HTTPConnection("127.0.0.1", guarded.admin_port, timeout=40)
+    watching.request("GET", "/events", headers={"Cookie": cookie})
+    stream = watching.getresponse()
+    assert stream.readline().startswith(b"retry:")
+    assert ask(guarded, "/sign-out", form={}, Cookie=cookie).status == 403
+    assert ask(guarded, "/", Cookie=cookie).status == 200
+    assert ask(guarded, "/sign-out", form={"mark": mark}, Cookie=cookie).status == 303
+    assert ask(guarded, "/", Cookie=cookie).status == 401
+    assert ask(guarded, "/refresh", form={"subject": "x", "mark": mark}, Cookie=cookie).status == 401
+    assert ask(guarded, "/", Cookie=other).status == 200
+    until(lambda: not stream.readline(), what="the stream ends")
+    watching.close()
+
+
+def test_numbers_of_a_visitor_are_bounded(guarded: Stand) -> None:
+    """However long or strange a number is, the page is shown."""
+    for count in ("9" * 5000, "-1", "1e9", "\u0661", "", "0x10"):
+        assert ask(guarded, f"/?{urlencode({'said': 'retry', 'count': count})}", **BEARER).status == 200
+    assert "Sent once more: 7" in ask(guarded, "/?said=retry&count=7", **BEARER).body
 
 
 def test_every_answer_is_closed_to_other_pages(guarded: Stand) -> None:

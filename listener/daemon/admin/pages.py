@@ -10,11 +10,12 @@ from urllib.parse import urlencode
 import structlog
 from aiohttp import web
 
-from listener.daemon.admin.guard import COOKIE, MARK, SESSION_SECONDS, Guard, Refused
+from listener.daemon.admin.authenticator import COOKIE, MARK, SESSION_SECONDS, Authenticator
 from listener.daemon.admin.live import Live
 from listener.daemon.admin.rendering import Renderer, Seen
 from listener.daemon.view import Decided, Glance, View
 from listener.errors import ConfigurationError
+from listener.serving import HTTPRejection
 from listener.store.letters import EVERY_LETTER, LetterFilter, LetterKind
 
 __all__ = ["Pages"]
@@ -22,13 +23,17 @@ __all__ = ["Pages"]
 log = structlog.get_logger()
 
 
+ReadForm = Callable[[web.Request], Awaitable[Mapping[str, str]]]
+
+
 class Pages:
     """Everything under ``/`` that a browser shows."""
 
-    def __init__(self, view: View, guard: Guard) -> None:
-        """Take whom to ask, and who may."""
+    def __init__(self, view: View, authenticator: Authenticator, read_form: ReadForm) -> None:
+        """Take whom to ask, who may, and what reads the body of a form within bounds."""
         self._view = view
-        self._guard = guard
+        self._authenticator = authenticator
+        self._read_form = read_form
         self._renderer = Renderer()
         self.live = Live(view.glance)
         self._decisions: Mapping[str, Callable[[str], Awaitable[Decided]]] = {
@@ -39,7 +44,7 @@ class Pages:
 
     async def page(self, request: web.Request) -> web.Response:
         """Answer with the page, or with the sign-in where a token is asked for."""
-        if not self._guard.may_read(request):
+        if not self._authenticator.may_read(request):
             return self._renderer.sign_in(status=401)
         glance = await self._view.glance()
         # In a thread: many rows take milliseconds, and what arrives meanwhile must not wait.
@@ -60,28 +65,30 @@ class Pages:
 
     async def _seen(self, request: web.Request, glance: Glance) -> Seen:
         asked = request.query.get("url", "").strip()
-        may_decide = self._guard.signed_in(request)
+        may_decide = self._authenticator.signed_in(request)
         wanted = _letters_wanted(request)
         return Seen(
             glance=glance,
             letters=glance.letters if wanted == EVERY_LETTER else await self._view.letters(wanted),
             answer=await self._view.search(asked) if asked else None,
             may_decide=may_decide,
-            has_token=self._guard.has_token,
-            mark=self._guard.mark_of(request) if may_decide else "",
+            has_token=self._authenticator.has_token,
+            mark=self._authenticator.mark_of(request) if may_decide else "",
             said=request.query.get("said", ""),
             count=request.query.get("count", ""),
         )
 
     async def sign_in(self, request: web.Request) -> web.Response:
         """Take the token, and give a session for it."""
-        self._guard.check_origin(request)
-        form = await request.post()
+        self._authenticator.check_origin(request)
+        form = await self._read_form(request)
         try:
-            session = self._guard.sign_in(str(form.get("token", "")).strip())
-        except Refused as refused:
+            session = self._authenticator.sign_in(form.get("token", "").strip(), request.remote or "")
+        except HTTPRejection as rejected:
+            if rejected.status == 429:
+                raise
             log.warning("admin.sign_in_refused", peer=request.remote)
-            return self._renderer.sign_in(status=refused.status, problem=str(refused))
+            return self._renderer.sign_in(status=rejected.status, problem=str(rejected))
         response = web.Response(status=303, headers={"Location": "/"})
         response.set_cookie(
             COOKIE,
@@ -95,19 +102,21 @@ class Pages:
         return response
 
     async def sign_out(self, request: web.Request) -> web.Response:
-        """Take the session back."""
-        form = await request.post()
-        self._guard.check_decision(request, str(form.get(MARK, "")))
+        """End the session, here and wherever else its cookie may be."""
+        form = await self._read_form(request)
+        self._authenticator.check_decision(request, form.get(MARK, ""))
+        self._authenticator.sign_out(request)
+        self.live.let_go()
         response = web.Response(status=303, headers={"Location": "/"})
         response.del_cookie(COOKIE, httponly=True, samesite="Strict")
         return response
 
     async def decide(self, request: web.Request) -> web.Response:
         """Retry, discard or refresh; then show the page again."""
-        form = await request.post()
-        self._guard.check_decision(request, str(form.get(MARK, "")))
+        form = await self._read_form(request)
+        self._authenticator.check_decision(request, form.get(MARK, ""))
         what = request.match_info["decision"]
-        subject, count = await self._decisions[what](str(form.get("subject", "")))
+        subject, count = await self._decisions[what](form.get("subject", ""))
         log.info("admin.decided", decision=what, subject=subject, count=count, peer=request.remote)
         back = {"said": what, "count": str(count)} | ({"url": subject} if what == "refresh" else {})
         return web.Response(status=303, headers={"Location": f"/?{urlencode(back)}"})

@@ -6,7 +6,7 @@ import os
 
 from aiohttp import web
 
-from listener.daemon.admin.guard import Guard
+from listener.daemon.admin.authenticator import Authenticator
 from listener.daemon.view import View
 
 __all__ = ["Probes"]
@@ -17,10 +17,10 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Probes:
     """``/livez``, ``/readyz``, ``/healthz``, ``/metrics`` and ``/api/status``."""
 
-    def __init__(self, view: View, guard: Guard) -> None:
+    def __init__(self, view: View, authenticator: Authenticator) -> None:
         """Take whom to ask, and who may see reasons."""
         self._view = view
-        self._guard = guard
+        self._authenticator = authenticator
 
     async def livez(self, _: web.Request) -> web.Response:
         """Answer 200 while the loop turns and the store commits; else a restart would help."""
@@ -30,7 +30,7 @@ class Probes:
     async def readyz(self, request: web.Request) -> web.Response:
         """Answer 200 once every change is seen; the reasons why not only to those who may read."""
         reasons = self._view.not_ready()
-        shown = reasons if self._guard.may_read(request) else ["sign in to see why"] * bool(reasons)
+        shown = reasons if self._authenticator.may_read(request) else ["sign in to see why"] * bool(reasons)
         return web.json_response({"ready": not reasons, "reasons": shown}, status=503 if reasons else 200)
 
     async def healthz(self, _: web.Request) -> web.Response:

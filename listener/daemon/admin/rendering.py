@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _POLICY = (
 )
 MAX_SHOWN_CHARACTERS = 300
 """Of a subject, URL or reason on the page; commands print them whole."""
+_COUNT = re.compile(r"[0-9]{1,9}")
 _SAID = {"retry": "Sent once more", "discard": "Forgotten", "refresh": "Asked for"}
 
 
@@ -65,7 +67,8 @@ class Renderer:
 
     def page(self, seen: Seen) -> web.Response:
         """Return the whole page."""
-        said = f"{_SAID[seen.said]}: {int(seen.count)}" if seen.said in _SAID and seen.count.isdecimal() else ""
+        is_count = _COUNT.fullmatch(seen.count) is not None
+        said = f"{_SAID[seen.said]}: {int(seen.count)}" if seen.said in _SAID and is_count else ""
         return self._answer("page.html", status=200, sections=self.sections(seen), seen=seen, said=said)
 
     def sections(self, seen: Seen) -> dict[str, str]:

@@ -1,31 +1,33 @@
-"""The port: opened, laid out, closed; and what every answer has in common."""
+"""The admin server: its paths, and what every answer has in common."""
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from listener.daemon.admin.guard import Guard, Refused
+from listener.daemon.admin.authenticator import Authenticator
 from listener.daemon.admin.pages import Pages
+from listener.daemon.admin.ports import Ports
 from listener.daemon.admin.probes import Probes
 from listener.daemon.admin.rendering import wants_html
 from listener.daemon.view import View
 from listener.errors import ListenerError
+from listener.serving import Bodies, BodySpace, HTTPRejection
+from listener.serving.server import WEB_OPTIONS
 from listener.settings import Admin
 
-__all__ = ["AddressNotAvailable", "AdminServer"]
+__all__ = ["AdminServer"]
 
 log = structlog.get_logger()
 
 SHUTDOWN_SECONDS = 1.0
-SOCKET_MODE = 0o660
-"""For the user and the group of the daemon; its directory says who else may come near."""
 MOST_BODY_BYTES = 64 * 1024
+BODY_SECONDS = 10.0
+MOST_FIELDS = 16
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """For probes that have no token and call by any name; they tell nothing but yes or no."""
 HEADERS = {
@@ -40,25 +42,23 @@ NOTHING = "default-src 'none'; frame-ancestors 'none'"
 """The policy of whatever is no page."""
 
 
-class AddressNotAvailable(ListenerError):
-    """The admin address is none of this machine's, or its name is not known, at present."""
-
-
 class AdminServer:
     """One open port."""
 
     def __init__(self, settings: Admin, view: View) -> None:
         """Take where to listen and what to show; an empty address serves nothing."""
         self.settings = settings
-        self._guard = Guard(settings)
-        self._pages = Pages(view, self._guard)
-        self._probes = Probes(view, self._guard)
+        self._authenticator = Authenticator(settings)
+        self._pages = Pages(view, self._authenticator, self._read_form)
+        self._probes = Probes(view, self._authenticator)
         self._runner: web.AppRunner | None = None
+        self._ports: Ports | None = None
+        self._bodies = Bodies()
 
     def follow(self, settings: Admin) -> None:
         """Go on at the same address with another token or other names; every session ends."""
         self.settings = settings
-        self._guard.follow(settings)
+        self._authenticator.follow(settings)
         self._pages.live.let_go()
 
     async def start(self) -> None:
@@ -67,46 +67,22 @@ class AdminServer:
             return
         self._runner = web.AppRunner(
             self._application(),
-            access_log=None,
-            shutdown_timeout=SHUTDOWN_SECONDS,
             handler_cancellation=True,  # a watcher who left makes room at once
+            **WEB_OPTIONS,
         )
         await self._runner.setup()
-        if self.settings.listen:
-            await self._listen_on_port(self._runner)
-        if self.settings.socket:
-            await self._listen_on_socket(self._runner)
-
-    async def _listen_on_port(self, runner: web.AppRunner) -> None:
-        host, _, port = self.settings.listen.rpartition(":")
+        server = self._runner.server
+        assert server is not None
+        self._ports = Ports(server, self._bodies)
         try:
-            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
-        except OSError as error:
+            await self._ports.open(self.settings)
+        except ListenerError:
             await self.close()
-            may_come = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
-            is_plain = error.errno and not isinstance(error, socket.gaierror)
-            reason = os.strerror(error.errno or 0) if is_plain else error.strerror or error
-            raise (AddressNotAvailable if may_come else ListenerError)(
-                f"admin.listen: cannot listen on {self.settings.listen}: {reason}",
-                hint='stop what uses that address, name another one, or turn the port off: listen = ""',
-            ) from error
-
-    async def _listen_on_socket(self, runner: web.AppRunner) -> None:
-        path = self.settings.socket
-        try:
-            await web.UnixSite(runner, path).start()
-            os.chmod(path, SOCKET_MODE)  # noqa: PTH101 - one call
-        except OSError as error:
-            await self.close()
-            reason = os.strerror(error.errno) if error.errno else error
-            raise ListenerError(
-                f"admin.socket: cannot listen on {path}: {reason}",
-                hint="its directory must exist and be writable for the daemon; or name another path",
-            ) from error
+            raise
 
     def _application(self) -> web.Application:
         probes, pages = self._probes, self._pages
-        application = web.Application(middlewares=[self._errors, self._let_in], client_max_size=MOST_BODY_BYTES)
+        application = web.Application(middlewares=[self._tracked, self._errors, self._let_in])
         application.on_response_prepare.append(_add_headers)
         application.add_routes(
             [
@@ -129,24 +105,41 @@ class AdminServer:
         runner, self._runner = self._runner, None
         if runner is not None:
             await self._pages.live.end()
+        if self._ports is not None:
+            await self._ports.close(seconds=SHUTDOWN_SECONDS)
+        if runner is not None:
             await runner.cleanup()
 
     @property
     def address(self) -> str:
         """Where it listens, such as ``127.0.0.1:9180``, or else its socket; empty while it does not."""
-        if self._runner is None or not self._runner.addresses:
-            return ""
-        first = self._runner.addresses[0]
-        return first if isinstance(first, str) else f"{first[0]}:{first[1]}"
+        return self._ports.address if self._ports is not None else ""
+
+    async def _read_form(self, request: web.Request) -> Mapping[str, str]:
+        """Return the fields of a form, the last of each name. Raise :class:`HTTPRejection` beyond size or time."""
+        with BodySpace(self._bodies) as space:
+            body = await space.read(request, limit_bytes=MOST_BODY_BYTES, seconds=BODY_SECONDS)
+        try:
+            return dict(parse_qsl(body.decode("utf-8", "surrogateescape"), max_num_fields=MOST_FIELDS))
+        except ValueError:
+            raise HTTPRejection(400, "this is no form") from None
+
+    @web.middleware
+    async def _tracked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let the connection limiters know when a connection is busy and when it is idle."""
+        if self._ports is None:
+            return await handler(request)
+        with self._ports.serving(request):
+            return await handler(request)
 
     @web.middleware
     async def _let_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let through who may: the page and the sign-in ask by themselves."""
         if request.path in OPEN_PATHS:
             return await handler(request)
-        self._guard.check_host(request)
-        if request.method in ("GET", "HEAD") and request.path != "/" and not self._guard.may_read(request):
-            raise Refused(401, "this needs the token", "send it as Authorization: Bearer TOKEN")
+        self._authenticator.check_host(request)
+        if request.method in ("GET", "HEAD") and request.path != "/" and not self._authenticator.may_read(request):
+            raise HTTPRejection(401, "this needs the token", "send it as Authorization: Bearer TOKEN")
         return await handler(request)
 
     @web.middleware
@@ -154,14 +147,22 @@ class AdminServer:
         """Answer an expected error as one: the state file may fail while the port still works."""
         try:
             return await handler(request)
-        except Refused as refused:
+        except HTTPRejection as rejected:
             log.warning(
-                "admin.refused", path=request.path, status=refused.status, reason=str(refused), peer=request.remote
+                "admin.refused", path=request.path, status=rejected.status, reason=str(rejected), peer=request.remote
             )
-            return self._told(request, refused.status, str(refused), refused.hint)
+            response = self._told(request, rejected.status, str(rejected), rejected.hint)
+            if rejected.retry_after_seconds:
+                response.headers["Retry-After"] = str(rejected.retry_after_seconds)
+            return response
+        except web.HTTPException:
+            raise
         except ListenerError as error:
             status = 400 if error.exit_status == 2 else 503
             return self._told(request, status, str(error), error.hint)
+        except Exception as error:
+            log.exception("admin.broken", path=request.path, error_type=type(error).__name__)
+            return self._told(request, 500, "an error in the status page", "see the log")
 
     def _told(self, request: web.Request, status: int, message: str, hint: str) -> web.Response:
         if wants_html(request):

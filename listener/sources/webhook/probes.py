@@ -17,6 +17,7 @@ from listener.errors import ConfigurationError, SourceUnavailable
 from listener.serving import try_address
 from listener.serving.answers import SERVER
 from listener.serving.descriptors import files_for
+from listener.settings import is_loopback
 from listener.sources.webhook.activation import inherited_socket
 from listener.sources.webhook.server import tls_context
 from listener.sources.webhook.settings import WebhookSettings
@@ -121,7 +122,7 @@ def _credential(name: str, settings: WebhookSettings, guarded: Callable[[], None
             found.append(
                 Check(f"{key}.{word}", CheckState.WARNING, f"shorter than {GOOD_SECRET_CHARACTERS} characters", hint)
             )
-    if settings.token is not None and not settings.tls_certificate and not _is_local(settings.address[0]):
+    if settings.token is not None and not settings.tls_certificate and not is_loopback(settings.listen):
         hint = "set tls_certificate and tls_key, or let a proxy with TLS listen in front"
         found.append(Check(f"{key}.token", CheckState.WARNING, "travels unencrypted", hint))
     return found
@@ -158,10 +159,6 @@ def _ways(settings: WebhookSettings) -> list[str]:
         "signatures of EventBridge": settings.eventbridge_accounts,
     }
     return [way for way, is_set in ways.items() if is_set]
-
-
-def _is_local(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _certificate(name: str, settings: WebhookSettings) -> list[Check]:

@@ -1,0 +1,145 @@
+"""Who may ask for what: host names, the token, sessions, and the mark against forged requests."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import math
+import secrets
+import time
+from collections import OrderedDict
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from listener.daemon.admin.attempts import FailedAttempts
+from listener.serving import HTTPRejection, client_of
+from listener.settings import Admin
+
+__all__ = ["COOKIE", "MARK", "SESSION_SECONDS", "Authenticator"]
+
+COOKIE = "cdn_listener_session"
+MARK = "mark"
+"""The form field that shows that a request comes from our own page."""
+SESSION_SECONDS = 12 * 3600
+"""A working day."""
+MOST_SESSIONS = 256
+"""Sessions at once; the oldest ends when there are more."""
+
+
+class Authenticator:
+    """
+    Decides for one port.
+
+    Sessions are kept in this process, so that a sign-out ends one everywhere, and a restart or another token ends
+    them all. Cookies know no ports: where other people's servers run under the same name, give this one a name of its
+    own.
+    """
+
+    def __init__(self, settings: Admin) -> None:
+        """Follow these settings."""
+        self._salt = secrets.token_bytes(32)
+        self._failed = FailedAttempts()
+        self._sessions: OrderedDict[bytes, float] = OrderedDict()
+        """When each session ends, in seconds since the epoch, by the digest of its cookie."""
+        self.follow(settings)
+
+    def follow(self, settings: Admin) -> None:
+        """Follow other settings from now on."""
+        self._token = settings.token.get_secret_value().encode() if settings.token else b""
+        self._sessions.clear()
+        own = settings.listen.rpartition(":")[0]
+        self._hosts = {name.lower() for name in (*settings.hosts, own, "localhost") if name}
+
+    @property
+    def has_token(self) -> bool:
+        """Whether there is a token to be asked for."""
+        return bool(self._token)
+
+    def check_host(self, request: web.BaseRequest) -> None:
+        """Raise :class:`HTTPRejection` for a name that is not ours: a page elsewhere may have made it point here."""
+        name = _host_name(request.headers.get("Host", ""))
+        if name not in self._hosts and not _is_address(name) and not self._has_bearer(request):
+            hint = "use localhost or the address, or add the name to admin.hosts"
+            raise HTTPRejection(421, "this host name is not known to be the listener's", hint)
+
+    def may_read(self, request: web.BaseRequest) -> bool:
+        """Tell whether this request may see what is behind the token."""
+        return not self._token or self._has_bearer(request) or self.signed_in(request)
+
+    def signed_in(self, request: web.BaseRequest) -> bool:
+        """Tell whether it comes with a session of ours."""
+        ends_at = self._sessions.get(_digest(request.cookies.get(COOKIE, "")), -math.inf)
+        return bool(self._token) and ends_at > time.time()
+
+    def sign_in(self, token: str, client: str) -> str:
+        """Return a session for the right token; raise :class:`HTTPRejection` for another, or for too many others."""
+        self._check_attempts(client)
+        if not self._token or not _same(token, self._token.decode()):
+            self._failed.count(client_of(client), time.monotonic())
+            raise HTTPRejection(403, "that is not the token")
+        session = secrets.token_urlsafe(32)
+        self._sessions[_digest(session)] = time.time() + SESSION_SECONDS
+        if len(self._sessions) > MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session
+
+    def sign_out(self, request: web.BaseRequest) -> None:
+        """End the session of this request, wherever else its cookie may be."""
+        self._sessions.pop(_digest(request.cookies.get(COOKIE, "")), None)
+
+    def _check_attempts(self, client: str) -> None:
+        seconds = math.ceil(self._failed.wait_seconds(client_of(client), time.monotonic()))
+        if seconds:
+            raise HTTPRejection(429, "too many wrong tokens", f"try again in {seconds} s", retry_after_seconds=seconds)
+
+    def mark_of(self, request: web.BaseRequest) -> str:
+        """Return the mark of this request's session: what a form of our own page sends along."""
+        cookie = request.cookies.get(COOKIE, "").encode("utf-8", "surrogateescape")
+        return hmac.digest(self._salt, cookie, hashlib.sha256).hex()
+
+    def check_decision(self, request: web.BaseRequest, mark: str) -> None:
+        """Raise :class:`HTTPRejection` unless somebody with the token asks, and asks here."""
+        if not self._token:
+            raise HTTPRejection(403, "nothing can be decided here without a token", "set LISTENER_ADMIN__TOKEN_FILE")
+        if self._has_bearer(request):
+            return
+        self.check_origin(request)
+        if not self.signed_in(request):
+            raise HTTPRejection(401, "sign in first")
+        if not _same(mark, self.mark_of(request)):
+            raise HTTPRejection(403, "this form is not of your session", "load the page again")
+
+    def check_origin(self, request: web.BaseRequest) -> None:
+        """Raise :class:`HTTPRejection` for a request that a page elsewhere made."""
+        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+        if site not in (None, "same-origin") or (origin is not None and urlsplit(origin).netloc != request.host):
+            raise HTTPRejection(403, "this request was made by another page")
+
+    def _has_bearer(self, request: web.BaseRequest) -> bool:
+        kind, _, given = request.headers.get("Authorization", "").partition(" ")
+        return bool(self._token) and kind.lower() == "bearer" and _same(given.strip(), self._token.decode())
+
+
+def _same(given: str, right: str) -> bool:
+    """Compare in constant time, whatever the length: digests of both."""
+    return hmac.compare_digest(_digest(given), _digest(right))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def _host_name(host: str) -> str:
+    """Return the name of a Host header without its port, in small letters."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).strip("[]").lower().rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
