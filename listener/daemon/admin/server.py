@@ -152,6 +152,7 @@ class AdminServer:
                 "admin.refused", path=request.path, status=rejected.status, reason=str(rejected), peer=request.remote
             )
             response = self._told(request, rejected.status, str(rejected), rejected.hint)
+            response.force_close()  # what was rejected may have left its body unread
             if rejected.retry_after_seconds:
                 response.headers["Retry-After"] = str(rejected.retry_after_seconds)
             return response
