@@ -85,7 +85,8 @@ def test_what_is_paused_waits_and_what_is_cancelled_goes(stand: Stand, command: 
     assert (status, "--yes" in err) == (2, True)
     status, _, err = command("cancel", "--reason", "old", "--yes")
     assert (status, "--all" in err) == (2, True)
-    assert json.loads(command("cancel", "--reason", "old", "--prefix", "/a", "--yes", "--json")[1]) == {"cancelled": 1}
+    cancelled = json.loads(command("cancel", "--reason", "old", "--prefix", "/a", "--yes", "--json")[1])
+    assert cancelled == {"cancelled": 1, "requests_under_way": 0}
     assert json.loads(command("status", "--json")[1])["pending"] == 0
     assert command("resume")[1] == "ended 1\n"
     assert command("resume")[1] == "no pause stands there\n"
