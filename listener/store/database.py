@@ -19,6 +19,7 @@ from listener.store.letters import bounded_subject, bounded_text
 
 __all__ = [
     "APPLICATION_ID",
+    "INCREMENTAL",
     "STORE_ERRORS",
     "VERSION",
     "accept",
@@ -40,6 +41,8 @@ LOG_BYTES = 64 * 1024 * 1024
 """What a write-ahead log that grew in a storm is cut back to."""
 REWRITTEN_PAGES = 16_384
 """A file up to this size (64 MiB) is rewritten once when it is converted, so that its space can be given back."""
+INCREMENTAL = 2
+"""The mode of ``PRAGMA auto_vacuum`` in which free pages are given back when we ask."""
 BUSY_SECONDS = 10.0
 """How long a writer waits for another process's commit; ours take milliseconds."""
 STORE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
@@ -212,7 +215,8 @@ def prepare(path: Path) -> sqlite3.Connection:
     try:
         accept(connection, path)
         # Of a new file; an older one is changed by the next VACUUM. Free pages are given back in slices then.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        if _pragma(connection, "auto_vacuum") != INCREMENTAL:  # setting it once more would write to the file
+            connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
         connection.execute("PRAGMA journal_mode = WAL")
         # A checkpoint within a commit would hold the writer; a thread of its own does it.
         connection.execute("PRAGMA wal_autocheckpoint = 0")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.clock import window_start
+from listener.store.database import INCREMENTAL
 from listener.store.heard import HEARD_SECONDS
 from listener.store.index import remove_doomed
 from listener.store.names import Names, prefix_end_bytes
@@ -263,13 +264,10 @@ def give_back(connection: sqlite3.Connection) -> bool:
     pages, free, mode = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "auto_vacuum")
     )
-    if mode != _INCREMENTAL or free <= max(GIVEN_BACK_PAGES, pages // 20):
+    if mode != INCREMENTAL or free <= max(GIVEN_BACK_PAGES, pages // 20):
         return False
     connection.execute(f"PRAGMA incremental_vacuum({GIVEN_BACK_PAGES})").fetchall()
     return True
-
-
-_INCREMENTAL = 2
 
 
 def remove_empty(connection: sqlite3.Connection, names: Names, *, after: int, limit: int) -> int | None:
