@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.files import make_private
+from listener.guarded import guard
 from listener.redaction import mask_url
 from listener.settings import expanded
 from listener.store.letters import bounded_subject, bounded_text
@@ -165,6 +166,7 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
         StoreUnusable: it is no SQLite file.
     """
     # Under WAL a reader must be able to write the -shm file, so "readonly" is a promise, kept by query_only.
+    guard(path)
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
     except STORE_ERRORS as error:

@@ -18,7 +18,10 @@ INSERT OR IGNORE INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode,
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
 """
 _PUT_KNOWN = """
-UPDATE object SET size_bytes = ?3, mtime_ns = ?4, ctime_ns = ?5, inode = ?6, etag = ?7, access = ?8, sequence = ?9
+UPDATE object SET size_bytes = ?3, mtime_ns = ?4, ctime_ns = ?5, inode = ?6, access = ?8, sequence = ?9,
+  -- what says nothing of the content leaves what is known of an untouched file
+  etag = CASE WHEN ?7 IS NULL AND size_bytes = ?3 AND mtime_ns = ?4 AND ctime_ns = ?5 AND inode = ?6
+    THEN etag ELSE ?7 END
 WHERE tree = ?1 AND name = ?2
 """
 _GONE = "INSERT OR REPLACE INTO gone (root, key, below, sequence, at) VALUES (?, ?, ?, ?, ?)"

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from listener.errors import StoreError, StoreUnusable
+from listener.guarded import guard
 from listener.store.database import (
     BUSY_SECONDS,
     STORE_ERRORS,
@@ -99,6 +100,7 @@ def _open(path: Path) -> _Opened:
 
 
 def _connect(path: Path, parameters: str) -> sqlite3.Connection:
+    guard(path)
     try:
         connection = sqlite3.connect(
             f"file:{quote(str(path.absolute()))}?{parameters}",

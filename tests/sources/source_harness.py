@@ -163,6 +163,11 @@ class Reader:
         """Wait until a key is told so."""
         await self.until(lambda: self.told(key, kind, finished=finished), f"{key!r} is told as {kind}")
 
+    async def until_compared(self) -> None:
+        """Wait until the index holds the digest of every file."""
+        rows = self.index.rows
+        await self.until(lambda: all(found.etag for found, _ in rows.values()), "every file has a digest")
+
     async def until_in_sync(self, path: Path) -> None:
         """Wait until the index holds exactly the tree's files, as they are."""
         await self.until(lambda: self._keys_now(path) == set(self.index.rows), "index and tree hold the same keys")

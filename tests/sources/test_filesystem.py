@@ -48,7 +48,7 @@ async def test_a_first_scan_fills_the_index_and_changes_nothing(root: Path) -> N
         assert set(reader.index.rows) == {"index.html", "a/one.html", "a/two.html"}
         assert reader.changes == []
         assert reader.index.is_seeded
-        assert all(delivery.seed and delivery.scan_sequence == 0 for delivery in reader.deliveries)
+        assert all(delivery.seed and delivery.scan_sequence is not None for delivery in reader.deliveries)
 
 
 async def test_readiness_waits_for_the_commit(root: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.filesystem.brake import Brake
-from listener.sources.filesystem.content import is_same
+from listener.sources.filesystem.content import is_proved_same
 from listener.sources.filesystem.mounts import parse_mounts
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.rescans import UNWATCHED, WAITING, Rescans
@@ -239,20 +239,26 @@ def test_scheduled_scans_vary_by_their_jitter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "strict", "loose"),
+    ("change", "untouched", "with_digest"),
     [
         ({}, True, True),
-        ({"size_bytes": 2}, False, False),
-        ({"mtime_ns": 2}, False, False),
+        ({"size_bytes": 2}, False, True),
+        ({"mtime_ns": 2}, False, True),
         ({"ctime_ns": 2}, False, True),
         ({"inode": 2}, False, True),
+        ({"access": 2}, False, False),
+        ({"access": None}, True, True),
+        ({"etag": "other"}, True, True),
+        ({"etag": "other", "ctime_ns": 2}, False, False),
+        ({"etag": None, "ctime_ns": 2}, False, False),
     ],
 )
-def test_what_an_inode_alone_proves(change: dict[str, int], strict: bool, loose: bool) -> None:
-    """``cp -p`` over a file leaves size and time: only inode and change time tell, and count when events were lost."""
-    before = Fingerprint(1, 1, 1, 1)
-    assert is_same(before, before._replace(**change), strict=True) is strict
-    assert is_same(before, before._replace(**change), strict=False) is loose
+def test_what_proves_that_a_file_is_the_same(change: dict[str, int], untouched: bool, with_digest: bool) -> None:
+    """The same readers, and an inode that nobody touched or the same digest; size and time alone prove nothing."""
+    before = Fingerprint(1, 1, 1, 1, None, 1)
+    assert is_proved_same(before, before._replace(**({"etag": None} | change))) is untouched
+    before = before._replace(etag="digest")
+    assert is_proved_same(before, before._replace(**change)) is with_digest
 
 
 def test_mounts_tell_what_the_kernel_hears() -> None:

@@ -1,54 +1,98 @@
-"""Whether a file is what the index knows: by its size and times, or by its bytes."""
+"""Whether a file has the bytes that the index knows: read with bounds, and never what is no file."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
+import stat
+import time
 
 from listener.change import Fingerprint, key_to_bytes
+from listener.guarded import is_guarded
+from listener.sources.filesystem.readers import has_access_list
 
-__all__ = ["hash_of", "is_same", "with_hash"]
+__all__ = ["digest_of", "is_proved_same", "same_readers", "same_state", "with_digest"]
 
 _CHUNK_BYTES = 1 << 20
+_LONGEST_SECONDS = 10.0
+"""For one file: what takes longer counts as changed rather than hold up everything that comes after it."""
 
 
-def is_same(known: Fingerprint, now: Fingerprint, *, strict: bool) -> bool:
+def same_state(known: Fingerprint, now: Fingerprint) -> bool:
+    """Tell whether a file was not touched: its size, times and inode are as they were."""
+    return known[:4] == now[:4]
+
+
+def same_readers(known: Fingerprint, now: Fingerprint) -> bool:
+    """Tell whether the same may read a file as before, or it is not known who might."""
+    return known.access is None or now.access is None or known.access == now.access
+
+
+def digest_of(path: bytes, expected: Fingerprint, *, most_bytes: int) -> str | None:
     """
-    Tell whether a file is unchanged as far as its inode says.
+    Return a digest of all bytes of a file; blocking, for some ten seconds at most.
 
-    Another size or modification time is a change. Where only the inode or its change time
-    differs, either somebody changed permissions, made a hard link or renamed it back and forth,
-    or the bytes were replaced with the old time restored (``cp -p``): ``strict`` takes that as a
-    change, and is right unless events were heard without loss since the index learnt of the file.
+    ``None``, so that nothing is proved, unless it is a regular file in the expected state before and after,
+    not larger than ``most_bytes``, none of our own state files, and read to its end in time. Devices, pipes
+    and state files are not even opened.
     """
-    if known.size_bytes != now.size_bytes or known.mtime_ns != now.mtime_ns:
-        return False
-    return not strict or (known.ctime_ns == now.ctime_ns and known.inode == now.inode)
-
-
-def hash_of(path: bytes) -> str | None:
-    """Return the SHA-256 of a file's bytes, or ``None`` when it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - bytes
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        # Such a descriptor reads nothing, and closing it drops no lock.
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return None
-    return f"sha256:{digest.hexdigest()}"
-
-
-def with_hash(root: bytes, key: str, fingerprint: Fingerprint) -> Fingerprint:
-    """
-    Return the fingerprint with the hash of the bytes it stands for.
-
-    Without one when the file changed while it was read: the hash of a mixture of two states must never be kept.
-    """
-    path = root + key_to_bytes(key)
-    found = hash_of(path)
     try:
-        status = os.stat(path)  # noqa: PTH116 - bytes
+        status = os.fstat(handle)
+        if not _is_expected(status, expected) or status.st_size > most_bytes or is_guarded(status):
+            return None
+        return _read(handle, expected)
     except OSError:
-        return fingerprint
-    same = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) == fingerprint[:4]
-    return fingerprint._replace(etag=found) if same else fingerprint
+        return None
+    finally:
+        os.close(handle)
+
+
+def is_proved_same(known: Fingerprint, now: Fingerprint) -> bool:
+    """
+    Tell whether it is proved that what is served did not change.
+
+    That takes the same readers, and either a file that nobody touched or the same digest. The same size
+    and time prove nothing: archives and reproducible builds restore times.
+    """
+    if not same_readers(known, now):
+        return False
+    return same_state(known, now) or (known.etag is not None and known.etag == now.etag)
+
+
+def with_digest(root: bytes, key: str, now: Fingerprint, known: Fingerprint | None, *, most_bytes: int) -> Fingerprint:
+    """Return the fingerprint with its digest, read only where it may prove that a known file is the same; blocking."""
+    if most_bytes < 0 or known is None or known.etag is None:
+        return now
+    if known.size_bytes != now.size_bytes or same_state(known, now):
+        return now
+    path = root + key_to_bytes(key)
+    if not same_readers(known, now) or (now.inode == known.inode and has_access_list(path)):
+        return now
+    return now._replace(etag=digest_of(path, now, most_bytes=most_bytes))
+
+
+def _is_expected(status: os.stat_result, expected: Fingerprint) -> bool:
+    found = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return stat.S_ISREG(status.st_mode) and found == expected[:4]
+
+
+def _read(handle: int, expected: Fingerprint) -> str | None:
+    digest, left, end = hashlib.sha256(), expected.size_bytes or 0, time.monotonic() + _LONGEST_SECONDS
+    descriptor = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        while left > 0 and (chunk := os.read(descriptor, min(left, _CHUNK_BYTES))):
+            digest.update(chunk)
+            left -= len(chunk)
+            if time.monotonic() > end:
+                return None
+        is_whole = left == 0 and _is_expected(os.fstat(descriptor), expected)
+    finally:
+        os.close(descriptor)
+    # 160 bits: nobody finds two files of one digest, and a million rows stay small.
+    return f"sha256/160:{base64.b64encode(digest.digest()[:20]).decode().rstrip('=')}" if is_whole else None

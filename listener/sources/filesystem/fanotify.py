@@ -24,13 +24,14 @@ from listener.sources.filesystem.kernel import Events
 __all__ = ["ON_DIRECTORY", "OVERFLOW", "RENAME", "Fanotify", "Refusal", "refusal"]
 
 MODIFY = 0x2
+ATTRIB = 0x4
 CLOSE_WRITE = 0x8
 CREATE = 0x100
 DELETE = 0x200
 OVERFLOW = 0x4000
 RENAME = 0x1000_0000
 ON_DIRECTORY = 0x4000_0000
-HEARD = MODIFY | CLOSE_WRITE | CREATE | DELETE | RENAME | ON_DIRECTORY
+HEARD = MODIFY | ATTRIB | CLOSE_WRITE | CREATE | DELETE | RENAME | ON_DIRECTORY
 """All but RENAME and ON_DIRECTORY have inotify's values."""
 
 EVENT = struct.Struct("=IBBHQii")

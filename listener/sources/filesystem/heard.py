@@ -30,6 +30,7 @@ ENDED = ~(OPEN | FOUND)
 
 EFFECTS: dict[int, tuple[int, int]] = {
     kernel.CREATE: (-1, kernel.CREATE | OPEN),
+    kernel.ATTRIB: (-1, kernel.ATTRIB),
     kernel.MODIFY: (-1, kernel.MODIFY | OPEN),
     kernel.CLOSE_WRITE: (ENDED, kernel.CLOSE_WRITE),
     kernel.MOVED_TO: (ENDED, kernel.MOVED_TO),

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Protocol
 
 __all__ = [
+    "ATTRIB",
     "CLOSE_WRITE",
     "CREATE",
     "DELETE",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 MODIFY = 0x2
+ATTRIB = 0x4
 CLOSE_WRITE = 0x8
 MOVED_FROM = 0x40
 MOVED_TO = 0x80
@@ -48,7 +50,7 @@ DONT_FOLLOW = 0x02000000
 EXCLUDE_UNLINKED = 0x04000000
 IS_DIRECTORY = 0x40000000
 
-WATCHED = MODIFY | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | ONLY_DIRECTORY | EXCLUDE_UNLINKED
+WATCHED = MODIFY | ATTRIB | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | ONLY_DIRECTORY | EXCLUDE_UNLINKED
 
 HEADER = struct.Struct("iIII")
 """Watch descriptor, mask, cookie, length of the padded name that follows."""

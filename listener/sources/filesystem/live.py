@@ -11,7 +11,7 @@ from listener.contracts import Delivery, IndexView
 from listener.sources.filesystem.absence import is_directory_gone
 from listener.sources.filesystem.acks import SETTLE_SECONDS, Acks
 from listener.sources.filesystem.brake import Brake
-from listener.sources.filesystem.content import is_same, with_hash
+from listener.sources.filesystem.content import is_proved_same, same_state, with_digest
 from listener.sources.filesystem.heard import Batch, batch_of
 from listener.sources.filesystem.look import Look, Looker, Looks
 from listener.sources.filesystem.names import Ignore
@@ -105,18 +105,20 @@ class Live:
             self._follow_links(looks)
             self._namesakes.want(looks.namesakes, time.monotonic())
             looks.gone.extend(await self._gone_unheard(batch.gaps))
-            changes, learnt = await self._changes(batch, looks)
-            if learnt:
-                yield self._acks.deliver(learnt, seed=True)
-            if changes:
-                yield self._acks.deliver(changes)
+            for delivery in self._deliver(*await self._changes(batch, looks)):
+                yield delivery
             if not any(batch):
                 break
         else:
             self._more = True
-        for changes in (await self._after_writing(), await self._after_holding(), await self._after_searching()):
-            if changes:
-                yield self._acks.deliver(changes)
+        for later in (self._after_searching, self._after_writing, self._after_holding):
+            for delivery in self._deliver(*await later()):
+                yield delivery
+
+    def _deliver(self, changes: list[Change], learnt: list[Change]) -> list[Delivery]:
+        """Make deliveries of changes, and of what only the index is to learn."""
+        sides = ((learnt, True), (changes, False))
+        return [self._acks.deliver(some, seed=seed) for some, seed in sides if some]
 
     def _follow_links(self, looks: Looks) -> None:
         """Have directories behind links compared with the index; what was a file of that name is gone."""
@@ -210,22 +212,22 @@ class Live:
     def _holds_files(self) -> bool:
         return holds_files(self._root)
 
-    async def _after_holding(self) -> list[Change]:
+    async def _after_holding(self) -> tuple[list[Change], list[Change]]:
         """Judge the deletions that were held back, once no more come."""
         if self._brake.next_release(time.monotonic()) != 0:
-            return []
+            return [], []
         held, count = self._brake.release()
         empty = not await asyncio.to_thread(self._holds_files)
         self.refused = self._brake.refuses(missing=count, known=self._brake.known, root_empty=empty, heard=True)
         if self.refused:
             if not self._brake.suspended:
                 self._rescans.want("", "many files are gone at once", time.monotonic())
-            return []
+            return [], []
         true, back = await asyncio.to_thread(self._still_gone, held)
         for change in back:
             if change.kind is ChangeKind.SUBTREE_DELETED:
                 self._rescans.want(change.key, "a directory went and came back", time.monotonic(), prompt=True)
-        return true
+        return true, []
 
     def _still_gone(self, held: Iterable[Change]) -> tuple[list[Change], list[Change]]:
         sides: tuple[list[Change], list[Change]] = ([], [])
@@ -240,23 +242,20 @@ class Live:
 
     # --- unfinished and unchanged ----------------------------------------------------------------
 
-    async def _after_writing(self) -> list[Change]:
+    async def _after_writing(self) -> tuple[list[Change], list[Change]]:
         """Look at the files that were being written."""
         keys = self.unfinished.keys(time.monotonic(), self._settings.batch_changes)
         if not keys:
-            return []
+            return [], []
         found = await asyncio.to_thread(self._look_at, keys)
         verdicts = list(self.unfinished.looked(found, time.monotonic()))
         standing = await self._standing([verdict.key for verdict in verdicts])
         gone = self._ends([verdict.key for verdict in verdicts if verdict.fingerprint is None], standing)
-        written = [
-            self._change(
-                verdict.key, verdict.fingerprint, finished=verdict.finished, is_birth=standing.is_new(verdict.key)
-            )
-            for verdict in verdicts
-            if verdict.fingerprint is not None
-        ]
-        return [*await self._admitted(gone, time.monotonic()), *written]
+        looks = [Look(each.key, each.fingerprint, not each.heard) for each in verdicts if each.fingerprint is not None]
+        changes, learnt = await self._contents(looks, standing)
+        unfinished = {verdict.key for verdict in verdicts if not verdict.finished}
+        changes = [change._replace(finished=change.key not in unfinished) for change in changes]
+        return [*await self._admitted(gone, time.monotonic()), *changes], learnt
 
     def _look_at(self, keys: Iterable[str]) -> dict[str, Fingerprint | None]:
         """Look at files that were being written; those that cannot be looked at are let go, and noted."""
@@ -269,20 +268,16 @@ class Live:
                 self.unread.note(key, error.errno or 0)
         return found
 
-    async def _after_searching(self) -> list[Change]:
+    async def _after_searching(self) -> tuple[list[Change], list[Change]]:
         """Search for the other names of files that were given some, and tell those that changed meanwhile."""
         began = time.monotonic()
         inodes = self._namesakes.take(began)
         if not inodes:
-            return []
+            return [], []
         looks = await asyncio.to_thread(self._find_names, inodes, self.watches.hears) if self.watches else []
         self._namesakes.searched(began, time.monotonic())
-        standing = await self._standing([look.key for look in looks])
-        return [
-            self._change(key, found, is_birth=standing.is_new(key))
-            for key, found, *_ in looks
-            if (before := standing.before(key)) is None or not is_same(before, found, strict=False)
-        ]
+        looks = [look._replace(atomic=True) for look in looks]
+        return await self._contents(looks, await self._standing([look.key for look in looks]))
 
     def _find_names(self, inodes: Mapping[int, int], hears: Callable[[bytes], bool]) -> list[Look]:
         follow = self._settings.follow_symlinks
@@ -290,21 +285,30 @@ class Live:
         return self.looker.names(keys, inodes)
 
     async def _contents(self, looks: Sequence[Look], standing: Standing) -> tuple[list[Change], list[Change]]:
-        """Return the looks as changes, and apart from them those whose bytes the index knows already."""
-        is_new = standing.is_new
-        if self._settings.skip_unchanged == "never" or not looks:
-            return [self._change(look.key, look.fingerprint, is_birth=is_new(look.key)) for look in looks], []
-        hashed = await asyncio.to_thread(self._hashed, looks)
-        sides: tuple[list[Change], list[Change]] = ([], [])
-        for look, found in zip(looks, hashed, strict=True):
-            before = standing.before(look.key) if self._is_compared(look) else None
-            skip = before is not None and found.etag is not None and before.etag == found.etag
-            sides[skip].append(self._change(look.key, found, is_birth=is_new(look.key)))
-        self.skipped += len(sides[True])
-        return sides
+        """Return the looks as changes, and apart from them those of files that are proved to be unchanged."""
+        changes: list[Change] = []
+        learnt: list[Change] = []
+        touched: list[tuple[Look, Fingerprint]] = []
+        for look in looks:
+            before = standing.before(look.key)
+            if before is not None and (look.atomic or self._settings.skip_unchanged == "always"):
+                touched.append((look, before))
+            else:
+                is_birth = before is None and standing.is_new(look.key)
+                changes.append(self._change(look.key, look.fingerprint, is_birth=is_birth))
+        for look, now, before in await asyncio.to_thread(self._compared, touched) if touched else ():
+            if not is_proved_same(before, now):
+                changes.append(self._change(look.key, now))
+            elif not same_state(before, now):
+                learnt.append(self._change(look.key, now))
+                self.skipped += 1
+            elif not look.atomic:
+                changes.append(self._change(look.key, now))
+        return changes, learnt
 
-    def _is_compared(self, look: Look) -> bool:
-        return look.atomic or self._settings.skip_unchanged == "content"
-
-    def _hashed(self, looks: Iterable[Look]) -> list[Fingerprint]:
-        return [with_hash(self._root, look.key, look.fingerprint) for look in looks]
+    def _compared(self, touched: Iterable[tuple[Look, Fingerprint]]) -> list[tuple[Look, Fingerprint, Fingerprint]]:
+        root, most = self._root, self._settings.most_compared_bytes
+        return [
+            (look, with_digest(root, look.key, look.fingerprint, before, most_bytes=most), before)
+            for look, before in touched
+        ]

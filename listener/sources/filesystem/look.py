@@ -9,11 +9,12 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
-from listener.sources.filesystem import kernel
+from listener.sources.filesystem import kernel, readers
 from listener.sources.filesystem.absence import means_absent
 from listener.sources.filesystem.heard import ARRIVED, FOUND, OPEN, Batch
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.readers import Directories
 
 __all__ = ["LINK", "LINKED_DIRECTORY", "Look", "Looker", "Looks", "fingerprint_at", "fingerprint_of"]
 
@@ -33,7 +34,7 @@ class Look(NamedTuple):
     key: str
     fingerprint: Fingerprint
     atomic: bool = False
-    """True when one rename brought it and nothing else happened to its name."""
+    """True when one rename brought it, or only its attributes changed, and nothing else happened to its name."""
     heard: bool = True
     """False when it was only found, so that nobody need be writing to it."""
 
@@ -53,13 +54,14 @@ class Looks(NamedTuple):
     """Keys that could not be looked at, each with its errno: what was known of them stays."""
 
 
-def fingerprint_of(status: os.stat_result) -> Fingerprint:
-    """Return what the index keeps of a file."""
+def fingerprint_of(status: os.stat_result, above: int = 0) -> Fingerprint:
+    """Return what the index keeps of a file; ``above`` says who may enter its directory (see :mod:`.readers`)."""
     # Twice as fast as the class's own constructor, which counts at a million files.
-    return _new(Fingerprint, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None, None))
+    who = 0 if not above and status.st_mode & 0o444 == 0o444 else readers.joined(above, readers.of_file(status))
+    return _new(Fingerprint, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None, who))
 
 
-def fingerprint_at(path: bytes) -> tuple[Fingerprint | None, int]:
+def fingerprint_at(path: bytes, above: int = 0) -> tuple[Fingerprint | None, int]:
     """
     Look at a path, through a symbolic link where it is one: what a web server would serve.
 
@@ -72,7 +74,7 @@ def fingerprint_at(path: bytes) -> tuple[Fingerprint | None, int]:
     try:
         status = os.lstat(path)
         if stat.S_ISREG(status.st_mode):
-            return fingerprint_of(status), status.st_nlink
+            return fingerprint_of(status, above), status.st_nlink
         if stat.S_ISLNK(status.st_mode):
             links = LINK
             status = os.stat(path)  # noqa: PTH116 - bytes
@@ -84,7 +86,12 @@ def fingerprint_at(path: bytes) -> tuple[Fingerprint | None, int]:
         return None, LINKED_DIRECTORY
     if not stat.S_ISREG(status.st_mode):
         return None, 0
-    return fingerprint_of(status), links
+    return fingerprint_of(status, above), links
+
+
+def _is_atomic(flags: int) -> bool:
+    """Tell whether nobody saw a file written or go; where it went, and is there, its directory was replaced."""
+    return not flags & _IN_PLACE or flags == kernel.DELETE
 
 
 def _parts(key: str) -> tuple[str, str]:
@@ -101,12 +108,14 @@ class Looker:
         self._root = root
         self._ignore = ignore
         self._stable_ns = int(stable_seconds * 1e9)
+        self._directories = Directories(root)
         self.ignored = 0
         """How many changed names were left out because they are ignored."""
 
     def at(self, key: str) -> Fingerprint | None:
         """Return the fingerprint of one key, or ``None`` when there is no such file (any more). Raise OSError."""
-        return fingerprint_at(self._root + key_to_bytes(key))[0]
+        raw = key_to_bytes(key)
+        return fingerprint_at(self._root + raw, Directories(self._root).of(raw[: raw.rfind(b"/") + 1]))[0]
 
     def is_gone(self, key: str) -> bool:
         """Tell whether there is surely no such file (any more)."""
@@ -118,17 +127,18 @@ class Looker:
     def all(self, batch: Batch, now_ns: int) -> Looks:
         """Look at every name of a batch. ``now_ns`` is the time of day in nanoseconds."""
         looks = Looks([], [], [], [], {}, {})
+        self._directories = Directories(self._root)
         ignores, plain = self._ignore.file, None if self._links else self._plain
         for prefix in batch.gone if self._links else ():
-            self._look_at_links(looks, self._links.depending(key_to_text(prefix)), now_ns)
+            self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE, now_ns)
         for prefix, names in batch.names:
             text = key_to_text(prefix)
-            path = self._root + prefix
+            path, above = self._root + prefix, self._directories.of(prefix)
             for padded, flags in names.items():
                 raw = padded.rstrip(b"\0")
                 name = raw.decode("utf-8", "surrogateescape")
                 if not ignores(text, name):
-                    look = plain(path + raw, text + name, flags) if plain is not None else None
+                    look = plain(path + raw, text + name, flags, above) if plain is not None else None
                     if look is not None:
                         looks.finished.append(look)
                     else:
@@ -136,7 +146,7 @@ class Looker:
                     continue
                 self.ignored += 1
                 if self._links:
-                    self._look_at_links(looks, self._links.depending(text + name), now_ns)
+                    self._look_at_links(looks, self._links.depending(text + name), flags, now_ns)
         return self._agreed(looks) if self._links and (looks.gone or looks.linked) else looks
 
     def _agreed(self, looks: Looks) -> Looks:
@@ -150,15 +160,14 @@ class Looker:
             gone=sorted({*looks.gone} - back),
         )
 
-    def _look_at_links(self, looks: Looks, keys: Iterable[str], now_ns: int) -> None:
-        """Look at other names of what changed; each was told before, so that its end must be told too."""
+    def _look_at_links(self, looks: Looks, keys: Iterable[str], flags: int, now_ns: int) -> None:
+        """Look at other names of what changed so; each was told before, so that its end must be told too."""
+        flags = kernel.MOVED_TO if _is_atomic(flags) else kernel.MOVED_TO | kernel.CLOSE_WRITE
         for key in keys:
-            self._look(
-                looks, self._root + key_to_bytes(key), key, kernel.MOVED_TO | kernel.CLOSE_WRITE, now_ns, follow=False
-            )
+            self._look(looks, self._root + key_to_bytes(key), key, flags, now_ns, follow=False)
 
     @staticmethod
-    def _plain(path: bytes, key: str, flags: int) -> Look | None:
+    def _plain(path: bytes, key: str, flags: int, above: int) -> Look | None:
         """Look at what nearly every name is where no links are known: a file of one name, closed or renamed."""
         if flags & (OPEN | FOUND):
             return None
@@ -168,19 +177,19 @@ class Looker:
             return None
         if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
             return None
-        found = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None, None)
-        return _new(Look, (key, _new(Fingerprint, found), not flags & _IN_PLACE, True))
+        return _new(Look, (key, fingerprint_of(status, above), _is_atomic(flags), True))
 
     def _look(self, looks: Looks, path: bytes, key: str, flags: int, now_ns: int, *, follow: bool = True) -> None:
         try:
-            found, links = fingerprint_at(path)
+            prefix = path[len(self._root) : path.rfind(b"/") + 1]
+            found, links = fingerprint_at(path, self._directories.of(prefix))
         except OSError as error:
             looks.unknown[key] = error.errno or 0
             return
         inode = found.inode if found else None
         self._note(key, found, links)
         if follow and self._links:
-            self._look_at_links(looks, self._links.depending(key, inode), now_ns)
+            self._look_at_links(looks, self._links.depending(key, inode), flags, now_ns)
             if inode is not None and links > 1 and self._links.lacking(inode, links):
                 looks.namesakes[inode] = links
         if links == LINKED_DIRECTORY:
@@ -192,7 +201,7 @@ class Looker:
         elif self._is_unfinished(found, links, flags, now_ns):
             looks.unfinished.append(Look(key, found, heard=not flags & FOUND))
         else:
-            looks.finished.append(_new(Look, (key, found, not flags & _IN_PLACE, True)))
+            looks.finished.append(_new(Look, (key, found, _is_atomic(flags), True)))
 
     def _note(self, key: str, found: Fingerprint | None, links: int) -> None:
         if links in (LINK, LINKED_DIRECTORY):

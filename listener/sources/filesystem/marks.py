@@ -14,7 +14,7 @@ from listener.sources.filesystem.watches import Watches
 __all__ = ["Marks"]
 
 _WRITTEN = kernel.CREATE | kernel.MODIFY
-_TOLD = _WRITTEN | kernel.CLOSE_WRITE | kernel.DELETE
+_TOLD = _WRITTEN | kernel.CLOSE_WRITE | kernel.DELETE | kernel.ATTRIB
 
 
 class Marks(Watches):
@@ -78,7 +78,7 @@ class Marks(Watches):
             mask &= _TOLD
         # Merged with its closing, a write may have come after it: then its own closing is still to come.
         is_open = mask & _WRITTEN and not mask & kernel.CLOSE_WRITE
-        keep, come = (-1, mask | OPEN) if is_open else (ENDED, mask)
+        keep, come = (-1, mask | OPEN) if is_open else (-1 if mask == kernel.ATTRIB else ENDED, mask)
         names = self.heard.names_of(node)
         before = names.get(name)
         self.heard.count += before is None
@@ -91,6 +91,11 @@ class Marks(Watches):
         Merged, "made" and "removed" may stand for either order; and of three renames to and fro the
         third stands where the first did.
         """
+        if mask & ~fanotify.ON_DIRECTORY == kernel.ATTRIB:
+            child = parent if name in (b"", b".") else (parent.children or {}).get(name)
+            if child is not None:
+                self._on_own_attributes(child)
+            return
         if mask & kernel.DELETE or (mask & fanotify.RENAME and kind != NEW_NAME):
             self._on_directory_went(parent, name, 0)
         self._on_directory_came(parent, name, 0, renamed=bool(mask & fanotify.RENAME))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 __all__ = [
     "LOSSES",
     "MOUNTED",
+    "OPENED",
     "OVERFLOWED",
     "OVERRAN",
     "SCHEDULE",
@@ -26,6 +27,7 @@ WAITING = "waiting for files that are gone"
 """Reasons of scans that are no answer to a loss."""
 
 MOUNTED = "a file system was mounted or unmounted"
+OPENED = "others may enter a directory than might before"
 OVERFLOWED = "the kernel's event queue overflowed"
 OVERRAN = "events came faster than they could be worked through"
 TOO_MANY = "too many changes at once"

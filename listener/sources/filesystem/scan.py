@@ -11,7 +11,7 @@ from typing import NamedTuple
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import IndexView
 from listener.sources.filesystem.brake import Brake
-from listener.sources.filesystem.content import is_same, with_hash
+from listener.sources.filesystem.content import is_proved_same, same_state, with_digest
 from listener.sources.filesystem.walker import Listing, Walker
 
 __all__ = ["Findings", "Scan", "ScanMode"]
@@ -24,12 +24,8 @@ class ScanMode(NamedTuple):
 
     seeding: bool
     """A first listing: what the index does not know yet is no change."""
-    strict: bool
-    """See :func:`~listener.sources.filesystem.content.is_same`."""
-    hashes: bool
-    """Read files, so that the index learns their hashes."""
-    skip_same_bytes: bool
-    """Take a file with the hash that the index knows as unchanged."""
+    most_bytes: int
+    """Read files of at most so many bytes, to see whether what was touched has the bytes that the index knows."""
 
 
 @dataclass(slots=True)
@@ -121,8 +117,8 @@ class Scan:
             known = await self._index.contents(self._name, indexed) if indexed else {}
             for listing in some:
                 candidates.extend(self._differences(listing, known.get(listing.directory, {})))
-        if self._mode.hashes and candidates:
-            candidates = await asyncio.to_thread(self._hashed, candidates)
+        if candidates:
+            candidates = await asyncio.to_thread(self._compared, candidates)
         for key, now, before in candidates:
             self._judge(findings, key, now, before)
         return findings
@@ -146,26 +142,22 @@ class Scan:
         return [
             (directory + name, now, rows.get(name))
             for name, now in files.items()
-            if (before := rows.get(name)) is None or before[:4] != now[:4]
+            if (before := rows.get(name)) is None or before[:4] != now[:4] or before.access != now.access
         ]
 
-    def _hashed(
+    def _compared(
         self, candidates: list[tuple[str, Fingerprint, Fingerprint | None]]
     ) -> list[tuple[str, Fingerprint, Fingerprint | None]]:
-        return [(key, with_hash(self._root, key, now), before) for key, now, before in candidates]
+        """Add the digests of the files that may prove to be what the index knows; blocking."""
+        most, root = self._mode.most_bytes, self._root
+        return [(key, with_digest(root, key, now, before, most_bytes=most), before) for key, now, before in candidates]
 
     def _judge(self, findings: Findings, key: str, now: Fingerprint, before: Fingerprint | None) -> None:
-        is_known = self._mode.seeding if before is None else self._is_unchanged(before, now)
-        if before is not None and is_known and now.etag is None:
+        is_known = self._mode.seeding if before is None else is_proved_same(before, now)
+        if before is not None and now.etag is None and same_state(before, now):
             now = now._replace(etag=before.etag)
         target = findings.learnt if is_known else findings.changes
         target.append(Change(self._name, key, ChangeKind.CONTENT, now, event_time=_seconds(now)))
-
-    def _is_unchanged(self, before: Fingerprint, now: Fingerprint) -> bool:
-        if before.etag is None or now.etag is None:
-            return is_same(before, now, strict=self._mode.strict)
-        same_bytes = before.etag == now.etag
-        return same_bytes and (self._mode.skip_same_bytes or is_same(before, now, strict=False))
 
     async def _find_missing_directories(self) -> None:
         for directory in sorted(self._indexed):

@@ -16,7 +16,7 @@ from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Place
 from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.rescans import LOSSES, SCHEDULE, START, WAITING, Rescans
+from listener.sources.filesystem.rescans import LOSSES, START, WAITING, Rescans
 from listener.sources.filesystem.scan import Findings, Scan, ScanMode
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.walker import Walker
@@ -67,9 +67,7 @@ class Scanner:
         watches = place.listening.watches if place.listening else None
         round_number = watches.begin_round() if watches else 0
         walker = self._walker(place, prefix)
-        # Without loss since the index learnt of a file, its inode alone proves nothing.
-        strict = watches is None or reason not in (SCHEDULE, WAITING)
-        scan = await self._scan(prefix, walker, strict=strict)
+        scan = await self._scan(prefix, walker)
         began = time.monotonic()
         async for findings in scan.portions():
             for delivery in self._deliver(findings, sequence):
@@ -93,9 +91,9 @@ class Scanner:
             is_same_root=place.identity.holds,
         )
 
-    async def _scan(self, prefix: str, walker: Walker, *, strict: bool) -> Scan:
-        skip, seeding = self._settings.skip_unchanged, not await self._index.seeded(self._name)
-        mode = ScanMode(seeding=seeding, strict=strict, hashes=skip != "never", skip_same_bytes=skip == "content")
+    async def _scan(self, prefix: str, walker: Walker) -> Scan:
+        seeding = not await self._index.seeded(self._name)
+        mode = ScanMode(seeding=seeding, most_bytes=self._settings.most_compared_bytes)
         return Scan(
             name=self._name,
             root=self._root,

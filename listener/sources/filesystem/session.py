@@ -22,6 +22,7 @@ from listener.change import key_to_text
 from listener.contracts import WAITING_SINCE, Delivery, IndexView, SourceHealth, SourceState
 from listener.sources.filesystem.acks import Acks
 from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.digests import Digests
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Listening, Place, RootIdentity
 from listener.sources.filesystem.live import Live
@@ -102,6 +103,9 @@ class Session:
             interval_seconds=settings.root_check_seconds,
         )
         self._links = links
+        self._digests = Digests(
+            name=name, root=self._root, index=index, acks=self._acks, most_bytes=settings.most_compared_bytes
+        )
         self._place: Place | None = None
         self._next_check = 0.0
         self._next_poll = 0.0
@@ -225,11 +229,15 @@ class Session:
             self._figures()
             async for delivery in self._live.deliveries():
                 self._health.last_event_at = time.time()
+                self._digests.note(delivery.changes, time.monotonic())
                 yield delivery
             due = self._rescans.take(time.monotonic())
             if due is not None and self._place is not None:
                 async for delivery in self._scanner.deliveries(self._place, *due):
                     yield delivery
+                self._digests.want_all()
+            async for delivery in self._digests.deliveries():
+                yield delivery
             await self._rest()
 
     async def _end_first_scan(self) -> None:
@@ -243,6 +251,7 @@ class Session:
             await self._index.mark_seeded(self._name)
         self._is_first = False
         self._is_complete = True
+        self._digests.want_all()
 
     def _allow_skipping(self) -> None:
         """Compare bytes once the first scan is over and whatever was heard meanwhile has been told."""
@@ -265,9 +274,10 @@ class Session:
         # What is heard within a moment makes one delivery: fewer wake-ups, fewer commits.
         await asyncio.sleep(_GATHER_SECONDS)
         now = time.monotonic()
-        dues = (self._live.next_due(now), self._rescans.next_due(now), self._next_check - now)
+        dues = (part.next_due(now) for part in (self._live, self._rescans, self._digests))
+        wait = max(0.0, min(self._next_check - now, *dues))
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, min(dues))):
+            async with asyncio.timeout(wait):
                 await self._wake.wait()
         self._wake.clear()
         if self._place and self._place.listening and self._place.listening.watches.root_stirred():
@@ -288,6 +298,7 @@ class Session:
             skipped_unchanged=self._live.skipped,
             links_outside=self._links.outside,
             link_check_seconds=round(self._surroundings.link_check_seconds, 1),
+            digests_made=self._digests.made,
             waiting_comparisons=len(self._rescans.waiting()),
             skipped_transient=self._live.transient,
             ignored_changes=self._live.looker.ignored,

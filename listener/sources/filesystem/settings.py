@@ -40,12 +40,15 @@ class FilesystemSettings(BaseModel):
     follow_symlinks: bool = True
     """Whether directories behind symbolic links belong to the tree, as most web servers take them; loops are cut."""
 
-    skip_unchanged: Literal["never", "atomic", "content"] = "never"
+    skip_unchanged: Literal["never", "content", "always"] = "content"
     """
-    Whether a file whose bytes are those that the index knows (by hash) is no change. ``atomic``: when it came by
-    one rename, so that nobody could fetch anything between. ``content``: also when it was written in place, and
-    in what a scan finds; a cache that fetched the half-written or missing file keeps that. Costs reading each file.
+    Whether a file whose bytes are those that the index knows (by digest) is no change. ``content``: what was
+    replaced as a whole, by a rename or with its tree, and what a scan finds. ``always``: also what was written
+    in place; a cache that fetched the half-written file keeps that. ``never``: every file that was touched counts.
     """
+
+    hash_max_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Larger files are not read to be compared: they count as changed whenever they were touched."""
 
     rescan_interval_seconds: float = Field(default=3600.0, ge=0)
     """How often the tree is compared with the index although nothing seems missed; 0: never."""
@@ -76,6 +79,11 @@ class FilesystemSettings(BaseModel):
 
     max_pending: int = Field(default=500_000, ge=1000)
     """How many changed names to keep while nobody takes them; beyond, whole directories are scanned again instead."""
+
+    @property
+    def most_compared_bytes(self) -> int:
+        """Up to which size files are read to be compared; negative: none is."""
+        return -1 if self.skip_unchanged == "never" else self.hash_max_bytes
 
     @field_validator("ignore")
     @classmethod

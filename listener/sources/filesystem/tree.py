@@ -14,7 +14,7 @@ __all__ = ["Node", "Tree"]
 class Node:
     """One directory: its place, its kernel watch, and which names in it were heard of since last taken."""
 
-    __slots__ = ("children", "deaf", "name", "names", "parent", "round", "wd")
+    __slots__ = ("access", "children", "deaf", "name", "names", "parent", "round", "wd")
 
     def __init__(self, parent: Node | None, name: bytes) -> None:
         """Make a directory that is not watched yet."""
@@ -23,6 +23,8 @@ class Node:
         self.children: dict[bytes, Node] | None = None
         self.names: dict[bytes, int] | None = None
         self.wd: int | None = None
+        self.access: int | None = None
+        """Who might enter it when it was last looked at (see :mod:`.readers`); ``None``: nobody looked."""
         self.deaf = False
         """Whether it lost a watch that it had: what happened since was not heard."""
         self.round = 0

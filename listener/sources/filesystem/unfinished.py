@@ -24,6 +24,8 @@ class Verdict(NamedTuple):
     fingerprint: Fingerprint | None
     """``None``: it is gone."""
     finished: bool
+    heard: bool = True
+    """False when it was found, and nobody was heard writing to it."""
 
 
 class _Write:
@@ -118,7 +120,7 @@ class Unfinished:
             rest = self._stable if write.heard else min(self._stable, FOUND_SECONDS)
             if now - write.changed >= rest or now - write.begun >= self._cap:
                 del self._writes[key]
-                yield Verdict(key, fingerprint, finished=True)
+                yield Verdict(key, fingerprint, finished=True, heard=write.heard)
                 continue
             if write.heard and not write.told and now - write.begun >= TELL_SECONDS:
                 write.told = True

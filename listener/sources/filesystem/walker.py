@@ -14,6 +14,7 @@ from listener.sources.filesystem.absence import means_absent
 from listener.sources.filesystem.links import Links, is_loop
 from listener.sources.filesystem.look import fingerprint_of
 from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.readers import Directories
 from listener.sources.filesystem.unread import Unread
 
 __all__ = ["Listing", "Walker", "holds_files"]
@@ -73,6 +74,7 @@ class Walker:
         self._links = links
         self._follow = follow
         self._enter = enter
+        self._access = Directories(root)
         start = key_to_bytes(prefix)
         self._stack = [start] if self._belongs(start) else []
 
@@ -126,6 +128,7 @@ class Walker:
         files: dict[str, Fingerprint] = {}
         below: list[bytes] = []
         unknown: set[str] = set()
+        above = self._access.of(prefix)
         try:
             with os.scandir(self._root + prefix) as entries:
                 for entry in entries:
@@ -140,7 +143,7 @@ class Walker:
                         self.ignored += 1
                     else:
                         try:
-                            found = self._look(entry, text + name)
+                            found = self._look(entry, text + name, above)
                         except OSError as error:
                             unknown.add(name)
                             self.unread.note(text + name, error.errno or 0)
@@ -156,13 +159,13 @@ class Walker:
             return None, []
         return Listing(text, files, unknown), below
 
-    def _look(self, entry: os.DirEntry[bytes], key: str) -> Fingerprint | None:
+    def _look(self, entry: os.DirEntry[bytes], key: str, above: int) -> Fingerprint | None:
         """Return the fingerprint of a regular file, links followed. Raise OSError where nothing is known."""
         found, is_link = None, entry.is_symlink()
         try:
             status = entry.stat()
             if stat.S_ISREG(status.st_mode):
-                found = fingerprint_of(status)
+                found = fingerprint_of(status, above)
                 if status.st_nlink > 1 and not is_link and self._links is not None:
                     self._links.note_hard(key, found)
         except OSError as error:

@@ -30,7 +30,8 @@ from listener.sources.filesystem.bindings import Bindings
 from listener.sources.filesystem.heard import ARRIVED, EFFECTS, FOUND, Batch, Heard
 from listener.sources.filesystem.kernel import Kernel
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.rescans import OVERFLOWED, OVERRAN
+from listener.sources.filesystem.readers import of_directory
+from listener.sources.filesystem.rescans import OPENED, OVERFLOWED, OVERRAN
 from listener.sources.filesystem.tree import Node, Tree
 
 __all__ = ["Watches"]
@@ -85,7 +86,10 @@ class Watches:
         """Take what was heard; see :meth:`Heard.take`."""
         with self.lock:
             self._told = False
-            return self.heard.take(limit, awaiting=bool(self._moved))
+            batch = self.heard.take(limit, awaiting=bool(self._moved))
+            for prefix, _ in batch.names:
+                self._note_access(prefix)
+            return batch
 
     def has_news(self) -> bool:
         """Tell, once between two takes, that there is something to take."""
@@ -125,7 +129,9 @@ class Watches:
         with self.lock:
             node = self.tree.make(prefix)
             node.round = self._round
-            return self._watch(node, prefix)
+            is_watched = self._watch(node, prefix)
+            node.access = self._access(prefix)
+            return is_watched
 
     def end_round(self, prefix: bytes, started: int) -> int:
         """Unwatch what no scan came by since this round; return how many directories that were."""
@@ -172,6 +178,12 @@ class Watches:
             node.deaf = False
             self.heard.gaps[node] = None
         return True
+
+    def _access(self, prefix: bytes) -> int | None:
+        try:
+            return of_directory(os.stat(self._root + prefix))  # noqa: PTH116 - bytes
+        except OSError:
+            return None  # gone, which is heard
 
     def _release(self, node: Node | None) -> None:
         """Unwatch a directory that was taken out, and all below it."""
@@ -238,6 +250,25 @@ class Watches:
             self._on_directory_came(node, name.rstrip(b"\0"), cookie)
         elif mask & (kernel.DELETE | kernel.MOVED_FROM):
             self._on_directory_went(node, name.rstrip(b"\0"), cookie)
+        elif mask & kernel.ATTRIB and not name:
+            self._on_own_attributes(node)
+
+    def _note_access(self, prefix: bytes) -> None:
+        """Remember who may enter a directory, and those above it, when names in it are first told of."""
+        node = self.tree.find(prefix)
+        while node is not None and node.access is None:
+            node.access = self._access(self.tree.prefix_of(node) or b"")
+            node = node.parent
+
+    def _on_own_attributes(self, node: Node) -> None:
+        """Have a directory compared with the index where others may enter it than when names in it were told of."""
+        prefix = self.tree.prefix_of(node)
+        if prefix is None or node.access is None:
+            return
+        access = self._access(prefix)
+        if access not in (None, node.access):
+            node.access = access
+            self.heard.rescan(prefix, OPENED)
 
     def _on_own_end(self, node: Node, mask: int) -> None:
         if node is self.tree.root:

@@ -1,0 +1,35 @@
+"""
+Files that must never be opened but by their owner: the state file and those beside it.
+
+POSIX locks are dropped when any descriptor of the file is closed anywhere in the process
+(fcntl(2)), and with its locks SQLite loses what keeps other processes out. A tree that is served
+may hold the state file, or a link to it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["guard", "is_guarded"]
+
+_BESIDE = ("", "-wal", "-shm", "-journal", ".lock")
+_paths: set[str] = set()
+
+
+def guard(path: Path) -> None:
+    """Let nobody but its owner open this state file, nor what stands beside it, for as long as the process lives."""
+    _paths.add(os.path.abspath(path))  # noqa: PTH100 - links are followed at each look
+
+
+def is_guarded(status: os.stat_result) -> bool:
+    """Tell whether a file is one of them, by device and inode, as they are at this moment."""
+    for path in tuple(_paths):
+        for suffix in _BESIDE:
+            try:
+                found = os.stat(path + suffix)  # noqa: PTH116 - a few microseconds for each file that is read
+            except OSError:
+                continue
+            if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
+                return True
+    return False
