@@ -126,8 +126,28 @@ WAITING_SINCE = "waiting_since_timestamp_seconds"
 """The figure of a source that says since when what may have changed waits to be compared; 0 or absent: nothing does."""
 
 
+class _Progress:
+    """When a worker last made progress; beside the fields that status shows."""
+
+    __slots__ = ("_progressed_at",)
+
+    def progressed(self, now: float) -> None:
+        """
+        Say that the worker is not stuck, by the event loop's clock in seconds.
+
+        A source that says so must do it at least every 30 s, also while there is nothing to do; when it says
+        nothing for a minute it is reported as degraded. One that never says it is not judged.
+        """
+        self._progressed_at = now
+
+    def silent_seconds(self, now: float) -> float | None:
+        """Return for how long there was no progress; ``None`` where it is never told."""
+        at: float | None = getattr(self, "_progressed_at", None)
+        return None if at is None else now - at
+
+
 @dataclass(slots=True)
-class SourceHealth:
+class SourceHealth(_Progress):
     """What a source says of itself; it writes, status and readiness read."""
 
     state: SourceState = SourceState.STARTING

@@ -51,6 +51,8 @@ class Intake:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self.finished: set[str] = set()
+        self.busy: set[str] = set()
+        """Sources whose delivery is being taken."""
         self._committing = False
 
     @property
@@ -67,12 +69,7 @@ class Intake:
                 async with _closing(source.deliveries(self._store)) as deliveries:
                     async for delivery in deliveries:
                         wait = RETRY_SECONDS
-                        await self._set_aside(name, delivery.unreadable)
-                        self._inbox.add(delivery)
-                        self._arrived.set()
-                        while self._inbox.full:
-                            self._room.clear()
-                            await self._room.wait()
+                        await self._take(name, delivery)
             except ConfigurationError:
                 if self._inbox.idle and source is self._first[name]:
                     raise  # wrong from the start: to be mended before anything runs
@@ -98,6 +95,22 @@ class Intake:
             fresh = self._make_sources()[name]
             fresh.health.lost_events, fresh.health.rescans = source.health.lost_events, source.health.rescans
             self.sources[name] = fresh
+
+    async def _take(self, name: str, delivery: Delivery) -> None:
+        """Merge a delivery, and wait until there is room for another; the source waits for us meanwhile."""
+        self.busy.add(name)
+        try:
+            await self._set_aside(name, delivery.unreadable)
+            self._inbox.add(delivery)
+            self._arrived.set()
+            while self._inbox.full:
+                self._room.clear()
+                await self._room.wait()
+        finally:
+            self.busy.discard(name)
+            health, now = self.sources[name].health, asyncio.get_running_loop().time()
+            if health.silent_seconds(now) is not None:
+                health.progressed(now)
 
     async def _set_aside(self, name: str, unreadable: Sequence[Unreadable]) -> None:
         """Keep what cannot be read before its delivery, and with that its ack, can go on."""

@@ -16,6 +16,7 @@ from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
+from listener.pipeline.stalls import Stalls
 from listener.refresh import AttemptState
 from listener.settings import Settings
 from listener.store import Store
@@ -85,6 +86,7 @@ class Pipeline:
             )
             for account in accounts_of(targets).values()
         ]
+        self._stalls = Stalls(lambda: self.intake.sources, self.intake.busy)
         self._stop = asyncio.Event()
         self._verifying = 0
         self._reported: dict[str, AccountReport] = {}
@@ -149,6 +151,7 @@ class Pipeline:
             readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
             others = [tasks.create_task(self._settle(), name="settle"), tasks.create_task(self._keep(), name="keep")]
+            others.append(tasks.create_task(self._stalls.watch(), name="watch sources"))
             planners = []
             for engine in self.engines:
                 name = engine.account.name

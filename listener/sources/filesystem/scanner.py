@@ -70,6 +70,7 @@ class Scanner:
         scan = await self._scan(prefix, walker)
         began = time.monotonic()
         async for findings in scan.portions():
+            self._health.progressed(time.monotonic())
             for delivery in self._deliver(findings, sequence):
                 yield delivery
             async for delivery in self._live.deliveries():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
 import structlog
@@ -135,7 +135,7 @@ class Session:
         self._rescans.want("", reason, time.monotonic(), prompt=True)
         self._wake.set()
 
-    async def run(self) -> AsyncIterator[Delivery]:
+    async def run(self) -> AsyncGenerator[Delivery, None]:
         """Yield deliveries until cancelled. Raise OSError when the root cannot be opened at first."""
         reason = START
         try:
@@ -191,6 +191,7 @@ class Session:
         self._brake.drop()
         await self._close()
         while True:
+            self._health.progressed(time.monotonic())
             try:
                 await self._open()
             except OSError as error:
@@ -222,6 +223,7 @@ class Session:
     async def _follow(self) -> AsyncIterator[Delivery]:
         """Yield what is heard and what due scans find, until the root is lost or a thread is dead."""
         while await self._is_sound():
+            self._health.progressed(time.monotonic())
             await self._end_first_scan()
             self._allow_skipping()
             self._poll_unwatched()

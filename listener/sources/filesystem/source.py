@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from typing import ClassVar
 
 import structlog
@@ -56,8 +58,9 @@ class FilesystemSource:
             name=self.name, settings=self._settings, backend=backend, health=self.health, index=index
         )
         try:
-            async for delivery in self._session.run():
-                yield delivery
+            async with aclosing(self._session.run()) as found:
+                async for delivery in found:
+                    yield delivery
         except OSError as error:
             self.health.state, self.health.detail = SourceState.FAILED, str(error)
             raise SourceUnavailable(f"{self._key}: {error}", hint=open_hint(error)) from error
@@ -106,6 +109,7 @@ class FilesystemSource:
         """Return once the path can be read; whether it had to be waited for. A mount or a first deploy may be late."""
         waited = False
         while True:
+            self.health.progressed(time.monotonic())
             try:
                 await asyncio.to_thread(self._probe_path)
             except SourceUnavailable as error:
