@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from listener.errors import ConfigurationError
 from listener.plugins import listing_settings, load_sources
 from listener.settings import Settings, expanded, nearest
 from listener.sources.filesystem import FilesystemSettings
+from listener.sources.filesystem.names import Ignore
 from listener.sources.listing import (
     ChosenListing,
     InventoryListing,
@@ -135,8 +136,11 @@ def _key_list(settings: Settings, name: str, choice: Choice) -> KeyList:
 
 def key_lines(settings: Settings, source: str, *, name: str, null: bool = False) -> KeyLines:
     """Return how a list of a source's keys is read; ``name`` is what it is called in messages."""
-    tree = _tree(settings, source).path if settings.sources[source]["type"] == "filesystem" else None
-    return KeyLines(name=name, sites=settings.sites, source=source, tree=tree, null=null)
+    lines = KeyLines(name=name, sites=settings.sites, source=source, null=null)
+    if settings.sources[source]["type"] != "filesystem":
+        return lines
+    tree = _tree(settings, source)
+    return replace(lines, tree=tree.path, ignore=Ignore(tree.ignore))
 
 
 def _elsewhere(settings: Settings, name: str, choice: Choice) -> Listing:

@@ -12,6 +12,7 @@ a line                          is taken for
 ``https://www.example.com/a``   the key behind that URL of one of the source's sites
 ``# words``, an empty line      nothing
 a directory of the tree         nothing, which is logged: its files are listed by themselves
+what the source ignores         nothing, which is logged: ``find`` prints what is below ``.git`` as well
 ==============================  =====================================================================================
 
 A byte order mark and CR LF are dropped. What cannot be meant as it stands is refused with the number of its line, and
@@ -37,6 +38,7 @@ from listener.change import key_to_bytes, key_to_text
 from listener.errors import ConfigurationError
 from listener.router.serving import normal_or_refused, served_by
 from listener.settings import Site, expanded
+from listener.sources.filesystem.names import Ignore
 
 __all__ = ["KeyLines", "read_entries"]
 
@@ -47,6 +49,7 @@ MAX_ENTRY_BYTES: Final = 1 << 16
 """Longer than any path or key: what has no separator for so long is no list."""
 MAX_REASONS: Final = 5
 """So many refused lines are named; of the others their number."""
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANKS: Final = b" \t"
 _SLASHES: Final = re.compile(rb"/(?:\.?/)+")
 """Slashes that mean one on disk, where nothing or ``.`` stands between them."""
@@ -109,6 +112,8 @@ class KeyLines:
     """The source whose keys are listed; None: any."""
     tree: Path | None = None
     """The root, where the keys are files of a tree on this machine."""
+    ignore: Ignore | None = None
+    """What the tree's source takes for no content."""
     null: bool = False
     """Whether entries were separated by NUL, so that each is a name whatever it looks like."""
 
@@ -120,7 +125,7 @@ class KeyLines:
         reads all of it before it uses any.
         """
         reasons: list[str] = []
-        refused = directories = first_directory = 0
+        refused = directories = ignored = first_line = 0
         for number, line in enumerate(lines, start=1):
             try:
                 key = self._key(line.rstrip(b"\r\n") if not self.null else line)
@@ -129,17 +134,24 @@ class KeyLines:
                 if refused <= MAX_REASONS:
                     reasons.append(f"line {number}: {key_to_text(line[:200])!r} {error}")
                 continue
-            if key is not None and (not key or self._is_directory(key)):
+            if key is None:
+                continue
+            if not key or self._is_directory(key):
                 directories += 1
-                first_directory = first_directory or number
-            elif key is not None:
+            elif self._is_ignored(key):
+                ignored += 1
+            else:
                 yield key
+                continue
+            first_line = first_line or number
         if refused:
             more = f"; {refused - MAX_REASONS} further lines" if refused > MAX_REASONS else ""
             hint = "correct the list; nothing of it was used"
             raise ConfigurationError(f"{self.name}: {'; '.join(reasons)}{more}", hint=hint)
-        if directories:
-            log.warning("list.directories_left_out", list=self.name, count=directories, first_line=first_directory)
+        if first_line:
+            log.warning(
+                "list.left_out", list=self.name, directories=directories, ignored=ignored, first_line=first_line
+            )
 
     def _key(self, line: bytes) -> bytes | None:
         if not self.null and (not line.strip() or line == b"#" or line.startswith((b"# ", b"#\t"))):
@@ -218,11 +230,23 @@ class KeyLines:
             return False
         return os.path.isdir(self._path(key))  # noqa: PTH112 - the name is bytes
 
+    def _is_ignored(self, key: bytes) -> bool:
+        """Tell whether the source takes a key, or a folder above it, for no content."""
+        if self.ignore is None:
+            return False
+        *folders, name = key_to_text(key).split("/")
+        above = ""
+        for folder in folders:
+            if self.ignore.directory(above, folder):
+                return True
+            above += folder + "/"
+        return bool(name) and self.ignore.file(above, name)
+
 
 def _refuse_doubtful(line: bytes) -> None:
     """Refuse a line that may be a name or something else."""
-    if b"\0" in line:
-        raise _Refused("has a NUL byte; add -0 where NUL separates the entries")
+    if _CONTROL.search(line):
+        raise _Refused("has a control character; add -0 where NUL separates the entries")
     if line.startswith(b"#"):
         raise _Refused("is a comment or a key; write '# ' before a comment, ./ before a key")
     if line[:1] == line[-1:] == b'"' and len(line) > 1:

@@ -12,7 +12,7 @@ into ``..`` or an empty name adds nothing, since nobody can request that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from listener.errors import KeyRejected
@@ -74,7 +74,7 @@ def addresses_of(rules: AddressRules, key: str) -> list[Address]:
     for path, rule in _served_as(rules, key):
         for address in _spelled(rules, path, rule):
             found.setdefault((address.path, address.directory), address)
-    return list(found.values())
+    return _uncovered(found.values())
 
 
 def directories_of(rules: AddressRules, folder: str) -> list[Address]:
@@ -88,6 +88,16 @@ def directories_of(rules: AddressRules, folder: str) -> list[Address]:
         for address in _spelled(rules, path, rule, directory=directory):
             found.setdefault((address.path, address.directory), address)
     return list(found.values())
+
+
+def _uncovered(addresses: Collection[Address]) -> list[Address]:
+    """Return the addresses without those that lie below a directory among them, each of which may be refreshed."""
+    directories = [one.path for one in addresses if one.directory]
+    return [
+        one
+        for one in addresses
+        if not any(one.path.startswith(path) and not (one.directory and one.path == path) for path in directories)
+    ]
 
 
 def _served_as(rules: AddressRules, key: str) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from listener.backfill import KeyLines, read_entries
 from listener.backfill import lists as lists_module
 from listener.errors import ConfigurationError
 from listener.settings import Site
+from listener.sources.filesystem.names import Ignore
 
 BASE = "https://a.example/"
 
@@ -101,7 +102,16 @@ def test_directories_of_a_tree_are_left_out_and_logged(tree: Path) -> None:
     with capture_logs() as logs:
         assert keys(b".\n./a.html\n./sub\n./sub/c.html\n", tree=tree) == [b"a.html", b"sub/c.html"]
     (left_out,) = logs
-    assert (left_out["event"], left_out["count"]) == ("list.directories_left_out", 2)
+    assert (left_out["event"], left_out["directories"], left_out["ignored"]) == ("list.left_out", 2, 0)
+
+
+def test_what_the_source_ignores_is_left_out(tree: Path) -> None:
+    """What ``find`` prints of a git checkout: its own files cost nothing; by file name, folder name and path."""
+    lines = KeyLines(name="list", tree=tree, ignore=Ignore([".git/", "*.swp", "build/tmp/**"]))
+    listed = [b"./.git/config", b"sub/.git/", b".a.swp", b"build/tmp/x", b"sub/c.html", b"build/a"]
+    with capture_logs() as logs:
+        assert list(lines.keys(listed)) == [b"sub/c.html", b"build/a"]
+    assert logs[0]["ignored"] == 4
 
 
 @pytest.mark.parametrize(
@@ -125,6 +135,7 @@ def test_directories_of_a_tree_are_left_out_and_logged(tree: Path) -> None:
         (b" a.html", "blanks"),
         (b"a.html\t", "blanks"),
         (b"a.html\0b.html\0", "add -0"),
+        (b"a.html\rb.html", "control character"),
     ],
 )
 def test_a_line_that_cannot_be_meant_is_refused_with_its_number(line: bytes, reason: str) -> None:
@@ -190,6 +201,7 @@ def test_any_names_survive_nul_and_any_chunks(names: list[bytes], chunk: int) ->
         (["find", "{tree}", "-type", "f"], False),
         (["ls", "-R1"], False),
         (["git", "ls-files", "-z"], True),
+        (["git", "ls-files"], False),
     ],
 )
 def test_what_real_tools_print(
@@ -210,6 +222,9 @@ def test_what_real_tools_print(
         [part.format(tree=tree) if "{tree}" in part else part for part in command], cwd=tree, check=True,
         capture_output=True,
     ).stdout  # fmt: skip
+    if command == ["git", "ls-files"]:
+        assert "quoted" in refusal(printed, tree=tree)
+        return
     if command[0] == "ls":
         assert "heading of `ls -R`" in refusal(printed, tree=tree)
         return

@@ -129,6 +129,8 @@ def test_a_key_that_is_too_long_for_a_url_is_refreshed_by_its_directory() -> Non
     assert paths(name) == [quote("长" * 70) + "/*"]
     assert paths("d/" * 500 + "x" * 30) == ["d/" * 500 + "*"]
     assert paths("top/" + "d" * 1100 + "/", ChangeKind.SUBTREE) == ["top/*"]
+    folder = "top/" + "d" * 995
+    assert paths(folder + "/index.html", strip_suffixes=[".html"]) == [folder + "/*", folder]
     with pytest.raises(KeyRejected, match="min_directory_depth = 1"):
         paths("文" * 200)
     assert paths("文" * 200, min_directory_depth=0) == ["*"]
