@@ -14,6 +14,10 @@ fetched for that need is not older. A rewrite with the content of ``told`` may g
 everything between is still to be heard of: should an event arrive from between, its token is above
 ``told``, and it makes the need. That argument asks that nobody else (a scan, an event without token) brought
 news of the key since; the index's sequences tell.
+
+A token is a claim of whoever sent the event. One that is more than :data:`AHEAD_SECONDS` ahead of our clock orders
+nothing, and one that was ahead when it came makes nothing old that happened after it came: else a single event could
+silence a key for as long as its sender likes. Only its exact repetition is old news, where the index agrees.
 """
 
 from __future__ import annotations
@@ -25,12 +29,17 @@ from listener.change import Change, ChangeKind, key_to_bytes
 from listener.store.index import IndexWriter
 from listener.store.names import Names
 
-__all__ = ["HEARD_SECONDS", "Heard", "Mark"]
+__all__ = ["HEARD_SECONDS", "Heard", "Mark", "is_plausible"]
 
 HEARD_SECONDS = 15 * 24 * 3600.0
 """How long tokens are kept: SQS redelivers for 14 days at most. What comes later makes a need again."""
 
-_FIND = "SELECT told, seen, etag, sequence FROM heard WHERE root = ? AND key = ?"
+AHEAD_SECONDS = 600.0
+"""How far ahead of our clock an order token may be: clocks of storages are set by NTP."""
+SKEW_SECONDS = 5.0
+"""What a token may be ahead of our clock and still make old what happened by then."""
+
+_FIND = "SELECT told, seen, etag, sequence, at FROM heard WHERE root = ? AND key = ?"
 _KEEP = "INSERT OR REPLACE INTO heard (root, key, told, seen, etag, sequence, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
 
 
@@ -43,6 +52,16 @@ class Mark(NamedTuple):
     """The content at ``told``, and at whatever was left alone since; ``None`` where it is not known, or gone."""
     sequence: int
     """With which ``told`` was written to the index."""
+    at: float
+    """When the last of its events was recorded, in seconds since the epoch."""
+
+
+def is_plausible(order: str, now: float) -> bool:
+    """Tell whether an order token, whose first eight hexadecimal digits are seconds, may be of this time or earlier."""
+    try:
+        return int(order[:8], 16) <= now + AHEAD_SECONDS
+    except ValueError:
+        return False
 
 
 class Heard:
@@ -62,13 +81,23 @@ class Heard:
     def _place(self, change: Change) -> tuple[int, bytes]:
         return self._names.root(self._connection, change.root), key_to_bytes(change.key)
 
-    def mark(self, change: Change) -> Mark | None:
-        """Return what is known of the change's key; ``None`` where no event with a token told of it."""
+    def mark(self, change: Change, now: float) -> Mark | None:
+        """Return what is known of the change's key; ``None`` where no event with a plausible token reported it."""
         place = self._place(change)
         mark = self._marks.get(place)
         if mark is None and (row := self._connection.execute(_FIND, place).fetchone()) is not None:
             mark = Mark(*row)
-        return mark
+        return mark if mark is not None and is_plausible(mark.seen, now) else None
+
+    def is_old(self, change: Change, mark: Mark, order: str) -> bool:
+        """Tell whether needs were made for this event, or for a later state of its key, when that was recorded."""
+        if order > mark.told:
+            return False
+        if order <= f"{int(mark.at + SKEW_SECONDS):08X}FFFFFFFF":
+            return True
+        known = self._index.fingerprint(change.root, change.key)
+        etag = None if change.kind is ChangeKind.DELETED or change.fingerprint is None else change.fingerprint.etag
+        return order == mark.told and etag == (None if known is None else known.etag)
 
     def same_content(self, change: Change, mark: Mark) -> bool:
         """Tell whether the change left the bytes as the last told event left them, and nothing else is known."""
@@ -87,7 +116,7 @@ class Heard:
         """Note a change that was left alone."""
         self._marks[self._place(change)] = mark._replace(seen=max(mark.seen, order))
 
-    def tell(self, change: Change, mark: Mark | None, order: str, *, sequence: int, contents: bool) -> bool:
+    def tell(self, change: Change, mark: Mark | None, order: str, *, sequence: int, contents: bool, now: float) -> bool:
         """
         Note a change for which needs are made; return whether the index is to follow it.
 
@@ -100,11 +129,11 @@ class Heard:
         etag = None
         if contents and change.kind is not ChangeKind.DELETED and change.fingerprint is not None:
             etag = change.fingerprint.etag if self._is_as(-1 if mark is None else mark.sequence, change) else None
-        self._marks[self._place(change)] = Mark(order, order, etag, sequence)
+        self._marks[self._place(change)] = Mark(order, order, etag, sequence, now)
         return True
 
     def flush(self, now: float) -> None:
         """Write what was noted."""
-        rows = [(*place, *mark, now) for place, mark in sorted(self._marks.items())]
+        rows = [(*place, *mark[:-1], now) for place, mark in sorted(self._marks.items())]
         self._connection.executemany(_KEEP, rows)
         self._marks = {}

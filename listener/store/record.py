@@ -14,7 +14,7 @@ from listener.refresh import Scope
 from listener.settings import Coalescer
 from listener.store.batches import Batch, NeedInput, Recorded, Route, next_sequence
 from listener.store.coverage import DirectoryAttempts, directory_attempts
-from listener.store.heard import Heard
+from listener.store.heard import Heard, is_plausible
 from listener.store.index import IndexWriter
 from listener.store.letters import add_keys
 from listener.store.names import Names
@@ -138,7 +138,7 @@ class _Work:
         put, needs, sequence = self.index.put, self._needs, self.recorded.sequence
         for change in changes:
             root, key, kind, fingerprint, _, order, _, _, _ = change
-            if order is not None and live and kind not in _SUBTREES:
+            if order is not None and live and kind not in _SUBTREES and is_plausible(order, self.now):
                 self._ordered(change, order)
             elif plain and (kind is _CONTENT or kind is _METADATA):
                 put(root, key, fingerprint, sequence)
@@ -170,8 +170,8 @@ class _Work:
 
     def _ordered(self, change: Change, order: str) -> None:
         """Take one object's change that says when it was, unless that is old news, or the same content once more."""
-        mark = self.heard.mark(change)
-        if mark is not None and order <= mark.told:
+        mark = self.heard.mark(change, self.now)
+        if mark is not None and self.heard.is_old(change, mark, order):
             self.recorded.suppressed += 1
             return
         inputs = self._routed(change)
@@ -181,7 +181,7 @@ class _Work:
             self.recorded.suppressed += 1
             return
         forced = bool(self.unforced) and self._validator_stands(change)
-        newest = self.heard.tell(change, mark, order, sequence=self.recorded.sequence, contents=contents)
+        newest = self.heard.tell(change, mark, order, sequence=self.recorded.sequence, contents=contents, now=self.now)
         if newest:
             self._note(change)
         self._need(change, inputs, forced, newest and change.kind is ChangeKind.DELETED)

@@ -412,3 +412,41 @@ TestInterleavings.settings = TestIgnoringInterleavings.settings = settings(state
 TestMeddledInterleavings.settings = TestIgnoringMeddledInterleavings.settings = settings(
     max_examples=2 * settings.default.max_examples, stateful_step_count=10
 )
+
+
+# -- tokens that are ahead of our clock ----------------------------------------------------------------
+
+
+def timed(key: str, second: float, etag: str | None) -> Change:
+    """Return an event whose token is of this second."""
+    return told(key, int(second) << 32, etag)
+
+
+def test_a_token_of_another_century_orders_nothing(written: Written) -> None:
+    """An event dated 2106 is a change like one without a token: the five real changes after it each make a need."""
+    assert written.record(timed("a", 0xFFFFFFF0, "forged")).needs == 1
+    made = 0
+    for second in range(5):
+        written.settle()
+        made += written.record(timed("a", written.now + second, f"real {second}")).needs
+    assert made == 5
+    assert written.record(timed("a", 0xFFFFFFF0, "forged")).needs == 1
+    assert written.record(timed("a", written.now + 4, "real 4")).suppressed == 1
+
+
+def test_a_token_of_another_century_in_an_older_state_file_orders_nothing(written: Written) -> None:
+    """What an earlier version noted is not believed either."""
+    written.record(timed("a", written.now, "A"))
+    written.connection.execute("UPDATE heard SET told = 'FFFFFFF000000000', seen = 'FFFFFFF000000000'")
+    assert written.record(timed("a", written.now + 1, "B")).needs == 1
+    assert written.record(timed("a", written.now + 1, "B")).suppressed == 1
+
+
+def test_a_token_somewhat_ahead_silences_nothing_that_comes_after_it(written: Written) -> None:
+    """Nine minutes ahead: taken, and its repetition is old news; but what happens in those minutes makes needs."""
+    ahead = timed("a", written.now + 540, "ahead")
+    assert written.record(ahead).needs == 1
+    assert written.record(ahead).suppressed == 1
+    written.now += 60
+    assert written.record(timed("a", written.now, "real")).needs == 1
+    assert written.record(timed("a", written.now - 120, "older")).suppressed == 1
