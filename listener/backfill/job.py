@@ -26,6 +26,7 @@ from listener.refresh import RefreshKind, Scope
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
+from listener.store.ownership import owner_of
 from listener.store.upkeep import Progress
 
 __all__ = ["Backfill"]
@@ -191,6 +192,7 @@ class Backfill:
             counts,
             tuple(dict.fromkeys(troubles)),
             feed.stopped,
+            not store.owner and bool(counts.pending) and owner_of(store.path).is_running is False,
         )
 
     def _feed(self, store: Store, plan: BackfillPlan | None) -> Feed | RepairFeed:

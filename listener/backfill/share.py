@@ -24,6 +24,7 @@ from listener.errors import KeyRejected
 from listener.pipeline.sites import Sites
 from listener.refresh import RefreshKind, Scope
 from listener.store import Store
+from listener.store.ownership import owner_of
 from listener.store.upkeep import Progress, progress, save_progress
 
 __all__ = ["Share", "share_left"]
@@ -32,6 +33,8 @@ MOST_WAITING = 2_000
 """Needs that may wait before more are made: what a domain takes in some minutes, so that the state file stays small."""
 LONGEST_WAIT_SECONDS = 300.0
 """Where nothing is taken off the queue for so long, quota or the daemon stands still."""
+OWNERLESS_SECONDS = 10.0
+"""A daemon that is restarted owns the state file again sooner."""
 QUOTA_SECONDS = 10.0
 """How long to wait for the live quota; where it cannot be read, the configured one counts."""
 
@@ -230,14 +233,19 @@ class Share:
         return all(target.account in read for target in self._targets.values())
 
     async def _room(self) -> None:
-        """Wait until few needs wait; where nothing moves, stop and say so."""
+        """Wait until few needs wait; where nothing moves, or no daemon is there any more, stop and say so."""
         loop = asyncio.get_running_loop()
-        lowest, moved_at = math.inf, loop.time()
+        lowest, moved_at, owned_at = math.inf, loop.time(), loop.time()
         while (waiting := (await self._store.counts()).pending) >= MOST_WAITING:
             if waiting < lowest:
                 lowest, moved_at = waiting, loop.time()
             if loop.time() - moved_at > LONGEST_WAIT_SECONDS:
                 self.reason = f"{waiting} needs wait already, and none was sent for minutes"
+                return
+            if self._store.owner or owner_of(self._store.path).is_running is not False:
+                owned_at = loop.time()
+            elif loop.time() - owned_at > OWNERLESS_SECONDS:
+                self.reason = f"{waiting} needs wait, and the daemon that sent them is gone"
                 return
             await asyncio.sleep(0.2)
 

@@ -60,10 +60,12 @@ class Outcome:
     troubles: tuple[str, ...] = ()
     stopped: str = ""
     """Why not everything was asked for: the share of today is used up, or deletions are not believed."""
+    abandoned: bool = False
+    """Whether something waits for a daemon that is gone."""
 
     @property
     def put_off(self) -> bool:
         """Whether something waits for quota, time or people."""
         counts = self.counts
         left = bool(counts.deferred or counts.failed or counts.parked or counts.unconfirmed)
-        return bool(self.stopped) or (self.sent_here and left)
+        return bool(self.stopped) or self.abandoned or (self.sent_here and left)

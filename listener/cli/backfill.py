@@ -217,7 +217,7 @@ def _tell(outcome: Outcome, plan: BackfillPlan, ways: _Ways) -> int:
     status = INTERRUPTED if outcome.interrupted else 3 if outcome.put_off else 0
     if ways.as_json:
         numbers = {name: value for name, value in outcome.counts._asdict().items() if name != "oldest_stale_since"}
-        sent_by = "this process" if outcome.sent_here else "daemon"
+        sent_by = "this process" if outcome.sent_here else "nobody" if outcome.abandoned else "daemon"
         told = {name: getattr(outcome, name) for name in ("listed", "finished", "interrupted", "troubles", "stopped")}
         print_json({**told, **numbers, "sent_by": sent_by, "plan": plan.as_json()})
     else:
@@ -230,7 +230,9 @@ def _tell_people(outcome: Outcome, ways: _Ways) -> None:
     typer.echo(
         f"listed {outcome.listed}; to send {counts.pending}, in flight {counts.in_flight}, parked {counts.parked}"
     )
-    if not outcome.sent_here:
+    if outcome.abandoned:
+        typer.echo("the daemon is gone: nobody sends what waits. Start it (`cdn-listener run`), or run this again")
+    elif not outcome.sent_here:
         typer.echo("a daemon owns the state file and sends them")
     if outcome.put_off:
         for trouble in outcome.troubles:
@@ -240,7 +242,8 @@ def _tell_people(outcome: Outcome, ways: _Ways) -> None:
     if outcome.interrupted:
         typer.echo(f"interrupted; nothing is lost. Go on with: {_again(ways)}", err=True)
     elif outcome.stopped:
-        typer.echo(f"stopped: {outcome.stopped}. Go on, tomorrow or with another share, with: {_again(ways)}")
+        when = "" if outcome.abandoned else ", tomorrow or with another share,"
+        typer.echo(f"stopped: {outcome.stopped}. Go on{when} with: {_again(ways)}")
 
 
 def _again(ways: _Ways) -> str:

@@ -138,6 +138,27 @@ async def test_a_queue_that_stands_still_is_told(small: Stand, monkeypatch: pyte
     assert "none was sent" in outcome.stopped
 
 
+async def test_a_daemon_that_is_gone_is_noticed(small: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits for its needs to be sent the daemon dies: it ends within seconds, says so, and exits with 3."""
+    monkeypatch.setattr(share, "MOST_WAITING", 1)
+    monkeypatch.setattr(share, "OWNERLESS_SECONDS", 0.3)
+    fill(small, 5)
+    settings = load_settings(small.config, {})
+    listing = TreeListing("www", FilesystemSettings(path=small.tree))
+    daemon = open_store(settings.store.url, owner=True)
+    async with opened(settings, load_targets(settings)) as store:
+        assert not (await Backfill(settings, {}, listing, [Mode.REFRESH]).run(store, None, follow=False)).abandoned
+        job = Backfill(settings, load_targets(settings), listing, [Mode.REFRESH], share=0.9)
+        running = asyncio.create_task(job.run(store, None, follow=False))
+        await asyncio.sleep(0.5)  # longer than it would wait without one
+        assert not running.done()
+        await daemon.close()
+        outcome = await running
+    assert "daemon that sent them is gone" in outcome.stopped
+    assert outcome.abandoned
+    assert outcome.put_off
+
+
 def test_the_most_wanted_first(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefetches in the order of an access log, as many as today pays for; the rest is not asked for yet."""
     with a_stand(tmp_path / "few", quota="40,5,4") as stand:
