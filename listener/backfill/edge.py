@@ -31,6 +31,7 @@ import aiohttp
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.egress import connection_advice, proxy_arguments
 from listener.errors import ConfigurationError, KeyRejected
+from listener.numbers import whole_number
 from listener.pipeline.sites import Sites
 from listener.redaction import mask_text
 from listener.refresh import Scope
@@ -118,15 +119,15 @@ def _by_age(held: Fingerprint, seen: Seen, now: float) -> Verdict | None:
 def read_answer(status: int, headers: Mapping[str, str]) -> Seen:
     """Return what an answer says; a field that cannot be read says nothing."""
     tag = headers.get("ETag", "").strip().removeprefix("W/").strip('"').lower()
-    length, age = headers.get("Content-Length", ""), headers.get("Age", "")
+    length, age = whole_number(headers.get("Content-Length", "")), whole_number(headers.get("Age", ""))
     if headers.get("Content-Encoding", "identity") != "identity":
-        length = ""  # of the compressed bytes
+        length = None  # of the compressed bytes
     return Seen(
         status,
         tag or None,
         _date(headers.get("Last-Modified", "")),
-        int(length) if length.isdecimal() else None,
-        float(age) if age.isdecimal() else None,
+        length,
+        None if age is None else float(age),
     )
 
 

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
+from listener.numbers import whole_number
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task, TaskState
 
 __all__ = [
@@ -74,9 +75,8 @@ def parse_failure(
 
 def retry_after_seconds(milliseconds: str) -> float | None:
     """Return what ``x-acs-retry-after`` asks for, at most an hour; ``None`` where it asks nothing."""
-    if not re.fullmatch(r"[0-9]{1,12}", milliseconds.strip()) or not int(milliseconds):
-        return None
-    return min(int(milliseconds) / 1000, LONGEST_WAIT_SECONDS)
+    asked = whole_number(milliseconds)
+    return min(asked / 1000, LONGEST_WAIT_SECONDS) if asked else None
 
 
 def clock_skew_seconds(date: str, now: float) -> float | None:
@@ -190,7 +190,7 @@ def parse_quota(fields: Mapping[str, Any]) -> dict[RefreshKind, QuotaReading]:
 def _count(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value if value >= 0 else None
-    return int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,12}\s*", value) else None
+    return whole_number(value) if isinstance(value, str) else None
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 
 from listener.change import Fingerprint, key_to_text
 from listener.errors import SourceUnavailable
+from listener.numbers import whole_number
 
 __all__ = ["Entry", "Page", "etag_of", "read_page", "time_ns"]
 
@@ -69,7 +70,7 @@ def read_page(body: bytes) -> Page:
         _entries(columns, key) if count else [],
         [key(raw) for raw in _FOLDER.findall(body)],
         bool(_TRUNCATED.search(body)),
-        unescape(token[1].decode()) if token else None,
+        unescape(token[1].decode("utf-8", "surrogateescape")) if token else None,
     )
 
 
@@ -79,9 +80,16 @@ def _entries(columns: list[list[bytes]], key: Callable[[bytes], str]) -> list[En
     known = {raw: time_ns(raw.decode("ascii", "replace")) for raw in set(times)}
     cleaned = etag_of(b"\n".join(tags).decode("utf-8", "replace"), within=True) or ""
     return [
-        Entry(key(raw), Fingerprint(int(size), known[at], None, None, tag or None))
+        Entry(key(raw), Fingerprint(_size(size), known[at], None, None, tag or None))
         for raw, at, tag, size in zip(keys, times, cleaned.split("\n"), sizes, strict=True)
     ]
+
+
+def _size(raw: bytes) -> int:
+    size = whole_number(raw.decode("ascii", "replace"))
+    if size is None:
+        raise SourceUnavailable("the store's answer lists an object without a size")
+    return size
 
 
 def etag_of(text: str, *, within: bool = False) -> str | None:
@@ -122,7 +130,7 @@ def _slow_rows(body: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
     for item in root.iter():
         if item.tag.rpartition("}")[2] == "Contents":
             found = {child.tag.rpartition("}")[2]: child.text or "" for child in item}
-            if "Key" not in found or not found.get("Size", "").isdecimal():
+            if "Key" not in found or whole_number(found.get("Size", "")) is None:
                 raise SourceUnavailable("the store's answer lists an object without a key or a size")
             # As it stood in the answer: the caller undoes what the encoding did.
             yield (

@@ -23,6 +23,7 @@ from urllib.parse import unquote_plus
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.errors import ConfigurationError, SourceUnavailable
+from listener.numbers import whole_number
 from listener.sources.listing.answers import Entry, etag_of, time_ns
 from listener.sources.listing.bucket import Bucket
 from listener.sources.listing.listing import digest_of
@@ -210,6 +211,8 @@ def _csv_rows(file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
             row: dict[str, Any] = {name: cells[at] for at, name in names}
             row["key"] = unquote_plus(row["key"], errors="surrogateescape")
             yield row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise SourceUnavailable(f"a file of the inventory is damaged: {error}", hint="fetch it again") from None
     finally:
         text.detach()  # the file is its opener's to close
 
@@ -276,8 +279,7 @@ def _entry(row: Row) -> Entry | None:
         return None
     modified = row.get("modified")
     at = modified.isoformat() if isinstance(modified, datetime) else str(modified or "")
-    number = int(size) if size is not None and str(size).isdecimal() else None
-    return Entry(str(key), Fingerprint(number, time_ns(at), etag=etag_of(str(row.get("etag") or ""))))
+    return Entry(str(key), Fingerprint(whole_number(str(size)), time_ns(at), etag=etag_of(str(row.get("etag") or ""))))
 
 
 def _is(value: object, word: str) -> bool:

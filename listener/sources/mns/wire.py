@@ -14,6 +14,8 @@ from urllib.parse import quote
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
+from listener.numbers import whole_number
+
 __all__ = [
     "BATCH_MESSAGES",
     "Attributes",
@@ -240,5 +242,4 @@ def read_attributes(body: bytes) -> Attributes:
 
 
 def _number(fields: dict[str, str], name: str) -> int | None:
-    text = fields.get(name, "").strip()
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
+    return whole_number(fields.get(name, ""))

@@ -12,6 +12,7 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from listener.contracts import Check, CheckState
+from listener.numbers import whole_number
 from listener.sources.sqs.boto import make_client, translated
 from listener.sources.sqs.policies import WANTED, Rule, missing_events, rules_for, senders, sends_from
 from listener.sources.sqs.settings import SqsSettings
@@ -110,7 +111,7 @@ def _permissions(key: str, client: Any, settings: SqsSettings, setup: str) -> It
 
 def _number(told: Mapping[str, str], name: str) -> int | None:
     value = told.get(name, "")
-    return int(value) if value.isdecimal() else None
+    return whole_number(value)
 
 
 def _attributes(key: str, told: Mapping[str, str]) -> Iterator[Check]:

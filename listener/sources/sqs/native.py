@@ -24,7 +24,7 @@ from listener.egress import proxy_arguments
 from listener.errors import ConfigurationError
 from listener.sources.sqs.boto import ANSWER_SECONDS, CONNECT_SECONDS, translated
 from listener.sources.sqs.settings import SqsSettings
-from listener.sources.sqs.transport import BATCH, Failure, Message, failures_in, message_of
+from listener.sources.sqs.transport import BATCH, NOT_SQS, Failure, Message, failures_in, message_of
 from listener.sources.sqs.trouble import Remedy, SqsTrouble, refused, unreachable
 
 __all__ = ["NativeTransport"]
@@ -32,7 +32,6 @@ __all__ = ["NativeTransport"]
 _TYPE: Final = "application/x-amz-json-1.0"
 _LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
 """Ten messages of a mebibyte, escaped as JSON."""
-_NOT_SQS: Final = "check endpoint_url: what answers there does not speak as SQS does"
 _SYSTEM_ATTRIBUTES: Final = ["ApproximateReceiveCount", "SentTimestamp"]
 
 
@@ -161,7 +160,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     async for part in response.content.iter_any():
         size += len(part)
         if size > _LARGEST_ANSWER_BYTES:
-            raise SqsTrouble("SQS answered with more than ten messages can be", remedy=Remedy.TELL, hint=_NOT_SQS)
+            raise SqsTrouble("SQS answered with more than ten messages can be", remedy=Remedy.TELL, hint=NOT_SQS)
         parts.append(part)
     return b"".join(parts)
 
@@ -177,5 +176,5 @@ def _answer(raw: bytes, status: int, named: str) -> dict[str, Any]:
     code = named.partition(";")[0] or str(told.get("__type", ""))
     message = str(told.get("message") or told.get("Message") or "")
     if status == 200:
-        raise SqsTrouble("SQS answered with something that is no JSON", remedy=Remedy.TELL, hint=_NOT_SQS)
+        raise SqsTrouble("SQS answered with something that is no JSON", remedy=Remedy.TELL, hint=NOT_SQS)
     raise refused(code, message, status=status)

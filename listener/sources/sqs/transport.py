@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from listener.numbers import whole_number
 from listener.sources.sqs.trouble import Remedy, SqsTrouble
 
-__all__ = ["BATCH", "Failure", "Message", "Transport", "failures_in", "message_of"]
+__all__ = ["BATCH", "NOT_SQS", "Failure", "Message", "Transport", "failures_in", "message_of"]
 
 BATCH: Final = 10
 """Messages in one request, by the service's limit."""
+NOT_SQS: Final = "check endpoint_url: what answers there does not speak as SQS does"
 
 
 class Message(NamedTuple):
@@ -76,14 +78,25 @@ def message_of(answer: Mapping[str, Any]) -> Message:
             int(told.get("ApproximateReceiveCount", 1)),
             int(told["SentTimestamp"]) / 1000 if "SentTimestamp" in told else None,
         )
-    except (KeyError, TypeError, ValueError):
-        hint = "check endpoint_url: what answers there does not speak as SQS does"
-        raise SqsTrouble("SQS answered with something that is no message", remedy=Remedy.TELL, hint=hint) from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise SqsTrouble("SQS answered with something that is no message", remedy=Remedy.TELL, hint=NOT_SQS) from None
 
 
 def failures_in(answer: Mapping[str, Any]) -> list[Failure]:
-    """Return the failed entries of a batch's answer; entries are named by their position."""
-    return [
-        Failure(int(entry["Id"]), entry.get("Code", ""), entry.get("Message", ""), bool(entry.get("SenderFault")))
-        for entry in answer.get("Failed") or ()
-    ]
+    """Return the failed entries of a batch's answer, named by their position. Raise SqsTrouble where one is not."""
+    try:
+        return [
+            Failure(
+                _position(entry["Id"]), entry.get("Code", ""), entry.get("Message", ""), bool(entry.get("SenderFault"))
+            )
+            for entry in answer.get("Failed") or ()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise SqsTrouble("SQS answered with something that is no list", remedy=Remedy.TELL, hint=NOT_SQS) from None
+
+
+def _position(name: str) -> int:
+    position = whole_number(name)
+    if position is None or position >= BATCH:
+        raise ValueError(name)
+    return position

@@ -22,6 +22,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from listener.clock import Clock
+from listener.numbers import whole_number
 from listener.serving import HTTPRejection
 from listener.sources.webhook.certificates import Certificates, https_url
 from listener.sources.webhook.guards import Authenticated, Request, Token, check_age
@@ -140,9 +141,8 @@ class EventBridge:
         self._check_token(request)
         if request.headers.get("x-eventbridge-hash-method") != "SHA256":
             raise HTTPRejection(HTTPStatus.FORBIDDEN, "not signed with SHA-256")
-        milliseconds = request.headers.get("x-eventbridge-signature-timestamp", "")
-        is_number = milliseconds.isascii() and milliseconds.isdecimal() and len(milliseconds) < 17
-        sent_at = int(milliseconds) / 1000 if is_number else None
+        milliseconds = whole_number(request.headers.get("x-eventbridge-signature-timestamp", ""))
+        sent_at = None if milliseconds is None else milliseconds / 1000
         check_age(sent_at, now=self._clock.now(), past_seconds=self._window_seconds)
         self._certificate_url(request)
 

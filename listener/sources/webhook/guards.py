@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
+from listener.numbers import whole_number
 from listener.serving import HTTPRejection
 
 __all__ = ["Anonymous", "Authenticated", "Guard", "Hmac", "OpaqueToken", "Request", "Token", "check_age"]
@@ -212,4 +213,5 @@ def _signature(value: str) -> bytes | None:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
+    seconds = whole_number(text)
+    return None if seconds is None else float(seconds)

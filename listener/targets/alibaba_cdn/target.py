@@ -17,6 +17,7 @@ from listener.clock import Clock, SystemClock
 from listener.contracts import Check, KindLimits
 from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, Unavailable
+from listener.numbers import whole_number
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
 from listener.replies import ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.targets.alibaba_cdn import checks
@@ -245,5 +246,4 @@ def _tasks(fields: Mapping[str, Any]) -> list[Task]:
 
 
 def _total(fields: Mapping[str, Any]) -> int | None:
-    told = str(fields.get("TotalCount", ""))
-    return int(told) if told.isdecimal() and len(told) < 10 else None
+    return whole_number(str(fields.get("TotalCount", "")))

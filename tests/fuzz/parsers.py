@@ -1,0 +1,126 @@
+"""Every parser of a header or body, as a function of bytes, with the errors that it may raise."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from listener.backfill.edge import read_answer
+from listener.daemon.admin.guard import _host_name, _is_address
+from listener.errors import ConfigurationError, KeyRejected, MalformedNotification, SourceUnavailable
+from listener.formats import decode
+from listener.replies import ReplyError, classify, clock_skew_seconds, parse_failure, parse_object, parse_receipt, scrub
+from listener.replies.reading import parse_quota, parse_tasks, retry_after_seconds
+from listener.serving import HTTPRejection
+from listener.sources.listing.answers import read_page, time_ns
+from listener.sources.listing.inventory import _csv_rows, _entry, read_manifest
+from listener.sources.mns import wire
+from listener.sources.sqs.address import address_of
+from listener.sources.sqs.native import _answer
+from listener.sources.sqs.policies import missing_events, rules_for, senders, sends_from
+from listener.sources.sqs.transport import failures_in, message_of
+from listener.sources.sqs.trouble import SqsTrouble, refused
+from listener.sources.webhook.alibaba import _account_and_id, _http_date, _unbase64
+from listener.sources.webhook.certificates import _parse, https_url
+from listener.sources.webhook.guards import Token, _number, _signature
+from listener.sources.webhook.sns import read_message
+from listener.urls import normal_url
+
+__all__ = ["PARSERS", "Parser"]
+
+ARN = "arn:aws:sqs:eu-central-1:111122223333:e"
+
+
+class Parser(NamedTuple):
+    """One parser."""
+
+    parse: Callable[[bytes], object]
+    errors: tuple[type[Exception], ...] = ()
+    """What it may raise; anything else is a fault."""
+
+
+def header(parse: Callable[[str], object]) -> Callable[[bytes], object]:
+    """Return a parser of a header's value, decoded as aiohttp does."""
+    return lambda raw: parse(raw.decode("utf-8", "surrogateescape"))
+
+
+def parsed(parse: Callable[[Any], object]) -> Callable[[bytes], object]:
+    """Return a parser of what stands in JSON; what is no object is the caller's affair."""
+
+    def read(raw: bytes) -> object:
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            return None
+        return parse(value) if isinstance(value, dict) else None
+
+    return read
+
+
+def edge(raw: bytes) -> object:
+    """Read an edge's answer: five headers, a line each."""
+    names = ("ETag", "Last-Modified", "Content-Length", "Age", "Content-Encoding")
+    values = raw.decode("utf-8", "surrogateescape").split("\n")
+    return read_answer(200, dict(zip(names, values, strict=False)))
+
+
+def inventory(raw: bytes) -> object:
+    """Read an inventory's file."""
+    return [_entry(row) for row in _csv_rows(io.BytesIO(raw), ("bucket", "key", "size", "modified", "etag"))]
+
+
+def failure(raw: bytes) -> object:
+    """Read a CDN's refusal: two headers, a line each, then the body."""
+    wait, date, body = (*raw.split(b"\n", 2), b"", b"")[:3]
+    headers = {"x-acs-retry-after": wait.decode("latin-1"), "date": date.decode("latin-1")}
+    return classify(parse_failure(500, headers, body, now=1.7e9, secrets=["secret"]))
+
+
+def policy(raw: bytes) -> object:
+    """Read the policy of a queue."""
+    text = raw.decode("utf-8", "replace")
+    return senders(text, ARN), sends_from(text, ARN, "arn:aws:s3:::site")
+
+
+PARSERS: Mapping[str, Parser] = {
+    "retry-after": Parser(header(retry_after_seconds)),
+    "date": Parser(header(lambda text: clock_skew_seconds(text, 1.7e9))),
+    "failure": Parser(failure),
+    "scrub": Parser(header(lambda text: scrub(text, ["secret"]))),
+    "object": Parser(parse_object, (ReplyError,)),
+    "receipt": Parser(parsed(parse_receipt), (ReplyError,)),
+    "tasks": Parser(parsed(parse_tasks), (ReplyError,)),
+    "quota": Parser(parsed(parse_quota)),
+    "event": Parser(lambda raw: decode(raw, format="auto"), (MalformedNotification,)),
+    "mns-messages": Parser(wire.read_messages, (wire.WireError,)),
+    "mns-handle": Parser(wire.read_handle, (wire.WireError,)),
+    "mns-handle-errors": Parser(wire.read_handle_errors, (wire.WireError,)),
+    "mns-attributes": Parser(wire.read_attributes, (wire.WireError,)),
+    "mns-failure": Parser(wire.read_failure),
+    "sqs-answer": Parser(lambda raw: _answer(raw, 200, ""), (SqsTrouble,)),
+    "sqs-refusal": Parser(lambda raw: _answer(raw, 400, "a;b"), (SqsTrouble,)),
+    "sqs-refused": Parser(header(lambda text: refused(text.partition("\n")[0], text.partition("\n")[2]))),
+    "sqs-message": Parser(parsed(message_of), (SqsTrouble,)),
+    "sqs-failures": Parser(parsed(failures_in), (SqsTrouble,)),
+    "sqs-policy": Parser(policy),
+    "sqs-rules": Parser(parsed(lambda value: missing_events(rules_for(value, ARN)))),
+    "queue-url": Parser(header(address_of), (ValueError,)),
+    "listing": Parser(read_page, (SourceUnavailable,)),
+    "listing-time": Parser(header(time_ns)),
+    "manifest": Parser(lambda raw: read_manifest(raw, what="x"), (ConfigurationError,)),
+    "inventory": Parser(inventory, (SourceUnavailable,)),
+    "edge": Parser(edge),
+    "sns": Parser(read_message, (HTTPRejection,)),
+    "token": Parser(header(Token("token", header="Authorization").is_right)),
+    "hmac": Parser(header(_signature)),
+    "timestamp": Parser(header(_number)),
+    "mns-date": Parser(header(_http_date)),
+    "eventbridge": Parser(_account_and_id),
+    "base64": Parser(header(_unbase64)),
+    "certificate": Parser(_parse),
+    "certificate-url": Parser(header(https_url)),
+    "host": Parser(header(lambda text: _is_address(_host_name(text)))),
+    "url": Parser(header(normal_url), (ValueError, KeyRejected)),
+}
