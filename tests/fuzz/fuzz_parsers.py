@@ -1,7 +1,8 @@
 """
-Fuzz one parser, guided by coverage: ``python tests/fuzz/fuzz_parsers.py PARSER FOLDER CORPUS``.
+Fuzz all parsers, guided by coverage, beginning with the corpus: ``python tests/fuzz/fuzz_parsers.py FOLDER``.
 
-Further arguments are libFuzzer's (``-max_total_time=600``). What breaks a parser belongs into its folder of the corpus.
+Further arguments are libFuzzer's (``-max_total_time=600``). The first byte of an input chooses the parser; what breaks
+one is printed with its name, and belongs, without that byte, into its folder of the corpus.
 """
 
 from __future__ import annotations
@@ -11,20 +12,35 @@ from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).parent))
-with atheris.instrument_imports(include=["listener"]):
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+with atheris.instrument_imports(include=["listener.replies", "listener.sources", "listener.formats", "listener.urls"]):
     from parsers import PARSERS
 
-NAME = sys.argv.pop(1)
+NAMES = sorted(PARSERS)
 
 
 def one(raw: bytes) -> None:
     """Parse."""
+    name = NAMES[raw[0] % len(NAMES)] if raw else NAMES[0]
     try:
-        PARSERS[NAME].parse(raw)
-    except PARSERS[NAME].errors:
+        PARSERS[name].parse(raw[1:])
+    except PARSERS[name].errors:
         return
+    except Exception as error:
+        error.add_note(f"parser {name}, input {raw[1:]!r}")
+        raise
 
 
-atheris.Setup(sys.argv, one)
-atheris.Fuzz()
+def main() -> None:
+    """Write the corpus as seeds and go on from there."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(NAMES):
+        for path in (HERE / "corpus" / name).iterdir():
+            (folder / f"{name}-{path.name}").write_bytes(bytes([number]) + path.read_bytes())
+    atheris.Setup([sys.argv[0], str(folder), "-timeout=10", "-rss_limit_mb=1024", "-max_len=8192", *sys.argv[2:]], one)
+    atheris.Fuzz()
+
+
+main()
