@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from listener.backfill.edge import read_answer
-from listener.daemon.admin.guard import _host_name, _is_address
+from listener.daemon.admin.authenticator import _host_name, _is_address
 from listener.errors import ConfigurationError, KeyRejected, MalformedNotification, SourceUnavailable
 from listener.formats import decode
 from listener.replies import ReplyError, classify, clock_skew_seconds, parse_failure, parse_object, parse_receipt, scrub
