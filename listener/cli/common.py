@@ -68,8 +68,13 @@ def load(config: Path | None) -> Settings:
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end."""
-    return asyncio.run(main)
+    """Run a coroutine to its end; log how many repeated events were suppressed."""
+    try:
+        return asyncio.run(main)
+    finally:
+        from listener.telemetry import report_repeats
+
+        report_repeats(at_once=True)
 
 
 @asynccontextmanager

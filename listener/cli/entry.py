@@ -60,7 +60,7 @@ def _report(error: BaseException) -> int:
 
 def _unexpected(error: BaseException, first: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE):
-        traceback.print_exception(error)
+        _say(mask_text("".join(traceback.format_exception(error))))
     what = f"{type(first).__name__}: {first}" if str(first) else type(first).__name__
     if isinstance(first, OSError):
         _tell(what, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 import typer
 
 from listener.cli import entry
+from listener.cli.common import log_at, run_async
 from listener.errors import ConfigurationError, Misconfigured, StoreBusy
 
 Command = Callable[..., tuple[int, str, str]]
@@ -124,3 +127,37 @@ def test_an_unreadable_configuration(tmp_path: Path, command: Command) -> None:
     secret.chmod(0)
     if os.geteuid():
         assert command("status", "--config", str(secret))[0] == 2
+
+
+def test_a_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """``LISTENER_DEBUG`` prints where a defect is, masked and without commands to the terminal."""
+
+    def fail(**_: object) -> None:
+        raise RuntimeError("postgresql://u:hunter2@db \x1b[2J")
+
+    monkeypatch.setattr(entry, "app", fail)
+    monkeypatch.setenv("LISTENER_DEBUG", "1")
+    entry.main(["anything"])
+    told = capsys.readouterr().err
+    assert "in fail" in told
+    assert "hunter2" not in told
+    assert "\x1b" not in told
+
+
+def test_a_command_reports_what_was_suppressed(capsys: pytest.CaptureFixture[str]) -> None:
+    """At its end, however long the interval still is."""
+
+    async def repeat() -> None:
+        for _ in range(20):
+            structlog.get_logger().warning("source.lost", key="a")
+
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        log_at("warning")
+        run_async(repeat())
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+    assert '"log.repeated"' in capsys.readouterr().err

@@ -78,7 +78,10 @@ def _entries(columns: list[list[bytes]], key: Callable[[bytes], str]) -> list[En
     """Return the objects of columns; whole columns at once, since a listing is a million times this."""
     keys, times, tags, sizes = columns
     known = {raw: time_ns(raw.decode("ascii", "replace")) for raw in set(times)}
-    cleaned = etag_of(b"\n".join(tags).decode("utf-8", "replace"), within=True) or ""
+    joined = b"\n".join(tags)
+    if joined.count(b"\n") != len(tags) - 1:
+        raise SourceUnavailable("the store's answer lists an object whose ETag has several lines")
+    cleaned = etag_of(joined.decode("utf-8", "replace"), within=True) or ""
     return [
         Entry(key(raw), Fingerprint(_size(size), known[at], None, None, tag or None))
         for raw, at, tag, size in zip(keys, times, cleaned.split("\n"), sizes, strict=True)
