@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import typer
 
 from listener.cli.app import app
+from listener.cli.streams import make_safe
 from listener.errors import ListenerError
 from listener.printable import printable
 from listener.redaction import mask_text
@@ -22,18 +23,12 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name (by default the process's own) and return its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # keys may hold bytes that are no UTF-8
+    make_safe()
     try:
         status = app(
             args=None if arguments is None else list(arguments), prog_name="cdn-listener", standalone_mode=False
         )
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; nothing may be written at exit, either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except BaseException as error:  # noqa: BLE001 - an operator is told what happened, whatever it was
         return _report(error)
     return status if isinstance(status, int) else 0

@@ -10,7 +10,7 @@ import structlog
 
 from listener.clock import Clock, SystemClock
 from listener.contracts import Braked, Source, Target
-from listener.errors import StoreError, StoreUnusable
+from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake
@@ -89,6 +89,8 @@ class Pipeline:
         self._stalls = Stalls(lambda: self.intake.sources, self.intake.busy)
         self._stop = asyncio.Event()
         self._verifying = 0
+        self._was_clean = False
+        """Whether the last owner of the state file left in order."""
         self._reported: dict[str, AccountReport] = {}
 
     # -- what people ask -------------------------------------------------------------------------
@@ -147,6 +149,15 @@ class Pipeline:
         if not await self._begin():
             await self._stop.wait()
             return
+        try:
+            await self._flow(until_idle=until_idle, follow=follow)
+        except BaseExceptionGroup as errors:
+            if errors.split(ConfigurationError)[1] is None:
+                await self._leave_as_found()
+            raise
+
+    async def _flow(self, *, until_idle: bool, follow: bool) -> None:
+        """Run every task until the stop, and end them in order."""
         async with asyncio.TaskGroup() as tasks:
             readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
@@ -175,7 +186,8 @@ class Pipeline:
         """
         try:
             await self._store.check_at_start()
-            if await self._store.recover():
+            self._was_clean = not await self._store.recover()
+            if not self._was_clean:
                 log.warning("pipeline.unclean_start", careful_batches=CAREFUL_BATCHES)
                 for engine in self.engines:
                     engine.account.careful = CAREFUL_BATCHES
@@ -184,6 +196,12 @@ class Pipeline:
                 raise
             return False
         return True
+
+    async def _leave_as_found(self) -> None:
+        """After a start that was refused: nothing crashed, so the next start need not be careful on its account."""
+        if self._was_clean and not await self._store.attempts_in(AttemptState.SENDING, limit=1):
+            await self._give_back()
+            await self._store.mark_clean()
 
     async def _wind_down(
         self,

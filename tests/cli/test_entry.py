@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 import typer
+from shells import Stand
 
 from listener.cli import entry
 from listener.cli.common import log_at, run_async
@@ -54,12 +55,46 @@ def test_every_end_has_a_status_and_a_message(
     assert words in told[2]
 
 
-def test_a_reader_that_had_enough_is_no_error() -> None:
-    """``cdn-listener config schema | head -1`` prints no error."""
-    done = subprocess.run(
-        f"{sys.executable} -m listener config schema | head -1", shell=True, capture_output=True, text=True, check=True
-    )
-    assert (done.stdout, done.stderr) == ("{\n", "")
+QUIET = (
+    ("--version", 0),
+    ("--help", 0),
+    ("status", 0),
+    ("status --json", 0),
+    ("tasks", 0),
+    ("dead-letters --json", 0),
+    ("plan --changes keys", 0),
+    ("config schema", 0),
+    ("plugins", 0),
+    ("wait --timeout 0s --grace 0s", 1),
+    ("nonsense", 2),
+)
+
+
+@pytest.mark.parametrize("closed", ["reader of stdout", "readers of both", "stdout", "all"])
+def test_output_that_nobody_reads_changes_nothing(stand: Stand, closed: str) -> None:
+    """Each command ends quietly and with its own status, whoever left or was never there; no file takes the place."""
+    (stand.root / "keys").write_text("".join(f"{n}.html\n" for n in range(2_000)))
+    for command, status in QUIET:
+        read, write = os.pipe()
+        os.close(read)
+        redirect = {"stdout": " >&-", "all": " <&- >&- 2>&-"}.get(closed, "")
+        done = subprocess.run(
+            f"exec {sys.executable} -m listener {command}{redirect}",
+            shell=True,
+            cwd=stand.root,
+            stdin=subprocess.DEVNULL,
+            stdout=write,
+            stderr=write if closed == "readers of both" else subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        os.close(write)
+        assert done.returncode == status, (command, done.stderr)
+        if done.stderr:
+            assert status, (command, done.stderr)
+            assert "Traceback" not in done.stderr
+            assert "BrokenPipe" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from world import World, a_world
+from world import PlayedSource, World, a_world
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.clock import window_start
 from listener.contracts import Delivery
-from listener.errors import StoreError
+from listener.errors import ConfigurationError, StoreError
 from listener.pipeline.accounts import LANES, Account
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
@@ -256,3 +257,25 @@ async def test_a_stop_does_not_wait_for_a_cdn_that_hangs(tmp_path: Path, action:
         assert time.monotonic() - began < 5.0
         await world.start()
         world.emulator.faults.clear()
+
+
+@pytest.mark.parametrize("was_clean", [True, False])
+async def test_a_refused_start_leaves_the_state_as_it_was(tmp_path: Path, was_clean: bool) -> None:
+    """A source whose configuration cannot be right ends the run; the next start is no more careful than before."""
+    async with a_world(tmp_path) as world:
+        await world.stop(crash=not was_clean)
+
+        class Refused(PlayedSource):
+            async def deliveries(self, _index: Any) -> AsyncIterator[Delivery]:
+                await asyncio.sleep(0)
+                raise ConfigurationError("sources.www: cannot be right")
+                yield Delivery()
+
+        right, world.source = world.source, Refused()
+        await world.start()
+        with pytest.raises(BaseExceptionGroup, match="unhandled"):
+            await world.running
+        assert await world.store.read(lambda c: c.execute("SELECT clean FROM meta").fetchone()) == (was_clean,)
+        await world.store.close()
+        world.source = right
+        await world.start()
