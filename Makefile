@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+PYTHONS ?= $(shell sed -n 's/.*Python :: \(3\.[0-9]*\)".*/python\1/p' pyproject.toml)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 COVERED := listener/change.py,listener/refresh.py,listener/errors.py,listener/clock.py,listener/contracts.py,$\
   listener/urls.py,listener/redaction.py,listener/settings/*,listener/formats/*,listener/router/*,listener/coalescer/*,$\
@@ -20,7 +21,7 @@ INSTALL_DEV = $(PIP) install --upgrade 'pip>=25.1' && $(PIP) install --editable 
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench soak storm examples events lock pictures docs clean
+.PHONY: help demo test versions lint format bench soak storm examples events lock pictures docs clean
 MAKEFLAGS += --no-print-directory
 
 help:  ## list what can be made
@@ -35,6 +36,12 @@ test: lint  ## all checks: lint, types, layers, tests with coverage
 	@echo "coverage of vocabulary, pure parts and store:"
 	@$(BIN)/coverage report --include='$(COVERED)' --skip-covered --fail-under=95
 	@tests/system-packages --report
+
+versions:  ## all checks on each Python that pyproject.toml claims and that is here (or PYTHONS="/path/to/python3.13 …")
+	@for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || { \
+	    echo "NOT TESTED: $$python is absent" >&2; continue; }; \
+	  echo "Python $$version"; $(MAKE) PYTHON=$$python VENV=.venv-$$version test || exit; done
 
 lint: $(VENV)/.dev  ## style, types, layers
 	@$(BIN)/ruff check --quiet
@@ -79,7 +86,7 @@ docs: $(VENV)/.dev  ## build the site into docs/_build
 	@echo "docs/_build/index.html"
 
 clean:  ## remove the virtual environment and what tools left
-	@rm -rf $(VENV) build dist docs/_build .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .venv-* build dist docs/_build .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }

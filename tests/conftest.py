@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import os
 import shutil
-from collections.abc import Callable
-from typing import NoReturn
+import sqlite3
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,6 +23,41 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 LEAKING = ("LISTENER_", "ALIBABA_CLOUD_", "AWS_")
 ABSENT = pytest.StashKey[set[str]]()
+
+
+class OwnedConnection(sqlite3.Connection):
+    """A connection that warns when nobody closed it, as those of Python 3.13 and later do by themselves."""
+
+    _is_closed = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._is_closed = False
+        frame = sys._getframe(1)
+        places = [f"{frame.f_code.co_filename}:{frame.f_lineno}"]
+        while (frame := frame.f_back) is not None and len(places) < 6:
+            places.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        self._opened_at = " < ".join(places)
+
+    def close(self) -> None:
+        super().close()
+        self._is_closed = True
+
+    def __del__(self) -> None:
+        if not self._is_closed:
+            message = f"unclosed database, opened at {self._opened_at}"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
+
+if sys.version_info < (3, 13):
+    sqlite3.connect = functools.partial(sqlite3.connect, factory=OwnedConnection)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _every_resource_has_an_owner() -> Iterator[None]:
+    """Find what nobody closed before the next file of tests is blamed for it; warnings are errors."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

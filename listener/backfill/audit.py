@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from listener.change import Fingerprint
@@ -51,7 +52,7 @@ class _NothingKnown:
 async def audit(listing: Listing, index: IndexView | None) -> Drift:
     """Compare the listing with the index, which is empty without one; nothing is changed."""
     known: Any = _NothingKnown()
-    comparison = Comparison(listing, index or known)
-    async for _ in comparison.findings():
-        pass
-    return comparison.drift
+    with closing(Comparison(listing, index or known)) as comparison:
+        async for _ in comparison.findings():
+            pass
+        return comparison.drift

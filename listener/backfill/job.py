@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, closing
 from itertools import islice
 from typing import Any
 
@@ -85,8 +86,9 @@ class Backfill:
         begun = None if store is None or anew else await store.progress(self._digest)
         begun = begun if begun is not None and not begun.finished else None
         tally = Tally(self._sites)
-        async for portion in self._portions(store, begun):
-            tally.add(portion)
+        async with aclosing(self._portions(store, begun)) as portions:
+            async for portion in portions:
+                tally.add(portion)
         if Mode.SEED in self._modes:
             return BackfillPlan(tally.cost, begun)
         accounts = self._accounts()
@@ -107,7 +109,7 @@ class Backfill:
 
         return BackfillPlan(count() if store is None else await store.read(count), begun)
 
-    async def _portions(self, store: Store | None, begun: Progress | None) -> AsyncIterator[list[Change]]:
+    async def _portions(self, store: Store | None, begun: Progress | None) -> AsyncGenerator[list[Change], None]:
         """Yield what would be asked for: everything that is listed, in a repair what differs."""
         if Mode.REPAIR in self._modes:
             if store is None or not await store.seeded(self._listing.root):
@@ -115,11 +117,11 @@ class Backfill:
                     f"source {self._listing.root}: nothing is known of it yet that it could be compared with",
                     hint="use --mode seed where the CDN is fresh, --mode refresh where it is not",
                 )
-            comparison = Comparison(self._listing, store)
-            async for found in comparison.findings():
-                yield found
-            for gone in comparison.deletions():
-                yield gone
+            with closing(Comparison(self._listing, store)) as comparison:
+                async for found in comparison.findings():
+                    yield found
+                for gone in comparison.deletions():
+                    yield gone
             return
         changes = self._listing.changes(begun.after if begun else "")
         while portion := await asyncio.to_thread(lambda: list(islice(changes, TALLY_KEYS))):

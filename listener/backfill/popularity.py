@@ -96,6 +96,11 @@ class WantedListing:
         for key, fingerprint in self._rest.entries("" if weighed else after):
             yield Change(self.root, key, fingerprint=fingerprint)
 
+    def close(self) -> None:
+        """Close the listing, and the table of what nobody wanted."""
+        self._rest.close()
+        self._listing.close()
+
     def _look(self) -> list[str]:
         """Part the listing into what has a weight, in order, and the rest, on disk."""
         if self._order is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -229,17 +230,17 @@ class RepairFeed:
         """Yield what differs, then what is gone where that is believed."""
         self.health.state = SourceState.SCANNING
         sequence = await index.sequence()
-        comparison = Comparison(self._listing, index)
-        self.drift = comparison.drift
-        async for found in comparison.findings():
-            if found:
-                yield Delivery(found, scan_sequence=sequence, backfill=True)
-        refusal = comparison.drift.refusal(share=MAX_DELETE_SHARE, minimum=MIN_DELETE_COUNT)
-        if refusal and not self._deletions:
-            self.stopped = f"{refusal}: nothing was taken for deleted; if it is, add --deletions"
-        else:
-            for gone in comparison.deletions():
-                yield Delivery(gone, scan_sequence=sequence, backfill=True)
+        with closing(Comparison(self._listing, index)) as comparison:
+            self.drift = comparison.drift
+            async for found in comparison.findings():
+                if found:
+                    yield Delivery(found, scan_sequence=sequence, backfill=True)
+            refusal = comparison.drift.refusal(share=MAX_DELETE_SHARE, minimum=MIN_DELETE_COUNT)
+            if refusal and not self._deletions:
+                self.stopped = f"{refusal}: nothing was taken for deleted; if it is, add --deletions"
+            else:
+                for gone in comparison.deletions():
+                    yield Delivery(gone, scan_sequence=sequence, backfill=True)
         self.health.detail = self.stopped
         self.health.state, self.health.ready = SourceState.STOPPED, not self.stopped
 

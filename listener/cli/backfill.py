@@ -6,6 +6,7 @@ import asyncio
 import shlex
 import sys
 import time
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,9 +107,6 @@ def backfill(
         exclude=tuple(exclude or ()),
         since=since_at,
     )
-    listing = choose_listing(settings, name, choice)
-    if popularity is not None:
-        listing = _wanted_first(listing, popularity, settings, name)
     ways = _Ways(
         as_json=as_json,
         dry_run=dry_run,
@@ -120,7 +118,11 @@ def backfill(
         deletions=deletions,
         edge_samples=edge_samples if edge else 0,
     )
-    return run_async(_run(settings, listing, modes, ways))
+    with ExitStack() as opened:
+        listing = opened.enter_context(closing(choose_listing(settings, name, choice)))
+        if popularity is not None:
+            listing = opened.enter_context(closing(_wanted_first(listing, popularity, settings, name)))
+        return run_async(_run(settings, listing, modes, ways))
 
 
 def _share(settings: Settings, given: float | None, *, ordered: bool) -> float | None:

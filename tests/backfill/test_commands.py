@@ -205,6 +205,8 @@ def test_weights_and_logs(stand: Stand) -> None:
         KeyList("www", [b"public/z", b"public/a c", b"public/b", b"public/d/"]), read_popularity([], sites)
     )
     assert other.digest() != listing.digest()
+    listing.close()
+    other.close()
     with pytest.raises(ConfigurationError):
         read_popularity([b"nothing"], sites)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,9 @@ def _nowhere(_change: Change) -> list[object]:
 
 async def compared(listing: MadeUp, store: Store) -> tuple[Drift, dict[str, str]]:
     """Return the figures, and the kind of change of each key that differs."""
-    comparison = Comparison(listing, store)
-    found = [change async for portion in comparison.findings() for change in portion]
-    found += [change for portion in comparison.deletions() for change in portion]
+    with closing(Comparison(listing, store)) as comparison:
+        found = [change async for portion in comparison.findings() for change in portion]
+        found += [change for portion in comparison.deletions() for change in portion]
     return comparison.drift, {change.key: change.kind.value for change in found}
 
 
@@ -110,6 +111,7 @@ async def test_a_listing_that_fails_half_way_deletes_nothing(store: Store) -> No
             found += portion
     assert [change.key for change in found] == ["d0/new"]
     assert (comparison.finished, comparison.drift.gone) == (False, 0)
+    comparison.close()
 
 
 @pytest.mark.looptime(False)

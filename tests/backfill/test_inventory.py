@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,19 @@ def csv_gz(*rows: str) -> bytes:
 
 def listing(manifest: Path, **more: Any) -> InventoryListing:
     """Return the listing of a manifest on disk."""
-    return InventoryListing("www", Place("file", "", str(manifest)), **more)
+    OPENED.append(InventoryListing("www", Place("file", "", str(manifest)), **more))
+    return OPENED[-1]
+
+
+OPENED: list[InventoryListing] = []
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Iterator[None]:
+    """Close what a test opened."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 def test_an_inventory_of_s3_as_csv(tmp_path: Path) -> None:
@@ -133,5 +147,5 @@ def test_an_inventory_in_its_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         bucket.objects = {"inv/manifest.json": manifest.read_bytes(), "inv/site/all/data/0.bin": raw}
         place = Place("s3", "site", "inv/manifest.json")
         client = Bucket("--from", bucket.settings(), Place("s3", "site", ""))
-        found = InventoryListing("www", place, bucket=client, listed="site")
-        assert [change.key for change in found.changes()] == ["a.html"]
+        with closing(InventoryListing("www", place, bucket=client, listed="site")) as found:
+            assert [change.key for change in found.changes()] == ["a.html"]

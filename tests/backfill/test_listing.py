@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from listener.change import ChangeKind, key_to_bytes
 from listener.errors import ConfigurationError
 from listener.settings import parse_settings
 from listener.sources.filesystem import FilesystemSettings
-from listener.sources.listing import KeyList, TreeListing
+from listener.sources.listing import KeyList, Listing, TreeListing
 
 KEYS = ["a", "a!", "a.b", "a/b", "a/b!", "a/b/c", "a0", "b/", "é", "日本.jpg"]
 
@@ -86,13 +87,15 @@ def test_keys_from_a_list_are_sorted_and_stand_once(lines: list[str], after: str
     """Duplicates and empty keys do not matter."""
     raw = [line.encode() for line in lines for _ in range(2)] + [b""]
     wanted = sorted({line for line in lines if line.encode() > after.encode()}, key=str.encode)
-    assert keys(KeyList("www", raw), after) == wanted
+    with closing(KeyList("www", raw)) as listing:
+        assert keys(listing, after) == wanted
 
 
 def test_keys_are_looked_up_where_that_is_possible(tmp_path: Path) -> None:
     """What is there comes with its fingerprint, what is not as deleted, a folder as a subtree."""
     tree(tmp_path, "a")
-    found = {change.key: change for change in KeyList("www", [b"a", b"gone", b"d/", b"n\0l"], tree=tmp_path).changes()}
+    with closing(KeyList("www", [b"a", b"gone", b"d/", b"n\0l"], tree=tmp_path)) as listing:
+        found = {change.key: change for change in listing.changes()}
     assert found["a"].fingerprint is not None
     assert found["a"].fingerprint.size_bytes == 1
     assert found["gone"].kind is ChangeKind.DELETED
@@ -103,7 +106,7 @@ def test_keys_are_looked_up_where_that_is_possible(tmp_path: Path) -> None:
 def test_the_digest_names_the_listing(tmp_path: Path) -> None:
     """The same listing has the same digest, every other one another."""
     settings = FilesystemSettings(path=tmp_path)
-    listings = [
+    listings: list[Listing] = [
         TreeListing("www", settings),
         TreeListing("web", settings),
         TreeListing("www", settings, prefix="a/"),
@@ -112,7 +115,10 @@ def test_the_digest_names_the_listing(tmp_path: Path) -> None:
         KeyList("www", [b"a", b"b"]),
     ]
     assert len({listing.digest() for listing in listings}) == len(listings)
-    assert KeyList("www", [b"b", b"a"]).digest() == KeyList("www", [b"a", b"b", b"a"]).digest()
+    same = [KeyList("www", [b"b", b"a"]), KeyList("www", [b"a", b"b", b"a"])]
+    assert len({listing.digest() for listing in same}) == 1
+    for listing in (*listings, *same):
+        listing.close()
 
 
 def test_words_for_times_and_modes() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, reduce
 from itertools import count
@@ -43,6 +43,25 @@ def empty_file() -> sqlite3.Connection:
     return connection
 
 
+OPENED: list[sqlite3.Connection] = []
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Iterator[None]:
+    """Close what a test opened."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _close_empty_file() -> Iterator[None]:
+    """Close what all tests copy."""
+    yield
+    empty_file().close()
+    empty_file.cache_clear()
+
+
 @dataclass
 class Written:
     """The recorder on a file in memory, with steps for tests."""
@@ -52,6 +71,7 @@ class Written:
     connection: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None))
 
     def __post_init__(self) -> None:
+        OPENED.append(self.connection)
         empty_file().backup(self.connection)
         self.recorder = Recorder(Names(), timing=Coalescer(), unforced=frozenset(), expand_limit=100)
 

@@ -72,6 +72,13 @@ class Bucket:
         with self._told(f"{self._place.scheme}://{self._place.bucket}/{key}"):
             yield from self._made().get_object(Bucket=self._place.bucket, Key=key)["Body"].iter_chunks(part_bytes)
 
+    def close(self) -> None:
+        """Release the connections; safe to call twice, and a later call makes new ones."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def _made(self) -> Any:
         with self._lock:
             if self._client is None:

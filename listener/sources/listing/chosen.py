@@ -45,6 +45,10 @@ class ChosenListing:
         """Yield the changes of the listing that are wanted."""
         return filter(self._wanted, self._listing.changes(after))
 
+    def close(self) -> None:
+        """Close the listing."""
+        self._listing.close()
+
     def _wanted(self, change: Change) -> bool:
         if not self._filter.takes(change.key):
             return False

@@ -111,7 +111,7 @@ class _Folder:
 
 
 class Comparison:
-    """One pass."""
+    """One pass; whoever makes it closes it."""
 
     def __init__(self, listing: Listing, index: IndexView) -> None:
         """Take both; nothing is read yet."""
@@ -138,6 +138,10 @@ class Comparison:
         self.drift.gone = len(self.gone)
         self._example(entry.key for entry in islice(self.gone.entries(), EXAMPLES))
         self.finished = True
+
+    def close(self) -> None:
+        """Release the table of keys that are gone; the listing is closed by whoever made it."""
+        self.gone.close()
 
     def deletions(self) -> Iterator[list[Change]]:
         """Yield a deletion for each key that is gone, in lists."""

@@ -140,6 +140,13 @@ class InventoryListing:
         for key, fingerprint in self._spool.entries(after):
             yield Change(self.root, key, ChangeKind.CONTENT, fingerprint)
 
+    def close(self) -> None:
+        """Release the table of keys, and the connections to the bucket."""
+        if self._spool is not None:
+            self._spool.close()
+        if self._bucket is not None:
+            self._bucket.close()
+
     # -- reading -------------------------------------------------------------------------------------
 
     def _read(self) -> Spool:
@@ -151,11 +158,15 @@ class InventoryListing:
                 hint="name the source that it belongs to",
             )
         spool = Spool()
-        for one in manifest.files:
-            with tempfile.TemporaryFile() as file:
-                self._fetch(one, file)
-                rows = _csv_rows(file, manifest.columns) if manifest.kind == "csv" else _parquet_rows(file)
-                spool.add(entry for row in rows if (entry := _entry(row)) and entry.key.startswith(self.prefix))
+        try:
+            for one in manifest.files:
+                with tempfile.TemporaryFile() as file:
+                    self._fetch(one, file)
+                    rows = _csv_rows(file, manifest.columns) if manifest.kind == "csv" else _parquet_rows(file)
+                    spool.add(entry for row in rows if (entry := _entry(row)) and entry.key.startswith(self.prefix))
+        except BaseException:
+            spool.close()
+            raise
         return spool
 
     def _fetch(self, one: DataFile, file: IO[bytes]) -> None:

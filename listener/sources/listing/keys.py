@@ -26,7 +26,11 @@ class KeyList:
         self.prefix = prefix
         raw, unknown = key_to_bytes(prefix), Fingerprint()
         self._keys = Spool()
-        self._keys.add(Entry(key_to_text(key), unknown) for key in keys if key and key.startswith(raw))
+        try:
+            self._keys.add(Entry(key_to_text(key), unknown) for key in keys if key and key.startswith(raw))
+        except BaseException:
+            self._keys.close()
+            raise
         self._tree = None if tree is None else os.fsencode(tree).rstrip(b"/") + b"/"
 
     def __len__(self) -> int:
@@ -45,6 +49,10 @@ class KeyList:
     def changes(self, after: str = "") -> Iterator[Change]:
         """Yield a change for each key above ``after``, in byte order; a key that ends with ``/`` is a subtree."""
         return (self._change(entry.key) for entry in self._keys.entries(after))
+
+    def close(self) -> None:
+        """Release the table of keys."""
+        self._keys.close()
 
     def _change(self, text: str) -> Change:
         key = key_to_bytes(text)

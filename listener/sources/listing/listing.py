@@ -12,7 +12,7 @@ __all__ = ["Listing", "digest_of"]
 
 
 class Listing(Protocol):
-    """Something that can be listed again from a key on."""
+    """Something that can be listed again from a key on; whoever makes one closes it."""
 
     root: str
     """The source whose keys these are."""
@@ -37,6 +37,10 @@ class Listing(Protocol):
         Raises a :class:`~listener.errors.ListenerError` where it cannot go on: what was yielded up to then is all
         that there is up to there.
         """
+        ...
+
+    def close(self) -> None:
+        """Release files and connections; safe to call twice. Nothing is listed afterwards."""
         ...
 
 

@@ -42,7 +42,8 @@ class BucketListing:
         self.prefix = prefix if prefix.startswith(self._place.key) else self._place.key
         self._nothing = not self._place.key.startswith(prefix) and not prefix.startswith(self._place.key)
         self._concurrency = settings.concurrency
-        self._fetch = fetch or Bucket(name or f"sources.{root}", settings, self._place).page
+        self._bucket = Bucket(name or f"sources.{root}", settings, self._place)
+        self._fetch = fetch or self._bucket.page
 
     @property
     def what(self) -> str:
@@ -52,6 +53,10 @@ class BucketListing:
     def digest(self) -> str:
         """Return a text that is the same for the same listing, however often it is begun."""
         return digest_of(["bucket", self.root, self._place.scheme, self._place.bucket, self.prefix])
+
+    def close(self) -> None:
+        """Release the connections to the bucket."""
+        self._bucket.close()
 
     def changes(self, after: str = "") -> Iterator[Change]:
         """Yield a change for each object above ``after``, in byte order; raises as :meth:`Bucket.page` does."""

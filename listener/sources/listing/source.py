@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from itertools import islice
 from typing import ClassVar, Final
 
@@ -106,14 +106,14 @@ class ListingSource:
     async def _once(self, index: IndexView) -> AsyncGenerator[Delivery, None]:
         began = time.monotonic()
         self.health.state = SourceState.SCANNING
-        listing = listing_of(self.name, self._settings, key=self._key)
         seeded = await index.seeded(self.name)
-        async with aclosing(self._compare(listing, index) if seeded else self._seed(listing, index)) as found:
-            async for delivery in found:
-                async with self._acked:
-                    await self._acked.wait_for(lambda: self._open < DELIVERIES_AHEAD)
-                    self._open += 1
-                yield delivery
+        with closing(listing_of(self.name, self._settings, key=self._key)) as listing:
+            async with aclosing(self._compare(listing, index) if seeded else self._seed(listing, index)) as found:
+                async for delivery in found:
+                    async with self._acked:
+                        await self._acked.wait_for(lambda: self._open < DELIVERIES_AHEAD)
+                        self._open += 1
+                    yield delivery
         self.health.ready, self.health.state = True, SourceState.LISTENING
         self.health.figures["last_listing_seconds"] = round(time.monotonic() - began, 3)
         self.health.figures["last_listing_at"] = round(time.time(), 3)
@@ -131,21 +131,22 @@ class ListingSource:
 
     async def _compare(self, listing: Listing, index: IndexView) -> AsyncGenerator[Delivery, None]:
         sequence = await index.sequence()
-        comparison = Comparison(listing, index)
-        async for found in comparison.findings():
-            if found:
-                yield Delivery(found, self._ack, scan_sequence=sequence)
-        drift = comparison.drift
-        refusal = drift.refusal(share=self._settings.max_delete_share, minimum=self._settings.min_delete_count)
-        if refusal and not self._confirmed:
-            self.health.detail = (
-                f"{refusal}: nothing is taken for deleted; if it is, run `cdn-listener confirm-deletions {self.name}`"
-            )
-            log.error("listing.deletions_held", source=self.name, reason=refusal)
-        else:
-            self.health.detail, self._confirmed = "", False
-            for gone in comparison.deletions():
-                yield Delivery(gone, self._ack, scan_sequence=sequence)
+        with closing(Comparison(listing, index)) as comparison:
+            async for found in comparison.findings():
+                if found:
+                    yield Delivery(found, self._ack, scan_sequence=sequence)
+            drift = comparison.drift
+            refusal = drift.refusal(share=self._settings.max_delete_share, minimum=self._settings.min_delete_count)
+            if refusal and not self._confirmed:
+                self.health.detail = (
+                    f"{refusal}: nothing is taken for deleted; if it is, run"
+                    f" `cdn-listener confirm-deletions {self.name}`"
+                )
+                log.error("listing.deletions_held", source=self.name, reason=refusal)
+            else:
+                self.health.detail, self._confirmed = "", False
+                for gone in comparison.deletions():
+                    yield Delivery(gone, self._ack, scan_sequence=sequence)
         self.health.rescans += 1
         self.health.figures |= {
             "listed_keys": drift.listed,
@@ -167,8 +168,8 @@ class ListingSource:
     async def check(self) -> Sequence[Check]:
         """List the first page, changing nothing."""
         try:
-            listing = listing_of(self.name, self._settings, key=self._key)
-            first = await asyncio.to_thread(lambda: next(listing.changes(), None))
+            with closing(listing_of(self.name, self._settings, key=self._key)) as listing:
+                first = await asyncio.to_thread(lambda: next(listing.changes(), None))
         except ListenerError as error:
             return [Check(self._key, CheckState.FAILED, str(error), error.hint)]
         if first is None:

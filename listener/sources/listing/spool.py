@@ -19,7 +19,7 @@ class Spool:
     """
     A table of its own that SQLite keeps in memory as long as it is small, and in a file that it removes otherwise.
 
-    Used by one thread at a time. Where a key comes twice the later one stays.
+    Used by one thread at a time, and closed by whoever made it. Where a key comes twice the later one stays.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,10 @@ class Spool:
             "CREATE TABLE entry (key BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, etag TEXT) WITHOUT ROWID",
         ):
             self._rows.execute(statement)
+
+    def close(self) -> None:
+        """Let go of the table and its file; safe to call twice."""
+        self._rows.close()
 
     def __len__(self) -> int:
         """How many keys there are."""

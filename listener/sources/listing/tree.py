@@ -50,6 +50,9 @@ class TreeListing:
         """Return a text that is the same for the same listing, however often it is begun."""
         return digest_of(["tree", self.root, os.fsdecode(self._base), self.prefix, repr(self._since)])
 
+    def close(self) -> None:
+        """Release nothing: what a walk opens it closes by itself."""
+
     def changes(self, after: str = "") -> Iterator[Change]:
         """
         Yield a change for each file above ``after``, in byte order; blocking.
