@@ -54,14 +54,14 @@ def test_a_listing_goes_on_after_any_key(tmp_path: Path) -> None:
 
 
 def test_a_listing_knows_what_is_no_content(tmp_path: Path) -> None:
-    """Temporary names, ignored ones and what is no regular file are left out; a link to a file counts."""
+    """What `ignore` names and what is no regular file is left out; a link to a file counts, and so does any name."""
     settings = tree(tmp_path, "a.html", "b.part", ".a.html.swp", "cache/x", "d/e.bak")
     settings = settings.model_copy(update={"ignore": ("cache/", "*.bak")})
     (tmp_path / "link").symlink_to("a.html")
     (tmp_path / "broken").symlink_to("missing")
     (tmp_path / "loop").symlink_to("/")
     os.mkfifo(tmp_path / "pipe")
-    assert keys(TreeListing("www", settings)) == ["a.html", "link"]
+    assert keys(TreeListing("www", settings)) == [".a.html.swp", "a.html", "b.part", "link"]
 
 
 def test_prefix_and_since(tmp_path: Path) -> None:
