@@ -24,7 +24,7 @@ _WORK_SECONDS = 0.05
 _REST_FACTOR = 3.0
 _CALM_SECONDS = 1.0
 _MOST_WANTED = 100_000
-_KEYS_AT_ONCE = 500
+_KEYS_AT_ONCE = 2_000
 _DIRECTORIES_AT_ONCE = 16
 
 
@@ -65,17 +65,21 @@ class Digests:
 
     def next_due(self, now: float) -> float:
         """Return in how many seconds there is something to do (infinity: nothing)."""
-        is_busy = self._again or self._wanted or self._directories or self._rows
-        return max(0.0, self._due - now) if is_busy else float("inf")
+        return max(0.0, self._due - now) if self._rows or self._is_busy else float("inf")
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether there is more to ask the index for."""
+        return bool(self._again or self._wanted or self._directories)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield what was read in one portion of work, for the index alone."""
         began = time.monotonic()
         if self.next_due(began) > 0:
             return
-        if not self._rows:
+        while not self._rows and self._is_busy and time.monotonic() < began + _WORK_SECONDS:
             await self._ask()
-        by_sequence = await asyncio.to_thread(self._work, began + _WORK_SECONDS)
+        by_sequence = await asyncio.to_thread(self._work, began + _WORK_SECONDS) if self._rows else {}
         for sequence, learnt in by_sequence.items():
             self.made += len(learnt)
             yield self._acks.deliver(learnt, scan_sequence=sequence, seed=True)

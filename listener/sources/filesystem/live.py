@@ -260,6 +260,7 @@ class Live:
     def _look_at(self, keys: Iterable[str]) -> dict[str, Fingerprint | None]:
         """Look at files that were being written; those that cannot be looked at are let go, and noted."""
         found: dict[str, Fingerprint | None] = {}
+        self.looker.look_afresh()
         for key in keys:
             try:
                 found[key] = self.looker.at(key)

@@ -115,19 +115,23 @@ class Looker:
     def at(self, key: str) -> Fingerprint | None:
         """Return the fingerprint of one key, or ``None`` when there is no such file (any more). Raise OSError."""
         raw = key_to_bytes(key)
-        return fingerprint_at(self._root + raw, Directories(self._root).of(raw[: raw.rfind(b"/") + 1]))[0]
+        return fingerprint_at(self._root + raw, self._directories.of(raw[: raw.rfind(b"/") + 1]))[0]
+
+    def look_afresh(self) -> None:
+        """Forget who may enter directories: to be called before each portion of looks."""
+        self._directories = Directories(self._root)
 
     def is_gone(self, key: str) -> bool:
         """Tell whether there is surely no such file (any more)."""
         try:
-            return self.at(key) is None
+            return fingerprint_at(self._root + key_to_bytes(key))[0] is None
         except OSError:
             return False
 
     def all(self, batch: Batch, now_ns: int) -> Looks:
         """Look at every name of a batch. ``now_ns`` is the time of day in nanoseconds."""
         looks = Looks([], [], [], [], {}, {})
-        self._directories = Directories(self._root)
+        self.look_afresh()
         ignores, plain = self._ignore.file, None if self._links else self._plain
         for prefix in batch.gone if self._links else ():
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE, now_ns)
@@ -213,6 +217,7 @@ class Looker:
 
     def names(self, keys: Iterable[str], inodes: Mapping[int, int]) -> list[Look]:
         """Look at what a search for other names of these inodes found, and at links to them; note that it is all."""
+        self.look_afresh()
         for key in (found := set(keys)):
             with suppress(OSError):
                 fingerprint, links = fingerprint_at(self._root + key_to_bytes(key))
