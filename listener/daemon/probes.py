@@ -6,22 +6,22 @@ import asyncio
 import json
 import os
 import socket
-import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from listener.contracts import Check, CheckState, Source, Target
-from listener.errors import ListenerError, StoreError, StoreUnusable
+from listener.errors import ListenerError, StoreError
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
-from listener.store.database import APPLICATION_ID, VERSION, connect, sqlite_path, translate
+from listener.store.database import sqlite_path
 from listener.store.ownership import owner_of
+from listener.store.reading import open_reading
 
 __all__ = ["probe_all"]
 
 PROBE_SECONDS = 90.0
 """A probe that takes longer than all time-outs of a call together hangs."""
-_HEAD = ("application_id", "user_version")
 
 
 async def probe_all(settings: Settings, sources: Mapping[str, Source], targets: Mapping[str, Target]) -> list[Check]:
@@ -58,22 +58,9 @@ def _probe_store(settings: Settings) -> Check:
 
 
 def _probe_file(path: Path) -> Check:
-    """Read the head of the file, by a connection that cannot write; raise StoreError for one that is not ours."""
-    connection = connect(path, readonly=True)
-    try:
-        application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _HEAD)
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except sqlite3.Error as error:
-        raise translate(error, path) from None
-    finally:
-        connection.close()
-    if application != APPLICATION_ID:
-        raise StoreUnusable(f"state file {path}: belongs to another program", hint="store.url: name another file")
-    if version > VERSION:
-        raise StoreUnusable(
-            f"state file {path}: written by a newer version (format {version}, this program knows {VERSION})",
-            hint="install that version again, or name another file in store.url",
-        )
+    """Read the head of the file, making and changing nothing; raise StoreError for one that cannot be used."""
+    with closing(open_reading(path, any_version=True)) as connection:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not os.access(path, os.W_OK):
         raise StoreError(f"state file {path}: is not writable", hint=f"give user {os.geteuid()} the right to write it")
     pid = owner_of(path).pid

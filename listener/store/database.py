@@ -244,7 +244,7 @@ def _make(path: Path) -> None:
         ) from error
 
 
-def recognise(path: Path) -> None:
+def recognise(path: Path, *, hint: str = "store.url: name a file that this user may read and write") -> None:
     """Refuse what is no SQLite file; SQLite itself takes a file of one byte for an empty one, and overwrites it."""
     try:
         with path.open("rb") as file:
@@ -254,7 +254,7 @@ def recognise(path: Path) -> None:
     except OSError as error:
         raise StoreError(
             f"state file {path}: cannot be opened ({error.strerror})",
-            hint="store.url: name a file that this user may read and write",
+            hint=hint,
         ) from error
     if head not in (b"", _MAGIC):
         raise translate(_not_sqlite(), path)

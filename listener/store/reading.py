@@ -75,15 +75,19 @@ def _parameters(state: _State) -> str:
     return _LIVE if index is not None else f"{_LIVE}&vfs=unix-none"
 
 
-def open_reading(path: Path) -> sqlite3.Connection:
+def open_reading(path: Path, *, any_version: bool = False) -> sqlite3.Connection:
     """
     Open a state file for reading, without making or changing any file.
+
+    Args:
+        path: the state file.
+        any_version: whether an older version will do, of which only the head can be relied on.
 
     Raises:
         StoreUnusable: corrupt, foreign, or of another version.
         StoreError: this user may not read it.
     """
-    return _open(path).connection
+    return _open(path, any_version=any_version).connection
 
 
 class _Opened(NamedTuple):
@@ -92,14 +96,14 @@ class _Opened(NamedTuple):
     """What the file was like when it was opened without locks; None where SQLite itself keeps readers consistent."""
 
 
-def _open(path: Path) -> _Opened:
-    recognise(path)
+def _open(path: Path, *, any_version: bool = False) -> _Opened:
+    recognise(path, hint=_may_read(path))
     state = _state(path)
     parameters = _parameters(state)
-    return _Opened(_connect(path, parameters), None if parameters == _LIVE else state)
+    return _Opened(_connect(path, parameters, any_version=any_version), None if parameters == _LIVE else state)
 
 
-def _connect(path: Path, parameters: str) -> sqlite3.Connection:
+def _connect(path: Path, parameters: str, *, any_version: bool) -> sqlite3.Connection:
     guard(path)
     try:
         connection = sqlite3.connect(
@@ -115,7 +119,9 @@ def _connect(path: Path, parameters: str) -> sqlite3.Connection:
         if "vfs" in parameters:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # first: the log's index must not be asked for
         set_up(connection, readonly=True)
-        _check_version(accept(connection, path), path)
+        version = accept(connection, path)
+        if not any_version:
+            _check_version(version, path)
     except STORE_ERRORS as error:
         connection.close()
         raise _unreadable(error, path) from error
@@ -123,6 +129,10 @@ def _connect(path: Path, parameters: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _may_read(path: Path) -> str:
+    return f"run this as the daemon's user, or let this user read {path.name}, {path.name}-wal and {path.name}-shm"
 
 
 def _check_version(version: int, path: Path) -> None:
@@ -138,7 +148,7 @@ def _unreadable(error: Exception, path: Path) -> StoreError:
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
         return StoreError(
             f"state file {path}: cannot be read ({error})",
-            hint=f"give this user the right to read it, and {path.name}-wal and {path.name}-shm beside it",
+            hint=_may_read(path),
         )
     return translate(error, path)
 

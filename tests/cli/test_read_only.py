@@ -72,9 +72,20 @@ def test_every_reading_command_works_where_nothing_may_be_written(stand: Stand, 
             expected = 1 if arguments[0] == "wait" else 0  # no daemon runs
             assert done.returncode == expected, (arguments, done.stdout, done.stderr)
             assert "cannot be opened" not in done.stderr
+        assert "state file" in run_bare(stand, "check").stdout  # it is not writable, and says so
     finally:
         stand.root.chmod(0o755)
     assert listing(stand.root) == before
+
+
+def test_a_state_file_that_may_not_be_read_says_who_may(stand: Stand) -> None:
+    """It is the daemon's own: another user is told what to allow."""
+    with stand.daemon():
+        pass
+    stand.state.chmod(0o000)
+    done = run_bare(stand, "status")
+    assert done.returncode == 1
+    assert "let this user read state.db" in done.stderr
 
 
 def test_a_lock_that_may_not_be_read_does_not_mean_not_running(stand: Stand) -> None:
