@@ -43,6 +43,8 @@ class Cost:
     """URLs that today's quota does not cover."""
     further_days: int | None = 0
     """Days until those are sent at the present quota; None: never, there is no quota for them."""
+    quota_assumed: str = ""
+    """Why the quota was assumed as the ledger or the configuration has it; empty where the live one counted."""
     directories: list[tuple[str, str]] = field(default_factory=list)
     """Target and URL of each directory that would be refreshed; not told, they may be many."""
 

@@ -12,18 +12,18 @@ from typing import Any
 from listener import planner
 from listener.backfill.cost import Cost, Tally, cost_of
 from listener.backfill.oneshot import run_until_idle, stopping
-from listener.backfill.share import Share, share_left
+from listener.backfill.share import QUOTA_SECONDS, Share, share_left
 from listener.backfill.source import Feed, RepairFeed
 from listener.backfill.words import ALONE, BackfillPlan, Mode, Outcome
 from listener.change import Change, ChangeKind
 from listener.clock import Clock, SystemClock, window_end
 from listener.contracts import Target
-from listener.errors import ConfigurationError, KeyRejected
+from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
-from listener.refresh import RefreshKind, Scope
+from listener.refresh import QuotaReading, RefreshKind, Scope
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
@@ -92,7 +92,11 @@ class Backfill:
         if Mode.SEED in self._modes:
             return BackfillPlan(tally.cost, begun)
         accounts = self._accounts()
-        budgets = {targets[0].account: await self._budgets(store, targets[0], now) for targets in accounts}
+        budgets = {}
+        for account in accounts:
+            live, assumed = await _live_quota(account[0])
+            tally.cost.quota_assumed = tally.cost.quota_assumed or assumed
+            budgets[account[0].account] = await self._budgets(store, account[0], now, live)
 
         def count(connection: Any = None) -> Cost:
             return cost_of(
@@ -101,7 +105,8 @@ class Backfill:
                 accounts,
                 budgets,
                 now=now,
-                reserve=self._settings.planner.reserve,
+                # A share leaves the whole reserve to others already.
+                reserve=self._settings.planner.reserve if self._share is None else 0.0,
                 refresh=bool(self._modes & {Mode.REFRESH, Mode.REPAIR}),
                 prefetch=Mode.PREFETCH in self._modes,
                 connection=connection,
@@ -133,15 +138,21 @@ class Backfill:
             found.setdefault(target.account, []).append(target)
         return list(found.values())
 
-    async def _budgets(self, store: Store | None, target: Target, now: float) -> dict[RefreshKind, planner.Budget]:
+    async def _budgets(
+        self, store: Store | None, target: Target, now: float, live: Mapping[RefreshKind, QuotaReading]
+    ) -> dict[RefreshKind, planner.Budget]:
         """Return what it may spend of each kind; of a share, as if that were the whole quota."""
+        reserve = self._settings.planner.reserve
         found = {}
         for kind, default in target.quota.items():
+            reading = live.get(kind)
             ledger = None if store is None else await store.budget(target.account, kind, default=default)
             limit, left = (default, default) if ledger is None else (ledger.limit, ledger.left)
+            if reading is not None:
+                limit, left = reading.limit, reading.remaining if ledger is None else min(reading.remaining, left)
             if self._share is not None:
                 limit = math.floor(limit * self._share)
-                left = await share_left(store, target, kind, self._share, reserve=0.0, now=now)
+                left = await share_left(store, target, kind, self._share, reserve=reserve, now=now, live=reading)
             found[kind] = planner.Budget(limit, left, window_end(now) if ledger is None else ledger.resets_at)
         return found
 
@@ -266,6 +277,19 @@ class Backfill:
                 await intake.drained()
             commit.cancel()
         return bool(caught)
+
+
+async def _live_quota(target: Target) -> tuple[Mapping[RefreshKind, QuotaReading], str]:
+    """Return the live quota of an account; where it cannot be read nothing, and why."""
+    try:
+        async with asyncio.timeout(QUOTA_SECONDS):
+            return await target.read_quota(), ""
+    except TimeoutError:
+        return {}, f"{target.name}: no answer within {QUOTA_SECONDS:.0f} s"
+    except TargetError as error:
+        return {}, f"{target.name}: {error}"
+    finally:
+        await target.close()  # a plan may be all that is asked for; the next call opens it again
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

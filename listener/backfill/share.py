@@ -22,7 +22,7 @@ from listener.clock import Clock, window_start
 from listener.contracts import Target
 from listener.errors import KeyRejected
 from listener.pipeline.sites import Sites
-from listener.refresh import RefreshKind, Scope
+from listener.refresh import QuotaReading, RefreshKind, Scope
 from listener.store import Store
 from listener.store.ownership import owner_of
 from listener.store.upkeep import Progress, progress, save_progress
@@ -53,22 +53,32 @@ def _row(account: str, kind: RefreshKind, now: float) -> str:
 
 
 async def share_left(
-    store: Store | None, target: Target, kind: RefreshKind, share: float, *, reserve: float, now: float
+    store: Store | None,
+    target: Target,
+    kind: RefreshKind,
+    share: float,
+    *,
+    reserve: float,
+    now: float,
+    live: QuotaReading | None = None,
 ) -> int:
     """
     Return how many tokens of a kind backfills may still take today.
 
     Of their share (0 to 1), and of what is left but for the reserve (0 to 1, which no prefetch minds) and for the
-    needs that wait already.
+    needs that wait already. A ``live`` reading counts before what the ledger knows.
     """
-    limit = target.quota[kind]
-    if store is None:
-        return math.floor(limit * share)
-    budget = await store.budget(target.account, kind, default=limit)
-    taken = await store.progress(_row(target.account, kind, now))
-    kept = 0 if kind is RefreshKind.PREFETCH else math.ceil(budget.limit * reserve)
-    mine = math.floor(budget.limit * share) - (taken.listed if taken else 0)
-    return max(0, min(mine, budget.left - kept - (await store.counts()).pending))
+    limit = target.quota[kind] if live is None else live.limit
+    left, taken, pending = limit if live is None else live.remaining, None, 0
+    if store is not None:
+        budget = await store.budget(target.account, kind, default=limit)
+        limit = budget.limit if live is None else limit
+        left = budget.left if live is None else min(left, budget.left)
+        taken = await store.progress(_row(target.account, kind, now))
+        pending = (await store.counts()).pending
+    kept = 0 if kind is RefreshKind.PREFETCH else math.ceil(limit * reserve)
+    mine = math.floor(limit * share) - (taken.listed if taken else 0)
+    return max(0, min(mine, left - kept - pending))
 
 
 class Share:

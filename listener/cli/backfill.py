@@ -277,6 +277,8 @@ def _show_plan(plan: BackfillPlan, what: str, modes: list[Mode], ways: _Ways) ->
             typer.echo(f"  {count} keys {word}")
     if ways.share is not None:
         typer.echo(f"  of each day's quota at most {100 * ways.share:.3g}%")
+    if cost.quota_assumed:
+        typer.echo(f"  the quota is assumed, the live one could not be read: {cost.quota_assumed}")
     if cost.refreshes:
         spent = ", ".join(f"{count} {kind}" for kind, count in cost.refreshes.items() if count) or "nothing"
         typer.echo(f"  quota now: {spent}; unchanged objects evicted: {cost.collateral}")

@@ -44,8 +44,13 @@ def test_a_tree_is_refreshed_once(stand: Stand, command: Command) -> None:
     assert json.loads(command("status", "--json")[1])["quota"]["cdn"]["file"]["spent"] == 5
 
 
-def test_the_cost_stands_before_the_deed(stand: Stand, command: Command) -> None:
-    """--dry-run tells objects, URLs, quota by kind, what waits and for how long; nothing is sent or made."""
+def test_the_cost_stands_before_the_deed(stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    --dry-run tells objects, URLs, quota by kind, what waits and for how long; nothing is sent or made.
+
+    Where the live quota cannot be read it says that the configured one is assumed.
+    """
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "wrong")
     stand.configure(target="quota = { file = 10, directory = 0 }")
     fill(stand, *(f"{n}.html" for n in range(25)), "bad\\name")
     status, out, _ = command("backfill", "--dry-run", "--json")
@@ -57,7 +62,10 @@ def test_the_cost_stands_before_the_deed(stand: Stand, command: Command) -> None
     assert told["further_days"] == -(-told["deferred"] // 9)
     assert not stand.state.exists()
     assert stand.paths() == []
-    assert "keys can never be a URL" in command("backfill", "--dry-run")[1]
+    text = command("backfill", "--dry-run")[1]
+    assert "keys can never be a URL" in text
+    assert "quota is assumed" in text
+    assert told["quota_assumed"].startswith("cdn: ")
 
 
 def test_nobody_there_to_confirm(stand: Stand, command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,3 +216,19 @@ async def test_two_backfills_share_one_share(small: Stand) -> None:
         admitted = await asyncio.gather(*(one.admit(part) for one, part in zip(sharing, portions, strict=True)))
         assert sorted(one.taken for one in admitted) == [8, 12]
         assert sorted(bool(one.reason) for one in sharing) == [False, True]
+
+
+def test_a_dry_run_is_the_run(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a new state file and with the live quota far below the configured one: what was shown is what is sent."""
+    with a_stand(tmp_path / "few", quota="60,5,4") as stand:
+        for name, value in {**KEYS, "LISTENER_CONFIG": str(stand.config)}.items():
+            monkeypatch.setenv(name, value)
+        for number in range(120):
+            path = stand.tree / f"d{number % 8}" / f"{number}.html"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("x")
+        shown = json.loads(command("backfill", "--json", "--dry-run")[1])
+        assert shown["quota_assumed"] == ""
+        assert command("backfill", "--json", "--yes")[0] == 3
+        sent = Counter("directory" if url.endswith("/") else "file" for url in stand.paths())
+    assert {kind: count for kind, count in shown["refreshes"].items() if count} == sent
