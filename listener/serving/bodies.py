@@ -14,7 +14,7 @@ from listener.serving.pending import client_of
 __all__ = ["Bodies", "BodySpace"]
 
 MOST_BYTES: Final = 64 * 1024 * 1024
-"""What all bodies of one server hold at once, beside a small buffer for each connection."""
+"""What all bodies of one server hold at once, besides a small buffer for each connection."""
 
 
 class Bodies:
@@ -91,8 +91,8 @@ class BodySpace:
 
     async def read(self, request: web.BaseRequest, *, limit_bytes: int, seconds: float) -> bytes:
         """Return the request's body; raise as :meth:`Bodies.rest` does."""
-        told = request.content_length
-        if told is not None and told > limit_bytes:
+        stated = request.content_length
+        if stated is not None and stated > limit_bytes:
             raise HTTPRejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {limit_bytes} bytes")
         content = request.content
         if content.is_eof():

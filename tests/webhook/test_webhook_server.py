@@ -363,6 +363,20 @@ for check in asyncio.run(source.check()):
 """
 
 
+async def test_check_warns_of_what_is_weak() -> None:
+    """A signature without a time can be replayed; without a credential anybody is trusted."""
+    listen = free_address()
+    for settings, subject, words in (
+        ({"secret": "s" * 32}, "sources.hook.timestamp_header", "can be sent again"),
+        ({"anonymous": True}, "sources.hook", "any client that can reach this port is trusted"),
+    ):
+        found = await WebhookSource("hook", WebhookSettings(listen=listen, **settings)).check()
+        (warning,) = [check for check in found if check.state == "warning" and check.subject == subject]
+        assert words in warning.message
+    timed = WebhookSettings(listen=listen, secret="s" * 32, timestamp_header="X-Time")
+    assert not [check for check in await WebhookSource("hook", timed).check() if "replay" in check.message]
+
+
 async def test_check_without_any_credential_fails_with_the_line_that_makes_one() -> None:
     """An operator who forgot the token learns its variable."""
     source = WebhookSource("hook", WebhookSettings(listen=free_address()))

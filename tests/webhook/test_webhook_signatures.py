@@ -286,8 +286,8 @@ async def test_only_what_was_signed_is_decoded(source_format: str) -> None:
         assert await send(hook, {**number, "Message": 5, **smuggled}) == 403
         assert await send(hook, {**number, "Message": [], **smuggled}) == 403
         for field in ("MessageId", "Timestamp", "Type", "TopicArn"):
-            told = {"x_amz_sns_message_type": "Notification", "x_amz_sns_topic_arn": TOPIC}
-            assert await send(hook, {**genuine, field: [genuine[field]], **smuggled}, **told) == 403
+            own = {"x_amz_sns_message_type": "Notification", "x_amz_sns_topic_arn": TOPIC}
+            assert await send(hook, {**genuine, field: [genuine[field]], **smuggled}, **own) == 403
         assert await send(hook, {**genuine, **smuggled, "events": [], "TopicName": "x"}) == 204
         assert hook.keys == ["a"]
         assert await send(hook, {**number, **smuggled}) == 204

@@ -11,7 +11,7 @@ from listener.sources.webhook.settings import WebhookSettings
 __all__ = ["instructions"]
 
 EVENTS: Final = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
-ANY_HOST: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with
+ANY_HOST: Final = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with
 
 
 def instructions(name: str, settings: WebhookSettings) -> str:

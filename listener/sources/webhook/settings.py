@@ -140,7 +140,7 @@ class WebhookSettings(BaseModel):
     it."""
 
     certificate_hosts: Annotated[tuple[Annotated[str, _matching(_HOST, "host or host:port")], ...], Listed] = ()
-    """Hosts beside the vendors' own from which signing certificates may be fetched, by https."""
+    """Further hosts than the vendors' own from which signing certificates may be fetched, by https."""
 
     buckets: Annotated[tuple[str, ...], Listed] = ()
     """Buckets whose events count; others are ignored, and counted. By default any."""
