@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -55,7 +55,7 @@ class HttpServer:
         self.rejected: dict[int, int] = {}
         """Connections closed before their first request, by status."""
         self._server = server
-        self._limiter = ConnectionLimiter(
+        self.limiter = ConnectionLimiter(
             limits,
             make_handler=server,
             release_slow_body=self.bodies.release_slowest,
@@ -64,34 +64,22 @@ class HttpServer:
         )
         self._acceptor: Acceptor | None = None
         # aiohttp calls this method of the server for each connection that ends, and offers no other way to know.
-        setattr(server, "connection_lost", _call_after(server.connection_lost, self._limiter.closed))  # noqa: B010
+        setattr(server, "connection_lost", _call_after(server.connection_lost, self.limiter.closed))  # noqa: B010
 
     def start(self, sockets: Sequence[socket.socket]) -> None:
         """Serve these listening sockets from now on."""
-        self._acceptor = Acceptor(sockets, self._limiter, self._limiter.make_room)
+        self._acceptor = Acceptor(sockets, self.limiter, self.limiter.make_room)
         self._acceptor.start()
 
     def __len__(self) -> int:
         """Return how many connections are open."""
-        return len(self._limiter)
+        return len(self.limiter)
 
     @property
     def address(self) -> str:
         """Where it listens, such as ``127.0.0.1:9181``; empty while it does not."""
         sockets = self._acceptor.sockets if self._acceptor is not None else ()
         return shown_address(sockets[0]) if sockets else ""
-
-    def busy(self, request: web.BaseRequest) -> None:
-        """Count the connection as busy while a request is served: only an idle one is closed for others."""
-        self._limiter.busy(request.protocol)
-
-    def idle(self, request: web.BaseRequest) -> None:
-        """Count the connection as idle: the request is served."""
-        self._limiter.idle(request.protocol)
-
-    def claim(self, request: web.BaseRequest, credential: str, sharers: Callable[[], Collection[str]]) -> bool:
-        """See :meth:`ConnectionLimiter.claim`."""
-        return self._limiter.claim(request.protocol, credential, sharers)
 
     def stop_accepting(self) -> None:
         """Leave new connections to whoever shares the listening sockets."""
@@ -102,7 +90,7 @@ class HttpServer:
         """Close every socket and connection; wait so long for answers to be written; safe to call twice."""
         if self._acceptor is not None:
             await self._acceptor.close()
-        self._limiter.close()
+        self.limiter.close()
         self._server.pre_shutdown()
         await self._server.shutdown(seconds)
 

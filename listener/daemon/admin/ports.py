@@ -81,12 +81,12 @@ class Ports:
     def serving(self, request: web.BaseRequest) -> Iterator[None]:
         """Count the connection as busy while its request is served."""
         for each in self._opened:
-            each.busy(request)
+            each.limiter.busy(request.protocol)
         try:
             yield
         finally:
             for each in self._opened:
-                each.idle(request)
+                each.limiter.idle(request.protocol)
 
     async def close(self, *, seconds: float) -> None:
         """Close everything; safe to call twice."""

@@ -91,7 +91,7 @@ class Receiver:
         return accepted()
 
     async def _receive(self, request: web.BaseRequest, space: BodySpace, claim: Claim) -> str:
-        """Bring one request to its end; return what became of it, as the name of a figure."""
+        """Make durable what a request brings; return what became of it, as the name of a figure."""
         asked = Request(request.method, request.raw_path, request.headers, request.remote or "")
         guard = self._guard(asked)
         settings = self.settings
@@ -103,21 +103,19 @@ class Receiver:
             return "handshakes"
         content = body if authenticated.content is None else authenticated.content
         del body
-        return await self._deliver(authenticated, content)
-
-    async def _deliver(self, authenticated: Authenticated, content: bytes) -> str:
-        """Make durable what was authenticated; return what became of it, as the name of a figure."""
         if len(content) < PING_BYTES and content.strip() in PINGS:
             return "pings"
-        if self._replays.is_known(authenticated.message_id, self._now()):
+        if authenticated.message_id and self._replays.is_known(authenticated.message_id, self._now()):
             return "repeated"
         changes, unreadable = self._read(content, is_unwrapped=authenticated.content is not None)
         self._health.last_event_at = self._now()
         if not changes and not unreadable:
             return "ignored"
+        del content
         if not await self.room.durable(changes, unreadable):
             raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "cannot be made durable at present")
-        self._note(authenticated, changes)
+        if authenticated.message_id:
+            self._note(authenticated, changes)
         return "unreadable" if unreadable else "accepted"
 
     def _note(self, authenticated: Authenticated, changes: Sequence[Change]) -> None:

@@ -89,18 +89,19 @@ class Server:
         http, receiver = self._http, self.receivers.get(request.raw_path.partition("?")[0])
         if receiver is None or http is None:
             return rejection(HTTPRejection(HTTPStatus.NOT_FOUND, "nothing is received here"))
-        http.busy(request)
+        limiter, connection = http.limiter, request.protocol
+        limiter.busy(connection)
         try:
             return await receiver.answer(request, http.bodies, self._claim)
         except Exception as error:
             log.exception("webhook.broken", source=receiver.name, error_type=type(error).__name__)
             return rejection(HTTPRejection(HTTPStatus.INTERNAL_SERVER_ERROR, "an error in the receiver: see its log"))
         finally:
-            http.idle(request)
+            limiter.idle(connection)
 
     def _claim(self, request: web.BaseRequest, credential: str) -> bool:
         """Count the connection of a request for the credential that it proved; see ``ConnectionLimiter.claim``."""
-        return self._http is None or self._http.claim(request, credential, self._sharers)
+        return self._http is None or self._http.limiter.claim(request.protocol, credential, self._sharers)
 
     def _sharers(self) -> Collection[str]:
         return {receiver.name for receiver in self.receivers.values() if not receiver.draining}
