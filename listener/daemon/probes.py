@@ -12,8 +12,10 @@ from pathlib import Path
 
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError
+from listener.pipeline.accounts import accounts_of
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
+from listener.settings.site import Guarantee, Share
 from listener.store.database import sqlite_path
 from listener.store.ownership import owner_of
 from listener.store.reading import open_reading
@@ -27,11 +29,25 @@ PROBE_SECONDS = 90.0
 async def probe_all(settings: Settings, sources: Mapping[str, Source], targets: Mapping[str, Target]) -> list[Check]:
     """Try the state file, the admin port, and each source and target; return what was found, in this order."""
     found = [await asyncio.to_thread(_probe_store, settings), *await asyncio.to_thread(_probe_admin, settings)]
+    found += _probe_shares(settings, targets)
     for name, source in sources.items():
         found += await _bounded(f"sources.{name}", source.check)
     for name, target in targets.items():
         found += await _bounded(f"targets.{name}", target.check)
         await target.close()
+    return found
+
+
+def _probe_shares(settings: Settings, targets: Mapping[str, Target]) -> list[Check]:
+    """Warn of each account whose whole quota any one of several sites may spend."""
+    found = []
+    for name, account in accounts_of(targets).items():
+        sites = [site for site in settings.sites if account.targets.keys() & set(site.targets)]
+        if len(sites) < 2 or any(site.share != Share() or site.guaranteed != Guarantee() for site in sites):
+            continue
+        message = f"{len(sites)} sites share its quota, and any one of them may spend all of it in a day"
+        hint = "give each of the [[sites]] a share = { file = 0.5, directory = 0.5 }, or a guaranteed part"
+        found.append(Check(f"account {name}", CheckState.WARNING, message, hint))
     return found
 
 

@@ -298,3 +298,20 @@ def test_a_key_that_is_no_utf8_can_be_printed(stand: Stand, tmp_path: Path, comm
     status, out, _ = command("plan", "--changes", str(tmp_path / "changes"), "--json")
     assert (status, json.loads(out)["refreshes"][0]["key"]) == (0, "a/\udcff.html")
     assert command("plan", "--changes", str(tmp_path / "changes"))[0] == 0
+
+
+def test_check_warns_where_one_site_may_spend_all(stand: Stand, command: Command) -> None:
+    """Several sites of one account without any share or guarantee; one site alone is no reason to warn."""
+
+    def warned() -> list[str]:
+        checks = json.loads(command("check", "--json")[1])
+        rows = checks["checks"] if isinstance(checks, dict) else checks
+        return [row["subject"] for row in rows if "any one of them may spend all" in row["message"]]
+
+    stand.configure()
+    assert warned() == []
+    more = '[[sites]]\nsource = "www"\ntarget = "cdn"\nprefix = "shop/"\nbase_urls = ["http://shop.test/"]\n{}'
+    stand.configure(more.format(""))
+    assert warned() == ["account main"]
+    stand.configure(more.format("share = { file = 0.5 }"))
+    assert warned() == []
