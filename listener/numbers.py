@@ -1,10 +1,12 @@
-"""Numbers in text from outside."""
+"""Numbers and times in text from outside."""
 
 from __future__ import annotations
 
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Final
 
-__all__ = ["whole_number"]
+__all__ = ["header_time", "whole_number"]
 
 MOST_DIGITS: Final = 15
 """More than any size, time or count has; Python refuses to convert some thousands."""
@@ -14,3 +16,12 @@ def whole_number(text: str) -> int | None:
     """Return the number that ASCII digits write, blanks around them allowed; None for anything else."""
     digits = text.strip(" \t\r\n")
     return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS else None
+
+
+def header_time(date: str) -> float | None:
+    """Return the time in a header such as ``Date``, in seconds since the epoch; None for anything else."""
+    try:
+        found = parsedate_to_datetime(date)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

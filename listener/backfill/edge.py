@@ -22,8 +22,6 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -31,7 +29,7 @@ import aiohttp
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.egress import connection_advice, proxy_arguments
 from listener.errors import ConfigurationError, KeyRejected
-from listener.numbers import whole_number
+from listener.numbers import header_time, whole_number
 from listener.pipeline.sites import Sites
 from listener.redaction import mask_text
 from listener.refresh import Scope
@@ -125,18 +123,10 @@ def read_answer(status: int, headers: Mapping[str, str]) -> Seen:
     return Seen(
         status,
         tag or None,
-        _date(headers.get("Last-Modified", "")),
+        header_time(headers.get("Last-Modified", "")),
         length,
         None if age is None else float(age),
     )
-
-
-def _date(text: str) -> float | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 @dataclass(slots=True)

@@ -6,11 +6,10 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
-from listener.numbers import whole_number
+from listener.numbers import header_time, whole_number
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task, TaskState
 
 __all__ = [
@@ -81,11 +80,8 @@ def retry_after_seconds(milliseconds: str) -> float | None:
 
 def clock_skew_seconds(date: str, now: float) -> float | None:
     """Return how far ``now`` is ahead of an answer's ``Date`` header, in seconds; ``None`` without a usable one."""
-    try:
-        told = parsedate_to_datetime(date)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return now - (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    told = header_time(date)
+    return None if told is None else now - told
 
 
 _ECHO = re.compile(r"(server )?(string ?to ?sign|canonical ?request)\b.*", re.IGNORECASE | re.DOTALL)

@@ -11,6 +11,7 @@ from listener.backfill.edge import read_answer
 from listener.daemon.admin.authenticator import _host_name, _is_address
 from listener.errors import ConfigurationError, KeyRejected, MalformedNotification, SourceUnavailable
 from listener.formats import decode
+from listener.numbers import header_time
 from listener.replies import ReplyError, classify, clock_skew_seconds, parse_failure, parse_object, parse_receipt, scrub
 from listener.replies.reading import parse_quota, parse_tasks, retry_after_seconds
 from listener.serving import HTTPRejection
@@ -22,7 +23,7 @@ from listener.sources.sqs.native import _answer
 from listener.sources.sqs.policies import missing_events, rules_for, senders, sends_from
 from listener.sources.sqs.transport import failures_in, message_of
 from listener.sources.sqs.trouble import SqsTrouble, refused
-from listener.sources.webhook.alibaba import _account_and_id, _http_date, _unbase64
+from listener.sources.webhook.alibaba import _account_and_id, _unbase64
 from listener.sources.webhook.certificates import _parse, https_url
 from listener.sources.webhook.guards import Token, _number, _signature
 from listener.sources.webhook.sns import read_message
@@ -116,7 +117,7 @@ PARSERS: Mapping[str, Parser] = {
     "token": Parser(header(Token("token", header="Authorization").is_right)),
     "hmac": Parser(header(_signature)),
     "timestamp": Parser(header(_number)),
-    "mns-date": Parser(header(_http_date)),
+    "mns-date": Parser(header(header_time)),
     "eventbridge": Parser(_account_and_id),
     "base64": Parser(header(_unbase64)),
     "certificate": Parser(_parse),

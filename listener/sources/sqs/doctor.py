@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from listener.contracts import Check, CheckState
-from listener.numbers import whole_number
+from listener.numbers import header_time, whole_number
 from listener.sources.sqs.boto import make_client, translated
 from listener.sources.sqs.policies import WANTED, Rule, missing_events, rules_for, senders, sends_from
 from listener.sources.sqs.settings import SqsSettings
@@ -77,12 +76,10 @@ def _queue(key: str, client: Any, settings: SqsSettings, setup: str, now: Callab
 
 
 def _skew(key: str, answer: Mapping[str, Any], now: float) -> Iterator[Check]:
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-    try:
-        theirs = parsedate_to_datetime(date)
-    except ValueError:
+    theirs = header_time(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
+    if theirs is None:
         return
-    skew = now - theirs.replace(tzinfo=theirs.tzinfo or UTC).timestamp()
+    skew = now - theirs
     state = FAILED if abs(skew) > SKEW_FAILED_SECONDS else WARNING if abs(skew) > SKEW_WARNING_SECONDS else OK
     at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
     yield Check(key, state, f"this clock ({at}) differs from the service's by {skew:.0f} s", "run an NTP client")

@@ -17,12 +17,11 @@ import binascii
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final
 
 from listener.clock import Clock
-from listener.numbers import whole_number
+from listener.numbers import header_time, whole_number
 from listener.serving import HTTPRejection
 from listener.sources.webhook.certificates import Certificates, https_url
 from listener.sources.webhook.guards import Authenticated, Request, Token, check_age
@@ -76,7 +75,7 @@ class Mns:
         topic = f"{headers.get('x-mns-topic-owner', '')}/{headers.get('x-mns-topic-name', '')}"
         if topic not in self._topics:
             raise HTTPRejection(HTTPStatus.FORBIDDEN, "this topic is not expected")
-        check_age(_http_date(headers.get("Date", "")), now=self._clock.now(), past_seconds=self._window_seconds)
+        check_age(header_time(headers.get("Date", "")), now=self._clock.now(), past_seconds=self._window_seconds)
         self._certificate_url(request)
 
     async def check(self, request: Request, body: bytes) -> Authenticated:
@@ -213,10 +212,3 @@ def _has_md5(told: str, body: bytes) -> bool:
     hexadecimal = digest.hexdigest()
     forms = {hexadecimal, base64.b64encode(digest.digest()).decode(), base64.b64encode(hexadecimal.encode()).decode()}
     return told.strip() in forms or told.strip().lower() == hexadecimal
-
-
-def _http_date(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
