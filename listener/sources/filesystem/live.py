@@ -141,8 +141,6 @@ class Live:
     async def _changes(self, batch: Batch, looks: Looks) -> tuple[list[Change], list[Change]]:
         now = time.monotonic()
         linked = [key + "/" for key in looks.gone if self.watches and self.watches.drop_linked(key_to_bytes(key + "/"))]
-        standing = await self._standing([*looks.gone, *(look.key for look in (*looks.finished, *looks.unfinished))])
-        gone = self._ends(looks.gone, standing)
         if self.unfinished:
             for key in (*looks.gone, *(look.key for look in looks.finished)):
                 self.unfinished.end(key)
@@ -152,8 +150,10 @@ class Live:
             Change(self._name, key_to_text(prefix), ChangeKind.SUBTREE_DELETED, event_time=time.time())
             for prefix in (*batch.gone, *map(key_to_bytes, linked))
         ]
-        deletions = await self._admitted([*subtrees, *gone], now)
-        changes, learnt = await self._contents([*looks.finished, *excess], standing)
+        finished = [*looks.finished, *excess] if excess else looks.finished
+        standing = await self._standing([*looks.gone, *[look.key for look in finished]])
+        deletions = await self._admitted([*subtrees, *self._ends(looks.gone, standing)], now)
+        changes, learnt = await self._contents(finished, standing)
         # Directories that went come first: one of the same name, and files in it, may have come since.
         return [*deletions, *changes], learnt
 
@@ -253,8 +253,8 @@ class Live:
         gone = self._ends([verdict.key for verdict in verdicts if verdict.fingerprint is None], standing)
         looks = [Look(each.key, each.fingerprint, not each.heard) for each in verdicts if each.fingerprint is not None]
         changes, learnt = await self._contents(looks, standing)
-        unfinished = {verdict.key for verdict in verdicts if not verdict.finished}
-        changes = [change._replace(finished=change.key not in unfinished) for change in changes]
+        if unfinished := {verdict.key for verdict in verdicts if not verdict.finished}:
+            changes = [change._replace(finished=change.key not in unfinished) for change in changes]
         return [*await self._admitted(gone, time.monotonic()), *changes], learnt
 
     def _look_at(self, keys: Iterable[str]) -> dict[str, Fingerprint | None]:
