@@ -56,10 +56,17 @@ async def test_a_key_that_may_not_delete_loses_and_repeats_nothing(service: Fake
             await until(lambda: along.figure("deletions_failed"))
             await service.advance(31)
             await until(lambda: along.figure("received_again") == 2)
+            await until(lambda: along.figure("deletions_given_up"))
+            await service.advance(31)
+            await until(lambda: along.source.health.state is SourceState.DEGRADED)
+            assert "cannot be deleted" in along.source.health.detail
+            assert along.source.health.ready
             service.denied = set()
             await service.advance(31)
             await until(lambda: len(service.queue.deleted) == 2)
-    assert along.keys == ["a", "b"]
+            await service.send(*bodies("c"))
+            await until(lambda: along.source.health.state is SourceState.LISTENING)
+    assert along.keys[:2] == ["a", "b"]
     assert any("AccessDenied" in str(entry.get("error")) for entry in logs)
 
 

@@ -37,6 +37,9 @@ class Deleting:
         self._figures = figures
         self._random = randomness
         self._more = asyncio.Event()
+        self._last_error = "the queue refuses their receipt handles"
+        self.trouble = ""
+        """Why nothing can be deleted, once a batch was given up; empty again after the next success."""
 
     def wake(self) -> None:
         """Say that there may be more to delete."""
@@ -68,6 +71,7 @@ class Deleting:
             raise
         # They are durable: when the queue gives them again they are known, and deleted then.
         self._figures.count("deletions_given_up", len(left))
+        self.trouble = f"messages cannot be deleted and come again: {self._last_error}"
         log.warning("mns.deletions_given_up", source=self._name, messages=len(left))
 
     async def _try(self, batch: Mapping[str, str]) -> dict[str, str]:
@@ -77,9 +81,12 @@ class Deleting:
         except MnsTrouble as trouble:
             log.warning("mns.deletion_failed", source=self._name, error=str(trouble), hint=trouble.hint)
             self._figures.count("deletions_failed", len(batch))
+            self._last_error = f"{trouble} {f'({trouble.hint})' if trouble.hint else ''}".strip()
             return dict(batch)
         gone = sum(code in GONE for code in failed.values())
         self._figures.count("deleted_messages", len(batch) - len(failed))
+        if len(failed) < len(batch):
+            self.trouble = ""
         self._figures.count("expired_handles", gone)
         self._figures.count("deletions_failed", len(failed) - gone)
         return {name: handle for name, handle in batch.items() if failed.get(handle, "ReceiptHandleError") not in GONE}

@@ -148,7 +148,9 @@ class Session:
             await asyncio.sleep(back_off_seconds(self._random, self._failures, most=LONGEST_BACK_OFF_SECONDS))
             return None
         self._failures = 0
-        self._health.state, self._health.ready, self._health.detail = SourceState.LISTENING, True, ""
+        undeleted = self._deleting.trouble
+        self._health.state = SourceState.DEGRADED if undeleted else SourceState.LISTENING
+        self._health.ready, self._health.detail = True, undeleted
         return messages
 
     def _tell(self, trouble: MnsTrouble) -> None:
