@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["guard", "is_guarded"]
+__all__ = ["guard", "guarded_directories", "is_guarded"]
 
 _BESIDE = ("", "-wal", "-shm", "-journal", ".lock")
 _paths: set[str] = set()
@@ -20,6 +20,11 @@ _paths: set[str] = set()
 def guard(path: Path) -> None:
     """Let nobody but its owner open this state file, nor what stands beside it, for as long as the process lives."""
     _paths.add(os.path.abspath(path))  # noqa: PTH100 - links are followed at each look
+
+
+def guarded_directories() -> list[str]:
+    """Return the directories that hold them, without symbolic links."""
+    return sorted({os.path.realpath(os.path.dirname(path)) for path in tuple(_paths)})  # noqa: PTH120
 
 
 def is_guarded(status: os.stat_result) -> bool:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from churning import exchange
 from source_harness import Reader, fanotify_needed
 
 from listener.change import ChangeKind
+from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -182,3 +184,67 @@ async def test_status_counts_links_that_lead_outside(tmp_path: Path) -> None:
     async with reader_of(root) as reader:
         await reader.until(lambda: reader.source.health.figures.get("links_outside") == 1, "it is counted")
         assert reader.source.health.figures["link_check_seconds"] >= 0.2
+
+
+@pytest.mark.parametrize("follow", [True, False])
+async def test_check_names_the_targets_of_links_that_lead_out(tmp_path: Path, follow: bool) -> None:
+    """Directories with their targets, files by their number; what is never followed is a warning."""
+    root = tmp_path / "www"
+    write(root / "a" / "page.html", "x")
+    (root / "a" / "uploads").symlink_to(tmp_path / "up")
+    write(tmp_path / "up" / "x", "x")
+    (root / "conf").symlink_to(tmp_path / "up" / "x")
+    (root / "inside").symlink_to("a")
+    (root / "sys").symlink_to("/sys")
+    checks = await FilesystemSource("www", FilesystemSettings(path=root, follow_symlinks=follow)).check()
+    (said,) = [check for check in checks if "outside of the root" in check.message]
+    assert f"'a/uploads' -> '{tmp_path}/up'" in said.message
+    assert ("are followed" if follow else "are not followed") in said.message
+    assert "1 lead to files" in said.message
+    (warned,) = [check for check in checks if "never followed" in check.message]
+    assert warned.state == "warning"
+    assert "'sys' -> '/sys'" in warned.message
+
+
+@pytest.mark.parametrize("target", ["/proc", "/sys/kernel", "/dev", "loop"])
+async def test_what_no_link_may_add_is_not_followed(tmp_path: Path, backend: str, target: str) -> None:
+    """Neither by the first scan nor when the link comes later: the kernel's directories, and loops."""
+    root = tmp_path / "www"
+    write(root / "page.html", "x")
+    to = root if target == "loop" else target
+    (root / "early").symlink_to(to)
+    async with reader_of(root) as reader:
+        (root / "late").symlink_to(to)
+        write(root / "mark.html", "x")
+        if backend != "polling":
+            await reader.until_told("mark.html")
+            await asyncio.sleep(1.5)
+            assert set(reader.index.rows) == {"page.html", "mark.html"}
+        else:
+            assert set(reader.index.rows) == {"page.html"}
+
+
+async def test_the_state_directory_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every commit would be a change; nor is a directory that holds it."""
+    root, state = tmp_path / "www", tmp_path / "var" / "state"
+    write(root / "page.html", "x")
+    write(state / "state.db", "x")
+    monkeypatch.setattr("listener.guarded._paths", {str(state / "state.db")})
+    (root / "a").symlink_to(state)
+    (root / "b").symlink_to(tmp_path / "var")
+    async with reader_of(root) as reader:
+        assert set(reader.index.rows) == {"page.html"}
+
+
+async def test_a_directory_in_place_of_a_link_is_compared(tmp_path: Path) -> None:
+    """Exchanged: what the link led to is gone under that name, what the directory holds is there."""
+    root = tmp_path / "www"
+    write(tmp_path / "out" / "old.html", "x")
+    write(root / "real" / "new.html", "x")
+    write(root / "stays.html", "x")
+    (root / "link").symlink_to(tmp_path / "out")
+    async with Reader(root, poll_interval_seconds=0.5, rescan_interval_seconds=0) as reader:
+        exchange(root / "link", root / "real")
+        await reader.until(
+            lambda: set(reader.index.rows) == {"link/new.html", "real/old.html", "stays.html"}, "the index follows"
+        )

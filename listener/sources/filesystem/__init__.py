@@ -15,6 +15,7 @@ The filesystem source: watchdog's observer with an emitter that loses nothing, a
     bindings   kernel watch to path            mounts      what the kernel hears of a file system
     probes     what check asks                 trouble     what is wrong, in words
     targets    what links lead to       surroundings  what changes around a tree
+    outward    links that lead out
     mountwatch mounts that come and go
     brake      too many deletions at once      acks        what is not durable yet
     namesakes  other names of a file           live        events to deliveries

@@ -20,11 +20,13 @@ import os
 import threading
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.guarded import guarded_directories
 from listener.sources.filesystem.targets import Targets
 
-__all__ = ["Links", "is_loop"]
+__all__ = ["Links", "is_followed", "is_loop"]
 
 _MOST = 200_000
+_KERNEL = (b"/proc", b"/sys", b"/dev")
 
 
 class Links:
@@ -164,6 +166,20 @@ def _ways(path: str) -> list[str]:
     """Return a path and all directories on the way to it."""
     parts = path.split("/") if path else []
     return ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
+
+
+def is_followed(root: bytes, prefix: bytes, name: bytes) -> bool:
+    """Tell whether the directory that a link leads to may belong to the tree: no loop, and not private."""
+    return not is_loop(root, prefix, name) and not _is_private(root, os.path.realpath(root + prefix + name))
+
+
+def _is_private(root: bytes, real: bytes) -> bool:
+    """Tell whether it is or lies in a directory of the kernel's, or is the state directory, or holds one of these."""
+    if real.startswith((os.path.realpath(root) + b"/", b"/dev/shm/")):
+        return False
+    if any(real.startswith(each + b"/") for each in _KERNEL):
+        return True
+    return any((each + b"/").startswith(real + b"/") for each in (*_KERNEL, *map(os.fsencode, guarded_directories())))
 
 
 def is_loop(root: bytes, prefix: bytes, name: bytes) -> bool:

@@ -47,7 +47,7 @@ class Looks(NamedTuple):
     """There, but perhaps still written to."""
     gone: list[str]
     linked: list[str]
-    """Directories behind symbolic links, as keys that end with ``/``: to be compared with the index."""
+    """Directories behind symbolic links, or in place of one, as keys that end with ``/``: to be compared."""
     namesakes: dict[int, int]
     """Inodes of files with more names than are known, and how many they have."""
     unknown: dict[str, int]
@@ -191,12 +191,13 @@ class Looker:
             looks.unknown[key] = error.errno or 0
             return
         inode = found.inode if found else None
+        was_link = self._links.targets.leads_to_directory(key)
         self._note(key, found, links)
         if follow and self._links:
             self._look_at_links(looks, self._links.depending(key, inode), flags, now_ns)
             if inode is not None and links > 1 and self._links.lacking(inode, links):
                 looks.namesakes[inode] = links
-        if links == LINKED_DIRECTORY:
+        if links == LINKED_DIRECTORY or (was_link and os.path.isdir(path)):  # noqa: PTH112 - bytes
             if not self._ignore.directory(*_parts(key)):
                 looks.linked.append(key + "/")
         elif found is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from listener.change import key_to_text
-from listener.sources.filesystem.links import is_loop
+from listener.sources.filesystem.links import is_followed
 from listener.sources.filesystem.names import Ignore
 
 __all__ = ["Namesakes", "find_names"]
@@ -81,4 +81,4 @@ def find_names(
 def _leads_on(entry: os.DirEntry[bytes], root: bytes, prefix: bytes, *, follow: bool) -> bool:
     if entry.is_dir(follow_symlinks=False):
         return True
-    return follow and entry.is_symlink() and entry.is_dir() and not is_loop(root, prefix, entry.name)
+    return follow and entry.is_symlink() and entry.is_dir() and is_followed(root, prefix, entry.name)

@@ -11,6 +11,7 @@ from listener.sources.filesystem.fanotify import refusal
 from listener.sources.filesystem.ignored import summary
 from listener.sources.filesystem.kernel import Inotify
 from listener.sources.filesystem.mounts import mount_of, mounts_below
+from listener.sources.filesystem.outward import links_outside
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.trouble import limit, open_hint, outdated, sysctl_line
 
@@ -75,6 +76,7 @@ def probe(key: str, settings: FilesystemSettings) -> Iterator[Check]:
             "outside, the new one is not seen",
             "mount a parent directory that is never replaced, if deploys replace this one",
         )  # fmt: skip
+    yield from links_outside(key, settings)
     for mount in mounts_below(settings.path):
         if not mount.is_heard and backend != "polling":
             yield Check(

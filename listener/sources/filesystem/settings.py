@@ -38,7 +38,11 @@ class FilesystemSettings(BaseModel):
     """
 
     follow_symlinks: bool = True
-    """Whether directories behind symbolic links belong to the tree, as most web servers take them; loops are cut."""
+    """
+    Whether directories behind symbolic links belong to the tree, as most web servers take them; loops are cut. Set it
+    to false where uploaders who are not trusted can make links. No link leads into
+    ``/proc``, ``/sys``, ``/dev`` or the state directory.
+    """
 
     skip_unchanged: Literal["never", "content", "always"] = "content"
     """

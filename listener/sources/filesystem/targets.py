@@ -47,6 +47,10 @@ class Targets:
         self._seen.pop(key, None)
         self._directories.discard(key)
 
+    def leads_to_directory(self, key: str) -> bool:
+        """Tell whether a key led to a directory when it was noted."""
+        return key in self._directories
+
     def directories(self) -> list[str]:
         """Return the keys that lead to directories."""
         return list(self._directories)

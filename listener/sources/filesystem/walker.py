@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.sources.filesystem.absence import means_absent
-from listener.sources.filesystem.links import Links, is_loop
+from listener.sources.filesystem.links import Links, is_followed
 from listener.sources.filesystem.look import fingerprint_of
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.readers import Directories
@@ -108,7 +108,7 @@ class Walker:
             if self._ignore.directory(key_to_text(prefix), key_to_text(name)):
                 return False
             if os.path.islink(self._root + prefix + name) and (  # noqa: PTH114 - bytes
-                not self._follow or is_loop(self._root, prefix, name)
+                not self._follow or not is_followed(self._root, prefix, name)
             ):
                 return False
             prefix += name + b"/"
@@ -181,6 +181,6 @@ class Walker:
         with suppress(OSError):
             if self._follow and entry.is_dir():
                 if not self._ignore.directory(text, name):
-                    return not is_loop(self._root, prefix, entry.name)
+                    return is_followed(self._root, prefix, entry.name)
                 self.ignored += 1
         return False
