@@ -38,6 +38,8 @@ def rows(bench: Bench) -> dict[str, int]:
 
 async def test_every_row_of_history_ends(bench: Bench) -> None:
     """Audit, expired overrides, backfills finished or not, settled attempts, old days, counts of what was dropped."""
+    await bench.change(content("a"))
+    await bench.finish(await bench.send(file("a")))
     controls = Controls(bench.store)
     await controls.put(ControlKind.PAUSE, [Place("", BASE)], seconds=3600, reason="x")
     await controls.put(ControlKind.HOLD, [Place("cdn")], seconds=None)

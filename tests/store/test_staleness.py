@@ -75,6 +75,7 @@ async def test_what_is_due_says_what_stops_it(bench: Bench) -> None:
     assert (await of(bench, "d/a"))[5:] == ("paused: maintenance", bench.clock.now() + 100)
     assert "no daemon runs" in (await of(bench, "d/a", is_running=False)).reason
     assert (await of(bench, "d/a", is_running=None)).reason == "paused: maintenance"
+    await controls.remove(ControlKind.PAUSE, [Place("", BASE + "d/")])
     await bench.send(folder("d/"))
     assert [(one.url, one.scope, one.state) for one in await listed(bench)] == [(BASE + "d/", "subtree", "in_flight")]
 
