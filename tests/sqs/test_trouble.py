@@ -117,9 +117,12 @@ async def test_deletions_that_are_forbidden_are_told(sqs: FakeSqs, url: str, tra
     sqs.send(s3_event("a.html"))
     async with reading(sqs, url, transport=transport) as taker:
         await until(lambda: taker.keys and not sqs.faults[0].left)
+        await until(lambda: taker.source.health.state is SourceState.DEGRADED)
+        assert "AccessDenied" in taker.source.health.detail
         sqs.ahead += 61
         await until(lambda: not sqs.queues["events"].messages)
         assert taker.keys == ["a.html"]
+        await until(lambda: taker.source.health.state is SourceState.LISTENING)
     assert taker.source.health.figures["not_deleted_messages"] == 1
 
 

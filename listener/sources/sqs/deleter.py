@@ -46,6 +46,8 @@ class Deleter:
         self.deleted = 0
         self.failed = 0
         """Given up: these come again."""
+        self.trouble = ""
+        """Why nothing can be deleted, once a batch was given up; empty again after the next success."""
 
     def __len__(self) -> int:
         """Return how many messages are still to be deleted."""
@@ -101,10 +103,13 @@ class Deleter:
                     await self._transport.renew()
                 continue
             self.deleted += len(left) - len(failures)
+            if len(failures) < len(left):
+                self.trouble = ""
             code = failures[0].code if failures else ""
             left = self._worth_a_retry(left, failures)
             if not left:
                 return
+        self.trouble = f"messages cannot be deleted and come again: {code}"
         self._give_up(len(left), code)
 
     def _worth_a_retry(self, handles: Sequence[str], failures: Sequence[Failure]) -> list[str]:

@@ -193,7 +193,7 @@ class Session:
 
     def _take(self, messages: Sequence[Message]) -> None:
         self._answered = True
-        self._telling.well(self._advice())
+        self._telling.well(self._advice(), undeleted=self._deleter.trouble)
         now, hidden = self._now(), self._settings.visibility_seconds
         known = [message.handle for message in messages if self._held.is_durable(message.id)]
         fresh = [

@@ -38,12 +38,13 @@ class Telling:
         self.troubles = 0
         """Failed polls since the last that was answered."""
 
-    def well(self, advice: str) -> None:
-        """Tell that the queue answered; ``advice`` is what is wrong all the same, if anything."""
+    def well(self, advice: str, *, undeleted: str = "") -> None:
+        """Report that the queue answered; ``advice``: what is wrong all the same; ``undeleted``: why deletions fail."""
         if self.troubles:
             log.info("sqs.answers_again", source=self._name, failures=self.troubles)
         self.troubles, self._told, self._last_answer = 0, "", self._clock.now()
-        self._health.state, self._health.ready, self._health.detail = SourceState.LISTENING, True, advice
+        self._health.state = SourceState.DEGRADED if undeleted else SourceState.LISTENING
+        self._health.ready, self._health.detail = True, undeleted or advice
 
     def trouble(self, error: SqsTrouble) -> None:
         """Tell that a poll failed: in the health at once, in the log when it is news."""
