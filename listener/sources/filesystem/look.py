@@ -142,10 +142,7 @@ class Looker:
                 raw = padded.rstrip(b"\0")
                 name = raw.decode("utf-8", "surrogateescape")
                 if not ignores(text, name):
-                    look = plain(path + raw, text + name, flags, above) if plain is not None else None
-                    if look is not None:
-                        looks.finished.append(look)
-                    else:
+                    if plain is None or not plain(looks, path + raw, text + name, flags, above):
                         self._look(looks, path + raw, text + name, flags, now_ns)
                     continue
                 self.ignored += 1
@@ -171,17 +168,22 @@ class Looker:
             self._look(looks, self._root + key_to_bytes(key), key, flags, now_ns, follow=False)
 
     @staticmethod
-    def _plain(path: bytes, key: str, flags: int, above: int) -> Look | None:
-        """Look at what nearly every name is where no links are known: a file of one name, closed or renamed."""
+    def _plain(looks: Looks, path: bytes, key: str, flags: int, above: int) -> bool:
+        """Look at what nearly every name is where no links are known: a file of one name, closed, renamed or gone."""
         if flags & (OPEN | FOUND):
-            return None
+            return False
         try:
             status = os.lstat(path)
+        except FileNotFoundError:
+            if flags & _ENDS:
+                looks.gone.append(key)
+            return True
         except OSError:
-            return None
+            return False
         if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
-            return None
-        return _new(Look, (key, fingerprint_of(status, above), _is_atomic(flags), True))
+            return False
+        looks.finished.append(_new(Look, (key, fingerprint_of(status, above), _is_atomic(flags), True)))
+        return True
 
     def _look(self, looks: Looks, path: bytes, key: str, flags: int, now_ns: int, *, follow: bool = True) -> None:
         try:
