@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind
 from listener.store import ledger
+from listener.store.holding import SCOPE_OF_KIND
 
 __all__ = [
     "Claim",
@@ -155,7 +156,15 @@ def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: flo
     return [row[0] for row in rows]
 
 
-_STOPPED = """
+_PATH = "substr(a.url, 1, instr(a.url || '?', '?') - 1)"
+_SCOPE_OF_KIND = " ".join(f"WHEN '{kind.value}' THEN {scope:d}" for kind, scope in SCOPE_OF_KIND.items())
+_HAS_NEED = f"""
+SELECT 1 FROM directory b JOIN need m ON m.directory = b.id
+WHERE b.target = a.target AND b.url = rtrim({_PATH}, replace({_PATH}, '/', ''))
+  AND m.name = substr(a.url, length(b.url) + 1) AND m.scope = CASE a.kind {_SCOPE_OF_KIND} END
+"""
+"""The need that a file or prefetch attempt was made for; a change since then has removed the attempt's mark from it."""
+_STOPPED = f"""
 SELECT a.id FROM attempt a JOIN target t ON t.id = a.target
 LEFT JOIN need n ON n.attempt = a.id
 LEFT JOIN directory d ON a.kind = 'directory' AND d.target = a.target AND d.url = a.url
@@ -170,7 +179,7 @@ WHERE a.active = 1 AND a.state = 'held' AND (?1 IS NULL OR a.id IN (SELECT value
   OR CASE WHEN a.kind = 'directory' THEN NOT EXISTS (
        SELECT 1 FROM directory b JOIN need m ON m.directory = b.id
        WHERE b.target = a.target AND b.url >= a.url AND b.url < a.url || char(127))
-     ELSE n.attempt IS NULL END)
+     ELSE n.attempt IS NULL AND NOT EXISTS ({_HAS_NEED}) END)
 LIMIT ?3
 """
 """Reserved attempts that a hold or a pause covers, or that are for nothing any more."""

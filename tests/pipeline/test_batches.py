@@ -81,7 +81,7 @@ def test_a_wait_that_ends_before_the_reset_is_moved_behind_it() -> None:
     """A throttle that would end within the guard does not open a door there."""
     one = account()
     reset = window_start(NOON) + 86400.0
-    one.close(reset - 5, "throttled")
+    one.close(reset - 5, "throttled", now=NOON)
     assert one.open_at(NOON) == reset + RESET_GUARD_SECONDS
 
 

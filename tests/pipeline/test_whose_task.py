@@ -143,12 +143,12 @@ class Case:
     async def send(self, request: Request) -> None:
         """Change what it is about, hold it and write it; the CDN takes it, or it is lost."""
         urls = [self.url(name) for name in request.names]
-        if self.kind is RefreshKind.FILE:
-            await self.store.ask([NeedInput("cdn", url, Scope.EXACT) for url in urls])
+        scope = Scope.EXACT if self.kind is RefreshKind.FILE else Scope.SUBTREE
+        await self.store.ask([NeedInput("cdn", url, scope) for url in urls])
         wanted = [Wanted("cdn", self.kind, url, True, "test", self.clock.now()) for url in urls]
         made = await self.store.hold(wanted, account=self.name, quota={self.kind: 100})
         assert len(made) == len(urls)
-        await self.store.mark_sending([one.id for one in made])
+        assert len(await self.store.mark_sending([one.id for one in made])) == len(urls)
         self.sent[request] = made, self.clock.now()
         if request.taken:
             self.adopted[request] = self.target.take(self.kind, urls, request.listed_after)

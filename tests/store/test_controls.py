@@ -8,6 +8,7 @@ from steps_store import BASE, Bench, content, file, folder, subtree
 from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
 from listener.store.controls import ControlKind, Controls, Place, Unsettled
+from listener.store.holding import Wanted
 
 
 @pytest.fixture
@@ -131,6 +132,30 @@ async def test_what_is_reserved_is_cancelled_too(bench: Bench, controls: Control
     assert [await bench.stale(key) for key in ("a/x", "a/y", "a/d/1", "b/z")] == [[], [], [], ["attempted"]]
     assert (await bench.budget(), await bench.budget(RefreshKind.DIRECTORY)) == ((100, 0, 1), (10, 0, 0))
     bench.assert_counted()
+
+
+async def test_what_changes_while_it_is_reserved_is_sent_once_all_the_same(bench: Bench, controls: Controls) -> None:
+    """A change or a request removes no reservation: a URL that changes faster than requests go would never be sent."""
+    keys = ["a/x", "a/y?b=/c", "z"]
+    await bench.change(*(content(key) for key in keys))
+    await bench.store.ask([NeedInput("cdn", BASE + "d/p?q", Scope.ALL_PARAMS)])
+    params = Wanted("cdn", RefreshKind.IGNORE_PARAMS, BASE + "d/p?q", True, "test", 0.0)
+    made = await bench.hold(*(file(key) for key in keys), params)
+    await bench.change(content("a/x", 2), content("a/y?b=/c", 2), wait=0)
+    await bench.store.ask([NeedInput("cdn", BASE + "z"), NeedInput("cdn", BASE + "d/p?q", Scope.ALL_PARAMS)])
+    assert await bench.store.mark_sending([one.id for one in made]) == [one.id for one in made]
+    await bench.finish(made)
+    assert [await bench.stale(key) for key in [*keys, "d/p?q"]] == [["waiting"], ["waiting"], ["ready"], ["ready"]]
+
+
+async def test_what_changes_while_it_is_reserved_can_be_cancelled(bench: Bench, controls: Controls) -> None:
+    """A cancelled need takes its reservation along, also when a change has removed the mark between the two."""
+    await bench.change(content("a/x"))
+    (made,) = await bench.hold(file("a/x"))
+    await bench.change(content("a/x", 2), wait=0)
+    assert await controls.cancel(Place("", BASE + "a/"), reason="wrong") == 1
+    assert await bench.store.mark_sending([made.id]) == []
+    assert await bench.budget() == (100, 0, 0)
 
 
 async def test_a_large_cancelling_goes_in_slices(bench: Bench, controls: Controls) -> None:
