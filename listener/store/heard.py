@@ -36,8 +36,6 @@ HEARD_SECONDS = 15 * 24 * 3600.0
 
 AHEAD_SECONDS = 600.0
 """How far ahead of our clock an order token may be: clocks of storages are set by NTP."""
-SKEW_SECONDS = 5.0
-"""What a token may be ahead of our clock and still make old what happened by then."""
 
 _FIND = "SELECT told, seen, etag, sequence, at FROM heard WHERE root = ? AND key = ?"
 _KEEP = "INSERT OR REPLACE INTO heard (root, key, told, seen, etag, sequence, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
@@ -93,8 +91,8 @@ class Heard:
         """Tell whether needs were made for this event, or for a later state of its key, when that was recorded."""
         if order > mark.told:
             return False
-        if order <= f"{int(mark.at + SKEW_SECONDS):08X}FFFFFFFF":
-            return True
+        if order <= f"{int(mark.at):08X}FFFFFFFF":
+            return True  # it happened before the need was made: nothing was fetched for that yet
         known = self._index.fingerprint(change.root, change.key)
         etag = None if change.kind is ChangeKind.DELETED or change.fingerprint is None else change.fingerprint.etag
         return order == mark.told and etag == (None if known is None else known.etag)
