@@ -46,7 +46,7 @@ def status(
 
 
 async def _told(config: Any, url: str | None) -> dict[str, Any]:
-    from listener.daemon.status import plain_stale, stale_of, status_of
+    from listener.daemon.status import plain_stale, plain_suppressed, stale_of, status_of
     from listener.plugins import load_targets
     from listener.router.serving import normal_or_refused
 
@@ -66,6 +66,7 @@ async def _told(config: Any, url: str | None) -> dict[str, Any]:
                 "problem": problem,
                 "needs": needs,
                 "attempts": attempts,
+                "suppressed": None if store is None else plain_suppressed(await store.suppressed(asked)),
             }
     return told
 
@@ -182,3 +183,7 @@ def _show_url(told: Mapping[str, Any]) -> None:
             f"  attempt {attempt['id']}: {attempt['kind']} {attempt['state']} {attempt['task_id'] or ''}"
             f" {attempt['reason']} {attempt['error']}".rstrip()
         )
+    if told["suppressed"]:
+        changes = told["suppressed"]
+        count = f"{changes['times']} change{'s' if changes['times'] > 1 else ''}"
+        typer.echo(f"  {count} made no refresh, the last at {changes['at']}: {changes['reason']}")

@@ -21,8 +21,9 @@ from listener.store.controls import Control, Controls
 from listener.store.overview import spent_by_others
 from listener.store.ownership import Owner
 from listener.store.staleness import AccountReport, StaleNeed, Surroundings, accounts, oldest_stale, stale_at
+from listener.store.suppressed import Suppressed
 
-__all__ = ["iso", "plain_order", "plain_stale", "quota_of", "stale_of", "status_of"]
+__all__ = ["iso", "plain_order", "plain_stale", "plain_suppressed", "quota_of", "stale_of", "status_of"]
 
 SILENT_SECONDS = 30.0
 """The daemon keeps what its sources say every second: after so long without a word nobody listens."""
@@ -162,6 +163,11 @@ def plain_order(order: Control) -> dict[str, Any]:
         "reason": order.reason,
         "at": iso(order.at),
     }
+
+
+def plain_suppressed(changes: Suppressed | None) -> dict[str, Any] | None:
+    """Return what is kept of a URL's changes for which no refresh was made."""
+    return None if changes is None else {**changes._asdict(), "at": iso(changes.at)}
 
 
 async def _needs(store: Store | None, sources: Mapping[str, Any], now: float) -> dict[str, Any]:

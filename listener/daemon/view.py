@@ -25,6 +25,7 @@ from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilt
 from listener.store.overview import oldest
 from listener.store.ownership import Owner
 from listener.store.staleness import StaleNeed
+from listener.store.suppressed import Suppressed
 from listener.urls import normal_url
 
 __all__ = ["Answer", "Decided", "Glance", "View"]
@@ -76,6 +77,8 @@ class Answer:
     attempts: Sequence[Mapping[str, Any]] = ()
     targets: Sequence[str] = ()
     """Whom a refresh would go to; none where no site serves it."""
+    suppressed: Suppressed | None = None
+    """Changes for which no refresh was made."""
 
 
 class Decided(NamedTuple):
@@ -204,6 +207,7 @@ class View:
             needs=await stale_of(store, parts.targets, self._life.clock.now(), Owner(True, os.getpid()), url=url),
             attempts=await store.history(limit=SHOWN // 2, url=url),
             targets=pipeline.targets_of(url),
+            suppressed=await store.suppressed(url),
         )
 
     # -- what people decide ----------------------------------------------------------------------

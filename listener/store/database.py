@@ -35,7 +35,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 8
+VERSION = 9
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -107,6 +107,7 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     5: _bound_letters,
     6: _date_troubles,
     7: _date_roots,
+    8: _add("suppressed"),
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from listener.store.index import IndexWriter
 from listener.store.letters import add_keys
 from listener.store.names import Names
 from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
+from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, SuppressedWriter
 from listener.store.taming import MAX_KEY_BYTES, raw_key, tamed
 
 __all__ = ["Recorder"]
@@ -69,6 +71,7 @@ class Recorder:
         self._index = IndexWriter(names)
         self._heard = Heard(names, self._index)
         self._upsert = Upsert()
+        self._suppressed = SuppressedWriter()
 
     def record(
         self, connection: sqlite3.Connection, batch: Batch, route: Route, *, now: float, tame: bool = False
@@ -82,6 +85,7 @@ class Recorder:
         """
         self._index.begin(connection)
         self._heard.begin(connection)
+        self._suppressed = SuppressedWriter()
         work = _Work(
             connection=connection,
             names=self._names,
@@ -90,6 +94,7 @@ class Recorder:
             expand_limit=self._expand_limit,
             index=self._index,
             heard=self._heard,
+            suppressed=self._suppressed,
             upsert=self._upsert,
             recorded=Recorded(next_sequence(connection)),
             batch=batch,
@@ -102,6 +107,7 @@ class Recorder:
         work.flush()
         work.keep_aside()
         self._heard.flush(now)
+        self._suppressed.flush(connection, now)
         return work.recorded
 
 
@@ -116,6 +122,7 @@ class _Work:
     expand_limit: int
     index: IndexWriter
     heard: Heard
+    suppressed: SuppressedWriter
     upsert: Upsert
     recorded: Recorded
     batch: Batch
@@ -172,19 +179,26 @@ class _Work:
         """Take one object's change that says when it was, unless that is old news, or the same content once more."""
         mark = self.heard.mark(change, self.now)
         if mark is not None and self.heard.is_old(change, mark, order):
-            self.recorded.suppressed += 1
+            self._suppress(change, OLD_NEWS)
             return
         inputs = self._routed(change)
         contents = bool(inputs) and all(one.ignore_rewrites for one in inputs) and self._each_once()
         if mark is not None and contents and self.heard.same_content(change, mark):
             self.heard.see(change, mark, order)
-            self.recorded.suppressed += 1
+            self._suppress(change, SAME_CONTENT)
             return
         forced = bool(self.unforced) and self._validator_stands(change)
         newest = self.heard.tell(change, mark, order, sequence=self.recorded.sequence, contents=contents, now=self.now)
         if newest:
             self._note(change)
         self._need(change, inputs, forced, newest and change.kind is ChangeKind.DELETED)
+
+    def _suppress(self, change: Change, reason: str) -> None:
+        """Count a change for which no refresh is made, and keep the reason for whoever asks about its URLs."""
+        self.recorded.suppressed += 1
+        with suppress(KeyRejected):
+            for one in self.route(change):
+                self.suppressed.note(one.url, reason)
 
     def _each_once(self) -> bool:
         """Tell whether every key stands once in the batch: what waits to be written is not in the index yet."""
@@ -214,6 +228,7 @@ class _Work:
             directory, mark, forced_mark = found if found is not None else self._place(target, place)
             if deleted and self._came_and_went(change, directory, url[cut:], scope):
                 self.recorded.suppressed += 1
+                self.suppressed.note(url, CAME_AND_WENT)
                 continue
             is_birth = change.is_birth and not deleted
             of = _Kind(finished, delay, forced and target in self.unforced, mark, forced_mark, is_birth)

@@ -240,3 +240,11 @@ CREATE TABLE heard (                  -- order tokens of a key's events; heard.p
   PRIMARY KEY (root, key)
 ) WITHOUT ROWID;
 CREATE INDEX heard_at ON heard (at);
+
+CREATE TABLE suppressed (             -- changes for which no refresh was made; suppressed.py bounds them
+  id INTEGER PRIMARY KEY,             -- the order of "at"
+  url TEXT NOT NULL UNIQUE,
+  times INTEGER NOT NULL,
+  at REAL NOT NULL,                   -- of the last
+  reason TEXT NOT NULL                -- likewise
+);

@@ -41,6 +41,7 @@ from listener.store.names import Names
 from listener.store.ownership import OwnerLock
 from listener.store.reading import Readers, open_reading
 from listener.store.record import Recorder
+from listener.store.suppressed import Suppressed, suppressed_of
 from listener.store.upkeep import Progress
 from listener.store.writer import Writer, closed
 
@@ -484,6 +485,10 @@ class Store:
     async def history(self, *, limit: int = 50, url: str | None = None) -> list[dict[str, Any]]:
         """Return the latest attempts, newest first."""
         return await self._read(report.history, limit=limit, url=url)
+
+    async def suppressed(self, url: str) -> Suppressed | None:
+        """Return what is kept of this URL's changes for which no refresh was made; ``None`` where there were none."""
+        return await self._read(suppressed_of, url)
 
     async def explain(self, url: str) -> list[dict[str, Any]]:
         """Return every need that makes this URL stale, those of directories above it included; see :func:`why`."""

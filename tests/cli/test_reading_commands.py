@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import sqlite3
@@ -16,6 +17,7 @@ from shells import SECRET, Stand, fetch
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, open_store
 from listener.store.holding import Wanted
+from listener.store.suppressed import OLD_NEWS, SuppressedWriter
 
 Command = Callable[..., tuple[int, str, str]]
 NUMBERS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
@@ -100,7 +102,23 @@ def test_status_of_one_url(stand: Stand, command: Command) -> None:
     told = json.loads(command("status", "--json", "--url", stand.url("a.html"))[1])["url"]
     assert not told["stale"]
     assert [attempt["state"] for attempt in told["attempts"]] == ["complete"]
+    assert told["suppressed"] is None
     assert "nothing is known to be stale" in command("status", "--url", stand.url("a.html"))[1]
+
+
+def test_status_of_one_url_shows_changes_that_made_no_refresh(stand: Stand, command: Command) -> None:
+    """How many, when the last was recorded, and why."""
+    stand.write("a.html")
+    command("refresh", stand.url("a.html"), "--wait")
+    with contextlib.closing(sqlite3.connect(stand.state)) as connection, connection:
+        changes = SuppressedWriter()
+        for _ in range(2):
+            changes.note(stand.url("a.html"), OLD_NEWS)
+        changes.flush(connection, 1_800_000_000.0)
+    told = json.loads(command("status", "--json", "--url", stand.url("a.html"))[1])["url"]
+    assert told["suppressed"] == {"times": 2, "at": "2027-01-15T08:00:00Z", "reason": OLD_NEWS}
+    shown = command("status", "--url", stand.url("a.html"))[1]
+    assert f"2 changes made no refresh, the last at 2027-01-15T08:00:00Z: {OLD_NEWS}" in shown
 
 
 def test_what_the_cdn_refused_is_listed_retried_and_discarded(stand: Stand, command: Command) -> None:

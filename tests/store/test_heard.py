@@ -24,6 +24,7 @@ from listener.store.database import _schema, _statements
 from listener.store.heard import HEARD_SECONDS
 from listener.store.names import Names
 from listener.store.record import Recorder
+from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, suppressed_of
 
 
 def told(key: str, order: int | None, etag: str | None, kind: ChangeKind | None = None) -> Change:
@@ -131,6 +132,40 @@ def test_what_was_deleted_is_not_brought_back(written: Written) -> None:
     assert written.index() == {}
     assert written.record(told("a", 10, "B")).needs == 1
     assert written.index() == {"a": "B"}
+
+
+def test_what_makes_no_need_leaves_a_trace() -> None:
+    """Each URL keeps how many of its changes made no need, when the last was recorded, and why; nothing else does."""
+    written = Written(ignore=True)
+    written.record(told("a", 5, "A"), told("b", 5, "A"), told("c", 5, "A"))
+    written.settle()
+    written.record(told("a", 4, "B"))
+    written.now += 60
+    written.record(told("a", 5, "A"))
+    written.record(told("b", 6, "A"))
+    assert suppressed_of(written.connection, BASE + "a") == (2, written.now, OLD_NEWS)
+    assert suppressed_of(written.connection, BASE + "b") == (1, written.now, SAME_CONTENT)
+    assert suppressed_of(written.connection, BASE + "c") is None
+
+
+def test_what_came_and_went_leaves_a_trace(written: Written) -> None:
+    """A file that is deleted before it was refreshed makes no need, and that can be seen."""
+    birth = Change("site", "a", ChangeKind.CONTENT, Fingerprint(1), is_birth=True)
+    written.record(birth)
+    written.record(Change("site", "a", ChangeKind.DELETED))
+    assert written.settle() == set()
+    assert suppressed_of(written.connection, BASE + "a") == (1, written.now, CAME_AND_WENT)
+
+
+def test_traces_are_bounded(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URLs whose suppressed changes are oldest go first."""
+    monkeypatch.setattr("listener.store.suppressed.MOST", 3)
+    for key in "abcde":
+        written.record(told(key, 5, "A"))
+    for key in "abcdae":
+        written.record(told(key, 5, "A"))
+    kept = written.connection.execute("SELECT url, times FROM suppressed ORDER BY at, id").fetchall()
+    assert kept == [(BASE + "d", 1), (BASE + "a", 1), (BASE + "e", 1)]
 
 
 def test_tokens_compare_within_one_key_only(written: Written) -> None:
