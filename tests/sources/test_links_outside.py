@@ -12,6 +12,7 @@ from churning import exchange
 from source_harness import Reader, fanotify_needed
 
 from listener.change import ChangeKind
+from listener.contracts import SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 
 pytestmark = pytest.mark.looptime(False)
@@ -248,3 +249,28 @@ async def test_a_directory_in_place_of_a_link_is_compared(tmp_path: Path) -> Non
         await reader.until(
             lambda: set(reader.index.rows) == {"link/new.html", "real/old.html", "stays.html"}, "the index follows"
         )
+
+
+async def test_links_that_lead_to_one_another_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five directories with links to all the others have 325 paths: a bounded number is followed, and that is reported;
+    a change elsewhere is heard, and once the links are gone, nothing is degraded.
+    """
+    monkeypatch.setattr("listener.sources.filesystem.links.MOST_ENTERED", 10)
+    monkeypatch.setattr("listener.sources.filesystem.links._SWEEP_SECONDS", 0)
+    root = tmp_path / "root"
+    for one in range(5):
+        write(root / f"{one}/f.html", "1")
+    reader = Reader(root, poll_interval_seconds=0.5, rescan_interval_seconds=0)
+    async with reader:
+        await reader.until_compared()
+        links = [root / f"{one}/{other}" for one in range(5) for other in range(5) if one != other]
+        for link in links:
+            link.symlink_to(f"../{link.name}")
+        await reader.until(lambda: reader.source.health.state is SourceState.DEGRADED, "degraded")
+        assert "follow_symlinks" in reader.source.health.detail
+        write(root / "a.html", "2")
+        await reader.until_told("a.html")
+        assert len(reader.index.rows) <= 5 + 10 + 1
+        for link in links:
+            link.unlink()
+        await reader.until(lambda: reader.source.health.state is SourceState.LISTENING, "listening again")

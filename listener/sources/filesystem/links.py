@@ -16,16 +16,22 @@ gone again before it could be looked at: scans find that.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.guarded import guarded_directories
 from listener.sources.filesystem.targets import Targets
 
-__all__ = ["Links", "is_followed", "is_loop"]
+__all__ = ["MOST_ENTERED", "Links", "is_followed", "is_loop"]
 
 _MOST = 200_000
+MOST_ENTERED = 10_000
+"""Links to directories that are followed: a few directories that link to one another have millions of paths."""
+_SWEEP_SECONDS = 60.0
+"""How long to wait before it is looked again which followed links are gone."""
 _KERNEL = (b"/proc", b"/sys", b"/dev")
 
 
@@ -50,6 +56,9 @@ class Links:
         """By key: the inode of a file with several names, or the path that a symbolic link names."""
         self._by_inode: dict[int, set[str]] = {}
         self._by_path: dict[str, set[str]] = {}
+        self._entered: set[str] = set()
+        """The links to directories that are followed, by key."""
+        self._swept_at = -math.inf
         self._complete: dict[int, int] = {}
         """By inode: with how many names all those in the tree were searched for."""
 
@@ -106,8 +115,28 @@ class Links:
                 keys.add(key)
         return True
 
+    def may_enter(self, key: str) -> bool:
+        """Tell whether this link to a directory is followed: up to :data:`MOST_ENTERED` are, by whichever path."""
+        with self._lock:
+            if key not in self._entered:
+                if len(self._entered) >= MOST_ENTERED:
+                    self._sweep_entered()
+                if len(self._entered) >= MOST_ENTERED:
+                    return False
+                self._entered.add(key)
+        return True
+
+    def _sweep_entered(self) -> None:
+        """Forget followed links that are not there any more."""
+        now = time.monotonic()
+        if now - self._swept_at >= _SWEEP_SECONDS:
+            self._swept_at = now
+            links = ((key, self._root + key_to_bytes(key)) for key in self._entered)
+            self._entered = {key for key, path in links if os.path.islink(path)}  # noqa: PTH114 - bytes
+
     def forget(self, key: str) -> None:
         """Forget a name that is gone, or that has become a file of one name."""
+        self._entered.discard(key)
         if key in self._leads:
             with self._lock:
                 self._drop(key)

@@ -282,7 +282,7 @@ class Live:
 
     def _find_names(self, inodes: Mapping[int, int], hears: Callable[[bytes], bool]) -> list[Look]:
         follow = self._settings.follow_symlinks
-        keys = find_names(self._root, self._ignore, inodes, follow=follow, hears=hears)
+        keys = find_names(self._root, self._ignore, inodes, follow=follow, hears=hears, may_enter=self.looker.may_enter)
         return self.looker.names(keys, inodes)
 
     async def _contents(self, looks: Sequence[Look], standing: Standing) -> tuple[list[Change], list[Change]]:

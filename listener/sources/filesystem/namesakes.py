@@ -52,10 +52,18 @@ class Namesakes:
 
 
 def find_names(
-    root: bytes, ignore: Ignore, inodes: Mapping[int, int], *, follow: bool, hears: Callable[[bytes], bool]
+    root: bytes,
+    ignore: Ignore,
+    inodes: Mapping[int, int],
+    *,
+    follow: bool,
+    hears: Callable[[bytes], bool],
+    may_enter: Callable[[str], bool],
 ) -> list[str]:
     """
     Return the keys below ``root`` that are names of these inodes, by what directories say.
+
+    ``may_enter`` tells whether a link to a directory, given as a key, is followed.
 
     Names in a directory that is not heard yet are left out: whoever tells them would not hear
     their end, and they are looked at as soon as the directory is listed.
@@ -71,14 +79,18 @@ def find_names(
                     name = key_to_text(entry.name)
                     if entry.is_file(follow_symlinks=False) and not ignore.file(text, name) and hears(prefix):
                         found.append(text + name)
-                elif _leads_on(entry, root, prefix, follow=follow) and not ignore.directory(
+                elif _leads_on(entry, root, prefix, follow=follow, may_enter=may_enter) and not ignore.directory(
                     text, key_to_text(entry.name)
                 ):
                     stack.append(prefix + entry.name + b"/")
     return found
 
 
-def _leads_on(entry: os.DirEntry[bytes], root: bytes, prefix: bytes, *, follow: bool) -> bool:
+def _leads_on(
+    entry: os.DirEntry[bytes], root: bytes, prefix: bytes, *, follow: bool, may_enter: Callable[[str], bool]
+) -> bool:
     if entry.is_dir(follow_symlinks=False):
         return True
-    return follow and entry.is_symlink() and entry.is_dir() and is_followed(root, prefix, entry.name)
+    if not (follow and entry.is_symlink() and entry.is_dir()):
+        return False
+    return is_followed(root, prefix, entry.name) and may_enter(key_to_text(prefix + entry.name))

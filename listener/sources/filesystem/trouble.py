@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from listener.change import key_to_text
+from listener.sources.filesystem.links import MOST_ENTERED
 from listener.sources.filesystem.mounts import Mount
 from listener.sources.filesystem.rescans import Wanted
 
@@ -49,6 +50,11 @@ def unread(unreadable: Mapping[str, int]) -> str:
     if not unreadable:
         return ""
     path, reason = next(iter(unreadable.items()))
+    if reason == errno.ELOOP:
+        return (
+            f"more than {MOST_ENTERED} paths lead through links to directories: those beyond, such as {path!a}, are "
+            "not watched and not refreshed; remove links that lead to one another, or set follow_symlinks = false"
+        )
     remedy = f"; let user {os.geteuid()} read and enter it, or ignore it" if reason == errno.EACCES else ""
     what = f"{_some(len(unreadable), path)} cannot be read: {os.strerror(reason)}"
     return f"{what}; nothing there is taken for deleted or refreshed{remedy}"

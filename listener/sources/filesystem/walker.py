@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -107,12 +108,20 @@ class Walker:
         for name in start.split(b"/")[:-1]:
             if self._ignore.directory(key_to_text(prefix), key_to_text(name)):
                 return False
-            if os.path.islink(self._root + prefix + name) and (  # noqa: PTH114 - bytes
-                not self._follow or not is_followed(self._root, prefix, name)
+            if os.path.islink(self._root + prefix + name) and not (  # noqa: PTH114 - bytes
+                self._follow and is_followed(self._root, prefix, name) and self._may_enter(prefix + name)
             ):
                 return False
             prefix += name + b"/"
         return True
+
+    def _may_enter(self, link: bytes) -> bool:
+        """Tell whether a link to a directory is followed; of one beyond the limit nothing is known."""
+        key = key_to_text(link)
+        if self._links is None or self._links.may_enter(key):
+            return True
+        self.unread.note(key + "/", errno.ELOOP)
+        return False
 
     def _is_beyond_link(self, prefix: bytes) -> bool:
         """Tell whether a symbolic link stands on the way to a directory: read, it would be another one."""
@@ -181,6 +190,6 @@ class Walker:
         with suppress(OSError):
             if self._follow and entry.is_dir():
                 if not self._ignore.directory(text, name):
-                    return is_followed(self._root, prefix, entry.name)
+                    return is_followed(self._root, prefix, entry.name) and self._may_enter(prefix + entry.name)
                 self.ignored += 1
         return False
