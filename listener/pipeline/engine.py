@@ -28,8 +28,10 @@ POLL_SECONDS = 1.0
 """How often the store is asked whether another process added needs."""
 QUOTA_SECONDS = 300.0
 """How often the live quota is read when nothing asks for it sooner."""
-PATIENCE = 5
-"""Refusals in a row after which a run that is to end does not wait any longer: about half a minute of them."""
+PATIENCE_SECONDS = 30.0
+"""How long a run that is to end waits for a CDN that refuses every request."""
+QUOTA_REFUSALS = 5
+"""Refusals of a quota in a row after which such a run does not wait any longer: about half a minute of them."""
 REPORTED_DEFERRALS = 100
 REST = 4
 """Planning takes at most a fifth of the time: it rests this many times as long as it took."""
@@ -84,8 +86,9 @@ class Engine:
     def idle(self) -> bool:
         """Whether nothing is being sent, and what is left waits for quota or people: not for the CDN's next answer."""
         account, now = self.account, self._clock.now()
-        waits_for_cdn = account.open_at(now) > now and account.troubles < PATIENCE
-        waits_for_cdn = waits_for_cdn or account.waits_for_quota(now, PATIENCE)
+        refused_since = now if account.closed_since is None else account.closed_since
+        waits_for_cdn = account.open_at(now) > now and now - refused_since < PATIENCE_SECONDS
+        waits_for_cdn = waits_for_cdn or account.waits_for_quota(now, QUOTA_REFUSALS)
         woken = self.outcome.wake_at is not None and now >= self.outcome.wake_at
         return self.settled and self.sender.idle and not woken and not (waits_for_cdn and self.outcome.deferred)
 
