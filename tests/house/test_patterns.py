@@ -106,8 +106,10 @@ def inline() -> Iterator[Use]:
 
 @functools.cache
 def uses() -> tuple[Use, ...]:
-    """Return every pattern once for each way in which it is used."""
-    return tuple(dict.fromkeys((*compiled(), *inline())))
+    """Return every pattern once for each way in which it is used, in the same order in every process."""
+    return tuple(
+        sorted({*compiled(), *inline()}, key=lambda use: (repr(use.pattern.pattern), use.pattern.flags, use.method))
+    )
 
 
 def examples(pattern: re.Pattern[Any]) -> list[Any]:
@@ -124,7 +126,7 @@ def examples(pattern: re.Pattern[Any]) -> list[Any]:
 
     with contextlib.suppress(HypothesisException):
         collect()
-    return sorted(set(found), key=len)[:8]
+    return sorted(set(found), key=lambda one: (len(one), one))[:8]
 
 
 def attacks(pattern: re.Pattern[Any]) -> Iterator[Any]:
@@ -136,7 +138,7 @@ def attacks(pattern: re.Pattern[Any]) -> Iterator[Any]:
         *ATOMS,
         *(one[at : at + size] for one in matches for at in range(min(len(one), 12)) for size in (1, 2, 3)),
     } - {""}
-    for head, pump in itertools.product(sorted(heads, key=len)[:5], sorted(pumps)[:40]):
+    for head, pump in itertools.product(sorted(heads, key=lambda one: (len(one), one))[:5], sorted(pumps)[:40]):
         text = head + pump * (LENGTH // len(pump)) + "\0"
         yield text.encode("utf-8") if is_bytes else text
 
