@@ -16,7 +16,9 @@ what the source ignores         nothing, which is logged: ``find`` prints what i
 ==============================  =====================================================================================
 
 A byte order mark and CR LF are dropped. What cannot be meant as it stands is refused with the number of its line, and
-then nothing of the list is used: another site's URL, a name in quotes or with blanks at an end, ``..``. Entries that
+then nothing of the list is used: another site's URL, a URL without its scheme, a name in quotes or with blanks at an
+end, ``..``; of a tree, also what is no name there but has one among its fields (a table, an access log), or is in
+another encoding. Entries that
 are separated by NUL (``find -print0``, ``git diff -z``) are names in any case: no comments, quotes or blanks there.
 """
 
@@ -30,10 +32,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import urlsplit
 
 import structlog
 
+from listener.backfill.doubts import Refused, refuse_doubtful, refuse_mistaken, refuse_unlikely
 from listener.change import key_to_bytes, key_to_text
 from listener.errors import ConfigurationError
 from listener.router.serving import normal_or_refused, served_by
@@ -49,14 +52,8 @@ MAX_ENTRY_BYTES: Final = 1 << 16
 """Longer than any path or key: what has no separator for so long is no list."""
 MAX_REASONS: Final = 5
 """So many refused lines are named; of the others their number."""
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_BLANKS: Final = b" \t"
 _SLASHES: Final = re.compile(rb"/(?:\.?/)+")
 """Slashes that mean one on disk, where nothing or ``.`` stands between them."""
-
-
-class _Refused(Exception):
-    """A line cannot be meant as it stands; the text says why."""
 
 
 def read_entries(path: Path, *, null: bool = False) -> Iterator[bytes]:
@@ -90,7 +87,12 @@ def _entries(file: BinaryIO, name: str, *, null: bool) -> Iterator[bytes]:
                 f"{name}: {len(rest)} bytes without a {words}: this is no list of keys",
                 hint="leave -0 out where the keys stand one a line" if null else "add -0 where NUL separates them",
             )
-    if rest:
+    if null and b"\n" in rest and rest.strip():
+        raise ConfigurationError(
+            f"{name}: its last entry has line feeds and no NUL at its end",
+            hint="leave -0 out where the keys stand one a line",
+        )
+    if rest.strip(b"\r\n"):
         yield rest if null else rest.removesuffix(b"\r")
 
 
@@ -129,7 +131,7 @@ class KeyLines:
         for number, line in enumerate(lines, start=1):
             try:
                 key = self._key(line.rstrip(b"\r\n") if not self.null else line)
-            except _Refused as error:
+            except Refused as error:
                 refused += 1
                 if refused <= MAX_REASONS:
                     reasons.append(f"line {number}: {key_to_text(line[:200])!r} {error}")
@@ -154,6 +156,8 @@ class KeyLines:
             )
 
     def _key(self, line: bytes) -> bytes | None:
+        while not self.null and line.startswith(codecs.BOM_UTF8) and not self._exists(line):
+            line = line.removeprefix(codecs.BOM_UTF8)
         if not self.null and (not line.strip() or line == b"#" or line.startswith((b"# ", b"#\t"))):
             return None
         if not line:
@@ -161,60 +165,52 @@ class KeyLines:
         if line.startswith((b"http://", b"https://")):
             return self._key_of_url(line)
         if not self.null and not self._exists(line):
-            _refuse_doubtful(line)
+            refuse_doubtful(line, self._hosts())
         key = self._relative(line)
         if b".." in key and b".." in key.split(b"/"):
-            raise _Refused("leads out of its folder")
-        if not self._exists(key):
-            self._refuse_mistaken(key)
+            raise Refused("leads out of its folder")
+        if self.tree is not None and not self._exists(key):
+            refuse_mistaken(key, is_file=self._exists, is_directory=self._is_directory)
+            if not self.null:
+                refuse_unlikely(key, is_file=self._is_file)
         return key
+
+    def _hosts(self) -> set[str]:
+        return {urlsplit(url).netloc for site in self.sites for url in site.base_urls}
 
     def _relative(self, line: bytes) -> bytes:
         """Return the key that a path means; empty for the root itself."""
         if line == b"./" or (line == b"." and self.tree is None):
-            raise _Refused("is the whole storage; leave --from out")
+            raise Refused("is the whole storage; leave --from out")
         key = line
         while key.startswith(b"./"):
             key = key[2:]
         if self.tree is None:
             if key.startswith(b"/"):
-                raise _Refused("starts with a slash; write the key as the storage lists it")
+                raise Refused("starts with a slash; write the key as the storage lists it")
             return key
         root = os.fsencode(self.tree).rstrip(b"/") + b"/"
         outside = key.startswith(b"/") and not key.startswith(root) and os.path.lexists(key)
         key = _SLASHES.sub(b"/", key.removeprefix(root) if key.startswith(root) else key).lstrip(b"/")
         if outside and not self._exists(key):
-            raise _Refused(f"is a file outside of {self.tree}")
+            raise Refused(f"is a file outside of {self.tree}")
         return b"" if key == b"." else key
-
-    def _refuse_mistaken(self, key: bytes) -> None:
-        """Refuse what is not in the tree as it stands, but is when it is written otherwise."""
-        if self.tree is None:
-            return
-        if b"%" in key and self._exists(unquote_to_bytes(key)):
-            raise _Refused("is percent-encoded; write the name as it is on disk, or the whole URL")
-        if b"\\" in key:
-            raise _Refused("has backslashes; write / between folders")
-        if key.endswith(b":") and self._is_directory(key[:-1]):
-            raise _Refused("is a heading of `ls -R`; list the files with `find . -type f`")
-        if key.endswith(b"/") and self._exists(key.rstrip(b"/")):
-            raise _Refused("is a file; write it without the slash")
 
     def _key_of_url(self, line: bytes) -> bytes:
         try:
             url = normal_or_refused(line.decode())
             served = served_by(self.sites, url)
         except UnicodeDecodeError:
-            raise _Refused("is no URL: it has bytes that are no UTF-8") from None
+            raise Refused("is no URL: it has bytes that are no UTF-8") from None
         except ConfigurationError as error:
-            raise _Refused(f"{str(error).partition(': ')[2]} ({error.hint})") from None
+            raise Refused(f"{str(error).partition(': ')[2]} ({error.hint})") from None
         if self.source not in (None, served.site.source):
-            raise _Refused(f"is served from source {served.site.source}, not from {self.source}")
+            raise Refused(f"is served from source {served.site.source}, not from {self.source}")
         keys = [key_to_bytes(key) for key in served.keys]
         if not keys and "?" in url:
-            raise _Refused("has a query that is none of the site's query_variants; use `cdn-listener refresh`")
+            raise Refused("has a query that is none of the site's query_variants; use `cdn-listener refresh`")
         if not keys:
-            raise _Refused("is a folder, and the site has no index_documents; write the key")
+            raise Refused("is a folder, and the site has no index_documents; write the key")
         return next((key for key in keys if self._exists(key) and not self._is_directory(key)), keys[0])
 
     def _path(self, key: bytes) -> bytes:
@@ -223,6 +219,9 @@ class KeyLines:
 
     def _exists(self, key: bytes) -> bool:
         return self.tree is not None and b"\0" not in key and os.path.lexists(self._path(key))
+
+    def _is_file(self, key: bytes) -> bool:
+        return self._exists(key) and not self._is_directory(key)
 
     def _is_directory(self, key: bytes) -> bool:
         """Tell whether a key without a slash at its end names a directory of the tree."""
@@ -241,18 +240,3 @@ class KeyLines:
                 return True
             above += folder + "/"
         return bool(name) and self.ignore.file(above, name)
-
-
-def _refuse_doubtful(line: bytes) -> None:
-    """Refuse a line that may be a name or something else."""
-    if _CONTROL.search(line):
-        raise _Refused("has a control character; add -0 where NUL separates the entries")
-    if line.startswith(b"#"):
-        raise _Refused("is a comment or a key; write '# ' before a comment, ./ before a key")
-    if line[:1] == line[-1:] == b'"' and len(line) > 1:
-        raise _Refused("is quoted; write the bare name (git: -z, with -0 here)")
-    if line.strip(_BLANKS) != line:
-        raise _Refused("has blanks at its beginning or end")
-    scheme, mark, _ = line.partition(b"://")
-    if mark and scheme.isalnum():
-        raise _Refused("is no URL that a CDN serves")

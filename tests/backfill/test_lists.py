@@ -65,6 +65,7 @@ def refusal(text: bytes, *, tree: Path | None = None, null: bool = False) -> str
         (b"", []),
         (b"\xef\xbb\xbfa.html\nb.html", [b"a.html", b"b.html"]),
         (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbf\xef\xbb\xbfa.html\n\xef\xbb\xbfb.html", [b"a.html", b"b.html"]),
         (b"a.html\r\nb.html\r\n", [b"a.html", b"b.html"]),
         (b"\n# comment\n#\n#\ttabbed\n\n  \na.html\n\n", [b"a.html"]),
         (b"./a.html\n././b.html\n", [b"a.html", b"b.html"]),
@@ -136,6 +137,11 @@ def test_what_the_source_ignores_is_left_out(tree: Path) -> None:
         (b"a.html\t", "blanks"),
         (b"a.html\0b.html\0", "add -0"),
         (b"a.html\rb.html", "control character"),
+        (b"M\ta.html", "control character"),
+        ("\u00a0a.html".encode(), "invisible"),
+        ("a.html\u200b".encode(), "invisible"),
+        (b"a.example/a.html", "without its scheme"),
+        (b"//A.example/a.html", "without its scheme"),
     ],
 )
 def test_a_line_that_cannot_be_meant_is_refused_with_its_number(line: bytes, reason: str) -> None:
@@ -153,6 +159,14 @@ def test_a_line_that_names_something_else_in_a_tree_is_refused(tree: Path) -> No
         (b"b%20c.html", "percent-encoded"),
         (b"sub\\c.html", "backslashes"),
         (b"a.html/", "is a file"),
+        (b"caf\xe9.html", "not UTF-8"),
+        (b"a.html,200", "'a.html' in it"),
+        (b"200;sub/c.html;17", "'sub/c.html' in it"),
+        (b"d41d8cd98f00b204e9800998ecf8427e  a.html", "'a.html' in it"),
+        (b"'a.html'", "'a.html' in it"),
+        (b'<a href="/b c.html">', "'b c.html' in it"),
+        (b"/a.html?x=1", "'a.html' in it"),
+        (b"a.html#top", "'a.html' in it"),
     ):
         assert reason in refusal(line + b"\n", tree=tree)
 
@@ -169,6 +183,14 @@ def test_entries_that_end_with_nul_are_names(tree: Path) -> None:
     text = b'./a.html\0# x\0\0"q"\0 b \0two\nlines\r\0'
     assert keys(text, null=True) == [b"a.html", b"# x", b'"q"', b" b ", b"two\nlines\r"]
     assert keys(b".\0./sub\0./a.html\0", tree=tree, null=True) == [b"a.html"]
+    assert keys(b"a.html,gone\0caf\xe9\0", tree=tree, null=True) == [b"a.html,gone", b"caf\xe9"]
+    assert keys(b"a.html\0b c.html", null=True) == [b"a.html", b"b c.html"]
+
+
+def test_lines_are_no_entries_that_end_with_nul() -> None:
+    """A list of lines that is read with -0 is refused; a last line end, as an editor adds it, is dropped."""
+    assert "no NUL at its end" in refusal(b"a.html\nb.html\n", null=True)
+    assert keys(b"a.html\0b.html\0\n", null=True) == [b"a.html", b"b.html"]
 
 
 def test_what_is_no_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
