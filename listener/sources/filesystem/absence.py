@@ -26,9 +26,9 @@ def is_absent(path: bytes) -> bool:
     return False
 
 
-def is_directory_gone(path: bytes) -> bool:
-    """Tell whether there is surely no directory at this path, links followed."""
+def is_directory_gone(path: bytes, *, follow: bool = True) -> bool:
+    """Tell whether there is surely no directory at this path; with ``follow``, one behind a link counts as well."""
     try:
-        return not stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - bytes
+        return not stat.S_ISDIR(os.stat(path.rstrip(b"/") or b"/", follow_symlinks=follow).st_mode)  # noqa: PTH116 - bytes
     except OSError as error:
         return means_absent(error)

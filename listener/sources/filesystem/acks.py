@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
-from listener.change import Change
+from listener.change import Change, ChangeKind
 from listener.contracts import Delivery
 
 __all__ = ["SETTLE_SECONDS", "Acks"]
@@ -22,6 +22,8 @@ class Acks:
         """Call ``on_ack`` at each acknowledgement."""
         self._on_ack = on_ack
         self._open: dict[int, frozenset[str]] = {}
+        self._directories: dict[int, list[str]] = {}
+        """By delivery: the directories that it reports as gone, with all below them."""
         self._next = 0
         self._settled = asyncio.Event()
         self._settled.set()
@@ -35,10 +37,13 @@ class Acks:
         number = self._next
         self._next += 1
         self._open[number] = frozenset(change.key for change in changes)
+        if directories := [change.key for change in changes if change.kind is ChangeKind.SUBTREE_DELETED]:
+            self._directories[number] = directories
         self._settled.clear()
 
         async def ack() -> None:
             self._open.pop(number, None)
+            self._directories.pop(number, None)
             if not self._open:
                 self._settled.set()
             self._on_ack()
@@ -54,9 +59,11 @@ class Acks:
         return not numbers.isdisjoint(self._open)
 
     def keys_under_way(self, keys: Collection[str]) -> frozenset[str]:
-        """Return those of these keys of which a change may not be in the index yet."""
+        """Return those of these keys of which a change, or one of a directory above, may not be in the index yet."""
         asked = frozenset(keys)
-        return frozenset().union(*(asked & open_ for open_ in self._open.values()))
+        found = frozenset[str]().union(*(asked & open_ for open_ in self._open.values()))
+        directories = tuple(key for each in self._directories.values() for key in each)
+        return found.union(key for key in asked if key.startswith(directories)) if directories else found
 
     async def settled(self, timeout_seconds: float) -> None:
         """Wait until nothing is under way, but not for ever."""

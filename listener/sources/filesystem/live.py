@@ -16,7 +16,7 @@ from listener.sources.filesystem.heard import Batch, batch_of
 from listener.sources.filesystem.look import Look, Looker, Looks
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.namesakes import Namesakes, find_names
-from listener.sources.filesystem.rescans import Rescans
+from listener.sources.filesystem.rescans import REPLACED, Rescans
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.standing import Standing, standing_of
 from listener.sources.filesystem.unfinished import Unfinished
@@ -140,6 +140,7 @@ class Live:
 
     async def _changes(self, batch: Batch, looks: Looks) -> tuple[list[Change], list[Change]]:
         now = time.monotonic()
+        gone = await asyncio.to_thread(self._without_replaced, batch.gone) if batch.gone else ()
         linked = [key + "/" for key in looks.gone if self.watches and self.watches.drop_linked(key_to_bytes(key + "/"))]
         if self.unfinished:
             for key in (*looks.gone, *(look.key for look in looks.finished)):
@@ -148,7 +149,7 @@ class Live:
         excess = [look for look in looks.unfinished if not begin(look.key, look.fingerprint, now, heard=look.heard)]
         subtrees = [
             Change(self._name, key_to_text(prefix), ChangeKind.SUBTREE_DELETED, event_time=time.time())
-            for prefix in (*batch.gone, *map(key_to_bytes, linked))
+            for prefix in (*gone, *map(key_to_bytes, linked))
         ]
         finished = [*looks.finished, *excess] if excess else looks.finished
         standing = await self._standing([*looks.gone, *[look.key for look in finished]])
@@ -156,6 +157,13 @@ class Live:
         changes, learnt = await self._contents(finished, standing)
         # Directories that went come first: one of the same name, and files in it, may have come since.
         return [*deletions, *changes], learnt
+
+    def _without_replaced(self, gone: Iterable[bytes]) -> list[bytes]:
+        """Return the directories that are gone; what stands in place of the others is to be compared with them."""
+        absent = [prefix for prefix in gone if is_directory_gone(self._root + prefix, follow=False)]
+        for prefix in set(gone).difference(absent):
+            self._rescans.want(key_to_text(prefix), REPLACED, time.monotonic(), prompt=True)
+        return absent
 
     async def _standing(self, keys: Collection[str]) -> Standing:
         return await standing_of(self._index, self._acks, self._name, keys, is_complete=self.may_skip)
@@ -226,7 +234,7 @@ class Live:
         true, back = await asyncio.to_thread(self._still_gone, held)
         for change in back:
             if change.kind is ChangeKind.SUBTREE_DELETED:
-                self._rescans.want(change.key, "a directory went and came back", time.monotonic(), prompt=True)
+                self._rescans.want(change.key, REPLACED, time.monotonic(), prompt=True)
         return true, []
 
     def _still_gone(self, held: Iterable[Change]) -> tuple[list[Change], list[Change]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.sources.filesystem import kernel, readers
 from listener.sources.filesystem.absence import means_absent
-from listener.sources.filesystem.heard import ARRIVED, FOUND, OPEN, Batch
+from listener.sources.filesystem.heard import FOUND, OPEN, Batch
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.readers import Directories
@@ -25,7 +25,7 @@ _new = tuple.__new__
 _WENT = kernel.DELETE | kernel.MOVED_FROM
 _ENDS = _WENT | kernel.CREATE | kernel.MOVED_TO
 """Without one of these the end of a name that is not there is still to be heard: a deleted file may be written to."""
-_IN_PLACE = kernel.CREATE | kernel.MODIFY | kernel.CLOSE_WRITE | _WENT | OPEN | FOUND | ARRIVED
+_IN_PLACE = kernel.CREATE | kernel.MODIFY | kernel.CLOSE_WRITE | _WENT | OPEN | FOUND
 
 
 class Look(NamedTuple):
@@ -34,7 +34,7 @@ class Look(NamedTuple):
     key: str
     fingerprint: Fingerprint
     atomic: bool = False
-    """True when one rename brought it, or only its attributes changed, and nothing else happened to its name."""
+    """True when one rename brought it or its directory, or its attributes changed, and nothing else happened to it."""
     heard: bool = True
     """False when it was only found, so that nobody need be writing to it."""
 

@@ -11,6 +11,7 @@ __all__ = [
     "OPENED",
     "OVERFLOWED",
     "OVERRAN",
+    "REPLACED",
     "SCHEDULE",
     "START",
     "TOO_MANY",
@@ -28,6 +29,7 @@ WAITING = "waiting for files that are gone"
 
 MOUNTED = "a file system was mounted or unmounted"
 OPENED = "others may enter a directory than might before"
+REPLACED = "a directory was replaced, or went and came back"
 OVERFLOWED = "the kernel's event queue overflowed"
 OVERRAN = "events came faster than they could be worked through"
 TOO_MANY = "too many changes at once"

@@ -152,8 +152,8 @@ class Session:
                         yield delivery
                 reason = await self._reopen()
         finally:
-            await self._close()
             self._surroundings.close()
+            await self._close()
 
     # --- the root -------------------------------------------------------------------------------
 
