@@ -28,6 +28,8 @@ MAX_KEY_CHARACTERS: Final = 4096
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_.~!$&'()*+,;=:@/-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+MOST_DECODINGS: Final = 8
+"""How often a key is decoded to look for dot segments: servers decode once or twice, and each time costs its length."""
 _DOTS: Final = frozenset((".", ".."))
 
 
@@ -56,10 +58,11 @@ def encode_key(key: str) -> str:
 def _has_dot_segment(key: str) -> bool:
     if "." not in key and "%" not in key:
         return False
-    while True:
+    for _ in range(MOST_DECODINGS):
         if not _DOTS.isdisjoint(key.replace("\\", "/").split("/")):
             return True
         decoded = unquote(key) if "%" in key else key
         if decoded == key:
             return False
         key = decoded
+    raise KeyRejected(f"the key is percent-encoded more than {MOST_DECODINGS} times over", hint="Rename the object.")

@@ -159,6 +159,8 @@ def test_a_key_is_decoded_exactly_once(key: str) -> None:
         json.dumps([[{}] * 10] * (MAX_RECORDS // 10)).encode(),
         json.dumps({"messages": [{"body": "[]"}] * (MAX_RECORDS + 1)}).encode(),
         b"[" * 500 + b"]" * 500,
+        b"[" + b"[]," * 300_000 + b"[]]",
+        b'{"Records":[' + b"{}," * 300_000 + b"{}]}",
     ],
     ids=lambda body: repr(body[:12]),
 )

@@ -22,6 +22,8 @@ from listener.contracts import SourceState
 from listener.serving import HTTPRejection
 from listener.sources.webhook.certificates import MAX_BYTES, FetchFailed, fetcher
 from listener.sources.webhook.fetching import SENDER_A_MINUTE, SENDER_AT_ONCE, FetchLimits
+from listener.sources.webhook.guards import OpaqueToken, Request
+from listener.sources.webhook.sns import read_message
 
 pytestmark = pytest.mark.looptime(False)
 MNS_URL = "https://mnstest.oss-cn-hangzhou.aliyuncs.com/x509_public_certificate.pem"
@@ -532,3 +534,18 @@ async def test_a_host_of_our_own_may_hold_certificates() -> None:
         assert await send(hook, signer.sns(json.dumps(s3_event("a")), SigningCertURL=url)) == 204
         assert await send(hook, signer.sns("x", SigningCertURL="http" + url[5:])) == 403
         assert signer.fetched == [url]
+
+
+@pytest.mark.parametrize("guard", ["sns", "opaque"])
+async def test_what_is_only_brackets_is_not_parsed(guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte of empty lists by an unauthenticated client is rejected before it costs fifty times its size."""
+    given = b"[" + b"[]," * 340_000 + b"[]]"
+    parsed: list[object] = []
+    monkeypatch.setattr("listener.formats.reading.json.loads", parsed.append)
+    if guard == "sns":
+        with pytest.raises(HTTPRejection):
+            read_message(given)
+    else:
+        with pytest.raises(HTTPRejection):
+            await OpaqueToken("a token").check(Request("POST", "/", {}), given)
+    assert parsed == []

@@ -15,12 +15,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from listener.clock import Clock
+from listener.formats.reading import load
 from listener.numbers import header_time, whole_number
 from listener.serving import HTTPRejection
 from listener.sources.webhook.certificates import Certificates, https_url
@@ -193,7 +193,7 @@ def _is_eventbridge(host: str) -> bool:
 
 def _account_and_id(body: bytes) -> tuple[str, str]:
     try:
-        event: Any = json.loads(body)
+        event: Any = load(body)
         return str(event.get("aliyunaccountid", "")), str(event.get("id", ""))
     except (ValueError, AttributeError, RecursionError):
         return "", ""

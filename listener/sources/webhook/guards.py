@@ -11,11 +11,11 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Protocol
 
+from listener.formats.reading import load
 from listener.numbers import whole_number
 from listener.serving import HTTPRejection
 
@@ -115,7 +115,7 @@ class OpaqueToken:
     async def check(self, request: Request, body: bytes) -> Authenticated:  # noqa: ARG002
         """Compare in every record: one of them may be smuggled in."""
         try:
-            records = json.loads(body)["Records"]
+            records = load(body)["Records"]
             given = [record.get("opaqueData") for record in records]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             given = []

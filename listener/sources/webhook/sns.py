@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from listener.clock import Clock
+from listener.formats.reading import load
 from listener.serving import HTTPRejection
 from listener.sources.webhook.certificates import Certificates, Fetch, https_url
 from listener.sources.webhook.confirmations import Confirmations
@@ -61,7 +61,7 @@ class SnsMessage(NamedTuple):
 def read_message(body: bytes) -> SnsMessage:
     """Return what the body says; pure. Raise :class:`HTTPRejection` for what is no signed message of SNS."""
     try:
-        fields = json.loads(body)
+        fields = load(body)
         kind, digest = _text(fields, "Type"), HASHES[fields["SignatureVersion"]]
         present = [name for name in SIGNED_FIELDS[kind] if fields.get(name) is not None]
         lines = [f"{name}\n{_text(fields, name)}\n" for name in present]
