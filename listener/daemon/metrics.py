@@ -110,6 +110,19 @@ class _Snapshot(Collector):
         for target, kind, figures in self._quotas():
             resets.add_metric([target, kind], _epoch(figures["resets_at"]))
         yield resets
+        yield self._spenders()
+
+    def _spenders(self) -> Metric:
+        text = "What one source spent within an hour, of what was left before, where that is more than a quarter"
+        family = GaugeMetricFamily("listener_quota_spender_ratio", text, labels=["account", "source", "kind"])
+        greatest: dict[tuple[str, str, str], float] = {}
+        for account, spenders in self._status["spenders"].items():
+            for one in spenders:
+                labels = (account, one["source"], one["kind"])
+                greatest[labels] = max(greatest.get(labels, 0.0), one["units"] / one["left"])
+        for labels, ratio in greatest.items():
+            family.add_metric(labels, ratio)
+        return family
 
     def _quotas(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         for target, kinds in self._status["quota"].items():

@@ -13,9 +13,9 @@ from pathlib import Path
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import accounts_of
+from listener.pipeline.spenders import DEFAULT_SHARE, sets_a_share
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
-from listener.settings.site import Guarantee, Share
 from listener.store.database import sqlite_path
 from listener.store.ownership import owner_of
 from listener.store.reading import open_reading
@@ -43,9 +43,11 @@ def _probe_shares(settings: Settings, targets: Mapping[str, Target]) -> list[Che
     found = []
     for name, account in accounts_of(targets).items():
         sites = [site for site in settings.sites if account.targets.keys() & set(site.targets)]
-        if len(sites) < 2 or any(site.share != Share() or site.guaranteed != Guarantee() for site in sites):
+        if len(sites) < 2 or sets_a_share(sites):
             continue
-        message = f"{len(sites)} sites share its quota, and any one of them may spend all of it in a day"
+        message = (
+            f"{len(sites)} sites share its quota, and any one of them may spend {DEFAULT_SHARE:.0%} of it in a day"
+        )
         hint = "give each of the [[sites]] a share = { file = 0.5, directory = 0.5 }, or a guaranteed part"
         found.append(Check(f"account {name}", CheckState.WARNING, message, hint))
     return found

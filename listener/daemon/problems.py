@@ -13,6 +13,9 @@ from listener.store.staleness import AccountReport
 __all__ = ["Problem", "problems_of"]
 
 CHECK = "cdn-listener check tries everything and says more"
+SPENDER_REMEDY = (
+    "if that is not meant, stop it with cdn-listener pause; give each of the [[sites]] a share or a guaranteed part"
+)
 _WELL = {SourceState.STARTING.value, SourceState.SCANNING.value, SourceState.LISTENING.value}
 
 
@@ -61,6 +64,13 @@ def _problems(
     for account in accounts:
         if account.problem:
             yield Problem(f"account {account.name}: {account.problem}", account.since, account.remedy or CHECK)
+        for one in account.spenders if owner.is_running is not False else ():
+            yield Problem(
+                f"account {account.name}: {one.name} spent {one.units} of the {one.left} {one.kind} refreshes that were"
+                " left an hour ago",
+                None,
+                SPENDER_REMEDY,
+            )
     for name, source in sources.items():
         is_silent = owner.is_running and source["told_at"] is not None and source["state"] not in _WELL
         if source["detail"] or is_silent:

@@ -76,11 +76,12 @@ async def status_of(
         ahead = await outlooks(store, settings, targets, now=now, arrivals=arrivals)
     sources = await _sources(store, settings, now, is_running=owner.is_running, live=live or {})
     needs = await _needs(store, sources, now)
+    reports = [] if store is None else await _accounts(store, targets)
     problems = problems_of(
         owner=owner,
         unsettled=needs["pending"] + needs["in_flight"] + needs["failed"],
         sources=sources,
-        accounts=[] if store is None else await _accounts(store, targets),
+        accounts=reports,
         store_trouble=store_trouble,
     )
     return {
@@ -92,6 +93,7 @@ async def status_of(
         "problems": [{**one._asdict(), "since": iso(one.since)} for one in problems],
         "stale": [] if store is None else [plain_stale(one) for one in await stale_of(store, targets, now, owner)],
         "quota": await quota_of(store, targets, now=now),
+        "spenders": {one.name: [spender._asdict() for spender in one.spenders] for one in reports},
         **({} if brief else plain_outlooks(ahead)),
         "sources": {name: _plain_source(row) for name, row in sources.items()},
         "orders": [] if store is None else [plain_order(one) for one in await Controls(store).standing()],

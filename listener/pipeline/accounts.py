@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from listener.clock import window_end, window_start
 from listener.contracts import Target
 from listener.planner import Arrivals
 from listener.refresh import RefreshKind, Scope
-from listener.store.staleness import AccountReport
+from listener.store.staleness import AccountReport, Spender
 
 __all__ = [
     "CAREFUL_URLS",
@@ -67,6 +67,8 @@ class Account:
     troubles: int = 0
     """Refusals in a row; the wait doubles with each."""
     quota_read_at: float = 0.0
+    spenders: Sequence[Spender] = ()
+    """Who spent much of its quota within the last hour."""
     arrivals: Arrivals = field(default_factory=Arrivals)
     """What became due of late; learned anew from the attempts when a process starts."""
     _refused: dict[str, float] = field(default_factory=dict)
@@ -200,13 +202,22 @@ class Account:
 
     def report(self, deferred: Mapping[tuple[str, str], str]) -> AccountReport:
         """Return what keeps it from sending, for every view; ``deferred``: why needs wait, by target and directory."""
+        report = AccountReport(self.name, deferred=deferred, spenders=self.spenders)
         if self.closed_reason:
-            until = self.closed_until or None
-            return AccountReport(self.name, self.closed_reason, self.remedy, self.closed_since, until, deferred)
+            return report._replace(
+                problem=self.closed_reason,
+                remedy=self.remedy,
+                since=self.closed_since,
+                until=self.closed_until or None,
+            )
         if self.quota_trouble is not None:
             since, reason, remedy = self.quota_trouble
-            return AccountReport(self.name, f"the live quota cannot be read: {reason}", remedy, since, None, deferred)
-        return AccountReport(self.name, deferred=deferred)
+            return report._replace(
+                problem=f"the live quota cannot be read: {reason}",
+                remedy=remedy,
+                since=since,
+            )
+        return report
 
     @property
     def batch_urls(self) -> int | None:

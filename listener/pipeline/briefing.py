@@ -10,9 +10,9 @@ from listener import planner
 from listener.clock import QUOTA_DAY_SECONDS
 from listener.pipeline.accounts import EVICTION_SECONDS, Account
 from listener.pipeline.sites import Sites, root_of, share_name
+from listener.pipeline.spenders import DEFAULT_SHARE, Spenders
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
 from listener.refresh import RefreshKind
-from listener.settings import Site
 from listener.store import ledger
 from listener.store.index import objects_in, objects_named, weight_below
 from listener.store.needs import Load
@@ -47,17 +47,27 @@ class Briefing:
     """One account at one moment; lives in a reading thread."""
 
     def __init__(
-        self, connection: sqlite3.Connection, account: Account, sites: Sites, *, reserve: float, now: float
+        self,
+        connection: sqlite3.Connection,
+        account: Account,
+        sites: Sites,
+        *,
+        reserve: float,
+        now: float,
+        backfill: bool = False,
     ) -> None:
-        """Read the budgets; what else a plan asks for is read when it is."""
+        """Read the budgets; what else a plan asks for is read when it is. A backfill has no default share."""
         self._connection = connection
         self._account = account
         self._sites = sites
         self._reserve = reserve
         self._now = now
-        self._served = sites.behind(account.targets)
+        self._spenders = Spenders(sites, account.targets)
+        self._served = self._spenders.served
         self._plain = all(site.priority == 1.0 and not site.max_ttl_seconds for site in self._served)
-        self._sharing = len(self._served) > 1 and any(_shares_of(site) for site in self._served)
+        self._has_shares = len(self._served) > 1 and self._spenders.has_shares
+        self._has_default = self._spenders.are_several and not backfill
+        self._sharing = self._has_shares
         self._rows_left = NAMED_ROWS
         self.budgets: Budgets = {kind: self._budget(kind) for kind in account.quota}
 
@@ -77,6 +87,7 @@ class Briefing:
             allowed: whether a directory may be refreshed now, beside its blast radius and what the CDN refused.
         """
         self._rows_left = NAMED_ROWS
+        self._sharing = self._has_shares or (self._has_default and self._may_exceed_default(loads))
         due = map(self._load, loads)
         return planner.PlanInput(
             now=self._now,
@@ -96,7 +107,7 @@ class Briefing:
     def _load(self, load: Load) -> planner.DirectoryLoad:
         forces = self._account.targets[load.target].forces
         can = self._account.can(load.target, RefreshKind.IGNORE_PARAMS)
-        site = None if self._plain and not self._sharing else self._sites.of(load.target, load.url)
+        site = None if self._plain else self._sites.of(load.target, load.url)
         return planner.DirectoryLoad(
             target=load.target,
             url=load.url,
@@ -107,7 +118,7 @@ class Briefing:
             forced_only=not forces and load.stubborn >= load.exact,
             due_all_params=load.all_params if can and not params_are_stubborn(self._account, load) else 0,
             objects=self._objects(load),
-            site="" if site is None else share_name(site),
+            site=self._payer(load),
             priority=1.0 if site is None else site.priority,
             ttl_seconds=0.0 if site is None else site.max_ttl_seconds,
         )
@@ -153,9 +164,28 @@ class Briefing:
 
     # -- shares and limits -----------------------------------------------------------------------
 
+    def _payer(self, load: Load) -> str:
+        return (self._spenders.name(load.target, load.url) or "") if self._sharing else ""
+
+    def _may_exceed_default(self, loads: Sequence[Load]) -> bool:
+        """Tell whether anybody could exceed the default share, were all this refreshed; else nobody needs to count."""
+        most = {
+            RefreshKind.FILE: sum(load.exact for load in loads),
+            RefreshKind.DIRECTORY: len(loads),
+            RefreshKind.IGNORE_PARAMS: sum(load.all_params for load in loads),
+        }
+        return any(
+            self.budgets[kind].left - units < (1.0 - DEFAULT_SHARE) * self.budgets[kind].limit
+            for kind, units in most.items()
+            if kind in self.budgets
+        )
+
     def _shares(self) -> dict[tuple[str, RefreshKind], planner.Share]:
+        if not self._has_shares:
+            limits = {kind: budget.limit for kind, budget in self.budgets.items()}
+            return self._spenders.default_shares(self._connection, self._account.name, limits, now=self._now)
         spent: Counter[tuple[str, RefreshKind]] = Counter()
-        for target, kind, url in units_today(self._connection, self._account.name, now=self._now):
+        for target, kind, url, _ in units_today(self._connection, self._account.name, now=self._now):
             if (site := self._sites.of(target, url)) is not None:
                 spent[share_name(site), kind] += 1
         return {
@@ -201,8 +231,3 @@ class Briefing:
             )
             for name, kind, slots in bounds
         ]
-
-
-def _shares_of(site: Site) -> bool:
-    parts = (site.share, site.guaranteed)
-    return (parts[0].file, parts[0].directory, parts[1].file, parts[1].directory) != (1.0, 1.0, 0.0, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import structlog
@@ -14,6 +15,7 @@ from listener.pipeline.dispatcher import Dispatcher, Outcome
 from listener.pipeline.patience import Patience
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites
+from listener.pipeline.spenders import Spenders, large_spenders
 from listener.pipeline.unknowns import Unknowns
 from listener.settings import Settings
 from listener.store import Store
@@ -26,6 +28,8 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
 """How often the store is asked whether another process added needs."""
+SPENDERS_SECONDS = 30.0
+"""How often the account looks who spends its quota."""
 QUOTA_SECONDS = 300.0
 """How often the live quota is read when nothing asks for it sooner."""
 PATIENCE_SECONDS = 30.0
@@ -74,6 +78,8 @@ class Engine:
             first_seconds=settings.verifier.first_seconds,
             give_up_seconds=settings.verifier.give_up_seconds,
         )
+        self._spenders = Spenders(sites, account.targets)
+        self._spenders_read_at = -math.inf
         self._wake = asyncio.Event()
         self._quota_known = asyncio.Event()
         self._replan = True
@@ -169,6 +175,28 @@ class Engine:
             self.replan()
         if self._quota_due():
             await self.read_quota()
+        if abs(self._clock.now() - self._spenders_read_at) >= SPENDERS_SECONDS:
+            await self._report_spenders()
+
+    async def _report_spenders(self) -> None:
+        """Look who spent much of the quota within the last hour, and log who is new among them."""
+        now, account = self._clock.now(), self.account
+        self._spenders_read_at = now
+        known = {(one.name, one.kind) for one in account.spenders}
+        account.spenders = await self._store.read(
+            lambda connection: large_spenders(connection, account.name, self._spenders, account.quota, now=now)
+        )
+        for one in account.spenders:
+            if (one.name, one.kind) not in known:
+                log.warning(
+                    "quota.large_spender",
+                    account=account.name,
+                    source=one.source,
+                    spender=one.name,
+                    kind=one.kind,
+                    spent=one.units,
+                    left_before=one.left,
+                )
 
     def _quota_due(self) -> bool:
         now = self._clock.now()

@@ -97,7 +97,14 @@ class Round:
             why = self.account.closed_reason or "the quota day is about to turn"
             return self._thought([*waits, *_all_of(free, why)], [self.open_at])
         closed = self.sites.closed(self.now)
-        briefing = Briefing(connection, self.account, self.sites, reserve=self.settings.reserve, now=self.now)
+        briefing = Briefing(
+            connection,
+            self.account,
+            self.sites,
+            reserve=self.settings.reserve,
+            now=self.now,
+            backfill=self.backfill,
+        )
         made = planner.plan(
             briefing.given(free, allowed=lambda url: not (closed.holds(url) or self.standing.reached(url)))
         )

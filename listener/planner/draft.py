@@ -93,7 +93,7 @@ class Draft:
                 blocking.waiting = True
                 waiting.append((blocking.limit.name, afforded - allowed))
             if due > afforded:
-                share = "of its site's share" if self.left[kind] > 0 else "of the day"
+                share = self.pool.whose(load.site, kind) if self.left[kind] > 0 else "of the day"
                 waiting.append((f"{kind} tokens {share}", due - afforded))
         if waiting:
             self._defer(load, waiting)

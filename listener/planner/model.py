@@ -75,6 +75,8 @@ class Share(NamedTuple):
     """Never exceeded."""
     spent: int = 0
     """Tokens that it spent or holds today."""
+    whose: str = "of its site's share"
+    """For the operator, in the reason of what waits because of it."""
 
 
 class Limit(NamedTuple):

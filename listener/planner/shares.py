@@ -60,6 +60,10 @@ class Pool:
         free = max(0, self.left[kind] - self._all_kept[kind])
         return max(0, min(greatest, own + free))
 
+    def whose(self, site: str, kind: RefreshKind) -> str:
+        """Return for the operator which share a site has used up."""
+        return self.given.shares.get((site, kind), _EVERYBODY).whose
+
     def _greatest(self, site: str, share: Share) -> float:
         """Return the greatest part, lifted before the reset for a site that alone has something due."""
         lent = (1.0 - share.greatest) * (1.0 - self._kept_part) if self._due == {site} else 0.0

@@ -35,7 +35,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 9
+VERSION = 10
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -99,6 +99,12 @@ def _date_roots(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE root ADD COLUMN used_at REAL")
 
 
+def _add_spenders(connection: sqlite3.Connection) -> None:
+    """Make the table again: an earlier step made it as the schema has it, and the daemon writes its rows itself."""
+    connection.execute("DROP TABLE account")
+    _add("account")(connection)
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("heard", "heard_at"),
@@ -108,6 +114,7 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     6: _date_troubles,
     7: _date_roots,
     8: _add("suppressed"),
+    9: _add_spenders,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

@@ -186,7 +186,8 @@ CREATE TABLE account (                -- what each account's sender said last, f
   since REAL,
   until REAL,                         -- when it is tried again
   deferred TEXT NOT NULL,             -- the oldest deferrals, as JSON
-  told_at REAL NOT NULL
+  told_at REAL NOT NULL,
+  spenders TEXT NOT NULL DEFAULT '[]' -- who spent much of its quota within an hour, as JSON
 ) WITHOUT ROWID;
 
 CREATE TABLE source (

@@ -19,6 +19,8 @@ class Unit(NamedTuple):
     target: str
     kind: RefreshKind
     url: str
+    backfill: bool
+    """Whether only a backfill asked for it."""
 
 
 class Moment(NamedTuple):
@@ -29,15 +31,20 @@ class Moment(NamedTuple):
     needs: int
 
 
-def units_today(connection: sqlite3.Connection, account: str, *, now: float) -> Iterator[Unit]:
-    """Yield what an account spent or holds of today's quota; looks at the day's attempts only."""
+def units_today(connection: sqlite3.Connection, account: str, *, now: float, since: float = 0.0) -> Iterator[Unit]:
+    """
+    Yield what an account spent or reserved of today's quota; looks at the day's attempts only.
+
+    ``since``: leave out what was reserved before, in seconds since the epoch.
+    """
     rows = connection.execute(
-        "SELECT target.name, kind, url FROM attempt JOIN target ON target.id = attempt.target WHERE account = ?2"
+        "SELECT target.name, kind, url, backfill FROM attempt JOIN target ON target.id = attempt.target"
+        " WHERE account = ?2 AND created_at >= ?3"
         " AND window_start = ?1 AND attempt.id >"
         " coalesce((SELECT id FROM attempt WHERE window_start < ?1 ORDER BY id DESC LIMIT 1), 0)",
-        (window_start(now), account),
+        (window_start(now), account, since),
     )
-    return (Unit(target, RefreshKind(kind), url) for target, kind, url in rows)
+    return (Unit(target, RefreshKind(kind), url, bool(backfill)) for target, kind, url, backfill in rows)
 
 
 def moments(connection: sqlite3.Connection, account: str, *, since: float, span_seconds: float) -> list[Moment]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from listener.refresh import AttemptState, NeedState, RefreshKind, Scope, directory_of
@@ -12,7 +12,16 @@ from listener.store.controls import Control, ControlKind, standing
 from listener.store.coverage import directory_attempts, status_word
 from listener.store.overview import SHOWN_COLUMNS, scope_word, shown, why
 
-__all__ = ["AccountReport", "StaleNeed", "Surroundings", "accounts", "oldest_stale", "save_account", "stale_at"]
+__all__ = [
+    "AccountReport",
+    "Spender",
+    "StaleNeed",
+    "Surroundings",
+    "accounts",
+    "oldest_stale",
+    "save_account",
+    "stale_at",
+]
 
 MOST_LISTED: Final = 50
 _LISTED: Final = [one for one in AttemptState if one not in (AttemptState.COMPLETE, AttemptState.CANCELLED)]
@@ -37,6 +46,18 @@ _UNDER_WAY: Final = {
 _ORDERS: Final = {ControlKind.PAUSE: "paused", ControlKind.HOLD: "held for a deploy"}
 
 
+class Spender(NamedTuple):
+    """A source, or a site, that spent much of an account's quota within an hour."""
+
+    source: str
+    name: str
+    """What it is called, for the operator."""
+    kind: str
+    units: int
+    left: int
+    """Units that were left before that hour."""
+
+
 class AccountReport(NamedTuple):
     """What an account's sender says of itself, kept for whoever asks."""
 
@@ -50,6 +71,8 @@ class AccountReport(NamedTuple):
     """When it is tried again."""
     deferred: Mapping[tuple[str, str], str] = {}
     """Why needs wait, by target and directory URL; of very many the oldest."""
+    spenders: Sequence[Spender] = ()
+    """Who spent much of its quota within the last hour."""
 
 
 class StaleNeed(NamedTuple):
@@ -70,21 +93,30 @@ class StaleNeed(NamedTuple):
 def save_account(connection: sqlite3.Connection, account: AccountReport, *, now: float) -> None:
     """Keep what an account's sender says of itself."""
     deferred = json.dumps([[*place, reason] for place, reason in account.deferred.items()])
+    spenders = json.dumps(account.spenders)
     connection.execute(
-        "INSERT OR REPLACE INTO account (name, problem, remedy, since, until, deferred, told_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (account.name, account.problem, account.remedy, account.since, account.until, deferred, now),
+        "INSERT OR REPLACE INTO account (name, problem, remedy, since, until, deferred, spenders, told_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (account.name, account.problem, account.remedy, account.since, account.until, deferred, spenders, now),
     )
 
 
 def accounts(connection: sqlite3.Connection) -> list[AccountReport]:
     """Return what each account's sender said last."""
-    rows = connection.execute("SELECT name, problem, remedy, since, until, deferred FROM account ORDER BY name")
+    rows = connection.execute(
+        "SELECT name, problem, remedy, since, until, deferred, spenders FROM account ORDER BY name"
+    )
     return [
         AccountReport(
-            name, problem, remedy, since, until, {(target, url): reason for target, url, reason in json.loads(deferred)}
+            name,
+            problem,
+            remedy,
+            since,
+            until,
+            {(target, url): reason for target, url, reason in json.loads(deferred)},
+            [Spender(*one) for one in json.loads(spenders)],
         )
-        for name, problem, remedy, since, until, deferred in rows
+        for name, problem, remedy, since, until, deferred, spenders in rows
     ]
 
 

@@ -324,7 +324,7 @@ def test_check_warns_where_one_site_may_spend_all(stand: Stand, command: Command
     def warned() -> list[str]:
         checks = json.loads(command("check", "--json")[1])
         rows = checks["checks"] if isinstance(checks, dict) else checks
-        return [row["subject"] for row in rows if "any one of them may spend all" in row["message"]]
+        return [row["subject"] for row in rows if "any one of them may spend 75%" in row["message"]]
 
     stand.configure()
     assert warned() == []
