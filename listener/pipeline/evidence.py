@@ -9,11 +9,15 @@ same second and domain share ids. A request is accepted or refused as a whole. S
    hold every one of its URLs.
 3. They are certainly its own where one URL has more of them than there are other attempts, with an
    outcome that is unknown or still awaited, that may have made one (its *rivals*).
+4. A task that was credited to an attempt by the list alone (a *guess*) may be another's all the same. A request
+   that misses only such tasks may have been accepted: of each URL, the tasks that are left are credited to the
+   attempts that were sent first, so that no change counts as refreshed by a request older than itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from listener.refresh import Task
@@ -40,6 +44,10 @@ class Evidence(NamedTuple):
     """The attempts with an unknown outcome that may have made some of them."""
     unlisted: bool = False
     """Whether one of the URLs has no task at all from the time of the request on."""
+    left: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """URL → ids of the tasks that are left for it; empty where the request was surely not accepted."""
+    elders: Sequence[Claim] = ()
+    """The attempts without a known task id that were sent before it and may have made one of these."""
 
 
 def weigh(
@@ -61,28 +69,59 @@ def weigh(
         for url, listed in by_url.items()
     }
     unlisted = not all(within.values())
-    free = {
-        url: [task for task in listed if any(task is one for one in _unowned(by_url[url], claims))]
-        for url, listed in within.items()
-    }
-    best = Evidence(unlisted=unlisted)
+    free = _free(by_url, within, claims)
+    open_to_doubt = _free(by_url, within, [claim for claim in claims if not claim.guessed])
+    left = _left(free, open_to_doubt, sent_at)
+    elders = [
+        claim
+        for claim in claims
+        if claim.url in left and not claim.task_ids and sent_at - latest_seconds <= claim.sent_at < sent_at
+    ]
+    best = Evidence(unlisted=unlisted, left=left, elders=elders)
     for moment in sorted({_created(task, sent_at) for listed in free.values() for task in listed}):
         found = _at(moment, free, claims, sent_at, latest_seconds)
         if found.certain:
             return found
         if found.task_ids and not best.task_ids:
-            best = found
+            best = found._replace(left=left, elders=elders)
     return best
+
+
+def _free(
+    by_url: Mapping[str, Sequence[Task]], within: Mapping[str, Sequence[Task]], claims: Sequence[Claim]
+) -> dict[str, list[Task]]:
+    """Return, by URL, the tasks in time that no attempt with a known task id owns."""
+    return {
+        url: [task for task in listed if any(task is one for one in _unowned(by_url[url], claims))]
+        for url, listed in within.items()
+    }
+
+
+def _left(
+    free: Mapping[str, Sequence[Task]], open_to_doubt: Mapping[str, Sequence[Task]], sent_at: float
+) -> dict[str, tuple[str, ...]]:
+    """Return, by URL, the ids of the free tasks of the first moment at which the request may have been accepted."""
+    for moment in sorted({_created(task, sent_at) for listed in open_to_doubt.values() for task in listed}):
+        if all(_together(open_to_doubt, moment, sent_at).values()):
+            left = _together(free, moment, sent_at)
+            if any(left.values()):
+                return {url: tuple(task.task_id for task in listed) for url, listed in left.items() if listed}
+    return {}
+
+
+def _together(by_url: Mapping[str, Sequence[Task]], moment: float, sent_at: float) -> dict[str, list[Task]]:
+    """Return, by URL, the tasks that were created at this moment."""
+    return {
+        url: [task for task in listed if abs(_created(task, sent_at) - moment) <= TOGETHER_SECONDS]
+        for url, listed in by_url.items()
+    }
 
 
 def _at(
     moment: float, free: Mapping[str, Sequence[Task]], claims: Sequence[Claim], sent_at: float, latest_seconds: float
 ) -> Evidence:
     """Return what the tasks that were created at this moment show."""
-    together = {
-        url: [task for task in listed if abs(_created(task, sent_at) - moment) <= TOGETHER_SECONDS]
-        for url, listed in free.items()
-    }
+    together = _together(free, moment, sent_at)
     if not all(together.values()):
         return Evidence()
     rivals = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -48,9 +49,14 @@ class _Weighed(NamedTuple):
     claims: Sequence[Claim]
 
     @property
+    def task_ids(self) -> list[str]:
+        """Return the ids of the tasks that hold all of its URLs."""
+        return [task_id for one in self.by_host for task_id in one.task_ids]
+
+    @property
     def rivals(self) -> list[Claim]:
         """Return the attempts that may have made the tasks that it seems to have."""
-        return [rival for one in self.by_host for rival in one.rivals]
+        return [rival for one in self.by_host for rival in (*one.rivals, *one.elders)]
 
 
 class Unknowns:
@@ -60,8 +66,8 @@ class Unknowns:
     A request is adopted when the list has a task for each of its URLs, on every host, that no other
     attempt can have made (:mod:`listener.pipeline.evidence`). It is refunded when one URL has no such
     task twice ``first_seconds`` after everything that could have made one was sent. Where several
-    requests may have made the same tasks, the oldest takes them once nothing is awaited any more: what
-    the others cover is sent again, so that no URL stays stale. What cannot be looked up for
+    requests may have made the same tasks, the oldest at each URL takes them once nothing is awaited any more:
+    what the others cover is sent again, so that no URL stays stale. What cannot be looked up for
     ``give_up_seconds`` is presumed spent.
     """
 
@@ -104,11 +110,11 @@ class Unknowns:
                 if settled is not None:
                     await self._wait(request)
                     return settled
-        oldest = min(weighed.rivals, key=lambda rival: rival.sent_at)
-        if request.sent_at <= oldest.sent_at:
-            return await self._adopt(request, weighed)
-        # The older is looked at first; one that was presumed spent has taken these tasks.
-        return await self._wait(request) if oldest.unknown else await self._refund(request)
+        # The older is looked at first; one that was presumed spent has taken a task.
+        found = weighed.by_host
+        if all(one.task_ids for one in found) and all(request.sent_at <= one.sent_at for one in weighed.rivals):
+            return await self._adopt(request.attempts, weighed.task_ids)
+        return await self._settle_by_url(request, weighed)
 
     async def _weigh(self, request: _Request) -> _Weighed:
         target = self._account.targets[request.attempts[0].target]
@@ -132,7 +138,7 @@ class Unknowns:
         now, found = self._clock.now(), weighed.by_host
         if all(one.task_ids for one in found):
             if any(one.certain for one in found):
-                return await self._adopt(request, weighed)
+                return await self._adopt(request.attempts, weighed.task_ids)
             return await self._wait(request) if self._may_still_show(now, request, weighed.rivals) else None
         absent_at = request.sent_at + 2 * self._first_seconds
         if now < absent_at:
@@ -141,19 +147,34 @@ class Unknowns:
             return 0
         if not any(one.unlisted for one in found) and self._may_still_show(now, request, weighed.claims):
             return await self._wait(request)
-        return await self._refund(request)
+        return None if all(one.left for one in found) else await self._refund(request)
+
+    async def _settle_by_url(self, request: _Request, weighed: _Weighed) -> int:
+        """Credit to each URL the task that is left for it, and refund what none is left for."""
+        elders = [elder for one in weighed.by_host for elder in one.elders]
+        if any(elder.unknown for elder in elders):
+            return await self._wait(request)
+        left = {url: ids for one in weighed.by_host for url, ids in one.left.items()}
+        taken = Counter(elder.url for elder in elders)  # those that were presumed spent
+        adopted = [attempt for attempt in request.attempts if len(left.get(attempt.url, ())) > taken[attempt.url]]
+        others = [attempt for attempt in request.attempts if attempt not in adopted]
+        if adopted:
+            await self._adopt(adopted, [task_id for attempt in adopted for task_id in left[attempt.url]])
+        if others:
+            await self._refund(request._replace(attempts=others))
+        return len(request.attempts)
 
     def _may_still_show(self, now: float, request: _Request, claims: Sequence[Claim]) -> bool:
         """Tell whether the answer to one of these is awaited, or its task may be missing from the list yet."""
         latest = max([request.sent_at, *(claim.sent_at for claim in claims)])
         return any(claim.sending for claim in claims) or now < latest + 2 * self._first_seconds
 
-    async def _adopt(self, request: _Request, weighed: _Weighed) -> int:
-        ids = ",".join(dict.fromkeys(task_id for one in weighed.by_host for task_id in one.task_ids))
-        log.info("unknowns.adopted", account=self._account.name, urls=len(request.attempts), task=ids)
-        tasks = dict.fromkeys(request.ids, ids)
+    async def _adopt(self, attempts: Sequence[Attempt], task_ids: Iterable[str]) -> int:
+        ids = ",".join(dict.fromkeys(task_ids))
+        log.info("unknowns.adopted", account=self._account.name, urls=len(attempts), task=ids)
+        tasks = dict.fromkeys([attempt.id for attempt in attempts], ids)
         await self._store.accept(tasks, next_look_at=self._clock.now(), inferred=True)
-        return len(request.attempts)
+        return len(attempts)
 
     async def _refund(self, request: _Request) -> int:
         log.info("unknowns.refunded", account=self._account.name, urls=len(request.attempts))

@@ -84,6 +84,8 @@ class Claim(NamedTuple):
     state: AttemptState
     task_ids: frozenset[str]
     """Empty while nobody knows whether it was accepted, and where that never became known."""
+    guessed: bool = False
+    """Whether its outcome was unknown once, so that its task ids may have been read from the task list."""
 
     @property
     def sending(self) -> bool:
@@ -117,14 +119,14 @@ def claims_at(
         aside: ids that are left out.
     """
     rows = connection.execute(
-        "SELECT id, url, max(sent_at, coalesce(accepted_at, sent_at)), state, coalesce(task_id, '') FROM attempt"
-        " WHERE target IN (SELECT id FROM target) AND url IN (SELECT value FROM json_each(?)) AND account = ?"
-        " AND kind = ? AND sent_at BETWEEN ? AND ? AND id NOT IN (SELECT value FROM json_each(?))",
+        "SELECT id, url, max(sent_at, coalesce(accepted_at, sent_at)), state, coalesce(task_id, ''), error <> ''"
+        " FROM attempt WHERE target IN (SELECT id FROM target) AND url IN (SELECT value FROM json_each(?))"
+        " AND account = ? AND kind = ? AND sent_at BETWEEN ? AND ? AND id NOT IN (SELECT value FROM json_each(?))",
         (json.dumps(list(urls)), account, kind.value, *sent_between, json.dumps(list(aside))),
     )
     return [
-        Claim(id, url, sent_at, AttemptState(state), frozenset(filter(None, task_ids.split(","))))
-        for id, url, sent_at, state, task_ids in rows  # noqa: A001 - the column's name
+        Claim(id, url, sent_at, AttemptState(state), frozenset(filter(None, task_ids.split(","))), bool(guessed))
+        for id, url, sent_at, state, task_ids, guessed in rows  # noqa: A001 - the column's name
     ]
 
 
