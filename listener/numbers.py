@@ -6,10 +6,19 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-__all__ = ["header_time", "whole_number"]
+__all__ = ["MAX_OBJECTS", "header_time", "is_too_large", "whole_number"]
 
 MOST_DIGITS: Final = 15
 """More than any size, time or count has; Python refuses to convert some thousands."""
+MAX_OBJECTS: Final = 100_000
+"""Objects and lists in one JSON text: more than the longest answer has, and any message."""
+
+
+def is_too_large(text: bytes | str) -> bool:
+    """Tell whether a JSON text has more than :data:`MAX_OBJECTS` brackets: parsed, it takes fifty times its size."""
+    if isinstance(text, bytes):
+        return text.count(b"{") + text.count(b"[") > MAX_OBJECTS
+    return text.count("{") + text.count("[") > MAX_OBJECTS
 
 
 def whole_number(text: str) -> int | None:

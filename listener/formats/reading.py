@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from listener.change import key_to_bytes, key_to_text
+from listener.numbers import MAX_OBJECTS, is_too_large
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -28,8 +29,6 @@ __all__ = [
 
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """More than any transport takes: SQS and SNS 1 MiB, MNS 64 KB, an EventBridge batch 256 KB."""
-MAX_OBJECTS: Final = 100_000
-"""Objects and lists in one message: a record of S3 has nine, and takes some 700 bytes."""
 SHOWN_CHARACTERS: Final = 80
 
 NOTHING: Final[Mapping[str, Any]] = {}
@@ -45,11 +44,9 @@ def load(body: bytes | str) -> Any:
     """
     Return the JSON value of a body. Raise :class:`Unreadable` for anything else.
 
-    Bytes that are no UTF-8 stay as surrogates: a store that writes a key's bytes as they are can be read. A body of
-    nothing but brackets would cost fifty times its size in memory, and as much time to collect that.
+    Bytes that are no UTF-8 stay as surrogates: a store that writes a key's bytes as they are can be read.
     """
-    brackets = (b"{", b"[") if isinstance(body, bytes) else ("{", "[")
-    if sum(map(body.count, brackets)) > MAX_OBJECTS:  # type: ignore[arg-type]
+    if is_too_large(body):
         raise Unreadable(f"more than {MAX_OBJECTS} objects and lists")
     try:
         return json.loads(body if isinstance(body, str) else body.decode("utf-8", "surrogateescape").lstrip("\ufeff"))

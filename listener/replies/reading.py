@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
-from listener.numbers import header_time, whole_number
+from listener.numbers import MAX_OBJECTS, header_time, is_too_large, whole_number
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task, TaskState
 
 __all__ = [
@@ -102,6 +102,8 @@ def scrub(text: str, secrets: Collection[str] = ()) -> str:
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object of a body. Raise :class:`ReplyError` for anything else."""
+    if is_too_large(body):
+        raise ReplyError(f"the answer has more than {MAX_OBJECTS} objects and lists")
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -165,6 +167,8 @@ def _task(row: Mapping[str, Any]) -> Task | None:
     return Task(task_id, url, kind, state, _epoch(_text(row, "CreationTime")), _text(row, "Process")[:20], description)
 
 
+MOST_COUNTED = 10**15
+"""More units than any account has; larger numbers cannot be kept."""
 _QUOTAS = {
     RefreshKind.FILE: "url",
     RefreshKind.DIRECTORY: "dir",
@@ -185,7 +189,7 @@ def parse_quota(fields: Mapping[str, Any]) -> dict[RefreshKind, QuotaReading]:
 
 def _count(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if value >= 0 else None
+        return value if 0 <= value < MOST_COUNTED else None
     return whole_number(value) if isinstance(value, str) else None
 
 

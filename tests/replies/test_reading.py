@@ -226,3 +226,20 @@ def test_the_quota_is_read_as_strings_or_numbers_in_any_case_with_parts_missing(
         RefreshKind.DIRECTORY: QuotaReading(100, 99),
     }
     assert parse_quota({"PreloadQuota": True, "PreloadRemain": "many"}) == {}
+
+
+@pytest.mark.parametrize("count", [10**15, 10**40, -1])
+def test_a_quota_beyond_any_account_is_not_read(count: int) -> None:
+    """A number that the state file could not hold is no reading: the configured limit stays."""
+    assert parse_quota({"UrlQuota": count, "UrlRemain": count, "DirQuota": 100, "DirRemain": 7}) == {
+        RefreshKind.DIRECTORY: QuotaReading(100, 7)
+    }
+
+
+def test_an_answer_of_brackets_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty megabytes of empty lists would take gigabytes."""
+    parsed: list[object] = []
+    monkeypatch.setattr("listener.replies.reading.json.loads", parsed.append)
+    with pytest.raises(ReplyError, match="objects and lists"):
+        parse_object(b'{"Tasks":[' + b"[]," * 200_000 + b"[]]}")
+    assert parsed == []
