@@ -90,14 +90,15 @@ def test_a_state_file_that_may_not_be_read_says_who_may(stand: Stand) -> None:
 
 def test_a_lock_that_may_not_be_read_does_not_mean_not_running(stand: Stand) -> None:
     """Another user who may read the state file is shown it; whether a daemon runs is unknown, with the reason."""
-    for folder in (stand.root, *stand.root.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
     with stand.daemon():
         for path in stand.root.glob("state.db*"):
             path.chmod(0o000 if path.suffix == ".lock" else 0o644)
         as_root = partial(run_bare, stand, "status", "--json")
         until(lambda: '"listening"' in as_root().stdout, what="the daemon has saved its state")
+        # Another pytest session of this user closes the common parent of all temporary directories when it starts.
+        for folder in (stand.root, *stand.root.parents):
+            if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+                folder.chmod(folder.stat().st_mode | 0o055)
         done = run_bare(stand, "status", "--json", user=65534)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

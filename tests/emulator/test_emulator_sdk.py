@@ -215,6 +215,9 @@ async def test_temporary_keys(make_world: Any) -> None:
             assert refused.value.code == code
 
 
+# The SDK never closes its sessions.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 async def test_legacy_sdk(world: Any) -> None:
     """The vendor's older SDK, with everything signed in the query, drives every action too."""
     client = AcsClient("testid", "testsecret", "cn-hangzhou", auto_retry=False)
