@@ -549,3 +549,16 @@ async def test_what_is_only_brackets_is_not_parsed(guard: str, monkeypatch: pyte
         with pytest.raises(HTTPRejection):
             await OpaqueToken("a token").check(Request("POST", "/", {}), given)
     assert parsed == []
+
+
+def test_addresses_of_one_customer_are_one_sender() -> None:
+    """Whoever has a /64 of IPv6 has one sender's part of the fetches."""
+    limits = FetchLimits()
+    for number in range(SENDER_AT_ONCE):
+        limits.begin(f"2001:db8::{number:x}", 0.0)
+    with pytest.raises(HTTPRejection):
+        limits.begin("2001:db8::ffff", 0.0)
+    limits.begin("2001:db8:0:1::1", 0.0)
+    for number in range(SENDER_AT_ONCE):
+        limits.end(f"2001:db8::{number:x}")
+    limits.begin("2001:db8::ffff", 0.0)

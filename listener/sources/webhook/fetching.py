@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from http import HTTPStatus
 from typing import Final, Generic, TypeVar
 
-from listener.serving import HTTPRejection
+from listener.serving import HTTPRejection, client_of
 
 __all__ = ["FetchLimits", "Kept"]
 
@@ -50,7 +50,7 @@ class Kept(Generic[T]):
 
 
 class FetchLimits:
-    """How many fetches each sender may cause, at once and in a minute."""
+    """How many fetches each sender may cause, at once and in a minute; a sender is what :func:`client_of` counts."""
 
     def __init__(self) -> None:
         """Have caused none."""
@@ -59,6 +59,7 @@ class FetchLimits:
 
     def begin(self, sender: str, now: float) -> None:
         """Count a fetch that begins now. Raise :class:`HTTPRejection` with 503 where there are too many."""
+        sender = client_of(sender)
         begun = self._begun.setdefault(sender, deque(maxlen=SENDER_A_MINUTE))
         self._begun.move_to_end(sender)
         if len(self._begun) > MOST_SENDERS:
@@ -72,6 +73,7 @@ class FetchLimits:
 
     def end(self, sender: str) -> None:
         """Count a fetch as ended."""
+        sender = client_of(sender)
         self._under_way[sender] -= 1
         if not self._under_way[sender]:
             del self._under_way[sender]
