@@ -8,6 +8,7 @@ import hashlib
 import json
 import ssl
 import time
+import tracemalloc
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from listener.serving import HTTPRejection
 from listener.sources.webhook.certificates import MAX_BYTES, FetchFailed, fetcher
 from listener.sources.webhook.fetching import SENDER_A_MINUTE, SENDER_AT_ONCE, FetchLimits
 from listener.sources.webhook.guards import OpaqueToken, Request
+from listener.sources.webhook.replays import Replays
 from listener.sources.webhook.sns import read_message
 
 pytestmark = pytest.mark.looptime(False)
@@ -562,3 +564,17 @@ def test_addresses_of_one_customer_are_one_sender() -> None:
     for number in range(SENDER_AT_ONCE):
         limits.end(f"2001:db8::{number:x}")
     limits.begin("2001:db8::ffff", 0.0)
+
+
+def test_long_names_of_messages_cost_little() -> None:
+    """An event may name itself by a megabyte: it is remembered all the same, by its digest."""
+    replays = Replays()
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            replays.note(f"{number}" + "x" * 100_000, 2.0)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert replays.is_known("199" + "x" * 100_000, 1.0)
+    assert not replays.is_known("199" + "x" * 99_999, 1.0)

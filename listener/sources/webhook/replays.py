@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections import OrderedDict
 from typing import Final
 
@@ -20,16 +22,22 @@ class Replays:
 
     def __init__(self) -> None:
         """Know no message."""
-        self._until: OrderedDict[str, float] = OrderedDict()
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+        """By digest: a sender may choose a name of any length."""
 
     def is_known(self, message_id: str, now: float) -> bool:
         """Tell whether this message is durable, and is still remembered at ``now``."""
-        return bool(message_id) and self._until.get(message_id, float("-inf")) > now
+        return bool(message_id) and self._until.get(_digest(message_id), -math.inf) > now
 
     def note(self, message_id: str, until: float) -> None:
         """Remember until then that this message is durable."""
         if message_id:
-            self._until[message_id] = until
-            self._until.move_to_end(message_id)
+            digest = _digest(message_id)
+            self._until[digest] = until
+            self._until.move_to_end(digest)
             if len(self._until) > MOST:
                 self._until.popitem(last=False)
+
+
+def _digest(message_id: str) -> bytes:
+    return hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).digest()
