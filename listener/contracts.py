@@ -135,13 +135,18 @@ class _Progress:
         """
         Say that the worker is not stuck, by the event loop's clock in seconds.
 
-        A source that says so must do it at least every 30 s, also while there is nothing to do; when it says
-        nothing for a minute it is reported as degraded. One that never says it is not judged.
+        A source that says so must do it at least every 30 s, also while there is nothing to do, or say that it
+        :meth:`rests`; when it says nothing for a minute it is reported as degraded. One that never says it is not
+        judged.
         """
-        self._progressed_at = now
+        self._progressed_at: float | None = now
+
+    def rests(self) -> None:
+        """Say that the worker waits on purpose, for requests, room or a time: it is not judged until it progresses."""
+        self._progressed_at = None
 
     def silent_seconds(self, now: float) -> float | None:
-        """Return for how long there was no progress; ``None`` where it is never told."""
+        """Return for how long there was no progress; ``None`` where it rests, or never says it."""
         at: float | None = getattr(self, "_progressed_at", None)
         return None if at is None else now - at
 

@@ -14,6 +14,7 @@ from listener.contracts import Delivery, Source, SourceState, Unreadable
 from listener.errors import ConfigurationError, SourceError, SourceUnavailable, StoreError
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
+from listener.pipeline.stalls import judged
 from listener.store import Store
 from listener.store.batches import Batch
 
@@ -88,8 +89,10 @@ class Intake:
                 _report(source, SourceState.FAILED, detail)
             else:
                 self.finished.add(name)
+                _rest(source)
                 self._committed()
                 return
+            _rest(source)
             await asyncio.sleep(wait)
             wait = min(RETRY_MOST_SECONDS, 2 * wait)
             fresh = self._make_sources()[name]
@@ -108,9 +111,10 @@ class Intake:
                 await self._room.wait()
         finally:
             self.busy.discard(name)
-            health, now = self.sources[name].health, asyncio.get_running_loop().time()
-            if health.silent_seconds(now) is not None:
-                health.progressed(now)
+            now = asyncio.get_running_loop().time()
+            for health in judged(self.sources[name]):
+                if health.silent_seconds(now) is not None:
+                    health.progressed(now)
 
     async def _set_aside(self, name: str, unreadable: Sequence[Unreadable]) -> None:
         """Keep what cannot be read before its delivery, and with that its ack, can go on."""
@@ -169,6 +173,12 @@ async def _closing(deliveries: AsyncIterator[Delivery]) -> AsyncIterator[AsyncIt
     finally:
         if isinstance(deliveries, AsyncGenerator):
             await deliveries.aclose()
+
+
+def _rest(source: Source) -> None:
+    """Note that nothing of a source runs: it is not expected to make progress."""
+    for health in judged(source):
+        health.rests()
 
 
 def _report(source: Source, state: SourceState, detail: str) -> None:

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from pydantic import BaseModel
 from source_harness import Reader
 
-from listener.contracts import SourceHealth, SourceState
+from listener.change import Change
+from listener.clock import SystemClock
+from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
 from listener.daemon.health import reasons_not_ready
 from listener.pipeline import stalls
 from listener.pipeline.stalls import Stalls
 from listener.sources.filesystem.look import Looker
+from listener.sources.listing import source as listing_source
+from listener.sources.listing.paired import PairedSource
+from listener.sources.listing.settings import ListingSettings
+from listener.sources.mns import session as mns_session
+from listener.sources.mns.settings import MnsSettings
+from listener.sources.mns.trouble import MnsTrouble
+from listener.sources.mns.trouble import Remedy as MnsRemedy
+from listener.sources.sqs import session as sqs_session
+from listener.sources.sqs.settings import SqsSettings
+from listener.sources.sqs.telling import Telling
+from listener.sources.sqs.trouble import Remedy as SqsRemedy
+from listener.sources.sqs.trouble import SqsTrouble
+from listener.sources.webhook.receiver import Receiver
+from listener.sources.webhook.settings import WebhookSettings
 
 
 class Idle:
@@ -103,3 +123,195 @@ async def test_a_file_tree_that_hangs_is_found_out(tmp_path: Path, monkeypatch: 
         await reader.until_told("page")
         await reader.until(lambda: reader.source.health.ready and not reader.source.health.detail, "well again")
         watching.cancel()
+
+
+class Part:
+    """One source of a joined one, as the intake reads it."""
+
+    Settings: ClassVar[type[BaseModel]] = BaseModel
+    roots: Sequence[str] = ("www",)
+
+    def __init__(self, polls: Callable[[SourceHealth], Awaitable[None]]) -> None:
+        """Take what it does for ever."""
+        self.name = "www"
+        self.health = SourceHealth(state=SourceState.LISTENING, ready=True)
+        self._polls = polls
+
+    async def deliveries(self, _index: IndexView) -> AsyncIterator[Delivery]:
+        """Bring nothing."""
+        await self._polls(self.health)
+        yield Delivery([])
+
+    async def check(self) -> Sequence[Check]:
+        """Find nothing."""
+        return ()
+
+
+class Queue:
+    """A queue whose polls are empty after their time, or never end."""
+
+    def __init__(self) -> None:
+        """Answer."""
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.fails: Exception | None = None
+
+    async def receive(self, *_: Any, wait_seconds: int) -> list[Any]:
+        """Answer nothing."""
+        await asyncio.sleep(wait_seconds)
+        await self.answers.wait()
+        if self.fails is not None:
+            raise self.fails
+        return []
+
+    async def close(self) -> None:
+        """Have nothing to close."""
+
+    async def renew(self) -> None:
+        """Have nothing to renew."""
+
+
+def sqs(queue: Queue, health: SourceHealth) -> AsyncGenerator[Delivery, None]:
+    """Read the queue by SQS."""
+    settings = SqsSettings(queue_url="http://127.0.0.1:1/1/q", region="eu-central-1", figures_interval_seconds=0)  # type: ignore[call-arg]
+    return sqs_session.Session("www", settings, queue, Telling("www", health, SystemClock())).run()  # type: ignore[arg-type]
+
+
+def mns(queue: Queue, health: SourceHealth) -> AsyncGenerator[Delivery, None]:
+    """Read the queue by MNS."""
+    settings = MnsSettings(endpoint="http://127.0.0.1:1", queue="q", figures_interval_seconds=0)  # type: ignore[call-arg]
+    parts: dict[str, Any] = {"health": health, "clock": SystemClock(), "randomness": random.Random(1)}
+    return mns_session.Session("www", settings, queue, **parts).run()  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def judging(source: Any) -> AsyncIterator[None]:
+    """Judge a source for a while."""
+    watching = asyncio.create_task(Stalls(lambda: {"www": source}, set()).watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+@pytest.mark.parametrize(
+    ("read", "trouble"),
+    [(sqs, SqsTrouble("refused", remedy=SqsRemedy.WAIT)), (mns, MnsTrouble("refused", remedy=MnsRemedy.WAIT))],
+)
+async def test_a_poll_that_never_ends_is_reported_and_an_idle_queue_is_not(read: Any, trouble: Exception) -> None:
+    """A long poll that returns empty is progress, and a wait after a failure is meant; a poll that hangs is not."""
+    source, queue = Idle(), Queue()
+    deliveries = read(queue, source.health)
+    reading = asyncio.ensure_future(anext(deliveries))
+    async with judging(source):
+        await asyncio.sleep(600)
+        assert (source.health.state, source.health.ready, source.health.detail) == (SourceState.LISTENING, True, "")
+        queue.answers.clear()
+        await asyncio.sleep(100)
+        assert (source.health.state, source.health.ready) == (SourceState.DEGRADED, False)
+        assert "no progress" in source.health.detail
+        assert any("no progress" in reason for reason in reasons_not_ready(Stub(source), "running"))  # type: ignore[arg-type]
+        queue.answers.set()
+        await asyncio.sleep(40)
+        assert (source.health.state, source.health.ready, source.health.detail) == (SourceState.LISTENING, True, "")
+        queue.fails = trouble
+        for _ in range(200):
+            await asyncio.sleep(5)
+            assert "no progress" not in source.health.detail
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    await deliveries.aclose()
+
+
+async def test_requests_that_nobody_answers_are_reported(tmp_path: Path) -> None:
+    """An authenticated request whose answer never comes; a path to which nothing is sent is well."""
+    source = Idle()
+    settings = WebhookSettings(listen="127.0.0.1:0", path="/x", token="t" * 32)  # type: ignore[call-arg]
+    receiver = Receiver("www", settings, [], health=source.health, now=SystemClock().now)
+    async with judging(source):
+        await asyncio.sleep(300)
+        assert source.health.ready
+        waiting = asyncio.create_task(receiver._durable([Change("www", "a")], []))
+        await asyncio.sleep(70)
+        assert "no progress" in source.health.detail
+        delivery = await receiver.room.take()
+        await delivery.ack()
+        assert await waiting
+        await asyncio.sleep(10)
+        assert (source.health.state, source.health.detail) == (SourceState.LISTENING, "")
+        await asyncio.sleep(300)
+        assert source.health.ready
+
+
+async def test_of_a_joined_source_each_part_is_judged() -> None:
+    """A queue that hangs is reported though the listing rests, and the report is not overwritten by joining."""
+    queue = Queue()
+
+    async def poll(health: SourceHealth) -> None:
+        async for _ in sqs(queue, health):
+            pass
+
+    async def rest(health: SourceHealth) -> None:
+        health.rests()
+        await asyncio.sleep(1e9)
+
+    joined = PairedSource(Part(poll), ListingSettings(url="s3://bucket/"))  # type: ignore[call-arg]
+    joined.parts = (joined.parts[0], Part(rest))
+    joined._listing = joined.parts[1]  # type: ignore[assignment]
+    reading = asyncio.ensure_future(anext(aiter(joined.deliveries(None))))  # type: ignore[arg-type]
+    async with judging(joined):
+        await asyncio.sleep(300)
+        assert (joined.health.state, joined.health.ready, joined.health.detail) == (SourceState.LISTENING, True, "")
+        queue.answers.clear()
+        await asyncio.sleep(100)
+        assert (joined.health.state, joined.health.ready) == (SourceState.DEGRADED, False)
+        assert "no progress" in joined.health.detail
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+@pytest.mark.looptime(False)
+async def test_a_listing_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that never comes: reported, and gone once it came; the time to the next listing is no stall."""
+    monkeypatch.setattr(stalls, "STALLED_SECONDS", 1.0)
+    monkeypatch.setattr(stalls, "_LOOK_SECONDS", 0.1)
+    hangs = threading.Event()
+
+    class Hanging:
+        root, prefix, complete, what = "www", "", True, "a bucket"
+
+        def changes(self, after: str = "") -> Iterator[Change]:
+            hangs.wait(30)
+            yield Change("www", after + "a")
+
+        def close(self) -> None:
+            pass
+
+    class Index:
+        async def seeded(self, _root: str) -> bool:
+            return False
+
+        async def mark_seeded(self, _root: str) -> None:
+            pass
+
+    monkeypatch.setattr(listing_source, "listing_of", lambda *_, **__: Hanging())
+    source = listing_source.ListingSource("www", ListingSettings(url="s3://bucket/"))  # type: ignore[call-arg]
+    health = source.health
+
+    async def read() -> None:
+        async for delivery in source.deliveries(Index()):  # type: ignore[arg-type]
+            await delivery.ack()
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.02)
+
+    reading = asyncio.create_task(read())
+    async with judging(source):
+        await until(lambda: "no progress" in health.detail)
+        hangs.set()
+        await until(lambda: health.ready and not health.detail)
+        assert health.silent_seconds(asyncio.get_running_loop().time()) is None
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)

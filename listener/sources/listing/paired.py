@@ -50,6 +50,8 @@ class PairedSource:
         self.health = SourceHealth()
         self._events = events
         self._listing = ListingSource(events.name, settings, key=f"sources.{events.name}.listing")
+        self.parts: Sequence[Source] = (self._events, self._listing)
+        """What is judged by its progress, each by its own."""
 
     def confirm_deletions(self) -> None:
         """Take what is missing in the next listing for deleted, however much it is."""
@@ -79,7 +81,7 @@ class PairedSource:
                 if isinstance(deliveries, AsyncGenerator):  # it cleans up now, and not when it is collected
                     await deliveries.aclose()
 
-        tasks = [asyncio.create_task(read(part), name=f"read {self.name}") for part in (self._events, self._listing)]
+        tasks = [asyncio.create_task(read(part), name=f"read {self.name}") for part in self.parts]
         tasks.append(asyncio.create_task(self._tell(lost, rescans), name=f"tell {self.name}"))
         try:
             while True:

@@ -22,6 +22,7 @@ from listener.sources.listing.listing import Listing
 from listener.sources.listing.objects import BucketListing
 from listener.sources.listing.settings import ListingSettings
 from listener.sources.listing.tree import TreeListing
+from listener.sources.listing.watched import Watched
 
 __all__ = ["ListingSource", "listing_of"]
 
@@ -91,6 +92,7 @@ class ListingSource:
         finally:
             self.health.ready = False
             self.health.state = SourceState.STOPPED
+            self.health.rests()
 
     def _interval(self) -> float | None:
         seconds, jitter = self._settings.interval_seconds, self._settings.jitter
@@ -108,7 +110,8 @@ class ListingSource:
         self.health.state = SourceState.SCANNING
         seeded = await index.seeded(self.name)
         with closing(listing_of(self.name, self._settings, key=self._key)) as listing:
-            async with aclosing(self._compare(listing, index) if seeded else self._seed(listing, index)) as found:
+            watched = Watched(listing, self.health, asyncio.get_running_loop().time)
+            async with aclosing(self._compare(watched, index) if seeded else self._seed(watched, index)) as found:
                 async for delivery in found:
                     async with self._acked:
                         await self._acked.wait_for(lambda: self._open < DELIVERIES_AHEAD)

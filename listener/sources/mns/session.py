@@ -110,9 +110,11 @@ class Session:
         while True:
             if not first:
                 await self._full.wait()
-            await self._until_room()
+            await self._until_room(first=first)
+            if first:
+                self._health.progressed(asyncio.get_running_loop().time())
             began = asyncio.get_running_loop().time()
-            messages = await self._receive(wait_seconds)
+            messages = await self._receive(wait_seconds, first=first)
             if messages is None:
                 continue
             self._take(messages)  # before anything is awaited: what was received is held, or it cannot be released
@@ -121,23 +123,30 @@ class Session:
             else:
                 self._full.clear()
             if not messages:
-                await self._rest(wait_seconds, began)
+                await self._rest(wait_seconds, began, first=first)
             wait_seconds = self._settings.wait_seconds if first else 0
 
-    async def _until_room(self) -> None:
+    async def _until_room(self, *, first: bool) -> None:
         while len(self._held) + BATCH_MESSAGES > self._settings.max_held_messages:
             self._room.clear()
+            self._pause(first=first)
             await self._room.wait()
 
-    async def _rest(self, waited_for_seconds: int, began: float) -> None:
+    def _pause(self, *, first: bool) -> None:
+        """Say before a wait that it is meant: the first poller's progress is the source's."""
+        if first:
+            self._health.rests()
+
+    async def _rest(self, waited_for_seconds: int, began: float, *, first: bool) -> None:
         """Wait after an empty answer that came long before its time: something between does not hold requests."""
         if not waited_for_seconds or asyncio.get_running_loop().time() - began >= waited_for_seconds / 2:
             self._early = 0
             return
         self._early += 1
+        self._pause(first=first)
         await asyncio.sleep(back_off_seconds(self._random, self._early))
 
-    async def _receive(self, wait_seconds: int) -> list[Message] | None:
+    async def _receive(self, wait_seconds: int, *, first: bool) -> list[Message] | None:
         """Return what the queue gives; ``None`` after a failure that was told and waited for."""
         try:
             messages = await self._client.receive(BATCH_MESSAGES, wait_seconds=wait_seconds)
@@ -145,6 +154,7 @@ class Session:
             self._failures += 1
             self._full.clear()
             self._tell(trouble)
+            self._pause(first=first)
             await asyncio.sleep(back_off_seconds(self._random, self._failures, most=LONGEST_BACK_OFF_SECONDS))
             return None
         self._failures = 0

@@ -165,14 +165,19 @@ class Session:
     # -- polling ---------------------------------------------------------------------------------
 
     async def _poll_for_ever(self, number: int) -> None:
+        """Poll; the first poller's progress is the source's, the others are not always at work."""
         while True:
             while not self._may_poll(number):
                 self._room.clear()
+                if number == 0:
+                    self._telling.rests()
                 await self._room.wait()
+            if number == 0:
+                self._telling.progressed()
             try:
                 self._take(await self._ask(number))
             except SqsTrouble as error:
-                await self._sit_out(error)
+                await self._sit_out(number, error)
 
     async def _ask(self, number: int) -> Sequence[Message]:
         self._asking += 1
@@ -220,11 +225,13 @@ class Session:
             f" apart: set sources.{self._name}.buckets, or bucket_prefix = true"
         )
 
-    async def _sit_out(self, error: SqsTrouble) -> None:
+    async def _sit_out(self, number: int, error: SqsTrouble) -> None:
         self._telling.trouble(error)
         self._level = 1
         if error.remedy is Remedy.RENEW:
             await self._transport.renew()
+        if number == 0:
+            self._telling.rests()
         await asyncio.sleep(full_jitter(self._telling.troubles, first=FIRST_WAIT_SECONDS, longest=LONGEST_WAIT_SECONDS))
 
     # -- beside ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -45,6 +46,14 @@ class Telling:
         self.troubles, self._told, self._last_answer = 0, "", self._clock.now()
         self._health.state = SourceState.DEGRADED if undeleted else SourceState.LISTENING
         self._health.ready, self._health.detail = True, undeleted or advice
+
+    def progressed(self) -> None:
+        """Report that the poller that always waits asks again."""
+        self._health.progressed(asyncio.get_running_loop().time())
+
+    def rests(self) -> None:
+        """Report that it waits on purpose."""
+        self._health.rests()
 
     def trouble(self, error: SqsTrouble) -> None:
         """Tell that a poll failed: in the health at once, in the log when it is news."""

@@ -15,6 +15,7 @@ what the guard authenticated is decoded.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
@@ -73,6 +74,8 @@ class Receiver:
         self._buckets = frozenset(settings.buckets) or None
         self._replays = Replays()
         self._logged_at: dict[str, float] = {}
+        self._waiting = 0
+        """Requests whose changes are not durable yet."""
         self.draining = False
         """True once nothing more is taken: requests are told to come again."""
         self.is_gone = False
@@ -112,11 +115,26 @@ class Receiver:
         if not changes and not unreadable:
             return "ignored"
         del content
-        if not await self.room.durable(changes, unreadable):
+        if not await self._durable(changes, unreadable):
             raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "cannot be made durable at present")
         if authenticated.message_id:
             self._note(authenticated, changes)
         return "unreadable" if unreadable else "accepted"
+
+    async def _durable(self, changes: Sequence[Change], unreadable: Sequence[Unreadable]) -> bool:
+        """Wait until these are durable. While authenticated requests wait, the source must answer one a minute."""
+        now = asyncio.get_running_loop().time
+        if not self._waiting:
+            self._health.progressed(now())
+        self._waiting += 1
+        try:
+            return await self.room.durable(changes, unreadable)
+        finally:
+            self._waiting -= 1
+            if self._waiting:
+                self._health.progressed(now())
+            else:
+                self._health.rests()
 
     def _note(self, authenticated: Authenticated, changes: Sequence[Change]) -> None:
         """Remember a durable message; one without a name of its own only where a second one must be the same event."""
