@@ -23,11 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from churning import Churn
+from churning import Churn, exchange
 
 from listener.change import key_to_bytes
 
@@ -37,13 +38,20 @@ BURST_SECONDS = 1.5
 QUIET_SECONDS, CAP_SECONDS, STRAGGLERS_SECONDS = 3.0, 8.0, 5.0
 LONGEST_SECONDS = 45.0
 MOST_UNITS = 1.1
+_MOST_CALLS = 400
+_MOST_LOG = 60_000
+_CHANGING = {
+    *("os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.symlink"),
+    *("shutil.rmtree", "subprocess.Popen"),
+}
+"""Audit events."""
 State = dict[str, tuple[int, int, bytes]]
 
 
-def mounted_below(root: Path) -> list[str]:
+def mounted_below(top: Path) -> list[str]:
     """Return the mount points below, in the order in which they came."""
     points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    return [point for point in points if point.startswith(f"{root}/")]
+    return [point for point in points if point.startswith(f"{top}/")]
 
 
 class Around(Churn):
@@ -55,6 +63,9 @@ class Around(Churn):
         self.srv = outside.parent / "srv"
         self.done: list[str] = []
         """The operations around the tree, in order."""
+        self.calls: deque[str] = deque(maxlen=_MOST_CALLS)
+        """The last system calls that changed something, with their times."""
+        sys.addaudithook(self._note_call)
         for release in "123":
             for name in ("a.html", "b.html", "sub/c.html"):
                 self._put_release(release, name)
@@ -68,6 +79,18 @@ class Around(Churn):
         path = self.srv / release / name
         path.parent.mkdir(parents=True, exist_ok=True)
         self.put(path)
+
+    def _note_call(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event in _CHANGING or (event == "open" and arguments[1] == "w"):
+            self.calls.append(f"{time.time() % 1000:.3f} {event} {arguments[: 1 + (event != 'open')]}")
+
+    def do_exchange(self) -> None:
+        """Note it: a call through ctypes is not audited."""
+        found = [path for path in self.root.rglob("*") if path.is_dir() or self.random.random() < 0.2]
+        if len(found) > 1:
+            pair = self.random.sample(found, 2)
+            exchange(*pair)
+            self._note_call("os.rename", ("exchanged", *map(str, pair)))
 
     def step(self) -> None:
         """Do one operation, in one of seven cases around the tree."""
@@ -301,11 +324,13 @@ def run(base: Path, minutes: float, backend: str, seed: int) -> int:
             print(f"round {rounds}: changed {found[0]} units {found[1]} fresh after {found[3]:.1f} s", flush=True)
             if found[2]:
                 print(f"STALE {backend} seed {seed}: {sorted(map(key_to_bytes, found[2]))[:10]}")
+                print("\n".join(churn.calls))
+                print((base / "log").read_text()[-_MOST_LOG:])
                 print(f"{explained(root, sorted(found[2])[0])}\nlast: {churn.done[-150:]}\n{stand.status()}")
                 return 1
     finally:
         stand.stop()
-        for point in reversed(mounted_below(root)):
+        for point in reversed(mounted_below(base)):  # some were moved out of the root with their directory
             subprocess.run(["umount", "-l", point], check=True)
     ratio = units / max(changed, 1)
     print(f"{backend}: {rounds} rounds, {changed} changed, {units} units ({ratio:.3f} each), slowest {slowest:.1f} s")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ class World:
     def take(self, limit: int = 1 << 30) -> bool:
         """Take what was heard, look at it and tell it to the index, as the source does; tell whether there was any."""
         batch = self.watches.take(limit)
-        looks = self.looker.all(batch, time.time_ns())
+        looks = self.looker.all(batch, time.time_ns(), self.watches.hears)
         self.wanted.update(looks.namesakes)
         gone = [*looks.gone, *(key.rstrip("/") for key in looks.linked)]
         for prefix in map(key_to_text, batch.gaps):
@@ -111,7 +112,7 @@ class World:
         wanted, self.wanted = self.wanted, {}
         hears = self.watches.hears
         keys = find_names(self.raw, self.ignore, wanted, follow=False, hears=hears) if wanted else []
-        self.index.update((look.key, look.fingerprint[:4]) for look in self.looker.names(keys, wanted))
+        self.index.update((look.key, look.fingerprint[:4]) for look in self.looker.names(keys, wanted, hears))
         return bool(wanted)
 
     def scan(self, prefix: str | None = None) -> None:
@@ -331,6 +332,65 @@ def test_a_directory_that_goes_while_its_parent_is_not_heard_is_told(world: Worl
     world.calm()
     assert not world.differences()
     assert world.watches.count == 2
+
+
+def write(path: Path, text: str = "x") -> Path:
+    """Write a file, with all directories above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_scan_between_an_exchange_and_its_deletions_loses_no_file(world: World) -> None:
+    """A scan lists both directories after the events of their exchange, and before the old ones are deleted."""
+    write(world.root / "one" / "a")
+    write(world.root / "two" / "b")
+    world.calm()
+    exchange(world.root / "one", world.root / "two")
+    world.read()
+    world.feed()
+    world.scan("one/")
+    world.scan("two/")
+    world.take()
+    world.calm()
+    assert world.index.keys() == {"one/b", "two/a"}
+
+
+def test_a_file_reported_under_a_directory_whose_rename_is_still_to_come_ends_there(world: World) -> None:
+    """A new place is listed before the rename to it is worked through: what went there meanwhile is reported."""
+    write(world.root / "first" / "y")
+    (world.root / "second").mkdir()
+    world.calm()
+    write(world.root / "second" / "sub" / "x")
+    world.read()
+    world.feed()
+    (world.root / "first").rename(world.churn.outside / "away")
+    world.read()
+    world.feed()
+    (world.root / "second").rename(world.root / "first")
+    world.settle()
+    world.take()
+    (world.root / "first" / "sub" / "x").unlink()
+    world.calm()
+    assert not world.differences()
+
+
+def test_another_name_in_a_directory_that_is_not_heard_is_left_out(world: World) -> None:
+    """A hard link below a directory that took another's place is not reported before that one is watched."""
+    file = write(world.root / "file")
+    for name in ("one", "two"):
+        write(world.root / name / "b" / "other")
+    (world.root / "two" / "b" / "name").hardlink_to(file)
+    world.calm()
+    file.write_text("changed")
+    exchange(world.root / "one", world.root / "two")
+    world.scan("one/b/")
+    world.read()
+    world.feed()
+    world.take()
+    shutil.rmtree(world.root / "one" / "b")
+    world.calm()
+    assert not world.differences()
 
 
 @pytest.mark.parametrize("through", ["given", "link"])

@@ -113,6 +113,30 @@ async def test_what_a_chain_of_links_leads_to_is_followed(
             await reader.until_told(f"{inside}/sub/page.html")
 
 
+@pytest.mark.parametrize("by", ["a file", "a link to a file", "a written file", "nothing"])
+async def test_what_was_behind_a_link_that_leads_to_no_directory_any_more_is_gone(
+    tmp_path: Path, backend: str, by: str
+) -> None:
+    """A link to a directory that is replaced by a file ends every key below it, in watched and linked trees alike."""
+    root, out = tmp_path / "www", tmp_path / "out"
+    write(root / "stays.html", "1")
+    write(out / "1" / "index.html", "1")
+    write(out / "1" / "sub" / "page.html", "1")
+    (root / "app").symlink_to(out / "1")
+    async with reader_of(root) as reader:
+        assert "app/sub/page.html" in reader.index.rows
+        if by == "a file":
+            write(out / "next", "a file").rename(root / "app")
+        elif by == "a link to a file":
+            switch(root / "app", write(out / "file", "x"))
+        else:
+            (root / "app").unlink()
+            if by == "a written file":
+                write(root / "app", "written")
+        expected = {"stays.html"} if by == "nothing" else {"stays.html", "app"}
+        await reader.until(lambda: reader.index.rows.keys() == expected, "what was behind the link is gone")
+
+
 async def test_a_linked_file_outside_is_looked_at(tmp_path: Path) -> None:
     """Written in place, replaced, gone and back, through one link and through two."""
     root, out = tmp_path / "www", tmp_path / "out"

@@ -91,6 +91,21 @@ def test_what_is_mounted_over_a_directory_is_compared(tmp_path: Path, backend: s
         source.until(lambda: told() == {"a/docs/index.html"}, "a file system of its own is told", 10)
 
 
+def test_a_mount_that_goes_after_its_directory_was_renamed_is_compared(tmp_path: Path, backend: str) -> None:
+    """The kernel reports the rename of a mount point to nobody: between two looks, it is taken away elsewhere."""
+    root, new = tmp_path / "www", tmp_path / "new"
+    write(root / "a" / "docs" / "index.html", "one")
+    write(root / "other.html", "one")
+    write(new / "more.html", "1")
+    with apart(root, tmp_path / "out", backend=backend, root_check_seconds=2) as source:
+        source.inside("mount", "--bind", new, root / "a" / "docs")
+        source.until(lambda: source.keys() >= {"a/docs/more.html"}, "what is mounted is told", 10)
+        source.inside("sh", "-c", f"mv {root}/a {root}/b && sleep 0.5 && umount {root}/b/docs")
+        source.until(lambda: source.keys() >= {"b/docs/index.html"}, "what was below is told", 10)
+        if backend != "polling":
+            source.until(lambda: "b/docs/more.html" in source.keys("deleted"), "what was mounted is gone", 10)
+
+
 def test_what_is_mounted_over_a_file_is_looked_at(tmp_path: Path, backend: str) -> None:
     """A file too can be mounted over; a mount over what is ignored, or elsewhere, is nobody's business."""
     root = tmp_path / "www"

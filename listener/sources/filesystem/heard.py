@@ -56,6 +56,8 @@ class Batch(NamedTuple):
     Directories that were not heard for a moment. They were listed since, so that whatever is there
     is among the names; what is *not* there any more only the index can tell.
     """
+    is_hint: bool = False
+    """Whether no event named these paths, so that what they lead through may have been replaced long ago."""
 
 
 def batch_of(paths: Iterable[bytes]) -> Batch:
@@ -64,7 +66,7 @@ def batch_of(paths: Iterable[bytes]) -> Batch:
     for path in paths:
         prefix, slash, name = path.rpartition(b"/")
         names.setdefault(prefix + slash, {})[name] = kernel.MOVED_TO | FOUND
-    return Batch((), tuple(names.items()), {})
+    return Batch((), tuple(names.items()), {}, is_hint=bool(names))
 
 
 class Heard:

@@ -136,12 +136,13 @@ class Live:
             batch = batch_of(some)
         else:
             batch = watches.take(self._settings.batch_changes) if watches else Batch((), (), {})
-        return batch, self.looker.all(batch, time.time_ns())
+        hears = (watches.hears,) if watches else ()
+        return batch, self.looker.all(batch, time.time_ns(), *hears)
 
     async def _changes(self, batch: Batch, looks: Looks) -> tuple[list[Change], list[Change]]:
         now = time.monotonic()
         gone = await asyncio.to_thread(self._without_replaced, batch.gone) if batch.gone else ()
-        linked = [key + "/" for key in looks.gone if self.watches and self.watches.drop_linked(key_to_bytes(key + "/"))]
+        linked = self._unlinked(looks)
         if self.unfinished:
             for key in (*looks.gone, *(look.key for look in looks.finished)):
                 self.unfinished.end(key)
@@ -164,6 +165,17 @@ class Live:
         for prefix in set(gone).difference(absent):
             self._rescans.want(key_to_text(prefix), REPLACED, time.monotonic(), prompt=True)
         return absent
+
+    def _unlinked(self, looks: Looks) -> list[str]:
+        """Return the directories behind links that went, or were replaced by something else, and unwatch them."""
+        watches = self.watches
+        unlinked = {key + "/" for key in looks.unlinked if self._settings.follow_symlinks}
+        dropped = {
+            prefix
+            for prefix in (*unlinked, *(key + "/" for key in looks.gone))
+            if watches and watches.drop_linked(key_to_bytes(prefix))
+        }
+        return sorted(unlinked | dropped)
 
     async def _standing(self, keys: Collection[str]) -> Standing:
         return await standing_of(self._index, self._acks, self._name, keys, is_complete=self.may_skip)
@@ -291,7 +303,7 @@ class Live:
     def _find_names(self, inodes: Mapping[int, int], hears: Callable[[bytes], bool]) -> list[Look]:
         follow = self._settings.follow_symlinks
         keys = find_names(self._root, self._ignore, inodes, follow=follow, hears=hears, may_enter=self.looker.may_enter)
-        return self.looker.names(keys, inodes)
+        return self.looker.names(keys, inodes, hears)
 
     async def _contents(self, looks: Sequence[Look], standing: Standing) -> tuple[list[Change], list[Change]]:
         """Return the looks as changes, and apart from them those of files that are proved to be unchanged."""

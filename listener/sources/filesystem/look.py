@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -52,6 +52,8 @@ class Looks(NamedTuple):
     """Inodes of files with more names than are known, and how many they have."""
     unknown: dict[str, int]
     """Keys that could not be looked at, each with its errno: what was known of them stays."""
+    unlinked: list[str]
+    """Keys of former links to directories where no directory is any more: what was known below them is gone."""
 
 
 def fingerprint_of(status: os.stat_result, above: int = 0) -> Fingerprint:
@@ -94,6 +96,11 @@ def _is_atomic(flags: int) -> bool:
     return not flags & _IN_PLACE or flags == kernel.DELETE
 
 
+def _everywhere(prefix: bytes) -> bool:  # noqa: ARG001 - of a tree that is polled
+    """Stand for what hears every directory."""
+    return True
+
+
 def _parts(key: str) -> tuple[str, str]:
     cut = key.rfind("/") + 1
     return key[:cut], key[cut:]
@@ -111,6 +118,7 @@ class Looker:
         self._ignore = ignore
         self._stable_ns = int(stable_seconds * 1e9)
         self._directories = Directories(root)
+        self._hears: Callable[[bytes], bool] = _everywhere
         self.ignored = 0
         """How many changed names were left out because they are ignored."""
 
@@ -130,15 +138,24 @@ class Looker:
         except OSError:
             return False
 
-    def all(self, batch: Batch, now_ns: int) -> Looks:
-        """Look at every name of a batch. ``now_ns`` is the time of day in nanoseconds."""
-        looks = Looks([], [], [], [], {}, {})
+    def all(self, batch: Batch, now_ns: int, hears: Callable[[bytes], bool] = _everywhere) -> Looks:
+        """
+        Look at every name of a batch. ``now_ns`` is the time of day in nanoseconds.
+
+        Names that no event of the batch named are looked at only in directories that ``hears`` knows: the
+        end of another one would not be reported, and what is in it is looked at once it is listed.
+        """
+        self._hears = hears
+        looks = Looks([], [], [], [], {}, {}, [])
         self.look_afresh()
         ignores, plain = self._ignore.file, None if self._links else self._plain
         for prefix in batch.gone if self._links else ():
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE, now_ns)
         for prefix, names in batch.names:
             text = key_to_text(prefix)
+            if batch.is_hint and not hears(prefix):
+                self._forget(text + key_to_text(name) for name in names)
+                continue
             path, above = self._root + prefix, self._directories.of(prefix)
             for padded, flags in names.items():
                 raw = padded.rstrip(b"\0")
@@ -167,7 +184,15 @@ class Looker:
         """Look at other names of what changed so; each was told before, so that its end must be told too."""
         flags = kernel.MOVED_TO if _is_atomic(flags) else kernel.MOVED_TO | kernel.CLOSE_WRITE
         for key in keys:
-            self._look(looks, self._root + key_to_bytes(key), key, flags, now_ns, follow=False)
+            if self._hears(key_to_bytes(_parts(key)[0])):
+                self._look(looks, self._root + key_to_bytes(key), key, flags, now_ns, follow=False)
+            else:
+                self._forget([key])
+
+    def _forget(self, keys: Iterable[str]) -> None:
+        """Forget names in directories that are not heard: they are noted again when those are listed."""
+        for key in keys:
+            self._links.forget(key)
 
     @staticmethod
     def _plain(looks: Looks, path: bytes, key: str, flags: int, above: int) -> bool:
@@ -201,7 +226,10 @@ class Looker:
             self._look_at_links(looks, self._links.depending(key, inode), flags, now_ns)
             if inode is not None and links > 1 and self._links.lacking(inode, links):
                 looks.namesakes[inode] = links
-        if links == LINKED_DIRECTORY or (was_link and os.path.isdir(path)):  # noqa: PTH112 - bytes
+        is_directory = links == LINKED_DIRECTORY or (was_link and os.path.isdir(path))  # noqa: PTH112 - bytes
+        if was_link and not is_directory:
+            looks.unlinked.append(key)
+        if is_directory:
             if not self._ignore.directory(*_parts(key)):
                 looks.linked.append(key + "/")
         elif found is None:
@@ -220,7 +248,9 @@ class Looker:
         else:
             self._links.forget(key)
 
-    def names(self, keys: Iterable[str], inodes: Mapping[int, int]) -> list[Look]:
+    def names(
+        self, keys: Iterable[str], inodes: Mapping[int, int], hears: Callable[[bytes], bool] = _everywhere
+    ) -> list[Look]:
         """Look at what a search for other names of these inodes found, and at links to them; note that it is all."""
         self.look_afresh()
         for key in (found := set(keys)):
@@ -232,7 +262,7 @@ class Looker:
         looks: list[Look] = []
         for key in sorted(found.union(*map(self._links.depending, found))):
             with suppress(OSError):
-                if (there := self.at(key)) is not None:
+                if hears(key_to_bytes(_parts(key)[0])) and (there := self.at(key)) is not None:
                     looks.append(Look(key, there))
         return looks
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from listener.sources.filesystem.mounts import TABLE, Mount, holder_of, is_at_or_below, mount_table
 
 __all__ = ["MountWatch", "Remounted"]
+
+_MOST_READS = 8
+"""Of a table that changes while it is read."""
 
 
 class Remounted(NamedTuple):
@@ -34,8 +37,10 @@ class MountWatch:
     """
     The mount table as it was last looked at. Blocking.
 
-    The kernel reports a mount that comes or goes (``poll`` on the table), but not that a directory
-    which is mounted elsewhere was renamed or removed: that is compared at each look.
+    The kernel reports a mount that comes or goes (``poll`` on the table), but neither that a directory
+    which is mounted elsewhere was renamed or removed, nor that a mount point moved because a directory
+    above it was renamed: the table is read at each look for that. A mount that went after such a rename,
+    between two looks, was at a place that nobody knows: the whole tree is compared then.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -47,6 +52,8 @@ class MountWatch:
         self._holder = ""
         """Where the file system is mounted that holds the root."""
         self._pinned: dict[str, _Pinned] = {}
+        self._parents: dict[str, tuple[int, int] | None] = {}
+        """The directory above each mount point of the tree: another one by now, and the mount point has moved."""
         self._replaced: dict[str, Mount] = {}
         try:
             self._file = TABLE.open("rb")
@@ -55,6 +62,7 @@ class MountWatch:
         self._poll.register(self._file, select.POLLPRI | select.POLLERR)
         self._mounts = mount_table()
         self._compare_pinned()
+        self._note_parents([os.path.realpath(path)])
 
     def close(self) -> None:
         """Give the table back; safe to call twice."""
@@ -69,9 +77,9 @@ class MountWatch:
         ``linked`` returns the keys of links to directories, whose trees belong to that of the root.
         """
         found, changes = Remounted([], []), self._changes()
-        for key in ("", *linked()) if changes else ():
+        trees = {key: os.path.realpath(os.path.join(self._path, key)) for key in ("", *linked())} if changes else {}  # noqa: PTH118 - any bytes
+        for key, real in trees.items():
             prefix = key and key + "/"
-            real = os.path.realpath(os.path.join(self._path, key))  # noqa: PTH118 - any bytes
             for point in changes:
                 if not is_at_or_below(real, point):
                     continue
@@ -80,6 +88,11 @@ class MountWatch:
                     found.directories.append(relative.rstrip(b"/") + b"/" if relative else b"")
                 else:
                     found.names.append(relative.rstrip(b"/"))
+        outermost = [point for point in changes if not any(_is_below(other, point) for other in changes)]
+        if any(self._has_moved(point) for point in outermost):
+            found.directories.append(b"")
+        if trees:
+            self._note_parents(trees.values())
         return found
 
     def _changes(self) -> list[str]:
@@ -87,14 +100,45 @@ class MountWatch:
         if self._file is None:
             return []
         is_changed = bool(self._poll.poll(0))
-        if not is_changed and not self._pinned:
+        if not is_changed and not self._pinned and not self._parents:
             return []
-        before, self._mounts = {mount.point: mount for mount in self._mounts}, mount_table()
+        before, is_changed = {mount.point: mount for mount in self._mounts}, self._read() or is_changed
         after = {mount.point: mount for mount in self._mounts}
         self._compare_pinned()
         if not is_changed:
+            self._follow_renames(before, after)
             return []
         return sorted(point for point in before.keys() | after.keys() if before.get(point) != after.get(point))
+
+    def _read(self) -> bool:
+        """Read the table; tell whether it changed while it was read, so that what was polled before is outdated."""
+        is_changed = False
+        for _ in range(_MOST_READS):
+            self._mounts = mount_table()
+            if not self._poll.poll(0):
+                break
+            is_changed = True
+        return is_changed
+
+    def _note_parents(self, trees: Iterable[str]) -> None:
+        """Remember above which directories the mount points of these trees lie."""
+        tops = list(trees)
+        self._parents = _parents(
+            [mount.point for mount in self._mounts if any(_is_below(top, mount.point) for top in tops)]
+        )
+
+    def _follow_renames(self, before: Mapping[str, Mount], after: Mapping[str, Mount]) -> None:
+        """Know the new points of mounts whose directory was renamed, which no mount or unmount explains."""
+        if before.keys() != after.keys():
+            numbers = {before[point].number for point in self._parents if point in before}
+            self._parents = _parents([mount.point for mount in after.values() if mount.number in numbers])
+
+    def _has_moved(self, point: str) -> bool:
+        """Tell whether a directory above a mount point was renamed since the last look, so that it was elsewhere."""
+        if point not in self._parents:
+            return False
+        known = self._parents[point]
+        return known is None or _place(_above(point)) != known
 
     @property
     def replaced(self) -> list[Mount]:
@@ -130,6 +174,21 @@ class MountWatch:
             self._pinned[mount.point] = first = before if before and is_same else _Pinned(mount.shown, place)
             if mount.is_deleted or mount.shown != first.shown:
                 self._replaced[mount.point] = mount
+
+
+def _is_below(top: str, path: str) -> bool:
+    return path != top and is_at_or_below(top, path)
+
+
+def _above(point: str) -> str:
+    return os.path.dirname(point)  # noqa: PTH120 - any bytes
+
+
+def _parents(points: Collection[str]) -> dict[str, tuple[int, int] | None]:
+    """Return by mount point which directory it lies in; ``None`` where it moved meanwhile."""
+    found = {point: _place(_above(point)) for point in points}
+    still = {mount.point for mount in mount_table()} if points else set()
+    return {point: place if point in still else None for point, place in found.items()}
 
 
 def _place(point: str) -> tuple[int, int] | None:

@@ -113,10 +113,10 @@ class Watches:
     # --- watching -----------------------------------------------------------------------------
 
     def hears(self, prefix: bytes) -> bool:
-        """Tell whether the directory at this path is watched, as far as is known."""
+        """Tell whether the directory at this path is watched, as far as is known, or scanned because it cannot be."""
         with self.lock:
             node = self.tree.find(prefix)
-            return node is not None and node.wd is not None
+            return (node is not None and node.wd is not None) or prefix in self.failed
 
     def begin_round(self) -> int:
         """Start a scan: what it does not come by can be forgotten by :meth:`end_round`."""
@@ -301,6 +301,8 @@ class Watches:
                 self.heard.add(kept, key, flags)
             self.heard.gaps.pop(dropped, None)
             self._bindings.unbind(dropped)
+            # What was reported of this place while the other stood for it may have ended since.
+            kept.deaf = kept.deaf or dropped.deaf
 
     def _on_directory_went(self, parent: Node, name: bytes, cookie: int) -> None:
         prefix = self.tree.prefix_of(parent)
@@ -331,10 +333,14 @@ class Watches:
         self._expire_moves()
 
     def _look_at_vacated(self) -> None:
-        """Take in the directories that stand where one was reported gone, and are not known there."""
+        """
+        Take in the directories that stand where one was reported gone.
+
+        One that a scan came by meanwhile is listed again: its files may be forgotten with those of the one that went.
+        """
         for parent, name, flags in self._vacated:
             prefix = self.tree.prefix_of(parent)
-            if prefix is None or (parent.children and name in parent.children):
+            if prefix is None:
                 continue
             with suppress(OSError):
                 if stat.S_ISDIR(os.lstat(self._root + prefix + name).st_mode):
