@@ -36,7 +36,8 @@ CLI = [sys.executable, "-m", "listener"]
 BURST_SECONDS = 1.5
 """Shorter than the quiet time, so that every URL needs one refresh a round."""
 QUIET_SECONDS, CAP_SECONDS, STRAGGLERS_SECONDS = 3.0, 8.0, 5.0
-LONGEST_SECONDS = 45.0
+LONGEST_SECONDS = 75.0
+"""Longer than comparisons back off after many deletions, which wait for one."""
 MOST_UNITS = 1.1
 _MOST_CALLS = 400
 _MOST_LOG = 60_000

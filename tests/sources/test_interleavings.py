@@ -111,7 +111,8 @@ class World:
         """Search for the names that files turned out to have besides those that are known."""
         wanted, self.wanted = self.wanted, {}
         hears = self.watches.hears
-        keys = find_names(self.raw, self.ignore, wanted, follow=False, hears=hears) if wanted else []
+        enters = self.looker.may_enter
+        keys = find_names(self.raw, self.ignore, wanted, follow=False, hears=hears, may_enter=enters) if wanted else []
         self.index.update((look.key, look.fingerprint[:4]) for look in self.looker.names(keys, wanted, hears))
         return bool(wanted)
 
