@@ -67,6 +67,8 @@ class Delivery:
     """True for what only a backfill asks for: it waits behind every live change."""
     unreadable: Sequence[Unreadable] = ()
     """Messages that came with the changes and cannot be read; made durable before ``ack`` is called."""
+    message_ids: Sequence[str] = ()
+    """For each change the id of the message that brought it, the same whenever that is delivered again; or empty."""
 
 
 class IndexView(Protocol):

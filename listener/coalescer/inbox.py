@@ -15,7 +15,7 @@ What was handed out stays the taker's: it commits the changes, then calls the ac
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
 from listener.change import Change, ChangeKind
@@ -37,15 +37,18 @@ class Taken(NamedTuple):
     scan_sequence: int | None = None
     seed: bool = False
     backfill: bool = False
+    message_ids: Sequence[str] = ()
+    """Of the messages whose changes are all recorded with these."""
 
 
 class _Waiting:
     """A delivery some of whose changes are still here."""
 
-    __slots__ = ("ack", "entries")
+    __slots__ = ("ack", "entries", "message_ids")
 
-    def __init__(self, ack: Ack) -> None:
+    def __init__(self, ack: Ack, message_ids: Collection[str]) -> None:
         self.ack = ack
+        self.message_ids = message_ids
         self.entries = 0
 
 
@@ -160,7 +163,7 @@ class Inbox:
 
     def add(self, delivery: Delivery) -> None:
         """Merge a delivery into what is here."""
-        waiting = None if delivery.ack is no_ack else _Waiting(delivery.ack)
+        waiting = None if delivery.ack is no_ack else _Waiting(delivery.ack, dict.fromkeys(delivery.message_ids))
         if delivery.changes:
             self._put(delivery, waiting)
         if waiting is not None:
@@ -183,6 +186,7 @@ class Inbox:
         """Remove and return the oldest changes of one lane, ``max_keys`` at most; lanes take turns."""
         acks, self._nothing_to_wait_for = self._nothing_to_wait_for, []
         changes: list[Change] = []
+        message_ids: list[str] = []
         seed, scan_sequence, backfill = lane_key = self._next_lane()
         for entry in self._from_lane(lane_key, max_keys):
             changes.append(entry.change)
@@ -190,9 +194,10 @@ class Inbox:
                 waiting.entries -= 1
                 if not waiting.entries:
                     acks.append(waiting.ack)
+                    message_ids += waiting.message_ids
         self._entries -= len(changes)
         self._acks -= len(acks)
-        return Taken(changes, acks, scan_sequence, seed, backfill)
+        return Taken(changes, acks, scan_sequence, seed, backfill, tuple(message_ids))
 
     def _next_lane(self) -> _LaneKey:
         return next(iter(self._lanes), (False, None, False))

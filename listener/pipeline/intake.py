@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import structlog
 
 from listener.change import key_to_text
 from listener.coalescer import Inbox, Taken
 from listener.contracts import Delivery, Source, SourceState, Unreadable
-from listener.errors import ConfigurationError, SourceError, SourceUnavailable, StoreError
+from listener.errors import ConfigurationError, KeyRejected, SourceError, SourceUnavailable, StoreError
 from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
 from listener.pipeline.stalls import judged
@@ -104,7 +105,7 @@ class Intake:
         self.busy.add(name)
         try:
             await self._set_aside(name, delivery.unreadable)
-            self._inbox.add(delivery)
+            self._inbox.add(await self._without_known(name, delivery))
             self._arrived.set()
             while self._inbox.full:
                 self._room.clear()
@@ -115,6 +116,22 @@ class Intake:
             for health in judged(self.sources[name]):
                 if health.silent_seconds(now) is not None:
                     health.progressed(now)
+
+    async def _without_known(self, name: str, delivery: Delivery) -> Delivery:
+        """Leave out what messages brought that were recorded before: their origin has not learned of it yet."""
+        ids = delivery.message_ids
+        known = await self._patience.until_done("known", lambda: self._store.known_messages(ids)) if ids else ()
+        if not known:
+            return delivery
+        log.info("intake.redelivered", source=name, messages=len(known))
+        pairs = list(zip(delivery.changes, ids, strict=True))
+        urls: list[str] = []
+        for change, one in pairs:
+            with suppress(KeyRejected):
+                urls += [need.url for need in self._sites.route(change)] if one in known else []
+        await self._patience.until_done("redelivered", lambda: self._store.note_redelivered(urls))
+        new = [(change, one) for change, one in pairs if one not in known]
+        return replace(delivery, changes=[change for change, _ in new], message_ids=[one for _, one in new])
 
     async def _set_aside(self, name: str, unreadable: Sequence[Unreadable]) -> None:
         """Keep what cannot be read before its delivery, and with that its ack, can go on."""
@@ -146,7 +163,7 @@ class Intake:
 
     async def _record(self, taken: Taken) -> None:
         """Record until it is durable: without that nothing more is taken, so the sources stop by themselves."""
-        batch = Batch(taken.changes, taken.scan_sequence, taken.seed, taken.backfill)
+        batch = Batch(taken.changes, taken.scan_sequence, taken.seed, taken.backfill, taken.message_ids)
         (recorded,) = await self._patience.until_done("record", lambda: self._store.record([batch], self._sites.route))
         for key, reason in recorded.rejected:
             log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)

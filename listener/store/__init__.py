@@ -20,6 +20,7 @@ table          a row is
 ``gone``       a key deleted of late, so that a running scan cannot bring it back
 ``doomed``     a deleted subtree whose index rows are still being removed
 ``dead_letter`` a message or key that was set aside, with its reason; bounded, see ``letters.py``
+``message``     one message of a queue whose changes are all recorded; bounded, see ``messages.py``
 ``dropped``     how many of these were dropped for lack of room, by source and kind
 ``account``     what keeps an account from sending, and what it deferred, as its sender said last
 ``source``     what each source said of itself last

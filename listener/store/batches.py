@@ -37,6 +37,8 @@ class Batch:
     seed: bool = False
     backfill: bool = False
     """Whether only a backfill asks for it."""
+    message_ids: Sequence[str] = ()
+    """Ids of the messages of which these changes are the last to be recorded."""
 
 
 @dataclass(slots=True)
@@ -54,15 +56,19 @@ class Recorded:
 
 
 def slices(batch: Batch, most: int, *, subtree: int) -> Iterator[Batch]:
-    """Cut a batch into such of at most so many rows; a subtree may become ``subtree`` of them. An empty one stays."""
+    """
+    Cut a batch into such of at most so many rows; a subtree may become ``subtree`` of them.
+
+    An empty one stays; one that is cut loses its message ids.
+    """
     start = rows = 0
     for at, change in enumerate(batch.changes):
         weight = subtree if change.kind is ChangeKind.SUBTREE_DELETED else 1
         if rows and rows + weight > most:
-            yield replace(batch, changes=batch.changes[start:at])
+            yield replace(batch, changes=batch.changes[start:at], message_ids=())
             start, rows = at, 0
         rows += weight
-    yield replace(batch, changes=batch.changes[start:]) if start else batch
+    yield replace(batch, changes=batch.changes[start:], message_ids=()) if start else batch
 
 
 def joined(parts: Sequence[Recorded]) -> Recorded:

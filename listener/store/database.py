@@ -35,7 +35,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 10
+VERSION = 11
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -115,6 +115,7 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     7: _date_roots,
     8: _add("suppressed"),
     9: _add_spenders,
+    10: _add("message"),
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

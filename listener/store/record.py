@@ -18,6 +18,7 @@ from listener.store.coverage import DirectoryAttempts, directory_attempts
 from listener.store.heard import Heard, is_plausible
 from listener.store.index import IndexWriter
 from listener.store.letters import add_keys
+from listener.store.messages import add_messages
 from listener.store.names import Names
 from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
 from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, SuppressedWriter
@@ -108,6 +109,7 @@ class Recorder:
         work.keep_aside()
         self._heard.flush(now)
         self._suppressed.flush(connection, now)
+        add_messages(connection, batch.message_ids, now=now)
         return work.recorded
 
 

@@ -242,6 +242,12 @@ CREATE TABLE heard (                  -- order tokens of a key's events; heard.p
 ) WITHOUT ROWID;
 CREATE INDEX heard_at ON heard (at);
 
+CREATE TABLE message (                -- messages of queues that were recorded; messages.py bounds them
+  number INTEGER PRIMARY KEY,         -- the order of "at"
+  digest BLOB NOT NULL UNIQUE,        -- of the message's id
+  at REAL NOT NULL
+);
+
 CREATE TABLE suppressed (             -- changes for which no refresh was made; suppressed.py bounds them
   id INTEGER PRIMARY KEY,             -- the order of "at"
   url TEXT NOT NULL UNIQUE,

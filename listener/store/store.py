@@ -37,11 +37,12 @@ from listener.store.batches import Batch, NeedInput, Recorded, Route, joined, sl
 from listener.store.damage import Damage
 from listener.store.database import connect, prepare, sqlite_path
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter, bounded_text
+from listener.store.messages import add_messages, known_messages
 from listener.store.names import Names
 from listener.store.ownership import OwnerLock
 from listener.store.reading import Readers, open_reading
 from listener.store.record import Recorder
-from listener.store.suppressed import Suppressed, suppressed_of
+from listener.store.suppressed import Suppressed, note_redelivered, suppressed_of
 from listener.store.upkeep import Progress
 from listener.store.writer import Writer, closed
 
@@ -242,7 +243,20 @@ class Store:
         """
         sliced = [list(slices(batch, RECORD_ROWS, subtree=self._expand_limit)) for batch in batches]
         recorded = iter(await self._record([part for parts in sliced for part in parts], route))
-        return [joined([next(recorded) for _ in parts]) for parts in sliced]
+        whole = [joined([next(recorded) for _ in parts]) for parts in sliced]
+        # Of a batch in slices only once all are durable: any one may fail.
+        ids = [one for batch, parts in zip(batches, sliced, strict=True) if len(parts) > 1 for one in batch.message_ids]
+        if ids:
+            await self._write(add_messages, ids, now=self.clock.now())
+        return whole
+
+    async def known_messages(self, ids: Sequence[str]) -> frozenset[str]:
+        """Return which of these messages of queues were recorded."""
+        return await self._read(known_messages, ids)
+
+    async def note_redelivered(self, urls: Sequence[str]) -> None:
+        """Keep for each of these URLs that a change of it was delivered again and not recorded."""
+        await self._write(note_redelivered, urls, now=self.clock.now())
 
     async def _record(self, parts: Sequence[Batch], route: Route) -> list[Recorded]:
         """Queue all parts before waiting for the first, so that no other batch comes between them."""

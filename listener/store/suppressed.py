@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-__all__ = ["CAME_AND_WENT", "MOST", "OLD_NEWS", "SAME_CONTENT", "Suppressed", "SuppressedWriter", "suppressed_of"]
+__all__ = [
+    "CAME_AND_WENT",
+    "MOST",
+    "OLD_NEWS",
+    "REDELIVERED",
+    "SAME_CONTENT",
+    "Suppressed",
+    "SuppressedWriter",
+    "note_redelivered",
+    "suppressed_of",
+]
 
 MOST: Final = 10_000
 """URLs that are kept, some 200 bytes each; those whose last suppressed change is oldest go first."""
 OLD_NEWS: Final = "reported before, or older than a change that was refreshed"
 SAME_CONTENT: Final = "the same content once more (ignore_rewrites)"
+REDELIVERED: Final = "a message of the queue that was recorded before"
 CAME_AND_WENT: Final = "came and was deleted again before it was refreshed"
 
 _ADD = (
@@ -49,6 +61,14 @@ class SuppressedWriter:
             connection.executemany(_ADD, rows)
             connection.execute(_TRIM, (MOST,))
             self._noted = {}
+
+
+def note_redelivered(connection: sqlite3.Connection, urls: Iterable[str], *, now: float) -> None:
+    """Note a redelivered change of each of these URLs."""
+    writer = SuppressedWriter()
+    for url in urls:
+        writer.note(url, REDELIVERED)
+    writer.flush(connection, now)
 
 
 def suppressed_of(connection: sqlite3.Connection, url: str) -> Suppressed | None:

@@ -12,6 +12,7 @@ from listener.clock import window_start
 from listener.store.database import INCREMENTAL
 from listener.store.heard import HEARD_SECONDS
 from listener.store.index import remove_doomed
+from listener.store.messages import KEPT_SECONDS
 from listener.store.names import Names, prefix_end_bytes
 
 __all__ = [
@@ -165,6 +166,8 @@ _OLD = (
     """DELETE FROM gone WHERE (root, key, below) IN
        (SELECT root, key, below FROM gone WHERE at < :gone_before LIMIT :limit)""",
     """DELETE FROM heard WHERE (root, key) IN (SELECT root, key FROM heard WHERE at < :heard_before LIMIT :limit)""",
+    """DELETE FROM message WHERE number IN
+       (SELECT number FROM message WHERE at < :message_before ORDER BY number LIMIT :limit)""",
 )
 _EMPTY = (
     """DELETE FROM directory WHERE id > :after AND id <= :to AND ready = 0
@@ -194,6 +197,7 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
             "before": min(before, window_start(now)),
             "gone_before": now - GONE_SECONDS,
             "heard_before": now - HEARD_SECONDS,
+            "message_before": now - KEPT_SECONDS,
             "now": now,
             "limit": left,
         }

@@ -41,6 +41,7 @@ class Reader:
     def read(self, messages: Sequence[Message], ack: Callable[[], Awaitable[None]]) -> Read:
         """Return one delivery of all these."""
         changes: list[Change] = []
+        ids: list[str] = []
         unreadable: list[Unreadable] = []
         notes: dict[str, None] = {}
         ignored = 0
@@ -56,12 +57,13 @@ class Reader:
                 unreadable.append(_aside(message, f"reading it ended in {type(error).__name__}"))
                 continue
             changes += decoded.changes
+            ids += [message.id] * len(decoded.changes)
             ignored += decoded.ignored
             if decoded.note:
                 notes[decoded.note] = None
             if decoded.unreadable:
                 unreadable.append(_aside(message, "; ".join(decoded.unreadable)))
-        delivery = Delivery([self._own(change) for change in changes], ack, unreadable=unreadable)
+        delivery = Delivery([self._own(change) for change in changes], ack, unreadable=unreadable, message_ids=ids)
         return Read(delivery, ignored, tuple(notes))
 
     def _own(self, change: Change) -> Change:

@@ -27,6 +27,8 @@ class Read(NamedTuple):
 
     changes: list[Change]
     unreadable: list[Unreadable]
+    message_ids: list[str]
+    """For each change the id of its message."""
 
 
 class Bodies:
@@ -48,6 +50,7 @@ class Bodies:
         """Return what these messages say; never raises for what stands in them."""
         changes: list[Change] = []
         unreadable: list[Unreadable] = []
+        ids: list[str] = []
         for message in messages:
             body = message.body.encode("utf-8", "surrogatepass")
             try:
@@ -56,12 +59,13 @@ class Bodies:
                 unreadable.append(Unreadable(message.id.encode(), body, str(error)))
                 continue
             changes += map(self._own, decoded.changes)
+            ids += [message.id] * len(decoded.changes)
             if decoded.unreadable:
                 unreadable.append(Unreadable(message.id.encode(), body, "; ".join(decoded.unreadable)))
             if decoded.ignored:
                 self._note(decoded.ignored, decoded.note)
         self.unreadable += len(unreadable)
-        return Read(changes, unreadable)
+        return Read(changes, unreadable, ids)
 
     def _own(self, change: Change) -> Change:
         """Return the change under this source's name."""

@@ -113,7 +113,7 @@ class Session:
         async def ack() -> None:
             await self._settle(ids)
 
-        return Delivery(read.changes, ack, unreadable=read.unreadable)
+        return Delivery(read.changes, ack, unreadable=read.unreadable, message_ids=read.message_ids)
 
     async def _settle(self, ids: Sequence[str]) -> None:
         """Delete what is durable now. After the end the last ack waits for that, and releases the connections."""
