@@ -21,7 +21,7 @@ from listener.store.letters import add_keys
 from listener.store.messages import add_messages
 from listener.store.names import Names
 from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
-from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, SuppressedWriter
+from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_BYTES, SAME_CONTENT, SuppressedWriter
 from listener.store.taming import MAX_KEY_BYTES, raw_key, tamed
 
 __all__ = ["Recorder"]
@@ -139,6 +139,8 @@ class _Work:
     """Source, key and reason of what can be no URL."""
     _keys: set[tuple[str, ...]] | None = None
     """What stands in the batch, counted when it is first asked for."""
+    _seeded: dict[str, bool] = field(default_factory=dict)
+    """Whether the first listing of a root is finished."""
 
     def take(self, changes: Iterable[Change]) -> None:
         """Take these changes, in order."""
@@ -166,9 +168,24 @@ class _Work:
             self.recorded.outdated += 1
             return
         forced = bool(self.unforced) and self._validator_stands(change)
+        if self.batch.seed and self._is_rewrite(change):
+            self._suppress(change, SAME_BYTES)
         self._note(change)
         if not self.batch.seed:
             self._needs(change, forced, change.kind is ChangeKind.DELETED)
+
+    def _is_rewrite(self, change: Change) -> bool:
+        """Tell whether a known object was written again with the same content; a first listing finds none."""
+        now = change.fingerprint
+        if now is None or now.etag is None or not self._is_seeded(change.root):
+            return False
+        known = self.index.fingerprint(change.root, change.key)
+        return known is not None and known != now and known.etag == now.etag
+
+    def _is_seeded(self, root: str) -> bool:
+        if root not in self._seeded:
+            self._seeded[root] = self.index.seeded(root)
+        return self._seeded[root]
 
     def _note(self, change: Change) -> None:
         """Have the index follow one object's change."""

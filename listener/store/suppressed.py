@@ -11,6 +11,7 @@ __all__ = [
     "MOST",
     "OLD_NEWS",
     "REDELIVERED",
+    "SAME_BYTES",
     "SAME_CONTENT",
     "Suppressed",
     "SuppressedWriter",
@@ -23,6 +24,7 @@ MOST: Final = 10_000
 OLD_NEWS: Final = "reported before, or older than a change that was refreshed"
 SAME_CONTENT: Final = "the same content once more (ignore_rewrites)"
 REDELIVERED: Final = "a message of the queue that was recorded before"
+SAME_BYTES: Final = "written again with the same bytes (skip_unchanged): the digest equals the index"
 CAME_AND_WENT: Final = "came and was deleted again before it was refreshed"
 
 _ADD = (

@@ -19,6 +19,7 @@ from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.walker import Walker
 from listener.store import Store, open_store
 from listener.store.batches import Batch
+from listener.store.suppressed import SAME_BYTES, suppressed_of
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -52,6 +53,42 @@ async def follow(root: Path, store: Store, **settings: Any) -> list[Change]:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return told
+
+
+async def test_a_rewrite_with_the_same_bytes_leaves_a_trace(tmp_path: Path, store: Store) -> None:
+    """No refresh is made of it, and of nothing else is said that a change was left out."""
+    root = tmp_path / "www"
+    root.mkdir()
+    for name in ("page.html", "other.html"):
+        (root / name).write_text("one")
+    router = Router(
+        [Site.model_validate({"source": "www", "target": "cdn", "base_urls": ["https://www.example.com/"]})]
+    )
+    source = FilesystemSource("www", FilesystemSettings(path=root, stable_seconds=0))
+
+    async def record() -> None:
+        async for delivery in source.deliveries(store):
+            await store.record([Batch(delivery.changes, delivery.scan_sequence, delivery.seed)], router.route)
+            await delivery.ack()
+
+    async def trace(name: str) -> tuple[int, str] | None:
+        found = await store.read(lambda connection: suppressed_of(connection, f"https://www.example.com/{name}"))
+        return None if found is None else (found.times, found.reason)
+
+    task = asyncio.create_task(record())
+    async with asyncio.timeout(40):
+        while source.health.figures.get("digests_made") != 2:
+            await asyncio.sleep(0.01)
+        assert await trace("page.html") is None
+        (tmp_path / "new").write_text("one")
+        (tmp_path / "new").replace(root / "page.html")
+        while await trace("page.html") is None:
+            await asyncio.sleep(0.01)
+    assert await trace("page.html") == (1, SAME_BYTES)
+    assert await trace("other.html") is None
+    assert (await store.counts()).pending == 0
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_second_scan_tells_what_differs_and_nothing_else(tmp_path: Path, store: Store) -> None:
