@@ -55,23 +55,25 @@ async def test_killed_between_commit_and_deletion_each_message_is_refreshed_once
     )
     async with Emulator(options) as emulator, FakeMns() as service, aiohttp.ClientSession() as http:
         run = MnsStorm(tmp_path, emulator, service, seed=1, quota=100)
-        service.denied = {"BatchDeleteMessage"}
-        await run.start()
-        await run.ready(http)
-        for name in names:
-            await run.change(name)
-        await until(lambda: run.accepted() == MESSAGES)
-        await run.settle(http)
-        await run.kill()
-        service.denied = set()
-        await service.advance(31)
-        await run.start()
-        await until(lambda: not service.queue.messages)
-        await run.settle(http)
-        assert (run.accepted(), service.received_again) == (MESSAGES, MESSAGES)
-        await run.change(names[0])  # a genuine change: another message
-        await until(lambda: run.accepted() == MESSAGES + 1)
-        await run.settle(http)
-        await run.kill()
+        try:
+            service.denied = {"BatchDeleteMessage"}
+            await run.start()
+            await run.ready(http)
+            for name in names:
+                await run.change(name)
+            await until(lambda: run.accepted() == MESSAGES)
+            await run.settle(http)
+            await run.kill()
+            service.denied = set()
+            await service.advance(31)
+            await run.start()
+            await until(lambda: not service.queue.messages)
+            await run.settle(http)
+            assert (run.accepted(), service.received_again) == (MESSAGES, MESSAGES)
+            await run.change(names[0])  # a genuine change: another message
+            await until(lambda: run.accepted() == MESSAGES + 1)
+            await run.settle(http)
+        finally:
+            await run.kill()
     assert refreshes_left_out(tmp_path / "state.db") == MESSAGES
     assert not run.report.undurable
