@@ -131,15 +131,22 @@ def _add_others(connection: sqlite3.Connection, walked: Sequence[int], add: _Add
         values,
     ).fetchone()
     add(status_word(NeedState.READY, None, None), count, oldest)
-    for index, where in _NOT_READY.items():
+    for state, index, where in (
+        (NeedState.WAITING, "need_due", "due_at IS NOT NULL"),
+        (NeedState.PARKED, "need_aside", f"state >= {NeedState.PARKED:d} AND state = {NeedState.PARKED:d}"),
+    ):
         rows = connection.execute(
-            f"SELECT need.state, attempt.state, count(*), {_SINCE} FROM need INDEXED BY {index}"
-            f" LEFT JOIN attempt ON attempt.id = need.attempt WHERE need.{where} AND directory{others} GROUP BY 1, 2",
-            values,
+            f"SELECT count(*), {_SINCE} FROM need INDEXED BY {index} WHERE {where} AND directory{others}", values
         )
-        for state, attempt, number, since in rows:
-            if (attempt is None) == (index != "need_attempt"):
-                add(status_word(NeedState(state), attempt and AttemptState(attempt), None), number, since)
+        add(status_word(state, None, None), *rows.fetchone())
+    rows = connection.execute(
+        f"SELECT need.state, attempt.state, count(*), {_SINCE} FROM need INDEXED BY need_attempt"
+        " JOIN attempt ON attempt.id = need.attempt"
+        f" WHERE need.attempt IS NOT NULL AND directory{others} GROUP BY 1, 2",
+        values,
+    )
+    for state, attempt, number, since in rows:
+        add(status_word(NeedState(state), AttemptState(attempt), None), number, since)
 
 
 def counts(connection: sqlite3.Connection) -> Counts:
