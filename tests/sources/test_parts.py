@@ -15,7 +15,7 @@ from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.content import is_proved_same
 from listener.sources.filesystem.mounts import parse_mounts
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.rescans import UNWATCHED, WAITING, Rescans
+from listener.sources.filesystem.rescans import MOUNTED, OVERFLOWED, UNWATCHED, WAITING, Rescans
 from listener.sources.filesystem.unfinished import Unfinished
 
 IGNORED_FILES = [
@@ -278,3 +278,15 @@ broken line
         "/srv/s3": ("tmpfs", True),
         "/srv/disk": ("fuseblk", True),
     }
+
+
+def test_what_was_unmounted_does_not_wait_for_the_back_off_after_losses() -> None:
+    """The kernel's event of an unmount asks for a prompt comparison, and leaves the back-off as it is."""
+    rescans, now = Rescans(interval_seconds=0, jitter=0, now=0.0), 0.0
+    for _ in range(8):
+        rescans.want("", OVERFLOWED, now)
+        now += rescans.next_due(now)
+        assert rescans.take(now) is not None
+        rescans.ended("", now, took_seconds=0.0)
+    rescans.want("mnt/", MOUNTED, now)
+    assert rescans.next_due(now) <= 0.5

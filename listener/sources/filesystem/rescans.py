@@ -92,6 +92,7 @@ class Rescans:
 
     def want(self, prefix: str, reason: str, now: float, *, prompt: bool = False) -> None:
         """Ask for a scan of ``prefix`` and all below; one that a wider scan does no later adds nothing."""
+        prompt = prompt or reason == MOUNTED
         rested = self._resting.get(prefix, now) if prompt else self._ended + self._gap
         wanted = Wanted(prefix, reason, now, max(now + _FIRST_SECONDS, rested), prompt)
         if any(_covers(one, wanted) for one in self._wanted.values()):

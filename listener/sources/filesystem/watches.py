@@ -31,7 +31,7 @@ from listener.sources.filesystem.heard import ARRIVED, EFFECTS, FOUND, Batch, He
 from listener.sources.filesystem.kernel import Kernel
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.readers import of_directory
-from listener.sources.filesystem.rescans import OPENED, OVERFLOWED, OVERRAN
+from listener.sources.filesystem.rescans import MOUNTED, OPENED, OVERFLOWED, OVERRAN
 from listener.sources.filesystem.tree import Node, Tree
 
 __all__ = ["Watches"]
@@ -276,7 +276,7 @@ class Watches:
         elif mask & kernel.UNMOUNT:
             prefix = self.tree.prefix_of(node)
             if prefix is not None:
-                self.heard.rescan(prefix, "a file system below the root was unmounted")
+                self.heard.rescan(prefix, MOUNTED)
 
     def _on_directory_came(self, parent: Node, name: bytes, cookie: int, *, renamed: bool = False) -> None:
         moved, _ = self._moved.pop(cookie, (None, 0.0)) if cookie else (None, 0.0)
