@@ -198,8 +198,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(n=st.integers(0, 5))
     def sending(self, n: int) -> None:
         some = self.some(n, AttemptState.HELD)
-        self.run(self.store.mark_sending([one.id for one in some]))
-        self.turn(some, AttemptState.SENDING)
+        going = self.run(self.store.mark_sending([one.id for one in some]))
+        for one in some:
+            if one.id not in going:  # it is for nothing any more
+                within = str.startswith if one.kind is RefreshKind.DIRECTORY else str.__eq__
+                assert not any(within(url, one.url) for url, _ in self.rows())
+                del self.model.attempts[one.id]
+        self.turn([one for one in some if one.id in going], AttemptState.SENDING)
 
     @rule(n=st.integers(0, 5))
     def accept(self, n: int) -> None:
