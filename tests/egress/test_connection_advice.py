@@ -41,34 +41,46 @@ def untrusted(folder: Path) -> tuple[Path, Path, Path]:
     return certificate, key, write_tls(other, name="other")[0]
 
 
-def inspected(folder: Path) -> tuple[Path, Path, Path]:
-    """Make a certificate as a proxy that inspects TLS does: issued by an authority of its own."""
-    authority, key = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+def by_authority(*, sends_authority: bool) -> Making:
+    """Return what makes a certificate as a proxy that inspects TLS does: issued by an authority of its own."""
+
+    def make(folder: Path) -> tuple[Path, Path, Path]:
+        authority, key = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+        root = issued(authority, authority, "Inspection")
+        chain = [issued(authority, key, "localhost"), *([root] if sends_authority else [])]
+        paths = folder / "chain.pem", folder / "chain.key"
+        paths[0].write_bytes(b"".join(one.public_bytes(serialization.Encoding.PEM) for one in chain))
+        form = serialization.PrivateFormat.PKCS8
+        paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+        (other := folder / "other").mkdir()
+        return (*paths, write_tls(other, name="other")[0])
+
+    return make
+
+
+def issued(authority: rsa.RSAPrivateKey, key: rsa.RSAPrivateKey, name: str) -> x509.Certificate:
+    """Return a certificate for this name and key, issued by the authority "Inspection"."""
     now = dt.datetime.now(dt.UTC)
-    certificate = (
+    return (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]))
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
         .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Inspection")]))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=key is authority, path_length=None), critical=True)
         .sign(authority, hashes.SHA256())
     )
-    paths = folder / "leaf.pem", folder / "leaf.key"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-    (other := folder / "other").mkdir()
-    return (*paths, write_tls(other, name="other")[0])
 
 
 CASES: dict[str, tuple[Making, str, str]] = {
     "expired": (by_itself(days=(-30, -1)), "has expired, or the clock of this machine", "date -u"),
     "early": (by_itself(days=(1, 30)), "is not valid yet, or the clock of this machine", "NTP"),
     "self-signed": (untrusted, "the certificate of localhost is self-signed", "SSL_CERT_FILE"),
-    "inspected": (inspected, "an authority that this machine does not trust", "SSL_CERT_FILE"),
+    "inspected": (by_authority(sends_authority=False), "an authority that this machine does not", "SSL_CERT_FILE"),
+    "whole chain": (by_authority(sends_authority=True), "an authority that this machine does not", "SSL_CERT_FILE"),
     "other host": (by_itself(name="elsewhere.example"), "is not for localhost", "check the host in endpoint"),
 }
 

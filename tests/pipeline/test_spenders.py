@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,25 @@ async def test_one_site_alone_spends_as_it_likes_and_is_not_reported(tmp_path: P
         await world.settled()
         await reported(world, 0)
         assert spent(world) == {"www": 10}
+
+
+async def test_what_backfills_spent_does_not_count(tmp_path: Path) -> None:
+    """Neither against the default share nor as a large spender: a person asked for it."""
+    async with a_world(tmp_path, quota=(20, 0), extra=NO_RESERVE) as world:
+        await run_sites(world, www={}, shop={})
+        to_noon(world)
+        world.source.deliver(*deletions("www/", 15))
+        await world.settled()
+        await reported(world, 1)
+        await world.store.write(mark_as_backfill)
+        await reported(world, 0)
+        world.source.deliver(*deletions("www/more/", 3))
+        await world.until(lambda: spent(world) == {"www": 18})
+
+
+def mark_as_backfill(connection: sqlite3.Connection) -> None:
+    """Count everything that was sent as a backfill's."""
+    connection.execute("UPDATE attempt SET backfill = 1")
 
 
 async def test_a_share_that_is_set_is_the_operators_word(tmp_path: Path) -> None:
