@@ -13,7 +13,7 @@ COVERED := listener/change.py,listener/refresh.py,listener/errors.py,listener/cl
 
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --custom-compile-command "make lock"
-ifdef CI # exactly what was resolved and looked at, by hash; `make lock` resolves anew
+ifdef CI # exactly what was resolved and looked at, by hash; `make lock` resolves again
 INSTALL_DEV = $(PIP) install --require-hashes --requirement config/locks/dev.txt && \
   $(PIP) install --no-deps --no-build-isolation --editable .
 else
@@ -72,7 +72,7 @@ events: $(VENV)/.dev  ## write docs/logs.md from the log calls; meanings are kep
 	@$(BIN)/python tests/telemetry/log_events.py > docs/logs.md.new
 	@mv docs/logs.md.new docs/logs.md
 
-lock: $(VENV)/.created  ## resolve pyproject.toml anew into config/locks, with hashes
+lock: $(VENV)/.created  ## resolve pyproject.toml again into config/locks, with hashes
 	@$(PIP) install --upgrade 'pip>=25.1' && $(PIP) install --group lock
 	@$(LOCK) pyproject.toml --extra credentials --output-file config/locks/image.txt
 	@$(LOCK) --group image --output-file config/locks/build.txt

@@ -105,7 +105,7 @@ class IndexView(Protocol):
         ...
 
     async def seeded(self, root: str) -> bool:
-        """Tell whether a first listing of this root was finished."""
+        """Return whether a first listing of this root was finished."""
         ...
 
     async def mark_seeded(self, root: str) -> None:

@@ -76,7 +76,7 @@ class Tour:
             return response.status, (await response.text() if response.status == 200 else None)
 
     async def served(self, expected: Mapping[str, Answer]) -> bool:
-        """Tell whether the edge serves exactly this."""
+        """Return whether the edge serves exactly this."""
         return all([await self.get(key) == answer for key, answer in expected.items()])
 
     async def take(self, step: Step) -> float | None:

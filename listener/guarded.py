@@ -28,7 +28,7 @@ def guarded_directories() -> list[str]:
 
 
 def is_guarded(status: os.stat_result) -> bool:
-    """Tell whether a file is one of them, by device and inode, as they are at this moment."""
+    """Return whether a file is one of them, by device and inode, as they are at this moment."""
     for path in tuple(_paths):
         for suffix in _BESIDE:
             try:

@@ -15,7 +15,7 @@ MAX_OBJECTS: Final = 100_000
 
 
 def is_too_large(text: bytes | str) -> bool:
-    """Tell whether a JSON text has more than :data:`MAX_OBJECTS` brackets: parsed, it takes fifty times its size."""
+    """Return whether a JSON text has more than :data:`MAX_OBJECTS` brackets: parsed, it takes fifty times its size."""
     if isinstance(text, bytes):
         return text.count(b"{") + text.count(b"[") > MAX_OBJECTS
     return text.count("{") + text.count("[") > MAX_OBJECTS

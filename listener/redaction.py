@@ -42,7 +42,7 @@ _WORD_BREAK = re.compile(r"[^a-z]+")
 
 
 def is_secret_name(name: str) -> bool:
-    """Tell whether a value of this name must not be shown: ``secret``, ``api_token``, ``db-password``."""
+    """Return whether a value of this name must not be shown: ``secret``, ``api_token``, ``db-password``."""
     lowered = name.lower()
     return not lowered.endswith(PLAIN_ENDINGS) and not SECRET_WORDS.isdisjoint(_WORD_BREAK.split(lowered))
 

@@ -67,12 +67,12 @@ def decode_path(path: str) -> bytes:
 
 
 def is_canonical_path(path: str) -> bool:
-    """Tell whether a path is spelled as :func:`encode_path` spells its bytes."""
+    """Return whether a path is spelled as :func:`encode_path` spells its bytes."""
     return encode_path(decode_path(path)) == path
 
 
 def is_normal_path(path: str) -> bool:
-    """Tell whether a path is its own normal form: nothing to encode, nothing to decode, nothing to resolve."""
+    """Return whether a path is its own normal form: nothing to encode, nothing to decode, nothing to resolve."""
     return _NORMAL_PATH.fullmatch(path) is not None and _DOT_SEGMENT.search(path) is None
 
 

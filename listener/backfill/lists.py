@@ -224,13 +224,13 @@ class KeyLines:
         return self._exists(key) and not self._is_directory(key)
 
     def _is_directory(self, key: bytes) -> bool:
-        """Tell whether a key without a slash at its end names a directory of the tree."""
+        """Return whether a key without a slash at its end names a directory of the tree."""
         if self.tree is None or key.endswith(b"/") or b"\0" in key:
             return False
         return os.path.isdir(self._path(key))  # noqa: PTH112 - the name is bytes
 
     def _is_ignored(self, key: bytes) -> bool:
-        """Tell whether the source takes a key, or a folder above it, for no content."""
+        """Return whether the source takes a key, or a folder above it, for no content."""
         if self.ignore is None:
             return False
         *folders, name = key_to_text(key).split("/")

@@ -66,7 +66,7 @@ a template has a slice of its own, which would stay.
 
 
 def is_installed(unit: str) -> bool:
-    """Tell whether systemd runs this machine and knows the unit."""
+    """Return whether systemd runs this machine and knows the unit."""
     return RUNTIME_UNITS.is_dir() and bool(unit) and _call("show", "-P", "LoadState", unit) == "loaded"
 
 

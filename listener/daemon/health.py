@@ -78,7 +78,7 @@ class Pulse:
 
 
 async def store_answers(store: Store, timeout_seconds: float) -> bool:
-    """Tell whether the store's writer answers; an error is an answer: a restart would not mend a full disk."""
+    """Return whether the store's writer answers; an error is an answer: a restart would not mend a full disk."""
     try:
         async with asyncio.timeout(timeout_seconds):
             await store.look_again([])

@@ -122,7 +122,7 @@ def _probe_token(settings: Settings) -> list[Check]:
 
 
 def _is_ours(host: str, port: int) -> bool:
-    """Tell whether what listens there answers ``/livez`` as we do."""
+    """Return whether what listens there answers ``/livez`` as we do."""
     try:
         with socket.create_connection((host, port), timeout=2) as channel:
             channel.sendall(b"GET /livez HTTP/1.0\r\n\r\n")

@@ -125,7 +125,7 @@ class Api:
         }
 
     def knows(self, action: str, version: str) -> bool:
-        """Tell whether this version of the API has the action."""
+        """Return whether this version of the API has the action."""
         by_id_in_2014 = version == V2014.name and action == "DescribeRefreshTaskById"
         return version in VERSIONS and action in self._actions and not by_id_in_2014
 

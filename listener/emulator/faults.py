@@ -221,7 +221,7 @@ class FaultBook:
         return self.take(name, now, action=action, matches=lambda fault: fault.text in text)
 
     def any(self, name: str) -> bool:
-        """Tell whether an order of this name stands: spares the search for each path of a batch."""
+        """Return whether an order of this name stands: spares the search for each path of a batch."""
         return any(fault.name == name for _, fault in self._orders)
 
     def seconds(self, name: str, now: float, *, action: str = "") -> float:

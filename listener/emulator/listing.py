@@ -33,7 +33,7 @@ class TaskQuery:
     page_size: int
 
     def holds(self, record: TaskRecord) -> bool:
-        """Tell whether a record, as it is shown now, is asked for."""
+        """Return whether a record, as it is shown now, is asked for."""
         return (
             self.task_id in (None, record.task_id)
             and self.path in (None, record.path)

@@ -99,5 +99,5 @@ ENVELOPES: Final = (
 
 
 def is_handshake(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is SNS asking to confirm a subscription, or its end."""
+    """Return whether this is SNS asking to confirm a subscription, or its end."""
     return text(value, "Type") in _HANDSHAKES and "TopicArn" in value

@@ -44,7 +44,7 @@ _MARKER = "Delete Marker Created"
 
 
 def is_event(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is an event of EventBridge."""
+    """Return whether this is an event of EventBridge."""
     return "detail-type" in value and isinstance(value.get("detail"), dict)
 
 
@@ -61,7 +61,7 @@ def read_event(value: Mapping[str, Any], tally: Tally) -> None:
 
 
 def is_detail(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is the ``detail`` of an event, handed on alone."""
+    """Return whether this is the ``detail`` of an event, handed on alone."""
     return text(value, "reason") in _REASONS and "key" in mapping(value, "object")
 
 

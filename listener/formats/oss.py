@@ -36,7 +36,7 @@ _NAMES: Final = {
 
 
 def is_events(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is what OSS sends to MNS and Function Compute."""
+    """Return whether this is what OSS sends to MNS and Function Compute."""
     events = value.get("events")
     first = events[0] if isinstance(events, list) and events else None
     return isinstance(first, dict) and "eventName" in first
@@ -48,7 +48,7 @@ def read_events(value: Mapping[str, Any], tally: Tally) -> None:
 
 
 def is_cloud_event(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is an event of OSS as EventBridge wraps it; its source is written in two ways."""
+    """Return whether this is an event of OSS as EventBridge wraps it; its source is written in two ways."""
     return text(value, "type").startswith("oss:") or text(value, "source") in {"acs.oss", "acs:oss"}
 
 

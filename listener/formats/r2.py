@@ -26,7 +26,7 @@ _ACTIONS: Final = {
 
 
 def is_event(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is an event of R2."""
+    """Return whether this is an event of R2."""
     return "action" in value and isinstance(value.get("bucket"), str) and isinstance(value.get("object"), dict)
 
 

@@ -149,7 +149,7 @@ def by_source(record: Mapping[str, Any], tally: Tally) -> None:
 
 
 def is_records(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is a list of records, or what S3 sends when a notification is set up."""
+    """Return whether this is a list of records, or what S3 sends when a notification is set up."""
     return isinstance(value.get("Records"), list) or text(value, "Event") == "s3:TestEvent"
 
 

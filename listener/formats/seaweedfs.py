@@ -59,7 +59,7 @@ class _Entry(NamedTuple):
 
 
 def is_webhook(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is what the webhook sends."""
+    """Return whether this is what the webhook sends."""
     return "event_type" in value and isinstance(value.get("message"), dict)
 
 
@@ -75,7 +75,7 @@ def read_webhook(value: Mapping[str, Any], tally: Tally) -> None:
 
 
 def is_tail(value: Mapping[str, Any]) -> bool:
-    """Tell whether this is an event of the filer's log."""
+    """Return whether this is an event of the filer's log."""
     return isinstance(value.get("directory"), str) and isinstance(value.get("eventNotification"), dict)
 
 

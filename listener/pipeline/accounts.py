@@ -99,7 +99,7 @@ class Account:
         return all(target.forces for target in self.targets.values())
 
     def can(self, target: str, kind: RefreshKind) -> bool:
-        """Tell whether one of its targets can be asked for this kind."""
+        """Return whether one of its targets can be asked for this kind."""
         return kind in self.targets[target].limits
 
     def close(self, until: float, reason: str, *, now: float, remedy: str = "") -> None:
@@ -128,7 +128,7 @@ class Account:
         return self._exhausted.get(kind, (0.0, 0))[0]
 
     def waits_for_quota(self, now: float, patience: int) -> bool:
-        """Tell whether a kind is closed that was not refused so often yet."""
+        """Return whether a kind is closed that was not refused so often yet."""
         return any(now < until and refusals < patience for until, refusals in self._exhausted.values())
 
     def refuse(self, directory: str, until: float) -> None:

@@ -39,7 +39,7 @@ def learned(connection: sqlite3.Connection, account: str, *, now: float) -> plan
 
 
 def params_are_stubborn(account: Account, load: Load) -> bool:
-    """Tell whether no directory refresh would heal the all-params needs of a load."""
+    """Return whether no directory refresh would heal the all-params needs of a load."""
     return not account.targets[load.target].forces and 0 < load.all_params <= load.stubborn_all_params
 
 
@@ -168,7 +168,7 @@ class Briefing:
         return (self._spenders.name(load.target, load.url) or "") if self._sharing else ""
 
     def _may_exceed_default(self, loads: Sequence[Load]) -> bool:
-        """Tell whether anybody could exceed the default share, were all this refreshed; else nobody needs to count."""
+        """Return whether anybody could exceed the default share, were all this refreshed."""
         most = {
             RefreshKind.FILE: sum(load.exact for load in loads),
             RefreshKind.DIRECTORY: len(loads),

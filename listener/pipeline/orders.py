@@ -52,7 +52,7 @@ class Standing(NamedTuple):
         ]
 
     def reached(self, directory: str, kinds: Sequence[ControlKind] = STOPS) -> bool:
-        """Tell whether a directory refresh would reach URLs below it that are to be left alone."""
+        """Return whether a directory refresh would reach URLs below it that are to be left alone."""
         return any(one.kind in kinds and one.place.prefix.startswith(directory) for one in self.orders)
 
     def unapproved(self, made: Plan, most: Approval) -> str:

@@ -240,7 +240,7 @@ class Pipeline:
         self.stop()
 
     async def _idle(self, states: Sequence[AttemptState]) -> bool:
-        """Tell whether nothing can be done any more; what flies for a target that is gone is nobody's to follow."""
+        """Return whether nothing can be done any more; what flies for a target that is gone is nobody's to follow."""
         if (
             len(self.intake.finished) < len(self.intake.sources)
             or not self.intake.idle

@@ -33,7 +33,7 @@ class Closed(NamedTuple):
     """When that ends for the first of them, in seconds since the epoch."""
 
     def holds(self, url: str) -> bool:
-        """Tell whether a refresh of this directory would refresh anything of such a site."""
+        """Return whether a refresh of this directory would refresh anything of such a site."""
         return any(url.startswith(base) or base.startswith(url) for base in self.bases)
 
 

@@ -165,7 +165,7 @@ class Unknowns:
         return len(request.attempts)
 
     def _may_still_show(self, now: float, request: _Request, claims: Sequence[Claim]) -> bool:
-        """Tell whether the answer to one of these is awaited, or its task may be missing from the list yet."""
+        """Return whether the answer to one of these is awaited, or its task may be missing from the list yet."""
         latest = max([request.sent_at, *(claim.sent_at for claim in claims)])
         return any(claim.sending for claim in claims) or now < latest + 2 * self._first_seconds
 

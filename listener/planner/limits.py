@@ -22,7 +22,7 @@ class Meter:
     """True once something had to wait for it."""
 
     def holds(self, target: str, url: str) -> bool:
-        """Tell whether a refresh of this URL takes of it."""
+        """Return whether a refresh of this URL takes of it."""
         return self.limit.target in ("", target) and url.startswith(self.limit.host)
 
 

@@ -76,7 +76,7 @@ def _dearest_first(rest: Sequence[DirectoryLoad], draft: Draft, now: float) -> I
 
 
 def _no_directory_pays(loads: Sequence[DirectoryLoad], purse: Purse) -> bool:
-    """Tell whether no directory can be refreshed, or even one that evicts nothing would cost more than files."""
+    """Return whether no directory can be refreshed, or even one that evicts nothing would cost more than files."""
     files = sum(load.due for load in loads)
     if purse.left[RefreshKind.DIRECTORY] <= 0:
         return True

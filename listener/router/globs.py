@@ -43,13 +43,13 @@ class Filter:
         return self._include is None and self._exclude is None
 
     def takes(self, key: str) -> bool:
-        """Tell whether the key passes."""
+        """Return whether the key passes."""
         if self._include is not None and not self._include.fullmatch(key):
             return False
         return self._exclude is None or not self._exclude.fullmatch(key)
 
     def takes_below(self, folder: str) -> bool:
-        """Tell whether any key below this folder (``""`` or ending with ``/``) could pass."""
+        """Return whether any key below this folder (``""`` or ending with ``/``) could pass."""
         return not folder or self._exclude_below is None or not self._exclude_below.fullmatch(folder)
 
 

@@ -137,7 +137,7 @@ class Router:
 
     def depth_floor(self, target: str | Collection[str], url: str) -> bool:
         """
-        Tell whether this directory URL may be refreshed: below every site that it touches, deep enough for each.
+        Return whether this directory URL may be refreshed: below every site that it touches, deep enough for each.
 
         False for a URL above any site's base and for one that touches no site of the target. Given several
         targets, the sites of all count: on one account a refresh evicts what any of them serves there.

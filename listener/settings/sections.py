@@ -138,7 +138,7 @@ class Verifier(Section):
 
 
 def is_loopback(listen: str) -> bool:
-    """Tell whether an address ``host:port`` can be reached from this machine only."""
+    """Return whether an address ``host:port`` can be reached from this machine only."""
     host = listen.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback

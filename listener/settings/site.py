@@ -62,7 +62,7 @@ class Hours(NamedTuple):
     to_minute: int
 
     def holds(self, minute: int) -> bool:
-        """Tell whether this minute of the day lies in it."""
+        """Return whether this minute of the day lies in it."""
         if self.from_minute < self.to_minute:
             return self.from_minute <= minute < self.to_minute
         return minute >= self.from_minute or minute < self.to_minute

@@ -47,7 +47,7 @@ class Place(NamedTuple):
     """Empty: every URL."""
 
     def holds(self, target: str, url: str) -> bool:
-        """Tell whether this URL of this target is one of them."""
+        """Return whether this URL of this target is one of them."""
         return self.target in ("", target) and url.startswith(self.prefix)
 
     @property

@@ -140,7 +140,7 @@ class Damage:
 
 
 def _may_be_damage(error: Exception) -> bool:
-    """Tell whether rows that cannot be as they are could have raised this: all that is no error of our own family."""
+    """Return whether rows that cannot be as they are could have raised this: all that is no error of our own family."""
     if isinstance(error, sqlite3.Error):
         return isinstance(error, sqlite3.IntegrityError)
     return isinstance(error, ValueError | TypeError | LookupError | AttributeError) and not isinstance(

@@ -48,7 +48,7 @@ BUSY_SECONDS = 10.0
 """How long a writer waits for another process's commit; ours take milliseconds."""
 STORE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """What SQLite's binding raises; the second for text of the file, or in SQLite's message about it, that is no UTF-8."""
-DAMAGE_HINT = "restore a backup, or move the file away and start anew (the first scan seeds, a backfill refreshes)"
+DAMAGE_HINT = "restore a backup, or move the file away and start again (the first scan seeds, a backfill refreshes)"
 
 
 def _add(*names: str) -> Callable[[sqlite3.Connection], None]:

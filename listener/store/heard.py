@@ -55,7 +55,7 @@ class Mark(NamedTuple):
 
 
 def is_plausible(order: str, now: float) -> bool:
-    """Tell whether an order token, whose first eight hexadecimal digits are seconds, may be of this time or earlier."""
+    """Return whether an order token, which begins with seconds in hexadecimal, is not in the future."""
     try:
         return int(order[:8], 16) <= now + AHEAD_SECONDS
     except ValueError:
@@ -88,7 +88,7 @@ class Heard:
         return mark if mark is not None and is_plausible(mark.seen, now) else None
 
     def is_old(self, change: Change, mark: Mark, order: str) -> bool:
-        """Tell whether needs were made for this event, or for a later state of its key, when that was recorded."""
+        """Return whether needs were made for this event, or for a later state of its key, when that was recorded."""
         if order > mark.told:
             return False
         if order <= f"{int(mark.at):08X}FFFFFFFF":
@@ -98,7 +98,7 @@ class Heard:
         return order == mark.told and etag == (None if known is None else known.etag)
 
     def same_content(self, change: Change, mark: Mark) -> bool:
-        """Tell whether the change left the bytes as the last told event left them, and nothing else is known."""
+        """Return whether the change left the bytes as the last told event left them, and nothing else is known."""
         fingerprint = change.fingerprint
         if change.kind is not ChangeKind.CONTENT or change.mixed or not change.finished:
             return False

@@ -95,7 +95,7 @@ class IndexWriter:
         self._removed[self._place(root, key)] = (root_id, key_to_bytes(key), False, sequence, now)
 
     def newer(self, root: str, key: str, sequence: int) -> bool:
-        """Tell whether the index, apart from what waits to be flushed, learned of this key after ``sequence``."""
+        """Return whether the index, apart from what waits to be flushed, learned of this key after ``sequence``."""
         if self._newest("SELECT sequence FROM object WHERE tree = ? AND name = ?", self._place(root, key)) > sequence:
             return True
         root_id, raw = self._names.root(self._connection, root), key_to_bytes(key)
@@ -120,7 +120,7 @@ class IndexWriter:
         return None if row is None else Fingerprint(*row)
 
     def seeded(self, root: str) -> bool:
-        """Tell whether a first listing of this root was finished."""
+        """Return whether a first listing of this root was finished."""
         root_id = self._names.root(self._connection, root)
         return bool(self._connection.execute("SELECT seeded FROM root WHERE id = ?", (root_id,)).fetchone()[0])
 

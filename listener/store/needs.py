@@ -240,7 +240,7 @@ _EXPIRED = f"directory = ? AND state = 1 AND scope <> {Scope.PREFETCH:d} AND win
 
 
 def expires(connection: sqlite3.Connection, load: Load, *, before: float) -> bool:
-    """Tell whether :func:`expire` would settle anything."""
+    """Return whether :func:`expire` would settle anything."""
     query = f"SELECT 1 FROM need WHERE {_EXPIRED} LIMIT 1"
     return load.oldest < before and connection.execute(query, (load.directory, before)).fetchone() is not None
 

@@ -175,7 +175,7 @@ class _Work:
             self._needs(change, forced, change.kind is ChangeKind.DELETED)
 
     def _is_rewrite(self, change: Change) -> bool:
-        """Tell whether a known object was written again with the same content; a first listing finds none."""
+        """Return whether a known object was written again with the same content; a first listing finds none."""
         now = change.fingerprint
         if now is None or now.etag is None or not self._is_seeded(change.root):
             return False
@@ -220,7 +220,7 @@ class _Work:
                 self.suppressed.note(one.url, reason)
 
     def _each_once(self) -> bool:
-        """Tell whether every key stands once in the batch: what waits to be written is not in the index yet."""
+        """Return whether every key stands once in the batch: what waits to be written is not in the index yet."""
         if self._keys is None:
             self._keys = {change[:2] for change in self.batch.changes}
         return len(self._keys) == len(self.batch.changes)

@@ -323,7 +323,7 @@ class Store:
         return await self._read(upkeep.directories_below, root, prefix)
 
     async def seeded(self, root: str) -> bool:
-        """Tell whether a first listing of this root was finished."""
+        """Return whether a first listing of this root was finished."""
         return await self._read(upkeep.is_seeded, root)
 
     async def mark_seeded(self, root: str) -> None:

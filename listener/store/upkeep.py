@@ -119,7 +119,7 @@ def directories_below(connection: sqlite3.Connection, root: str, prefix: str) ->
 
 
 def is_seeded(connection: sqlite3.Connection, root: str) -> bool:
-    """Tell whether a first listing of this root was finished."""
+    """Return whether a first listing of this root was finished."""
     row = connection.execute("SELECT seeded FROM root WHERE name = ?", (root,)).fetchone()
     return bool(row and row[0])
 

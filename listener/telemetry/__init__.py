@@ -60,7 +60,7 @@ def level_of(environ: Mapping[str, str], default: str) -> str:
 
 
 def leads_to_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Tell whether the stream is the connection to systemd's journal that ``$JOURNAL_STREAM`` names."""
+    """Return whether the stream is the connection to systemd's journal that ``$JOURNAL_STREAM`` names."""
     device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(stream.fileno())

@@ -65,11 +65,11 @@ class Authenticator:
             raise HTTPRejection(421, "this host name is not known to be the listener's", hint)
 
     def may_read(self, request: web.BaseRequest) -> bool:
-        """Tell whether this request may see what is behind the token."""
+        """Return whether this request may see what is behind the token."""
         return not self._token or self._has_bearer(request) or self.signed_in(request)
 
     def signed_in(self, request: web.BaseRequest) -> bool:
-        """Tell whether it comes with a session of ours."""
+        """Return whether it comes with a session of ours."""
         ends_at = self._sessions.get(_digest(request.cookies.get(COOKIE, "")), -math.inf)
         return bool(self._token) and ends_at > time.time()
 

@@ -170,5 +170,5 @@ def share(part: float, whole: float) -> float:
 
 
 def wants_html(request: web.Request) -> bool:
-    """Tell whether a person's browser asks."""
+    """Return whether a person's browser asks."""
     return "text/html" in request.headers.get("Accept", "")

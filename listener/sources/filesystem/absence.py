@@ -13,12 +13,12 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 def means_absent(error: OSError) -> bool:
-    """Tell whether this error of a look proves absence; after any other nothing is known (EACCES, EIO, ESTALE, …)."""
+    """Return whether this error of a look proves absence; after any other nothing is known (EACCES, EIO, ESTALE, …)."""
     return error.errno in _ABSENT
 
 
 def is_absent(path: bytes) -> bool:
-    """Tell whether there is surely no such name, not even a link."""
+    """Return whether there is surely no such name, not even a link."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -27,7 +27,7 @@ def is_absent(path: bytes) -> bool:
 
 
 def is_directory_gone(path: bytes, *, follow: bool = True) -> bool:
-    """Tell whether there is surely no directory at this path; with ``follow``, one behind a link counts as well."""
+    """Return whether there is surely no directory at this path; with ``follow``, one behind a link counts as well."""
     try:
         return not stat.S_ISDIR(os.stat(path.rstrip(b"/") or b"/", follow_symlinks=follow).st_mode)  # noqa: PTH116 - bytes
     except OSError as error:

@@ -55,7 +55,7 @@ class Acks:
         return frozenset(self._open)
 
     def is_any_under_way(self, numbers: frozenset[int]) -> bool:
-        """Tell whether any of these deliveries is still under way."""
+        """Return whether any of these deliveries is still under way."""
         return not numbers.isdisjoint(self._open)
 
     def keys_under_way(self, keys: Collection[str]) -> frozenset[str]:

@@ -80,7 +80,7 @@ class Bindings:
         self.twins.pop(watch, None)
 
     def _is_twin(self, first: Node, second: Node) -> bool:
-        """Tell whether both paths lead to one directory just now, rather than one after the other."""
+        """Return whether both paths lead to one directory just now, rather than one after the other."""
         paths = [self._tree.prefix_of(first), self._tree.prefix_of(second)]
         if None in paths:
             return False

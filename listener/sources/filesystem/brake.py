@@ -60,7 +60,7 @@ class Brake:
         return ""
 
     def admits(self, count: int, now: float) -> bool:
-        """Tell whether ``count`` more deletions are few enough to pass at once."""
+        """Return whether ``count`` more deletions are few enough to pass at once."""
         self._recent = [(at, before) for at, before in self._recent if at > now - _WINDOW_SECONDS]
         self._recent.append((now, count))
         if self.suspended:

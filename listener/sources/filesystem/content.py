@@ -20,12 +20,12 @@ _LONGEST_SECONDS = 10.0
 
 
 def same_state(known: Fingerprint, now: Fingerprint) -> bool:
-    """Tell whether a file was not touched: its size, times and inode are as they were."""
+    """Return whether a file was not touched: its size, times and inode are as they were."""
     return known[:4] == now[:4]
 
 
 def same_readers(known: Fingerprint, now: Fingerprint) -> bool:
-    """Tell whether the same may read a file as before, or it is not known who might."""
+    """Return whether the same may read a file as before, or it is not known who might."""
     return known.access is None or now.access is None or known.access == now.access
 
 
@@ -55,7 +55,7 @@ def digest_of(path: bytes, expected: Fingerprint, *, most_bytes: int) -> str | N
 
 def is_proved_same(known: Fingerprint, now: Fingerprint) -> bool:
     """
-    Tell whether it is proved that what is served did not change.
+    Return whether it is proved that what is served did not change.
 
     That takes the same readers, and either a file that nobody touched or the same digest. The same size
     and time prove nothing: archives and reproducible builds restore times.

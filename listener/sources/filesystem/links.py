@@ -116,7 +116,7 @@ class Links:
         return True
 
     def may_enter(self, key: str) -> bool:
-        """Tell whether this link to a directory is followed: up to :data:`MOST_ENTERED` are, by whichever path."""
+        """Return whether this link to a directory is followed: up to :data:`MOST_ENTERED` are, by whichever path."""
         with self._lock:
             if key not in self._entered:
                 if len(self._entered) >= MOST_ENTERED:
@@ -180,7 +180,7 @@ class Links:
         return found
 
     def lacking(self, inode: int, number: int) -> bool:
-        """Tell whether a file of so many names may have one in the tree that is not known."""
+        """Return whether a file of so many names may have one in the tree that is not known."""
         known = len(self._by_inode.get(inode, ()))
         return known < number and self._complete.get(inode) != number and not self.overfull
 
@@ -198,12 +198,12 @@ def _ways(path: str) -> list[str]:
 
 
 def is_followed(root: bytes, prefix: bytes, name: bytes) -> bool:
-    """Tell whether the directory that a link leads to may belong to the tree: no loop, and not private."""
+    """Return whether the directory that a link leads to may belong to the tree: no loop, and not private."""
     return not is_loop(root, prefix, name) and not _is_private(root, os.path.realpath(root + prefix + name))
 
 
 def _is_private(root: bytes, real: bytes) -> bool:
-    """Tell whether it is or lies in a directory of the kernel's, or is the state directory, or holds one of these."""
+    """Return whether it is or lies in a directory of the kernel's, or is the state directory, or holds one of these."""
     if real.startswith((os.path.realpath(root) + b"/", b"/dev/shm/")):
         return False
     if any(real.startswith(each + b"/") for each in _KERNEL):
@@ -212,7 +212,7 @@ def _is_private(root: bytes, real: bytes) -> bool:
 
 
 def is_loop(root: bytes, prefix: bytes, name: bytes) -> bool:
-    """Tell whether the link ``name`` in ``prefix`` leads to a directory that its own path goes through."""
+    """Return whether the link ``name`` in ``prefix`` leads to a directory that its own path goes through."""
     try:
         status = os.stat(root + prefix + name)  # noqa: PTH116 - bytes
         here = root + prefix

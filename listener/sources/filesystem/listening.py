@@ -35,7 +35,7 @@ class RootIdentity:
         return status.st_dev, status.st_ino
 
     def holds(self) -> bool:
-        """Tell whether the path still leads to that directory."""
+        """Return whether the path still leads to that directory."""
         try:
             return self._look() == self._known
         except OSError:

@@ -92,7 +92,7 @@ def fingerprint_at(path: bytes, above: int = 0) -> tuple[Fingerprint | None, int
 
 
 def _is_atomic(flags: int) -> bool:
-    """Tell whether nobody saw a file written or go; where it went, and is there, its directory was replaced."""
+    """Return whether nobody saw a file written or go; where it went, and is there, its directory was replaced."""
     return not flags & _IN_PLACE or flags == kernel.DELETE
 
 
@@ -132,7 +132,7 @@ class Looker:
         self._directories = Directories(self._root)
 
     def is_gone(self, key: str) -> bool:
-        """Tell whether there is surely no such file (any more)."""
+        """Return whether there is surely no such file (any more)."""
         try:
             return fingerprint_at(self._root + key_to_bytes(key))[0] is None
         except OSError:

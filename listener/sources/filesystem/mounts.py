@@ -98,5 +98,5 @@ def mounts_below(path: str | os.PathLike[str]) -> list[Mount]:
 
 
 def is_at_or_below(point: str, path: str) -> bool:
-    """Tell whether the path is the point or lies below it."""
+    """Return whether the path is the point or lies below it."""
     return path == point or path.startswith(point.rstrip("/") + "/")

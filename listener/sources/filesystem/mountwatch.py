@@ -134,7 +134,7 @@ class MountWatch:
             self._parents = _parents([mount.point for mount in after.values() if mount.number in numbers])
 
     def _has_moved(self, point: str) -> bool:
-        """Tell whether a directory above a mount point was renamed since the last look, so that it was elsewhere."""
+        """Return whether a directory above a mount point was renamed since the last look, so that it was elsewhere."""
         if point not in self._parents:
             return False
         known = self._parents[point]

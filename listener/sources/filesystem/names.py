@@ -88,13 +88,13 @@ class Ignore:
         self._directory_paths = _either([path.rstrip("/").removesuffix("/**") for path in paths])
 
     def file(self, prefix: str, name: str) -> bool:
-        """Tell whether the file ``name`` directly in the directory ``prefix`` (``""`` or ``"a/"``) is no content."""
+        """Return whether the file ``name`` directly in the directory ``prefix`` (``""`` or ``"a/"``) is no content."""
         if self._files.match(name):
             return True
         return self._file_paths is not None and self._file_paths.fullmatch(prefix + name) is not None
 
     def directory(self, prefix: str, name: str) -> bool:
-        """Tell whether nothing below the directory ``name`` in ``prefix`` is content."""
+        """Return whether nothing below the directory ``name`` in ``prefix`` is content."""
         if self._directories.match(name):
             return True
         return self._directory_paths is not None and self._directory_paths.fullmatch(prefix + name) is not None

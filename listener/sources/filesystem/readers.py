@@ -37,7 +37,7 @@ def _packed(status: os.stat_result, bits: int) -> int:
 
 
 def has_access_list(path: bytes) -> bool:
-    """Tell whether an access list says more about a file than its mode does."""
+    """Return whether an access list says more about a file than its mode does."""
     try:
         os.getxattr(path, "system.posix_acl_access")
     except OSError:

@@ -60,7 +60,7 @@ class Wanted(NamedTuple):
 
 
 def _covers(wide: Wanted, narrow: Wanted) -> bool:
-    """Tell whether one scan does what another is asked for, no later, and counts as a change where that one does."""
+    """Return whether one scan does what another is asked for, no later, and counts as a change where that one does."""
     counts = wide.reason not in _NO_CHANGES or narrow.reason in _NO_CHANGES
     return counts and narrow.prefix.startswith(wide.prefix) and wide.due <= narrow.due
 

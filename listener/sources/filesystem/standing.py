@@ -23,7 +23,7 @@ class Standing(NamedTuple):
     """False while the index still learns what was there before anybody watched."""
 
     def is_new(self, key: str) -> bool:
-        """Tell whether nothing was ever told of this name, as far as its life is known."""
+        """Return whether nothing was ever told of this name, as far as its life is known."""
         return self.is_complete and key not in self.known and key not in self.under_way
 
     def before(self, key: str) -> Fingerprint | None:

@@ -48,7 +48,7 @@ class Targets:
         self._directories.discard(key)
 
     def leads_to_directory(self, key: str) -> bool:
-        """Tell whether a key led to a directory when it was noted."""
+        """Return whether a key led to a directory when it was noted."""
         return key in self._directories
 
     def directories(self) -> list[str]:

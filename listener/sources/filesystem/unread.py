@@ -43,7 +43,7 @@ class Unread:
         self.paths[path] = error
 
     def covers(self, directory: str) -> bool:
-        """Tell whether nothing is known of what is in a directory, because it or one above could not be read."""
+        """Return whether nothing is known of what is in a directory, because it or one above could not be read."""
         return any(directory.startswith(path if path[-1:] in ("", "/") else path + "/") for path in self.paths)
 
     def replace(self, prefix: str, found: Unread) -> None:

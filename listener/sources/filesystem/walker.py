@@ -22,7 +22,7 @@ __all__ = ["Listing", "Walker", "holds_files"]
 
 
 def holds_files(root: bytes) -> bool:
-    """Tell whether there is anything but directories below ``root``."""
+    """Return whether there is anything but directories below ``root``."""
     stack = [root]
     while stack:
         with suppress(OSError), os.scandir(stack.pop()) as entries:
@@ -103,7 +103,7 @@ class Walker:
         return listing if listing is not None and self.is_same_root() else None
 
     def _belongs(self, start: bytes) -> bool:
-        """Tell whether a walk from the root would come by: by no link that is not followed, and nothing ignored."""
+        """Return whether a walk from the root would come by: by no link that is not followed, and nothing ignored."""
         prefix = b""
         for name in start.split(b"/")[:-1]:
             if self._ignore.directory(key_to_text(prefix), key_to_text(name)):
@@ -116,7 +116,7 @@ class Walker:
         return True
 
     def _may_enter(self, link: bytes) -> bool:
-        """Tell whether a link to a directory is followed; of one beyond the limit nothing is known."""
+        """Return whether a link to a directory is followed; of one beyond the limit nothing is known."""
         key = key_to_text(link)
         if self._links is None or self._links.may_enter(key):
             return True
@@ -124,12 +124,12 @@ class Walker:
         return False
 
     def _is_beyond_link(self, prefix: bytes) -> bool:
-        """Tell whether a symbolic link stands on the way to a directory: read, it would be another one."""
+        """Return whether a symbolic link stands on the way to a directory: read, it would be another one."""
         ends = (end for end, letter in enumerate(prefix) if letter == ord("/"))
         return any(os.path.islink(self._root + prefix[:end]) for end in ends)  # noqa: PTH114 - bytes
 
     def is_unknown(self, directory: str) -> bool:
-        """Tell whether it lies in a directory that could not be read."""
+        """Return whether it lies in a directory that could not be read."""
         return self.unread.covers(directory)
 
     def _read(self, prefix: bytes, *, gone_is_empty: bool = False) -> tuple[Listing | None, list[bytes]]:
@@ -186,7 +186,7 @@ class Walker:
         return found
 
     def _leads_on(self, entry: os.DirEntry[bytes], prefix: bytes, text: str, name: str) -> bool:
-        """Tell whether a symbolic link leads to a directory that belongs to the tree."""
+        """Return whether a symbolic link leads to a directory that belongs to the tree."""
         with suppress(OSError):
             if self._follow and entry.is_dir():
                 if not self._ignore.directory(text, name):

@@ -113,7 +113,7 @@ class Watches:
     # --- watching -----------------------------------------------------------------------------
 
     def hears(self, prefix: bytes) -> bool:
-        """Tell whether the directory at this path is watched, as far as is known, or scanned because it cannot be."""
+        """Return whether the directory at this path is watched, as far as is known, or scanned because it cannot be."""
         with self.lock:
             node = self.tree.find(prefix)
             return (node is not None and node.wd is not None) or prefix in self.failed

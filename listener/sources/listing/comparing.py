@@ -71,7 +71,7 @@ class Drift:
 
 
 def same_content(before: Fingerprint, now: Fingerprint | None) -> bool:
-    """Tell whether two fingerprints speak of the same object, by what both of them say; size, time and tag count."""
+    """Return whether two fingerprints speak of the same object, by what both of them say; size, time and tag count."""
     if now is None:
         return True
     pairs = ((before.size_bytes, now.size_bytes), (before.mtime_ns, now.mtime_ns), (before.etag, now.etag))
@@ -79,7 +79,7 @@ def same_content(before: Fingerprint, now: Fingerprint | None) -> bool:
 
 
 def _is_marker(name: str, known: Fingerprint) -> bool:
-    """Tell whether an index row is a folder marker, which events name and listings leave out."""
+    """Return whether an index row is a folder marker, which events name and listings leave out."""
     return not name and not known.size_bytes
 
 

@@ -68,7 +68,7 @@ class Manifest:
 
 
 def is_manifest(name: str) -> bool:
-    """Tell whether a path or URL names a manifest, rather than a list of keys."""
+    """Return whether a path or URL names a manifest, rather than a list of keys."""
     return name.rpartition("/")[2].lower() == "manifest.json"
 
 

@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 def is_bucket(text: str) -> bool:
-    """Tell whether a text names something in an object store, rather than a path."""
+    """Return whether a text names something in an object store, rather than a path."""
     return text.startswith(tuple(f"{scheme}://" for scheme in _SCHEMES))
 
 

@@ -53,7 +53,7 @@ class Held:
         return True
 
     def is_durable(self, id: str) -> bool:  # noqa: A002 - the message's own word
-        """Tell whether this message was made durable not long ago: it came again, and says nothing new."""
+        """Return whether this message was made durable not long ago: it came again, and says nothing new."""
         return id in self._durable
 
     def settle(self, ids: Iterable[str]) -> list[Holding]:

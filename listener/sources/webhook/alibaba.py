@@ -186,7 +186,7 @@ def eventbridge_signed(url: str, headers: Mapping[str, str], body: bytes) -> byt
 
 
 def _is_eventbridge(host: str) -> bool:
-    """Tell whether a host is a bucket of EventBridge's; anybody can own one of a region that does not exist."""
+    """Return whether a host is a bucket of EventBridge's; anybody can own one of a region that does not exist."""
     region, is_one, rest = host.partition("-eventbridge.oss-accelerate.aliyuncs.com")
     return bool(is_one) and not rest and region in EVENTBRIDGE_REGIONS
 
@@ -207,7 +207,7 @@ def _unbase64(text: str) -> bytes:
 
 
 def _has_md5(told: str, body: bytes) -> bool:
-    """Tell whether a digest, in any of the ways in which MNS was seen to write it, is the body's."""
+    """Return whether a digest, in any of the ways in which MNS was seen to write it, is the body's."""
     digest = hashlib.md5(body, usedforsecurity=False)
     hexadecimal = digest.hexdigest()
     forms = {hexadecimal, base64.b64encode(digest.digest()).decode(), base64.b64encode(hexadecimal.encode()).decode()}

@@ -54,7 +54,7 @@ class Guard(Protocol):
     """One way to prove oneself."""
 
     def knows(self, request: Request) -> bool:
-        """Tell whether the request bears this guard's mark, right or wrong."""
+        """Return whether the request bears this guard's mark, right or wrong."""
         ...
 
     def check_head(self, request: Request) -> None:
@@ -89,7 +89,7 @@ class Token:
         return _BY_TOKEN
 
     def is_right(self, value: str) -> bool:
-        """Tell whether the value of a header holds the token."""
+        """Return whether the value of a header holds the token."""
         given = _digest(value.encode("utf-8", "surrogateescape"))
         if hmac.compare_digest(given, self._usual) or hmac.compare_digest(given, self._digest):
             return True

@@ -64,7 +64,7 @@ async def _address(name: str, settings: WebhookSettings, *, is_served: bool) -> 
 
 
 async def _is_ours(settings: WebhookSettings) -> bool:
-    """Tell whether what listens there gives our name when asked for nothing that exists."""
+    """Return whether what listens there gives our name when asked for nothing that exists."""
     host, port = settings.address
     context = _asking_context() if settings.tls_certificate else None
     with suppress(OSError, TimeoutError):

@@ -26,7 +26,7 @@ class Replays:
         """By digest: a sender may choose a name of any length."""
 
     def is_known(self, message_id: str, now: float) -> bool:
-        """Tell whether this message is durable, and is still remembered at ``now``."""
+        """Return whether this message is durable, and is still remembered at ``now``."""
         return bool(message_id) and self._until.get(_digest(message_id), -math.inf) > now
 
     def note(self, message_id: str, until: float) -> None:

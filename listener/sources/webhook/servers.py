@@ -66,7 +66,7 @@ class Servers:
                 del self._servers[receiver.settings.listen]
 
     def serves(self, listen: str) -> bool:
-        """Tell whether this address is served here."""
+        """Return whether this address is served here."""
         return listen in self._servers
 
 
