@@ -219,6 +219,7 @@ def test_a_request_counts_for_whatever_key_it_may_have_been_served_from(stand: S
     listed = [b"z.html", b"about.html", b"blog/index.html", b"about/index.html"]
     listing = WantedListing(KeyList("www", listed), read_popularity(log, sites))
     assert [change.key for change in listing.changes()][-1] == "z.html"
+    listing.close()
 
 
 def test_an_audit_for_people() -> None:

@@ -312,10 +312,10 @@ def test_plan_wants_a_site_named_where_there_are_several(stand: Stand, tmp_path:
 
 def test_a_key_that_is_no_utf8_can_be_printed(stand: Stand, tmp_path: Path, command: Command) -> None:
     """Bytes that are no UTF-8 come out escaped, as JSON and as text."""
-    (tmp_path / "changes").write_bytes(b"a/\xff.html\n")
-    status, out, _ = command("plan", "--changes", str(tmp_path / "changes"), "--json")
+    (tmp_path / "changes").write_bytes(b"a/\xff.html\0")
+    status, out, _ = command("plan", "-0", "--changes", str(tmp_path / "changes"), "--json")
     assert (status, json.loads(out)["refreshes"][0]["key"]) == (0, "a/\udcff.html")
-    assert command("plan", "--changes", str(tmp_path / "changes"))[0] == 0
+    assert command("plan", "-0", "--changes", str(tmp_path / "changes"))[0] == 0
 
 
 def test_check_warns_where_one_site_may_spend_all(stand: Stand, command: Command) -> None:

@@ -166,7 +166,9 @@ class Reader:
     async def until_compared(self) -> None:
         """Wait until the index holds the digest of every file."""
         rows = self.index.rows
-        await self.until(lambda: all(found.etag for found, _ in rows.values()), "every file has a digest")
+        await self.until(
+            lambda: bool(rows) and all(found.etag for found, _ in rows.values()), "every file has a digest"
+        )
 
     async def until_in_sync(self, path: Path) -> None:
         """Wait until the index holds exactly the tree's files, as they are."""
