@@ -164,11 +164,14 @@ class Reader:
         await self.until(lambda: self.told(key, kind, finished=finished), f"{key!r} is told as {kind}")
 
     async def until_compared(self) -> None:
-        """Wait until the index holds the digest of every file."""
+        """Wait until the index holds the digest of every file, and bytes are compared."""
         rows = self.index.rows
         await self.until(
             lambda: bool(rows) and all(found.etag for found, _ in rows.values()), "every file has a digest"
         )
+        # Not before the watcher's queue was empty once: fanotify reports the whole file system.
+        session = self.source._session
+        await self.until(lambda: session is not None and session._live.may_skip, "bytes are compared")
 
     async def until_in_sync(self, path: Path) -> None:
         """Wait until the index holds exactly the tree's files, as they are."""
