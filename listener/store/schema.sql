@@ -1,4 +1,4 @@
--- Version 8. The page in __init__.py says what a row is.
+-- The page in __init__.py says what a row is; database.py has the version and the steps to it.
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   sequence INTEGER NOT NULL,          -- the highest sequence given out

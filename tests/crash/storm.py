@@ -240,7 +240,7 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         path = folder / "origin" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("first\n")
-    quota = keys + 4 if once else 10_000
+    quota = keys + 2 if once else 10_000
     options = EmulatorSettings(
         origin=str(folder / "origin"),
         credentials=Credentials("testid", "testsecret"),

@@ -24,7 +24,7 @@ async def test_every_change_is_fresh_after_a_storm(tmp_path: Path, seed: int) ->
 
 
 async def test_unknown_outcomes_are_not_paid_for_twice(tmp_path: Path) -> None:
-    """With a quota just above what is needed, and no directories, every file turns fresh all the same."""
+    """With a quota of two above what is needed, and no directories, every file turns fresh all the same."""
     report = await storm(tmp_path, kills=15, seed=3, keys=60, once=True)
     print(report)
     assert report.good, report
