@@ -37,7 +37,7 @@ EMULATOR = """
 import asyncio, sys
 from listener.emulator import Emulator, EmulatorSettings
 from listener.refresh import RefreshKind
-from listener.signature import Credentials
+from listener.alibaba.signature import Credentials
 async def main():
     settings = EmulatorSettings(origin=sys.argv[1], credentials=Credentials("testid", "testsecret"), api_port=0,
         edge_port=0, task_seconds=600, quota={RefreshKind.FILE: 10**9, RefreshKind.DIRECTORY: 0},

@@ -17,12 +17,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from listener.alibaba.signature import Credentials
 from listener.backfill import Backfill, BackfillPlan, Figures, Mode, Watch, opened
 from listener.cli.backfill_display import picture
 from listener.emulator import Emulator, EmulatorSettings, parse_fault, parse_quota
 from listener.plugins import load_targets
 from listener.settings import Settings, load_settings
-from listener.signature import Credentials
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing import TreeListing
 from listener.telemetry import configure_logging

@@ -22,7 +22,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from listener.signature import Credentials, sign_mns
+from listener.alibaba.signature import Credentials, sign_mns
 from listener.sources.mns import MnsSettings, MnsSource
 from ways_in import webhook
 from ways_in.durable import Took, durably

@@ -1,11 +1,13 @@
 """
-What every client of an Alibaba Cloud service needs, whatever it speaks: a target's API calls and a source's queue.
+What every client of an Alibaba Cloud service needs: targets, sources and the emulator use it.
 
 ::
 
-    settings   the settings that such plugins share: endpoint, and where the access key comes from
-    keys       the access key, read anew before it runs out
-    sessions   one HTTP session, bounded answers, back-off; imported by whoever makes calls, for it brings aiohttp
+    signature  request signatures as pure functions
+    replies    parsing of API replies, and the table of error codes; pure
+    settings   settings that all Alibaba Cloud plugins share: endpoint and credentials
+    keys       the access key, reloaded regularly
+    sessions   one HTTP session, bounded replies, back-off (imports aiohttp, so import it only where calls are made)
 """
 
 from __future__ import annotations

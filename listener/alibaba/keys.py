@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import structlog
 
+from listener.alibaba.replies import scrub
 from listener.alibaba.settings import KeySettings
+from listener.alibaba.signature import Credentials
 from listener.errors import ConfigurationError
-from listener.replies import scrub
 from listener.settings import expanded
-from listener.signature import Credentials
 
 __all__ = ["ChainKeys", "EnvironmentKeys", "KeyInUse", "KeySource", "key_source", "require_key"]
 

@@ -7,8 +7,8 @@ import random
 import aiohttp
 
 from listener import __version__
+from listener.alibaba.replies import scrub
 from listener.egress import proxy_arguments
-from listener.replies import scrub
 
 __all__ = ["back_off_seconds", "open_session", "read_bounded", "words"]
 

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
+from listener.alibaba.signature import timestamp
 from listener.emulator.account import Account, Submission
 from listener.emulator.faults import FaultBook
 from listener.emulator.listing import TaskQuery, parse_query
 from listener.emulator.rejections import Rejection
 from listener.emulator.tasks import TaskRecord
 from listener.refresh import RefreshKind
-from listener.signature import timestamp
 
 __all__ = ["VERSIONS", "Api", "Call", "Reply", "Version"]
 

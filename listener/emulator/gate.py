@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from listener.alibaba.signature import Credentials, parse_acs3_authorization, verify_acs3, verify_v1
 from listener.emulator.listing import parse_time
 from listener.emulator.rejections import Rejection
-from listener.signature import Credentials, parse_acs3_authorization, verify_acs3, verify_v1
 
 __all__ = ["Gate", "Request"]
 

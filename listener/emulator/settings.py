@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from listener.alibaba.signature import Credentials
 from listener.clock import Clock, SystemClock
 from listener.emulator.faults import ACTIONS, Fault
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
-from listener.signature import Credentials
 
 __all__ = ["CALLS_PER_SECOND", "EmulatorSettings", "credentials_from_environment", "parse_address", "parse_quota"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from listener.alibaba import ChainKeys, EnvironmentKeys
+from listener.alibaba.signature import Credentials
 from listener.errors import ConfigurationError
-from listener.signature import Credentials
 
 ID, SECRET, TOKEN = (f"ALIBABA_CLOUD_{part}" for part in ("ACCESS_KEY_ID", "ACCESS_KEY_SECRET", "SECURITY_TOKEN"))
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault, parse_quota
-from listener.signature import Credentials
 
 KEY_ID, SECRET = "testid", "testsecret-that-nobody-may-see"
 DEADLINE_SECONDS = 40.0

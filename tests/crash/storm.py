@@ -26,9 +26,9 @@ from pathlib import Path
 
 import aiohttp
 
+from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
-from listener.signature import Credentials
 
 KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 READY_SECONDS = 90.0

@@ -15,8 +15,8 @@ from alibabacloud_cdn20180510 import models
 from alibabacloud_cdn20180510.client import Client
 from alibabacloud_tea_openapi.models import Config
 
+from listener.alibaba.signature import Credentials, sign_acs3, sign_v1
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
-from listener.signature import Credentials, sign_acs3, sign_v1
 
 KEY_ID, SECRET = "testid", "testsecret"
 NOON = 1_767_326_400.0

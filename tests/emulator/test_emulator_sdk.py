@@ -29,7 +29,7 @@ def _vendor(monkeypatch: pytest.MonkeyPatch, world: Any) -> Iterator[None]:
     from aliyunsdkcore.utils import parameter_helper
     from darabonba.core import DaraCore
 
-    from listener.signature import timestamp
+    from listener.alibaba.signature import timestamp
 
     def now(*_: object) -> str:
         return timestamp(world.clock.time)
@@ -162,7 +162,7 @@ async def test_time_window(
     """A time stamp may be 15 minutes off, either way, and no more."""
     from alibabacloud_tea_openapi.utils import Utils
 
-    from listener.signature import timestamp
+    from listener.alibaba.signature import timestamp
 
     monkeypatch.setattr(Utils, "get_timestamp", staticmethod(lambda: timestamp(world.clock.time + seconds)))
     client = world.sdk(signature=signature)
@@ -192,7 +192,7 @@ async def test_temporary_keys(make_world: Any) -> None:
     from alibabacloud_cdn20180510.client import Client
     from alibabacloud_tea_openapi.models import Config
 
-    from listener.signature import Credentials
+    from listener.alibaba.signature import Credentials
 
     world = await make_world(credentials=Credentials("testid", "testsecret", "tok/en+=="))
     for signature in (None, "v2"):

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.alibaba.signature import Credentials
 from listener.clock import window_start
 from listener.emulator import (
     Emulator,
@@ -31,7 +32,6 @@ from listener.emulator.faults import FaultBook, parse_fault
 from listener.emulator.rejections import Rejection
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
-from listener.signature import Credentials
 
 MakeWorld = Callable[..., Awaitable[Any]]
 KINDS = list(RefreshKind)

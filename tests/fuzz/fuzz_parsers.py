@@ -14,7 +14,9 @@ import atheris
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-with atheris.instrument_imports(include=["listener.replies", "listener.sources", "listener.formats", "listener.urls"]):
+with atheris.instrument_imports(
+    include=["listener.alibaba.replies", "listener.sources", "listener.formats", "listener.urls"]
+):
     from parsers import PARSERS
 
 NAMES = sorted(PARSERS)

@@ -7,13 +7,21 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from listener.alibaba.replies import (
+    ReplyError,
+    classify,
+    clock_skew_seconds,
+    parse_failure,
+    parse_object,
+    parse_receipt,
+    scrub,
+)
+from listener.alibaba.replies.reading import parse_quota, parse_tasks, retry_after_seconds
 from listener.backfill.edge import read_answer
 from listener.daemon.admin.authenticator import _host_name, _is_address
 from listener.errors import ConfigurationError, KeyRejected, MalformedNotification, SourceUnavailable
 from listener.formats import decode
 from listener.numbers import header_time
-from listener.replies import ReplyError, classify, clock_skew_seconds, parse_failure, parse_object, parse_receipt, scrub
-from listener.replies.reading import parse_quota, parse_tasks, retry_after_seconds
 from listener.serving import HTTPRejection
 from listener.sources.listing.answers import read_page, time_ns
 from listener.sources.listing.inventory import _csv_rows, _entry, read_manifest

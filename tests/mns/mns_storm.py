@@ -23,9 +23,9 @@ from fake_mns import FakeMns
 from oss_messages import body_of, event
 from storm import Report, Storm
 
+from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
-from listener.signature import Credentials
 
 SOURCE = """
 [sources.www]

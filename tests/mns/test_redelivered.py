@@ -13,9 +13,9 @@ import pytest
 from fake_mns import FakeMns
 from mns_storm import MnsStorm
 
+from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings
 from listener.refresh import RefreshKind
-from listener.signature import Credentials
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(120)]
 

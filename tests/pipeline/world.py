@@ -14,13 +14,13 @@ import aiohttp
 from pydantic import BaseModel
 from yarl import URL
 
+from listener.alibaba.signature import Credentials
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Check, Delivery, IndexView, SourceHealth
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.pipeline import Pipeline, store_options
 from listener.refresh import RefreshKind
 from listener.settings import Settings
-from listener.signature import Credentials
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.refresh import QuotaReading, RefreshKind, TaskState
-from listener.replies import (
+from listener.alibaba.replies import (
     Failure,
     ReplyError,
     classify,
@@ -23,7 +22,8 @@ from listener.replies import (
     parse_tasks,
     scrub,
 )
-from listener.replies.reading import MESSAGE_CHARACTERS, retry_after_seconds
+from listener.alibaba.replies.reading import MESSAGE_CHARACTERS, retry_after_seconds
+from listener.refresh import QuotaReading, RefreshKind, TaskState
 
 NOW = 1767323045.0
 DATE = "Fri, 02 Jan 2026 03:04:05 GMT"
@@ -239,7 +239,7 @@ def test_a_quota_beyond_any_account_is_not_read(count: int) -> None:
 def test_an_answer_of_brackets_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty megabytes of empty lists would take gigabytes."""
     parsed: list[object] = []
-    monkeypatch.setattr("listener.replies.reading.json.loads", parsed.append)
+    monkeypatch.setattr("listener.alibaba.replies.reading.json.loads", parsed.append)
     with pytest.raises(ReplyError, match="objects and lists"):
         parse_object(b'{"Tasks":[' + b"[]," * 200_000 + b"[]]}")
     assert parsed == []

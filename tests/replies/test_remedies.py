@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from listener.alibaba.replies import Failure, Remedy, classify, rule_for
+from listener.alibaba.replies.error_codes import STATUS_TABLE, TABLE
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -16,8 +18,6 @@ from listener.errors import (
     Unavailable,
     WindowFull,
 )
-from listener.replies import Failure, Remedy, classify, rule_for
-from listener.replies.remedies import STATUS_TABLE, TABLE
 
 ROWS: list[tuple[str, int, Remedy, type[TargetError]]] = [
     ("Throttling", 503, Remedy.WAIT, Throttled),

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from listener.alibaba import EnvironmentKeys
+from listener.alibaba.signature import Credentials
 from listener.backfill import read_entries
 from listener.emulator.origin import origin_of
 from listener.settings import expanded, load_settings
-from listener.signature import Credentials
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing.places import parse_place
 from listener.sources.webhook.settings import WebhookSettings

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.signature import Credentials, content_md5, mns_string_to_sign, sign_mns
+from listener.alibaba.signature import Credentials, content_md5, mns_string_to_sign, sign_mns
 
 VECTORS = tomllib.loads((Path(__file__).parent / "mns.toml").read_text())["request"]
 NOW = 1767323045.0

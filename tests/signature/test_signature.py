@@ -12,7 +12,7 @@ from alibabacloud_tea_openapi.utils import Utils
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.signature import (
+from listener.alibaba.signature import (
     Credentials,
     Problem,
     acs3_canonical_request,

@@ -17,12 +17,12 @@ import boto3
 from moto.server import ThreadedMotoServer
 from yarl import URL
 
+from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources
 from listener.refresh import RefreshKind
 from listener.settings import Settings
-from listener.signature import Credentials
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
 

@@ -27,9 +27,9 @@ from fake_sqs import FakeSqs, Stored
 from sqs_world import s3_event
 from storm import KEYS, Report, Storm, _live_a_while, _spent
 
+from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
-from listener.signature import Credentials
 
 VISIBILITY_SECONDS = 10
 SOURCE = """

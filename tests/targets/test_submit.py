@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from recording_api import KEYS, NOW, Answer, Api, Received, StandingClock, refused
 
+from listener.alibaba.signature import canonical_query, verify_acs3, verify_v1
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -21,7 +22,6 @@ from listener.errors import (
     WindowFull,
 )
 from listener.refresh import RefreshKind
-from listener.signature import canonical_query, verify_acs3, verify_v1
 from listener.targets.alibaba_cdn import AlibabaCdn
 
 FILE, DIRECTORY, PREFETCH = RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.PREFETCH

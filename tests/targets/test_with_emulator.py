@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from recording_api import NOW, StandingClock
 
+from listener.alibaba.signature import Credentials
 from listener.contracts import CheckState
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.errors import BatchRejected, Misconfigured, OutcomeUnknown, QuotaExhausted, Throttled
 from listener.refresh import RefreshKind, TaskState
-from listener.signature import Credentials
 from listener.targets.alibaba_cdn import AlibabaCdn
 
 FILE, DIRECTORY, PREFETCH = RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.PREFETCH

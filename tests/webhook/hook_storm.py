@@ -30,9 +30,9 @@ if __name__ == "__main__":
 from hooks import BEARER, TOKEN, s3_event
 from storm import KEYS, Report, Storm, _spent, free_port
 
+from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
-from listener.signature import Credentials
 
 SENDERS = 4
 TOKEN_VARIABLE = "LISTENER_SOURCES__WWW__TOKEN"

@@ -20,9 +20,9 @@ from botocore.config import Config
 from hooks import TOKEN
 from world import KEYS, MovableClock, World, settings_for
 
+from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings
 from listener.refresh import RefreshKind
-from listener.signature import Credentials
 from listener.sources.webhook import WebhookSettings, WebhookSource
 from listener.targets.alibaba_cdn import AlibabaCdn
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS
 from listener.contracts import Check, CheckState
-from listener.replies import CLOCK_TOLERANCE_SECONDS
 from listener.sources.mns import setup
 from listener.sources.mns.client import QueueClient
 from listener.sources.mns.settings import MnsSettings

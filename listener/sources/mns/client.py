@@ -15,12 +15,12 @@ import aiohttp
 from yarl import URL
 
 from listener.alibaba import KeyInUse
+from listener.alibaba.replies import clock_skew_seconds, scrub
 from listener.alibaba.sessions import open_session, read_bounded, words
+from listener.alibaba.signature import Credentials, sign_mns
 from listener.clock import Clock
 from listener.egress import connection_advice
 from listener.errors import ConfigurationError
-from listener.replies import clock_skew_seconds, scrub
-from listener.signature import Credentials, sign_mns
 from listener.sources.mns.settings import MnsSettings
 from listener.sources.mns.trouble import MnsTrouble, Remedy, refused, unkeyed, unreachable
 from listener.sources.mns.wire import (

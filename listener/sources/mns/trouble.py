@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from listener.replies import CLOCK_TOLERANCE_SECONDS
+from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS
 from listener.sources.mns.wire import Failure
 from listener.sources.trouble import QueueTrouble, Remedy
 

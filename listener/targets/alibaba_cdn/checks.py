@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS
 from listener.contracts import Check, CheckState
 from listener.errors import TargetError
-from listener.replies import CLOCK_TOLERANCE_SECONDS
 from listener.targets.alibaba_cdn.requests import Request, task_list_request, tasks_by_id_request
 
 if TYPE_CHECKING:

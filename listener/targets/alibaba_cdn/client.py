@@ -29,7 +29,17 @@ import structlog
 from yarl import URL
 
 from listener.alibaba import KeyInUse, KeySource
+from listener.alibaba.replies import (
+    Remedy,
+    ReplyError,
+    classify,
+    clock_skew_seconds,
+    parse_failure,
+    parse_object,
+    rule_for,
+)
 from listener.alibaba.sessions import back_off_seconds, open_session, read_bounded, words
+from listener.alibaba.signature import Credentials, canonical_query, sign_acs3, sign_v1
 from listener.clock import Clock
 from listener.egress import connection_advice
 from listener.errors import (
@@ -41,16 +51,6 @@ from listener.errors import (
     Throttled,
     Unavailable,
 )
-from listener.replies import (
-    Remedy,
-    ReplyError,
-    classify,
-    clock_skew_seconds,
-    parse_failure,
-    parse_object,
-    rule_for,
-)
-from listener.signature import Credentials, canonical_query, sign_acs3, sign_v1
 from listener.targets.alibaba_cdn.rates import Window
 from listener.targets.alibaba_cdn.requests import Request
 from listener.targets.alibaba_cdn.settings import Settings

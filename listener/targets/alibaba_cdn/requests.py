@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
+from listener.alibaba.signature import percent_encode, timestamp
 from listener.errors import BatchRejected, BatchTooLarge
 from listener.refresh import RefreshKind
-from listener.signature import percent_encode, timestamp
 from listener.targets.alibaba_cdn.settings import Prefetch, Settings
 
 __all__ = [

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel
 
 from listener.alibaba import key_source, require_key
+from listener.alibaba.replies import ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, KindLimits
 from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, Unavailable
 from listener.numbers import whole_number
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
-from listener.replies import ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.targets.alibaba_cdn import checks
 from listener.targets.alibaba_cdn.rates import DomainWindows, Window
 from listener.targets.alibaba_cdn.requests import (

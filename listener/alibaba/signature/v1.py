@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 
-from listener.signature.steps import (
+from listener.alibaba.signature.steps import (
     Credentials,
     Pairs,
     Problem,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from listener.alibaba.replies.reading import Failure
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -23,7 +24,6 @@ from listener.errors import (
     Unavailable,
     WindowFull,
 )
-from listener.replies.reading import Failure
 
 __all__ = ["CLOCK_TOLERANCE_SECONDS", "STATUS_TABLE", "TABLE", "Remedy", "Rule", "classify", "rule_for"]
 

@@ -14,7 +14,7 @@ steps are held against the official SDKs and the vendor's documented vectors, no
 
 from __future__ import annotations
 
-from listener.signature.acs3 import (
+from listener.alibaba.signature.acs3 import (
     ACS3_ALGORITHM,
     EMPTY_SHA256,
     Acs3Authorization,
@@ -27,8 +27,8 @@ from listener.signature.acs3 import (
     sign_acs3,
     verify_acs3,
 )
-from listener.signature.mns import MNS_VERSION, content_md5, mns_signature, mns_string_to_sign, sign_mns
-from listener.signature.steps import (
+from listener.alibaba.signature.mns import MNS_VERSION, content_md5, mns_signature, mns_string_to_sign, sign_mns
+from listener.alibaba.signature.steps import (
     Credentials,
     Headers,
     Pairs,
@@ -37,7 +37,14 @@ from listener.signature.steps import (
     percent_encode,
     timestamp,
 )
-from listener.signature.v1 import V1_ALGORITHM, sign_v1, v1_canonical, v1_signature, v1_string_to_sign, verify_v1
+from listener.alibaba.signature.v1 import (
+    V1_ALGORITHM,
+    sign_v1,
+    v1_canonical,
+    v1_signature,
+    v1_string_to_sign,
+    verify_v1,
+)
 
 __all__ = [
     "ACS3_ALGORITHM",

@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Mapping
 from email.utils import formatdate
 
-from listener.signature.steps import Credentials, Headers, pairs
+from listener.alibaba.signature.steps import Credentials, Headers, pairs
 
 __all__ = [
     "MNS_CONTENT_TYPE",

@@ -1,12 +1,13 @@
 """
 What Alibaba Cloud's CDN answers, and what to do about it; pure.
 
-``reading`` parses bodies and headers, ``remedies`` holds the one table from error code to remedy.
+``reading`` parses bodies and headers, ``error_codes`` holds the one table from error code to remedy.
 """
 
 from __future__ import annotations
 
-from listener.replies.reading import (
+from listener.alibaba.replies.error_codes import CLOCK_TOLERANCE_SECONDS, Remedy, classify, rule_for
+from listener.alibaba.replies.reading import (
     Failure,
     ReplyError,
     clock_skew_seconds,
@@ -17,7 +18,6 @@ from listener.replies.reading import (
     parse_tasks,
     scrub,
 )
-from listener.replies.remedies import CLOCK_TOLERANCE_SECONDS, Remedy, classify, rule_for
 
 __all__ = [
     "CLOCK_TOLERANCE_SECONDS",

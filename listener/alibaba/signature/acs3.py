@@ -7,7 +7,16 @@ import hmac
 from collections.abc import Collection
 from typing import NamedTuple
 
-from listener.signature.steps import Credentials, Headers, Pairs, Problem, canonical_query, pairs, same, timestamp
+from listener.alibaba.signature.steps import (
+    Credentials,
+    Headers,
+    Pairs,
+    Problem,
+    canonical_query,
+    pairs,
+    same,
+    timestamp,
+)
 
 __all__ = [
     "ACS3_ALGORITHM",
