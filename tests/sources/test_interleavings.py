@@ -10,6 +10,7 @@ between a watch and the listing that follows it, between the steps of one look.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import shutil
@@ -58,6 +59,8 @@ class World:
         self.index: dict[str, tuple[int | None, ...]] = {}
         self.events = b""
         self.wanted: dict[int, int] = {}
+        self.in_place: set[str] = set()
+        """Keys that were looked at as if they had been written in place."""
         self.ignore, self.links = Ignore(), Links(self.raw)
         self.watches = kind(self.raw, self.ignore, bound=100_000)
         self.looker = Looker(self.raw, self.ignore, self.links, stable_seconds=0)
@@ -96,6 +99,7 @@ class World:
         batch = self.watches.take(limit)
         looks = self.looker.all(batch, time.time_ns(), self.watches.hears)
         self.wanted.update(looks.namesakes)
+        self.in_place.update(look.key for look in (*looks.finished, *looks.unfinished) if not look.atomic)
         gone = [*looks.gone, *(key.rstrip("/") for key in looks.linked)]
         for prefix in map(key_to_text, batch.gaps):
             gone += self.looker.missing(prefix, self.directly_in(prefix))
@@ -355,6 +359,41 @@ def test_a_scan_between_an_exchange_and_its_deletions_loses_no_file(world: World
     world.take()
     world.calm()
     assert world.index.keys() == {"one/b", "two/a"}
+
+
+@pytest.mark.parametrize("is_taken", [False, True], ids=["looked at once", "looked at between"])
+@pytest.mark.parametrize("removed_at_last", [0, 4], ids=["both stay", "one is removed"])
+@pytest.mark.parametrize("backend", ["inotify", "fanotify"])
+def test_an_exchange_of_directories_is_no_write_wherever_its_events_are_split(
+    tmp_path: Path, request: pytest.FixtureRequest, backend: str, removed_at_last: int, is_taken: bool
+) -> None:
+    """The files of both are compared by bytes, after however many events and deletions they are looked at first."""
+    kind = kind_of(backend, tmp_path, request)
+    for events, removed in itertools.product([0, 1, 2, 3, 4, 1000], range(removed_at_last + 1)):
+        world = World(tmp_path / f"{events} {removed}", 0, steps=0, kind=kind)
+        new = world.root / "new"
+        for path in ("current/1", "current/deep/2", "new/1", "new/deep/2"):
+            write(world.root / path)
+        world.scan_all()
+        exchange(world.root / "current", new)
+        removals = [(new / "1").unlink, (new / "deep" / "2").unlink, (new / "deep").rmdir, new.rmdir][:removed_at_last]
+        world.read()
+        for remove in removals[:removed]:
+            remove()
+        world.feed(events)
+        world.settle()
+        for _ in range(2):
+            if is_taken:
+                world.take()
+            world.read()
+            world.feed()
+            world.settle()
+        for remove in removals[removed:]:
+            remove()
+        world.calm()
+        assert not world.in_place, f"{events} events, {removed} removals"
+        assert not world.differences()
+        world.watches.close()
 
 
 def test_a_file_reported_under_a_directory_whose_rename_is_still_to_come_ends_there(world: World) -> None:

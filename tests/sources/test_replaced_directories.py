@@ -38,8 +38,9 @@ def rename_twice(current: Path, new: Path) -> None:
 
 @pytest.mark.parametrize("switch", [rename_twice, exchange_and_remove])
 @pytest.mark.parametrize("staged", ["inside", "outside"])
+@pytest.mark.parametrize("stable_seconds", [0.0, 0.3], ids=["staged long ago", "staged just now"])
 async def test_a_directory_that_is_replaced_costs_what_differs(
-    tmp_path: Path, staged: str, switch: Callable[[Path, Path], None]
+    tmp_path: Path, stable_seconds: float, staged: str, switch: Callable[[Path, Path], None]
 ) -> None:
     """A release that is switched by renames of directories, below the root, is compared by its bytes."""
     root = tmp_path / "root"
@@ -53,7 +54,7 @@ async def test_a_directory_that_is_replaced_costs_what_differs(
     (new / "deep" / "4.html").unlink()
     (new / "deep" / "added.html").write_text("added")
     differing = {"current/3.html", "current/deep/4.html", "current/deep/added.html"}
-    async with Reader(root) as reader:
+    async with Reader(root, stable_seconds=stable_seconds) as reader:
         await reader.until_compared()
         reader.clear()
         await asyncio.to_thread(switch, root / "current", new)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.sources.filesystem import kernel, readers
 from listener.sources.filesystem.absence import means_absent
-from listener.sources.filesystem.heard import FOUND, OPEN, Batch
+from listener.sources.filesystem.heard import ARRIVED, FOUND, OPEN, Batch
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.readers import Directories
@@ -25,7 +25,7 @@ _new = tuple.__new__
 _WENT = kernel.DELETE | kernel.MOVED_FROM
 _ENDS = _WENT | kernel.CREATE | kernel.MOVED_TO
 """Without one of these the end of a name that is not there is still to be heard: a deleted file may be written to."""
-_IN_PLACE = kernel.CREATE | kernel.MODIFY | kernel.CLOSE_WRITE | _WENT | OPEN | FOUND
+_IN_PLACE = kernel.CREATE | kernel.MODIFY | kernel.CLOSE_WRITE | _WENT | OPEN
 
 
 class Look(NamedTuple):
@@ -92,8 +92,12 @@ def fingerprint_at(path: bytes, above: int = 0) -> tuple[Fingerprint | None, int
 
 
 def _is_atomic(flags: int) -> bool:
-    """Return whether nobody saw a file written or go; where it went, and is there, its directory was replaced."""
-    return not flags & _IN_PLACE or flags == kernel.DELETE
+    """
+    Return whether no event shows that a file was written in place, or went and came back.
+
+    A file that is there although its deletion is all that events reported is in a directory that was replaced.
+    """
+    return not flags & _IN_PLACE or not flags & ~(kernel.DELETE | ARRIVED | FOUND)
 
 
 def _everywhere(prefix: bytes) -> bool:  # noqa: ARG001 - of a tree that is polled
