@@ -1,9 +1,9 @@
 """
-The tour: a directory, a local CDN in front of it, and the listener between, all in this process.
+The demo: a directory, a local CDN in front of it, and the listener between them, all in this process.
 
-Each step changes something at the origin, makes sure that the edge still serves the old copy (else it
-would prove nothing), and waits until the edge serves what the origin holds. Bodies and statuses are
-fetched over HTTP and compared.
+Each step changes the origin, checks that the edge still serves the old copy (otherwise the step would
+prove nothing), and waits until the edge serves what the origin holds. Bodies and statuses are fetched
+over HTTP and compared.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from yarl import URL
 
 from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings
+from listener.errors import ListenerError
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources
 from listener.refresh import RefreshKind
@@ -32,37 +33,39 @@ from listener.settings import Settings, parse_settings
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
 
-__all__ = ["Tour", "run_demo"]
+__all__ = ["run_demo"]
 
 TASK_SECONDS = 0.3
 FRESH_SECONDS = 10.0
-"""Longer than this no step may take; the whole tour then still ends within half a minute of its bounds."""
+"""The most that one step may take."""
+START_SECONDS = 60.0
+"""The most that the start may take, on a slow or busy machine too; it usually takes less than a second."""
 MISSING = (404, None)
 Answer = tuple[int, str | None]
 """Status, and the body where the status is 200."""
 
 
 class Step(NamedTuple):
-    """Something that happens at the origin."""
+    """One change at the origin."""
 
     what: str
     key: str
-    """Told to people."""
+    """The key to print."""
     act: Callable[[], object]
     expected: Mapping[str, Answer]
     """What the edge must serve afterwards, by key; before, it serves something else."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tour:
-    """The origin, and a client at the edge."""
+class Demo:
+    """The origin and a client of the edge."""
 
     origin: Path
     edge_url: str
     http: aiohttp.ClientSession
 
     def write(self, key: str, text: str) -> None:
-        """Put a file in place, by renaming, as web servers' deployments do."""
+        """Replace a file by a rename, as deployments do."""
         path = self.origin / key
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.part")
@@ -80,13 +83,13 @@ class Tour:
         return all([await self.get(key) == answer for key, answer in expected.items()])
 
     async def take(self, step: Step) -> float | None:
-        """Take a step; return after how many seconds the edge was fresh, None where it was not stale or stayed so."""
+        """Take a step; return how many seconds the edge was stale, or None where it never was or stayed so."""
         if await self.served(step.expected):
             return None
         began = time.monotonic()
         await asyncio.to_thread(step.act)
         if any([await self.get(key) == answer for key, answer in step.expected.items()]):
-            return None  # the edge was fresh without us: this shows nothing
+            return None  # the edge was fresh without the listener
         while time.monotonic() - began < FRESH_SECONDS:
             if await self.served(step.expected):
                 return time.monotonic() - began
@@ -109,16 +112,20 @@ class Tour:
         ]
 
 
-async def run_demo(say: Callable[[str], object]) -> bool:
-    """Take the tour, a line for each step; return whether everything turned fresh."""
+async def run_demo(report: Callable[[str], object]) -> bool:
+    """
+    Run the demo and report a line for each step; return whether every step turned fresh.
+
+    Raise :class:`~listener.errors.ListenerError` when the listener is not ready within ``START_SECONDS``.
+    """
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="cdn-listener-demo-"))
     try:
-        return await _tour(folder, say)
+        return await _run(folder, report)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _tour(folder: Path, say: Callable[[str], object]) -> bool:
+async def _run(folder: Path, report: Callable[[str], object]) -> bool:
     origin = folder / "origin"
     origin.mkdir()
     credentials = Credentials("demo", secrets.token_hex(16))
@@ -126,26 +133,23 @@ async def _tour(folder: Path, say: Callable[[str], object]) -> bool:
         origin=str(origin), credentials=credentials, api_port=0, edge_port=0, task_seconds=TASK_SECONDS
     )
     async with Emulator(emulator_settings) as emulator, aiohttp.ClientSession() as http:
-        tour = Tour(origin, emulator.edge_url, http)
+        demo = Demo(origin, emulator.edge_url, http)
         for key in ("a", "b", "c"):
-            tour.write(f"{key}.html", f"{key}, first")
-        tour.write("日本.jpg", "写真 1")
+            demo.write(f"{key}.html", f"{key}, first")
+        demo.write("日本.jpg", "写真 1")
         settings = _settings(folder, origin, emulator)
         async with _listening(settings, credentials) as store:
-            steps = tour.steps()
+            steps = demo.steps()
             for key in {key for step in steps for key in step.expected} | {"a.html"}:
-                await tour.get(key)  # now the edge holds a copy of each, and of what is not there yet
+                await demo.get(key)  # the edge now caches each of them, and each 404
             fresh = True
             for step in steps:
-                seconds = await tour.take(step)
+                seconds = await demo.take(step)
                 fresh &= seconds is not None
-                say(f"stale  {step.what}  {step.key}" if seconds is None else _line(step, seconds))
-            say(await _spent(store, emulator))
+                result, took = ("stale", "") if seconds is None else ("fresh", f"  {seconds:.2f} s")
+                report(f"{result}  {step.what}  {step.key}{took}")
+            report(await _spent(store, emulator))
             return fresh
-
-
-def _line(step: Step, seconds: float) -> str:
-    return f"fresh  {step.what}  {step.key}  {seconds:.2f} s"
 
 
 def _settings(folder: Path, origin: Path, emulator: Emulator) -> Settings:
@@ -164,7 +168,7 @@ def _settings(folder: Path, origin: Path, emulator: Emulator) -> Settings:
 
 @asynccontextmanager
 async def _listening(settings: Settings, credentials: Credentials) -> AsyncIterator[Store]:
-    """Run the pipeline of the daemon until the end of the tour; begin once every source listens."""
+    """Run the daemon's pipeline until the demo ends; start the demo once every source listens."""
     table = {key: value for key, value in settings.targets["cdn"].items() if key != "type"}
     environment = {
         "ALIBABA_CLOUD_ACCESS_KEY_ID": credentials.access_key_id,
@@ -188,13 +192,17 @@ async def _listening(settings: Settings, credentials: Credentials) -> AsyncItera
 
 
 async def _until_ready(pipeline: Pipeline) -> None:
-    async with asyncio.timeout(FRESH_SECONDS):
-        while not pipeline.ready:
-            await asyncio.sleep(0.01)
+    end = time.monotonic() + START_SECONDS
+    while not pipeline.ready:
+        if time.monotonic() > end:
+            why = "; ".join(pipeline.troubles) or "still starting"
+            hint = "run it again when the machine is less busy"
+            raise ListenerError(f"the listener was not ready within {START_SECONDS:.0f} s: {why}", hint=hint)
+        await asyncio.sleep(0.01)
 
 
 async def _spent(store: Store, emulator: Emulator) -> str:
-    """Return what it took: requests by our own books, units by the emulator's."""
+    """Return what the demo cost: requests as the store counts them, units as the emulator does."""
     calls = len({(attempt["kind"], attempt["sent_at"]) for attempt in await store.history(limit=1000)})
     now = emulator.clock.now()
     files = emulator.account.ledger.spent(RefreshKind.FILE, now)

@@ -1,4 +1,4 @@
-"""``cdn-listener demo``: the tour."""
+"""``cdn-listener demo``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tour: needs nothing, ends by itself, and would tell if it proved nothing."""
+"""The demo needs nothing, ends by itself, and reports a step that proves nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from listener import demo
+from listener.errors import ListenerError
 
 LINE = re.compile(r"fresh  (changed|created|deleted|renamed)  (\S+)  (\d+\.\d\d) s")
 
@@ -44,13 +45,22 @@ def test_the_real_command(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_an_edge_that_stays_stale_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_edge_that_stays_stale_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is refreshed, no step counts as fresh."""
     monkeypatch.setattr(demo, "FRESH_SECONDS", 1.2)
     monkeypatch.setattr("listener.pipeline.intake.Intake._record", forget)
-    said: list[str] = []
-    assert not await demo.run_demo(said.append)
-    assert [line.split("  ")[0] for line in said[:5]] == ["stale"] * 5
+    lines: list[str] = []
+    assert not await demo.run_demo(lines.append)
+    assert [line.split("  ")[0] for line in lines[:5]] == ["stale"] * 5
+
+
+async def test_a_start_that_takes_too_long_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is too busy to start within the bound ends the demo with a plain error, not with a defect."""
+    monkeypatch.setattr(demo, "START_SECONDS", 0.0)
+    monkeypatch.setattr(demo, "FRESH_SECONDS", 0.0)
+    with pytest.raises(ExceptionGroup) as raised:
+        await demo.run_demo(print)
+    assert raised.group_contains(ListenerError, match="the listener was not ready within 0 s")
 
 
 async def forget(self: object, taken: object) -> None:
@@ -58,9 +68,9 @@ async def forget(self: object, taken: object) -> None:
 
 
 async def test_an_edge_that_is_fresh_by_itself_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the edge does not cache, the tour fails: nothing would show that the listener did it."""
+    """Where the edge does not cache, the demo fails: a fresh edge does not show that the listener refreshed it."""
     settings = demo.EmulatorSettings
     monkeypatch.setattr(demo, "EmulatorSettings", lambda **given: settings(**given, ttl_seconds=0.0))
-    said: list[str] = []
-    assert not await demo.run_demo(said.append)
-    assert said[0].startswith("stale  changed  a.html")
+    lines: list[str] = []
+    assert not await demo.run_demo(lines.append)
+    assert lines[0].startswith("stale  changed  a.html")
