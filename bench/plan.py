@@ -24,10 +24,10 @@ from planning.large import site
 
 from listener.clock import SystemClock, window_start
 from listener.pipeline.accounts import Account
-from listener.pipeline.garbage import collector_off
-from listener.pipeline.orders import Standing
+from listener.pipeline.gc_pause import gc_paused
+from listener.pipeline.overrides import ActiveOverrides
+from listener.pipeline.planning_round import PlanningResult, PlanningRound
 from listener.pipeline.sites import Sites
-from listener.pipeline.thinking import Round, Thought
 from listener.planner import Plan, PlanInput, plan
 from listener.settings import Planner as PlannerSettings
 from listener.settings import Site
@@ -76,7 +76,7 @@ def longest_wait_seconds(given: PlanInput) -> float:
         return worst
 
     gc.collect()
-    with collector_off():
+    with gc_paused():
         return min(asyncio.run(watch()) for _ in range(3))
 
 
@@ -109,16 +109,16 @@ def fill(connection: sqlite3.Connection) -> None:
     )
 
 
-async def thinking_seconds() -> tuple[float, Thought]:
+async def planning_seconds() -> tuple[float, PlanningResult]:
     """Return what a whole round takes of one core, from the rows of a state file to the attempts that are wanted."""
     target = AlibabaCdn("cdn", AlibabaCdn.Settings(quota={"file": 2000, "directory": 100}))
     clock = SystemClock()
     now = window_start(clock.now()) + 43_200.0
-    this = Round(
+    this = PlanningRound(
         account=Account("main", {"cdn": target}),
         sites=Sites([Site(source="www", target="cdn", base_urls=[URL])]),
         settings=PlannerSettings(),
-        standing=Standing(()),
+        overrides=ActiveOverrides(()),
         queued=lambda _: False,
         now=now,
         open_at=now,
@@ -127,10 +127,10 @@ async def thinking_seconds() -> tuple[float, Thought]:
         async with open_store(f"sqlite:///{folder}/s.db", owner=True) as store:
             await store.write(fill)
 
-            def timed_round(connection: sqlite3.Connection) -> tuple[float, Thought]:
+            def timed_round(connection: sqlite3.Connection) -> tuple[float, PlanningResult]:
                 began = time.thread_time()
-                thought = this.think(connection)
-                return time.thread_time() - began, thought
+                result = this.run(connection)
+                return time.thread_time() - began, result
 
             spans = [await store.read(timed_round) for _ in range(3)]
     return min(spans, key=lambda span: span[0])
@@ -147,9 +147,9 @@ def main() -> None:
         made, seconds = timed(given)
         print(json.dumps({"case": name, "cpu_seconds": round(seconds, 4), "gap": made.gap}), flush=True)
     print(json.dumps({"case": "memory", "mebibytes": round(memory_bytes(large) / 2**20)}), flush=True)
-    seconds, thought = asyncio.run(thinking_seconds())
+    seconds, result = asyncio.run(planning_seconds())
     case = {"case": f"{DUE:,} due, from a state file of {OBJECTS:,} objects", "cpu_seconds": round(seconds, 4)}
-    print(json.dumps({**case, "wanted": len(thought.wanted), "deferred": thought.waiting}), flush=True)
+    print(json.dumps({**case, "wanted": len(result.wanted), "deferred": result.waiting}), flush=True)
     print(json.dumps({"case": "longest wait of a loop", "milliseconds": round(longest_wait_seconds(large) * 1000, 1)}))
 
 

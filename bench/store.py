@@ -36,7 +36,7 @@ from listener.settings import Site
 from listener.store import NeedInput, Store, open_store
 from listener.store.batches import Batch
 from listener.store.database import prepare
-from listener.store.holding import Wanted
+from listener.store.reservation import AttemptRequest
 
 BASE = "https://www.example.com/"
 COMMIT_KEYS = 2_000
@@ -244,10 +244,10 @@ async def size(needs: int) -> dict[str, float]:
                 found["disk_and_wal_bytes_per_need"] = sum(f.stat().st_size for f in path.iterdir()) / needs
                 await asyncio.sleep(1.1)
                 longest(store)
-                await phase("ripen", store.ripen())
+                await phase("promote_due", store.promote_due())
                 await phase("counts", store.counts())
                 await phase("loads", store.loads())
-                wanted = Wanted(
+                wanted = AttemptRequest(
                     "cdn", RefreshKind.DIRECTORY, BASE + "assets/", True, "bench", time.time(), covered=needs
                 )
                 quota = {RefreshKind.DIRECTORY: 10}

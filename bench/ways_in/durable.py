@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from listener.contracts import Source
 from listener.pipeline.intake import Intake
-from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
+from listener.pipeline.store_retry import StoreRetry
 from listener.settings import Settings
 from listener.store import open_store
 
@@ -51,7 +51,7 @@ async def durably(
         chosen = settings(f"sqlite:///{folder}/state.db")
         async with open_store(chosen.store.url, owner=True) as store:
             intake = Intake(
-                lambda: {"events": source}, store, Sites(chosen.sites), patience=Patience(), committed=lambda: None
+                lambda: {"events": source}, store, Sites(chosen.sites), retry=StoreRetry(), committed=lambda: None
             )
             wall, cpu = time.perf_counter(), time.process_time()
             tasks = [asyncio.create_task(intake.read("events")), asyncio.create_task(intake.commit())]

@@ -19,8 +19,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from aiohttp import web
 
 from listener.pipeline.intake import Intake
-from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
+from listener.pipeline.store_retry import StoreRetry
 from listener.sources.webhook import WebhookSettings, WebhookSource
 from listener.store import open_store
 from ways_in.durable import settings
@@ -87,7 +87,7 @@ async def ours() -> AsyncIterator[str]:
         source = WebhookSource("events", WebhookSettings(listen="127.0.0.1:0", token=TOKEN))  # type: ignore[arg-type]
         async with open_store(chosen.store.url, owner=True) as store:
             intake = Intake(
-                lambda: {"events": source}, store, Sites(chosen.sites), patience=Patience(), committed=lambda: None
+                lambda: {"events": source}, store, Sites(chosen.sites), retry=StoreRetry(), committed=lambda: None
             )
             tasks = [asyncio.create_task(intake.read("events")), asyncio.create_task(intake.commit())]
             while not source.health.ready:

@@ -30,10 +30,10 @@ from listener.backfill.edge import EdgeReport, ask_edge
 from listener.backfill.figures import Figures, Watch
 from listener.backfill.job import Backfill
 from listener.backfill.lists import KeyLines, read_entries
-from listener.backfill.oneshot import Fate, Wanted, fates, opened, run_until_idle, stopping
+from listener.backfill.oneshot import RequestedUrl, RequestOutcome, opened, outcomes, run_until_idle, stopping
 from listener.backfill.popularity import WantedListing, read_popularity
 from listener.backfill.source import Feed, RepairFeed
-from listener.backfill.words import BackfillPlan, Mode, Outcome
+from listener.backfill.types import BackfillPlan, Mode, Outcome
 
 __all__ = [
     "Backfill",
@@ -41,14 +41,14 @@ __all__ = [
     "Choice",
     "Cost",
     "EdgeReport",
-    "Fate",
     "Feed",
     "Figures",
     "KeyLines",
     "Mode",
     "Outcome",
     "RepairFeed",
-    "Wanted",
+    "RequestOutcome",
+    "RequestedUrl",
     "WantedListing",
     "Watch",
     "ask_edge",
@@ -56,9 +56,9 @@ __all__ = [
     "choose_listing",
     "choose_source",
     "cost_of",
-    "fates",
     "key_lines",
     "opened",
+    "outcomes",
     "parse_modes",
     "parse_moment",
     "read_entries",

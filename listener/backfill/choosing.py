@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from listener.backfill.lists import KeyLines
-from listener.backfill.words import Mode
+from listener.backfill.types import Mode
 from listener.errors import ConfigurationError
 from listener.plugins import listing_settings, load_sources
 from listener.settings import Settings, expanded, nearest

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from listener.backfill.words import BackfillPlan
+from listener.backfill.types import BackfillPlan
 from listener.contracts import Target
 from listener.refresh import RefreshKind
 from listener.store import Store

@@ -14,15 +14,15 @@ from listener.backfill.cost import Cost, Tally, cost_of
 from listener.backfill.oneshot import run_until_idle, stopping
 from listener.backfill.share import QUOTA_SECONDS, Share, share_left
 from listener.backfill.source import Feed, RepairFeed
-from listener.backfill.words import ALONE, BackfillPlan, Mode, Outcome
+from listener.backfill.types import ALONE, BackfillPlan, Mode, Outcome
 from listener.change import Change, ChangeKind
 from listener.clock import Clock, SystemClock, window_end
 from listener.contracts import Target
 from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake
-from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
+from listener.pipeline.store_retry import StoreRetry
 from listener.refresh import QuotaReading, RefreshKind, Scope
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
@@ -213,7 +213,7 @@ class Backfill:
             return RepairFeed(SOURCE_NAME, self._listing, deletions=self._deletions)
 
         async def prefetch(portion: Sequence[Change]) -> None:
-            await store.ask(self._prefetches(portion), reason="backfill", backfill=True)
+            await store.request(self._prefetches(portion), reason="backfill", backfill=True)
 
         return Feed(
             SOURCE_NAME,
@@ -268,7 +268,7 @@ class Backfill:
 
     async def _only_record(self, store: Store, source: Feed | RepairFeed) -> bool:
         """Make the needs durable and leave the sending to the daemon; return whether a signal ended it."""
-        intake = Intake(lambda: {SOURCE_NAME: source}, store, self._sites, patience=Patience(), committed=lambda: None)
+        intake = Intake(lambda: {SOURCE_NAME: source}, store, self._sites, retry=StoreRetry(), committed=lambda: None)
         async with asyncio.TaskGroup() as tasks:
             commit = tasks.create_task(intake.commit(), name="commit")
             reader = tasks.create_task(intake.read(SOURCE_NAME), name="read")

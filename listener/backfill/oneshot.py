@@ -18,7 +18,7 @@ from listener.settings import Settings
 from listener.store import Store, open_store
 from listener.store.overview import scope_word
 
-__all__ = ["Fate", "Wanted", "fates", "opened", "run_until_idle", "stopping"]
+__all__ = ["RequestOutcome", "RequestedUrl", "opened", "outcomes", "run_until_idle", "stopping"]
 
 _ACTIVE = (
     AttemptState.HELD,
@@ -31,7 +31,7 @@ _ACTIVE = (
 )
 
 
-class Wanted(NamedTuple):
+class RequestedUrl(NamedTuple):
     """What a person asked for: one URL of one target."""
 
     target: str
@@ -40,10 +40,10 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class RequestOutcome:
     """What became of it."""
 
-    wanted: Wanted
+    wanted: RequestedUrl
     state: str
     """``complete``, ``accepted``, ``sending``, ``deferred``, ``failed``, ``parked`` or ``unconfirmed``."""
     reason: str = ""
@@ -133,50 +133,54 @@ async def run_until_idle(
     return pipeline, bool(caught)
 
 
-async def fates(store: Store, wanted: Sequence[Wanted], pipeline: Pipeline | None = None) -> list[Fate]:
+async def outcomes(
+    store: Store, wanted: Sequence[RequestedUrl], pipeline: Pipeline | None = None
+) -> list[RequestOutcome]:
     """Return what became of each; ``pipeline``, where one ran here, knows why something was deferred."""
     active = await store.attempts_in(*_ACTIVE, limit=100_000)
-    return [await _fate(store, one, active, pipeline) for one in wanted]
+    return [await _outcome(store, one, active, pipeline) for one in wanted]
 
 
-async def _fate(store: Store, one: Wanted, active: Sequence[Attempt], pipeline: Pipeline | None) -> Fate:
+async def _outcome(
+    store: Store, one: RequestedUrl, active: Sequence[Attempt], pipeline: Pipeline | None
+) -> RequestOutcome:
     rows = await store.explain(one.url)
     row = next((row for row in rows if (row["target"], row["url"], row["scope"]) == _shown(one)), None)
     if row is None:
-        return Fate(one, "complete", task_id=await _last_task(store, one))
+        return RequestOutcome(one, "complete", task_id=await _last_task(store, one))
     if row["state"] in ("parked", "unconfirmed"):
-        return Fate(one, row["state"], row["reason"] or await _last_error(store, one))
+        return RequestOutcome(one, row["state"], row["reason"] or await _last_error(store, one))
     mine = next((attempt for attempt in active if attempt.id == row["attempt"]), None)
     if mine is not None:
         return await _in_flight(store, one, mine)
-    return Fate(one, "deferred", _why(one, pipeline))
+    return RequestOutcome(one, "deferred", _why(one, pipeline))
 
 
-def _shown(one: Wanted) -> tuple[str, str, str]:
+def _shown(one: RequestedUrl) -> tuple[str, str, str]:
     return one.target, one.url, scope_word(one.scope)
 
 
-async def _in_flight(store: Store, one: Wanted, attempt: Attempt) -> Fate:
+async def _in_flight(store: Store, one: RequestedUrl, attempt: Attempt) -> RequestOutcome:
     match attempt.state:
         case AttemptState.ACCEPTED | AttemptState.COMPLETE:
-            return Fate(one, attempt.state.value, task_id=attempt.task_id or "")
+            return RequestOutcome(one, attempt.state.value, task_id=attempt.task_id or "")
         case AttemptState.FAILED | AttemptState.UNCONFIRMED:
-            return Fate(one, attempt.state.value, await _last_error(store, one))
+            return RequestOutcome(one, attempt.state.value, await _last_error(store, one))
         case _:
-            return Fate(one, "sending")
+            return RequestOutcome(one, "sending")
 
 
-async def _last_error(store: Store, one: Wanted) -> str:
+async def _last_error(store: Store, one: RequestedUrl) -> str:
     history = await store.history(limit=1, url=one.url)
     return str(history[0]["error"]) if history else ""
 
 
-async def _last_task(store: Store, one: Wanted) -> str:
+async def _last_task(store: Store, one: RequestedUrl) -> str:
     history = await store.history(limit=1, url=one.url)
     return str(history[0]["task_id"] or "") if history else ""
 
 
-def _why(one: Wanted, pipeline: Pipeline | None) -> str:
+def _why(one: RequestedUrl, pipeline: Pipeline | None) -> str:
     if pipeline is None:
         return "waits for the daemon, or for quota"
     place = directory_of(one.url)

@@ -14,7 +14,7 @@ import typer
 from listener.cli.common import load, print_json, run_async
 
 if TYPE_CHECKING:
-    from listener.backfill import Fate, Wanted
+    from listener.backfill import RequestedUrl, RequestOutcome
     from listener.contracts import Target
     from listener.refresh import Scope
     from listener.settings import Settings
@@ -52,30 +52,33 @@ def carry_out(config: Path | None, order: Order, *, as_json: bool) -> int:
         )
     found, interrupted, sent_here = run_async(_carry_out(load(config), order))
     if as_json:
-        print_json({"sent_by": "this process" if sent_here else "daemon", "urls": [_plain(fate) for fate in found]})
+        print_json(
+            {"sent_by": "this process" if sent_here else "daemon", "urls": [_plain(outcome) for outcome in found]}
+        )
     else:
-        for fate in found:
-            typer.echo(f"{fate.state}  {fate.wanted.target}  {fate.wanted.url}  {fate.reason or fate.task_id}".rstrip())
+        for one in found:
+            line = f"{one.state}  {one.wanted.target}  {one.wanted.url}  {one.reason or one.task_id}"
+            typer.echo(line.rstrip())
         if not sent_here and not order.wait:
             typer.echo("a daemon owns the state file and sends them; --wait waits for the outcome")
     if interrupted:
         return INTERRUPTED
     decided = sent_here or order.wait
-    return 3 if decided and any(fate.put_off for fate in found) else 0
+    return 3 if decided and any(outcome.put_off for outcome in found) else 0
 
 
-def _plain(fate: Fate) -> dict[str, Any]:
+def _plain(outcome: RequestOutcome) -> dict[str, Any]:
     return {
-        "url": fate.wanted.url,
-        "target": fate.wanted.target,
-        "state": fate.state,
-        "reason": fate.reason,
-        "task_id": fate.task_id,
+        "url": outcome.wanted.url,
+        "target": outcome.wanted.target,
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "task_id": outcome.task_id,
     }
 
 
-async def _carry_out(settings: Settings, order: Order) -> tuple[list[Fate], bool, bool]:
-    from listener.backfill import fates, opened, run_until_idle
+async def _carry_out(settings: Settings, order: Order) -> tuple[list[RequestOutcome], bool, bool]:
+    from listener.backfill import opened, outcomes, run_until_idle
     from listener.plugins import load_targets
     from listener.store import NeedInput
 
@@ -85,13 +88,13 @@ async def _carry_out(settings: Settings, order: Order) -> tuple[list[Fate], bool
         if store.owner:
             await _probe({one.target: targets[one.target] for one in wanted})
         inputs = [NeedInput(one.target, one.url, one.scope) for one in wanted]
-        await store.ask(inputs, urgent=order.urgent, reason=order.reason)
+        await store.request(inputs, urgent=order.urgent, reason=order.reason)
         if store.owner:
             pipeline, interrupted = await run_until_idle(settings, store, targets, follow=order.wait)
-            return await fates(store, wanted, pipeline), interrupted, True
+            return await outcomes(store, wanted, pipeline), interrupted, True
         if order.wait:
             return await _settled(store, wanted), False, False
-        return await fates(store, wanted), False, False
+        return await outcomes(store, wanted), False, False
 
 
 async def _probe(targets: Mapping[str, Target]) -> None:
@@ -107,23 +110,26 @@ async def _probe(targets: Mapping[str, Target]) -> None:
             continue  # it may come back while the pipeline runs; else the need waits, and that is told
 
 
-async def _settled(store: Store, wanted: Sequence[Wanted]) -> list[Fate]:
+async def _settled(store: Store, wanted: Sequence[RequestedUrl]) -> list[RequestOutcome]:
     """Wait until the daemon has settled everything, or leaves it lying."""
-    from listener.backfill import fates
+    from listener.backfill import outcomes
 
     moved_at, last = time.monotonic(), [""]
     while True:
-        found = await fates(store, wanted)
-        states = [fate.state for fate in found]
+        found = await outcomes(store, wanted)
+        states = [outcome.state for outcome in found]
         if states != last:
             moved_at, last = time.monotonic(), states
-        lying = all(fate.settled or fate.put_off for fate in found) and time.monotonic() - moved_at > PATIENCE_SECONDS
-        if lying or all(fate.settled for fate in found):
+        lying = (
+            all(outcome.settled or outcome.put_off for outcome in found)
+            and time.monotonic() - moved_at > PATIENCE_SECONDS
+        )
+        if lying or all(outcome.settled for outcome in found):
             return found
         await asyncio.sleep(POLL_SECONDS)
 
 
-def _wanted(settings: Settings, targets: Mapping[str, Target], order: Order) -> list[Wanted]:
+def _wanted(settings: Settings, targets: Mapping[str, Target], order: Order) -> list[RequestedUrl]:
     from listener.errors import ConfigurationError
     from listener.router.serving import normal_or_refused
     from listener.settings import nearest
@@ -142,9 +148,9 @@ def _scope(order: Order) -> Scope:
     return Scope.SUBTREE if order.directory else Scope.EXACT
 
 
-def _of(settings: Settings, url: str, scope: Scope, target: str | None) -> list[Wanted]:
+def _of(settings: Settings, url: str, scope: Scope, target: str | None) -> list[RequestedUrl]:
     """Return what to ask of which target: every layer of the site with the longest base URL that holds it."""
-    from listener.backfill import Wanted
+    from listener.backfill import RequestedUrl
     from listener.errors import ConfigurationError
     from listener.refresh import Scope
     from listener.router import Router
@@ -162,4 +168,4 @@ def _of(settings: Settings, url: str, scope: Scope, target: str | None) -> list[
             f"{url}: is above the blast radius of its site (min_directory_depth = {site.min_directory_depth})",
             hint="refresh the directories below it, or lower that setting",
         )
-    return [Wanted(name, url, scope) for name in names]
+    return [RequestedUrl(name, url, scope) for name in names]

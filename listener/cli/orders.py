@@ -150,7 +150,7 @@ def _take_back(
     async def remove() -> int:
         async with writing(settings) as store:
             controls = Controls(store)
-            every = [one.place for one in await controls.standing() if one.kind is kind]
+            every = [one.place for one in await controls.active() if one.kind is kind]
             chosen = every if site is None and target is None else where
             return await controls.remove(kind, chosen, reason=reason)
 

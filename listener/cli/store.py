@@ -32,10 +32,10 @@ def backup(
 ) -> None:
     """Copy the state file while the daemon goes on: the copy is the file as it was at one instant."""
     from listener.settings import expanded
-    from listener.store import care
+    from listener.store import maintenance
 
     to = expanded(to)
-    size_bytes = care.backup(_state_file(config), to)
+    size_bytes = maintenance.backup(_state_file(config), to)
     if as_json:
         print_json({"file": str(to), "size_bytes": size_bytes})
     else:
@@ -45,9 +45,9 @@ def backup(
 @app.command("check")
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
     """Look whether the file is sound and its rows agree; change nothing. Exit status 1 when not."""
-    from listener.store import care
+    from listener.store import maintenance
 
-    found = care.check(_state_file(config))
+    found = maintenance.check(_state_file(config))
     if as_json:
         print_json({"sound": not found, "findings": found})
     else:
@@ -59,9 +59,9 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
 @app.command("compact")
 def compact(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Give back the space that removed rows left; while no daemon runs."""
-    from listener.store import care
+    from listener.store import maintenance
 
-    done = care.compact(_state_file(config))
+    done = maintenance.compact(_state_file(config))
     if as_json:
         print_json(done._asdict())
     else:

@@ -96,7 +96,7 @@ async def status_of(
         "spenders": {one.name: [spender._asdict() for spender in one.spenders] for one in reports},
         **({} if brief else plain_outlooks(ahead)),
         "sources": {name: _plain_source(row) for name, row in sources.items()},
-        "orders": [] if store is None else [plain_order(one) for one in await Controls(store).standing()],
+        "orders": [] if store is None else [plain_order(one) for one in await Controls(store).active()],
         "store": {"url": mask_url(settings.store.url), "exists": store is not None},
     }
 

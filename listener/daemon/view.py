@@ -234,7 +234,7 @@ class View:
         _, store, pipeline = self._life.running()
         url = normal_or_refused(asked.strip())
         targets = pipeline.targets_serving(url)
-        await store.ask([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
+        await store.request([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
         return Decided(url, len(targets))
 
 

@@ -25,9 +25,9 @@ __all__ = [
 
 RESET_GUARD_SECONDS = 15.0
 """Nothing is sent so close to the reset of the day: the CDN might book it in another day than we do."""
-LANES = 4
+SLOTS = 4
 """Requests under way at once: one slow answer does not hold up the others, and 4 are far from 50 calls a second."""
-BACKFILL_LANES = 2
+BACKFILL_SLOTS = 2
 """Of these a backfill may have so many: what changes now finds another one free."""
 CAREFUL_BATCHES = 3
 CAREFUL_URLS = 10
@@ -49,7 +49,7 @@ def accounts_of(targets: Mapping[str, Target]) -> dict[str, Account]:
 
 @dataclass(slots=True)
 class Account:
-    """One CDN account: its targets, its lanes, and what stands in the way of sending."""
+    """One CDN account: its targets, its slots, and what stands in the way of sending."""
 
     name: str
     targets: dict[str, Target]
@@ -76,9 +76,9 @@ class Account:
     """Until when nothing of a kind is sent, and how often its quota was refused in a row."""
     _evicted: deque[tuple[float, str, int]] = field(default_factory=deque)
     """When directory refreshes were made, for which site, and what they evict; of the last minute."""
-    _lanes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LANES))
-    _backfill_lanes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BACKFILL_LANES))
-    _quiet: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SLOTS))
+    _backfill_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BACKFILL_SLOTS))
+    _exclusive: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def any_target(self) -> Target:
@@ -140,7 +140,7 @@ class Account:
         """Return the directories that the CDN refused of late; may be asked in any thread."""
         return [url for url, until in tuple(self._refused.items()) if until > now]
 
-    def ripened(self, counts: Mapping[tuple[str, Scope, bool], int], now: float) -> None:
+    def promoted(self, counts: Mapping[tuple[str, Scope, bool], int], now: float) -> None:
         """
         Remember how many needs became due at once, as far as they are this account's.
 
@@ -173,14 +173,16 @@ class Account:
         self._exhausted = {}
         self._refused = {url: until - seconds for url, until in self._refused.items()}
 
-    def trouble(self, now: float, reason: str, *, first_seconds: float, most_seconds: float, remedy: str = "") -> float:
+    def record_failure(
+        self, now: float, reason: str, *, first_seconds: float, most_seconds: float, remedy: str = ""
+    ) -> float:
         """Close it for a time that doubles with every call; return that time in seconds."""
         wait = min(most_seconds, first_seconds * 2.0**self.troubles)
         self.troubles = min(self.troubles + 1, 32)
         self.close(now + wait, reason, now=now, remedy=remedy)
         return wait
 
-    def well(self, kind: RefreshKind) -> None:
+    def record_success(self, kind: RefreshKind) -> None:
         """Note that a request of this kind succeeded."""
         self._exhausted.pop(kind, None)
         self.troubles = 0
@@ -234,25 +236,25 @@ class Account:
         return at
 
     @asynccontextmanager
-    async def lane(self, *, backfill: bool = False) -> AsyncIterator[None]:
+    async def slot(self, *, backfill: bool = False) -> AsyncIterator[None]:
         """Be one of the requests under way, once there is room; a backfill's requests never take all of it."""
         async with AsyncExitStack() as held:
             if backfill:
-                await held.enter_async_context(self._backfill_lanes)
-            async with self._quiet:
-                await held.enter_async_context(self._lanes)
+                await held.enter_async_context(self._backfill_slots)
+            async with self._exclusive:
+                await held.enter_async_context(self._slots)
             yield
 
     @asynccontextmanager
-    async def quiet(self) -> AsyncIterator[None]:
+    async def exclusive(self) -> AsyncIterator[None]:
         """Wait until no request is under way, and let none begin."""
-        async with self._quiet:
+        async with self._exclusive:
             taken = 0
             try:
-                while taken < LANES:
-                    await self._lanes.acquire()
+                while taken < SLOTS:
+                    await self._slots.acquire()
                     taken += 1
                 yield
             finally:
                 for _ in range(taken):
-                    self._lanes.release()
+                    self._slots.release()

@@ -14,16 +14,16 @@ import structlog
 from listener import planner
 from listener.clock import Clock
 from listener.pipeline.accounts import CAREFUL_URLS, Account
-from listener.pipeline.briefing import learned
-from listener.pipeline.orders import Orders, Standing
+from listener.pipeline.attempt_requests import KIND_OF_SCOPE, request_for_need
+from listener.pipeline.overrides import ActiveOverrides, Overrides
+from listener.pipeline.plan_inputs import learned
+from listener.pipeline.planning_round import Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites
-from listener.pipeline.thinking import Overdue, Round, Thought
-from listener.pipeline.wanting import KIND_OF_SCOPE, wanted_row
 from listener.refresh import RefreshKind
 from listener.settings import Planner as PlannerSettings
 from listener.store import Store
-from listener.store.holding import Wanted
+from listener.store.reservation import AttemptRequest
 
 __all__ = ["Dispatcher", "Outcome"]
 
@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
     """What waits; of very much the oldest."""
     wake_at: float | None
     """When to plan again though nothing changes, in seconds since the epoch."""
-    thinking_seconds: float = 0.0
+    planning_seconds: float = 0.0
     """What looking and choosing took, holding not counted."""
 
 
@@ -71,7 +71,7 @@ class Dispatcher:
         self._clock = clock
         self._settings = settings
         self._sender = sender
-        self._orders = Orders(store)
+        self._overrides = Overrides(store)
 
     async def learn(self) -> None:
         """Learn the account's arrivals from what was sent before this process."""
@@ -82,40 +82,42 @@ class Dispatcher:
         """Hold quota for what should be sent now; what is left is deferred, with the reasons."""
         now, began = self._clock.now(), time.perf_counter()
         open_at = self._account.open_at(now)
-        standing = await self._orders.standing()
+        overrides = await self._overrides.active()
         # What was asked for is held before the loads are read, so that it is not planned once more.
-        held = await self._asked(standing) if open_at <= now else 0
-        thought = await self._think(standing, now, open_at)
+        held = await self._asked(overrides) if open_at <= now else 0
+        result = await self._choose(overrides, now, open_at)
         thinking = time.perf_counter() - began
-        held += await self._hold(thought.wanted, thought.evicts)
-        if thought.backfill:
+        held += await self._hold(result.wanted, result.evicts)
+        if result.backfill:
             # From a snapshot of its own, since what was held just now is no longer there to be spent.
             began = time.perf_counter()
-            later = await self._think(standing, now, open_at, backfill=True)
+            later = await self._choose(overrides, now, open_at, backfill=True)
             thinking += time.perf_counter() - began
             held += await self._hold(later.wanted, later.evicts, backfill=True)
-            thought = _both(thought, later)
+            result = _both(result, later)
         if held:
-            log.info("dispatcher.held", account=self._account.name, attempts=held, deferred=thought.waiting)
-        return Outcome(held, thought.deferred, thought.wake_at, thinking)
+            log.info("dispatcher.held", account=self._account.name, attempts=held, deferred=result.waiting)
+        return Outcome(held, result.deferred, result.wake_at, thinking)
 
-    async def _think(self, standing: Standing, now: float, open_at: float, *, backfill: bool = False) -> Thought:
+    async def _choose(
+        self, overrides: ActiveOverrides, now: float, open_at: float, *, backfill: bool = False
+    ) -> PlanningResult:
         """Choose in a reading thread, so that the loop goes on; what expired by itself is settled before."""
         while True:
-            this = Round(
+            this = PlanningRound(
                 account=self._account,
                 sites=self._sites,
                 settings=self._settings,
-                standing=standing,
+                overrides=overrides,
                 room=partial(self._sender.room, backfill=backfill),
                 now=now,
                 open_at=open_at,
                 backfill=backfill,
             )
-            thought = await self._store.read(this.think)
-            if not thought.overdue:
-                return thought
-            await self._expire(thought.overdue)
+            result = await self._store.read(this.run)
+            if not result.overdue:
+                return result
+            await self._expire(result.overdue)
 
     async def _expire(self, overdue: Sequence[Overdue]) -> None:
         """Settle what every cache has dropped by itself."""
@@ -125,13 +127,13 @@ class Dispatcher:
             needs += sum(await asyncio.gather(*(self._store.expire(one.load, before=one.before) for one in part)))
         log.info("dispatcher.expired", account=self._account.name, directories=len(overdue), needs=needs)
 
-    async def _asked(self, standing: Standing) -> int:
+    async def _asked(self, overrides: ActiveOverrides) -> int:
         """Hold what people asked for, unpaced: the urgent from the whole quota, the rest from all but the reserve."""
         rows = [row for row in await self._store.manual_rows(ASKED_ROWS) if row.target in self._account.targets]
-        rows = standing.asked(rows)
+        rows = overrides.asked(rows)
         if not rows:
             return 0
-        row_of = partial(wanted_row, self._account)
+        row_of = partial(request_for_need, self._account)
         held = await self._hold([row_of(row, row.reason or "urgent", urgent=True) for row in rows if row.urgent])
         left = {kind: await self._unreserved(kind) for kind in self._account.quota}
         wanted = []
@@ -149,7 +151,9 @@ class Dispatcher:
         budget = await self._store.budget(self._account.name, kind, default=self._account.quota[kind])
         return budget.left - math.ceil(budget.limit * self._settings.reserve)
 
-    async def _hold(self, wanted: Sequence[Wanted], evicts: Evicts | None = None, *, backfill: bool = False) -> int:
+    async def _hold(
+        self, wanted: Sequence[AttemptRequest], evicts: Evicts | None = None, *, backfill: bool = False
+    ) -> int:
         count = 0
         now, account = self._clock.now(), self._account
         wanted = [
@@ -170,7 +174,7 @@ class Dispatcher:
         return count
 
 
-def _both(first: Thought, later: Thought) -> Thought:
+def _both(first: PlanningResult, later: PlanningResult) -> PlanningResult:
     """Return what two thoughts tell together of what waits."""
     ends = [at for at in (first.wake_at, later.wake_at) if at is not None]
     return first._replace(

@@ -12,14 +12,14 @@ from listener.clock import Clock, window_start
 from listener.errors import TargetError
 from listener.pipeline.accounts import RESET_GUARD_SECONDS, Account
 from listener.pipeline.dispatcher import Dispatcher, Outcome
-from listener.pipeline.patience import Patience
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites
 from listener.pipeline.spenders import Spenders, large_spenders
-from listener.pipeline.unknowns import Unknowns
+from listener.pipeline.store_retry import StoreRetry
+from listener.pipeline.unknown_outcomes import UnknownOutcomes
 from listener.settings import Settings
 from listener.store import Store
-from listener.store.ripening import Ripened
+from listener.store.promotion import Promoted
 from listener.store.staleness import AccountReport
 
 __all__ = ["Engine"]
@@ -52,26 +52,26 @@ class Engine:
         clock: Clock,
         *,
         settings: Settings,
-        patience: Patience,
-        ripened: Callable[[Ripened], None],
+        retry: StoreRetry,
+        promoted: Callable[[Promoted], None],
     ) -> None:
-        """Take the account, and whom to tell what ripened, of whatever account."""
+        """Take the account, and whom to tell what promoted, of whatever account."""
         self.account = account
-        self._ripened = ripened
+        self._ripened = promoted
         self._store = store
-        self._patience = patience
+        self._retry = retry
         self._clock = clock
         self._poll_seconds = min(POLL_SECONDS, settings.coalescer.quiet_seconds or POLL_SECONDS)
         self.sender = Sender(
             account,
             store,
             clock,
-            patience=patience,
+            retry=retry,
             first_look_seconds=settings.verifier.first_seconds,
             changed=self.replan,
         )
         self._dispatcher = Dispatcher(account, store, sites, clock, settings=settings.planner, sender=self.sender)
-        self._unknowns = Unknowns(
+        self._unknowns = UnknownOutcomes(
             account,
             store,
             clock,
@@ -126,13 +126,13 @@ class Engine:
 
     async def dispatch(self) -> None:
         """Plan whenever something is due or a plan may come out differently, for ever; the live quota first."""
-        await self._patience.until_done("read the quota", self.read_quota)
+        await self._retry.until_done("read the quota", self.read_quota)
         self._quota_known.set()
-        await self._patience.until_done("learn", self._dispatcher.learn)
+        await self._retry.until_done("learn", self._dispatcher.learn)
         while True:
             self._wake.clear()
-            took = await self._patience.until_done("plan", self._round)
-            due = await self._patience.until_done("plan", self._store.next_due)
+            took = await self._retry.until_done("plan", self._round)
+            due = await self._retry.until_done("plan", self._store.next_due)
             times = [at for at in (due, self.outcome.wake_at) if at is not None]
             wait = min([self._poll_seconds, *(max(0.0, at - self._clock.now()) for at in times)])
             try:
@@ -145,11 +145,11 @@ class Engine:
     async def _round(self) -> float:
         """Ripen, and plan where there is reason to; return how long planning took, in seconds."""
         self.settled = False  # what ripens here must not be taken for deferred before it was planned
-        if ripened := await self._store.ripen():
-            self._ripened(ripened)
+        if promoted := await self._store.promote_due():
+            self._ripened(promoted)
         sequence = await self._store.sequence()
         woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at
-        if not (ripened or self._replan or woken or sequence != self._seen):
+        if not (promoted or self._replan or woken or sequence != self._seen):
             self.settled = True
             return 0.0
         self._replan, self._seen = False, sequence
@@ -160,13 +160,13 @@ class Engine:
             self._replan = True  # what is ready would else wait for the next change
             raise
         self.settled = not self.outcome.held and not self._replan
-        return self.outcome.thinking_seconds
+        return self.outcome.planning_seconds
 
     async def watch(self) -> None:
         """Resolve unknown outcomes and keep the ledger true, for ever."""
         await self._quota_known.wait()
         while True:
-            await self._patience.until_done("watch", self._watch_once)
+            await self._retry.until_done("watch", self._watch_once)
             await asyncio.sleep(self._poll_seconds)
 
     async def _watch_once(self) -> None:
@@ -206,7 +206,7 @@ class Engine:
 
     async def read_quota(self) -> None:
         """Read the live quota while nothing is being sent, and correct the ledger by it."""
-        async with self.account.quiet():
+        async with self.account.exclusive():
             now = self._clock.now()
             self.account.quota_read_at = now
             if self.account.open_at(now) > now and not self.account.closed_reason:

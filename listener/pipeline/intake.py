@@ -13,9 +13,9 @@ from listener.change import key_to_text
 from listener.coalescer import Inbox, Taken
 from listener.contracts import Delivery, Source, SourceState, Unreadable
 from listener.errors import ConfigurationError, KeyRejected, SourceError, SourceUnavailable, StoreError
-from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
 from listener.pipeline.stalls import judged
+from listener.pipeline.store_retry import StoreRetry
 from listener.store import Store
 from listener.store.batches import Batch
 
@@ -38,7 +38,7 @@ class Intake:
         store: Store,
         sites: Sites,
         *,
-        patience: Patience,
+        retry: StoreRetry,
         committed: Callable[[], None],
     ) -> None:
         """Take a maker of sources (a source that failed is made anew), and whom to tell after a commit."""
@@ -48,7 +48,7 @@ class Intake:
         self._store = store
         self._sites = sites
         self._committed = committed
-        self._patience = patience
+        self._retry = retry
         self._inbox = Inbox()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -120,7 +120,7 @@ class Intake:
     async def _without_known(self, name: str, delivery: Delivery) -> Delivery:
         """Leave out what messages brought that were recorded before: their origin has not learned of it yet."""
         ids = delivery.message_ids
-        known = await self._patience.until_done("known", lambda: self._store.known_messages(ids)) if ids else ()
+        known = await self._retry.until_done("known", lambda: self._store.known_messages(ids)) if ids else ()
         if not known:
             return delivery
         log.info("intake.redelivered", source=name, messages=len(known))
@@ -129,7 +129,7 @@ class Intake:
         for change, one in pairs:
             with suppress(KeyRejected):
                 urls += [need.url for need in self._sites.route(change)] if one in known else []
-        await self._patience.until_done("redelivered", lambda: self._store.note_redelivered(urls))
+        await self._retry.until_done("redelivered", lambda: self._store.note_redelivered(urls))
         new = [(change, one) for change, one in pairs if one not in known]
         return replace(delivery, changes=[change for change, _ in new], message_ids=[one for _, one in new])
 
@@ -139,7 +139,7 @@ class Intake:
             return
         for one in unreadable:
             log.warning("intake.unreadable", source=name, subject=key_to_text(one.subject), reason=one.reason)
-        await self._patience.until_done("set_aside", lambda: self._store.add_dead_letters(name, unreadable))
+        await self._retry.until_done("set_aside", lambda: self._store.add_dead_letters(name, unreadable))
 
     async def commit(self) -> None:
         """Record what arrives, for ever."""
@@ -164,7 +164,7 @@ class Intake:
     async def _record(self, taken: Taken) -> None:
         """Record until it is durable: without that nothing more is taken, so the sources stop by themselves."""
         batch = Batch(taken.changes, taken.scan_sequence, taken.seed, taken.backfill, taken.message_ids)
-        (recorded,) = await self._patience.until_done("record", lambda: self._store.record([batch], self._sites.route))
+        (recorded,) = await self._retry.until_done("record", lambda: self._store.record([batch], self._sites.route))
         for key, reason in recorded.rejected:
             log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)
 

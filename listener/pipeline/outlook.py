@@ -12,8 +12,8 @@ from listener import planner
 from listener.clock import window_start
 from listener.contracts import Target
 from listener.pipeline.accounts import Account, accounts_of
-from listener.pipeline.briefing import Briefing, learned
-from listener.pipeline.garbage import collector_off
+from listener.pipeline.gc_pause import gc_paused
+from listener.pipeline.plan_inputs import PlanInputs, learned
 from listener.pipeline.sites import Sites
 from listener.planner.constants import MOST_CANDIDATES
 from listener.refresh import RefreshKind
@@ -66,18 +66,17 @@ def _look(
     now: float,
     arrivals: planner.Arrivals | None,
 ) -> Outlook:
-    with collector_off():
-        briefing = Briefing(connection, account, sites, reserve=reserve, now=now)
+    with gc_paused():
+        inputs = PlanInputs(connection, account, sites, reserve=reserve, now=now)
         forecasts = {
-            kind: planner.forecast(budget, now=now, began=window_start(now))
-            for kind, budget in briefing.budgets.items()
+            kind: planner.forecast(budget, now=now, began=window_start(now)) for kind, budget in inputs.budgets.items()
         }
         # Of a backlog all over a large site the fullest directories are looked at: those are what may be offered.
         fullest = [load for load in loads(connection, most=MOST_CANDIDATES) if load.target in account.targets]
         if not fullest:
             return Outlook(forecasts, planner.Backlog(0, 0.0, []))
         account.arrivals = arrivals or learned(connection, account.name, now=now)
-        given = briefing.given(fullest)
+        given = inputs.given(fullest)
         looked_at = sum(load.due for load in given.loads)
         rest = ready_needs(connection, list(account.targets)) if len(fullest) >= MOST_CANDIDATES else 0
         return Outlook(forecasts, planner.backlog(replace(given, limits=()), needs=max(looked_at, rest)))

@@ -14,14 +14,14 @@ from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake
-from listener.pipeline.patience import Patience
 from listener.pipeline.sites import Sites
 from listener.pipeline.stalls import Stalls
+from listener.pipeline.store_retry import StoreRetry
 from listener.refresh import AttemptState
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import ControlKind, Controls
-from listener.store.ripening import Ripened
+from listener.store.promotion import Promoted
 from listener.store.staleness import AccountReport, save_account
 from listener.store.store import StoreOptions
 from listener.store.upkeep import Configured
@@ -71,9 +71,9 @@ class Pipeline:
         self._clock = clock or SystemClock()
         self._sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
         self._targets = targets
-        self._patience = Patience()
+        self._retry = StoreRetry()
         self._controls = Controls(store)
-        self.intake = Intake(make_sources, store, self._sites, patience=self._patience, committed=self._committed)
+        self.intake = Intake(make_sources, store, self._sites, retry=self._retry, committed=self._committed)
         self.engines = [
             Engine(
                 account,
@@ -81,8 +81,8 @@ class Pipeline:
                 self._sites,
                 self._clock,
                 settings=settings,
-                patience=self._patience,
-                ripened=self._ripened,
+                retry=self._retry,
+                promoted=self._ripened,
             )
             for account in accounts_of(targets).values()
         ]
@@ -105,7 +105,7 @@ class Pipeline:
     @property
     def store_trouble(self) -> StoreError | None:
         """Damage to the state file, which stays until a restart, or what the store could not do when last asked."""
-        return self._store.damage or self._patience.trouble
+        return self._store.damage or self._retry.trouble
 
     @property
     def troubles(self) -> list[str]:
@@ -145,7 +145,7 @@ class Pipeline:
             until_idle: end once all sources have ended and what is left must wait for quota or people.
             follow: with ``until_idle``, wait for tasks to end too, not only for their acceptance.
         """
-        self._patience.raises_damage = until_idle
+        self._retry.raises_damage = until_idle
         if not await self._begin():
             await self._stop.wait()
             return
@@ -192,7 +192,7 @@ class Pipeline:
                 for engine in self.engines:
                     engine.account.careful = CAREFUL_BATCHES
         except StoreUnusable:
-            if self._patience.raises_damage:
+            if self._retry.raises_damage:
                 raise
             return False
         return True
@@ -235,7 +235,7 @@ class Pipeline:
 
     async def _stop_when_idle(self, follow: bool) -> None:
         states = _UNSETTLED + (_FOLLOWED if follow else ())
-        while not await self._patience.until_done("see what is left", lambda: self._idle(states)):
+        while not await self._retry.until_done("see what is left", lambda: self._idle(states)):
             await asyncio.sleep(0.05)
         self.stop()
 
@@ -248,14 +248,14 @@ class Pipeline:
             or await self._store.next_due() is not None
         ):
             return False
-        # In this order: what ripened before that had a sequence by now, and each engine must have planned since.
+        # In this order: what promoted before that had a sequence by now, and each engine must have planned since.
         sequence = await self._store.sequence()
         planned = all(engine.idle and engine.planned_to >= sequence for engine in self.engines)
         return planned and not self._verifying
 
-    def _ripened(self, counts: Ripened) -> None:
+    def _ripened(self, counts: Promoted) -> None:
         for engine in self.engines:
-            engine.account.ripened(counts, self._clock.now())
+            engine.account.promoted(counts, self._clock.now())
 
     def _committed(self) -> None:
         for engine in self.engines:
@@ -282,7 +282,7 @@ class Pipeline:
     async def _looking(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
         """Look once; where something ended, plan anew."""
         self._verifying += 1
-        if await self._patience.until_done(what, look):
+        if await self._retry.until_done(what, look):
             for engine in self.engines:
                 engine.replan()
         self._verifying -= 1

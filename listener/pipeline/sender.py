@@ -24,7 +24,7 @@ from listener.errors import (
 )
 from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.batches import Batch, host_of, into_batches, split
-from listener.pipeline.patience import Patience
+from listener.pipeline.store_retry import StoreRetry
 from listener.refresh import Attempt, Receipt, RefreshKind
 from listener.store import Store
 from listener.store.attempts import held_ids
@@ -65,7 +65,7 @@ class Sender:
         store: Store,
         clock: Clock,
         *,
-        patience: Patience,
+        retry: StoreRetry,
         first_look_seconds: float,
         changed: Callable[[], None],
     ) -> None:
@@ -73,7 +73,7 @@ class Sender:
         self._account = account
         self._store = store
         self._clock = clock
-        self._book = patience.until_done
+        self._book = retry.until_done
         self._first_look_seconds = first_look_seconds
         self._changed = changed
         self._queued: set[asyncio.Task[None]] = set()
@@ -136,7 +136,7 @@ class Sender:
         """Wait for the requests under way, but not for ever; what only waits for its turn stays held."""
         self._draining = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds), self._account.quiet():
+            async with asyncio.timeout(timeout_seconds), self._account.exclusive():
                 for task in self._queued:
                     task.cancel()
                 await asyncio.gather(*self._queued, return_exceptions=True)
@@ -166,7 +166,7 @@ class Sender:
             await target.admit(batch.kind, batch.urls, backfill=batch.backfill)
         finally:
             del self._waiting[task]
-        async with self._account.lane(backfill=batch.backfill):
+        async with self._account.slot(backfill=batch.backfill):
             answer = await self._request(batch)
         bound.calls -= 1
         if isinstance(answer, BatchTooLarge | BatchRejected):
@@ -212,7 +212,7 @@ class Sender:
         next_look_at = self._clock.now() + self._first_look_seconds
         tasks = dict.fromkeys(batch.ids, task)
         await self._book("book", lambda: self._store.accept(tasks, next_look_at=next_look_at))
-        self._account.well(batch.kind)
+        self._account.record_success(batch.kind)
         log.info("sender.accepted", account=self._account.name, kind=batch.kind.value, urls=len(batch.urls), task=task)
 
     async def _refused(self, batch: Batch, error: NotSent, bound: _Bound) -> None:
@@ -254,15 +254,15 @@ class Sender:
                 wait = account.exhausted(kind, now)
             else:
                 # Files, directories and ignore-params stand in for one another: a plan without one would spend another.
-                account.trouble(
+                account.record_failure(
                     now, str(error), remedy=error.hint, first_seconds=1.0, most_seconds=EXHAUSTED_MOST_SECONDS
                 )
         elif isinstance(error, Misconfigured):
-            account.trouble(
+            account.record_failure(
                 now, str(error), remedy=error.hint, first_seconds=10.0, most_seconds=MISCONFIGURED_MOST_SECONDS
             )
         else:
-            account.trouble(now, str(error), remedy=error.hint, first_seconds=1.0, most_seconds=BACKOFF_SECONDS)
+            account.record_failure(now, str(error), remedy=error.hint, first_seconds=1.0, most_seconds=BACKOFF_SECONDS)
         log.warning(
             "sender.not_sent",
             account=account.name,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind
 from listener.store import ledger
-from listener.store.holding import SCOPE_OF_KIND
+from listener.store.reservation import SCOPE_OF_KIND
 
 __all__ = [
     "Claim",

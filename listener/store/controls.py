@@ -19,7 +19,7 @@ from listener.store.coverage import SETTLED, deciding, directory_attempts, statu
 from listener.store.names import above
 from listener.store.store import Store
 
-__all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled", "standing", "unsettled"]
+__all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled", "active", "unsettled"]
 
 CANCEL_ROWS = 500
 """Needs that one commit cancels."""
@@ -110,14 +110,14 @@ class Controls:
 
     async def take(self, kind: ControlKind) -> list[Place]:
         """Take orders that are carried out at once; return where each was about."""
-        orders = [one.place for one in await self.standing() if one.kind is kind]
+        orders = [one.place for one in await self.active() if one.kind is kind]
         if orders:
             await self._store.write(_take, kind, orders)
         return orders
 
-    async def standing(self) -> list[Control]:
+    async def active(self) -> list[Control]:
         """Return the orders that hold now, the oldest first."""
-        return await self._store.read(lambda connection: standing(connection, self._store.clock.now()))
+        return await self._store.read(lambda connection: active(connection, self._store.clock.now()))
 
     async def cancel(self, place: Place, *, reason: str) -> int:
         """Settle, without a refresh, every need there that the CDN was not asked for yet; return how many."""
@@ -170,7 +170,7 @@ def _remove(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[
     return removed
 
 
-def standing(connection: sqlite3.Connection, now: float) -> list[Control]:
+def active(connection: sqlite3.Connection, now: float) -> list[Control]:
     """Return the orders that hold now, the oldest first."""
     rows = connection.execute(
         "SELECT kind, target, prefix, until, reason, at FROM control WHERE until IS NULL OR until > ? ORDER BY at",

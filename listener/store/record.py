@@ -21,8 +21,8 @@ from listener.store.letters import add_keys
 from listener.store.messages import add_messages
 from listener.store.names import Names
 from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
+from listener.store.sanitizing import MAX_KEY_BYTES, raw_key, sanitized
 from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_BYTES, SAME_CONTENT, SuppressedWriter
-from listener.store.taming import MAX_KEY_BYTES, raw_key, tamed
 
 __all__ = ["Recorder"]
 
@@ -75,13 +75,13 @@ class Recorder:
         self._suppressed = SuppressedWriter()
 
     def record(
-        self, connection: sqlite3.Connection, batch: Batch, route: Route, *, now: float, tame: bool = False
+        self, connection: sqlite3.Connection, batch: Batch, route: Route, *, now: float, sanitize: bool = False
     ) -> Recorded:
         """
         Write the batch: index and needs; return its sequence and what it came to.
 
         Raises:
-            UnicodeError: something in it is no text that a file can hold; ``tame`` sets that aside.
+            UnicodeError: something in it is no text that a file can hold; ``sanitize`` sets that aside.
             OverflowError: a number likewise.
         """
         self._index.begin(connection)
@@ -103,8 +103,8 @@ class Recorder:
             now=now,
             flying=directory_attempts(connection),
         )
-        tame = tame or any(len(change[1]) > LONG_KEY_CHARACTERS for change in batch.changes)
-        work.take(list(tamed(batch.changes, work.set_aside)) if tame else batch.changes)
+        sanitize = sanitize or any(len(change[1]) > LONG_KEY_CHARACTERS for change in batch.changes)
+        work.take(list(sanitized(batch.changes, work.set_aside)) if sanitize else batch.changes)
         work.flush()
         work.keep_aside()
         self._heard.flush(now)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from listener.refresh import AttemptState, NeedState, RefreshKind, Scope, directory_of
-from listener.store.controls import Control, ControlKind, standing
+from listener.store.controls import Control, ControlKind, active
 from listener.store.coverage import directory_attempts, status_word
 from listener.store.overview import SHOWN_COLUMNS, scope_word, shown, why
 
@@ -138,7 +138,7 @@ class _Reasons:
         self._is_running = given.is_running
         self._account_of = given.account_of
         self._accounts = {one.name: one for one in accounts(connection)}
-        self._orders = [one for one in standing(connection, given.now) if one.kind in _ORDERS]
+        self._orders = [one for one in active(connection, given.now) if one.kind in _ORDERS]
 
     def deferred(self, target: str, url: str, fallback: str) -> tuple[str, float | None]:
         """Return why a due URL waits, and until when."""

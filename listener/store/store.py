@@ -20,16 +20,16 @@ from listener.errors import StoreError
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
 from listener.settings import Coalescer
 from listener.store import (
-    asks,
     attempts,
-    holding,
     ledger,
     letter_lists,
     letters,
+    manual_requests,
     needs,
     overview,
+    promotion,
     report,
-    ripening,
+    reservation,
     settle,
     upkeep,
 )
@@ -263,15 +263,15 @@ class Store:
         try:
             return list(await asyncio.gather(*(self._write(self._record_part, part, route) for part in parts)))
         except (UnicodeError, OverflowError):
-            tame = (self._write(self._record_part, part, route, tame=True) for part in parts)
-            return list(await asyncio.gather(*tame))
+            sanitize = (self._write(self._record_part, part, route, sanitize=True) for part in parts)
+            return list(await asyncio.gather(*sanitize))
 
     def _record_part(
-        self, connection: sqlite3.Connection, part: Batch, route: Route, *, tame: bool = False
+        self, connection: sqlite3.Connection, part: Batch, route: Route, *, sanitize: bool = False
     ) -> Recorded:
-        return self._recorder.record(connection, part, route, now=self.clock.now(), tame=tame)
+        return self._recorder.record(connection, part, route, now=self.clock.now(), sanitize=sanitize)
 
-    async def ask(
+    async def request(
         self,
         inputs: Sequence[NeedInput],
         *,
@@ -284,7 +284,7 @@ class Store:
         for start in range(0, len(inputs), SLICE_ROWS):
             part = inputs[start : start + SLICE_ROWS]
             sequence = await self._write(
-                asks.ask,
+                manual_requests.request,
                 self._names,
                 part,
                 now=self.clock.now(),
@@ -334,14 +334,14 @@ class Store:
 
     async def next_due(self) -> float | None:
         """Return when the next waiting need is due, in seconds since the epoch."""
-        return await self._read(ripening.next_due)
+        return await self._read(promotion.next_due)
 
-    async def ripen(self) -> ripening.Ripened:
+    async def promote_due(self) -> promotion.Promoted:
         """Turn waiting needs that are due to ready ones, in slices; return how many, by target and scope."""
-        total: ripening.Ripened = Counter()
-        while ripened := await self._write(ripening.ripen, now=self.clock.now(), limit=SLICE_ROWS):
-            total += ripened
-            if ripened.total() < SLICE_ROWS:
+        total: promotion.Promoted = Counter()
+        while promoted := await self._write(promotion.promote_due, now=self.clock.now(), limit=SLICE_ROWS):
+            total += promoted
+            if promoted.total() < SLICE_ROWS:
                 break
         return total
 
@@ -349,10 +349,10 @@ class Store:
         """Follow a clock that was set back by so much: what waits for a time waits no longer than was meant."""
         # What was written since stands at most a little after now, and is left as it is.
         newest = self.clock.now() + seconds - STEP_MARGIN_SECONDS
-        await self._write(ripening.set_looks_back, after=newest, seconds=seconds)
+        await self._write(promotion.set_looks_back, after=newest, seconds=seconds)
         after: float | None = newest
         while after is not None:
-            after = await self._write(ripening.set_back, after=after, seconds=seconds, limit=SLICE_ROWS)
+            after = await self._write(promotion.set_back, after=after, seconds=seconds, limit=SLICE_ROWS)
 
     async def loads(self) -> list[needs.Load]:
         """Return every directory that has ready needs in no attempt."""
@@ -390,14 +390,14 @@ class Store:
         return await self._write(attempts.recover, now=self.clock.now())
 
     async def hold(
-        self, wanted: Sequence[holding.Wanted], *, account: str, quota: Mapping[RefreshKind, int]
+        self, wanted: Sequence[reservation.AttemptRequest], *, account: str, quota: Mapping[RefreshKind, int]
     ) -> list[Attempt]:
         """Make the attempts that the quota allows and hold their units."""
         made: list[Attempt] = []
         for start in range(0, len(wanted), SLICE_ROWS // 2):
             part = wanted[start : start + SLICE_ROWS // 2]
             made += await self._write(
-                holding.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
+                reservation.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
             )
         return made
 

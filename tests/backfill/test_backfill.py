@@ -341,7 +341,7 @@ async def test_a_prefetch_that_could_not_be_asked_for_is_asked_again(
             raise StoreError("disk full")
         return await ask(self, *given, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Store, "ask", failing)
+    monkeypatch.setattr(Store, "request", failing)
     settings, job = a_job(stand, Mode.PREFETCH)
     async with open_store(settings.store.url, owner=True) as owner, opened(settings, {}) as store:
         outcome = await job.run(store, None, follow=False)
@@ -357,14 +357,14 @@ def test_seed_and_audit_stand_alone(stand: Stand) -> None:
 
 async def test_a_run_does_not_end_while_it_is_about_to_plan(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     """What turned due a moment ago is sent, not taken for what quota left over."""
-    ripen = Store.ripen
+    promote_due = Store.promote_due
 
     async def slowly(self: Store) -> int:
-        count = await ripen(self)
+        count = await promote_due(self)
         await asyncio.sleep(0.5)
         return count
 
-    monkeypatch.setattr(Store, "ripen", slowly)
+    monkeypatch.setattr(Store, "promote_due", slowly)
     fill(stand, "a.html")
     settings, job = a_job(stand)
     async with opened(settings, job._targets) as store:

@@ -16,7 +16,7 @@ from shells import SECRET, Stand, fetch
 
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, open_store
-from listener.store.holding import Wanted
+from listener.store.reservation import AttemptRequest
 from listener.store.suppressed import OLD_NEWS, SuppressedWriter
 
 Command = Callable[..., tuple[int, str, str]]
@@ -143,8 +143,8 @@ def test_dead_letters_are_filtered_and_paged(stand: Stand, command: Command) -> 
 
     async def reject() -> None:
         async with open_store(f"sqlite:///{stand.state}", owner=True) as store:
-            wanted = [Wanted("cdn", RefreshKind.FILE, stand.url(name), True, "test", 0.0) for name in names]
-            await store.ask([NeedInput("cdn", stand.url(name)) for name in names])
+            wanted = [AttemptRequest("cdn", RefreshKind.FILE, stand.url(name), True, "test", 0.0) for name in names]
+            await store.request([NeedInput("cdn", stand.url(name)) for name in names])
             for one in await store.hold(wanted, account="main", quota={RefreshKind.FILE: 100}):
                 await store.park(one, error="Malformed")
 

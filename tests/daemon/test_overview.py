@@ -43,7 +43,7 @@ async def test_a_url_is_stale_for_its_own_change_and_for_those_above(bench: Benc
     await bench.change(content("a/b.html"), wait=0)
     assert await told(bench, "a/b.html") == [("waiting", "exact")]
     bench.clock.advance(60)
-    await bench.store.ripen()
+    await bench.store.promote_due()
     assert await told(bench, "a/b.html") == [("deferred", "exact")]
     assert await told(bench, "a/") == await told(bench, "a/c.html") == await told(bench, "a/b.html?x=1") == []
     made = await bench.send(file("a/b.html"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from listener.clock import window_start
 from listener.contracts import KindLimits, Target
-from listener.pipeline.accounts import LANES, RESET_GUARD_SECONDS, Account
+from listener.pipeline.accounts import RESET_GUARD_SECONDS, SLOTS, Account
 from listener.pipeline.batches import host_of, into_batches, split
 from listener.refresh import Attempt, RefreshKind
 
@@ -113,11 +113,11 @@ async def test_the_quota_is_read_only_while_nothing_is_sent() -> None:
             await asyncio.sleep(100)
             events.append("loud")
 
-    senders = [asyncio.create_task(send(number, 10)) for number in range(LANES)]
+    senders = [asyncio.create_task(send(number, 10)) for number in range(SLOTS)]
     await asyncio.sleep(1)
     reading = asyncio.create_task(read())
     await asyncio.sleep(1)
     late = asyncio.create_task(send(99, 1))
     await asyncio.gather(*senders, reading, late)
-    assert events.index("quiet") > max(events.index(("end", number)) for number in range(LANES))
+    assert events.index("quiet") > max(events.index(("end", number)) for number in range(SLOTS))
     assert events.index(("begin", 99)) > events.index("loud")

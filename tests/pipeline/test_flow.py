@@ -114,7 +114,7 @@ async def test_what_a_person_asks_for_is_not_paced(tmp_path: Path) -> None:
     """A directory refresh by hand goes at once though tokens are dear, as long as one is left beside the reserve."""
     async with a_world(tmp_path, quota=(10, 2), extra={"planner": {"reserve": 0.5}}) as world:
         asked = [NeedInput("cdn", world.emulator.edge_url + folder, Scope.SUBTREE) for folder in ("/a/", "/b/")]
-        await world.store.ask(asked)
+        await world.store.request(asked)
         await world.until(lambda: world.paths)
 
         async def one_left() -> bool:

@@ -11,7 +11,7 @@ from world import World, a_world
 from listener.change import Change, ChangeKind
 from listener.clock import QUOTA_DAY_SECONDS, window_start
 from listener.pipeline.accounts import Account
-from listener.pipeline.briefing import learned
+from listener.pipeline.plan_inputs import learned
 from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
 
@@ -231,6 +231,6 @@ async def test_a_person_does_not_wait_for_an_interval(tmp_path: Path) -> None:
     async with a_world(tmp_path, quota=(3, 0), extra={"planner": {"reserve": 0.0}}) as world:
         world.source.deliver(*changed(world, "", 2))
         await world.settled()
-        await world.store.ask([NeedInput("cdn", world.url("0.html"), Scope.EXACT)], reason="now")
+        await world.store.request([NeedInput("cdn", world.url("0.html"), Scope.EXACT)], reason="now")
         await world.settled()
         assert world.accepted == {"file": 3}

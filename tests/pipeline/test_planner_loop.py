@@ -15,7 +15,7 @@ from world import KEYS, MovableClock
 
 from listener.pipeline.accounts import Account
 from listener.pipeline.dispatcher import Dispatcher, Outcome
-from listener.pipeline.garbage import collector_off
+from listener.pipeline.gc_pause import gc_paused
 from listener.pipeline.sites import Sites
 from listener.refresh import Attempt, RefreshKind
 from listener.settings import Planner, Site
@@ -113,12 +113,12 @@ def test_the_collector_rests_until_the_last_plan_is_made() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def other() -> None:
-        with collector_off():
+        with gc_paused():
             inside.set()
             leave.wait(20)
 
     thread = threading.Thread(target=other)
-    with collector_off():
+    with gc_paused():
         thread.start()
         assert inside.wait(20)
     assert not gc.isenabled()
@@ -127,7 +127,7 @@ def test_the_collector_rests_until_the_last_plan_is_made() -> None:
     assert gc.isenabled()
     gc.disable()
     try:
-        with collector_off():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     finally:

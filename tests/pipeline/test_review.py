@@ -15,10 +15,10 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.clock import window_start
 from listener.contracts import Delivery
 from listener.errors import ConfigurationError, StoreError
-from listener.pipeline.accounts import LANES, Account
+from listener.pipeline.accounts import SLOTS, Account
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
-from listener.store.holding import Wanted
+from listener.store.reservation import AttemptRequest
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 
@@ -33,7 +33,7 @@ async def test_an_urgent_directory_is_paid_once(tmp_path: Path) -> None:
     """Promise 4: what was asked for urgently is not planned a second time in the same round."""
     async with a_world(tmp_path) as world:
         url = world.emulator.edge_url + "/a/"
-        await world.store.ask([NeedInput("cdn", url, Scope.SUBTREE)], urgent=True, reason="by hand")
+        await world.store.request([NeedInput("cdn", url, Scope.SUBTREE)], urgent=True, reason="by hand")
         await world.settled()
         assert world.paths == [url]
         assert await world.ledger(RefreshKind.DIRECTORY) == (1, 0)
@@ -74,26 +74,26 @@ async def test_a_refused_directory_is_not_asked_for_again_and_again(tmp_path: Pa
 async def test_a_cancelled_wait_for_quiet_gives_its_lanes_back() -> None:
     """A stop while the quota reading waits for requests under way does not hold up the end."""
     account = Account("main", {})
-    async with account.lane():
+    async with account.slot():
         waiting = asyncio.create_task(_quietly(account))
         await asyncio.sleep(0.01)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    async with asyncio.timeout(1.0), account.quiet():
+    async with asyncio.timeout(1.0), account.exclusive():
         pass
-    assert account._lanes._value == LANES
+    assert account._lanes._value == SLOTS
 
 
 async def _quietly(account: Account) -> None:
-    async with account.quiet():
+    async with account.exclusive():
         pass
 
 
 async def _fly(world: World, target: str, *states: AttemptState) -> None:
     """Leave an attempt of some target in flight."""
     url = world.url("old.html")
-    await world.store.ask([NeedInput(target, url)])
-    wanted = Wanted(target, RefreshKind.FILE, url, True, "", 0.0)
+    await world.store.request([NeedInput(target, url)])
+    wanted = AttemptRequest(target, RefreshKind.FILE, url, True, "", 0.0)
     (made,) = await world.store.hold([wanted], account="other", quota={RefreshKind.FILE: 10})
     await world.store.mark_sending([made.id])
     if AttemptState.ACCEPTED in states:
@@ -136,7 +136,7 @@ async def test_a_kind_that_the_target_cannot_do_stops_nothing(tmp_path: Path) ->
         insert = "INSERT INTO ledger (account, kind, window_start, quota, read_at) VALUES (?, ?, ?, ?, ?)"
         await world.store._write(lambda connection: connection.execute(insert, row).rowcount)
         url = world.url("a.html")
-        await world.store.ask([NeedInput("cdn", url, Scope.ALL_PARAMS)], urgent=True, reason="by hand")
+        await world.store.request([NeedInput("cdn", url, Scope.ALL_PARAMS)], urgent=True, reason="by hand")
         world.source.deliver(world.write("b.html", "new"))
         await world.until(lambda: world.paths == [world.url("b.html")])
         await stays(world, seconds=0.5)
@@ -218,7 +218,7 @@ async def test_a_kind_whose_quota_is_refused_holds_up_no_other(tmp_path: Path) -
     """Promise 5: prefetches that the CDN refuses for their quota are tried ever more rarely, and files go meanwhile."""
     async with a_world(tmp_path) as world:
         world.order("quota:100000,action=PushObjectCache")
-        await world.store.ask([NeedInput("cdn", world.url("p.html"), Scope.PREFETCH)])
+        await world.store.request([NeedInput("cdn", world.url("p.html"), Scope.PREFETCH)])
         slowest, began, number = 0.0, time.monotonic(), 0
         while time.monotonic() - began < 6.0:
             at, number = time.monotonic(), number + 1

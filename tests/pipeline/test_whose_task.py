@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from listener.pipeline.accounts import Account
-from listener.pipeline.unknowns import Unknowns
+from listener.pipeline.unknown_outcomes import UnknownOutcomes
 from listener.refresh import Attempt, AttemptState, RefreshKind, Scope, Task, TaskState
 from listener.store import NeedInput, Store, open_store
-from listener.store.holding import Wanted
+from listener.store.reservation import AttemptRequest
 
 SOAKING = settings().max_examples >= 1000
 
@@ -133,7 +133,9 @@ class Case:
         self.name = name
         self.target = ModelTarget(model.clock)
         account = Account(name, {"cdn": self.target})  # type: ignore[dict-item]
-        self.unknowns = Unknowns(account, model.store, model.clock, first_seconds=FIRST_SECONDS, give_up_seconds=3600.0)
+        self.unknowns = UnknownOutcomes(
+            account, model.store, model.clock, first_seconds=FIRST_SECONDS, give_up_seconds=3600.0
+        )
         self.sent: dict[Request, tuple[list[Attempt], float]] = {}
         self.adopted: dict[Request, str] = {}
 
@@ -146,8 +148,8 @@ class Case:
         """Change what it is about, hold it and write it; the CDN takes it, or it is lost."""
         urls = [self.url(name) for name in request.names]
         scope = Scope.EXACT if self.kind is RefreshKind.FILE else Scope.SUBTREE
-        await self.store.ask([NeedInput("cdn", url, scope) for url in urls])
-        wanted = [Wanted("cdn", self.kind, url, True, "test", self.clock.now()) for url in urls]
+        await self.store.request([NeedInput("cdn", url, scope) for url in urls])
+        wanted = [AttemptRequest("cdn", self.kind, url, True, "test", self.clock.now()) for url in urls]
         made = await self.store.hold(wanted, account=self.name, quota={self.kind: 100})
         assert len(made) == len(urls)
         assert len(await self.store.mark_sending([one.id for one in made])) == len(urls)

@@ -10,8 +10,8 @@ from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.refresh import Attempt, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from listener.store.batches import Batch
-from listener.store.care import check
-from listener.store.holding import Wanted
+from listener.store.maintenance import check
+from listener.store.reservation import AttemptRequest
 
 BASE = "https://www.example.com/"
 QUOTA = {RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10, RefreshKind.PREFETCH: 10, RefreshKind.IGNORE_PARAMS: 10}
@@ -51,14 +51,14 @@ def subtree(key: str, *, gone: bool = False) -> Change:
     return Change("www", key, ChangeKind.SUBTREE_DELETED if gone else ChangeKind.SUBTREE)
 
 
-def file(key: str, **fields: object) -> Wanted:
+def file(key: str, **fields: object) -> AttemptRequest:
     """A wish to refresh one file."""
-    return Wanted("cdn", RefreshKind.FILE, BASE + key, True, "test", 0.0, **fields)  # type: ignore[arg-type]
+    return AttemptRequest("cdn", RefreshKind.FILE, BASE + key, True, "test", 0.0, **fields)  # type: ignore[arg-type]
 
 
-def folder(key: str, *, force: bool = True) -> Wanted:
+def folder(key: str, *, force: bool = True) -> AttemptRequest:
     """A wish to refresh one directory."""
-    return Wanted("cdn", RefreshKind.DIRECTORY, BASE + key, force, "test", 0.0)
+    return AttemptRequest("cdn", RefreshKind.DIRECTORY, BASE + key, force, "test", 0.0)
 
 
 class Bench:
@@ -73,14 +73,14 @@ class Bench:
         (recorded,) = await self.store.record([Batch(changes, scan, seed)], route)
         if wait:
             self.clock.advance(wait)
-            await self.store.ripen()
+            await self.store.promote_due()
         return recorded.sequence
 
-    async def hold(self, *wanted: Wanted) -> list[Attempt]:
+    async def hold(self, *wanted: AttemptRequest) -> list[Attempt]:
         """Hold quota for these."""
         return await self.store.hold(wanted, account="main", quota=QUOTA)
 
-    async def send(self, *wanted: Wanted) -> list[Attempt]:
+    async def send(self, *wanted: AttemptRequest) -> list[Attempt]:
         """Hold, send, and have it accepted."""
         made = await self.hold(*wanted)
         await self.store.mark_sending([one.id for one in made])

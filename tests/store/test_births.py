@@ -60,7 +60,7 @@ async def test_every_other_end_is_refreshed(bench: Bench, why: str) -> None:
         await bench.change(deleted("page"), wait=0)
     await bench.change(first, wait=60 if why in ("ripe", "requested", "covered") else 0)
     if why == "asked":
-        await bench.store.ask([NeedInput("cdn", BASE + "page", Scope.EXACT)])
+        await bench.store.request([NeedInput("cdn", BASE + "page", Scope.EXACT)])
     elif why == "requested":
         await bench.send(file("page"))
         await bench.change(content("page", 2), wait=0)
@@ -87,7 +87,7 @@ async def test_another_name_of_the_url_keeps_its_need(clock: FakeClock, tmp_path
                 await store.record([Batch([deleted("new")])], to_one)
                 assert await bench.stale("page") == ["waiting"]
                 clock.advance(60)
-                await store.ripen()
+                await store.promote_due()
                 await bench.finish(await bench.send(file("page")))
                 assert await bench.stale("page") == []
 
@@ -125,10 +125,10 @@ async def test_any_order_keeps_what_is_owed(tmp_path_factory: pytest.TempPathFac
             elif step == "rest" and owed:
                 owed = "change"
                 clock.advance(60)
-                await store.ripen()
+                await store.promote_due()
             elif step == "ask":
                 owed = "change"
-                await store.ask([NeedInput("cdn", BASE + "k", Scope.EXACT)])
+                await store.request([NeedInput("cdn", BASE + "k", Scope.EXACT)])
             elif step == "send" and await bench.stale("k") == ["deferred"]:
                 owed = ""
                 await bench.finish(await bench.send(file("k")))

@@ -8,7 +8,7 @@ from steps_store import BASE, Bench, content, file, folder, subtree
 from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
 from listener.store.controls import ControlKind, Controls, Place, Unsettled
-from listener.store.holding import Wanted
+from listener.store.reservation import AttemptRequest
 
 
 @pytest.fixture
@@ -23,15 +23,15 @@ async def test_an_order_stands_until_its_time_is_over_or_it_is_taken_back(bench:
     await controls.put(ControlKind.HOLD, [shop], seconds=60, reason="deploy 7")
     await controls.put(ControlKind.PAUSE, [every], seconds=None)
     await controls.put(ControlKind.HOLD, [shop], seconds=600, reason="deploy 8")
-    standing = await controls.standing()
+    standing = await controls.active()
     assert [(one.kind, one.place, one.reason) for one in standing] == [
         (ControlKind.HOLD, shop, "deploy 8"),
         (ControlKind.PAUSE, every, ""),
     ]
     bench.clock.advance(600)
-    assert [one.kind for one in await controls.standing()] == [ControlKind.PAUSE]
+    assert [one.kind for one in await controls.active()] == [ControlKind.PAUSE]
     assert await controls.remove(ControlKind.PAUSE, [every, shop], reason="over") == 1
-    assert await controls.standing() == []
+    assert await controls.active() == []
     told = [(row["action"], row["subject"], row["reason"]) for row in await controls.audit()]
     assert told == [
         ("end of pause", "cdn", "over"),
@@ -47,9 +47,9 @@ async def test_a_clock_set_back_makes_no_hold_longer(bench: Bench, controls: Con
     await controls.put(ControlKind.HOLD, [Place()], seconds=600)
     bench.clock.advance(300 - 7200)
     await bench.store.set_back(7200)
-    assert await controls.standing() != []
+    assert await controls.active() != []
     bench.clock.advance(300)
-    assert await controls.standing() == []
+    assert await controls.active() == []
 
 
 def test_a_place_holds_what_is_below_it() -> None:
@@ -111,7 +111,7 @@ async def test_what_is_reserved_under_an_override_is_not_sent(bench: Bench, cont
 
 async def test_a_hold_lets_go_what_a_person_asked_for(bench: Bench, controls: Controls) -> None:
     """A file and a directory that were requested on the command line go out under a hold, and not under a pause."""
-    await bench.store.ask([NeedInput("cdn", BASE + "a"), NeedInput("cdn", BASE + "d/", Scope.SUBTREE)])
+    await bench.store.request([NeedInput("cdn", BASE + "a"), NeedInput("cdn", BASE + "d/", Scope.SUBTREE)])
     await controls.put(ControlKind.HOLD, [Place()], seconds=60)
     made = await bench.hold(file("a"), folder("d/"))
     assert len(await bench.store.mark_sending([one.id for one in made])) == 2
@@ -138,11 +138,11 @@ async def test_what_changes_while_it_is_reserved_is_sent_once_all_the_same(bench
     """A change or a request removes no reservation: a URL that changes faster than requests go would never be sent."""
     keys = ["a/x", "a/y?b=/c", "z"]
     await bench.change(*(content(key) for key in keys))
-    await bench.store.ask([NeedInput("cdn", BASE + "d/p?q", Scope.ALL_PARAMS)])
-    params = Wanted("cdn", RefreshKind.IGNORE_PARAMS, BASE + "d/p?q", True, "test", 0.0)
+    await bench.store.request([NeedInput("cdn", BASE + "d/p?q", Scope.ALL_PARAMS)])
+    params = AttemptRequest("cdn", RefreshKind.IGNORE_PARAMS, BASE + "d/p?q", True, "test", 0.0)
     made = await bench.hold(*(file(key) for key in keys), params)
     await bench.change(content("a/x", 2), content("a/y?b=/c", 2), wait=0)
-    await bench.store.ask([NeedInput("cdn", BASE + "z"), NeedInput("cdn", BASE + "d/p?q", Scope.ALL_PARAMS)])
+    await bench.store.request([NeedInput("cdn", BASE + "z"), NeedInput("cdn", BASE + "d/p?q", Scope.ALL_PARAMS)])
     assert await bench.store.mark_sending([one.id for one in made]) == [one.id for one in made]
     await bench.finish(made)
     assert [await bench.stale(key) for key in [*keys, "d/p?q"]] == [["waiting"], ["waiting"], ["ready"], ["ready"]]
@@ -169,7 +169,7 @@ async def test_what_is_unsettled_is_told_by_state(bench: Bench, controls: Contro
     """By prefix, also one that ends within a name; what changed later and prefetches do not count."""
     await bench.change(content("a/x"), content("a/xy"), content("a/xd/1"), content("b"))
     before = bench.clock.now()
-    await bench.store.ask([NeedInput("cdn", BASE + "a/x", Scope.PREFETCH)])
+    await bench.store.request([NeedInput("cdn", BASE + "a/x", Scope.PREFETCH)])
     bench.clock.advance(1)
     await bench.change(content("a/later"), wait=0)
 

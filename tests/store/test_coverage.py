@@ -116,10 +116,10 @@ async def test_one_that_needs_force_is_not_in_flight_with_an_unforced_directory(
 
 async def test_covered_requests_do_not_use_up_the_limit(bench: Bench) -> None:
     """What a directory attempt covers does not hide a request that nothing covers."""
-    await bench.store.ask([NeedInput("cdn", BASE + f"a/{n}") for n in range(20)])
+    await bench.store.request([NeedInput("cdn", BASE + f"a/{n}") for n in range(20)])
     await bench.send(folder("a/"))
     bench.clock.advance(1)
-    await bench.store.ask([NeedInput("cdn", BASE + "b")])
+    await bench.store.request([NeedInput("cdn", BASE + "b")])
     assert [row.url for row in await bench.store.manual_rows(1)] == [BASE + "b"]
     assert await bench.store.manual_rows(1) != []
     made = await bench.send(file("b"))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from steps_store import Bench, FakeClock, content, file
 
 from listener.errors import StoreError, StoreUnusable
-from listener.store import Store, care, damage, open_store
+from listener.store import Store, damage, maintenance, open_store
 from listener.store.damage import Damage
 from listener.store.database import connect
 
@@ -75,11 +75,11 @@ async def test_what_a_full_check_finds_is_found_at_the_start(
     pages = len(sound) // PAGE
     path = put(tmp_path, how(sound, 1 + page % (pages - 1), 1 + other % (pages - 1)))
     try:
-        found = care.check(path)
+        found = maintenance.check(path)
     except StoreUnusable:
         found = ["cannot be read"]
     # Rows that disagree are no damage of pages; SQLite cannot know of them.
-    structural = [one for one in found if not one.startswith(tuple(care._DISAGREEMENTS))]
+    structural = [one for one in found if not one.startswith(tuple(maintenance._DISAGREEMENTS))]
     if not structural:
         return
     before = path.read_bytes()
@@ -144,7 +144,7 @@ async def test_after_the_first_proof_nothing_is_written(tmp_path: Path, sound: b
             await store.history()
         assert store.damage is not None
         for refused in (
-            store.ask([]),
+            store.request([]),
             store.mark_sending([1]),
             store.record([], lambda _: []),
             store.checkpoint(),

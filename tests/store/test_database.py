@@ -206,7 +206,7 @@ async def test_others_add_needs_beside_the_owner(tmp_path: Path, clock: FakeCloc
         assert not other.owner
         await there.change(content("a/x"))
         await here.finish(await here.send(*[]))
-        await other.ask([NeedInput("cdn", BASE + "a/y")])
+        await other.request([NeedInput("cdn", BASE + "a/y")])
         await owner.discard()
         assert await here.ready() == await there.ready() == {"a/": 2}
         await owner._write(lambda c: c.execute("DELETE FROM need").rowcount)

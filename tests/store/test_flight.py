@@ -74,7 +74,7 @@ async def test_an_unfinished_write_is_covered_by_nothing(bench: Bench) -> None:
     await bench.change(content("a/big", finished=False), wait=0)
     made = await bench.send(folder("a/"))
     bench.clock.advance(60)
-    await bench.store.ripen()
+    await bench.store.promote_due()
     await bench.finish(made)
     assert await bench.stale("a/big") == ["ready"]
 
@@ -142,7 +142,7 @@ async def test_a_hot_file_is_due_by_its_cap_and_not_at_every_change(bench: Bench
     for second in range(60):
         await bench.change(content("hot", second), wait=0)
         bench.clock.advance(0.5)
-        if await bench.store.ripen() and ready_after is None:
+        if await bench.store.promote_due() and ready_after is None:
             ready_after = bench.clock.now() - started
             await bench.send(file("hot"))
             due = await bench.store.next_due()

@@ -11,13 +11,13 @@ from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
 from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
 from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
-from listener.store.holding import Wanted
+from listener.store.reservation import AttemptRequest
 from listener.store.upkeep import Progress
 
 FILE = RefreshKind.FILE
 
 
-async def ready(bench: Bench, count: int) -> list[Wanted]:
+async def ready(bench: Bench, count: int) -> list[AttemptRequest]:
     """Make so many ready needs and return the wishes to refresh them."""
     await bench.change(*(content(f"f{n}") for n in range(count)))
     return [file(f"f{n}") for n in range(count)]
@@ -185,7 +185,7 @@ async def test_a_url_is_not_sent_within_its_interval(bench: Bench) -> None:
     assert await bench.hold(soon) == []
     assert await bench.store.next_due() == sent + 30
     bench.clock.advance(20)
-    assert (await bench.store.ripen()).total() == 1
+    assert (await bench.store.promote_due()).total() == 1
     assert len(await bench.hold(soon)) == 1
 
 
@@ -203,8 +203,8 @@ async def test_a_newest_change_decides_what_expires(bench: Bench) -> None:
 
 async def test_a_prefetch_waits_for_the_refresh(bench: Bench) -> None:
     """While a refresh of the URL is due or under way, above it too, a prefetch would bring the old copy back."""
-    await bench.store.ask([NeedInput("cdn", BASE + "a/x", Scope.PREFETCH)])
-    wish = Wanted("cdn", RefreshKind.PREFETCH, BASE + "a/x", False, "test", 0.0)
+    await bench.store.request([NeedInput("cdn", BASE + "a/x", Scope.PREFETCH)])
+    wish = AttemptRequest("cdn", RefreshKind.PREFETCH, BASE + "a/x", False, "test", 0.0)
     await bench.change(content("a/x"))
     assert await bench.hold(wish) == []
     flying = await bench.send(folder("a/"))
@@ -219,10 +219,12 @@ async def test_a_prefetch_waits_for_the_refresh(bench: Bench) -> None:
 async def test_ignore_params_settles_the_path(bench: Bench) -> None:
     """An ignore-params attempt settles its own need and every query of that path, and nothing beside it."""
     names = ("x", "x?a=1", "x?b", "x@", "xy")
-    await bench.store.ask([NeedInput("cdn", BASE + name) for name in names])
-    await bench.store.ask([NeedInput("cdn", BASE + "x", Scope.ALL_PARAMS)])
+    await bench.store.request([NeedInput("cdn", BASE + name) for name in names])
+    await bench.store.request([NeedInput("cdn", BASE + "x", Scope.ALL_PARAMS)])
     assert sum((await bench.ready()).values()) == 6
-    await bench.finish(await bench.send(Wanted("cdn", RefreshKind.IGNORE_PARAMS, BASE + "x", True, "test", 0.0)))
+    await bench.finish(
+        await bench.send(AttemptRequest("cdn", RefreshKind.IGNORE_PARAMS, BASE + "x", True, "test", 0.0))
+    )
     assert [bool(await bench.stale(name)) for name in names] == [False, False, False, True, True]
 
 
@@ -246,7 +248,7 @@ async def test_any_order_keeps_the_quota(  # noqa: C901, PLR0912 - a step each
         for step, (what, n) in enumerate(steps):
             await store.record([Batch([content(f"{step}-{k}") for k in range(n)])], route)
             clock.advance(2)
-            await store.ripen()
+            await store.promote_due()
             day, picked = window_start(clock.now()), list(open_)[: n or None]
             if what == "hold":
                 made = await store.hold([file(f"{step}-{k}") for k in range(n)], account="main", quota=quota)

@@ -35,7 +35,7 @@ async def put(bench: Bench, *, urls: int = 0, keys: int = 0, messages: int = 0) 
             await bench.change(content(name), wait=0)
             bench.clock.advance(1)
         bench.clock.advance(60)
-        await bench.store.ripen()
+        await bench.store.promote_due()
         for one in await bench.hold(*(file(name) for name in names)):
             await bench.store.park(one, error="Malformed")
     if keys:

@@ -164,7 +164,7 @@ class StoreMachine(RuleBasedStateMachine):
         urgent=st.booleans(),
     )
     def ask(self, key: str, scope: Scope, urgent: bool) -> None:
-        self.run(self.store.ask([NeedInput("cdn", BASE + key, scope)], urgent=urgent, reason="manual"))
+        self.run(self.store.request([NeedInput("cdn", BASE + key, scope)], urgent=urgent, reason="manual"))
         place = (BASE + key, scope)
         sequence, _, open_, force = self.rows()[place]
         self.model.stale[place] = Stale(sequence, bool(open_), bool(force))
@@ -172,10 +172,10 @@ class StoreMachine(RuleBasedStateMachine):
     # -- pipeline ------------------------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([1.0, 6.0, 40.0, 100.0]))
-    def ripen(self, seconds: float) -> None:
+    def promote_due(self, seconds: float) -> None:
         self.clock.advance(seconds)
         before = self.rows()
-        self.run(self.store.ripen())
+        self.run(self.store.promote_due())
         for place, (sequence, state, open_, _) in self.rows().items():
             if before[place][1] == NeedState.WAITING and state == NeedState.READY:
                 one = self.model.stale.get(place)

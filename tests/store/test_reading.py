@@ -12,7 +12,7 @@ import pytest
 from steps_store import Bench, FakeClock, content
 
 from listener.errors import StoreError, StoreUnusable
-from listener.store import care, database, open_store
+from listener.store import database, maintenance, open_store
 from listener.store.database import connect, prepare
 from listener.store.ownership import Owner, OwnerLock, owner_of
 from listener.store.reading import Readers, open_reading
@@ -85,7 +85,7 @@ async def test_reading_makes_and_changes_nothing(
             assert (await store.counts()).pending == 2
             with pytest.raises(StoreError, match="for reading only"):
                 await store.retry()
-        assert care.check(folder / "s.db") == []
+        assert maintenance.check(folder / "s.db") == []
 
     before = seen(folder)
     if is_readonly:

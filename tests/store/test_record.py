@@ -64,7 +64,7 @@ async def test_new_headers_make_a_need(bench: Bench) -> None:
 async def test_a_deletion_cancels_a_prefetch(bench: Bench) -> None:
     """What is gone is not fetched into the cache; a prefetch of another URL stays."""
     wanted = [NeedInput("cdn", BASE + key, Scope.PREFETCH) for key in ("a/x", "a/y")]
-    await bench.store.ask(wanted)
+    await bench.store.request(wanted)
     await bench.change(deleted("a/x"), wait=0)
     assert await bench.stale("a/x") == ["waiting"]
     assert [need["scope"] for need in await bench.store.explain(BASE + "a/y")] == ["prefetch"]
@@ -226,10 +226,10 @@ async def test_what_is_not_at_the_origin_is_covered_by_nothing(bench: Bench) -> 
     await bench.store.record([Batch([content("a/x")])], late(10.0))  # type: ignore[arg-type]
     await bench.finish(await bench.send(folder("a/")))
     bench.clock.advance(9)
-    await bench.store.ripen()
+    await bench.store.promote_due()
     assert await bench.stale("a/x") == ["waiting"]
     bench.clock.advance(2)
-    await bench.store.ripen()
+    await bench.store.promote_due()
     assert await bench.stale("a/x") == ["ready"]
 
 
@@ -238,7 +238,7 @@ async def test_the_cap_does_not_beat_the_origin(bench: Bench) -> None:
     for _ in range(35):
         await bench.store.record([Batch([content("x")])], late(10.0))  # type: ignore[arg-type]
         bench.clock.advance(1)
-        await bench.store.ripen()
+        await bench.store.promote_due()
         assert await bench.stale("x") == ["waiting"]
     assert await bench.store.next_due() == bench.clock.now() + 9
 
@@ -248,7 +248,7 @@ async def test_a_quicker_site_does_not_close_what_a_slow_one_keeps_open(bench: B
     await bench.store.record([Batch([content("x")])], late(10.0))  # type: ignore[arg-type]
     due = await bench.store.next_due()
     await bench.change(content("x"), wait=0)
-    await bench.store.ask([NeedInput("cdn", BASE + "x")], urgent=True, reason="now")
+    await bench.store.request([NeedInput("cdn", BASE + "x")], urgent=True, reason="now")
     assert await bench.store.next_due() == due
     (need,) = await bench.store.explain(BASE + "x")
     assert (need["state"], bool(need["open"]), need["urgent"]) == ("waiting", True, 1)

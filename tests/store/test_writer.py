@@ -179,7 +179,7 @@ async def test_ids_of_what_was_undone_are_forgotten(bench: Bench) -> None:
 
     with pytest.raises(ValueError, match="no scope"):
         await bench.store.record([Batch([content("a/x")])], poisoned)
-    await bench.store.ask([NeedInput("other", "https://other.example.com/z/1")])
+    await bench.store.request([NeedInput("other", "https://other.example.com/z/1")])
     await bench.change(content("a/x"))
     assert len(await bench.ready()) == 2
     assert await bench.stale("a/x") == ["ready"]

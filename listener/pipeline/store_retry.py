@@ -10,7 +10,7 @@ import structlog
 
 from listener.errors import StoreError, StoreUnusable
 
-__all__ = ["Patience"]
+__all__ = ["StoreRetry"]
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -19,7 +19,7 @@ RETRY_SECONDS = 1.0
 RETRY_MOST_SECONDS = 30.0
 
 
-class Patience:
+class StoreRetry:
     """
     Does what needs the store again and again until it can, and says meanwhile that it cannot.
 

@@ -13,7 +13,7 @@ from listener.clock import QUOTA_DAY_SECONDS
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput, letters
-from listener.store.holding import Wanted
+from listener.store.reservation import AttemptRequest
 from listener.store.settle import SWEEP_DIRECTORIES, Place, sweep
 from listener.store.store import SLICE_ROWS
 from listener.store.upkeep import Progress
@@ -22,15 +22,15 @@ from listener.store.upkeep import Progress
 async def test_an_ask_is_due_at_once(bench: Bench) -> None:
     """A person's wish is ready without quiet time, and found as urgent with its reason."""
     await bench.change(content("x"), wait=0)
-    await bench.store.ask([NeedInput("cdn", BASE + key) for key in ("x", "y")], urgent=True, reason="legal")
-    await bench.store.ask([NeedInput("cdn", BASE + "z")])
+    await bench.store.request([NeedInput("cdn", BASE + key) for key in ("x", "y")], urgent=True, reason="legal")
+    await bench.store.request([NeedInput("cdn", BASE + "z")])
     rows = await bench.store.manual_rows(10)
     told = [(row.url[len(BASE) :], row.reason, row.urgent) for row in rows]
     assert told == [("x", "legal", True), ("y", "legal", True), ("z", None, False)]
     assert await bench.ready() == {"": 3}
-    assert await bench.store.ask([]) == 0
+    assert await bench.store.request([]) == 0
     many = [NeedInput("cdn", f"{BASE}d/{n}") for n in range(SLICE_ROWS + 1)]
-    assert await bench.store.ask(many) == await bench.store.sequence()
+    assert await bench.store.request(many) == await bench.store.sequence()
     assert (await bench.ready())["d/"] == SLICE_ROWS + 1
 
 
@@ -39,7 +39,7 @@ async def test_an_ask_below_a_directory_under_way_is_seen(bench: Bench) -> None:
     await bench.change(content("a/x"), content("a/y"))
     flying = await bench.send(folder("a/"))
     assert await bench.ready() == {}
-    await bench.store.ask([NeedInput("cdn", BASE + "a/x")])
+    await bench.store.request([NeedInput("cdn", BASE + "a/x")])
     assert await bench.ready() == {"a/": 1}
     bench.assert_counted()
     counts = await bench.store.counts()
@@ -53,7 +53,7 @@ async def test_an_ask_below_a_directory_under_way_is_seen(bench: Bench) -> None:
 
 async def test_a_prefetch_below_a_directory_is_no_part_of_it(bench: Bench) -> None:
     """A directory refresh covers no prefetch: it stays pending, and does not age the store."""
-    await bench.store.ask([NeedInput("cdn", BASE + "a/x", Scope.PREFETCH)])
+    await bench.store.request([NeedInput("cdn", BASE + "a/x", Scope.PREFETCH)])
     assert (await bench.store.counts()).oldest_stale_since is None
     await bench.change(content("a/y"))
     flying = await bench.send(folder("a/"))
@@ -104,7 +104,7 @@ async def test_an_ask_unparks(bench: Bench) -> None:
     await bench.change(content("a"))
     (one,) = await bench.hold(file("a"))
     await bench.store.park(one, error="Malformed")
-    await bench.store.ask([NeedInput("cdn", BASE + "a")])
+    await bench.store.request([NeedInput("cdn", BASE + "a")])
     (need,) = await bench.store.explain(BASE + "a")
     assert (need["state"], need["reason"]) == ("deferred", "")
 
@@ -263,10 +263,10 @@ async def test_hot_queries_use_their_index(bench: Bench) -> None:
     await bench.store.read(traced)
     await bench.store.read(traced)
     await bench.change(content("a/1", 2), content("b"), subtree("c/", gone=True))
-    prefetch = Wanted("cdn", RefreshKind.PREFETCH, BASE + "a/2", False, "test", 0.0)
+    prefetch = AttemptRequest("cdn", RefreshKind.PREFETCH, BASE + "a/2", False, "test", 0.0)
     made = await bench.send(folder("a/"), file("b", min_interval_seconds=5.0), prefetch)
     await bench.change(content("a/1", 3))
-    await bench.store.ask([NeedInput("cdn", BASE + "a/7", scope) for scope in (Scope.EXACT, Scope.PREFETCH)])
+    await bench.store.request([NeedInput("cdn", BASE + "a/7", scope) for scope in (Scope.EXACT, Scope.PREFETCH)])
     for load in await bench.store.loads():
         for scope in Scope:
             await bench.store.due_rows(load, scope, 10)

@@ -10,10 +10,10 @@ from listener import planner
 from listener.pipeline.accounts import Account
 from listener.pipeline.sites import Sites
 from listener.refresh import RefreshKind, Scope
-from listener.store.holding import Wanted
 from listener.store.needs import DueRow, Load, due_rows
+from listener.store.reservation import AttemptRequest
 
-__all__ = ["KIND_OF_SCOPE", "Budgets", "wanted_by", "wanted_of", "wanted_row"]
+__all__ = ["KIND_OF_SCOPE", "Budgets", "request_for_need", "requests_for_plan", "requests_for_scope"]
 
 PLENTY = 0.5
 """While more than this part of a day's quota is left, no URL waits for its minimal interval."""
@@ -26,16 +26,16 @@ KIND_OF_SCOPE: Final = {scope: kind for kind, scope in _SCOPES.items()} | {
 Budgets = Mapping[RefreshKind, planner.Budget]
 
 
-def wanted_row(account: Account, row: DueRow, reason: str, *, urgent: bool = False) -> Wanted:
+def request_for_need(account: Account, row: DueRow, reason: str, *, urgent: bool = False) -> AttemptRequest:
     """Return the attempt for one need."""
     kind = KIND_OF_SCOPE[row.scope]
     target = account.targets[row.target]
     # Like a file, one path with its queries is always evicted.
     force = (urgent and target.can_force) or kind is RefreshKind.IGNORE_PARAMS or target.forces
-    return Wanted(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent)
+    return AttemptRequest(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent)
 
 
-def wanted_by(
+def requests_for_plan(
     connection: sqlite3.Connection,
     made: planner.Plan,
     loads: Iterable[Load],
@@ -43,7 +43,7 @@ def wanted_by(
     account: Account,
     sites: Sites,
     budgets: Budgets,
-) -> list[Wanted]:
+) -> list[AttemptRequest]:
     """Return the attempts of a plan, directories first; where tokens are scarce with an interval for each URL."""
     wanted = [_directory(one, account) for one in made.directories]
     chosen = {(part.target, part.directory_url) for part in made.files}
@@ -53,15 +53,17 @@ def wanted_by(
         least, most = _interval(sites, load, budgets.get(part.kind), made.file_price)
         rows = due_rows(connection, load, _SCOPES[part.kind], part.take)
         wanted += [
-            wanted_row(account, row, part.reason)._replace(min_interval_seconds=least, most_interval_seconds=most)
+            request_for_need(account, row, part.reason)._replace(min_interval_seconds=least, most_interval_seconds=most)
             for row in rows
         ]
     return wanted
 
 
-def _directory(one: planner.PlannedDirectory, account: Account) -> Wanted:
+def _directory(one: planner.PlannedDirectory, account: Account) -> AttemptRequest:
     forces = account.targets[one.target].forces
-    return Wanted(one.target, RefreshKind.DIRECTORY, one.url, forces, one.reason, one.oldest, covered=one.covers)
+    return AttemptRequest(
+        one.target, RefreshKind.DIRECTORY, one.url, forces, one.reason, one.oldest, covered=one.covers
+    )
 
 
 def _interval(sites: Sites, load: Load, budget: planner.Budget | None, file_price: float) -> tuple[float, float]:
@@ -73,14 +75,14 @@ def _interval(sites: Sites, load: Load, budget: planner.Budget | None, file_pric
     return least, max(least, planner.widest_seconds(file_price))
 
 
-def wanted_of(
+def requests_for_scope(
     connection: sqlite3.Connection, loads: Sequence[Load], scope: Scope, left: int, *, account: Account, reason: str
-) -> list[Wanted]:
+) -> list[AttemptRequest]:
     """Return the attempts for up to ``left`` needs of one scope, load by load."""
-    wanted: list[Wanted] = []
+    wanted: list[AttemptRequest] = []
     for load in loads:
         if left <= len(wanted):
             break
         rows = due_rows(connection, load, scope, left - len(wanted))
-        wanted += [wanted_row(account, row, reason) for row in rows]
+        wanted += [request_for_need(account, row, reason) for row in rows]
     return wanted

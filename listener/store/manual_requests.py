@@ -10,13 +10,13 @@ from listener.store.batches import NeedInput, next_sequence
 from listener.store.names import Names
 
 __all__ = [
-    "ask",
+    "request",
 ]
 
 _OPEN = f"(open <> 0 AND state = {NeedState.WAITING:d})"
 
 
-def ask(
+def request(
     connection: sqlite3.Connection,
     names: Names,
     inputs: Sequence[NeedInput],

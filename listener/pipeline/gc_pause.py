@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["collector_off"]
+__all__ = ["gc_paused"]
 
 _lock = threading.Lock()
 _users: list[bool] = []
@@ -15,7 +15,7 @@ _users: list[bool] = []
 
 
 @contextmanager
-def collector_off() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """
     Keep the cyclic collector from running, in all threads, until the last that asked for it is done.
 

@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 from listener import planner
 from listener.pipeline.accounts import Account
+from listener.pipeline.attempt_requests import requests_for_plan, requests_for_scope
 from listener.pipeline.batches import host_of
-from listener.pipeline.briefing import Briefing, params_are_stubborn
-from listener.pipeline.garbage import collector_off
-from listener.pipeline.orders import Standing
+from listener.pipeline.gc_pause import gc_paused
+from listener.pipeline.overrides import ActiveOverrides
+from listener.pipeline.plan_inputs import PlanInputs, params_are_stubborn
 from listener.pipeline.sites import Sites, root_of, share_name
-from listener.pipeline.wanting import wanted_by, wanted_of
 from listener.refresh import RefreshKind, Scope
 from listener.settings import Planner as PlannerSettings
-from listener.store.holding import Wanted
 from listener.store.needs import Load, expires, loads
+from listener.store.reservation import AttemptRequest
 
-__all__ = ["Overdue", "Round", "Thought"]
+__all__ = ["Overdue", "PlanningResult", "PlanningRound"]
 
 MOST_TOLD = 10_000
 """Deferrals that are kept, the oldest first: a long list of them would be walked over on the event loop."""
@@ -38,12 +38,12 @@ class Overdue(NamedTuple):
     """Those whose newest change is older than this, in seconds since the epoch."""
 
 
-class Thought(NamedTuple):
+class PlanningResult(NamedTuple):
     """What a round came to."""
 
     overdue: Sequence[Overdue] = ()
     """To be settled first; nothing was planned then."""
-    wanted: Sequence[Wanted] = ()
+    wanted: Sequence[AttemptRequest] = ()
     evicts: Mapping[tuple[str, str], Sequence[tuple[str, int]]] = {}
     """Of each directory (target and URL) the sites whose origins it concerns, and how many unchanged it evicts."""
     deferred: Sequence[planner.Deferral] = ()
@@ -55,13 +55,13 @@ class Thought(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
+class PlanningRound:
     """All that a round depends on beside the snapshot."""
 
     account: Account
     sites: Sites
     settings: PlannerSettings
-    standing: Standing
+    overrides: ActiveOverrides
     room: Callable[[str], int]
     """How many more URLs may be queued for a host."""
     now: float
@@ -70,13 +70,13 @@ class Round:
     backfill: bool = False
     """Whether it is about what only a backfill asks for, and not about everything else."""
 
-    def think(self, connection: sqlite3.Connection) -> Thought:
+    def run(self, connection: sqlite3.Connection) -> PlanningResult:
         """Look at everything that is due, and choose."""
-        with collector_off():
+        with gc_paused():
             due = [load for load in loads(connection, apart=True) if load.target in self.account.targets]
             mine = [load for load in due if load.backfill is self.backfill]
             if overdue := self._overdue(connection, mine):
-                return Thought(overdue=overdue)
+                return PlanningResult(overdue=overdue)
             return self._choose(connection, mine)._replace(backfill=not self.backfill and len(mine) < len(due))
 
     def _overdue(self, connection: sqlite3.Connection, mine: Sequence[Load]) -> list[Overdue]:
@@ -89,15 +89,15 @@ class Round:
         site = self.sites.of(load.target, load.url)
         return 0.0 if site is None else site.max_ttl_seconds
 
-    def _choose(self, connection: sqlite3.Connection, mine: Sequence[Load]) -> Thought:
-        free, waits = self.standing.part(self._unqueued(mine))
+    def _choose(self, connection: sqlite3.Connection, mine: Sequence[Load]) -> PlanningResult:
+        free, waits = self.overrides.part(self._unqueued(mine))
         if not free:
-            return self._thought(waits, [self.standing.ends_at])
+            return self._result(waits, [self.overrides.ends_at])
         if self.open_at > self.now:
             why = self.account.closed_reason or "the quota day is about to turn"
-            return self._thought([*waits, *_all_of(free, why)], [self.open_at])
+            return self._result([*waits, *_all_of(free, why)], [self.open_at])
         closed = self.sites.closed(self.now)
-        briefing = Briefing(
+        inputs = PlanInputs(
             connection,
             self.account,
             self.sites,
@@ -106,27 +106,29 @@ class Round:
             backfill=self.backfill,
         )
         made = planner.plan(
-            briefing.given(free, allowed=lambda url: not (closed.holds(url) or self.standing.reached(url)))
+            inputs.given(free, allowed=lambda url: not (closed.holds(url) or self.overrides.reached(url)))
         )
-        wakes = [made.wake_at, self.standing.ends_at, closed.until, self._expiry(free) if made.deferred else None]
+        wakes = [made.wake_at, self.overrides.ends_at, closed.until, self._expiry(free) if made.deferred else None]
         wakes += [self.account.exhausted_until(kind) for kind in RefreshKind]
-        wanted: list[Wanted] = []
-        if why := self.standing.unapproved(made, self.settings.approve_above):
+        wanted: list[AttemptRequest] = []
+        if why := self.overrides.unapproved(made, self.settings.approve_above):
             waits += _all_of(free, why)
         else:
-            wanted = wanted_by(connection, made, free, account=self.account, sites=self.sites, budgets=briefing.budgets)
+            wanted = requests_for_plan(
+                connection, made, free, account=self.account, sites=self.sites, budgets=inputs.budgets
+            )
             waits += made.deferred
         if self.account.exhausted_until(RefreshKind.PREFETCH) > self.now:
             waits += _all_of([load for load in free if load.prefetch], "the CDN refuses for its quota")
-        wanted += self._apart(connection, free, briefing)
+        wanted += self._apart(connection, free, inputs)
         if self.backfill:
             wanted = self._little(wanted)
-        return self._thought(waits, wakes)._replace(wanted=wanted, evicts=self._evicts(made))
+        return self._result(waits, wakes)._replace(wanted=wanted, evicts=self._evicts(made))
 
-    def _little(self, wanted: Iterable[Wanted]) -> list[Wanted]:
+    def _little(self, wanted: Iterable[AttemptRequest]) -> list[AttemptRequest]:
         """Return only what is soon sent: quota that is held for a backfill is kept from what changes meanwhile."""
         room: dict[str, int] = {}
-        found: list[Wanted] = []
+        found: list[AttemptRequest] = []
         for one in wanted:
             host = host_of(one.url)
             left = room.get(host)
@@ -145,18 +147,18 @@ class Round:
                 full[root] = not self.room(host_of(root))
         return [load for load in mine if not full[root_of(load.url)]]
 
-    def _apart(self, connection: sqlite3.Connection, free: Sequence[Load], briefing: Briefing) -> list[Wanted]:
+    def _apart(self, connection: sqlite3.Connection, free: Sequence[Load], inputs: PlanInputs) -> list[AttemptRequest]:
         """Return what is not planned: all-params needs that no directory would heal, and prefetches."""
-        params = briefing.budgets.get(RefreshKind.IGNORE_PARAMS)
+        params = inputs.budgets.get(RefreshKind.IGNORE_PARAMS)
         left = 0 if params is None else params.left - math.ceil(params.limit * self.settings.reserve)
         stubborn = [load for load in free if params_are_stubborn(self.account, load)]
         why = "a directory refresh would not heal it"
-        wanted = wanted_of(connection, stubborn, Scope.ALL_PARAMS, left, account=self.account, reason=why)
-        prefetches = briefing.budgets.get(RefreshKind.PREFETCH)
+        wanted = requests_for_scope(connection, stubborn, Scope.ALL_PARAMS, left, account=self.account, reason=why)
+        prefetches = inputs.budgets.get(RefreshKind.PREFETCH)
         left = 0 if prefetches is None else prefetches.left
         why = "asked for; nothing is left to refresh"
         asked = [load for load in free if load.prefetch]
-        return wanted + wanted_of(connection, asked, Scope.PREFETCH, left, account=self.account, reason=why)
+        return wanted + requests_for_scope(connection, asked, Scope.PREFETCH, left, account=self.account, reason=why)
 
     def _evicts(self, made: planner.Plan) -> dict[tuple[str, str], list[tuple[str, int]]]:
         """Count a directory against every site that it touches, as its plan did."""
@@ -173,10 +175,10 @@ class Round:
         ends = min((load.oldest + ttl for load in free if (ttl := self._ttl(load))), default=None)
         return None if ends is None else max(ends, self.now + EXPIRY_SECONDS)
 
-    def _thought(self, waits: Sequence[planner.Deferral], wakes: Iterable[float | None]) -> Thought:
+    def _result(self, waits: Sequence[planner.Deferral], wakes: Iterable[float | None]) -> PlanningResult:
         told = heapq.nsmallest(MOST_TOLD, waits, key=lambda one: one.oldest) if len(waits) > MOST_TOLD else waits
         wake_at = min((at for at in wakes if at is not None and at > self.now), default=None)
-        return Thought(deferred=told, waiting=len(waits), wake_at=wake_at)
+        return PlanningResult(deferred=told, waiting=len(waits), wake_at=wake_at)
 
 
 def _all_of(these: Sequence[Load], why: str) -> list[planner.Deferral]:

@@ -12,7 +12,7 @@ import pytest
 from steps_store import Bench, content, file
 
 from listener.errors import StoreBusy, StoreError, StoreUnusable
-from listener.store import care, open_store
+from listener.store import maintenance, open_store
 
 
 @pytest.mark.looptime(False)  # the copy is made by a thread while the store commits
@@ -20,13 +20,13 @@ async def test_a_backup_is_whole_while_the_store_goes_on(bench: Bench, tmp_path:
     """It is the file as it was at one instant between begin and end; the store's commits are not lost."""
     for batch in range(20):
         await bench.change(*(content(f"{batch}/{n}") for n in range(100)), wait=0)
-    copying = asyncio.create_task(asyncio.to_thread(care.backup, bench.store.path, tmp_path / "copy.db"))
+    copying = asyncio.create_task(asyncio.to_thread(maintenance.backup, bench.store.path, tmp_path / "copy.db"))
     changed = 20
     while not copying.done():
         await bench.change(*(content(f"{changed}/{n}") for n in range(100)), wait=0)
         changed += 1
     assert await copying == (tmp_path / "copy.db").stat().st_size
-    assert care.check(tmp_path / "copy.db") == []
+    assert maintenance.check(tmp_path / "copy.db") == []
     with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
         (objects,) = copy.execute("SELECT count(*) FROM object").fetchone()
     assert objects % 100 == 0
@@ -42,12 +42,12 @@ async def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(bench: B
     there = tmp_path / "there.db"
     there.write_text("mine")
     with pytest.raises(StoreError, match="is there already"):
-        care.backup(bench.store.path, there)
+        maintenance.backup(bench.store.path, there)
     assert there.read_text() == "mine"
     with pytest.raises(StoreError, match="cannot be written"):
-        care.backup(bench.store.path, tmp_path / "no" / "such" / "folder.db")
+        maintenance.backup(bench.store.path, tmp_path / "no" / "such" / "folder.db")
     (tmp_path / "new.db.part").write_text("of an earlier try")
-    care.backup(bench.store.path, tmp_path / "new.db")
+    maintenance.backup(bench.store.path, tmp_path / "new.db")
     assert not (tmp_path / "new.db.part").exists()
 
 
@@ -65,26 +65,26 @@ async def test_rows_that_disagree_are_named(bench: Bench, damage: str, said: str
     """Each promise that the tables make one another is looked at."""
     await bench.change(content("a/x"), content("a/y"))
     await bench.hold(file("a/y"))
-    assert care.check(bench.store.path) == []
+    assert maintenance.check(bench.store.path) == []
     with closing(sqlite3.connect(bench.store.path)) as connection:
         connection.execute(damage)
         connection.commit()
-    assert any(said in found for found in care.check(bench.store.path))
+    assert any(said in found for found in maintenance.check(bench.store.path))
 
 
 async def test_a_damaged_file_is_told(bench: Bench, tmp_path: Path) -> None:
     """Pages that were overwritten are found, and one that is no state file at all is refused."""
     await bench.change(*(content(f"{n}/x") for n in range(2_000)))
     copy = tmp_path / "copy.db"
-    care.backup(bench.store.path, copy)
+    maintenance.backup(bench.store.path, copy)
     raw = bytearray(copy.read_bytes())
     raw[8192 : 8192 + 16 * 4096] = b"\x5a" * (16 * 4096)
     copy.write_bytes(raw)
     with contextlib.suppress(StoreUnusable):  # so damaged, perhaps, that not even the look can be had
-        assert care.check(copy) != []
+        assert maintenance.check(copy) != []
     copy.write_text("not a database, and long enough to look at" * 100)
     with pytest.raises(StoreUnusable):
-        care.check(copy)
+        maintenance.check(copy)
 
 
 async def test_compacting_gives_space_back(tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ async def test_compacting_gives_space_back(tmp_path: Path) -> None:
         await bench.change(*(content(f"{n % 10}/{'x' * 100}{n}") for n in range(5_000)), wait=0)
         await store.write(lambda connection: connection.execute("DELETE FROM need").rowcount)
         with pytest.raises(StoreBusy):
-            care.compact(path)
-    done = care.compact(path)
+            maintenance.compact(path)
+    done = maintenance.compact(path)
     assert done.after_bytes == path.stat().st_size < done.before_bytes
-    assert care.check(path) == []
+    assert maintenance.check(path) == []
     async with open_store(f"sqlite:///{path}") as store:
         assert len(await store.directory("www", "3/")) == 500

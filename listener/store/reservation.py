@@ -11,7 +11,7 @@ from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind, Scop
 from listener.store import ledger
 from listener.store.names import Names
 
-__all__ = ["SCOPE_OF_KIND", "Wanted", "hold"]
+__all__ = ["SCOPE_OF_KIND", "AttemptRequest", "hold"]
 
 SCOPE_OF_KIND: Mapping[RefreshKind, Scope] = {
     RefreshKind.FILE: Scope.EXACT,
@@ -21,7 +21,7 @@ SCOPE_OF_KIND: Mapping[RefreshKind, Scope] = {
 """The scope of the one need that an attempt of this kind marks; a directory attempt marks none."""
 
 
-class Wanted(NamedTuple):
+class AttemptRequest(NamedTuple):
     """An attempt to be made."""
 
     target: str
@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
 def hold(
     connection: sqlite3.Connection,
     names: Names,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[AttemptRequest],
     *,
     account: str,
     now: float,
@@ -92,10 +92,16 @@ def hold(
 
 
 def _claim(
-    connection: sqlite3.Connection, names: Names, asked: Sequence[Wanted], *, now: float, most: int, watermark: int
-) -> list[tuple[Wanted, Attempt]]:
+    connection: sqlite3.Connection,
+    names: Names,
+    asked: Sequence[AttemptRequest],
+    *,
+    now: float,
+    most: int,
+    watermark: int,
+) -> list[tuple[AttemptRequest, Attempt]]:
     """Mark the needs of up to ``most`` of these; return those that could be, each with its attempt."""
-    claimed: list[tuple[Wanted, Attempt]] = []
+    claimed: list[tuple[AttemptRequest, Attempt]] = []
     next_id = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'attempt'")
     attempt_id = int(next_id.fetchone()[0])
     for one in asked:
@@ -138,7 +144,7 @@ _MARK = (
 )
 
 
-def _mark(connection: sqlite3.Connection, names: Names, one: Wanted, attempt: int, now: float) -> bool:
+def _mark(connection: sqlite3.Connection, names: Names, one: AttemptRequest, attempt: int, now: float) -> bool:
     """Mark the need that this attempt is for; return whether it may be sent now."""
     if one.kind is RefreshKind.DIRECTORY:
         return True
@@ -151,7 +157,9 @@ def _mark(connection: sqlite3.Connection, names: Names, one: Wanted, attempt: in
     return connection.execute(_MARK, (attempt, *key)).rowcount == 1
 
 
-def _too_soon(connection: sqlite3.Connection, names: Names, one: Wanted, key: tuple[int, str, int], now: float) -> bool:
+def _too_soon(
+    connection: sqlite3.Connection, names: Names, one: AttemptRequest, key: tuple[int, str, int], now: float
+) -> bool:
     """Whether the URL was sent within its minimal interval; then the need waits for the interval's end."""
     last, today = connection.execute(
         "SELECT max(sent_at), coalesce(sum(window_start = ?), 0) FROM attempt WHERE target = ? AND url = ?",
@@ -170,7 +178,9 @@ def _too_soon(connection: sqlite3.Connection, names: Names, one: Wanted, key: tu
     return True
 
 
-def _refresh_pending(connection: sqlite3.Connection, names: Names, one: Wanted, directory: int, name: str) -> bool:
+def _refresh_pending(
+    connection: sqlite3.Connection, names: Names, one: AttemptRequest, directory: int, name: str
+) -> bool:
     """Whether a refresh of this URL is still due or under way: a prefetch would fetch the old copy again."""
     own = connection.execute(
         "SELECT 1 FROM need WHERE directory = ? AND name = ? AND scope IN (0, 1)", (directory, name)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 from listener.change import Change, Fingerprint, key_to_bytes
 
-__all__ = ["MAX_KEY_BYTES", "raw_key", "tamed"]
+__all__ = ["MAX_KEY_BYTES", "raw_key", "sanitized"]
 
 MAX_KEY_BYTES = 4_096
 """The longest key that is stored: no path on Linux and no object of a store is longer (S3 and OSS: 1,024 bytes)."""
 
 
-def tamed(changes: Iterable[Change], set_aside: Callable[[Change, str], None]) -> Iterator[Change]:
+def sanitized(changes: Iterable[Change], set_aside: Callable[[Change, str], None]) -> Iterator[Change]:
     """Yield what can be stored: fingerprints bounded, keys that are neither text nor bytes set aside."""
     for change in changes:
         try:

@@ -13,12 +13,12 @@ from listener.store import Store
 from listener.store.controls import Control, ControlKind, Controls
 from listener.store.needs import DueRow, Load
 
-__all__ = ["Orders", "Standing"]
+__all__ = ["ActiveOverrides", "Overrides"]
 
 STOPS = (ControlKind.HOLD, ControlKind.PAUSE)
 
 
-class Standing(NamedTuple):
+class ActiveOverrides(NamedTuple):
     """The orders that hold while one plan is made."""
 
     orders: Sequence[Control]
@@ -78,13 +78,13 @@ def _why(order: Control) -> str:
     return f"{verb} by hand{until}" + (f": {order.reason}" if order.reason else "")
 
 
-class Orders:
+class Overrides:
     """Reads the orders of one store."""
 
     def __init__(self, store: Store) -> None:
         """Take the store that they are kept in."""
         self._controls = Controls(store)
 
-    async def standing(self) -> Standing:
+    async def active(self) -> ActiveOverrides:
         """Return what holds now."""
-        return Standing(await self._controls.standing())
+        return ActiveOverrides(await self._controls.active())

@@ -9,18 +9,18 @@ from steps_store import BASE, Bench, FakeClock, content, file, folder
 
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
-from listener.store.holding import Wanted
+from listener.store.reservation import AttemptRequest
 from listener.store.store import SLICE_ROWS
 
 
-def params(key: str, *, force: bool) -> Wanted:
+def params(key: str, *, force: bool) -> AttemptRequest:
     """A wish to refresh a path with any query."""
-    return Wanted("cdn", RefreshKind.IGNORE_PARAMS, BASE + key, force, "test", 0.0)
+    return AttemptRequest("cdn", RefreshKind.IGNORE_PARAMS, BASE + key, force, "test", 0.0)
 
 
 async def _stubborn_params(bench: Bench) -> None:
     """Make an all-params need that needs force."""
-    await bench.store.ask([NeedInput("cdn", BASE + "a.html", Scope.ALL_PARAMS)])
+    await bench.store.request([NeedInput("cdn", BASE + "a.html", Scope.ALL_PARAMS)])
     await bench.store._write(lambda c: c.execute("UPDATE need SET needs_force = 1").rowcount)
 
 

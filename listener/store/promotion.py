@@ -9,7 +9,7 @@ from collections import Counter
 from listener.refresh import NeedState, Scope
 from listener.store.batches import next_sequence
 
-__all__ = ["Ripened", "next_due", "ripen", "set_back", "set_looks_back"]
+__all__ = ["Promoted", "next_due", "promote_due", "set_back", "set_looks_back"]
 
 
 def next_due(connection: sqlite3.Connection) -> float | None:
@@ -18,11 +18,11 @@ def next_due(connection: sqlite3.Connection) -> float | None:
     return None if row[0] is None else float(row[0])
 
 
-Ripened = Counter[tuple[str, Scope, bool]]
+Promoted = Counter[tuple[str, Scope, bool]]
 """How many needs became READY, by target and scope, and by whether only a backfill asks for them."""
 
 
-def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> Ripened:
+def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Promoted:
     """
     Turn up to ``limit`` waiting needs that are due to READY; return how many.
 
@@ -48,10 +48,10 @@ def ripen(connection: sqlite3.Connection, *, now: float, limit: int) -> Ripened:
             (json.dumps([directory for directory, *_ in places]),),
         ).fetchall()
     )
-    ripened: Ripened = Counter()
+    promoted: Promoted = Counter()
     for (directory, scope, backfill), count in places.items():
-        ripened[targets[directory], Scope(scope), bool(backfill)] += count
-    return ripened
+        promoted[targets[directory], Scope(scope), bool(backfill)] += count
+    return promoted
 
 
 def set_back(connection: sqlite3.Connection, *, after: float, seconds: float, limit: int) -> float | None:

@@ -20,7 +20,7 @@ from listener.store.spending import moments, slots_taken, units_today
 from listener.store.upkeep import is_seeded
 from listener.urls import is_canonical_path
 
-__all__ = ["Briefing", "learned", "params_are_stubborn"]
+__all__ = ["PlanInputs", "learned", "params_are_stubborn"]
 
 NAMED_ROWS = 20_000
 """Needs whose objects are looked up by name for one plan; beyond, at most as many as their folder holds are assumed."""
@@ -43,7 +43,7 @@ def params_are_stubborn(account: Account, load: Load) -> bool:
     return not account.targets[load.target].forces and 0 < load.all_params <= load.stubborn_all_params
 
 
-class Briefing:
+class PlanInputs:
     """One account at one moment; lives in a reading thread."""
 
     def __init__(

@@ -31,7 +31,7 @@ async def test_a_deploy_that_is_held_becomes_one_plan(tmp_path: Path) -> None:
         assert [why.partition("until")[0] + why.partition(": ")[2] for why in await deferred(world)] == [
             "held by hand deploy 7"
         ]
-        await world.store.ask([NeedInput("cdn", world.url("by-hand.html"))])
+        await world.store.request([NeedInput("cdn", world.url("by-hand.html"))])
         await world.until(lambda: world.paths)
         assert world.paths == [world.url("by-hand.html")]
         world.source.deliver(world.write("later.html", "new"))
@@ -59,7 +59,7 @@ async def test_what_is_paused_sends_nothing_at_all(tmp_path: Path) -> None:
         controls = Controls(world.store)
         await controls.put(ControlKind.PAUSE, [Place("cdn"), Place("other")], seconds=None, reason="audit")
         asked = [NeedInput("cdn", world.url("now.html"), Scope.EXACT)]
-        await world.store.ask(asked, urgent=True, reason="wrong price")
+        await world.store.request(asked, urgent=True, reason="wrong price")
         world.source.deliver(world.write("a.html", "new"))
         await world.until(lambda: world.source.acked == 1)
 
@@ -115,7 +115,7 @@ async def test_a_plan_above_the_threshold_waits_for_a_person(tmp_path: Path) -> 
         await world.settled()
         world.source.deliver(*(world.write(f"{n}.html", "newer") for n in range(11)))
         await world.until(lambda: deferred(world))
-        await world.store.ask([NeedInput("cdn", world.url("by-hand.html"))])
+        await world.store.request([NeedInput("cdn", world.url("by-hand.html"))])
         await world.until(lambda: world.accepted == {"file": 11})
         (why,) = set(await deferred(world))
         assert "a plan of 11 URLs and 0 directories" in why

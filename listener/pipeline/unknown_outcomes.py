@@ -20,7 +20,7 @@ from listener.store import Store
 from listener.store.attempts import Claim
 from listener.urls import Spellings
 
-__all__ = ["Unknowns"]
+__all__ = ["UnknownOutcomes"]
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ class _Weighed(NamedTuple):
         return [rival for one in self.by_host for rival in (*one.rivals, *one.elders)]
 
 
-class Unknowns:
+class UnknownOutcomes:
     """
     Finds out what became of requests whose answer did not arrive.
 
