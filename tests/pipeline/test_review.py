@@ -81,7 +81,7 @@ async def test_a_cancelled_wait_for_quiet_gives_its_lanes_back() -> None:
         await asyncio.gather(waiting, return_exceptions=True)
     async with asyncio.timeout(1.0), account.exclusive():
         pass
-    assert account._lanes._value == SLOTS
+    assert account._slots._value == SLOTS
 
 
 async def _quietly(account: Account) -> None:

@@ -160,7 +160,7 @@ async def _is_refused(call: object) -> bool:
         await call  # type: ignore[misc]
     except StoreUnusable:
         return True
-    return call.__name__ in ("ask", "record")  # type: ignore[attr-defined] # nothing to write, nothing written
+    return call.__name__ in ("request", "record")  # type: ignore[attr-defined] # nothing to write, nothing written
 
 
 async def test_an_error_of_ours_stays_one(bench: Bench) -> None:
