@@ -88,12 +88,12 @@ def test_a_wait_that_ends_before_the_reset_is_moved_behind_it() -> None:
 def test_troubles_double_the_wait_up_to_a_bound_and_success_ends_them() -> None:
     """Refusals in a row wait 1, 2, 4 … seconds, never more than the bound; one success starts anew."""
     one = account()
-    waits = [one.trouble(NOON, "no", first_seconds=1, most_seconds=60) for _ in range(80)]
+    waits = [one.record_failure(NOON, "no", first_seconds=1, most_seconds=60) for _ in range(80)]
     assert waits[:7] == [1, 2, 4, 8, 16, 32, 60]
     assert set(waits[6:]) == {60}
-    one.well(RefreshKind.FILE)
+    one.record_success(RefreshKind.FILE)
     assert one.open_at(NOON) == NOON
-    assert one.trouble(NOON, "no", first_seconds=1, most_seconds=60) == 1
+    assert one.record_failure(NOON, "no", first_seconds=1, most_seconds=60) == 1
 
 
 async def test_the_quota_is_read_only_while_nothing_is_sent() -> None:
@@ -102,13 +102,13 @@ async def test_the_quota_is_read_only_while_nothing_is_sent() -> None:
     events: list[Any] = []
 
     async def send(number: int, seconds: float) -> None:
-        async with one.lane():
+        async with one.slot():
             events.append(("begin", number))
             await asyncio.sleep(seconds)
             events.append(("end", number))
 
     async def read() -> None:
-        async with one.quiet():
+        async with one.exclusive():
             events.append("quiet")
             await asyncio.sleep(100)
             events.append("loud")
