@@ -28,7 +28,7 @@ from planning.workload import DAY, SITES, START, Account, Publication
 from planning.world import BASE, World, directory_of
 
 from listener.clock import window_end
-from listener.planner import Arrivals, DirectoryLoad, PlanInput, Share, plan
+from listener.planner import Arrivals, DirectoryLoad, PlanInput, QuotaShare, plan
 from listener.refresh import RefreshKind
 
 QUOTAS = ((10_000, 100), (2_000, 100), (1_000, 40))
@@ -188,7 +188,7 @@ class OursWithShares:
                 weights=world.weight,
                 allowed=lambda url: len(url) > len(BASE),
                 arrivals=self.arrivals,
-                shares={(s, RefreshKind.FILE): Share(self.guaranteed, spent=world.spent_today[s]) for s in sites},
+                shares={(s, RefreshKind.FILE): QuotaShare(self.guaranteed, spent=world.spent_today[s]) for s in sites},
             )
         )
         for directory in made.directories:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from listener.alibaba.signature import Credentials
 from listener.backfill import Backfill, BackfillPlan, Figures, Mode, Watch, opened
-from listener.cli.backfill_display import picture
+from listener.cli.backfill_output import picture
 from listener.emulator import Emulator, EmulatorSettings, parse_fault, parse_quota
 from listener.plugins import load_targets
 from listener.settings import Settings, load_settings

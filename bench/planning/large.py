@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from listener.planner import Budget, DirectoryLoad, PlanInput
+from listener.planner import DirectoryLoad, PlanInput, TokenBudget
 from listener.refresh import RefreshKind
 
 DAY = 86_400.0
@@ -28,6 +28,9 @@ def site(directories: int, due: int, *, spread: bool, files: int = 2000, tokens:
     return PlanInput(
         now=0.0,
         loads=[DirectoryLoad("cdn", url, n, oldest=-rng.random()) for url, n in zip(urls, changed, strict=True) if n],
-        budgets={RefreshKind.FILE: Budget(files, files, DAY), RefreshKind.DIRECTORY: Budget(tokens, tokens, DAY)},
+        budgets={
+            RefreshKind.FILE: TokenBudget(files, files, DAY),
+            RefreshKind.DIRECTORY: TokenBudget(tokens, tokens, DAY),
+        },
         weights=weights.__getitem__,
     )

@@ -7,21 +7,21 @@ from collections import Counter
 from collections.abc import Callable
 
 from listener.clock import window_end
-from listener.planner import Arrivals, Budget, PlanInput, plan
+from listener.planner import Arrivals, PlanInput, TokenBudget, plan
+from listener.planner.costs import CoverTree, Prices
 from listener.planner.cover import solve
 from listener.planner.forest import Forest, build_forest
-from listener.planner.prices import Prices
-from listener.planner.problem import Tree
 from listener.refresh import RefreshKind
 from planning.world import BASE, World, ancestors, directory_of
 
 
-def budgets(world: World, at: float) -> dict[RefreshKind, Budget]:
+def budgets(world: World, at: float) -> dict[RefreshKind, TokenBudget]:
     """Return the ledger's figures as the planner takes them."""
     resets_at = float(window_end(at))
     kinds = (RefreshKind.FILE, RefreshKind.DIRECTORY)
     return {
-        kind: Budget(limit, left, resets_at) for kind, limit, left in zip(kinds, world.limits, world.left, strict=True)
+        kind: TokenBudget(limit, left, resets_at)
+        for kind, limit, left in zip(kinds, world.limits, world.left, strict=True)
     }
 
 
@@ -121,7 +121,7 @@ class Half(PerFile):
         return None
 
 
-def lay_out(world: World) -> tuple[Forest, Tree]:
+def lay_out(world: World) -> tuple[Forest, CoverTree]:
     """Return what is stale as a problem for the cover."""
     forest = build_forest(world.loads())
     stale, due = [0] * len(forest), [0] * len(forest)
@@ -132,7 +132,7 @@ def lay_out(world: World) -> tuple[Forest, Tree]:
         if forest.parents[v] >= 0:
             stale[forest.parents[v]] += stale[v]
     unchanged = [float(world.weight(url) - n) for url, n in zip(forest.urls, stale, strict=True)]
-    return forest, Tree(forest.parents, due, [0.0] * len(due), unchanged)
+    return forest, CoverTree(forest.parents, due, [0.0] * len(due), unchanged)
 
 
 def carry_out(world: World, at: float, forest: Forest, directories: list[int]) -> None:

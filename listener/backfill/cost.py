@@ -20,7 +20,7 @@ from listener.store.index import weight_below
 
 __all__ = ["Cost", "Tally", "cost_of"]
 
-Budgets = Mapping[RefreshKind, planner.Budget]
+Budgets = Mapping[RefreshKind, planner.TokenBudget]
 
 
 @dataclass(slots=True)
@@ -183,7 +183,7 @@ def cost_of(
     return cost
 
 
-def _days(waiting: int, budget: planner.Budget | None, reserve: float) -> float:
+def _days(waiting: int, budget: planner.TokenBudget | None, reserve: float) -> float:
     if not waiting:
         return 0.0
     a_day = math.floor(budget.limit * (1 - reserve)) if budget is not None else 0

@@ -140,7 +140,7 @@ class Backfill:
 
     async def _budgets(
         self, store: Store | None, target: Target, now: float, live: Mapping[RefreshKind, QuotaReading]
-    ) -> dict[RefreshKind, planner.Budget]:
+    ) -> dict[RefreshKind, planner.TokenBudget]:
         """Return what it may spend of each kind; of a share, as if that were the whole quota."""
         reserve = self._settings.planner.reserve
         found = {}
@@ -153,7 +153,7 @@ class Backfill:
             if self._share is not None:
                 limit = math.floor(limit * self._share)
                 left = await share_left(store, target, kind, self._share, reserve=reserve, now=now, live=reading)
-            found[kind] = planner.Budget(limit, left, window_end(now) if ledger is None else ledger.resets_at)
+            found[kind] = planner.TokenBudget(limit, left, window_end(now) if ledger is None else ledger.resets_at)
         return found
 
     # -- the deed ------------------------------------------------------------------------------------

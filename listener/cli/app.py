@@ -1,27 +1,26 @@
-"""All commands under one name."""
+"""All commands under one name, and ``--instance NAME`` for every command that takes ``--config``."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from listener import __version__
 from listener.cli.backfill import backfill
-from listener.cli.cancel import cancel
 from listener.cli.check import check
 from listener.cli.config import app as config_app
+from listener.cli.config import plugins
 from listener.cli.dead_letters import dead_letters
-from listener.cli.demo import demo
-from listener.cli.emulate import EmulateCommand, emulate
-from listener.cli.instances import offer_instance
-from listener.cli.orders import approve, confirm_deletions, hold, pause, release, resume
+from listener.cli.emulate import EmulateCommand, demo, emulate
+from listener.cli.overrides import approve, cancel, confirm_deletions, hold, pause, release, resume
 from listener.cli.plan import plan
-from listener.cli.plugins import plugins
-from listener.cli.prefetch import prefetch
 from listener.cli.quota import quota
-from listener.cli.refresh import refresh
+from listener.cli.refresh import prefetch, refresh
 from listener.cli.run import run
 from listener.cli.status import status
 from listener.cli.store import app as store_app
@@ -39,6 +38,54 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+InstanceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--instance",
+        metavar="NAME",
+        help="Use the instance cdn-listener@NAME.service: its configuration /etc/cdn-listener/NAME.toml and its state.",
+    ),
+]
+
+
+def _offer_instance(*apps: typer.Typer) -> None:
+    """Add ``--instance`` to every command that has a parameter ``config``."""
+    for app in apps:
+        for command in app.registered_commands:
+            if command.callback is not None and "config" in inspect.signature(command.callback).parameters:
+                command.callback = _with_instance(command.callback)
+
+
+def _with_instance(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def run(*, instance: str | None = None, **arguments: Any) -> Any:
+        if instance is not None:
+            if arguments.get("config") is not None:
+                raise typer.BadParameter("--config and --instance both select a configuration: give only one")
+            arguments["config"] = _config(instance)
+        return command(**arguments)
+
+    parameters = list(inspect.signature(command).parameters.values())
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    parameters.append(inspect.Parameter("instance", inspect.Parameter.KEYWORD_ONLY, default=None))
+    hints = {**get_type_hints(command, include_extras=True), "instance": InstanceOption}
+    parameters = [one.replace(annotation=hints.get(one.name, one.annotation)) for one in parameters]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = hints
+    return run
+
+
+def _config(instance: str) -> Path:
+    from listener.settings.instances import config_of
+
+    path = config_of(instance)
+    if path is None:
+        raise typer.BadParameter(
+            f"--instance: {instance!r} is not an instance name (the NAME of cdn-listener@NAME.service)"
+        )
+    return path
+
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run,
@@ -65,7 +112,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.command("emulate", cls=EmulateCommand)(emulate)
-offer_instance(app, config_app, store_app)
+_offer_instance(app, config_app, store_app)
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 app.add_typer(systemd_app, name="systemd")
@@ -83,4 +130,4 @@ def _top(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Listens to storage and refreshes the CDN in front of it, within its quota, losing nothing."""
+    """Watch storage and refresh the CDN in front of it: within its quota, without losing a change."""

@@ -1,4 +1,4 @@
-"""``cdn-listener check``: the configuration is read, and everything in it tried."""
+"""``cdn-listener check``: reads the configuration and tries everything in it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ PrintSetupOption = Annotated[
     typer.Option(
         "--print-setup",
         metavar="SOURCE",
-        help="Try nothing; print what to paste where this source's events come from (notifications, policies).",
+        help="Print the setup for the other side of this source (notification rules, policies), and check nothing.",
     ),
 ]
 
 
 IgnoredOption = Annotated[
-    bool, typer.Option("--ignored", help="Try nothing; list every path that sources leave out, and the pattern for it.")
+    bool, typer.Option("--ignored", help="List every ignored path with its pattern, and check nothing.")
 ]
 
 
 HereOption = Annotated[
     bool,
-    typer.Option("--here", help="Check as this very user and process, not as the unit that is installed."),
+    typer.Option("--here", help="Check as the current user, not as the installed unit."),
 ]
 
 
@@ -46,9 +46,9 @@ def check(
     here: HereOption = False,
 ) -> int:
     """
-    Try everything that the configuration names, changing nothing. Exit status 1 when something failed.
+    Try everything in the configuration without changing anything. Exit status 1 if a check failed.
 
-    As root, with an installed unit of this configuration, it is tried as that unit: same user, sandbox, credentials.
+    Run as root, with a unit installed for this configuration, it checks as that unit: same user, sandbox, credentials.
     """
     from listener.contracts import CheckState
 
@@ -72,7 +72,7 @@ def check(
 
 
 def _checks(config: Any, *, here: bool) -> Sequence[Check]:
-    """Return what is found as the unit that is installed, or else as this process, with a word on the difference."""
+    """Return the checks as the installed unit, or else as this process, with a warning about the difference."""
     from listener.cli.unit_check import check_as_unit, is_installed
     from listener.contracts import Check, CheckState
     from listener.settings.instances import unit_of
@@ -83,9 +83,9 @@ def _checks(config: Any, *, here: bool) -> Sequence[Check]:
         return run_async(_probe(settings))
     if os.geteuid() == 0:
         return check_as_unit(unit)
-    missing = f"tried as user {os.geteuid()}, not as {unit}, whose user, sandbox and credentials differ"
+    missing = f"checked as user {os.geteuid()}, not as {unit}: its user, sandbox and credentials may differ"
     return [
-        Check("unit", CheckState.WARNING, missing, "run check as root to try it as the unit"),
+        Check("unit", CheckState.WARNING, missing, "run check as root to check as the unit"),
         *run_async(_probe(settings)),
     ]
 
@@ -98,7 +98,7 @@ async def _probe(settings: Settings) -> list[Check]:
 
 
 def _list_ignored(config: Any, *, as_json: bool) -> None:
-    """Print what each source leaves out, as the walk goes."""
+    """Print what each source ignores, as the walk finds it."""
     from listener.contracts import Ignoring
     from listener.plugins import load_sources
 
@@ -120,7 +120,7 @@ def _list_ignored(config: Any, *, as_json: bool) -> None:
 
 
 def _setup(config: Any, name: str) -> str:
-    """Return what the source of this name wants to be pasted elsewhere."""
+    """Return the setup for the other side of the source of this name."""
     from listener.contracts import Instructive
     from listener.errors import ConfigurationError
     from listener.plugins import load_sources
@@ -130,4 +130,6 @@ def _setup(config: Any, name: str) -> str:
     if name not in sources:
         raise ConfigurationError(f"--print-setup: there is no source named {name!r}", hint=nearest(name, sources))
     source = sources[name]
-    return source.setup() if isinstance(source, Instructive) else f"# sources.{name} needs nothing outside this machine"
+    return (
+        source.setup() if isinstance(source, Instructive) else f"# sources.{name} needs no setup outside this machine"
+    )

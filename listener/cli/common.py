@@ -1,4 +1,4 @@
-"""What commands share: options, the configuration, the state file for reading, and output."""
+"""What commands share: options, the configuration, access to the state file, and output."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from listener.store.ownership import Owner
 
 __all__ = [
+    "INTERRUPTED",
     "ConfigOption",
     "JsonOption",
+    "VerboseOption",
     "console",
     "load",
     "log_at",
@@ -34,6 +36,7 @@ __all__ = [
     "print_json",
     "print_table",
     "reading",
+    "reason_for",
     "run_async",
     "targets_closed",
     "writing",
@@ -41,26 +44,30 @@ __all__ = [
 
 T = TypeVar("T")
 
+INTERRUPTED = 130
+"""The exit status of a command that was interrupted."""
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
         metavar="FILE",
-        help="The configuration; by default $LISTENER_CONFIG, listener.toml, /etc/cdn-listener/listener.toml.",
+        help="The configuration file. Default: $LISTENER_CONFIG, listener.toml, /etc/cdn-listener/listener.toml.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Also print the numbers behind each decision.")]
 
 
 def log_at(default: str) -> None:
-    """Set up logging on stderr, at ``$LISTENER_LOG_LEVEL`` or this level."""
+    """Set up logging on stderr, at ``$LISTENER_LOG_LEVEL`` or else this level."""
     from listener.telemetry import configure_logging, level_of
 
     configure_logging(level=level_of(os.environ, default))
 
 
 def load(config: Path | None) -> Settings:
-    """Return the settings, with logging set up for a command that people run."""
+    """Return the settings, with logging set up for a command other than the daemon."""
     from listener.settings import load_settings
 
     log_at("warning")
@@ -79,7 +86,7 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def reading(settings: Settings) -> AsyncIterator[Store | None]:
-    """Open the state file for reading, making and changing nothing; None where there is none yet."""
+    """Open the state file for reading, without creating or changing anything; None where there is none yet."""
     from listener.store import open_store
 
     if not _has_state(settings):
@@ -100,13 +107,13 @@ def _has_state(settings: Settings) -> bool:
         return False
     except OSError as error:
         raise StoreError(
-            f"state file {path}: cannot be looked at: {error.strerror}", hint="mend its directory"
+            f"cannot read the state file {path}: {error.strerror}", hint="check the permissions of its directory"
         ) from None
 
 
 @asynccontextmanager
 async def writing(settings: Settings) -> AsyncIterator[Store]:
-    """Open the state file beside whoever owns it; where there is none yet, say so."""
+    """Open the state file while another process may own it; raise StoreError where there is none yet."""
     from listener.store import open_store
 
     store = present(open_store(settings.store.url) if _has_state(settings) else None)
@@ -133,7 +140,7 @@ def owner_of_store(settings: Settings) -> Owner:
 
 @asynccontextmanager
 async def targets_closed(targets: Mapping[str, Target]) -> AsyncIterator[None]:
-    """Close the targets' connections in the end."""
+    """Close the targets' connections at the end."""
     try:
         yield
     finally:
@@ -142,7 +149,7 @@ async def targets_closed(targets: Mapping[str, Target]) -> AsyncIterator[None]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console for people; where it is no terminal, one that breaks no line."""
+    """Return a console for text; unless it is a terminal, lines are not wrapped."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -150,7 +157,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print plain data as JSON; what a terminal would obey or could not show (keys may be hostile) stands escaped."""
+    """Print plain data as JSON; control characters, which keys may contain, are escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -158,6 +165,14 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:
         plain = False
     typer.echo(text if plain else json.dumps(value, indent=2, default=str))
+
+
+def reason_for(reason: str, *, verbose: bool) -> str:
+    """Return the decision in a reason, and with ``verbose`` the numbers behind it."""
+    from listener.planner import split_reason
+
+    decision, numbers = split_reason(reason)
+    return f"{decision} ({numbers})" if verbose and numbers else decision
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

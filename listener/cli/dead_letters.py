@@ -1,4 +1,4 @@
-"""``cdn-listener dead-letters``: what was set aside and waits for a decision."""
+"""``cdn-listener dead-letters``: what was rejected and needs a decision."""
 
 from __future__ import annotations
 
@@ -29,31 +29,33 @@ __all__ = ["dead_letters"]
 def dead_letters(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    retry: Annotated[str | None, typer.Option("--retry", metavar="URL", help="Send this parked URL once more.")] = None,
-    retry_all: Annotated[bool, typer.Option("--retry-all", help="Send every parked URL once more.")] = False,
-    discard: Annotated[str | None, typer.Option("--discard", metavar="SUBJECT", help="Forget this one.")] = None,
-    discard_all: Annotated[bool, typer.Option("--discard-all", help="Forget all of them.")] = False,
+    retry: Annotated[str | None, typer.Option("--retry", metavar="URL", help="Send this rejected URL again.")] = None,
+    retry_all: Annotated[bool, typer.Option("--retry-all", help="Send every rejected URL again.")] = False,
+    discard: Annotated[str | None, typer.Option("--discard", metavar="SUBJECT", help="Forget this entry.")] = None,
+    discard_all: Annotated[bool, typer.Option("--discard-all", help="Forget every entry.")] = False,
     kind: Annotated[
-        str, typer.Option("--kind", metavar="KIND", help="Only these: url (rejected by the CDN), message or key.")
+        str, typer.Option("--kind", metavar="KIND", help="Only this kind: url (rejected by the CDN), message or key.")
     ] = "",
-    source: Annotated[
-        str | None, typer.Option("--source", metavar="NAME", help="Only those of this source, or of this target.")
-    ] = None,
-    prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Only URLs or keys that begin so.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many.")] = 1_000,
-    after: Annotated[str, typer.Option("--after", metavar="ID", help="The next page: the last id of this one.")] = "",
+    source: Annotated[str | None, typer.Option("--source", metavar="NAME", help="Only this source or target.")] = None,
+    prefix: Annotated[
+        str, typer.Option("--prefix", metavar="TEXT", help="Only URLs or keys that start with this.")
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most this many.")] = 1_000,
+    after: Annotated[
+        str, typer.Option("--after", metavar="ID", help="Continue after this id, the last of the page before.")
+    ] = "",
 ) -> int:
-    """What waits for a decision: URLs that the CDN rejected, messages in no known form, keys that can be no URL."""
+    """List what needs a decision: URLs the CDN rejected, unreadable messages, keys that cannot be a URL."""
     from listener.daemon.status import iso
     from listener.errors import ConfigurationError
 
-    orders = [retry is not None, retry_all, discard is not None, discard_all]
-    if sum(orders) > 1:
+    decisions = [retry is not None, retry_all, discard is not None, discard_all]
+    if sum(decisions) > 1:
         raise ConfigurationError(
             "dead-letters: only one of --retry, --retry-all, --discard, --discard-all can be given"
         )
-    if any(orders):
-        return run_async(_decide(config, as_json, retry or discard, retrying=orders[0] or orders[1]))
+    if any(decisions):
+        return run_async(_decide(config, as_json, retry or discard, retrying=decisions[0] or decisions[1]))
     letters, has_more, dropped = run_async(_read(config, _filter(kind, source, prefix, after), limit))
     if as_json:
         print_json(letters)
@@ -61,12 +63,12 @@ def dead_letters(
         columns = ("at", "source", "kind", "subject", "reason")
         print_table(columns, [[letter[column] for column in columns] for letter in letters])
     else:
-        typer.echo("nothing is set aside")
+        typer.echo("no dead letters")
     if has_more:
         typer.echo(f"more: --after {shlex.quote(printable(letters[-1]['id']))}", err=True)
     for one in dropped:
         counts = f"{one.letters} of kind {one.kind} and {one.bodies} bodies, the last at {iso(one.last_at)}"
-        typer.echo(f"dropped for lack of room, of {printable(one.source)}: {counts}", err=True)
+        typer.echo(f"dropped for lack of space, from {printable(one.source)}: {counts}", err=True)
     return 0
 
 
@@ -75,7 +77,7 @@ def _filter(kind: str, source: str | None, prefix: str, after: str) -> LetterFil
     from listener.store.letters import LetterFilter, LetterKind
 
     if kind and kind not in set(LetterKind):
-        raise ConfigurationError(f"--kind: {kind!r} is none", hint=f"one of {', '.join(LetterKind)}")
+        raise ConfigurationError(f"--kind: unknown kind {kind!r}", hint=f"one of {', '.join(LetterKind)}")
     return LetterFilter(LetterKind(kind) if kind else None, source, prefix, after)
 
 
@@ -104,6 +106,6 @@ async def _decide(config: Any, as_json: bool, subject: str | None, *, retrying: 
     else:
         typer.echo(f"{word} {count}")
     if subject is not None and not count:
-        typer.echo(f"error: nothing of that name is set aside: {subject}", err=True)
+        typer.echo(f"error: there is no dead letter {subject}", err=True)
         return 1
     return 0

@@ -1,5 +1,5 @@
 """
-Signals that reach the daemon before its event loop can handle them: installed before the slow imports.
+Signal handlers for the time before the daemon's event loop runs, installed before the slow imports.
 
 ======================= =====================================================================
 SIGHUP                  remembered: the configuration is reloaded once the daemon runs

@@ -1,7 +1,8 @@
-"""``cdn-listener emulate``: a local Alibaba CDN to rehearse with."""
+"""``cdn-listener emulate`` and ``demo``: a local Alibaba CDN to rehearse with, and a tour."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +11,11 @@ from typer.core import TyperCommand
 
 from listener.cli.common import log_at, run_async
 
-__all__ = ["EmulateCommand", "emulate"]
+__all__ = ["EmulateCommand", "demo", "emulate"]
 
 
 class EmulateCommand(TyperCommand):
-    """Shows the table of faults below its options; it is read only then, since it is slow to import."""
+    """Shows the table of faults below the options; loaded only then, since it is slow to import."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the parser's own signature
         """Write the table of faults."""
@@ -26,45 +27,54 @@ class EmulateCommand(TyperCommand):
 
 
 def emulate(
-    origin: Annotated[str, typer.Option("--origin", metavar="DIR|URL", help="What the edge fetches from.")],
-    api: Annotated[str, typer.Option("--api", metavar="HOST:PORT", help="Where the API listens.")] = "127.0.0.1:8700",
-    edge: Annotated[
-        str, typer.Option("--edge", metavar="HOST:PORT", help="Where the edge listens.")
-    ] = "127.0.0.1:8701",
+    origin: Annotated[
+        str, typer.Option("--origin", metavar="DIR|URL", help="Where the edge fetches content: a directory or a URL.")
+    ],
+    api: Annotated[str, typer.Option("--api", metavar="HOST:PORT", help="Address of the API.")] = "127.0.0.1:8700",
+    edge: Annotated[str, typer.Option("--edge", metavar="HOST:PORT", help="Address of the edge.")] = "127.0.0.1:8701",
     task_seconds: Annotated[
         float,
-        typer.Option("--task-seconds", metavar="SECONDS", min=0, help="From acceptance to effect; 300 to 360 in life."),
+        typer.Option(
+            "--task-seconds",
+            metavar="SECONDS",
+            min=0,
+            help="Time from acceptance to completion; 300 to 360 at Alibaba.",
+        ),
     ] = 1.0,
     quota: Annotated[
-        str, typer.Option("--quota", metavar="FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]", help="Units a day.")
+        str, typer.Option("--quota", metavar="FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]", help="Daily quota.")
     ] = "10000,100",
     fault: Annotated[
-        list[str] | None, typer.Option("--fault", metavar="ORDER", help="Order a fault (below); may be repeated.")
+        list[str] | None, typer.Option("--fault", metavar="FAULT", help="Inject a fault (see below); repeatable.")
     ] = None,
     journal: Annotated[
-        Path | None, typer.Option("--journal", metavar="FILE", help="Append a JSON line for each accepted request.")
+        Path | None, typer.Option("--journal", metavar="FILE", help="Append one JSON line per accepted request.")
     ] = None,
     domain: Annotated[
-        list[str] | None, typer.Option("--domain", metavar="HOST", help="A domain of the account; without any, all.")
+        list[str] | None,
+        typer.Option("--domain", metavar="HOST", help="A domain of the account; repeatable. Default: every domain."),
     ] = None,
     ttl_seconds: Annotated[
         float | None,
         typer.Option(
-            "--ttl-seconds", metavar="SECONDS", min=0, help="How long the edge takes a copy for fresh; else for ever."
+            "--ttl-seconds",
+            metavar="SECONDS",
+            min=0,
+            help="How long the edge considers a copy fresh. Default: for ever.",
         ),
     ] = None,
     urls_per_domain_minute: Annotated[
-        int, typer.Option("--urls-per-domain-minute", metavar="N", min=1, help="URLs a domain and minute.")
+        int, typer.Option("--urls-per-domain-minute", metavar="N", min=1, help="URLs per domain and minute.")
     ] = 10_000,
     directories_per_domain_minute: Annotated[
         int,
-        typer.Option("--directories-per-domain-minute", metavar="N", min=1, help="Directories a domain and minute."),
+        typer.Option("--directories-per-domain-minute", metavar="N", min=1, help="Directories per domain and minute."),
     ] = 100,
 ) -> None:
-    """A local Alibaba CDN: its API, and a caching edge in front of an origin.
+    """Run a local Alibaba CDN: its API, and a caching edge in front of an origin.
 
-    Its access key is the one in ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, any two values:
-    give the client the same.
+    It accepts the access key in ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET (any two values).
+    Give the client the same.
     """
     from listener.emulator import (
         EmulatorSettings,
@@ -96,3 +106,12 @@ def emulate(
         journal=None if journal is None else expanded(journal),
     )
     run_async(serve(settings, lambda emulator: typer.echo(f"api {emulator.api_url}  edge {emulator.edge_url}")))
+
+
+def demo() -> int:
+    """Watch the whole path at work on a local emulator, without an account: files change, the edge becomes fresh."""
+    from listener.demo import run_demo
+
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"  # all addresses are local
+    log_at("warning")
+    return 0 if run_async(run_demo(typer.echo)) else 1

@@ -1,4 +1,4 @@
-"""The entry point: runs a command and turns whatever ends it into an exit status and one clear message."""
+"""The entry point: runs a command and turns any error into an exit status and one message."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import typer
 
 from listener.cli.app import app
+from listener.cli.common import INTERRUPTED
 from listener.cli.streams import make_safe
 from listener.errors import ListenerError
 from listener.printable import printable
@@ -18,7 +19,6 @@ from listener.redaction import mask_text
 __all__ = ["main"]
 
 DEBUG_VARIABLE = "LISTENER_DEBUG"
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=None if arguments is None else list(arguments), prog_name="cdn-listener", standalone_mode=False
         )
         sys.stdout.flush()
-    except BaseException as error:  # noqa: BLE001 - an operator is told what happened, whatever it was
+    except BaseException as error:  # noqa: BLE001 - any error is reported to the operator
         return _report(error)
     return status if isinstance(status, int) else 0
 
@@ -42,13 +42,13 @@ def _report(error: BaseException) -> int:
     expected = [leaf for leaf in leaves if isinstance(leaf, ListenerError)]
     if expected:
         for leaf in expected:
-            _tell(str(leaf), leaf.hint)
+            _report_error(str(leaf), leaf.hint)
         return max(leaf.exit_status for leaf in expected)
     first = leaves[0]
     if isinstance(first, SystemExit):
         return first.code if isinstance(first.code, int) else 1
-    if callable(told := getattr(first, "format_message", None)):  # the parser's own: wrong usage
-        _tell(str(told()), "cdn-listener --help, or COMMAND --help, tells more.")
+    if callable(usage := getattr(first, "format_message", None)):  # raised by the parser: wrong usage
+        _report_error(str(usage()), "see cdn-listener --help, or cdn-listener COMMAND --help")
         return int(getattr(first, "exit_code", 2))
     return _unexpected(error, first)
 
@@ -58,9 +58,9 @@ def _unexpected(error: BaseException, first: BaseException) -> int:
         _say(mask_text("".join(traceback.format_exception(error))))
     what = f"{type(first).__name__}: {first}" if str(first) else type(first).__name__
     if isinstance(first, OSError):
-        _tell(what, "")
+        _report_error(what, "")
     else:
-        _tell(f"unexpected {what}", f"This is a defect; {DEBUG_VARIABLE}=1 shows where it is.")
+        _report_error(f"unexpected {what}", f"This is a defect. Set {DEBUG_VARIABLE}=1 for a traceback, and report it.")
     return 1
 
 
@@ -72,7 +72,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _tell(message: str, hint: str) -> None:
+def _report_error(message: str, hint: str) -> None:
     _say(f"error: {mask_text(message)}")
     if hint:
         _say(f"hint: {mask_text(hint)}")

@@ -1,15 +1,26 @@
-"""``cdn-listener plan``: what would be refreshed, offline."""
+"""``cdn-listener plan``: what would be refreshed, offline; and which URLs a key has."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from listener.cli.common import ConfigOption, JsonOption, log_at, print_json, print_table
-from listener.cli.places import NullOption, SiteOption, choose_site
+from listener.cli.common import (
+    ConfigOption,
+    JsonOption,
+    VerboseOption,
+    load,
+    log_at,
+    print_json,
+    print_table,
+    reason_for,
+)
+from listener.cli.options import NullOption, SiteOption, choose_site
+from listener.printable import printable
 
 if TYPE_CHECKING:
     from listener.planner import KeyPlan
@@ -20,24 +31,27 @@ __all__ = ["plan"]
 
 def plan(
     changes: Annotated[
-        Path | None, typer.Option("--changes", metavar="FILE", help="Changed keys, one a line; - is stdin.")
+        Path | None, typer.Option("--changes", metavar="FILE", help="Changed keys, one a line; - reads stdin.")
     ] = None,
     explain: Annotated[
         str | None,
-        typer.Option("--explain", metavar="KEY", help="The addresses of a key, each with the rule that made it."),
+        typer.Option("--explain", metavar="KEY", help="Print the URLs of a key, each with the rule behind it."),
     ] = None,
     objects: Annotated[
-        Path | None, typer.Option("--objects", metavar="FILE", help="All keys of the storage, for the collateral.")
+        Path | None,
+        typer.Option(
+            "--objects", metavar="FILE", help="All keys of the storage, to count what a directory would evict."
+        ),
     ] = None,
     null: NullOption = False,
-    files: Annotated[int, typer.Option("--files", min=0, help="URL refreshes that may be spent.")] = 10_000,
-    directories: Annotated[int, typer.Option("--directories", min=0, help="Directory refreshes, likewise.")] = 100,
+    files: Annotated[int, typer.Option("--files", min=0, help="File refreshes available.")] = 10_000,
+    directories: Annotated[int, typer.Option("--directories", min=0, help="Directory refreshes available.")] = 100,
     site: SiteOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
 ) -> int:
-    """Plan without any CDN: which refreshes would cover the changes, what would wait, and why."""
-    from listener.cli.explain import explain_key
+    """Plan offline: which refreshes would cover the changes, what would be deferred, and why. Nothing is sent."""
     from listener.errors import ConfigurationError
     from listener.planner import plan_keys
 
@@ -46,7 +60,7 @@ def plan(
             "plan: give either --changes FILE or --explain KEY", hint="--changes - reads keys from stdin"
         )
     if explain is not None:
-        return explain_key(config, site, explain, as_json=as_json)
+        return _explain(config, site, explain, as_json=as_json)
     assert changes is not None
     settings = _settings(config, site)
     chosen = None if settings is None else choose_site(settings, site)
@@ -61,12 +75,12 @@ def plan(
     if as_json:
         print_json(_plain(made, prefix))
     else:
-        _show(made, prefix)
+        _show(made, prefix, verbose=verbose)
     return 0
 
 
 def _settings(config: Path | None, site: str | None) -> Settings | None:
-    """Return the settings; None without any configuration, where none is wanted either."""
+    """Return the settings; None where there is no configuration and none was asked for."""
     from listener.errors import ConfigurationError
     from listener.settings import find_file, load_settings
 
@@ -75,7 +89,9 @@ def _settings(config: Path | None, site: str | None) -> Settings | None:
         try:
             find_file(os.environ)
         except ConfigurationError:
-            typer.echo("no configuration: every key is served, directories from depth 1 on may be refreshed", err=True)
+            typer.echo(
+                "no configuration found: assuming that every key is served and min_directory_depth = 1", err=True
+            )
             return None
     return load_settings(config, os.environ)
 
@@ -108,12 +124,64 @@ def _plain(made: KeyPlan, prefix: str) -> dict[str, Any]:
     }
 
 
-def _show(made: KeyPlan, prefix: str) -> None:
+def _show(made: KeyPlan, prefix: str, *, verbose: bool) -> None:
     print_table(
         ("kind", "key", "covers", "collateral", "reason"),
-        [(one.kind, prefix + one.key, one.covers, one.collateral, one.reason) for one in made.refreshes],
+        [
+            (one.kind, prefix + one.key, one.covers, one.collateral, reason_for(one.reason, verbose=verbose))
+            for one in made.refreshes
+        ],
     )
     for one in made.deferred:
-        typer.echo(f"deferred  {prefix}{one.key}  {one.reason}")
+        typer.echo(f"deferred  {prefix}{one.key}  {reason_for(one.reason, verbose=verbose)}")
     spent = ", ".join(f"{count} {kind}" for kind, count in made.spent.items())
     typer.echo(f"spent: {spent}; deferred: {len(made.deferred)}; collateral: {made.collateral}")
+
+
+def _explain(config: Path | None, site: str | None, argument: str, *, as_json: bool) -> int:
+    """Print the addresses of a key as the chosen site, or all sites, serve it; return 1 where it has none."""
+    from listener.change import key_to_text
+
+    settings = load(config)
+    key = key_to_text(os.fsencode(argument))
+    sites = settings.sites if site is None else [choose_site(settings, site)]
+    addresses, problem = _addresses(sites, key)
+    if as_json:
+        print_json({"key": key, "addresses": addresses, "problem": problem})
+    elif problem:
+        typer.echo(printable(f"{key}: {problem}"))
+    else:
+        columns = ("kind", "target", "url", "rule")
+        print_table(columns, [[one[column] for column in columns] for one in addresses])
+    return 1 if problem else 0
+
+
+def _addresses(sites: Sequence[Site], key: str) -> tuple[list[dict[str, Any]], str]:
+    """Return the addresses as plain data, and why there are none."""
+    from listener.errors import KeyRejected
+    from listener.refresh import RefreshKind, Scope
+    from listener.router import Router
+
+    kinds = {
+        Scope.EXACT: RefreshKind.FILE,
+        Scope.ALL_PARAMS: RefreshKind.IGNORE_PARAMS,
+        Scope.SUBTREE: RefreshKind.DIRECTORY,
+    }
+    router = Router(sites)
+    found: list[dict[str, Any]] = []
+    try:
+        for source in dict.fromkeys(site.source for site in sites):
+            for need, rule in router.explain(source, key):
+                row = {"kind": kinds[need.scope].value, "source": source, "site": sites[need.site].name or need.site}
+                found.append({**row, "target": need.target, "url": need.url, "rule": rule})
+    except KeyRejected as error:
+        return [], f"rejected: {error}. {error.hint}"
+    return found, "" if found else f"no site serves it: {'; '.join(_why_not(site, key) for site in sites)}"
+
+
+def _why_not(site: Site, key: str) -> str:
+    """Return why a site does not take a key."""
+    name = site.name or site.base_urls[0]
+    if not key.startswith(site.prefix):
+        return f"{name} serves keys that start with {site.prefix}"
+    return f"{name} leaves it out (include, exclude)"

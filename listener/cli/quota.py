@@ -1,4 +1,4 @@
-"""``cdn-listener quota``: the ledger beside what the CDN itself says."""
+"""``cdn-listener quota``: our ledger next to the quota that the CDN reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["quota"]
 
 
 def quota(config: ConfigOption = None, as_json: JsonOption = False) -> int:
-    """Today's quota: the ledger beside a live reading. Exit status 1 when the CDN cannot be asked."""
+    """Show today's quota: our ledger and what the CDN reports. Exit status 1 if the CDN cannot be reached."""
     found, errors = run_async(_read(config))
     if as_json:
         print_json({"quota": found, "errors": errors})
@@ -68,6 +68,6 @@ async def _read(config: Any) -> tuple[dict[str, Any], dict[str, str]]:
                 live = {}
                 errors[name] = f"{error} {error.hint}".strip()
             for kind, row in found[name].items():
-                told = next((reading for known, reading in live.items() if known.value == kind), None)
-                row["live"] = None if told is None else told._asdict()
+                reported = next((reading for known, reading in live.items() if known.value == kind), None)
+                row["live"] = None if reported is None else reported._asdict()
     return found, errors

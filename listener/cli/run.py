@@ -10,7 +10,7 @@ __all__ = ["run"]
 
 
 def run(config: ConfigOption = None) -> None:
-    """Listen, and refresh what changes, until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
+    """Run the daemon: refresh what changes, until SIGTERM or SIGINT. SIGHUP reloads the configuration."""
     from listener.cli.early_signals import take_reload_request
     from listener.daemon.service import Daemon
     from listener.settings import load_settings

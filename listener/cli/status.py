@@ -11,11 +11,13 @@ import typer
 from listener.cli.common import (
     ConfigOption,
     JsonOption,
+    VerboseOption,
     load,
     owner_of_store,
     print_json,
     print_table,
     reading,
+    reason_for,
     run_async,
 )
 from listener.printable import printable
@@ -35,17 +37,18 @@ STALE_SHOWN = 10
 def status(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    url: Annotated[str | None, typer.Option("--url", help="Tell everything about this URL.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Show everything known about this URL.")] = None,
+    verbose: VerboseOption = False,
 ) -> None:
-    """What is stale, since when and why; whether or not a daemon runs."""
-    told = run_async(_told(config, url))
+    """Show what is stale, since when and why. Works with and without a running daemon."""
+    found = run_async(_read(config, url))
     if as_json:
-        print_json(told)
+        print_json(found)
     else:
-        _show(told)
+        _show(found, verbose=verbose)
 
 
-async def _told(config: Any, url: str | None) -> dict[str, Any]:
+async def _read(config: Any, url: str | None) -> dict[str, Any]:
     from listener.daemon.status import plain_stale, plain_suppressed, stale_of, status_of
     from listener.plugins import load_targets
     from listener.router.serving import normal_or_refused
@@ -54,13 +57,13 @@ async def _told(config: Any, url: str | None) -> dict[str, Any]:
     asked = None if url is None else normal_or_refused(url)
     async with reading(settings) as store:
         targets, now, owner = load_targets(settings), time.time(), owner_of_store(settings)
-        told = await status_of(store, settings, targets, now=now, owner=owner)
+        found = await status_of(store, settings, targets, now=now, owner=owner)
         if asked is not None:
             stale = [] if store is None else await stale_of(store, targets, now, owner, url=asked)
             needs = [plain_stale(one) for one in stale]
             attempts = [] if store is None else await store.history(limit=ATTEMPTS_SHOWN, url=asked)
             problem = _not_served(settings, asked)
-            told["url"] = {
+            found["url"] = {
                 "url": asked,
                 "stale": any(need["scope"] != "prefetch" for need in needs),
                 "problem": problem,
@@ -68,11 +71,11 @@ async def _told(config: Any, url: str | None) -> dict[str, Any]:
                 "attempts": attempts,
                 "suppressed": None if store is None else plain_suppressed(await store.suppressed(asked)),
             }
-    return told
+    return found
 
 
 def _not_served(settings: Settings, url: str) -> str:
-    """Return why no change makes this URL stale, an empty string where a site serves it."""
+    """Return why no change can make this URL stale; empty where a site serves it."""
     from listener.errors import ConfigurationError
     from listener.router.serving import served_by
 
@@ -83,81 +86,81 @@ def _not_served(settings: Settings, url: str) -> str:
     return ""
 
 
-def _show(told: Mapping[str, Any]) -> None:
-    typer.echo(f"daemon: {_running(told)}")
-    typer.echo("  ".join(f"{name} {told[name]}" for name in _NEEDS))
-    typer.echo(f"oldest unsettled change: {told['oldest_unsettled_seconds']:.0f} s")
-    _show_problems(told["problems"])
-    _show_stale(told["stale"])
+def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
+    typer.echo(f"daemon: {_running(found)}")
+    typer.echo("  ".join(f"{name} {found[name]}" for name in _NEEDS))
+    typer.echo(f"oldest unsettled change: {found['oldest_unsettled_seconds']:.0f} s")
+    _show_problems(found["problems"])
+    _show_stale(found["stale"], verbose=verbose)
     typer.echo("")
     print_table(
         ("target", "kind", *(name.replace("_", " ") for name in _QUOTA)),
         [
             (target, kind, *(figures[name] for name in _QUOTA))
-            for target, kinds in told["quota"].items()
+            for target, kinds in found["quota"].items()
             for kind, figures in kinds.items()
         ],
     )
-    _show_outlook(told)
+    _show_outlook(found)
     typer.echo("")
     columns = ("state", "last_event_at", "lost_events", "rescans", "detail")
     print_table(
         ("source", "state", "last event", "lost", "rescans", "detail"),
-        [(name, *(source[column] for column in columns)) for name, source in told["sources"].items()],
+        [(name, *(source[column] for column in columns)) for name, source in found["sources"].items()],
     )
-    for name, source in told["sources"].items():
+    for name, source in found["sources"].items():
         if ignored := int(source["figures"].get("ignored_paths", 0)):
-            typer.echo(f"source {name}: {ignored} paths ignored; all of them: cdn-listener check --ignored")
-    if told["orders"]:
+            typer.echo(f"source {name}: {ignored} paths ignored; list them: cdn-listener check --ignored")
+    if found["orders"]:
         typer.echo("")
-        print_table(_ORDER, [[order[column] for column in _ORDER] for order in told["orders"]])
-    if "url" in told:
-        _show_url(told["url"])
+        print_table(_ORDER, [[order[column] for column in _ORDER] for order in found["orders"]])
+    if "url" in found:
+        _show_url(found["url"], verbose=verbose)
 
 
 def _show_problems(problems: Sequence[Mapping[str, Any]]) -> None:
-    """Say what stops it, since when, and what to do."""
+    """Print what is wrong, since when, and what to do."""
     for one in problems:
         since = f", since {one['since']}" if one["since"] else ""
         typer.echo(printable(f"problem: {one['what']}{since}"))
         typer.echo(printable(f"  remedy: {one['remedy']}"))
 
 
-def _show_stale(stale: Sequence[Mapping[str, Any]]) -> None:
+def _show_stale(stale: Sequence[Mapping[str, Any]], *, verbose: bool) -> None:
     if stale:
-        typer.echo("stale, the oldest first:")
+        typer.echo("stale, oldest first:")
     for one in stale[:STALE_SHOWN]:
-        typer.echo(printable(f"  {one['url']}: {_stale_words(one)}"))
+        typer.echo(printable(f"  {one['url']}: {_stale_words(one, verbose=verbose)}"))
     if len(stale) > STALE_SHOWN:
-        typer.echo("  more: status --json")
+        typer.echo("  more: cdn-listener status --json")
 
 
-def _stale_words(one: Mapping[str, Any]) -> str:
+def _stale_words(one: Mapping[str, Any], *, verbose: bool) -> str:
     parts = [one["state"] if one["scope"] == "exact" else f"{one['state']} ({one['scope']})", f"since {one['since']}"]
     if one["reason"]:
-        parts.append(one["reason"])
+        parts.append(reason_for(one["reason"], verbose=verbose).rstrip("."))
     if one["next_at"]:
         parts.append(f"next step at {one['next_at']}")
     return "; ".join(parts)
 
 
-def _running(told: Mapping[str, Any]) -> str:
-    if told["running"] is None:
-        return f"unknown: {told['running_reason']}"
-    if not told["running"]:
+def _running(found: Mapping[str, Any]) -> str:
+    if found["running"] is None:
+        return f"unknown: {found['running_reason']}"
+    if not found["running"]:
         return "not running"
-    return "running" if told["pid"] is None else f"running, process {told['pid']}"
+    return "running" if found["pid"] is None else f"running, process {found['pid']}"
 
 
-def _show_outlook(told: Mapping[str, Any]) -> None:
-    """Say which quota ends before its reset, and what does not drain."""
-    for account, kinds in told["forecasts"].items():
+def _show_outlook(found: Mapping[str, Any]) -> None:
+    """Print which quota runs out before its reset, and which backlog does not drain."""
+    for account, kinds in found["forecasts"].items():
         for kind, ahead in kinds.items():
             if ahead["lasts_until"] is not None:
-                used_up = ahead["lasts_until"] <= told["at"]
+                used_up = ahead["lasts_until"] <= found["at"]
                 until = "is used up until its reset" if used_up else f"lasts until {ahead['lasts_until']} at this rate"
                 typer.echo(f"account {account}: the {kind} quota {until}; {ahead['per_hour']:.1f} an hour so far")
-    for account, waits in told["backlog"].items():
+    for account, waits in found["backlog"].items():
         if waits["offer"] or not waits["drains"]:
             _show_backlog(account, waits)
 
@@ -171,19 +174,19 @@ def _show_backlog(account: str, waits: Mapping[str, Any]) -> None:
         typer.echo(f"    would cover {offer['covers']} and evict {evicts} unchanged objects")
 
 
-def _show_url(told: Mapping[str, Any]) -> None:
-    typer.echo(f"\n{told['url']}: {'stale' if told['stale'] else 'nothing is known to be stale'}")
-    if told["problem"]:
-        typer.echo(f"  {told['problem']}")
-    for need in told["needs"]:
-        below = "" if need["url"] == told["url"] else f" with {need['url']}"
-        typer.echo(printable(f"  {need['target']}: {_stale_words(need)}{below}"))
-    for attempt in told["attempts"]:
+def _show_url(found: Mapping[str, Any], *, verbose: bool) -> None:
+    typer.echo(f"\n{found['url']}: {'stale' if found['stale'] else 'nothing is known to be stale'}")
+    if found["problem"]:
+        typer.echo(f"  {found['problem']}")
+    for need in found["needs"]:
+        below = "" if need["url"] == found["url"] else f" with {need['url']}"
+        typer.echo(printable(f"  {need['target']}: {_stale_words(need, verbose=verbose)}{below}"))
+    for attempt in found["attempts"]:
         typer.echo(
             f"  attempt {attempt['id']}: {attempt['kind']} {attempt['state']} {attempt['task_id'] or ''}"
-            f" {attempt['reason']} {attempt['error']}".rstrip()
+            f" {reason_for(attempt['reason'], verbose=verbose)} {attempt['error']}".rstrip()
         )
-    if told["suppressed"]:
-        changes = told["suppressed"]
+    if found["suppressed"]:
+        changes = found["suppressed"]
         count = f"{changes['times']} change{'s' if changes['times'] > 1 else ''}"
         typer.echo(f"  {count} made no refresh, the last at {changes['at']}: {changes['reason']}")

@@ -1,4 +1,4 @@
-"""``cdn-listener store``: care of the state file."""
+"""``cdn-listener store``: maintenance of the state file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from listener.cli.common import ConfigOption, JsonOption, load, print_json
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Care of the state file: a backup, a check, its space given back.")
+app = typer.Typer(no_args_is_help=True, help="Maintain the state file: back up, check, compact.")
 
 
 def _state_file(config: Path | None) -> Path:
@@ -26,11 +26,11 @@ def _state_file(config: Path | None) -> Path:
 
 @app.command("backup")
 def backup(
-    to: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes; must not exist yet.")],
+    to: Annotated[Path, typer.Argument(metavar="FILE", help="The copy; must not exist yet.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy the state file while the daemon goes on: the copy is the file as it was at one instant."""
+    """Copy the state file, also while the daemon runs. The copy is consistent."""
     from listener.settings import expanded
     from listener.store import maintenance
 
@@ -44,7 +44,7 @@ def backup(
 
 @app.command("check")
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
-    """Look whether the file is sound and its rows agree; change nothing. Exit status 1 when not."""
+    """Check that the file is intact and its rows agree, without changing it. Exit status 1 if not."""
     from listener.store import maintenance
 
     found = maintenance.check(_state_file(config))
@@ -58,11 +58,11 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
 
 @app.command("compact")
 def compact(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Give back the space that removed rows left; while no daemon runs."""
+    """Return the space of removed rows to the disk. Stop the daemon first."""
     from listener.store import maintenance
 
     done = maintenance.compact(_state_file(config))
     if as_json:
         print_json(done._asdict())
     else:
-        typer.echo(f"{done.before_bytes} bytes before, {done.after_bytes} after")
+        typer.echo(f"{done.before_bytes} bytes before, {done.after_bytes} bytes after")

@@ -1,4 +1,4 @@
-"""Standard streams that a command can always write to: whoever read its output may leave, or never have been there."""
+"""Standard streams that a command can always write to, even when nobody reads them (any more)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GONE = {errno.EPIPE, errno.EIO}
 
 
 class _Lasting(io.FileIO):
-    """A descriptor that goes on as the null device once nobody reads it, so that the command still does its work."""
+    """A descriptor that becomes the null device once its reader has gone, so that the command still does its work."""
 
     def write(self, data: ReadableBuffer, /) -> int | None:  # type: ignore[override]
         """Write, or drop what nobody reads."""
@@ -37,9 +37,9 @@ def make_safe() -> None:
     """
     Make stdout and stderr safe to write to, in this process.
 
-    A closed descriptor is opened as the null device before anything else is: the next file that is opened, as the
-    state file, would take its number, and what is printed would end in that file. A reader that leaves ends nothing:
-    the command does its work, and its exit status tells of that.
+    A closed descriptor is first opened as the null device: otherwise the next file opened, such as the state file,
+    would take its number and receive the output. A reader that leaves does not end the command, whose exit status
+    still reports its own result.
     """
     _occupy()
     sys.stdout = _safe(sys.stdout, sys.__stdout__, 1)
@@ -56,7 +56,7 @@ def _occupy() -> None:
 
 
 def _safe(stream: TextIO | None, original: TextIO | None, descriptor: int) -> TextIO:
-    """Return a stream on the descriptor; one that somebody put in its place is kept, and only escapes what it must."""
+    """Return a stream on the descriptor; a stream that replaced it (as in tests) is kept, with escaping added."""
     if stream is not None and (stream is not original or isinstance(getattr(stream, "buffer", None), _Buffer)):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # keys may hold bytes that are no UTF-8

@@ -12,22 +12,22 @@ import typer
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="The systemd units, with the path of this installation.")
+app = typer.Typer(no_args_is_help=True, help="List, show and install the systemd units.")
 
 DAEMON: Final = "cdn-listener.service"
 TEMPLATE: Final = "cdn-listener@.service"
 SOCKET: Final = "cdn-listener.socket"
 SHIPPED_COMMAND: Final = "/opt/cdn-listener/bin/cdn-listener"
 _HIDDEN: Final = ("/root/", "/home/", "/tmp/", "/run/user/")  # noqa: S108 - nothing is written there
-"""Where the units' hardening lets nobody run a program."""
+"""Places from which the hardened units cannot execute a program."""
 NamesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[UNIT]...", help="As `systemd list` names them; by default the daemon's.")
+    list[str] | None, typer.Argument(metavar="[UNIT]...", help="Names from `systemd list`. Default: the daemon's.")
 ]
 
 
 @app.command("list")
 def list_units() -> None:
-    """Name the units and drop-ins that there are."""
+    """List the available units and drop-ins."""
     for name, path in _units().items():
         typer.echo(f"{name}  {path.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
 
@@ -42,12 +42,12 @@ def show(names: NamesArgument = None) -> None:
 @app.command("install")
 def install(
     names: NamesArgument = None,
-    directory: Annotated[Path, typer.Option("--directory", metavar="DIR", help="Where units go.")] = Path(
+    directory: Annotated[Path, typer.Option("--directory", metavar="DIR", help="Where to write the units.")] = Path(
         "/etc/systemd/system"
     ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite units that differ.")] = False,
 ) -> None:
-    """Write units; nothing is started. A unit that is there and differs stays, unless --force is given."""
+    """Write units, and start nothing. An existing unit that differs is kept, unless --force is given."""
     from listener.errors import ConfigurationError, ListenerError
     from listener.settings import expanded
 
@@ -57,29 +57,29 @@ def install(
     for path, text in texts.items():
         if not force and path.exists() and path.read_text("utf-8") != text:
             raise ConfigurationError(
-                f"{path}: is there and differs", hint="`systemctl edit` keeps your changes apart; or add --force"
+                f"{path}: exists and differs", hint="keep your changes in a drop-in (`systemctl edit`), or pass --force"
             )
     try:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
-            path.chmod(UNIT_MODE)  # whatever the umask: root runs what it says
+            path.chmod(UNIT_MODE)  # whatever the umask: root executes it
             typer.echo(str(path))
     except OSError as error:
         raise ListenerError(f"{error.filename}: {error.strerror}", hint="run as root, or name a --directory") from None
     if (command := _command()).startswith(_HIDDEN):
-        typer.echo(f"warning: {command} is where no service can see it: install into /opt/cdn-listener", err=True)
+        typer.echo(f"warning: services cannot read {command}: install into /opt/cdn-listener", err=True)
     begin = f"enable {SOCKET} && systemctl restart" if SOCKET in (names or ()) else "enable --now"
     units = " ".join("cdn-listener@NAME" if name == TEMPLATE else "cdn-listener" for name in daemons)
-    typer.echo(f"now: systemctl daemon-reload && systemctl {begin} {units}", err=True)
+    typer.echo(f"next: systemctl daemon-reload && systemctl {begin} {units}", err=True)
 
 
 UNIT_MODE = 0o644
-"""As systemd has them: units hold no secret."""
+"""As systemd expects: units contain no secret."""
 
 
 def _units() -> dict[str, Path]:
-    """Return every unit by name: from the installed package, or from the clone that it runs in."""
+    """Return every unit by name: from the installed package, or from a source checkout."""
     import listener
 
     package = Path(listener.__file__).parent
@@ -89,7 +89,7 @@ def _units() -> dict[str, Path]:
 
 
 def _places(name: str, daemons: Sequence[str]) -> list[str]:
-    """Return where a unit goes: drop-ins to each of the daemons' units that are installed with it."""
+    """Return where a unit is written: a drop-in goes to each daemon unit that is installed with it."""
     return [f"{daemon}.d/{Path(name).name}" for daemon in daemons] if name.endswith(".conf") else [name]
 
 
@@ -104,6 +104,6 @@ def _text(name: str) -> str:
 
 
 def _command() -> str:
-    """Return the path under which this installation is called."""
-    beside = Path(sys.executable).with_name("cdn-listener")
-    return str(beside) if beside.exists() else shutil.which("cdn-listener") or SHIPPED_COMMAND
+    """Return the path of this installation's command."""
+    installed = Path(sys.executable).with_name("cdn-listener")
+    return str(installed) if installed.exists() else shutil.which("cdn-listener") or SHIPPED_COMMAND

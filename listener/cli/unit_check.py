@@ -1,7 +1,7 @@
 """
-``check`` as the installed unit: the same user, groups, mounts, environment and credentials as the daemon will have.
+``check`` as the installed unit: with the user, groups, mounts, environment and credentials that the daemon will have.
 
-A copy of the unit as systemd knows it, drop-ins included, runs `check` once instead of the daemon. Nothing of it stays.
+A temporary copy of the unit as systemd knows it, drop-ins included, runs `check` once instead of the daemon.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ CALL_SECONDS: Final = 30.0
 CHECK_SECONDS: Final = 600.0
 _REASONS: Final = {
     "203": (
-        "its command cannot be run",
+        "its command cannot be executed",
         "install into /opt/cdn-listener, then `systemd install --force`",
     ),
-    "216": ("a group of SupplementaryGroups= does not exist", "name one that does"),
-    "217": ("its user does not exist", "mend User= in the unit"),
-    "226": ("its mounts cannot be set up", "look at the paths in BindReadOnlyPaths= and the like"),
-    "238": ("its state directory cannot be made", "see `journalctl -u {unit}`; move what is in its place"),
-    "243": ("a file that LoadCredential= names cannot be read", "put the keys where the unit looks for them"),
+    "216": ("a group of SupplementaryGroups= does not exist", "name an existing group"),
+    "217": ("its user does not exist", "correct User= in the unit"),
+    "226": ("its mounts cannot be set up", "check the paths in BindReadOnlyPaths= and similar settings"),
+    "238": ("its state directory cannot be created", "see `journalctl -u {unit}`; move what is in its place"),
+    "243": ("a file that LoadCredential= names cannot be read", "put the keys where the unit expects them"),
 }
-"""By exit status of systemd.exec(5): what failed before the program ran, and what to do."""
+"""By exit status (systemd.exec(5)): what failed before the program ran, and what to do."""
 _CHANGES: Final = """
 [Unit]
 OnFailure=
@@ -60,8 +60,8 @@ StandardOutput=file:{folder}/out
 StandardError=file:{folder}/err
 """
 """
-What makes a copy of a daemon's unit one check. A run-time directory would be removed at its end, also the daemon's own;
-a template has a slice of its own, which would stay.
+Turns a copy of the daemon's unit into one check. A runtime directory would be removed at its end, including the
+daemon's own; a template unit has a slice of its own, which would remain.
 """
 
 
@@ -71,7 +71,7 @@ def is_installed(unit: str) -> bool:
 
 
 def check_as_unit(unit: str) -> Sequence[Check]:
-    """Return what `check` finds as this unit; where it cannot be run so, one failed check that says why. Needs root."""
+    """Return the checks as this unit; if it cannot run, one failed check that says why. Needs root."""
     command = re.findall(r"^ExecStart=[-@:+!]*(/\S+) run\b", text := _call("cat", unit), re.MULTILINE)
     if not command:
         return [Check("unit", CheckState.FAILED, f"{unit} does not start `cdn-listener run`", "see `systemctl cat`")]
@@ -91,7 +91,7 @@ def check_as_unit(unit: str) -> Sequence[Check]:
 
 
 def _as_unit(unit: str) -> Check:
-    return Check("unit", CheckState.OK, f"all of this was tried as {unit}: its user, groups, sandbox and credentials")
+    return Check("unit", CheckState.OK, f"checked as {unit}: its user, groups, sandbox and credentials")
 
 
 def _wrote(folder: Path) -> bool:
@@ -114,11 +114,11 @@ def _failed(unit: str, probe: str, folder: Path) -> Check:
 
 
 def _call(*arguments: str, seconds: float = CALL_SECONDS) -> str:
-    """Return what systemctl printed; empty where it is absent, fails to answer or refuses."""
+    """Return what systemctl printed; empty where it is absent, times out or fails."""
     command = ["systemctl", "--no-pager", "--no-ask-password", *arguments]
     environment = {**os.environ, "SYSTEMD_COLORS": "0"}
     try:
-        done = subprocess.run(  # noqa: S603 - a program of the system, and our own words
+        done = subprocess.run(  # noqa: S603 - a system program, with our own arguments
             command, env=environment, capture_output=True, text=True, timeout=seconds, check=False
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""``cdn-listener wait``: blocks until what changed is fresh, for a pipeline that deploys."""
+"""``cdn-listener wait``: blocks until earlier changes are fresh, for deploy pipelines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from listener.cli.common import ConfigOption, JsonOption, load, owner_of_store, present, print_json, reading, run_async
-from listener.cli.places import SiteOption, prefixes, span_option
+from listener.cli.options import PrefixOption, SiteOption, prefixes, span_option
 
 if TYPE_CHECKING:
     from listener.settings import Settings
@@ -20,21 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["wait"]
 
 POLL_SECONDS = 0.2
-_LYING: Final = {"parked", "unconfirmed"}
-"""Nothing but a person ends these."""
+_NEEDS_A_PERSON: Final = {"parked", "unconfirmed"}
+"""States that only a person can end."""
 
 
 def wait(
     config: ConfigOption = None,
     as_json: JsonOption = False,
     site: SiteOption = None,
-    prefix: Annotated[
-        str | None, typer.Option("--prefix", metavar="P", help="Only URLs that start so: a URL, or a path of the site.")
-    ] = None,
-    timeout: Annotated[float, span_option("--timeout", "Give up after so long.")] = "15m",  # type: ignore[assignment]
-    grace: Annotated[float, span_option("--grace", "Time for what was written just now to be heard.")] = "2s",  # type: ignore[assignment]
+    prefix: PrefixOption = None,
+    timeout: Annotated[float, span_option("--timeout", "Give up after this time.")] = "15m",  # type: ignore[assignment]
+    grace: Annotated[float, span_option("--grace", "Allow this much time for recent writes to be noticed.")] = "2s",  # type: ignore[assignment]
 ) -> int:
-    """Wait until everything that changed before is fresh. Exit status 1 when it is not, with what is left."""
+    """Wait until everything that changed so far is fresh. Exit status 1 if it is not, with what is left."""
     settings = load(config)
     began = time.monotonic()
     left, why = run_async(_wait(settings, prefixes(settings, prefix, site=site), timeout, grace))
@@ -55,7 +53,7 @@ def wait(
 async def _wait(
     settings: Settings, where: Sequence[Place], timeout_seconds: float, grace_seconds: float
 ) -> tuple[list[Unsettled], str]:
-    """Return what is left in the end, and why the wait ended with it."""
+    """Return what is left, and why the wait ended with it."""
     ends = time.monotonic() + timeout_seconds
     async with reading(settings) as found:
         store = present(found)
@@ -63,15 +61,15 @@ async def _wait(
         await asyncio.sleep(min(grace_seconds, timeout_seconds))
         while True:
             left = await _left(store, where, changed_before)
-            deaf = await _deaf(settings, store)
-            if not left and not deaf:
+            blind = await _not_listening(settings, store)
+            if not left and not blind:
                 return [], ""
             if owner_of_store(settings).is_running is False:
-                return left, "no daemon runs, so nothing is refreshed: start cdn-listener run"
-            if left and all(one.state in _LYING for one in left):
-                return left, "what is left waits for a person: cdn-listener dead-letters, cdn-listener tasks"
+                return left, "no daemon is running, so nothing is refreshed: start cdn-listener run"
+            if left and all(one.state in _NEEDS_A_PERSON for one in left):
+                return left, "what is left needs a person: see cdn-listener dead-letters and cdn-listener tasks"
             if time.monotonic() >= ends:
-                return left, deaf or f"not fresh within {timeout_seconds:g} s: cdn-listener status says why"
+                return left, blind or f"not fresh within {timeout_seconds:g} s: see cdn-listener status"
             await asyncio.sleep(POLL_SECONDS)
 
 
@@ -82,8 +80,8 @@ async def _left(store: Store, where: Sequence[Place], changed_before: float) -> 
     return [one for place in where for one in await controls.unsettled(place, changed_before=changed_before)]
 
 
-async def _deaf(settings: Settings, store: Store) -> str:
-    """Return which source does not listen yet, so that nobody can say that all is fresh."""
-    told: dict[str, dict[str, Any]] = await store.sources()
-    deaf = [name for name in settings.sources if not told.get(name, {}).get("ready")]
-    return f"source {deaf[0]} is not listening: cdn-listener status says why" if deaf else ""
+async def _not_listening(settings: Settings, store: Store) -> str:
+    """Return which source is not listening, so that freshness is unknown; empty if all are."""
+    reported: dict[str, dict[str, Any]] = await store.sources()
+    names = [name for name in settings.sources if not reported.get(name, {}).get("ready")]
+    return f"source {names[0]} is not listening: see cdn-listener status" if names else ""

@@ -23,7 +23,7 @@ KIND_OF_SCOPE: Final = {scope: kind for kind, scope in _SCOPES.items()} | {
     Scope.PREFETCH: RefreshKind.PREFETCH,
 }
 
-Budgets = Mapping[RefreshKind, planner.Budget]
+Budgets = Mapping[RefreshKind, planner.TokenBudget]
 
 
 def request_for_need(account: Account, row: DueRow, reason: str, *, urgent: bool = False) -> AttemptRequest:
@@ -66,7 +66,7 @@ def _directory(one: planner.PlannedDirectory, account: Account) -> AttemptReques
     )
 
 
-def _interval(sites: Sites, load: Load, budget: planner.Budget | None, file_price: float) -> tuple[float, float]:
+def _interval(sites: Sites, load: Load, budget: planner.TokenBudget | None, file_price: float) -> tuple[float, float]:
     """Return the shortest time between two refreshes of a URL, and what it may grow to while the URL changes on."""
     site = sites.of(load.target, load.url)
     if site is None or (budget is not None and budget.left > budget.limit * PLENTY):

@@ -26,7 +26,7 @@ NAMED_ROWS = 20_000
 """Needs whose objects are looked up by name for one plan; beyond, at most as many as their folder holds are assumed."""
 SHARED_KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY)
 
-Budgets = Mapping[RefreshKind, planner.Budget]
+Budgets = Mapping[RefreshKind, planner.TokenBudget]
 
 
 def learned(connection: sqlite3.Connection, account: str, *, now: float) -> planner.Arrivals:
@@ -71,12 +71,12 @@ class PlanInputs:
         self._rows_left = NAMED_ROWS
         self.budgets: Budgets = {kind: self._budget(kind) for kind in account.quota}
 
-    def _budget(self, kind: RefreshKind) -> planner.Budget:
+    def _budget(self, kind: RefreshKind) -> planner.TokenBudget:
         found = ledger.budget(
             self._connection, self._account.name, kind, now=self._now, default=self._account.quota[kind]
         )
         left = 0 if self._account.exhausted_until(kind) > self._now else found.left
-        return planner.Budget(limit=found.limit, left=left, resets_at=found.resets_at)
+        return planner.TokenBudget(limit=found.limit, left=left, resets_at=found.resets_at)
 
     def given(self, loads: Sequence[Load], *, allowed: Callable[[str], bool] = lambda _: True) -> planner.PlanInput:
         """
@@ -180,7 +180,7 @@ class PlanInputs:
             if kind in self.budgets
         )
 
-    def _shares(self) -> dict[tuple[str, RefreshKind], planner.Share]:
+    def _shares(self) -> dict[tuple[str, RefreshKind], planner.QuotaShare]:
         if not self._has_shares:
             limits = {kind: budget.limit for kind, budget in self.budgets.items()}
             return self._spenders.default_shares(self._connection, self._account.name, limits, now=self._now)
@@ -189,7 +189,7 @@ class PlanInputs:
             if (site := self._sites.of(target, url)) is not None:
                 spent[share_name(site), kind] += 1
         return {
-            (name, kind): planner.Share(
+            (name, kind): planner.QuotaShare(
                 getattr(site.guaranteed, kind.value), getattr(site.share, kind.value), spent[name, kind]
             )
             for site in self._served

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from listener.pipeline.sites import Sites, share_name
-from listener.planner import Share
+from listener.planner import QuotaShare
 from listener.refresh import RefreshKind
 from listener.settings import Site
 from listener.settings import site as settings
@@ -72,17 +72,17 @@ class Spenders:
 
     def default_shares(
         self, connection: sqlite3.Connection, account: str, limits: Mapping[RefreshKind, int], *, now: float
-    ) -> dict[tuple[str, RefreshKind], Share]:
+    ) -> dict[tuple[str, RefreshKind], QuotaShare]:
         """Return the part that each spender may have where none is set; what backfills spent does not count."""
         spent: Counter[tuple[str, RefreshKind]] = Counter()
         for unit in units_today(connection, account, now=now):
             if not unit.backfill and (name := self.name(unit.target, unit.url)) is not None:
                 spent[name, unit.kind] += 1
         return {
-            (name, kind): Share(
+            (name, kind): QuotaShare(
                 greatest=_rounded_up(limits.get(kind, 0)),
                 spent=spent[name, kind],
-                whose=f"of the {DEFAULT_SHARE:.0%} of a day that one source may spend while no site sets a share",
+                used_up=f"its source has used up its {DEFAULT_SHARE:.0%} of the day (no site sets a share)",
             )
             for name in {self._name(site) for site in self.served}
             for kind in _KINDS

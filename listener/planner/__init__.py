@@ -1,4 +1,4 @@
-"""Which refreshes to ask for now: the cover of least cost, within what the quota should spend by this hour."""
+"""Which refreshes to send now: the cheapest cover of what is due, within what the quota should spend by this hour."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from listener.planner.arrivals import Arrivals
 from listener.planner.forecast import Backlog, Forecast, backlog, forecast
 from listener.planner.keys import KeyDeferral, KeyPlan, KeyRefresh, plan_keys
 from listener.planner.model import (
-    Budget,
     Deferral,
     DirectoryLoad,
     Limit,
@@ -14,15 +13,16 @@ from listener.planner.model import (
     PlanInput,
     PlannedDirectory,
     PlannedFiles,
-    Share,
+    QuotaShare,
+    TokenBudget,
 )
 from listener.planner.pacing import widest_seconds
 from listener.planner.plan import plan
+from listener.planner.reasons import split_reason
 
 __all__ = [
     "Arrivals",
     "Backlog",
-    "Budget",
     "Deferral",
     "DirectoryLoad",
     "Forecast",
@@ -34,10 +34,12 @@ __all__ = [
     "PlanInput",
     "PlannedDirectory",
     "PlannedFiles",
-    "Share",
+    "QuotaShare",
+    "TokenBudget",
     "backlog",
     "forecast",
     "plan",
     "plan_keys",
+    "split_reason",
     "widest_seconds",
 ]

@@ -2,7 +2,7 @@
 The cover: which directories to refresh and what to leave to file refreshes, at the least cost.
 
 The cost of a cover is the collateral of its directories, plus what its directory tokens cost, plus
-what its file tokens cost. Both currencies have rising prices (:class:`~listener.planner.prices.Prices`);
+what its file tokens cost. Both currencies have rising prices (:class:`~listener.planner.costs.Prices`);
 waiting is the highest step of the file prices, and a penalty for each subtree need left alone. This is
 the BLOCK-ALL problem of Soldo, Argyraki and Markopoulou ("Optimal Source-Based Filtering of Malicious
 Traffic", IEEE/ACM Transactions on Networking 20(2), 2012) with two kinds of filters.
@@ -13,7 +13,7 @@ Traffic", IEEE/ACM Transactions on Networking 20(2), 2012) with two kinds of fil
    when another is no worse in all three, or when its reduced cost shows that no cover with it can beat
    the best cover known: both are safe.
 3. Past :data:`WORK_LIMIT` the best cover known stands, compared with a greedy one, and its distance
-   from the bound is told as the gap.
+   from the bound is reported as the gap.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from bisect import bisect_right
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
+from listener.planner.costs import Bill, Cover, CoverTree, Prices
 from listener.planner.greedy import greedy_cover
-from listener.planner.prices import Prices
-from listener.planner.problem import Bill, Cover, Tree
 
 __all__ = ["WORK_LIMIT", "solve"]
 
@@ -46,7 +45,7 @@ _Option: TypeAlias = tuple[float, int, int, float, Any]
 only), a directory's index, or a pair of such."""
 
 
-def solve(tree: Tree, file_prices: Prices, directory_prices: Prices, *, work_limit: int = WORK_LIMIT) -> Cover:
+def solve(tree: CoverTree, file_prices: Prices, directory_prices: Prices, *, work_limit: int = WORK_LIMIT) -> Cover:
     """Return the cover of least cost; of equals the one with fewest directories, then with fewest files."""
     bill = Bill(tree, file_prices, directory_prices)
     found = _search_prices(bill)
@@ -91,7 +90,7 @@ class _Step:
         self.price = min(self.high, max(self.low, max(self.price, 1e-3) * self._factor**direction))
 
 
-def price_trees(tree: Tree, file_price: float, directory_price: float) -> tuple[list[float], list[bool]]:
+def price_trees(tree: CoverTree, file_price: float, directory_price: float) -> tuple[list[float], list[bool]]:
     """
     Solve at fixed prices, in one pass from the leaves up.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from listener.planner.model import Budget, PlanInput, PlannedDirectory
+from listener.planner.model import PlanInput, PlannedDirectory, TokenBudget
 from listener.planner.pacing import NO_BUDGET
 from listener.planner.plan import plan
 from listener.refresh import RefreshKind
@@ -37,7 +37,7 @@ class Backlog(NamedTuple):
     """Directories that would cover what file tokens do not, at most as many as a day has tokens for."""
 
 
-def forecast(budget: Budget, *, now: float, began: float) -> Forecast:
+def forecast(budget: TokenBudget, *, now: float, began: float) -> Forecast:
     """Return until when a budget lasts at the rate at which it was spent since its window began."""
     hours = max(0.0, now - began) / _HOUR_SECONDS
     per_hour = max(0, budget.limit - budget.left) / hours if hours > 0 else 0.0
@@ -61,6 +61,6 @@ def backlog(given: PlanInput, *, needs: int | None = None) -> Backlog:
     days = needs / spare if spare > 0 else None
     if needs <= limit * (1.0 - given.reserve):
         return Backlog(needs, days, [])
-    fresh: Mapping[RefreshKind, Budget] = {kind: b._replace(left=b.limit) for kind, b in given.budgets.items()}
+    fresh: Mapping[RefreshKind, TokenBudget] = {kind: b._replace(left=b.limit) for kind, b in given.budgets.items()}
     offer = plan(replace(given, budgets=fresh, cover_all=True, shares={}, limits=()))
     return Backlog(needs, days, offer.directories)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 
-from listener.planner.problem import Bill, Cover
+from listener.planner.costs import Bill, Cover
 
 __all__ = ["greedy_cover"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from listener.planner.model import Budget, DirectoryLoad, PlanInput
+from listener.planner.model import DirectoryLoad, PlanInput, TokenBudget
 from listener.planner.plan import plan
 from listener.refresh import RefreshKind
 
@@ -71,8 +71,8 @@ def plan_keys(
     inventory = _Inventory(objects)
     due = _by_directory(changed)
     day = {
-        RefreshKind.FILE: Budget(files, files, _DAY_SECONDS),
-        RefreshKind.DIRECTORY: Budget(directories, directories, _DAY_SECONDS),
+        RefreshKind.FILE: TokenBudget(files, files, _DAY_SECONDS),
+        RefreshKind.DIRECTORY: TokenBudget(directories, directories, _DAY_SECONDS),
     }
     made = plan(
         PlanInput(

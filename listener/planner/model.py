@@ -1,5 +1,5 @@
 """
-What the planner is told and what it answers: aggregates in, decisions out.
+What goes into a plan and what comes out: counts by directory in, decisions out.
 
 The planner never sees a need. It sees, for each directory URL that has due needs, how many there
 are; it answers how many of them to send as files and which directories to refresh. Rows are
@@ -16,7 +16,6 @@ from listener.planner.arrivals import Arrivals
 from listener.refresh import RefreshKind
 
 __all__ = [
-    "Budget",
     "Deferral",
     "DirectoryLoad",
     "Limit",
@@ -24,7 +23,8 @@ __all__ = [
     "PlanInput",
     "PlannedDirectory",
     "PlannedFiles",
-    "Share",
+    "QuotaShare",
+    "TokenBudget",
 ]
 
 
@@ -56,7 +56,7 @@ class DirectoryLoad(NamedTuple):
     stale."""
 
 
-class Budget(NamedTuple):
+class TokenBudget(NamedTuple):
     """What the ledger says of one kind of refresh for one account."""
 
     limit: int
@@ -66,7 +66,7 @@ class Budget(NamedTuple):
     """Seconds since the epoch."""
 
 
-class Share(NamedTuple):
+class QuotaShare(NamedTuple):
     """What a site may have of the day's quota of one kind, as parts of the limit."""
 
     guaranteed: float = 0.0
@@ -75,8 +75,8 @@ class Share(NamedTuple):
     """Never exceeded."""
     spent: int = 0
     """Tokens that it spent or holds today."""
-    whose: str = "of its site's share"
-    """For the operator, in the reason of what waits because of it."""
+    used_up: str = "its site has used up its share of the day"
+    """Says to the operator that nothing of it is left."""
 
 
 class Limit(NamedTuple):
@@ -126,7 +126,7 @@ class PlanInput:
 
     now: float
     loads: Sequence[DirectoryLoad]
-    budgets: Mapping[RefreshKind, Budget]
+    budgets: Mapping[RefreshKind, TokenBudget]
     weights: Callable[[str], int | None] = nothing_known
     allowed: Callable[[str], bool] = everything_allowed
     reserve: float = 0.0
@@ -138,7 +138,7 @@ class PlanInput:
     """Whether nothing may wait that the budgets can cover at all, however much that evicts."""
     arrivals: Arrivals = field(default_factory=Arrivals)
     """What is known of the account's arrivals, this moment's included."""
-    shares: Mapping[tuple[str, RefreshKind], Share] = field(default_factory=dict)
+    shares: Mapping[tuple[str, RefreshKind], QuotaShare] = field(default_factory=dict)
     """By site and kind; a site that is not named has no guarantee and no bound."""
     limits: Sequence[Limit] = ()
     """Limits beside the budgets."""

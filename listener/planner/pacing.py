@@ -31,16 +31,16 @@ from listener.planner.constants import (
     STALE_HOUR_COST,
     WIDEST_HOURS,
 )
-from listener.planner.model import Budget, PlanInput
-from listener.planner.prices import Prices, free_then
+from listener.planner.costs import Prices, free_then
+from listener.planner.model import PlanInput, TokenBudget
 from listener.refresh import RefreshKind
 
-__all__ = ["NO_BUDGET", "Purse", "affordable", "hours_to_reset", "open_purse", "widest_seconds"]
+__all__ = ["NO_BUDGET", "TokenPrices", "affordable", "hours_to_reset", "token_prices", "widest_seconds"]
 
-NO_BUDGET = Budget(limit=0, left=0, resets_at=0.0)
+NO_BUDGET = TokenBudget(limit=0, left=0, resets_at=0.0)
 
 
-class Purse(NamedTuple):
+class TokenPrices(NamedTuple):
     """What may be spent now, and at which prices."""
 
     left: Mapping[RefreshKind, int]
@@ -57,7 +57,7 @@ class Purse(NamedTuple):
     """Whether nothing may wait that can be covered: prices are no prices then."""
 
 
-def open_purse(given: PlanInput, left: Mapping[RefreshKind, int]) -> Purse:
+def token_prices(given: PlanInput, left: Mapping[RefreshKind, int]) -> TokenPrices:
     """Return what may be spent and what it costs: ``left`` tokens of each kind, at the prices of the hour."""
     hours = hours_to_reset(given)
     files, directories = left[RefreshKind.FILE], left[RefreshKind.DIRECTORY]
@@ -71,7 +71,7 @@ def open_purse(given: PlanInput, left: Mapping[RefreshKind, int]) -> Purse:
             file_prices(files, expected, hours, defer_cost),
             directory_prices(directories, files, expected, hours),
         )
-    return Purse(left, hours, expected, *costs, covers_all=given.cover_all)
+    return TokenPrices(left, hours, expected, *costs, covers_all=given.cover_all)
 
 
 def hours_to_reset(given: PlanInput, *, least: float = EFFECT_HOURS) -> float:

@@ -8,15 +8,15 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import chain
 
 from listener.planner.constants import LEND_HOURS, LEND_STEP_SECONDS, REPLAN_SECONDS
+from listener.planner.costs import Cover
 from listener.planner.cover import solve
 from listener.planner.draft import Draft
 from listener.planner.forest import Forest, build_forest
-from listener.planner.limits import Meter, meters
+from listener.planner.limits import Meter, QuotaPool, meters
 from listener.planner.model import DirectoryLoad, Limit, Plan, PlanInput
-from listener.planner.pacing import Purse, affordable, open_purse
-from listener.planner.problem import Cover
-from listener.planner.shares import Pool
-from listener.planner.weigh import Weighed, patience, weigh
+from listener.planner.pacing import TokenPrices, affordable, token_prices
+from listener.planner.reasons import Reasons
+from listener.planner.weigh import Weighed, waiting_weight, weigh
 from listener.refresh import RefreshKind
 
 __all__ = ["plan"]
@@ -33,32 +33,33 @@ def plan(given: PlanInput) -> Plan:
     """
     if not given.loads:
         return Plan()
-    pool = Pool(given, affordable(given))
-    purse, held = open_purse(given, pool.joint_left()), meters(given.limits)
-    return _finish(given, purse, _decide(given, purse, held, pool), held)
+    pool = QuotaPool(given, affordable(given))
+    prices, held = token_prices(given, pool.joint_left()), meters(given.limits)
+    return _finish(given, prices, _decide(given, prices, held, pool), held)
 
 
-def _decide(given: PlanInput, purse: Purse, held: list[Meter], pool: Pool) -> Draft:
+def _decide(given: PlanInput, prices: TokenPrices, held: list[Meter], pool: QuotaPool) -> Draft:
     """Choose directories for all sites together, then single needs, each site within its share."""
-    draft = Draft(purse, held, dict(purse.left), given.allowed, pool)
+    left = dict(prices.left)
+    draft = Draft(Reasons(given, prices, left), held, left, pool)
     rest: Sequence[DirectoryLoad] = given.loads
-    if not _no_directory_pays(given.loads, purse):
-        weighed, cover = _cover(given, purse)
+    if not _no_directory_pays(given.loads, prices):
+        weighed, cover = _cover(given, prices)
         draft.gap = cover.gap
-        price = purse.directories.lowest
+        draft.reasons.evictions = weighed.evictions()
         payers = _payers(weighed.forest, cover.directories) if given.shares else {}
         chosen = {
-            v: draft.refresh_directory(weighed, v, price, payer=payer)
+            v: draft.refresh_directory(weighed, v, payer=payer)
             for v in cover.directories
             if pool.most(payer := payers.get(v, ""), RefreshKind.DIRECTORY) > 0
         }
         rest = _uncovered(weighed, chosen, given, draft)
-    for load in _dearest_first(rest, draft, given.now):
+    for load in _dearest_first(rest, draft, given.now, prices.hours):
         draft.send_singles(load)
     return draft
 
 
-def _dearest_first(rest: Sequence[DirectoryLoad], draft: Draft, now: float) -> Iterable[DirectoryLoad]:
+def _dearest_first(rest: Sequence[DirectoryLoad], draft: Draft, now: float, hours: float) -> Iterable[DirectoryLoad]:
     """
     Order loads by what waiting costs, then by age, as far as tokens reach; the rest in any order.
 
@@ -67,36 +68,35 @@ def _dearest_first(rest: Sequence[DirectoryLoad], draft: Draft, now: float) -> I
     files, params = draft.left[RefreshKind.FILE], draft.left[RefreshKind.IGNORE_PARAMS]
     short = sum(load.due for load in rest) > files or sum(load.due_all_params for load in rest) > params
     if draft.meters or short:
-        hours = draft.purse.hours
-        rates = [(-patience(load, now, hours), load.oldest, i) for i, load in enumerate(rest)]
+        rates = [(-waiting_weight(load, now, hours), load.oldest, i) for i, load in enumerate(rest)]
         first = [i for _, _, i in heapq.nsmallest(files + params, rates)]
         chosen = set(first)
         return chain((rest[i] for i in first), (load for i, load in enumerate(rest) if i not in chosen))
     return rest
 
 
-def _no_directory_pays(loads: Sequence[DirectoryLoad], purse: Purse) -> bool:
+def _no_directory_pays(loads: Sequence[DirectoryLoad], prices: TokenPrices) -> bool:
     """Return whether no directory can be refreshed, or even one that evicts nothing would cost more than files."""
     files = sum(load.due for load in loads)
-    if purse.left[RefreshKind.DIRECTORY] <= 0:
+    if prices.left[RefreshKind.DIRECTORY] <= 0:
         return True
     return (
-        purse.files.cost(files) <= purse.directories.lowest
-        and files <= purse.left[RefreshKind.FILE]
-        and sum(load.due_all_params for load in loads) <= purse.left[RefreshKind.IGNORE_PARAMS]
+        prices.files.cost(files) <= prices.directories.lowest
+        and files <= prices.left[RefreshKind.FILE]
+        and sum(load.due_all_params for load in loads) <= prices.left[RefreshKind.IGNORE_PARAMS]
         and not any(load.subtree_due for load in loads)
     )
 
 
-def _cover(given: PlanInput, purse: Purse) -> tuple[Weighed, Cover]:
+def _cover(given: PlanInput, prices: TokenPrices) -> tuple[Weighed, Cover]:
     weighed = weigh(
         build_forest(given.loads),
         given,
-        purse,
-        files_short=sum(load.due for load in given.loads) > purse.left[RefreshKind.FILE],
-        all_params_short=sum(load.due_all_params for load in given.loads) > purse.left[RefreshKind.IGNORE_PARAMS],
+        prices,
+        files_short=sum(load.due for load in given.loads) > prices.left[RefreshKind.FILE],
+        all_params_short=sum(load.due_all_params for load in given.loads) > prices.left[RefreshKind.IGNORE_PARAMS],
     )
-    return weighed, solve(weighed.tree, purse.files.after(weighed.forced), purse.directories)
+    return weighed, solve(weighed.tree, prices.files.after(weighed.forced), prices.directories)
 
 
 def _covered(forest: Forest, chosen: Container[int]) -> list[int]:
@@ -121,7 +121,7 @@ def _payers(forest: Forest, chosen: Sequence[int]) -> dict[int, str]:
 def _uncovered(
     weighed: Weighed, chosen: Mapping[int, Limit | None], given: PlanInput, draft: Draft
 ) -> list[DirectoryLoad]:
-    """Return the loads, or what is left of them, that no chosen directory covers; hold back those it will cover."""
+    """Return the loads, or what is left of them, that no chosen directory covers; defer those that one will cover."""
     forest = weighed.forest
     covered = _covered(forest, chosen)
     rest: list[DirectoryLoad] = []
@@ -130,13 +130,13 @@ def _uncovered(
         if covered[v] == NOT_COVERED:
             rest.append(load)
         elif (limit := chosen[covered[v]]) is not None:
-            draft.hold_back(load, limit)
+            draft.defer_to_directory(load, limit)
         elif load.forced_only and not given.force:
             rest.append(load._replace(subtree_due=False, due_all_params=0))
     return rest
 
 
-def _finish(given: PlanInput, purse: Purse, draft: Draft, held: list[Meter]) -> Plan:
+def _finish(given: PlanInput, prices: TokenPrices, draft: Draft, held: list[Meter]) -> Plan:
     spent = {RefreshKind.FILE: 0, RefreshKind.DIRECTORY: len(draft.directories)}
     for single in draft.files:
         spent[single.kind] = spent.get(single.kind, 0) + single.take
@@ -147,16 +147,16 @@ def _finish(given: PlanInput, purse: Purse, draft: Draft, held: list[Meter]) -> 
         spent=spent,
         collateral=sum(directory.collateral for directory in draft.directories),
         gap=draft.gap,
-        file_price=purse.files.lowest,
-        wake_at=_wake_at(given, purse, held) if draft.deferred else None,
+        file_price=prices.files.lowest,
+        wake_at=_wake_at(given, prices, held) if draft.deferred else None,
     )
 
 
-def _wake_at(given: PlanInput, purse: Purse, held: list[Meter]) -> float | None:
+def _wake_at(given: PlanInput, prices: TokenPrices, held: list[Meter]) -> float | None:
     """Return the next moment at which something that waits may be sent though nothing new comes."""
     times = [budget.resets_at for budget in given.budgets.values()]
     times += [meter.limit.resets_at for meter in held if meter.waiting and meter.limit.resets_at is not None]
-    if purse.left[RefreshKind.DIRECTORY] > 0:
+    if prices.left[RefreshKind.DIRECTORY] > 0:
         times.append(given.now + REPLAN_SECONDS)
     if given.shares:
         lending = min(times[: len(given.budgets)], default=given.now) - LEND_HOURS * 3600.0

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from listener.planner.constants import AGE_WEIGHT_HOURS, REVALIDATION_COST, UNKNOWN_WEIGHT
+from listener.planner.costs import CoverTree
 from listener.planner.forest import Forest
 from listener.planner.model import DirectoryLoad, PlanInput
-from listener.planner.pacing import Purse
-from listener.planner.problem import Tree
+from listener.planner.pacing import TokenPrices
 
-__all__ = ["Weighed", "patience", "weigh"]
+__all__ = ["Weighed", "waiting_weight", "weigh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Weighed:
     """A forest with its weights, ready to be covered."""
 
     forest: Forest
-    tree: Tree
+    tree: CoverTree
     weights: list[int | None]
     """Objects known below each directory; ``None`` where nothing is known."""
     unchanged: list[int]
@@ -27,10 +28,19 @@ class Weighed:
     forced: int
     """File tokens that are needed whatever is chosen."""
 
+    def evictions(self) -> Callable[[DirectoryLoad], int | None]:
+        """Return a function from a load to what its own directory would evict; ``None`` where that is not known."""
+        places = zip(self.forest.targets, self.forest.urls, strict=True)
+        known = (None if weight is None else n for weight, n in zip(self.weights, self.unchanged, strict=True))
+        counts = dict(zip(places, known, strict=True))
+        return lambda load: counts.get((load.target, load.url))
 
-def weigh(forest: Forest, given: PlanInput, purse: Purse, *, files_short: bool, all_params_short: bool) -> Weighed:
+
+def weigh(
+    forest: Forest, given: PlanInput, prices: TokenPrices, *, files_short: bool, all_params_short: bool
+) -> Weighed:
     """
-    Ask for the weights and lay out the problem.
+    Read the weights and lay out the problem.
 
     While file tokens are short, what costs less than usual to leave waiting (a site of low priority, an object
     that expires by itself before the reset) does not compete for them: its price is a penalty of its own.
@@ -50,19 +60,19 @@ def weigh(forest: Forest, given: PlanInput, purse: Purse, *, files_short: bool, 
         else:
             due = load.due
         if load.subtree_due or load.due_all_params or load.priority < 1.0 or load.ttl_seconds > 0:
-            waiting = purse.defer_cost * patience(load, given.now, purse.hours)
+            waiting = prices.defer_cost * waiting_weight(load, given.now, prices.hours)
             penalties[v] += waiting * load.due_all_params * all_params_short
             if load.subtree_due:
                 penalties[v] += waiting * max(1, _or_prior(weights[v]))
-            if files_short and waiting < purse.defer_cost:
+            if files_short and waiting < prices.defer_cost:
                 penalties[v] += waiting * due
                 due = 0
         files[v] += due
     collateral = [rate * n if asked else math.inf for asked, n in zip(allowed, unchanged, strict=True)]
-    return Weighed(forest, Tree(forest.parents, files, penalties, collateral), weights, unchanged, forced)
+    return Weighed(forest, CoverTree(forest.parents, files, penalties, collateral), weights, unchanged, forced)
 
 
-def patience(load: DirectoryLoad, now: float, hours: float) -> float:
+def waiting_weight(load: DirectoryLoad, now: float, hours: float) -> float:
     """
     Return what leaving a load until the reset costs, as a part of what it usually costs.
 

@@ -147,9 +147,9 @@ def test_what_quota_does_not_cover_is_deferred(
         assert len(stand.paths()) <= 4
         assert told["deferred"] == 10 - len(stand.paths())
         told = json.loads(command("backfill", "--yes", "--json")[1])
-        assert (told["plan"]["objects"], told["listed"], told["finished"]) == (0, 10, True), "it goes on, not anew"
+        assert (told["plan"]["objects"], told["listed"], told["finished"]) == (0, 10, True), "it resumes"
         assert len(stand.paths()) == len(set(stand.paths()))
-        assert "deferred: " in command("backfill", "--yes", "--anew")[1]
+        assert "deferred: " in command("backfill", "--yes", "--restart")[1]
         assert len(stand.paths()) <= 4
 
 
@@ -383,7 +383,7 @@ def test_ctrl_c_of_the_real_command(stand: Stand) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
-    assert "Go on with: cdn-listener backfill --yes --wait" in err
+    assert "Continue with: cdn-listener backfill --yes --wait" in err
     assert "Traceback" not in err
     assert len(stand.paths()) < len(keys)
     stand.emulator.faults.clear()

@@ -21,8 +21,7 @@ from test_inventory import csv_gz, inventory
 
 from listener.backfill import BackfillPlan, Figures, WantedListing, Watch, read_popularity
 from listener.backfill import job as job_module
-from listener.cli.backfill_audit import told_to_people
-from listener.cli.backfill_display import follow, picture
+from listener.cli.backfill_output import audit_lines, follow, picture
 from listener.cli.common import print_json
 from listener.errors import ConfigurationError
 from listener.settings import load_settings
@@ -84,7 +83,7 @@ def test_an_inventory(stand: Stand, command: Command, tmp_path: Path) -> None:
     assert command("backfill", "--from", str(manifest), "--yes", "--wait")[0] == 0
     assert sorted(stand.paths()) == [stand.url("a.html"), stand.url("b c.html")]
     (tmp_path / "inventory" / "data" / "0.bin").write_bytes(b"")
-    status, _, err = command("backfill", "--from", str(manifest), "--yes", "--anew")
+    status, _, err = command("backfill", "--from", str(manifest), "--yes", "--restart")
     assert (status, "MD5" in err) == (1, True)
 
 
@@ -225,14 +224,14 @@ def test_a_request_counts_for_whatever_key_it_may_have_been_served_from(stand: S
 def test_an_audit_for_people() -> None:
     """A terminal is told counts, examples and the command that mends it; where nothing differs, nothing to do."""
     same = {"same": 7, "changed": 0, "unknown": 0, "gone": 0, "examples": []}
-    assert not any("repair" in line for line in told_to_people(same))
+    assert not any("repair" in line for line in audit_lines(same))
     edge = {"asked": 3, "listed": 9, "fresh": 2, "stale": 1, "unknown": 0, "examples": []}
-    told = list(told_to_people({**same, "changed": 1, "gone": 2, "examples": ["a.html", "\x1b[2Jü"], "edge": edge}))
-    assert told[0] == "listed 8; as the index knows them: 7"
+    told = list(audit_lines({**same, "changed": 1, "gone": 2, "examples": ["a.html", "\x1b[2Jü"], "edge": edge}))
+    assert told[0] == "listed 8; unchanged: 7"
     assert "  a.html" in told
     assert "  \\x1b[2Jü" in told, "a hostile key commands no terminal"
     assert any("--mode repair" in line for line in told)
-    assert told[-1] == "the edge was asked for 3 of 9: fresh 2, stale 1, unknown 0"
+    assert told[-1] == "fetched 3 of 9 from the edge: fresh 2, stale 1, unknown 0"
 
 
 def test_json_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ def test_a_share_is_not_exceeded(small: Stand, command: Command) -> None:
     assert sorted(small.paths()) == urls[:10]
     assert told["plan"]["refreshes"]["file"] <= 10
     status, out, _ = command("backfill", "--quota-share", "0.25", "--yes")
-    assert (status, "Go on" in out) == (3, True)
+    assert (status, "Continue" in out) == (3, True)
     assert sorted(small.paths()) == urls[:10]
     assert command("backfill", "--quota-share", "0.5", "--yes")[0] == 3
     assert sorted(small.paths()) == urls[:20], "what was sent is not sent again"

@@ -9,6 +9,7 @@ from pathlib import Path
 from shells import Stand
 
 from listener.emulator import parse_quota
+from listener.planner import split_reason
 from listener.refresh import RefreshKind
 
 Command = Callable[..., tuple[int, str, str]]
@@ -46,12 +47,18 @@ def test_a_plan_says_in_plain_words_why_keys_wait(stand: Stand, command: Command
     """Where nothing is affordable each key waits for tokens, without any cost of the inside."""
     changes = tmp_path / "changes"
     changes.write_text("a/1.html\na/2.html\n")
-    out = command("plan", "--changes", str(changes), "--files", "0", "--directories", "0")[1]
-    assert "wait for file tokens" in out
-    assert "0 file and 0 directory tokens left" in out
+    asked = ["plan", "--changes", str(changes), "--files", "0", "--directories", "0"]
+    out = command(*asked)[1]
+    assert "deferred  a/1.html  Deferred: no file quota left. No directory quota is left either.\n" in out
+    assert "0 file and 0 directory refreshes left" not in out
+    assert "0 file and 0 directory refreshes left" in command(*asked, "--verbose")[1]
     assert "000000" not in out
     told = json.loads(command("plan", "--changes", str(changes), "--files", "1", "--directories", "0", "--json")[1])
-    assert [one["reason"] for one in told["refreshes"]] == ["2 due, 0 file tokens left"]
+    (why,) = [one["reason"] for one in told["refreshes"]]
+    assert split_reason(why) == (
+        "Sent by itself: the quota allows it, and no directory refresh costs less.",
+        "file, 1 of 2 due; 0 file and 0 directory refreshes left",
+    )
 
 
 def test_explain_prints_the_addresses_of_a_key(stand: Stand, command: Command) -> None:

@@ -17,7 +17,7 @@ READING = (
     ["status", "--json"],
     ["quota"],
     ["tasks"],
-    ["tasks", "--by-hand"],
+    ["tasks", "--manual"],
     ["dead-letters"],
     ["store", "check"],
     ["backfill", "--dry-run"],

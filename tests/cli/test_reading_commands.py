@@ -133,7 +133,7 @@ def test_what_the_cdn_refused_is_listed_retried_and_discarded(stand: Stand, comm
     assert json.loads(command("status", "--json")[1])["pending"] == 1
     assert command("refresh", stand.url("bad.html"))[0] == 3
     assert json.loads(command("dead-letters", "--discard-all", "--json")[1]) == {"discarded": 1}
-    assert command("dead-letters")[1].strip() == "nothing is set aside"
+    assert command("dead-letters")[1].strip() == "no dead letters"
     assert command("dead-letters", "--retry-all", "--discard-all")[0] == 2
 
 
@@ -270,7 +270,7 @@ def test_plan_without_a_configuration(tmp_path: Path, command: Command) -> None:
     )
     made = json.loads(out)
     assert status == 0
-    assert "depth 1" in err
+    assert "depth = 1" in err
     assert {(one["kind"], one["key"]) for one in made["refreshes"]} == {
         ("directory", "a/"),
         ("file", "b/x.html"),

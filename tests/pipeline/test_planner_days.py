@@ -76,7 +76,7 @@ async def test_a_small_quota_is_used_to_its_end_and_the_rest_waits_with_its_reas
         await deferred(world, 4)
         assert world.accepted == {"file": 5}
         reasons = {one.reason for one in world.pipeline.engines[0].outcome.deferred}
-        assert all("wait for file tokens of the day" in reason for reason in reasons)
+        assert all("no file quota left today" in reason for reason in reasons)
         world.clock.ahead += QUOTA_DAY_SECONDS
         await world.settled()
         assert world.accepted == {"file": 9}
@@ -137,7 +137,7 @@ async def test_deletions_do_not_make_a_folder_look_emptier(tmp_path: Path) -> No
         world.source.deliver(*(world.remove(f"a/{n}.html") for n in range(40)))
         await world.until(lambda: "directory" in world.accepted)
         (row,) = [row for row in await world.store.history() if row["kind"] == "directory"]
-        assert "covers 40 due, evicts 60 unchanged" in row["reason"]
+        assert "replaces 40 file refreshes, and evicts 60 unchanged objects" in row["reason"]
 
 
 async def test_what_expires_by_itself_is_settled_and_costs_nothing(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ async def test_a_greatest_share_counts_what_was_spent_before_a_restart(tmp_path:
         await deferred(world, 7)
         assert spent(world) == {"www": 5}
         reasons = {one.reason for one in world.pipeline.engines[0].outcome.deferred}
-        assert all("of its site's share" in reason for reason in reasons)
+        assert all("its site has used up its share" in reason for reason in reasons)
 
 
 async def test_of_two_sites_the_dearer_goes_first(tmp_path: Path) -> None:

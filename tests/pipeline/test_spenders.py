@@ -72,7 +72,7 @@ async def test_one_uploader_cannot_spend_what_all_sites_have(tmp_path: Path) -> 
         await deferred(world, 100)
         assert spent(world) == {"www": 60}
         reason = world.pipeline.engines[0].outcome.deferred[0].reason
-        assert "75% of a day" in reason
+        assert "75% of the day" in reason
         assert "share" in reason
         world.clock.ahead += 6 * 3600
         world.source.deliver(*deletions("www/more/", 10))

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from listener.planner.costs import Bill, CoverTree, Prices, free_then
 from listener.planner.cover import solve
 from listener.planner.greedy import greedy_cover
-from listener.planner.prices import Prices, free_then
-from listener.planner.problem import Bill, Tree
 
 
 def steps(limit: bool) -> st.SearchStrategy[Prices]:
@@ -28,14 +27,14 @@ def steps(limit: bool) -> st.SearchStrategy[Prices]:
 
 
 @st.composite
-def trees(draw: st.DrawFn) -> Tree:
+def trees(draw: st.DrawFn) -> CoverTree:
     """Draw a small forest."""
     size = draw(st.integers(1, 8))
     parents = [draw(st.integers(-1, v - 1)) for v in range(size)]
     files = [draw(st.integers(0, 6)) for _ in range(size)]
     penalties = [draw(st.sampled_from([0.0, 0.0, 0.0, 3.0, 40.0])) for _ in range(size)]
     collateral = [draw(st.sampled_from([0.0, 1.0, 2.0, 5.0, 9.0, 30.0, math.inf])) for _ in range(size)]
-    return Tree(parents, files, penalties, collateral)
+    return CoverTree(parents, files, penalties, collateral)
 
 
 def brute_force(bill: Bill) -> float:
@@ -50,7 +49,7 @@ def brute_force(bill: Bill) -> float:
 @pytest.mark.timeout(240)
 @settings(max_examples=3000, deadline=None)
 @given(tree=trees(), files=st.one_of(steps(False), steps(True)), directories=steps(True))
-def test_equals_brute_force(tree: Tree, files: Prices, directories: Prices) -> None:
+def test_equals_brute_force(tree: CoverTree, files: Prices, directories: Prices) -> None:
     """Whatever the tree and the prices, no set of directories is cheaper than the cover."""
     bill = Bill(tree, files, directories)
     cover = solve(tree, files, directories)
@@ -65,7 +64,7 @@ def test_equals_brute_force(tree: Tree, files: Prices, directories: Prices) -> N
 
 @settings(max_examples=500, deadline=None)
 @given(tree=trees(), files=steps(False), directories=steps(True))
-def test_gap_is_honest_when_work_runs_out(tree: Tree, files: Prices, directories: Prices) -> None:
+def test_gap_is_honest_when_work_runs_out(tree: CoverTree, files: Prices, directories: Prices) -> None:
     """A cover found without the exact programme is within its stated gap of the best, and never worse than greedy."""
     bill = Bill(tree, files, directories)
     cover = solve(tree, files, directories, work_limit=0)
@@ -73,7 +72,7 @@ def test_gap_is_honest_when_work_runs_out(tree: Tree, files: Prices, directories
     assert cover.cost <= greedy_cover(bill).cost
 
 
-def large_tree(seed: int, size: int) -> Tree:
+def large_tree(seed: int, size: int) -> CoverTree:
     """Make a tree as sites have them: bulk publishing in some directories, single edits elsewhere."""
     rng = random.Random(seed)
     parents = [-1] + [max(0, (v - 1) // rng.choice([6, 8, 10])) for v in range(1, size)]
@@ -88,7 +87,7 @@ def large_tree(seed: int, size: int) -> Tree:
     unchanged = [o - f for o, f in zip(objects, files, strict=True)]
     for v in range(size - 1, 0, -1):
         unchanged[parents[v]] += unchanged[v]
-    return Tree(parents, files, [0.0] * size, [float(n) for n in unchanged])
+    return CoverTree(parents, files, [0.0] * size, [float(n) for n in unchanged])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -104,7 +103,7 @@ def test_never_worse_than_greedy_on_large_trees(seed: int, tokens: tuple[int, in
 
 def test_hard_budget_that_nothing_fits_is_infinite() -> None:
     """Without tokens of either kind there is no cover, and that is said by an infinite cost."""
-    tree = Tree([-1], [3], [0.0], [1.0])
+    tree = CoverTree([-1], [3], [0.0], [1.0])
     assert solve(tree, Prices([(2, 0.0)]), Prices([])).cost == math.inf
 
 

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from listener.planner import (
     Arrivals,
-    Budget,
     DirectoryLoad,
     Plan,
     PlanInput,
+    TokenBudget,
     backlog,
     forecast,
     plan,
+    split_reason,
     widest_seconds,
 )
 from listener.planner.pacing import directory_prices, file_prices
@@ -25,11 +26,11 @@ DAY = 24 * HOUR
 SITE = "https://a.example/"
 
 
-def budgets(files: int, directories: int, *, limit: int | None = None) -> dict[RefreshKind, Budget]:
+def budgets(files: int, directories: int, *, limit: int | None = None) -> dict[RefreshKind, TokenBudget]:
     """Make budgets that come back after a day."""
     return {
-        RefreshKind.FILE: Budget(files if limit is None else limit, files, DAY),
-        RefreshKind.DIRECTORY: Budget(directories, directories, DAY),
+        RefreshKind.FILE: TokenBudget(files if limit is None else limit, files, DAY),
+        RefreshKind.DIRECTORY: TokenBudget(directories, directories, DAY),
     }
 
 
@@ -83,7 +84,10 @@ def test_last_directory_waits_for_more_and_goes_before_the_reset() -> None:
     morning = plan(asked)
     assert morning.directories == []
     assert morning.wake_at == 900.0
-    assert "30 wait for file tokens" in morning.deferred[0].reason
+    decision, numbers = split_reason(morning.deferred[0].reason)
+    waits = "Deferred until 00:00 UTC: no file quota left today."
+    assert decision == f"{waits} A directory refresh would evict 5 unchanged objects, more than waiting costs."
+    assert numbers.startswith("30 due: no file quota left today; 0 file and 1 directory refreshes left, ")
     evening = plan(
         PlanInput(now=DAY - 6 * HOUR, loads=loads, budgets=budgets(0, 1), weights=lambda _: 35, arrivals=day)
     )
@@ -113,7 +117,7 @@ def test_no_budget_at_all_defers_without_a_date() -> None:
 
 def test_quota_lowered_at_noon_is_kept_at_once() -> None:
     """When the provider lowers the limit below what was spent, nothing more is planned."""
-    lowered = {RefreshKind.FILE: Budget(100, -50, DAY), RefreshKind.DIRECTORY: Budget(5, -1, DAY)}
+    lowered = {RefreshKind.FILE: TokenBudget(100, -50, DAY), RefreshKind.DIRECTORY: TokenBudget(5, -1, DAY)}
     made = plan(PlanInput(now=DAY / 2, loads=[load("a/", 5)], budgets=lowered))
     assert (made.files, made.directories) == ([], [])
 
@@ -220,7 +224,7 @@ def test_dearer_sites_go_first_and_age_outweighs_priority() -> None:
 
 def test_dearer_sites_go_first_though_other_tokens_abound() -> None:
     """Tokens of another kind are no reason to take files in any order."""
-    day = budgets(3, 0) | {RefreshKind.IGNORE_PARAMS: Budget(100, 100, DAY)}
+    day = budgets(3, 0) | {RefreshKind.IGNORE_PARAMS: TokenBudget(100, 100, DAY)}
     both = [load("cheap/", 3, priority=0.5, oldest=0.0), load("dear/", 3, oldest=0.0)]
     assert singles(plan(PlanInput(now=0.0, loads=both, budgets=day))) == {"dear/": 3}
 
@@ -249,7 +253,7 @@ def test_nothing_starves(counts: list[int], files: int) -> None:
         if count:
             waiting[f"{day}/"] = (day * DAY, count)
         loads = [load(name, due, oldest=since) for name, (since, due) in waiting.items()]
-        at = {RefreshKind.FILE: Budget(files, files, (day + 1) * DAY)}
+        at = {RefreshKind.FILE: TokenBudget(files, files, (day + 1) * DAY)}
         sent = singles(plan(PlanInput(now=day * DAY, loads=loads, budgets=at)))
         for name, take in sent.items():
             assert all(since >= waiting[name][0] or sent.get(o, 0) == due for o, (since, due) in waiting.items())
@@ -260,11 +264,11 @@ def test_nothing_starves(counts: list[int], files: int) -> None:
 
 def test_forecast_tells_when_the_quota_ends() -> None:
     """At the rate so far a budget lasts until a moment before the reset, or past it."""
-    half_gone = Budget(100, 50, DAY)
+    half_gone = TokenBudget(100, 50, DAY)
     assert forecast(half_gone, now=6 * HOUR, began=0.0) == (pytest.approx(50 / 6), pytest.approx(12 * HOUR))
-    assert forecast(Budget(100, 90, DAY), now=6 * HOUR, began=0.0).lasts_until is None
-    assert forecast(Budget(100, 0, DAY), now=6 * HOUR, began=0.0).lasts_until == 6 * HOUR
-    assert forecast(Budget(100, 100, DAY), now=0.0, began=0.0) == (0.0, None)
+    assert forecast(TokenBudget(100, 90, DAY), now=6 * HOUR, began=0.0).lasts_until is None
+    assert forecast(TokenBudget(100, 0, DAY), now=6 * HOUR, began=0.0).lasts_until == 6 * HOUR
+    assert forecast(TokenBudget(100, 100, DAY), now=0.0, began=0.0) == (0.0, None)
 
 
 def test_backlog_that_cannot_drain_is_told_with_a_way_out() -> None:

@@ -7,7 +7,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.planner import Budget, DirectoryLoad, Plan, PlanInput, plan
+from listener.planner import DirectoryLoad, Plan, PlanInput, TokenBudget, plan, split_reason
 from listener.refresh import RefreshKind
 
 DAY = 86_400.0
@@ -23,12 +23,12 @@ URLS = [
 ]
 
 
-def budgets(files: int, directories: int, all_params: int = 0) -> dict[RefreshKind, Budget]:
+def budgets(files: int, directories: int, all_params: int = 0) -> dict[RefreshKind, TokenBudget]:
     """Make the budgets of a day, unspent."""
     return {
-        RefreshKind.FILE: Budget(files, files, DAY),
-        RefreshKind.DIRECTORY: Budget(directories, directories, DAY),
-        RefreshKind.IGNORE_PARAMS: Budget(all_params, all_params, DAY),
+        RefreshKind.FILE: TokenBudget(files, files, DAY),
+        RefreshKind.DIRECTORY: TokenBudget(directories, directories, DAY),
+        RefreshKind.IGNORE_PARAMS: TokenBudget(all_params, all_params, DAY),
     }
 
 
@@ -70,7 +70,7 @@ def test_subtree_need_is_never_sent_as_files() -> None:
     made = plan(PlanInput(now=0.0, loads=[load(URLS[2], 0, subtree_due=True)], budgets=budgets(1000, 0)))
     assert (made.files, made.directories) == ([], [])
     assert [(d.directory_url, d.needs) for d in made.deferred] == [(URLS[2], 1)]
-    assert "0 directory tokens left" in made.deferred[0].reason
+    assert made.deferred[0].reason.startswith("Deferred until 00:00 UTC: no directory quota left today. [")
     assert made.wake_at == DAY
 
 
@@ -81,8 +81,9 @@ def test_scarce_files_turn_into_the_cheapest_directory() -> None:
     made = plan(PlanInput(now=0.0, loads=loads, budgets=budgets(10, 2), weights=weights.__getitem__))
     assert [(d.url, d.covers, d.collateral, d.collateral_known) for d in made.directories] == [(URLS[2], 40, 5, True)]
     assert made.collateral == 5
-    assert "40 due" in made.directories[0].reason
-    assert "5 unchanged" in made.directories[0].reason
+    decision, numbers = split_reason(made.directories[0].reason)
+    assert decision == "One directory refresh replaces 40 file refreshes, and evicts 5 unchanged objects."
+    assert numbers.startswith("covers 40, evicts 5; 10 file and 1 directory refreshes left, ")
 
 
 def test_blast_radius_is_kept() -> None:

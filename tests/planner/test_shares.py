@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.planner import Budget, DirectoryLoad, Limit, Plan, PlanInput, Share, plan
+from listener.planner import DirectoryLoad, Limit, Plan, PlanInput, QuotaShare, TokenBudget, plan
 from listener.refresh import RefreshKind
 
 HOUR = 3600.0
@@ -29,28 +29,28 @@ def spent(made: Plan, site: str, kind: RefreshKind) -> int:
     return sum(f.take for f in made.files if f.directory_url.startswith(start))
 
 
-def day(files: int, directories: int, *, spent_files: int = 0) -> dict[RefreshKind, Budget]:
+def day(files: int, directories: int, *, spent_files: int = 0) -> dict[RefreshKind, TokenBudget]:
     """Make budgets that come back after a day."""
-    return {FILE: Budget(files, files - spent_files, DAY), DIRECTORY: Budget(directories, directories, DAY)}
+    return {FILE: TokenBudget(files, files - spent_files, DAY), DIRECTORY: TokenBudget(directories, directories, DAY)}
 
 
 def test_a_guarantee_is_kept_for_a_site_that_has_nothing_due() -> None:
     """A bulk import cannot spend what is guaranteed to a site that will publish in the evening."""
-    shares = {("shop", FILE): Share(guaranteed=0.4)}
+    shares = {("shop", FILE): QuotaShare(guaranteed=0.4)}
     made = plan(PlanInput(now=0.0, loads=[load("www", "a/", 500)], budgets=day(100, 0), shares=shares))
     assert spent(made, "www", FILE) == 60
 
 
 def test_an_unused_guarantee_is_lent_before_the_reset() -> None:
     """Shortly before the reset tokens that nobody uses are lent, so that they do not lapse."""
-    shares = {("shop", FILE): Share(guaranteed=0.4)}
+    shares = {("shop", FILE): QuotaShare(guaranteed=0.4)}
     asked = PlanInput(now=DAY - HOUR / 60, loads=[load("www", "a/", 500)], budgets=day(100, 0), shares=shares)
     assert spent(plan(asked), "www", FILE) > 60
 
 
 def test_a_guarantee_comes_first_when_its_site_returns() -> None:
     """A site with something due gets its guarantee though another's older backlog could take every token."""
-    shares = {("shop", FILE): Share(guaranteed=0.4), ("www", FILE): Share(spent=60)}
+    shares = {("shop", FILE): QuotaShare(guaranteed=0.4), ("www", FILE): QuotaShare(spent=60)}
     loads = [load("www", "a/", 500, oldest=-DAY), load("shop", "b/", 30)]
     made = plan(PlanInput(now=0.0, loads=loads, budgets=day(100, 0, spent_files=60), shares=shares))
     assert spent(made, "shop", FILE) == 30
@@ -59,7 +59,7 @@ def test_a_guarantee_comes_first_when_its_site_returns() -> None:
 
 def test_the_greatest_share_is_never_exceeded() -> None:
     """A site stops at its greatest share of the day, with tokens left for others."""
-    shares = {("www", FILE): Share(greatest=0.5, spent=20)}
+    shares = {("www", FILE): QuotaShare(greatest=0.5, spent=20)}
     made = plan(PlanInput(now=0.0, loads=[load("www", "a/", 500)], budgets=day(100, 0, spent_files=20), shares=shares))
     assert spent(made, "www", FILE) == 30
     assert sum(d.needs for d in made.deferred) == 470
@@ -67,7 +67,7 @@ def test_the_greatest_share_is_never_exceeded() -> None:
 
 def test_a_greatest_share_is_lifted_before_the_reset_for_whom_nobody_waits() -> None:
     """Tokens that would lapse go to a site beyond its greatest part, unless another site wants them."""
-    shares = {("www", FILE): Share(greatest=0.5)}
+    shares = {("www", FILE): QuotaShare(greatest=0.5)}
     asked = PlanInput(now=DAY - 1.0, loads=[load("www", "a/", 500)], budgets=day(100, 0), shares=shares)
     assert spent(plan(asked), "www", FILE) > 90
     both = plan(replace(asked, loads=[load("www", "a/", 500), load("shop", "b/", 500)]))
@@ -93,7 +93,7 @@ def test_no_site_gets_less_than_its_guarantee_while_it_has_something_due(
 ) -> None:
     """Each site's due needs are sent, covered, or it has used its guarantee; nobody exceeds a greatest share."""
     shares = {
-        (site, kind): Share(guaranteed.get(site, 0.0), max(greatest.get(site, 1.0), guaranteed.get(site, 0.0)))
+        (site, kind): QuotaShare(guaranteed.get(site, 0.0), max(greatest.get(site, 1.0), guaranteed.get(site, 0.0)))
         for site in "abcdef"
         for kind in KINDS
     }
@@ -126,7 +126,7 @@ def test_a_minute_limit_of_one_domain_holds_that_domain_back() -> None:
     made = plan(PlanInput(now=0.0, loads=loads, budgets=day(10_000, 0), limits=limits))
     assert (spent(made, "www", FILE), spent(made, "shop", FILE)) == (40, 100)
     assert made.wake_at == 30
-    assert "60 wait for this minute's URLs of www" in made.deferred[0].reason
+    assert "Deferred until 00:00 UTC: waiting for this minute's URLs of www." in made.deferred[0].reason
 
 
 def test_money_is_one_more_limit() -> None:

@@ -121,7 +121,7 @@ def test_installing_overwrites_nothing_that_was_changed(command: Run, tmp_path: 
     assert (tmp_path / "cdn-listener.service.d/home.conf").is_file()
     (tmp_path / "cdn-listener.socket").write_text("mine")
     status, _, err = command("systemd", "install", *names, "--directory", str(tmp_path))
-    assert (status, "is there and differs" in err) == (2, True)
+    assert (status, "exists and differs" in err) == (2, True)
     assert (tmp_path / "cdn-listener.socket").read_text() == "mine"
     assert command("systemd", "install", *names, "--directory", str(tmp_path), "--force")[0] == 0
     assert (tmp_path / "cdn-listener.socket").read_text() != "mine"

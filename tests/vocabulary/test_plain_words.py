@@ -23,12 +23,12 @@ MOST_BANNED: dict[str, int] = {
     ".": 9,
     "bench": 37,
     "docs": 48,
-    "listener": 797,
+    "listener": 694,
     "tests": 26,
 }
 MOST_PRIVATE: dict[str, int] = {
     "bench": 1,
-    "listener": 165,
+    "listener": 145,
     "tests": 1,
 }
 """The most that each folder may have. Lower it whenever a folder gets cleaner; never raise it."""

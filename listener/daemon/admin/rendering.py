@@ -19,6 +19,7 @@ from listener import __version__
 from listener.daemon.freshness import BOUNDS_SECONDS
 from listener.daemon.status import iso
 from listener.daemon.view import Answer, Glance, LetterPage
+from listener.planner import split_reason
 from listener.printable import printable
 from listener.store.letters import LetterKind
 
@@ -109,6 +110,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {"iso": iso, "span": span, "number": number, "words": words, "share": share}
     environment.filters |= {"whole": whole, "letters_query": letters_query}
+    environment.filters |= {"decision": lambda reason: split_reason(reason)[0], "numbers": lambda r: split_reason(r)[1]}
     environment.globals |= {"bounds": BOUNDS_SECONDS, "kinds": tuple(LetterKind)}
     return environment
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from shells import Stand, fetch, until
 
-from listener.cli.places import choose_site
+from listener.cli.options import choose_site
 from listener.errors import ConfigurationError
 from listener.settings import parse_settings
 
@@ -37,7 +37,7 @@ def test_a_deploy_is_held_released_and_waited_for(stand: Stand, command: Command
         assert (status, out[:11]) == (0, "fresh after"), err
         assert [fetch(stand.url(name))[1] for name in ("a.html", "b.html")] == ["new", "new"]
     assert sorted(stand.paths()) == [stand.url("a.html"), stand.url("b.html")]
-    deeds = json.loads(command("tasks", "--by-hand", "--json")[1])
+    deeds = json.loads(command("tasks", "--manual", "--json")[1])
     assert [(deed["action"], deed["reason"]) for deed in deeds] == [("end of hold", ""), ("hold", "deploy 7")]
 
 
@@ -89,7 +89,7 @@ def test_what_is_paused_waits_and_what_is_cancelled_goes(stand: Stand, command: 
     assert cancelled == {"cancelled": 1, "requests_under_way": 0}
     assert json.loads(command("status", "--json")[1])["pending"] == 0
     assert command("resume")[1] == "ended 1\n"
-    assert command("resume")[1] == "no pause stands there\n"
+    assert command("resume")[1] == "there is no pause to end\n"
     assert stand.paths() == [stand.url("first.html")]
 
 

@@ -153,7 +153,7 @@ async def test_beside_an_owner_it_only_asks(stand: Stand, command: Command) -> N
     async with open_store(f"sqlite:///{stand.state}", owner=True) as store:
         status, out, _ = await asyncio.to_thread(command, "refresh", stand.url("a.html"))
         assert status == 0
-        assert "a daemon owns the state file" in out
+        assert "the running daemon sends them" in out
         assert (await store.counts()).pending == 1
     assert stand.paths() == []
 

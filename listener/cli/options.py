@@ -1,4 +1,4 @@
-"""What the commands of an operator's day share: which URLs they are about, and spans of time as people write them."""
+"""Options that several commands take: a site, a target, a reason, a span of time; and what they select."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NullOption",
+    "PrefixOption",
     "ReasonOption",
     "SiteOption",
     "TargetOption",
@@ -28,9 +29,9 @@ MOST_SECONDS: Final = 366 * 86400.0
 
 
 def _seconds(text: str) -> float:
-    """Return the seconds that a span like ``90``, ``10m`` or ``1h30m`` says."""
+    """Return the seconds in a span such as ``90``, ``10m`` or ``1h30m``."""
     if not _SPAN.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no span of time: write 90s, 10m, 1h30m or 2d")
+        raise typer.BadParameter(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 2d")
     parts = re.findall(r"([\d.]+)([smhd]?)", text)
     seconds = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
     if seconds > MOST_SECONDS:
@@ -38,20 +39,24 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def span_option(name: str, said: str) -> Any:
+def span_option(name: str, meaning: str) -> Any:
     """Return an option that takes a span of time, written as ``90s``, ``10m``, ``1h30m`` or ``2d``, in seconds."""
-    return typer.Option(name, parser=_seconds, metavar="SPAN", help=said)
+    return typer.Option(name, parser=_seconds, metavar="SPAN", help=meaning)
 
 
 SiteOption = Annotated[
     str | None,
-    typer.Option("--site", metavar="N", help="Which of the [[sites]]: its name, its number from 0, or its source."),
+    typer.Option("--site", metavar="N", help="Which of the [[sites]]: its name, number (from 0), source or base URL."),
 ]
 NullOption = Annotated[
-    bool, typer.Option("--null", "-0", help="Entries of the list end with NUL: find -print0, git diff -z.")
+    bool, typer.Option("--null", "-0", help="List entries end with NUL, as from find -print0 or git diff -z.")
+]
+PrefixOption = Annotated[
+    str | None,
+    typer.Option("--prefix", metavar="P", help="Only URLs that start with this: a URL, or a path below the site."),
 ]
 TargetOption = Annotated[str | None, typer.Option("--target", metavar="NAME", help="Only this target.")]
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why. Kept in the audit.")]
 
 
 def choose_site(settings: Settings, site: str | None) -> Site:
@@ -102,6 +107,6 @@ def prefixes(settings: Settings, prefix: str | None, *, site: str | None) -> lis
 
 
 def echo_under_way(requests: int) -> None:
-    """Print how many requests cannot be stopped any more, if there are any."""
+    """Print how many requests can no longer be stopped, if there are any."""
     if requests:
         typer.echo(f"{requests} request{'s are' if requests > 1 else ' is'} under way and cannot be stopped")
