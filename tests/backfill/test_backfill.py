@@ -63,8 +63,8 @@ def test_the_cost_stands_before_the_deed(stand: Stand, command: Command, monkeyp
     assert not stand.state.exists()
     assert stand.paths() == []
     text = command("backfill", "--dry-run")[1]
-    assert "keys can never be a URL" in text
-    assert "quota is assumed" in text
+    assert "keys cannot be a URL" in text
+    assert "configured one is assumed" in text
     assert told["quota_assumed"].startswith("cdn: ")
 
 
@@ -332,7 +332,7 @@ async def test_a_prefetch_that_could_not_be_asked_for_is_asked_again(
     """Portions behind one that failed are not noted before it: no key is left out when the listing goes on."""
     monkeypatch.setattr(source, "PORTION_KEYS", 2)
     keys = fill(stand, *(f"{n:02}.html" for n in range(10)))
-    ask = Store.ask
+    ask = Store.request
     calls: list[int] = []
 
     async def failing(self: Store, *given: object, **options: object) -> int:
