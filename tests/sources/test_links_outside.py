@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from churning import exchange
@@ -14,6 +16,8 @@ from source_harness import Reader, fanotify_needed
 from listener.change import ChangeKind
 from listener.contracts import SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+from listener.sources.filesystem.heard import batch_of
+from listener.sources.filesystem.walker import Walker
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -298,3 +302,68 @@ async def test_links_that_lead_to_one_another_are_bounded(tmp_path: Path, monkey
         for link in links:
             link.unlink()
         await reader.until(lambda: reader.source.health.state is SourceState.LISTENING, "listening again")
+
+
+async def test_a_link_that_leads_elsewhere_only_while_it_is_scanned_is_compared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan that reads another release than the one before and after it is repeated."""
+    root, link = tmp_path / "root", tmp_path / "current"
+    root.mkdir()
+    for release in "123":
+        write(tmp_path / release / "sub" / f"{release}.html", release)
+    link.symlink_to("1")
+    (root / "app").symlink_to(link)
+    read, away = Walker._read, [True]
+
+    def read_elsewhere(walker: Walker, prefix: bytes, *arguments: Any, **named: Any) -> Any:
+        if prefix == b"app/sub/" and link.readlink() == Path("2") and away:
+            away.pop()
+            switch(link, "3")
+            found = read(walker, prefix, *arguments, **named)
+            switch(link, "2")
+            return found
+        return read(walker, prefix, *arguments, **named)
+
+    async with reader_of(root) as reader:
+        monkeypatch.setattr(Walker, "_read", read_elsewhere)
+        switch(link, "2")
+        await reader.until(lambda: not away, "the link led elsewhere during a scan")
+        await reader.until(lambda: set(reader.index.rows) == {"app/sub/2.html"}, "the index holds what is there")
+
+
+async def test_a_file_that_is_looked_at_while_its_link_leads_elsewhere_is_compared_again(tmp_path: Path) -> None:
+    """The state of another release's file does not stay in the index."""
+    root, link = tmp_path / "root", tmp_path / "current"
+    root.mkdir()
+    for release in "12":
+        write(tmp_path / release / "a.html", release)
+    link.symlink_to("1")
+    (root / "app").symlink_to(link)
+    async with reader_of(root) as reader:
+        await reader.until(lambda: "app/a.html" in reader.index.rows, "the file is known")
+        live = reader.source._session._live  # type: ignore[union-attr]
+        switch(link, "2")
+        looks = live.looker.all(batch_of([b"app/a.html"]), time.time_ns())
+        assert looks.unfinished[0].fingerprint.inode == (tmp_path / "2" / "a.html").stat().st_ino
+        switch(link, "1")
+        assert live.looker._links.targets.changed() == ["app"]
+
+
+async def test_a_link_that_becomes_a_loop_is_left_out_and_its_files_are_reported_once(tmp_path: Path) -> None:
+    """What was below it is deleted, and writes to the directory it leads to count under the other path only."""
+    root, link = tmp_path / "root", tmp_path / "current"
+    root.mkdir()
+    for release in "12":
+        write(tmp_path / release / "a.html", release)
+    link.symlink_to("1")
+    (tmp_path / "2" / "again").symlink_to(link)
+    (root / "app").symlink_to(tmp_path / "2")
+    async with reader_of(root) as reader:
+        await reader.until(lambda: set(reader.index.rows) == {"app/a.html", "app/again/a.html"}, "both are known")
+        switch(link, "2")
+        await reader.until(lambda: set(reader.index.rows) == {"app/a.html"}, "what was behind the loop is deleted")
+        if reader.backend != "polling":
+            (tmp_path / "2" / "b.html").write_text("b")
+            await reader.until_told("app/b.html")
+            assert not reader.of("app/again/b.html")

@@ -91,6 +91,19 @@ def test_what_is_mounted_over_a_directory_is_compared(tmp_path: Path, backend: s
         source.until(lambda: told() == {"a/docs/index.html"}, "a file system of its own is told", 10)
 
 
+def test_a_mount_is_noticed_as_soon_as_it_comes_or_goes(tmp_path: Path, backend: str) -> None:
+    """The kernel's signal counts, not the next look: between two looks a mount can come, be scanned, and go."""
+    root, new = tmp_path / "www", tmp_path / "new"
+    write(root / "docs" / "index.html", "one")
+    write(root / "other.html", "one")
+    write(new / "index.html", "two!")
+    with apart(root, tmp_path / "out", backend=backend, root_check_seconds=600) as source:
+        for command in (["mount", "--bind", new], ["umount"], ["mount", "--bind", new], ["umount"]):
+            reported = fresh(source)
+            source.inside(*command, root / "docs")
+            source.until(lambda reported=reported: reported() == {"docs/index.html"}, f"{command[0]} is noticed", 10)
+
+
 def test_a_mount_that_goes_after_its_directory_was_renamed_is_compared(tmp_path: Path, backend: str) -> None:
     """The kernel reports the rename of a mount point to nobody: between two looks, it is taken away elsewhere."""
     root, new = tmp_path / "www", tmp_path / "new"

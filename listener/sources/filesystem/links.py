@@ -25,7 +25,7 @@ from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.guarded import guarded_directories
 from listener.sources.filesystem.targets import Targets
 
-__all__ = ["MOST_ENTERED", "Links", "is_followed", "is_loop"]
+__all__ = ["MOST_ENTERED", "Links", "is_cut_off", "is_followed", "is_loop"]
 
 _MOST = 200_000
 MOST_ENTERED = 10_000
@@ -200,6 +200,18 @@ def _ways(path: str) -> list[str]:
 def is_followed(root: bytes, prefix: bytes, name: bytes) -> bool:
     """Return whether the directory that a link leads to may belong to the tree: no loop, and not private."""
     return not is_loop(root, prefix, name) and not _is_private(root, os.path.realpath(root + prefix + name))
+
+
+def is_cut_off(root: bytes, prefix: bytes) -> bool:
+    """Return whether a link that is not followed is on the way to a directory that is there: no walk comes by then."""
+    if not os.path.isdir(root + prefix):  # noqa: PTH112 - bytes
+        return False
+    above = b""
+    for name in prefix.split(b"/")[:-1]:
+        if os.path.islink(root + above + name) and not is_followed(root, above, name):  # noqa: PTH114 - bytes
+            return True
+        above += name + b"/"
+    return False
 
 
 def _is_private(root: bytes, real: bytes) -> bool:

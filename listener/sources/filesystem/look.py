@@ -12,7 +12,7 @@ from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.sources.filesystem import kernel, readers
 from listener.sources.filesystem.absence import means_absent
 from listener.sources.filesystem.heard import ARRIVED, FOUND, OPEN, Batch
-from listener.sources.filesystem.links import Links
+from listener.sources.filesystem.links import Links, is_cut_off
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.readers import Directories
 
@@ -129,7 +129,14 @@ class Looker:
     def at(self, key: str) -> Fingerprint | None:
         """Return the fingerprint of one key, or ``None`` when there is no such file (any more). Raise OSError."""
         raw = key_to_bytes(key)
-        return fingerprint_at(self._root + raw, self._directories.of(raw[: raw.rfind(b"/") + 1]))[0]
+        self._verify(key)
+        found = fingerprint_at(self._root + raw, self._directories.of(raw[: raw.rfind(b"/") + 1]))[0]
+        self._verify(key)
+        return found
+
+    def _verify(self, key: str) -> None:
+        """See that links on the way to a key lead where they led when they were noted: before and after each look."""
+        self._links.targets.verify(key)
 
     def look_afresh(self) -> None:
         """Forget who may enter directories: to be called before each portion of looks."""
@@ -157,10 +164,11 @@ class Looker:
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE, now_ns)
         for prefix, names in batch.names:
             text = key_to_text(prefix)
-            if batch.is_hint and not hears(prefix):
+            if (batch.is_hint and not hears(prefix)) or (self._links and is_cut_off(self._root, prefix)):
                 self._forget(text + key_to_text(name) for name in names)
                 continue
             path, above = self._root + prefix, self._directories.of(prefix)
+            self._verify(text)
             for padded, flags in names.items():
                 raw = padded.rstrip(b"\0")
                 name = raw.decode("utf-8", "surrogateescape")
@@ -171,6 +179,7 @@ class Looker:
                 self.ignored += 1
                 if self._links:
                     self._look_at_links(looks, self._links.depending(text + name), flags, now_ns)
+            self._verify(text)
         return self._agreed(looks) if self._links and (looks.gone or looks.linked) else looks
 
     def _agreed(self, looks: Looks) -> Looks:
@@ -189,7 +198,9 @@ class Looker:
         flags = kernel.MOVED_TO if _is_atomic(flags) else kernel.MOVED_TO | kernel.CLOSE_WRITE
         for key in keys:
             if self._hears(key_to_bytes(_parts(key)[0])):
+                self._verify(key)
                 self._look(looks, self._root + key_to_bytes(key), key, flags, now_ns, follow=False)
+                self._verify(key)
             else:
                 self._forget([key])
 

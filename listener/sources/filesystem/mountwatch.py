@@ -55,6 +55,7 @@ class MountWatch:
         self._parents: dict[str, tuple[int, int] | None] = {}
         """The directory above each mount point of the tree: another one by now, and the mount point has moved."""
         self._replaced: dict[str, Mount] = {}
+        self._signal: tuple[select.epoll, BinaryIO] | None = None
         try:
             self._file = TABLE.open("rb")
         except OSError:
@@ -69,6 +70,24 @@ class MountWatch:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._signal is not None:
+            for each in self._signal:
+                each.close()
+            self._signal = None
+
+    def signal(self) -> int | None:
+        """
+        Return a descriptor that is readable once after each change of the table; ``None`` without a table.
+
+        A mount that is gone again before the next look would leave no trace, but what was read meanwhile
+        came from it. The signal has an open file of its own: each ``poll`` takes the change from its file.
+        """
+        if self._file is None:
+            return None
+        if self._signal is None:
+            self._signal = select.epoll(), TABLE.open("rb")
+            self._signal[0].register(self._signal[1], select.EPOLLPRI | select.EPOLLERR)
+        return self._signal[0].fileno()
 
     def look(self, linked: Callable[[], Iterable[str]]) -> Remounted:
         """

@@ -138,6 +138,7 @@ class Session:
     async def run(self) -> AsyncGenerator[Delivery, None]:
         """Yield deliveries until cancelled. Raise OSError when the root cannot be opened at first."""
         reason = START
+        self._surroundings.follow_mounts(self._wake.set)
         try:
             await self._open()
             while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 
 from listener.change import key_to_bytes, key_to_text
 from listener.sources.filesystem.brake import Brake
@@ -37,10 +38,30 @@ class Surroundings:
         self._rescans = rescans
         self._interval = interval_seconds
         self._next_links = 0.0
+        self._mounts_changed = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._following: asyncio.Task[None] | None = None
         live.before_deleting = self.before_deleting
+
+    def follow_mounts(self, wake: Callable[[], None]) -> None:
+        """Look at mounts as soon as the table changes, until closed; ``wake`` is called after each look."""
+        signal = self._mounts.signal()
+        if signal is not None:
+            asyncio.get_running_loop().add_reader(signal, self._mounts_changed.set)
+            self._following = asyncio.create_task(self._follow_mounts(wake))
+
+    async def _follow_mounts(self, wake: Callable[[], None]) -> None:
+        while True:
+            await self._mounts_changed.wait()
+            self._mounts_changed.clear()
+            await self.look_at_mounts()
+            wake()
 
     def close(self) -> None:
         """Give the mount table back."""
+        if self._following is not None and (signal := self._mounts.signal()) is not None:
+            self._following.cancel()
+            asyncio.get_running_loop().remove_reader(signal)
         self._mounts.close()
 
     @property
@@ -55,13 +76,16 @@ class Surroundings:
 
     async def look(self) -> None:
         """Look at mounts, and at links when it is time."""
+        if self._following is not None and self._following.done():
+            self._following.result()
         await self.look_at_mounts()
         if self._links and time.monotonic() >= self._next_links:
             await self._look_at_links()
 
     async def look_at_mounts(self) -> None:
         """Compare what was mounted or unmounted; believe no deletion while the root's mount shows an old directory."""
-        found = await asyncio.to_thread(self._mounts.look, self._links.targets.directories)
+        async with self._looking:
+            found = await asyncio.to_thread(self._mounts.look, self._links.targets.directories)
         now = time.monotonic()
         for prefix in found.directories:
             self._rescans.want(key_to_text(prefix), MOUNTED, now, prompt=True)

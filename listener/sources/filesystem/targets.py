@@ -42,6 +42,20 @@ class Targets:
         else:
             self._directories.discard(key)
 
+    def verify(self, key: str) -> None:
+        """
+        Check the links on the way to a key or directory; call before and after it is read.
+
+        A link may lead elsewhere only while something behind it is read. The result belongs to another
+        place then, so the link counts as changed, although it leads again to where it led when it was noted.
+        """
+        if not self._seen:
+            return
+        for end in (position for position, letter in enumerate(key) if letter == "/"):
+            seen = self._seen.get(link := key[:end])
+            if seen not in (None, _UNKNOWN) and self._now(link) != seen:
+                self._seen[link] = _UNKNOWN
+
     def forget(self, key: str) -> None:
         """Forget a key."""
         self._seen.pop(key, None)
@@ -59,12 +73,16 @@ class Targets:
         """Return the keys that lead to something else than noted, or to a file that was written to."""
         found = []
         for key, seen in list(self._seen.items()):
-            status, is_absent = self._look(key)
-            if status is None and not is_absent:
-                continue
-            if (_NOWHERE if status is None else _identity(status)) != seen:
+            if self._now(key) not in (None, seen):
                 found.append(key)
         return found
+
+    def _now(self, key: str) -> int | None:
+        """Return what a key leads to; ``None`` where that cannot be known."""
+        status, is_absent = self._look(key)
+        if status is None:
+            return _NOWHERE if is_absent else None
+        return _identity(status)
 
     def _look(self, key: str) -> tuple[os.stat_result | None, bool]:
         """Return what is there, or ``None`` and whether it is proved that nothing is."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.sources.filesystem.absence import means_absent
-from listener.sources.filesystem.links import Links, is_followed
+from listener.sources.filesystem.links import Links, is_cut_off, is_followed
 from listener.sources.filesystem.look import fingerprint_of
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.readers import Directories
@@ -98,8 +98,9 @@ class Walker:
     def again(self, directory: str) -> Listing | None:
         """Read one directory once more; ``None`` when it cannot be read, so that nothing is known."""
         raw = key_to_bytes(directory)
-        beyond = not self._follow and self._is_beyond_link(raw)
-        listing = Listing(directory, {}) if beyond else self._read(raw, gone_is_empty=True)[0]
+        listing = self._read(raw, gone_is_empty=True)[0]
+        if listing is not None and self._is_beyond_link(raw):
+            listing = Listing(directory, {})
         return listing if listing is not None and self.is_same_root() else None
 
     def _belongs(self, start: bytes) -> bool:
@@ -124,7 +125,9 @@ class Walker:
         return False
 
     def _is_beyond_link(self, prefix: bytes) -> bool:
-        """Return whether a symbolic link stands on the way to a directory: read, it would be another one."""
+        """Return whether a link that is not followed is on the way to a directory: read, it would be another one."""
+        if self._follow:
+            return is_cut_off(self._root, prefix)
         ends = (end for end, letter in enumerate(prefix) if letter == ord("/"))
         return any(os.path.islink(self._root + prefix[:end]) for end in ends)  # noqa: PTH114 - bytes
 
@@ -134,6 +137,17 @@ class Walker:
 
     def _read(self, prefix: bytes, *, gone_is_empty: bool = False) -> tuple[Listing | None, list[bytes]]:
         text = key_to_text(prefix)
+        self._verify_links(text)
+        try:
+            return self._list(prefix, text, gone_is_empty=gone_is_empty)
+        finally:
+            self._verify_links(text)
+
+    def _verify_links(self, directory: str) -> None:
+        if self._links is not None:
+            self._links.targets.verify(directory)
+
+    def _list(self, prefix: bytes, text: str, *, gone_is_empty: bool) -> tuple[Listing | None, list[bytes]]:
         files: dict[str, Fingerprint] = {}
         below: list[bytes] = []
         unknown: set[str] = set()

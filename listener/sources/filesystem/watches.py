@@ -29,6 +29,7 @@ from listener.sources.filesystem.absence import is_absent, is_directory_gone
 from listener.sources.filesystem.bindings import Bindings
 from listener.sources.filesystem.heard import ARRIVED, EFFECTS, FOUND, Batch, Heard
 from listener.sources.filesystem.kernel import Kernel
+from listener.sources.filesystem.links import is_cut_off
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.readers import of_directory
 from listener.sources.filesystem.rescans import MOUNTED, OPENED, OVERFLOWED, OVERRAN
@@ -156,7 +157,9 @@ class Watches:
 
     def _is_gone(self, node: Node) -> bool:
         prefix = self.tree.prefix_of(node)
-        return prefix is not None and is_directory_gone(self._root + prefix)
+        if prefix is None:
+            return False
+        return is_directory_gone(self._root + prefix) or is_cut_off(self._root, prefix)
 
     def _watch(self, node: Node, prefix: bytes) -> bool:
         is_root = not prefix
