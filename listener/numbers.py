@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -13,12 +14,28 @@ MOST_DIGITS: Final = 15
 MAX_OBJECTS: Final = 100_000
 """Objects and lists in one JSON text: more than the longest answer has, and any message."""
 
+_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.DOTALL)
+"""Takes a string that never ends to the end of the text, so that each character is looked at once."""
+_RAW_STRING: Final = re.compile(_STRING.pattern.encode(), re.DOTALL)
+
 
 def is_too_large(text: bytes | str) -> bool:
-    """Return whether a JSON text has more than :data:`MAX_OBJECTS` brackets: parsed, it takes fifty times its size."""
-    if isinstance(text, bytes):
-        return text.count(b"{") + text.count(b"[") > MAX_OBJECTS
-    return text.count("{") + text.count("[") > MAX_OBJECTS
+    """
+    Return whether a JSON text has more than :data:`MAX_OBJECTS` objects and lists.
+
+    Parsed, such a text takes fifty times its size. Brackets within strings do not count: a text may carry others.
+    """
+    if isinstance(text, str):
+        return _brackets(text) > MAX_OBJECTS and _brackets(_STRING.sub("", text)) > MAX_OBJECTS
+    return _raw_brackets(text) > MAX_OBJECTS and _raw_brackets(_RAW_STRING.sub(b"", text)) > MAX_OBJECTS
+
+
+def _brackets(text: str) -> int:
+    return text.count("{") + text.count("[")
+
+
+def _raw_brackets(text: bytes) -> int:
+    return text.count(b"{") + text.count(b"[")
 
 
 def whole_number(text: str) -> int | None:

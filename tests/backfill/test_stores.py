@@ -133,6 +133,18 @@ def test_a_server_that_is_gone(bucket: FakeBucket) -> None:
         keys(settings)
 
 
+def test_a_page_without_end(bucket: FakeBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more of an answer is read than a page can have, of an error neither."""
+    monkeypatch.setattr(bucket_module, "TRIES", 1)
+    for status, start in ((200, b"<ListBucketResult>"), (403, b"<Error><Code>")):
+        bucket.fault = lambda _prefix, _after, status=status, start=start: (
+            status,
+            start + b" " * bucket_module.LARGEST_PAGE_BYTES,
+        )
+        with pytest.raises(SourceUnavailable, match=r"more than \d+ bytes"):
+            keys(bucket.settings(concurrency=1))
+
+
 def test_golden_keys_and_bytes_that_are_no_text(bucket: FakeBucket) -> None:
     """As the store holds them, also where it does not encode what it lists."""
     wanted = [*GOLDEN, "no-utf8-\udcff\udcfe"]

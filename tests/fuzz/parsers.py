@@ -29,7 +29,7 @@ from listener.sources.mns import wire
 from listener.sources.sqs.address import address_of
 from listener.sources.sqs.native import _answer
 from listener.sources.sqs.policies import missing_events, rules_for, senders, sends_from
-from listener.sources.sqs.transport import failures_in, message_of
+from listener.sources.sqs.transport import failures_in, messages_in
 from listener.sources.sqs.trouble import SqsTrouble, refused
 from listener.sources.webhook.alibaba import _account_and_id, _unbase64
 from listener.sources.webhook.certificates import _parse, https_url
@@ -111,7 +111,7 @@ PARSERS: Mapping[str, Parser] = {
     "sqs-answer": Parser(lambda raw: _answer(raw, 200, ""), (SqsTrouble,)),
     "sqs-refusal": Parser(lambda raw: _answer(raw, 400, "a;b"), (SqsTrouble,)),
     "sqs-refused": Parser(header(lambda text: refused(text.partition("\n")[0], text.partition("\n")[2]))),
-    "sqs-message": Parser(parsed(message_of), (SqsTrouble,)),
+    "sqs-message": Parser(parsed(lambda one: messages_in({"Messages": [one]})), (SqsTrouble,)),
     "sqs-failures": Parser(parsed(failures_in), (SqsTrouble,)),
     "sqs-policy": Parser(policy),
     "sqs-rules": Parser(parsed(lambda value: missing_events(rules_for(value, ARN)))),

@@ -32,6 +32,10 @@ PAGE_KEYS: Final = 1000
 """As many as S3 and OSS list at once."""
 CONNECT_SECONDS: Final = 10
 READ_SECONDS: Final = 60
+PAGE_SECONDS: Final = 120.0
+"""For a whole page, however slowly it comes."""
+LARGEST_PAGE_BYTES: Final = 16 * 1024 * 1024
+"""A thousand keys of 1,024 bytes, each byte percent-encoded, with all their fields, have some 4 MB."""
 TRIES: Final = 5
 _EMPTY: Final = b"<ListBucketResult></ListBucketResult>"
 _DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "403", "Forbidden"})
@@ -89,12 +93,15 @@ class Bucket:
         from botocore import handlers  # noqa: PLC0415
         from botocore.session import Session  # noqa: PLC0415
 
+        from listener.sources.bounded_boto import bound_answers  # noqa: PLC0415
+
         given = self._settings
         oss = self._place.scheme == "oss"
         keys = {} if given.anonymous or not oss else _alibaba_keys()
         client = Session().create_client(
             "s3", region_name=given.region, endpoint_url=self._endpoint(), config=self._config(), **keys
         )
+        bound_answers(client, most_bytes=LARGEST_PAGE_BYTES, seconds=PAGE_SECONDS)
         events = client.meta.events
         # Its own look for errors behind status 200 builds the whole tree; ours does the same for listings.
         events.unregister("before-parse.s3.*", getattr(handlers, "_handle_200_error", None))

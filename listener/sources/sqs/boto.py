@@ -27,8 +27,18 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
+from listener.sources.bounded_boto import bound_answers
 from listener.sources.sqs.settings import SqsSettings
-from listener.sources.sqs.transport import BATCH, Failure, Message, failures_in, message_of
+from listener.sources.sqs.transport import (
+    BATCH,
+    LARGEST_ANSWER_BYTES,
+    NOT_SQS,
+    Failure,
+    Message,
+    attributes_in,
+    failures_in,
+    messages_in,
+)
 from listener.sources.sqs.trouble import Remedy, SqsTrouble, refused, unreachable
 
 __all__ = ["BotoTransport", "make_client", "translated"]
@@ -59,9 +69,12 @@ def make_client(settings: SqsSettings, service: str = "sqs", *, connections: int
     try:
         session = boto3.session.Session(profile_name=settings.profile or None)
         endpoint = None if address.is_aws and service != "sqs" else address.endpoint
-        return session.client(service, region_name=address.region, endpoint_url=endpoint, config=config)
+        client = session.client(service, region_name=address.region, endpoint_url=endpoint, config=config)
     except (BotoCoreError, ValueError) as error:
         raise translated(error) from None
+    seconds = settings.wait_seconds + ANSWER_SECONDS
+    bound_answers(client, most_bytes=LARGEST_ANSWER_BYTES, seconds=seconds, json=service == "sqs")
+    return client
 
 
 def translated(error: Exception, url: str = "") -> SqsTrouble:
@@ -145,8 +158,7 @@ class BotoTransport:
     async def attributes(self) -> Mapping[str, str]:
         """Return what the queue tells of itself."""
         answer = await self._run(lambda client: client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"]))
-        attributes: Mapping[str, str] = answer.get("Attributes", {})
-        return attributes
+        return attributes_in(answer)
 
     async def renew(self) -> None:
         """Make a new client for the next call; those under way end with the old one."""
@@ -185,8 +197,14 @@ class BotoTransport:
         try:
             with shared.used() as client:
                 return call(client, *arguments)
+        except SqsTrouble:
+            raise
         except (BotoCoreError, ClientError, OSError) as error:
             raise translated(error, self._settings.address.endpoint) from None
+        except Exception as error:
+            # botocore's parsers let through whatever an answer that is none of SQS's makes Python raise.
+            what = f"SQS answered with something that cannot be read ({type(error).__name__})"
+            raise SqsTrouble(what, remedy=Remedy.TELL, hint=NOT_SQS) from error
 
     def _retire(self) -> None:
         with self._lock:
@@ -202,7 +220,7 @@ class BotoTransport:
             VisibilityTimeout=self._settings.visibility_seconds,
             MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
         )
-        return [message_of(message) for message in answer.get("Messages", ())]
+        return messages_in(answer)
 
     def _hide(self, client: Any, handles: Sequence[str], seconds: int) -> Mapping[str, Any]:
         entries = [

@@ -22,16 +22,24 @@ from yarl import URL
 
 from listener.egress import proxy_arguments
 from listener.errors import ConfigurationError
+from listener.numbers import MAX_OBJECTS, is_too_large
 from listener.sources.sqs.boto import ANSWER_SECONDS, CONNECT_SECONDS, translated
 from listener.sources.sqs.settings import SqsSettings
-from listener.sources.sqs.transport import BATCH, NOT_SQS, Failure, Message, failures_in, message_of
+from listener.sources.sqs.transport import (
+    BATCH,
+    LARGEST_ANSWER_BYTES,
+    NOT_SQS,
+    Failure,
+    Message,
+    attributes_in,
+    failures_in,
+    messages_in,
+)
 from listener.sources.sqs.trouble import Remedy, SqsTrouble, refused, unreachable
 
 __all__ = ["NativeTransport"]
 
 _TYPE: Final = "application/x-amz-json-1.0"
-_LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
-"""Ten messages of a mebibyte, escaped as JSON."""
 _SYSTEM_ATTRIBUTES: Final = ["ApproximateReceiveCount", "SentTimestamp"]
 
 
@@ -61,7 +69,7 @@ class NativeTransport:
             },
             patience_seconds=wait_seconds + ANSWER_SECONDS,
         )
-        return [message_of(message) for message in answer.get("Messages") or ()]
+        return messages_in(answer)
 
     async def delete(self, handles: Sequence[str]) -> Sequence[Failure]:
         """Delete up to ten messages."""
@@ -77,9 +85,7 @@ class NativeTransport:
 
     async def attributes(self) -> Mapping[str, str]:
         """Return what the queue tells of itself."""
-        answer = await self._call("GetQueueAttributes", {"AttributeNames": ["All"]})
-        attributes: Mapping[str, str] = answer.get("Attributes") or {}
-        return attributes
+        return attributes_in(await self._call("GetQueueAttributes", {"AttributeNames": ["All"]}))
 
     async def renew(self) -> None:
         """Read the key anew for the next call."""
@@ -159,16 +165,19 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)
-        if size > _LARGEST_ANSWER_BYTES:
+        if size > LARGEST_ANSWER_BYTES:
             raise SqsTrouble("SQS answered with more than ten messages can be", remedy=Remedy.TELL, hint=NOT_SQS)
         parts.append(part)
     return b"".join(parts)
 
 
 def _answer(raw: bytes, status: int, named: str) -> dict[str, Any]:
+    if is_too_large(raw):
+        what = f"SQS answered with more than {MAX_OBJECTS} objects and lists"
+        raise SqsTrouble(what, remedy=Remedy.TELL, hint=NOT_SQS)
     try:
-        answer = json.loads(raw) if raw else {}
-    except ValueError:
+        answer = json.loads(raw or b"{}")
+    except (ValueError, RecursionError):
         answer = None
     if status == 200 and isinstance(answer, dict):
         return answer

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from listener.numbers import whole_number
 from listener.sources.sqs.trouble import Remedy, SqsTrouble
 
-__all__ = ["BATCH", "NOT_SQS", "Failure", "Message", "Transport", "failures_in", "message_of"]
+__all__ = [
+    "BATCH",
+    "LARGEST_ANSWER_BYTES",
+    "NOT_SQS",
+    "Failure",
+    "Message",
+    "Transport",
+    "attributes_in",
+    "failures_in",
+    "messages_in",
+]
 
 BATCH: Final = 10
 """Messages in one request, by the service's limit."""
 NOT_SQS: Final = "check endpoint_url: what answers there does not speak as SQS does"
+
+LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
+"""Ten messages of a mebibyte, escaped as JSON."""
+_NAME: Final = re.compile(r"[!-~]{1,4096}")
 
 
 class Message(NamedTuple):
@@ -67,19 +82,44 @@ class Transport(Protocol):
         ...
 
 
-def message_of(answer: Mapping[str, Any]) -> Message:
-    """Return one message of ReceiveMessage's answer. Raise SqsTrouble where it lacks what it must have."""
-    told = answer.get("Attributes") or {}
+def messages_in(answer: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of ReceiveMessage's answer. Raise SqsTrouble where one lacks what it must have."""
     try:
-        return Message(
-            answer["MessageId"],
-            answer["ReceiptHandle"],
-            answer["Body"],
-            int(told.get("ApproximateReceiveCount", 1)),
-            int(told["SentTimestamp"]) / 1000 if "SentTimestamp" in told else None,
-        )
+        return [_message(one) for one in answer.get("Messages") or ()]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise SqsTrouble("SQS answered with something that is no message", remedy=Remedy.TELL, hint=NOT_SQS) from None
+
+
+def _message(answer: Mapping[str, Any]) -> Message:
+    stated = answer.get("Attributes") or {}
+    sent_at = whole_number(str(stated["SentTimestamp"])) if "SentTimestamp" in stated else None
+    return Message(
+        _name(answer["MessageId"]),
+        _name(answer["ReceiptHandle"]),
+        _text(answer["Body"]),
+        whole_number(str(stated.get("ApproximateReceiveCount", 1))) or 1,
+        None if sent_at is None else sent_at / 1000,
+    )
+
+
+def _name(text: Any) -> str:
+    if not isinstance(text, str) or not _NAME.fullmatch(text):
+        raise ValueError("neither an id nor a receipt handle")
+    return text
+
+
+def _text(body: Any) -> str:
+    if not isinstance(body, str):
+        raise TypeError("no body")
+    return body
+
+
+def attributes_in(answer: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return what GetQueueAttributes' answer says, without what is no text."""
+    stated = answer.get("Attributes")
+    if not isinstance(stated, Mapping):
+        return {}
+    return {name: value for name, value in stated.items() if isinstance(value, str)}
 
 
 def failures_in(answer: Mapping[str, Any]) -> list[Failure]:
