@@ -29,8 +29,7 @@ from listener.pipeline.overrides import ActiveOverrides
 from listener.pipeline.planning_round import PlanningResult, PlanningRound
 from listener.pipeline.sites import Sites
 from listener.planner import Plan, PlanInput, plan
-from listener.settings import Planner as PlannerSettings
-from listener.settings import Site
+from listener.settings import PlannerSettings, Site
 from listener.store import open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
 

@@ -11,7 +11,7 @@ from listener.clock import Clock
 from listener.contracts import Target
 from listener.errors import TargetError
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
-from listener.settings import Verifier as VerifierSettings
+from listener.settings import VerifierSettings
 from listener.urls import Spellings
 
 __all__ = ["Complete", "Failed", "LookAgain", "TaskStore", "Unconfirmed", "Verdict", "Verifier", "verdict"]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from listener.coalescer import due_at
-from listener.settings import Coalescer
+from listener.settings import CoalescerSettings
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 QUIET_SECONDS = 30.0
-_COALESCER = Coalescer(quiet_seconds=QUIET_SECONDS, cap_seconds=86_400.0)
+_COALESCER = CoalescerSettings(quiet_seconds=QUIET_SECONDS, cap_seconds=86_400.0)
 
 
 class Window(NamedTuple):

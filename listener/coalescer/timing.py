@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from listener.settings import Coalescer
+from listener.settings import CoalescerSettings
 
 __all__ = ["due_at"]
 
 
-def due_at(*, first: float, last: float, finished: bool, settings: Coalescer) -> float:
+def due_at(*, first: float, last: float, finished: bool, settings: CoalescerSettings) -> float:
     """
     Return when a need is due, in the seconds that ``first`` and ``last`` are given in.
 

@@ -21,7 +21,7 @@ from listener.pipeline.planning_round import Overdue, PlanningResult, PlanningRo
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites
 from listener.refresh import RefreshKind
-from listener.settings import Planner as PlannerSettings
+from listener.settings import PlannerSettings
 from listener.store import Store
 from listener.store.reservation import AttemptRequest
 

@@ -18,7 +18,7 @@ from listener.pipeline.overrides import ActiveOverrides
 from listener.pipeline.plan_inputs import PlanInputs, params_are_stubborn
 from listener.pipeline.sites import Sites, root_of, share_name
 from listener.refresh import RefreshKind, Scope
-from listener.settings import Planner as PlannerSettings
+from listener.settings import PlannerSettings
 from listener.store.needs import Load, expires, loads
 from listener.store.reservation import AttemptRequest
 

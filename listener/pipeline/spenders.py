@@ -29,7 +29,7 @@ _KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.IGNORE_PARAMS)
 
 def sets_a_share(sites: Collection[Site]) -> bool:
     """Return whether any of these sites sets ``share`` or ``guaranteed``."""
-    return any(site.share != settings.Share() or site.guaranteed != settings.Guarantee() for site in sites)
+    return any(site.share != settings.SiteShare() or site.guaranteed != settings.Guarantee() for site in sites)
 
 
 class Spenders:

@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 from listener.settings.loading import CONFIG_VARIABLE, DEFAULT_PATHS, find_file, load_settings, parse_settings
-from listener.settings.model import Origin, PluginTable, Settings
-from listener.settings.problems import Problem, nearest, refuse, validate_table
+from listener.settings.model import PluginTable, Settings, SettingsOrigin
+from listener.settings.problems import SettingsProblem, nearest, refuse, validate_table
 from listener.settings.sections import (
-    Admin,
+    AdminSettings,
     Approval,
-    Coalescer,
+    CoalescerSettings,
     FilePath,
-    Planner,
+    PlannerSettings,
     Section,
-    Store,
-    Verifier,
+    StoreSettings,
+    VerifierSettings,
     expanded,
     is_loopback,
 )
-from listener.settings.showing import as_json, as_toml, effective, json_schema
-from listener.settings.site import Hours, Share, Site
+from listener.settings.showing import as_toml, effective, json_schema
+from listener.settings.site import Hours, Site, SiteShare
 
 __all__ = [
     "CONFIG_VARIABLE",
     "DEFAULT_PATHS",
-    "Admin",
+    "AdminSettings",
     "Approval",
-    "Coalescer",
+    "CoalescerSettings",
     "FilePath",
     "Hours",
-    "Origin",
-    "Planner",
+    "PlannerSettings",
     "PluginTable",
-    "Problem",
     "Section",
     "Settings",
-    "Share",
+    "SettingsOrigin",
+    "SettingsProblem",
     "Site",
-    "Store",
-    "Verifier",
-    "as_json",
+    "SiteShare",
+    "StoreSettings",
+    "VerifierSettings",
     "as_toml",
     "effective",
     "expanded",

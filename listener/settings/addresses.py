@@ -1,4 +1,4 @@
-"""Under which addresses a site serves a key: endings, patterns and URL spellings, as the configuration writes them."""
+"""How the configuration states the addresses of a key: suffixes, patterns and URL spellings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 __all__ = ["PATH", "AlsoPattern", "Spelling", "also_pattern", "stripped_suffix"]
 
 PATH: Final = "{path}"
-"""What stands in a pattern for any text that is not empty, slashes included."""
+"""Matches any non-empty text in a pattern, slashes included."""
 ARROW: Final = "->"
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_]*\}")
 
@@ -20,7 +20,7 @@ class AlsoPattern(NamedTuple):
     """One rule from a key to another path under which it is served."""
 
     text: str
-    """As the configuration has it, for ``plan --explain``."""
+    """As written in the configuration, for ``plan --explain``."""
     before: str
     after: str
     """What a key starts and ends with; together the whole key where ``exact``."""
@@ -30,7 +30,7 @@ class AlsoPattern(NamedTuple):
     """The path, with ``{path}`` where the matched text goes."""
 
     def matched(self, key: str) -> str | None:
-        """Return the text that ``{path}`` stands for in this key, an empty one of an exact rule, None without match."""
+        """Return what ``{path}`` matches in this key: empty for an exact rule, None if the key does not match."""
         if self.exact:
             return "" if key == self.before else None
         fits = key.startswith(self.before) and key.endswith(self.after)
@@ -58,9 +58,9 @@ def also_pattern(text: str) -> AlsoPattern:
     left, right = (side.removeprefix("/") for side in (left, right))
     before, found, after = left.partition(PATH)
     if PATH in after:
-        raise ValueError(f"{text!r}: {PATH} stands twice before the arrow; once is enough")
+        raise ValueError(f"{text!r}: {PATH} occurs twice before the arrow; use it once")
     if PATH in right and not found:
-        raise ValueError(f"{text!r}: {PATH} stands after the arrow only; put it before the arrow, too")
+        raise ValueError(f"{text!r}: {PATH} occurs only after the arrow; use it before the arrow, too")
     if "?" in right or "#" in right:
         raise ValueError(f"{text!r}: a path has no ? and no #; name queries in query_variants")
     if left == right:

@@ -11,8 +11,8 @@ run-time directory  ``/run/cdn-listener/``               ``/run/cdn-listener-NAM
 admin port          ``127.0.0.1:9180`` and a socket      a socket
 =================== ==================================== ====================================
 
-Whatever the configuration sets itself counts instead. A file there is an instance's once systemd knows the template
-unit or made the state directory; elsewhere, as in a container, it is an ordinary configuration.
+Explicit settings take precedence. A file there belongs to an instance if systemd knows the template unit or created the
+state directory; otherwise, as in a container, it is an ordinary configuration.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ STATE_PARENT: Final = Path("/var/lib")
 UNIT_DIRECTORIES: Final = tuple(Path(path, "systemd/system") for path in ("/etc", "/run", "/usr/lib"))
 TEMPLATE: Final = "cdn-listener@.service"
 _NAME: Final = re.compile(r"[A-Za-z0-9:_.\\-]+")
-"""What systemd takes for the part after @."""
+"""What systemd accepts after @."""
 
 
 def config_of(instance: str) -> Path | None:
-    """Return where an instance's configuration is; None for a text that can name no instance."""
+    """Return the path of an instance's configuration; None if the text cannot name an instance."""
     return CONFIG_DIRECTORY / f"{instance}.toml" if _NAME.fullmatch(instance) and instance != PLAIN else None
 
 
 def instance_of(config: Path | None) -> str:
-    """Return the instance whose configuration this is, empty where it is nobody's."""
+    """Return the instance that this configuration belongs to; empty if none."""
     name = _name_of(config)
     if name in ("", PLAIN):
         return ""
@@ -50,7 +50,7 @@ def instance_of(config: Path | None) -> str:
 
 
 def unit_of(config: Path | None) -> str:
-    """Return the name of the unit that runs with this configuration, empty where none does."""
+    """Return the name of the unit that uses this configuration; empty if none."""
     if _name_of(config) == PLAIN:
         return "cdn-listener.service"
     instance = instance_of(config)
@@ -58,7 +58,7 @@ def unit_of(config: Path | None) -> str:
 
 
 def defaults_of(config: Path | None, environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return by table what is the default here for want of a setting: an instance's places, systemd's directory."""
+    """Return defaults by table that depend on the environment: an instance's paths, systemd's runtime directory."""
     found: dict[str, dict[str, Any]] = {}
     if instance := instance_of(config):
         found["store"] = {"url": f"sqlite:///{STATE_PARENT}/cdn-listener-{instance}/state.db"}

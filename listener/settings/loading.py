@@ -3,9 +3,9 @@ Settings from one TOML file and the environment.
 
 A variable ``LISTENER_SECTION__KEY`` sets one value, also in a plugin's table
 (``LISTENER_SOURCES__WWW__PATH``) and in a site (``LISTENER_SITES__0__PREFIX``); a text that is a JSON
-list or object counts as one. A secret may stand in a file instead: ``LISTENER_SOURCES__HOOK__SECRET_FILE``
-names it, and so does a systemd credential called like the key, ``sources.hook.secret``.
-Environment wins over credentials, and both over the file.
+list or object is parsed. A secret may be in a file instead: ``LISTENER_SOURCES__HOOK__SECRET_FILE`` names it, or a
+systemd credential has the name of the key, ``sources.hook.secret``. The environment takes precedence over credentials,
+and both over the file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pydantic import BaseModel
 from listener.errors import ConfigurationError
 from listener.redaction import is_secret_name
 from listener.settings.instances import defaults_of
-from listener.settings.model import Origin, Settings
-from listener.settings.problems import Problem, nearest, refuse, validate_table
+from listener.settings.model import Settings, SettingsOrigin
+from listener.settings.problems import SettingsProblem, nearest, refuse, validate_table
 from listener.settings.sections import expanded
 
 __all__ = ["CONFIG_VARIABLE", "DEFAULT_PATHS", "PREFIX", "find_file", "load_settings", "parse_settings"]
@@ -41,7 +41,7 @@ class Override(NamedTuple):
     keys: tuple[str, ...]
     text: str
     variable: str
-    """Who set it, for messages."""
+    """What set it, for messages."""
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -49,7 +49,7 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Return the settings of this file (or of the first that is found, see :func:`find_file`) and environment.
 
     Raises :class:`~listener.errors.ConfigurationError` for a file that is missing, unreadable or no
-    TOML, and for any key that is unknown or wrong, with its full dotted name.
+    TOML, and for any unknown or wrong key, with its full dotted name.
     """
     file = expanded(path) if path else find_file(environ)
     return parse_settings({} if file is None else _read_toml(file), environ, path=file)
@@ -67,7 +67,7 @@ def find_file(environ: Mapping[str, str]) -> Path | None:
     whole = tuple(f"{PREFIX}{section}" for section in ("SOURCES", "TARGETS", "SITES"))
     if found is None and not any(name.startswith(whole) for name in environ):
         places = ", ".join(map(str, DEFAULT_PATHS))
-        hint = f"Name one with --config or ${CONFIG_VARIABLE}; the smallest useful file is in the README."
+        hint = f"Name one with --config or ${CONFIG_VARIABLE}; the README has the smallest useful file."
         raise ConfigurationError(f"there is no configuration file; looked for {places}", hint=hint)
     return found
 
@@ -83,7 +83,7 @@ def parse_settings(table: Mapping[str, Any], environ: Mapping[str, str], *, path
     origin = str(path) if path else "the environment"
     settings = validate_table(Settings, merged, key="", origin=origin, variables=variables)
     refuse(list(settings.problems()), origin=origin, variables=variables)
-    settings._origin = Origin(path, variables)
+    settings._origin = SettingsOrigin(path, variables)
     return settings
 
 
@@ -96,9 +96,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read: {reason}", hint="Check the path and its permissions."
         ) from None
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: is no UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from None
+        raise ConfigurationError(f"{path}: is not UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: is no TOML: {error}", hint="Mend that line.") from None
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}", hint="Correct that line.") from None
 
 
 def _from_variables(environ: Mapping[str, str]) -> Iterator[Override]:
@@ -110,18 +110,18 @@ def _from_variables(environ: Mapping[str, str]) -> Iterator[Override]:
             hint = nearest(keys[0], Settings.model_fields)
             raise ConfigurationError(f"{variable}: there is no section {keys[0]!r}", hint=hint)
         else:
-            _refuse_single_underscore(variable, keys[0])
+            _reject_single_underscore(variable, keys[0])
 
 
 def _override(keys: tuple[str, ...], variable: str, text: str) -> Override:
     plain = (*keys[:-1], keys[-1].removesuffix(_FILE_ENDING))
-    if plain != keys and _may_stand_in_a_file(plain):
+    if plain != keys and _may_be_in_a_file(plain):
         return Override(plain, _read_secret(expanded(Path(text)), variable), variable)
     return Override(keys, text, variable)
 
 
-def _refuse_single_underscore(variable: str, key: str) -> None:
-    """Refuse what was surely meant to set a value; other names may be anybody's (Kubernetes sets LISTENER_PORT)."""
+def _reject_single_underscore(variable: str, key: str) -> None:
+    """Reject what was clearly meant to set a value; other names may be unrelated (Kubernetes sets LISTENER_PORT)."""
     for section, field in Settings.model_fields.items():
         name = key.removeprefix(f"{section}_")
         if name != key and isinstance(field.default, BaseModel) and name in type(field.default).model_fields:
@@ -133,7 +133,7 @@ def _from_credentials(environ: Mapping[str, str]) -> Iterator[Override]:
     directory = environ.get("CREDENTIALS_DIRECTORY")
     for path in _credentials(Path(directory)) if directory else ():
         keys = tuple(path.name.split("."))
-        if keys[0] in Settings.model_fields and len(keys) > 1 and _may_stand_in_a_file(keys):
+        if keys[0] in Settings.model_fields and len(keys) > 1 and _may_be_in_a_file(keys):
             yield Override(keys, _read_secret(path, f"credential {path.name}"), f"credential {path.name}")
 
 
@@ -147,7 +147,7 @@ def _credentials(directory: Path) -> list[Path]:
         ) from None
 
 
-def _may_stand_in_a_file(keys: tuple[str, ...]) -> bool:
+def _may_be_in_a_file(keys: tuple[str, ...]) -> bool:
     return is_secret_name(keys[-1]) or keys == ("store", "url")
 
 
@@ -156,7 +156,7 @@ def _read_secret(path: Path, variable: str) -> str:
         with path.open("rb") as file:
             return file.read(_SECRET_FILE_LIMIT_BYTES).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigurationError(f"{variable}: {path} cannot be read: {reason}", hint="Check the path.") from None
 
 
@@ -167,7 +167,7 @@ def _copy(value: Any) -> Any:
 
 
 def _apply(table: dict[str, Any], override: Override) -> tuple[str, ...]:
-    """Set the value in the table; return the keys under which it stands there."""
+    """Set the value in the table; return its keys there."""
     place: Any = table
     path: list[str] = []
     for key in override.keys[:-1]:
@@ -178,7 +178,7 @@ def _apply(table: dict[str, Any], override: Override) -> tuple[str, ...]:
             place = place.setdefault(name, [] if name == "sites" and not path else {})
         path.append(name)
         if not isinstance(place, dict | list):
-            _refuse_override(override, path, "is no table")
+            _reject_override(override, path, "is not a table")
     name = _name_in(place, override.keys[-1])
     if isinstance(place, list):
         place[_position(place, name, override)] = _value(override.text)
@@ -188,7 +188,7 @@ def _apply(table: dict[str, Any], override: Override) -> tuple[str, ...]:
 
 
 def _name_in(place: Any, key: str) -> str:
-    """Return the name that the table has for a variable's key: variables know neither case nor ``-``."""
+    """Return the table's name for a variable's key: variables have neither case nor ``-``."""
     same = (name for name in place if isinstance(name, str) and _as_variable(name) == _as_variable(key))
     return next(same, key) if isinstance(place, dict) else key
 
@@ -199,14 +199,14 @@ def _as_variable(name: str) -> str:
 
 def _position(items: list[Any], key: str, override: Override) -> int:
     if not (key.isascii() and key.isdecimal() and int(key) <= len(items)):
-        _refuse_override(override, list(override.keys), f"must be a number from 0 to {len(items)}")
+        _reject_override(override, list(override.keys), f"must be a number from 0 to {len(items)}")
     if int(key) == len(items):
         items.append({})
     return int(key)
 
 
-def _refuse_override(override: Override, path: list[str], what: str) -> None:
-    refuse([Problem(".".join(path), what)], origin=override.variable, variables={})
+def _reject_override(override: Override, path: list[str], what: str) -> None:
+    refuse([SettingsProblem(".".join(path), what)], origin=override.variable, variables={})
 
 
 def _value(text: str) -> Any:

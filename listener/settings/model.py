@@ -1,8 +1,8 @@
 """
-Every setting, where it is declared: what it does, its unit, its default and the reason for it.
+The whole configuration.
 
-The tables of sources and targets stay as they were written, apart from their ``type``: the plugin of
-that type checks them against its own ``Settings`` (see :mod:`listener.plugins`).
+The tables of sources and targets are kept as written: the plugin named by their ``type`` checks them against its own
+``Settings`` (see :mod:`listener.plugins`).
 """
 
 from __future__ import annotations
@@ -14,19 +14,26 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import Field, PrivateAttr
 
-from listener.settings.problems import Problem
-from listener.settings.sections import Admin, Coalescer, Planner, Section, Store, Verifier
+from listener.settings.problems import SettingsProblem
+from listener.settings.sections import (
+    AdminSettings,
+    CoalescerSettings,
+    PlannerSettings,
+    Section,
+    StoreSettings,
+    VerifierSettings,
+)
 from listener.settings.site import Site
 
-__all__ = ["Origin", "PluginTable", "Settings"]
+__all__ = ["PluginTable", "Settings", "SettingsOrigin"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 PluginTable = dict[str, Any]
-"""The table of one source or target as it was written; ``type`` names its plugin."""
+"""The table of one source or target as written; ``type`` names its plugin."""
 
 
-class Origin(NamedTuple):
+class SettingsOrigin(NamedTuple):
     """Where settings came from, for messages about them."""
 
     path: Path | None = None
@@ -38,16 +45,16 @@ class Origin(NamedTuple):
 class Settings(Section):
     """All settings of one process."""
 
-    store: Store = Store()
-    """Where state is kept."""
-    coalescer: Coalescer = Coalescer()
+    store: StoreSettings = StoreSettings()
+    """Where state is stored."""
+    coalescer: CoalescerSettings = CoalescerSettings()
     """How long changes are gathered before a refresh is planned."""
-    planner: Planner = Planner()
+    planner: PlannerSettings = PlannerSettings()
     """How quota is spent."""
-    verifier: Verifier = Verifier()
-    """How tasks are followed to their end."""
-    admin: Admin = Admin()
-    """The HTTP port for people and probes."""
+    verifier: VerifierSettings = VerifierSettings()
+    """How tasks are followed until they finish."""
+    admin: AdminSettings = AdminSettings()
+    """The HTTP port for the status page, probes and metrics."""
     sources: dict[str, PluginTable] = Field(default_factory=dict)
     """Where changes come from, by name; ``type`` names the plugin, the other keys are the plugin's."""
     targets: dict[str, PluginTable] = Field(default_factory=dict)
@@ -55,22 +62,26 @@ class Settings(Section):
     sites: tuple[Site, ...] = ()
     """What is served where."""
 
-    _origin: Origin = PrivateAttr(default=Origin())
+    _origin: SettingsOrigin = PrivateAttr(default=SettingsOrigin())
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> SettingsOrigin:
         """Where these settings came from."""
         return self._origin
 
-    def problems(self) -> Iterable[Problem]:
-        """Yield what is wrong between the tables: names that lead nowhere, sites that say the same twice."""
+    def problems(self) -> Iterable[SettingsProblem]:
+        """Yield what is wrong across tables: unknown names, duplicate sites."""
         for group in ("sources", "targets"):
             yield from _plugin_problems(group, getattr(self, group))
         if self.sources and not self.sites:
-            yield Problem("sites", "there is none, so that no change leads to a refresh", "Add a [[sites]] table.")
+            yield SettingsProblem(
+                "sites", "there is none, so no change would lead to a refresh", "Add a [[sites]] table."
+            )
         names = [site.name for site in self.sites if site.name]
         for name in dict.fromkeys(name for name in names if names.count(name) > 1 or name.isdecimal()):
-            yield Problem("sites", f"name = {name!r} would be ambiguous", "Give each site its own name, no number.")
+            yield SettingsProblem(
+                "sites", f"name = {name!r} would be ambiguous", "Give each site its own name, no number."
+            )
         yield from _guarantee_problems(self)
         seen: dict[Hashable, int] = {}
         for number, site in enumerate(self.sites):
@@ -78,36 +89,36 @@ class Settings(Section):
             for place in _places(site):
                 first = seen.setdefault(place, number)
                 if first != number:
-                    yield Problem(f"sites.{number}", f"says the same as sites.{first}", "Remove one of the two.")
+                    yield SettingsProblem(f"sites.{number}", f"is the same as sites.{first}", "Remove one of the two.")
                     break
 
 
-def _plugin_problems(group: str, tables: Mapping[str, PluginTable]) -> Iterable[Problem]:
+def _plugin_problems(group: str, tables: Mapping[str, PluginTable]) -> Iterable[SettingsProblem]:
     for name, table in tables.items():
         if not _NAME.fullmatch(name):
             hint = "Use letters, digits, - and _, at most 64 of them."
-            yield Problem(f"{group}.{name}", "is no usable name", hint)
+            yield SettingsProblem(f"{group}.{name}", "is not a valid name", hint)
         if not isinstance(table.get("type"), str):
             hint = 'Add type = "…"; `cdn-listener plugins` lists the types.'
-            yield Problem(f"{group}.{name}.type", "is missing, or is no text", hint)
+            yield SettingsProblem(f"{group}.{name}.type", "is missing, or is not text", hint)
 
 
-def _guarantee_problems(settings: Settings) -> Iterable[Problem]:
+def _guarantee_problems(settings: Settings) -> Iterable[SettingsProblem]:
     for target in settings.targets:
         sites = [site for site in settings.sites if target in site.targets]
         for kind in ("file", "directory"):
             total = sum(getattr(site.guaranteed, kind) for site in sites)
             if total > 1.0 + 1e-9:
                 words = f"guaranteed.{kind} of the sites of target {target} adds up to {total:.2f} days' quotas"
-                yield Problem("sites", words, "Let the parts add up to at most 1.")
+                yield SettingsProblem("sites", words, "Let the parts add up to at most 1.")
 
 
-def _site_problems(key: str, site: Site, settings: Settings) -> Iterable[Problem]:
+def _site_problems(key: str, site: Site, settings: Settings) -> Iterable[SettingsProblem]:
     if site.source not in settings.sources:
-        yield Problem.of_unknown_name(f"{key}.source", "source", site.source, settings.sources)
+        yield SettingsProblem.of_unknown_name(f"{key}.source", "source", site.source, settings.sources)
     for target in site.targets:
         if target not in settings.targets:
-            yield Problem.of_unknown_name(f"{key}.target", "target", target, settings.targets)
+            yield SettingsProblem.of_unknown_name(f"{key}.target", "target", target, settings.targets)
 
 
 def _places(site: Site) -> Iterable[Hashable]:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words that an operator can act on."""
+"""Errors in a configuration, as messages for the operator."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from listener.errors import ConfigurationError
 
-__all__ = ["Problem", "nearest", "refuse", "validate_table"]
+__all__ = ["SettingsProblem", "nearest", "refuse", "validate_table"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Problem(NamedTuple):
-    """One thing that is wrong: the full dotted key, what about it, and what to do."""
+class SettingsProblem(NamedTuple):
+    """One error: the full dotted key, what is wrong, and what to do."""
 
     key: str
     what: str
@@ -24,12 +24,12 @@ class Problem(NamedTuple):
 
     @classmethod
     def of_unknown_name(cls, key: str, kind: str, name: str, known: Iterable[str]) -> Self:
-        """Return the problem of a name that leads nowhere."""
+        """Return the problem of an unknown name."""
         return cls(key, f"there is no {kind} named {name!r}", nearest(name, known))
 
 
 def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Return a hint: the known name that is nearest to this one, or all of them."""
+    """Return a hint with the most similar known name, or with all of them."""
     names = sorted(known)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     if close:
@@ -37,8 +37,8 @@ def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     return f"Known are: {', '.join(names)}." if names else "None is configured."
 
 
-def refuse(problems: Sequence[Problem], *, origin: str, variables: Mapping[str, str]) -> None:
-    """Raise :class:`~listener.errors.ConfigurationError` naming all these problems; do nothing where there is none."""
+def refuse(problems: Sequence[SettingsProblem], *, origin: str, variables: Mapping[str, str]) -> None:
+    """Raise :class:`~listener.errors.ConfigurationError` naming all these problems, if there are any."""
     if not problems:
         return
     lines = [f"{problem.key}{_set_by(problem.key, variables)}: {problem.what}" for problem in problems]
@@ -55,7 +55,7 @@ def validate_table(
     except ValidationError as error:
         problems = [_problem(model, dict(line), key) for line in error.errors(include_url=False, include_context=False)]
     refuse(problems, origin=origin, variables=variables)
-    raise AssertionError("a refused table has a problem")  # pragma: no cover
+    raise AssertionError("a rejected table has a problem")  # pragma: no cover
 
 
 def _set_by(key: str, variables: Mapping[str, str]) -> str:
@@ -64,22 +64,22 @@ def _set_by(key: str, variables: Mapping[str, str]) -> str:
     return f" (set by {variables[key]})" if key else ""
 
 
-def _problem(model: type[BaseModel], line: Mapping[str, Any], key: str) -> Problem:
+def _problem(model: type[BaseModel], line: Mapping[str, Any], key: str) -> SettingsProblem:
     where = tuple(line["loc"])
     dotted = ".".join(part for part in (key, *map(str, where)) if part)
     match line["type"]:
         case "extra_forbidden":
             parent = "".join(f"{part}." for part in (key, *where[:-1]) if part != "")
             hint = nearest(str(where[-1]), _keys_of(_model_at(model, where[:-1])), prefix=parent)
-            return Problem(dotted, "there is no such key", hint)
+            return SettingsProblem(dotted, "unknown key", hint)
         case "missing":
-            return Problem(dotted, "is missing", _meaning(model, where))
+            return SettingsProblem(dotted, "is missing", _meaning(model, where))
     message = str(line["msg"]).removeprefix("Value error, ")
-    return Problem(dotted or "the file", message, _meaning(model, where))
+    return SettingsProblem(dotted or "the file", message, _meaning(model, where))
 
 
 def _meaning(model: type[BaseModel], where: Sequence[str | int]) -> str:
-    """Return what the key is for, in the words under its declaration."""
+    """Return the description of the key."""
     names = [part for part in where if isinstance(part, str)]
     field = _model_at(model, names[:-1]).model_fields.get(names[-1]) if names else None
     return " ".join((field.description or "").replace("``", "").split()) if field else ""
@@ -97,7 +97,7 @@ def _keys_of(model: type[BaseModel]) -> list[str]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the first model that a type holds: itself, or below lists, unions and mappings."""
+    """Return the first model in a type: itself, or inside lists, unions and mappings."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

@@ -1,4 +1,4 @@
-"""The tables of the stages: store, coalescer, planner, verifier, admin."""
+"""The tables ``[store]``, ``[coalescer]``, ``[planner]``, ``[verifier]`` and ``[admin]``."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 __all__ = [
-    "Admin",
+    "AdminSettings",
     "Approval",
-    "Coalescer",
+    "CoalescerSettings",
     "FilePath",
     "Fraction",
-    "Planner",
+    "PlannerSettings",
     "Seconds",
     "Section",
-    "Store",
-    "Verifier",
+    "StoreSettings",
+    "VerifierSettings",
     "expanded",
 ]
 
 _SOCKET_BYTES: Final = 107
-"""What fits into ``sun_path`` (unix(7)) with its final zero."""
+"""The size of ``sun_path`` (unix(7)) without its final zero."""
 _DATABASES: Final = ("sqlite", "postgresql", "postgres")
 
 
 def expanded(path: Path) -> Path:
-    """Return the path with a leading ``~`` or ``~user`` as that home directory; as it is where none is known."""
+    """Return the path with a leading ``~`` or ``~user`` expanded; unchanged if that home directory is unknown."""
     try:
         return path.expanduser()
     except RuntimeError:
@@ -38,29 +38,27 @@ def expanded(path: Path) -> Path:
 
 
 FilePath = Annotated[Path, AfterValidator(expanded)]
-"""A path of this machine; ``~`` is the home directory of whoever runs the process."""
+"""A path on this machine; ``~`` is the home directory of the user who runs the process."""
 Seconds = Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)]
 """A span of at most a year."""
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """A table of the configuration: unknown keys are refused, values do not change once read."""
+    """A table of the configuration: rejects unknown keys, and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Store(Section):
-    """Where state is kept."""
+class StoreSettings(Section):
+    """Where state is stored."""
 
     url: str = "sqlite:////var/lib/cdn-listener/state.db"
-    """``sqlite:///relative/path``, ``sqlite:////absolute/path``, ``sqlite:///~/path`` or ``postgresql://…``. By
-    default a file in the directory that the systemd unit and the container image own."""
+    """``sqlite:///relative/path``, ``sqlite:////absolute/path``, ``sqlite:///~/path`` or ``postgresql://…``. The
+    default is a file in the directory that belongs to the systemd unit and the container image."""
     keep_days: Annotated[float, Field(gt=0, le=3660)] = 30.0
-    """Days for which settled attempts, the audit trail, progress of backfills and what is known of names that are
-    configured no longer are kept: a month, so that last month's
-    quota can be explained, and no more, so that the file does not grow for ever. What belongs to the
-    running quota day stays in any case."""
+    """Days to keep settled attempts, the audit trail, backfill progress, and data about names that are no longer
+    configured. What belongs to the current quota day is always kept."""
 
     @field_validator("url")
     @classmethod
@@ -71,19 +69,19 @@ class Store(Section):
         return url
 
 
-class Coalescer(Section):
+class CoalescerSettings(Section):
     """How long changes are gathered before a refresh is planned."""
 
     quiet_seconds: Seconds = 1.0
-    """A URL is due once nothing happened to it for so long. A second joins the events of one save or
-    one deploy step and is short beside the five minutes that a refresh takes."""
+    """A URL is due once nothing happened to it for this long. One second merges the events of one save or deploy
+    step, and is short compared with the five minutes that a refresh takes."""
     cap_seconds: Seconds = 30.0
-    """A URL that never comes to rest is due so long after its first change anyway."""
+    """A URL that keeps changing is due this long after its first change anyway."""
     unfinished_quiet_seconds: Seconds = 5.0
-    """As ``quiet_seconds``, for an object whose writer may not be done; longer, because refreshing a
-    half-written file spends quota on a copy that is stale again at once."""
+    """Like ``quiet_seconds``, for an object that may still be being written. Longer, because refreshing a half-
+    written file wastes quota."""
     unfinished_cap_seconds: Seconds = 60.0
-    """As ``cap_seconds``, for an object whose writer may not be done."""
+    """Like ``cap_seconds``, for an object that may still be being written."""
 
     @model_validator(mode="after")
     def _caps_follow_quiet(self) -> Self:
@@ -95,25 +93,25 @@ class Coalescer(Section):
 
 
 class Approval(Section):
-    """Plans above these numbers wait for a person; 0 never asks."""
+    """Plans above these numbers wait for approval; 0: never."""
 
     file: Annotated[int, Field(ge=0)] = 0
-    """URL refreshes in one plan."""
+    """File refreshes in one plan."""
     directory: Annotated[int, Field(ge=0)] = 0
     """Directory refreshes in one plan."""
 
 
-class Planner(Section):
+class PlannerSettings(Section):
     """How quota is spent."""
 
     reserve: Fraction = 0.1
-    """Part of a day's quota that only urgent refreshes may use: a tenth, so that an emergency at the
-    end of the day can still be answered."""
+    """Part of each day's quota that only urgent refreshes may use, so that an emergency late in the day can be
+    handled."""
     approve_above: Approval = Approval()
-    """A plan that would spend more at once waits for ``cdn-listener approve``: so much is more often a mistake than a
-    deploy. What people ask for by hand is approved by that."""
+    """A plan that would spend more than this at once waits for ``cdn-listener approve``, since it is more often a
+    mistake than a deploy. Manual requests need no approval."""
     time_zone: str = "UTC"
-    """The zone of every site's ``directory_blackout``, as in ``Asia/Shanghai``."""
+    """The time zone of every site's ``directory_blackout``, such as ``Asia/Shanghai``."""
 
     @field_validator("time_zone")
     @classmethod
@@ -121,24 +119,24 @@ class Planner(Section):
         try:
             ZoneInfo(zone)
         except (KeyError, ValueError, OSError):
-            raise ValueError("is no time zone; write one as in Asia/Shanghai, or UTC") from None
+            raise ValueError("is not a time zone; use a name such as Asia/Shanghai or UTC") from None
         return zone
 
 
-class Verifier(Section):
-    """How tasks are followed to their end."""
+class VerifierSettings(Section):
+    """How tasks are followed until they finish."""
 
     first_seconds: Seconds = 60.0
-    """The first look at a task comes so long after it was accepted; earlier looks mostly find it running."""
+    """First check of a task this long after it was accepted. Earlier checks mostly find it running."""
     interval_seconds: Annotated[Seconds, Field(gt=0)] = 30.0
-    """The shortest time between two looks at one task; it grows while the task stays unfinished."""
+    """Shortest time between two checks of a task; it grows while the task is unfinished."""
     give_up_seconds: Annotated[Seconds, Field(gt=0)] = 3600.0
-    """A task that is not done by then is unconfirmed: told, and not sent again for its age alone. An
-    hour is ten times what Alibaba Cloud names as usual."""
+    """A task that is not finished after this long is reported as unconfirmed, and never re-sent merely because it is
+    old. An hour is ten times what Alibaba Cloud states as usual."""
 
 
 def is_loopback(listen: str) -> bool:
-    """Return whether an address ``host:port`` can be reached from this machine only."""
+    """Return whether an address ``host:port`` is reachable from this machine only."""
     host = listen.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -146,22 +144,23 @@ def is_loopback(listen: str) -> bool:
         return host == "localhost"
 
 
-class Admin(Section):
-    """The HTTP port for people and probes."""
+class AdminSettings(Section):
+    """The HTTP port for the status page, probes and metrics."""
 
     listen: str = "127.0.0.1:9180"
-    """``host:port`` of the status page, ``/livez``, ``/readyz`` and ``/metrics``; ``[::]`` takes IPv4 and IPv6; empty
-    turns it off. Loopback by default, because without a token any client that reaches it may read everything."""
+    """``host:port`` of the status page, ``/livez``, ``/readyz`` and ``/metrics``; ``[::]`` listens on IPv4 and IPv6;
+    empty turns the port off. Loopback by default: without a token, any client that can reach the port may read
+    everything."""
     socket: str = ""
-    """A Unix socket that serves the same, for commands of this machine; empty: ``admin.sock`` in the directory that
-    systemd names (``$RUNTIME_DIRECTORY``), without one none. Open to the user and the group of the daemon."""
+    """A Unix socket that serves the same, for commands on this machine, open to the user and group of the daemon.
+    Default: ``admin.sock`` in systemd's ``$RUNTIME_DIRECTORY``, or none."""
     token: Annotated[SecretStr, Field(min_length=16, max_length=4096)] | None = None
-    """Once set, everything but ``/livez`` and ``/readyz`` asks for it (``Authorization: Bearer``, or the page's
-    sign-in), and the page can retry, discard and refresh. At least 16 characters: it is the only thing between
-    a network and your quota. By environment, ``LISTENER_ADMIN__TOKEN_FILE`` or the credential ``admin.token``."""
+    """If set, everything except ``/livez`` and ``/readyz`` requires it (``Authorization: Bearer``, or the page's
+    sign-in), and the page can retry, discard and refresh. At least 16 characters. Set it with
+    ``LISTENER_ADMIN__TOKEN_FILE`` or the credential ``admin.token``."""
     hosts: tuple[str, ...] = ()
-    """Names under which browsers reach the port, beside ``localhost`` and plain addresses: others are refused,
-    since a page elsewhere could make its own name point here (DNS rebinding)."""
+    """Host names under which browsers may reach the port, besides ``localhost`` and IP addresses. Others are
+    rejected, since another website could point its own name here (DNS rebinding)."""
 
     @field_validator("listen")
     @classmethod

@@ -1,8 +1,7 @@
-"""Settings for people and machines: effective values without secrets, and the JSON Schema."""
+"""Settings as output: effective values without secrets, and the JSON Schema."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic import BaseModel
 from listener.redaction import mask_url, masked
 from listener.settings.model import Settings
 
-__all__ = ["as_json", "as_toml", "effective", "json_schema"]
+__all__ = ["as_toml", "effective", "json_schema"]
 
 
 def effective(settings: Settings, plugins: Mapping[str, Mapping[str, BaseModel]] | None = None) -> dict[str, Any]:
@@ -20,7 +19,7 @@ def effective(settings: Settings, plugins: Mapping[str, Mapping[str, BaseModel]]
     Return every effective value as plain data, secrets masked.
 
     ``plugins`` holds the checked tables by group (``sources``, ``targets``) and name, so that
-    the defaults of plugins show too; without it their tables show as written.
+    defaults of plugins are included; without it their tables are returned as written.
     """
     table = settings.model_dump(mode="json")
     for group, models in (plugins or {}).items():
@@ -32,13 +31,8 @@ def effective(settings: Settings, plugins: Mapping[str, Mapping[str, BaseModel]]
 
 
 def as_toml(table: Mapping[str, Any]) -> str:
-    """Return plain data as TOML; what is None is left out, since TOML has no word for it."""
+    """Return plain data as TOML, without values that are None."""
     return tomli_w.dumps(_without_none(table))
-
-
-def as_json(table: Mapping[str, Any]) -> str:
-    """Return plain data as indented JSON."""
-    return json.dumps(table, indent=2, ensure_ascii=False)
 
 
 def json_schema(plugins: Mapping[str, Mapping[str, type[BaseModel]]]) -> dict[str, Any]:

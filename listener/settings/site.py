@@ -1,4 +1,4 @@
-"""A site: which part of a storage stands behind which URLs of which CDN."""
+"""A site: which part of a storage is served under which URLs of which CDN."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from listener.settings.addresses import Spelling, also_pattern, stripped_suffix
 from listener.settings.sections import Fraction, Seconds, Section
 from listener.urls import normal_base_url, normal_url
 
-__all__ = ["Guarantee", "Hours", "Share", "Site"]
+__all__ = ["Guarantee", "Hours", "Site", "SiteShare"]
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -20,7 +20,7 @@ Item = TypeVar("Item", bound=Hashable)
 def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
     repeated = [item for at, item in enumerate(items) if item in items[:at]]
     if repeated:
-        raise ValueError(f"{repeated[0]!r} stands there twice")
+        raise ValueError(f"{repeated[0]!r} is listed twice")
     return items
 
 
@@ -56,13 +56,13 @@ def _query(text: str) -> str:
 
 
 class Hours(NamedTuple):
-    """A span of the day by the wall clock, which may pass midnight; ``from`` belongs to it, ``to`` does not."""
+    """A span of the day by the wall clock, which may pass midnight; includes ``from``, excludes ``to``."""
 
     from_minute: int
     to_minute: int
 
     def holds(self, minute: int) -> bool:
-        """Return whether this minute of the day lies in it."""
+        """Return whether it contains this minute of the day."""
         if self.from_minute < self.to_minute:
             return self.from_minute <= minute < self.to_minute
         return minute >= self.from_minute or minute < self.to_minute
@@ -76,10 +76,10 @@ def _hours(value: object) -> object:
         return value
     found = _HOURS.fullmatch(value)
     if found is None:
-        raise ValueError("must be a span of the day, as in 18:00-23:30")
+        raise ValueError("must be a span of the day such as 18:00-23:30")
     hour, minute, to_hour, to_minute = map(int, found.groups())
     if (hour, minute) == (to_hour, to_minute):
-        raise ValueError("is empty: a span ends at another time than it begins")
+        raise ValueError("is empty: a span must not end when it begins")
     return Hours(hour * 60 + minute, to_hour * 60 + to_minute)
 
 
@@ -93,74 +93,74 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_uni
 Globs = Annotated[tuple[Annotated[str, AfterValidator(_glob)], ...], BeforeValidator(_listed)]
 
 
-class Share(Section):
-    """At most these parts of a day's quota for one site, while others want theirs."""
+class SiteShare(Section):
+    """At most these parts of a day's quota for one site, while other sites need theirs."""
 
     file: Fraction = 1.0
-    """Part of the quota of URL refreshes; all of it by default."""
+    """Part of the file quota; all of it by default."""
     directory: Fraction = 1.0
-    """Part of the quota of directory refreshes; all of it by default."""
+    """Part of the directory quota; all of it by default."""
 
 
 class Guarantee(Section):
-    """At least these parts of a day's quota for one site; what it has not used is lent shortly before the reset."""
+    """At least these parts of a day's quota for one site; the unused rest is lent shortly before the reset."""
 
     file: Fraction = 0.0
-    """Part of the quota of URL refreshes; nothing by default."""
+    """Part of the file quota; nothing by default."""
     directory: Fraction = 0.0
-    """Part of the quota of directory refreshes; nothing by default."""
+    """Part of the directory quota; nothing by default."""
 
 
 class Site(Section):
-    """Which part of a storage stands behind which URLs of which CDN."""
+    """Which part of a storage is served under which URLs of which CDN."""
 
     name: str = ""
-    """What people call it, for ``--site``; without one its number does, counted from 0."""
+    """Name for ``--site``. Without one, use the number, counted from 0."""
     source: str
-    """Name of the source whose changes it takes."""
+    """Name of the source."""
     target: str | None = Field(default=None, exclude=True)
     """Name of the target to refresh; short for ``targets`` with one name."""
     targets: Names = ()
-    """Names of the targets in layer order: the cache next to the origin first, since an outer cache
-    that is refreshed first would fetch the old copy again from the inner one."""
+    """Names of the targets in layer order, the cache next to the origin first: an outer cache that is refreshed
+    first would fetch the old copy again from the inner one."""
     base_urls: Annotated[
         tuple[BaseUrl, ...], BeforeValidator(_listed), AfterValidator(_unique), AfterValidator(_at_least_one)
     ]
-    """URLs under which the keys are served, one per host and scheme that caches separately. A port is allowed."""
+    """URLs under which the keys are served, one per host and scheme that is cached separately. May have a port."""
     prefix: str = ""
-    """Only keys that start so; it is cut off the key. Ends with ``/`` unless empty."""
+    """Only keys that start with this; it is removed from the key. Ends with ``/`` unless empty."""
     include: Globs = ("**",)
-    """Only keys that match one of these, after ``prefix`` was cut: ``*`` within a folder, ``**`` across
-    folders, ``?`` one character, ``[a-z]`` a choice."""
+    """Only keys that match one of these, after ``prefix`` was removed: ``*`` within a folder, ``**`` across folders,
+    ``?`` one character, ``[a-z]`` a choice."""
     exclude: Globs = ()
-    """Never keys that match one of these."""
+    """Leave out keys that match one of these."""
     index_documents: Annotated[
         tuple[Annotated[str, AfterValidator(_index_document)], ...], BeforeValidator(_listed), AfterValidator(_unique)
     ] = ("index.html",)
-    """A change of a file so named also refreshes its folder's URL: ``a/index.html`` and ``a/``."""
+    """A change of a file with this name also refreshes the URL of its folder: ``a/index.html`` and ``a/``."""
     strip_suffixes: Annotated[
         tuple[Annotated[str, AfterValidator(stripped_suffix)], ...], BeforeValidator(_listed), AfterValidator(_unique)
     ] = ()
-    """Clean URLs: a key with such an ending is also served without it (``.html``: ``about.html`` as ``about``), and
-    the folder of an index document also without its slash (``blog/index.html`` as ``blog``). Each address costs a
+    """Clean URLs: a key with this ending is also served without it (``.html``: ``about.html`` as ``about``), and the
+    folder of an index document also without its slash (``blog/index.html`` as ``blog``). Each address costs a
     refresh."""
     also: Annotated[
         tuple[Annotated[str, AfterValidator(_also)], ...], BeforeValidator(_listed), AfterValidator(_unique)
     ] = ()
-    """Further paths under which a key is served, as ``key -> path`` with ``{path}`` for any text:
-    ``{path}.gz -> {path}`` where compressed copies are served under the plain name. Each address costs a refresh."""
+    """Further paths under which a key is served, as ``key -> path`` with ``{path}`` for any text: ``{path}.gz ->
+    {path}`` if compressed copies are served under the plain name. Each address costs a refresh."""
     spellings: Annotated[tuple[Spelling, ...], BeforeValidator(_listed), AfterValidator(_unique)] = ("browser", "plus")
-    """URL spellings to refresh in addition to the canonical one, where they differ from it: ``browser`` (``[ ] |`` as
-    they are), ``plus`` (``%2B`` for ``+``, as S3 wants it), ``encoded`` (``encodeURIComponent``), ``strict`` (all but
-    letters, digits and ``-._~``), ``nfc`` and ``nfd`` (Unicode normal forms). Each one that differs costs a refresh;
-    ``[]`` is the canonical one alone."""
+    """URL spellings to refresh in addition to the canonical one, where they differ: ``browser`` (``[ ] |``
+    unescaped), ``plus`` (``%2B`` for ``+``, as S3 expects), ``encoded`` (``encodeURIComponent``), ``strict`` (all
+    but letters, digits and ``-._~``), ``nfc`` and ``nfd`` (Unicode normal forms). Each one that differs costs a
+    refresh; ``[]`` refreshes the canonical spelling only."""
     query_variants: Annotated[
         tuple[Annotated[str, AfterValidator(_query)], ...], BeforeValidator(_listed), AfterValidator(_unique)
     ] = ()
-    """Queries under which the same key is cached as well (``w=200``), each a URL of its own; the plain
-    URL is always refreshed."""
+    """Queries under which the same key is also cached (``w=200``), each a URL of its own. The plain URL is always
+    refreshed."""
     all_params: bool = False
-    """Refresh a key's path with whatever query, by a refresh that ignores parameters, where the target can."""
+    """Refresh a key's path with any query, with a refresh that ignores parameters, if the target supports it."""
     directory_blackout: Annotated[
         tuple[
             Annotated[
@@ -172,35 +172,36 @@ class Site(Section):
         ],
         BeforeValidator(_listed),
     ] = ()
-    """Spans of the day, as in ``18:00-23:30``, without directory refreshes: when the origin could not bear to serve
-    everything anew. In the zone of ``planner.time_zone``; files go on, and what people ask for by hand."""
+    """Spans of the day such as ``18:00-23:30`` without directory refreshes, for hours in which the origin could not
+    serve everything again. In ``planner.time_zone``. File refreshes and manual requests are still sent."""
     min_directory_depth: Annotated[int, Field(ge=0, le=64)] = 1
-    """The blast radius: a directory refresh names at least so many folders below the base URL. 0 allows
-    the base itself, 1 ``a/``; by default a mistake cannot evict a whole site."""
+    """The blast radius: a directory refresh is at least this many folders below the base URL. 0 allows the base
+    itself, 1 ``a/``. By default, a mistake cannot evict a whole site."""
     origin_delay_seconds: Seconds = 0.0
-    """Wait so long after a change, where the origin sees it later than we do; else the CDN would fetch the old copy."""
+    """Wait this long after a change, for an origin that sees it later than cdn-listener; otherwise the CDN would
+    fetch the old copy."""
     min_interval_seconds: Seconds = 30.0
-    """The shortest time between two refreshes of one URL; it grows by itself while quota is scarce. A
-    refresh takes minutes, so that sending faster heals nothing."""
+    """Shortest time between two refreshes of one URL; it grows while quota is scarce. A refresh takes minutes, so
+    sending more often does not help."""
     max_ttl_seconds: Seconds = 0.0
-    """How long the CDN keeps anything of this site; what has been stale for longer settles by itself as
-    expired. 0: unknown, nothing expires."""
-    share: Share = Share()
-    """At most these parts of a day's quota, while other sites want theirs."""
+    """How long the CDN caches anything of this site. What has been stale for longer is settled as expired. 0:
+    unknown, nothing expires."""
+    share: SiteShare = SiteShare()
+    """At most these parts of a day's quota, while other sites need theirs."""
     guaranteed: Guarantee = Guarantee()
     """At least these parts of a day's quota, whatever other sites of the account publish."""
     priority: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """How much it matters that this site is stale, beside the others of its account: where quota is short, one
-    with 2 goes before one with 1 until that has waited a day longer."""
+    """How urgent this site is compared with others of its account. When quota is short, a site with 2 goes before
+    one with 1 until that has waited a day longer."""
     evictions_per_minute: Annotated[int, Field(ge=0)] = 0
-    """Unchanged objects that directory refreshes may evict a minute, since each is fetched from the origin again.
-    One directory above it goes when the minute is fresh. 0: no bound."""
+    """Unchanged objects that directory refreshes may evict per minute, since each is fetched from the origin again.
+    A single directory above this limit is sent at the start of a minute. 0: unlimited."""
     ignore_rewrites: bool = False
-    """Make no need of an object that is written again with the same ETag, where its events are ordered (Amazon S3).
-    What it risks: headers that changed with it (Cache-Control, Content-Type) stay as they were cached."""
+    """Ignore an object that is written again with the same ETag, where events are ordered (Amazon S3). The risk:
+    headers that changed with it (Cache-Control, Content-Type) stay cached as they were."""
     expand_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
-    """A renamed or deleted folder with at most so many known objects is refreshed object by object where
-    that is cheaper; a larger one as a directory. A thousand URLs are one request."""
+    """A renamed or deleted folder with at most this many known objects is refreshed object by object where that is
+    cheaper; a larger one as a directory."""
 
     @field_validator("prefix")
     @classmethod

@@ -12,7 +12,7 @@ from listener.change import Change, ChangeKind
 from listener.coalescer import due_at
 from listener.errors import KeyRejected
 from listener.refresh import Scope
-from listener.settings import Coalescer
+from listener.settings import CoalescerSettings
 from listener.store.batches import Batch, NeedInput, Recorded, Route, next_sequence
 from listener.store.coverage import DirectoryAttempts, directory_attempts
 from listener.store.heard import Heard, is_plausible
@@ -55,7 +55,7 @@ class _Kind(NamedTuple):
 class Recorder:
     """Writes batches; lives in the writing thread."""
 
-    def __init__(self, names: Names, *, timing: Coalescer, unforced: frozenset[str], expand_limit: int) -> None:
+    def __init__(self, names: Names, *, timing: CoalescerSettings, unforced: frozenset[str], expand_limit: int) -> None:
         """
         Keep what every batch needs.
 
@@ -119,7 +119,7 @@ class _Work:
 
     connection: sqlite3.Connection
     names: Names
-    timing: Coalescer
+    timing: CoalescerSettings
     unforced: frozenset[str]
     expand_limit: int
     index: IndexWriter

@@ -18,7 +18,7 @@ from listener.clock import Clock, SystemClock
 from listener.contracts import Unreadable
 from listener.errors import StoreError
 from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
-from listener.settings import Coalescer
+from listener.settings import CoalescerSettings
 from listener.store import (
     attempts,
     ledger,
@@ -74,7 +74,7 @@ LONGEST_LOG_PAGES = 64_000
 class StoreOptions:
     """What the store needs to know of the configuration."""
 
-    timing: Coalescer = field(default_factory=Coalescer)
+    timing: CoalescerSettings = field(default_factory=CoalescerSettings)
     unforced: frozenset[str] = frozenset()
     """Targets whose directory refreshes only revalidate."""
     expand_limit: int = 1_000

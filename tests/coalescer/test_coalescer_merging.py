@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import due_at, merge
-from listener.settings import Coalescer
+from listener.settings import CoalescerSettings
 
 C, D, M = ChangeKind.CONTENT, ChangeKind.DELETED, ChangeKind.METADATA
-SETTINGS = Coalescer(quiet_seconds=1, cap_seconds=30, unfinished_quiet_seconds=5, unfinished_cap_seconds=60)
+SETTINGS = CoalescerSettings(quiet_seconds=1, cap_seconds=30, unfinished_quiet_seconds=5, unfinished_cap_seconds=60)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from shells import Stand, a_stand, until
 from listener.daemon.admin.attempts import MOST, MOST_CLIENTS, PER_SECONDS, FailedAttempts
 from listener.daemon.admin.authenticator import COOKIE, MOST_SESSIONS, SESSION_SECONDS, Authenticator
 from listener.serving import HTTPRejection
-from listener.settings import Admin
+from listener.settings import AdminSettings
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -150,7 +150,7 @@ def test_a_session_cannot_be_made_up(guarded: Stand) -> None:
 
 def test_a_session_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """After twelve hours a genuine session is none any more; without a token there is none at all."""
-    authenticator = Authenticator(Admin(token=SecretStr(TOKEN)))
+    authenticator = Authenticator(AdminSettings(token=SecretStr(TOKEN)))
     request = with_session(authenticator.sign_in(TOKEN, "192.0.2.1"))
     assert authenticator.signed_in(request)
     now = time.time()
@@ -158,7 +158,7 @@ def test_a_session_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not authenticator.signed_in(request)
     assert not authenticator.may_read(request)
     with pytest.raises(HTTPRejection):
-        Authenticator(Admin()).sign_in("", "192.0.2.1")
+        Authenticator(AdminSettings()).sign_in("", "192.0.2.1")
 
 
 def with_session(session: str) -> web.Request:
@@ -168,14 +168,14 @@ def with_session(session: str) -> web.Request:
 
 def test_sessions_are_bounded() -> None:
     """The oldest of too many ends; the others go on."""
-    authenticator = Authenticator(Admin(token=SecretStr(TOKEN)))
+    authenticator = Authenticator(AdminSettings(token=SecretStr(TOKEN)))
     requests = [with_session(authenticator.sign_in(TOKEN, "192.0.2.1")) for _ in range(MOST_SESSIONS + 1)]
     assert [authenticator.signed_in(request) for request in requests] == [False] + [True] * MOST_SESSIONS
 
 
 def test_wrong_tokens_are_bounded_for_each_client() -> None:
     """After ten in a minute not even the right one is looked at; other clients, and the same one later, sign in."""
-    authenticator = Authenticator(Admin(token=SecretStr(TOKEN)))
+    authenticator = Authenticator(AdminSettings(token=SecretStr(TOKEN)))
     statuses = []
     for _ in range(MOST + 3):
         with pytest.raises(HTTPRejection) as rejected:

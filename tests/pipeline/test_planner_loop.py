@@ -18,7 +18,7 @@ from listener.pipeline.dispatcher import Dispatcher, Outcome
 from listener.pipeline.gc_pause import gc_paused
 from listener.pipeline.sites import Sites
 from listener.refresh import Attempt, RefreshKind
-from listener.settings import Planner, Site
+from listener.settings import PlannerSettings, Site
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
 
@@ -89,7 +89,7 @@ async def test_the_loop_goes_on_while_a_huge_plan_is_made(tmp_path: Path) -> Non
         account = Account("main", {"cdn": cdn})
         await store._write(lambda c: c.execute("UPDATE need SET window_first = ?", (clock.now(),)).rowcount)
         dispatcher = Dispatcher(
-            account, store, Sites([site]), clock, settings=Planner(), sender=queue  # type: ignore[arg-type]
+            account, store, Sites([site]), clock, settings=PlannerSettings(), sender=queue  # type: ignore[arg-type]
         )  # fmt: skip
         # What other tests left in this process is no work of the loop's, wherever the collector may walk over it.
         gc.collect()

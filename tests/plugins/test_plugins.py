@@ -12,7 +12,7 @@ import pytest
 
 from listener import plugins
 from listener.errors import ConfigurationError
-from listener.settings import Settings, as_json, as_toml, parse_settings
+from listener.settings import Settings, as_toml, parse_settings
 
 ENTRY_POINTS = """
 [listener.sources]
@@ -106,7 +106,7 @@ def test_configured_plugins_are_made_with_checked_settings() -> None:
         ({}, {"type": "zzz"}, "targets.t.type: there is no target of type 'zzz'", "alibaba-cdn, "),
         ({}, {"type": "needy-target"}, "'a_library_that_nobody_has'", "pip install 'third-party[special]'"),
         ({"type": "gone-source"}, {}, "third_party:Gone is not there", "Reinstall third-party."),
-        ({"pth": "x"}, {}, "x.toml: sources.s.pth: there is no such key", "sources.s.path?"),
+        ({"pth": "x"}, {}, "x.toml: sources.s.pth: unknown key", "sources.s.path?"),
         ({}, {"quota": {"flie": 1}}, "targets.t.quota.flie", "targets.t.quota.file?"),
         ({"depth": "deep"}, {}, "sources.s.depth: ", ""),
     ],
@@ -134,7 +134,7 @@ def test_effective_settings_hold_the_defaults_of_plugins_and_no_secret() -> None
     shown = plugins.effective_settings(configured({}, {"password": "hunter2"}))
     assert shown["sources"]["s"] == {"type": "third-source", "path": "/p", "depth": 3}
     assert shown["targets"]["t"]["endpoint"] == "https://third.example"
-    assert "hunter2" not in as_toml(shown) + as_json(shown)
+    assert "hunter2" not in as_toml(shown) + json.dumps(shown)
 
 
 def test_the_schema_names_every_plugins_keys() -> None:

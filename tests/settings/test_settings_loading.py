@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from listener.errors import ConfigurationError
-from listener.settings import Settings, Share, find_file, load_settings, parse_settings
+from listener.settings import Settings, SiteShare, find_file, load_settings, parse_settings
 
 SMALLEST = """
 [sources.www]
@@ -59,7 +59,11 @@ def test_the_smallest_file_has_every_default(file: Path) -> None:
     (only,) = settings.sites
     assert only.targets == ("cdn",)
     assert only.base_urls == ("https://www.example.com/",)
-    assert (only.min_directory_depth, only.min_interval_seconds, only.share) == (1, 30.0, Share(file=1, directory=1))
+    assert (only.min_directory_depth, only.min_interval_seconds, only.share) == (
+        1,
+        30.0,
+        SiteShare(file=1, directory=1),
+    )
     assert settings.origin.path == file
 
 
@@ -161,23 +165,23 @@ def test_an_unreadable_secret_file_is_named(tmp_path: Path, content: bytes | Non
 
 
 WRONG = [
-    pytest.param(table(coalescer={"quiet_second": 1}), "coalescer.quiet_second: there is no such key",
+    pytest.param(table(coalescer={"quiet_second": 1}), "coalescer.quiet_second: unknown key",
                  "Did you mean coalescer.quiet_seconds?", id="unknown key"),
-    pytest.param(table(coalescr={}), "coalescr: there is no such key", "Did you mean coalescer?", id="unknown section"),
+    pytest.param(table(coalescr={}), "coalescr: unknown key", "Did you mean coalescer?", id="unknown section"),
     pytest.param(table(store={"zzz": 1}), "store.zzz", "Known are: keep_days, url.", id="nothing near"),
-    pytest.param(site(exlude=[]), "sites.0.exlude: there is no such key", "sites.0.exclude", id="unknown site key"),
+    pytest.param(site(exlude=[]), "sites.0.exlude: unknown key", "sites.0.exclude", id="unknown site key"),
     pytest.param(site(share={"files": 1}), "sites.0.share.files", "sites.0.share.file?", id="unknown nested key"),
     pytest.param(site(base_urls=["https://h/?q"]), "sites.0.base_urls.0: it must not contain a query", "", id="query"),
     pytest.param(site(base_urls=["https://*.h/"]), "sites.0.base_urls.0: a wildcard domain", "", id="wildcard"),
     pytest.param(site(base_urls=["https://u:p@h/"]), "sites.0.base_urls.0: it must not contain a user", "", id="user"),
     pytest.param(site(base_urls=["h/"]), "must start with http", "", id="no scheme"),
-    pytest.param(site(base_urls=["https://h", "https://H/"]), "'https://h/' stands there twice", "", id="same base"),
+    pytest.param(site(base_urls=["https://h", "https://H/"]), "'https://h/' is listed twice", "", id="same base"),
     pytest.param(site(base_urls=[]), "sites.0.base_urls: must not be empty", "", id="no base"),
     pytest.param(site(source="wwww"), "there is no source named 'wwww'", "Did you mean www?", id="unknown source"),
     pytest.param(site(target="x"), "there is no target named 'x'", "Known are: cdn.", id="unknown target"),
     pytest.param(site(targets=["cdn"]), "sites.0: name either target", "", id="target twice"),
     pytest.param(site(target=None), "sites.0: name either target", "", id="no target"),
-    pytest.param(site(target=None, targets=["cdn", "cdn"]), "sites.0.targets: 'cdn' stands", "", id="layer"),
+    pytest.param(site(target=None, targets=["cdn", "cdn"]), "sites.0.targets: 'cdn' is listed twice", "", id="layer"),
     pytest.param(site(index_documents=["a/b"]), "sites.0.index_documents.0: must be a plain", "", id="index document"),
     pytest.param(site(include=[""]), "sites.0.include.0: a pattern must not be empty", "", id="empty pattern"),
     pytest.param(site(min_directory_depth=-1), "sites.0.min_directory_depth", "blast radius", id="negative depth"),
@@ -185,17 +189,17 @@ WRONG = [
     pytest.param(site(origin_delay_seconds=float("inf")), "sites.0.origin_delay_seconds: ", "", id="for ever"),
     pytest.param(table(sites=[]), "sites: there is none", "[[sites]]", id="no sites"),
     pytest.param(table(sites=["x"]), "sites.0: Input should be", "", id="site is a text"),
-    pytest.param(table(sites=site()["sites"] * 2), "sites.1: says the same as sites.0", "Remove", id="same site"),
+    pytest.param(table(sites=site()["sites"] * 2), "sites.1: is the same as sites.0", "Remove", id="same site"),
     pytest.param(table(targets={}), "there is no target named 'cdn'", "None is configured", id="no targets"),
     pytest.param(table(targets={"cdn": {}}), "targets.cdn.type: is missing", "type = ", id="no type"),
-    pytest.param(table(targets={"a.b": {"type": "x"}}), "targets.a.b: is no usable name", "letters", id="bad name"),
+    pytest.param(table(targets={"a.b": {"type": "x"}}), "targets.a.b: is not a valid name", "letters", id="bad name"),
     pytest.param(table(store={"url": "mysql://h/db"}), "store.url: must start with sqlite", "sqlite:///", id="mysql"),
     pytest.param(table(store={"url": "sqlite:x.db"}), "store.url: must start with sqlite", "", id="no slashes"),
     pytest.param(table(admin={"listen": "9180"}), "admin.listen: must be host:port", "", id="only a port"),
     pytest.param(table(admin={"listen": "h:99999"}), "admin.listen: must be host:port", "", id="port too high"),
     pytest.param(table(coalescer={"cap_seconds": 0.5}), "coalescer: cap_seconds", "", id="cap below quiet"),
     pytest.param(table(coalescer={"unfinished_cap_seconds": 2}), "unfinished_cap_seconds", "", id="unfinished cap"),
-    pytest.param(table(planner={"reserve": 1.5}), "planner.reserve", "Part of a day", id="more than all"),
+    pytest.param(table(planner={"reserve": 1.5}), "planner.reserve", "Part of each day", id="more than all"),
     pytest.param(table(verifier={"give_up_seconds": 0}), "verifier.give_up_seconds", "unconfirmed", id="never look"),
     pytest.param({"sites": [{}]}, "sites.0: name either target", "", id="empty site"),
     pytest.param({"sites": [{"target": "x"}]}, "sites.0.source: is missing", "Name of the source", id="missing keys"),
@@ -231,7 +235,7 @@ def test_all_mistakes_are_named_at_once() -> None:
         ({"LISTENER_SITES__X__PREFIX": "x"}, "must be a number from 0 to 1", ""),
         ({"LISTENER_SITES__X": "x"}, "must be a number from 0 to 1", ""),
         ({"LISTENER_SITES__0": "x"}, "sites.0 (set by LISTENER_SITES__0)", ""),
-        ({"LISTENER_SOURCES__WWW__TYPE__X": "x"}, "sources.www.type: is no table", ""),
+        ({"LISTENER_SOURCES__WWW__TYPE__X": "x"}, "sources.www.type: is not a table", ""),
         ({"LISTENER_STORE__KEEP_DAYS": "[x"}, "store.keep_days (set by", ""),
     ],
 )
@@ -245,7 +249,11 @@ def test_a_wrong_variable_is_named(environ: dict[str, str], message: str, hint: 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"[store\n", "is no TOML: .*line 1"), (b"a = 1\nb = \n", "is no TOML: .*line 2"), (b"\xff", "is no UTF-8 text")],
+    [
+        (b"[store\n", "is not valid TOML: .*line 1"),
+        (b"a = 1\nb = \n", "is not valid TOML: .*line 2"),
+        (b"\xff", "is not UTF-8 text"),
+    ],
 )
 def test_a_file_that_is_no_toml_names_the_place(tmp_path: Path, content: bytes, message: str) -> None:
     """Broken syntax: the file and the line."""

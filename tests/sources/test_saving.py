@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from listener.router import Router
-from listener.settings import Coalescer, Site
+from listener.settings import CoalescerSettings, Site
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 from listener.store import Store, open_store
 from listener.store.batches import Batch
@@ -166,7 +166,9 @@ class Following:
 @asynccontextmanager
 async def following(root: Path) -> AsyncIterator[Following]:
     """Follow a tree from the end of its first scan."""
-    slow = Coalescer(quiet_seconds=600, cap_seconds=600, unfinished_quiet_seconds=600, unfinished_cap_seconds=600)
+    slow = CoalescerSettings(
+        quiet_seconds=600, cap_seconds=600, unfinished_quiet_seconds=600, unfinished_cap_seconds=600
+    )
     options = StoreOptions(timing=slow)
     async with open_store(f"sqlite:///{root.parent}/state.db", options=options, owner=True) as store:
         made = Following(root, store)

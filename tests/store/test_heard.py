@@ -17,7 +17,7 @@ from steps_store import BASE, Bench, FakeClock
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import merge
-from listener.settings import Coalescer
+from listener.settings import CoalescerSettings
 from listener.store import NeedInput
 from listener.store.batches import Batch, Recorded
 from listener.store.database import _schema, _statements
@@ -74,7 +74,7 @@ class Written:
     def __post_init__(self) -> None:
         OPENED.append(self.connection)
         empty_file().backup(self.connection)
-        self.recorder = Recorder(Names(), timing=Coalescer(), unforced=frozenset(), expand_limit=100)
+        self.recorder = Recorder(Names(), timing=CoalescerSettings(), unforced=frozenset(), expand_limit=100)
 
     def route(self, change: Change) -> Sequence[NeedInput]:
         return [NeedInput("cdn", BASE + change.key, ignore_rewrites=self.ignore)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
-from listener.settings import Verifier
+from listener.settings import VerifierSettings
 from listener.verifier import Complete, Failed, LookAgain, Unconfirmed, verdict
 
 NOW = 1_800_000_000.0
-SETTINGS = Verifier()
+SETTINGS = VerifierSettings()
 
 
 def attempt(age: float, **fields: object) -> Attempt:

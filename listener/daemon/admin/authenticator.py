@@ -15,7 +15,7 @@ from aiohttp import web
 
 from listener.daemon.admin.attempts import FailedAttempts
 from listener.serving import HTTPRejection, client_of
-from listener.settings import Admin
+from listener.settings import AdminSettings
 
 __all__ = ["COOKIE", "MARK", "SESSION_SECONDS", "Authenticator"]
 
@@ -37,7 +37,7 @@ class Authenticator:
     own.
     """
 
-    def __init__(self, settings: Admin) -> None:
+    def __init__(self, settings: AdminSettings) -> None:
         """Follow these settings."""
         self._salt = secrets.token_bytes(32)
         self._failed = FailedAttempts()
@@ -45,7 +45,7 @@ class Authenticator:
         """When each session ends, in seconds since the epoch, by the digest of its cookie."""
         self.follow(settings)
 
-    def follow(self, settings: Admin) -> None:
+    def follow(self, settings: AdminSettings) -> None:
         """Follow other settings from now on."""
         self._token = settings.token.get_secret_value().encode() if settings.token else b""
         self._sessions.clear()

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from listener.errors import ListenerError
 from listener.serving import Bodies, ConnectionLimits, HttpServer, open_sockets, open_unix_socket
-from listener.settings import Admin, is_loopback
+from listener.settings import AdminSettings, is_loopback
 
 __all__ = ["AddressNotAvailable", "Ports"]
 
@@ -42,7 +42,7 @@ class Ports:
         self._bodies = bodies
         self._opened: list[HttpServer] = []
 
-    async def open(self, settings: Admin) -> None:
+    async def open(self, settings: AdminSettings) -> None:
         """Listen as the settings say. Raise :class:`ListenerError` where that is not possible."""
         if settings.listen:
             _warn_if_open(settings)
@@ -94,7 +94,7 @@ class Ports:
             await self._opened.pop().close(seconds=seconds)
 
 
-def _warn_if_open(settings: Admin) -> None:
+def _warn_if_open(settings: AdminSettings) -> None:
     if settings.token is None and not is_loopback(settings.listen):
         log.warning(
             "admin.unauthenticated",

@@ -18,7 +18,7 @@ from listener.daemon.view import View
 from listener.errors import ListenerError
 from listener.serving import Bodies, BodySpace, HTTPRejection
 from listener.serving.server import WEB_OPTIONS
-from listener.settings import Admin
+from listener.settings import AdminSettings
 
 __all__ = ["AdminServer"]
 
@@ -45,7 +45,7 @@ NOTHING = "default-src 'none'; frame-ancestors 'none'"
 class AdminServer:
     """One open port."""
 
-    def __init__(self, settings: Admin, view: View) -> None:
+    def __init__(self, settings: AdminSettings, view: View) -> None:
         """Take where to listen and what to show; an empty address serves nothing."""
         self.settings = settings
         self._authenticator = Authenticator(settings)
@@ -55,7 +55,7 @@ class AdminServer:
         self._ports: Ports | None = None
         self._bodies = Bodies()
 
-    def follow(self, settings: Admin) -> None:
+    def follow(self, settings: AdminSettings) -> None:
         """Go on at the same address with another token or other names; every session ends."""
         self.settings = settings
         self._authenticator.follow(settings)
