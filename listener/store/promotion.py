@@ -7,9 +7,10 @@ import sqlite3
 from collections import Counter
 
 from listener.refresh import NeedState, Scope
+from listener.settings import CoalescerSettings
 from listener.store.batches import next_sequence
 
-__all__ = ["Promoted", "next_due", "promote_due", "set_back", "set_looks_back"]
+__all__ = ["Promoted", "next_due", "prolong_births", "promote_due", "set_back", "set_looks_back"]
 
 
 def next_due(connection: sqlite3.Connection) -> float | None:
@@ -52,6 +53,19 @@ def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Pr
     for (directory, scope, backfill), count in places.items():
         promoted[targets[directory], Scope(scope), bool(backfill)] += count
     return promoted
+
+
+def prolong_births(connection: sqlite3.Connection, *, now: float, timing: CoalescerSettings) -> None:
+    """
+    Let waiting needs of new objects wait for a quiet period from now on, at most to the end of their window.
+
+    While no process ran nobody saw whether the object went again.
+    """
+    connection.execute(
+        "UPDATE need SET due_at = max(due_at, min(?1 + ?2, window_first + ?3))"
+        f" WHERE due_at < ?1 + ?2 AND state = {NeedState.WAITING:d} AND birth IS NOT NULL",
+        (now, timing.quiet_seconds, timing.cap_seconds),
+    )
 
 
 def set_back(connection: sqlite3.Connection, *, after: float, seconds: float, limit: int) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from zlib import crc32
 
 from listener.change import Change, ChangeKind
 from listener.coalescer import due_at
@@ -33,8 +34,9 @@ LONG_KEY_CHARACTERS = MAX_KEY_BYTES // 4
 
 
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
-_STANDING = """
-SELECT birth = ?4 AND state = 0 AND open < 2 FROM need WHERE directory = ?1 AND name = ?2 AND scope = ?3
+_MAY_FORGET = """
+SELECT birth = ?4 AND state = 0 AND open < 2 AND window_first + CASE open WHEN 0 THEN ?5 ELSE ?6 END >= ?7
+FROM need WHERE directory = ?1 AND name = ?2 AND scope = ?3
 """
 _FORGET = "DELETE FROM need WHERE directory = ? AND name = ? AND scope = ?"
 _CONTENT, _METADATA = ChangeKind.CONTENT, ChangeKind.METADATA
@@ -245,7 +247,7 @@ class _Work:
             place = url[:cut]
             found = self.places.get((target, place))
             directory, mark, forced_mark = found if found is not None else self._place(target, place)
-            if deleted and self._came_and_went(change, directory, url[cut:], scope):
+            if deleted and self._came_and_went(change, mark_of_object, (directory, url[cut:], int(scope))):
                 self.recorded.suppressed += 1
                 self.suppressed.note(url, CAME_AND_WENT)
                 continue
@@ -258,16 +260,16 @@ class _Work:
             if deleted:
                 self.cancelled.append((directory, url[cut:]))
 
-    def _came_and_went(self, change: Change, directory: int, name: str, scope: Scope) -> bool:
+    def _came_and_went(self, change: Change, mark: int, place: tuple[int, str, int]) -> bool:
         """
-        Forget the need of an object that was not known before it came and for which nothing was requested; tell it.
+        Forget the need of a new object for which nothing was requested; return whether a deletion needs nothing.
 
-        Within the time that its changes would have waited for one another nothing was to be refreshed yet.
+        Its window is still open (other changes would be merged with the first), also for a process that died since.
         """
         if not self._each_once():
             return False  # what came earlier in this batch is not written yet
-        place = (directory, name, int(scope))
-        row = self.connection.execute(_STANDING, (*place, _mark(change))).fetchone()
+        caps = (self.timing.cap_seconds, self.timing.unfinished_cap_seconds)
+        row = self.connection.execute(_MAY_FORGET, (*place, mark, *caps, self.now)).fetchone()
         if row is None:
             return change.is_birth
         if row[0]:
@@ -360,5 +362,5 @@ class _Work:
 
 
 def _mark(change: Change) -> int:
-    """Return a number that stands for the object; it means nothing to another process."""
-    return hash(change[:2])
+    """Return a number that stands for the object, the same in every process."""
+    return crc32(f"{change.root}\0{change.key}".encode("utf-8", "surrogateescape"))

@@ -140,6 +140,7 @@ class Store:
         if connection is not None:
             self._writer = Writer(connection, translated=self._damage.translated, undone=self._names.clear)
         self._expand_limit = options.expand_limit
+        self._timing = options.timing
         self._recorder = Recorder(
             self._names, timing=options.timing, unforced=options.unforced, expand_limit=options.expand_limit
         )
@@ -387,6 +388,7 @@ class Store:
 
     async def recover(self) -> bool:
         """Sort out what the last owner left; return whether it crashed. The owner's first call."""
+        await self._write(promotion.prolong_births, now=self.clock.now(), timing=self._timing)
         return await self._write(attempts.recover, now=self.clock.now())
 
     async def hold(

@@ -20,7 +20,6 @@ import sqlite3
 import sys
 import tempfile
 import time
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,15 +85,13 @@ class Report:
     above: list[str] = field(default_factory=list)
     """Instants at which it stood above that by more than the units whose outcome was not known."""
     most_unknown: int = 0
-    temporary: int = 0
-    """Units for temporary names that a daemon saw come and go while it started: what they replace is not known then."""
     ledger: int = 0
     seconds: float = 0.0
 
     @property
     def good(self) -> bool:
         """Whether every promise held."""
-        exact = self.needed is None or self.accepted == self.needed + self.temporary
+        exact = self.needed is None or self.accepted == self.needed
         books = self.ledger == self.accepted <= self.quota and exact
         return books and not self.stale and not self.below and not self.above
 
@@ -275,7 +272,6 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         run.report.needed = keys if once else None
         run.report.accepted = run.accepted()
         run.report.ledger = _spent(folder)
-        run.report.temporary = _temporary(folder)
         run.report.seconds = round(time.monotonic() - began, 1)
         return run.report
 
@@ -304,12 +300,6 @@ async def _write(run: Storm, names: list[str], *, kills: int, once: bool) -> Non
     while run.report.kills < kills:
         run.write(run.random.choice(names))
         await asyncio.sleep(run.random.uniform(0.0, 0.05))
-
-
-def _temporary(folder: Path) -> int:
-    with closing(sqlite3.connect(folder / "state.db")) as connection:
-        query = "SELECT count(*) FROM attempt WHERE state = 'complete' AND url LIKE '%.Tmp123'"
-        return int(connection.execute(query).fetchone()[0])
 
 
 def _spent(folder: Path) -> int:

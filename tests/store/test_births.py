@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -72,7 +77,7 @@ async def test_every_other_end_is_refreshed(bench: Bench, why: str) -> None:
     assert await bench.ready() == {"": 1}
 
 
-async def test_another_name_of_the_url_keeps_its_need(clock: FakeClock, tmp_path: object) -> None:
+async def test_another_name_of_the_url_keeps_its_need(clock: FakeClock, tmp_path: Path) -> None:
     """Two objects are served at one URL: the end of the one that was new says nothing of the other."""
 
     def to_one(change: Change) -> Sequence[NeedInput]:
@@ -105,32 +110,93 @@ async def test_another_name_keeps_its_need_also_among_known_ones(bench: Bench) -
     assert await bench.stale("page") == ["waiting"]
 
 
-@given(st.lists(st.sampled_from(["come", "write", "go", "rest", "ask", "send"]), max_size=14))
+RECORD_A_BIRTH = """
+import asyncio, sys
+from steps_store import Bench, FakeClock, content
+from listener.store import open_store
+
+async def main():
+    async with open_store(sys.argv[1], clock=FakeClock(), owner=True) as store:
+        await Bench(store, store.clock).change(content("a/tmp", is_birth=True), wait=0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("outage_seconds", "further_seconds", "ready"),
+    [(0.1, 0, {}), (20, 0, {}), (20, 0.9, {}), (20, 1.1, {"a/": 1}), (29.5, 0.6, {"a/": 1}), (31, 0, {"a/": 1})],
+)
+async def test_a_name_that_went_while_no_process_ran_needs_nothing(
+    clock: FakeClock, tmp_path: Path, outage_seconds: float, further_seconds: float, ready: dict[str, int]
+) -> None:
+    """Another process recorded its birth; its end counts once its window is over, or a quiet period after the start."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", RECORD_A_BIRTH, url]
+    await asyncio.to_thread(subprocess.run, command, env=environment, check=True)
+    clock.advance(outage_seconds)
+    async with open_store(url, clock=clock, owner=True) as store:
+        bench = Bench(store, clock)
+        await store.recover()
+        if further_seconds:  # else its end is found before anything turns due
+            clock.advance(further_seconds)
+            await store.promote_due()
+        await bench.change(deleted("a/tmp"), scan=await store.sequence())
+        assert await bench.ready() == ready
+        assert bench.index() == {}
+
+
+async def test_what_was_sent_before_a_crash_is_refreshed_when_it_ends(clock: FakeClock, tmp_path: Path) -> None:
+    """The request for a new name was written when the process died: a visitor's copy may be the result."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    async with open_store(url, clock=clock, owner=True) as store:
+        bench = Bench(store, clock)
+        await bench.change(birth("tmp"))
+        await store.mark_sending([one.id for one in await bench.hold(file("tmp"))])
+    async with open_store(url, clock=clock, owner=True) as store:
+        bench = Bench(store, clock)
+        await store.recover()
+        await bench.change(deleted("tmp"), wait=0)
+        assert await bench.stale("tmp") == ["waiting"]
+
+
+STEPS = ["come", "write", "go", "pass", "rest", "ask", "send", "crash"]
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=16))
 async def test_any_order_keeps_what_is_owed(tmp_path_factory: pytest.TempPathFactory, steps: Sequence[str]) -> None:
-    """A URL is owed a refresh from any change on, but for a life that nobody could see the end of."""
-    clock = FakeClock()
-    async with open_store(f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db", clock=clock, owner=True) as store:
-        bench, is_there, owed, mtime = Bench(store, clock), False, "", 1
-        for step in steps:
-            mtime += 1
-            if step == "come" and not is_there:
-                is_there, owed = True, owed or "birth"
-                await store.record([Batch([content("k", mtime, is_birth=True)])], route)
-            elif step == "write" and is_there:
-                owed = owed or "change"
-                await store.record([Batch([content("k", mtime)])], route)
-            elif step == "go" and is_there:
-                is_there, owed = False, "" if owed == "birth" else "change"
-                await store.record([Batch([deleted("k")])], route)
-            elif step == "rest" and owed:
-                owed = "change"
-                clock.advance(60)
-                await store.promote_due()
-            elif step == "ask":
-                owed = "change"
-                await store.request([NeedInput("cdn", BASE + "k", Scope.EXACT)])
-            elif step == "send" and await bench.stale("k") == ["deferred"]:
-                owed = ""
-                await bench.finish(await bench.send(file("k")))
-            assert bool(await bench.stale("k")) is bool(owed), step
-        bench.assert_counted()
+    """A URL is owed a refresh from any change on, but for a life within one window, crashes included."""
+    clock, url = FakeClock(), f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db"
+    store = open_store(url, clock=clock, owner=True)
+    bench, is_there, owed, mtime, first, due = Bench(store, clock), False, "", 1, 0.0, 0.0
+    for step in steps:
+        mtime += 1
+        now = clock.now()
+        if step in ("come", "write") and is_there is (step == "write"):
+            first = first if owed else now
+            is_there, owed, due = True, owed or ("birth" if step == "come" else "change"), min(now + 1, first + 30)
+            await store.record([Batch([content("k", mtime, is_birth=step == "come")])], route)
+        elif step == "go" and is_there:
+            is_there, owed = False, "" if owed == "birth" and now <= first + 30 else "change"
+            await store.record([Batch([deleted("k")])], route)
+        elif step in ("pass", "rest"):
+            clock.advance(60 if step == "rest" else 0.4)
+            await store.promote_due()
+            owed = "change" if owed and clock.now() >= due else owed
+        elif step == "ask":
+            owed = "change"
+            await store.request([NeedInput("cdn", BASE + "k", Scope.EXACT)])
+        elif step == "send" and await bench.stale("k") == ["deferred"]:
+            owed = ""
+            await bench.finish(await bench.send(file("k")))
+        elif step == "crash":
+            await store.close()
+            clock.advance(11)
+            store = open_store(url, clock=clock, owner=True)
+            bench = Bench(store, clock)
+            await store.recover()
+            due = max(due, min(clock.now() + 1, first + 30))
+        assert bool(await bench.stale("k")) is bool(owed), step
+    bench.assert_counted()
+    await store.close()

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from listener.change import key_to_text
 from listener.sources.filesystem import kernel
 from listener.sources.filesystem.rescans import TOO_MANY
 from listener.sources.filesystem.tree import Node, Tree
 
-__all__ = ["ARRIVED", "EFFECTS", "ENDED", "FOUND", "OPEN", "Batch", "Heard", "batch_of"]
+__all__ = ["ARRIVED", "BORN", "EFFECTS", "ENDED", "FOUND", "OPEN", "Batch", "Heard", "batch_of"]
 
 OPEN = 1 << 16
 """The last that was heard is that it was made or written to, not that it was closed."""
@@ -24,20 +25,22 @@ FOUND = 1 << 17
 """Found by listing a directory that had just appeared: whether it is still written to is unknown."""
 ARRIVED = 1 << 18
 """Came with a directory that was renamed or moved in."""
+BORN = 1 << 19
+"""The first event of this name was that it was created, which proves that nothing had this name just before."""
 
 ENDED = ~(OPEN | FOUND)
 """What stays of a name's flags when it is closed, replaced or gone."""
 
-EFFECTS: dict[int, tuple[int, int]] = {
-    kernel.CREATE: (-1, kernel.CREATE | OPEN),
-    kernel.ATTRIB: (-1, kernel.ATTRIB),
-    kernel.MODIFY: (-1, kernel.MODIFY | OPEN),
-    kernel.CLOSE_WRITE: (ENDED, kernel.CLOSE_WRITE),
-    kernel.MOVED_TO: (ENDED, kernel.MOVED_TO),
-    kernel.MOVED_FROM: (ENDED, kernel.MOVED_FROM),
-    kernel.DELETE: (ENDED, kernel.DELETE),
+EFFECTS: dict[int, tuple[int, int, int]] = {
+    kernel.CREATE: (-1, kernel.CREATE | OPEN, kernel.CREATE | OPEN | BORN),
+    kernel.ATTRIB: (-1, kernel.ATTRIB, kernel.ATTRIB),
+    kernel.MODIFY: (-1, kernel.MODIFY | OPEN, kernel.MODIFY | OPEN),
+    kernel.CLOSE_WRITE: (ENDED, kernel.CLOSE_WRITE, kernel.CLOSE_WRITE),
+    kernel.MOVED_TO: (ENDED, kernel.MOVED_TO, kernel.MOVED_TO),
+    kernel.MOVED_FROM: (ENDED, kernel.MOVED_FROM, kernel.MOVED_FROM),
+    kernel.DELETE: (ENDED, kernel.DELETE, kernel.DELETE),
 }
-"""What an event of a file makes of the flags of its name: which stay, and which come."""
+"""By event of a file: which flags of its name stay, which are added, and all flags of a name without earlier events."""
 
 _MOST_RESCANS = 256
 
@@ -58,6 +61,13 @@ class Batch(NamedTuple):
     """
     is_hint: bool = False
     """Whether no event named these paths, so that what they lead through may have been replaced long ago."""
+
+    def births(self) -> Iterator[str]:
+        """Yield the keys of names that did not exist just before their first event in this batch."""
+        for prefix, names in self.names:
+            for name, flags in names.items():
+                if flags & BORN:
+                    yield key_to_text(prefix + name.rstrip(b"\0"))
 
 
 def batch_of(paths: Iterable[bytes]) -> Batch:

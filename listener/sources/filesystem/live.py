@@ -18,7 +18,7 @@ from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.namesakes import Namesakes, find_names
 from listener.sources.filesystem.rescans import REPLACED, Rescans
 from listener.sources.filesystem.settings import FilesystemSettings
-from listener.sources.filesystem.standing import Standing, standing_of
+from listener.sources.filesystem.standing import Lives, Standing, standing_of
 from listener.sources.filesystem.unfinished import Unfinished
 from listener.sources.filesystem.unread import Unread
 from listener.sources.filesystem.walker import holds_files
@@ -65,6 +65,8 @@ class Live:
         self.before_deleting = _nothing
         """Called before deletions are judged, so that the brake knows what it must."""
         self._more = False
+        self._births: set[str] = set()
+        """Names that were created since the root is watched, while not everything that was there before is known."""
         self._hints: set[bytes] = set()
         self.unfinished = Unfinished(
             stable_seconds=settings.stable_seconds, cap_seconds=settings.unfinished_cap_seconds
@@ -79,6 +81,10 @@ class Live:
         self._acks = acks
         self._brake = brake
         self._rescans = rescans
+
+    @property
+    def _lives(self) -> Lives:
+        return Lives(self.may_skip, self._births, tuple(one.prefix for one in self._rescans.waiting()))
 
     def next_due(self, now: float) -> float:
         """Return in how many seconds there is something to do although nothing was heard."""
@@ -98,6 +104,8 @@ class Live:
             if not self._hints and (self.watches is None or not self.watches.heard):
                 break
             batch, looks = await asyncio.to_thread(self._take, self.watches)
+            births = () if self._lives.is_sure else batch.births()
+            self._births = {key for key in self._births if key in self.unfinished}.union(births)
             for prefix, reason in batch.rescans.items():
                 self._rescans.want(key_to_text(prefix), reason, time.monotonic())
             for key, error in looks.unknown.items():
@@ -178,7 +186,7 @@ class Live:
         return sorted(unlinked | dropped)
 
     async def _standing(self, keys: Collection[str]) -> Standing:
-        return await standing_of(self._index, self._acks, self._name, keys, is_complete=self.may_skip)
+        return await standing_of(self._index, self._acks, self._name, keys, self._lives)
 
     def _ends(self, keys: Iterable[str], standing: Standing) -> list[Change]:
         """Return the ends of names; one of which nothing was ever told needs none."""

@@ -6,7 +6,7 @@ from typing import cast
 
 from listener.sources.filesystem import fanotify, kernel
 from listener.sources.filesystem.fanotify import EVENT, NEW_NAME, RECORD, Fanotify
-from listener.sources.filesystem.heard import ENDED, OPEN
+from listener.sources.filesystem.heard import BORN, ENDED, OPEN
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.tree import Node
 from listener.sources.filesystem.watches import Watches
@@ -81,8 +81,11 @@ class Marks(Watches):
         keep, come = (-1, mask | OPEN) if is_open else (-1 if mask == kernel.ATTRIB else ENDED, mask)
         names = self.heard.names_of(node)
         before = names.get(name)
-        self.heard.count += before is None
-        names[name] = (before or 0) & keep | come
+        if before is None:
+            self.heard.count += 1
+            # Merged with others, "created" proves nothing: the name may have been written to and removed before.
+            before = BORN if mask == kernel.CREATE else 0
+        names[name] = before & keep | come
 
     def _on_directory_hint(self, parent: Node, mask: int, kind: int, name: bytes) -> None:
         """

@@ -107,7 +107,7 @@ class Scanner:
         )
 
     def _deliver(self, findings: Findings, sequence: int) -> list[Delivery]:
-        changes = [change for change in findings.changes if not self._is_fresh(change)]
+        changes = [change for change in findings.changes if not self._is_fresh(change) and not self._is_pending(change)]
         sides = ((findings.learnt, True), (changes, False))
         return [self._acks.deliver(some, scan_sequence=sequence, seed=seed) for some, seed in sides if some]
 
@@ -119,6 +119,13 @@ class Scanner:
         if not 0 <= age < self._settings.stable_seconds:
             return False
         return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic(), heard=False)
+
+    def _is_pending(self, change: Change) -> bool:
+        """Return whether an event named this file, so that it is looked at soon, and reported as it is then."""
+        watches = self._live.watches
+        return (
+            watches is not None and change.kind is ChangeKind.CONTENT and watches.is_pending(key_to_bytes(change.key))
+        )
 
     def _conclude(self, scan: Scan, prefix: str, took_seconds: float) -> None:
         """Draw the consequences for brake, schedule and state."""

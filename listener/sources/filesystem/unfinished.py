@@ -55,6 +55,10 @@ class Unfinished:
         """How many files are held."""
         return len(self._writes)
 
+    def __contains__(self, key: str) -> bool:
+        """Return whether this file is held."""
+        return key in self._writes
+
     def begin(self, key: str, fingerprint: Fingerprint, now: float, *, heard: bool) -> bool:
         """
         Hold a file; tell whether there was room (else it counts as finished).

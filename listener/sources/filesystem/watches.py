@@ -119,6 +119,13 @@ class Watches:
             node = self.tree.find(prefix)
             return (node is not None and node.wd is not None) or prefix in self.failed
 
+    def is_pending(self, path: bytes) -> bool:
+        """Return whether events named this path and were not taken yet."""
+        prefix, slash, name = path.rpartition(b"/")
+        with self.lock:
+            node = self.tree.find(prefix + slash) if self.heard.dirty else None
+            return node is not None and self.name_as_heard(name) in (node.names or ())
+
     def begin_round(self) -> int:
         """Start a scan: what it does not come by can be forgotten by :meth:`end_round`."""
         with self.lock:
@@ -222,7 +229,7 @@ class Watches:
                 flags = names.get(name)
                 if flags is None:
                     heard.count += 1
-                    names[name] = effect[1]
+                    names[name] = effect[2]
                 else:
                     names[name] = flags & effect[0] | effect[1]
             self.events += events
@@ -245,10 +252,11 @@ class Watches:
         if mask & (kernel.UNMOUNT | kernel.DELETE_SELF | kernel.MOVE_SELF | kernel.IGNORED):
             self._on_own_end(node, mask)
         elif not mask & kernel.IS_DIRECTORY:
-            keep, come = EFFECTS.get(mask, (-1, 0))
+            keep, come, first = EFFECTS.get(mask, (-1, 0, 0))
             names = self.heard.names_of(node)
-            self.heard.count += name not in names
-            names[name] = names.get(name, 0) & keep | come
+            flags = names.get(name)
+            self.heard.count += flags is None
+            names[name] = first if flags is None else flags & keep | come
         elif mask & (kernel.CREATE | kernel.MOVED_TO):
             self._on_directory_came(node, name.rstrip(b"\0"), cookie)
         elif mask & (kernel.DELETE | kernel.MOVED_FROM):
