@@ -6,8 +6,8 @@ A local Alibaba CDN: its API, and a caching edge in front of an origin, for rehe
     client ──signed call──▶ api ─▶ gate ─▶ actions ─▶ account ─▶ tasks ──at their end──▶ cache
     browser ──GET, HEAD──▶ edge ──────────────────────────────────────── miss? ──▶ cache ─▶ origin
 
-``gate``, ``actions``, ``account``, ``tasks``, ``limits``, ``paths``, ``faults`` and ``cache`` are pure, with time as an
-argument; ``api``, ``edge``, ``origin``, ``control`` and ``service`` do the input and output.
+``gate``, ``actions``, ``account``, ``tasks``, ``paths``, ``faults`` and ``cache`` are pure, with time as an argument;
+``api``, ``edge``, ``origin``, ``control`` and ``service`` do I/O.
 """
 
 from __future__ import annotations

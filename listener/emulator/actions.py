@@ -5,9 +5,9 @@ The API's actions: decoded parameters in, the reply's fields out, in both versio
 ..                    2018-05-10                                2014-11-11
 ===================== ========================================= ==============================
 types                 File, Directory, IgnoreParams             File, Directory
-Force                 yes                                       passed over
+Force                 yes                                       ignored
 prefetch spends       a quota of its own                        the quota of files
-task by id            yes                                       no such action
+task by id            yes                                       no
 history, page size    3 days, 100                               7 days, 50
 directory in replies  ``directory``                             ``path``
 malformed path        ``InvalidObjectPath.Malformed``           ``ObjectPath.Malformed``
@@ -24,11 +24,10 @@ from itertools import islice
 from typing import Any, Final
 
 from listener.alibaba.signature import timestamp
-from listener.emulator.account import Account, Submission
+from listener.emulator.account import EmulatedAccount, Submission
 from listener.emulator.faults import FaultBook
-from listener.emulator.listing import TaskQuery, parse_query
 from listener.emulator.rejections import Rejection
-from listener.emulator.tasks import TaskRecord
+from listener.emulator.tasks import TaskQuery, TaskRecord, parse_query
 from listener.refresh import RefreshKind
 
 __all__ = ["VERSIONS", "Api", "Call", "Reply", "Version"]
@@ -49,7 +48,7 @@ class Version:
     name: str
     types: Mapping[str, RefreshKind]
     wire: Mapping[RefreshKind, str]
-    """ObjectType in replies and in questions about tasks."""
+    """ObjectType in replies and in queries for tasks."""
     malformed_code: str
     history_seconds: float
     max_page_size: int
@@ -112,8 +111,8 @@ class Reply:
 class Api:
     """The actions over one account."""
 
-    def __init__(self, account: Account, faults: FaultBook) -> None:
-        """Serve this account; the faults tell how late the status of a task is."""
+    def __init__(self, account: EmulatedAccount, faults: FaultBook) -> None:
+        """Serve this account; the faults decide how late the status of a task is."""
         self._account = account
         self._faults = faults
         self._actions: dict[str, Callable[[Call], Reply]] = {
@@ -130,7 +129,7 @@ class Api:
         return version in VERSIONS and action in self._actions and not by_id_in_2014
 
     def answer(self, call: Call) -> Reply:
-        """Do what the call asks. Raise :class:`Rejection`, having changed nothing."""
+        """Execute the call. Raise :class:`Rejection`, having changed nothing."""
         return self._actions[call.action](call)
 
     def _refresh(self, call: Call) -> Reply:
@@ -186,7 +185,7 @@ class Api:
     def _found(self, query: TaskQuery, call: Call) -> list[TaskRecord]:
         oldest = call.now - call.version.history_seconds
         candidates = (record for record in self._candidates(query, call.now) if record.created_at > oldest)
-        return [record for record in self._asked(candidates, call.now) if query.holds(record)]
+        return [record for record in self._read(candidates, call.now) if query.holds(record)]
 
     def _candidates(self, query: TaskQuery, now: float) -> Iterable[TaskRecord]:
         if query.path is not None:
@@ -195,10 +194,10 @@ class Api:
             return reversed(self._account.tasks.by_id(query.task_id, now))
         return self._account.tasks.newest_first(now)
 
-    def _asked(self, records: Iterable[TaskRecord], now: float) -> Iterable[TaskRecord]:
+    def _read(self, records: Iterable[TaskRecord], now: float) -> Iterable[TaskRecord]:
         lag_seconds = self._faults.seconds("late-status", now)
         for record in records:
-            record.ask(now, lag_seconds)
+            record.read(now, lag_seconds)
             yield record
 
     def _task_by_id(self, call: Call) -> Reply:
@@ -209,7 +208,7 @@ class Api:
             raise Rejection("InvalidTaskId.Malformed")
         oldest = call.now - call.version.history_seconds
         found = [record for task_id in dict.fromkeys(ids) for record in self._account.tasks.by_id(task_id, call.now)]
-        kept = [record for record in self._asked(found, call.now) if record.created_at > oldest]
+        kept = [record for record in self._read(found, call.now) if record.created_at > oldest]
         return Reply({"Tasks": [self._task(record, call.version) for record in kept], "TotalCount": len(kept)})
 
     def _task(self, record: TaskRecord, version: Version) -> dict[str, str]:

@@ -1,28 +1,33 @@
-"""The API over HTTP: decodes calls, lets gate and account answer, and plays the faults that break connections."""
+"""The API over HTTP: decodes calls, answers them, applies faults that break connections, and writes the journal."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from email.utils import formatdate
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TextIO
 from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
 
+from listener.clock import window_start
+from listener.emulator.account import CallRates
 from listener.emulator.actions import VERSIONS, Api, Call, Reply
 from listener.emulator.faults import FaultBook
-from listener.emulator.gate import Gate, Request
-from listener.emulator.limits import CallRates
+from listener.emulator.gate import ApiRequest, Gate
 from listener.emulator.rejections import Rejection
 from listener.emulator.tasks import TaskRecord
+from listener.errors import ConfigurationError
+from listener.files import make_private
 
-__all__ = ["MAX_BODY_BYTES", "ApiServer"]
+__all__ = ["MAX_BODY_BYTES", "ApiServer", "Journal"]
 
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """1,000 paths of 1,024 characters, each as three characters in a form, and room to spare."""
@@ -48,10 +53,10 @@ class ApiServer:
         accepted: Callable[[Call, Sequence[TaskRecord], str], None],
     ) -> None:
         """
-        Answer with ``api`` what ``gate`` and ``rates`` let pass.
+        Answer with ``api`` the calls that pass ``gate`` and ``rates``.
 
-        ``settled`` brings tasks that have ended into effect, prefetches included, before each call;
-        ``accepted`` is told of what was accepted, with its request id, before the answer leaves.
+        ``settled`` applies finished tasks, prefetches included, before each call. ``accepted`` is called with the
+        accepted records and their request id before the response is sent.
         """
         self._api = api
         self._gate = gate
@@ -78,7 +83,7 @@ class ApiServer:
             return self._refusal(rejection, request_id)
         return await self._accepted(request, call, reply, request_id)
 
-    def _admit(self, request: Request) -> Call:
+    def _admit(self, request: ApiRequest) -> Call:
         if request.method not in ("GET", "POST"):
             raise Rejection("UnsupportedHTTPMethod")
         action, version = request.action_and_version()
@@ -137,7 +142,7 @@ class ApiServer:
         return web.json_response(body, status=status, headers=dated)
 
 
-async def _decode(request: web.Request) -> Request:
+async def _decode(request: web.Request) -> ApiRequest:
     try:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
@@ -145,7 +150,7 @@ async def _decode(request: web.Request) -> Request:
     query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
     is_form = request.content_type == FORM
     form = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True) if is_form else []
-    return Request(
+    return ApiRequest(
         method=request.method,
         path=request.rel_url.raw_path,
         headers=[(name, value) for name, value in request.headers.items()],
@@ -163,3 +168,53 @@ def _reset(request: web.Request) -> web.Response:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     return web.Response(status=500)
+
+
+class Journal:
+    """
+    An append-only file; without a path, nothing is written.
+
+    A line holds ``at`` and ``window`` (seconds since the epoch: when, and the start of its quota day),
+    ``action``, ``version``, ``kind``, ``force``, ``request_id``, ``task_ids`` and ``paths``. It has reached
+    the operating system before the answer leaves, so it survives the death of the emulator and of
+    its client, not that of the machine.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Open the file for appending. Raise :class:`ConfigurationError` when that is not possible."""
+        self._file: TextIO | None = None
+        if path is not None:
+            try:
+                make_private(path)
+                self._file = path.open("a", encoding="utf-8")
+            except OSError as error:
+                raise ConfigurationError(
+                    f"The journal {str(path)!r} cannot be written: {error.strerror}.",
+                    hint="Give --journal another file.",
+                ) from error
+
+    def accepted(self, call: Call, records: Sequence[TaskRecord], request_id: str) -> None:
+        """Write one accepted request and flush it."""
+        if self._file is not None:
+            self._file.write(json.dumps(journal_line(call, records, request_id), separators=(",", ":")) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        if self._file is not None:
+            self._file.close()
+
+
+def journal_line(call: Call, records: Sequence[TaskRecord], request_id: str) -> dict[str, Any]:
+    """Return the fields of one line."""
+    return {
+        "at": call.now,
+        "window": window_start(call.now),
+        "action": call.action,
+        "version": call.version.name,
+        "kind": records[0].kind.value,
+        "force": records[0].force,
+        "request_id": request_id,
+        "task_ids": list(dict.fromkeys(record.task_id for record in records)),
+        "paths": [record.path for record in records],
+    }

@@ -1,10 +1,9 @@
 """
-What the edge holds, and what a refresh does to it. Pure: time is an argument.
+The edge's cache, and what a refresh does to it. Pure: time is an argument.
 
-A directory refresh leaves a mark at its prefix instead of touching what is below; a lookup compares
-the marks on the way to the object with the moment at which the copy was fetched. So it costs the same
-for ten objects and ten million. A fetch that began before a refresh of its object is not kept,
-whenever it ends.
+A directory refresh puts a mark on its prefix instead of touching what is below. A lookup compares the marks on the path
+to the object with the time at which the copy was fetched, so a refresh costs the same for ten objects and ten million.
+A fetch that began before a refresh of its object is never kept.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from typing import NamedTuple
 from listener.emulator.paths import CacheKey
 from listener.refresh import RefreshKind
 
-__all__ = ["Copy", "EdgeCache", "Flight", "Freshness", "Lifetimes"]
+__all__ = ["Copy", "CopyState", "EdgeCache", "Flight", "Lifetimes"]
 
 
-class Freshness(Enum):
-    """What may be done with the copy that is held."""
+class CopyState(Enum):
+    """What may be done with a cached copy."""
 
     FRESH = auto()
     STALE = auto()
-    """Ask the origin whether it still holds; a 304 makes it fresh again."""
+    """Must be revalidated; a 304 makes it fresh again."""
     ABSENT = auto()
 
 
@@ -56,7 +55,7 @@ class Lifetimes(NamedTuple):
 
 @dataclass(slots=True)
 class Flight:
-    """A fetch that is under way."""
+    """A fetch in progress."""
 
     key: CacheKey
     since: int
@@ -101,15 +100,15 @@ class EdgeCache:
     def __len__(self) -> int:
         return len(self._held)
 
-    def lookup(self, key: CacheKey, now: float) -> tuple[Freshness, Copy | None]:
+    def lookup(self, key: CacheKey, now: float) -> tuple[CopyState, Copy | None]:
         """Return what may be done with the copy of this key; an evicted one is dropped here."""
         held = self._held.get(key)
         if held is None:
-            return Freshness.ABSENT, None
+            return CopyState.ABSENT, None
         freshness = self._freshness(key, held, now)
-        if freshness is Freshness.ABSENT:
+        if freshness is CopyState.ABSENT:
             self._drop(key)
-            return Freshness.ABSENT, None
+            return CopyState.ABSENT, None
         self._held.move_to_end(key)
         return freshness, held.copy
 
@@ -132,7 +131,7 @@ class EdgeCache:
             self._shrink()
 
     def refresh(self, kind: RefreshKind, key: CacheKey, *, force: bool) -> None:
-        """Do what a refresh of this kind does once its task is complete."""
+        """Apply a refresh of this kind, whose task is complete."""
         if kind is RefreshKind.FILE:
             self._drop(key)
             for flight in self._flights.get(key, ()):
@@ -142,25 +141,25 @@ class EdgeCache:
         elif kind is RefreshKind.IGNORE_PARAMS:
             self._mark(self._paths, _without_query(key), force=force)
 
-    def contents(self, now: float) -> Iterator[tuple[CacheKey, Freshness, Copy]]:
+    def contents(self, now: float) -> Iterator[tuple[CacheKey, CopyState, Copy]]:
         """Yield everything that could still be served or revalidated."""
         for key, held in self._held.items():
             freshness = self._freshness(key, held, now)
-            if freshness is not Freshness.ABSENT:
+            if freshness is not CopyState.ABSENT:
                 yield key, freshness, held.copy
 
     def _mark(self, marks: dict[CacheKey, _Mark], key: CacheKey, *, force: bool) -> None:
         order = next(self._order)
         marks[key] = _Mark(order, order if force else marks.get(key, NO_MARK).evicted)
 
-    def _freshness(self, key: CacheKey, held: _Held, now: float) -> Freshness:
+    def _freshness(self, key: CacheKey, held: _Held, now: float) -> CopyState:
         path = self._paths.get(_without_query(key), NO_MARK)
         marks = [path, *(self._directories.get(above, NO_MARK) for above in _directories_above(key))]
         if any(held.since < mark.evicted for mark in marks):
-            return Freshness.ABSENT
+            return CopyState.ABSENT
         if any(held.since < mark.expired for mark in marks) or self._outlived(held.copy, now):
-            return Freshness.STALE
-        return Freshness.FRESH
+            return CopyState.STALE
+        return CopyState.FRESH
 
     def _outlived(self, copy: Copy, now: float) -> bool:
         missing = copy.status in MISSING_STATUSES

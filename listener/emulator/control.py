@@ -1,19 +1,19 @@
 """
-The emulator's own endpoints on the API's port, for tests and rehearsals; the vendor has nothing like them.
+The emulator's own endpoints on the API's port, for tests and rehearsals; the vendor has none of these.
 
 ================================ =======================================================================
 ``GET /_emulator``               the clock, units accepted by quota day and kind, limits, counts
 ``GET /_emulator/accepted``      every accepted path with times and task (``?kind=``, ``?offset=``, ``?limit=``)
 ``GET /_emulator/tasks``         the same with what the account's owner would be shown
-``GET /_emulator/edge``          what the edge holds, and whether it is fresh or stale
-``GET /_emulator/faults``        the orders that stand, and the table of faults
+``GET /_emulator/edge``          what the edge has cached, and whether it is fresh or stale
+``GET /_emulator/faults``        the active faults, and the table of faults
 ``POST /_emulator/faults``       ``{"order": ["throttle:3", …]}``
-``DELETE /_emulator/faults``     withdraws all (``?name=throttle``: those of one name)
-``POST /_emulator/clock``        ``{"advance_seconds": 3600}`` moves the emulator's clock on
+``DELETE /_emulator/faults``     removes all (``?name=throttle``: those of one name)
+``POST /_emulator/clock``        ``{"advance_seconds": 3600}`` advances the emulator's clock
 ================================ =======================================================================
 
-They answer callers on the same machine only, and change something only for ``application/json``,
-which no web page can send to another host unasked.
+They answer only callers on the same machine, and accept changes only as ``application/json``, which no web page can
+send to another host without permission.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from listener.clock import window_end, window_start
-from listener.emulator.account import Account
+from listener.emulator.account import EmulatedAccount
 from listener.emulator.cache import EdgeCache
 from listener.emulator.faults import FaultBook, fault_help, parse_fault
 from listener.emulator.tasks import FOREVER, TaskRecord
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
 
-__all__ = ["AdjustableClock", "Control"]
+__all__ = ["AdjustableClock", "EmulatorControl"]
 
 DEFAULT_LIMIT: Final = 100_000
 MAX_ADVANCE_SECONDS: Final = 366 * 24 * 60 * 60.0
 
 
 class AdjustableClock(Protocol):
-    """A clock that can be moved on."""
+    """A clock that can be advanced."""
 
     def now(self) -> float:
         """Return seconds since the epoch."""
         ...
 
     def advance(self, seconds: float) -> None:
-        """Move it on."""
+        """Advance it."""
         ...
 
 
-class Control:
+class EmulatorControl:
     """The endpoints over the parts of one emulator."""
 
     def __init__(
         self,
         *,
-        account: Account,
+        account: EmulatedAccount,
         cache: EdgeCache,
         faults: FaultBook,
         clock: AdjustableClock,
         settled: Callable[[], Awaitable[None]],
     ) -> None:
-        """``settled`` brings tasks that have ended into effect, before anything is told and after the clock moved."""
+        """``settled`` applies finished tasks before each response and after the clock was advanced."""
         self._account = account
         self._cache = cache
         self._faults = faults
@@ -89,7 +89,7 @@ class Control:
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
             if not _from_this_machine(request.remote):
-                return web.json_response({"error": "Only callers on this machine are answered."}, status=403)
+                return web.json_response({"error": "Only callers on this machine are allowed."}, status=403)
             if request.method == "POST" and request.content_type != "application/json":
                 return web.json_response({"error": "Send application/json."}, status=415)
             await self._settled()

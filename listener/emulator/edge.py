@@ -1,4 +1,4 @@
-"""The caching edge: answers GET and HEAD from what it holds, else from the origin, and says which in ``X-Cache``."""
+"""The caching edge: answers GET and HEAD from its cache or the origin, and shows which in ``X-Cache``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from listener.emulator.cache import Copy, EdgeCache, Freshness
+from listener.emulator.cache import Copy, CopyState, EdgeCache
 from listener.emulator.faults import FaultBook
 from listener.emulator.origin import Fetched, Origin, OriginFailure
 from listener.emulator.paths import CacheKey, normal_target
@@ -32,7 +32,7 @@ class Edge:
         now: Callable[[], float],
         settle: Callable[[], None],
     ) -> None:
-        """Serve from ``cache`` and ``origin``; ``settle`` brings refreshes whose tasks have ended into effect."""
+        """Serve from ``cache`` and ``origin``; ``settle`` applies refreshes whose tasks have finished."""
         self._cache = cache
         self._origin = origin
         self._faults = faults
@@ -54,10 +54,10 @@ class Edge:
         return self._response(copy, word)
 
     async def obtain(self, key: CacheKey) -> tuple[Copy, str]:
-        """Return the object and how it was come by: HIT, MISS or REVALIDATED. Raise :class:`OriginFailure`."""
+        """Return the object and HIT, MISS or REVALIDATED. Raise :class:`OriginFailure`."""
         self._settle()
         freshness, held = self._cache.lookup(key, self._now())
-        if held is not None and freshness is Freshness.FRESH:
+        if held is not None and freshness is CopyState.FRESH:
             return held, "HIT"
         flight, landed = self._cache.depart(key), None
         try:

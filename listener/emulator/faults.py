@@ -1,9 +1,8 @@
 """
-Faults that can be ordered: one table, the grammar of an order, and the book that deals them out.
+Faults that can be injected: the table of kinds, the grammar, and the book that hands them out.
 
-An order is ``NAME[:ARGUMENT…][,OPTION=VALUE…]``; the options are ``count=N`` (so many times, then
-never again), ``action=A+B`` (in calls of these actions only) and ``after=SECONDS`` (not before so
-much of the emulator's time has passed since it was ordered). Examples: ``throttle:3``,
+A fault is written ``NAME[:ARGUMENT…][,OPTION=VALUE…]``. Options: ``count=N`` (at most N times), ``action=A+B`` (only in
+calls of these actions) and ``after=SECONDS`` (only after this much of the emulator's time). Examples: ``throttle:3``,
 ``slow:2:5,action=RefreshObjectCaches``, ``stuck:/video/:7200``, ``quota-limit:500,50,after=43200``.
 """
 
@@ -60,7 +59,7 @@ FAULT_KINDS: Final[dict[str, FaultKind]] = {
             "slow",
             rf":{_SECONDS}" + _COUNT,
             "slow:SECONDS[:COUNT]",
-            "the call is taken up, and answered, so much later",
+            "the call is accepted, and answered, this much later",
         ),
         FaultKind("quota", _COUNT, "quota[:COUNT]", "QuotaExceeded.Refresh or .Preload, though quota is left"),
         FaultKind("malformed", r":(?P<text>.+)", "malformed:SUBSTRING", "a path that contains it is malformed"),
@@ -74,7 +73,7 @@ FAULT_KINDS: Final[dict[str, FaultKind]] = {
             "stuck",
             rf":(?P<text>.+?)(?::{_SECONDS})?",
             "stuck:SUBSTRING[:SECONDS]",
-            "a path that contains it stays Refreshing, for ever or so long",
+            "a path that contains it stays Refreshing, for ever or this long",
         ),
         FaultKind(
             "fail",
@@ -82,12 +81,12 @@ FAULT_KINDS: Final[dict[str, FaultKind]] = {
             "fail:SUBSTRING[:COUNT]",
             "the next path (or COUNT paths) that contains it ends as Failed, its neighbours do not",
         ),
-        FaultKind("absent", rf":{_SECONDS}", "absent:SECONDS", "a task is not found until so long after its making"),
+        FaultKind("absent", rf":{_SECONDS}", "absent:SECONDS", "a task is not found until this long after it was made"),
         FaultKind(
             "late-status",
             rf":{_SECONDS}",
             "late-status:SECONDS",
-            "asking for a task starts an update, which shows so much later",
+            "reading a task starts an update, which shows this much later",
         ),
         FaultKind(
             "not-modified",
@@ -101,7 +100,7 @@ FAULT_KINDS: Final[dict[str, FaultKind]] = {
             "quota-limit:FILES,DIRECTORIES",
             "the daily limits are these from now on",
         ),
-        FaultKind("clock-skew", rf":{_SECONDS}", "clock-skew:SECONDS", "the server's clock is so much ahead"),
+        FaultKind("clock-skew", rf":{_SECONDS}", "clock-skew:SECONDS", "the server's clock is this much ahead"),
     )
 }
 
@@ -110,12 +109,12 @@ _OPTION = re.compile(r",(count|action|after)=([^,]*)\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One order."""
+    """One injected fault."""
 
     name: str
     """A key of :data:`FAULT_KINDS`."""
     spec: str = ""
-    """As it was ordered."""
+    """As written."""
     text: str = ""
     """A substring of a path, a host or an error code."""
     seconds: float | None = None
@@ -124,13 +123,13 @@ class Fault:
     actions: frozenset[str] = frozenset()
     """In calls of these only; empty for all."""
     after_seconds: float = 0.0
-    """Not before so much of the emulator's time has passed since the order."""
+    """Only after this much of the emulator's time has passed."""
     limits: tuple[int, int] | None = None
     """Files and directories of ``quota-limit``."""
 
 
 def parse_fault(spec: str) -> Fault:
-    """Return the fault that an order names. Raise :class:`ConfigurationError` with the right form when it is wrong."""
+    """Parse a fault. Raise :class:`ConfigurationError`, naming the correct form, when it is wrong."""
     rest, options = spec.strip(), {}
     while match := _OPTION.search(rest):
         options[match[1]] = match[2]
@@ -182,34 +181,34 @@ def fault_help() -> str:
 
 
 class FaultBook:
-    """The orders that stand, dealt out one use at a time; time is an argument."""
+    """The active faults, used up one at a time; time is an argument."""
 
     def __init__(self, faults: Iterable[Fault] = (), *, now: float = 0.0) -> None:
-        """Start with these orders, given at ``now`` (seconds since the epoch)."""
+        """Start with these faults, injected at ``now`` (seconds since the epoch)."""
         self._orders: list[tuple[float, Fault]] = []
         for fault in faults:
             self.order(fault, now)
 
     def order(self, fault: Fault, now: float) -> None:
-        """Add an order, given at ``now``."""
+        """Inject a fault at ``now``."""
         self._orders.append((now + fault.after_seconds, fault))
 
     def clear(self, name: str | None = None) -> None:
-        """Withdraw all orders, or those of one name."""
+        """Remove all faults, or those of one name."""
         self._orders = [entry for entry in self._orders if name is not None and entry[1].name != name]
 
     def clear_one(self, fault: Fault) -> None:
-        """Withdraw one order that is done for good."""
+        """Remove one fault that is used up."""
         self._orders = [entry for entry in self._orders if entry[1] is not fault]
 
     def standing(self) -> list[dict[str, object]]:
-        """Return what is still to be dealt out, for the control endpoint."""
+        """Return the active faults, for the control endpoint."""
         return [{"fault": fault.spec, "left": fault.count, "from": start} for start, fault in self._orders]
 
     def take(
         self, name: str, now: float, *, action: str = "", matches: Callable[[Fault], bool] = lambda _: True
     ) -> Fault | None:
-        """Return the first order of this name that applies and use it up once; ``None`` when there is none."""
+        """Return the first fault of this name that applies, and use it once; ``None`` if there is none."""
         for index, (start, fault) in enumerate(self._orders):
             if fault.name == name and start <= now and _applies(fault, action) and matches(fault):
                 self._use(index)
@@ -217,15 +216,15 @@ class FaultBook:
         return None
 
     def take_containing(self, name: str, text: str, now: float, *, action: str = "") -> Fault | None:
-        """Return, and use up once, the first order of this name whose substring ``text`` contains."""
+        """Return, and use once, the first fault of this name whose substring occurs in ``text``."""
         return self.take(name, now, action=action, matches=lambda fault: fault.text in text)
 
     def any(self, name: str) -> bool:
-        """Return whether an order of this name stands: spares the search for each path of a batch."""
+        """Return whether a fault of this name is active: avoids a search for each path of a batch."""
         return any(fault.name == name for _, fault in self._orders)
 
     def seconds(self, name: str, now: float, *, action: str = "") -> float:
-        """Return the seconds of an order that applies, or 0."""
+        """Return the seconds of a fault that applies, or 0."""
         fault = self.take(name, now, action=action)
         return fault.seconds or 0.0 if fault else 0.0
 

@@ -1,7 +1,7 @@
 """
-Who may pass: signature, key, time stamp and nonce of a call, in both signatures.
+Authentication of calls: signature, key, time stamp and nonce, in both signature versions.
 
-Pure but for the nonces that it remembers; time is an argument.
+Pure except for the nonces that it remembers; time is an argument.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from listener.alibaba.signature import Credentials, parse_acs3_authorization, verify_acs3, verify_v1
-from listener.emulator.listing import parse_time
 from listener.emulator.rejections import Rejection
+from listener.emulator.tasks import parse_time
 
-__all__ = ["Gate", "Request"]
+__all__ = ["ApiRequest", "Gate"]
 
 TIME_WINDOW_SECONDS = 15 * 60
 """How far a time stamp may be away from the server's time, either way; the vendor's page on signatures."""
@@ -24,7 +24,7 @@ V1_REQUIRED = ("AccessKeyId", "Signature", "SignatureNonce", "Timestamp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ApiRequest:
     """A request as it arrived, decoded."""
 
     method: str
@@ -50,7 +50,7 @@ class Request:
         return "authorization" in self.header
 
     def action_and_version(self) -> tuple[str, str]:
-        """Return what is called, wherever this signature's clients put it."""
+        """Return action and version, from wherever this signature's clients put them."""
         header, parameters = self.header, self.parameters
         action = header.get("x-acs-action") or parameters.get("Action", "")
         return action, header.get("x-acs-version") or parameters.get("Version", "")
@@ -58,7 +58,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What a request says of itself."""
+    """The claims of a request."""
 
     key_id: str
     token: str | None
@@ -67,7 +67,7 @@ class _Claim:
 
 
 class Gate:
-    """Lets pass what the account's key has signed, lately, and once."""
+    """Admits calls that the account's key signed, recently and only once."""
 
     def __init__(self, credentials: Credentials) -> None:
         """Know one access key."""
@@ -75,8 +75,8 @@ class Gate:
         self._nonces: set[str] = set()
         self._nonce_times: deque[tuple[float, str]] = deque()
 
-    def admit(self, request: Request, now: float) -> None:
-        """Remember the call's nonce. Raise :class:`Rejection` when it may not pass."""
+    def admit(self, request: ApiRequest, now: float) -> None:
+        """Admit the call and remember its nonce, or raise :class:`Rejection`."""
         claim = _acs3_claim(request) if request.uses_acs3 else _v1_claim(request)
         if claim.key_id != self._credentials.access_key_id:
             raise Rejection("InvalidAccessKeyId.NotFound")
@@ -86,7 +86,7 @@ class Gate:
             raise Rejection("InvalidSecurityToken.Expired" if claim.token else "MissingSecurityToken")
         self._use_nonce(claim.nonce, now)
 
-    def _check_signature(self, request: Request) -> None:
+    def _check_signature(self, request: ApiRequest) -> None:
         secret = self._credentials.access_key_secret
         if request.uses_acs3:
             problem = verify_acs3(
@@ -113,7 +113,7 @@ class Gate:
         self._nonce_times.append((now, nonce))
 
 
-def _acs3_claim(request: Request) -> _Claim:
+def _acs3_claim(request: ApiRequest) -> _Claim:
     header = request.header
     try:
         key_id = parse_acs3_authorization(header["authorization"]).access_key_id
@@ -125,7 +125,7 @@ def _acs3_claim(request: Request) -> _Claim:
     return _Claim(key_id, header.get("x-acs-security-token"), header["x-acs-date"], header["x-acs-signature-nonce"])
 
 
-def _v1_claim(request: Request) -> _Claim:
+def _v1_claim(request: ApiRequest) -> _Claim:
     parameters: Mapping[str, str] = request.parameters
     for name in V1_REQUIRED:
         if not parameters.get(name):

@@ -1,9 +1,9 @@
 """
-Where the edge fetches: a directory served as it lies on disk, or a web server.
+Where the edge fetches content: a directory on disk, or a web server.
 
-The directory is served as nginx would: ``Last-Modified`` in whole seconds, and an ``ETag`` of second
-and size. So a file that is rewritten within the second with as many bytes keeps both, and a
-revalidation keeps the old copy: what makes a forced refresh necessary in life can be rehearsed.
+A directory is served as nginx does: ``Last-Modified`` in whole seconds, and an ``ETag`` of second and size. A file that
+is rewritten within a second with the same number of bytes keeps both, so a revalidation keeps the old copy: the case
+that makes a forced refresh necessary.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ KEPT_HEADERS: Final = (
     "last-modified",
     "location",
 )
-"""What an edge passes on of a web server's answer; the rest belongs to one connection or one visitor."""
+"""What an edge passes on of a web server's response; the rest belongs to one connection or one visitor."""
 PLAIN: Final = (("content-type", "text/plain; charset=utf-8"),)
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An origin's answer; ``status`` 304 says that the copy in hand still holds."""
+    """An origin's answer; ``status`` 304 says that the cached copy is still valid."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -63,11 +63,11 @@ class OriginFailure(Exception):
 
 
 class Origin(Protocol):
-    """Where objects come from."""
+    """A source of objects."""
 
     async def fetch(self, target: str, validators: Mapping[str, str]) -> Fetched:
         """
-        Return the object at path and query as they stand in a request line.
+        Return the object at a path and query, written as in a request line.
 
         ``validators`` may hold ``if-none-match`` and ``if-modified-since``. Raise :class:`OriginFailure`.
         """
@@ -85,7 +85,7 @@ def origin_of(text: str, *, index_documents: tuple[str, ...]) -> Origin:
     root = expanded(Path(text))
     if not root.is_dir():
         raise ConfigurationError(
-            f"The origin {text!r} is no directory.", hint="Give --origin a directory that exists, or an http(s) URL."
+            f"The origin {text!r} is not a directory.", hint="Give --origin a directory that exists, or an http(s) URL."
         )
     return DirectoryOrigin(root, index_documents=index_documents)
 
@@ -166,7 +166,7 @@ class UrlOrigin:
         self._session: aiohttp.ClientSession | None = None
 
     async def fetch(self, target: str, validators: Mapping[str, str]) -> Fetched:
-        """Ask the server with the path's very bytes; redirects are passed on, not followed."""
+        """Request the path's exact bytes; redirects are passed on, not followed."""
         url = yarl.URL(self._base_url + target, encoded=True)
         headers = {**validators, "accept-encoding": "identity"}
         try:

@@ -1,7 +1,7 @@
 """
-Paths as the API takes them, and the keys under which the edge keeps objects.
+Paths in API calls, and the keys under which the edge caches objects.
 
-Both stand on one normal form: the host in lower case, and the target (path and query) with its
+Both use one normal form: the host in lower case, and the target (path and query) with its
 percent-encoding as RFC 3986 §6.2.2 compares it, that is upper-case hex, and unreserved characters
 bare. ``%e6`` and ``%E6`` are one object, so are ``%41`` and ``A``; ``+`` and ``%2B`` are two, as
 they are in every cache that keys by the request line.

@@ -1,4 +1,4 @@
-"""How the emulated API says no: one table of codes with the HTTP status and the words that go with each."""
+"""Error responses of the emulated API: each code with its HTTP status and message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 __all__ = ["REJECTIONS", "Rejection"]
 
 REJECTIONS: Final[dict[str, tuple[int, str]]] = {
-    # the gateway, before any product sees the call
+    # from the gateway
     "InvalidAction.NotFound": (404, "The API has no action {action!r} in version {version!r}."),
     "MissingParameter": (400, "The parameter {name} is required."),
     "MissingSecurityToken": (400, "A security token is required with this access key."),
@@ -45,7 +45,7 @@ REJECTIONS: Final[dict[str, tuple[int, str]]] = {
     "QuotaExceeded.Preload": (400, "The daily quota for prefetching is exceeded."),
     "TooMany.Refresh": (400, "The refresh queue is full."),
     "PreloadQueueFull": (403, "The prefetch queue is full."),
-    # looking at tasks
+    # reading tasks
     "MissingParameter.ObjectType": (400, "ObjectType is required with DomainName or Status."),
     "InvalidTaskId.Malformed": (400, "The TaskId is invalid."),
     "InvalidStartTime.Malformed": (400, "The StartTime is not of the form YYYY-MM-DDThh:mm:ssZ."),

@@ -1,4 +1,4 @@
-"""The emulator as a whole: wires its parts, runs both servers, and lets tasks take effect when they end."""
+"""The whole emulator: connects its parts, runs both servers, and applies tasks when they finish."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ import structlog
 from aiohttp import web
 
 from listener.clock import Clock
-from listener.emulator.account import Account
+from listener.emulator.account import CallRates, EmulatedAccount
 from listener.emulator.actions import V2014, Api, Call
-from listener.emulator.api import MAX_BODY_BYTES, ApiServer
+from listener.emulator.api import MAX_BODY_BYTES, ApiServer, Journal
 from listener.emulator.cache import EdgeCache, Lifetimes
-from listener.emulator.control import Control
+from listener.emulator.control import EmulatorControl
 from listener.emulator.edge import Edge
 from listener.emulator.faults import FaultBook
 from listener.emulator.gate import Gate
-from listener.emulator.journal import Journal
-from listener.emulator.limits import CallRates
 from listener.emulator.origin import origin_of
 from listener.emulator.settings import CALLS_PER_SECOND, QUOTA, EmulatorSettings
 from listener.emulator.tasks import FOREVER, TaskRecord
@@ -39,7 +37,7 @@ log = structlog.get_logger()
 
 
 class _EmulatorClock:
-    """The given clock, moved on by request and set wrong by the fault ``clock-skew``."""
+    """The given clock, advanced on request and skewed by the fault ``clock-skew``."""
 
     def __init__(self, base: Clock) -> None:
         self._base = base
@@ -60,16 +58,16 @@ class Emulator:
     """
     A local Alibaba CDN, for as long as its ``async with`` lasts.
 
-    ``account``, ``cache``, ``faults`` and ``clock`` are open for tests to look into.
+    ``account``, ``cache``, ``faults`` and ``clock`` are public for tests.
     """
 
     def __init__(self, settings: EmulatorSettings) -> None:
-        """Wire the parts; nothing is opened yet. Raise :class:`ConfigurationError` for an origin that is not there."""
+        """Connect the parts without opening anything. Raise :class:`ConfigurationError` for a missing origin."""
         self._settings = settings
         self.clock = _EmulatorClock(settings.clock)
         self.faults = FaultBook(settings.faults, now=self.clock.now())
         self.clock.faults = self.faults
-        self.account = Account(
+        self.account = EmulatedAccount(
             quota={**QUOTA, **settings.quota},
             faults=self.faults,
             per_minute={
@@ -80,7 +78,7 @@ class Emulator:
             task_seconds=settings.task_seconds,
             history_seconds=V2014.history_seconds,
             domains=settings.domains,
-            # By the time, so that a client that outlives an emulator never meets an id again.
+            # From the time, so that a client that outlives an emulator never sees an id twice.
             first_task_id=int(self.clock.now() * 1000),
         )
         lifetimes = Lifetimes(settings.ttl_seconds, settings.missing_ttl_seconds)
@@ -119,11 +117,11 @@ class Emulator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close both ports, cutting off what still hangs."""
+        """Close both ports and abort what still hangs."""
         await self._close()
 
     def settle(self) -> None:
-        """Let the refreshes whose tasks have ended take effect at the edge; prefetches are begun soon after."""
+        """Apply refreshes whose tasks have finished at the edge; prefetches start soon after."""
         for record in self.account.tasks.take_ended(self.clock.now()):
             if record.failure:
                 continue
@@ -135,7 +133,7 @@ class Emulator:
             self._changed.set()
 
     async def settled(self) -> None:
-        """Let all tasks that have ended take effect, prefetches included."""
+        """Apply all finished tasks, prefetches included."""
         self.settle()
         async with self._prefetching:
             while self._prefetches:
@@ -160,7 +158,7 @@ class Emulator:
             settled=self.settled,
             accepted=self._accepted,
         )
-        control = Control(
+        control = EmulatorControl(
             account=self.account, cache=self.cache, faults=self.faults, clock=self.clock, settled=self.settled
         )
         application = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -186,8 +184,8 @@ class Emulator:
             await self._nap(self.account.tasks.next_end() - self.clock.now())
 
     async def _nap(self, seconds: float) -> None:
-        # The clock may be a test's that stands still, or be moved on: so whatever changes a task's
-        # end, or asks, wakes this up, and a nap that brought no time is not taken again.
+        # The clock may stand still in a test, or be advanced: every change of a task's end wakes this up, and a nap
+        # during which no time passed is not repeated.
         before = self.clock.now()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), None if seconds == FOREVER else max(seconds, MIN_NAP_SECONDS))

@@ -1,4 +1,4 @@
-"""What the emulator is told at its start, and the readers of its command line's texts."""
+"""The emulator's settings, and the parsers of its command-line options."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class EmulatorSettings:
     """The one access key that may call; with a security token set, calls must carry it."""
     api_host: str = "127.0.0.1"
     api_port: int = 8700
-    """0 takes a free port; ``Emulator.api_url`` tells which."""
+    """0 takes a free port; ``Emulator.api_url`` has it."""
     edge_host: str = "127.0.0.1"
     edge_port: int = 8701
     task_seconds: float = 1.0
-    """From the acceptance of a refresh to its effect at the edge; 300 to 360 in life."""
+    """From the acceptance of a refresh to its effect at the edge; 300 to 360 at Alibaba."""
     quota: Mapping[RefreshKind, int] = field(default_factory=lambda: dict(QUOTA))
     """Units a day; kinds that are left out keep the vendor's figure."""
     faults: tuple[Fault, ...] = ()
@@ -57,17 +57,17 @@ class EmulatorSettings:
     """The vendor's newest figure; 1,000 in older pages."""
     directories_per_domain_minute: int = 100
     ttl_seconds: float | None = None
-    """How long the edge takes a copy for fresh; ``None`` for ever, so that only a refresh makes it fresh."""
+    """How long the edge considers a copy fresh; ``None``: until it is refreshed."""
     missing_ttl_seconds: float | None = None
     """The same for the answer that there is no such object."""
     cache_bytes: int = 1024 * 1024 * 1024
-    """Bodies that the edge holds; beyond, it drops the least recently used."""
+    """Size of the edge's cache; beyond it, the least recently used bodies are dropped."""
     index_documents: tuple[str, ...] = ("index.html",)
     """What a directory of the origin serves for a path that ends with ``/``."""
     journal: Path | None = None
     """A file that gets a JSON line for each accepted request."""
     clock: Clock = field(default_factory=SystemClock)
-    """What tasks, windows and time stamps go by; under virtual time, give one that follows the loop's."""
+    """The clock for tasks, windows and time stamps; in virtual time, pass one that follows the loop's."""
 
 
 def credentials_from_environment(environment: Mapping[str, str] = os.environ) -> Credentials:

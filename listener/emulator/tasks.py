@@ -1,10 +1,9 @@
 """
-The tasks of an account: one record for each path, joined under ids that are shared as the vendor shares them.
+The tasks of an account: one record per path, with task ids shared as at the vendor; and queries about them.
 
-Paths of one domain, second and kind get one id, up to 2,000 (prefetches 500). A path is Pending for
-a tenth of its time, then Refreshing, then Complete or Failed. What an answer shows is what the last
-update of the task found; an update is started by asking ("late status"), and shows after a lag that
-is nought unless a fault orders one.
+Paths of one domain, second and kind get one id, up to 2,000 (prefetches 500). A path is Pending for a tenth of its
+time, then Refreshing, then Complete or Failed. A reply shows the task's last update. Reading a task starts an update
+("late status"), which shows after a lag; the lag is zero unless a fault sets it.
 """
 
 from __future__ import annotations
@@ -12,13 +11,15 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from listener.emulator.paths import CacheKey
+from listener.emulator.rejections import Rejection
 from listener.refresh import RefreshKind
 
-__all__ = ["FOREVER", "TaskBook", "TaskRecord"]
+__all__ = ["FOREVER", "TaskBook", "TaskQuery", "TaskRecord", "parse_query", "parse_time"]
 
 FOREVER = float("inf")
 PATHS_PER_ID = dict.fromkeys(RefreshKind, 2000) | {RefreshKind.PREFETCH: 500}
@@ -42,18 +43,18 @@ class TaskRecord:
     failure: str = ""
     """The Description that it ends with, when it ends as Failed."""
     shown_at: float
-    """The moment that answers tell of: that of the last update."""
-    asked_at: float | None = None
-    """When the update that has not shown yet was asked for."""
+    """The moment that replies describe: the last update."""
+    requested_at: float | None = None
+    """When the update that is not shown yet was requested."""
 
-    def ask(self, now: float, lag_seconds: float) -> None:
-        """Let an update that was asked for show if its lag is over, and ask for the next."""
-        if self.asked_at is not None and self.asked_at + lag_seconds <= now:
-            self.shown_at, self.asked_at = self.asked_at + lag_seconds, None
+    def read(self, now: float, lag_seconds: float) -> None:
+        """Show a requested update once its lag is over, and request the next."""
+        if self.requested_at is not None and self.requested_at + lag_seconds <= now:
+            self.shown_at, self.requested_at = self.requested_at + lag_seconds, None
         if lag_seconds == 0:
             self.shown_at = now
-        elif self.asked_at is None:
-            self.asked_at = now
+        elif self.requested_at is None:
+            self.requested_at = now
 
     def status(self) -> str:
         """Return the status as answers show it: Pending, Refreshing, Complete or Failed."""
@@ -160,3 +161,99 @@ def _drop_first(index: dict[str, list[TaskRecord]], name: str) -> None:
     del records[0]
     if not records:
         del index[name]
+
+
+DEFAULT_PAGE_SIZE = 20
+MAX_PAGE_NUMBER = 100_000
+STATUSES = ("Complete", "Refreshing", "Failed", "Pending")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskQuery:
+    """A query for tasks; ``None`` matches any."""
+
+    task_id: str | None
+    path: str | None
+    kind: RefreshKind | None
+    domain: str | None
+    status: str | None
+    since: float | None
+    """Seconds since the epoch, as ``until``; both ends belong to the span."""
+    until: float | None
+    page_number: int
+    page_size: int
+
+    def holds(self, record: TaskRecord) -> bool:
+        """Return whether a record matches, as it is shown now."""
+        return (
+            self.task_id in (None, record.task_id)
+            and self.path in (None, record.path)
+            and self.kind in (None, record.kind)
+            and self.domain in (None, record.key.host, record.key.host.rpartition(":")[0])
+            and self.status in (None, record.status())
+            and (self.since is None or self.since <= int(record.created_at))
+            and (self.until is None or int(record.created_at) <= self.until)
+        )
+
+
+def parse_query(parameters: Mapping[str, str], *, wire: Mapping[RefreshKind, str], max_page_size: int) -> TaskQuery:
+    """Return the query; ``wire`` names the kinds. Raise :class:`Rejection` for what the vendor rejects."""
+    task_id, status = parameters.get("TaskId"), parameters.get("Status")
+    if task_id and not task_id.isdecimal():
+        raise Rejection("InvalidTaskId.Malformed")
+    if status and status not in STATUSES:
+        raise Rejection("InvalidStatus.ValueNotSupported", value=status)
+    if (status or parameters.get("DomainName")) and not parameters.get("ObjectType"):
+        raise Rejection("MissingParameter.ObjectType")
+    since, until = _span(parameters)
+    return TaskQuery(
+        task_id=task_id or None,
+        path=parameters.get("ObjectPath") or None,
+        kind=_kind(parameters.get("ObjectType"), wire),
+        domain=(parameters.get("DomainName") or "").lower() or None,
+        status=status or None,
+        since=since,
+        until=until,
+        page_number=_number(parameters, "PageNumber", default=1, limit=MAX_PAGE_NUMBER),
+        page_size=_number(parameters, "PageSize", default=min(DEFAULT_PAGE_SIZE, max_page_size), limit=max_page_size),
+    )
+
+
+def parse_time(text: str) -> float | None:
+    """Return seconds since the epoch of ``YYYY-MM-DDThh:mm:ssZ``; ``None`` when it is of another form."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def _kind(object_type: str | None, wire: Mapping[RefreshKind, str]) -> RefreshKind | None:
+    if not object_type:
+        return None
+    kinds = {name: kind for kind, name in wire.items()} | {"directory": RefreshKind.DIRECTORY}
+    if object_type.lower() not in kinds:
+        raise Rejection("InvalidObjectType.ValueNotSupported", value=object_type)
+    return kinds[object_type.lower()]
+
+
+def _span(parameters: Mapping[str, str]) -> tuple[float | None, float | None]:
+    start, end = parameters.get("StartTime"), parameters.get("EndTime")
+    if not start and not end:
+        return None, None
+    if not start or not end:
+        raise Rejection("MissingParameter", name="EndTime" if start else "StartTime")
+    since, until = parse_time(start), parse_time(end)
+    if since is None:
+        raise Rejection("InvalidStartTime.Malformed")
+    if until is None:
+        raise Rejection("InvalidEndTime.Malformed")
+    if until <= since:
+        raise Rejection("InvalidEndTime.Mismatch")
+    return since, until
+
+
+def _number(parameters: Mapping[str, str], name: str, *, default: int, limit: int) -> int:
+    text = parameters.get(name) or str(default)
+    if not text.isdecimal() or len(text) > len(str(limit)) or not 1 <= int(text) <= limit:
+        raise Rejection(f"Invalid{name}.ValueNotSupported", limit=limit)
+    return int(text)

@@ -27,7 +27,7 @@ def _hour(at: float) -> int:
 
 class Arrivals(NamedTuple):
     """
-    A memory of what became due, fading exponentially; a few numbers that can be made anew from a history.
+    A memory of what became due, fading exponentially; a few numbers that can be rebuilt from a history.
 
     An *arrival* is what became due at one moment, however many needs that were: bulk work makes a few
     large arrivals, editors make many small ones, and only the number of arrivals says how busy a day is.

@@ -1,7 +1,7 @@
 """
 Every constant of the planner's judgement, in one place, each with its reason.
 
-They are round numbers from the reasoning beside them. Some thirty variants of the formulas were compared on the
+They are round numbers, each from the reasoning given with it. Some thirty variants of the formulas were compared on the
 bundled traces, on the same with the clock shifted by some hours (which parts the days differently), and on made-up
 histories; where those disagreed the shifted and made-up ones decided. ``bench/README-planner.md`` shows how little
 doubling a constant changes, and what fitting to three traces gives on the fourth.
@@ -78,7 +78,7 @@ DIRECTORY_DECAY = 1.5
 (1), as if all were needed, and the square (2), as the chance falls that so many are needed."""
 
 PRICE_STEPS = 12
-"""In how many steps the rising price of file tokens is told; more would not change a decision."""
+"""In how many steps the rising price of file tokens is expressed; more would not change a decision."""
 
 REPLAN_SECONDS = 900.0
 """While something waits, prices are looked at again so often: they move with the hours left to the reset, and a

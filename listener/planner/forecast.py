@@ -51,7 +51,7 @@ def forecast(budget: TokenBudget, *, now: float, began: float) -> Forecast:
 
 def backlog(given: PlanInput, *, needs: int | None = None) -> Backlog:
     """
-    Tell how long what is due takes to drain, and which directories would drain it at the next reset.
+    Return how long what is due takes to drain, and which directories would drain it at the next reset.
 
     ``needs`` is how many are due where ``given`` holds only the fullest directories.
     """

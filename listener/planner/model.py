@@ -81,7 +81,7 @@ class QuotaShare(NamedTuple):
 
 class Limit(NamedTuple):
     """
-    A further limit beside the day's: per minute, per second, slots in flight, evictions, money.
+    A limit other than the daily quota: per minute, per second, slots in flight, evictions, money.
 
     Whatever the window, at most ``left`` may be spent of it now; what exceeds it waits for ``resets_at``.
     """
@@ -141,7 +141,7 @@ class PlanInput:
     shares: Mapping[tuple[str, RefreshKind], QuotaShare] = field(default_factory=dict)
     """By site and kind; a site that is not named has no guarantee and no bound."""
     limits: Sequence[Limit] = ()
-    """Limits beside the budgets."""
+    """Limits other than the daily budgets."""
 
 
 class PlannedDirectory(NamedTuple):

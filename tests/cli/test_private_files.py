@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from shells import Stand, a_stand, until
 
-from listener.emulator.journal import Journal
+from listener.emulator.api import Journal
 from listener.files import create_file, make_private
 
 UMASKS = [0o000, 0o022, 0o077, 0o777]

@@ -26,7 +26,7 @@ from listener.emulator import (
     parse_quota,
     serve,
 )
-from listener.emulator.account import Account, Submission
+from listener.emulator.account import EmulatedAccount, Submission
 from listener.emulator.control import _from_this_machine
 from listener.emulator.faults import FaultBook, parse_fault
 from listener.emulator.rejections import Rejection
@@ -73,7 +73,7 @@ def test_quota_and_addresses_are_read() -> None:
 
 async def test_start_that_cannot_be(tmp_path: Path) -> None:
     """A missing origin, a taken port and an unwritable journal are named, and nothing is left open."""
-    with pytest.raises(ConfigurationError, match="no directory"):
+    with pytest.raises(ConfigurationError, match="not a directory"):
         Emulator(settings(tmp_path, origin=str(tmp_path / "missing")))
     with pytest.raises(ConfigurationError, match="journal"):
         async with Emulator(settings(tmp_path, journal=tmp_path / "missing" / "journal")):
@@ -155,7 +155,7 @@ def test_quota_is_never_exceeded(
     """Whatever is asked in whatever order, what is accepted in a day stays within its quota."""
     quota = dict(zip(KINDS, limits, strict=True))
     book = FaultBook([parse_fault(f"{order},after={20_000 * number}") for number, order in enumerate(orders)])
-    account = Account(
+    account = EmulatedAccount(
         quota=quota, faults=book, per_minute={}, task_seconds=1, history_seconds=1e9, domains=("h.example",)
     )
     now, spent = 0.0, dict[tuple[int, RefreshKind], int]()
