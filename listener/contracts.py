@@ -1,10 +1,18 @@
 """
-What a third party may implement: a source of changes, and a target that refreshes.
+The contracts of plugins: a source reports changes of a storage, a target sends refreshes to a CDN or a cache.
 
-Both are found by entry point (``listener.sources``, ``listener.targets``) under the name that a
-configuration gives as ``type``. A plugin is a class with a nested pydantic model ``Settings``
-(unknown keys are refused), made by ``Plugin(name, settings)`` without side effects; ``check``
-probes without changing anything.
+A plugin is a class behind an entry point (group ``listener.sources`` or ``listener.targets``) whose name is the
+``type`` in the configuration. ``docs/extend`` shows one of each; ``listener.testing`` tests them.
+
+================= ======================================================================================
+derive from       and write
+================= ======================================================================================
+`SourceBase`      ``Settings``, ``deliveries``, ``check``
+`TargetBase`      ``Settings``, ``limits``, ``submit``, ``check``
+================= ======================================================================================
+
+:class:`Source` and :class:`Target` list everything that the product calls. The other protocols are optional: a plugin
+that has the methods of one gets what it describes.
 """
 
 from __future__ import annotations
@@ -20,96 +28,143 @@ from listener.change import Change, Fingerprint
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
 
 __all__ = [
+    "UNLIMITED",
     "WAITING_SINCE",
-    "Braked",
     "Check",
     "CheckState",
+    "ConfirmsDeletions",
     "Delivery",
     "Ignoring",
     "IndexView",
-    "Instructive",
     "KindLimits",
     "NeedsCredentials",
+    "ProvidesSetup",
+    "ReportsTasks",
     "Source",
+    "SourceBase",
     "SourceHealth",
     "SourceState",
     "Target",
+    "TargetBase",
     "Unreadable",
     "no_ack",
 ]
 
+# -- what sources and targets share --------------------------------------------------------------
+
+
+class CheckState(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of ``cdn-listener check``."""
+
+    subject: str
+    """The setting or the thing that was checked, such as ``sources.www.path``."""
+    state: CheckState
+    message: str
+    hint: str = ""
+    """What to do, unless the state is OK."""
+
+
+@runtime_checkable
+class NeedsCredentials(Protocol):
+    """A source or a target that can do nothing without credentials."""
+
+    async def require_credentials(self) -> None:
+        """
+        Return when credentials are configured; make no call over the network.
+
+        Raise :class:`~listener.errors.ConfigurationError` when they are missing or malformed: the daemon then refuses
+        to start. A service that issues credentials and does not answer yet is no reason to raise.
+        """
+        ...
+
+
+# -- sources -------------------------------------------------------------------------------------
+
 
 async def no_ack() -> None:
-    """Acknowledge nothing: for origins that need no word back."""
+    """Acknowledge nothing, for storages that need no acknowledgement."""
 
 
 class Unreadable(NamedTuple):
-    """A message that is in no known form: kept as a dead letter, so that its origin need not keep it."""
+    """A message that cannot be parsed. It is kept as a dead letter, so the storage need not keep it."""
 
     subject: bytes
-    """What names it: a message id, or a digest of the body. The same subject of one source is kept once."""
+    """Its name: a message id, or a digest of the body. One subject of one source is kept once."""
     body: bytes
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Changes that came together, with the way to tell their origin that they are safe."""
+    """The changes of one message or scan step, with the callback that acknowledges them."""
 
     changes: Sequence[Change]
     ack: Callable[[], Awaitable[None]] = no_ack
-    """Called once, after the commit that made the changes durable, by the pipeline alone."""
+    """Called once, by the pipeline, after the changes and unreadable messages are durable."""
     scan_sequence: int | None = None
-    """For what a scan found: the store's sequence when the scan began. Index rows newer than that stay."""
+    """Set by a scan: :meth:`IndexView.sequence` when it began. Newer index rows are not overwritten."""
     seed: bool = False
-    """True for a first listing: it fills the index and makes no needs."""
+    """True for the first listing of a storage: it fills the index and refreshes nothing."""
     backfill: bool = False
-    """True for what only a backfill asks for: it waits behind every live change."""
+    """True for what only a backfill requests: it waits behind every live change."""
     unreadable: Sequence[Unreadable] = ()
-    """Messages that came with the changes and cannot be read; made durable before ``ack`` is called."""
+    """Messages that came with the changes and cannot be parsed."""
     message_ids: Sequence[str] = ()
-    """For each change the id of the message that brought it, the same whenever that is delivered again; or empty."""
+    """For each change the id of its message, equal in every redelivery of that message; or empty."""
 
 
 class IndexView(Protocol):
-    """What a source may ask of the index: what the storage was last known to hold."""
+    """
+    Read access to the index: what the storage was last known to contain.
+
+    A source that reports events does not need it. One that can list its storage compares with it.
+    """
 
     async def sequence(self) -> int:
-        """Return the store's highest sequence: the mark to give to what a scan starting now will find."""
+        """Return the store's highest sequence, for :attr:`Delivery.scan_sequence` of a scan that starts now."""
         ...
 
     async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
-        """Return the objects directly in a directory (``""`` or ending with ``/``): name to fingerprint."""
+        """Return the objects directly in a directory (``""`` or ending with ``/``), by name."""
         ...
 
     async def directory_page(
         self, root: str, directory: str, after: str | None, *, limit: int
     ) -> Sequence[tuple[str, Fingerprint]]:
         """
-        Return the next objects directly in a directory, by the bytes of their names: those after a name.
+        Return the next objects directly in a directory, in byte order of their names, after a name.
 
-        ``None`` begins: an object whose key ends with ``/`` has the empty name.
+        ``None`` begins. An object whose key ends with ``/`` has the empty name.
         """
         ...
 
     async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
-        """Return what :meth:`directory` does of each of these, in one question, as of one instant."""
+        """Return :meth:`directory` of each of these directories, in one consistent read."""
         ...
 
     async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
-        """Return those of these objects that are known, by key."""
+        """Return those of these objects that are in the index, by key."""
         ...
 
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
-        """Return every directory at or below ``prefix`` that holds objects, each ``""`` or ending with ``/``."""
+        """Return every directory at or below ``prefix`` that contains objects, each ``""`` or ending with ``/``."""
         ...
 
     async def seeded(self, root: str) -> bool:
-        """Return whether a first listing of this root was finished."""
+        """Return whether the first listing of this root is complete."""
         ...
 
     async def mark_seeded(self, root: str) -> None:
-        """Note, once all its deliveries are durable, that the first listing of this root is finished."""
+        """Record that the first listing of this root is complete; call it once all its deliveries are durable."""
         ...
 
 
@@ -125,209 +180,235 @@ class SourceState(StrEnum):
 
 
 WAITING_SINCE = "waiting_since_timestamp_seconds"
-"""The figure of a source that says since when what may have changed waits to be compared; 0 or absent: nothing does."""
-
-
-class _Progress:
-    """When a worker last made progress; beside the fields that status shows."""
-
-    __slots__ = ("_progressed_at",)
-
-    def progressed(self, now: float) -> None:
-        """
-        Say that the worker is not stuck, by the event loop's clock in seconds.
-
-        A source that says so must do it at least every 30 s, also while there is nothing to do, or say that it
-        :meth:`rests`; when it says nothing for a minute it is reported as degraded. One that never says it is not
-        judged.
-        """
-        self._progressed_at: float | None = now
-
-    def rests(self) -> None:
-        """Say that the worker waits on purpose, for requests, room or a time: it is not judged until it progresses."""
-        self._progressed_at = None
-
-    def silent_seconds(self, now: float) -> float | None:
-        """Return for how long there was no progress; ``None`` where it rests, or never says it."""
-        at: float | None = getattr(self, "_progressed_at", None)
-        return None if at is None else now - at
+"""A figure of a source: since when possible changes wait for a comparison; 0 or absent: none waits."""
 
 
 @dataclass(slots=True)
-class SourceHealth(_Progress):
-    """What a source says of itself; it writes, status and readiness read."""
+class SourceHealth:
+    """The health of a source. The source writes it; status, metrics and readiness read it."""
 
     state: SourceState = SourceState.STARTING
     ready: bool = False
-    """True once it listens and its first scan is done: whatever changes from then on is seen."""
+    """True once the source listens and its first scan is done: every later change is noticed."""
     last_event_at: float | None = None
     """Seconds since the epoch."""
     lost_events: int = 0
-    """How many events are known or estimated to have been lost; a scan made up for them."""
+    """Events known or estimated to have been lost and recovered by a scan."""
     rescans: int = 0
     detail: str = ""
     """For the operator: what is wrong and what to do; empty when nothing is."""
     figures: dict[str, float] = field(default_factory=dict)
-    """Further numbers by name, units in the names."""
+    """Further numbers by name, with units in the names."""
+    _progressed_at: float | None = field(default=None, init=False, repr=False, compare=False)
 
+    def progressed(self, now: float) -> None:
+        """
+        Report that the worker is not stuck; ``now`` is the event loop's clock in seconds.
 
-class CheckState(StrEnum):
-    """How a probe ended."""
+        After the first call a source must call this at least every 30 s, or :meth:`rests`: after 60 s of silence it
+        is reported as degraded. A source that never calls it is not watched.
+        """
+        self._progressed_at = now
 
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
+    def rests(self) -> None:
+        """Report that the worker waits on purpose: it is not watched until it progresses."""
+        self._progressed_at = None
 
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One probe of ``cdn-listener check``."""
-
-    subject: str
-    state: CheckState
-    message: str
-    hint: str = ""
+    def silent_seconds(self, now: float) -> float | None:
+        """Return for how long there was no progress; ``None`` for a source that is not watched."""
+        return None if self._progressed_at is None else now - self._progressed_at
 
 
 class Source(Protocol):
-    """
-    Where changes come from: it knows nothing of URLs or CDNs.
-
-    ``deliveries`` may be iterated once. It ends when the source is exhausted (a listing) or when
-    its task is cancelled; its ``finally`` cleans up also after a failed start.
-    """
+    """A storage that reports changes. It knows nothing of URLs or CDNs."""
 
     Settings: ClassVar[type[BaseModel]]
     name: str
     roots: Sequence[str]
-    """The names under which its changes come (``Change.root``)."""
+    """The values of ``Change.root`` in its deliveries."""
     health: SourceHealth
 
     def __init__(self, name: str, settings: Any) -> None:
-        """Keep the settings; touch nothing."""
+        """Keep the settings; open nothing."""
         ...
 
     def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:
-        """Yield deliveries as they come; raise :class:`~listener.errors.SourceError` when it cannot go on."""
+        """
+        Yield deliveries until the source is exhausted (a listing) or its task is cancelled; iterated once.
+
+        Raise :class:`~listener.errors.SourceUnavailable` for what may pass, :class:`~listener.errors.SourceError` or
+        :class:`~listener.errors.ConfigurationError` for what a person must fix. The pipeline then makes a new source,
+        with growing waits. Release resources in ``finally``.
+        """
         ...
 
     async def check(self) -> Sequence[Check]:
-        """Probe everything that the settings name, without changing anything."""
+        """Check everything that the settings name, without changing anything."""
         ...
 
 
+class SourceBase:
+    """What sources have in common: one root, named like the source."""
+
+    def __init__(self, name: str, settings: Any) -> None:
+        """Keep the settings; open nothing."""
+        self.name = name
+        self.settings = settings
+        self.roots: Sequence[str] = (name,)
+        self.health = SourceHealth()
+
+
 @runtime_checkable
-class Instructive(Protocol):
-    """What a source may be besides: one whose events must be ordered elsewhere, and that can say how."""
+class ProvidesSetup(Protocol):
+    """A source whose events must be configured at the other side."""
 
     def setup(self) -> str:
         """
-        Return what to paste where its events come from: notification rules, policies, commands.
+        Return text to paste at the other side: notification rules, policies, commands.
 
-        Blocks of text, each under a line that starts with ``#`` and says where it goes; made from the settings
-        alone, without a look at anything, and free of secrets. What the settings do not tell stands in ``<…>``.
+        Blocks of text, each under a line that starts with ``#`` and says where it goes. Made from the settings alone,
+        without any call and without secrets; unknown values stand as ``<…>``.
         """
         ...
 
 
 @runtime_checkable
 class Ignoring(Protocol):
-    """A source that leaves out some of what its storage holds, and can list it."""
+    """A source that leaves out part of its storage, and can list what."""
 
     def ignored(self) -> Iterator[tuple[str, str]]:
-        """Yield every path that is left out, with the pattern that leaves it out; blocking, as long as a walk takes."""
+        """Yield every path that is left out, with the pattern that leaves it out. Blocking."""
         ...
 
 
 @runtime_checkable
-class Braked(Protocol):
-    """A source that stops at a mass of deletions until a person says that they are meant."""
+class ConfirmsDeletions(Protocol):
+    """A source with a deletion guard: it stops at an implausible mass deletion until a person confirms it."""
 
     def confirm_deletions(self) -> None:
-        """Take the deletions that it stopped at for true."""
+        """Accept the deletions that the guard stopped."""
         ...
 
 
-@runtime_checkable
-class NeedsCredentials(Protocol):
-    """What a source or a target may be besides: one that can do nothing without credentials."""
+# -- targets -------------------------------------------------------------------------------------
 
-    async def require_credentials(self) -> None:
-        """
-        Return when credentials are configured, without a call over the network.
-
-        Raise :class:`~listener.errors.ConfigurationError` when they are missing or malformed: the daemon refuses to
-        start. A service that hands them out and does not answer yet is no reason to.
-        """
-        ...
+UNLIMITED = 1_000_000_000
+"""The daily quota of a CDN or a cache that has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class KindLimits:
-    """What one kind of request may hold."""
+    """The limits of one kind of request."""
 
     batch_urls: int
     """URLs in one request."""
     batch_domains: int = 10
     batch_bytes: int | None = None
-    """Encoded length of all URLs of one request, where the CDN or its transport sets one."""
+    """Encoded length of all URLs of one request, where the CDN or its transport limits it."""
     slots: int | None = None
-    """How many may be under way at once, where the CDN sets a bound; more wait for one to end."""
+    """Requests in flight at once, where the CDN limits them."""
 
 
 class Target(Protocol):
     """
-    A CDN account.
+    An account of a CDN, or a cache.
 
-    ``submit`` puts one request on the wire (again after a definite throttle, within a bound) and
-    raises by remedy: see :mod:`listener.errors`. Everything but ``submit`` retries by itself.
+    ``submit`` raises errors by what the caller can do about them: see :mod:`listener.errors`.
     """
 
     Settings: ClassVar[type[BaseModel]]
     name: str
     account: str
-    """Targets of one account share its ledger."""
+    """Targets of one account share its quota."""
     limits: Mapping[RefreshKind, KindLimits]
-    """The kinds that it can do, each with its limits."""
+    """The kinds of refresh that it can do, with their limits."""
     forces: bool
-    """True when its directory refreshes evict whatever is below, unchanged objects too."""
+    """Whether a directory refresh evicts unchanged objects too, instead of revalidating them."""
     can_force: bool
-    """Whether a refresh that is not by itself forced can be, as an urgent one is."""
+    """Whether ``submit`` can turn a revalidation into an eviction (``force``)."""
     quota: Mapping[RefreshKind, int]
-    """The daily quota to assume until the live one is known."""
+    """The daily quota to assume until :meth:`read_quota` returns the live one."""
 
     def __init__(self, name: str, settings: Any) -> None:
-        """Keep the settings; touch nothing."""
+        """Keep the settings; open nothing."""
         ...
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
         """
-        Wait until a request of these URLs keeps the rate limits; called before the attempt turns ``sending``.
+        Wait until a request of these URLs keeps the rate limits. Called before each :meth:`submit`.
 
-        One of a backfill lets all others go first, and leaves them part of each limit.
+        A backfill lets all other requests go first, and leaves them part of each limit.
         """
         ...
 
     async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
-        """Ask for one batch. Raise a :class:`~listener.errors.TargetError` by remedy."""
-        ...
+        """
+        Send one request; return once the CDN has accepted it.
 
-    async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
-        """Return what is known of these tasks; one that is not known (yet) is simply absent."""
-        ...
-
-    async def find_tasks(self, kind: RefreshKind, url: str, *, since: float, until: float) -> Sequence[Task]:
-        """Return the tasks of exactly this URL created in the span (seconds since the epoch), newest first."""
+        Raise a subclass of :class:`~listener.errors.NotSent` only when it surely was not accepted, and
+        :class:`~listener.errors.OutcomeUnknown` when it may have been.
+        """
         ...
 
     async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
-        """Return the live quota of each kind that the CDN tells."""
+        """Return the live quota of each kind that the CDN reports; empty where it reports none."""
         ...
 
     async def check(self) -> Sequence[Check]:
-        """Probe credentials, clock skew, permissions and quota without changing anything."""
+        """Check credentials, permissions, clock and quota, without changing anything."""
         ...
 
     async def close(self) -> None:
-        """Release connections; safe to call twice."""
+        """Close connections; may be called twice."""
+        ...
+
+
+class TargetBase:
+    """What targets have in common, with the defaults of a CDN that has no quota, no rate limit and no tasks."""
+
+    limits: Mapping[RefreshKind, KindLimits]
+    forces = True
+    can_force = False
+
+    def __init__(self, name: str, settings: Any) -> None:
+        """Keep the settings; open nothing."""
+        self.name = name
+        self.settings = settings
+        self.account = name
+
+    @property
+    def quota(self) -> Mapping[RefreshKind, int]:
+        """No limit for any kind."""
+        return dict.fromkeys(self.limits, UNLIMITED)
+
+    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
+        """Return at once."""
+
+    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
+        """Return nothing."""
+        return {}
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@runtime_checkable
+class ReportsTasks(Protocol):
+    """
+    A target whose CDN accepts a request first and does it later, as a task that can be looked up.
+
+    Without these methods a request counts as done when ``submit`` returns, and one whose outcome is unknown counts as
+    spent and is sent again.
+    """
+
+    async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
+        """Return these tasks; leave out those that the CDN does not list (yet)."""
+        ...
+
+    async def find_tasks(self, kind: RefreshKind, url: str, *, since: float, until: float) -> Sequence[Task]:
+        """
+        Return the tasks of exactly this URL created in the span (seconds since the epoch), newest first.
+
+        Raise :class:`~listener.errors.OutcomeUnknown` where the list does not reach back that far.
+        """
         ...

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from listener.clock import Clock
-from listener.contracts import Target
+from listener.contracts import ReportsTasks, Target
 from listener.errors import TargetError
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
 from listener.settings import VerifierSettings
@@ -120,7 +120,7 @@ class TaskStore(Protocol):
 
 
 class Verifier:
-    """Looks at the tasks of some targets when they are due."""
+    """Looks at the tasks of some targets when they are due; without tasks what was accepted is complete."""
 
     def __init__(
         self, targets: Mapping[str, Target], store: TaskStore, clock: Clock, settings: VerifierSettings
@@ -138,16 +138,19 @@ class Verifier:
             mine = await self._store.attempts_in(
                 AttemptState.ACCEPTED, AttemptState.UNCONFIRMED, due_by=self._clock.now(), targets=[name]
             )
+            if not isinstance(target, ReportsTasks):
+                ended += await self._carry_out((attempt, Complete()) for attempt in mine)
+                continue
             for part in _by_ids(mine):
-                ended += await self._look_at(target, part)
+                ended += await self._look_at(name, target, part)
         return ended
 
-    async def _look_at(self, target: Target, attempts: Sequence[Attempt]) -> int:
+    async def _look_at(self, name: str, target: ReportsTasks, attempts: Sequence[Attempt]) -> int:
         ids = list(dict.fromkeys(i for attempt in attempts for i in _ids(attempt)))
         try:
             tasks = await target.tasks(ids)
         except TargetError as error:
-            log.warning("verifier.unreachable", target=target.name, error=str(error))
+            log.warning("verifier.unreachable", target=name, error=str(error))
             again = self._clock.now() + max(self._settings.interval_seconds, 1.0)
             await self._store.look_again([(attempt.id, again) for attempt in attempts])
             return 0

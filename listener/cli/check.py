@@ -121,7 +121,7 @@ def _list_ignored(config: Any, *, as_json: bool) -> None:
 
 def _setup(config: Any, name: str) -> str:
     """Return the setup for the other side of the source of this name."""
-    from listener.contracts import Instructive
+    from listener.contracts import ProvidesSetup
     from listener.errors import ConfigurationError
     from listener.plugins import load_sources
     from listener.settings import nearest
@@ -131,5 +131,5 @@ def _setup(config: Any, name: str) -> str:
         raise ConfigurationError(f"--print-setup: there is no source named {name!r}", hint=nearest(name, sources))
     source = sources[name]
     return (
-        source.setup() if isinstance(source, Instructive) else f"# sources.{name} needs no setup outside this machine"
+        source.setup() if isinstance(source, ProvidesSetup) else f"# sources.{name} needs no setup outside this machine"
     )

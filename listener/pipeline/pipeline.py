@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import structlog
 
 from listener.clock import Clock, SystemClock
-from listener.contracts import Braked, Source, Target
+from listener.contracts import ConfirmsDeletions, Source, Target
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
@@ -339,7 +339,7 @@ class Pipeline:
         """Pass on what people confirmed to the sources that stopped for it."""
         for place in await self._controls.take(ControlKind.CONFIRMATION):
             source = self.intake.sources.get(place.target)
-            if isinstance(source, Braked):
+            if isinstance(source, ConfirmsDeletions):
                 source.confirm_deletions()
                 log.info("source.deletions_confirmed", source=place.target)
 

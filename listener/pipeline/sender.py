@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from listener.clock import Clock, window_end, window_start
+from listener.contracts import ReportsTasks
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -209,7 +210,8 @@ class Sender:
 
     async def _accepted(self, batch: Batch, receipt: Receipt) -> None:
         task = ",".join(receipt.task_ids)
-        next_look_at = self._clock.now() + self._first_look_seconds
+        has_tasks = isinstance(self._account.targets[batch.target], ReportsTasks)
+        next_look_at = self._clock.now() + (self._first_look_seconds if has_tasks else 0.0)
         tasks = dict.fromkeys(batch.ids, task)
         await self._book("book", lambda: self._store.accept(tasks, next_look_at=next_look_at))
         self._account.record_success(batch.kind)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import structlog
 
 from listener.clock import Clock
-from listener.contracts import Target
+from listener.contracts import ReportsTasks
 from listener.errors import OutcomeUnknown, TargetError
 from listener.pipeline.accounts import Account
 from listener.pipeline.batches import host_of
@@ -89,8 +89,12 @@ class UnknownOutcomes:
         requests = _requests(unknown)
         settled = 0
         for request in requests:
-            if min(attempt.next_look_at or 0.0 for attempt in request.attempts) <= now:
+            if min(attempt.next_look_at or 0.0 for attempt in request.attempts) > now:
+                continue
+            if isinstance(self._account.targets[request.attempts[0].target], ReportsTasks):
                 settled += await self._look_at(request, requests)
+            else:
+                settled += await self._presume_spent(request, "the target does not report tasks")
         return settled
 
     async def _look_at(self, request: _Request, requests: Sequence[_Request]) -> int:
@@ -118,6 +122,7 @@ class UnknownOutcomes:
 
     async def _weigh(self, request: _Request) -> _Weighed:
         target = self._account.targets[request.attempts[0].target]
+        assert isinstance(target, ReportsTasks)
         hosts = _by_host(request)
         # In this order: what is sent or accepted between the two is a claim by the time the list may show it.
         listed = {host: await self._listed(target, request, group) for host, group in hosts.items()}
@@ -196,7 +201,7 @@ class UnknownOutcomes:
             aside=request.ids,
         )
 
-    async def _listed(self, target: Target, request: _Request, group: Sequence[Attempt]) -> list[Task]:
+    async def _listed(self, target: ReportsTasks, request: _Request, group: Sequence[Attempt]) -> list[Task]:
         """Return the listed tasks of these URLs that have an id in common with a task of the request's time."""
         kind, spellings = group[0].kind, Spellings(attempt.url for attempt in group)
         found: dict[str, list[Task]] = {}
@@ -227,8 +232,12 @@ class UnknownOutcomes:
         if now - request.sent_at < self._give_up_seconds:
             await self._store.postpone([(i, now + self._first_seconds) for i in request.ids])
             return 0
-        log.error("unknowns.presumed_spent", account=self._account.name, urls=len(request.ids), error=str(error))
-        await self._store.presume_spent(request.ids, error=f"nobody could tell whether it was accepted: {error}")
+        return await self._presume_spent(request, str(error))
+
+    async def _presume_spent(self, request: _Request, error: str) -> int:
+        """Count the request as spent, and send its URLs again."""
+        log.error("unknowns.presumed_spent", account=self._account.name, urls=len(request.ids), error=error)
+        await self._store.presume_spent(request.ids, error=f"unknown whether it was accepted: {error}")
         return len(request.ids)
 
 

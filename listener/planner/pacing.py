@@ -37,6 +37,8 @@ from listener.refresh import RefreshKind
 
 __all__ = ["NO_BUDGET", "TokenPrices", "affordable", "hours_to_reset", "token_prices", "widest_seconds"]
 
+SINGLE_PRICES = 1_000
+"""Directory tokens that have a price each: a CDN without a quota counts as one of thousand millions."""
 NO_BUDGET = TokenBudget(limit=0, left=0, resets_at=0.0)
 
 
@@ -93,10 +95,12 @@ def file_prices(left: int, expected: float, hours: float, defer_cost: float) -> 
 
 
 def directory_prices(left: int, files: int, expected: float, hours: float) -> Prices:
-    """Return rising prices of the directory tokens left."""
+    """Return rising prices of the directory tokens left; all but the last thousand have one price."""
     shortfall = expected * (math.pi / 2 - math.atan(files / expected))
     value = STALE_HOUR_COST * hours * shortfall
-    return Prices([(1, value / others**DIRECTORY_DECAY) for others in range(left, 0, -1)])
+    single = min(left, SINGLE_PRICES)
+    steps = [(1, value / others**DIRECTORY_DECAY) for others in range(single, 0, -1)]
+    return Prices([(left - single, steps[0][1]), *steps] if left > single else steps)
 
 
 def _missed(others: float, expected: float) -> float:

@@ -116,8 +116,8 @@ def test_every_configuration_shown_is_valid() -> None:
     }
     for page, text in shown:
         table = tomllib.loads(text)
-        if "project" in table:
-            continue  # a plugin's own pyproject.toml
+        if page.startswith("docs/extend/"):
+            continue  # of the example plugin, which tests/extend installs and runs
         missing = {} if "sites" in table else {name: value for name, value in whole.items() if name not in table}
         if "sites" in missing and "sources" in table:
             missing["sites"] = [{**whole["sites"][0], "source": next(iter(table["sources"]))}]  # type: ignore[index]
@@ -142,25 +142,3 @@ def test_every_command_shown_exists() -> None:
                 assert not option.startswith("--") or any(option in known[name] for name in names), f"{page}: {call}"
             seen += 1
     assert seen > 40
-
-
-def test_the_example_of_a_source_works(tmp_path: Path) -> None:
-    """The class in the page is one that the pipeline could read."""
-    import asyncio
-
-    from listener.contracts import Delivery
-
-    ((_, text),) = [one for one in blocks("python") if "class LinesSource" in one[1]]
-    space: dict[str, object] = {}
-    exec(compile(text, "docs", "exec"), space)
-    source_class = space["LinesSource"]
-    (tmp_path / "keys").write_text("a.html\nb c.html\n")
-    settings = source_class.Settings(path=str(tmp_path / "keys"))  # type: ignore[attr-defined]
-    source = source_class("lines", settings)  # type: ignore[operator]
-
-    async def read() -> list[Delivery]:
-        return [delivery async for delivery in source.deliveries(None)]
-
-    keys = [change.key for delivery in asyncio.run(read()) for change in delivery.changes]
-    assert keys == ["a.html", "b c.html"]
-    assert source.health.ready

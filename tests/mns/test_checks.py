@@ -13,7 +13,7 @@ from mns_client import Sdk
 from oss_messages import bodies
 from pydantic import ValidationError
 
-from listener.contracts import CheckState, Instructive
+from listener.contracts import CheckState, ProvidesSetup
 from listener.sources.mns import MnsSettings, MnsSource
 
 pytestmark = pytest.mark.looptime(False)
@@ -103,7 +103,7 @@ async def test_the_clock_is_compared(service: FakeMns, make_source: MakeSource, 
 def test_what_to_paste_is_made_from_the_settings() -> None:
     """Queue, rule and policy for just this queue and these buckets; nothing is asked, no secret is in it."""
     source = MnsSource("oss", MnsSettings(endpoint=ENDPOINT, queue="cdn-events", buckets=("site", "other")))
-    assert isinstance(source, Instructive)
+    assert isinstance(source, ProvidesSetup)
     text = source.setup()
     blocks = [block for block in text.split("\n\n") if block.strip()]
     assert all(block.lstrip().startswith("#") for block in blocks)

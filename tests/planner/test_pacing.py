@@ -283,3 +283,11 @@ def test_backlog_that_cannot_drain_is_told_with_a_way_out() -> None:
     calm = backlog(PlanInput(now=0.0, loads=[load("a/", 40)], budgets=budgets(0, 2, limit=50)))
     assert calm.days == pytest.approx(1.0, rel=0.1)
     assert calm.offer == []
+
+
+def test_a_quota_without_limit_is_planned_at_once() -> None:
+    """A cache has no quota: a thousand million tokens have a thousand prices, those of the last as before."""
+    many = directory_prices(10**9, 10**9, 10.0, 24.0)
+    assert len(many.steps) <= 1_001
+    assert many.limit == 10**9
+    assert many.steps[1:] == directory_prices(1_000, 10**9, 10.0, 24.0).steps

@@ -1,20 +1,21 @@
-"""An index in memory that applies deliveries as the store does, and a reader that follows a source."""
+"""A reader that follows a source of files."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-from listener.change import Change, ChangeKind, Fingerprint
+from listener.change import Change, ChangeKind
 from listener.contracts import Delivery
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 from listener.sources.filesystem.fanotify import refusal
+from listener.testing import MemoryIndex
 
 
 def fanotify_needed(request: pytest.FixtureRequest, path: Path) -> None:
@@ -22,74 +23,6 @@ def fanotify_needed(request: pytest.FixtureRequest, path: Path) -> None:
     refused = refusal(path)
     if refused is not None:
         request.getfixturevalue("absent")(f"a file system that fanotify can mark ({refused})")
-
-
-class MemoryIndex:
-    """Keys and fingerprints in a dictionary; implements :class:`listener.contracts.IndexView`."""
-
-    def __init__(self) -> None:
-        """Hold nothing."""
-        self.rows: dict[str, tuple[Fingerprint, int]] = {}
-        self.by_directory: dict[str, dict[str, Fingerprint]] = {}
-        self.tombs: dict[str, int] = {}
-        self.is_seeded = False
-        self.high = 0
-
-    async def sequence(self) -> int:
-        """Return the highest sequence."""
-        return self.high
-
-    async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
-        """Return what is directly in a directory."""
-        return dict(self.by_directory.get(directory, {}))
-
-    async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
-        """Return what is directly in each of these directories."""
-        return {name: await self.directory(root, name) for name in directories}
-
-    async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
-        """Return those of these objects that are known."""
-        return {key: self.rows[key][0] for key in keys if key in self.rows}
-
-    async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
-        """Return the directories that hold something."""
-        return [name for name, rows in self.by_directory.items() if rows and name.startswith(prefix)]
-
-    async def seeded(self, root: str) -> bool:
-        """Tell whether a first listing was finished."""
-        return self.is_seeded
-
-    async def mark_seeded(self, root: str) -> None:
-        """Note that it was."""
-        self.is_seeded = True
-
-    def apply(self, delivery: Delivery) -> None:
-        """Commit a delivery."""
-        for change in delivery.changes:
-            self.high += 1
-            if delivery.scan_sequence is not None and self._sequence(change.key) > delivery.scan_sequence:
-                continue
-            if change.kind is ChangeKind.SUBTREE_DELETED:
-                for key in [key for key in self.rows if key.startswith(change.key)]:
-                    self._remove(key)
-            elif change.kind is ChangeKind.DELETED:
-                self._remove(change.key)
-            else:
-                self._put(change.key, change.fingerprint or Fingerprint())
-
-    def _sequence(self, key: str) -> int:
-        return self.rows[key][1] if key in self.rows else self.tombs.get(key, 0)
-
-    def _put(self, key: str, fingerprint: Fingerprint) -> None:
-        self.rows[key] = (fingerprint, self.high)
-        cut = key.rfind("/") + 1
-        self.by_directory.setdefault(key[:cut], {})[key[cut:]] = fingerprint
-
-    def _remove(self, key: str) -> None:
-        self.tombs[key] = self.high
-        if self.rows.pop(key, None) is not None:
-            cut = key.rfind("/") + 1
-            del self.by_directory[key[:cut]][key[cut:]]
 
 
 class Reader:

@@ -15,7 +15,7 @@ import structlog
 from pydantic import ValidationError
 
 from listener.cli import main
-from listener.contracts import CheckState, Instructive
+from listener.contracts import CheckState, ProvidesSetup
 from listener.sources.sqs import SqsSettings, SqsSource
 from listener.sources.sqs.address import address_of
 from listener.sources.sqs.boto import make_client
@@ -179,7 +179,7 @@ def test_print_setup_of_another_source(
     assert "nothing" in capsys.readouterr().out
     assert command("check", "--config", str(config), "--print-setup", "event") == 2
     assert "Did you mean events?" in capsys.readouterr().err
-    assert isinstance(SqsSource("events", SqsSettings(queue_url="http://h/e")), Instructive)
+    assert isinstance(SqsSource("events", SqsSettings(queue_url="http://h/e")), ProvidesSetup)
 
 
 @pytest.mark.looptime(False)

@@ -12,8 +12,8 @@ from listener.contracts import (
     Check,
     Delivery,
     IndexView,
-    Instructive,
     NeedsCredentials,
+    ProvidesSetup,
     Source,
     SourceHealth,
     SourceState,
@@ -58,8 +58,8 @@ class PairedSource:
         self._listing.confirm_deletions()
 
     def __getattr__(self, name: str) -> Any:
-        """Offer what the source of events offers besides (see :class:`listener.contracts.Instructive`)."""
-        if name == "setup" and isinstance(self._events, Instructive):
+        """Offer what the source of events offers besides (see :class:`listener.contracts.ProvidesSetup`)."""
+        if name == "setup" and isinstance(self._events, ProvidesSetup):
             return self._events.setup
         if name == "require_credentials" and isinstance(self._events, NeedsCredentials):
             return self._events.require_credentials

@@ -1,0 +1,79 @@
+"""The sources and targets of this package pass the suites that third parties' plugins must pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from listener.alibaba.signature import Credentials
+from listener.emulator import Emulator, EmulatorSettings, parse_fault
+from listener.errors import BatchRejected, Misconfigured, OutcomeUnknown, QuotaExhausted
+from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+from listener.targets.alibaba_cdn import AlibabaCdn, Settings
+from listener.testing import SourceConformance, TargetConformance
+
+KEY_ID, SECRET = "testid", "testsecret-that-nobody-may-see"
+KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": KEY_ID, "ALIBABA_CLOUD_ACCESS_KEY_SECRET": SECRET}
+
+
+class TestFilesystemSource(SourceConformance):
+    """A file tree."""
+
+    def make_source(self, folder: Path) -> FilesystemSource:
+        (folder / "www").mkdir(exist_ok=True)
+        return FilesystemSource("www", FilesystemSettings(path=folder / "www", backend="inotify", stable_seconds=0.1))
+
+    def make_broken_source(self, folder: Path) -> FilesystemSource:
+        return FilesystemSource("www", FilesystemSettings(path=folder / "absent", backend="inotify"))
+
+    async def change(self, folder: Path, key: str) -> None:
+        path = folder / "www" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.read_text() + "more" if path.exists() else "one")
+
+
+def target(endpoint: str) -> AlibabaCdn:
+    """Return a target that talks to this endpoint."""
+    return AlibabaCdn("cdn", Settings.model_validate({"endpoint": endpoint}), environment=KEYS)
+
+
+class Cdn:
+    """The emulator, as a service of the suite."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+
+    def make_target(self) -> AlibabaCdn:
+        return target(self._emulator.api_url)
+
+    def refreshed(self) -> list[str]:
+        return [record.path for record in self._emulator.account.tasks.all()]
+
+    def fail(self, failure: str) -> None:
+        self._emulator.faults.order(parse_fault(failure), self._emulator.clock.now())
+
+
+class TestAlibabaCdn(TargetConformance):
+    """Alibaba Cloud CDN, with the emulator behind it."""
+
+    secrets = (SECRET,)
+    failures: ClassVar = {
+        "accept-then-reset": OutcomeUnknown,
+        "domain-not-found:www.example.com": BatchRejected,
+        "error:Forbidden.RAM": Misconfigured,
+        "malformed:section": BatchRejected,
+        "quota": QuotaExhausted,
+    }
+
+    @asynccontextmanager
+    async def service(self) -> AsyncIterator[Cdn]:
+        settings = EmulatorSettings(
+            origin=".", credentials=Credentials(KEY_ID, SECRET), api_port=0, edge_port=0, domains=("www.example.com",)
+        )
+        async with Emulator(settings) as emulator:
+            yield Cdn(emulator)
+
+    def make_unreachable_target(self) -> AlibabaCdn:
+        return target("http://127.0.0.1:1")
