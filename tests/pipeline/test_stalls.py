@@ -16,9 +16,11 @@ from source_harness import Reader
 
 from listener.change import Change
 from listener.clock import SystemClock
+from listener.coalescer import Inbox
 from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
 from listener.daemon.health import reasons_not_ready
 from listener.pipeline import stalls
+from listener.pipeline.intake import Intake
 from listener.pipeline.stalls import Stalls
 from listener.sources.filesystem.look import Looker
 from listener.sources.listing import source as listing_source
@@ -221,6 +223,37 @@ async def test_a_poll_that_never_ends_is_reported_and_an_idle_queue_is_not(read:
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     await deliveries.aclose()
+
+
+async def test_a_wait_for_room_is_no_silence_of_the_source() -> None:
+    """The store takes a delivery after 100 seconds: from then on the source has its time, and is judged by it."""
+
+    class Full(Part):
+        async def deliveries(self, _index: IndexView) -> AsyncIterator[Delivery]:
+            self.health.progressed(asyncio.get_running_loop().time())
+            yield Delivery([Change("www", "a")])
+            await asyncio.sleep(1e9)
+
+    async def nothing(_health: SourceHealth) -> None:
+        """Do nothing."""
+
+    source: Any = Full(nothing)
+    parts: dict[str, Any] = {"retry": None, "committed": lambda: None}
+    intake = Intake(lambda: {"www": source}, None, None, **parts)  # type: ignore[arg-type]
+    intake._inbox = Inbox(max_changes=1)
+    reading = asyncio.create_task(intake.read("www"))
+    watching = asyncio.create_task(Stalls(lambda: intake.sources, intake.busy).watch())
+    await asyncio.sleep(100)
+    assert intake.busy == {"www"}
+    intake._inbox.take(1)
+    intake._room.set()
+    await asyncio.sleep(50)
+    assert (source.health.state, source.health.ready) == (SourceState.LISTENING, True)
+    await asyncio.sleep(20)
+    assert "no progress" in source.health.detail
+    for task in (reading, watching):
+        task.cancel()
+    await asyncio.gather(reading, watching, return_exceptions=True)
 
 
 async def test_requests_that_nobody_answers_are_reported(tmp_path: Path) -> None:
