@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import aclosing
 
 import pytest
 from fake_sqs import FakeSqs
@@ -10,7 +11,7 @@ from sqs_world import TEST_EVENT, reading, s3_event, until
 
 from listener.change import ChangeKind
 from listener.contracts import SourceState
-from listener.sources.sqs import SqsSource
+from listener.sources.sqs import SqsSource, session
 
 pytestmark = [pytest.mark.looptime(False)]
 
@@ -56,6 +57,23 @@ async def test_no_more_is_received_than_can_be_held(sqs: FakeSqs, url: str, tran
             await delivery.ack()
         await until(lambda: len(taker.keys) == 200)
     assert not sqs.queues["events"].messages
+
+
+async def test_large_messages_are_read_a_few_at_a_time(sqs: FakeSqs, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much waits, one delivery reads a quarter of a mebibyte, and no more is received than the buffer takes."""
+    monkeypatch.setattr(session, "MOST_BUFFERED_CHARACTERS", 1_000_000)
+    for number in range(40):
+        sqs.send(s3_event(f"{number}.html") + " " * 100_000)
+    settings = SqsSource.Settings(queue_url=url, region="eu-central-1", pollers=1, figures_interval_seconds=0)  # type: ignore[call-arg]
+    async with aclosing(SqsSource("events", settings).deliveries(None)) as deliveries:  # type: ignore[arg-type, type-var]
+        first = await anext(deliveries)
+        await until(lambda: sqs.hidden() == 20)
+        await until(lambda: sqs.open_polls == 0)
+        assert sqs.hidden() == 20
+        read = [len(first.changes)]
+        while sum(read) < 40:
+            read.append(len((await anext(deliveries)).changes))
+        assert max(read) == 3
 
 
 async def test_what_a_cache_need_not_know_is_deleted_quietly(sqs: FakeSqs, url: str) -> None:

@@ -39,6 +39,10 @@ RELEASE_SECONDS: Final = 5.0
 """For the last requests of a stop: what is not said by then, the queue finds out by itself."""
 GATHER_SECONDS: Final = 0.05
 """While the queue is full, what several polls bring is gathered for so long: fewer commits, nobody waits for it."""
+PORTION_CHARACTERS: Final = 256 * 1024
+"""Bodies that one delivery reads, and a message more at most: reading a mebibyte takes some 80 ms."""
+MOST_BUFFERED_CHARACTERS: Final = 16 * 1024 * 1024
+"""Bodies that wait to be read while polls go on; what each poll then brings comes on top."""
 HELPERS_WAIT_SECONDS: Final = 1
 """What a helping poller waits for messages: it is there for a full queue only."""
 
@@ -64,6 +68,7 @@ class Session:
             done=self._room.set,
         )
         self._buffer: deque[Message] = deque()
+        self._buffered_characters = 0
         self._arrived = asyncio.Event()
         self._level = 1
         """How many pollers may poll."""
@@ -87,11 +92,11 @@ class Session:
                 if self._level > 1:
                     await asyncio.sleep(GATHER_SECONDS)
                 self._arrived.clear()
-                for task in crew:
-                    if task.done():
-                        task.result()
-                if self._buffer:
+                _raise_failure(crew)
+                while self._buffer:
                     yield self._delivery()
+                    await asyncio.sleep(0)  # reading blocks the event loop: others have their turn in between
+                    _raise_failure(crew)
         finally:
             for task in crew:
                 task.cancel()
@@ -104,8 +109,7 @@ class Session:
         return task
 
     def _delivery(self) -> Delivery:
-        messages = list(self._buffer)
-        self._buffer.clear()
+        messages = self._portion()
         read = self._bodies.read(messages)
         self._tell_counts()
         ids = [message.id for message in messages]
@@ -114,6 +118,16 @@ class Session:
             await self._settle(ids)
 
         return Delivery(read.changes, ack, unreadable=read.unreadable, message_ids=read.message_ids)
+
+    def _portion(self) -> list[Message]:
+        """Take from the buffer what one delivery reads."""
+        messages, size = [], 0
+        while self._buffer and size < PORTION_CHARACTERS:
+            messages.append(self._buffer.popleft())
+            size += len(messages[-1].body)
+        self._buffered_characters -= size
+        self._room.set()
+        return messages
 
     async def _settle(self, ids: Sequence[str]) -> None:
         """Delete what is durable now. After the end the last ack waits for that, and releases the connections."""
@@ -188,7 +202,8 @@ class Session:
 
     def _may_poll(self, number: int) -> bool:
         waiting = len(self._held) + len(self._deleter) + BATCH * (self._asking + 1)
-        return number < self._level and waiting <= self._settings.max_held_messages
+        has_room = waiting <= self._settings.max_held_messages and self._buffered_characters < MOST_BUFFERED_CHARACTERS
+        return number < self._level and has_room
 
     def _patience(self, number: int) -> int:
         """Return how long the queue may wait before it answers: not at all for the first, which makes us ready."""
@@ -213,6 +228,7 @@ class Session:
         self._room.set()
         if fresh:
             self._buffer.extend(fresh)
+            self._buffered_characters += sum(len(message.body) for message in fresh)
             self._arrived.set()
 
     def _advice(self) -> str:
@@ -277,6 +293,12 @@ class Session:
             ignored_events=self._bodies.ignored,
             unreadable_messages=self._bodies.unreadable,
         )
+
+
+def _raise_failure(crew: Sequence[asyncio.Task[None]]) -> None:
+    for task in crew:
+        if task.done():
+            task.result()
 
 
 def _batches(waiting: Sequence[Holding]) -> list[Sequence[Holding]]:
