@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import signal
@@ -31,6 +30,8 @@ class Running:
     def __init__(self, process: subprocess.Popen[bytes], out: Path) -> None:
         """Follow the process that writes ``out``."""
         self.process, self.out = process, out
+        self._read_bytes = 0
+        self._lines: list[str] = []
 
     @property
     def health(self) -> dict[str, Any]:
@@ -40,10 +41,19 @@ class Running:
             return found
         return {"ready": False, "detail": "", "state": ""}
 
-    def keys(self, kind: str = "content") -> set[str]:
-        """Return the keys told as finished."""
-        lines = (line.split(" ", 2) for line in self.out.read_text().splitlines())
-        return {ast.literal_eval(key) for told, finished, key in lines if told == kind and finished == "1"}
+    def lines(self) -> list[str]:
+        """Return the whole lines that the source has written so far: kind, whether finished, key."""
+        with self.out.open("rb") as file:
+            file.seek(self._read_bytes)
+            new, newline, _ = file.read().rpartition(b"\n")
+        self._read_bytes += len(new + newline)
+        self._lines += new.decode().splitlines()
+        return self._lines
+
+    def keys(self, kind: str = "content", since: int = 0) -> set[str]:
+        """Return the keys reported as finished, in all lines or those after the first ``since``."""
+        start = f"{kind} 1 "
+        return {line.removeprefix(start)[1:-1] for line in self.lines()[since:] if line.startswith(start)}
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = 40) -> None:
         """Wait for the condition."""

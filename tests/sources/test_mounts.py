@@ -55,14 +55,9 @@ def write(path: Path, text: str) -> Path:
 
 
 def fresh(source: Running) -> Callable[[], set[str]]:
-    """Return what returns the keys that are told as content from now on."""
-    known = len(source.out.read_text().splitlines())
-
-    def keys() -> set[str]:
-        lines = source.out.read_text().splitlines()[known:]
-        return {line.split(" ", 2)[2].strip("'") for line in lines if line.startswith("content 1")}
-
-    return keys
+    """Return a function for the keys whose content is reported from now on."""
+    since = len(source.lines())
+    return lambda: source.keys(since=since)
 
 
 def test_what_is_mounted_over_a_directory_is_compared(tmp_path: Path, backend: str) -> None:
