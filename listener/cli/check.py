@@ -91,10 +91,10 @@ def _checks(config: Any, *, here: bool) -> Sequence[Check]:
 
 
 async def _probe(settings: Settings) -> list[Check]:
-    from listener.daemon.probes import probe_all
+    from listener.daemon.checks import run_checks
     from listener.plugins import load_sources, load_targets
 
-    return await probe_all(settings, load_sources(settings), load_targets(settings))
+    return await run_checks(settings, load_sources(settings), load_targets(settings))
 
 
 def _list_ignored(config: Any, *, as_json: bool) -> None:

@@ -1,21 +1,22 @@
 """
-The daemon (and the sidecar, which is the same): the pipeline, run until a signal ends it.
+The daemon (and the sidecar, which is the same): runs the pipeline until a signal ends it.
 
-========== ===================================================================
-module     what it does
-========== ===================================================================
-service    signals, reload, start and end
-life       what runs at this moment: configuration, store, pipeline
-telling    what the service manager hears meanwhile
-notify     its protocol (systemd's sd_notify)
-health     is the loop turning, does the store commit, what is in the way
-status     the numbers behind ``status``, with and without a daemon
-freshness  how long changes took to become fresh
-view       all of this as the admin port asks for it
-metrics    the status in Prometheus' words
-admin      the port itself: probes, status page, who may decide
-probes     ``check``: everything that the configuration names, tried
-========== ===================================================================
+=========== ================================================================
+module      what it does
+=========== ================================================================
+service     signals, start, reload, shutdown
+state       what runs at this moment: configuration, store, pipeline
+systemd     notifies the service manager (sd_notify) and resets its watchdog
+health      whether the loop runs and the store commits, and what is degraded
+status      the data of ``status``, with and without a daemon
+problems    what is wrong, since when, and the remedy
+freshness   how long changes took to become fresh
+status_page what the admin port shows and does
+metrics     the status as Prometheus metrics
+admin       the port: probes, status page, authentication
+checks      ``check``: tries everything that the configuration names
+input_files which files a reload found changed
+=========== ================================================================
 
-Import from the modules: who only reads the status needs neither the pipeline nor the port.
+Import from the modules: the commands that only read the status need neither the pipeline nor the port.
 """

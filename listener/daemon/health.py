@@ -1,4 +1,4 @@
-"""Is the event loop turning, does the store answer, and what keeps the daemon from its work."""
+"""Whether the event loop runs, whether the store answers, and what keeps the daemon from its work."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from listener.errors import StoreError
 from listener.pipeline import Pipeline
 from listener.store import Store
 
-__all__ = ["Finding", "Heart", "Pulse", "findings", "reasons_not_ready", "store_answers"]
+__all__ = ["HealthCheck", "LoopMonitor", "WriterMonitor", "health_checks", "reasons_not_ready", "store_answers"]
 
-BEAT_SECONDS = 0.5
+LOOP_SECONDS = 0.5
 LATE_SECONDS = 5.0
-"""A loop this late is stuck: nothing that runs on it takes more than a fraction of a second."""
-PULSE_SECONDS = 2.0
+"""A loop this late is blocked: nothing that runs on it takes more than a fraction of a second."""
+WRITER_SECONDS = 2.0
 STUCK_SECONDS = 30.0
-"""A writer that did not answer for so long is stuck: its longest work takes some 50 ms, a slow disk seconds."""
+"""A writer that does not answer for so long is stuck: its longest work takes some 50 ms, a slow disk seconds."""
 
 
-class Finding(NamedTuple):
+class HealthCheck(NamedTuple):
     """One line of ``/healthz``."""
 
     name: str
@@ -29,47 +29,47 @@ class Finding(NamedTuple):
     reason: str
 
 
-class Heart:
+class LoopMonitor:
     """Measures how late the event loop is."""
 
     def __init__(self) -> None:
-        """Begin on time."""
+        """Start on time."""
         self._last = time.monotonic()
         self.late_seconds = 0.0
-        """How late the last beat was."""
+        """How late the last measurement was."""
 
-    async def beat(self) -> None:
-        """Beat for ever."""
+    async def run(self) -> None:
+        """Measure until cancelled."""
         while True:
             self._last = time.monotonic()
-            await asyncio.sleep(BEAT_SECONDS)
-            self.late_seconds = max(0.0, time.monotonic() - self._last - BEAT_SECONDS)
+            await asyncio.sleep(LOOP_SECONDS)
+            self.late_seconds = max(0.0, time.monotonic() - self._last - LOOP_SECONDS)
 
     @property
     def ok(self) -> bool:
-        """Whether the loop turns."""
-        return self.late_seconds < LATE_SECONDS and time.monotonic() - self._last < LATE_SECONDS + BEAT_SECONDS
+        """Whether the loop runs."""
+        return self.late_seconds < LATE_SECONDS and time.monotonic() - self._last < LATE_SECONDS + LOOP_SECONDS
 
 
-class Pulse:
-    """Knows when the store's writer answered last."""
+class WriterMonitor:
+    """Measures how long ago the store's writer answered."""
 
     def __init__(self) -> None:
-        """Begin well."""
+        """Start as answered."""
         self._answered = time.monotonic()
 
-    async def beat(self, store: Callable[[], Store | None]) -> None:
-        """Ask the present store for ever; while there is none nothing is wrong."""
+    async def run(self, store: Callable[[], Store | None]) -> None:
+        """Query the current store until cancelled; without a store nothing is wrong."""
         while True:
             present = store()
             if present is None or await store_answers(present, STUCK_SECONDS):
                 self._answered = time.monotonic()
-            await asyncio.sleep(PULSE_SECONDS)
+            await asyncio.sleep(WRITER_SECONDS)
 
     @property
     def silent_seconds(self) -> float:
-        """How long the writer has not answered."""
-        return max(0.0, time.monotonic() - self._answered - PULSE_SECONDS)
+        """For how long the writer has not answered."""
+        return max(0.0, time.monotonic() - self._answered - WRITER_SECONDS)
 
     @property
     def ok(self) -> bool:
@@ -78,7 +78,7 @@ class Pulse:
 
 
 async def store_answers(store: Store, timeout_seconds: float) -> bool:
-    """Return whether the store's writer answers; an error is an answer: a restart would not mend a full disk."""
+    """Return whether the store's writer answers; an error is an answer: a restart would not repair a full disk."""
     try:
         async with asyncio.timeout(timeout_seconds):
             await store.look_again([])
@@ -90,7 +90,7 @@ async def store_answers(store: Store, timeout_seconds: float) -> bool:
 
 
 def reasons_not_ready(pipeline: Pipeline | None, phase: str) -> list[str]:
-    """Return why not every change is seen at present, a sentence each; empty when every one is."""
+    """Return why changes may be missed at present, a sentence each; empty when none is."""
     if pipeline is None or phase != "running":
         return [phase]
     error = pipeline.store_trouble
@@ -103,22 +103,22 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str) -> list[str]:
     return reasons
 
 
-def findings(pipeline: Pipeline | None, heart: Heart, pulse: Pulse, phase: str) -> list[Finding]:
+def health_checks(pipeline: Pipeline | None, loop: LoopMonitor, writer: WriterMonitor, phase: str) -> list[HealthCheck]:
     """Return every check with its reason."""
     found = [
-        Finding("loop", heart.ok, f"{heart.late_seconds:.3f} s late"),
-        Finding("writer", pulse.ok, "answers" if pulse.ok else f"silent for {pulse.silent_seconds:.0f} s"),
-        Finding("phase", phase == "running", phase),
+        HealthCheck("loop", loop.ok, f"{loop.late_seconds:.3f} s late"),
+        HealthCheck("writer", writer.ok, "answers" if writer.ok else f"silent for {writer.silent_seconds:.0f} s"),
+        HealthCheck("phase", phase == "running", phase),
     ]
     if pipeline is None:
         return found
     error = pipeline.store_trouble
-    found.append(Finding("store", error is None, "commits" if error is None else str(error)))
+    found.append(HealthCheck("store", error is None, "commits" if error is None else str(error)))
     for name, source in pipeline.intake.sources.items():
         health = source.health
         ok = health.ready and not health.detail
-        found.append(Finding(f"source {name}", ok, health.detail or health.state.value))
+        found.append(HealthCheck(f"source {name}", ok, health.detail or health.state.value))
     for engine in pipeline.engines:
         reason = engine.account.closed_reason
-        found.append(Finding(f"account {engine.account.name}", not reason, reason or "open"))
+        found.append(HealthCheck(f"account {engine.account.name}", not reason, reason or "open"))
     return found

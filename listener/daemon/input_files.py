@@ -1,4 +1,4 @@
-"""The files that a configuration is made of: which of them a reload found changed, and which it cannot reach."""
+"""The files of a configuration: which of them a reload found changed, and which a mount hides."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from listener.sources.filesystem.mounts import mount_of
 __all__ = ["PINNED_HINT", "InputFiles"]
 
 PINNED_HINT: Final = (
-    "the file was replaced where it comes from, and this mount still shows the removed one: mount its directory"
+    "the file was replaced on the host, and this mount still shows the removed one: mount its directory"
     " instead of the file, or restart with a fresh mount"
 )
 _BUNDLES: Final = frozenset({"AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"})
 _LARGEST_BYTES: Final = 4 * 1024 * 1024
-"""A bundle of all public CAs has some 250 KB; of anything larger only the beginning is compared."""
+"""A bundle of all public CAs has some 250 kB; of larger files only the beginning is compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputFiles:
-    """The configuration, keys, certificates and CA bundles, as they were at one moment."""
+    """The digests of configuration, keys, certificates and CA bundles at one moment."""
 
     digests: Mapping[Path, str] = field(default_factory=dict)
     """Path to a digest of its bytes, empty for a file that cannot be read."""
     pinned: tuple[Path, ...] = ()
-    """Those below a mount whose origin was removed: what replaced it there is not seen here."""
+    """Files below a mount whose origin was removed: their replacement is not visible here."""
 
     @classmethod
     def read(cls, settings: Settings, environ: Mapping[str, str]) -> InputFiles:

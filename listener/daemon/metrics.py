@@ -1,8 +1,7 @@
 """
-The status in Prometheus' words: base units, and no URL or key in any label.
+The status as Prometheus metrics: base units, and no URL or key in any label.
 
-What a source says of itself (``SourceHealth.figures``) becomes ``listener_source_<figure>``. Counters count
-from the start of the process.
+Figures of a source (``SourceHealth.figures``) become ``listener_source_<figure>``. Counters start with the process.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ _QUOTA = {
     "spent": "Units spent today, by anybody",
     "held": "Units held for what is being sent",
     "left": "Units that may still be held today",
-    "others": "Of the units spent today, those that somebody else spent",
+    "others": "Units spent today by anybody else",
 }
 _NO_NAME = re.compile(r"[^a-z0-9_]")
 
 
 class Gauges(NamedTuple):
-    """What the status does not tell."""
+    """Values that the status does not contain."""
 
     longest_commit_seconds: float
     loop_late_seconds: float
     state_bytes: int
     accounts_open: Mapping[str, bool]
     watches_limit: int | None
-    """How many directories the kernel lets one user watch; None where it does not tell."""
+    """How many directories one user may watch; None where the kernel has no such limit."""
 
 
 def exposition(status: Mapping[str, Any], gauges: Gauges, freshness: Freshness) -> bytes:
@@ -65,11 +64,11 @@ class _Snapshot(Collector):
         yield build
         for name, (text, value) in self._plain().items():
             yield GaugeMetricFamily(name, text, value=value)
-        needs = GaugeMetricFamily("listener_needs", "Stale URLs by what becomes of them next", labels=["state"])
+        needs = GaugeMetricFamily("listener_needs", "Stale URLs by state", labels=["state"])
         for state in _STATES:
             needs.add_metric([state], self._status[state])
         yield needs
-        accounts = GaugeMetricFamily("listener_account_open", "Whether it may be sent to", labels=["account"])
+        accounts = GaugeMetricFamily("listener_account_open", "Whether requests may be sent to it", labels=["account"])
         for account, is_open in self._gauges.accounts_open.items():
             accounts.add_metric([account], float(is_open))
         yield accounts
@@ -79,24 +78,30 @@ class _Snapshot(Collector):
 
     def _plain(self) -> dict[str, tuple[str, float]]:
         status, gauges = self._status, self._gauges
-        told = {
+        gauge = {
             "listener_ready": ("Whether every source listens and its first scan is durable", float(status["ready"])),
             "listener_oldest_unsettled_seconds": (
                 "Age of the oldest change that is not settled",
                 status["oldest_unsettled_seconds"],
             ),
-            "listener_dead_letters": ("Keys, messages and URLs that were set aside", status["dead_letters"]),
+            "listener_dead_letters": (
+                "Rejected URLs, and unreadable keys and messages",
+                status["dead_letters"],
+            ),
             "listener_store_commit_group_longest_seconds": (
                 "Longest time a commit group held the writer",
                 gauges.longest_commit_seconds,
             ),
             "listener_store_size_bytes": ("Size of the state", gauges.state_bytes),
-            "listener_loop_late_seconds": ("How late the event loop was at its last beat", gauges.loop_late_seconds),
+            "listener_loop_late_seconds": (
+                "How late the event loop was when last measured",
+                gauges.loop_late_seconds,
+            ),
         }
         if gauges.watches_limit is not None:
             text = "How many directories the kernel lets this user watch"
-            told["listener_inotify_watches_limit"] = (text, gauges.watches_limit)
-        return told
+            gauge["listener_inotify_watches_limit"] = (text, gauges.watches_limit)
+        return gauge
 
     def _quota(self) -> Iterator[Metric]:
         labels = ["target", "kind"]
@@ -131,17 +136,17 @@ class _Snapshot(Collector):
 
     def _sources(self) -> Iterator[Metric]:
         sources: Mapping[str, Any] = self._status["sources"]
-        ready = GaugeMetricFamily("listener_source_ready", "Whether it listens, scan done", labels=["source"])
-        heard = GaugeMetricFamily("listener_source_last_event_timestamp_seconds", "Last event", labels=["source"])
-        lost = CounterMetricFamily("listener_source_lost_events", "Lost events; a scan made up", labels=["source"])
+        ready = GaugeMetricFamily("listener_source_ready", "Whether it listens, its first scan done", labels=["source"])
+        last_event = GaugeMetricFamily("listener_source_last_event_timestamp_seconds", "Last event", labels=["source"])
+        lost = CounterMetricFamily("listener_source_lost_events", "Lost events, found by a scan", labels=["source"])
         rescans = CounterMetricFamily("listener_source_rescans", "Scans beyond the first", labels=["source"])
         for name, source in sources.items():
             ready.add_metric([name], float(source["ready"]))
             if source["last_event_at"] is not None:
-                heard.add_metric([name], _epoch(source["last_event_at"]))
+                last_event.add_metric([name], _epoch(source["last_event_at"]))
             lost.add_metric([name], source["lost_events"])
             rescans.add_metric([name], source["rescans"])
-        families: list[Metric] = [ready, heard, lost, rescans]
+        families: list[Metric] = [ready, last_event, lost, rescans]
         yield from families
         taken = {family.name for family in families}
         yield from _figures({name: source["figures"] for name, source in sources.items()}, taken)
@@ -158,22 +163,22 @@ class _Snapshot(Collector):
             "From the oldest change that a refresh covered to its completion",
             labels=["target", "kind"],
         )
-        for labels, spread in sorted(self._freshness.spreads().items()):
+        for labels, spread in sorted(self._freshness.histograms().items()):
             latency.add_metric(labels, _cumulated(spread.buckets), spread.sum_seconds)
         yield latency
 
 
 def _figures(figures: Mapping[str, Mapping[str, float]], taken: set[str]) -> Iterator[Metric]:
-    """Yield a gauge for each figure that any source tells; one that would pass for a metric of ours is left out."""
-    for figure in sorted({name for told in figures.values() for name in told}):
+    """Yield a gauge for each figure of any source, except those whose name is taken."""
+    for figure in sorted({name for each in figures.values() for name in each}):
         name = f"listener_source_{_NO_NAME.sub('_', figure.lower())}"
         if name in taken:
             continue
         taken.add(name)
-        family = GaugeMetricFamily(name, f"What a source tells of itself: {figure}", labels=["source"])
-        for source, told in figures.items():
-            if figure in told:
-                family.add_metric([source], told[figure])
+        family = GaugeMetricFamily(name, f"Reported by the source: {figure}", labels=["source"])
+        for source, values in figures.items():
+            if figure in values:
+                family.add_metric([source], values[figure])
         yield family
 
 

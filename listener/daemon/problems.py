@@ -1,4 +1,4 @@
-"""What keeps changes from being seen or refreshed, since when, and what to do: one list for every view."""
+"""The problems that keep changes from being seen or refreshed: one list for every view."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from listener.store.staleness import AccountReport
 
 __all__ = ["Problem", "problems_of"]
 
-CHECK = "cdn-listener check tries everything and says more"
+CHECK = "run cdn-listener check for details"
 SPENDER_REMEDY = (
-    "if that is not meant, stop it with cdn-listener pause; give each of the [[sites]] a share or a guaranteed part"
+    "if this is not intended, run cdn-listener pause; give each of the [[sites]] a share or a guaranteed part"
 )
-_WELL = {SourceState.STARTING.value, SourceState.SCANNING.value, SourceState.LISTENING.value}
+_HEALTHY = {SourceState.STARTING.value, SourceState.SCANNING.value, SourceState.LISTENING.value}
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong."""
+    """One problem."""
 
     what: str
     since: float | None
-    """Seconds since the epoch; None where it is not known."""
+    """Seconds since the epoch; None where unknown."""
     remedy: str
 
 
@@ -42,9 +42,9 @@ def problems_of(
     Args:
         owner: what is known of the daemon.
         unsettled: how many needs wait to be sent.
-        sources: what each configured source said last; ``trouble_since`` says since when its detail is not empty.
-        accounts: what each account's sender said last.
-        store_trouble: what the state file could not do, where that is known in this process.
+        sources: the last health of each configured source; ``trouble_since`` is since when its detail is not empty.
+        accounts: the last report of each account.
+        store_trouble: the store's error, where it is known in this process.
     """
     return list(_problems(owner, unsettled, sources, accounts, store_trouble))
 
@@ -72,7 +72,7 @@ def _problems(
                 SPENDER_REMEDY,
             )
     for name, source in sources.items():
-        is_silent = owner.is_running and source["told_at"] is not None and source["state"] not in _WELL
+        is_silent = owner.is_running and source["told_at"] is not None and source["state"] not in _HEALTHY
         if source["detail"] or is_silent:
             words = source["detail"] or source["state"]
             yield Problem(f"source {name}: {words}", source.get("trouble_since"), CHECK)

@@ -1,15 +1,15 @@
 """
-The daemon's life: start, reload, end.
+The daemon's process: start, reload, shutdown.
 
 ::
 
-    start ─▶ running ──SIGTERM, SIGINT──▶ stopping ─▶ end        a second signal: gone at once
+    start ─▶ running ──SIGTERM, SIGINT──▶ stopping ─▶ end        a second signal exits immediately
                ▲  │ SIGHUP: the new configuration is checked
-               └──┘ and only then takes the place of the old one
+               └──┘ and then replaces the old one
 
-A SIGHUP that comes during the start or during a reload is remembered, and served afterwards. SIGUSR1 and SIGUSR2 do
-nothing. Changes are durable before they are acknowledged, so that leaving at once, or being killed, loses nothing;
-ending in order only spares the next start some questions.
+A SIGHUP during the start or during a reload is served afterwards. SIGUSR1 and SIGUSR2 do nothing. Changes are durable
+before they are acknowledged, so that exiting immediately, or being killed, loses nothing; an orderly shutdown only
+saves the next start some requests.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ import structlog
 
 from listener.daemon.admin import AddressNotAvailable, AdminServer
 from listener.daemon.input_files import PINNED_HINT, InputFiles
-from listener.daemon.life import Life, Parts, check_sources, make_parts, reopen, require_credentials
-from listener.daemon.notify import Notifier, watchdog_seconds
-from listener.daemon.telling import Teller
-from listener.daemon.view import View
+from listener.daemon.state import DaemonState, Parts, check_sources, make_parts, reopen, require_credentials
+from listener.daemon.status_page import StatusPage
+from listener.daemon.systemd import NotifySocket, SystemdNotifier, watchdog_seconds
 from listener.errors import ListenerError
 from listener.pipeline import Pipeline
 from listener.settings import Settings
@@ -40,7 +39,7 @@ __all__ = ["Daemon"]
 log = structlog.get_logger()
 
 ADMIN_RETRY_SECONDS = 5.0
-"""How often an admin address that this machine does not have yet is tried."""
+"""How often to retry an admin address that this machine does not have yet."""
 
 
 class Daemon:
@@ -54,30 +53,30 @@ class Daemon:
         take_reload_request: Callable[[], bool] = lambda: False,
     ) -> None:
         """
-        Take what the daemon depends on; nothing is opened.
+        Keep the dependencies; open nothing.
 
         Args:
             load: reads the configuration; called at the start and at each SIGHUP.
             environ: the process's environment.
-            take_reload_request: whether SIGHUP came before :meth:`run` installed its own handlers.
+            take_reload_request: whether SIGHUP arrived before :meth:`run` installed its own handlers.
         """
         self._load = load
         self._environ = environ
         self._take_early_request = take_reload_request
         self._reload_requested = False
         self._inputs = InputFiles()
-        self._notifier = Notifier(environ)
+        self._notify = NotifySocket(environ)
         self._watchdog_seconds = watchdog_seconds(environ)
-        self._life = Life()
-        self._view = View(self._life)
-        self._teller = Teller(self._life, self._notifier)
+        self._state = DaemonState()
+        self._status_page = StatusPage(self._state)
+        self._systemd = SystemdNotifier(self._state, self._notify)
         self._next: Parts | None = None
         self._admin: AdminServer | None = None
         self._reloading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """
-        Run until SIGTERM or SIGINT, and end in order.
+        Run until SIGTERM or SIGINT, then shut down in order.
 
         Raises:
             ConfigurationError: the configuration cannot be used, or credentials are missing.
@@ -85,14 +84,14 @@ class Daemon:
             StoreUnusable: the state file is corrupt, foreign or of a newer version.
             ListenerError: the admin port is taken.
         """
-        life = self._life
+        state = self._state
         with self._signals():
             self._take_early_request()  # the configuration is read after this
             parts = await self._read_parts()
             self._inputs = await asyncio.to_thread(InputFiles.read, parts.settings, self._environ)
-            life.store = parts.open_store()
+            state.store = parts.open_store()
             try:
-                self._admin = AdminServer(parts.settings.admin, self._view)
+                self._admin = AdminServer(parts.settings.admin, self._status_page)
                 is_listening = await self._start_admin(self._admin)
                 async with asyncio.TaskGroup() as tasks:
                     helpers = [tasks.create_task(one, name=name) for name, one in self._helpers()]
@@ -107,61 +106,61 @@ class Daemon:
         log.info("daemon.ended")
 
     def _helpers(self) -> Iterator[tuple[str, Coroutine[object, object, None]]]:
-        yield "beat", self._life.heart.beat()
-        yield "pulse", self._life.pulse.beat(lambda: self._life.store)
-        yield "tell", self._teller.tell()
+        yield "loop monitor", self._state.loop_monitor.run()
+        yield "writer monitor", self._state.writer_monitor.run(lambda: self._state.store)
+        yield "notify", self._systemd.run()
         yield "repeats", _report_repeats()
         if self._watchdog_seconds:
-            yield "watchdog", self._teller.keep_watchdog(self._watchdog_seconds)
+            yield "watchdog", self._systemd.keep_watchdog(self._watchdog_seconds)
 
     # -- running -----------------------------------------------------------------------------------
 
     async def _generations(self, parts: Parts) -> None:
-        """Run one pipeline after the other, each with the configuration that was checked last."""
+        """Run one pipeline after another, each with the configuration that was checked last."""
         while True:
             await self._generation(parts)
-            if self._life.phase == "stopping" or self._next is None:
+            if self._state.phase == "stopping" or self._next is None:
                 return
             parts, self._next = await self._swap(parts, self._next), None
 
     async def _generation(self, parts: Parts) -> None:
-        life = self._life
-        if life.store is None:
+        state = self._state
+        if state.store is None:
             raise AssertionError("a generation needs an open store")
-        life.parts = parts
-        life.pipeline = Pipeline(
-            parts.settings, life.store, make_sources=parts.sources, targets=parts.targets, clock=life.clock
+        state.parts = parts
+        state.pipeline = Pipeline(
+            parts.settings, state.store, make_sources=parts.sources, targets=parts.targets, clock=state.clock
         )
         log.info("daemon.running", sources=len(parts.settings.sources), targets=len(parts.targets), pid=os.getpid())
-        if life.phase == "stopping":
+        if state.phase == "stopping":
             return
-        life.phase = "running"
+        state.phase = "running"
         if self._reload_requested:
             self._start_reload()
         try:
-            await life.pipeline.run()
+            await state.pipeline.run()
         finally:
             for target in parts.targets.values():
                 await target.close()
 
     async def _swap(self, old: Parts, new: Parts) -> Parts:
-        """Open the state file as the new configuration wants it; where that fails, go on with the old one."""
-        life = self._life
-        life.pipeline = None
-        if (store := life.store) is not None:
-            life.store = None
+        """Open the state file with the new configuration, or where that fails with the old one."""
+        state = self._state
+        state.pipeline = None
+        if (store := state.store) is not None:
+            state.store = None
             await store.close()
         try:
-            life.store = await reopen(new)
+            state.store = await reopen(new)
         except ListenerError as error:
             self._refuse(error)
-            life.store = await reopen(old)
+            state.store = await reopen(old)
             return old
         await self._report_reload(new)
         return new
 
     async def _report_reload(self, new: Parts) -> None:
-        """Log which files the reload found changed, and those whose replacement it cannot see."""
+        """Log which files changed, and those whose replacement is hidden by a mount."""
         before = self._inputs
         self._inputs = await asyncio.to_thread(InputFiles.read, new.settings, self._environ)
         for path in self._inputs.pinned:
@@ -172,8 +171,8 @@ class Daemon:
     async def _close(self) -> None:
         if self._admin is not None:
             await self._admin.close()
-        if self._life.store is not None:
-            await self._life.store.close()
+        if self._state.store is not None:
+            await self._state.store.close()
 
     async def _read_parts(self) -> Parts:
         """Read the configuration; raise :class:`~listener.errors.ConfigurationError` where it cannot be used."""
@@ -182,17 +181,17 @@ class Daemon:
         return parts
 
     async def _start_admin(self, server: AdminServer) -> bool:
-        """Listen; return whether that worked, False for an address that this machine may get later."""
+        """Listen; return False for an address that this machine may get later."""
         try:
             await server.start()
         except AddressNotAvailable as error:
-            log.warning("daemon.admin_waits", error=str(error), retry_seconds=ADMIN_RETRY_SECONDS)
+            log.warning("daemon.admin_address_missing", error=str(error), retry_seconds=ADMIN_RETRY_SECONDS)
             return False
         log.info("daemon.admin", address=server.address or "off")
         return True
 
     async def _retry_admin(self, server: AdminServer) -> None:
-        """Listen as soon as the address is there, unless a reload named another one meanwhile."""
+        """Listen as soon as the address exists, unless a reload has replaced the server."""
         while self._admin is server:
             await asyncio.sleep(ADMIN_RETRY_SECONDS)
             with contextlib.suppress(AddressNotAvailable):
@@ -201,7 +200,7 @@ class Daemon:
                 return
 
     async def _move_admin(self, parts: Parts) -> None:
-        """Serve as the new configuration says: at its address, opened before the old one is closed, with its token."""
+        """Apply the new admin settings; a new address is opened before the old one is closed."""
         old = self._admin
         if old is None or old.settings == parts.settings.admin:
             return
@@ -209,7 +208,7 @@ class Daemon:
         if (old.settings.listen, old.settings.socket) == (admin.listen, admin.socket):
             old.follow(parts.settings.admin)
             return
-        new = AdminServer(parts.settings.admin, self._view)
+        new = AdminServer(parts.settings.admin, self._status_page)
         await new.start()
         log.info("daemon.admin", address=new.address or "off")
         self._admin = new
@@ -236,54 +235,54 @@ class Daemon:
                 loop.remove_signal_handler(number)
 
     def _on_stop(self, number: signal.Signals) -> None:
-        if self._life.phase == "stopping":
-            log.warning("daemon.leaves_at_once", signal=number.name)
+        if self._state.phase == "stopping":
+            log.warning("daemon.exits_immediately", signal=number.name)
             sys.stderr.flush()
             os._exit(128 + number)
         log.info("daemon.stopping", signal=number.name)
-        self._life.phase = "stopping"
-        self._notifier.stopping()
-        self._notifier.status("stopping: finishing what is being sent")
-        if self._life.pipeline is not None:
-            self._life.pipeline.stop()
+        self._state.phase = "stopping"
+        self._notify.stopping()
+        self._notify.status("stopping: finishing requests in flight")
+        if self._state.pipeline is not None:
+            self._state.pipeline.stop()
 
     def _on_reload(self) -> None:
         is_reloading = self._reloading is not None and not self._reloading.done()
-        if self._life.phase == "running" and not is_reloading:
+        if self._state.phase == "running" and not is_reloading:
             self._start_reload()
-        elif self._life.phase != "stopping":
+        elif self._state.phase != "stopping":
             self._reload_requested = True
-            log.info("daemon.reload_postponed", phase=self._life.phase)
+            log.info("daemon.reload_postponed", phase=self._state.phase)
 
     def _start_reload(self) -> None:
         self._reload_requested = False
         self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
 
     async def _reload(self) -> None:
-        """Check the new configuration; only when it can be used, end the present pipeline."""
-        self._notifier.reloading()
-        self._notifier.status("reloading: checking the new configuration")
+        """Check the new configuration; stop the current pipeline only if it is valid."""
+        self._notify.reloading()
+        self._notify.status("reloading: checking the new configuration")
         try:
             parts = await self._read_parts()
-            await check_sources(parts, self._life.parts)
+            await check_sources(parts, self._state.parts)
             await self._move_admin(parts)
         except ListenerError as error:
             self._refuse(error)
-            if self._reload_requested and self._life.phase == "running":
+            if self._reload_requested and self._state.phase == "running":
                 self._start_reload()
             return
-        if self._life.phase == "running" and self._life.pipeline is not None:
-            self._next, self._life.phase = parts, "reloading"
-            self._life.pipeline.stop()
+        if self._state.phase == "running" and self._state.pipeline is not None:
+            self._next, self._state.phase = parts, "reloading"
+            self._state.pipeline.stop()
 
     def _refuse(self, error: ListenerError) -> None:
         log.error("daemon.reload_refused", error=str(error), hint=error.hint)
-        self._notifier.ready()
-        self._notifier.status(f"running with the old configuration: {error}")
+        self._notify.ready()
+        self._notify.status(f"running with the old configuration: {error}")
 
 
 async def _report_repeats() -> None:
-    """Log what was suppressed in each interval, also when nothing else is logged."""
+    """Log what was suppressed in each interval, even when nothing else is logged."""
     while True:
         await asyncio.sleep(INTERVAL_SECONDS)
         report_repeats()

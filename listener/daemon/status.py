@@ -1,4 +1,4 @@
-"""What is where, since when and why, as plain data: for ``status --json``, ``/api/status`` and the metrics."""
+"""The status as plain data: for ``status --json``, ``/api/status`` and the metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from listener.store.suppressed import Suppressed
 __all__ = ["iso", "plain_order", "plain_stale", "plain_suppressed", "quota_of", "stale_of", "status_of"]
 
 SILENT_SECONDS = 30.0
-"""The daemon keeps what its sources say every second: after so long without a word nobody listens."""
+"""The daemon stores the health of its sources every second; older health means that no daemon listens."""
 _NO_NEEDS = {
     "pending": 0,
     "deferred": 0,
@@ -58,18 +58,18 @@ async def status_of(
     brief: bool = False,
 ) -> dict[str, Any]:
     """
-    Return everything that ``status --json`` tells.
+    Return the content of ``status --json``.
 
     Args:
-        store: the state file; None where there is none yet: everything is zero then.
+        store: the state file; None, so that everything is zero, where it does not exist yet.
         settings: the configuration.
         targets: the configured targets.
         now: seconds since the epoch.
         owner: what is known of the process that owns the state file.
-        live: what the sources say at this moment, where they are in this process.
-        arrivals: what each account's arrivals are like, where that is known in this process.
-        store_trouble: what the state file could not do, where that is known in this process.
-        brief: leave out ``forecasts`` and ``backlog``, for which the planner must think.
+        live: the present health of the sources, where they run in this process.
+        arrivals: the arrivals learned for each account, where they are known in this process.
+        store_trouble: the store's error, where it is known in this process.
+        brief: leave out ``forecasts`` and ``backlog``, which cost a planning round.
     """
     ahead = {}
     if store is not None and not brief:
@@ -107,7 +107,7 @@ def account_of(targets: Mapping[str, Target]) -> dict[str, str]:
 
 
 async def _accounts(store: Store, targets: Mapping[str, Target]) -> list[AccountReport]:
-    """Return what the configured accounts said last."""
+    """Return the last report of each configured account."""
     known = set(account_of(targets).values())
     return [one for one in await store.read(accounts) if one.name in known]
 
@@ -115,7 +115,7 @@ async def _accounts(store: Store, targets: Mapping[str, Target]) -> list[Account
 async def stale_of(
     store: Store, targets: Mapping[str, Target], now: float, owner: Owner, *, url: str | None = None
 ) -> list[StaleNeed]:
-    """Return the oldest of what is stale, or what makes this URL stale, each with its reason."""
+    """Return the oldest stale needs, or those that make this URL stale, each with its reason."""
     given = Surroundings(now, owner.is_running, account_of(targets))
     if url is None:
         return await store.read(lambda connection: oldest_stale(connection, given))
@@ -131,9 +131,9 @@ def plain_outlooks(found: Mapping[str, Outlook]) -> dict[str, Any]:
     """
     Return the outlooks by account as plain data.
 
-    ``forecasts``: what a kind's quota is spent at, and when it is used up at that rate; null: not before its reset.
-    ``backlog``: what is due, in how many days it drains by URL refreshes alone, null: never, and which directory
-    refreshes would clear what a day's quota does not.
+    ``forecasts``: the rate of spending of each kind, and when its quota is used up; null: not before the reset.
+    ``backlog``: what is due, in how many days file refreshes alone clear it (null: never), and which directory
+    refreshes would clear what one day's quota does not.
     """
     return {
         "forecasts": {
@@ -156,7 +156,7 @@ def plain_outlooks(found: Mapping[str, Outlook]) -> dict[str, Any]:
 
 
 def plain_order(order: Control) -> dict[str, Any]:
-    """Return one standing order; ``target`` and ``prefix`` are empty where it is about every one."""
+    """Return one active override as plain data; an empty ``target`` or ``prefix`` means all."""
     return {
         "kind": order.kind.value,
         "target": order.place.target,
@@ -168,12 +168,12 @@ def plain_order(order: Control) -> dict[str, Any]:
 
 
 def plain_suppressed(changes: Suppressed | None) -> dict[str, Any] | None:
-    """Return what is kept of a URL's changes for which no refresh was made."""
+    """Return the suppressed changes of a URL as plain data."""
     return None if changes is None else {**changes._asdict(), "at": iso(changes.at)}
 
 
 async def _needs(store: Store | None, sources: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Return the counts, and the age of the oldest change: of one that a comparison must still find, too."""
+    """Return the counts and the age of the oldest change, including one that a waiting scan must still find."""
     if store is None:
         return dict(_NO_NEEDS)
     counts = (await store.counts())._asdict()
@@ -187,9 +187,9 @@ async def quota_of(
     store: Store | None, targets: Mapping[str, Target], *, now: float
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """
-    Return the ledger of today by target and kind; targets of one account show the same.
+    Return today's ledger by target and kind; targets of one account show the same.
 
-    ``others`` is the part of ``spent`` that was not spent from here, as far as the live quota told.
+    ``others`` is the part of ``spent`` that others spent, as the live quota showed.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     others = {} if store is None else await store.read(functools.partial(spent_by_others, now=now))
@@ -215,16 +215,16 @@ async def quota_of(
 async def _sources(
     store: Store | None, settings: Settings, now: float, *, is_running: bool | None, live: Mapping[str, SourceHealth]
 ) -> dict[str, Any]:
-    told = {} if store is None else await store.sources()
+    stored = {} if store is None else await store.sources()
     found = {}
     for name, table in settings.sources.items():
-        row = {**asdict(live[name]), "told_at": now} if name in live else told.get(name)
+        row = {**asdict(live[name]), "told_at": now} if name in live else stored.get(name)
         if row is None:
             row = {"state": SourceState.STOPPED.value, "ready": False, "last_event_at": None, "lost_events": 0}
             row |= {"rescans": 0, "detail": "", "figures": {}, "told_at": None}
         elif is_running is False or now - row["told_at"] > SILENT_SECONDS:
             row |= {"state": SourceState.STOPPED.value, "ready": False}
-        found[name] = {"type": table["type"], **row, "trouble_since": (told.get(name) or {}).get("trouble_since")}
+        found[name] = {"type": table["type"], **row, "trouble_since": (stored.get(name) or {}).get("trouble_since")}
     return found
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "prepare",
     "recognise",
     "set_up",
+    "size_bytes",
     "snapshot",
     "sqlite_path",
     "translate",
@@ -208,6 +209,12 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     finally:
         if connection.in_transaction:  # SQLite ends it by itself on some errors
             connection.execute("ROLLBACK")
+
+
+def size_bytes(connection: sqlite3.Connection) -> int:
+    """Return the size of the state file by its own count of pages."""
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    return int(pages) * int(size)
 
 
 def prepare(path: Path) -> sqlite3.Connection:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -37,7 +38,7 @@ from listener.store.database import (
     translate,
 )
 
-__all__ = ["Readers", "open_reading"]
+__all__ = ["Readers", "format_version", "open_reading"]
 
 T = TypeVar("T")
 RACES: Final = 5
@@ -88,6 +89,12 @@ def open_reading(path: Path, *, any_version: bool = False) -> sqlite3.Connection
         StoreError: this user may not read it.
     """
     return _open(path, any_version=any_version).connection
+
+
+def format_version(path: Path) -> int:
+    """Return the version of a state file's format; raise as :func:`open_reading` does, but for no version."""
+    with closing(open_reading(path, any_version=True)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 class _Opened(NamedTuple):

@@ -52,10 +52,10 @@ _limiters: Final[list[RepeatLimiter]] = []
 
 
 def level_of(environ: Mapping[str, str], default: str) -> str:
-    """Return the level that ``$LISTENER_LOG_LEVEL`` names, else the default; raise ConfigurationError for no level."""
+    """Return the level in ``$LISTENER_LOG_LEVEL``, or the default; raise ConfigurationError for an unknown one."""
     level = environ.get(LEVEL_VARIABLE, "").lower() or default
     if level not in _LEVELS:
-        raise ConfigurationError(f"{LEVEL_VARIABLE}: {level!r} is no level", hint=f"Levels are {', '.join(_LEVELS)}.")
+        raise ConfigurationError(f"{LEVEL_VARIABLE}: {level!r} is not a level", hint=f"use one of {', '.join(_LEVELS)}")
     return level
 
 
@@ -83,7 +83,7 @@ def configure_logging(
         level: ``debug``, ``info``, ``warning`` or ``error``.
         stream: where to write; stderr by default.
         terminal: whether people read it; by default, whether the stream is a terminal.
-        environ: where ``$JOURNAL_STREAM`` stands.
+        environ: has ``$JOURNAL_STREAM``.
     """
     stream = stream or sys.stderr
     people = stream.isatty() if terminal is None else terminal
@@ -148,7 +148,7 @@ def _name(_logger: Any, _method: str, event: structlog.typing.EventDict) -> stru
 
 
 def _without_controls(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Escape whatever a terminal would obey; JSON has it escaped already."""
+    """Escape control characters for a terminal; JSON has them escaped already."""
     return {name: _shown(value, keep=LINE_BREAKS.get(name, "")) for name, value in event.items()}
 
 

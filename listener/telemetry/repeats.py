@@ -1,5 +1,5 @@
 """
-A rate limit for repeated log events: whoever can cause an event over and over must not fill the disk.
+A rate limit for repeated log events: a client that can cause an event again and again must not fill the disk.
 
 Within one interval an event with the same fields is written a few times, and an event of one name (whatever its
 fields) a hundred times. What goes beyond is counted, and ``log.repeated`` states the count once the interval is over.
@@ -22,7 +22,7 @@ import structlog
 __all__ = ["INTERVAL_SECONDS", "MOST_IDENTICAL", "MOST_OF_ONE_NAME", "RepeatLimiter"]
 
 INTERVAL_SECONDS: Final = 30.0
-"""Short enough that a count comes while an operator is still looking."""
+"""Short enough that an operator who watches the log sees the count."""
 MOST_IDENTICAL: Final = 10
 """The same event with the same fields, in one interval."""
 MOST_OF_ONE_NAME: Final = 200

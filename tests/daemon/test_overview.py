@@ -116,7 +116,7 @@ async def test_times_are_counted_once_and_forgotten_in_time(bench: Bench) -> Non
         await finished(bench, f"{seconds}.html", seconds)
         for _ in range(3):
             await look(freshness, bench)
-    spread = freshness.spreads()["cdn", "file"]
+    spread = freshness.histograms()["cdn", "file"]
     assert (sum(spread.buckets), round(spread.sum_seconds)) == (4, 3450)
     assert freshness.outcomes == {("cdn", "file", "complete"): 4}
     spans = freshness.spans()
@@ -129,7 +129,7 @@ async def test_times_are_counted_once_and_forgotten_in_time(bench: Bench) -> Non
     await look(freshness, bench)
     assert freshness.spans()["day"].refreshes == 0
     assert freshness.spans()["day"].p99_seconds is None
-    assert sum(freshness.spreads()["cdn", "file"].buckets) == 4
+    assert sum(freshness.histograms()["cdn", "file"].buckets) == 4
 
 
 async def test_what_failed_is_an_outcome_and_no_time(bench: Bench) -> None:
@@ -142,7 +142,7 @@ async def test_what_failed_is_an_outcome_and_no_time(bench: Bench) -> None:
     await bench.store.end_backoff([made[0].id])
     await look(freshness, bench)
     assert freshness.outcomes == {("cdn", "file", "failed"): 1}
-    assert freshness.spreads() == {}
+    assert freshness.histograms() == {}
 
 
 async def test_an_end_that_shows_late_is_counted(bench: Bench) -> None:

@@ -163,7 +163,7 @@ def test_sighup_takes_a_new_configuration(stand: Stand) -> None:
         assert owner_of(stand.state).pid == process.pid
 
 
-def test_a_second_signal_leaves_at_once(stand: Stand) -> None:
+def test_a_second_signal_exits_immediately(stand: Stand) -> None:
     """The first SIGTERM waits for the request under way; the second does not, and loses nothing."""
     stand.write("a.html", "old")
     with stand.daemon() as process:

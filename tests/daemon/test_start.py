@@ -87,7 +87,7 @@ def test_an_admin_address_that_comes_later_is_waited_for(stand: Stand) -> None:
         until(lambda: stand.url("a.html") in stand.paths(), what="it refreshes")
         process.terminate()
         _, err = process.communicate(timeout=30)
-    assert (process.returncode, "daemon.admin_waits" in err, "cannot listen on" in err) == (0, True, True)
+    assert (process.returncode, "daemon.admin_address_missing" in err, "cannot listen on" in err) == (0, True, True)
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:{free}", "http://cdn.invalid"], ids=["down", "no name"])

@@ -218,7 +218,7 @@ def test_numbers_of_a_visitor_are_bounded(guarded: Stand) -> None:
     """However long or strange a number is, the page is shown."""
     for count in ("9" * 5000, "-1", "1e9", "\u0661", "", "0x10"):
         assert ask(guarded, f"/?{urlencode({'said': 'retry', 'count': count})}", **BEARER).status == 200
-    assert "Sent once more: 7" in ask(guarded, "/?said=retry&count=7", **BEARER).body
+    assert "Sent again: 7" in ask(guarded, "/?said=retry&count=7", **BEARER).body
 
 
 def test_every_answer_is_closed_to_other_pages(guarded: Stand) -> None:

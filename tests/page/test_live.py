@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from listener.daemon.admin.live import HEARTBEAT_SECONDS, Live
+from listener.daemon.admin.live import HEARTBEAT_SECONDS, LiveUpdates
 from listener.errors import ListenerError
 
 
@@ -41,12 +41,12 @@ class World:
             raise ListenerError("the daemon is reloading")
         return self.shown, self.hidden
 
-    async def render(self, glance: Any) -> Mapping[str, str]:
+    async def render(self, snapshot: Any) -> Mapping[str, str]:
         """Show one of them."""
-        return {"number": str(glance[0]), "title": "always"}
+        return {"number": str(snapshot[0]), "title": "always"}
 
 
-def watching(live: Live, world: World) -> tuple[Watcher, asyncio.Task[None]]:
+def watching(live: LiveUpdates, world: World) -> tuple[Watcher, asyncio.Task[None]]:
     """Begin to watch."""
     watcher = Watcher()
     live.watchers += 1
@@ -56,7 +56,7 @@ def watching(live: Live, world: World) -> tuple[Watcher, asyncio.Task[None]]:
 async def test_each_hears_what_is_new_to_it() -> None:
     """First everything, then only sections that changed; one look serves all; after the end nobody looks."""
     world = World()
-    live = Live(world.look)
+    live = LiveUpdates(world.look)
     first, one = watching(live, world)
     await asyncio.sleep(2)
     world.shown = 1
@@ -67,7 +67,7 @@ async def test_each_hears_what_is_new_to_it() -> None:
     assert second.sections == [{"number": "1", "title": "always"}]
     said = len(first.heard), len(second.heard)
     world.shown = 2
-    live.let_go()
+    live.disconnect_all()
     await asyncio.gather(one, two)
     assert said == (len(first.heard), len(second.heard))
     live.watchers = 0
@@ -79,15 +79,15 @@ async def test_each_hears_what_is_new_to_it() -> None:
     third, three = watching(live, world)
     await asyncio.sleep(2)
     assert third.sections == [{"number": "3", "title": "always"}]
-    live.let_go()
+    live.disconnect_all()
     await three
-    await live.end()
+    await live.close()
 
 
 async def test_a_sign_of_life_also_while_what_changes_is_not_shown() -> None:
     """A dead connection is noticed within a quarter of a minute, whatever happens behind the page."""
     world = World()
-    live = Live(world.look)
+    live = LiveUpdates(world.look)
     watcher, task = watching(live, world)
     for _ in range(120):
         world.hidden += 1
@@ -96,16 +96,16 @@ async def test_a_sign_of_life_also_while_what_changes_is_not_shown() -> None:
     assert len(watcher.sections) == 1
     assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= HEARTBEAT_SECONDS + 1
     assert len(times) <= 3 + 60 / HEARTBEAT_SECONDS
-    live.let_go()
+    live.disconnect_all()
     await task
-    await live.end()
+    await live.close()
 
 
 async def test_between_two_configurations_watchers_wait() -> None:
     """While nothing can be looked at nobody is let go; the first look after it is shown."""
     world = World()
     world.broken = True
-    live = Live(world.look)
+    live = LiveUpdates(world.look)
     watcher, task = watching(live, world)
     await asyncio.sleep(40)
     assert not watcher.sections
@@ -113,6 +113,6 @@ async def test_between_two_configurations_watchers_wait() -> None:
     world.broken = False
     await asyncio.sleep(2)
     assert watcher.sections == [{"number": "0", "title": "always"}]
-    live.let_go()
+    live.disconnect_all()
     await task
-    await live.end()
+    await live.close()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from world import World, a_world
 
-from listener.daemon.admin.rendering import Renderer, Seen
-from listener.daemon.life import Life, Parts
-from listener.daemon.view import LETTERS_SHOWN, View
+from listener.daemon.admin.rendering import PageContext, Renderer
+from listener.daemon.state import DaemonState, Parts
+from listener.daemon.status_page import LETTERS_SHOWN, StatusPage
 from listener.store.letters import EVERY_LETTER, LetterFilter, LetterKind
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
@@ -41,19 +41,21 @@ def fill(connection: sqlite3.Connection) -> None:
     )
 
 
-def page_of(world: World) -> View:
+def page_of(world: World) -> StatusPage:
     """Return what the admin port shows of this world."""
-    life = Life(phase="running", parts=Parts(world.settings, {"cdn": world.target}), clock=world.clock)
-    life.store, life.pipeline = world.store, world.pipeline
-    return View(life)
+    state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": world.target}), clock=world.clock)
+    state.store, state.pipeline = world.store, world.pipeline
+    return StatusPage(state)
 
 
-async def render(view: View, renderer: Renderer, wanted: LetterFilter = EVERY_LETTER) -> tuple[float, bytes]:
+async def render(
+    status_page: StatusPage, renderer: Renderer, wanted: LetterFilter = EVERY_LETTER
+) -> tuple[float, bytes]:
     """Return how many seconds one page took, and the page."""
     began = time.perf_counter()
-    glance = await view.glance()
-    seen = Seen(glance=glance, letters=await view.letters(wanted), may_decide=True, has_token=True)
-    response = await asyncio.to_thread(renderer.page, seen)
+    snapshot = await status_page.snapshot()
+    context = PageContext(snapshot=snapshot, letters=await status_page.letters(wanted), may_decide=True, has_token=True)
+    response = await asyncio.to_thread(renderer.page, context)
     return time.perf_counter() - began, bytes(response.body)  # type: ignore[arg-type]
 
 
@@ -62,26 +64,26 @@ async def test_the_page_is_small_and_quick_with_a_hundred_thousand_letters(tmp_p
     async with a_world(tmp_path) as world:
         await world.store.write(fill)
         await world.store.checkpoint()
-        view, renderer = page_of(world), Renderer()
-        status = await view.status(brief=True)
+        status_page, renderer = page_of(world), Renderer()
+        status = await status_page.status(brief=True)
         assert (status["dead_letters"], status["parked"]) == (2 * COUNT, 2 * COUNT)
-        await render(view, renderer)
+        await render(status_page, renderer)
         took, pages = [], []
-        last = (await view.letters(EVERY_LETTER)).rows[-1].id
+        last = (await status_page.letters(EVERY_LETTER)).rows[-1].id
         for wanted in (
             EVERY_LETTER,
             LetterFilter(after=last),
             LetterFilter(LetterKind.KEY),
             LetterFilter(source="www"),
         ):
-            runs = [await render(view, renderer, wanted) for _ in range(3)]
+            runs = [await render(status_page, renderer, wanted) for _ in range(3)]
             took.append(min(seconds for seconds, _ in runs))
             pages.append(runs[0][1])
         assert max(took) < 0.1, took
         assert max(map(len, pages)) < MOST_PAGE_BYTES
         assert pages[0].count(b'aria-label="Retry') == LETTERS_SHOWN
         assert b'aria-label="Retry' not in pages[2]
-        rendering = asyncio.create_task(render(view, renderer))
+        rendering = asyncio.create_task(render(status_page, renderer))
         world.source.deliver(world.write("a.html", "new"))
         began = time.perf_counter()
         await world.until(lambda: world.source.acked == 1)

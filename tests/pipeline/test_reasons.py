@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from world import World, a_world
 
-from listener.daemon.life import Life, Parts
+from listener.daemon.state import DaemonState, Parts
 from listener.daemon.status import status_of
-from listener.daemon.view import View
+from listener.daemon.status_page import StatusPage
 from listener.store import open_store
 from listener.store.ownership import Owner
 
@@ -33,9 +33,9 @@ async def seen_by_another_process(world: World, **fields: Any) -> dict[str, Any]
 async def test_what_stops_an_account_is_in_every_view(tmp_path: Path, fault: str, words: str) -> None:
     """The same problem and the same reason for the command, the admin port and the page; gone once it is over."""
     async with a_world(tmp_path) as world:
-        life = Life(phase="running", parts=Parts(world.settings, {"cdn": world.target}), clock=world.clock)
-        life.store, life.pipeline = world.store, world.pipeline
-        view = View(life)
+        state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": world.target}), clock=world.clock)
+        state.store, state.pipeline = world.store, world.pipeline
+        status_page = StatusPage(state)
         await world.until(lambda: world.pipeline.ready)
         began = world.clock.now()
         world.order(f"{fault},action=RefreshObjectCaches")
@@ -46,7 +46,7 @@ async def test_what_stops_an_account_is_in_every_view(tmp_path: Path, fault: str
             return bool(found["problems"]) and any(one["state"] == "deferred" for one in found["stale"])
 
         await world.until(is_reported)
-        command, page = await seen_by_another_process(world), (await view.glance()).status
+        command, page = await seen_by_another_process(world), (await status_page.snapshot()).status
         (problem,) = command["problems"]
         assert problem["what"].startswith("account main: ")
         assert words in problem["what"]
@@ -56,7 +56,7 @@ async def test_what_stops_an_account_is_in_every_view(tmp_path: Path, fault: str
         (stale,) = command["stale"]
         assert words in stale["reason"]
         assert (stale["url"], stale["scope"]) == (world.url("a.html"), "exact")
-        answer = await view.search(world.url("a.html"))
+        answer = await status_page.search(world.url("a.html"))
         assert words in answer.needs[0].reason
         assert [one["url"] for one in page["stale"]] == [stale["url"]]
         assert world.pipeline.engines[0].account.closed_since >= began  # type: ignore[operator]

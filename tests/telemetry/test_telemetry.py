@@ -148,10 +148,10 @@ def test_the_level_of_a_library_is_that_of_the_journal() -> None:
 
 
 def test_the_level_comes_from_the_environment() -> None:
-    """``LISTENER_LOG_LEVEL`` wins in any case; what is no level is refused with the list."""
+    """``LISTENER_LOG_LEVEL`` wins in any case; an unknown level is refused with the list."""
     assert level_of({}, "info") == "info"
     assert level_of({"LISTENER_LOG_LEVEL": "DEBUG"}, "info") == "debug"
-    with pytest.raises(ConfigurationError, match="'loud' is no level") as caught:
+    with pytest.raises(ConfigurationError, match="'loud' is not a level") as caught:
         level_of({"LISTENER_LOG_LEVEL": "loud"}, "info")
     assert "warning" in caught.value.hint
 

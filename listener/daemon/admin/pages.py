@@ -1,4 +1,4 @@
-"""What people see and decide: the page, its live news, sign-in, and the three decisions."""
+"""What people see and decide: the page, its live updates, sign-in, and the three decisions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import structlog
 from aiohttp import web
 
 from listener.daemon.admin.authenticator import COOKIE, MARK, SESSION_SECONDS, Authenticator
-from listener.daemon.admin.live import Live
-from listener.daemon.admin.rendering import Renderer, Seen
-from listener.daemon.view import Decided, Glance, View
+from listener.daemon.admin.live import LiveUpdates
+from listener.daemon.admin.rendering import PageContext, Renderer
+from listener.daemon.status_page import Decision, PageSnapshot, StatusPage
 from listener.errors import ConfigurationError
 from listener.serving import HTTPRejection
 from listener.store.letters import EVERY_LETTER, LetterFilter, LetterKind
@@ -29,48 +29,48 @@ ReadForm = Callable[[web.Request], Awaitable[Mapping[str, str]]]
 class Pages:
     """Everything under ``/`` that a browser shows."""
 
-    def __init__(self, view: View, authenticator: Authenticator, read_form: ReadForm) -> None:
-        """Take whom to ask, who may, and what reads the body of a form within bounds."""
-        self._view = view
+    def __init__(self, status_page: StatusPage, authenticator: Authenticator, read_form: ReadForm) -> None:
+        """Show this page to those that the authenticator admits; ``read_form`` reads a form within bounds."""
+        self._status_page = status_page
         self._authenticator = authenticator
         self._read_form = read_form
         self._renderer = Renderer()
-        self.live = Live(view.glance)
-        self._decisions: Mapping[str, Callable[[str], Awaitable[Decided]]] = {
-            "retry": view.retry,
-            "discard": view.discard,
-            "refresh": view.refresh,
+        self.live = LiveUpdates(status_page.snapshot)
+        self._decisions: Mapping[str, Callable[[str], Awaitable[Decision]]] = {
+            "retry": status_page.retry,
+            "discard": status_page.discard,
+            "refresh": status_page.refresh,
         }
 
     async def page(self, request: web.Request) -> web.Response:
-        """Answer with the page, or with the sign-in where a token is asked for."""
+        """Answer with the page, or with the sign-in where a token is required."""
         if not self._authenticator.may_read(request):
             return self._renderer.sign_in(status=401)
-        glance = await self._view.glance()
+        snapshot = await self._status_page.snapshot()
         # In a thread: many rows take milliseconds, and what arrives meanwhile must not wait.
-        return await asyncio.to_thread(self._renderer.page, await self._seen(request, glance))
+        return await asyncio.to_thread(self._renderer.page, await self._context(request, snapshot))
 
     def problem(self, status: int, message: str, hint: str) -> web.Response:
-        """Answer with a page that says what went wrong; where only the token lacks, ask for it."""
+        """Answer with a page that explains the error, or with the sign-in where only the token is missing."""
         if status == 401:
             return self._renderer.sign_in(status=status)
         return self._renderer.problem(status, message, hint)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Answer with what is new on the page, as it happens."""
+        """Answer with the changes of the page as they happen."""
         return await self.live.stream(request, functools.partial(self._sections, request))
 
-    async def _sections(self, request: web.Request, glance: Glance) -> Mapping[str, str]:
-        return await asyncio.to_thread(self._renderer.sections, await self._seen(request, glance))
+    async def _sections(self, request: web.Request, snapshot: PageSnapshot) -> Mapping[str, str]:
+        return await asyncio.to_thread(self._renderer.sections, await self._context(request, snapshot))
 
-    async def _seen(self, request: web.Request, glance: Glance) -> Seen:
-        asked = request.query.get("url", "").strip()
+    async def _context(self, request: web.Request, snapshot: PageSnapshot) -> PageContext:
+        searched = request.query.get("url", "").strip()
         may_decide = self._authenticator.signed_in(request)
-        wanted = _letters_wanted(request)
-        return Seen(
-            glance=glance,
-            letters=glance.letters if wanted == EVERY_LETTER else await self._view.letters(wanted),
-            answer=await self._view.search(asked) if asked else None,
+        wanted = _letter_filter(request)
+        return PageContext(
+            snapshot=snapshot,
+            letters=snapshot.letters if wanted == EVERY_LETTER else await self._status_page.letters(wanted),
+            answer=await self._status_page.search(searched) if searched else None,
             may_decide=may_decide,
             has_token=self._authenticator.has_token,
             mark=self._authenticator.mark_of(request) if may_decide else "",
@@ -79,7 +79,7 @@ class Pages:
         )
 
     async def sign_in(self, request: web.Request) -> web.Response:
-        """Take the token, and give a session for it."""
+        """Check the token and open a session."""
         self._authenticator.check_origin(request)
         form = await self._read_form(request)
         try:
@@ -102,11 +102,11 @@ class Pages:
         return response
 
     async def sign_out(self, request: web.Request) -> web.Response:
-        """End the session, here and wherever else its cookie may be."""
+        """End the session, wherever its cookie is used."""
         form = await self._read_form(request)
         self._authenticator.check_decision(request, form.get(MARK, ""))
         self._authenticator.sign_out(request)
-        self.live.let_go()
+        self.live.disconnect_all()
         response = web.Response(status=303, headers={"Location": "/"})
         response.del_cookie(COOKIE, httponly=True, samesite="Strict")
         return response
@@ -122,12 +122,13 @@ class Pages:
         return web.Response(status=303, headers={"Location": f"/?{urlencode(back)}"})
 
 
-def _letters_wanted(request: web.Request) -> LetterFilter:
-    """Return which dead letters the query asks for."""
+def _letter_filter(request: web.Request) -> LetterFilter:
+    """Return the filter of dead letters in the query."""
     query = request.query
     kind = query.get("kind", "")
     if kind and kind not in set(LetterKind):
-        raise ConfigurationError(f"kind: {kind[:80]!r} is none", hint=f"one of {', '.join(LetterKind)}")
+        kinds = ", ".join(LetterKind)
+        raise ConfigurationError(f"kind: {kind[:80]!r} is not a kind of dead letter", hint=f"use one of {kinds}")
     return LetterFilter(
         kind=LetterKind(kind) if kind else None,
         source=query.get("source") or None,

@@ -1,4 +1,4 @@
-"""The page from its templates. Keys, URLs and reasons are hostile: everything is escaped, and nothing is invisible."""
+"""Renders the page. Keys, URLs and reasons are hostile: everything is escaped, and nothing is invisible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from listener import __version__
 from listener.daemon.freshness import BOUNDS_SECONDS
 from listener.daemon.status import iso
-from listener.daemon.view import Answer, Glance, LetterPage
+from listener.daemon.status_page import DeadLetterPage, PageSnapshot, UrlStatus
 from listener.planner import split_reason
 from listener.printable import printable
 from listener.store.letters import LetterKind
@@ -26,7 +26,7 @@ from listener.store.letters import LetterKind
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Renderer", "Seen", "wants_html"]
+__all__ = ["PageContext", "Renderer", "wants_html"]
 
 SECTIONS = ("verdict", "counts", "answer", "stale", "freshness", "quota", "sources", "letters", "recent")
 _POLICY = (
@@ -36,16 +36,16 @@ _POLICY = (
 MAX_SHOWN_CHARACTERS = 300
 """Of a subject, URL or reason on the page; commands print them whole."""
 _COUNT = re.compile(r"[0-9]{1,9}")
-_SAID = {"retry": "Sent once more", "discard": "Forgotten", "refresh": "Asked for"}
+_SAID = {"retry": "Sent again", "discard": "Discarded", "refresh": "Requested"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What one person sees."""
+class PageContext:
+    """What the page shows to one person."""
 
-    glance: Glance
-    letters: LetterPage
-    answer: Answer | None = None
+    snapshot: PageSnapshot
+    letters: DeadLetterPage
+    answer: UrlStatus | None = None
     may_decide: bool = False
     has_token: bool = False
     mark: str = ""
@@ -63,29 +63,29 @@ class Renderer:
 
     @functools.cached_property
     def _environment(self) -> Environment:
-        # Made with the first page, so that the daemon listens before it knows how to show that.
+        # Created with the first page, so that the start does not wait for it.
         return _environment()
 
-    def page(self, seen: Seen) -> web.Response:
+    def page(self, context: PageContext) -> web.Response:
         """Return the whole page."""
-        is_count = _COUNT.fullmatch(seen.count) is not None
-        said = f"{_SAID[seen.said]}: {int(seen.count)}" if seen.said in _SAID and is_count else ""
-        return self._answer("page.html", status=200, sections=self.sections(seen), seen=seen, said=said)
+        is_count = _COUNT.fullmatch(context.count) is not None
+        said = f"{_SAID[context.said]}: {int(context.count)}" if context.said in _SAID and is_count else ""
+        return self._response("page.html", status=200, sections=self.sections(context), context=context, said=said)
 
-    def sections(self, seen: Seen) -> dict[str, str]:
+    def sections(self, context: PageContext) -> dict[str, str]:
         """Return each section of the page by its id."""
         get = self._environment.get_template
-        return {name: get(f"{name}.html").render(seen=seen, glance=seen.glance) for name in SECTIONS}
+        return {name: get(f"{name}.html").render(context=context, snapshot=context.snapshot) for name in SECTIONS}
 
     def sign_in(self, *, status: int, problem: str = "") -> web.Response:
-        """Return the page that asks for the token."""
-        return self._answer("sign_in.html", status=status, problem=problem)
+        """Return the sign-in page."""
+        return self._response("sign_in.html", status=status, problem=problem)
 
     def problem(self, status: int, message: str, hint: str) -> web.Response:
-        """Return a page that says what went wrong."""
-        return self._answer("problem.html", status=status, message=message, hint=hint)
+        """Return a page that explains an error."""
+        return self._response("problem.html", status=status, message=message, hint=hint)
 
-    def _answer(self, template: str, *, status: int, **values: Any) -> web.Response:
+    def _response(self, template: str, *, status: int, **values: Any) -> web.Response:
         nonce = secrets.token_urlsafe(18)
         text = self._environment.get_template(template).render(
             nonce=nonce, version=__version__, status=status, **self._safe(), **values
@@ -116,22 +116,22 @@ def _environment() -> Environment:
 
 
 def _finalize(value: Any) -> Any:
-    """Show what is plain text with nothing hidden in it; what a template marked as safe is our own."""
+    """Make plain text printable and short; what a template marked as safe is its own."""
     return printable(short(value)) if type(value) is str else value
 
 
 def short(text: str) -> str:
-    """Return the text, or of a long one the beginning: what others send must not make the page large."""
+    """Return the text, cut to ``MAX_SHOWN_CHARACTERS``: what others send must not make the page large."""
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}… ({len(text)} characters)"
 
 
 def whole(text: str) -> Markup:
-    """Return the text for an attribute that is sent back: escaped, and not shortened."""
+    """Return the text escaped and whole, for an attribute that the browser sends back."""
     return escape(printable(text))
 
 
-def letters_query(page: LetterPage, *, is_next: bool) -> str:
-    """Return the query of the first or the next page of the dead letters that this page is of."""
+def letters_query(page: DeadLetterPage, *, is_next: bool) -> str:
+    """Return the query of the first or the next page of these dead letters."""
     kind, source, prefix, _ = page.wanted
     after = page.rows[-1].id if is_next else ""
     values = {"kind": kind and kind.value, "source": source, "prefix": prefix, "after": after}
@@ -139,7 +139,7 @@ def letters_query(page: LetterPage, *, is_next: bool) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """Return a span of time in its two largest units; a dash for none."""
+    """Return a duration in its two largest units, or a dash for None."""
     if seconds is None:
         return "-"
     if seconds < 10:
@@ -162,7 +162,7 @@ def number(value: float) -> str:
 
 
 def words(name: str) -> str:
-    """Return a name of ours as words."""
+    """Return an identifier as words."""
     return name.replace("_", " ").replace("-", " ")
 
 
@@ -172,5 +172,5 @@ def share(part: float, whole: float) -> float:
 
 
 def wants_html(request: web.Request) -> bool:
-    """Return whether a person's browser asks."""
+    """Return whether the request comes from a browser."""
     return "text/html" in request.headers.get("Accept", "")

@@ -1,4 +1,4 @@
-"""The admin server: its paths, and what every answer has in common."""
+"""The admin server: its paths, and what all answers have in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from listener.daemon.admin.pages import Pages
 from listener.daemon.admin.ports import Ports
 from listener.daemon.admin.probes import Probes
 from listener.daemon.admin.rendering import wants_html
-from listener.daemon.view import View
+from listener.daemon.status_page import StatusPage
 from listener.errors import ListenerError
 from listener.serving import Bodies, BodySpace, HTTPRejection
 from listener.serving.server import WEB_OPTIONS
@@ -29,7 +29,7 @@ MOST_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
 MOST_FIELDS = 16
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
-"""For probes that have no token and call by any name; they tell nothing but yes or no."""
+"""For probes, which have no token and use any host name; they reveal only yes or no."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -39,27 +39,27 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
-"""The policy of whatever is no page."""
+"""The policy of everything that is not a page."""
 
 
 class AdminServer:
-    """One open port."""
+    """One admin server on a port, a socket, or both."""
 
-    def __init__(self, settings: AdminSettings, view: View) -> None:
-        """Take where to listen and what to show; an empty address serves nothing."""
+    def __init__(self, settings: AdminSettings, status_page: StatusPage) -> None:
+        """Prepare to serve this page; an empty address and socket serve nothing."""
         self.settings = settings
         self._authenticator = Authenticator(settings)
-        self._pages = Pages(view, self._authenticator, self._read_form)
-        self._probes = Probes(view, self._authenticator)
+        self._pages = Pages(status_page, self._authenticator, self._read_form)
+        self._probes = Probes(status_page, self._authenticator)
         self._runner: web.AppRunner | None = None
         self._ports: Ports | None = None
         self._bodies = Bodies()
 
     def follow(self, settings: AdminSettings) -> None:
-        """Go on at the same address with another token or other names; every session ends."""
+        """Use another token or other host names at the same address; every session ends."""
         self.settings = settings
         self._authenticator.follow(settings)
-        self._pages.live.let_go()
+        self._pages.live.disconnect_all()
 
     async def start(self) -> None:
         """Listen. Raise :class:`~listener.errors.ListenerError` when that is not possible."""
@@ -67,7 +67,7 @@ class AdminServer:
             return
         self._runner = web.AppRunner(
             self._application(),
-            handler_cancellation=True,  # a watcher who left makes room at once
+            handler_cancellation=True,  # a watcher that left frees its connection at once
             **WEB_OPTIONS,
         )
         await self._runner.setup()
@@ -82,7 +82,7 @@ class AdminServer:
 
     def _application(self) -> web.Application:
         probes, pages = self._probes, self._pages
-        application = web.Application(middlewares=[self._tracked, self._errors, self._let_in])
+        application = web.Application(middlewares=[self._tracked, self._errors, self._require_token])
         application.on_response_prepare.append(_add_headers)
         application.add_routes(
             [
@@ -104,7 +104,7 @@ class AdminServer:
         """Stop listening; safe to call twice."""
         runner, self._runner = self._runner, None
         if runner is not None:
-            await self._pages.live.end()
+            await self._pages.live.close()
         if self._ports is not None:
             await self._ports.close(seconds=SHUTDOWN_SECONDS)
         if runner is not None:
@@ -112,7 +112,7 @@ class AdminServer:
 
     @property
     def address(self) -> str:
-        """Where it listens, such as ``127.0.0.1:9180``, or else its socket; empty while it does not."""
+        """The address, such as ``127.0.0.1:9180``, or else the socket; empty while nothing is open."""
         return self._ports.address if self._ports is not None else ""
 
     async def _read_form(self, request: web.Request) -> Mapping[str, str]:
@@ -122,36 +122,36 @@ class AdminServer:
         try:
             return dict(parse_qsl(body.decode("utf-8", "surrogateescape"), max_num_fields=MOST_FIELDS))
         except ValueError:
-            raise HTTPRejection(400, "this is no form") from None
+            raise HTTPRejection(400, "the body is not a form") from None
 
     @web.middleware
     async def _tracked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let the connection limiters know when a connection is busy and when it is idle."""
+        """Report to the connection limiters when a connection is busy and when it is idle."""
         if self._ports is None:
             return await handler(request)
         with self._ports.serving(request):
             return await handler(request)
 
     @web.middleware
-    async def _let_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let through who may: the page and the sign-in ask by themselves."""
+    async def _require_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Require the token, except for probes; the page and the sign-in check it themselves."""
         if request.path in OPEN_PATHS:
             return await handler(request)
         self._authenticator.check_host(request)
         if request.method in ("GET", "HEAD") and request.path != "/" and not self._authenticator.may_read(request):
-            raise HTTPRejection(401, "this needs the token", "send it as Authorization: Bearer TOKEN")
+            raise HTTPRejection(401, "the token is required", "send it as Authorization: Bearer TOKEN")
         return await handler(request)
 
     @web.middleware
     async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer an expected error as one: the state file may fail while the port still works."""
+        """Answer expected errors with their status: the state file may fail while the port still works."""
         try:
             return await handler(request)
         except HTTPRejection as rejected:
             log.warning(
                 "admin.refused", path=request.path, status=rejected.status, reason=str(rejected), peer=request.remote
             )
-            response = self._told(request, rejected.status, str(rejected), rejected.hint)
+            response = self._error_answer(request, rejected.status, str(rejected), rejected.hint)
             response.force_close()  # what was rejected may have left its body unread
             if rejected.retry_after_seconds:
                 response.headers["Retry-After"] = str(rejected.retry_after_seconds)
@@ -160,12 +160,12 @@ class AdminServer:
             raise
         except ListenerError as error:
             status = 400 if error.exit_status == 2 else 503
-            return self._told(request, status, str(error), error.hint)
+            return self._error_answer(request, status, str(error), error.hint)
         except Exception as error:
             log.exception("admin.broken", path=request.path, error_type=type(error).__name__)
-            return self._told(request, 500, "an error in the status page", "see the log")
+            return self._error_answer(request, 500, "an error in the status page", "see the log")
 
-    def _told(self, request: web.Request, status: int, message: str, hint: str) -> web.Response:
+    def _error_answer(self, request: web.Request, status: int, message: str, hint: str) -> web.Response:
         if wants_html(request):
             return self._pages.problem(status, message, hint)
         headers = {"WWW-Authenticate": 'Bearer realm="cdn-listener"'} if status == 401 else {}

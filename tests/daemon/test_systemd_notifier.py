@@ -1,4 +1,4 @@
-"""When the service manager is notified that the daemon is ready, and what it is told afterwards. In virtual time."""
+"""When the daemon reports itself ready to the service manager, and what it reports afterwards. In virtual time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from listener.contracts import SourceHealth, SourceState
-from listener.daemon.telling import DEGRADED_START_SECONDS, Teller
+from listener.daemon.systemd import DEGRADED_START_SECONDS, SystemdNotifier
 
 
 class Recorder:
-    """A notifier that keeps what it is asked to send."""
+    """A notify socket that keeps what would be sent."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Keep nothing yet."""
         self.sent: list[str] = []
 
     def ready(self) -> None:
@@ -30,15 +30,15 @@ class Recorder:
 
 
 @asynccontextmanager
-async def telling(**sources: SourceHealth) -> AsyncIterator[tuple[Recorder, Any]]:
-    """Tell of a pipeline with these sources for as long as the block lasts."""
+async def notifying(**sources: SourceHealth) -> AsyncIterator[tuple[Recorder, Any]]:
+    """Report on a pipeline with these sources for as long as the block lasts."""
     intake = SimpleNamespace(
         sources={name: SimpleNamespace(health=health) for name, health in sources.items()}, finished=set()
     )
     pipeline = SimpleNamespace(intake=intake, store_trouble=None, ready=False, engines=[], troubles=[])
     recorder = Recorder()
-    life = SimpleNamespace(phase="running", pipeline=pipeline)
-    task = asyncio.create_task(Teller(life, recorder).tell())  # type: ignore[arg-type]
+    state = SimpleNamespace(phase="running", pipeline=pipeline)
+    task = asyncio.create_task(SystemdNotifier(state, recorder).run())  # type: ignore[arg-type]
     try:
         yield recorder, pipeline
     finally:
@@ -48,7 +48,7 @@ async def telling(**sources: SourceHealth) -> AsyncIterator[tuple[Recorder, Any]
 async def test_a_source_that_is_degraded_for_long_does_not_hold_up_a_boot() -> None:
     """READY after some seconds, with what is missing; a source that was degraded for a moment only ends nothing."""
     health = SourceHealth(SourceState.DEGRADED, detail="/mnt/site does not exist")
-    async with telling(www=health) as (recorder, pipeline):
+    async with notifying(www=health) as (recorder, pipeline):
         await asyncio.sleep(DEGRADED_START_SECONDS - 1)
         assert "READY" not in recorder.sent
         health.state = SourceState.SCANNING
@@ -64,11 +64,11 @@ async def test_a_source_that_is_degraded_for_long_does_not_hold_up_a_boot() -> N
         assert recorder.sent.count("READY") == 1
 
 
-async def test_a_scan_holds_up_the_start_beside_a_degraded_source() -> None:
+async def test_a_scan_delays_readiness_also_where_another_source_is_degraded() -> None:
     """As long as one source still scans, the start goes on, and asks for more time."""
     scanning = SourceHealth(SourceState.SCANNING)
     waiting = SourceHealth(SourceState.DEGRADED, detail="no queue")
-    async with telling(www=scanning, queue=waiting) as (recorder, _):
+    async with notifying(www=scanning, queue=waiting) as (recorder, _):
         await asyncio.sleep(10 * DEGRADED_START_SECONDS)
         assert "READY" not in recorder.sent
         assert recorder.sent.count("MORE") > 5

@@ -1,4 +1,4 @@
-"""``cdn-listener check``: everything that the configuration names is tried, and nothing is changed."""
+"""``cdn-listener check``: try everything that the configuration names, and change nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
 from listener.contracts import Check, CheckState, Source, Target
@@ -18,18 +17,18 @@ from listener.serving import try_address
 from listener.settings import Settings, is_loopback
 from listener.store.database import sqlite_path
 from listener.store.ownership import owner_of
-from listener.store.reading import open_reading
+from listener.store.reading import format_version
 
-__all__ = ["probe_all"]
+__all__ = ["run_checks"]
 
-PROBE_SECONDS = 90.0
-"""A probe that takes longer than all time-outs of a call together hangs."""
+CHECK_SECONDS = 90.0
+"""A check that takes longer than all timeouts of its calls together hangs."""
 
 
-async def probe_all(settings: Settings, sources: Mapping[str, Source], targets: Mapping[str, Target]) -> list[Check]:
-    """Try the state file, the admin port, and each source and target; return what was found, in this order."""
-    found = [await asyncio.to_thread(_probe_store, settings), *await asyncio.to_thread(_probe_admin, settings)]
-    found += _probe_shares(settings, targets)
+async def run_checks(settings: Settings, sources: Mapping[str, Source], targets: Mapping[str, Target]) -> list[Check]:
+    """Check the state file, the admin port, and each source and target; return the results in this order."""
+    found = [await asyncio.to_thread(_check_store, settings), *await asyncio.to_thread(_check_admin, settings)]
+    found += _check_shares(settings, targets)
     for name, source in sources.items():
         found += await _bounded(f"sources.{name}", source.check)
     for name, target in targets.items():
@@ -38,8 +37,8 @@ async def probe_all(settings: Settings, sources: Mapping[str, Source], targets: 
     return found
 
 
-def _probe_shares(settings: Settings, targets: Mapping[str, Target]) -> list[Check]:
-    """Warn of each account whose whole quota any one of several sites may spend."""
+def _check_shares(settings: Settings, targets: Mapping[str, Target]) -> list[Check]:
+    """Warn about each account whose whole quota any one of several sites may spend."""
     found = []
     for name, account in accounts_of(targets).items():
         sites = [site for site in settings.sites if account.targets.keys() & set(site.targets)]
@@ -53,39 +52,38 @@ def _probe_shares(settings: Settings, targets: Mapping[str, Target]) -> list[Che
     return found
 
 
-async def _bounded(subject: str, probe: Callable[[], Awaitable[Sequence[Check]]]) -> Sequence[Check]:
+async def _bounded(subject: str, check: Callable[[], Awaitable[Sequence[Check]]]) -> Sequence[Check]:
     try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            return await probe()
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await check()
     except TimeoutError:
-        return [Check(subject, CheckState.FAILED, f"no answer within {PROBE_SECONDS:.0f} s", "look at the network")]
+        return [Check(subject, CheckState.FAILED, f"no answer within {CHECK_SECONDS:.0f} s", "look at the network")]
     except ListenerError as error:
         return [Check(subject, CheckState.FAILED, str(error), error.hint)]
 
 
-def _probe_store(settings: Settings) -> Check:
+def _check_store(settings: Settings) -> Check:
     try:
         path = sqlite_path(settings.store.url)
         if not path.exists():
-            return _probe_place(path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK), str(path))
-        return _probe_file(path)
+            return _check_directory(path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK), str(path))
+        return _check_file(path)
     except ListenerError as error:
         return Check("store", CheckState.FAILED, str(error), error.hint)
     except OSError as error:
-        return Check("store", CheckState.FAILED, f"state file: {error}", "store.url: mend its directory")
+        return Check("store", CheckState.FAILED, f"state file: {error}", "store.url: repair its directory")
 
 
-def _probe_file(path: Path) -> Check:
-    """Read the head of the file, making and changing nothing; raise StoreError for one that cannot be used."""
-    with closing(open_reading(path, any_version=True)) as connection:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+def _check_file(path: Path) -> Check:
+    """Read the file's version without making or changing anything; raise StoreError for one that cannot be used."""
+    version = format_version(path)
     if not os.access(path, os.W_OK):
         raise StoreError(f"state file {path}: is not writable", hint=f"give user {os.geteuid()} the right to write it")
     pid = owner_of(path).pid
     return Check("store", CheckState.OK, f"{path}, format {version}" + (f", owned by process {pid}" if pid else ""))
 
 
-def _probe_place(usable: bool, path: str) -> Check:
+def _check_directory(usable: bool, path: str) -> Check:
     if usable:
         return Check("store", CheckState.OK, f"{path} does not exist yet and can be made")
     directory = os.path.dirname(path) or "."  # noqa: PTH120 - a text is wanted
@@ -97,7 +95,7 @@ def _probe_place(usable: bool, path: str) -> Check:
     )
 
 
-def _probe_admin(settings: Settings) -> list[Check]:
+def _check_admin(settings: Settings) -> list[Check]:
     listen = settings.admin.listen
     if not listen:
         return [Check("admin", CheckState.OK, "turned off")]
@@ -110,10 +108,10 @@ def _probe_admin(settings: Settings) -> list[Check]:
     else:
         hint = 'admin.listen: name another address, or "" for none'
         found = Check("admin", CheckState.FAILED, f"cannot listen on {listen}: {error}", hint)
-    return [found, *_probe_token(settings)]
+    return [found, *_check_token(settings)]
 
 
-def _probe_token(settings: Settings) -> list[Check]:
+def _check_token(settings: Settings) -> list[Check]:
     if settings.admin.token is not None or is_loopback(settings.admin.listen):
         return []
     message = f"unauthenticated: any client that can reach {settings.admin.listen} reads the status page and metrics"
@@ -122,7 +120,7 @@ def _probe_token(settings: Settings) -> list[Check]:
 
 
 def _is_ours(host: str, port: int) -> bool:
-    """Return whether what listens there answers ``/livez`` as we do."""
+    """Return whether the process that listens there answers ``/livez`` as the daemon does."""
     try:
         with socket.create_connection((host, port), timeout=2) as channel:
             channel.sendall(b"GET /livez HTTP/1.0\r\n\r\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.daemon.notify import Notifier, watchdog_seconds
+from listener.daemon.systemd import NotifySocket, watchdog_seconds
 
 
 def received(channel: socket.socket) -> list[str]:
@@ -28,7 +28,7 @@ def test_messages_arrive(tmp_path: Path, abstract: bool) -> None:
     name = f"@cdn-listener-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name[1:] if abstract else name)
-        notifier = Notifier({"NOTIFY_SOCKET": name})
+        notifier = NotifySocket({"NOTIFY_SOCKET": name})
         notifier.ready()
         notifier.reloading()
         notifier.status("one\ntwo")
@@ -45,8 +45,8 @@ def test_messages_arrive(tmp_path: Path, abstract: bool) -> None:
 
 def test_nobody_there_is_no_failure(tmp_path: Path) -> None:
     """Without a socket, or with one that nobody reads, telling does nothing."""
-    Notifier({}).ready()
-    Notifier({"NOTIFY_SOCKET": str(tmp_path / "nothing")}).ready()
+    NotifySocket({}).ready()
+    NotifySocket({"NOTIFY_SOCKET": str(tmp_path / "nothing")}).ready()
 
 
 def test_the_watchdog_is_for_this_process() -> None:

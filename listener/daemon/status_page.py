@@ -1,4 +1,4 @@
-"""What the admin port shows and does: the daemon's life, put into plain data."""
+"""What the admin port shows and does: the state of the daemon as plain data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from listener.daemon.freshness import Freshness, Span
-from listener.daemon.health import Finding, findings, reasons_not_ready
-from listener.daemon.life import Life
+from listener.daemon.freshness import Freshness, PeriodFreshness
+from listener.daemon.health import HealthCheck, health_checks, reasons_not_ready
+from listener.daemon.state import DaemonState
 from listener.daemon.status import stale_of, status_of
 from listener.errors import ConfigurationError
 from listener.pipeline import Pipeline
@@ -21,6 +21,7 @@ from listener.planner import Arrivals
 from listener.refresh import Scope
 from listener.router.serving import normal_or_refused
 from listener.store import NeedInput
+from listener.store.database import size_bytes
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.overview import oldest
 from listener.store.ownership import Owner
@@ -28,20 +29,20 @@ from listener.store.staleness import StaleNeed
 from listener.store.suppressed import Suppressed
 from listener.urls import normal_url
 
-__all__ = ["Answer", "Decided", "Glance", "View"]
+__all__ = ["Decision", "PageSnapshot", "StatusPage", "UrlStatus"]
 
 SHOWN = 12
-"""Rows of one list: what a person takes in at a glance."""
+"""Rows of one list on the page."""
 LETTERS_SHOWN = 25
 """Dead letters of one page."""
 AHEAD_SECONDS = 10.0
-"""How often the planner is asked what lies ahead while somebody watches: it thinks, and its answer moves slowly."""
+"""How often to compute the outlook while somebody watches: it costs CPU and changes slowly."""
 WATCHES_LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
-REASON = "asked for on the status page"
+REASON = "requested on the status page"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LetterPage:
+class DeadLetterPage:
     """One page of dead letters."""
 
     wanted: LetterFilter
@@ -51,50 +52,51 @@ class LetterPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glance:
-    """What the status page shows; two are equal when nothing to be seen changed."""
+class PageSnapshot:
+    """What the status page shows; two are equal when nothing visible changed."""
 
     status: Mapping[str, Any]
-    """As ``status --json``, without what changes by itself: its time and ages."""
+    """As ``status --json``, without its time and ages, which change by themselves."""
     ahead: Mapping[str, Outlook]
-    """What lies ahead of each target's account."""
+    """The outlook of each target's account."""
     since: Mapping[str, float]
-    """Oldest change of each state, in seconds since the epoch."""
-    letters: LetterPage
+    """The oldest change in each state, in seconds since the epoch."""
+    letters: DeadLetterPage
     recent: Sequence[Mapping[str, Any]]
-    spans: Mapping[str, Span]
+    spans: Mapping[str, PeriodFreshness]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What is known of one URL."""
+class UrlStatus:
+    """What is known about one URL."""
 
-    asked: str
+    searched: str
+    """The text that was searched for."""
     url: str = ""
     problem: str = ""
-    """Why it can be no URL of ours."""
+    """Why it cannot be a URL of a site."""
     needs: Sequence[StaleNeed] = ()
     attempts: Sequence[Mapping[str, Any]] = ()
     targets: Sequence[str] = ()
-    """Whom a refresh would go to; none where no site serves it."""
+    """The targets of a refresh; none where no site serves the URL."""
     suppressed: Suppressed | None = None
     """Changes for which no refresh was made."""
 
 
-class Decided(NamedTuple):
-    """What a decision was about, and how many needs or letters it touched."""
+class Decision(NamedTuple):
+    """The subject of a decision, and how many needs or dead letters it changed."""
 
     subject: str
     touched: int
 
 
-class View:
-    """Asked at every request; nothing is kept but what was counted."""
+class StatusPage:
+    """Answers each request from the store and the pipeline; keeps only freshness figures and the last outlook."""
 
-    def __init__(self, life: Life) -> None:
-        """Take what is told of."""
-        self._life = life
-        self._freshness = Freshness(life.clock)
+    def __init__(self, state: DaemonState) -> None:
+        """Report on this state."""
+        self._state = state
+        self._freshness = Freshness(state.clock)
         self._outlooks: Mapping[str, Outlook] = {}
         self._looked_ahead_at = -math.inf
 
@@ -102,27 +104,28 @@ class View:
 
     @property
     def alive(self) -> bool:
-        """Whether the loop turns and the store commits."""
-        return self._life.heart.ok and self._life.pulse.ok
+        """Whether the loop runs and the store commits."""
+        return self._state.loop_monitor.ok and self._state.writer_monitor.ok
 
     def not_ready(self) -> list[str]:
-        """Return why not every change is seen at present; nothing when every one is."""
-        return reasons_not_ready(self._life.pipeline, self._life.phase)
+        """Return why changes may be missed at present; empty when none is."""
+        return reasons_not_ready(self._state.pipeline, self._state.phase)
 
-    def findings(self) -> list[Finding]:
+    def health_checks(self) -> list[HealthCheck]:
         """Return every check with its reason."""
-        return findings(self._life.pipeline, self._life.heart, self._life.pulse, self._life.phase)
+        state = self._state
+        return health_checks(state.pipeline, state.loop_monitor, state.writer_monitor, state.phase)
 
     # -- for machines ----------------------------------------------------------------------------
 
     async def status(self, *, brief: bool = False) -> dict[str, Any]:
-        """Return what ``status --json`` tells, and whether and why not everything works; briefly: no outlook."""
-        parts, store, pipeline = self._life.running()
+        """Return ``status --json``, whether the daemon is ready, and why not; ``brief`` leaves out the outlook."""
+        parts, store, pipeline = self._state.running()
         status = await status_of(
             store,
             parts.settings,
             parts.targets,
-            now=self._life.clock.now(),
+            now=self._state.clock.now(),
             owner=Owner(True, os.getpid()),
             live={name: source.health for name, source in pipeline.intake.sources.items()},
             arrivals=_arrivals(pipeline),
@@ -134,15 +137,15 @@ class View:
 
     async def metrics(self) -> bytes:
         """Return the text of ``/metrics``."""
-        from listener.daemon.metrics import Gauges, exposition  # noqa: PLC0415 - only where somebody scrapes
+        from listener.daemon.metrics import Gauges, exposition  # noqa: PLC0415 - only where metrics are scraped
 
-        _, store, pipeline = self._life.running()
+        _, store, pipeline = self._state.running()
         status = await self.status(brief=True)
-        await self._freshness.look(store)
+        await self._freshness.update(store)
         gauges = Gauges(
             longest_commit_seconds=store.longest_group_seconds,
-            loop_late_seconds=self._life.heart.late_seconds,
-            state_bytes=await store.read(_size_bytes),
+            loop_late_seconds=self._state.loop_monitor.late_seconds,
+            state_bytes=await store.read(size_bytes),
             watches_limit=await asyncio.to_thread(_watches_limit),
             accounts_open={engine.account.name: not engine.account.closed_reason for engine in pipeline.engines},
         )
@@ -150,16 +153,16 @@ class View:
 
     # -- for people ------------------------------------------------------------------------------
 
-    async def glance(self) -> Glance:
+    async def snapshot(self) -> PageSnapshot:
         """Return what the status page shows."""
-        _, store, _ = self._life.running()
-        await self._freshness.look(store)
+        _, store, _ = self._state.running()
+        await self._freshness.update(store)
         status = await self.status(brief=True)
         for changing in ("at", "oldest_unsettled_seconds"):
             del status[changing]
         for source in status["sources"].values():
             del source["told_at"]
-        return Glance(
+        return PageSnapshot(
             status=status,
             ahead=await self._ahead(),
             since=await store.read(oldest),
@@ -168,14 +171,14 @@ class View:
             spans=self._freshness.spans(),
         )
 
-    async def letters(self, wanted: LetterFilter) -> LetterPage:
-        """Return a page of dead letters. Raise ConfigurationError for a place to go on that is none."""
-        _, store, _ = self._life.running()
+    async def letters(self, wanted: LetterFilter) -> DeadLetterPage:
+        """Return a page of dead letters. Raise ConfigurationError for an ``after`` that is no id."""
+        _, store, _ = self._state.running()
         try:
             rows = await store.dead_letters(wanted, limit=LETTERS_SHOWN + 1)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
-        return LetterPage(
+        return DeadLetterPage(
             wanted=wanted,
             rows=rows[:LETTERS_SHOWN],
             has_more=len(rows) > LETTERS_SHOWN,
@@ -183,28 +186,28 @@ class View:
         )
 
     async def _ahead(self) -> Mapping[str, Outlook]:
-        """Return what lies ahead of each target's account; the planner is asked every so often."""
+        """Return the outlook of each target's account, computed at most every ``AHEAD_SECONDS``."""
         now = asyncio.get_running_loop().time()
         if now - self._looked_ahead_at >= AHEAD_SECONDS:
-            parts, store, pipeline = self._life.running()
+            parts, store, pipeline = self._state.running()
             found = await outlooks(
-                store, parts.settings, parts.targets, now=self._life.clock.now(), arrivals=_arrivals(pipeline)
+                store, parts.settings, parts.targets, now=self._state.clock.now(), arrivals=_arrivals(pipeline)
             )
             self._outlooks = {name: found[target.account] for name, target in parts.targets.items()}
             self._looked_ahead_at = asyncio.get_running_loop().time()
         return self._outlooks
 
-    async def search(self, asked: str) -> Answer:
+    async def search(self, text: str) -> UrlStatus:
         """Return whether this URL is stale, and why."""
-        parts, store, pipeline = self._life.running()
+        parts, store, pipeline = self._state.running()
         try:
-            url = normal_url(asked.strip())
+            url = normal_url(text.strip())
         except ValueError as error:
-            return Answer(asked=asked, problem=str(error))
-        return Answer(
-            asked=asked,
+            return UrlStatus(searched=text, problem=str(error))
+        return UrlStatus(
+            searched=text,
             url=url,
-            needs=await stale_of(store, parts.targets, self._life.clock.now(), Owner(True, os.getpid()), url=url),
+            needs=await stale_of(store, parts.targets, self._state.clock.now(), Owner(True, os.getpid()), url=url),
             attempts=await store.history(limit=SHOWN // 2, url=url),
             targets=pipeline.targets_of(url),
             suppressed=await store.suppressed(url),
@@ -212,30 +215,30 @@ class View:
 
     # -- what people decide ----------------------------------------------------------------------
 
-    async def retry(self, letter: str) -> Decided:
-        """Send a parked URL once more, by its letter's id."""
+    async def retry(self, letter: str) -> Decision:
+        """Send a rejected URL again, by the id of its dead letter."""
         return await self._decide(letter, retrying=True)
 
-    async def discard(self, letter: str) -> Decided:
-        """Forget what was set aside, by its id."""
+    async def discard(self, letter: str) -> Decision:
+        """Discard a dead letter, by its id."""
         return await self._decide(letter, retrying=False)
 
-    async def _decide(self, id_: str, *, retrying: bool) -> Decided:
-        _, store, _ = self._life.running()
+    async def _decide(self, id_: str, *, retrying: bool) -> Decision:
+        _, store, _ = self._state.running()
         letter = await store.dead_letter(id_)
         if letter is None:
-            return Decided(id_, 0)
-        return Decided(
+            return Decision(id_, 0)
+        return Decision(
             letter.subject, await (store.retry(letter.subject) if retrying else store.discard(letter.subject))
         )
 
-    async def refresh(self, asked: str) -> Decided:
-        """Make a URL's needs, due at once. Raise ConfigurationError for what no site serves."""
-        _, store, pipeline = self._life.running()
-        url = normal_or_refused(asked.strip())
+    async def refresh(self, text: str) -> Decision:
+        """Make a URL's needs, due at once. Raise ConfigurationError for a URL that no site serves."""
+        _, store, pipeline = self._state.running()
+        url = normal_or_refused(text.strip())
         targets = pipeline.targets_serving(url)
         await store.request([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
-        return Decided(url, len(targets))
+        return Decision(url, len(targets))
 
 
 def _arrivals(pipeline: Pipeline) -> dict[str, Arrivals]:
@@ -247,8 +250,3 @@ def _watches_limit() -> int | None:
         return int(WATCHES_LIMIT.read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def _size_bytes(connection: Any) -> int:
-    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-    return int(pages) * int(size)

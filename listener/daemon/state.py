@@ -1,4 +1,4 @@
-"""Where the daemon stands: written by the service, read by whoever tells of it."""
+"""What the daemon runs at this moment: written by the service, read by the status page and the notifier."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass, field
 
 from listener.clock import Clock, SystemClock
 from listener.contracts import CheckState, NeedsCredentials, Source, Target
-from listener.daemon.health import Heart, Pulse
+from listener.daemon.health import LoopMonitor, WriterMonitor
 from listener.errors import ConfigurationError, ListenerError, StoreBusy
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources, load_targets
 from listener.settings import Settings
 from listener.store import Store, open_store
 
-__all__ = ["Life", "Parts", "check_sources", "make_parts", "reopen", "require_credentials"]
+__all__ = ["DaemonState", "Parts", "check_sources", "make_parts", "reopen", "require_credentials"]
 
 REOPEN_SECONDS = 10.0
-"""After a reload the state file is opened anew; a command that asked for something may own it for a moment."""
+"""How long a reload waits for the state file: a command may own it for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A configuration with all that was made from it; nothing is open yet."""
+    """A configuration and its targets; nothing is open yet."""
 
     settings: Settings
     targets: Mapping[str, Target]
 
     def sources(self) -> dict[str, Source]:
-        """Make the sources."""
+        """Create the sources."""
         return load_sources(self.settings)
 
     def open_store(self) -> Store:
@@ -39,8 +39,8 @@ class Parts:
 
 
 @dataclass(slots=True)
-class Life:
-    """What runs at this moment; a part is None while there is none."""
+class DaemonState:
+    """The running parts; one is None while it does not exist."""
 
     phase: str = "starting"
     """``starting``, ``running``, ``reloading`` or ``stopping``."""
@@ -48,26 +48,26 @@ class Life:
     store: Store | None = None
     pipeline: Pipeline | None = None
     clock: Clock = field(default_factory=SystemClock)
-    heart: Heart = field(default_factory=Heart)
-    pulse: Pulse = field(default_factory=Pulse)
+    loop_monitor: LoopMonitor = field(default_factory=LoopMonitor)
+    writer_monitor: WriterMonitor = field(default_factory=WriterMonitor)
 
     def running(self) -> tuple[Parts, Store, Pipeline]:
-        """Return what runs; raise :class:`~listener.errors.ListenerError` while nothing does."""
+        """Return the running parts; raise :class:`~listener.errors.ListenerError` while the daemon is not running."""
         if self.parts is None or self.store is None or self.pipeline is None:
-            raise ListenerError(f"the daemon is {self.phase}", hint="ask again in a moment")
+            raise ListenerError(f"the daemon is {self.phase}", hint="try again in a moment")
         return self.parts, self.store, self.pipeline
 
 
 def make_parts(load: Callable[[], Settings]) -> Parts:
-    """Read the configuration; raise :class:`~listener.errors.ConfigurationError` where nothing can be done with it."""
+    """Read the configuration; raise :class:`~listener.errors.ConfigurationError` for one that cannot run."""
     settings = load()
     for group in ("sources", "targets"):
         if not getattr(settings, group):
-            # Also what a file that is being written to looks like: an empty one must not replace a running one.
-            what = f"{group}: there is none in {settings.origin.path or 'the environment'}, so nothing can be done"
+            # A file that is being written may be empty for a moment, and must not replace a running configuration.
+            what = f"{group}: {settings.origin.path or 'the environment'} has none"
             raise ConfigurationError(what, hint=f"add a [{group}.NAME] table; the README has the smallest file")
     parts = Parts(settings, load_targets(settings))
-    parts.sources()  # a wrong table of a source must be found here, not while the pipeline is being made
+    parts.sources()  # raises for a wrong table before the pipeline is created
     return parts
 
 
@@ -82,7 +82,7 @@ async def check_sources(parts: Parts, old: Parts | None) -> None:
     """
     Raise :class:`~listener.errors.ConfigurationError` for a source that could not listen.
 
-    A source whose table is that of the old configuration is not checked: it waits for what it misses in either case.
+    A source whose table is unchanged is not checked: it waits for what is missing with either configuration.
     """
     known = {} if old is None else old.settings.sources
     for name, source in parts.sources().items():
@@ -94,7 +94,7 @@ async def check_sources(parts: Parts, old: Parts | None) -> None:
 
 
 async def reopen(parts: Parts) -> Store:
-    """Open the state file, waiting a while for a command that owns it at this moment."""
+    """Open the state file, waiting up to ``REOPEN_SECONDS`` for another owner."""
     with suppress(TimeoutError):
         async with asyncio.timeout(REOPEN_SECONDS):
             while True:
