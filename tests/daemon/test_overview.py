@@ -101,23 +101,23 @@ async def finished(bench: Bench, key: str, seconds: float) -> None:
     await bench.finish(made)
 
 
-async def look(freshness: Freshness, bench: Bench) -> None:
-    """Let it look, once its rest is over."""
+async def update(freshness: Freshness, bench: Bench) -> None:
+    """Update the figures, once the rest since the last update is over."""
     await asyncio.sleep(2)
-    await freshness.look(bench.store)
+    await freshness.update(bench.store)
 
 
 async def test_times_are_counted_once_and_forgotten_in_time(bench: Bench) -> None:
-    """Each attempt counts once however often is looked; an hour and a day pass; before the start is no count."""
+    """Each attempt counts once, however often the figures are updated; none from before the start; a day passes."""
     await finished(bench, "before.html", 60)
     bench.clock.advance(1)
     freshness = Freshness(bench.clock)
     for seconds in (60, 90, 300, 3000):
         await finished(bench, f"{seconds}.html", seconds)
         for _ in range(3):
-            await look(freshness, bench)
-    spread = freshness.histograms()["cdn", "file"]
-    assert (sum(spread.buckets), round(spread.sum_seconds)) == (4, 3450)
+            await update(freshness, bench)
+    histogram = freshness.histograms()["cdn", "file"]
+    assert (sum(histogram.buckets), round(histogram.sum_seconds)) == (4, 3450)
     assert freshness.outcomes == {("cdn", "file", "complete"): 4}
     spans = freshness.spans()
     assert (spans["hour"].refreshes, spans["day"].refreshes) == (5, 5)
@@ -126,7 +126,7 @@ async def test_times_are_counted_once_and_forgotten_in_time(bench: Bench) -> Non
     bench.clock.advance(2000)
     assert (freshness.spans()["hour"].refreshes, freshness.spans()["day"].refreshes) == (1, 5)
     bench.clock.advance(86400)
-    await look(freshness, bench)
+    await update(freshness, bench)
     assert freshness.spans()["day"].refreshes == 0
     assert freshness.spans()["day"].p99_seconds is None
     assert sum(freshness.histograms()["cdn", "file"].buckets) == 4
@@ -138,9 +138,9 @@ async def test_what_failed_is_an_outcome_and_no_time(bench: Bench) -> None:
     await bench.change(content("a.html"))
     made = await bench.send(file("a.html"))
     await bench.store.fail(made[0], retry_at=bench.clock.now() + 60, error="Internal Error")
-    await look(freshness, bench)
+    await update(freshness, bench)
     await bench.store.end_backoff([made[0].id])
-    await look(freshness, bench)
+    await update(freshness, bench)
     assert freshness.outcomes == {("cdn", "file", "failed"): 1}
     assert freshness.histograms() == {}
 
@@ -151,13 +151,13 @@ async def test_an_end_that_shows_late_is_counted(bench: Bench) -> None:
     await bench.change(content("a.html"), content("b.html"))
     early, late = await bench.send(file("a.html"), file("b.html"))
     await bench.finish([late])
-    await look(freshness, bench)
+    await update(freshness, bench)
     bench.clock.advance(-5)
     await bench.finish([early])
     bench.clock.advance(5)
-    await look(freshness, bench)
+    await update(freshness, bench)
     assert freshness.outcomes == {("cdn", "file", "complete"): 2}
     bench.clock.advance(-7200)
     await finished(bench, "c.html", 60)
-    await look(freshness, bench)
+    await update(freshness, bench)
     assert freshness.outcomes == {("cdn", "file", "complete"): 3}
