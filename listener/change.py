@@ -24,7 +24,7 @@ class ChangeKind(StrEnum):
 
 
 class Fingerprint(NamedTuple):
-    """What a storage says of an object without its bytes; a field is ``None`` where it says nothing."""
+    """What a storage reports about an object without its bytes; a field is ``None`` if unknown."""
 
     size_bytes: int | None = None
     mtime_ns: int | None = None

@@ -13,7 +13,7 @@ QUOTA_RESET_OFFSET_SECONDS = 8 * 60 * 60
 
 
 class Clock(Protocol):
-    """Tells the time of day."""
+    """A source of the current time."""
 
     def now(self) -> float:
         """Return seconds since the epoch."""

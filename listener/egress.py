@@ -1,9 +1,9 @@
 """
-The way out to clouds and CDNs: which proxy a call goes through, and why a connection could not be made.
+Outgoing connections: which proxy a call uses, and why a connection failed.
 
-Every client takes its proxy from here, or from boto3 itself, which follows the same rules: ``HTTPS_PROXY`` for
+Every client gets its proxy here, or from boto3, which follows the same rules: ``HTTPS_PROXY`` for
 ``https://`` URLs, ``HTTP_PROXY`` for ``http://`` ones, ``NO_PROXY`` for the hosts (with their subdomains) that are
-called directly, ``*`` for all. The lower-case names win.
+called directly, ``*`` for all. Lower-case names take precedence.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Proxy:
 
     @property
     def words(self) -> str:
-        """How messages name it."""
+        """Its name in messages."""
         return f"through the proxy {self.url} ({self.variable})"
 
 
@@ -72,7 +72,7 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def proxy_arguments(url: str) -> dict[str, Any]:
-    """Return what a session or call of aiohttp takes for the proxy of ``url``. Raises as :func:`proxy_for`."""
+    """Return the proxy arguments of an aiohttp session or call to ``url``. Raises like :func:`proxy_for`."""
     from aiohttp import BasicAuth  # noqa: PLC0415 - commands that read need no HTTP client
 
     proxy = proxy_for(url)
@@ -84,12 +84,13 @@ def proxy_arguments(url: str) -> dict[str, Any]:
 
 def _no_proxy(variable: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{variable}: names no HTTP proxy", hint=f"write {variable}=http://HOST:PORT, or name the host in NO_PROXY"
+        f"{variable}: is not the URL of an HTTP proxy",
+        hint=f"write {variable}=http://HOST:PORT, or name the host in NO_PROXY",
     )
 
 
 class Advice(NamedTuple):
-    """Why a connection could not be made, and what to do."""
+    """Why a connection failed, and what to do."""
 
     cause: str
     """Empty where the error says enough."""
@@ -128,7 +129,7 @@ _CAUSES: Final[Mapping[str, Advice]] = {
         "check scheme and port in {setting}; the value of HTTPS_PROXY begins with http:// at most proxies",
     ),
 }
-"""By what OpenSSL says, in any client's error; the first that is found counts."""
+"""By OpenSSL's message, in any client's error; the first match counts."""
 
 
 def connection_advice(error: BaseException | str, url: str, *, setting: str) -> Advice:
@@ -152,7 +153,7 @@ def connection_advice(error: BaseException | str, url: str, *, setting: str) -> 
         )
     if str(PROXY_AUTHENTICATION_REQUIRED) in text:
         return Advice(
-            f"the proxy {proxy.url} wants a user name and a password",
+            f"the proxy {proxy.url} requires a user name and a password",
             f"write {proxy.variable}=http://USER:PASSWORD@HOST:PORT, special characters percent-encoded",
         )
     return Advice(f"it goes {proxy.words}", f"check {proxy.variable}, NO_PROXY and {setting}")

@@ -1,27 +1,27 @@
 """
-The exception family, drawn by remedy: a branch is what the caller can do about it.
+The exceptions, grouped by remedy: by what the caller can do about them.
 
 ::
 
     ListenerError                  .hint for the operator; exit status 1
-    ├── ConfigurationError         mend the configuration or the call; exit status 2
+    ├── ConfigurationError         correct the configuration or the call; exit status 2
     ├── SourceError
     │   ├── SourceUnavailable      try again later
-    │   └── MalformedNotification  set the message aside, with its body
-    ├── KeyRejected                this key can never be a URL: park it
-    ├── StoreError                 stop taking deliveries, stay up, say so
-    │   ├── StoreUnusable          corrupt, foreign or newer: never touched; exit status 1
+    │   └── MalformedNotification  keep the message as a dead letter
+    ├── KeyRejected                this key can never be a URL: reject it
+    ├── StoreError                 stop accepting deliveries, stay up, report it
+    │   ├── StoreUnusable          corrupt, foreign or newer: never changed; exit status 1
     │   └── StoreBusy              another process owns it
     └── TargetError                .code, .request_id of the CDN
-        ├── NotSent                surely not accepted, nothing was spent
+        ├── NotSent                certainly not accepted, nothing was spent
         │   ├── Unavailable        try again with back-off
         │   ├── Throttled          wait .retry_after_seconds, then try again
         │   ├── WindowFull         wait for the next minute (.retry_after_seconds)
         │   ├── QuotaExhausted     wait for the reset of the day
         │   ├── BatchTooLarge      split and send the halves
         │   ├── BatchRejected      one URL or one .domain is bad: split until it is found
-        │   └── Misconfigured      stop sending, say so: credentials, permission, account, clock
-        └── OutcomeUnknown         accepted or not: ask the task list before anything else
+        │   └── Misconfigured      stop sending, report it: credentials, permission, account, clock
+        └── OutcomeUnknown         accepted or not: read the task list first
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 
 class ListenerError(Exception):
-    """Something that the product expects to go wrong; the message defaults to the class's first line."""
+    """An expected error; the message defaults to the first line of the class docstring."""
 
     exit_status = 1
 
@@ -87,25 +87,25 @@ class StoreError(ListenerError):
 
 
 class StoreUnusable(StoreError):
-    """The state file is corrupt, foreign or of a newer version; it was left as it is."""
+    """The state file is corrupt, foreign or of a newer version; it was not changed."""
 
 
 class StoreBusy(StoreError):
-    """Another process works on this state file."""
+    """Another process owns this state file."""
 
 
 class TargetError(ListenerError):
-    """A CDN could not do what it was asked."""
+    """A CDN could not fulfil a request."""
 
     def __init__(self, message: str = "", *, hint: str = "", code: str = "", request_id: str = "") -> None:
-        """Keep the CDN's own error code and request id beside message and hint."""
+        """Keep the CDN's error code and request id, besides message and hint."""
         super().__init__(message, hint=hint)
         self.code = code
         self.request_id = request_id
 
 
 class NotSent(TargetError):
-    """The CDN surely did not accept the request; no quota was spent."""
+    """The CDN certainly did not accept the request; no quota was spent."""
 
 
 class Unavailable(NotSent):
@@ -130,11 +130,11 @@ class QuotaExhausted(NotSent):
 
 
 class BatchTooLarge(NotSent):
-    """The request holds more URLs than the CDN takes at once."""
+    """The request has more URLs than the CDN accepts at once."""
 
 
 class BatchRejected(NotSent):
-    """The CDN refused the whole request because of one of its URLs or domains."""
+    """The CDN rejected the whole request because of one URL or domain."""
 
     def __init__(self, message: str = "", *, domain: str | None = None, code: str = "", request_id: str = "") -> None:
         """Keep the domain that the CDN named as the culprit, if it named one."""
@@ -143,7 +143,7 @@ class BatchRejected(NotSent):
 
 
 class Misconfigured(NotSent):
-    """The CDN refuses this account, key, permission or clock; no request can succeed."""
+    """The CDN rejects this account, key, permission or clock; no request can succeed."""
 
 
 class OutcomeUnknown(TargetError):

@@ -1,4 +1,4 @@
-"""Files that the product makes: for its own user only, whatever the umask says."""
+"""Creates files for the current user only, whatever the umask."""
 
 from __future__ import annotations
 

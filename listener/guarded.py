@@ -1,9 +1,9 @@
 """
-Files that must never be opened but by their owner: the state file and those beside it.
+Files that only their owner may open: the state file and its companions (WAL, lock, …).
 
 POSIX locks are dropped when any descriptor of the file is closed anywhere in the process
-(fcntl(2)), and with its locks SQLite loses what keeps other processes out. A tree that is served
-may hold the state file, or a link to it.
+(fcntl(2)), and without its locks SQLite cannot keep other processes out. A served tree may contain the
+state file, or a link to it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 __all__ = ["guard", "guarded_directories", "is_guarded"]
 
-_BESIDE = ("", "-wal", "-shm", "-journal", ".lock")
+_SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock")
 _paths: set[str] = set()
 
 
 def guard(path: Path) -> None:
-    """Let nobody but its owner open this state file, nor what stands beside it, for as long as the process lives."""
+    """Reserve this state file and its companions for their owner, until the process ends."""
     _paths.add(os.path.abspath(path))  # noqa: PTH100 - links are followed at each look
 
 
@@ -28,9 +28,9 @@ def guarded_directories() -> list[str]:
 
 
 def is_guarded(status: os.stat_result) -> bool:
-    """Return whether a file is one of them, by device and inode, as they are at this moment."""
+    """Return whether a file is one of them, by device and inode, at this moment."""
     for path in tuple(_paths):
-        for suffix in _BESIDE:
+        for suffix in _SUFFIXES:
             try:
                 found = os.stat(path + suffix)  # noqa: PTH116 - a few microseconds for each file that is read
             except OSError:

@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["MAX_OBJECTS", "header_time", "is_too_large", "whole_number"]
 
 MOST_DIGITS: Final = 15
-"""More than any size, time or count has; Python refuses to convert some thousands."""
+"""More than any size, time or count has; Python rejects thousands of digits."""
 MAX_OBJECTS: Final = 100_000
 """Objects and lists in one JSON text: more than the longest answer has, and any message."""
 

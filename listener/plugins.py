@@ -1,9 +1,9 @@
 """
-Sources and targets by the name that a configuration gives as ``type``.
+Finds sources and targets by the name that the configuration gives as ``type``.
 
 A plugin is a class behind an entry point of the group ``listener.sources`` or ``listener.targets``;
-what it must be able to do stands in :mod:`listener.contracts`. Only what a configuration names is
-imported, so that a plugin whose extra is not installed disturbs nobody else.
+:mod:`listener.contracts` has the contract. Only plugins that the configuration names are imported, so a
+plugin whose extra is not installed affects nothing else.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GROUPS: Final = {"sources": "listener.sources", "targets": "listener.targets"}
 """Table of the configuration to entry-point group."""
 DISTRIBUTION: Final = "cdn-listener"
 LISTING: Final = "listing"
-"""The table of a source of events that names the storage they come from, so that it can be listed."""
+"""The table of an event source that names the storage, so that it can be listed."""
 
 
 class Installed(NamedTuple):
@@ -68,7 +68,7 @@ def plugin_class(group: str, name: str, *, key: str = "") -> type[Any]:
     Return the class of a plugin; ``key`` is the setting that names it, for messages.
 
     Raises :class:`~listener.errors.ConfigurationError` where there is none of that name, or where it cannot be
-    imported, with the line that installs what it misses.
+    imported, with the command that installs what is missing.
     """
     entries = _entries(group)
     subject = f"{key}: " if key else ""
@@ -83,14 +83,14 @@ def plugin_class(group: str, name: str, *, key: str = "") -> type[Any]:
         raise ConfigurationError(f"{subject}{name!r} needs {missing!r}", hint=_install_line(entry)) from error
     except AttributeError as error:
         package = _distribution(entry)[0]
-        raise ConfigurationError(f"{subject}{entry.value} is not there", hint=f"Reinstall {package}.") from error
+        raise ConfigurationError(f"{subject}{entry.value} does not exist", hint=f"Reinstall {package}.") from error
 
 
 def load_sources(settings: Settings) -> dict[str, Source]:
     """
-    Return every configured source by name, each with the listing of its storage where it names one.
+    Return every configured source by name, each with the listing of its storage if one is configured.
 
-    Raises as :func:`plugin_class` does, and for a wrong key.
+    Raises like :func:`plugin_class`, and for a wrong key.
     """
     found = cast("dict[str, Source]", _load("sources", settings))
     return {name: _paired(source, listing_settings(settings, name)) for name, source in found.items()}
@@ -98,7 +98,7 @@ def load_sources(settings: Settings) -> dict[str, Source]:
 
 def listing_settings(settings: Settings, name: str) -> ListingSettings | None:
     """
-    Return what ``[sources.NAME.listing]`` says, or the source itself where it is of that type; None without.
+    Return ``[sources.NAME.listing]``, or the source's own table if it is a listing; None without either.
 
     Raises :class:`~listener.errors.ConfigurationError` for a wrong key.
     """
@@ -111,7 +111,7 @@ def listing_settings(settings: Settings, name: str) -> ListingSettings | None:
         return cast("ListingSettings", _validated(ListingSettings, table, key, settings))
     if table["type"] == "filesystem" or not isinstance(table[LISTING], Mapping):
         raise ConfigurationError(
-            f"{key}.{LISTING}: is no table of a source of events", hint="remove it: a tree is listed by its path"
+            f"{key}.{LISTING}: is not a table of an event source", hint="remove it: a tree is listed by its path"
         )
     return cast("ListingSettings", _validated(ListingSettings, table[LISTING], f"{key}.{LISTING}", settings))
 
@@ -125,7 +125,7 @@ def _paired(source: Source, listing: ListingSettings | None) -> Source:
 
 
 def load_targets(settings: Settings) -> dict[str, Target]:
-    """Return every configured target by name; raises as :func:`plugin_class` does, and for a wrong key."""
+    """Return every configured target by name; raises like :func:`plugin_class`, and for a wrong key."""
     return cast("dict[str, Target]", _load("targets", settings))
 
 

@@ -1,4 +1,4 @@
-"""Text that may hold hostile names, made safe to show: nothing in it commands a terminal or turns other text around."""
+"""Makes text with hostile names safe to show: no terminal control, no change of text direction."""
 
 from __future__ import annotations
 

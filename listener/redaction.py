@@ -1,9 +1,9 @@
 """
-Keeping secrets out of whatever people or machines read: logs, ``config show``, error texts.
+Masks secrets in all output: logs, ``config show``, error messages.
 
-Two nets: a value under a name that speaks of a secret is masked whole, and any text loses the user-info of
-its URLs, what follows ``password=`` and the like, and the value of an ``Authorization`` header. Texts come from
-visitors and senders, so each step takes time in proportion to the text: no pattern begins with a repetition.
+Two rules: a value whose name suggests a secret is masked completely, and in any text the user-info of URLs, the value
+of ``password=`` and similar, and the value of an ``Authorization`` header are masked. Text comes from visitors and
+senders, so each step takes linear time: no pattern begins with a repetition.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["MASK", "is_secret_name", "mask_text", "mask_url", "masked"]
 
 MASK: Final = "***"
 SECRET_WORDS: Final = frozenset({"authorization", "passphrase", "passwd", "password", "secret", "token"})
-"""Words of a name; ``signature`` and ``credentials`` are none, since settings of these names say which kind."""
+"""Words in a name; without ``signature`` and ``credentials``, since settings with these names state a kind."""
 PLAIN_ENDINGS: Final = ("_file", "_path", "_seconds", "_url")
-"""Names that speak of a secret and hold where it is, not what it is."""
+"""Names that contain the place of a secret, not the secret."""
 
 _AUTHORITY_END: Final = r"\s/?#\"'<>"
 _USER_INFO = re.compile(rf"://[^{_AUTHORITY_END}]*@")

@@ -1,4 +1,4 @@
-"""What is stale and what is asked of a CDN about it: needs, attempts, and which covers which."""
+"""What is stale and what is requested of a CDN: needs, attempts, and which covers which."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Scope(IntEnum):
-    """How much of a URL a need speaks of."""
+    """How much of a URL a need is about."""
 
     EXACT = 0
     """The URL itself, query included."""
@@ -41,7 +41,7 @@ class Scope(IntEnum):
 
 
 class RefreshKind(StrEnum):
-    """What a CDN can be asked for; each kind has a quota of its own."""
+    """The kinds of request; each has a quota of its own."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -50,18 +50,18 @@ class RefreshKind(StrEnum):
 
 
 class NeedState(IntEnum):
-    """Where a need stands, as far as its own row tells; directory attempts are told by :func:`covers`."""
+    """The state in a need's own row; :func:`covers` adds directory attempts."""
 
     WAITING = 0
-    """Its quiet time or its back-off is not over; ``due_at`` says when it is."""
+    """Its quiet period or back-off lasts until ``due_at``."""
     READY = 1
-    """Due; waits for the planner, that is for quota."""
+    """Due; waits for the planner."""
     ATTEMPTED = 2
-    """A file or prefetch attempt that covers it is under way."""
+    """A file or prefetch attempt that covers it is in flight."""
     PARKED = 3
-    """The CDN refused this very URL; an operator decides."""
+    """The CDN rejected this URL; an operator decides."""
     UNCONFIRMED = 4
-    """Sent, but its task never ended; told, and not sent again for its age alone."""
+    """Sent, but its task did not finish in time; never re-sent merely because it is old."""
 
 
 class AttemptState(StrEnum):
@@ -95,7 +95,7 @@ class Need(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One thing asked of a CDN."""
+    """One request to a CDN for one URL."""
 
     id: int
     target: str
@@ -110,14 +110,14 @@ class Attempt:
     sent_at: float | None = None
     accepted_at: float | None = None
     looks: int = 0
-    """How often its task was looked at."""
+    """How often its task was checked."""
     tries: int = 1
     """Which try at this URL in a row this is; 1 for the first."""
     stale_since: float | None = None
     """The oldest change that it covered when it was made, in seconds since the epoch."""
     reason: str = ""
     next_look_at: float | None = None
-    """When its task, or its unknown outcome, is asked for next, in seconds since the epoch."""
+    """When its task, or its unknown outcome, is checked next, in seconds since the epoch."""
 
 
 def strip_query(url: str) -> str:
@@ -163,7 +163,7 @@ COVERAGE: Mapping[RefreshKind, CoverageRule] = MappingProxyType(
 
 def covers(attempt: Attempt, need: Need) -> bool:
     """
-    Return whether the attempt, once complete, leaves the need nothing to do.
+    Return whether the attempt, once complete, settles the need.
 
     ============== =========== ============== ===================== =========
     attempt        exact       all-params     subtree               prefetch
@@ -201,7 +201,7 @@ def _reaches(kind: RefreshKind, attempt: str, need: str) -> bool:
 
 
 class Receipt(NamedTuple):
-    """A CDN's word that it took a request."""
+    """A CDN's confirmation that it accepted a request."""
 
     task_ids: tuple[str, ...]
     """One id or several; ids may be shared by requests of the same second and domain."""
@@ -209,7 +209,7 @@ class Receipt(NamedTuple):
 
 
 class TaskState(StrEnum):
-    """How far a CDN says that a task is."""
+    """The progress of a task, as reported by the CDN."""
 
     PENDING = "pending"
     REFRESHING = "refreshing"

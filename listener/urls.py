@@ -1,12 +1,12 @@
 """
-URLs in one normal form, so that two that name the same thing are the same text.
+URLs in one normal form, so that two that mean the same are the same text.
 
 A path segment keeps unreserved characters, sub-delimiters, ``:`` and ``@`` as they are (RFC 3986,
-section 3.3) and everything else stands percent-encoded, in upper-case hexadecimal digits. That is how
-browsers and HTTP clients ask for a path that a page links to by its plain name (``a+b`` travels as
-``a+b``, a blank as ``%20``), and a CDN keys its cache by what was asked for. Alibaba Cloud wants
-blanks and non-ASCII characters encoded before they are submitted, which this form does.
-A URL that is given is not respelled: ``%2B`` and ``+`` are two URLs, and so are ``%5B`` and the ``[``
+section 3.3) and everything else is percent-encoded, in upper-case hexadecimal digits. This is how
+browsers and HTTP clients request a path that a page links to by its plain name (``a+b`` travels as
+``a+b``, a blank as ``%20``), and a CDN keys its cache by what was requested. Alibaba Cloud requires
+encoded blanks and non-ASCII characters in requests, which this form has.
+A given URL is not respelled: ``%2B`` and ``+`` are two URLs, and so are ``%5B`` and the ``[``
 that browsers send as it is. :mod:`listener.router.spelling` says which of them a key has.
 """
 
@@ -37,7 +37,7 @@ __all__ = [
 DIRECTORY_END: Final = "/"
 UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "-._~")
 PATH_SAFE: Final = "/:@!$&'()*+,;=~"
-"""What a path keeps beside letters, digits, ``-``, ``.`` and ``_``."""
+"""What a path keeps besides letters, digits, ``-``, ``.`` and ``_``."""
 BROWSER_PATH_RAW: Final = "[]|"
 """What browsers send as it is in a path though RFC 3986 would encode it (WHATWG URL, path percent-encode set)."""
 QUERY_SAFE: Final = PATH_SAFE + "?[]|^`{}"
@@ -52,7 +52,7 @@ _NORMAL_PATH = re.compile(
     r"(?:[A-Za-z0-9._~/:@!$&'()*+,;=-]"
     r"|%[0-9A-F]{2}(?<!%2[DE])(?<!%3[0-9])(?<!%[46][1-9A-F])(?<!%[57][0-9A])(?<!%5F)(?<!%7E))*"
 )
-"""Characters that stand for themselves, and escapes in upper case of those that are not unreserved."""
+"""Literal characters, and upper-case escapes of those that are not unreserved."""
 _HOST = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 
@@ -128,10 +128,10 @@ def _host(host: str) -> str:
     try:
         ascii_host = host if host.isascii() else idna.encode(host, uts46=True).decode("ascii")
     except idna.IDNAError as error:
-        raise ValueError(f"{host!r} is no host name: {error}") from None
+        raise ValueError(f"{host!r} is not a host name: {error}") from None
     ascii_host = ascii_host.removesuffix(".").lower()
     if not _HOST.fullmatch(ascii_host):
-        raise ValueError(f"{host!r} is no host name")
+        raise ValueError(f"{host!r} is not a host name")
     return ascii_host
 
 
@@ -151,10 +151,10 @@ def _shortest_escape(match: re.Match[str]) -> str:
 
 class Spellings:
     """
-    Recognizes URLs that another party spells in its own way: other escapes, raw characters, an international host.
+    Recognizes URLs in another party's spelling: other escapes, raw characters, an international host.
 
-    An exact match wins over one of the normal forms, and that over one of the decoded texts. A spelling
-    that fits two URLs equally well is recognized as neither.
+    An exact match takes precedence over a match of the normal forms, and that over a match of the decoded texts. A
+    spelling that fits two URLs equally well matches neither.
     """
 
     def __init__(self, urls: Iterable[str]) -> None:

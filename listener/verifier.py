@@ -1,4 +1,4 @@
-"""The verifier: follows every accepted task to its end (promises 3 and 5)."""
+"""The verifier: follows every accepted task until it finishes (promises 3 and 5)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Complete", "Failed", "LookAgain", "TaskStore", "Unconfirmed", "Verdi
 log = structlog.get_logger()
 
 TRIES = 8
-"""A URL that the CDN failed this often in a row is set aside."""
+"""A URL that the CDN failed this many times in a row is rejected."""
 BACKOFF_SECONDS = 60.0
 BACKOFF_MOST_SECONDS = 3600.0
 LOOK_MOST_SECONDS = 600.0
 UNCONFIRMED_LOOK_SECONDS = 1800.0
 LATE_SECONDS = 600.0
-"""A status is updated when it is asked for: a look that comes so late, after a sleep, may find an old one."""
+"""Reading a status updates it: a check that is this late, after a suspend, may find an old one."""
 HISTORY_SECONDS = 3 * 24 * 3600.0
 """The task list reaches back three days (DescribeRefreshTasks, API version 2018-05-10)."""
 IDS_PER_LOOK = 10
@@ -37,7 +37,7 @@ class Complete(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The CDN failed the task: try again at ``retry_at``, or set it aside when there were enough tries."""
+    """The CDN failed the task: retry at ``retry_at``, or reject the URL after enough tries."""
 
     retry_at: float
     error: str
@@ -45,14 +45,14 @@ class Failed(NamedTuple):
 
 
 class Unconfirmed(NamedTuple):
-    """The task does not end: tell, and look now and then."""
+    """The task did not finish in time: report it, and keep checking now and then."""
 
     next_look_at: float | None
     error: str
 
 
 class LookAgain(NamedTuple):
-    """The task runs: look again at ``at``."""
+    """The task is running: check again at ``at``."""
 
     at: float
 
@@ -62,12 +62,12 @@ Verdict = Complete | Failed | Unconfirmed | LookAgain
 
 def verdict(attempt: Attempt, task: Task | None, *, now: float, settings: VerifierSettings) -> Verdict:
     """
-    Decide what a look at a task means for its attempt; times in seconds since the epoch.
+    Decide what the state of a task means for its attempt; times in seconds since the epoch.
 
-    A task that is absent is one that is not listed yet. Looks come at ``first_seconds``, then when
-    the wait has grown by half, within ``interval_seconds`` and ten minutes: with the defaults after
-    1, 1.5, 2.3, 3.4, 5 minutes and so on, since a refresh takes five to six. Nothing is given up by a look
-    that comes :data:`LATE_SECONDS` after its time, since nobody asked meanwhile: the next one comes soon.
+    An absent task is not listed yet. The first check is after ``first_seconds``; then the wait grows by half, between
+    ``interval_seconds`` and ten minutes: with the defaults after 1, 1.5, 2.3, 3.4, 5 minutes and so on, since a refresh
+    takes five to six. A check that is :data:`LATE_SECONDS` late never gives up, since the status may be old: the next
+    one follows soon.
     """
     if task is not None and task.state is TaskState.COMPLETE:
         return Complete()
@@ -79,9 +79,9 @@ def verdict(attempt: Attempt, task: Task | None, *, now: float, settings: Verifi
     if late:
         return LookAgain(now + settings.interval_seconds)
     if age >= settings.give_up_seconds:
-        told = "is not listed" if task is None else f"is {task.state} ({task.progress or 'no progress told'})"
+        state = "is not listed" if task is None else f"is {task.state} ({task.progress or 'progress unknown'})"
         again = now + UNCONFIRMED_LOOK_SECONDS if age < HISTORY_SECONDS else None
-        return Unconfirmed(again, f"task {attempt.task_id} {told} after {age / 60:.0f} minutes")
+        return Unconfirmed(again, f"task {attempt.task_id} {state} after {age / 60:.0f} minutes")
     return LookAgain(now + max(settings.interval_seconds, min(LOOK_MOST_SECONDS, age / 2)))
 
 
@@ -91,7 +91,7 @@ class TaskStore(Protocol):
     async def attempts_in(
         self, *states: AttemptState, due_by: float | None = None, targets: Sequence[str] | None = None
     ) -> list[Attempt]:
-        """Return the attempts of these targets in these states whose look is due."""
+        """Return the attempts of these targets in these states whose check is due."""
         ...
 
     async def complete(self, done: Sequence[Attempt]) -> None:
@@ -103,24 +103,24 @@ class TaskStore(Protocol):
         ...
 
     async def fail(self, attempt: Attempt, *, retry_at: float, error: str) -> None:
-        """Note that the CDN failed this attempt."""
+        """Record that the CDN failed this attempt."""
         ...
 
     async def park(self, attempt: Attempt, *, error: str) -> None:
-        """Set its URL aside."""
+        """Record its URL as rejected."""
         ...
 
     async def unconfirm(self, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
-        """Note that its task never ended."""
+        """Record that its task did not finish in time."""
         ...
 
     async def look_again(self, looks: Sequence[tuple[int, float]]) -> None:
-        """Note when each attempt is looked at next."""
+        """Record when each attempt is checked next."""
         ...
 
 
 class Verifier:
-    """Looks at the tasks of some targets when they are due; without tasks what was accepted is complete."""
+    """Checks the tasks of some targets when they are due; at a target without tasks, accepted means complete."""
 
     def __init__(
         self, targets: Mapping[str, Target], store: TaskStore, clock: Clock, settings: VerifierSettings
@@ -132,7 +132,7 @@ class Verifier:
         self._settings = settings
 
     async def look(self) -> int:
-        """Look at every task that is due; return how many attempts ended."""
+        """Check every task that is due; return how many attempts ended."""
         ended = 0
         for name, target in self._targets.items():
             mine = await self._store.attempts_in(
@@ -202,13 +202,13 @@ def _ids(attempt: Attempt) -> list[str]:
 
 
 def _task(attempt: Attempt, known: Mapping[tuple[str, str], Task]) -> Task | None:
-    """Return the attempt's own task: ids are shared by whatever was sent in the same second."""
+    """Return the attempt's own task: ids are shared by requests sent in the same second."""
     found = (known.get((i, attempt.url)) for i in _ids(attempt))
     return next((task for task in found if task is not None), None)
 
 
 def _by_url(tasks: Sequence[Task], attempts: Sequence[Attempt]) -> dict[tuple[str, str], Task]:
-    """Return the tasks by id and URL, whose URLs the CDN may spell in another way than the attempts do."""
+    """Return the tasks by id and URL, whose URLs the CDN may spell differently from the attempts."""
     spellings = Spellings(attempt.url for attempt in attempts)
     return {(task.task_id, spellings.find(task.url) or task.url): task for task in tasks}
 

@@ -143,5 +143,5 @@ def test_other_errors_name_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://u:hunter2@p:1")
     assert "through the proxy http://p:1 (HTTPS_PROXY)" in advise()
     monkeypatch.setenv("HTTPS_PROXY", "socks5://u:hunter2@p:1")
-    assert "HTTPS_PROXY: names no HTTP proxy" in advise()
+    assert "HTTPS_PROXY: is not the URL of an HTTP proxy" in advise()
     assert "hunter2" not in advise()

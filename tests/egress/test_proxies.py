@@ -121,7 +121,7 @@ async def test_a_proxy_that_refuses_is_named(proxy: Squid, cloud: Cloud) -> None
     assert not cloud.seen
     assert "hunter2" not in str(told)
     for name in ("cdn", "mns", "sqs-aiohttp"):
-        assert f"http://127.0.0.1:{proxy.port} wants a user name and a password" in told[name], told
+        assert f"http://127.0.0.1:{proxy.port} requires a user name and a password" in told[name], told
     assert "ok" not in [told[name] for name in HOSTS if name != "edge" or cloud.scheme == "https"]
 
 
@@ -180,5 +180,5 @@ def test_a_variable_that_names_no_proxy_is_refused(value: str, monkeypatch: pyte
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("HTTPS_PROXY", value)
-    with pytest.raises(ConfigurationError, match="HTTPS_PROXY: names no HTTP proxy"):
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY: is not the URL of an HTTP proxy"):
         proxy_for("https://a.example/")

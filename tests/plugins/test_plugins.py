@@ -105,7 +105,7 @@ def test_configured_plugins_are_made_with_checked_settings() -> None:
         ({"type": "thrd-source"}, {}, "sources.s.type: there is no source of type 'thrd-source'", "mean third-source?"),
         ({}, {"type": "zzz"}, "targets.t.type: there is no target of type 'zzz'", "alibaba-cdn, "),
         ({}, {"type": "needy-target"}, "'a_library_that_nobody_has'", "pip install 'third-party[special]'"),
-        ({"type": "gone-source"}, {}, "third_party:Gone is not there", "Reinstall third-party."),
+        ({"type": "gone-source"}, {}, "third_party:Gone does not exist", "Reinstall third-party."),
         ({"pth": "x"}, {}, "x.toml: sources.s.pth: unknown key", "sources.s.path?"),
         ({}, {"quota": {"flie": 1}}, "targets.t.quota.flie", "targets.t.quota.file?"),
         ({"depth": "deep"}, {}, "sources.s.depth: ", ""),
