@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BANNED = re.compile(r"\b(told|tell|heard|hears|asks|anew|beside|by hand|by then)\b", re.IGNORECASE)
 PRIVATE = re.compile(
-    r"(Briefing|ConfirmsDeletions?|Glance|ProvidesSetup|Looker|PairedSource|Purse|Teller|Telling|Visitor|WaitingRoom|ChosenListing"
+    r"(Briefing|Braked?|Glance|Instructive|Looker|PairedSource|Purse|Teller|Telling|Visitor|WaitingRoom|ChosenListing"
     r"|\b(doomed|namesakes?|ripen|ripens|stubborn|taming|fates|deaf)\b)"
 )
 """Names that are no term: words.md has the trade's word for each."""
