@@ -7,11 +7,20 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from listener.contracts import SourceState
 from listener.errors import StoreError
 from listener.pipeline import Pipeline
 from listener.store import Store
 
-__all__ = ["HealthCheck", "LoopMonitor", "WriterMonitor", "health_checks", "reasons_not_ready", "store_answers"]
+__all__ = [
+    "HealthCheck",
+    "LoopMonitor",
+    "WriterMonitor",
+    "health_checks",
+    "reasons_degraded",
+    "reasons_not_ready",
+    "store_answers",
+]
 
 LOOP_SECONDS = 0.5
 LATE_SECONDS = 5.0
@@ -101,6 +110,18 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str) -> list[str]:
     if not reasons and not pipeline.ready:
         reasons.append("starting")
     return reasons
+
+
+def reasons_degraded(pipeline: Pipeline | None) -> list[str]:
+    """Return what sources that listen cannot see or do at present, a sentence each."""
+    if pipeline is None:
+        return []
+    sources = {name: source.health for name, source in pipeline.intake.sources.items()}
+    return [
+        f"source {name}: {health.detail or health.state.value}"
+        for name, health in sources.items()
+        if health.ready and health.state is SourceState.DEGRADED
+    ]
 
 
 def health_checks(pipeline: Pipeline | None, loop: LoopMonitor, writer: WriterMonitor, phase: str) -> list[HealthCheck]:

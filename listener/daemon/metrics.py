@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from listener import __version__
+from listener.contracts import SourceState
 from listener.daemon.freshness import BOUNDS_SECONDS, Freshness
 
 __all__ = ["Gauges", "exposition"]
@@ -137,16 +138,18 @@ class _Snapshot(Collector):
     def _sources(self) -> Iterator[Metric]:
         sources: Mapping[str, Any] = self._status["sources"]
         ready = GaugeMetricFamily("listener_source_ready", "Whether it listens, its first scan done", labels=["source"])
+        degraded = GaugeMetricFamily("listener_source_degraded", "Whether it misses something", labels=["source"])
         last_event = GaugeMetricFamily("listener_source_last_event_timestamp_seconds", "Last event", labels=["source"])
         lost = CounterMetricFamily("listener_source_lost_events", "Lost events, found by a scan", labels=["source"])
         rescans = CounterMetricFamily("listener_source_rescans", "Scans beyond the first", labels=["source"])
         for name, source in sources.items():
             ready.add_metric([name], float(source["ready"]))
+            degraded.add_metric([name], float(source["state"] == SourceState.DEGRADED.value))
             if source["last_event_at"] is not None:
                 last_event.add_metric([name], _epoch(source["last_event_at"]))
             lost.add_metric([name], source["lost_events"])
             rescans.add_metric([name], source["rescans"])
-        families: list[Metric] = [ready, last_event, lost, rescans]
+        families: list[Metric] = [ready, degraded, last_event, lost, rescans]
         yield from families
         taken = {family.name for family in families}
         yield from _figures({name: source["figures"] for name, source in sources.items()}, taken)

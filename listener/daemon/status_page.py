@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from listener.daemon.freshness import Freshness, PeriodFreshness
-from listener.daemon.health import HealthCheck, health_checks, reasons_not_ready
+from listener.daemon.health import HealthCheck, health_checks, reasons_degraded, reasons_not_ready
 from listener.daemon.state import DaemonState
 from listener.daemon.status import stale_of, status_of
 from listener.errors import ConfigurationError
@@ -110,6 +110,10 @@ class StatusPage:
     def not_ready(self) -> list[str]:
         """Return why changes may be missed at present; empty when none is."""
         return reasons_not_ready(self._state.pipeline, self._state.phase)
+
+    def degraded(self) -> list[str]:
+        """Return what sources that listen cannot see or do at present."""
+        return reasons_degraded(self._state.pipeline)
 
     def health_checks(self) -> list[HealthCheck]:
         """Return every check with its reason."""

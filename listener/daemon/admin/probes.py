@@ -28,10 +28,19 @@ class Probes:
         return web.json_response({"alive": alive, "pid": os.getpid()}, status=200 if alive else 503)
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """Answer 200 once no change can be missed; show the reasons why not only to those who may read."""
-        reasons = self._status_page.not_ready()
-        shown = reasons if self._authenticator.may_read(request) else ["sign in to see why"] * bool(reasons)
-        return web.json_response({"ready": not reasons, "reasons": shown}, status=503 if reasons else 200)
+        """
+        Answer 200 once every source listens; show reasons, and what is degraded, only to those who may read.
+
+        A source that listens and is degraded leaves it 200: a load balancer in front of webhooks must not cut off all
+        senders because one tree cannot be read.
+        """
+        may_read = self._authenticator.may_read(request)
+        reasons, degraded = (
+            found if may_read else ["sign in to see why"] * bool(found)
+            for found in (self._status_page.not_ready(), self._status_page.degraded())
+        )
+        answer = {"ready": not reasons, "reasons": reasons, "degraded": degraded}
+        return web.json_response(answer, status=503 if reasons else 200)
 
     async def healthz(self, _: web.Request) -> web.Response:
         """Answer with every check and its reason."""
