@@ -113,7 +113,7 @@ class Unavailable(NotSent):
 
 
 class Throttled(NotSent):
-    """The CDN asks for fewer calls."""
+    """The CDN requests fewer calls."""
 
     def __init__(self, message: str = "", *, retry_after_seconds: float, code: str = "", request_id: str = "") -> None:
         """Keep how long to wait before the next try, in seconds."""

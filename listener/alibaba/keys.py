@@ -31,7 +31,7 @@ KEY_SECONDS = 60.0
 LONGEST_VALUE_BYTES = 16_384
 """A file larger than this is no key; a temporary token has a few hundred bytes."""
 CHAIN_SECONDS = 30.0
-"""The chain asks a metadata service; it may take seconds where there is none."""
+"""The chain queries a metadata service, which may take seconds where there is none."""
 
 
 class KeySource(Protocol):
@@ -62,7 +62,7 @@ async def require_key(settings: KeySettings, environment: Mapping[str, str]) -> 
 
 
 class EnvironmentKeys:
-    """The key from variables and files; read anew each time, so that a rotated file counts."""
+    """The key from variables and files; read each time, so that a rotated file takes effect."""
 
     def __init__(self, environment: Mapping[str, str], prefix: str = "ALIBABA_CLOUD") -> None:
         """Keep where to look; read nothing."""

@@ -42,7 +42,7 @@ class KeySettings(Table):
     @model_validator(mode="before")
     @classmethod
     def _no_secrets(cls, table: Any) -> Any:
-        """Tell who writes a key into the file where it belongs, rather than that there is no such setting."""
+        """Say where the key belongs, instead of rejecting it as an unknown setting."""
         if isinstance(table, dict) and (found := SECRETS.intersection(table)):
             names = ", ".join(f"ALIBABA_CLOUD_{name.upper()}" for name in sorted(found))
             raise ValueError(f"a key never stands in a configuration: set {names} in the environment instead")

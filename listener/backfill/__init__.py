@@ -1,5 +1,5 @@
 """
-The one-shot shell: something is listed or asked for by hand, sent through the same store and ledger, and over.
+The one-shot shell: lists something or takes manual requests, sends them through the same store and ledger, and ends.
 
 ========== =====================================================================
 module     what it does
@@ -9,8 +9,8 @@ lists      a list of keys, as people have them
 source     what is listed, or what differs, as a source of the pipeline that ends
 share      a part of each day's quota, and no more
 popularity what is wanted most, first
-audit      a listing beside the index
-edge       a listing beside what the edge serves
+audit      a listing compared with the index
+edge       a listing compared with what the edge serves
 cost       what a backfill would take, before it takes anything
 job        one backfill: cost, listing, pipeline, outcome
 words      what it is asked to do, would do and did

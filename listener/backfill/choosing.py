@@ -101,7 +101,7 @@ def choose_listing(settings: Settings, name: str, choice: Choice) -> Listing:
 
     Raises :class:`~listener.errors.ConfigurationError` where the source cannot be listed, or not with these words.
     """
-    load_sources(settings)  # wrong tables are told here, with their keys
+    load_sources(settings)  # wrong tables are reported here, with their keys
     if choice.lines is not None:
         return _narrowed(_key_list(settings, name, choice), choice, since=None)
     if choice.origin:

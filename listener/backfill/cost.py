@@ -46,13 +46,13 @@ class Cost:
     quota_assumed: str = ""
     """Why the quota was assumed as the ledger or the configuration has it; empty where the live one counted."""
     directories: list[tuple[str, str]] = field(default_factory=list)
-    """Target and URL of each directory that would be refreshed; not told, they may be many."""
+    """Target and URL of each directory that would be refreshed; not in the JSON, they may be many."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        told = asdict(self)
-        del told["directories"]
-        return told
+        plain = asdict(self)
+        del plain["directories"]
+        return plain
 
 
 class Tally:
@@ -90,7 +90,7 @@ class Tally:
             self.cost.urls += 1
 
     def loads(self, targets: Iterable[str]) -> list[planner.DirectoryLoad]:
-        """Return what the planner is told for these targets."""
+        """Return the planner's inputs for these targets."""
         mine = set(targets)
         places = [place for place in {*self.exact, *self.all_params, *self.subtrees} if place[0] in mine]
         return [

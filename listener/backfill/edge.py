@@ -1,5 +1,5 @@
 """
-What the edge serves beside what the storage holds: a sample of URLs, asked for with HEAD.
+What the edge serves compared with the storage: a sample of URLs, requested with HEAD.
 
 =============================================== ========
 what the edge says                              it is

@@ -81,9 +81,9 @@ class Backfill:
 
     # -- before --------------------------------------------------------------------------------------
 
-    async def plan(self, store: Store | None, *, now: float, anew: bool = False) -> BackfillPlan:
+    async def plan(self, store: Store | None, *, now: float, restart: bool = False) -> BackfillPlan:
         """List everything once and return what it would take; nothing is changed."""
-        begun = None if store is None or anew else await store.progress(self._digest)
+        begun = None if store is None or restart else await store.progress(self._digest)
         begun = begun if begun is not None and not begun.finished else None
         tally = Tally(self._sites)
         async with aclosing(self._portions(store, begun)) as portions:
@@ -173,7 +173,7 @@ class Backfill:
             store: open; its owner sends, anybody else leaves that to the owner.
             plan: what was shown before: where an earlier run ended, and which directories were chosen.
             follow: wait for tasks to end, too.
-            watch: told the feed before it begins.
+            watch: called with the feed before it begins.
 
         Raises:
             ConfigurationError: a seeding of what is seeded: it would hide changes.
@@ -230,7 +230,7 @@ class Backfill:
     def _admission(self, store: Store, plan: BackfillPlan | None) -> Share | None:
         if self._share is None or Mode.SEED in self._modes:
             return None
-        # Beside a prefetch every object is asked for by itself: a directory refresh fetches nothing.
+        # With a prefetch every object is requested by itself: a directory refresh fetches nothing.
         chosen = plan.cost.directories if plan and Mode.PREFETCH not in self._modes else []
         return Share(
             self._listing.root,

@@ -1,4 +1,4 @@
-"""The pipeline without a daemon: run until nothing is left to do, and tell what became of what was asked for."""
+"""The pipeline without a daemon: run until nothing is left to do, and report the outcomes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class RequestOutcome:
 @asynccontextmanager
 async def opened(settings: Settings, targets: Mapping[str, Target]) -> AsyncIterator[Store]:
     """
-    Open the store: as its owner where nobody else is, else beside the daemon (``store.owner`` tells).
+    Open the store: as its owner if there is none, else next to the daemon (``store.owner`` shows which).
 
     The targets are closed in the end, too.
     """

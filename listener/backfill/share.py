@@ -2,7 +2,7 @@
 A part of each day's quota for backfills: what it does not cover is not asked for today.
 
 A backfill that may have all of the quota makes every need at once and leaves the rest to the planner. One that has
-only a share asks for no more than that: of a listing in the order of keys it takes the next URLs, one token each,
+only a share requests no more than that: of a listing in the order of keys it takes the next URLs, one token each,
 and the directories that the planner chose for it, one token each whatever is below. The tokens are booked, durably,
 before the needs are made; so a crash may waste some of the share, and never take more of it. Live changes find the
 rest of the quota untouched, and no need of a backfill before them.
@@ -143,7 +143,7 @@ class Share:
             admitted, cost = self._choose(portion)
             if await self._store.write(_book, cost, self._most, now=self._clock.now()):
                 return admitted
-            # Another backfill was quicker: chosen anew from what it left.
+            # Another backfill was quicker: choose again from what it left.
             (self._inside, self._passed, self._last), self.reason = begun, ""
 
     def _choose(self, portion: Sequence[Change]) -> tuple[Admitted, Purse]:
@@ -218,7 +218,7 @@ class Share:
         return price
 
     async def _look(self) -> None:
-        """See what is left; the first time, once the CDN has told its quota or had time to."""
+        """See what is left; the first time, once the CDN has reported its quota or had time to."""
         loop = asyncio.get_running_loop()
         until, self._asked = loop.time() + (QUOTA_SECONDS if self._store.owner and not self._asked else 0.0), True
         while loop.time() < until and not await self._store.read(self._quota_is_read):

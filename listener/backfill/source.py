@@ -30,7 +30,7 @@ MIN_DELETE_COUNT = 100
 
 
 class _NoSettings(BaseModel):
-    """A feed is told everything by its maker."""
+    """A feed gets everything from its creator."""
 
 
 class Admitted(NamedTuple):
@@ -53,7 +53,7 @@ class Admission(Protocol):
     """Why it stopped; empty while it did not."""
 
     async def admit(self, portion: Sequence[Change]) -> Admitted:
-        """Take as much of the portion as may go on; the end of the listing is told by an empty one."""
+        """Take as much of the portion as may go on; an empty one means the end of the listing."""
         ...
 
 
@@ -164,7 +164,7 @@ class Feed:
         self.health.state = SourceState.STOPPED
 
     async def finish(self) -> None:
-        """Note that nothing is left to do: the next run begins anew. Until then it goes on, and lists nothing twice."""
+        """Note that nothing is left to do: the next run starts over. Until then it goes on, and lists nothing twice."""
         await self._store.save_progress(self._digest, Progress(self._after, self.listed, finished=True))
 
     async def check(self) -> Sequence[Check]:
@@ -219,7 +219,7 @@ class RepairFeed:
         self._deletions = deletions
 
     async def finish(self) -> None:
-        """Note nothing: a repair compares anew each time."""
+        """Record nothing: a repair compares everything each time."""
 
     @property
     def listed(self) -> int:

@@ -29,7 +29,7 @@ class Mode(StrEnum):
 
 
 ALONE = frozenset({Mode.SEED, Mode.AUDIT, Mode.REPAIR})
-"""Modes that nothing can be said of beside another."""
+"""Modes that cannot be combined with another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ async def _run(settings: Settings, listing: Listing, modes: list[Mode], options:
     targets = load_targets(settings)
     job = Backfill(settings, targets, listing, modes, share=options.share, deletions=options.deletions)
     async with reading(settings) as store:
-        plan = await job.plan(store, now=time.time(), anew=options.restart)
+        plan = await job.plan(store, now=time.time(), restart=options.restart)
     if options.as_json and options.dry_run:
         print_json({"what": listing.what, "dry_run": True, "quota_share": options.share, **plan.as_json()})
     elif not options.as_json:

@@ -29,7 +29,7 @@ _SUBTREE, _SUBTREE_DELETED = ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED
 
 
 class Taken(NamedTuple):
-    """What is to be committed together, and who is told afterwards."""
+    """What is to be committed together, and what is acknowledged afterwards."""
 
     changes: list[Change]
     acks: list[Ack]
@@ -73,11 +73,11 @@ class _Entry:
 
 
 _Segment = dict[tuple[str, ...], _Entry]
-"""By root and key; a subtree change also by its kind, beside a key of the same name."""
+"""By root and key; a subtree change also by its kind, apart from a key of the same name."""
 
 
 _LaneKey = tuple[bool, int | None, bool]
-"""Whether it seeds, the sequence of its scan, and whether a backfill asks for it."""
+"""Whether it seeds, the sequence of its scan, and whether a backfill requested it."""
 
 
 class _Lane:
@@ -135,7 +135,7 @@ class Inbox:
     """
     Merges what arrives between two commits.
 
-    ``full`` asks the feeder to wait: it turns true at ``max_changes`` changes and acks held, and a
+    ``full`` makes the feeder wait: it turns true at ``max_changes`` changes and acks held, and a
     delivery that is already here is taken whole.
     """
 

@@ -1,4 +1,4 @@
-"""Two changes of one key, told as one."""
+"""Merges two changes of one key into one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def merge(old: Change, new: Change) -> Change:
     overtaken on the way. Three things are kept from the other: new headers do not undo new content (nor
     end a write that was not finished), and an object with headers is not deleted; an older event time
     stays, so that freshness is measured from the first event. An order token stays only where both have one:
-    else it would tell old news of something new. Whether the object was known before, the older one knows.
+    else it would describe something new with old data. Whether the object was known before, the older one knows.
     """
     first, last = (new, old) if _overtaken(old, new) else (old, new)
     kind, finished = last.kind, last.finished
@@ -25,9 +25,9 @@ def merge(old: Change, new: Change) -> Change:
         kind, finished = ChangeKind.CONTENT, first.finished and last.finished
     event_time = _earliest(old.event_time, new.event_time)
     order, mixed = (last.order, last.mixed) if last.order is None is first.order else _order(first, last)
-    told = kind is last.kind and finished is last.finished and event_time == last.event_time
-    told = told and old.is_birth is last.is_birth
-    if told and order is last.order and mixed is last.mixed:
+    unchanged = kind is last.kind and finished is last.finished and event_time == last.event_time
+    unchanged = unchanged and old.is_birth is last.is_birth
+    if unchanged and order is last.order and mixed is last.mixed:
         return last
     return Change(last.root, last.key, kind, last.fingerprint, event_time, order, finished, mixed, old.is_birth)
 

@@ -3,7 +3,7 @@ From the body of a message to changes: every object store that tells of its even
 
 ``decode`` is all that a source needs. Envelopes (SNS, MNS, Lambda) are opened by shape; each vendor has a
 module with one table that says which of its event names means what. Keys are decoded exactly once, as
-their vendor encodes them. Order tokens are given only where a vendor's tell the order of one key's changes.
+their vendor encodes them. Order tokens are given only where a vendor's tokens order the changes of one key.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def decode(body: bytes, *, format: str = "auto", roots: Collection[str] | None =
     Return what a message says, as changes.
 
     ``format`` is a name of :data:`FORMATS`; ``roots`` are the buckets that are asked for (``None``: all), what
-    is told of others counts as ignored.
+    is known of others counts as ignored.
 
     Raises:
         MalformedNotification: the message is in no known form, or none of its records can be read.

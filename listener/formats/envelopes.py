@@ -1,5 +1,5 @@
 """
-What carries notifications: each envelope is told by its shape, and gives what is in it.
+Envelopes of notifications: each is recognized by its shape, and yields its contents.
 
 SNS wraps a message as text, MNS in Base64, and its topics also in XML or JSON; Lambda and queues of Cloudflare
 hand over several at once. Nothing is verified here: signatures and tokens are the receiver's.

@@ -50,12 +50,12 @@ def is_event(value: Mapping[str, Any]) -> bool:
 
 def read_event(value: Mapping[str, Any], tally: Tally) -> None:
     """Read one event; what is not about an object is ignored, since a bus carries much."""
-    told = text(value, "detail-type")
-    effect = _TYPES.get(told)
+    item = text(value, "detail-type")
+    effect = _TYPES.get(item)
     if effect is None:
-        tally.unknown(told)
+        tally.unknown(item)
     elif effect is Effect.NOTHING:
-        tally.ignore(told)
+        tally.ignore(item)
     else:
         _read(effect, mapping(value, "detail"), tally, epoch(value.get("time")))
 
@@ -71,16 +71,16 @@ def read_detail(value: Mapping[str, Any], tally: Tally) -> None:
 
 
 def _read(effect: Effect, detail: Mapping[str, Any], tally: Tally, time: float | None) -> None:
-    told = mapping(detail, "object")
+    item = mapping(detail, "object")
     if effect is Effect.REMOVED and text(detail, "deletion-type") == _MARKER:
         effect = Effect.GONE
-    version = text(told, "version-id")
+    version = text(item, "version-id")
     tally.add(
         effect,
         required(mapping(detail, "bucket"), "name", "bucket"),
-        raw_key(required(told, "key", "key")),
-        Fingerprint(number(told, "size"), etag=etag(told, "etag") or etag(told, "eTag")),
+        raw_key(required(item, "key", "key")),
+        Fingerprint(number(item, "size"), etag=etag(item, "etag") or etag(item, "eTag")),
         event_time=time,
-        order=sequencer(text(told, "sequencer"), time),
+        order=sequencer(text(item, "sequencer"), time),
         version="" if version == "null" else version,
     )

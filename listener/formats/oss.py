@@ -1,7 +1,7 @@
 """
 Alibaba Cloud OSS: events by MNS (SMQ), by Function Compute, and by EventBridge as CloudEvents.
 
-Keys stand as they are, tags in upper case; there is no order token. What goes with an event stands beside
+Keys stand as they are, tags in upper case; there is no order token. Metadata of an event is next to
 ``oss`` in what is sent, and inside it in one sample of the documentation; only ``oss`` itself is needed.
 Sources: Alibaba Cloud "Event notification" (OSS), "Formats of event for different triggers" (Function
 Compute), "OSS events" (EventBridge).
@@ -66,12 +66,12 @@ def read_event(event: Mapping[str, Any], tally: Tally) -> None:
         tally.unknown(name) if effect is None else tally.ignore(name)
         return
     oss = mapping(event, "oss")
-    told = mapping(oss, "object")
+    item = mapping(oss, "object")
     tally.add(
         effect,
         required(mapping(oss, "bucket"), "name", "bucket"),
-        raw_key(required(told, "key", "key")),
-        Fingerprint(number(told, "size"), etag=etag(told, "eTag")),
+        raw_key(required(item, "key", "key")),
+        Fingerprint(number(item, "size"), etag=etag(item, "eTag")),
         event_time=epoch(event.get("eventTime")),
-        version=text(told, "versionId"),
+        version=text(item, "versionId"),
     )

@@ -37,11 +37,11 @@ def read_event(value: Mapping[str, Any], tally: Tally) -> None:
     if effect is None:
         tally.unknown(action)
         return
-    told = mapping(value, "object")
+    item = mapping(value, "object")
     tally.add(
         effect,
         text(value, "bucket") or required(value, "bucket", "bucket"),
-        raw_key(required(told, "key", "key")),
-        Fingerprint(number(told, "size"), etag=etag(told, "eTag")),
+        raw_key(required(item, "key", "key")),
+        Fingerprint(number(item, "size"), etag=etag(item, "eTag")),
         event_time=epoch(value.get("eventTime")),
     )

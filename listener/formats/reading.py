@@ -112,9 +112,9 @@ def epoch(time: object) -> float | None:
     if not isinstance(time, str):
         return None
     try:
-        told = datetime.fromisoformat(time)
-        if told.tzinfo is None:
+        item = datetime.fromisoformat(time)
+        if item.tzinfo is None:
             return None
-        return told.timestamp()
+        return item.timestamp()
     except (ValueError, OverflowError):
         return None

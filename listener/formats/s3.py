@@ -81,7 +81,7 @@ _TIMED = re.compile(r"00([0-9A-F]{8}[0-9A-F]{8})")
 
 def sequencer(token: str, event_time: float | None) -> str | None:
     """
-    Return a token of AWS such that two of one key compare as text; ``None`` where that cannot be told.
+    Return a token of AWS such that two of one key compare as text; ``None`` where that is not possible.
 
     AWS says to pad the shorter with zeros, on the left in older copies of its page and on the right in newer
     ones. Real tokens all have 18 digits: 00, the second since the epoch, a fraction of it; but a deletion was seen
@@ -115,20 +115,20 @@ class Dialect(NamedTuple):
             tally.unknown(name) if effect is None else tally.ignore(name)
             return
         s3 = mapping(record, "s3")
-        told = mapping(s3, "object")
-        size = number(told, "size")
+        item = mapping(s3, "object")
+        size = number(item, "size")
         if name == "ObjectCreated:Post" and not size and self.names is _CEPH:
             # Ceph also says so when a multipart upload begins; its end comes with a name of its own.
             tally.ignore(name)
             return
         time = epoch(record.get("eventTime"))
-        token = told.get("sequencer")
-        version = text(told, "versionId")
+        token = item.get("sequencer")
+        version = text(item, "versionId")
         tally.add(
             effect,
             required(mapping(s3, "bucket"), "name", "bucket"),
-            self.key(required(told, "key", "key")),
-            Fingerprint(size, etag=etag(told, "eTag")),
+            self.key(required(item, "key", "key")),
+            Fingerprint(size, etag=etag(item, "eTag")),
             event_time=time,
             order=self.order(token, time) if isinstance(token, str) else None,
             version="" if version == "null" else version,

@@ -65,12 +65,12 @@ def is_webhook(value: Mapping[str, Any]) -> bool:
 
 def read_webhook(value: Mapping[str, Any], tally: Tally) -> None:
     """Read one event of the webhook; its ``key`` is the path, of a renamed entry the old one."""
-    told, path = mapping(value, "message"), text(value, "key")
+    message, path = mapping(value, "message"), text(value, "key")
     if not path.startswith("/"):
         raise Unreadable("names no path")
-    parent = text(told, "new_parent_path") or path.rpartition("/")[0]
-    old = _entry(told.get("old_entry"), path, "is_directory")
-    new = _entry(told.get("new_entry"), f"{parent}/{text(mapping(told, 'new_entry'), 'name')}", "is_directory")
+    parent = text(message, "new_parent_path") or path.rpartition("/")[0]
+    old = _entry(message.get("old_entry"), path, "is_directory")
+    new = _entry(message.get("new_entry"), f"{parent}/{text(mapping(message, 'new_entry'), 'name')}", "is_directory")
     _read(old, new, tally, None)
 
 
@@ -81,9 +81,9 @@ def is_tail(value: Mapping[str, Any]) -> bool:
 
 def read_tail(value: Mapping[str, Any], tally: Tally) -> None:
     """Read one event of the filer's log, which knows its time in nanoseconds."""
-    told, directory = mapping(value, "eventNotification"), text(value, "directory")
-    parent = text(told, "newParentPath") or directory
-    old, new = mapping(told, "oldEntry"), mapping(told, "newEntry")
+    message, directory = mapping(value, "eventNotification"), text(value, "directory")
+    parent = text(message, "newParentPath") or directory
+    old, new = mapping(message, "oldEntry"), mapping(message, "newEntry")
     nanoseconds = number(value, "tsNs")
     _read(
         _entry(old or None, f"{directory}/{text(old, 'name')}", "isDirectory"),
@@ -102,16 +102,16 @@ def _entry(value: object, path: str, directory: str) -> _Entry | None:
 def _read(old: _Entry | None, new: _Entry | None, tally: Tally, time: float | None) -> None:
     if old is None and new is None:
         raise Unreadable("tells of no entry")
-    told = False
+    changed = False
     if old is not None and (new is None or old.path != new.path):
-        told = _tell(old, old, None, tally, time)
+        changed = _add(old, old, None, tally, time)
     if new is not None:
-        told = _tell(new, old if old is not None and old.path == new.path else None, new, tally, time) or told
-    if not told:
+        changed = _add(new, old if old is not None and old.path == new.path else None, new, tally, time) or changed
+    if not changed:
         tally.ignore("a directory, a part of an upload, a version that does not show, or outside of buckets")
 
 
-def _tell(at: _Entry, old: _Entry | None, new: _Entry | None, tally: Tally, time: float | None) -> bool:
+def _add(at: _Entry, old: _Entry | None, new: _Entry | None, tally: Tally, time: float | None) -> bool:
     """Add what happened at one path; return whether that means anything."""
     bucket, key = at.place
     versions, _, version = key.rpartition("/")
@@ -120,7 +120,7 @@ def _tell(at: _Entry, old: _Entry | None, new: _Entry | None, tally: Tally, time
     if at.directory:
         if not key.endswith(_VERSIONS) or (new is not None and not new.extended and (old is None or not old.extended)):
             return False
-        _tell_versions(bucket, key, NOTHING if new is None else new.extended, tally, time)
+        _add_versions(bucket, key, NOTHING if new is None else new.extended, tally, time)
     elif versions.endswith(_VERSIONS) and version.startswith("v_") and _VERSION in at.extended:
         if not old or not new or _but_for_age(old) == _but_for_age(new):
             return False
@@ -132,7 +132,7 @@ def _tell(at: _Entry, old: _Entry | None, new: _Entry | None, tally: Tally, time
     return True
 
 
-def _tell_versions(bucket: str, key: str, latest: Mapping[str, Any], tally: Tally, time: float | None) -> None:
+def _add_versions(bucket: str, key: str, latest: Mapping[str, Any], tally: Tally, time: float | None) -> None:
     gone = f"{_LATEST}Id" not in latest or _word(latest, f"{_LATEST}Is-Delete-Marker") == "true"
     size, mtime, tag = (_word(latest, _LATEST + name) for name in ("Size", "Mtime", "ETag"))
     numbers = {"size": size, "mtime": mtime}

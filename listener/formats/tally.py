@@ -14,7 +14,7 @@ __all__ = ["MAX_RECORDS", "Decoded", "Tally"]
 MAX_RECORDS: Final = 20_000
 """In one message. SQS batches, Lambda payloads and Event Grid arrays stay far below."""
 MAX_UNREADABLE: Final = 10
-"""How many of them are told."""
+"""How many of them are reported."""
 SHOWN_CHARACTERS: Final = 80
 _KINDS: Final = {
     Effect.CONTENT: ChangeKind.CONTENT,
@@ -34,7 +34,7 @@ class Decoded(NamedTuple):
     note: str = ""
     """Why something was ignored, for the log; for example ``s3:TestEvent``."""
     unreadable: tuple[str, ...] = ()
-    """What is wrong with records that could not be read beside others that could: the body is to be kept."""
+    """What is wrong with unreadable records among readable ones: the body is kept."""
 
 
 class Tally:
@@ -93,7 +93,7 @@ class Tally:
         for at, record in enumerate(records):
             try:
                 if of is not None and type(record) is not of:
-                    raise Unreadable("is no object")  # noqa: TRY301 - told like what the reader finds
+                    raise Unreadable("is no object")  # noqa: TRY301 - reported like what the reader finds
                 read(record, self)
             except Unreadable as error:
                 if len(self._unreadable) < MAX_UNREADABLE:

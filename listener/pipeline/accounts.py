@@ -1,4 +1,4 @@
-"""What is known of each CDN account beside its ledger: whether it may be sent to now, and if not, why."""
+"""The state of each CDN account besides its ledger: whether requests may be sent now, and if not, why."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Account:
     spenders: Sequence[Spender] = ()
     """Who spent much of its quota within the last hour."""
     arrivals: Arrivals = field(default_factory=Arrivals)
-    """What became due of late; learned anew from the attempts when a process starts."""
+    """What became due of late; learned from the attempts when a process starts."""
     _refused: dict[str, float] = field(default_factory=dict)
     _exhausted: dict[RefreshKind, tuple[float, int]] = field(default_factory=dict)
     """Until when nothing of a kind is sent, and how often its quota was refused in a row."""
@@ -109,7 +109,7 @@ class Account:
         self.closed_until, self.closed_reason, self.remedy = until, reason, remedy
 
     def throttled(self, now: float, wait_seconds: float, reason: str) -> None:
-        """Close it for as long as the CDN asks; what was under way meanwhile is no further trouble."""
+        """Close it for as long as the CDN requests; failures of requests in flight meanwhile do not count again."""
         if now >= self.closed_until:
             self.troubles = min(self.troubles + 1, 32)
         remedy = "nothing to do: it is tried again when the CDN allows it"
@@ -144,7 +144,7 @@ class Account:
         """
         Remember how many needs became due at once, as far as they are this account's.
 
-        By target, scope, and whether only a backfill asks for them: those come again at no hour, and are left out.
+        By target, scope, and whether only a backfill requested them: those come again at no hour, and are left out.
         """
         needs = sum(
             count

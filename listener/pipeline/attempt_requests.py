@@ -1,4 +1,4 @@
-"""The attempts that a plan, or a person, asks for: rows are read only where they are sent one by one."""
+"""The attempts that a plan, or a person, requests: rows are read only where they are sent one by one."""
 
 from __future__ import annotations
 

@@ -141,11 +141,11 @@ class Dispatcher:
             kind = KIND_OF_SCOPE[row.scope]
             if not row.urgent and left.get(kind, 0) > 0:
                 left[kind] -= 1
-                wanted.append(row_of(row, row.reason or "asked for by hand"))
+                wanted.append(row_of(row, row.reason or "manual request"))
         return held + await self._hold(wanted)
 
     async def _unreserved(self, kind: RefreshKind) -> int:
-        """Return what is left of a kind beside the reserve."""
+        """Return what is left of a kind without the reserve."""
         if self._account.exhausted_until(kind) > self._clock.now():
             return 0
         budget = await self._store.budget(self._account.name, kind, default=self._account.quota[kind])
@@ -175,7 +175,7 @@ class Dispatcher:
 
 
 def _both(first: PlanningResult, later: PlanningResult) -> PlanningResult:
-    """Return what two thoughts tell together of what waits."""
+    """Return the two results merged."""
     ends = [at for at in (first.wake_at, later.wake_at) if at is not None]
     return first._replace(
         deferred=[*first.deferred, *later.deferred],

@@ -31,7 +31,7 @@ POLL_SECONDS = 1.0
 SPENDERS_SECONDS = 30.0
 """How often the account looks who spends its quota."""
 QUOTA_SECONDS = 300.0
-"""How often the live quota is read when nothing asks for it sooner."""
+"""How often the live quota is read when nothing requires it sooner."""
 PATIENCE_SECONDS = 30.0
 """How long a run that is to end waits for a CDN that refuses every request."""
 QUOTA_REFUSALS = 5
@@ -55,7 +55,7 @@ class Engine:
         retry: StoreRetry,
         promoted: Callable[[Promoted], None],
     ) -> None:
-        """Take the account, and whom to tell what promoted, of whatever account."""
+        """Take the account, and the callback for promoted needs of any account."""
         self.account = account
         self._ripened = promoted
         self._store = store

@@ -19,7 +19,7 @@ def gc_paused() -> Iterator[None]:
     """
     Keep the cyclic collector from running, in all threads, until the last that asked for it is done.
 
-    A full pass looks at every container there is and holds the interpreter meanwhile: 60 to 130 ms beside the input of
+    A full pass looks at every container there is and holds the interpreter meanwhile: 60 to 130 ms with the input of
     a plan for a million needs. What a plan makes is freed by its reference counts; it leaves no cycles of note.
     """
     with _lock:

@@ -41,7 +41,7 @@ class Intake:
         retry: StoreRetry,
         committed: Callable[[], None],
     ) -> None:
-        """Take a maker of sources (a source that failed is made anew), and whom to tell after a commit."""
+        """Take a factory of sources (a failed source is recreated), and the callback after a commit."""
         self._make_sources = make_sources
         self.sources: dict[str, Source] = dict(make_sources())
         self._first = dict(self.sources)
@@ -63,7 +63,7 @@ class Intake:
         return self._inbox.idle and not self._committing
 
     async def read(self, name: str) -> None:
-        """Read one source to its end, making it anew with growing waits when it fails."""
+        """Read one source to its end; recreate it after growing waits when it fails."""
         wait = RETRY_SECONDS
         while True:
             source = self.sources[name]

@@ -40,7 +40,7 @@ async def outlooks(
     arrivals: Mapping[str, planner.Arrivals] | None = None,
 ) -> dict[str, Outlook]:
     """
-    Return the outlook of every account; works beside a daemon and without one.
+    Return the outlook of every account; works with and without a running daemon.
 
     Args:
         store: the state file.

@@ -1,4 +1,4 @@
-"""What people ordered by hand, as the dispatcher sees it: which loads are to wait, and until when."""
+"""Active overrides as the dispatcher sees them: which loads wait, and until when."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ActiveOverrides(NamedTuple):
         return free, waits
 
     def asked(self, rows: Sequence[DueRow]) -> list[DueRow]:
-        """Return what people asked for by hand and may go: a hold is for what changes by itself."""
+        """Return manual requests that may be sent: a hold applies only to detected changes."""
         kinds = (ControlKind.PAUSE,)
         return [
             row
@@ -75,7 +75,7 @@ class ActiveOverrides(NamedTuple):
 def _why(order: Control) -> str:
     verb = "held" if order.kind is ControlKind.HOLD else "paused"
     until = "" if order.until is None else f" until {datetime.fromtimestamp(order.until, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return f"{verb} by hand{until}" + (f": {order.reason}" if order.reason else "")
+    return f"{verb} by an operator{until}" + (f": {order.reason}" if order.reason else "")
 
 
 class Overrides:

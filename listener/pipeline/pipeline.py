@@ -132,7 +132,7 @@ class Pipeline:
         return self._sites.targets_serving(url)
 
     def stop(self) -> None:
-        """Ask it to end in order: what was heard is made durable, what is being sent is finished."""
+        """Request an orderly end: received changes are recorded, requests in progress are finished."""
         self._stop.set()
 
     # -- running ---------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ class Pipeline:
         return max(0.05, min(1.0, verifier.first_seconds / 2, verifier.interval_seconds / 2))
 
     async def _looking(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
-        """Look once; where something ended, plan anew."""
+        """Check once; if something ended, plan again."""
         self._verifying += 1
         if await self._retry.until_done(what, look):
             for engine in self.engines:
@@ -296,7 +296,7 @@ class Pipeline:
         return len(over) + len(complete)
 
     async def _keep(self) -> None:
-        """Tell how the sources are, move the log to the file, remove what is old: for ever."""
+        """Record the health of sources, checkpoint the log, remove old rows: for ever."""
         checkpoint_at = upkeep_at = self._clock.now()
         latest: float | None = None
         while True:
@@ -324,9 +324,9 @@ class Pipeline:
             await asyncio.sleep(TELL_SECONDS)
 
     async def _told_last(self) -> float:
-        """Return when an earlier process, maybe by a clock that was mended since, told of its sources last."""
-        told = await self._store.sources()
-        return max((told[name]["told_at"] for name in self.intake.sources if name in told), default=0.0)
+        """Return when an earlier process last recorded its sources, maybe with a wrong clock."""
+        known = await self._store.sources()
+        return max((known[name]["told_at"] for name in self.intake.sources if name in known), default=0.0)
 
     async def _set_back(self, seconds: float) -> None:
         """Wait no longer than was meant for what waits: times are kept by a clock that was ahead until now."""

@@ -1,4 +1,4 @@
-"""What the planner is told of one account, read from one snapshot of the store."""
+"""The planner's inputs for one account, read from one snapshot of the store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Budgets = Mapping[RefreshKind, planner.TokenBudget]
 
 
 def learned(connection: sqlite3.Connection, account: str, *, now: float) -> planner.Arrivals:
-    """Return what an account's history of attempts tells of its arrivals: a process that starts learns it anew."""
+    """Return what an account's history of attempts says about its arrivals, for a process that starts."""
     arrivals = planner.Arrivals()
     since = now - 3 * HISTORY_DAYS * QUOTA_DAY_SECONDS
     for at, needs in moments(connection, account, since=since, span_seconds=ARRIVAL_SECONDS):
@@ -56,7 +56,7 @@ class PlanInputs:
         now: float,
         backfill: bool = False,
     ) -> None:
-        """Read the budgets; what else a plan asks for is read when it is. A backfill has no default share."""
+        """Read the budgets; everything else is read when the plan needs it. A backfill has no default share."""
         self._connection = connection
         self._account = account
         self._sites = sites
@@ -84,7 +84,7 @@ class PlanInputs:
 
         Args:
             loads: what is due and may go.
-            allowed: whether a directory may be refreshed now, beside its blast radius and what the CDN refused.
+            allowed: whether a directory may be refreshed now, apart from its blast radius and what the CDN rejected.
         """
         self._rows_left = NAMED_ROWS
         self._sharing = self._has_shares or (self._has_default and self._may_exceed_default(loads))

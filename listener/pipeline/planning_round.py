@@ -51,12 +51,12 @@ class PlanningResult(NamedTuple):
     """How many deferrals there are, those left out included."""
     wake_at: float | None = None
     backfill: bool = False
-    """Whether there is more, that only a backfill asks for: to be planned once this is held."""
+    """Whether there is more that only a backfill requested: to be planned once this is reserved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanningRound:
-    """All that a round depends on beside the snapshot."""
+    """All that a round depends on, apart from the snapshot."""
 
     account: Account
     sites: Sites
@@ -68,7 +68,7 @@ class PlanningRound:
     open_at: float
     """When something may be sent, in seconds since the epoch."""
     backfill: bool = False
-    """Whether it is about what only a backfill asks for, and not about everything else."""
+    """Whether it is about what only a backfill requested, and nothing else."""
 
     def run(self, connection: sqlite3.Connection) -> PlanningResult:
         """Look at everything that is due, and choose."""
@@ -176,9 +176,9 @@ class PlanningRound:
         return None if ends is None else max(ends, self.now + EXPIRY_SECONDS)
 
     def _result(self, waits: Sequence[planner.Deferral], wakes: Iterable[float | None]) -> PlanningResult:
-        told = heapq.nsmallest(MOST_TOLD, waits, key=lambda one: one.oldest) if len(waits) > MOST_TOLD else waits
+        shown = heapq.nsmallest(MOST_TOLD, waits, key=lambda one: one.oldest) if len(waits) > MOST_TOLD else waits
         wake_at = min((at for at in wakes if at is not None and at > self.now), default=None)
-        return PlanningResult(deferred=told, waiting=len(waits), wake_at=wake_at)
+        return PlanningResult(deferred=shown, waiting=len(waits), wake_at=wake_at)
 
 
 def _all_of(these: Sequence[Load], why: str) -> list[planner.Deferral]:

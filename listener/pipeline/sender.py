@@ -83,7 +83,7 @@ class Sender:
         self._arrived: asyncio.Queue[Batch] = asyncio.Queue()
         self._hosts: Counter[str] = Counter()
         self._backfilled: Counter[str] = Counter()
-        """What of that only a backfill asks for."""
+        """How many of these only a backfill requested."""
         self._draining = False
         self.read_quota_soon = False
 
@@ -180,7 +180,7 @@ class Sender:
         now = self._clock.now()
         closed = max(self._account.open_at(now), self._account.exhausted_until(batch.kind)) > now
         if closed or window_start(now) != window_start(batch.attempts[0].created_at):
-            # Closed meanwhile, or held in a day that is over: held anew when it may be sent.
+            # Closed meanwhile, or held in a day that is over: reserved again when it may be sent.
             await self._book("book", lambda: self._store.refund(batch.ids))
             return None
         going = frozenset(await self._book("book", lambda: self._store.mark_sending(batch.ids)))

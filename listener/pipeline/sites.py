@@ -1,4 +1,4 @@
-"""What the pipeline asks of sites by URL: which site a URL belongs to, and what its settings say."""
+"""Sites by URL: which site a URL belongs to, and what its settings say."""
 
 from __future__ import annotations
 

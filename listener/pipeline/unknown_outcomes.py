@@ -224,7 +224,7 @@ class UnknownOutcomes:
             unlisted = [url for url in unlisted if url not in known]
             if not unlisted:
                 return [task for listed in found.values() for task in listed]
-        message = f"the tasks of {len(group)} URLs have too many ids to be told apart"
+        message = f"the tasks of {len(group)} URLs have too many ids to be distinguished"
         raise OutcomeUnknown(message, code="listener.history")
 
     async def _unanswered(self, request: _Request, error: TargetError) -> int:

@@ -50,7 +50,7 @@ def normal_or_refused(text: str) -> str:
         return normal_url(text)
     except ValueError as error:
         raise ConfigurationError(
-            f"{text}: is no URL that can be refreshed: {error}", hint="write it as a browser asks for it"
+            f"{text}: is not a URL that can be refreshed: {error}", hint="write it as a browser requests it"
         ) from None
 
 

@@ -49,7 +49,7 @@ class Remedy(StrEnum):
     SET_CLOCK = "set the clock"
     STOP = "stop and say so"
     ASK = "ask the task list"
-    """Accepted or not, the answer does not tell."""
+    """The response does not show whether it was accepted."""
 
 
 class Rule(NamedTuple):
@@ -168,9 +168,9 @@ def _error(rule: Rule, failure: Failure) -> TargetError:
 def _describe(failure: Failure, rule: Rule) -> str:
     skew = f"{_skew(failure)}; " if rule.remedy is Remedy.SET_CLOCK else ""
     named = f"{failure.code or 'no error code'} (HTTP {failure.status})"
-    told = f": {failure.message}" if failure.message else ""
+    details = f": {failure.message}" if failure.message else ""
     asked = f" [request {failure.request_id}]" if failure.request_id else ""
-    return f"{skew}the CDN answered {named}{told}{asked}"
+    return f"{skew}the CDN answered {named}{details}{asked}"
 
 
 def _named_domain(failure: Failure) -> str | None:

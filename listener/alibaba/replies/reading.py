@@ -73,15 +73,15 @@ def parse_failure(
 
 
 def retry_after_seconds(milliseconds: str) -> float | None:
-    """Return what ``x-acs-retry-after`` asks for, at most an hour; ``None`` where it asks nothing."""
+    """Return the wait in ``x-acs-retry-after``, at most an hour; ``None`` without one."""
     asked = whole_number(milliseconds)
     return min(asked / 1000, LONGEST_WAIT_SECONDS) if asked else None
 
 
 def clock_skew_seconds(date: str, now: float) -> float | None:
     """Return how far ``now`` is ahead of an answer's ``Date`` header, in seconds; ``None`` without a usable one."""
-    told = header_time(date)
-    return None if told is None else now - told
+    sent_at = header_time(date)
+    return None if sent_at is None else now - sent_at
 
 
 _ECHO = re.compile(r"(server )?(string ?to ?sign|canonical ?request)\b.*", re.IGNORECASE | re.DOTALL)
@@ -115,8 +115,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def parse_receipt(fields: Mapping[str, Any]) -> Receipt:
     """Return the task ids of a refresh or prefetch. Raise :class:`ReplyError` when there are none."""
-    told = _text(fields, "RefreshTaskId") or _text(fields, "PushTaskId")
-    ids = tuple(dict.fromkeys(part.strip() for part in told.split(",") if part.strip()))
+    text = _text(fields, "RefreshTaskId") or _text(fields, "PushTaskId")
+    ids = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not ids or not all(re.fullmatch(r"[\w.-]{1,128}", part) for part in ids):
         raise ReplyError("the answer names no task")
     return Receipt(ids, scrub(_text(fields, "RequestId"))[:100])
@@ -200,7 +200,7 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 def _epoch(text: str) -> float | None:
     try:
-        told = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,7 +1,7 @@
 """
 The signature of the message service (MNS, now SMQ): an HMAC-SHA1 over the lines of a request.
 
-What binds the body is ``Content-MD5`` alone. A security token travels beside the signature and is not signed.
+What binds the body is ``Content-MD5`` alone. A security token is sent in addition to the signature and is not signed.
 """
 
 from __future__ import annotations

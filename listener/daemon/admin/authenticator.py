@@ -100,7 +100,7 @@ class Authenticator:
         return hmac.digest(self._salt, cookie, hashlib.sha256).hex()
 
     def check_decision(self, request: web.BaseRequest, mark: str) -> None:
-        """Raise :class:`HTTPRejection` unless somebody with the token asks, and asks here."""
+        """Raise :class:`HTTPRejection` unless the request has the token and comes from our own page."""
         if not self._token:
             raise HTTPRejection(403, "nothing can be decided here without a token", "set LISTENER_ADMIN__TOKEN_FILE")
         if self._has_bearer(request):

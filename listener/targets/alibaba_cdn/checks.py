@@ -45,9 +45,9 @@ async def _credentials(target: AlibabaCdn) -> str:
 
 
 async def _quota(target: AlibabaCdn) -> str:
-    told = await target.read_quota()
-    left = ", ".join(f"{kind.value} {reading.remaining} of {reading.limit}" for kind, reading in told.items())
-    return f"left today: {left}" if left else "the CDN told no quota; the configured one is assumed"
+    quota = await target.read_quota()
+    left = ", ".join(f"{kind.value} {reading.remaining} of {reading.limit}" for kind, reading in quota.items())
+    return f"left today: {left}" if left else "the CDN reported no quota; the configured one is assumed"
 
 
 def _questions(target: AlibabaCdn) -> Sequence[Request]:
@@ -67,7 +67,7 @@ async def _read(target: AlibabaCdn, request: Request) -> str:
 def _clock(target: AlibabaCdn) -> Check:
     subject, skew = f"{target.name}: clock", target.client.clock_skew_seconds
     if skew is None:
-        return Check(subject, CheckState.WARNING, "no answer told the CDN's time")
+        return Check(subject, CheckState.WARNING, "no response contained the CDN's time")
     direction = "ahead of" if skew >= 0 else "behind"
     message = f"{abs(skew):.0f} s {direction} the CDN's (at most {CLOCK_TOLERANCE_SECONDS} s)"
     if abs(skew) <= NOTABLE_SKEW_SECONDS:

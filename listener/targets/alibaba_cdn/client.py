@@ -137,7 +137,7 @@ class SignedClient:
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _wait_seconds(self, error: TargetError, tried: int) -> float:
-        """Full jitter, after what the answer asks for; a seen nonce needs no wait."""
+        """Full jitter, after the wait that the response requests; a used nonce needs no wait."""
         if _remedy(error) is Remedy.RESIGN:
             return 0.0
         asked = error.retry_after_seconds if isinstance(error, Throttled) else 0.0

@@ -160,14 +160,14 @@ class AlibabaCdn:
         matching = [task._replace(url=url) for task in found if task.kind is kind and spellings.find(task.url)]
         matching = [task for task in matching if task.created_at is None or start <= task.created_at <= end]
         if not matching and (start > math.floor(since) or not complete):
-            raise OutcomeUnknown(f"the task list does not tell whether {url} was accepted", code="listener.history")
+            raise OutcomeUnknown(f"the task list does not show whether {url} was accepted", code="listener.history")
         return sorted(map(self._by_our_clock, matching), key=lambda task: task.created_at or 0.0, reverse=True)
 
     async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
         """Return the live quota of each kind that the CDN tells and this API version can do."""
         await self._quota_calls.take()
-        told = parse_quota(await self.client.read(quota_request()))
-        return {kind: reading for kind, reading in told.items() if kind in self.limits}
+        quota = parse_quota(await self.client.read(quota_request()))
+        return {kind: reading for kind, reading in quota.items() if kind in self.limits}
 
     async def check(self) -> Sequence[Check]:
         """Probe credentials, quota, clock skew and the permission for each read, without changing anything."""
@@ -181,7 +181,7 @@ class AlibabaCdn:
     # -- pieces ------------------------------------------------------------------------------------
 
     def _by_our_clock(self, task: Task) -> Task:
-        """Return a task whose time of creation, which the CDN's clock gave, is told by this machine's clock."""
+        """Return a task whose creation time is converted from the CDN's clock to this machine's."""
         skew = self.client.clock_skew_seconds
         return task if task.created_at is None or not skew else task._replace(created_at=task.created_at + skew)
 
