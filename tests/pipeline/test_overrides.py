@@ -132,5 +132,5 @@ async def test_in_a_blackout_directories_wait_and_files_go(tmp_path: Path) -> No
         await world.until(lambda: world.accepted == {"file": 1})
         await world.until(lambda: deferred(world))
         (why,) = await deferred(world)
-        assert "hours forbid" in why
+        assert "directory_blackout" in why
         assert world.pipeline.engines[0].outcome.wake_at is not None
