@@ -367,3 +367,19 @@ async def test_a_link_that_becomes_a_loop_is_left_out_and_its_files_are_reported
             (tmp_path / "2" / "b.html").write_text("b")
             await reader.until_told("app/b.html")
             assert not reader.of("app/again/b.html")
+
+
+async def test_a_file_whose_name_became_a_link_to_a_directory_is_gone(tmp_path: Path) -> None:
+    """The index decides: that a directory of that name was watched in between proves nothing of the file."""
+    root = tmp_path / "root"
+    write(root / "name", "a file")
+    write(tmp_path / "1" / "a.html", "1")
+    async with reader_of(root) as reader:
+        await reader.until(lambda: set(reader.index.rows) == {"name"}, "the file is known")
+        if (watches := reader.source._session.watches) is not None:  # type: ignore[union-attr]
+            watches.tree.make(b"name/")
+        (root / "next").symlink_to(tmp_path / "1")
+        (root / "next").rename(root / "name")
+        if reader.backend != "polling":
+            await reader.until(lambda: set(reader.index.rows) == {"name/a.html"}, "the file is gone")
+            assert reader.told("name", ChangeKind.DELETED)

@@ -134,7 +134,8 @@ class Live:
             if not self._settings.follow_symlinks:
                 looks.gone.append(key.rstrip("/"))
                 continue
-            if self.watches and self.watches.tree.find(key_to_bytes(key)) is None:
+            # Where the index is complete it knows best whether a file of that name was there before.
+            if self._lives.is_complete or (self.watches and self.watches.tree.find(key_to_bytes(key)) is None):
                 looks.gone.append(key.rstrip("/"))
             self._rescans.want(key, "a link to a directory came or was switched", time.monotonic(), prompt=True)
 
@@ -162,7 +163,7 @@ class Live:
         ]
         finished = [*looks.finished, *excess] if excess else looks.finished
         standing = await self._standing([*looks.gone, *[look.key for look in finished]])
-        deletions = await self._admitted([*subtrees, *self._ends(looks.gone, standing)], now)
+        deletions = await self._admitted([*subtrees, *self._ends(looks.gone, standing, looks.linked)], now)
         changes, learnt = await self._contents(finished, standing)
         # Directories that went come first: one of the same name, and files in it, may have come since.
         return [*deletions, *changes], learnt
@@ -188,10 +189,11 @@ class Live:
     async def _standing(self, keys: Collection[str]) -> Standing:
         return await standing_of(self._index, self._acks, self._name, keys, self._lives)
 
-    def _ends(self, keys: Iterable[str], standing: Standing) -> list[Change]:
-        """Return the ends of names; one of which nothing was ever told needs none."""
-        ends = [key for key in keys if not standing.is_new(key)]
-        self.transient += len(list(keys)) - len(ends)
+    def _ends(self, keys: Iterable[str], standing: Standing, linked: Collection[str] = ()) -> list[Change]:
+        """Return the ends of names; one that nothing was reported of needs none, and is transient unless ``linked``."""
+        new = {key for key in keys if standing.is_new(key)}
+        ends = [key for key in keys if key not in new]
+        self.transient += len(new.difference(key.rstrip("/") for key in linked))
         now = time.time()
         return [Change(self._name, key, ChangeKind.DELETED, event_time=now) for key in ends]
 
