@@ -396,6 +396,23 @@ def test_an_exchange_of_directories_is_no_write_wherever_its_events_are_split(
         world.watches.close()
 
 
+def test_a_link_in_the_place_of_a_renamed_directory_is_not_watched(world: World) -> None:
+    """A directory is renamed and a link to it takes its place before anybody looks: one watch, which ends with it."""
+    write(world.root / "old" / "file")
+    world.calm()
+    (world.root / "old").rename(world.root / "new")
+    world.read()
+    world.feed()
+    (world.root / "old").symlink_to("new")
+    world.calm()
+    assert world.watches.count == 2
+    (world.root / "old").unlink()
+    shutil.rmtree(world.root / "new")
+    world.calm()
+    assert world.watches.count == 1
+    assert not world.differences()
+
+
 def test_a_file_reported_under_a_directory_whose_rename_is_still_to_come_ends_there(world: World) -> None:
     """A new place is listed before the rename to it is worked through: what went there meanwhile is reported."""
     write(world.root / "first" / "y")

@@ -61,8 +61,8 @@ class Watches:
         self._bindings = Bindings(self.kernel, self.tree, root)
         self._moved: dict[int, tuple[Node, float]] = {}
         self._new: list[tuple[Node, int]] = []
-        self._vacated: list[tuple[Node, bytes, int]] = []
-        """Places that lost their directory, as parent and name, and the flags of files found in a new one there."""
+        self._places: list[tuple[Node, bytes, int]] = []
+        """Where a directory came or went, as parent and name, and the flags of files to be found there."""
         self._round = 0
         self._told = False
         self._root_told = 0
@@ -297,7 +297,7 @@ class Watches:
             return
         if moved is not None:
             self._replace(parent, name, moved)
-        self._new.append((self.tree.child(parent, name), ARRIVED if cookie or renamed else FOUND))
+        self._places.append((parent, name, ARRIVED if cookie or renamed else FOUND))
 
     def _replace(self, parent: Node, name: bytes, moved: Node) -> None:
         """
@@ -324,7 +324,7 @@ class Watches:
             self._release(node)
         if prefix is not None and not self._ignore.directory(key_to_text(prefix), key_to_text(name)):
             self.heard.went(prefix + name + b"/")
-            self._vacated.append((parent, name, ARRIVED if cookie else FOUND))
+            self._places.append((parent, name, ARRIVED if cookie else FOUND))
 
     # --- directories that came -----------------------------------------------------------------
 
@@ -332,31 +332,32 @@ class Watches:
         """Watch and list the directories that came, and all below them; the lock is free between any two."""
         while should_keep_running():
             with self.lock:
-                self._look_at_vacated()
-                if not self._new:
+                if self._places:
+                    self._look_at(*self._places.pop())
+                elif self._new:
+                    self._take_in(*self._new.pop())
+                else:
                     break
-                node, flags = self._new.pop()
-                prefix = self.tree.prefix_of(node)
-                if prefix is not None:
-                    self._watch(node, prefix)
-                    self._list(node, prefix, flags)
-                    self.heard.keep_bound()
         self._expire_moves()
 
-    def _look_at_vacated(self) -> None:
+    def _look_at(self, parent: Node, name: bytes, flags: int) -> None:
         """
-        Take in the directories that stand where one was reported gone.
+        Have the directory watched and listed that stands at a place now; a link in its place is not one.
 
         One that a scan came by meanwhile is listed again: its files may be forgotten with those of the one that went.
         """
-        for parent, name, flags in self._vacated:
-            prefix = self.tree.prefix_of(parent)
-            if prefix is None:
-                continue
+        prefix = self.tree.prefix_of(parent)
+        if prefix is not None:
             with suppress(OSError):
                 if stat.S_ISDIR(os.lstat(self._root + prefix + name).st_mode):
                     self._new.append((self.tree.child(parent, name), flags))
-        self._vacated.clear()
+
+    def _take_in(self, node: Node, flags: int) -> None:
+        prefix = self.tree.prefix_of(node)
+        if prefix is not None:
+            self._watch(node, prefix)
+            self._list(node, prefix, flags)
+            self.heard.keep_bound()
 
     def _list(self, node: Node, prefix: bytes, flags: int) -> None:
         try:
