@@ -56,7 +56,7 @@ def spent(stand: Stand) -> tuple[int, int]:
     """Return the files that were paid for today, and how many of these a backfill asked for."""
     connection = sqlite3.connect(stand.state)
     try:
-        row = connection.execute("SELECT count(*), coalesce(sum(backfill), 0) FROM attempt WHERE state <> 'held'")
+        row = connection.execute("SELECT count(*), coalesce(sum(priority > 0), 0) FROM attempt WHERE state <> 'held'")
         files, backfill = row.fetchone()
         return int(files), int(backfill)
     finally:

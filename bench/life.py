@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Check, Delivery, IndexView, KindLimits, SourceHealth
 from listener.pipeline import Pipeline, store_options
-from listener.refresh import QuotaReading, Receipt, RefreshKind, Task, TaskState
+from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task, TaskState
 from listener.settings import Settings
 from listener.store import open_store
 
@@ -144,7 +144,7 @@ class Obliging:
         self._ids = itertools.count()
         self.units = 0
 
-    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
+    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """Wait a moment, as a rate limit would."""
         await asyncio.sleep(0.02)
 

@@ -27,10 +27,12 @@ from listener.pipeline.accounts import Account
 from listener.pipeline.gc_pause import gc_paused
 from listener.pipeline.overrides import ActiveOverrides
 from listener.pipeline.planning_round import PlanningResult, PlanningRound
+from listener.pipeline.sender import Queued
 from listener.pipeline.sites import Sites
 from listener.planner import Plan, PlanInput, plan
 from listener.settings import PlannerSettings, Site
 from listener.store import open_store
+from listener.store.snapshot import Snapshot
 from listener.targets.alibaba_cdn import AlibabaCdn
 
 URL = "https://www.example.com/"
@@ -118,17 +120,17 @@ async def planning_seconds() -> tuple[float, PlanningResult]:
         sites=Sites([Site(source="www", target="cdn", base_urls=[URL])]),
         settings=PlannerSettings(),
         overrides=ActiveOverrides(()),
-        queued=lambda _: False,
+        queued=Queued(),
         now=now,
         open_at=now,
     )
     with tempfile.TemporaryDirectory() as folder:
         async with open_store(f"sqlite:///{folder}/s.db", owner=True) as store:
-            await store.write(fill)
+            await store._write(fill)
 
-            def timed_round(connection: sqlite3.Connection) -> tuple[float, PlanningResult]:
+            def timed_round(snapshot: Snapshot) -> tuple[float, PlanningResult]:
                 began = time.thread_time()
-                result = this.run(connection)
+                result = this.run(snapshot)
                 return time.thread_time() - began, result
 
             spans = [await store.read(timed_round) for _ in range(3)]

@@ -124,9 +124,10 @@ VALUES (?, ?, 0, ?, ?, ?, ?, 0, 0)
 ON CONFLICT DO UPDATE SET sequence = excluded.sequence, due_at = min(excluded.due_at, window_first + 30.0), open = 0
 """
 _OBJECT = """
-INSERT INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,
-  inode = excluded.inode, etag = excluded.etag, sequence = excluded.sequence
+  inode = excluded.inode, etag = excluded.etag, access = excluded.access, sequence = excluded.sequence
 """
 
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from listener.change import Change, Fingerprint
-from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
+from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
 
 __all__ = [
     "UNLIMITED",
@@ -114,8 +114,8 @@ class Delivery:
     """Set by a scan: :meth:`IndexView.sequence` when it began. Newer index rows are not overwritten."""
     seed: bool = False
     """True for the first listing of a storage: it fills the index and refreshes nothing."""
-    backfill: bool = False
-    """True for what only a backfill requests: it waits behind every live change."""
+    priority: Priority = Priority.LIVE
+    """What only a backfill requests waits behind every live change."""
     unreadable: Sequence[Unreadable] = ()
     """Messages that came with the changes and cannot be parsed."""
     message_ids: Sequence[str] = ()
@@ -333,11 +333,11 @@ class Target(Protocol):
         """Keep the settings; open nothing."""
         ...
 
-    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
+    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """
         Wait until a request of these URLs keeps the rate limits. Called before each :meth:`submit`.
 
-        A backfill lets all other requests go first, and leaves them part of each limit.
+        One that is not ``LIVE`` lets all other requests go first, and leaves them part of each limit.
         """
         ...
 
@@ -381,7 +381,7 @@ class TargetBase:
         """No limit for any kind."""
         return dict.fromkeys(self.limits, UNLIMITED)
 
-    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
+    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """Return at once."""
 
     async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 __all__ = [
     "COVERAGE",
+    "KIND_OF_SCOPE",
     "Attempt",
     "AttemptState",
     "CoverageRule",
     "Need",
     "NeedState",
+    "Priority",
     "QuotaReading",
     "Receipt",
     "RefreshKind",
@@ -40,6 +42,17 @@ class Scope(IntEnum):
     """Not stale: to be fetched into the cache once no refresh need covers it."""
 
 
+class Priority(IntEnum):
+    """Who waits for whom: a need has the lowest of those that it was requested with, an attempt that of its need."""
+
+    LIVE = 0
+    """Something changed now, or a person requested it."""
+    BACKFILL = 1
+    """Only a backfill requests it: planned, reserved and sent behind everything live."""
+    ADMITTED = 2
+    """As before, and planned already against a share of the quota: sent as it is, never as part of a directory."""
+
+
 class RefreshKind(StrEnum):
     """The kinds of request; each has a quota of its own."""
 
@@ -47,6 +60,17 @@ class RefreshKind(StrEnum):
     DIRECTORY = "directory"
     IGNORE_PARAMS = "ignore-params"
     PREFETCH = "prefetch"
+
+
+KIND_OF_SCOPE: Final[Mapping[Scope, RefreshKind]] = MappingProxyType(
+    {
+        Scope.EXACT: RefreshKind.FILE,
+        Scope.ALL_PARAMS: RefreshKind.IGNORE_PARAMS,
+        Scope.SUBTREE: RefreshKind.DIRECTORY,
+        Scope.PREFETCH: RefreshKind.PREFETCH,
+    }
+)
+"""By which kind of request a need of each scope is settled, unless a directory refresh covers it."""
 
 
 class NeedState(IntEnum):

@@ -1,5 +1,5 @@
 """
-The one-shot shell: lists something or takes manual requests, sends them through the same store and ledger, and ends.
+The one-shot shell: something is listed or requested, sent through the same store and ledger, and over.
 
 ========== =====================================================================
 module     what it does

@@ -1,4 +1,4 @@
-"""A listing compared with the index: what is missing from it, differs, or no longer exists."""
+"""A listing compared with the index: what the listener does not know, knows otherwise, or knows though it is gone."""
 
 from __future__ import annotations
 

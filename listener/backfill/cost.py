@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from listener.contracts import Target
 from listener.errors import KeyRejected
 from listener.pipeline.sites import Sites
 from listener.refresh import RefreshKind, Scope, directory_of
-from listener.store.index import weight_below
+from listener.store.snapshot import Snapshot
 
 __all__ = ["Cost", "Tally", "cost_of"]
 
@@ -46,7 +45,21 @@ class Cost:
     quota_assumed: str = ""
     """Why the quota was assumed as the ledger or the configuration has it; empty where the live one counted."""
     directories: list[tuple[str, str]] = field(default_factory=list)
-    """Target and URL of each directory that would be refreshed; not in the JSON, they may be many."""
+    """Target and URL of each directory that would be refreshed; not shown, they may be many."""
+
+    def admit(self, spent: Mapping[RefreshKind, int], urls: int, most: Mapping[tuple[str, RefreshKind], int]) -> None:
+        """
+        Reduce it to what a share of the quota pays for today.
+
+        Args:
+            spent: tokens of each kind.
+            urls: that those are for.
+            most: tokens of the share in a day, by account and kind.
+        """
+        self.refreshes = {kind.value: count for kind, count in sorted(spent.items()) if count}
+        self.deferred = max(0, self.urls - urls)
+        a_day = sum(tokens for (_, kind), tokens in most.items() if spent.get(kind))
+        self.further_days = math.ceil(self.deferred / a_day) if a_day else None if self.deferred else 0
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -90,7 +103,7 @@ class Tally:
             self.cost.urls += 1
 
     def loads(self, targets: Iterable[str]) -> list[planner.DirectoryLoad]:
-        """Return the planner's inputs for these targets."""
+        """Return what the planner gets for these targets."""
         mine = set(targets)
         places = [place for place in {*self.exact, *self.all_params, *self.subtrees} if place[0] in mine]
         return [
@@ -130,7 +143,7 @@ def cost_of(
     reserve: float,
     prefetch: bool = False,
     refresh: bool = True,
-    connection: sqlite3.Connection | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Cost:
     """
     Return what the tally would take.
@@ -144,7 +157,7 @@ def cost_of(
         reserve: the part of a day's quota that is left alone, 0 to 1.
         prefetch: whether each URL is fetched into the cache, too.
         refresh: whether each URL is refreshed.
-        connection: the state file, for weights of what is not listed; None where there is none.
+        snapshot: the state file, for weights of what is not listed; None where there is none.
     """
     cost = tally.cost
     spent: Counter[str] = Counter()
@@ -160,7 +173,7 @@ def cost_of(
                     now=now,
                     loads=loads,
                     budgets=budget,
-                    weights=_weights(sites, names, listed, connection),
+                    weights=_weights(sites, names, listed, snapshot),
                     allowed=_allowed(sites, names),
                     reserve=reserve,
                     force=targets[0].forces,
@@ -195,12 +208,12 @@ def _allowed(sites: Sites, names: Sequence[str]) -> Callable[[str], bool]:
 
 
 def _weights(
-    sites: Sites, names: Sequence[str], listed: Callable[[str, str], int], connection: sqlite3.Connection | None
+    sites: Sites, names: Sequence[str], listed: Callable[[str, str], int], snapshot: Snapshot | None
 ) -> Callable[[str], int | None]:
     def weight(url: str) -> int | None:
         prefixes = {pair for name in names for pair in sites.router.key_prefixes(name, url)}
         return sum(
-            max(listed(root, prefix), 0 if connection is None else weight_below(connection, root, prefix))
+            max(listed(root, prefix), 0 if snapshot is None else snapshot.weight_below(root, prefix))
             for root, prefix in prefixes
         )
 

@@ -1,5 +1,5 @@
 """
-What the edge serves compared with the storage: a sample of URLs, requested with HEAD.
+What the edge serves compared with what the storage holds: a sample of URLs, by HEAD requests.
 
 =============================================== ========
 what the edge says                              it is

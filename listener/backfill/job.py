@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from itertools import islice
-from typing import Any
 
 from listener import planner
 from listener.backfill.cost import Cost, Tally, cost_of
 from listener.backfill.oneshot import run_until_idle, stopping
-from listener.backfill.share import QUOTA_SECONDS, Share, share_left
+from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, share_budget
 from listener.backfill.source import Feed, RepairFeed
 from listener.backfill.types import ALONE, BackfillPlan, Mode, Outcome
 from listener.change import Change, ChangeKind
@@ -23,16 +22,19 @@ from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake
 from listener.pipeline.sites import Sites
 from listener.pipeline.store_retry import StoreRetry
-from listener.refresh import QuotaReading, RefreshKind, Scope
+from listener.refresh import Priority, QuotaReading, RefreshKind, Scope
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
 from listener.store.ownership import owner_of
-from listener.store.upkeep import Progress
+from listener.store.progress import Progress
+from listener.store.snapshot import Snapshot
 
 __all__ = ["Backfill"]
 
 TALLY_KEYS = 10_000
+QUOTA_SECONDS = 10.0
+"""How long to wait for the live quota; where it cannot be read, the ledger's or the configured one counts."""
 SOURCE_NAME = "backfill"
 
 
@@ -82,7 +84,7 @@ class Backfill:
     # -- before --------------------------------------------------------------------------------------
 
     async def plan(self, store: Store | None, *, now: float, restart: bool = False) -> BackfillPlan:
-        """List everything once and return what it would take; nothing is changed."""
+        """List everything and return what it would take; nothing is changed."""
         begun = None if store is None or restart else await store.progress(self._digest)
         begun = begun if begun is not None and not begun.finished else None
         tally = Tally(self._sites)
@@ -91,28 +93,61 @@ class Backfill:
                 tally.add(portion)
         if Mode.SEED in self._modes:
             return BackfillPlan(tally.cost, begun)
-        accounts = self._accounts()
-        budgets = {}
+        accounts, live = self._accounts(), {}
         for account in accounts:
-            live, assumed = await _live_quota(account[0])
+            live[account[0].account], assumed = await _live_quota(account[0])
             tally.cost.quota_assumed = tally.cost.quota_assumed or assumed
-            budgets[account[0].account] = await self._budgets(store, account[0], now, live)
+        budget = None if self._share is None else await self._share_budget(store, now, live)
+        budgets = {
+            account[0].account: await self._budgets(store, account[0], now, live, budget) for account in accounts
+        }
 
-        def count(connection: Any = None) -> Cost:
+        def count(snapshot: Snapshot | None = None) -> Cost:
             return cost_of(
                 tally,
                 self._sites,
                 accounts,
                 budgets,
-                now=now,
-                # A share leaves the whole reserve to others already.
-                reserve=self._settings.planner.reserve if self._share is None else 0.0,
+                # Of a share the same is chosen at whatever hour of its day; and the whole reserve is left already.
+                now=now if budget is None else float(budget.window),
+                reserve=self._settings.planner.reserve if budget is None else 0.0,
                 refresh=bool(self._modes & {Mode.REFRESH, Mode.REPAIR}),
                 prefetch=Mode.PREFETCH in self._modes,
-                connection=connection,
+                snapshot=snapshot,
             )
 
-        return BackfillPlan(count() if store is None else await store.read(count), begun)
+        cost = count() if store is None else await store.read(count)
+        if budget is not None:
+            await self._admit(store, begun, cost, budget)
+        return BackfillPlan(cost, begun, budget)
+
+    async def _share_budget(self, store: Store | None, now: float, live: LiveQuota) -> ShareBudget:
+        def look(snapshot: Snapshot | None) -> ShareBudget:
+            return share_budget(
+                snapshot,
+                self._targets,
+                self._share or 0.0,
+                reserve=self._settings.planner.reserve,
+                now=now,
+                live=live,
+            )
+
+        return look(None) if store is None else await store.read(look)
+
+    async def _admit(self, store: Store | None, begun: Progress | None, cost: Cost, budget: ShareBudget) -> None:
+        """Put into the cost what the run would request of the share: by the same chooser, from the same budget."""
+        chooser, left, spent = self._chooser(cost), budget.left.copy(), Counter[RefreshKind]()
+        covered = Tally(self._sites)
+        async with aclosing(self._portions(store, begun)) as portions:
+            async for portion in _with_end(portions):
+                admitted, price = chooser.choose(portion, left)
+                left.subtract(price)
+                for (_, kind), tokens in price.items():
+                    spent[kind] += tokens
+                covered.add([*admitted.seeds, *(one for one in admitted.changes if one.kind is not ChangeKind.SUBTREE)])
+                if admitted.reason:
+                    break
+        cost.admit(spent, covered.cost.urls, budget.most)
 
     async def _portions(self, store: Store | None, begun: Progress | None) -> AsyncGenerator[list[Change], None]:
         """Yield what would be asked for: everything that is listed, in a repair what differs."""
@@ -139,20 +174,18 @@ class Backfill:
         return list(found.values())
 
     async def _budgets(
-        self, store: Store | None, target: Target, now: float, live: Mapping[RefreshKind, QuotaReading]
+        self, store: Store | None, target: Target, now: float, live: LiveQuota, share: ShareBudget | None
     ) -> dict[RefreshKind, planner.TokenBudget]:
         """Return what it may spend of each kind; of a share, as if that were the whole quota."""
-        reserve = self._settings.planner.reserve
         found = {}
         for kind, default in target.quota.items():
-            reading = live.get(kind)
+            reading = live.get(target.account, {}).get(kind)
             ledger = None if store is None else await store.budget(target.account, kind, default=default)
             limit, left = (default, default) if ledger is None else (ledger.limit, ledger.left)
             if reading is not None:
                 limit, left = reading.limit, reading.remaining if ledger is None else min(reading.remaining, left)
-            if self._share is not None:
-                limit = math.floor(limit * self._share)
-                left = await share_left(store, target, kind, self._share, reserve=reserve, now=now, live=reading)
+            if share is not None:
+                limit, left = share.most[target.account, kind], share.left[target.account, kind]
             found[kind] = planner.TokenBudget(limit, left, window_end(now) if ledger is None else ledger.resets_at)
         return found
 
@@ -209,11 +242,13 @@ class Backfill:
         )
 
     def _feed(self, store: Store, plan: BackfillPlan | None) -> Feed | RepairFeed:
+        admission = self._admission(store, plan)
         if Mode.REPAIR in self._modes:
-            return RepairFeed(SOURCE_NAME, self._listing, deletions=self._deletions)
+            return RepairFeed(SOURCE_NAME, self._listing, deletions=self._deletions, admission=admission)
+        priority = Priority.BACKFILL if admission is None else Priority.ADMITTED
 
         async def prefetch(portion: Sequence[Change]) -> None:
-            await store.request(self._prefetches(portion), reason="backfill", backfill=True)
+            await store.request(self._prefetches(portion), reason="backfill", priority=priority)
 
         return Feed(
             SOURCE_NAME,
@@ -223,26 +258,35 @@ class Backfill:
             record=bool(self._modes & {Mode.REFRESH, Mode.SEED}),
             seed=Mode.SEED in self._modes,
             digest=self._digest,
-            admission=self._admission(store, plan),
+            admission=admission,
             then=prefetch if Mode.PREFETCH in self._modes else None,
+            priority=priority,
         )
 
     def _admission(self, store: Store, plan: BackfillPlan | None) -> Share | None:
         if self._share is None or Mode.SEED in self._modes:
             return None
-        # With a prefetch every object is requested by itself: a directory refresh fetches nothing.
-        chosen = plan.cost.directories if plan and Mode.PREFETCH not in self._modes else []
         return Share(
-            self._listing.root,
             store,
-            self._sites,
             self._targets,
+            self._chooser(plan.cost if plan else None),
             share=self._share,
             reserve=self._settings.planner.reserve,
             clock=self._clock,
+            budget=plan.budget if plan else None,
+        )
+
+    def _chooser(self, cost: Cost | None) -> Chooser:
+        # With a prefetch every object is requested by itself: a directory refresh fetches nothing. And what a repair
+        # finds is no listing, in which a directory would be passed as a whole.
+        alone = bool(self._modes & {Mode.PREFETCH, Mode.REPAIR})
+        return Chooser(
+            self._listing.root,
+            self._sites,
+            self._targets,
             prefetch=Mode.PREFETCH in self._modes,
-            refresh=Mode.REFRESH in self._modes,
-            directories=self._prefixes(chosen),
+            refresh=bool(self._modes & {Mode.REFRESH, Mode.REPAIR}),
+            directories=self._prefixes(cost.directories if cost is not None and not alone else ()),
         )
 
     def _prefixes(self, chosen: Sequence[tuple[str, str]]) -> set[str]:
@@ -290,6 +334,13 @@ async def _live_quota(target: Target) -> tuple[Mapping[RefreshKind, QuotaReading
         return {}, f"{target.name}: {error}"
     finally:
         await target.close()  # a plan may be all that is asked for; the next call opens it again
+
+
+async def _with_end(portions: AsyncGenerator[list[Change], None]) -> AsyncIterator[list[Change]]:
+    """Yield the portions, and an empty one when the listing is over."""
+    async for portion in portions:
+        yield portion
+    yield []
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

@@ -1,4 +1,4 @@
-"""The pipeline without a daemon: run until nothing is left to do, and report the outcomes."""
+"""The pipeline without a daemon: run until nothing is left to do, and report what became of what was requested."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class RequestOutcome:
 @asynccontextmanager
 async def opened(settings: Settings, targets: Mapping[str, Target]) -> AsyncIterator[Store]:
     """
-    Open the store: as its owner if there is none, else next to the daemon (``store.owner`` shows which).
+    Open the store: as its owner where nobody else is, otherwise while the daemon owns it (see ``store.owner``).
 
     The targets are closed in the end, too.
     """

@@ -42,8 +42,8 @@ def read_popularity(lines: Iterable[bytes], sites: Sequence[Site]) -> Counter[st
         if (asked := _LOG.search(line)) is not None:
             if asked[2].startswith((b"2", b"304")):
                 weights.update(_keys(asked[1], bases))
-        elif (found := _WEIGHT.match(line.strip())) is not None:
-            weights[key_to_text(found[2])] += float(found[1])  # type: ignore[assignment]
+        elif (weighed := _WEIGHT.match(line.strip())) is not None:
+            weights[key_to_text(weighed[2])] += float(weighed[1])  # type: ignore[assignment]
         if len(weights) > 2 * MOST_WEIGHED:
             weights = Counter(dict(weights.most_common(MOST_WEIGHED)))
     if seen and not weights:

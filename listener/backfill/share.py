@@ -1,20 +1,22 @@
 """
-A part of each day's quota for backfills: what it does not cover is not asked for today.
+A part of each day's quota for backfills: what it does not cover is not requested today.
 
 A backfill that may have all of the quota makes every need at once and leaves the rest to the planner. One that has
 only a share requests no more than that: of a listing in the order of keys it takes the next URLs, one token each,
-and the directories that the planner chose for it, one token each whatever is below. The tokens are booked, durably,
-before the needs are made; so a crash may waste some of the share, and never take more of it. Live changes find the
-rest of the quota untouched, and no need of a backfill before them.
+and the directories that the planner chose for it, one token each whatever is below. A dry run makes the same choice
+(:class:`Chooser`) from the same budget (:func:`share_budget`), and the needs are sent as they were chosen.
+
+The tokens are booked in the ledger, durably, before the needs are made; so a crash may waste some of the share, and
+never take more of it. Live changes find the rest of the quota untouched, and no need of a backfill before them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from listener.backfill.source import Admitted
 from listener.change import Change, ChangeKind
@@ -22,12 +24,12 @@ from listener.clock import Clock, window_start
 from listener.contracts import Target
 from listener.errors import KeyRejected
 from listener.pipeline.sites import Sites
-from listener.refresh import QuotaReading, RefreshKind, Scope
+from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope
 from listener.store import Store
 from listener.store.ownership import owner_of
-from listener.store.upkeep import Progress, progress, save_progress
+from listener.store.snapshot import Snapshot
 
-__all__ = ["Share", "share_left"]
+__all__ = ["Chooser", "Share", "ShareBudget", "Tokens", "share_budget"]
 
 MOST_WAITING = 2_000
 """Needs that may wait before more are made: what a domain takes in some minutes, so that the state file stays small."""
@@ -35,153 +37,150 @@ LONGEST_WAIT_SECONDS = 300.0
 """Where nothing is taken off the queue for so long, quota or the daemon stands still."""
 OWNERLESS_SECONDS = 10.0
 """A daemon that is restarted owns the state file again sooner."""
-QUOTA_SECONDS = 10.0
-"""How long to wait for the live quota; where it cannot be read, the configured one counts."""
+USED_UP = "the share of today's quota is used up"
 
-_KINDS = {
-    Scope.EXACT: RefreshKind.FILE,
-    Scope.ALL_PARAMS: RefreshKind.IGNORE_PARAMS,
-    Scope.SUBTREE: RefreshKind.DIRECTORY,
-    Scope.PREFETCH: RefreshKind.PREFETCH,
-}
-Purse = Counter[tuple[str, RefreshKind]]
+Tokens = Counter[tuple[str, RefreshKind]]
 """Tokens by account and kind."""
+LiveQuota = Mapping[str, Mapping[RefreshKind, QuotaReading]]
+"""What each account's live quota was just now; nothing of an account where it could not be read."""
 
 
-def _row(account: str, kind: RefreshKind, now: float) -> str:
-    return f"share of {account}, {kind.value}, {window_start(now)}"
+@dataclass(slots=True)
+class ShareBudget:
+    """What backfills may take of one quota day."""
+
+    window: int
+    """When the day began, in seconds since the epoch."""
+    most: Tokens = field(default_factory=Counter)
+    """What all backfills together may book."""
+    left: Tokens = field(default_factory=Counter)
+    """What may still be booked: apart from the reserve and from the needs that wait already."""
 
 
-async def share_left(
-    store: Store | None,
-    target: Target,
-    kind: RefreshKind,
+def share_budget(
+    snapshot: Snapshot | None,
+    targets: Mapping[str, Target],
     share: float,
     *,
     reserve: float,
     now: float,
-    live: QuotaReading | None = None,
-) -> int:
+    live: LiveQuota,
+) -> ShareBudget:
     """
-    Return how many tokens of a kind backfills may still take today.
+    Return what backfills may take today.
 
-    Of their share (0 to 1), and of what is left but for the reserve (0 to 1, which no prefetch minds) and for the
-    needs that wait already. A ``live`` reading counts before what the ledger knows.
+    Args:
+        snapshot: of the store; None where there is no state file yet.
+        targets: the configured targets.
+        share: part of a day's quota, 0 to 1.
+        reserve: the part that is left alone, 0 to 1; no prefetch regards it.
+        now: seconds since the epoch.
+        live: counts before what the ledger knows.
     """
-    limit = target.quota[kind] if live is None else live.limit
-    left, taken, pending = limit if live is None else live.remaining, None, 0
-    if store is not None:
-        budget = await store.budget(target.account, kind, default=limit)
-        limit = budget.limit if live is None else limit
-        left = budget.left if live is None else min(left, budget.left)
-        taken = await store.progress(_row(target.account, kind, now))
-        pending = (await store.counts()).pending
-    kept = 0 if kind is RefreshKind.PREFETCH else math.ceil(limit * reserve)
-    mine = math.floor(limit * share) - (taken.listed if taken else 0)
-    return max(0, min(mine, left - kept - pending))
+    found = ShareBudget(window_start(now))
+    for target in targets.values():
+        waiting = Counter[RefreshKind]() if snapshot is None else snapshot.pending_units(_of_account(targets, target))
+        for kind, default in target.quota.items():
+            reading = live.get(target.account, {}).get(kind)
+            limit, left, booked = default, default, 0
+            if snapshot is not None:
+                budget = snapshot.budget(target.account, kind, now=now, default=reading.limit if reading else default)
+                limit, left, booked = budget.limit, budget.left, budget.share_booked
+            if reading is not None:
+                limit, left = reading.limit, reading.remaining if snapshot is None else min(reading.remaining, left)
+            kept = 0 if kind is RefreshKind.PREFETCH else math.ceil(limit * reserve)
+            most = math.floor(limit * share)
+            found.most[target.account, kind] = most
+            found.left[target.account, kind] = max(0, min(most - booked, left - kept - waiting[kind]))
+    return found
 
 
-class Share:
-    """See :class:`listener.backfill.source.Admission`: admits what the share of today pays for."""
+def _of_account(targets: Mapping[str, Target], one: Target) -> list[str]:
+    return [name for name, target in targets.items() if target.account == one.account]
+
+
+class Chooser:
+    """Chooses from a listing, portion by portion, what a budget pays for."""
 
     def __init__(
         self,
         root: str,
-        store: Store,
         sites: Sites,
         targets: Mapping[str, Target],
         *,
-        share: float,
-        reserve: float,
-        clock: Clock,
         prefetch: bool,
         refresh: bool,
         directories: Collection[str] = (),
     ) -> None:
         """
-        Take what it admits for.
+        Take what to choose for.
 
         Args:
             root: the source that is listed.
-            store: where tokens are booked.
             sites: what a key becomes.
             targets: the configured targets.
-            share: part of each day's quota, 0 to 1.
-            reserve: the part that is left alone, 0 to 1.
-            clock: tells the day.
             prefetch: whether each URL is fetched into the cache, too.
             refresh: whether each URL is refreshed.
             directories: prefixes of keys that are to be refreshed as a whole; none lies in another.
         """
-        self.reason = ""
         self._root = root
-        self._store = store
         self._sites = sites
         self._targets = targets
-        self._share = share
-        self._reserve = reserve
-        self._clock = clock
         self._prefetch = prefetch
         self._refresh = refresh
         self._directories = set(directories)
-        self._left: Purse = Counter()
-        self._most: Purse = Counter()
-        """What all backfills together may take today."""
-        self._asked = False
         self._inside: str | None = None
         self._passed = 0
         self._last = ""
 
-    async def admit(self, portion: Sequence[Change]) -> Admitted:
-        """Take from the portion what today's share pays for, in order."""
-        await self._room()
-        if self.reason:
-            return Admitted(0, (), (), None)
-        while True:
-            await self._look()
-            begun = self._inside, self._passed, self._last
-            admitted, cost = self._choose(portion)
-            if await self._store.write(_book, cost, self._most, now=self._clock.now()):
-                return admitted
-            # Another backfill was quicker: choose again from what it left.
-            (self._inside, self._passed, self._last), self.reason = begun, ""
+    def choose(self, portion: Sequence[Change], left: Tokens) -> tuple[Admitted, Tokens]:
+        """
+        Return what is taken of the next portion, and what that costs; an empty portion ends the listing.
 
-    def _choose(self, portion: Sequence[Change]) -> tuple[Admitted, Purse]:
-        """Return what may go on of what is left, and what that takes."""
-        cost: Purse = Counter()
+        Of a directory only its index rows are taken (``seeds``), until a key behind it comes.
+        """
+        cost: Tokens = Counter()
         changes: list[Change] = []
         seeds: list[Change] = []
-        done, after = 0, None
+        done, after, reason = 0, None, ""
         for change in portion:
             if self._inside is not None and not change.key.startswith(self._inside):
-                changes.append(self._leave(self._inside))
+                changes.append(self._leave())
                 done, after = done + self._passed, self._last
                 self._passed = 0
             if self._inside is None:
-                self._inside = self._enter(change.key, cost)
+                self._inside = self._enter(change.key, cost, left)
             if self._inside is not None:
                 seeds.append(change)
                 self._passed, self._last = self._passed + 1, change.key
-            elif self._pays(change, cost):
+            elif self._pays(change, cost, left):
                 changes.append(change)
                 done, after = done + 1, change.key
             else:
-                self.reason = "the share of today's quota is used up"
+                reason = USED_UP
                 break
         if not portion and self._inside is not None:
-            changes.append(self._leave(self._inside))
+            changes.append(self._leave())
             done, after = self._passed, self._last
-        return Admitted(done, changes, seeds, after), cost
+        return Admitted(done, changes, seeds, after, reason), cost
 
-    def _leave(self, place: str) -> Change:
+    def again(self) -> tuple[str | None, int, str]:
+        """Return the state to :meth:`go_back` to, where a choice could not be booked."""
+        return self._inside, self._passed, self._last
+
+    def go_back(self, state: tuple[str | None, int, str]) -> None:
+        """Undo what was chosen since."""
+        self._inside, self._passed, self._last = state
+
+    def _leave(self) -> Change:
         """Return the change that makes a directory stale whose keys are all behind."""
-        self._inside = None
+        place, self._inside = self._inside or "", None
         return Change(self._root, place, ChangeKind.SUBTREE)
 
-    def _enter(self, key: str, cost: Purse) -> str | None:
+    def _enter(self, key: str, cost: Tokens, left: Tokens) -> str | None:
         """Return the chosen directory that a key lies in, where its token is there."""
         place = self._directory(key)
-        if place is None or not self._pays(Change(self._root, place, ChangeKind.SUBTREE), cost):
+        if place is None or not self._pays(Change(self._root, place, ChangeKind.SUBTREE), cost, left):
             return None
         return place
 
@@ -195,52 +194,90 @@ class Share:
                 break
         return None
 
-    def _pays(self, change: Change, cost: Purse) -> bool:
+    def _pays(self, change: Change, cost: Tokens, left: Tokens) -> bool:
         """Add what a change takes, where that is there."""
         price = self._price(change)
-        if any(cost[one] + tokens > self._left[one] for one, tokens in price.items()):
+        if any(cost[one] + tokens > left[one] for one, tokens in price.items()):
             return False
         cost.update(price)
         return True
 
-    def _price(self, change: Change) -> Purse:
-        price: Purse = Counter()
+    def _price(self, change: Change) -> Tokens:
+        price: Tokens = Counter()
         try:
             needs = self._sites.route(change)
         except KeyRejected:
-            return price  # it is parked, and costs nothing
+            return price  # it is rejected, and costs nothing
         for need in needs:
             account = self._targets[need.target].account
             if self._refresh:
-                price[account, _KINDS[need.scope]] += 1
+                price[account, KIND_OF_SCOPE[need.scope]] += 1
             if self._prefetch and need.scope is Scope.EXACT:
                 price[account, RefreshKind.PREFETCH] += 1
         return price
 
-    async def _look(self) -> None:
-        """See what is left; the first time, once the CDN has reported its quota or had time to."""
-        loop = asyncio.get_running_loop()
-        until, self._asked = loop.time() + (QUOTA_SECONDS if self._store.owner and not self._asked else 0.0), True
-        while loop.time() < until and not await self._store.read(self._quota_is_read):
-            await asyncio.sleep(0.05)
-        now = self._clock.now()
-        for target in self._targets.values():
-            for kind, quota in target.quota.items():
-                budget = await self._store.budget(target.account, kind, default=quota)
-                self._most[target.account, kind] = math.floor(budget.limit * self._share)
-                self._left[target.account, kind] = await share_left(
-                    self._store, target, kind, self._share, reserve=self._reserve, now=now
-                )
 
-    def _quota_is_read(self, connection: sqlite3.Connection) -> bool:
-        read = {
-            account
-            for (account,) in connection.execute(
-                "SELECT account FROM ledger WHERE window_start = ? AND read_at IS NOT NULL",
-                (window_start(self._clock.now()),),
+class Share:
+    """See :class:`listener.backfill.source.Admission`: admits what the share of today pays for."""
+
+    def __init__(
+        self,
+        store: Store,
+        targets: Mapping[str, Target],
+        chooser: Chooser,
+        *,
+        share: float,
+        reserve: float,
+        clock: Clock,
+        budget: ShareBudget | None = None,
+    ) -> None:
+        """
+        Take what it admits for.
+
+        Args:
+            store: where tokens are booked.
+            targets: the configured targets.
+            chooser: fresh; chooses from the listing.
+            share: part of each day's quota, 0 to 1.
+            reserve: the part that is left alone, 0 to 1.
+            clock: tells the day.
+            budget: that the plan was made with; None: looked up in the ledger.
+        """
+        self.reason = ""
+        self._store = store
+        self._targets = targets
+        self._chooser = chooser
+        self._share = share
+        self._reserve = reserve
+        self._clock = clock
+        self._budget = budget
+
+    async def admit(self, portion: Sequence[Change]) -> Admitted:
+        """Take from the portion what today's share pays for, in order."""
+        await self._room()
+        if self.reason:
+            return Admitted(0, (), (), None, self.reason)
+        while True:
+            budget = await self._of_today()
+            state = self._chooser.again()
+            admitted, cost = self._chooser.choose(portion, budget.left)
+            if await self._store.book_share(cost, budget.most, now=budget.window):
+                budget.left.subtract(cost)
+                self.reason = admitted.reason
+                return admitted
+            # Another backfill was quicker: choose again from what it left.
+            self._chooser.go_back(state)
+            self._budget = None
+
+    async def _of_today(self) -> ShareBudget:
+        now = self._clock.now()
+        if self._budget is None or self._budget.window != window_start(now):
+            self._budget = await self._store.read(
+                lambda snapshot: share_budget(
+                    snapshot, self._targets, self._share, reserve=self._reserve, now=now, live={}
+                )
             )
-        }
-        return all(target.account in read for target in self._targets.values())
+        return self._budget
 
     async def _room(self) -> None:
         """Wait until few needs wait; where nothing moves, or no daemon is there any more, stop and say so."""
@@ -258,14 +295,3 @@ class Share:
                 self.reason = f"{waiting} needs wait, and the daemon that sent them is gone"
                 return
             await asyncio.sleep(0.2)
-
-
-def _book(connection: sqlite3.Connection, cost: Purse, most: Purse, *, now: float) -> bool:
-    """Book these tokens where all of them are left; return whether they were. In one transaction: others book, too."""
-    rows = {_row(*of, now): (tokens, most[of]) for of, tokens in cost.items()}
-    taken = {row: found.listed if (found := progress(connection, row)) else 0 for row in rows}
-    if any(taken[row] + tokens > bound for row, (tokens, bound) in rows.items()):
-        return False
-    for row, (tokens, _) in rows.items():
-        save_progress(connection, row, Progress("", taken[row] + tokens, finished=True), now=now)
-    return True

@@ -13,9 +13,10 @@ from pydantic import BaseModel
 from listener.change import Change
 from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import StoreError
+from listener.refresh import Priority
 from listener.sources.listing import Comparison, Drift, Listing
 from listener.store import Store
-from listener.store.upkeep import Progress
+from listener.store.progress import Progress
 
 __all__ = ["Admission", "Admitted", "Feed", "RepairFeed"]
 
@@ -30,7 +31,7 @@ MIN_DELETE_COUNT = 100
 
 
 class _NoSettings(BaseModel):
-    """A feed gets everything from its creator."""
+    """A feed gets everything from its constructor."""
 
 
 class Admitted(NamedTuple):
@@ -44,6 +45,8 @@ class Admitted(NamedTuple):
     """What only the index is to learn."""
     after: str | None
     """The last key that need not be listed again; None: as before."""
+    reason: str = ""
+    """Why the rest waits for another run; empty where everything was taken."""
 
 
 class Admission(Protocol):
@@ -53,7 +56,7 @@ class Admission(Protocol):
     """Why it stopped; empty while it did not."""
 
     async def admit(self, portion: Sequence[Change]) -> Admitted:
-        """Take as much of the portion as may go on; an empty one means the end of the listing."""
+        """Take as much of the portion as may go on; an empty one marks the end of the listing."""
         ...
 
 
@@ -78,6 +81,7 @@ class Feed:
         digest: str = "",
         admission: Admission | None = None,
         then: Callable[[Sequence[Change]], Awaitable[None]] | None = None,
+        priority: Priority = Priority.BACKFILL,
     ) -> None:
         """
         Keep what to list; touch nothing.
@@ -92,6 +96,7 @@ class Feed:
             digest: under what name its progress is kept; by default the listing's own.
             admission: how much may go on now; everything without one.
             then: called with each portion once its changes are durable, before that is noted as progress.
+            priority: of the needs that are made.
         """
         self.name = name
         self.roots: Sequence[str] = (listing.root,)
@@ -105,6 +110,7 @@ class Feed:
         self._seed = seed
         self._admission = admission
         self._then = then
+        self._priority = priority
         self.stopped = ""
         """Why it ended before the listing did; empty where it did not."""
         self._open = 0
@@ -152,7 +158,7 @@ class Feed:
             self._raise_error()
             self._open += 1  # from here on an ack is sure to come
         recorded = changes if self._record or seed else ()
-        return Delivery(recorded, self._ack_of(changes, after, count), seed=seed, backfill=True)
+        return Delivery(recorded, self._ack_of(changes, after, count), seed=seed, priority=self._priority)
 
     async def _end(self) -> None:
         if self.stopped:
@@ -208,8 +214,12 @@ class RepairFeed:
 
     Settings: ClassVar[type[BaseModel]] = _NoSettings
 
-    def __init__(self, name: str, listing: Listing, *, deletions: bool) -> None:
-        """Take what to list; with ``deletions``, any number of missing keys is taken for deleted."""
+    def __init__(self, name: str, listing: Listing, *, deletions: bool, admission: Admission | None = None) -> None:
+        """
+        Take what to list; with ``deletions``, any number of missing keys is taken for deleted.
+
+        ``admission`` says how much may go on now; what it leaves still differs when the next run compares.
+        """
         self.name = name
         self.roots: Sequence[str] = (listing.root,)
         self.health = SourceHealth()
@@ -217,9 +227,11 @@ class RepairFeed:
         self.stopped = ""
         self._listing = listing
         self._deletions = deletions
+        self._admission = admission
+        self._priority = Priority.BACKFILL if admission is None else Priority.ADMITTED
 
     async def finish(self) -> None:
-        """Record nothing: a repair compares everything each time."""
+        """Note nothing: a repair compares again each time."""
 
     @property
     def listed(self) -> int:
@@ -233,16 +245,27 @@ class RepairFeed:
         with closing(Comparison(self._listing, index)) as comparison:
             self.drift = comparison.drift
             async for found in comparison.findings():
-                if found:
-                    yield Delivery(found, scan_sequence=sequence, backfill=True)
+                if (delivery := await self._delivery(found, sequence)) is not None:
+                    yield delivery
+                if self.stopped:
+                    break
             refusal = comparison.drift.refusal(share=MAX_DELETE_SHARE, minimum=MIN_DELETE_COUNT)
-            if refusal and not self._deletions:
+            if not self.stopped and refusal and not self._deletions:
                 self.stopped = f"{refusal}: nothing was taken for deleted; if it is, add --deletions"
-            else:
-                for gone in comparison.deletions():
-                    yield Delivery(gone, scan_sequence=sequence, backfill=True)
+            for gone in () if self.stopped else comparison.deletions():
+                if (delivery := await self._delivery(gone, sequence)) is not None:
+                    yield delivery
+                if self.stopped:
+                    break
         self.health.detail = self.stopped
         self.health.state, self.health.ready = SourceState.STOPPED, not self.stopped
+
+    async def _delivery(self, changes: Sequence[Change], sequence: int) -> Delivery | None:
+        """Return what may go on of these changes, nothing where that is none."""
+        if changes and self._admission is not None:
+            admitted = await self._admission.admit(changes)
+            changes, self.stopped = admitted.changes, self._admission.reason
+        return Delivery(changes, scan_sequence=sequence, priority=self._priority) if changes else None
 
     async def check(self) -> Sequence[Check]:
         """Probe nothing: what is listed is found out by listing it."""

@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from listener.backfill.cost import Cost
+from listener.backfill.share import ShareBudget
+from listener.store.progress import Progress
 from listener.store.report import Counts
-from listener.store.upkeep import Progress
 
 __all__ = ["ALONE", "BackfillPlan", "Mode", "Outcome"]
 
@@ -29,7 +30,7 @@ class Mode(StrEnum):
 
 
 ALONE = frozenset({Mode.SEED, Mode.AUDIT, Mode.REPAIR})
-"""Modes that cannot be combined with another."""
+"""Modes that cannot be combined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class BackfillPlan:
     cost: Cost
     begun: Progress | None
     """How far an earlier run got that did not finish."""
+    budget: ShareBudget | None = None
+    """What it may take of the quota; None: all of it."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""

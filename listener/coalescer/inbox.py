@@ -21,6 +21,7 @@ from typing import NamedTuple
 from listener.change import Change, ChangeKind
 from listener.coalescer.merging import merge
 from listener.contracts import Delivery, no_ack
+from listener.refresh import Priority
 
 __all__ = ["Inbox", "Taken"]
 
@@ -36,7 +37,7 @@ class Taken(NamedTuple):
     """To be called once these changes are durable, each once: their deliveries hold no others."""
     scan_sequence: int | None = None
     seed: bool = False
-    backfill: bool = False
+    priority: Priority = Priority.LIVE
     message_ids: Sequence[str] = ()
     """Of the messages whose changes are all recorded with these."""
 
@@ -76,8 +77,8 @@ _Segment = dict[tuple[str, ...], _Entry]
 """By root and key; a subtree change also by its kind, apart from a key of the same name."""
 
 
-_LaneKey = tuple[bool, int | None, bool]
-"""Whether it seeds, the sequence of its scan, and whether a backfill requested it."""
+_LaneKey = tuple[bool, int | None, Priority]
+"""Whether it seeds, the sequence of its scan, and its priority."""
 
 
 class _Lane:
@@ -172,7 +173,7 @@ class Inbox:
                 self._nothing_to_wait_for.append(waiting.ack)
 
     def _put(self, delivery: Delivery, waiting: _Waiting | None) -> None:
-        key = (delivery.seed, delivery.scan_sequence, delivery.backfill)
+        key = (delivery.seed, delivery.scan_sequence, delivery.priority)
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane()
@@ -187,7 +188,7 @@ class Inbox:
         acks, self._nothing_to_wait_for = self._nothing_to_wait_for, []
         changes: list[Change] = []
         message_ids: list[str] = []
-        seed, scan_sequence, backfill = lane_key = self._next_lane()
+        seed, scan_sequence, priority = lane_key = self._next_lane()
         for entry in self._from_lane(lane_key, max_keys):
             changes.append(entry.change)
             for waiting in entry.waiting or ():
@@ -197,10 +198,10 @@ class Inbox:
                     message_ids += waiting.message_ids
         self._entries -= len(changes)
         self._acks -= len(acks)
-        return Taken(changes, acks, scan_sequence, seed, backfill, tuple(message_ids))
+        return Taken(changes, acks, scan_sequence, seed, priority, tuple(message_ids))
 
     def _next_lane(self) -> _LaneKey:
-        return next(iter(self._lanes), (False, None, False))
+        return next(iter(self._lanes), (False, None, Priority.LIVE))
 
     def _from_lane(self, key: _LaneKey, max_keys: int) -> list[_Entry]:
         lane = self._lanes.pop(key, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from listener.clock import Clock
 from listener.refresh import AttemptState, RefreshKind
 from listener.store import Store
-from listener.store.overview import Ended, ended
+from listener.store.overview import Ended
 
 __all__ = ["BOUNDS_SECONDS", "Freshness", "Histogram", "PeriodFreshness"]
 
@@ -76,7 +75,7 @@ class Freshness:
             if self._read_to is not None:
                 self._read_to = min(self._read_to, clock_now)
             since = day_ago if self._read_to is None else max(day_ago, self._read_to - LATE_SECONDS)
-            for one in await store.read(functools.partial(ended, since=since)):
+            for one in await store.ended(since=since):
                 if one.id not in self._seen:
                     self._take(one)
             self._updated_at = now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,9 +17,8 @@ from listener.redaction import mask_url
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import Control, Controls
-from listener.store.overview import spent_by_others
 from listener.store.ownership import Owner
-from listener.store.staleness import AccountReport, StaleNeed, Surroundings, accounts, oldest_stale, stale_at
+from listener.store.staleness import AccountReport, StaleNeed, Surroundings
 from listener.store.suppressed import Suppressed
 
 __all__ = ["iso", "plain_order", "plain_stale", "plain_suppressed", "quota_of", "stale_of", "status_of"]
@@ -109,7 +107,7 @@ def account_of(targets: Mapping[str, Target]) -> dict[str, str]:
 async def _accounts(store: Store, targets: Mapping[str, Target]) -> list[AccountReport]:
     """Return the last report of each configured account."""
     known = set(account_of(targets).values())
-    return [one for one in await store.read(accounts) if one.name in known]
+    return [one for one in await store.accounts() if one.name in known]
 
 
 async def stale_of(
@@ -117,9 +115,7 @@ async def stale_of(
 ) -> list[StaleNeed]:
     """Return the oldest stale needs, or those that make this URL stale, each with its reason."""
     given = Surroundings(now, owner.is_running, account_of(targets))
-    if url is None:
-        return await store.read(lambda connection: oldest_stale(connection, given))
-    return await store.read(lambda connection: stale_at(connection, given, url))
+    return await store.stale(given, url=url)
 
 
 def plain_stale(need: StaleNeed) -> dict[str, Any]:
@@ -192,7 +188,7 @@ async def quota_of(
     ``others`` is the part of ``spent`` that others spent, as the live quota showed.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    others = {} if store is None else await store.read(functools.partial(spent_by_others, now=now))
+    others = {} if store is None else await store.spent_by_others(now=now)
     for name, target in targets.items():
         found[name] = {}
         for kind, default in target.quota.items():
@@ -200,7 +196,7 @@ async def quota_of(
                 limit, spent, held, left, resets_at = default, 0, 0, default, window_end(now)
             else:
                 budget = await store.budget(target.account, kind, default=default)
-                (limit, spent, held, resets_at), left = budget, budget.left
+                (limit, spent, held, resets_at, _), left = budget, budget.left
             found[name][kind.value] = {
                 "limit": limit,
                 "spent": spent,

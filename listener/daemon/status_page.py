@@ -21,9 +21,7 @@ from listener.planner import Arrivals
 from listener.refresh import Scope
 from listener.router.serving import normal_or_refused
 from listener.store import NeedInput
-from listener.store.database import size_bytes
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
-from listener.store.overview import oldest
 from listener.store.ownership import Owner
 from listener.store.staleness import StaleNeed
 from listener.store.suppressed import Suppressed
@@ -149,7 +147,7 @@ class StatusPage:
         gauges = Gauges(
             longest_commit_seconds=store.longest_group_seconds,
             loop_late_seconds=self._state.loop_monitor.late_seconds,
-            state_bytes=await store.read(size_bytes),
+            state_bytes=await store.size_bytes(),
             watches_limit=await asyncio.to_thread(_watches_limit),
             accounts_open={engine.account.name: not engine.account.closed_reason for engine in pipeline.engines},
         )
@@ -169,7 +167,7 @@ class StatusPage:
         return PageSnapshot(
             status=status,
             ahead=await self._ahead(),
-            since=await store.read(oldest),
+            since=await store.oldest(),
             letters=await self.letters(EVERY_LETTER),
             recent=await store.history(limit=SHOWN),
             spans=self._freshness.spans(),

@@ -1,4 +1,4 @@
-"""The state of each CDN account besides its ledger: whether requests may be sent now, and if not, why."""
+"""What is known of each CDN account apart from its ledger: whether it may be sent to now, and if not, why."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from listener.clock import window_end, window_start
 from listener.contracts import Target
 from listener.planner import Arrivals
-from listener.refresh import RefreshKind, Scope
+from listener.refresh import Priority, RefreshKind, Scope
 from listener.store.staleness import AccountReport, Spender
 
 __all__ = [
@@ -102,6 +102,12 @@ class Account:
         """Return whether one of its targets can be asked for this kind."""
         return kind in self.targets[target].limits
 
+    def copy(self) -> Account:
+        """Return what is known now, for another thread to read while this one goes on."""
+        return replace(
+            self, _refused=dict(self._refused), _exhausted=dict(self._exhausted), _evicted=deque(self._evicted)
+        )
+
     def close(self, until: float, reason: str, *, now: float, remedy: str = "") -> None:
         """Send nothing until then (seconds since the epoch), for this reason."""
         if self.closed_since is None:
@@ -109,7 +115,7 @@ class Account:
         self.closed_until, self.closed_reason, self.remedy = until, reason, remedy
 
     def throttled(self, now: float, wait_seconds: float, reason: str) -> None:
-        """Close it for as long as the CDN requests; failures of requests in flight meanwhile do not count again."""
+        """Close it for as long as the CDN demands; what was under way meanwhile is no further trouble."""
         if now >= self.closed_until:
             self.troubles = min(self.troubles + 1, 32)
         remedy = "nothing to do: it is tried again when the CDN allows it"
@@ -137,19 +143,19 @@ class Account:
         self._refused = {url: at for url, at in self._refused.items() if at >= until} | {directory: until}
 
     def refused(self, now: float) -> list[str]:
-        """Return the directories that the CDN refused of late; may be asked in any thread."""
-        return [url for url, until in tuple(self._refused.items()) if until > now]
+        """Return the directories that the CDN refused of late."""
+        return [url for url, until in self._refused.items() if until > now]
 
-    def promoted(self, counts: Mapping[tuple[str, Scope, bool], int], now: float) -> None:
+    def promoted(self, counts: Mapping[tuple[str, Scope, Priority], int], now: float) -> None:
         """
         Remember how many needs became due at once, as far as they are this account's.
 
-        By target, scope, and whether only a backfill requested them: those come again at no hour, and are left out.
+        By target, scope and priority: what only a backfill requests comes again at no hour, and is left out.
         """
         needs = sum(
             count
-            for (name, scope, backfill), count in counts.items()
-            if name in self.targets and scope in _PACED and not backfill
+            for (name, scope, priority), count in counts.items()
+            if name in self.targets and scope in _PACED and priority is Priority.LIVE
         )
         if needs:
             self.arrivals = self.arrivals.seen(now, needs)
@@ -162,7 +168,7 @@ class Account:
 
     def evicted(self, site: str, now: float) -> tuple[int, float]:
         """Return how much was evicted for a site within the last minute, and when the first of it was."""
-        of_late = [one for one in tuple(self._evicted) if 0 <= now - one[0] < EVICTION_SECONDS]
+        of_late = [one for one in self._evicted if 0 <= now - one[0] < EVICTION_SECONDS]
         mine = [(at, objects) for at, name, objects in of_late if name == site]
         return sum(objects for _, objects in mine), mine[0][0] if mine else now
 
@@ -236,10 +242,10 @@ class Account:
         return at
 
     @asynccontextmanager
-    async def slot(self, *, backfill: bool = False) -> AsyncIterator[None]:
+    async def slot(self, priority: Priority = Priority.LIVE) -> AsyncIterator[None]:
         """Be one of the requests under way, once there is room; a backfill's requests never take all of it."""
         async with AsyncExitStack() as held:
-            if backfill:
+            if priority is not Priority.LIVE:
                 await held.enter_async_context(self._backfill_slots)
             async with self._exclusive:
                 await held.enter_async_context(self._slots)

@@ -1,27 +1,22 @@
-"""The attempts that a plan, or a person, requests: rows are read only where they are sent one by one."""
+"""The attempts that a plan or a person requests: rows are read only where they are sent one by one."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 from listener import planner
 from listener.pipeline.accounts import Account
 from listener.pipeline.sites import Sites
-from listener.refresh import RefreshKind, Scope
-from listener.store.needs import DueRow, Load, due_rows
+from listener.refresh import KIND_OF_SCOPE, RefreshKind, Scope
+from listener.store.needs import DueRow, Load
 from listener.store.reservation import AttemptRequest
+from listener.store.snapshot import Snapshot
 
-__all__ = ["KIND_OF_SCOPE", "Budgets", "request_for_need", "requests_for_plan", "requests_for_scope"]
+__all__ = ["Budgets", "directory_request", "request_for_need", "requests_for_plan", "requests_for_scope"]
 
 PLENTY = 0.5
 """While more than this part of a day's quota is left, no URL waits for its minimal interval."""
 _SCOPES = {RefreshKind.FILE: Scope.EXACT, RefreshKind.IGNORE_PARAMS: Scope.ALL_PARAMS}
-KIND_OF_SCOPE: Final = {scope: kind for kind, scope in _SCOPES.items()} | {
-    Scope.SUBTREE: RefreshKind.DIRECTORY,
-    Scope.PREFETCH: RefreshKind.PREFETCH,
-}
 
 Budgets = Mapping[RefreshKind, planner.TokenBudget]
 
@@ -36,7 +31,7 @@ def request_for_need(account: Account, row: DueRow, reason: str, *, urgent: bool
 
 
 def requests_for_plan(
-    connection: sqlite3.Connection,
+    snapshot: Snapshot,
     made: planner.Plan,
     loads: Iterable[Load],
     *,
@@ -51,7 +46,7 @@ def requests_for_plan(
     for part in made.files:
         load = by_place[part.target, part.directory_url]
         least, most = _interval(sites, load, budgets.get(part.kind), made.file_price)
-        rows = due_rows(connection, load, _SCOPES[part.kind], part.take)
+        rows = snapshot.due_rows(load, _SCOPES[part.kind], part.take)
         wanted += [
             request_for_need(account, row, part.reason)._replace(min_interval_seconds=least, most_interval_seconds=most)
             for row in rows
@@ -66,6 +61,12 @@ def _directory(one: planner.PlannedDirectory, account: Account) -> AttemptReques
     )
 
 
+def directory_request(load: Load, account: Account, reason: str) -> AttemptRequest:
+    """Return the attempt for a load's subtree need."""
+    forces = account.targets[load.target].forces
+    return AttemptRequest(load.target, RefreshKind.DIRECTORY, load.url, forces, reason, load.oldest)
+
+
 def _interval(sites: Sites, load: Load, budget: planner.TokenBudget | None, file_price: float) -> tuple[float, float]:
     """Return the shortest time between two refreshes of a URL, and what it may grow to while the URL changes on."""
     site = sites.of(load.target, load.url)
@@ -76,13 +77,13 @@ def _interval(sites: Sites, load: Load, budget: planner.TokenBudget | None, file
 
 
 def requests_for_scope(
-    connection: sqlite3.Connection, loads: Sequence[Load], scope: Scope, left: int, *, account: Account, reason: str
+    snapshot: Snapshot, loads: Sequence[Load], scope: Scope, left: int, *, account: Account, reason: str
 ) -> list[AttemptRequest]:
     """Return the attempts for up to ``left`` needs of one scope, load by load."""
     wanted: list[AttemptRequest] = []
     for load in loads:
         if left <= len(wanted):
             break
-        rows = due_rows(connection, load, scope, left - len(wanted))
+        rows = snapshot.due_rows(load, scope, left - len(wanted))
         wanted += [request_for_need(account, row, reason) for row in rows]
     return wanted

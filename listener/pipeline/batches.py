@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from listener.contracts import KindLimits
-from listener.refresh import Attempt, RefreshKind
+from listener.refresh import Attempt, Priority, RefreshKind
 
 __all__ = ["Batch", "host_of", "into_batches", "split"]
 
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     kind: RefreshKind
     force: bool
     attempts: tuple[Attempt, ...]
-    backfill: bool = False
+    priority: Priority = Priority.LIVE
     """Whether all others go first."""
 
     @property

@@ -14,13 +14,13 @@ import structlog
 from listener import planner
 from listener.clock import Clock
 from listener.pipeline.accounts import CAREFUL_URLS, Account
-from listener.pipeline.attempt_requests import KIND_OF_SCOPE, request_for_need
+from listener.pipeline.attempt_requests import request_for_need
 from listener.pipeline.overrides import ActiveOverrides, Overrides
 from listener.pipeline.plan_inputs import learned
 from listener.pipeline.planning_round import Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites
-from listener.refresh import RefreshKind
+from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind
 from listener.settings import PlannerSettings
 from listener.store import Store
 from listener.store.reservation import AttemptRequest
@@ -29,7 +29,7 @@ __all__ = ["Dispatcher", "Outcome"]
 
 log = structlog.get_logger()
 
-ASKED_ROWS = 1_000
+MANUAL_ROWS = 1_000
 HOLD_SLICE = 1_000
 """Attempts held in one commit: as many as one request carries."""
 EXPIRE_TOGETHER = 100
@@ -76,45 +76,35 @@ class Dispatcher:
     async def learn(self) -> None:
         """Learn the account's arrivals from what was sent before this process."""
         now = self._clock.now()
-        self._account.arrivals = await self._store.read(lambda c: learned(c, self._account.name, now=now))
+        self._account.arrivals = await self._store.read(lambda snapshot: learned(snapshot, self._account.name, now=now))
 
     async def plan(self) -> Outcome:
-        """Hold quota for what should be sent now; what is left is deferred, with the reasons."""
+        """Reserve quota for what should be sent now; what is left is deferred, with the reasons."""
         now, began = self._clock.now(), time.perf_counter()
         open_at = self._account.open_at(now)
         overrides = await self._overrides.active()
-        # What was asked for is held before the loads are read, so that it is not planned once more.
-        held = await self._asked(overrides) if open_at <= now else 0
+        # What was requested is reserved before the loads are read, so that it is not planned once more.
+        held = await self._manual(overrides) if open_at <= now else 0
         result = await self._choose(overrides, now, open_at)
-        thinking = time.perf_counter() - began
+        took = time.perf_counter() - began
         held += await self._hold(result.wanted, result.evicts)
-        if result.backfill:
-            # From a snapshot of its own, since what was held just now is no longer there to be spent.
-            began = time.perf_counter()
-            later = await self._choose(overrides, now, open_at, backfill=True)
-            thinking += time.perf_counter() - began
-            held += await self._hold(later.wanted, later.evicts, backfill=True)
-            result = _both(result, later)
         if held:
             log.info("dispatcher.held", account=self._account.name, attempts=held, deferred=result.waiting)
-        return Outcome(held, result.deferred, result.wake_at, thinking)
+        return Outcome(held, result.deferred, result.wake_at, took)
 
-    async def _choose(
-        self, overrides: ActiveOverrides, now: float, open_at: float, *, backfill: bool = False
-    ) -> PlanningResult:
+    async def _choose(self, overrides: ActiveOverrides, now: float, open_at: float) -> PlanningResult:
         """Choose in a reading thread, so that the loop goes on; what expired by itself is settled before."""
         while True:
-            this = PlanningRound(
-                account=self._account,
+            planning = PlanningRound(
+                account=self._account.copy(),
                 sites=self._sites,
                 settings=self._settings,
                 overrides=overrides,
-                room=partial(self._sender.room, backfill=backfill),
+                queued=self._sender.queued(),
                 now=now,
                 open_at=open_at,
-                backfill=backfill,
             )
-            result = await self._store.read(this.run)
+            result = await self._store.read(planning.run)
             if not result.overdue:
                 return result
             await self._expire(result.overdue)
@@ -127,10 +117,10 @@ class Dispatcher:
             needs += sum(await asyncio.gather(*(self._store.expire(one.load, before=one.before) for one in part)))
         log.info("dispatcher.expired", account=self._account.name, directories=len(overdue), needs=needs)
 
-    async def _asked(self, overrides: ActiveOverrides) -> int:
-        """Hold what people asked for, unpaced: the urgent from the whole quota, the rest from all but the reserve."""
-        rows = [row for row in await self._store.manual_rows(ASKED_ROWS) if row.target in self._account.targets]
-        rows = overrides.asked(rows)
+    async def _manual(self, overrides: ActiveOverrides) -> int:
+        """Reserve what people requested, unpaced: urgent needs from all of the quota, others apart from the reserve."""
+        rows = [row for row in await self._store.manual_rows(MANUAL_ROWS) if row.target in self._account.targets]
+        rows = overrides.manual(rows)
         if not rows:
             return 0
         row_of = partial(request_for_need, self._account)
@@ -151,9 +141,7 @@ class Dispatcher:
         budget = await self._store.budget(self._account.name, kind, default=self._account.quota[kind])
         return budget.left - math.ceil(budget.limit * self._settings.reserve)
 
-    async def _hold(
-        self, wanted: Sequence[AttemptRequest], evicts: Evicts | None = None, *, backfill: bool = False
-    ) -> int:
+    async def _hold(self, wanted: Sequence[AttemptRequest], evicts: Evicts | None = None) -> int:
         count = 0
         now, account = self._clock.now(), self._account
         wanted = [
@@ -161,24 +149,16 @@ class Dispatcher:
         ]
         if account.careful:
             wanted = wanted[: account.careful * CAREFUL_URLS]  # the rest once these went well
-        for start in range(0, len(wanted), HOLD_SLICE):
-            part = wanted[start : start + HOLD_SLICE]
-            held = await self._store.hold(part, account=self._account.name, quota=self._account.quota)
-            # A slice at a time, so that sending begins early.
-            self._sender.put(held, backfill=backfill)
-            count += len(held)
-            for attempt in held:
-                if attempt.kind is RefreshKind.DIRECTORY and evicts:
-                    for site, objects in evicts.get((attempt.target, attempt.url), ()):
-                        account.evict(site, objects, now)
+        for priority in Priority:
+            mine = [one for one in wanted if one.priority is priority]
+            for start in range(0, len(mine), HOLD_SLICE):
+                part = mine[start : start + HOLD_SLICE]
+                held = await self._store.hold(part, account=account.name, quota=account.quota)
+                # A slice at a time, so that sending begins early.
+                self._sender.put(held, priority)
+                count += len(held)
+                for attempt in held:
+                    if attempt.kind is RefreshKind.DIRECTORY and evicts:
+                        for site, objects in evicts.get((attempt.target, attempt.url), ()):
+                            account.evict(site, objects, now)
         return count
-
-
-def _both(first: PlanningResult, later: PlanningResult) -> PlanningResult:
-    """Return the two results merged."""
-    ends = [at for at in (first.wake_at, later.wake_at) if at is not None]
-    return first._replace(
-        deferred=[*first.deferred, *later.deferred],
-        waiting=first.waiting + later.waiting,
-        wake_at=min(ends, default=None),
-    )

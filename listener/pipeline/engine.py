@@ -31,7 +31,7 @@ POLL_SECONDS = 1.0
 SPENDERS_SECONDS = 30.0
 """How often the account looks who spends its quota."""
 QUOTA_SECONDS = 300.0
-"""How often the live quota is read when nothing requires it sooner."""
+"""How often the live quota is read when nothing needs it sooner."""
 PATIENCE_SECONDS = 30.0
 """How long a run that is to end waits for a CDN that refuses every request."""
 QUOTA_REFUSALS = 5
@@ -55,7 +55,7 @@ class Engine:
         retry: StoreRetry,
         promoted: Callable[[Promoted], None],
     ) -> None:
-        """Take the account, and the callback for promoted needs of any account."""
+        """Take the account, and what to call with the needs that became due, of whatever account."""
         self.account = account
         self._ripened = promoted
         self._store = store
@@ -184,7 +184,7 @@ class Engine:
         self._spenders_read_at = now
         known = {(one.name, one.kind) for one in account.spenders}
         account.spenders = await self._store.read(
-            lambda connection: large_spenders(connection, account.name, self._spenders, account.quota, now=now)
+            lambda snapshot: large_spenders(snapshot, account.name, self._spenders, account.quota, now=now)
         )
         for one in account.spenders:
             if (one.name, one.kind) not in known:

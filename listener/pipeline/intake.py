@@ -163,7 +163,7 @@ class Intake:
 
     async def _record(self, taken: Taken) -> None:
         """Record until it is durable: without that nothing more is taken, so the sources stop by themselves."""
-        batch = Batch(taken.changes, taken.scan_sequence, taken.seed, taken.backfill, taken.message_ids)
+        batch = Batch(taken.changes, taken.scan_sequence, taken.seed, taken.priority, taken.message_ids)
         (recorded,) = await self._retry.until_done("record", lambda: self._store.record([batch], self._sites.route))
         for key, reason in recorded.rejected:
             log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)

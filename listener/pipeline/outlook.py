@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ from listener.planner.constants import MOST_CANDIDATES
 from listener.refresh import RefreshKind
 from listener.settings import Settings
 from listener.store import Store
-from listener.store.needs import loads, ready_needs
+from listener.store.snapshot import Snapshot
 
 __all__ = ["Outlook", "outlooks"]
 
@@ -58,7 +57,7 @@ async def outlooks(
 
 
 def _look(
-    connection: sqlite3.Connection,
+    snapshot: Snapshot,
     *,
     account: Account,
     sites: Sites,
@@ -67,16 +66,16 @@ def _look(
     arrivals: planner.Arrivals | None,
 ) -> Outlook:
     with gc_paused():
-        inputs = PlanInputs(connection, account, sites, reserve=reserve, now=now)
+        inputs = PlanInputs(snapshot, account, sites, reserve=reserve, now=now)
         forecasts = {
             kind: planner.forecast(budget, now=now, began=window_start(now)) for kind, budget in inputs.budgets.items()
         }
         # Of a backlog all over a large site the fullest directories are looked at: those are what may be offered.
-        fullest = [load for load in loads(connection, most=MOST_CANDIDATES) if load.target in account.targets]
+        fullest = [load for load in snapshot.loads(most=MOST_CANDIDATES) if load.target in account.targets]
         if not fullest:
             return Outlook(forecasts, planner.Backlog(0, 0.0, []))
-        account.arrivals = arrivals or learned(connection, account.name, now=now)
+        account.arrivals = arrivals or learned(snapshot, account.name, now=now)
         given = inputs.given(fullest)
         looked_at = sum(load.due for load in given.loads)
-        rest = ready_needs(connection, list(account.targets)) if len(fullest) >= MOST_CANDIDATES else 0
+        rest = snapshot.ready_needs(list(account.targets)) if len(fullest) >= MOST_CANDIDATES else 0
         return Outlook(forecasts, planner.backlog(replace(given, limits=()), needs=max(looked_at, rest)))

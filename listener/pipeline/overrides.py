@@ -1,12 +1,12 @@
-"""Active overrides as the dispatcher sees them: which loads wait, and until when."""
+"""Overrides as the dispatcher sees them: which loads wait, and until when."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from listener.planner import Deferral, Plan
+from listener.planner import Deferral
 from listener.refresh import Scope
 from listener.settings import Approval
 from listener.store import Store
@@ -41,8 +41,8 @@ class ActiveOverrides(NamedTuple):
                 waits.append(Deferral(load.target, load.url, count, _why(order), load.oldest))
         return free, waits
 
-    def asked(self, rows: Sequence[DueRow]) -> list[DueRow]:
-        """Return manual requests that may be sent: a hold applies only to detected changes."""
+    def manual(self, rows: Sequence[DueRow]) -> list[DueRow]:
+        """Return what people requested and may go: a hold is for what changes by itself."""
         kinds = (ControlKind.PAUSE,)
         return [
             row
@@ -55,12 +55,10 @@ class ActiveOverrides(NamedTuple):
         """Return whether a directory refresh would reach URLs below it that are to be left alone."""
         return any(one.kind in kinds and one.place.prefix.startswith(directory) for one in self.orders)
 
-    def unapproved(self, made: Plan, most: Approval) -> str:
-        """Return why this plan waits for a person, or an empty string."""
-        files, directories = sum(part.take for part in made.files), len(made.directories)
+    def unapproved(self, files: int, directories: int, targets: Collection[str], most: Approval) -> str:
+        """Return why a plan of so many requests waits for a person, or an empty string."""
         if not (0 < most.file < files or 0 < most.directory < directories):
             return ""
-        targets = {part.target for part in made.files} | {one.target for one in made.directories}
         if all(self._over(target, "", (ControlKind.APPROVAL,)) for target in targets):
             return ""
         return (
@@ -75,7 +73,7 @@ class ActiveOverrides(NamedTuple):
 def _why(order: Control) -> str:
     verb = "held" if order.kind is ControlKind.HOLD else "paused"
     until = "" if order.until is None else f" until {datetime.fromtimestamp(order.until, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return f"{verb} by an operator{until}" + (f": {order.reason}" if order.reason else "")
+    return f"{verb}{until}" + (f": {order.reason}" if order.reason else "")
 
 
 class Overrides:

@@ -22,9 +22,9 @@ from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import ControlKind, Controls
 from listener.store.promotion import Promoted
-from listener.store.staleness import AccountReport, save_account
+from listener.store.retention import Configured
+from listener.store.staleness import AccountReport
 from listener.store.store import StoreOptions
-from listener.store.upkeep import Configured
 from listener.verifier import Verifier
 
 __all__ = ["Pipeline", "store_options"]
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 DRAIN_SECONDS = 20.0
 """What a stop waits for requests under way; their time-outs are shorter."""
-TELL_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 """How often what the sources say of themselves is kept for ``status``."""
 CHECKPOINT_SECONDS = 1.0
 UPKEEP_SECONDS = 3600.0
@@ -132,7 +132,7 @@ class Pipeline:
         return self._sites.targets_serving(url)
 
     def stop(self) -> None:
-        """Request an orderly end: received changes are recorded, requests in progress are finished."""
+        """Request an orderly end: what was received is made durable, what is being sent is finished."""
         self._stop.set()
 
     # -- running ---------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class Pipeline:
         await asyncio.gather(*(engine.sender.drain(drain_seconds) for engine in self.engines))
         await _cancel(others)
         try:
-            await self._tell_sources()
+            await self._report_sources()
             await self._give_back()
             await self._store.checkpoint()
             await self._store.mark_clean()
@@ -280,7 +280,7 @@ class Pipeline:
         return max(0.05, min(1.0, verifier.first_seconds / 2, verifier.interval_seconds / 2))
 
     async def _looking(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
-        """Check once; if something ended, plan again."""
+        """Look once; where something ended, plan again."""
         self._verifying += 1
         if await self._retry.until_done(what, look):
             for engine in self.engines:
@@ -296,18 +296,18 @@ class Pipeline:
         return len(over) + len(complete)
 
     async def _keep(self) -> None:
-        """Record the health of sources, checkpoint the log, remove old rows: for ever."""
+        """Report the state of the sources, move the log to the file, remove what is old: for ever."""
         checkpoint_at = upkeep_at = self._clock.now()
         latest: float | None = None
         while True:
             now = self._clock.now()
             try:
-                latest = await self._told_last() if latest is None else latest
+                latest = await self._reported_last() if latest is None else latest
                 if now < latest - CLOCK_STEP_SECONDS:
                     await self._set_back(latest - now)
                     checkpoint_at = upkeep_at = now
                 latest = now
-                await self._tell_sources()
+                await self._report_sources()
                 await self._confirm()
                 if now >= checkpoint_at:
                     await self._store.checkpoint()
@@ -321,12 +321,12 @@ class Pipeline:
                 return  # damage was reported, and stays
             except StoreError as error:
                 log.error("store.upkeep_failed", error=str(error), hint=error.hint)
-            await asyncio.sleep(TELL_SECONDS)
+            await asyncio.sleep(REPORT_SECONDS)
 
-    async def _told_last(self) -> float:
-        """Return when an earlier process last recorded its sources, maybe with a wrong clock."""
-        known = await self._store.sources()
-        return max((known[name]["told_at"] for name in self.intake.sources if name in known), default=0.0)
+    async def _reported_last(self) -> float:
+        """Return when sources were reported last, maybe by an earlier process with a wrong clock."""
+        reported = await self._store.sources()
+        return max((reported[name]["told_at"] for name in self.intake.sources if name in reported), default=0.0)
 
     async def _set_back(self, seconds: float) -> None:
         """Wait no longer than was meant for what waits: times are kept by a clock that was ahead until now."""
@@ -349,15 +349,16 @@ class Pipeline:
             sources=sources,
             accounts=frozenset(target.account for target in self._targets.values()),
             roots=sources.union(*(source.roots for source in self.intake.sources.values())),
+            targets=frozenset(self._targets),
         )
 
-    async def _tell_sources(self) -> None:
+    async def _report_sources(self) -> None:
         for name, source in self.intake.sources.items():
             await self._store.save_source(name, source.health)
         for engine in self.engines:
             report = engine.report
             if self._reported.get(report.name) != report:
-                await self._store.write(save_account, report, now=self._clock.now())
+                await self._store.save_account(report)
                 self._reported[report.name] = report
 
 

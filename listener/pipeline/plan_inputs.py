@@ -1,8 +1,7 @@
-"""The planner's inputs for one account, read from one snapshot of the store."""
+"""What the planner gets of one account, read from one snapshot of the store."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,15 +11,13 @@ from listener.pipeline.accounts import EVICTION_SECONDS, Account
 from listener.pipeline.sites import Sites, root_of, share_name
 from listener.pipeline.spenders import DEFAULT_SHARE, Spenders
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
-from listener.refresh import RefreshKind
-from listener.store import ledger
-from listener.store.index import objects_in, objects_named, weight_below
+from listener.refresh import Priority, RefreshKind
 from listener.store.needs import Load
-from listener.store.spending import moments, slots_taken, units_today
-from listener.store.upkeep import is_seeded
+from listener.store.reservation import AttemptRequest
+from listener.store.snapshot import Snapshot
 from listener.urls import is_canonical_path
 
-__all__ = ["PlanInputs", "learned", "params_are_stubborn"]
+__all__ = ["PlanInputs", "learned", "params_are_forced_only"]
 
 NAMED_ROWS = 20_000
 """Needs whose objects are looked up by name for one plan; beyond, at most as many as their folder holds are assumed."""
@@ -29,18 +26,18 @@ SHARED_KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY)
 Budgets = Mapping[RefreshKind, planner.TokenBudget]
 
 
-def learned(connection: sqlite3.Connection, account: str, *, now: float) -> planner.Arrivals:
-    """Return what an account's history of attempts says about its arrivals, for a process that starts."""
+def learned(snapshot: Snapshot, account: str, *, now: float) -> planner.Arrivals:
+    """Return the arrivals that an account's history of attempts shows; a process learns them when it starts."""
     arrivals = planner.Arrivals()
     since = now - 3 * HISTORY_DAYS * QUOTA_DAY_SECONDS
-    for at, needs in moments(connection, account, since=since, span_seconds=ARRIVAL_SECONDS):
+    for at, needs in snapshot.moments(account, since=since, span_seconds=ARRIVAL_SECONDS):
         arrivals = arrivals.seen(min(at, now), needs)
     return arrivals.until(now)
 
 
-def params_are_stubborn(account: Account, load: Load) -> bool:
+def params_are_forced_only(account: Account, load: Load) -> bool:
     """Return whether no directory refresh would heal the all-params needs of a load."""
-    return not account.targets[load.target].forces and 0 < load.all_params <= load.stubborn_all_params
+    return not account.targets[load.target].forces and 0 < load.all_params <= load.forced_all_params
 
 
 class PlanInputs:
@@ -48,16 +45,15 @@ class PlanInputs:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        snapshot: Snapshot,
         account: Account,
         sites: Sites,
         *,
         reserve: float,
         now: float,
-        backfill: bool = False,
     ) -> None:
-        """Read the budgets; everything else is read when the plan needs it. A backfill has no default share."""
-        self._connection = connection
+        """Read the budgets; what else a plan needs is read when it does."""
+        self._snapshot = snapshot
         self._account = account
         self._sites = sites
         self._reserve = reserve
@@ -66,40 +62,56 @@ class PlanInputs:
         self._served = self._spenders.served
         self._plain = all(site.priority == 1.0 and not site.max_ttl_seconds for site in self._served)
         self._has_shares = len(self._served) > 1 and self._spenders.has_shares
-        self._has_default = self._spenders.are_several and not backfill
         self._sharing = self._has_shares
+        self._taken: list[AttemptRequest] = []
+        self._evicts: Counter[str] = Counter()
         self._rows_left = NAMED_ROWS
         self.budgets: Budgets = {kind: self._budget(kind) for kind in account.quota}
 
     def _budget(self, kind: RefreshKind) -> planner.TokenBudget:
-        found = ledger.budget(
-            self._connection, self._account.name, kind, now=self._now, default=self._account.quota[kind]
-        )
+        found = self._snapshot.budget(self._account.name, kind, now=self._now, default=self._account.quota[kind])
         left = 0 if self._account.exhausted_until(kind) > self._now else found.left
         return planner.TokenBudget(limit=found.limit, left=left, resets_at=found.resets_at)
 
-    def given(self, loads: Sequence[Load], *, allowed: Callable[[str], bool] = lambda _: True) -> planner.PlanInput:
+    def take(self, wanted: Sequence[AttemptRequest], evicts: Mapping[str, int]) -> None:
+        """Leave less to what is planned later in this round: these attempts, and what they evict by share name."""
+        self._taken += wanted
+        self._evicts.update(evicts)
+        units = Counter(one.kind for one in wanted)
+        self.budgets = {
+            kind: budget._replace(left=max(0, budget.left - units[kind])) for kind, budget in self.budgets.items()
+        }
+
+    def given(
+        self,
+        loads: Sequence[Load],
+        priority: Priority = Priority.LIVE,
+        *,
+        allowed: Callable[[str], bool] = lambda _: True,
+    ) -> planner.PlanInput:
         """
         Return the planner's question about these loads.
 
         Args:
             loads: what is due and may go.
-            allowed: whether a directory may be refreshed now, apart from its blast radius and what the CDN rejected.
+            priority: of these loads; only what is live is held to a default share.
+            allowed: whether a directory may be refreshed now, apart from its blast radius and what the CDN refused.
         """
+        has_default = self._spenders.are_several and priority is Priority.LIVE
         self._rows_left = NAMED_ROWS
-        self._sharing = self._has_shares or (self._has_default and self._may_exceed_default(loads))
+        self._sharing = self._has_shares or (has_default and self._may_exceed_default(loads))
         due = map(self._load, loads)
         return planner.PlanInput(
             now=self._now,
             loads=[one for one in due if one.due or one.subtree_due or one.due_all_params],
             budgets=self.budgets,
-            weights=self._weight,
-            allowed=self._allowed({load.url for load in loads if load.subtree}, allowed),
+            weights=self.weight,
+            allowed=self.allowed({load.url for load in loads if load.subtree}, allowed),
             reserve=self._reserve,
             force=self._account.forces,
             arrivals=self._account.arrivals,
             shares=self._shares() if self._sharing else {},
-            limits=[*self._eviction_limits(), *self._slot_limits()],
+            limits=self.limits(),
         )
 
     # -- loads -----------------------------------------------------------------------------------
@@ -115,8 +127,8 @@ class PlanInputs:
             subtree_due=bool(load.subtree),
             oldest=load.oldest,
             # Where some do not need force a directory heals those; the rest is left to the next round.
-            forced_only=not forces and load.stubborn >= load.exact,
-            due_all_params=load.all_params if can and not params_are_stubborn(self._account, load) else 0,
+            forced_only=not forces and load.forced >= load.exact,
+            due_all_params=load.all_params if can and not params_are_forced_only(self._account, load) else 0,
             objects=self._objects(load),
             site=self._payer(load),
             priority=1.0 if site is None else site.priority,
@@ -138,21 +150,23 @@ class PlanInputs:
         found = 0
         for root, folder in self._sites.router.key_prefixes(load.target, load.url):
             if by_name:
-                found += objects_named(self._connection, root, folder, load.directory)
+                found += self._snapshot.objects_named(root, folder, load.directory)
             else:
-                found += objects_in(self._connection, root, folder)
+                found += self._snapshot.objects_in(root, folder)
         return min(found, load.exact + load.all_params)
 
     # -- directories -----------------------------------------------------------------------------
 
-    def _weight(self, url: str) -> int | None:
+    def weight(self, url: str) -> int | None:
+        """Return how many objects lie below a directory URL, None where that is not known."""
         prefixes = self._sites.router.key_prefixes(list(self._account.targets), url)
-        weight = sum(weight_below(self._connection, root, prefix) for root, prefix in prefixes)
+        weight = sum(self._snapshot.weight_below(root, prefix) for root, prefix in prefixes)
         # Nothing below is knowledge only where everything was listed once.
-        known = weight or all(is_seeded(self._connection, root) for root, _ in prefixes)
+        known = weight or all(self._snapshot.is_seeded(root) for root, _ in prefixes)
         return weight if known else None
 
-    def _allowed(self, subtrees: set[str], allowed: Callable[[str], bool]) -> Callable[[str], bool]:
+    def allowed(self, subtrees: set[str], allowed: Callable[[str], bool]) -> Callable[[str], bool]:
+        """Return whether a directory may be refreshed; those with a due subtree need even if the CDN refused them."""
         targets, refused = list(self._account.targets), self._account.refused(self._now)
 
         def ask(url: str) -> bool:
@@ -183,11 +197,14 @@ class PlanInputs:
     def _shares(self) -> dict[tuple[str, RefreshKind], planner.QuotaShare]:
         if not self._has_shares:
             limits = {kind: budget.limit for kind, budget in self.budgets.items()}
-            return self._spenders.default_shares(self._connection, self._account.name, limits, now=self._now)
+            return self._spenders.default_shares(self._snapshot, self._account.name, limits, now=self._now)
         spent: Counter[tuple[str, RefreshKind]] = Counter()
-        for target, kind, url, _ in units_today(self._connection, self._account.name, now=self._now):
+        for target, kind, url, _ in self._snapshot.units_today(self._account.name, now=self._now):
             if (site := self._sites.of(target, url)) is not None:
                 spent[share_name(site), kind] += 1
+        for one in self._taken:
+            if (site := self._sites.of(one.target, one.url)) is not None:
+                spent[share_name(site), one.kind] += 1
         return {
             (name, kind): planner.QuotaShare(
                 getattr(site.guaranteed, kind.value), getattr(site.share, kind.value), spent[name, kind]
@@ -197,11 +214,16 @@ class PlanInputs:
             for kind in SHARED_KINDS
         }
 
+    def limits(self) -> list[planner.Limit]:
+        """Return what bounds a plan apart from the quota."""
+        return [*self._eviction_limits(), *self._slot_limits()]
+
     def _eviction_limits(self) -> list[planner.Limit]:
         limits = []
         for site in self._served:
             if site.evictions_per_minute:
                 evicted, since = self._account.evicted(share_name(site), self._now)
+                evicted += self._evicts[share_name(site)]
                 limits.append(
                     planner.Limit(
                         f"the {site.evictions_per_minute} evictions a minute that its origin may have",
@@ -221,7 +243,8 @@ class PlanInputs:
             for kind, limits in target.limits.items()
             if limits.slots is not None
         ]
-        taken = slots_taken(self._connection) if bounds else Counter()
+        taken = self._snapshot.slots_taken() if bounds else Counter()
+        taken.update((one.target, one.kind) for one in self._taken)
         return [
             planner.Limit(
                 f"one of the {slots} {kind} refreshes that {name} takes at once",

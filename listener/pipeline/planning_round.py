@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import heapq
 import math
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from listener import planner
 from listener.pipeline.accounts import Account
-from listener.pipeline.attempt_requests import requests_for_plan, requests_for_scope
+from listener.pipeline.attempt_requests import directory_request, requests_for_plan, requests_for_scope
 from listener.pipeline.batches import host_of
 from listener.pipeline.gc_pause import gc_paused
 from listener.pipeline.overrides import ActiveOverrides
-from listener.pipeline.plan_inputs import PlanInputs, params_are_stubborn
+from listener.pipeline.plan_inputs import PlanInputs, params_are_forced_only
+from listener.pipeline.sender import Queued
 from listener.pipeline.sites import Sites, root_of, share_name
-from listener.refresh import RefreshKind, Scope
+from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope
 from listener.settings import PlannerSettings
-from listener.store.needs import Load, expires, loads
+from listener.store.needs import Load
 from listener.store.reservation import AttemptRequest
+from listener.store.snapshot import Snapshot
 
 __all__ = ["Overdue", "PlanningResult", "PlanningRound"]
 
-MOST_TOLD = 10_000
+MOST_REPORTED = 10_000
 """Deferrals that are kept, the oldest first: a long list of them would be walked over on the event loop."""
 EXPIRY_SECONDS = 60.0
 """While something waits that expires by itself, it is looked at so often."""
@@ -44,141 +46,238 @@ class PlanningResult(NamedTuple):
     overdue: Sequence[Overdue] = ()
     """To be settled first; nothing was planned then."""
     wanted: Sequence[AttemptRequest] = ()
+    """What is live comes first."""
     evicts: Mapping[tuple[str, str], Sequence[tuple[str, int]]] = {}
     """Of each directory (target and URL) the sites whose origins it concerns, and how many unchanged it evicts."""
     deferred: Sequence[planner.Deferral] = ()
     waiting: int = 0
     """How many deferrals there are, those left out included."""
     wake_at: float | None = None
-    backfill: bool = False
-    """Whether there is more that only a backfill requested: to be planned once this is reserved."""
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What one priority's loads come to."""
+
+    wanted: list[AttemptRequest] = field(default_factory=list)
+    waits: list[planner.Deferral] = field(default_factory=list)
+    wakes: list[float | None] = field(default_factory=list)
+    evicts: dict[tuple[str, str], list[tuple[str, int]]] = field(default_factory=dict)
+
+    def add(self, other: _Choice) -> None:
+        self.wanted += other.wanted
+        self.waits += other.waits
+        self.wakes += other.wakes
+        self.evicts |= other.evicts
+
+    def reaches(self, load: Load) -> bool:
+        """Return whether a directory chosen so far covers the load, or part of it."""
+        end = len(load.url)
+        while self.evicts and (end := load.url.rfind("/", 0, end)) > 0:
+            if (load.target, load.url[: end + 1]) in self.evicts:
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanningRound:
-    """All that a round depends on, apart from the snapshot."""
+    """All that a round depends on apart from the snapshot; nothing that the event loop changes meanwhile."""
 
     account: Account
+    """A copy."""
     sites: Sites
     settings: PlannerSettings
     overrides: ActiveOverrides
-    room: Callable[[str], int]
-    """How many more URLs may be queued for a host."""
+    queued: Queued
     now: float
     open_at: float
     """When something may be sent, in seconds since the epoch."""
-    backfill: bool = False
-    """Whether it is about what only a backfill requested, and nothing else."""
 
-    def run(self, connection: sqlite3.Connection) -> PlanningResult:
-        """Look at everything that is due, and choose."""
+    def run(self, snapshot: Snapshot) -> PlanningResult:
+        """Choose from everything that is due: what is live first, what a backfill requests from what that leaves."""
         with gc_paused():
-            due = [load for load in loads(connection, apart=True) if load.target in self.account.targets]
-            mine = [load for load in due if load.backfill is self.backfill]
-            if overdue := self._overdue(connection, mine):
+            due = [load for load in snapshot.loads(apart=True) if load.target in self.account.targets]
+            if overdue := self._overdue(snapshot, due):
                 return PlanningResult(overdue=overdue)
-            return self._choose(connection, mine)._replace(backfill=not self.backfill and len(mine) < len(due))
+            inputs = PlanInputs(snapshot, self.account, self.sites, reserve=self.settings.reserve, now=self.now)
+            found = _Choice()
+            for priority in Priority:
+                mine = [load for load in due if load.priority is priority and not found.reaches(load)]
+                made = self._choose(snapshot, inputs, mine, priority)
+                evicts = Counter[str]()
+                for site, objects in (one for each in made.evicts.values() for one in each):
+                    evicts[site] += objects
+                inputs.take(made.wanted, evicts)
+                found.add(made)
+            return self._result(found)
 
-    def _overdue(self, connection: sqlite3.Connection, mine: Sequence[Load]) -> list[Overdue]:
+    def _overdue(self, snapshot: Snapshot, due: Sequence[Load]) -> list[Overdue]:
         if not any(site.max_ttl_seconds for site in self.sites.behind(self.account.targets)):
             return []
-        found = [Overdue(load, self.now - ttl) for load in mine if (ttl := self._ttl(load))]
-        return [one for one in found if expires(connection, one.load, before=one.before)]
+        loads = {load.directory: load for load in sorted(due, key=lambda load: -load.oldest)}.values()
+        found = [Overdue(load, self.now - ttl) for load in loads if (ttl := self._ttl(load))]
+        return [one for one in found if snapshot.expires(one.load, before=one.before)]
 
     def _ttl(self, load: Load) -> float:
         site = self.sites.of(load.target, load.url)
         return 0.0 if site is None else site.max_ttl_seconds
 
-    def _choose(self, connection: sqlite3.Connection, mine: Sequence[Load]) -> PlanningResult:
-        free, waits = self.overrides.part(self._unqueued(mine))
+    def _choose(self, snapshot: Snapshot, inputs: PlanInputs, mine: Sequence[Load], priority: Priority) -> _Choice:
+        """Return what to send of the loads of one priority, what waits, and until when."""
+        free, waits = self.overrides.part(self._unqueued(mine, priority))
         if not free:
-            return self._result(waits, [self.overrides.ends_at])
+            return _Choice(waits=waits, wakes=[self.overrides.ends_at])
         if self.open_at > self.now:
             why = self.account.closed_reason or "the quota day is about to turn"
-            return self._result([*waits, *_all_of(free, why)], [self.open_at])
-        closed = self.sites.closed(self.now)
-        inputs = PlanInputs(
-            connection,
-            self.account,
-            self.sites,
-            reserve=self.settings.reserve,
-            now=self.now,
-            backfill=self.backfill,
+            return _Choice(waits=[*waits, *_all_of(free, why)], wakes=[self.open_at])
+        made = (
+            self._admitted(snapshot, inputs, free)
+            if priority is Priority.ADMITTED
+            else self._planned(snapshot, inputs, free, priority)
         )
-        made = planner.plan(
-            inputs.given(free, allowed=lambda url: not (closed.holds(url) or self.overrides.reached(url)))
-        )
-        wakes = [made.wake_at, self.overrides.ends_at, closed.until, self._expiry(free) if made.deferred else None]
-        wakes += [self.account.exhausted_until(kind) for kind in RefreshKind]
-        wanted: list[AttemptRequest] = []
-        if why := self.overrides.unapproved(made, self.settings.approve_above):
-            waits += _all_of(free, why)
-        else:
-            wanted = requests_for_plan(
-                connection, made, free, account=self.account, sites=self.sites, budgets=inputs.budgets
-            )
-            waits += made.deferred
         if self.account.exhausted_until(RefreshKind.PREFETCH) > self.now:
-            waits += _all_of([load for load in free if load.prefetch], "the CDN refuses for its quota")
-        wanted += self._apart(connection, free, inputs)
-        if self.backfill:
-            wanted = self._little(wanted)
-        return self._result(waits, wakes)._replace(wanted=wanted, evicts=self._evicts(made))
+            made.waits += _all_of([load for load in free if load.prefetch], "the CDN refuses for its quota")
+        made.waits += waits
+        made.wakes += [self.overrides.ends_at, *(self.account.exhausted_until(kind) for kind in RefreshKind)]
+        if priority is not Priority.LIVE:
+            made.wanted = self._little(made.wanted, priority)
+        return made
 
-    def _little(self, wanted: Iterable[AttemptRequest]) -> list[AttemptRequest]:
-        """Return only what is soon sent: quota that is held for a backfill is kept from what changes meanwhile."""
+    def _planned(self, snapshot: Snapshot, inputs: PlanInputs, free: Sequence[Load], priority: Priority) -> _Choice:
+        """Let the planner choose between files and directories."""
+        made = planner.plan(inputs.given(free, priority, allowed=self._allowed))
+        found = _Choice(wakes=[made.wake_at, self.sites.closed(self.now).until])
+        found.wakes.append(self._expiry(free) if made.deferred else None)
+        targets = {part.target for part in made.files} | {one.target for one in made.directories}
+        files = sum(part.take for part in made.files)
+        if why := self.overrides.unapproved(files, len(made.directories), targets, self.settings.approve_above):
+            found.waits = _all_of(free, why)
+        else:
+            found.wanted = requests_for_plan(
+                snapshot, made, free, account=self.account, sites=self.sites, budgets=inputs.budgets
+            )
+            found.waits = list(made.deferred)
+            found.evicts = {(one.target, one.url): self._evicted(one.url, one.collateral) for one in made.directories}
+        forced_only = [load for load in free if params_are_forced_only(self.account, load)]
+        why = "a directory refresh would not heal it"
+        found.wanted += self._of_scope(snapshot, inputs, forced_only, Scope.ALL_PARAMS, why)
+        why = "requested; nothing is left to refresh"
+        found.wanted += self._of_scope(snapshot, inputs, [load for load in free if load.prefetch], Scope.PREFETCH, why)
+        return found
+
+    def _admitted(self, snapshot: Snapshot, inputs: PlanInputs, free: Sequence[Load]) -> _Choice:
+        """Send what was planned against a share before as it is: one attempt for each need, while quota is left."""
+        found, why = _Choice(), "within the share of a backfill"
+        directories, files = sum(load.subtree for load in free), sum(load.exact for load in free)
+        targets = {load.target for load in free}
+        if unapproved := self.overrides.unapproved(files, directories, targets, self.settings.approve_above):
+            found.waits = _all_of(free, unapproved)
+            return found
+        found.wanted, found.waits, found.evicts = self._subtrees(inputs, free, why)
+        for scope in (Scope.EXACT, Scope.ALL_PARAMS, Scope.PREFETCH):
+            made = self._of_scope(snapshot, inputs, free, scope, why)
+            due = sum(_units(load, scope) for load in free)
+            if len(made) < due:
+                first = min(free, key=lambda load: load.oldest)
+                left = "no quota is left for what a backfill requests"
+                found.waits.append(planner.Deferral(first.target, first.url, due - len(made), left, first.oldest))
+            found.wanted += made
+        return found
+
+    def _subtrees(
+        self, inputs: PlanInputs, free: Sequence[Load], why: str
+    ) -> tuple[list[AttemptRequest], list[planner.Deferral], dict[tuple[str, str], list[tuple[str, int]]]]:
+        """Return the directories that were admitted, what waits, and what they evict."""
+        due = [load for load in free if load.subtree]
+        allowed = inputs.allowed({load.url for load in due}, self._allowed)
+        limits, left = inputs.limits(), self._left(inputs, RefreshKind.DIRECTORY)
+        spent = [0.0] * len(limits)
+        wanted: list[AttemptRequest] = []
+        waits: list[planner.Deferral] = []
+        evicts: dict[tuple[str, str], list[tuple[str, int]]] = {}
+        for load in due:
+            collateral = max(0, (inputs.weight(load.url) or 0) - load.exact)
+            costs = [_cost(limit, load, collateral) for limit in limits]
+            over = [
+                limit.name
+                for limit, taken, cost in zip(limits, spent, costs, strict=True)
+                if cost and taken + cost > limit.left and not (limit.whole and not taken)
+            ]
+            if len(wanted) >= left or over or not allowed(load.url):
+                waits += _all_of([load], f"waits for {over[0]}" if over else "waits: no directory refresh is possible")
+                continue
+            spent = [taken + cost for taken, cost in zip(spent, costs, strict=True)]
+            wanted.append(directory_request(load, self.account, why))
+            evicts[load.target, load.url] = self._evicted(load.url, collateral)
+        return wanted, waits, evicts
+
+    def _allowed(self, url: str) -> bool:
+        return not (self.sites.closed(self.now).holds(url) or self.overrides.reached(url))
+
+    def _left(self, inputs: PlanInputs, kind: RefreshKind) -> int:
+        """Return what is left of a kind apart from the reserve, which no prefetch regards."""
+        budget = inputs.budgets.get(kind)
+        if budget is None:
+            return 0
+        return budget.left - (0 if kind is RefreshKind.PREFETCH else math.ceil(budget.limit * self.settings.reserve))
+
+    def _of_scope(
+        self, snapshot: Snapshot, inputs: PlanInputs, loads: Sequence[Load], scope: Scope, why: str
+    ) -> list[AttemptRequest]:
+        left = self._left(inputs, KIND_OF_SCOPE[scope])
+        loads = [load for load in loads if _units(load, scope)]
+        return requests_for_scope(snapshot, loads, scope, left, account=self.account, reason=why)
+
+    def _little(self, wanted: Iterable[AttemptRequest], priority: Priority) -> list[AttemptRequest]:
+        """Return only what is soon sent: quota that is reserved for a backfill is kept from what changes meanwhile."""
         room: dict[str, int] = {}
         found: list[AttemptRequest] = []
         for one in wanted:
             host = host_of(one.url)
             left = room.get(host)
             if left is None:
-                left = self.room(host)
+                left = self.queued.room(host, priority)
             room[host] = left - 1
             if left > 0:
-                found.append(one._replace(backfill=True))
+                found.append(one._replace(priority=priority))
         return found
 
-    def _unqueued(self, mine: Sequence[Load]) -> list[Load]:
-        """Return the loads of hosts that have not enough queued already: what is held longer cannot be planned."""
+    def _unqueued(self, mine: Sequence[Load], priority: Priority) -> list[Load]:
+        """Return the loads of hosts that have not enough queued already: what is reserved longer cannot be planned."""
         full: dict[str, bool] = {}
         for load in mine:
             if (root := root_of(load.url)) not in full:
-                full[root] = not self.room(host_of(root))
+                full[root] = not self.queued.room(host_of(root), priority)
         return [load for load in mine if not full[root_of(load.url)]]
 
-    def _apart(self, connection: sqlite3.Connection, free: Sequence[Load], inputs: PlanInputs) -> list[AttemptRequest]:
-        """Return what is not planned: all-params needs that no directory would heal, and prefetches."""
-        params = inputs.budgets.get(RefreshKind.IGNORE_PARAMS)
-        left = 0 if params is None else params.left - math.ceil(params.limit * self.settings.reserve)
-        stubborn = [load for load in free if params_are_stubborn(self.account, load)]
-        why = "a directory refresh would not heal it"
-        wanted = requests_for_scope(connection, stubborn, Scope.ALL_PARAMS, left, account=self.account, reason=why)
-        prefetches = inputs.budgets.get(RefreshKind.PREFETCH)
-        left = 0 if prefetches is None else prefetches.left
-        why = "asked for; nothing is left to refresh"
-        asked = [load for load in free if load.prefetch]
-        return wanted + requests_for_scope(connection, asked, Scope.PREFETCH, left, account=self.account, reason=why)
-
-    def _evicts(self, made: planner.Plan) -> dict[tuple[str, str], list[tuple[str, int]]]:
+    def _evicted(self, url: str, collateral: int) -> list[tuple[str, int]]:
         """Count a directory against every site that it touches, as its plan did."""
         bounded = [site for site in self.sites.behind(self.account.targets) if site.evictions_per_minute]
-        return {
-            (one.target, one.url): [
-                (share_name(site), one.collateral) for site in bounded if one.url.startswith(site.base_urls)
-            ]
-            for one in made.directories
-        }
+        return [(share_name(site), collateral) for site in bounded if url.startswith(site.base_urls)]
 
     def _expiry(self, free: Iterable[Load]) -> float | None:
         """Return when to look again at what expires by itself."""
         ends = min((load.oldest + ttl for load in free if (ttl := self._ttl(load))), default=None)
         return None if ends is None else max(ends, self.now + EXPIRY_SECONDS)
 
-    def _result(self, waits: Sequence[planner.Deferral], wakes: Iterable[float | None]) -> PlanningResult:
-        shown = heapq.nsmallest(MOST_TOLD, waits, key=lambda one: one.oldest) if len(waits) > MOST_TOLD else waits
-        wake_at = min((at for at in wakes if at is not None and at > self.now), default=None)
-        return PlanningResult(deferred=shown, waiting=len(waits), wake_at=wake_at)
+    def _result(self, found: _Choice) -> PlanningResult:
+        waits = found.waits
+        if len(waits) > MOST_REPORTED:
+            waits = heapq.nsmallest(MOST_REPORTED, waits, key=lambda one: one.oldest)
+        wake_at = min((at for at in found.wakes if at is not None and at > self.now), default=None)
+        return PlanningResult((), found.wanted, found.evicts, waits, len(found.waits), wake_at)
+
+
+def _units(load: Load, scope: Scope) -> int:
+    """Return how many needs of a scope a load has."""
+    return (load.exact, load.all_params, load.subtree, load.prefetch)[scope]
+
+
+def _cost(limit: planner.Limit, load: Load, collateral: int) -> float:
+    """Return what refreshing a load's directory takes of a limit."""
+    if (limit.target and limit.target != load.target) or not load.url.startswith(limit.host):
+        return 0.0
+    return limit.costs.get(RefreshKind.DIRECTORY, 0.0) + limit.eviction_cost * collateral
 
 
 def _all_of(these: Sequence[Load], why: str) -> list[planner.Deferral]:

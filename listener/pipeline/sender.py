@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,11 +26,10 @@ from listener.errors import (
 from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.batches import Batch, host_of, into_batches, split
 from listener.pipeline.store_retry import StoreRetry
-from listener.refresh import Attempt, Receipt, RefreshKind
+from listener.refresh import Attempt, Priority, Receipt, RefreshKind
 from listener.store import Store
-from listener.store.attempts import held_ids
 
-__all__ = ["Sender"]
+__all__ = ["Queued", "Sender"]
 
 log = structlog.get_logger()
 
@@ -55,6 +54,27 @@ class _Bound:
     """How many requests one batch and its parts may still take."""
 
     calls: int = SPLIT_CALLS
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """How many URLs are queued, by host."""
+
+    urls: Mapping[str, int] = field(default_factory=dict)
+    backfilled: Mapping[str, int] = field(default_factory=dict)
+    """How many of them only a backfill requests."""
+
+    def room(self, host: str, priority: Priority) -> int:
+        """
+        Return how many more URLs may be queued for a host: what is reserved longer than needed cannot be replanned.
+
+        A backfill delays nothing live, and has room only where little else is queued.
+        """
+        urls = self.urls.get(host, 0)
+        if priority is Priority.LIVE:
+            return max(0, BACKLOG_URLS - urls + self.backfilled.get(host, 0))
+        room = BACKLOG_URLS - urls
+        return room if room >= BACKLOG_URLS // 2 else 0  # a plan for each batch that was sent is a plan too many
 
 
 class Sender:
@@ -83,7 +103,7 @@ class Sender:
         self._arrived: asyncio.Queue[Batch] = asyncio.Queue()
         self._hosts: Counter[str] = Counter()
         self._backfilled: Counter[str] = Counter()
-        """How many of these only a backfill requested."""
+        """What of that only a backfill requests."""
         self._draining = False
         self.read_quota_soon = False
 
@@ -92,18 +112,11 @@ class Sender:
         """Whether nothing waits to be sent and no answer is awaited."""
         return not self._hosts
 
-    def room(self, host: str, *, backfill: bool = False) -> int:
-        """
-        Return how many more URLs may be queued for a host: what is held longer than needed cannot be planned better.
+    def queued(self) -> Queued:
+        """Return what is queued now, as a copy that another thread may read."""
+        return Queued(dict(self._hosts), dict(self._backfilled))
 
-        A backfill stands in nobody's way, and finds room where nothing else does.
-        """
-        if backfill:
-            room = BACKLOG_URLS - self._hosts[host]
-            return room if room >= BACKLOG_URLS // 2 else 0  # a plan for each batch that was sent is a plan too many
-        return max(0, BACKLOG_URLS - self._hosts[host] + self._backfilled[host])
-
-    def put(self, attempts: Sequence[Attempt], *, backfill: bool = False) -> None:
+    def put(self, attempts: Sequence[Attempt], priority: Priority = Priority.LIVE) -> None:
         """Queue held attempts; those of a backfill are sent when nothing else is."""
         groups: dict[tuple[object, ...], list[Attempt]] = {}
         for attempt in attempts:
@@ -111,15 +124,15 @@ class Sender:
         for group in groups.values():
             limits = self._account.targets[group[0].target].limits[group[0].kind]
             most = self._account.batch_urls
-            if backfill:
+            if priority is not Priority.LIVE:
                 most = min(most or BACKFILL_BATCH_URLS, max(1, limits.batch_urls // BACKFILL_BATCH_PART))
             for batch in into_batches(group, limits, most=most):
-                self._count(batch := batch._replace(backfill=backfill), 1)
+                self._count(batch := batch._replace(priority=priority), 1)
                 self._arrived.put_nowait(batch)
 
     def _count(self, batch: Batch, sign: int) -> None:
         for host, urls in Counter(host_of(url) for url in batch.urls).items():
-            for counted in (self._hosts, self._backfilled) if batch.backfill else (self._hosts,):
+            for counted in (self._hosts, self._backfilled) if batch.priority is not Priority.LIVE else (self._hosts,):
                 counted[host] += sign * urls
                 if not counted[host]:
                     del counted[host]
@@ -146,7 +159,7 @@ class Sender:
         """Let go of the batches of which nothing is reserved any more, so that others have their turn at the limits."""
         if not self._waiting:
             return
-        held = await self._store.read(held_ids)
+        held = await self._store.held_ids()
         for task, batch in list(self._waiting.items()):
             if held.isdisjoint(batch.ids):
                 task.cancel()
@@ -164,10 +177,10 @@ class Sender:
         assert task is not None
         self._waiting[task] = batch
         try:
-            await target.admit(batch.kind, batch.urls, backfill=batch.backfill)
+            await target.admit(batch.kind, batch.urls, priority=batch.priority)
         finally:
             del self._waiting[task]
-        async with self._account.slot(backfill=batch.backfill):
+        async with self._account.slot(batch.priority):
             answer = await self._request(batch)
         bound.calls -= 1
         if isinstance(answer, BatchTooLarge | BatchRejected):
@@ -180,7 +193,7 @@ class Sender:
         now = self._clock.now()
         closed = max(self._account.open_at(now), self._account.exhausted_until(batch.kind)) > now
         if closed or window_start(now) != window_start(batch.attempts[0].created_at):
-            # Closed meanwhile, or held in a day that is over: reserved again when it may be sent.
+            # Closed meanwhile, or reserved in a day that is over: reserved again when it may be sent.
             await self._book("book", lambda: self._store.refund(batch.ids))
             return None
         going = frozenset(await self._book("book", lambda: self._store.mark_sending(batch.ids)))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Mapping
 
 from listener.pipeline.sites import Sites, share_name
 from listener.planner import QuotaShare
-from listener.refresh import RefreshKind
+from listener.refresh import Priority, RefreshKind
 from listener.settings import Site
 from listener.settings import site as settings
-from listener.store import ledger
-from listener.store.spending import units_today
+from listener.store.snapshot import Snapshot
 from listener.store.staleness import Spender
 
 __all__ = ["DEFAULT_SHARE", "REPORTED_PART", "SPAN_SECONDS", "Spenders", "large_spenders", "sets_a_share"]
@@ -71,12 +69,12 @@ class Spenders:
         return site.source, f"source {site.source}" if self._by_source else f"site {share_name(site)}"
 
     def default_shares(
-        self, connection: sqlite3.Connection, account: str, limits: Mapping[RefreshKind, int], *, now: float
+        self, snapshot: Snapshot, account: str, limits: Mapping[RefreshKind, int], *, now: float
     ) -> dict[tuple[str, RefreshKind], QuotaShare]:
         """Return the part that each spender may have where none is set; what backfills spent does not count."""
         spent: Counter[tuple[str, RefreshKind]] = Counter()
-        for unit in units_today(connection, account, now=now):
-            if not unit.backfill and (name := self.name(unit.target, unit.url)) is not None:
+        for unit in snapshot.units_today(account, now=now):
+            if unit.priority is Priority.LIVE and (name := self.name(unit.target, unit.url)) is not None:
                 spent[name, unit.kind] += 1
         return {
             (name, kind): QuotaShare(
@@ -95,7 +93,7 @@ def _rounded_up(limit: int) -> float:
 
 
 def large_spenders(
-    connection: sqlite3.Connection,
+    snapshot: Snapshot,
     account: str,
     spenders: Spenders,
     quota: Mapping[RefreshKind, int],
@@ -111,12 +109,12 @@ def large_spenders(
         return []
     spent: Counter[tuple[str, str, RefreshKind]] = Counter()
     all_spent: Counter[RefreshKind] = Counter()
-    for target, kind, url, backfill in units_today(connection, account, now=now, since=now - SPAN_SECONDS):
+    for target, kind, url, priority in snapshot.units_today(account, now=now, since=now - SPAN_SECONDS):
         all_spent[kind] += 1
-        if not backfill and (found := spenders.described(target, url, kind)) is not None:
+        if priority is Priority.LIVE and (found := spenders.described(target, url, kind)) is not None:
             spent[*found, kind] += 1
     left = {
-        kind: units + ledger.budget(connection, account, kind, now=now, default=quota.get(kind, 0)).left
+        kind: units + snapshot.budget(account, kind, now=now, default=quota.get(kind, 0)).left
         for kind, units in all_spent.items()
     }
     return [

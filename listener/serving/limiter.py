@@ -96,6 +96,11 @@ class ConnectionLimiter:
         self._credentials: dict[str, int] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
+    @property
+    def head_seconds(self) -> float:
+        """How long a request head may take to arrive."""
+        return self.limits.head_seconds
+
     def __call__(self) -> PendingConnection:
         """Return the protocol of a new connection."""
         return PendingConnection(self)

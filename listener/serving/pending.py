@@ -6,12 +6,9 @@ import asyncio
 import ipaddress
 import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from listener.serving.answers import raw_answer
-
-if TYPE_CHECKING:
-    from listener.serving.limiter import ConnectionLimiter
 
 __all__ = ["MAX_HEAD_BYTES", "PendingConnection", "client_of"]
 
@@ -20,12 +17,42 @@ MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_HEAD_LINES: Final = 100
 
 
+class Limiter(Protocol):
+    """Who counts connections; see :class:`listener.serving.limiter.ConnectionLimiter`."""
+
+    @property
+    def head_seconds(self) -> float:
+        """How long a request head may take to arrive."""
+        ...
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """None where the port does not use TLS."""
+        ...
+
+    def admit(self, pending: PendingConnection) -> bool:
+        """Take a connection; return whether there was room."""
+        ...
+
+    def hand_over(self, pending: PendingConnection, transport: asyncio.Transport, received: bytes) -> None:
+        """Let the server take the connection, whose head is complete."""
+        ...
+
+    def rejected(self, pending: PendingConnection, status: HTTPStatus) -> None:
+        """Note that the connection was answered with an error."""
+        ...
+
+    def lost(self, pending: PendingConnection) -> None:
+        """Note that the connection ended."""
+        ...
+
+
 class PendingConnection(asyncio.Protocol):
     """Collects the head of the first request, within bounds."""
 
     __slots__ = ("_buffer", "_handshake", "_is_rejected", "_limiter", "_raw", "_transport", "client", "since")
 
-    def __init__(self, limiter: ConnectionLimiter) -> None:
+    def __init__(self, limiter: Limiter) -> None:
         """Wait for the connection."""
         self._limiter = limiter
         self._buffer = bytearray()
@@ -52,7 +79,7 @@ class PendingConnection(asyncio.Protocol):
             self._handshake = asyncio.get_running_loop().create_task(self._start_tls(transport, self._limiter.tls))
 
     async def _start_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
-        seconds = self._limiter.limits.head_seconds
+        seconds = self._limiter.head_seconds
         try:
             secured = await asyncio.get_running_loop().start_tls(
                 transport, self, context, server_side=True, ssl_handshake_timeout=seconds

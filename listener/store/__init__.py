@@ -1,5 +1,5 @@
 """
-The store: what has been heard and is not yet settled, what was asked of a CDN, and what it cost.
+The store: what changed and is not settled yet, what was requested of a CDN, and what it cost.
 
 One SQLite file in WAL mode with ``synchronous=FULL``: what a commit returned from survives SIGKILL
 and power loss. One thread owns the writing connection and commits in groups; readers have
@@ -8,26 +8,26 @@ connections of their own and never wait for it. Of the processes that open the f
 
 **Rows**
 
-============== ============================================================================
-table          a row is
-============== ============================================================================
-``directory``  one directory URL of one target, with how many of its needs are ready
-``need``       one stale URL (directory + name) and scope, all its changes merged
-``attempt``    one thing asked of a CDN; kept after its end as the audit of what was sent and why
-``ledger``     one account's quota of one kind in one day: limit, spent, held
-``tree``       one directory of a storage, with how many objects the index knows in it
-``object``     one object as the storage was last known to hold it: the index
-``gone``       a key deleted of late, so that a running scan cannot bring it back
-``doomed``     a deleted subtree whose index rows are still being removed
-``dead_letter`` a message or key that was set aside, with its reason; bounded, see ``letters.py``
-``message``     one message of a queue whose changes are all recorded; bounded, see ``messages.py``
-``dropped``     how many of these were dropped for lack of room, by source and kind
-``account``     what keeps an account from sending, and what it deferred, as its sender said last
-``source``     what each source said of itself last
-============== ============================================================================
+================== ============================================================================
+table              a row is
+================== ============================================================================
+``directory``      one directory URL of one target, with how many of its needs are ready
+``need``           one stale URL (directory + name) and scope, all its changes merged
+``attempt``        one request item; kept after its end as the audit of what was sent and why
+``ledger``         one account's quota of one kind in one day: limit, spent, held, booked by backfills
+``tree``           one directory of a storage, with how many objects the index knows in it
+``object``         one object as the storage was last known to hold it: the index
+``tombstone``      a key deleted lately, so that a running scan cannot bring it back
+``pending_delete`` a deleted subtree whose index rows are still being removed
+``dead_letter``    a message or key that was set aside, with its reason; bounded, see ``letters.py``
+``message``        one message of a queue whose changes are all recorded; bounded, see ``messages.py``
+``dropped``        how many of these were dropped for lack of room, by source and kind
+``account``        what keeps an account from sending, and what it deferred, as its sender reported last
+``source``         what each source reported last
+================== ============================================================================
 
 **Sequences.** Every recorded batch takes the next number of a store-wide sequence and writes it to
-the index rows and needs that it touches. The batch is committed before its origin is told. An
+the index rows and needs that it touches. The batch is committed before it is acknowledged. An
 attempt's *watermark* is the sequence at the moment its quota is held: everything recorded up to
 then happened before the request is written, so the CDN fetches it. What is recorded later has a
 higher sequence and outlives the attempt. No clock decides any of this.
@@ -53,9 +53,10 @@ row. Once it is complete its needs are *swept* in slices; until the sweep is ove
 settled. An *open* need (unfinished write, or not yet at the origin) is covered by nothing; when
 its wait is over it takes a new sequence, above the watermark of every attempt made meanwhile.
 
-A need that only a *backfill* asks for is marked so, and loses the mark with the first change of its
-own. What bears it is planned, held and sent behind everything else; little of it is held at a time,
-since held quota is out of reach for what changes next.
+A need that only a *backfill* requests has a lower *priority*, until the first live change of its URL. It
+is planned, reserved and sent behind everything live, and little is reserved at a time, since reserved
+quota is out of reach for what changes next. What a backfill *admitted* to its share of the quota is
+planned already: it is sent as it is, one request for each need.
 
 **An attempt's life, and what its quota does**
 
@@ -73,7 +74,7 @@ since held quota is out of reach for what changes next.
                  stays held   ├ surely absent: refund; gone, needs READY again
                               └ cannot be answered: spent; FAILED, needs READY again
 
-``HELD`` and ``SENDING`` belong to the owner that made them. A new owner finds what the last one
+``HELD``           and ``SENDING`` belong to the owner that made them. A new owner finds what the last one
 left: ``HELD`` is refunded (nothing was written), ``SENDING`` turns ``UNKNOWN`` (it may have been).
 ``ACCEPTED``, ``UNKNOWN`` and ``UNCONFIRMED`` never expire by age.
 
@@ -91,8 +92,8 @@ left: ``HELD`` is refunded (nothing was written), ``SENDING`` turns ``UNKNOWN`` 
 4. A limit comes from the live quota, until then from the configuration.
 
 **What survives what.** SIGKILL and power loss: everything committed. A full disk: the commit fails
-as a whole, its origin is not told, deliveries stop and status says so. A corrupt, foreign or newer
-file: refused, never overwritten. A lost file: the index is seeded anew; what was stale and unsent
+as a whole, it is not acknowledged, deliveries stop and status says so. A corrupt, foreign or newer
+file: refused, never overwritten. A lost file: the first scan seeds the index again; what was stale and unsent
 is unknown, and a backfill finds it.
 """
 

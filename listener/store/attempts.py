@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind
 from listener.store import ledger
+from listener.store.names import prefix_end_of
 from listener.store.reservation import SCOPE_OF_KIND
 
 __all__ = [
@@ -180,7 +181,7 @@ WHERE a.active = 1 AND a.state = 'held' AND (?1 IS NULL OR a.id IN (SELECT value
       AND (c.kind = 'pause' OR NOT (a.urgent OR coalesce(n.asked, 0) OR coalesce(s.asked, 0))))
   OR CASE WHEN a.kind = 'directory' THEN NOT EXISTS (
        SELECT 1 FROM directory b JOIN need m ON m.directory = b.id
-       WHERE b.target = a.target AND b.url >= a.url AND b.url < a.url || char(127))
+       WHERE b.target = a.target AND b.url >= a.url AND b.url < {prefix_end_of("a.url")})
      ELSE n.attempt IS NULL AND NOT EXISTS ({_HAS_NEED}) END)
 LIMIT ?3
 """

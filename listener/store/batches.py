@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from listener.change import Change, ChangeKind
-from listener.refresh import Scope
+from listener.refresh import Priority, Scope
 
 __all__ = ["Batch", "NeedInput", "Recorded", "Route", "joined", "next_sequence", "slices"]
 
@@ -35,8 +35,7 @@ class Batch:
     changes: Sequence[Change]
     scan_sequence: int | None = None
     seed: bool = False
-    backfill: bool = False
-    """Whether only a backfill asks for it."""
+    priority: Priority = Priority.LIVE
     message_ids: Sequence[str] = ()
     """Ids of the messages of which these changes are the last to be recorded."""
 
@@ -50,7 +49,7 @@ class Recorded:
     outdated: int = 0
     """Findings of a scan that the index knew better."""
     suppressed: int = 0
-    """Changes without need: heard before, or the same content once more where that is to be ignored."""
+    """Changes without need: received before, or the same content once more where that is to be ignored."""
     rejected: list[tuple[str, str]] = field(default_factory=list)
     """Keys that can never be a URL, each with the reason."""
 

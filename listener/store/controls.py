@@ -1,8 +1,8 @@
 """
-What people tell a running daemon through the state file: hold, pause, approve, cancel; and whether all is fresh.
+Overrides that people set in the state file: hold, pause, approve, cancel; and whether everything is fresh.
 
 A control is about the URLs below a prefix, of one target or of all; what it is about is looked up when a plan is
-made, so that it holds for a daemon that is started later, too. Every deed by hand leaves a row in the audit.
+made, so that it holds for a daemon that is started later, too. Every manual action is kept in the audit.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from listener.refresh import AttemptState, NeedState, Scope, directory_of
+from listener.store.access import Access
 from listener.store.attempts import withdraw
 from listener.store.batches import next_sequence
 from listener.store.coverage import SETTLED, deciding, directory_attempts, status_word
 from listener.store.names import above
-from listener.store.store import Store
 
 __all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled", "active", "unsettled"]
 
@@ -29,7 +29,7 @@ class ControlKind(StrEnum):
     """What is to be left alone."""
 
     HOLD = "hold"
-    """A deploy is under way: changes are gathered, and go out as one plan. What is asked for by hand goes."""
+    """A deploy is under way: changes are gathered, and go out as one plan. Manual requests go."""
     PAUSE = "pause"
     """Nothing is sent."""
     APPROVAL = "approval"
@@ -80,7 +80,7 @@ class Unsettled(NamedTuple):
 class Controls:
     """The orders of one store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Access) -> None:
         """Take an open store; it need not be its owner."""
         self._store = store
 
@@ -91,50 +91,50 @@ class Controls:
         now = self._store.clock.now()
         until = None if seconds is None else now + seconds
         orders = [Control(kind, place, until, reason, now) for place in places]
-        await self._store.write(_put, orders)
+        await self._store._write(_put, orders)
         await self._withdraw()
         return orders
 
     async def under_way(self, places: Sequence[Place]) -> int:
         """Return how many requests of these places are being written or wait for their answer: nothing stops them."""
-        return await self._store.read(lambda connection: _under_way(connection, places))
+        return await self._store._read(_under_way, places)
 
     async def _withdraw(self) -> None:
         """Give back what is reserved and may not be sent; what is reserved later is checked when it is sent."""
-        while await self._store.write(withdraw, now=self._store.clock.now(), limit=CANCEL_ROWS):
+        while await self._store._write(withdraw, now=self._store.clock.now(), limit=CANCEL_ROWS):
             pass
 
     async def remove(self, kind: ControlKind, places: Sequence[Place], *, reason: str = "") -> int:
         """Take orders back; return how many stood."""
-        return await self._store.write(_remove, kind, places, reason, self._store.clock.now())
+        return await self._store._write(_remove, kind, places, reason, self._store.clock.now())
 
     async def take(self, kind: ControlKind) -> list[Place]:
         """Take orders that are carried out at once; return where each was about."""
         orders = [one.place for one in await self.active() if one.kind is kind]
         if orders:
-            await self._store.write(_take, kind, orders)
+            await self._store._write(_take, kind, orders)
         return orders
 
     async def active(self) -> list[Control]:
         """Return the orders that hold now, the oldest first."""
-        return await self._store.read(lambda connection: active(connection, self._store.clock.now()))
+        return await self._store._read(active, self._store.clock.now())
 
     async def cancel(self, place: Place, *, reason: str) -> int:
         """Settle, without a refresh, every need there that the CDN was not asked for yet; return how many."""
         total = 0
-        while count := await self._store.write(_cancel, place, CANCEL_ROWS):
+        while count := await self._store._write(_cancel, place, CANCEL_ROWS):
             total += count
         await self._withdraw()
-        await self._store.write(_note, self._store.clock.now(), "cancel", place.words, total, reason)
+        await self._store._write(_note, self._store.clock.now(), "cancel", place.words, total, reason)
         return total
 
     async def unsettled(self, place: Place, *, changed_before: float) -> list[Unsettled]:
         """Return what is still stale there of what changed up to then (seconds since the epoch), prefetches aside."""
-        return await self._store.read(lambda connection: unsettled(connection, place, changed_before))
+        return await self._store._read(unsettled, place, changed_before)
 
     async def audit(self, *, limit: int = 50) -> list[dict[str, Any]]:
-        """Return what was done by hand, newest first."""
-        return await self._store.read(lambda connection: _audit(connection, limit))
+        """Return the manual actions, newest first."""
+        return await self._store._read(_audit, limit)
 
 
 def _note(connection: sqlite3.Connection, *deed: float | str) -> None:

@@ -74,15 +74,15 @@ class Damage:
     def translated(self, error: Exception) -> Exception:
         """Return the error to report for this one, and remember it where it proves damage."""
         if isinstance(error, STORE_ERRORS):
-            told: Exception = translate(error, self._path)
+            translated: Exception = translate(error, self._path)
         else:
-            told = error
-        if isinstance(told, StoreUnusable):
-            return self._remember(told)
+            translated = error
+        if isinstance(translated, StoreUnusable):
+            return self._remember(translated)
         if _may_be_damage(error) and time.monotonic() - self._explained_at > EXPLAIN_PAUSE_SECONDS:
             self._explained_at = time.monotonic()
-            return self._look(EXPLAIN_SECONDS) or told
-        return told
+            return self._look(EXPLAIN_SECONDS) or translated
+        return translated
 
     def _remember(self, error: StoreUnusable) -> StoreUnusable:
         if self.found is None:
@@ -102,8 +102,8 @@ class Damage:
                     if found := problems_of(connection, statement, until):
                         return self._remember(damaged(self._path, f"damaged ({'; '.join(found)})"))
         except STORE_ERRORS as error:
-            told = translate(error, self._path)
-            return self._remember(told) if isinstance(told, StoreUnusable) else None
+            translated = translate(error, self._path)
+            return self._remember(translated) if isinstance(translated, StoreUnusable) else None
         except StoreUnusable as error:
             return self._remember(error)
         except StoreError:

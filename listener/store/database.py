@@ -36,7 +36,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 11
+VERSION = 12
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
@@ -65,7 +65,7 @@ def _add(*names: str) -> Callable[[sqlite3.Connection], None]:
 
 def _mark_backfills(connection: sqlite3.Connection) -> None:
     for table in ("need", "attempt"):
-        connection.execute(f"ALTER TABLE {table} ADD COLUMN backfill INTEGER NOT NULL DEFAULT 0")
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN priority INTEGER NOT NULL DEFAULT 0")
     _add("need_backfill")(connection)
 
 
@@ -106,6 +106,33 @@ def _add_spenders(connection: sqlite3.Connection) -> None:
     _add("account")(connection)
 
 
+_SHARE = "share of "
+
+
+def _book_shares_in_ledger(connection: sqlite3.Connection) -> None:
+    """Move the booked shares of backfills from made-up rows of progress to the ledger, and rename two tables."""
+    connection.execute("ALTER TABLE gone RENAME TO tombstone")
+    connection.execute("ALTER TABLE doomed RENAME TO pending_delete")
+    for table in ("need", "attempt"):
+        columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        if "backfill" in columns:  # a step from before version 4 makes it under its new name
+            connection.execute(f"ALTER TABLE {table} RENAME COLUMN backfill TO priority")
+    connection.execute("DROP INDEX need_backfill")
+    _add("need_backfill")(connection)
+    connection.execute(
+        "ALTER TABLE ledger ADD COLUMN share_booked INTEGER NOT NULL DEFAULT 0 CHECK (share_booked >= 0)"
+    )
+    rows = connection.execute("SELECT id, listed FROM backfill WHERE id LIKE ?", (f"{_SHARE}%",)).fetchall()
+    for row_id, booked in rows:
+        account, kind, window = row_id.removeprefix(_SHARE).rsplit(", ", 2)
+        connection.execute(
+            "INSERT INTO ledger (account, kind, window_start, quota, share_booked) VALUES (?1, ?2, ?3, 0, ?4)"
+            " ON CONFLICT DO UPDATE SET share_booked = ?4",
+            (account, kind, int(window), booked),
+        )
+    connection.execute("DELETE FROM backfill WHERE id LIKE ?", (f"{_SHARE}%",))
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("heard", "heard_at"),
@@ -117,6 +144,7 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     8: _add("suppressed"),
     9: _add_spenders,
     10: _add("message"),
+    11: _book_shares_in_ledger,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

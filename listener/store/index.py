@@ -11,7 +11,7 @@ from listener.store.names import Names, prefix_end_bytes
 from listener.store.rows import Upsert, missed_rows
 from listener.urls import decode_path
 
-__all__ = ["IndexWriter", "objects_in", "objects_named", "remove_doomed", "weight_below"]
+__all__ = ["IndexWriter", "objects_in", "objects_named", "remove_pending", "weight_below"]
 
 _PUT_NEW = """
 INSERT OR IGNORE INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence)
@@ -24,7 +24,7 @@ UPDATE object SET size_bytes = ?3, mtime_ns = ?4, ctime_ns = ?5, inode = ?6, acc
     THEN etag ELSE ?7 END
 WHERE tree = ?1 AND name = ?2
 """
-_GONE = "INSERT OR REPLACE INTO gone (root, key, below, sequence, at) VALUES (?, ?, ?, ?, ?)"
+_TOMBSTONE = "INSERT OR REPLACE INTO tombstone (root, key, below, sequence, at) VALUES (?, ?, ?, ?, ?)"
 _UNKNOWN = Fingerprint()
 _TREE = itemgetter(0)
 _PLACE = itemgetter(0, 1)
@@ -81,7 +81,7 @@ class IndexWriter:
         less = Counter(map(_TREE, missed))
         less.subtract(map(_TREE, rows))
         self._count(less)
-        self._connection.executemany(_GONE, list(self._removed.values()))
+        self._connection.executemany(_TOMBSTONE, list(self._removed.values()))
         self._removed = {}
 
     def _count(self, more: Counter[int]) -> None:
@@ -100,11 +100,11 @@ class IndexWriter:
             return True
         root_id, raw = self._names.root(self._connection, root), key_to_bytes(key)
         if (
-            self._newest("SELECT sequence FROM gone WHERE root = ? AND key = ? AND below = 0", (root_id, raw))
+            self._newest("SELECT sequence FROM tombstone WHERE root = ? AND key = ? AND below = 0", (root_id, raw))
             > sequence
         ):
             return True
-        below = "SELECT sequence FROM gone WHERE root = ? AND key = ? AND below = 1"
+        below = "SELECT sequence FROM tombstone WHERE root = ? AND key = ? AND below = 1"
         return any(self._newest(below, (root_id, above)) > sequence for above in _above(raw))
 
     def _newest(self, query: str, values: tuple[object, ...]) -> int:
@@ -134,15 +134,15 @@ class IndexWriter:
         ).fetchall()
         return None if len(rows) > most else [key_to_text(path + name) for path, name in rows]
 
-    def doom(self, root: str, prefix: str, *, known_to: int, sequence: int, now: float) -> None:
+    def delete_below(self, root: str, prefix: str, *, known_to: int, sequence: int, now: float) -> None:
         """Have everything below a prefix that was known up to ``known_to`` removed, later and in slices."""
         root_id, raw = self._names.root(self._connection, root), key_to_bytes(prefix)
         self._connection.execute(
-            "INSERT INTO doomed (root, prefix, sequence) VALUES (?, ?, ?)"
+            "INSERT INTO pending_delete (root, prefix, sequence) VALUES (?, ?, ?)"
             " ON CONFLICT DO UPDATE SET sequence = max(sequence, excluded.sequence), after = x''",
             (root_id, raw, known_to),
         )
-        self._connection.execute(_GONE, (root_id, raw, True, sequence, now))
+        self._connection.execute(_TOMBSTONE, (root_id, raw, True, sequence, now))
 
 
 def _above(key: bytes) -> list[bytes]:
@@ -190,12 +190,12 @@ def _object_name(url_name: str) -> bytes:
     return decode_path(url_name.partition("?")[0])
 
 
-def remove_doomed(connection: sqlite3.Connection, limit: int) -> bool:
-    """Remove up to ``limit`` index rows of doomed subtrees; return whether any may be left."""
-    doomed = connection.execute("SELECT root, prefix, after, sequence FROM doomed LIMIT 1").fetchone()
-    if doomed is None:
+def remove_pending(connection: sqlite3.Connection, limit: int) -> bool:
+    """Remove up to ``limit`` index rows of deleted subtrees; return whether any may be left."""
+    pending = connection.execute("SELECT root, prefix, after, sequence FROM pending_delete LIMIT 1").fetchone()
+    if pending is None:
         return False
-    root, prefix, after, sequence = doomed
+    root, prefix, after, sequence = pending
     rows = connection.execute(
         "SELECT tree.id, object.name, path FROM tree JOIN object ON object.tree = tree.id"
         " WHERE root = ? AND path >= max(?, ?) AND path < ? AND object.sequence <= ? ORDER BY path LIMIT ?",
@@ -206,7 +206,9 @@ def remove_doomed(connection: sqlite3.Connection, limit: int) -> bool:
         "UPDATE tree SET objects = objects - ?2 WHERE id = ?1", list(Counter(map(_TREE, rows)).items())
     )
     if len(rows) < limit:
-        connection.execute("DELETE FROM doomed WHERE root = ? AND prefix = ?", (root, prefix))
+        connection.execute("DELETE FROM pending_delete WHERE root = ? AND prefix = ?", (root, prefix))
     else:
-        connection.execute("UPDATE doomed SET after = ? WHERE root = ? AND prefix = ?", (rows[-1][2], root, prefix))
+        connection.execute(
+            "UPDATE pending_delete SET after = ? WHERE root = ? AND prefix = ?", (rows[-1][2], root, prefix)
+        )
     return True

@@ -9,7 +9,17 @@ from typing import NamedTuple
 from listener.clock import QUOTA_DAY_SECONDS, window_start
 from listener.refresh import QuotaReading, RefreshKind
 
-__all__ = ["Budget", "book_presumed", "book_refund", "book_spent", "budget", "correct", "hold_units"]
+__all__ = [
+    "Budget",
+    "book_presumed",
+    "book_refund",
+    "book_share",
+    "book_spent",
+    "budget",
+    "correct",
+    "hold_units",
+    "read_accounts",
+]
 
 
 class Budget(NamedTuple):
@@ -20,6 +30,8 @@ class Budget(NamedTuple):
     held: int
     resets_at: int
     """Seconds since the epoch."""
+    share_booked: int = 0
+    """What backfills booked of their share; part of it may be spent or held already."""
 
     @property
     def left(self) -> int:
@@ -31,14 +43,14 @@ def budget(connection: sqlite3.Connection, account: str, kind: RefreshKind, *, n
     """Return today's budget; of a day that has no row yet, the latest day's limit, else ``default``."""
     window = window_start(now)
     row = connection.execute(
-        "SELECT CASE WHEN read_at IS NULL THEN NULL ELSE quota END, spent + others, held FROM ledger"
+        "SELECT CASE WHEN read_at IS NULL THEN NULL ELSE quota END, spent + others, held, share_booked FROM ledger"
         " WHERE account = ? AND kind = ? AND window_start = ?",
         (account, kind, window),
     ).fetchone()
-    limit, spent, held = row or (None, 0, 0)
+    limit, spent, held, share_booked = row or (None, 0, 0, 0)
     if limit is None:
         limit = _last_limit(connection, account, kind, default)
-    return Budget(limit, spent, held, window + QUOTA_DAY_SECONDS)
+    return Budget(limit, spent, held, window + QUOTA_DAY_SECONDS, share_booked)
 
 
 def _last_limit(connection: sqlite3.Connection, account: str, kind: RefreshKind, default: int) -> int:
@@ -72,6 +84,43 @@ def hold_units(
     return granted
 
 
+def book_share(
+    connection: sqlite3.Connection,
+    units: Mapping[tuple[str, RefreshKind], int],
+    most: Mapping[tuple[str, RefreshKind], int],
+    *,
+    now: float,
+) -> bool:
+    """
+    Book units of the backfills' share of today where all of them are left; return whether they were.
+
+    Args:
+        connection: the writing connection, inside a transaction: other backfills book, too.
+        units: by account and kind.
+        most: what all backfills together may book today, by account and kind.
+        now: in the day that it is booked in, in seconds since the epoch.
+    """
+    window = window_start(now)
+    for (account, kind), wanted in units.items():
+        if budget(connection, account, kind, now=now, default=0).share_booked + wanted > most[account, kind]:
+            return False
+    for (account, kind), wanted in units.items():
+        _open_window(connection, account, kind, window, 0)
+        connection.execute(
+            "UPDATE ledger SET share_booked = share_booked + ? WHERE account = ? AND kind = ? AND window_start = ?",
+            (wanted, account, kind, window),
+        )
+    return True
+
+
+def read_accounts(connection: sqlite3.Connection, *, now: float) -> frozenset[str]:
+    """Return the accounts whose live quota of today was read."""
+    rows = connection.execute(
+        "SELECT DISTINCT account FROM ledger WHERE window_start = ? AND read_at IS NOT NULL", (window_start(now),)
+    )
+    return frozenset(account for (account,) in rows)
+
+
 Place = tuple[str, str, int]
 """Account, kind, window."""
 
@@ -82,7 +131,7 @@ def book_spent(connection: sqlite3.Connection, units: Mapping[Place, int]) -> No
 
 
 def book_presumed(connection: sqlite3.Connection, units: Mapping[Place, int]) -> None:
-    """Move held units to spent although nobody could tell whether the CDN accepted them."""
+    """Move held units to spent although it is not known whether the CDN accepted them."""
     _book(connection, units, "held = held - :n, spent = spent + :n, presumed = presumed + :n")
 
 
@@ -126,12 +175,12 @@ def _correct_kind(
         " AND account = ? AND kind = ? AND window_start = ?",
         key,
     ).fetchone()[0]
-    told = reading.limit - reading.remaining
+    counted = reading.limit - reading.remaining
     agree = read_remaining == reading.remaining and read_moves == moves and old_limit == reading.limit
-    if told > spent + others + unsettled:
-        others = told - spent - unsettled
-    elif told < spent + others and agree and not unsettled:
-        others = max(told - spent, -presumed)
+    if counted > spent + others + unsettled:
+        others = counted - spent - unsettled
+    elif counted < spent + others and agree and not unsettled:
+        others = max(counted - spent, -presumed)
     connection.execute(
         "UPDATE ledger SET quota = ?, others = ?, read_remaining = ?, read_moves = moves, read_at = ?"
         " WHERE account = ? AND kind = ? AND window_start = ?",

@@ -1,4 +1,4 @@
-"""Care of a state file: a copy while it is in use, a look whether its rows agree, its space given back."""
+"""Maintain the state file: back up, check, compact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Compacted", "backup", "check", "compact"]
 BACKUP_PAGES: Final = 4_096
 """Pages of one step of a copy: 16 MiB, between which the daemon's commits go on."""
 FINDINGS: Final = 20
-"""So many rows that disagree are told of each kind."""
+"""At most so many inconsistent rows are reported of each kind."""
 
 _DISAGREEMENTS: Final = {
     "directories whose number of due needs is wrong": """
@@ -61,7 +61,7 @@ def backup(path: Path, to: Path) -> int:
         os.close(create_file(draft))
         with closing(open_reading(path)) as source, closing(sqlite3.connect(draft)) as copy:
             source.backup(copy, pages=BACKUP_PAGES)
-            copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log
         _flush(draft)
         draft.rename(to)
         _flush(to.parent)
@@ -107,7 +107,7 @@ def _of(connection: sqlite3.Connection, what: str, query: str) -> list[str]:
 
 def compact(path: Path) -> Compacted:
     """
-    Write a state file anew without the space that removed rows left.
+    Rewrite a state file without the space of removed rows.
 
     Raises:
         StoreBusy: a daemon owns it; it would wait for as long as this takes.

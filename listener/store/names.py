@@ -6,15 +6,20 @@ import sqlite3
 
 from listener.change import key_to_bytes
 
-__all__ = ["Names", "above", "prefix_end", "prefix_end_bytes"]
+__all__ = ["Names", "above", "prefix_end", "prefix_end_bytes", "prefix_end_of"]
 
 CACHED_DIRECTORIES = 200_000
-"""Above this many the cache starts anew; some 150 bytes each."""
+"""Above this many the cache is cleared; some 150 bytes each."""
 
 
 def prefix_end(prefix: str) -> str:
     """Return the smallest text above everything that starts with ``prefix``, which ends with ``/``."""
     return prefix[:-1] + "0"
+
+
+def prefix_end_of(column: str) -> str:
+    """Return :func:`prefix_end` as an SQL expression over a column."""
+    return f"(substr({column}, 1, length({column}) - 1) || '0')"
 
 
 def prefix_end_bytes(prefix: bytes) -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from listener.refresh import NeedState, Scope
+from listener.refresh import KIND_OF_SCOPE, NeedState, Priority, RefreshKind, Scope
 from listener.store.coverage import Marks, covered_by_marks, deciding, directory_attempts
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "expires",
     "loads",
     "manual_rows",
+    "pending_units",
     "ready_needs",
 ]
 
@@ -37,12 +39,12 @@ class Load(NamedTuple):
     """Seconds since the epoch of the oldest change among them."""
     marks: Marks = Marks()
     """How far directory attempts cover its needs."""
-    stubborn: int = 0
+    forced: int = 0
     """How many exact needs need force; counted whether covered or not."""
-    stubborn_all_params: int = 0
+    forced_all_params: int = 0
     """How many all-params needs do."""
-    backfill: bool | None = None
-    """Only those needs that nothing but a backfill asks for, or only the others; None: all of them."""
+    priority: Priority | None = None
+    """Only the needs of this priority; None: all of them."""
 
 
 class DueRow(NamedTuple):
@@ -76,6 +78,26 @@ def ready_needs(connection: sqlite3.Connection, targets: Sequence[str]) -> int:
     )
 
 
+def pending_units(connection: sqlite3.Connection, targets: Sequence[str]) -> Counter[RefreshKind]:
+    """Return how many requests of each kind the needs of these targets take that are in no attempt, one for each."""
+    found: Counter[RefreshKind] = Counter()
+    for load in loads(connection):
+        if load.target in targets:
+            found.update(
+                dict(
+                    zip(KIND_OF_SCOPE.values(), (load.exact, load.all_params, load.subtree, load.prefetch), strict=True)
+                )
+            )
+    waiting = connection.execute(
+        "SELECT scope, count(*) FROM need JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
+        " WHERE due_at IS NOT NULL AND t.name IN (SELECT value FROM json_each(?)) GROUP BY scope",
+        (json.dumps(list(targets)),),
+    )
+    for scope, count in waiting:
+        found[KIND_OF_SCOPE[Scope(scope)]] += count
+    return found
+
+
 def loads(connection: sqlite3.Connection, *, most: int | None = None, apart: bool = False) -> list[Load]:
     """
     Return every directory with ready needs that no directory attempt under way covers.
@@ -83,13 +105,13 @@ def loads(connection: sqlite3.Connection, *, most: int | None = None, apart: boo
     Args:
         connection: a snapshot.
         most: only so many, the fullest.
-        apart: of a directory what only a backfill asks for is a load of its own.
+        apart: what a directory has of each priority is a load of its own.
     """
     attempts = directory_attempts(connection)
     found = []
     backfills = _backfills(connection) if apart else {}
     others = _other_scopes(connection)
-    stubborn = _stubborn(connection)
+    forced_count = _forced(connection)
     rows = connection.execute(
         "SELECT d.id, d.target, t.name, d.url, d.ready, d.last_sequence,"
         " (SELECT stale_since FROM need WHERE directory = d.id AND state = 1 ORDER BY stale_since LIMIT 1)"
@@ -98,8 +120,8 @@ def loads(connection: sqlite3.Connection, *, most: int | None = None, apart: boo
     )
     for directory, target_id, target, url, ready, last, oldest in rows.fetchall():
         marks = attempts.marks(target_id, url)
-        backfill = backfills.get(directory, 0)
-        if 0 < backfill < ready:
+        count, lowest, highest = backfills.get(directory, (0, Priority.LIVE, Priority.LIVE))
+        if 0 < count < ready or lowest != highest:
             found += _parted(connection, directory, target, url, marks)
             continue
         other = others.get(directory, {})
@@ -118,24 +140,24 @@ def loads(connection: sqlite3.Connection, *, most: int | None = None, apart: boo
                     other.get(Scope.PREFETCH, 0),
                     oldest,
                     marks,
-                    stubborn.get((directory, Scope.EXACT), 0),
-                    stubborn.get((directory, Scope.ALL_PARAMS), 0),
-                    backfill > 0 if apart else None,
+                    forced_count.get((directory, Scope.EXACT), 0),
+                    forced_count.get((directory, Scope.ALL_PARAMS), 0),
+                    Priority(lowest) if apart else None,
                 )
             )
     return found
 
 
 def _parted(connection: sqlite3.Connection, directory: int, target: str, url: str, marks: Marks) -> list[Load]:
-    """Return what only a backfill requests in a directory apart from what changed in it."""
+    """Return what a directory has of each priority, apart."""
     rows = connection.execute(
-        f"SELECT backfill, scope, count(*), sum(needs_force), min(stale_since) FROM need WHERE {_UNCOVERED}"
-        " GROUP BY backfill, scope",
+        f"SELECT priority, scope, count(*), sum(needs_force), min(stale_since) FROM need WHERE {_UNCOVERED}"
+        " GROUP BY priority, scope",
         _values(directory, marks),
     )
     parts: dict[int, dict[int, tuple[int, int, float]]] = {}
-    for backfill, scope, count, stubborn, oldest in rows:
-        parts.setdefault(backfill, {})[scope] = (count, stubborn, oldest)
+    for priority, scope, count, forced_count, oldest in rows:
+        parts.setdefault(priority, {})[scope] = (count, forced_count, oldest)
     nothing = (0, 0, 0.0)
     return [
         Load(
@@ -150,18 +172,19 @@ def _parted(connection: sqlite3.Connection, directory: int, target: str, url: st
             marks,
             part.get(Scope.EXACT, nothing)[1],
             part.get(Scope.ALL_PARAMS, nothing)[1],
-            bool(backfill),
+            Priority(priority),
         )
-        for backfill, part in parts.items()
+        for priority, part in parts.items()
     ]
 
 
-def _backfills(connection: sqlite3.Connection) -> dict[int, int]:
-    """Return, by directory, how many ready needs only a backfill asks for."""
+def _backfills(connection: sqlite3.Connection) -> dict[int, tuple[int, int, int]]:
+    """Return, by directory, how many ready needs only a backfill requests, and their lowest and highest priority."""
     rows = connection.execute(
-        "SELECT directory, count(*) FROM need WHERE state = 1 AND backfill = 1 GROUP BY directory"
+        "SELECT directory, count(*), min(priority), max(priority) FROM need WHERE state = 1 AND priority > 0"
+        " GROUP BY directory"
     )
-    return dict(rows.fetchall())
+    return {directory: (count, lowest, highest) for directory, count, lowest, highest in rows}
 
 
 def _uncovered(
@@ -192,7 +215,7 @@ def _other_scopes(connection: sqlite3.Connection) -> dict[int, dict[int, int]]:
     return counts
 
 
-def _stubborn(connection: sqlite3.Connection) -> dict[tuple[int, int], int]:
+def _forced(connection: sqlite3.Connection) -> dict[tuple[int, int], int]:
     """Return, by directory and scope, how many ready needs need force."""
     rows = connection.execute(
         "SELECT directory, scope, count(*) FROM need WHERE state = 1 AND needs_force = 1 GROUP BY directory, scope"
@@ -211,9 +234,9 @@ def due_rows(connection: sqlite3.Connection, load: Load, scope: Scope, limit: in
     """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
     rows = connection.execute(
         f"SELECT name, sequence, stale_since, reason FROM need WHERE {_UNCOVERED} AND scope = :scope"
-        f"{' AND scope > 0' if scope else ''} AND (:backfill IS NULL OR backfill = :backfill)"
+        f"{' AND scope > 0' if scope else ''} AND (:priority IS NULL OR priority = :priority)"
         " ORDER BY stale_since LIMIT :limit",
-        _values(load.directory, load.marks) | {"scope": int(scope), "backfill": load.backfill, "limit": limit},
+        _values(load.directory, load.marks) | {"scope": int(scope), "priority": load.priority, "limit": limit},
     )
     return [DueRow(load.target, load.url + name, scope, sequence, since, why) for name, sequence, since, why in rows]
 
@@ -249,7 +272,7 @@ def expire(connection: sqlite3.Connection, load: Load, *, before: float, limit: 
     """
     Settle up to ``limit`` of a directory's ready needs whose newest change is older than that; return how many.
 
-    The newest, and not the first: what a cache fetched anew in between may lack the later change.
+    The newest, and not the first: what a cache fetched again in between may lack the later change.
     """
     return connection.execute(
         "DELETE FROM need WHERE (directory, name, scope) IN (SELECT directory, name, scope FROM need"

@@ -1,4 +1,4 @@
-"""What a person asks at a glance: since when each state holds something, what ended of late, why a URL is stale."""
+"""Since when each state holds something, what ended lately, and why a URL is stale."""
 
 from __future__ import annotations
 

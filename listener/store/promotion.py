@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections import Counter
 
-from listener.refresh import NeedState, Scope
+from listener.refresh import NeedState, Priority, Scope
 from listener.settings import CoalescerSettings
 from listener.store.batches import next_sequence
 
@@ -19,8 +19,8 @@ def next_due(connection: sqlite3.Connection) -> float | None:
     return None if row[0] is None else float(row[0])
 
 
-Promoted = Counter[tuple[str, Scope, bool]]
-"""How many needs became READY, by target and scope, and by whether only a backfill asks for them."""
+Promoted = Counter[tuple[str, Scope, Priority]]
+"""How many needs became READY, by target, scope and priority."""
 
 
 def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Promoted:
@@ -37,7 +37,7 @@ def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Pr
           sequence = CASE WHEN open THEN ?1 ELSE sequence END
         WHERE (directory, name, scope) IN (
           SELECT directory, name, scope FROM need WHERE due_at <= ?2 ORDER BY due_at LIMIT ?3)
-        RETURNING directory, scope, backfill
+        RETURNING directory, scope, priority
         """,
         (next_sequence(connection), now, limit),
     )
@@ -50,8 +50,8 @@ def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Pr
         ).fetchall()
     )
     promoted: Promoted = Counter()
-    for (directory, scope, backfill), count in places.items():
-        promoted[targets[directory], Scope(scope), bool(backfill)] += count
+    for (directory, scope, priority), count in places.items():
+        promoted[targets[directory], Scope(scope), Priority(priority)] += count
     return promoted
 
 
@@ -85,7 +85,7 @@ def set_back(connection: sqlite3.Connection, *, after: float, seconds: float, li
 
 
 def set_looks_back(connection: sqlite3.Connection, *, after: float, seconds: float) -> None:
-    """Move the next looks at attempts that lie after ``after``, and every end of an order by hand, back by so much."""
+    """Move the next looks at attempts that lie after ``after``, and the end of every override, back by so much."""
     connection.execute(
         "UPDATE attempt SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?", (seconds, after)
     )

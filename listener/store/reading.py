@@ -1,8 +1,8 @@
 """
-Reading a state file: beside its owner, or from a place where nothing may be written.
+Reading a state file while its owner runs, or from a place where nothing may be written.
 
 A process that only reads makes and changes nothing, so that it works for any user who may read the file, on a
-read-only mount, and on a copy. SQLite is opened by what stands beside the file:
+read-only mount, and on a copy. How SQLite opens it depends on the files next to it:
 
 =============== ============================ ================================================================
 ``-wal``        ``-shm``                     opened with
@@ -161,12 +161,12 @@ def _unreadable(error: Exception, path: Path) -> StoreError:
 
 
 class Readers:
-    """One reading connection for each thread that asks."""
+    """One reading connection for each thread."""
 
-    def __init__(self, path: Path, *, beside_writer: bool) -> None:
-        """Take the file; ``beside_writer``: this process also writes it, so that the shared index is always there."""
+    def __init__(self, path: Path, *, has_writer: bool) -> None:
+        """Take the file; ``has_writer``: this process also writes it, so that the shared index is always there."""
         self._path = path
-        self._beside_writer = beside_writer
+        self._has_writer = has_writer
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
 
@@ -201,7 +201,7 @@ class Readers:
         return opened
 
     def _open(self) -> _Opened:
-        return _Opened(connect(self._path, readonly=True), None) if self._beside_writer else _open(self._path)
+        return _Opened(connect(self._path, readonly=True), None) if self._has_writer else _open(self._path)
 
     def close(self) -> None:
         """Close every connection; no query may run any more."""

@@ -307,7 +307,7 @@ class _Work:
         cap = timing.cap_seconds if finished else timing.unfinished_cap_seconds
         open_ = 2 if delay > 0 else int(not finished)
         return NeedClass(
-            wait + delay, cap + delay, delay, open_, *kind[2:5], backfill=self.batch.backfill, is_birth=kind.is_birth
+            wait + delay, cap + delay, delay, open_, *kind[2:5], priority=self.batch.priority, is_birth=kind.is_birth
         )
 
     def subtree(self, change: Change) -> None:
@@ -332,8 +332,8 @@ class _Work:
         """Have the index forget the subtree; a scan's finding speaks of what was known when the scan began."""
         sequence = self.recorded.sequence
         known_to = sequence if self.batch.scan_sequence is None else self.batch.scan_sequence
-        self.index.doom(change.root, change.key, known_to=known_to, sequence=sequence, now=self.now)
-        # What the batch puts there from now on is above what is doomed.
+        self.index.delete_below(change.root, change.key, known_to=known_to, sequence=sequence, now=self.now)
+        # What the batch puts there from now on is above what is to be deleted.
         self.recorded.sequence = next_sequence(self.connection)
 
     def _validator_stands(self, change: Change) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from listener.clock import window_start
-from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind, Scope, directory_of
+from listener.refresh import Attempt, AttemptState, NeedState, Priority, RefreshKind, Scope, directory_of
 from listener.store import ledger
+from listener.store.coverage import directory_attempts
 from listener.store.names import Names
 
 __all__ = ["SCOPE_OF_KIND", "AttemptRequest", "hold"]
@@ -36,8 +38,7 @@ class AttemptRequest(NamedTuple):
     """Not sooner than this after the last attempt at the same URL; 0: at once."""
     most_interval_seconds: float = 0.0
     """What that grows to, doubling with each attempt at the same URL today; it never shrinks below the minimum."""
-    backfill: bool = False
-    """Whether only a backfill asks for it."""
+    priority: Priority = Priority.LIVE
 
 
 def hold(
@@ -64,7 +65,7 @@ def hold(
         ledger.hold_units(connection, account, kind, len(claimed), now=now, default=quota.get(kind, 0))
         connection.executemany(
             "INSERT INTO attempt (id, target, kind, url, force, watermark, state, account, window_start, held,"
-            " created_at, tries, stale_since, covered, urgent, reason, backfill)"
+            " created_at, tries, stale_since, covered, urgent, reason, priority)"
             " VALUES (?, ?, ?, ?, ?, ?, 'held', ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
@@ -82,7 +83,7 @@ def hold(
                     one.covered,
                     one.urgent,
                     one.reason,
-                    one.backfill,
+                    one.priority,
                 )
                 for one, attempt in claimed
             ],
@@ -181,24 +182,16 @@ def _too_soon(
 def _refresh_pending(
     connection: sqlite3.Connection, names: Names, one: AttemptRequest, directory: int, name: str
 ) -> bool:
-    """Whether a refresh of this URL is still due or under way: a prefetch would fetch the old copy again."""
-    own = connection.execute(
-        "SELECT 1 FROM need WHERE directory = ? AND name = ? AND scope IN (0, 1)", (directory, name)
-    ).fetchone()
-    above = [one.url[: i + 1] for i, letter in enumerate(one.url) if letter == "/" and i > one.url.find("://") + 2]
-    marks = ", ".join("?" * len(above))
-    target = names.target(connection, one.target)
-    return (
-        own is not None
-        or connection.execute(
-            "SELECT 1 FROM need JOIN directory d ON d.id = need.directory"
-            f" WHERE d.target = ? AND d.url IN ({marks}) AND need.name = '' AND scope = 2",
-            (target, *above),
-        ).fetchone()
-        is not None
-        or connection.execute(
-            f"SELECT 1 FROM attempt WHERE active = 1 AND kind = 'directory' AND target = ? AND url IN ({marks})",
-            (target, *above),
-        ).fetchone()
-        is not None
+    """Return whether a refresh of this URL is still due or under way: a prefetch would fetch the old copy again."""
+    own = "SELECT 1 FROM need WHERE directory = ? AND name = ? AND scope IN (0, 1)"
+    if connection.execute(own, (directory, name)).fetchone() is not None:
+        return True
+    target, place = names.target(connection, one.target), directory_of(one.url)
+    above = [place[: i + 1] for i, letter in enumerate(place) if letter == "/" and i > place.find("://") + 2]
+    subtrees = (
+        "SELECT 1 FROM need JOIN directory d ON d.id = need.directory WHERE d.target = ? AND need.name = ''"
+        f" AND scope = {Scope.SUBTREE:d} AND d.url IN (SELECT value FROM json_each(?))"
     )
+    if connection.execute(subtrees, (target, json.dumps(above))).fetchone() is not None:
+        return True
+    return bool(directory_attempts(connection).above(target, place))

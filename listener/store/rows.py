@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+from listener.refresh import Priority
 from listener.store.coverage import covered_by_marks
 
 __all__ = ["NeedClass", "NeedRow", "Upsert", "missed_rows", "write_needs"]
@@ -31,8 +32,7 @@ class NeedClass(NamedTuple):
     """The highest watermark of the directory attempts under way above the need, or 0."""
     forced_mark: int
     """The highest of those that are forced, or 0."""
-    backfill: bool = False
-    """Whether only a backfill asks for them."""
+    priority: Priority = Priority.LIVE
     is_birth: bool = False
     """Whether they are about objects that were not known before these changes."""
 
@@ -71,7 +71,7 @@ def missed_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[R
     """Run the statement for each row; return the rows for which it changed nothing."""
     missed: list[Row] = []
 
-    def told() -> Iterator[Row]:
+    def reported() -> Iterator[Row]:
         before = connection.total_changes
         for row in rows:
             yield row
@@ -81,7 +81,7 @@ def missed_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[R
             before = after
 
     if rows:
-        connection.executemany(statement, told())
+        connection.executemany(statement, reported())
     return missed
 
 
@@ -102,9 +102,9 @@ def write_needs(
 def _insert(of: NeedClass, sequence: int, now: float) -> str:
     return (
         "INSERT OR IGNORE INTO need (directory, name, scope, stale_since,"
-        " sequence, window_first, due_at, state, open, needs_force, backfill, birth)"
+        " sequence, window_first, due_at, state, open, needs_force, priority, birth)"
         f" VALUES (?1, ?2, ?3, ?4, {sequence}, {now!r}, {now + of.due_seconds!r}, 0, {of.open}, {of.needs_force:d},"
-        f" {of.backfill:d}, {'?5' if of.is_birth else 'nullif(?5, ?5)'})"
+        f" {of.priority:d}, {'?5' if of.is_birth else 'nullif(?5, ?5)'})"
     )
 
 
@@ -118,7 +118,7 @@ def _update_waiting(of: NeedClass, sequence: int, now: float) -> str:
     return (
         f"UPDATE need SET sequence = {sequence}, due_at = {_due(of, now)}, open = 0,"
         " birth = CASE WHEN birth = ?5 THEN birth END"
-        f" {_KEY} AND state = 0 AND open < 2 AND backfill <= {of.backfill:d} AND ?4 IS NOT NULL"
+        f" {_KEY} AND state = 0 AND open < 2 AND priority <= {of.priority:d} AND ?4 IS NOT NULL"
     )
 
 
@@ -141,7 +141,7 @@ def _update(of: NeedClass, sequence: int, now: float) -> str:
       attempt = NULL,
       state = CASE WHEN state = 3 THEN 3 WHEN state = 1 AND NOT {restart} THEN 1 ELSE 0 END,
       needs_force = max(needs_force, {of.needs_force:d}),
-      backfill = min(backfill, {of.backfill:d}),
+      priority = min(priority, {of.priority:d}),
       birth = CASE WHEN NOT {restart} AND state = 0 AND birth = ?5 THEN birth END,
       sequence = {sequence}
     {_KEY}

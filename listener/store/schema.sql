@@ -37,7 +37,7 @@ CREATE TABLE need (
   urgent INTEGER NOT NULL DEFAULT 0,  -- and may have the reserve
   attempt INTEGER,                    -- while ATTEMPTED or UNCONFIRMED
   reason TEXT,                        -- why it is PARKED; why it is urgent
-  backfill INTEGER NOT NULL DEFAULT 0, -- 1: only a backfill asks for it, so it waits behind the others
+  priority INTEGER NOT NULL DEFAULT 0, -- of listener.refresh.Priority: above 0 only a backfill requests it
   birth INTEGER,                      -- the object that was not known before its first change made this need: its mark
   PRIMARY KEY (directory, name, scope)
 ) WITHOUT ROWID;
@@ -48,7 +48,7 @@ CREATE INDEX need_other ON need (directory, scope) WHERE state = 1 AND scope > 0
 CREATE INDEX need_stubborn ON need (directory) WHERE state = 1 AND needs_force = 1;
 CREATE INDEX need_aside ON need (state, stale_since) WHERE state >= 3;
 CREATE INDEX need_asked ON need (state) WHERE asked > 0;
-CREATE INDEX need_backfill ON need (directory) WHERE state = 1 AND backfill = 1;
+CREATE INDEX need_backfill ON need (directory, priority) WHERE state = 1 AND priority > 0;
 
 CREATE TRIGGER need_ready_insert AFTER INSERT ON need WHEN NEW.state = 1
 BEGIN UPDATE directory SET ready = ready + 1, last_sequence = max(last_sequence, NEW.sequence) WHERE id = NEW.directory; END;
@@ -87,7 +87,7 @@ CREATE TABLE attempt (
   active INTEGER NOT NULL DEFAULT 1,  -- 0: history; nothing depends on it any more
   reason TEXT NOT NULL DEFAULT '',
   error TEXT NOT NULL DEFAULT '',
-  backfill INTEGER NOT NULL DEFAULT 0 -- 1: only a backfill asked for it
+  priority INTEGER NOT NULL DEFAULT 0 -- as of its need
 );
 CREATE INDEX attempt_active ON attempt (state) WHERE active = 1;
 CREATE INDEX attempt_flying ON attempt (watermark) WHERE active = 1 AND kind = 'directory';
@@ -107,6 +107,7 @@ CREATE TABLE ledger (
   read_remaining INTEGER,             -- the last live reading, for the rule of two that agree
   read_moves INTEGER,
   read_at REAL,
+  share_booked INTEGER NOT NULL DEFAULT 0 CHECK (share_booked >= 0), -- by backfills that have a share of the day
   PRIMARY KEY (account, kind, window_start)
 ) WITHOUT ROWID;
 
@@ -138,7 +139,7 @@ CREATE TABLE object (
   PRIMARY KEY (tree, name)
 ) WITHOUT ROWID;
 
-CREATE TABLE gone (
+CREATE TABLE tombstone (              -- keys deleted of late
   root INTEGER NOT NULL REFERENCES root (id),
   key BLOB NOT NULL,
   below INTEGER NOT NULL,             -- 1: everything below the key
@@ -147,7 +148,7 @@ CREATE TABLE gone (
   PRIMARY KEY (root, key, below)
 ) WITHOUT ROWID;
 
-CREATE TABLE doomed (                 -- subtrees whose index rows are being removed, in slices
+CREATE TABLE pending_delete (         -- subtrees whose index rows are being removed, in slices
   root INTEGER NOT NULL REFERENCES root (id),
   prefix BLOB NOT NULL,
   after BLOB NOT NULL DEFAULT x'',    -- the directory at which the last slice ended
@@ -179,7 +180,7 @@ CREATE TABLE dropped (                -- what was dropped of them for lack of ro
   PRIMARY KEY (source, kind)
 ) WITHOUT ROWID;
 
-CREATE TABLE account (                -- what each account's sender said last, for whoever asks for the status
+CREATE TABLE account (                -- what each account's sender reported last, for the status
   name TEXT PRIMARY KEY,
   problem TEXT NOT NULL,              -- what keeps it from sending; "" while nothing does
   remedy TEXT NOT NULL,
@@ -211,7 +212,7 @@ CREATE TABLE backfill (
   updated_at REAL NOT NULL
 ) WITHOUT ROWID;
 
-CREATE TABLE control (                -- what people told the daemon to leave alone for a while
+CREATE TABLE control (                -- overrides: what is to be left alone for a while
   kind TEXT NOT NULL,                 -- "hold", "pause" or "approval"
   target TEXT NOT NULL,               -- "" for every target
   prefix TEXT NOT NULL,               -- of the URLs it is about; "" for every one
@@ -221,7 +222,7 @@ CREATE TABLE control (                -- what people told the daemon to leave al
   PRIMARY KEY (kind, target, prefix)
 ) WITHOUT ROWID;
 
-CREATE TABLE audit (                  -- what people did by hand
+CREATE TABLE audit (                  -- manual actions
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   at REAL NOT NULL,
   action TEXT NOT NULL,

@@ -162,7 +162,7 @@ def end_backoff(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
 
 
 def presume_spent(connection: sqlite3.Connection, ids: Sequence[int], *, now: float, error: str) -> None:
-    """Book unknown attempts whose outcome nobody can tell as spent, and make their needs READY again."""
+    """Book attempts whose outcome cannot be found out as spent, and make their needs READY again."""
     ledger.book_presumed(connection, take_held(connection, ids))
     release_needs(connection, ids)
     for attempt in ids:
@@ -188,7 +188,7 @@ def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error:
 
 
 def unconfirm(connection: sqlite3.Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
-    """Note that this attempt's task never ended: told, and not sent again for its age alone."""
+    """Note that the task did not finish in time: it is reported, and never sent again merely because it is old."""
     connection.execute(
         "UPDATE attempt SET state = 'unconfirmed', next_look_at = ?, error = ? WHERE id = ?",
         (next_look_at, error, attempt.id),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from listener.clock import window_start
-from listener.refresh import RefreshKind
+from listener.refresh import Priority, RefreshKind
 
 __all__ = ["Moment", "Unit", "moments", "slots_taken", "units_today"]
 
@@ -19,8 +19,7 @@ class Unit(NamedTuple):
     target: str
     kind: RefreshKind
     url: str
-    backfill: bool
-    """Whether only a backfill asked for it."""
+    priority: Priority
 
 
 class Moment(NamedTuple):
@@ -38,13 +37,13 @@ def units_today(connection: sqlite3.Connection, account: str, *, now: float, sin
     ``since``: leave out what was reserved before, in seconds since the epoch.
     """
     rows = connection.execute(
-        "SELECT target.name, kind, url, backfill FROM attempt JOIN target ON target.id = attempt.target"
+        "SELECT target.name, kind, url, priority FROM attempt JOIN target ON target.id = attempt.target"
         " WHERE account = ?2 AND created_at >= ?3"
         " AND window_start = ?1 AND attempt.id >"
         " coalesce((SELECT id FROM attempt WHERE window_start < ?1 ORDER BY id DESC LIMIT 1), 0)",
         (window_start(now), account, since),
     )
-    return (Unit(target, RefreshKind(kind), url, bool(backfill)) for target, kind, url, backfill in rows)
+    return (Unit(target, RefreshKind(kind), url, Priority(priority)) for target, kind, url, priority in rows)
 
 
 def moments(connection: sqlite3.Connection, account: str, *, since: float, span_seconds: float) -> list[Moment]:
@@ -56,7 +55,7 @@ def moments(connection: sqlite3.Connection, account: str, *, since: float, span_
     """
     rows = connection.execute(
         "SELECT min(created_at), sum(CASE kind WHEN 'directory' THEN covered ELSE 1 END) FROM attempt"
-        " WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1 AND NOT backfill AND created_at >= ?"
+        " WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1 AND priority = 0 AND created_at >= ?"
         " GROUP BY CAST(created_at / ? AS INTEGER) ORDER BY 1",
         (account, since, span_seconds),
     )

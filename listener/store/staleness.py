@@ -59,7 +59,7 @@ class Spender(NamedTuple):
 
 
 class AccountReport(NamedTuple):
-    """What an account's sender says of itself, kept for whoever asks."""
+    """The state of an account, as its sender reported it last."""
 
     name: str
     problem: str = ""
@@ -121,7 +121,7 @@ def accounts(connection: sqlite3.Connection) -> list[AccountReport]:
 
 
 class Surroundings(NamedTuple):
-    """What reasons depend on beside the rows."""
+    """What reasons depend on apart from the rows."""
 
     now: float
     """Seconds since the epoch."""

@@ -5,69 +5,46 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any
 
 from listener.change import Fingerprint
 from listener.clock import Clock, SystemClock
-from listener.contracts import Unreadable
-from listener.errors import StoreError
-from listener.refresh import Attempt, QuotaReading, RefreshKind, Scope
+from listener.refresh import Attempt, Priority, QuotaReading, RefreshKind, Scope
 from listener.settings import CoalescerSettings
 from listener.store import (
     attempts,
+    index_reads,
     ledger,
-    letter_lists,
     letters,
     manual_requests,
     needs,
-    overview,
     promotion,
-    report,
     reservation,
+    retention,
     settle,
-    upkeep,
 )
+from listener.store.access import SLICE_ROWS
 from listener.store.batches import Batch, NeedInput, Recorded, Route, joined, slices
-from listener.store.damage import Damage
-from listener.store.database import connect, prepare, sqlite_path
-from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter, bounded_text
+from listener.store.database import prepare, sqlite_path
+from listener.store.letters import bounded_text
 from listener.store.messages import add_messages, known_messages
-from listener.store.names import Names
 from listener.store.ownership import OwnerLock
-from listener.store.reading import Readers, open_reading
+from listener.store.progress import Progress, load_progress, save_progress
 from listener.store.record import Recorder
-from listener.store.suppressed import Suppressed, note_redelivered, suppressed_of
-from listener.store.upkeep import Progress
-from listener.store.writer import Writer, closed
+from listener.store.reports import Reports
+from listener.store.suppressed import note_redelivered
 
 __all__ = ["Store", "StoreOptions", "open_store"]
 
-T = TypeVar("T")
-P = ParamSpec("P")
-Read = Callable[Concatenate[sqlite3.Connection, P], T]
-
-SLICE_ROWS = 1_000
-"""Rows that one operation writes at most: some 15 ms, so that nothing holds the writer over 50 ms."""
 RECORD_ROWS = 500
 """Changes that one operation records at most: each may touch pages of its own."""
 REMOVE_ROWS = 500
 """Rows that one operation removes at most: they are spread over more pages."""
 STEP_MARGIN_SECONDS = 30.0
-READERS = 2
-CHECKPOINT_PASSES = 4
-_CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
-LAST_PAGES = 500
-"""So many pages of the write-ahead log the writer moves to the file by itself: some milliseconds."""
-LONG_LOG_PAGES = 4_000
-"""A log of so many pages (of 4 KiB) is begun anew at the next checkpoint."""
-LONGEST_LOG_PAGES = 64_000
-"""One of so many is at whatever cost: 256 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +94,7 @@ def open_store(
         raise
 
 
-class Store:
+class Store(Reports):
     """One state file, open. Coroutines return once what they did is durable."""
 
     def __init__(
@@ -130,109 +107,12 @@ class Store:
         clock: Clock,
     ) -> None:
         """Take over an open connection, None for a store that only reads; use :func:`open_store`."""
-        self.path = path
-        self.clock = clock
-        self._lock = lock
-        self._names = Names()
-        opens = partial(connect, path, readonly=True) if connection is not None else partial(open_reading, path)
-        self._damage = Damage(path, opens)
-        self._writer: Writer | None = None
-        if connection is not None:
-            self._writer = Writer(connection, translated=self._damage.translated, undone=self._names.clear)
+        super().__init__(connection, path, lock=lock, clock=clock)
         self._expand_limit = options.expand_limit
         self._timing = options.timing
         self._recorder = Recorder(
             self._names, timing=options.timing, unforced=options.unforced, expand_limit=options.expand_limit
         )
-        self._readers = Readers(path, beside_writer=connection is not None)
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store reader")
-        self._checkpoints = ThreadPoolExecutor(1, thread_name_prefix="store checkpoint")
-        self._checks = ThreadPoolExecutor(1, thread_name_prefix="store check")
-
-    async def __aenter__(self) -> Self:
-        """Use the store; :meth:`close` it in the end."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the store."""
-        await self.close()
-
-    @property
-    def owner(self) -> bool:
-        """Whether this process may send."""
-        return self._lock is not None
-
-    async def close(self) -> None:
-        """Finish what is under way and close the file; safe to call twice."""
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        self._damage.end()
-        for pool in (self._pool, self._checkpoints, self._checks):
-            pool.shutdown()
-        if self._writer is not None:
-            self._writer.close()
-        self._readers.close()
-        if self._lock is not None:
-            self._lock.release()
-
-    # -- the two ways in -------------------------------------------------------------------------
-
-    async def _write(
-        self, operation: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kw: P.kwargs
-    ) -> T:
-        writer = self._present_writer()
-        if not self.owner:
-            # The owner may have removed an empty directory since: ids are looked up again.
-            return await writer.run(lambda connection: operation(self._forget(connection), *args, **kw))
-        return await writer.run(lambda connection: operation(connection, *args, **kw))
-
-    def _present_writer(self) -> Writer:
-        """Return the writer; raise where there is none, or where the file is known to be damaged."""
-        self._damage.refuse()
-        if self._writer is None:
-            raise StoreError(f"state file {self.path}: opened for reading only")
-        return self._writer
-
-    async def _read(
-        self, query: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kw: P.kwargs
-    ) -> T:
-        return await self._run_in(self._pool, lambda: self._readers.run(lambda c: query(c, *args, **kw)))
-
-    async def _run_in(self, pool: ThreadPoolExecutor, run: Callable[[], T]) -> T:
-        def translated() -> T:
-            try:
-                return run()
-            except Exception as error:
-                told = self._damage.translated(error)
-                if told is error:
-                    raise
-                raise told from error
-
-        try:
-            future = asyncio.get_running_loop().run_in_executor(pool, translated)
-        except RuntimeError:
-            raise closed() from None
-        return await future
-
-    def _forget(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        self._names.clear()
-        return connection
-
-    # -- damage ----------------------------------------------------------------------------------
-
-    @property
-    def damage(self) -> StoreError | None:
-        """The first proof that the file is damaged, if there is any: from then on nothing is written."""
-        return self._damage.found
-
-    async def check_at_start(self) -> None:
-        """Check a small file; begin to check a larger one in the background. Raise StoreUnusable for a damaged one."""
-        if not await self._run_in(self._checks, self._damage.check_small):
-            self._checks.submit(self._damage.check_large)
-        self._damage.refuse()
 
     # -- recording -------------------------------------------------------------------------------
 
@@ -278,7 +158,7 @@ class Store:
         *,
         urgent: bool = False,
         reason: str | None = None,
-        backfill: bool = False,
+        priority: Priority = Priority.LIVE,
     ) -> int:
         """Make needs that are due at once, as a person or a backfill asked; return their sequence."""
         sequence = 0
@@ -291,7 +171,7 @@ class Store:
                 now=self.clock.now(),
                 urgent=urgent,
                 reason=reason,
-                backfill=backfill,
+                priority=priority,
             )
         return sequence
 
@@ -303,33 +183,33 @@ class Store:
 
     async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
         """Return the objects known directly in a directory of a storage: name to fingerprint."""
-        return await self._read(upkeep.directory_objects, root, directory)
+        return await self._read(index_reads.directory_objects, root, directory)
 
     async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
         """Return the objects known directly in each of these directories, as of one instant."""
-        return await self._read(lambda c: {each: upkeep.directory_objects(c, root, each) for each in directories})
+        return await self._read(lambda c: {each: index_reads.directory_objects(c, root, each) for each in directories})
 
     async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
         """Return those of these objects that are known: key to fingerprint."""
-        return await self._read(upkeep.objects_named, root, keys)
+        return await self._read(index_reads.objects_named, root, keys)
 
     async def directory_page(
         self, root: str, directory: str, after: str | None, *, limit: int
     ) -> Sequence[tuple[str, Fingerprint]]:
         """Return the next objects known directly in a directory, by the bytes of their names: after one, or all."""
-        return await self._read(lambda c: upkeep.directory_page(c, root, directory, after, limit=limit))
+        return await self._read(lambda c: index_reads.directory_page(c, root, directory, after, limit=limit))
 
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
         """Return every directory of a storage at or below ``prefix`` that holds known objects."""
-        return await self._read(upkeep.directories_below, root, prefix)
+        return await self._read(index_reads.directories_below, root, prefix)
 
     async def seeded(self, root: str) -> bool:
         """Return whether a first listing of this root was finished."""
-        return await self._read(upkeep.is_seeded, root)
+        return await self._read(index_reads.is_seeded, root)
 
     async def mark_seeded(self, root: str) -> None:
         """Note that the first listing of this root is finished."""
-        await self._write(upkeep.mark_seeded, self._names, root)
+        await self._write(index_reads.mark_seeded, self._names, root)
 
     # -- needs -----------------------------------------------------------------------------------
 
@@ -365,16 +245,6 @@ class Store:
         while (count := await self._write(needs.expire, load, before=before, limit=SLICE_ROWS)) > 0:
             total += count
         return total
-
-    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a reading function on a connection of its own, off the event loop."""
-        return await self._read(query)
-
-    async def write(
-        self, operation: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kw: P.kwargs
-    ) -> T:
-        """Run a writing function, of milliseconds, in a transaction; what it returns is durable."""
-        return await self._write(operation, *args, **kw)
 
     async def due_rows(self, load: needs.Load, scope: Scope, limit: int) -> list[needs.DueRow]:
         """Return up to ``limit`` of a directory's ready needs of one scope, the oldest first."""
@@ -449,7 +319,7 @@ class Store:
         await self._write(settle.end_backoff, ids)
 
     async def presume_spent(self, ids: Sequence[int], *, error: str) -> None:
-        """Book unknown attempts as spent, since nobody can tell, and make their needs ready again."""
+        """Book attempts with an unknown outcome as spent, and make their needs ready again."""
         await self._write(settle.presume_spent, ids, now=self.clock.now(), error=bounded_text(error))
 
     async def park(self, attempt: Attempt, *, error: str) -> None:
@@ -482,71 +352,29 @@ class Store:
             attempts.claims_at, urls, account=account, kind=kind, sent_between=sent_between, aside=aside
         )
 
+    async def held_ids(self) -> frozenset[int]:
+        """Return the ids of all reserved attempts."""
+        return await self._read(attempts.held_ids)
+
     # -- ledger ----------------------------------------------------------------------------------
 
     async def budget(self, account: str, kind: RefreshKind, *, default: int) -> ledger.Budget:
         """Return today's budget of one kind."""
         return await self._read(ledger.budget, account, kind, now=self.clock.now(), default=default)
 
+    async def book_share(
+        self, units: Mapping[tuple[str, RefreshKind], int], most: Mapping[tuple[str, RefreshKind], int], *, now: float
+    ) -> bool:
+        """Book units of the backfills' share where all are left; see :func:`listener.store.ledger.book_share`."""
+        return await self._write(ledger.book_share, units, most, now=now)
+
     async def correct_ledger(self, account: str, readings: Mapping[RefreshKind, QuotaReading]) -> None:
         """Take a live reading, made while nothing of this account was being sent."""
         await self._write(ledger.correct, account, readings, now=self.clock.now())
 
-    # -- telling ---------------------------------------------------------------------------------
-
-    async def counts(self) -> report.Counts:
-        """Count every need by what becomes of it next."""
-        return await self._read(report.counts)
-
-    async def history(self, *, limit: int = 50, url: str | None = None) -> list[dict[str, Any]]:
-        """Return the latest attempts, newest first."""
-        return await self._read(report.history, limit=limit, url=url)
-
-    async def suppressed(self, url: str) -> Suppressed | None:
-        """Return what is kept of this URL's changes for which no refresh was made; ``None`` where there were none."""
-        return await self._read(suppressed_of, url)
-
-    async def explain(self, url: str) -> list[dict[str, Any]]:
-        """Return every need that makes this URL stale, those of directories above it included; see :func:`why`."""
-        return await self._read(overview.why, url)
-
-    async def sources(self) -> dict[str, dict[str, Any]]:
-        """Return what each source said of itself last."""
-        return await self._read(report.sources)
-
-    async def save_source(self, name: str, health: Any) -> None:
-        """Keep what a source says of itself."""
-        await self._write(report.save_source, name, health, now=self.clock.now())
-
-    async def dead_letters(self, wanted: LetterFilter = EVERY_LETTER, *, limit: int = 1_000) -> list[DeadLetter]:
-        """Return what was set aside, rejected URLs first; the next page begins ``after`` the last one's id."""
-        return await self._read(letter_lists.letters, wanted, limit=limit)
-
-    async def dead_letter(self, id_: str) -> DeadLetter | None:
-        """Return the dead letter of this id, if there is one."""
-        return await self._read(letter_lists.letter, id_)
-
-    async def dropped_letters(self) -> list[Dropped]:
-        """Return what was dropped for lack of room, by source and kind."""
-        return await self._read(letter_lists.dropped)
-
-    async def add_dead_letters(self, source: str, messages: Sequence[Unreadable]) -> None:
-        """Set messages aside that cannot be read."""
-        for start in range(0, len(messages), letters.SLICE_ROWS):
-            part = messages[start : start + letters.SLICE_ROWS]
-            await self._write(letters.add_messages, source=source, messages=part, now=self.clock.now())
-
-    async def retry(self, url: str | None = None) -> int:
-        """Send rejected URLs once more, or one of them."""
-        return await self._write(letters.retry, url=url)
-
-    async def discard(self, subject: str | None = None) -> int:
-        """Forget what was set aside, or one of it."""
-        return await self._write(letters.discard, subject=subject)
-
     # -- upkeep ----------------------------------------------------------------------------------
 
-    async def upkeep(self, *, keep_seconds: float, configured: upkeep.Configured | None = None) -> None:
+    async def upkeep(self, *, keep_seconds: float, configured: retention.Configured | None = None) -> None:
         """
         Remove, in slices, what is of no more use, and give free space back to the disk.
 
@@ -557,44 +385,18 @@ class Store:
         now = self.clock.now()
         before = now - keep_seconds
         if configured is not None:
-            retire = partial(upkeep.retire, names=self._names, configured=configured, before=before, now=now)
+            retire = partial(retention.retire, names=self._names, configured=configured, before=before, now=now)
             while await self._write(lambda connection: retire(connection, limit=REMOVE_ROWS)):
                 pass
-        while await self._write(upkeep.remove_old, before=before, now=now, limit=REMOVE_ROWS):
+        while await self._write(retention.remove_old, before=before, now=now, limit=REMOVE_ROWS):
             pass
         after: int | None = 0 if self.owner else None
         while after is not None:
-            after = await self._write(upkeep.remove_empty, self._names, after=after, limit=SLICE_ROWS)
+            after = await self._write(retention.remove_empty, self._names, after=after, limit=SLICE_ROWS)
         while await self._write(letters.bound_letters, now=now):
             pass
-        while self.owner and await self._write(upkeep.give_back):
+        while self.owner and await self._write(retention.give_back):
             pass
-
-    async def checkpoint(self) -> None:
-        """
-        Move committed pages from the write-ahead log to the file, nearly all of them beside the writer.
-
-        While the writer goes on it is always some pages ahead, and the log would grow for ever. So it
-        moves the last few by itself, and begins the log anew.
-        """
-        writer = self._present_writer()
-
-        def run() -> Future[Any] | None:
-            connection = connect(self.path)
-            try:
-                for _ in range(CHECKPOINT_PASSES):
-                    _, pages, moved = connection.execute(_CHECKPOINT).fetchone()
-                    if pages - moved < LAST_PAGES:
-                        break
-            finally:
-                connection.close()
-            if pages < LONG_LOG_PAGES or (pages - moved >= LAST_PAGES and pages < LONGEST_LOG_PAGES):
-                return None
-            # From this thread, at once: every moment the writer gets further ahead.
-            return writer.submit(lambda c: c.execute(_CHECKPOINT).fetchone(), apart=True)
-
-        if (last := await self._run_in(self._checkpoints, run)) is not None:
-            await asyncio.wrap_future(last)
 
     async def mark_clean(self) -> None:
         """Note that the owner left in order; its last call."""
@@ -602,18 +404,8 @@ class Store:
 
     async def progress(self, listing: str) -> Progress | None:
         """Return how far a backfill of this listing got."""
-        return await self._read(upkeep.progress, listing)
+        return await self._read(load_progress, listing)
 
     async def save_progress(self, listing: str, progress: Progress) -> None:
         """Keep how far a backfill got."""
-        await self._write(upkeep.save_progress, listing, progress, now=self.clock.now())
-
-    @property
-    def longest_work_seconds(self) -> float:
-        """How long the longest commit group kept a processor busy: without the wait for disk and other threads."""
-        return 0.0 if self._writer is None else self._writer.longest_work_seconds
-
-    @property
-    def longest_group_seconds(self) -> float:
-        """How long the longest commit group held the writer."""
-        return 0.0 if self._writer is None else self._writer.longest_group_seconds
+        await self._write(save_progress, listing, progress, now=self.clock.now())

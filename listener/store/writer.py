@@ -133,7 +133,7 @@ class Writer:
             self._fail(first, error)
 
     def _commit(self, items: Iterable[Item], begun: list[Item]) -> Exception | None:
-        """Run these operations in one transaction and tell their results; return what went wrong instead."""
+        """Run these operations in one transaction and set their results; return what went wrong instead."""
         results = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")

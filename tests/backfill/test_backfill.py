@@ -21,7 +21,7 @@ from listener.settings import Settings, load_settings
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing import TreeListing
 from listener.store import Store, open_store
-from listener.store.upkeep import Progress
+from listener.store.progress import Progress
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -5,21 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of
+from hypothesis import strategies as st
 from shells import KEYS, Stand, a_stand, until
 
 from listener.backfill import Backfill, Mode, opened, share
 from listener.change import Change, ChangeKind
-from listener.clock import QUOTA_DAY_SECONDS, SystemClock
+from listener.clock import QUOTA_DAY_SECONDS, SystemClock, window_start
+from listener.contracts import Target
+from listener.pipeline.accounts import accounts_of
+from listener.pipeline.overrides import ActiveOverrides
+from listener.pipeline.planning_round import PlanningRound
+from listener.pipeline.sender import Queued
 from listener.pipeline.sites import Sites
+from listener.planner import Arrivals
 from listener.plugins import load_targets
-from listener.settings import load_settings
+from listener.refresh import QuotaReading, RefreshKind
+from listener.settings import Settings, load_settings
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing import TreeListing
-from listener.store import open_store
+from listener.store import Store, open_store
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -182,7 +193,7 @@ def test_the_most_wanted_first(tmp_path: Path, command: Command, monkeypatch: py
 
 
 async def test_two_backfills_share_one_share(small: Stand) -> None:
-    """Both see the same tokens left at once; together they take no more than one of them may, and each goes on."""
+    """Both choose from the same tokens at once; together they take no more than one of them may, and each goes on."""
     small.configure(target="quota = { file = 40, directory = 0 }")
     settings = load_settings(small.config, {})
     keys = [[f"{folder}/{number}.html" for number in range(12)] for folder in "ab"]
@@ -192,24 +203,24 @@ async def test_two_backfills_share_one_share(small: Stand) -> None:
     class Together(share.Share):
         """Chooses only when the other has looked, too."""
 
-        async def _look(self) -> None:
-            first = not self._most
-            await super()._look()
+        async def _of_today(self) -> share.ShareBudget:
+            first = self._budget is None and not hasattr(self, "looked")
+            self.looked = True
+            budget = await super()._of_today()
             if first:
                 await both.wait()
+            return budget
 
+    targets, sites = load_targets(settings), Sites(settings.sites)
     async with open_store(settings.store.url) as store:
         sharing = [
             Together(
-                "www",
                 store,
-                Sites(settings.sites),
-                load_targets(settings),
+                targets,
+                share.Chooser("www", sites, targets, prefetch=False, refresh=True),
                 share=0.5,
                 reserve=0.0,
                 clock=SystemClock(),
-                prefetch=False,
-                refresh=True,
             )
             for _ in portions
         ]
@@ -232,3 +243,135 @@ def test_a_dry_run_is_the_run(tmp_path: Path, command: Command, monkeypatch: pyt
         assert command("backfill", "--json", "--yes")[0] == 3
         sent = Counter("directory" if url.endswith("/") else "file" for url in stand.paths())
     assert {kind: count for kind, count in shown["refreshes"].items() if count} == sent
+
+
+class Quota:
+    """A target of the project's own, whose live quota is what a test says; nothing is sent to it."""
+
+    def __init__(self, target: Target, quota: Mapping[RefreshKind, int]) -> None:
+        self._target = target
+        self._live = quota
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
+        return {kind: QuotaReading(60, left) for kind, left in self._live.items()}
+
+
+async def reserved(store: Store, settings: Settings, targets: Mapping[str, Target]) -> Counter[str]:
+    """Plan and settle until nothing more is reserved; return the attempts by kind."""
+    (account,) = accounts_of(targets).values()
+    account.arrivals = Arrivals()
+    made: Counter[str] = Counter()
+    await store.promote_due()
+    while True:
+        now = store.clock.now()
+        planning = PlanningRound(
+            account=account,
+            sites=Sites(settings.sites),
+            settings=settings.planner,
+            overrides=ActiveOverrides(()),
+            queued=Queued(),
+            now=now,
+            open_at=now,
+        )
+        held = await store.hold((await store.read(planning.run)).wanted, account=account.name, quota=account.quota)
+        if not held:
+            return made
+        made.update(one.kind.value for one in held)
+        ids = [one.id for one in held]
+        await store.mark_sending(ids)
+        await store.accept(dict.fromkeys(ids, "task"), next_look_at=now)
+        await store.complete(held)  # no prefetch goes before the refresh of the same URL is complete
+        for one in held:
+            if one.kind is RefreshKind.DIRECTORY:
+                await store.sweep(one)
+
+
+@pytest.mark.parametrize("mode", [[Mode.REFRESH], [Mode.REFRESH, Mode.PREFETCH]], ids=["refresh", "with prefetch"])
+@settings_of(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    part=st.sampled_from([0.1, 0.25, 0.5, 0.9, 1.0]),
+    files=st.integers(0, 60),
+    directories=st.integers(0, 6),
+    tree=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 40)), max_size=60),
+    reserve=st.sampled_from([0.0, 0.1]),
+)
+def test_any_dry_run_of_a_share_is_the_run(
+    tmp_path_factory: pytest.TempPathFactory,
+    mode: list[Mode],
+    part: float,
+    files: int,
+    directories: int,
+    tree: list[tuple[int, int, int]],
+    reserve: float,
+) -> None:
+    """Whatever the share, the quota and the tree: what is shown is what is requested, by kind, within the share."""
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "www").mkdir()
+    for top, below, name in tree:
+        path = folder / "www" / f"d{top}" / f"e{below}" / f"{name}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    given_settings = Settings.model_validate(
+        {
+            "store": {"url": f"sqlite:///{folder}/s.db"},
+            "sources": {"www": {"type": "filesystem", "path": str(folder / "www")}},
+            "targets": {"cdn": {"type": "alibaba-cdn", "quota": {"file": 60, "directory": 6, "prefetch": 60}}},
+            "sites": [{"source": "www", "target": "cdn", "base_urls": ["https://www.example.com/"]}],
+            "planner": {"reserve": reserve},
+            "coalescer": {"quiet_seconds": 0},
+        }
+    )
+    left = {RefreshKind.FILE: files, RefreshKind.DIRECTORY: directories, RefreshKind.PREFETCH: 60}
+
+    class Noon:
+        at = float(window_start(1_800_000_000.0) + 43_200)
+
+        def now(self) -> float:
+            return self.at
+
+    clock = Noon()
+
+    async def both() -> tuple[dict[str, int], Counter[str]]:
+        plain = load_targets(given_settings)
+        targets: dict[str, Any] = {name: Quota(target, left) for name, target in plain.items()}
+        listing = TreeListing("www", FilesystemSettings(path=folder / "www"))
+        async with open_store(given_settings.store.url, owner=True, clock=clock) as store:
+            await store.correct_ledger(
+                plain["cdn"].account, {kind: QuotaReading(60, units) for kind, units in left.items()}
+            )
+            job = Backfill(given_settings, targets, listing, mode, share=part, clock=clock)
+            plan = await job.plan(store, now=clock.now())
+            assert await job._only_record(store, job._feed(store, plan)) is False
+            clock.at += 3600.0
+            return plan.cost.refreshes, await reserved(store, given_settings, plain)
+
+    shown, sent = asyncio.run(both())
+    assert {kind: count for kind, count in shown.items() if count} == sent
+    assert all(count <= part * 60 for count in sent.values())
+
+
+@pytest.mark.parametrize(
+    ("quota", "part", "folders"),
+    [("60,10", 0.5, 40), ("60,10", 0.25, 4), ("300,5", 0.5, 40), ("40,0", 0.5, 8)],
+)
+def test_a_dry_run_of_a_share_is_the_run(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, quota: str, part: float, folders: int
+) -> None:
+    """Against an API: the requests that arrive are those that the dry run showed, within the share of each kind."""
+    with a_stand(tmp_path / "few", quota=quota) as stand:
+        for name, value in {**KEYS, "LISTENER_CONFIG": str(stand.config)}.items():
+            monkeypatch.setenv(name, value)
+        for number in range(160):
+            stand.write(f"d{number % folders:02}/{number}.html")
+        ways = ("backfill", "--json", "--quota-share", str(part))
+        shown = json.loads(command(*ways, "--dry-run")[1])
+        assert shown["quota_assumed"] == ""
+        command(*ways, "--yes")
+        sent = Counter("directory" if url.endswith("/") else "file" for url in stand.paths())
+    assert {kind: count for kind, count in shown["refreshes"].items() if count} == sent
+    files, directories = map(int, quota.split(","))
+    assert sent["file"] <= files * part
+    assert sent["directory"] <= directories * part

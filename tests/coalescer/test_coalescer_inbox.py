@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import Inbox, Taken
 from listener.contracts import Delivery
+from listener.refresh import Priority
 
 C, D, S, X = ChangeKind.CONTENT, ChangeKind.DELETED, ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED
 
@@ -183,7 +184,7 @@ def test_scans_and_seedings_are_never_merged_into_live_changes() -> None:
         inbox.add(Delivery([change("a"), change("b")]))
         inbox.add(Delivery([change("a")], scan_sequence=7))
         inbox.add(Delivery([change("a")], scan_sequence=3, seed=True))
-        inbox.add(Delivery([change("a")], backfill=True))
+        inbox.add(Delivery([change("a")], priority=Priority.BACKFILL))
     lanes = [inbox.take(1)[2:5] for _ in range(5)]
     live, scan, seed, backfill = (None, False, False), (7, False, False), (3, True, False), (None, False, True)
     assert lanes == [live, scan, seed, backfill, live]

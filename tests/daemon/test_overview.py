@@ -11,8 +11,7 @@ from steps_store import BASE, Bench, FakeClock, content, file, folder, subtree
 
 from listener.daemon.freshness import BOUNDS_SECONDS, Freshness
 from listener.store import open_store
-from listener.store.overview import oldest
-from listener.store.staleness import Surroundings, oldest_stale, stale_at
+from listener.store.staleness import Surroundings
 
 GIVEN = Surroundings(0.0, True, {"cdn": "main"})
 
@@ -33,7 +32,7 @@ async def bench(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Bench]:
 
 async def told(bench: Bench, key: str) -> list[tuple[str, str]]:
     """Return state and scope of whatever makes this key's URL stale."""
-    rows = await bench.store.read(lambda connection: stale_at(connection, GIVEN, BASE + key))
+    rows = await bench.store.stale(GIVEN, url=BASE + key)
     return [(row.state, row.scope) for row in rows]
 
 
@@ -73,20 +72,20 @@ async def test_what_a_directory_refresh_covers_is_in_flight(bench: Bench) -> Non
 
 async def test_each_state_tells_since_when(bench: Bench) -> None:
     """The oldest change of each state, and only of states that hold any."""
-    assert await bench.store.read(oldest) == {}
+    assert await bench.store.oldest() == {}
     began = bench.clock.now()
     await bench.change(content("a.html"))
     await bench.change(content("b.html"))
-    assert await bench.store.read(oldest) == {"pending": began, "deferred": began}
+    assert await bench.store.oldest() == {"pending": began, "deferred": began}
     made = await bench.send(file("a.html"))
-    assert await bench.store.read(oldest) == {"pending": began + 60, "deferred": began + 60, "in_flight": began}
+    assert await bench.store.oldest() == {"pending": began + 60, "deferred": began + 60, "in_flight": began}
     await bench.store.park(made[0], error="refused")
-    assert await bench.store.read(oldest) == {"pending": began + 60, "deferred": began + 60, "parked": began}
+    assert await bench.store.oldest() == {"pending": began + 60, "deferred": began + 60, "parked": began}
     await bench.change(content("c.html"), wait=0)
     made = await bench.send(file("b.html"))
     await bench.store.unconfirm(made[0], next_look_at=None, error="never ended")
-    assert await bench.store.read(oldest) == {"pending": began + 120, "parked": began, "unconfirmed": began + 60}
-    rows = await bench.store.read(lambda connection: oldest_stale(connection, GIVEN))
+    assert await bench.store.oldest() == {"pending": began + 120, "parked": began, "unconfirmed": began + 60}
+    rows = await bench.store.stale(GIVEN)
     assert [(row.state, row.url, row.reason) for row in rows if row.state == "unconfirmed"] == [
         ("unconfirmed", BASE + "b.html", "never ended")
     ]

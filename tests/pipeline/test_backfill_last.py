@@ -9,7 +9,7 @@ import pytest
 from world import World, a_world
 
 from listener.change import Change, ChangeKind
-from listener.refresh import RefreshKind
+from listener.refresh import Priority, RefreshKind
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -20,7 +20,7 @@ MINUTE = {"limits": {"urls_per_domain_minute": 400}}
 async def begun(world: World, count: int) -> None:
     """Begin a backfill of so many files, and wait until it sends."""
     changes = [world.write(f"old/{number % 7}/{number}.html", "new") for number in range(count)]
-    world.source.deliver(*changes, backfill=True)
+    world.source.deliver(*changes, priority=Priority.BACKFILL)
     (engine,) = world.pipeline.engines
 
     async def all_seen() -> bool:
@@ -56,7 +56,7 @@ async def test_a_change_of_what_a_backfill_asked_for_goes_first(tmp_path: Path) 
     """A need that both ask for is a change's; what a backfill asks for in the same directory waits on."""
     async with a_world(tmp_path, quota=(10_000, 0), target=MINUTE) as world:
         await begun(world, 4_000)
-        waiting = await world.store.read(
+        waiting = await world.store._read(
             lambda c: c.execute(
                 "SELECT url || name FROM need JOIN directory ON id = directory WHERE state = 1 AND ready > 100"
             ).fetchall()
@@ -72,7 +72,7 @@ async def test_a_changed_directory_goes_first_though_a_backfill_asks_for_many(tm
     minute = {"limits": {"directories_per_domain_minute": 40}}
     async with a_world(tmp_path, quota=(0, 1_000), target=minute) as world:
         many = (Change("www", f"old/{number}/", ChangeKind.SUBTREE) for number in range(200))
-        world.source.deliver(*many, backfill=True)
+        world.source.deliver(*many, priority=Priority.BACKFILL)
         await world.until(lambda: world.accepted.get("directory", 0) >= 10)
         world.source.deliver(Change("www", "shop/", ChangeKind.SUBTREE))
         await world.until(lambda: sent(world, "shop/"))
@@ -113,8 +113,8 @@ async def test_what_a_backfill_asked_for_is_remembered_as_that(tmp_path: Path) -
         world.source.deliver(world.write("shop/now.html", "new"))
         await world.until(lambda: sent(world, "shop/now.html"))
         (engine,) = world.pipeline.engines
-        learned = await world.store.read(
-            lambda c: c.execute("SELECT count(*) FROM attempt WHERE NOT backfill").fetchone()[0]
+        learned = await world.store._read(
+            lambda c: c.execute("SELECT count(*) FROM attempt WHERE priority = 0").fetchone()[0]
         )
         assert learned == 1
         assert engine.account.arrivals.objects <= 1

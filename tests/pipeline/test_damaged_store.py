@@ -18,7 +18,7 @@ pytestmark = pytest.mark.looptime(False)
 
 async def spoil(store: Store) -> None:
     """Put text into a row that is no UTF-8, as a page that was overwritten would."""
-    await store.write(lambda c: c.execute("UPDATE target SET name = cast(x'ff80' AS TEXT)").rowcount)
+    await store._write(lambda c: c.execute("UPDATE target SET name = cast(x'ff80' AS TEXT)").rowcount)
 
 
 async def test_damage_found_at_work_stops_sending_for_good(tmp_path: Path) -> None:

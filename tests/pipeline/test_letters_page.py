@@ -62,7 +62,7 @@ async def render(
 async def test_the_page_is_small_and_quick_with_a_hundred_thousand_letters(tmp_path: Path) -> None:
     """Under 100 ms of CPU, of bounded size; a change is recorded while pages are rendered."""
     async with a_world(tmp_path) as world:
-        await world.store.write(fill)
+        await world.store._write(fill)
         await world.store.checkpoint()
         status_page, renderer = page_of(world), Renderer()
         status = await status_page.status(brief=True)

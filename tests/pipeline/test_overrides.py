@@ -29,7 +29,7 @@ async def test_a_deploy_that_is_held_becomes_one_plan(tmp_path: Path) -> None:
         world.source.deliver(*(world.write(f"{n}.html", "new") for n in range(20)))
         await world.until(lambda: deferred(world))
         assert [why.partition("until")[0] + why.partition(": ")[2] for why in await deferred(world)] == [
-            "held by an operator deploy 7"
+            "held deploy 7"
         ]
         await world.store.request([NeedInput("cdn", world.url("by-hand.html"))])
         await world.until(lambda: world.paths)
@@ -67,7 +67,7 @@ async def test_what_is_paused_sends_nothing_at_all(tmp_path: Path) -> None:
             return (await world.store.counts()).deferred == 2
 
         await world.until(both_wait)
-        assert await deferred(world) == ["paused by an operator: audit"]
+        assert await deferred(world) == ["paused: audit"]
         assert world.paths == []
         await controls.remove(ControlKind.PAUSE, [Place("cdn")])
         await world.settled()

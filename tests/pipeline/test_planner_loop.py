@@ -16,8 +16,9 @@ from world import KEYS, MovableClock
 from listener.pipeline.accounts import Account
 from listener.pipeline.dispatcher import Dispatcher, Outcome
 from listener.pipeline.gc_pause import gc_paused
+from listener.pipeline.sender import Queued
 from listener.pipeline.sites import Sites
-from listener.refresh import Attempt, RefreshKind
+from listener.refresh import Attempt, Priority, RefreshKind
 from listener.settings import PlannerSettings, Site
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
@@ -37,11 +38,11 @@ class Queue:
     def __init__(self) -> None:
         self.held: list[Attempt] = []
 
-    def put(self, attempts: Sequence[Attempt], *, backfill: bool) -> None:
+    def put(self, attempts: Sequence[Attempt], priority: Priority) -> None:
         self.held += attempts
 
-    def room(self, host: str, *, backfill: bool) -> int:
-        return 1
+    def queued(self) -> Queued:
+        return Queued()
 
 
 async def fill(store: Store) -> None:

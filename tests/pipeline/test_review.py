@@ -275,7 +275,7 @@ async def test_a_refused_start_leaves_the_state_as_it_was(tmp_path: Path, was_cl
         await world.start()
         with pytest.raises(BaseExceptionGroup, match="unhandled"):
             await world.running
-        assert await world.store.read(lambda c: c.execute("SELECT clean FROM meta").fetchone()) == (was_clean,)
+        assert await world.store._read(lambda c: c.execute("SELECT clean FROM meta").fetchone()) == (was_clean,)
         await world.store.close()
         world.source = right
         await world.start()

@@ -120,7 +120,7 @@ async def test_what_backfills_spent_does_not_count(tmp_path: Path) -> None:
         world.source.deliver(*deletions("www/", 15))
         await world.settled()
         await reported(world, 1)
-        await world.store.write(mark_as_backfill)
+        await world.store._write(mark_as_backfill)
         await reported(world, 0)
         world.source.deliver(*deletions("www/more/", 3))
         await world.until(lambda: spent(world) == {"www": 18})
@@ -128,7 +128,7 @@ async def test_what_backfills_spent_does_not_count(tmp_path: Path) -> None:
 
 def mark_as_backfill(connection: sqlite3.Connection) -> None:
     """Count everything that was sent as a backfill's."""
-    connection.execute("UPDATE attempt SET backfill = 1")
+    connection.execute("UPDATE attempt SET priority = 1")
 
 
 async def test_a_share_that_is_set_is_the_operators_word(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.walker import Walker
 from listener.store import Store, open_store
 from listener.store.batches import Batch
-from listener.store.suppressed import SAME_BYTES, suppressed_of
+from listener.store.suppressed import SAME_BYTES
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -72,7 +72,7 @@ async def test_a_rewrite_with_the_same_bytes_leaves_a_trace(tmp_path: Path, stor
             await delivery.ack()
 
     async def trace(name: str) -> tuple[int, str] | None:
-        found = await store.read(lambda connection: suppressed_of(connection, f"https://www.example.com/{name}"))
+        found = await store.suppressed(f"https://www.example.com/{name}")
         return None if found is None else (found.times, found.reason)
 
     task = asyncio.create_task(record())

@@ -159,7 +159,7 @@ class Following:
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.5)
         query = "SELECT url || name FROM need JOIN directory ON id = directory"
-        stale = await self.store.read(lambda c: c.execute(query).fetchall())
+        stale = await self.store._read(lambda c: c.execute(query).fetchall())
         return {url.removeprefix(BASE) for (url,) in stale if "/mark" not in url}
 
 

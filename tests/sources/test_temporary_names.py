@@ -135,12 +135,12 @@ class Daemon:
 
     async def needs(self) -> dict[str, int]:
         """Return how many needs there are, by name."""
-        needs = await self.store.read(lambda c: c.execute("SELECT name, count(*) FROM need GROUP BY 1").fetchall())
+        needs = await self.store._read(lambda c: c.execute("SELECT name, count(*) FROM need GROUP BY 1").fetchall())
         return {name: count for name, count in needs if name not in ("last.html", "found.html")}
 
     async def clear(self) -> None:
         """Settle everything, as if it had been refreshed."""
-        await self.store.write(lambda c: c.execute("DELETE FROM need"))
+        await self.store._write(lambda c: c.execute("DELETE FROM need"))
 
 
 class _Gated:

@@ -138,7 +138,7 @@ async def test_after_the_first_proof_nothing_is_written(tmp_path: Path, sound: b
     async with open_store(f"sqlite:///{path}", owner=True) as store:
         await store.recover()
         await store.checkpoint()
-        await store.write(lambda c: c.execute("UPDATE target SET name = cast(x'ff80' AS TEXT)").rowcount)
+        await store._write(lambda c: c.execute("UPDATE target SET name = cast(x'ff80' AS TEXT)").rowcount)
         assert store.damage is None
         with pytest.raises(StoreUnusable):
             await store.history()
@@ -172,9 +172,9 @@ async def test_an_error_of_ours_stays_one(bench: Bench) -> None:
 
     for _ in range(2):
         with pytest.raises(ValueError, match="ours"):
-            await bench.store.read(fail)
+            await bench.store._read(fail)
         with pytest.raises(ValueError, match="ours"):
-            await bench.store.write(fail)
+            await bench.store._write(fail)
     assert bench.store.damage is None
     assert checks == 0
     await bench.change(content("a"))

@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from steps_store import BASE, Bench, FakeClock, content
 
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
+from listener.refresh import RefreshKind
 from listener.store import NeedInput, database, open_store
 from listener.store.database import connect, prepare, sqlite_path, translate
+from listener.store.ledger import budget
 from listener.store.ownership import Owner, OwnerLock, owner_of
 
 HERE = Path(__file__).parent
@@ -246,7 +248,30 @@ def test_a_file_of_version_1_is_brought_up(tmp_path: Path) -> None:
         assert shape(brought_up) == shape(new)
         assert brought_up.execute("PRAGMA user_version").fetchone() == (database.VERSION,)
         assert brought_up.execute("SELECT sequence, name FROM meta, target").fetchall() == [(7, "cdn")]
-        assert brought_up.execute("SELECT name, backfill FROM need").fetchall() == [("a", 0)]
+        assert brought_up.execute("SELECT name, priority FROM need").fetchall() == [("a", 0)]
+
+
+def test_booked_shares_move_to_the_ledger(tmp_path: Path) -> None:
+    """What a file of version 11 keeps as progress of made-up listings is booked in its day; true progress stays."""
+    path = tmp_path / "s.db"
+    with closing(prepare(path)) as connection:
+        connection.executescript(
+            "ALTER TABLE tombstone RENAME TO gone; ALTER TABLE pending_delete RENAME TO doomed;"
+            "DROP INDEX need_backfill; ALTER TABLE need RENAME COLUMN priority TO backfill;"
+            "ALTER TABLE attempt RENAME COLUMN priority TO backfill; ALTER TABLE ledger DROP COLUMN share_booked;"
+            "CREATE INDEX need_backfill ON need (directory) WHERE state = 1 AND backfill = 1;"
+            "INSERT INTO ledger (account, kind, window_start, quota, spent) VALUES ('a, b', 'file', 864000, 50, 3);"
+            "INSERT INTO backfill (id, after, listed, finished, updated_at) VALUES"
+            " ('share of a, b, file, 864000', x'', 7, 1, 0), ('share of a, b, directory, 864000', x'', 2, 1, 0),"
+            " ('a-listing', x'61', 5, 0, 0); PRAGMA user_version = 11"
+        )
+    with closing(prepare(path)) as brought_up, closing(prepare(tmp_path / "new.db")) as new:
+        assert shape(brought_up) == shape(new)
+        rows = brought_up.execute("SELECT account, kind, window_start, spent, share_booked FROM ledger ORDER BY kind")
+        assert rows.fetchall() == [("a, b", "directory", 864_000, 0, 2), ("a, b", "file", 864_000, 3, 7)]
+        assert brought_up.execute("SELECT id, listed FROM backfill").fetchall() == [("a-listing", 5)]
+        # The limit of the day that has only a booked share is still the one that is assumed.
+        assert budget(brought_up, "a, b", RefreshKind.DIRECTORY, now=864_001.0, default=9).limit == 9
 
 
 def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
 from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
 from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
+from listener.store.progress import Progress
 from listener.store.reservation import AttemptRequest
-from listener.store.upkeep import Progress
 
 FILE = RefreshKind.FILE
 

@@ -93,7 +93,7 @@ async def test_compacting_gives_space_back(tmp_path: Path) -> None:
     async with open_store(f"sqlite:///{path}", owner=True) as store:
         bench = Bench(store, store.clock)  # type: ignore[arg-type]
         await bench.change(*(content(f"{n % 10}/{'x' * 100}{n}") for n in range(5_000)), wait=0)
-        await store.write(lambda connection: connection.execute("DELETE FROM need").rowcount)
+        await store._write(lambda connection: connection.execute("DELETE FROM need").rowcount)
         with pytest.raises(StoreBusy):
             maintenance.compact(path)
     done = maintenance.compact(path)

@@ -13,10 +13,10 @@ from listener.clock import QUOTA_DAY_SECONDS
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput, letters
+from listener.store.progress import Progress
 from listener.store.reservation import AttemptRequest
 from listener.store.settle import SWEEP_DIRECTORIES, Place, sweep
 from listener.store.store import SLICE_ROWS
-from listener.store.upkeep import Progress
 
 
 async def test_an_ask_is_due_at_once(bench: Bench) -> None:
@@ -260,8 +260,8 @@ async def test_hot_queries_use_their_index(bench: Bench) -> None:
         connection.set_trace_callback(statements.append)
 
     await bench.store._write(traced)
-    await bench.store.read(traced)
-    await bench.store.read(traced)
+    await bench.store._read(traced)
+    await bench.store._read(traced)
     await bench.change(content("a/1", 2), content("b"), subtree("c/", gone=True))
     prefetch = AttemptRequest("cdn", RefreshKind.PREFETCH, BASE + "a/2", False, "test", 0.0)
     made = await bench.send(folder("a/"), file("b", min_interval_seconds=5.0), prefetch)

@@ -102,7 +102,7 @@ async def test_a_large_deleted_subtree_is_doomed(tmp_path: object, clock: FakeCl
         await store.upkeep(keep_seconds=1e9)
         assert set(bench.index()) == {"a/b/3", "z"}
         bench.assert_counted()
-        assert bench.sql("SELECT * FROM doomed") == []
+        assert bench.sql("SELECT * FROM pending_delete") == []
 
 
 async def test_a_deleted_subtree_without_objects(bench: Bench) -> None:
@@ -295,8 +295,8 @@ async def test_a_large_batch_is_one_record(bench: Bench) -> None:
     assert recorded.needs == many + 6
     assert (await bench.store.directory("www", "d/"))["0"].mtime_ns == 9 * 10**9
     assert other.sequence > recorded.sequence
-    assert await bench.store.read(lambda c: weight_below(c, "www", "d/")) == many
-    assert await bench.store.read(lambda c: weight_below(c, "www", "")) == many
+    assert await bench.store._read(lambda c: weight_below(c, "www", "d/")) == many
+    assert await bench.store._read(lambda c: weight_below(c, "www", "")) == many
 
 
 KEYS = st.sampled_from(["a", "b/1", "b/2", "b/c/1", "b/c/2", "d/1"])

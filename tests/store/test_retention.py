@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from steps_store import BASE, Bench, FakeClock, content, deleted, file
+from steps_store import BASE, Bench, FakeClock, content, deleted, file, folder
 
 from listener.change import Change
 from listener.contracts import SourceHealth, SourceState, Unreadable
+from listener.refresh import AttemptState
 from listener.store import open_store
 from listener.store.batches import Batch
 from listener.store.controls import ControlKind, Controls, Place
 from listener.store.database import prepare
-from listener.store.staleness import AccountReport, save_account
-from listener.store.upkeep import Configured, Progress
+from listener.store.progress import Progress
+from listener.store.reservation import AttemptRequest
+from listener.store.retention import Configured
+from listener.store.staleness import AccountReport
 
 DAY = 86400.0
 KEEP = 30 * DAY
-WWW = Configured(frozenset({"www"}), frozenset({"main"}), frozenset({"www"}))
+WWW = Configured(frozenset({"www"}), frozenset({"main"}), frozenset({"www"}), frozenset({"cdn"}))
 
 
 async def upkeep(bench: Bench) -> None:
@@ -47,7 +51,7 @@ async def test_every_row_of_history_ends(bench: Bench) -> None:
     await bench.store.save_progress("unfinished", Progress("a", 1, False))
     await bench.change(content("a"))
     await bench.finish(await bench.send(file("a")))
-    await bench.store.write(
+    await bench.store._write(
         lambda c: c.execute("INSERT INTO dropped VALUES ('q', 'key', 1, 1, ?)", (bench.clock.now(),))
     )
     await upkeep(bench)
@@ -71,7 +75,7 @@ async def test_names_that_are_configured_no_longer_end(bench: Bench, name: str) 
     await bench.store.record([Batch([token, deleted("0/0")._replace(root=name)])], lambda _: [])
     await bench.store.save_source(name, SourceHealth(SourceState.LISTENING))
     account = "main" if name == "www" else "other"
-    await bench.store.write(lambda c: save_account(c, AccountReport(account), now=bench.clock.now()))
+    await bench.store.save_account(AccountReport(account))
     await bench.store.add_dead_letters(name, [Unreadable(b"m", b"", "none")])
     await upkeep(bench)
     bench.clock.advance(KEEP / 2)
@@ -84,12 +88,37 @@ async def test_names_that_are_configured_no_longer_end(bench: Bench, name: str) 
     await upkeep(bench)
     left = rows(bench)
     if name == "www":
-        assert left == {name: count for name, count in half.items() if name not in ("heard", "gone")}
+        assert left == {name: count for name, count in half.items() if name not in ("heard", "tombstone")}
     else:
         assert left == {"dead_letter": 1}
     await bench.change(Change(name, "again", content("x").kind, content("x").fingerprint))
     assert rows(bench)["root"] == 1
     assert bench.sql("SELECT count(*) FROM tree WHERE root NOT IN (SELECT id FROM root)") == [(0,)]
+
+
+@pytest.mark.parametrize("state", ["unknown", "accepted", "unconfirmed"])
+@pytest.mark.parametrize("request_of", [file, folder])
+async def test_attempts_of_a_target_that_is_configured_no_longer_end(
+    bench: Bench, state: str, request_of: Callable[[str], AttemptRequest]
+) -> None:
+    """After ``keep_days`` nobody is in flight for it, no unit stays reserved, and what is stale is due again."""
+    await bench.change(content("d/a"))
+    (attempt,) = await bench.hold(request_of("d/a" if request_of is file else "d/"))
+    await bench.store.mark_sending([attempt.id])
+    if state == "unknown":
+        await bench.store.mark_unknown([attempt.id], next_look_at=bench.clock.now(), error="lost")
+    else:
+        await bench.store.accept({attempt.id: "task"}, next_look_at=bench.clock.now())
+    if state == "unconfirmed":
+        await bench.store.unconfirm(attempt, next_look_at=None, error="late")
+    without = WWW._replace(targets=frozenset({"other"}))
+    for configured, days, ends in ((WWW, 31, False), (without, 0, True)):
+        bench.clock.advance(days * DAY)
+        await bench.store.upkeep(keep_seconds=KEEP, configured=configured)
+        active = await bench.store.attempts_in(*AttemptState)
+        assert (active == []) is ends
+    assert (await bench.store.counts()).deferred == 1
+    assert bench.sql("SELECT coalesce(sum(held), 0) FROM ledger") == [(0,)]
 
 
 @pytest.mark.parametrize("is_converted", [False, True])
@@ -110,8 +139,8 @@ async def test_free_space_goes_back_in_slices(tmp_path: Path, clock: FakeClock, 
         await bench.change(*(content(f"{n % 50}/{'x' * 200}{n}") for n in range(20_000)), wait=0)
         await store.checkpoint()
         full = path.stat().st_size
-        await store.write(lambda connection: connection.execute("DELETE FROM object").rowcount)
-        await store.write(lambda connection: connection.execute("DELETE FROM need").rowcount)
+        await store._write(lambda connection: connection.execute("DELETE FROM object").rowcount)
+        await store._write(lambda connection: connection.execute("DELETE FROM need").rowcount)
         await store.upkeep(keep_seconds=KEEP)
         await store.checkpoint()
     with closing(prepare(path)):

@@ -18,7 +18,7 @@ def params(key: str, *, force: bool) -> AttemptRequest:
     return AttemptRequest("cdn", RefreshKind.IGNORE_PARAMS, BASE + key, force, "test", 0.0)
 
 
-async def _stubborn_params(bench: Bench) -> None:
+async def _forced_params(bench: Bench) -> None:
     """Make an all-params need that needs force."""
     await bench.store.request([NeedInput("cdn", BASE + "a.html", Scope.ALL_PARAMS)])
     await bench.store._write(lambda c: c.execute("UPDATE need SET needs_force = 1").rowcount)
@@ -27,7 +27,7 @@ async def _stubborn_params(bench: Bench) -> None:
 @pytest.mark.parametrize("force", [True, False])
 async def test_a_revalidation_with_any_query_settles_nothing_that_needs_force(bench: Bench, *, force: bool) -> None:
     """Promise 3: an ignore-params attempt without force does not cover what needs force; a forced one does."""
-    await _stubborn_params(bench)
+    await _forced_params(bench)
     await bench.finish(await bench.send(params("a.html", force=force)))
     assert await bench.stale("a.html") == ([] if force else ["ready"])
 
@@ -79,7 +79,7 @@ async def test_the_loads_tell_how_many_needs_need_force(bench: Bench) -> None:
     await bench.change(content("d/a"), content("d/b"))
     await bench.store._write(lambda c: c.execute("UPDATE need SET needs_force = 1 WHERE name = 'a'").rowcount)
     (load,) = await bench.store.loads()
-    assert (load.exact, load.stubborn, load.stubborn_all_params) == (2, 1, 0)
+    assert (load.exact, load.forced, load.forced_all_params) == (2, 1, 0)
     await bench.send(folder("d/", force=False))
     (load,) = await bench.store.loads()
-    assert (load.exact, load.stubborn) == (1, 1)
+    assert (load.exact, load.forced) == (1, 1)

@@ -10,19 +10,19 @@ from steps_store import BASE, Bench, content, file, folder
 from listener.contracts import SourceHealth, SourceState
 from listener.refresh import AttemptState
 from listener.store.controls import ControlKind, Controls, Place
-from listener.store.staleness import AccountReport, StaleNeed, Surroundings, oldest_stale, save_account, stale_at
+from listener.store.staleness import AccountReport, StaleNeed, Surroundings
 
 
 async def listed(bench: Bench, *, limit: int = 50, is_running: bool | None = True) -> list[StaleNeed]:
     """Return what is listed as stale."""
     given = Surroundings(bench.clock.now(), is_running, {"cdn": "main"})
-    return await bench.store.read(lambda connection: oldest_stale(connection, given, limit=limit))
+    return await bench.store.stale(given, limit=limit)
 
 
 async def of(bench: Bench, key: str, *, is_running: bool | None = True) -> StaleNeed:
     """Return why one key's URL is stale; it is listed just the same."""
     given = Surroundings(bench.clock.now(), is_running, {"cdn": "main"})
-    (found,) = await bench.store.read(lambda connection: stale_at(connection, given, BASE + key))
+    (found,) = await bench.store.stale(given, url=BASE + key)
     assert found in await listed(bench, is_running=is_running)
     return found
 
@@ -30,7 +30,7 @@ async def of(bench: Bench, key: str, *, is_running: bool | None = True) -> Stale
 async def report(bench: Bench, **fields: object) -> None:
     """Have the account's sender say something."""
     account = AccountReport("main", **fields)  # type: ignore[arg-type]
-    await bench.store.write(lambda connection: save_account(connection, account, now=bench.clock.now()))
+    await bench.store.save_account(account)
 
 
 async def test_every_state_has_a_reason_and_a_next_step(bench: Bench) -> None:

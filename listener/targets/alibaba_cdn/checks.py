@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS
 from listener.contracts import Check, CheckState
 from listener.errors import TargetError
+from listener.refresh import QuotaReading, RefreshKind
+from listener.targets.alibaba_cdn.client import SignedClient
 from listener.targets.alibaba_cdn.requests import Request, task_list_request, tasks_by_id_request
-
-if TYPE_CHECKING:
-    from listener.targets.alibaba_cdn.target import AlibabaCdn
+from listener.targets.alibaba_cdn.settings import Settings as AlibabaCdnSettings
 
 __all__ = ["probe"]
 
 NOTABLE_SKEW_SECONDS = 60
 
 
-async def probe(target: AlibabaCdn) -> Sequence[Check]:
+class Checked(Protocol):
+    """The target, as far as it is checked."""
+
+    name: str
+    settings: AlibabaCdnSettings
+
+    @property
+    def client(self) -> SignedClient:
+        """Signs and sends."""
+        ...
+
+    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
+        """Return the live quota."""
+        ...
+
+
+async def probe(target: Checked) -> Sequence[Check]:
     """Return the probes in the order in which they stand on one another; without a key only the first."""
     key = await _tried(f"{target.name}: credentials", partial(_credentials, target))
     if key.state is CheckState.FAILED:
@@ -39,23 +55,23 @@ async def _tried(subject: str, ask: Callable[[], Awaitable[str]]) -> Check:
         return Check(subject, CheckState.FAILED, str(error), error.hint)
 
 
-async def _credentials(target: AlibabaCdn) -> str:
+async def _credentials(target: Checked) -> str:
     key = await target.client.credentials()
     return f"access key {key.access_key_id[:4]}… from {target.settings.credentials}"
 
 
-async def _quota(target: AlibabaCdn) -> str:
-    quota = await target.read_quota()
-    left = ", ".join(f"{kind.value} {reading.remaining} of {reading.limit}" for kind, reading in quota.items())
-    return f"left today: {left}" if left else "the CDN reported no quota; the configured one is assumed"
+async def _quota(target: Checked) -> str:
+    told = await target.read_quota()
+    left = ", ".join(f"{kind.value} {reading.remaining} of {reading.limit}" for kind, reading in told.items())
+    return f"left today: {left}" if left else "the CDN told no quota; the configured one is assumed"
 
 
-def _questions(target: AlibabaCdn) -> Sequence[Request]:
+def _questions(target: Checked) -> Sequence[Request]:
     listed = task_list_request(page=1, page_size=1)
     return [listed] if target.settings.is_first_version else [listed, tasks_by_id_request(["1"])]
 
 
-async def _read(target: AlibabaCdn, request: Request) -> str:
+async def _read(target: Checked, request: Request) -> str:
     try:
         await target.client.read(request)
     except TargetError as error:
@@ -64,7 +80,7 @@ async def _read(target: AlibabaCdn, request: Request) -> str:
     return "permitted"
 
 
-def _clock(target: AlibabaCdn) -> Check:
+def _clock(target: Checked) -> Check:
     subject, skew = f"{target.name}: clock", target.client.clock_skew_seconds
     if skew is None:
         return Check(subject, CheckState.WARNING, "no response contained the CDN's time")

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from listener.refresh import Priority
+
 __all__ = ["DomainWindows", "Window"]
 
 MINUTE_SECONDS = 60.0
@@ -95,7 +97,7 @@ class DomainWindows:
     def __len__(self) -> int:
         return len(self._windows)
 
-    async def take(self, amounts: Mapping[str, int], *, backfill: bool = False) -> None:
+    async def take(self, amounts: Mapping[str, int], *, priority: Priority = Priority.LIVE) -> None:
         """
         Wait until the amounts of all these domains fit, and count them together.
 
@@ -105,7 +107,7 @@ class DomainWindows:
         # In one order, so that two batches never wait for each other.
         windows = [(self._window(name), amounts[name]) for name in sorted(amounts)]
         try:
-            await (self._take_last(windows) if backfill else self._take(windows))
+            await (self._take_last(windows) if priority is not Priority.LIVE else self._take(windows))
         finally:
             for window, _ in windows:
                 window.users -= 1

@@ -19,7 +19,7 @@ from listener.contracts import Check, KindLimits
 from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, Unavailable
 from listener.numbers import whole_number
-from listener.refresh import QuotaReading, Receipt, RefreshKind, Task
+from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
 from listener.targets.alibaba_cdn import checks
 from listener.targets.alibaba_cdn.rates import DomainWindows, Window
 from listener.targets.alibaba_cdn.requests import (
@@ -101,9 +101,9 @@ class AlibabaCdn:
         proxy_for(self.settings.endpoint)
         await require_key(self.settings, self._environment)
 
-    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, backfill: bool = False) -> None:
+    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """Wait until a request of these URLs keeps the limits per domain and minute, then the one per second."""
-        await self._domains(kind).take(Counter(domain_of(url) for url in urls), backfill=backfill)
+        await self._domains(kind).take(Counter(domain_of(url) for url in urls), priority=priority)
         await self.client.calls.take()
 
     def _domains(self, kind: RefreshKind) -> DomainWindows:
