@@ -129,7 +129,7 @@ async def test_a_query_never_mixes_two_states(tmp_path: Path, begin: Callable[[P
     path = tmp_path / "s.db"
     with closing(prepare(path)):
         pass
-    readers = Readers(path, beside_writer=False)
+    readers = Readers(path, has_writer=False)
     runs = 0
 
     def query(connection: object) -> int:
@@ -169,7 +169,7 @@ def test_an_older_file_is_not_converted_by_a_reader(tmp_path: Path, monkeypatch:
 def test_a_reader_of_the_owner_sees_each_commit(tmp_path: Path) -> None:
     """Readers beside the writing connection keep theirs open."""
     with closing(prepare(tmp_path / "s.db")) as writer:
-        readers = Readers(tmp_path / "s.db", beside_writer=True)
+        readers = Readers(tmp_path / "s.db", has_writer=True)
         for count in range(3):
             assert readers.run(lambda c: c.execute("SELECT count(*) FROM target").fetchone()) == (count,)
             writer.execute("INSERT INTO target (name) VALUES (?)", (str(count),))
