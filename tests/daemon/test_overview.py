@@ -30,44 +30,49 @@ async def bench(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Bench]:
         yield Bench(store, clock)
 
 
-async def told(bench: Bench, key: str) -> list[tuple[str, str]]:
+async def states_of(bench: Bench, key: str) -> list[tuple[str, str]]:
     """Return state and scope of whatever makes this key's URL stale."""
     rows = await bench.store.stale(GIVEN, url=BASE + key)
     return [(row.state, row.scope) for row in rows]
 
 
 async def test_a_url_is_stale_for_its_own_change_and_for_those_above(bench: Bench) -> None:
-    """Its own need through all its states, a directory's above it, nothing below or beside it."""
-    assert await told(bench, "a/b.html") == []
+    """Its own need through all its states, a directory's above it, nothing below it or next to it."""
+    assert await states_of(bench, "a/b.html") == []
     await bench.change(content("a/b.html"), wait=0)
-    assert await told(bench, "a/b.html") == [("waiting", "exact")]
+    assert await states_of(bench, "a/b.html") == [("waiting", "exact")]
     bench.clock.advance(60)
     await bench.store.promote_due()
-    assert await told(bench, "a/b.html") == [("deferred", "exact")]
-    assert await told(bench, "a/") == await told(bench, "a/c.html") == await told(bench, "a/b.html?x=1") == []
+    assert await states_of(bench, "a/b.html") == [("deferred", "exact")]
+    assert (
+        await states_of(bench, "a/")
+        == await states_of(bench, "a/c.html")
+        == await states_of(bench, "a/b.html?x=1")
+        == []
+    )
     made = await bench.send(file("a/b.html"))
-    assert await told(bench, "a/b.html") == [("in_flight", "exact")]
+    assert await states_of(bench, "a/b.html") == [("in_flight", "exact")]
     await bench.store.fail(made[0], retry_at=bench.clock.now() + 60, error="Internal Error")
-    assert await told(bench, "a/b.html") == [("failed", "exact")]
+    assert await states_of(bench, "a/b.html") == [("failed", "exact")]
     await bench.change(subtree("a/"), wait=0)
-    assert sorted(await told(bench, "a/c/d.html")) == [("waiting", "subtree")]
-    assert sorted(await told(bench, "a/b.html")) == [("failed", "exact"), ("waiting", "subtree")]
-    assert await told(bench, "a/") == [("waiting", "subtree")]
-    assert await told(bench, "b.html") == await told(bench, "") == []
+    assert sorted(await states_of(bench, "a/c/d.html")) == [("waiting", "subtree")]
+    assert sorted(await states_of(bench, "a/b.html")) == [("failed", "exact"), ("waiting", "subtree")]
+    assert await states_of(bench, "a/") == [("waiting", "subtree")]
+    assert await states_of(bench, "b.html") == await states_of(bench, "") == []
 
 
 async def test_what_a_directory_refresh_covers_is_in_flight(bench: Bench) -> None:
     """As far as its watermark reaches; what changes later is stale of its own, and what it completed is fresh."""
     await bench.change(content("a/b.html"), content("a/x/c.html"), content("d.html"))
     made = await bench.send(folder("a/"))
-    assert await told(bench, "a/b.html") == await told(bench, "a/x/c.html") == [("in_flight", "exact")]
-    assert await told(bench, "d.html") == [("deferred", "exact")]
+    assert await states_of(bench, "a/b.html") == await states_of(bench, "a/x/c.html") == [("in_flight", "exact")]
+    assert await states_of(bench, "d.html") == [("deferred", "exact")]
     await bench.change(content("a/b.html", 2))
-    assert await told(bench, "a/b.html") == [("deferred", "exact")]
+    assert await states_of(bench, "a/b.html") == [("deferred", "exact")]
     await bench.store.complete(made)
-    assert await told(bench, "a/x/c.html") == []  # before the sweep, too
+    assert await states_of(bench, "a/x/c.html") == []  # before the sweep, too
     await bench.finish(made)
-    assert await told(bench, "a/x/c.html") == []
+    assert await states_of(bench, "a/x/c.html") == []
 
 
 async def test_each_state_tells_since_when(bench: Bench) -> None:

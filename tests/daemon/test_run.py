@@ -35,16 +35,16 @@ def test_a_change_turns_fresh_and_sigterm_ends_it_in_order(stand: Stand) -> None
     assert "Traceback" not in err
     assert SECRET not in err
     assert all(json.loads(line)["event"] for line in err.splitlines())
-    told = json.loads(stand.run("status", "--json")[1])
-    assert (told["pending"], told["in_flight"], told["quota"]["cdn"]["file"]["held"]) == (0, 0, 0)
-    assert told["quota"]["cdn"]["file"]["spent"] == 1
-    assert (told["running"], told["sources"]["www"]["state"]) == (False, "stopped")
-    assert told["sources"]["www"]["last_event_at"].endswith("Z")
+    found = json.loads(stand.run("status", "--json")[1])
+    assert (found["pending"], found["in_flight"], found["quota"]["cdn"]["file"]["held"]) == (0, 0, 0)
+    assert found["quota"]["cdn"]["file"]["spent"] == 1
+    assert (found["running"], found["sources"]["www"]["state"]) == (False, "stopped")
+    assert found["sources"]["www"]["last_event_at"].endswith("Z")
     assert clean(stand)
 
 
 def clean(stand: Stand) -> bool:
-    """Tell whether the last owner left in order."""
+    """Return whether the last owner shut down in order."""
     connection = sqlite3.connect(stand.state)
     try:
         return bool(connection.execute("SELECT clean FROM meta").fetchone()[0])
@@ -60,8 +60,8 @@ def test_not_ready_before_the_first_scan_is_durable(stand: Stand) -> None:
     try:
         answers = []
         until(lambda: answers.append(fetch(f"{stand.admin}/readyz")) or answers[-1][0] == 200)
-        told = [json.loads(body) for status, body in answers if status == 503]
-        assert all(one["reasons"] for one in told)
+        found = [json.loads(body) for status, body in answers if status == 503]
+        assert all(one["reasons"] for one in found)
         connection = sqlite3.connect(stand.state)
         assert connection.execute("SELECT count(*) FROM object").fetchone()[0] == 3000
         assert connection.execute("SELECT seeded FROM root").fetchone()[0] == 1
@@ -93,10 +93,10 @@ def test_the_admin_port_tells(stand: Stand) -> None:
         assert "http://" not in metrics
         served = stand.json("/api/status")
         assert served["ready"]
-        told = json.loads(stand.run("status", "--json")[1])
-        assert (told["running"], told["pid"]) == (True, served["pid"])
-        assert told["quota"] == served["quota"]
-        assert told["sources"]["www"]["state"] == "listening"
+        found = json.loads(stand.run("status", "--json")[1])
+        assert (found["running"], found["pid"]) == (True, served["pid"])
+        assert found["quota"] == served["quota"]
+        assert found["sources"]["www"]["state"] == "listening"
         checks = json.loads(stand.run("check", "--json")[1])
         assert any("served by the daemon" in one["message"] for one in checks)
         assert any("owned by process" in one["message"] for one in checks)
@@ -124,18 +124,18 @@ def test_a_taken_admin_port_fails_loudly(stand: Stand) -> None:
 
 
 def test_sighup_keeps_the_old_configuration_where_the_new_one_is_wrong(stand: Stand) -> None:
-    """A mistake is told and changes nothing: the daemon goes on listening and refreshing."""
+    """A mistake is reported and changes nothing: the daemon goes on listening and refreshing."""
     stand.write("a.html", "old")
     with a_manager(stand) as manager, stand.daemon(NOTIFY_SOCKET=str(stand.root / "notify")) as process:
         fetch(stand.url("a.html"))
-        heard(manager, "STATUS=running: every source")
+        received(manager, "STATUS=running: every source")
         for wrong in ("[coalescer]\nquite_seconds = 1", "not even TOML", "", stand.config.read_text() + "\n[x]\n"):
             stand.put(wrong)
             process.send_signal(signal.SIGHUP)
-            heard(manager, "STATUS=running with the old configuration")
+            received(manager, "STATUS=running with the old configuration")
         stand.configure(path=str(stand.root / "nowhere"))
         process.send_signal(signal.SIGHUP)
-        heard(manager, "STATUS=running with the old configuration")
+        received(manager, "STATUS=running with the old configuration")
         assert stand.ready()
         stand.write("a.html", "new")
         until(lambda: fetch(stand.url("a.html"))[1] == "new")
@@ -177,8 +177,8 @@ def test_a_second_signal_exits_immediately(stand: Stand) -> None:
         process.terminate()
         process.communicate(timeout=30)
         assert process.returncode == 128 + signal.SIGTERM
-    told = json.loads(stand.run("status", "--json")[1])
-    assert told["in_flight"] + told["pending"] == 1
+    found = json.loads(stand.run("status", "--json")[1])
+    assert found["in_flight"] + found["pending"] == 1
     stand.emulator.faults.clear()
     with stand.daemon():
         until(lambda: stand.json("/api/status")["oldest_unsettled_seconds"] == 0, what="settled after the restart")
@@ -197,25 +197,29 @@ def test_the_service_manager_is_told(stand: Stand) -> None:
     """READY once every source listens, WATCHDOG in time, RELOADING and READY again, STOPPING at the end."""
     environment = {"NOTIFY_SOCKET": str(stand.root / "notify"), "WATCHDOG_USEC": "600000"}
     with a_manager(stand) as manager, stand.daemon(**environment) as process:
-        said = heard(manager, "WATCHDOG=1", "READY=1", "STATUS=running")
-        assert said.index("READY=1") < next(at for at, line in enumerate(said) if line.startswith("STATUS=running"))
+        messages = received(manager, "WATCHDOG=1", "READY=1", "STATUS=running")
+        assert messages.index("READY=1") < next(
+            at for at, line in enumerate(messages) if line.startswith("STATUS=running")
+        )
         process.send_signal(signal.SIGHUP)
-        said = heard(manager, "RELOADING=1", "READY=1")
-        assert said.index("READY=1") > next(at for at, line in enumerate(said) if line.startswith("RELOADING=1"))
+        messages = received(manager, "RELOADING=1", "READY=1")
+        assert messages.index("READY=1") > next(
+            at for at, line in enumerate(messages) if line.startswith("RELOADING=1")
+        )
         process.terminate()
-        heard(manager, "STOPPING=1")
+        received(manager, "STOPPING=1")
 
 
-def heard(manager: socket.socket, *wanted: str) -> list[str]:
-    """Return what was heard until each of these had begun a message."""
-    said: list[str] = []
-    while not all(any(line.startswith(word) for line in said) for word in wanted):
-        said.append(manager.recv(4096).decode())
-    return said
+def received(manager: socket.socket, *wanted: str) -> list[str]:
+    """Return the messages received until each of these has begun one."""
+    messages: list[str] = []
+    while not all(any(line.startswith(word) for line in messages) for word in wanted):
+        messages.append(manager.recv(4096).decode())
+    return messages
 
 
 def quiet(manager: socket.socket, seconds: float) -> bool:
-    """Tell whether the watchdog hears nothing for so long, from now on."""
+    """Return whether the watchdog receives nothing for so long from now on."""
     ends = time.monotonic() + seconds
     while (left := ends - time.monotonic()) > 0:
         manager.settimeout(left)
@@ -231,14 +235,14 @@ def test_a_stuck_store_is_not_called_alive(stand: Stand) -> None:
     """While the store cannot write, the watchdog falls silent, so that the manager may restart the process."""
     environment = {"NOTIFY_SOCKET": str(stand.root / "notify"), "WATCHDOG_USEC": "600000"}
     with a_manager(stand) as manager, stand.daemon(**environment) as process:
-        heard(manager, "READY=1", "WATCHDOG=1")
+        received(manager, "READY=1", "WATCHDOG=1")
         blocker = sqlite3.connect(stand.state, isolation_level=None)
         until(lambda: blocker.execute("BEGIN IMMEDIATE"))
-        until(lambda: quiet(manager, 2.0), what="the watchdog hears nothing")
+        until(lambda: quiet(manager, 2.0), what="the watchdog receives nothing")
         blocker.execute("ROLLBACK")
         blocker.close()
         manager.settimeout(20)
-        heard(manager, "WATCHDOG=1")
+        received(manager, "WATCHDOG=1")
         assert process.poll() is None
 
 
@@ -254,7 +258,7 @@ def test_a_cdn_that_does_not_answer_holds_nothing_up(stand: Stand) -> None:
 
 
 def test_by_hand_beside_a_daemon(stand: Stand) -> None:
-    """refresh --wait leaves the sending to the daemon and tells the outcome; backfill only makes needs."""
+    """refresh --wait leaves the sending to the daemon and reports the outcome; backfill only makes needs."""
     stand.write("a.html", "old")
     stand.write("b.html", "old")
     with stand.daemon():
@@ -262,8 +266,8 @@ def test_by_hand_beside_a_daemon(stand: Stand) -> None:
         (stand.tree / "a.html").write_text("old")
         status, out, err = stand.run("refresh", stand.url("a.html"), "--wait", "--json")
         assert status == 0, err
-        told = json.loads(out)
-        assert (told["sent_by"], told["urls"][0]["state"]) == ("daemon", "complete")
+        found = json.loads(out)
+        assert (found["sent_by"], found["urls"][0]["state"]) == ("daemon", "complete")
         assert stand.url("a.html") in stand.paths()
         status, out, err = stand.run("backfill", "--yes", "--json")
         assert (status, json.loads(out)["sent_by"]) == (0, "daemon"), err

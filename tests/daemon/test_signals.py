@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take t
 
 
 def catches(process: subprocess.Popen[str], number: signal.Signals) -> bool:
-    """Tell whether the process has a handler for this signal."""
+    """Return whether the process has a handler for this signal."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("SigCgt:"):
             return bool(int(line.split()[1], 16) >> (number - 1) & 1)
@@ -203,7 +203,7 @@ def test_a_reload_says_which_files_changed(stand: Stand) -> None:
 def test_a_reload_says_that_a_mount_pins_a_file(
     stand: Stand, kind: str, system_command: Callable[[str], str], absent: Callable[[str], NoReturn]
 ) -> None:
-    """A single file that is mounted and replaced where it comes from: the reload cannot see it, and says so."""
+    """A single file that is mounted and replaced where it comes from: the reload cannot see it, and reports that."""
     system_command("unshare")
     if os.geteuid():
         absent("root, to mount a file")

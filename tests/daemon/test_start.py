@@ -34,7 +34,7 @@ def started(stand: Stand, *, answers: bool = True, **environment: str) -> Iterat
 
 
 def reasons(stand: Stand) -> str:
-    """Return why the daemon is not ready, as /readyz tells it."""
+    """Return why the daemon is not ready, from /readyz."""
     return " ".join(json.loads(fetch(f"{stand.admin}/readyz")[1]).get("reasons", []))
 
 
@@ -78,7 +78,7 @@ def test_a_webhook_address_that_comes_later_is_waited_for(stand: Stand) -> None:
 
 
 def test_an_admin_address_that_comes_later_is_waited_for(stand: Stand) -> None:
-    """The daemon does its work meanwhile, and says that it waits."""
+    """The daemon works meanwhile, and logs that it waits."""
     stand.put(stand.config.read_text().replace("127.0.0.1:", f"{NOT_OURS}:", 1))
     with started(stand, answers=False) as process:
         stand.write("a.html", "old")

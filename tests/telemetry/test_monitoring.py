@@ -36,7 +36,7 @@ def promtool(system_command: Callable[[str], str]) -> Promtool:
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What a daemon that refreshed something tells."""
+    """The metrics of a daemon that refreshed something."""
     with a_stand(tmp_path_factory.mktemp("metrics") / "stand") as stand, stand.daemon():
         stand.write("hidden-name.html")
         stand.write("back\\slash.html")

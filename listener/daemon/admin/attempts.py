@@ -14,14 +14,14 @@ MOST_CLIENTS: Final = 1_024
 
 
 class FailedAttempts:
-    """Counts wrong tokens by client address; those of the address seen longest ago are forgotten first."""
+    """Counts wrong tokens by client address; forgets the address seen longest ago first."""
 
     def __init__(self) -> None:
-        """Know of none."""
+        """Start without any."""
         self._of: OrderedDict[str, list[float]] = OrderedDict()
 
     def wait_seconds(self, client: str, now: float) -> float:
-        """Return how long this client must wait until its next token is looked at; 0 for not at all."""
+        """Return how many seconds this client must wait before its next try; 0 for none."""
         times = self._of.get(client, ())
         recent = [at for at in times if now - at < PER_SECONDS]
         return PER_SECONDS - (now - recent[0]) if len(recent) >= MOST else 0.0

@@ -1,4 +1,4 @@
-"""Who may ask for what: host names, the token, sessions, and the mark against forged requests."""
+"""Who may request what: host names, the token, sessions, and the mark against forged requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_SESSIONS = 256
 
 class Authenticator:
     """
-    Decides for one port.
+    Authenticates the requests of one admin server.
 
     Sessions are kept in this process, so that a sign-out ends one everywhere, and a restart or another token ends
     them all. Cookies know no ports: where other people's servers run under the same name, give this one a name of its
@@ -54,11 +54,11 @@ class Authenticator:
 
     @property
     def has_token(self) -> bool:
-        """Whether there is a token to be asked for."""
+        """Whether a token is required."""
         return bool(self._token)
 
     def check_host(self, request: web.BaseRequest) -> None:
-        """Raise :class:`HTTPRejection` for a name that is not ours: a page elsewhere may have made it point here."""
+        """Raise :class:`HTTPRejection` for an unknown name: another page may have made it resolve to this address."""
         name = _host_name(request.headers.get("Host", ""))
         if name not in self._hosts and not _is_address(name) and not self._has_bearer(request):
             hint = "use localhost or the address, or add the name to admin.hosts"
@@ -69,12 +69,12 @@ class Authenticator:
         return not self._token or self._has_bearer(request) or self.signed_in(request)
 
     def signed_in(self, request: web.BaseRequest) -> bool:
-        """Return whether it comes with a session of ours."""
+        """Return whether the request has a valid session."""
         ends_at = self._sessions.get(_digest(request.cookies.get(COOKIE, "")), -math.inf)
         return bool(self._token) and ends_at > time.time()
 
     def sign_in(self, token: str, client: str) -> str:
-        """Return a session for the right token; raise :class:`HTTPRejection` for another, or for too many others."""
+        """Return a session for the right token; raise :class:`HTTPRejection` for a wrong one, or after too many."""
         self._check_attempts(client)
         if not self._token or not _same(token, self._token.decode()):
             self._failed.count(client_of(client), time.monotonic())
@@ -95,7 +95,7 @@ class Authenticator:
             raise HTTPRejection(429, "too many wrong tokens", f"try again in {seconds} s", retry_after_seconds=seconds)
 
     def mark_of(self, request: web.BaseRequest) -> str:
-        """Return the mark of this request's session: what a form of our own page sends along."""
+        """Return the mark of this request's session, which the page's forms send along."""
         cookie = request.cookies.get(COOKIE, "").encode("utf-8", "surrogateescape")
         return hmac.digest(self._salt, cookie, hashlib.sha256).hex()
 
@@ -109,7 +109,7 @@ class Authenticator:
         if not self.signed_in(request):
             raise HTTPRejection(401, "sign in first")
         if not _same(mark, self.mark_of(request)):
-            raise HTTPRejection(403, "this form is not of your session", "load the page again")
+            raise HTTPRejection(403, "the form belongs to another session", "reload the page")
 
     def check_origin(self, request: web.BaseRequest) -> None:
         """Raise :class:`HTTPRejection` for a request that a page elsewhere made."""

@@ -24,20 +24,20 @@ log = structlog.get_logger()
 PORT_LIMITS: Final = ConnectionLimits(connections=128, head_seconds=10.0)
 """32 watchers, probes, scrapers and people, each with a few connections."""
 SOCKET_LIMITS: Final = ConnectionLimits(connections=32, head_seconds=10.0)
-"""Commands of this machine: whatever comes to the port, they are served."""
+"""For commands on this machine: a flood of the port does not affect them."""
 SOCKET_MODE: Final = 0o660
-"""For the user and the group of the daemon; its directory says who else may come near."""
+"""For the user and the group of the daemon; its directory restricts access further."""
 
 
 class AddressNotAvailable(ListenerError):
-    """The admin address is none of this machine's, or its name is not known, at present."""
+    """This machine does not have the admin address, or cannot resolve its name, at present."""
 
 
 class Ports:
     """What one admin server listens on."""
 
     def __init__(self, server: web.Server, bodies: Bodies) -> None:
-        """Take what serves the requests; open nothing."""
+        """Serve requests with ``server``; open nothing yet."""
         self._server = server
         self._bodies = bodies
         self._opened: list[HttpServer] = []
