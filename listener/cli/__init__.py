@@ -8,6 +8,7 @@ configuration, 3 done but something was deferred or rejected, 130 interrupted.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -21,4 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         install()
     from listener.cli.entry import main as run
 
-    return run(arguments)
+    status = run(arguments)
+    if arguments is None and threading.active_count() > 1:
+        from listener.cli.exiting import bound_exit
+
+        bound_exit(status)
+    return status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -76,8 +75,10 @@ def load(config: Path | None) -> Settings:
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end; log how many repeated events were suppressed."""
+    from listener.cli.exiting import run_to_end
+
     try:
-        return asyncio.run(main)
+        return run_to_end(main)
     finally:
         from listener.telemetry import report_repeats
 

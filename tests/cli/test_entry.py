@@ -55,6 +55,36 @@ def test_every_end_has_a_status_and_a_message(
     assert words in told[2]
 
 
+STUCK = """
+import asyncio, sys, threading
+from listener import cli
+from listener.cli import entry, exiting
+from listener.cli.common import log_at, run_async
+from listener.errors import ConfigurationError
+
+exiting.EXIT_SECONDS = 0.1
+
+async def work():
+    asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+    raise ConfigurationError("it is wrong")
+
+def command(**_):
+    log_at("info")
+    run_async(work())
+
+entry.app = command
+sys.exit(cli.main())
+"""
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
+    """As one that reads from a server that never ends its answer: the message and the status come all the same."""
+    ended = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert "error: it is wrong" in ended.stderr
+    assert "process.leaves_threads" in ended.stderr
+
+
 QUIET = (
     ("--version", 0),
     ("--help", 0),
