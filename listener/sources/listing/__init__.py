@@ -14,7 +14,7 @@ spool       keys in any order in, in byte order out; on disk where they are many
 answers     ListObjectsV2: bytes in, rows out; pure
 bucket      S3 and what speaks like it, through boto3's core
 segments    one bucket, many listers, one order
-comparing   a listing beside the index
+comparing   a listing compared with the index
 places      URLs and paths in their parts
 settings    what can be set
 source      ``type = "listing"``: on a schedule

@@ -2,7 +2,7 @@
 What an object store answers to ListObjectsV2, read without building a tree: bytes in, rows out.
 
 Keys are asked for percent-encoded (``encoding-type=url``), because XML 1.0 cannot carry every key; a store
-that ignores that is told by its answer, and read as XML text.
+that ignores it is recognized by its response, which is read as XML text.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Page(NamedTuple):
     more: bool
     """Whether there is another page behind this one."""
     token: str | None
-    """What asks for it."""
+    """The request."""
 
 
 _FIELDS: Final = tuple(

@@ -1,5 +1,5 @@
 """
-A listing beside the index: what is new, changed or gone, found in one pass through both.
+Compares a listing with the index: what is new, changed or gone, found in one pass through both.
 
 Both are read in the order of keys, the index one directory at a time, so that memory grows with the depth of the
 tree and not with its size. What is gone is only said once the whole listing was read without an error: what was

@@ -75,11 +75,11 @@ def is_manifest(name: str) -> bool:
 def read_manifest(raw: bytes, *, what: str) -> Manifest:
     """Return what a manifest says. Raise :class:`~listener.errors.ConfigurationError` for anything else."""
     try:
-        told = json.loads(raw)
-        kind = str(told["fileFormat"]).lower()
-        files = tuple(DataFile(str(one["key"]), str(one.get("MD5checksum", "")).lower()) for one in told["files"])
-        columns = _columns(str(told.get("fileSchema", "")))
-        bucket, destination = str(told["sourceBucket"]), str(told["destinationBucket"]).rpartition(":")[2]
+        manifest = json.loads(raw)
+        kind = str(manifest["fileFormat"]).lower()
+        files = tuple(DataFile(str(one["key"]), str(one.get("MD5checksum", "")).lower()) for one in manifest["files"])
+        columns = _columns(str(manifest.get("fileSchema", "")))
+        bucket, destination = str(manifest["sourceBucket"]), str(manifest["destinationBucket"]).rpartition(":")[2]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"{what}: no manifest of an inventory ({type(error).__name__}: {error})", hint="name its manifest.json"
@@ -180,7 +180,7 @@ class InventoryListing:
         file.seek(0)
 
     def _key_of(self, key: str) -> str:
-        """Return where a data file is: beside the manifest in its bucket, or somewhere near a copy on disk."""
+        """Return where a data file is: next to the manifest in its bucket, or somewhere near a copy on disk."""
         if self._place.scheme != "file":
             return key
         here = Path(self._place.key).parent

@@ -35,7 +35,7 @@ class BucketListing:
             settings: the bucket and how to reach it.
             prefix: only keys that start so; by default what the settings' url names.
             name: key of the settings, for messages.
-            fetch: asks for pages; by default the bucket's client does.
+            fetch: requests pages; by default the bucket's client does.
         """
         self.root = root
         self._place = settings.place

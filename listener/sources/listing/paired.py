@@ -1,4 +1,4 @@
-"""A source of events and a listing of the same storage, as one source: what no event told is found by listing."""
+"""A source of events and a listing of the same storage, as one source: a listing finds what no event reported."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PairedSource:
     Settings: ClassVar[type[BaseModel]] = _NoSettings
 
     def __init__(self, events: Source, settings: ListingSettings) -> None:
-        """Take the source of events, and what to list beside it."""
+        """Take the source of events, and what to list."""
         self.name = events.name
         self.roots: Sequence[str] = events.roots
         self.health = SourceHealth()
@@ -82,7 +82,7 @@ class PairedSource:
                     await deliveries.aclose()
 
         tasks = [asyncio.create_task(read(part), name=f"read {self.name}") for part in self.parts]
-        tasks.append(asyncio.create_task(self._tell(lost, rescans), name=f"tell {self.name}"))
+        tasks.append(asyncio.create_task(self._report(lost, rescans), name=f"health {self.name}"))
         try:
             while True:
                 found = await queue.get()
@@ -95,7 +95,7 @@ class PairedSource:
             await asyncio.gather(*tasks, return_exceptions=True)
             self.health.ready = False
 
-    async def _tell(self, lost: int, rescans: int) -> None:
+    async def _report(self, lost: int, rescans: int) -> None:
         """Say of both what the worse of them says, for ever."""
         while True:
             self._join(lost, rescans)

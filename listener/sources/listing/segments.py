@@ -38,7 +38,7 @@ _PLAIN: Final = (0x21, 0x7E)
 
 
 class Fetch(Protocol):
-    """Asks for one page."""
+    """Requests one page."""
 
     def __call__(self, prefix: str, after: str, *, folders: bool = False) -> Page:
         """Return the page of keys that start so and come after that one; with ``folders``, cut at the next ``/``."""

@@ -17,7 +17,7 @@ class ListingSettings(BaseModel):
 
     The same keys stand in ``[sources.NAME.listing]`` of a source of another type (``sqs``, ``mns``, ``webhook``):
     there they name the bucket that its events come from, so that a backfill can list it, and so that what no event
-    told is found. Keys and secrets come from AWS's own chain (``AWS_ACCESS_KEY_ID``, profiles, roles), for ``oss://``
+    reported is found. Keys and secrets come from AWS's own chain (``AWS_ACCESS_KEY_ID``, profiles, roles), for ``oss://``
     from ``ALIBABA_CLOUD_ACCESS_KEY_ID`` and ``ALIBABA_CLOUD_ACCESS_KEY_SECRET`` or the files that ``…_FILE`` names.
     """
 
@@ -56,7 +56,7 @@ class ListingSettings(BaseModel):
 
     max_delete_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """When more than this share of the known objects is missing at once, nothing is taken for deleted, and it is
-    told: a wrong bucket, an emptied one and a store that answers with half look alike."""
+    reported: a wrong bucket, an emptied one and a store that answers with half look alike."""
 
     min_delete_count: Annotated[int, Field(ge=0)] = 100
     """So many objects may be missing at once whatever their share, unless nothing at all is left."""

@@ -4,7 +4,7 @@ Live changes beside a backfill on one state file: how soon each is fresh at the 
 The real daemon and the real command against the emulator in this process, at the vendor's usual limits (10,000 files
 a day, 1,000 URLs a domain and minute). Alone first, then beside backfills with several shares, on a day of its own.
 
-    python bench/beside.py --files 100000
+    python bench/during_backfill.py --files 100000
 """
 
 from __future__ import annotations
