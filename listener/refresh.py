@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 __all__ = [
     "COVERAGE",
     "KIND_OF_SCOPE",
+    "SCOPE_OF_KIND",
     "Attempt",
     "AttemptState",
     "CoverageRule",
@@ -71,6 +72,10 @@ KIND_OF_SCOPE: Final[Mapping[Scope, RefreshKind]] = MappingProxyType(
     }
 )
 """By which kind of request a need of each scope is settled, unless a directory refresh covers it."""
+SCOPE_OF_KIND: Final[Mapping[RefreshKind, Scope]] = MappingProxyType(
+    {kind: scope for scope, kind in KIND_OF_SCOPE.items()}
+)
+"""The scope of the need that a request of each kind is made for."""
 
 
 class NeedState(IntEnum):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from listener import planner
 from listener.pipeline.accounts import Account
 from listener.pipeline.sites import Sites
-from listener.refresh import KIND_OF_SCOPE, RefreshKind, Scope
+from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, RefreshKind, Scope
 from listener.store.needs import DueRow, Load
 from listener.store.reservation import AttemptRequest
 from listener.store.snapshot import Snapshot
@@ -16,7 +16,6 @@ __all__ = ["Budgets", "directory_request", "request_for_need", "requests_for_pla
 
 PLENTY = 0.5
 """While more than this part of a day's quota is left, no URL waits for its minimal interval."""
-_SCOPES = {RefreshKind.FILE: Scope.EXACT, RefreshKind.IGNORE_PARAMS: Scope.ALL_PARAMS}
 
 Budgets = Mapping[RefreshKind, planner.TokenBudget]
 
@@ -46,7 +45,7 @@ def requests_for_plan(
     for part in made.files:
         load = by_place[part.target, part.directory_url]
         least, most = _interval(sites, load, budgets.get(part.kind), made.file_price)
-        rows = snapshot.due_rows(load, _SCOPES[part.kind], part.take)
+        rows = snapshot.due_rows(load, SCOPE_OF_KIND[part.kind], part.take)
         wanted += [
             request_for_need(account, row, part.reason)._replace(min_interval_seconds=least, most_interval_seconds=most)
             for row in rows

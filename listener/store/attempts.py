@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind
+from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, RefreshKind
 from listener.store import ledger
 from listener.store.names import prefix_end_of
-from listener.store.reservation import SCOPE_OF_KIND
 
 __all__ = [
     "Claim",

@@ -8,19 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from listener.clock import window_start
-from listener.refresh import Attempt, AttemptState, NeedState, Priority, RefreshKind, Scope, directory_of
+from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, Priority, RefreshKind, Scope, directory_of
 from listener.store import ledger
 from listener.store.coverage import directory_attempts
 from listener.store.names import Names
 
-__all__ = ["SCOPE_OF_KIND", "AttemptRequest", "hold"]
-
-SCOPE_OF_KIND: Mapping[RefreshKind, Scope] = {
-    RefreshKind.FILE: Scope.EXACT,
-    RefreshKind.IGNORE_PARAMS: Scope.ALL_PARAMS,
-    RefreshKind.PREFETCH: Scope.PREFETCH,
-}
-"""The scope of the one need that an attempt of this kind marks; a directory attempt marks none."""
+__all__ = ["AttemptRequest", "hold"]
 
 
 class AttemptRequest(NamedTuple):

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from listener.refresh import AttemptState, NeedState, RefreshKind, Scope, directory_of
+from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, directory_of
 from listener.store.controls import Control, ControlKind, active
 from listener.store.coverage import directory_attempts, status_word
 from listener.store.overview import SHOWN_COLUMNS, scope_word, shown, why
@@ -25,11 +25,6 @@ __all__ = [
 
 MOST_LISTED: Final = 50
 _LISTED: Final = [one for one in AttemptState if one not in (AttemptState.COMPLETE, AttemptState.CANCELLED)]
-_SCOPES: Final = {
-    RefreshKind.DIRECTORY: Scope.SUBTREE,
-    RefreshKind.PREFETCH: Scope.PREFETCH,
-    RefreshKind.IGNORE_PARAMS: Scope.ALL_PARAMS,
-}
 _WAITING: Final = {
     0: "quiet period: more changes may follow",
     1: "its writer may not be done",
@@ -236,7 +231,7 @@ def _attempts(connection: sqlite3.Connection, limit: int) -> Iterable[list[Stale
 def _attempted(state: AttemptState, row: Any) -> StaleNeed:
     target, url, kind, since, error, look = row
     word = status_word(NeedState.ATTEMPTED, state, None)
-    scope = scope_word(_SCOPES.get(RefreshKind(kind), Scope.EXACT))
+    scope = scope_word(SCOPE_OF_KIND[RefreshKind(kind)])
     return StaleNeed(target, url, scope, word, since, error or _UNDER_WAY.get(state, ""), look)
 
 
