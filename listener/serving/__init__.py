@@ -5,6 +5,7 @@ What every listening port shares: sockets, limits on connections, and how reques
 module      what it does
 =========== ==========================================================================================
 listening   opens the sockets of an address, for one family or both, and accepts connections
+activation  takes over a socket that systemd has opened
 limiter     bounds connections: in all, per client address, per credential; evicts those that send nothing
 descriptors divides the open files of the process among its ports, and keeps some for everything else
 server      an aiohttp server behind these
@@ -15,6 +16,7 @@ answers     rejections, and answers to connections that never became a request
 
 from __future__ import annotations
 
+from listener.serving.activation import inherited_socket
 from listener.serving.answers import HTTPRejection
 from listener.serving.bodies import Bodies, BodySpace
 from listener.serving.limiter import ConnectionLimits
@@ -29,6 +31,7 @@ __all__ = [
     "HTTPRejection",
     "HttpServer",
     "client_of",
+    "inherited_socket",
     "open_sockets",
     "open_unix_socket",
     "shown_address",

@@ -14,7 +14,7 @@ from listener.serving.pending import client_of
 __all__ = ["Bodies", "BodySpace"]
 
 MOST_BYTES: Final = 64 * 1024 * 1024
-"""What all bodies of one server hold at once, besides a small buffer for each connection."""
+"""What all bodies of one server hold at once, in addition to a small buffer for each connection."""
 
 
 class Bodies:

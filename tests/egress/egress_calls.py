@@ -23,7 +23,7 @@ from listener.sources.mns.settings import MnsSettings
 from listener.sources.sqs.boto import BotoTransport
 from listener.sources.sqs.native import NativeTransport
 from listener.sources.sqs.settings import SqsSettings
-from listener.sources.webhook.certificates import fetcher
+from listener.sources.webhook.authentication.certificates import fetcher
 from listener.targets.alibaba_cdn import AlibabaCdn
 from listener.telemetry import configure_logging
 

@@ -31,10 +31,10 @@ from listener.sources.sqs.native import _answer
 from listener.sources.sqs.policies import missing_events, rules_for, senders, sends_from
 from listener.sources.sqs.transport import failures_in, messages_in
 from listener.sources.sqs.trouble import SqsTrouble, refused
-from listener.sources.webhook.alibaba import _account_and_id, _unbase64
-from listener.sources.webhook.certificates import _parse, https_url
-from listener.sources.webhook.guards import Token, _number, _signature
-from listener.sources.webhook.sns import read_message
+from listener.sources.webhook.authentication.alibaba import _account_and_id, _unbase64
+from listener.sources.webhook.authentication.certificates import _parse, https_url
+from listener.sources.webhook.authentication.shared_secrets import Token, _number, _signature
+from listener.sources.webhook.authentication.sns import read_message
 from listener.urls import normal_url
 
 __all__ = ["PARSERS", "Parser"]

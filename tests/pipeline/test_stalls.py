@@ -264,10 +264,10 @@ async def test_requests_that_nobody_answers_are_reported(tmp_path: Path) -> None
     async with judging(source):
         await asyncio.sleep(300)
         assert source.health.ready
-        waiting = asyncio.create_task(receiver._durable([Change("www", "a")], []))
+        waiting = asyncio.create_task(receiver.pending.durable([Change("www", "a")], []))
         await asyncio.sleep(70)
         assert "no progress" in source.health.detail
-        delivery = await receiver.room.take()
+        delivery = await receiver.pending.take()
         await delivery.ack()
         assert await waiting
         await asyncio.sleep(10)

@@ -23,7 +23,7 @@ from yarl import URL
 from listener.change import Change
 from listener.contracts import Delivery, Unreadable
 from listener.sources.webhook import WebhookSettings, WebhookSource
-from listener.sources.webhook.certificates import FetchFailed
+from listener.sources.webhook.authentication.certificates import FetchFailed
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

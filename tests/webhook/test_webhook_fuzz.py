@@ -1,4 +1,4 @@
-"""Whatever is sent: guards admit or refuse, and raise nothing else."""
+"""Whatever is sent: authenticators accept or reject, and raise nothing else."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from multidict import CIMultiDict
 
 from listener.clock import SystemClock
 from listener.serving import HTTPRejection
-from listener.sources.webhook.alibaba import EVENTBRIDGE_HEADERS, MNS_CERTIFICATES
-from listener.sources.webhook.certificates import Certificates
-from listener.sources.webhook.guards import Guard, Request
+from listener.sources.webhook.authentication import Authenticator, RequestHead, make_authenticators
+from listener.sources.webhook.authentication.alibaba import EVENTBRIDGE_HEADERS, MNS_CERTIFICATES
+from listener.sources.webhook.authentication.certificates import Certificates
+from listener.sources.webhook.authentication.sns import SIGNED_FIELDS, read_message
 from listener.sources.webhook.settings import WebhookSettings
-from listener.sources.webhook.sns import SIGNED_FIELDS, read_message
-from listener.sources.webhook.wiring import make_guards
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -56,10 +55,10 @@ NEAR += [
 ]
 
 
-def guards(**settings: Any) -> list[Guard]:
-    """Return the guards of these settings."""
+def authenticators(**settings: Any) -> list[Authenticator]:
+    """Return the authenticators of these settings."""
     clock = SystemClock()
-    return make_guards(
+    return make_authenticators(
         WebhookSettings(**settings), Certificates(SIGNER.fetch, clock), fetch=SIGNER.fetch, clock=clock,
         unsubscribed=lambda _: None,
     )  # fmt: skip
@@ -78,24 +77,24 @@ WAYS = [
     headers=st.dictionaries(st.sampled_from(HEADERS), st.sampled_from(NEAR) | TEXTS, max_size=8),
     body=st.binary(max_size=60) | st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(NEAR) | VALUES),
 )
-def test_guards_admit_or_refuse(settings: dict[str, Any], headers: Mapping[str, str], body: Any) -> None:
+def test_authenticators_accept_or_reject(settings: dict[str, Any], headers: Mapping[str, str], body: Any) -> None:
     """Any headers and any body: nothing but a refusal is raised, and strangers are not admitted."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    asked = Request("POST", "/", CIMultiDict(headers))
+    head = RequestHead("POST", "/", CIMultiDict(headers))
 
     async def ask() -> None:
-        for guard in guards(**settings):
-            if guard.knows(asked):
-                guard.check_head(asked)
-                await guard.check(asked, raw)
-                raise AssertionError(f"{guard} admitted it")
+        for authenticator in authenticators(**settings):
+            if authenticator.matches(head):
+                authenticator.check_head(head)
+                await authenticator.check(head, raw)
+                raise AssertionError(f"{authenticator} accepted it")
 
     with pytest.raises((HTTPRejection, _Unknown)):
         asyncio.run(_or_unknown(ask()))
 
 
 class _Unknown(Exception):
-    """No guard knew the request."""
+    """No authenticator matched the request."""
 
 
 async def _or_unknown(asking: Any) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 from hooks import BEARER, TOKEN, AheadClock, a_hook, s3_event
@@ -248,3 +249,43 @@ async def test_a_sender_that_waits_for_100_continue_is_let_on() -> None:
     async with a_hook() as hook:
         assert (await hook.post(body, expect100=True))[0] == 204
         assert (await hook.post(body, {"Authorization": "Bearer no"}, expect100=True))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "stays_open"),
+    [("1.1", "", True), ("1.1", "close", False), ("1.0", "", False), ("1.0", "keep-alive", True)],
+)
+async def test_an_accepted_request_is_answered_as_its_client_speaks(
+    version: str, connection: str, stays_open: bool
+) -> None:
+    """Status, name and date for every client; the connection stays open only for one that keeps it."""
+    async with a_hook() as hook:
+        host, _, port = hook.source.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps(s3_event("a")).encode()
+        head = f"POST / HTTP/{version}\r\nHost: h\r\nAuthorization: {BEARER['Authorization']}\r\n"
+        head += f"Content-Length: {len(body)}\r\n" + (f"Connection: {connection}\r\n" if connection else "")
+        for _ in range(2 if stays_open else 1):
+            writer.write(head.encode() + b"\r\n" + body)
+            status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+            assert status.split()[:2] == [f"HTTP/{version}", "204"]
+            assert headers["server"] == "cdn-listener"
+            assert abs(parsedate_to_datetime(headers["date"]).timestamp() - time.time()) < 60
+        if not stays_open:
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_pipelined_requests_are_all_answered() -> None:
+    """Whether the answer before has left the buffer or not."""
+    async with a_hook() as hook:
+        host, _, port = hook.source.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        one = f"POST / HTTP/1.1\r\nHost: h\r\nAuthorization: {BEARER['Authorization']}\r\nContent-Length: 2\r\n\r\n{{}}"
+        writer.write(one.encode() * 200)
+        for _ in range(200):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+        writer.close()
+        await writer.wait_closed()

@@ -20,8 +20,8 @@ from hooks import TOKEN, TOPIC, a_hook, s3_event, write_tls
 
 from listener.contracts import SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
-from listener.sources.webhook import WebhookSettings, WebhookSource, activation
-from listener.sources.webhook.activation import inherited_socket
+from listener.serving import activation, inherited_socket
+from listener.sources.webhook import WebhookSettings, WebhookSource
 
 pytestmark = pytest.mark.looptime(False)
 

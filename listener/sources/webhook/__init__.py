@@ -1,17 +1,15 @@
 """
 The webhook source: HTTP in, changes out; a 2xx means that they are durable.
 
-::
-
-    settings      what can be set                source        the source: iterator, check, setup
-    servers       one server for each address    server        an HTTP server and its receivers
-    receiver      one request to its answer      answers       statuses
-    room          requests that wait for commit  replays       what is durable already
-    guards        token, HMAC, opaque data       wiring        settings to guards
-    sns, alibaba  what clouds sign               certificates  what they sign with, fetched within limits
-    fetching      those limits                   confirmations subscriptions of SNS
-    probes        what check tests               instructions  what to paste elsewhere
-    activation    sockets that systemd holds
+================ ==============================================================================
+part             modules
+================ ==============================================================================
+authentication   ``authentication``: shared secrets, signatures of SNS, MNS and EventBridge
+receiving        ``receiver``: one request, ``pending_requests``: until the commit, ``replays``: repeated
+                 messages, ``answers``
+connections      ``server``: one HTTP server for each address, limited by :mod:`listener.serving`
+for the operator ``settings``, ``checks``, ``setup``
+================ ==============================================================================
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""The server of one address: an HTTP server, and a receiver for each path."""
+"""
+The webhook servers: one for each address, shared by all sources with that address while one of them runs.
+
+::
+
+    Servers ──address──▶ WebhookServer ──connection limiter──▶ aiohttp ──path──▶ Receiver
+"""
 
 from __future__ import annotations
 
@@ -15,14 +21,13 @@ import structlog
 from aiohttp import web
 
 from listener.errors import ConfigurationError, SourceUnavailable
-from listener.serving import ConnectionLimits, HTTPRejection, HttpServer, open_sockets
+from listener.serving import ConnectionLimits, HTTPRejection, HttpServer, inherited_socket, open_sockets
 from listener.serving.server import WEB_OPTIONS
-from listener.sources.webhook.activation import inherited_socket
 from listener.sources.webhook.answers import rejection
 from listener.sources.webhook.receiver import Receiver
 from listener.sources.webhook.settings import WebhookSettings
 
-__all__ = ["Server", "Shared", "shared", "tls_context"]
+__all__ = ["Servers", "WebhookServer", "tls_context"]
 
 log = structlog.get_logger()
 
@@ -31,8 +36,8 @@ CLOSE_SECONDS: Final = 2.0
 """How long a stop waits for answers to be written."""
 
 
-class Shared(NamedTuple):
-    """What all sources of one address must agree on."""
+class _Shared(NamedTuple):
+    """The settings that all sources of one address must have in common."""
 
     request_seconds: float
     max_connections: int
@@ -40,13 +45,13 @@ class Shared(NamedTuple):
     tls_key: object
 
 
-class Server:
+class WebhookServer:
     """Listens on one address, and hands each request to the receiver of its path."""
 
     def __init__(self, settings: WebhookSettings) -> None:
-        """Keep what is shared; open nothing."""
+        """Keep the settings; open nothing."""
         self.listen = settings.listen
-        self.shared = shared(settings)
+        self.shared = _shared(settings)
         self.receivers: dict[str, Receiver] = {}
         self.is_inherited = False
         self._settings = settings
@@ -70,14 +75,14 @@ class Server:
         inherited = inherited_socket(host, port)
         self.is_inherited = inherited is not None
         if inherited is not None:
-            # Listened on already, with a queue length that is its owner's.
+            # It listens already, with the queue length of its owner.
             return [inherited]
         try:
             return open_sockets(host, port)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise SourceUnavailable(
-                f"cannot listen on {self.listen}: {why}", hint="stop what uses that address, or name another one"
+                f"cannot listen on {self.listen}: {why}", hint="stop what uses that address, or set another one"
             ) from error
 
     @property
@@ -110,10 +115,10 @@ class Server:
         """Answer requests whose commit takes too long, and report figures, until cancelled."""
         while True:
             for receiver in self.receivers.values():
-                receiver.room.sweep()
+                receiver.pending.sweep()
                 if self._http is not None:
                     rejected = {f"turned_away_{status}": count for status, count in self._http.rejected.items()}
-                    receiver.tell_figures(connections=len(self._http), **rejected)
+                    receiver.report(connections=len(self._http), **rejected)
             await asyncio.sleep(SWEEP_SECONDS)
 
     def stop_accepting(self) -> None:
@@ -134,6 +139,75 @@ class Server:
             sweeper.cancel()
             with suppress(asyncio.CancelledError):
                 await sweeper
+
+
+class Servers:
+    """The servers of one event loop, by address; a server is closed when its last source has left."""
+
+    def __init__(self) -> None:
+        """Hold none."""
+        self._servers: dict[str, WebhookServer] = {}
+        self._lock = asyncio.Lock()
+
+    async def join(self, receiver: Receiver) -> WebhookServer:
+        """
+        Return the server of the receiver's address, started where need be, with the receiver at its path.
+
+        Raises:
+            ConfigurationError: the path is taken, what is shared differs, or TLS files are wrong.
+            SourceUnavailable: the address or a TLS file is not available, or the sources that had it are still ending.
+        """
+        settings = receiver.settings
+        async with self._lock:
+            server = self._servers.get(settings.listen)
+            if server is None:
+                server = WebhookServer(settings)
+                try:
+                    await server.start()
+                except BaseException:
+                    await server.close()
+                    raise
+                self._servers[settings.listen] = server
+            elif all(each.draining for each in server.receivers.values()):
+                raise SourceUnavailable(f"what listened on {settings.listen} is still ending", hint="wait a moment")
+            _check_joining(server, receiver)
+            server.receivers[settings.path] = receiver
+            return server
+
+    async def leave(self, receiver: Receiver) -> None:
+        """
+        Let the receiver go, and close its server once all have gone; safe to call twice.
+
+        Until then its path answers 503: a successor may come, and a 404 would make a sender give up.
+        """
+        async with self._lock:
+            server = self._servers.get(receiver.settings.listen)
+            if server is None or receiver not in server.receivers.values():
+                return
+            receiver.is_gone = True
+            if all(each.is_gone for each in server.receivers.values()):
+                await server.close()
+                del self._servers[receiver.settings.listen]
+
+    def serves(self, listen: str) -> bool:
+        """Return whether this address is served here."""
+        return listen in self._servers
+
+
+def _check_joining(server: WebhookServer, receiver: Receiver) -> None:
+    key, settings = f"sources.{receiver.name}", receiver.settings
+    other = server.receivers.get(settings.path)
+    if other is not None and not other.draining:
+        raise ConfigurationError(
+            f"{key}.path: {settings.shown_path} on {settings.listen} is that of sources.{other.name}",
+            hint="give each source a path of its own",
+        )
+    different = [name for name, mine in _shared(settings)._asdict().items() if mine != getattr(server.shared, name)]
+    if different:
+        raise ConfigurationError(
+            f"{key}.{different[0]}: differs from that of another source on {settings.listen}",
+            hint="sources that share an address share it, or give this one another address",
+        )
 
 
 def tls_context(settings: WebhookSettings) -> ssl.SSLContext | None:
@@ -159,6 +233,6 @@ def tls_context(settings: WebhookSettings) -> ssl.SSLContext | None:
     return context
 
 
-def shared(settings: WebhookSettings) -> Shared:
-    """Return what all sources of one address must agree on."""
-    return Shared(settings.request_seconds, settings.max_connections, settings.tls_certificate, settings.tls_key)
+def _shared(settings: WebhookSettings) -> _Shared:
+    """Return the settings that all sources of one address must have in common."""
+    return _Shared(settings.request_seconds, settings.max_connections, settings.tls_certificate, settings.tls_key)

@@ -1,4 +1,4 @@
-"""What to paste where the events come from, by sender; made from the settings alone, and without a secret."""
+"""Setup texts to paste at the senders; made from the settings alone, without secrets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 
 from listener.sources.webhook.settings import WebhookSettings
 
-__all__ = ["instructions"]
+__all__ = ["setup"]
 
 EVENTS: Final = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
 ANY_HOST: Final = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with
 
 
-def instructions(name: str, settings: WebhookSettings) -> str:
+def setup(name: str, settings: WebhookSettings) -> str:
     """Return a block for each sender that these settings could serve."""
     url, buckets = _url(settings), settings.buckets or ("<bucket>",)
     blocks: list[str] = []
@@ -65,7 +65,7 @@ def _minio(name: str, settings: WebhookSettings, url: str, buckets: Sequence[str
 def _seaweedfs(name: str, settings: WebhookSettings, url: str, buckets: Sequence[str]) -> str:  # noqa: ARG001
     prefixes = ", ".join(f'"/buckets/{bucket}/"' for bucket in buckets)
     return _block(
-        "SeaweedFS: notification.toml beside the filer. It sends each event once: compare with a scan now and then",
+        "SeaweedFS: notification.toml of the filer. It sends each event once: compare with a scan now and then",
         [
             "[notification.webhook]",
             "enabled = true",

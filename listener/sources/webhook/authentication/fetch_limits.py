@@ -1,4 +1,4 @@
-"""What is kept of fetched certificates, and how many each sender may cause to be fetched."""
+"""A cache for fetched certificates, and the limits of fetches for each sender."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from listener.serving import HTTPRejection, client_of
 
-__all__ = ["FetchLimits", "Kept"]
+__all__ = ["ExpiringCache", "FetchLimits"]
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ SENDER_A_MINUTE: Final = 1_500
 MOST_SENDERS: Final = 1_024
 
 
-class Kept(Generic[T]):
+class ExpiringCache(Generic[T]):
     """Values by name, each until a time, a bounded number of them: the one used longest ago goes first."""
 
     def __init__(self, most: int) -> None:
@@ -67,7 +67,7 @@ class FetchLimits:
         is_fast = len(begun) == SENDER_A_MINUTE and now - begun[0] < 60
         at_once = self._under_way.get(sender, 0)
         if is_fast or at_once >= SENDER_AT_ONCE or sum(self._under_way.values()) >= MOST_AT_ONCE:
-            raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "too many certificates were asked for")
+            raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "too many certificates are being fetched")
         begun.append(now)
         self._under_way[sender] = at_once + 1
 

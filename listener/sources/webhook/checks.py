@@ -1,4 +1,4 @@
-"""What ``check`` asks of a webhook source: address, path, credential, certificate; nothing is changed."""
+"""The checks of a webhook source: address, path, credential, certificate, open files; nothing is changed."""
 
 from __future__ import annotations
 
@@ -14,37 +14,41 @@ from cryptography import x509
 
 from listener.contracts import Check, CheckState
 from listener.errors import ConfigurationError, SourceUnavailable
-from listener.serving import try_address
+from listener.serving import inherited_socket, try_address
 from listener.serving.answers import SERVER
 from listener.serving.descriptors import files_for
 from listener.settings import is_loopback
-from listener.sources.webhook.activation import inherited_socket
 from listener.sources.webhook.server import tls_context
 from listener.sources.webhook.settings import WebhookSettings
 
-__all__ = ["probe"]
+__all__ = ["check"]
 
 GOOD_SECRET_CHARACTERS: Final = 32
 """Of hexadecimal digits: 128 bits."""
 SOON: Final = timedelta(days=14)
-PROBE_SECONDS: Final = 3.0
+CONNECT_SECONDS: Final = 3.0
 
 
-async def probe(
-    name: str, settings: WebhookSettings, *, is_served: bool, others: Sequence[str], guarded: Callable[[], None]
+async def check(
+    name: str,
+    settings: WebhookSettings,
+    *,
+    is_served: bool,
+    others: Sequence[str],
+    check_credential: Callable[[], None],
 ) -> Sequence[Check]:
     """
-    Return the probes.
+    Return the checks.
 
     Args:
         name: of the source.
         settings: its own.
         is_served: whether this very process listens on the address.
         others: names of other sources with the same address and path.
-        guarded: raises what is missing of format and credential.
+        check_credential: raises :class:`ConfigurationError` for a wrong format or a missing credential.
     """
     found = [await _address(name, settings, is_served=is_served), _path(name, settings, others)]
-    found += _credential(name, settings, guarded)
+    found += _credential(name, settings, check_credential)
     found += await asyncio.to_thread(_certificate, name, settings)
     return [*found, *_files(name, settings)]
 
@@ -54,7 +58,7 @@ async def _address(name: str, settings: WebhookSettings, *, is_served: bool) -> 
     inherited = inherited_socket(host, port)
     if inherited is not None:
         inherited.close()
-        return Check(key, CheckState.OK, f"{settings.listen} is held for us by the service manager")
+        return Check(key, CheckState.OK, f"{settings.listen} is opened by the service manager")
     error = await asyncio.to_thread(try_address, host, port)
     if error is None:
         return Check(key, CheckState.OK, f"{settings.listen} is free")
@@ -64,11 +68,11 @@ async def _address(name: str, settings: WebhookSettings, *, is_served: bool) -> 
 
 
 async def _is_ours(settings: WebhookSettings) -> bool:
-    """Return whether what listens there gives our name when asked for nothing that exists."""
+    """Return whether what listens there is this product, by its name in the answer to a GET."""
     host, port = settings.address
-    context = _asking_context() if settings.tls_certificate else None
+    context = _unverified_context() if settings.tls_certificate else None
     with suppress(OSError, TimeoutError):
-        async with asyncio.timeout(PROBE_SECONDS):
+        async with asyncio.timeout(CONNECT_SECONDS):
             reader, writer = await asyncio.open_connection(host, port, ssl=context)
             try:
                 writer.write(b"GET / HTTP/1.0\r\n\r\n")
@@ -78,8 +82,8 @@ async def _is_ours(settings: WebhookSettings) -> bool:
     return False
 
 
-def _asking_context() -> ssl.SSLContext:
-    """Return a context that verifies nothing: only a name is asked for, and nothing is told."""
+def _unverified_context() -> ssl.SSLContext:
+    """Return a context that verifies nothing: only a name is read, and nothing is sent."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -99,10 +103,10 @@ def _path(name: str, settings: WebhookSettings, others: Sequence[str]) -> Check:
     return Check(key, CheckState.OK, f"{settings.shown_path} is this source's own")
 
 
-def _credential(name: str, settings: WebhookSettings, guarded: Callable[[], None]) -> list[Check]:
+def _credential(name: str, settings: WebhookSettings, check_credential: Callable[[], None]) -> list[Check]:
     key = f"sources.{name}"
     try:
-        guarded()
+        check_credential()
     except ConfigurationError as error:
         return [Check(key, CheckState.FAILED, str(error), error.hint)]
     if settings.anonymous:

@@ -9,27 +9,35 @@ address that we make ourselves, once: the one in the message is not followed.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlencode
 
 import structlog
 
 from listener.clock import Clock
 from listener.formats.reading import load
 from listener.serving import HTTPRejection
-from listener.sources.webhook.certificates import Certificates, Fetch, https_url
-from listener.sources.webhook.confirmations import Confirmations
-from listener.sources.webhook.guards import Authenticated, Request, check_age
+from listener.sources.webhook.authentication.authenticator import Authenticated, RequestHead, check_age
+from listener.sources.webhook.authentication.certificates import Certificates, Fetch, FetchFailed, https_url
+from listener.sources.webhook.settings import WebhookSettings
 
 __all__ = ["Sns", "SnsMessage", "read_message"]
 
 log = structlog.get_logger()
 
+MOST_CONFIRMATIONS: Final = 1_000
+"""Confirmations that are remembered; a message is too old to be accepted long before so many subscriptions come."""
+MOST_CONFIRMATION_CALLS: Final = 3
+"""Calls for one subscription while the service does not answer; SNS sends the message again itself."""
 HASHES: Final = {"1": "sha1", "2": "sha256"}
 _NOTICE: Final = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 _HANDSHAKE: Final = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
@@ -44,7 +52,7 @@ _RAW_HEADER: Final = "x-amz-sns-rawdelivery"
 
 
 class SnsMessage(NamedTuple):
-    """What a message says of itself, its form checked and nothing else."""
+    """The fields of a message, whose form is checked and whose signature is not."""
 
     kind: str
     message_id: str
@@ -59,7 +67,7 @@ class SnsMessage(NamedTuple):
 
 
 def read_message(body: bytes) -> SnsMessage:
-    """Return what the body says; pure. Raise :class:`HTTPRejection` for what is no signed message of SNS."""
+    """Parse a body; pure. Raise :class:`HTTPRejection` for what is no signed message of SNS."""
     try:
         fields = load(body)
         kind, digest = _text(fields, "Type"), HASHES[fields["SignatureVersion"]]
@@ -82,51 +90,43 @@ def read_message(body: bytes) -> SnsMessage:
 
 
 class Sns:
-    """Accepts the topics that are expected."""
+    """Accepts messages of the topics in ``sns_topics``."""
 
     def __init__(
         self,
-        topics: Collection[str],
-        *,
-        window_seconds: float,
-        more_hosts: Collection[str],
+        settings: WebhookSettings,
         certificates: Certificates,
+        *,
         fetch: Fetch,
         clock: Clock,
         unsubscribed: Callable[[Collection[str]], None],
     ) -> None:
         """
-        Expect these topics.
+        Read topics, window and further hosts from the settings.
 
-        Args:
-            topics: their ARNs.
-            window_seconds: how old a message may be.
-            more_hosts: hosts that may hold certificates, and take confirmations, beside SNS's own.
-            certificates: checks signatures.
-            fetch: calls for a confirmation.
-            clock: tells how old a message is.
-            unsubscribed: called with the topics that said that they send no more, whenever these change.
+        ``fetch`` confirms subscriptions; ``unsubscribed`` is called with the topics whose subscription has ended,
+        whenever these change.
         """
-        self._topics = frozenset(topics)
-        self._window_seconds = window_seconds
-        self._more_hosts = frozenset(more_hosts)
+        self._topics = frozenset(settings.sns_topics)
+        self._window_seconds = settings.sns_replay_seconds
+        self._more_hosts = frozenset(settings.certificate_hosts)
         self._certificates = certificates
         self._confirmations = Confirmations(fetch)
         self._clock = clock
         self._unsubscribed: set[str] = set()
-        self._tell = unsubscribed
+        self._report_unsubscribed = unsubscribed
 
-    def knows(self, request: Request) -> bool:
-        """Whether it calls itself a message of SNS; a raw delivery bears no signature."""
+    def matches(self, request: RequestHead) -> bool:
+        """Return whether it claims to be a message of SNS; a raw delivery has no signature."""
         return _TYPE_HEADER in request.headers and request.headers.get(_RAW_HEADER, "").lower() != "true"
 
-    def check_head(self, request: Request) -> None:
+    def check_head(self, request: RequestHead) -> None:
         """Look at the topic, which the signature will have to confirm."""
         topic = request.headers.get("x-amz-sns-topic-arn")
         if topic is not None and topic not in self._topics:
             raise HTTPRejection(HTTPStatus.FORBIDDEN, "this topic is not expected")
 
-    async def check(self, request: Request, body: bytes) -> Authenticated:
+    async def check(self, request: RequestHead, body: bytes) -> Authenticated:
         """Verify; confirm a subscription, and remember the end of one."""
         message = read_message(body)
         if message.topic not in self._topics:
@@ -165,7 +165,56 @@ class Sns:
     def _note(self, topic: str, *, ended: bool) -> None:
         if ended is not (topic in self._unsubscribed):
             self._unsubscribed.symmetric_difference_update({topic})
-            self._tell(sorted(self._unsubscribed))
+            self._report_unsubscribed(sorted(self._unsubscribed))
+
+
+class Confirmations:
+    """Calls the service for each subscription once; again only after a call that got no answer."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        """Have confirmed none."""
+        self._fetch = fetch
+        self._calls: OrderedDict[bytes, int] = OrderedDict()
+        """Calls made, by digest of topic and token; those that were answered count as all."""
+        self._under_way: dict[bytes, asyncio.Task[None]] = {}
+
+    async def confirm(self, host: str, topic: str, token: str) -> None:
+        """Confirm a subscription. Raise :class:`HTTPRejection` with 503 where the service does not answer now."""
+        name = hashlib.sha256(f"{topic}\n{token}".encode("utf-8", "surrogatepass")).digest()
+        task = self._under_way.get(name)
+        if task is None:
+            if self._calls.get(name, 0) >= MOST_CONFIRMATION_CALLS:
+                return
+            task = asyncio.create_task(self._call(name, host, topic, token))
+            self._under_way[name] = task
+            task.add_done_callback(lambda task: self._ended(task, name))
+        await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[None], name: bytes) -> None:
+        self._under_way.pop(name, None)
+        if not task.cancelled():
+            task.exception()  # retrieved: every waiter may have left
+
+    async def _call(self, name: bytes, host: str, topic: str, token: str) -> None:
+        self._count(name, self._calls.get(name, 0) + 1)
+        query = {"Action": "ConfirmSubscription", "TopicArn": topic, "Token": token}
+        try:
+            await self._fetch(f"https://{host}/?{urlencode(query)}")
+        except FetchFailed as error:
+            log.error("webhook.not_confirmed", topic=topic, error=str(error))
+            if error.is_final:
+                self._count(name, MOST_CONFIRMATION_CALLS)
+            raise HTTPRejection(
+                HTTPStatus.SERVICE_UNAVAILABLE, "the subscription cannot be confirmed at present"
+            ) from None
+        self._count(name, MOST_CONFIRMATION_CALLS)
+        log.info("webhook.confirmed", topic=topic)
+
+    def _count(self, name: bytes, calls: int) -> None:
+        self._calls[name] = calls
+        self._calls.move_to_end(name)
+        if len(self._calls) > MOST_CONFIRMATIONS:
+            self._calls.popitem(last=False)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

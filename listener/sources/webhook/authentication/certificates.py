@@ -1,10 +1,9 @@
 """
 The certificates with which clouds sign what they push.
 
-A message itself says where its certificate is, so that the address is as hostile as the message: it must be
-https on a host that the vendor is known to use, is asked without redirects, for a few kilobytes within
-seconds, a bounded number of times for each sender, and what it answered is kept. TLS vouches for the host; nothing
-else does, since the certificates are not all part of a public chain.
+A message names the address of its certificate, so the address is as hostile as the message. It must be https on a host
+of the vendor; it is fetched without redirects, a few kilobytes within seconds, a bounded number of times for each
+sender, and the answer is kept. Only TLS vouches for the host: not all certificates belong to a public chain.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from listener.clock import Clock
 from listener.egress import connection_advice, proxy_arguments
 from listener.errors import ConfigurationError
 from listener.serving import HTTPRejection
-from listener.sources.webhook.fetching import FetchLimits, Kept
+from listener.sources.webhook.authentication.fetch_limits import ExpiringCache, FetchLimits
 
 log = structlog.get_logger()
 
@@ -37,7 +36,7 @@ __all__ = ["Certificates", "Fetch", "FetchFailed", "fetcher", "https_url"]
 
 MAX_BYTES: Final = 64 * 1024
 FETCH_SECONDS: Final = 3.0
-"""Less than a sender's patience, which is 5 seconds with some."""
+"""Less than the 5 seconds that some senders wait."""
 MOST_CERTIFICATES: Final = 32
 MOST_FAILURES: Final = 4_096
 """Addresses that are remembered to hold no certificate, some 300 bytes each."""
@@ -52,7 +51,7 @@ HASHES: Final[dict[str, Callable[[], hashes.HashAlgorithm]]] = {"sha1": hashes.S
 
 
 class FetchFailed(Exception):
-    """What was asked for could not be had; ``is_final`` when the server says that there is no such thing."""
+    """The fetch failed; ``is_final`` when the server says that there is no such thing."""
 
     def __init__(self, message: str, *, is_final: bool = False) -> None:
         """Keep whether asking again could help."""
@@ -108,9 +107,9 @@ class Certificates:
         """Hold none."""
         self._fetch = fetch
         self._clock = clock
-        self._verified: Kept[x509.Certificate] = Kept(MOST_CERTIFICATES)
-        self._unproved: Kept[x509.Certificate] = Kept(MOST_CERTIFICATES)
-        self._failures: Kept[HTTPRejection] = Kept(MOST_FAILURES)
+        self._verified: ExpiringCache[x509.Certificate] = ExpiringCache(MOST_CERTIFICATES)
+        self._unproved: ExpiringCache[x509.Certificate] = ExpiringCache(MOST_CERTIFICATES)
+        self._failures: ExpiringCache[HTTPRejection] = ExpiringCache(MOST_FAILURES)
         self._under_way: dict[str, asyncio.Task[x509.Certificate]] = {}
         self._limits = FetchLimits()
 
@@ -162,7 +161,7 @@ class Certificates:
         self._under_way.pop(url, None)
         self._limits.end(sender)
         if not task.cancelled():
-            task.exception()  # whoever waited for it has it, unless they all left
+            task.exception()  # retrieved: every waiter may have left
 
     async def _get(self, url: str, now: float) -> x509.Certificate:
         try:

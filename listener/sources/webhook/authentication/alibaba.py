@@ -1,12 +1,11 @@
 """
-What Alibaba Cloud signs: pushes of MNS topics, and HTTP targets of EventBridge.
+Signatures of Alibaba Cloud: pushes of MNS topics, and HTTP targets of EventBridge.
 
-MNS signs with SHA-1: verb, Content-MD5, Content-Type, Date, each ``x-mns-`` header in order, path. The body is
-bound by its MD5 only, and the certificate seen in use had 512 bits and had expired in 2016: such a signature
-keeps out accidents, so the path should be a secret too (``check`` says so). EventBridge signs with SHA-256: the
-URL, a fixed row of headers, the body; its pages and its own library differ in a last line feed. It signs for every
-account alike, and an account may put any account id into its events: so a signature proves that EventBridge sends, and
-only the token of the target, which is configured at both ends, proves whose rule sends.
+MNS signs with SHA-1: verb, Content-MD5, Content-Type, Date, the sorted ``x-mns-`` headers, path. Only its MD5 binds
+the body, and the certificate in use had 512 bits and had expired in 2016: the signature keeps out accidents, so the
+path should be secret too (``check`` says so). EventBridge signs with SHA-256: the URL, a fixed list of headers, the
+body; its pages and its library differ in a final line feed. It signs for every account, and an account may put any
+account id into its events: the signature proves that EventBridge sends, and only the target's token proves whose rule.
 Sources: Alibaba Cloud "SMQ HTTP endpoint", "Verify the signature of an HTTP target" (EventBridge).
 """
 
@@ -15,7 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -23,8 +22,10 @@ from listener.clock import Clock
 from listener.formats.reading import load
 from listener.numbers import header_time, whole_number
 from listener.serving import HTTPRejection
-from listener.sources.webhook.certificates import Certificates, https_url
-from listener.sources.webhook.guards import Authenticated, Request, Token, check_age
+from listener.sources.webhook.authentication.authenticator import Authenticated, RequestHead, check_age
+from listener.sources.webhook.authentication.certificates import Certificates, https_url
+from listener.sources.webhook.authentication.shared_secrets import Token
+from listener.sources.webhook.settings import WebhookSettings
 
 __all__ = ["EventBridge", "Mns", "eventbridge_signed", "mns_signed"]
 
@@ -47,29 +48,21 @@ EVENTBRIDGE_HEADERS: Final = (
 
 
 class Mns:
-    """Accepts the topics that are expected."""
+    """Accepts pushes of the topics in ``mns_topics``."""
 
-    def __init__(
-        self,
-        topics: Collection[str],
-        *,
-        window_seconds: float,
-        more_hosts: Collection[str],
-        certificates: Certificates,
-        clock: Clock,
-    ) -> None:
-        """Expect these topics, each as owner and name with a slash between."""
-        self._topics = frozenset(topics)
-        self._window_seconds = window_seconds
-        self._more_hosts = frozenset(more_hosts)
+    def __init__(self, settings: WebhookSettings, certificates: Certificates, clock: Clock) -> None:
+        """Read topics (owner and name with a slash between), window and further hosts from the settings."""
+        self._topics = frozenset(settings.mns_topics)
+        self._window_seconds = settings.replay_seconds
+        self._more_hosts = frozenset(settings.certificate_hosts)
         self._certificates = certificates
         self._clock = clock
 
-    def knows(self, request: Request) -> bool:
-        """Whether it names a certificate of MNS."""
+    def matches(self, request: RequestHead) -> bool:
+        """Return whether it names a certificate of MNS."""
         return "x-mns-signing-cert-url" in request.headers
 
-    def check_head(self, request: Request) -> None:
+    def check_head(self, request: RequestHead) -> None:
         """Look at topic, time and certificate, which the signature will have to confirm."""
         headers = request.headers
         topic = f"{headers.get('x-mns-topic-owner', '')}/{headers.get('x-mns-topic-name', '')}"
@@ -78,7 +71,7 @@ class Mns:
         check_age(header_time(headers.get("Date", "")), now=self._clock.now(), past_seconds=self._window_seconds)
         self._certificate_url(request)
 
-    async def check(self, request: Request, body: bytes) -> Authenticated:
+    async def check(self, request: RequestHead, body: bytes) -> Authenticated:
         """Verify the signature of the head, and by its digest the body."""
         if not _has_md5(request.headers.get("Content-MD5", ""), body):
             raise HTTPRejection(HTTPStatus.FORBIDDEN, "the body is not the one that was signed")
@@ -92,7 +85,7 @@ class Mns:
         )
         return Authenticated(request.headers.get("x-mns-message-id", ""))
 
-    def _certificate_url(self, request: Request) -> str:
+    def _certificate_url(self, request: RequestHead) -> str:
         text = _unbase64(request.headers["x-mns-signing-cert-url"]).decode("latin-1")
         url = https_url(text)
         if url is None or (text not in MNS_CERTIFICATES and url.netloc not in self._more_hosts):
@@ -100,7 +93,7 @@ class Mns:
         return text
 
 
-def mns_signed(request: Request) -> bytes:
+def mns_signed(request: RequestHead) -> bytes:
     """Return what MNS signs of a request; pure."""
     headers = request.headers
     first = [request.method, *(headers.get(name, "") for name in ("Content-MD5", "Content-Type", "Date"))]
@@ -109,33 +102,25 @@ def mns_signed(request: Request) -> bytes:
 
 
 class EventBridge:
-    """Accepts the events of expected accounts, from a target that knows our token, signed for our public URL."""
+    """Accepts events of the accounts in ``eventbridge_accounts``, with the target's token and signed for our URL."""
 
     def __init__(
-        self,
-        accounts: Collection[str],
-        *,
-        window_seconds: float,
-        more_hosts: Collection[str],
-        public_url: str,
-        token: Token | None,
-        certificates: Certificates,
-        clock: Clock,
+        self, settings: WebhookSettings, certificates: Certificates, clock: Clock, token: Token | None
     ) -> None:
-        """Expect these accounts; without the URL that they were given, and without a token, nothing is accepted."""
-        self._accounts = frozenset(accounts)
-        self._window_seconds = window_seconds
-        self._more_hosts = frozenset(more_hosts)
-        self._public_url = public_url
+        """Read accounts, window, hosts and URL from the settings; without URL or token nothing is accepted."""
+        self._accounts = frozenset(settings.eventbridge_accounts)
+        self._window_seconds = settings.replay_seconds
+        self._more_hosts = frozenset(settings.certificate_hosts)
+        self._public_url = settings.public_url
         self._token = token
         self._certificates = certificates
         self._clock = clock
 
-    def knows(self, request: Request) -> bool:
-        """Whether it bears a signature of the second form; the first, with SHA-1, is not taken."""
+    def matches(self, request: RequestHead) -> bool:
+        """Return whether it has a signature of the second form; the first, with SHA-1, is not accepted."""
         return "x-eventbridge-signature-v2" in request.headers
 
-    def check_head(self, request: Request) -> None:
+    def check_head(self, request: RequestHead) -> None:
         """Compare the token; look at method, time and certificate, which the signature will have to confirm."""
         self._check_token(request)
         if request.headers.get("x-eventbridge-hash-method") != "SHA256":
@@ -145,7 +130,7 @@ class EventBridge:
         check_age(sent_at, now=self._clock.now(), past_seconds=self._window_seconds)
         self._certificate_url(request)
 
-    async def check(self, request: Request, body: bytes) -> Authenticated:
+    async def check(self, request: RequestHead, body: bytes) -> Authenticated:
         """Verify the signature, then look for an expected account."""
         signed = eventbridge_signed(self._public_url, request.headers, body)
         await self._certificates.check(
@@ -160,7 +145,7 @@ class EventBridge:
             raise HTTPRejection(HTTPStatus.FORBIDDEN, "this account is not expected")
         return Authenticated(event_id)
 
-    def _check_token(self, request: Request) -> None:
+    def _check_token(self, request: RequestHead) -> None:
         if self._token is None or not self._public_url:
             raise HTTPRejection(
                 HTTPStatus.FORBIDDEN,
@@ -171,7 +156,7 @@ class EventBridge:
         if not any(self._token.is_right(request.headers.get(name, "")) for name in names):
             raise HTTPRejection(HTTPStatus.FORBIDDEN, "wrong token")
 
-    def _certificate_url(self, request: Request) -> str:
+    def _certificate_url(self, request: RequestHead) -> str:
         text = request.headers.get("x-eventbridge-signature-url", "")
         url = https_url(text)
         if url is None or not (_is_eventbridge(url.netloc) or url.netloc in self._more_hosts):
@@ -206,9 +191,9 @@ def _unbase64(text: str) -> bytes:
         return b""
 
 
-def _has_md5(told: str, body: bytes) -> bool:
+def _has_md5(header: str, body: bytes) -> bool:
     """Return whether a digest, in any of the ways in which MNS was seen to write it, is the body's."""
     digest = hashlib.md5(body, usedforsecurity=False)
     hexadecimal = digest.hexdigest()
     forms = {hexadecimal, base64.b64encode(digest.digest()).decode(), base64.b64encode(hexadecimal.encode()).decode()}
-    return told.strip() in forms or told.strip().lower() == hexadecimal
+    return header.strip() in forms or header.strip().lower() == hexadecimal
