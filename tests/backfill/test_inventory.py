@@ -20,6 +20,7 @@ from listener.change import Fingerprint
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.listing import InventoryListing, is_manifest
 from listener.sources.listing.bucket import Bucket
+from listener.sources.listing.inventory import read_manifest
 from listener.sources.listing.places import Place
 
 S3_SCHEMA = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag"
@@ -119,6 +120,26 @@ def test_an_inventory_that_is_not_whole(tmp_path: Path) -> None:
     (tmp_path / "data" / "0.bin").unlink()
     with pytest.raises(ConfigurationError, match="not there"):
         list(listing(manifest).changes())
+
+
+def test_an_inventory_that_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without line breaks, one longer than stated and a nested manifest cost bounded memory and disk."""
+    with pytest.raises(SourceUnavailable, match="line of 65536"):
+        list(listing(inventory(tmp_path, gzip.compress(b"a" * 200_000))).changes())
+    monkeypatch.setattr("listener.sources.listing.inventory._PART_BYTES", 1024)
+    row = '"site","a","v","true","false","7","2026-01-02T03:04:05.000Z","AB"\n'
+    raw = row.encode() * 1000
+    for size, is_whole in ((len(raw), True), (2000, False)):
+        files = [{"key": "inv/site/all/data/0.bin", "MD5checksum": hashlib.md5(raw).hexdigest(), "size": size}]
+        found = listing(inventory(tmp_path, raw, files=files)).changes()
+        if is_whole:
+            assert [change.key for change in found] == ["a"]
+            continue
+        with pytest.raises(SourceUnavailable, match="longer than the manifest states"):
+            list(found)
+    for text in (b"[" * 90_000, b"[" * 200_000):
+        with pytest.raises(ConfigurationError, match="no manifest"):
+            read_manifest(text, what="x")
 
 
 def test_manifests_that_are_none(tmp_path: Path) -> None:

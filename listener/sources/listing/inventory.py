@@ -23,7 +23,7 @@ from urllib.parse import unquote_plus
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.errors import ConfigurationError, SourceUnavailable
-from listener.numbers import whole_number
+from listener.numbers import MAX_OBJECTS, is_too_large, whole_number
 from listener.sources.listing.answers import Entry, etag_of, time_ns
 from listener.sources.listing.bucket import Bucket
 from listener.sources.listing.listing import digest_of
@@ -33,7 +33,11 @@ from listener.sources.listing.spool import Spool
 __all__ = ["InventoryListing", "Manifest", "is_manifest", "read_manifest"]
 
 MOST_MANIFEST_BYTES: Final = 64 * 1024 * 1024
+MOST_LINE_CHARACTERS: Final = 64 * 1024
+"""A key of 1,024 bytes, each percent-encoded, and fifteen fields beside it have some 5,000."""
 _PART_BYTES: Final = 1 << 20
+_ZIPPED_PART_BYTES: Final = 16 * 1024
+"""What is left of a part is copied at the end of each gzip member, and a member may have 20 bytes."""
 _COLUMNS: Final = {
     "key": "key",
     "size": "size",
@@ -51,6 +55,8 @@ class DataFile(NamedTuple):
     key: str
     md5: str
     """Hexadecimal; empty where the manifest has none."""
+    size_bytes: int | None = None
+    """None where the manifest has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +81,14 @@ def is_manifest(name: str) -> bool:
 def read_manifest(raw: bytes, *, what: str) -> Manifest:
     """Return what a manifest says. Raise :class:`~listener.errors.ConfigurationError` for anything else."""
     try:
+        if is_too_large(raw):
+            raise ValueError(f"more than {MAX_OBJECTS} objects and lists")  # noqa: TRY301 - reported like other errors
         manifest = json.loads(raw)
         kind = str(manifest["fileFormat"]).lower()
-        files = tuple(DataFile(str(one["key"]), str(one.get("MD5checksum", "")).lower()) for one in manifest["files"])
+        files = tuple(_data_file(one) for one in manifest["files"])
         columns = _columns(str(manifest.get("fileSchema", "")))
         bucket, destination = str(manifest["sourceBucket"]), str(manifest["destinationBucket"]).rpartition(":")[2]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
             f"{what}: no manifest of an inventory ({type(error).__name__}: {error})", hint="name its manifest.json"
         ) from None
@@ -89,6 +97,11 @@ def read_manifest(raw: bytes, *, what: str) -> Manifest:
     if kind == "csv" and "key" not in columns:
         raise ConfigurationError(f"{what}: its fileSchema names no Key", hint="name its manifest.json")
     return Manifest(bucket, destination, kind, columns, files)
+
+
+def _data_file(entry: Mapping[str, Any]) -> DataFile:
+    size = whole_number(str(entry.get("size", "")))
+    return DataFile(str(entry["key"]), str(entry.get("MD5checksum", "")).lower(), size)
 
 
 def _columns(schema: str) -> tuple[str, ...]:
@@ -175,6 +188,8 @@ class InventoryListing:
         for part in self._parts(self._key_of(one.key), None):
             found.update(part)
             file.write(part)
+            if one.size_bytes is not None and file.tell() > one.size_bytes:
+                raise SourceUnavailable(f"{one.key}: is longer than the manifest states", hint="fetch the file again")
         if one.md5 and found.hexdigest() != one.md5:
             raise SourceUnavailable(f"{one.key}: its MD5 is not that of the manifest", hint="fetch the file again")
         file.seek(0)
@@ -216,7 +231,7 @@ def _csv_rows(file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
     names = [(at, name) for at, name in enumerate(columns) if name]
     text = io.TextIOWrapper(_plain(file), "utf-8", newline="")
     try:
-        for cells in csv.reader(text):
+        for cells in csv.reader(_lines(text)):
             if len(cells) <= names[-1][0]:
                 raise SourceUnavailable(f"an inventory's row has {len(cells)} cells", hint="the file is damaged")
             row: dict[str, Any] = {name: cells[at] for at, name in names}
@@ -226,6 +241,17 @@ def _csv_rows(file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
         raise SourceUnavailable(f"a file of the inventory is damaged: {error}", hint="fetch it again") from None
     finally:
         text.detach()  # the file is its opener's to close
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """Yield lines of a bounded length: a few kilobytes of gzip may be gigabytes without a line break."""
+    while line := text.readline(MOST_LINE_CHARACTERS):
+        if len(line) == MOST_LINE_CHARACTERS:
+            raise SourceUnavailable(
+                f"a file of the inventory has a line of {MOST_LINE_CHARACTERS} characters or more",
+                hint="the file is damaged",
+            )
+        yield line
 
 
 class _Unzipped(io.RawIOBase):
@@ -241,7 +267,7 @@ class _Unzipped(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._left:
-            raw = self._inflate.unconsumed_tail or self._inflate.unused_data or self._file.read(_PART_BYTES)
+            raw = self._inflate.unconsumed_tail or self._inflate.unused_data or self._file.read(_ZIPPED_PART_BYTES)
             if self._inflate.eof:
                 if not raw:
                     return 0
