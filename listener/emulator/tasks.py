@@ -152,8 +152,8 @@ class TaskBook:
             _drop_first(self._by_path, old.path)
 
     def all(self) -> Sequence[TaskRecord]:
-        """Return every record that is kept, the oldest first, seen or not: for inspection."""
-        return self._records
+        """Return every record that is kept, the oldest first, seen or not: for inspection, from any thread."""
+        return list(self._records)
 
 
 def _drop_first(index: dict[str, list[TaskRecord]], name: str) -> None:

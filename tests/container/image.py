@@ -55,7 +55,9 @@ class Engine:
         base, wheels = self.folder / "base.tar", self.folder / "wheels"
         called("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "bookworm", base,
                seconds=BUILD_SECONDS)  # fmt: skip
-        python = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps"]
+        of_base = shutil.which("python3.11") or sys.executable  # bookworm's, for which wheels must be
+        pip = [sys.executable, "-m", "pip", "--python", of_base, "--disable-pip-version-check"]
+        python = [*pip, "download", "-q", "--no-deps"]
         for lock in ("image", "build"):
             called(*python, "--require-hashes", "-d", wheels, "-r", f"config/locks/{lock}.txt", seconds=BUILD_SECONDS)
         (self.folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
