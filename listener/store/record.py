@@ -1,11 +1,10 @@
-"""Recording: index rows and needs of a batch of changes, in one transaction (promise 1)."""
+"""Writes the index rows and needs of a batch of changes, in one transaction (promise 1)."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import NamedTuple
 from zlib import crc32
 
@@ -15,12 +14,12 @@ from listener.errors import KeyRejected
 from listener.refresh import Scope
 from listener.settings import CoalescerSettings
 from listener.store.batches import Batch, NeedInput, Recorded, Route, next_sequence
-from listener.store.coverage import DirectoryAttempts, directory_attempts
-from listener.store.heard import Heard, is_plausible
+from listener.store.coverage import directory_attempts
 from listener.store.index import IndexWriter
 from listener.store.letters import add_keys
 from listener.store.messages import add_messages
 from listener.store.names import Names
+from listener.store.order_tokens import OrderTokens, is_plausible
 from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
 from listener.store.sanitizing import MAX_KEY_BYTES, raw_key, sanitized
 from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_BYTES, SAME_CONTENT, SuppressedWriter
@@ -28,9 +27,9 @@ from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_BYTES, SAME_
 __all__ = ["Recorder"]
 
 OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
-"""An event time further back than this is taken for a wrong clock."""
+"""An event time older than this counts as a wrong clock."""
 LONG_KEY_CHARACTERS = MAX_KEY_BYTES // 4
-"""A key up to this length is surely not too long, whatever is in it."""
+"""A key of at most this length is not too long in bytes, whatever its characters."""
 
 
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
@@ -44,7 +43,7 @@ _SUBTREES = (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED)
 
 
 class _Kind(NamedTuple):
-    """What needs that are written by one statement have in common."""
+    """What needs written by one statement have in common."""
 
     finished: bool
     delay_seconds: float
@@ -67,82 +66,61 @@ class Recorder:
             unforced: targets whose directory refreshes only revalidate.
             expand_limit: the most objects for which a deleted subtree becomes exact needs.
         """
-        self._names = names
-        self._timing = timing
-        self._unforced = unforced
-        self._expand_limit = expand_limit
-        self._index = IndexWriter(names)
-        self._heard = Heard(names, self._index)
-        self._upsert = Upsert()
-        self._suppressed = SuppressedWriter()
+        self.names = names
+        self.timing = timing
+        self.unforced = unforced
+        self.expand_limit = expand_limit
+        self.index = IndexWriter(names)
+        self.tokens = OrderTokens(names, self.index)
+        self.upsert = Upsert()
 
     def record(
         self, connection: sqlite3.Connection, batch: Batch, route: Route, *, now: float, sanitize: bool = False
     ) -> Recorded:
         """
-        Write the batch: index and needs; return its sequence and what it came to.
+        Write index and needs of the batch; return its sequence and what it came to.
 
         Raises:
-            UnicodeError: something in it is no text that a file can hold; ``sanitize`` sets that aside.
+            UnicodeError: a text in it cannot be stored; ``sanitize`` rejects that instead.
             OverflowError: a number likewise.
         """
-        self._index.begin(connection)
-        self._heard.begin(connection)
-        self._suppressed = SuppressedWriter()
-        work = _Work(
-            connection=connection,
-            names=self._names,
-            timing=self._timing,
-            unforced=self._unforced,
-            expand_limit=self._expand_limit,
-            index=self._index,
-            heard=self._heard,
-            suppressed=self._suppressed,
-            upsert=self._upsert,
-            recorded=Recorded(next_sequence(connection)),
-            batch=batch,
-            route=route,
-            now=now,
-            flying=directory_attempts(connection),
-        )
+        self.index.begin(connection)
+        self.tokens.begin(connection)
+        writer = _BatchWriter(self, connection, batch, route, now)
         sanitize = sanitize or any(len(change[1]) > LONG_KEY_CHARACTERS for change in batch.changes)
-        work.take(list(sanitized(batch.changes, work.set_aside)) if sanitize else batch.changes)
-        work.flush()
-        work.keep_aside()
-        self._heard.flush(now)
-        self._suppressed.flush(connection, now)
-        add_messages(connection, batch.message_ids, now=now)
-        return work.recorded
+        writer.take(list(sanitized(batch.changes, writer.reject)) if sanitize else batch.changes)
+        writer.finish()
+        return writer.recorded
 
 
-@dataclass(slots=True, kw_only=True)
-class _Work:
-    """One batch being written."""
+class _BatchWriter:
+    """Writes one batch."""
 
-    connection: sqlite3.Connection
-    names: Names
-    timing: CoalescerSettings
-    unforced: frozenset[str]
-    expand_limit: int
-    index: IndexWriter
-    heard: Heard
-    suppressed: SuppressedWriter
-    upsert: Upsert
-    recorded: Recorded
-    batch: Batch
-    route: Route
-    now: float
-    flying: DirectoryAttempts
-    rows: dict[_Kind, list[NeedRow]] = field(default_factory=dict)
-    places: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
-    """Target and directory URL → its id, and the two watermarks above it."""
-    cancelled: list[tuple[int, str]] = field(default_factory=list)
-    aside: list[tuple[str, bytes, str]] = field(default_factory=list)
-    """Source, key and reason of what can be no URL."""
-    _keys: set[tuple[str, ...]] | None = None
-    """What stands in the batch, counted when it is first asked for."""
-    _seeded: dict[str, bool] = field(default_factory=dict)
-    """Whether the first listing of a root is finished."""
+    def __init__(self, parts: Recorder, connection: sqlite3.Connection, batch: Batch, route: Route, now: float) -> None:
+        self.connection, self.batch, self.route, self.now = connection, batch, route, now
+        self.names, self.index, self.tokens, self.upsert = parts.names, parts.index, parts.tokens, parts.upsert
+        self.timing, self.unforced, self.expand_limit = parts.timing, parts.unforced, parts.expand_limit
+        self.recorded = Recorded(next_sequence(connection))
+        self.suppressed = SuppressedWriter()
+        self.under_way = directory_attempts(connection)
+        self.rows: dict[_Kind, list[NeedRow]] = {}
+        self.places: dict[tuple[str, str], tuple[int, int, int]] = {}
+        """Target and directory URL → its id, and the two watermarks above it."""
+        self.cancelled: list[tuple[int, str]] = []
+        self.rejected: list[tuple[str, bytes, str]] = []
+        """Source, key and reason of keys that can never be a URL."""
+        self._is_each_key_once: bool | None = None
+        self._seeded: dict[str, bool] = {}
+        """Whether the first listing of a root is finished."""
+
+    def finish(self) -> None:
+        """Write what is left, and what goes with the batch."""
+        self.flush()
+        if self.rejected:
+            add_keys(self.connection, self.rejected, now=self.now)
+        self.tokens.flush(self.now)
+        self.suppressed.flush(self.connection, self.now)
+        add_messages(self.connection, self.batch.message_ids, now=self.now)
 
     def take(self, changes: Iterable[Change]) -> None:
         """Take these changes, in order."""
@@ -164,7 +142,7 @@ class _Work:
                 self._add(change)
 
     def _add(self, change: Change) -> None:
-        """Take one object's change by every rule."""
+        """Take the change of one object."""
         scan_sequence = self.batch.scan_sequence
         if scan_sequence is not None and self.index.newer(change.root, change.key, scan_sequence):
             self.recorded.outdated += 1
@@ -197,41 +175,43 @@ class _Work:
             self.index.put(change.root, change.key, change.fingerprint, self.recorded.sequence)
 
     def _ordered(self, change: Change, order: str) -> None:
-        """Take one object's change that says when it was, unless that is old news, or the same content once more."""
-        mark = self.heard.mark(change, self.now)
-        if mark is not None and self.heard.is_old(change, mark, order):
+        """Take a change with an order token, unless it is old news or a rewrite with the same content."""
+        tokens = self.tokens.of(change, self.now)
+        if tokens is not None and self.tokens.is_old(change, tokens, order):
             self._suppress(change, OLD_NEWS)
             return
         inputs = self._routed(change)
         contents = bool(inputs) and all(one.ignore_rewrites for one in inputs) and self._each_once()
-        if mark is not None and contents and self.heard.same_content(change, mark):
-            self.heard.see(change, mark, order)
+        if tokens is not None and contents and self.tokens.same_content(change, tokens):
+            self.tokens.skip(change, tokens, order)
             self._suppress(change, SAME_CONTENT)
             return
         forced = bool(self.unforced) and self._validator_stands(change)
-        newest = self.heard.tell(change, mark, order, sequence=self.recorded.sequence, contents=contents, now=self.now)
+        sequence = self.recorded.sequence
+        newest = self.tokens.cover(change, tokens, order, sequence=sequence, contents=contents, now=self.now)
         if newest:
             self._note(change)
         self._need(change, inputs, forced, newest and change.kind is ChangeKind.DELETED)
 
     def _suppress(self, change: Change, reason: str) -> None:
-        """Count a change for which no refresh is made, and keep the reason for whoever asks about its URLs."""
+        """Count a change that makes no need, and keep the reason for ``status --url``."""
         self.recorded.suppressed += 1
         with suppress(KeyRejected):
             for one in self.route(change):
                 self.suppressed.note(one.url, reason)
 
     def _each_once(self) -> bool:
-        """Return whether every key stands once in the batch: what waits to be written is not in the index yet."""
-        if self._keys is None:
-            self._keys = {change[:2] for change in self.batch.changes}
-        return len(self._keys) == len(self.batch.changes)
+        """Return whether every key is in the batch once, so that no change of it still waits to be written."""
+        if self._is_each_key_once is None:
+            changes = self.batch.changes
+            self._is_each_key_once = len({change[:2] for change in changes}) == len(changes)
+        return self._is_each_key_once
 
     def _routed(self, change: Change) -> Sequence[NeedInput]:
         try:
             return self.route(change)
         except KeyRejected as error:
-            self.set_aside(change, str(error))
+            self.reject(change, str(error))
             return ()
 
     def _needs(self, change: Change, forced: bool = False, deleted: bool = False) -> None:
@@ -279,22 +259,16 @@ class _Work:
     def _place(self, target: str, url: str) -> tuple[int, int, int]:
         target_id = self.names.target(self.connection, target)
         directory = self.names.directory(self.connection, target_id, url)
-        found = self.places[target, url] = (directory, *self.flying.marks(target_id, url))
+        found = self.places[target, url] = (directory, *self.under_way.marks(target_id, url))
         return found
 
     def flush(self) -> None:
-        """Write what was taken so far; a subtree must find it in place."""
+        """Write what was taken so far: a subtree change must find it in the index."""
         self.index.flush()
         for kind, rows in self.rows.items():
             rows.sort()
-            write_needs(
-                self.connection,
-                self.upsert,
-                self._class(kind),
-                rows,
-                sequence=self.recorded.sequence,
-                now=self.now,
-            )
+            sequence = self.recorded.sequence
+            write_needs(self.connection, self.upsert, self._class(kind), rows, sequence=sequence, now=self.now)
             self.recorded.needs += len(rows)
         self.rows = {}
         if self.cancelled:
@@ -311,34 +285,31 @@ class _Work:
         )
 
     def subtree(self, change: Change) -> None:
-        """Turn a subtree into exact needs where the index knows it and it is small, into one subtree need elsewhere."""
+        """Make exact needs of a small deleted subtree that the index knows, one subtree need of any other."""
         if change.key and not change.key.endswith("/"):
             change = change._replace(key=change.key + "/")
         if change.kind is ChangeKind.SUBTREE_DELETED:
             known = self.index.keys_below(change.root, change.key, most=self.expand_limit)
             if known is not None and (known or self.index.seeded(change.root)):
-                self._expand(change, known)
+                for key in known:
+                    self._add(change._replace(key=key, kind=ChangeKind.DELETED, fingerprint=None))
                 return
-            self._doom(change)
+            self._delete_from_index(change)
         if not self.batch.seed:
             self._needs(change)
             self.flush()
 
-    def _expand(self, change: Change, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._add(change._replace(key=key, kind=ChangeKind.DELETED, fingerprint=None))
-
-    def _doom(self, change: Change) -> None:
-        """Have the index forget the subtree; a scan's finding speaks of what was known when the scan began."""
+    def _delete_from_index(self, change: Change) -> None:
+        """Have the index delete the subtree later; a scan's finding is about what was known when the scan began."""
         sequence = self.recorded.sequence
         known_to = sequence if self.batch.scan_sequence is None else self.batch.scan_sequence
         self.index.delete_below(change.root, change.key, known_to=known_to, sequence=sequence, now=self.now)
-        # What the batch puts there from now on is above what is to be deleted.
+        # What the batch puts there from now on has a higher sequence and stays.
         self.recorded.sequence = next_sequence(self.connection)
 
     def _validator_stands(self, change: Change) -> bool:
         """
-        Whether a revalidation might keep the old copy: Last-Modified (whole seconds) did not advance.
+        Return whether a revalidation might keep the old copy: Last-Modified (whole seconds) did not advance.
 
         RFC 9110 §8.8.2.2: a Last-Modified validator is weak within one second, and goes backwards
         when an older file is restored; If-Modified-Since then answers 304.
@@ -350,15 +321,10 @@ class _Work:
             return False
         return change.fingerprint.mtime_ns // 1_000_000_000 <= old.mtime_ns // 1_000_000_000
 
-    def set_aside(self, change: Change, reason: str) -> None:
-        """Set aside a key that can never be a URL, with the reason."""
+    def reject(self, change: Change, reason: str) -> None:
+        """Reject a key that can never be a URL; it is kept as a dead letter with the reason."""
         self.recorded.rejected.append((change.key, reason))
-        self.aside.append((change.root, raw_key(change.key), reason))
-
-    def keep_aside(self) -> None:
-        """Write what was set aside as dead letters."""
-        if self.aside:
-            add_keys(self.connection, self.aside, now=self.now)
+        self.rejected.append((change.root, raw_key(change.key), reason))
 
 
 def _mark(change: Change) -> int:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from listener.clock import window_start
 from listener.refresh import AttemptState
 from listener.store.database import INCREMENTAL
-from listener.store.heard import HEARD_SECONDS
 from listener.store.index import remove_pending
 from listener.store.messages import KEPT_SECONDS
 from listener.store.names import Names
+from listener.store.order_tokens import TOKEN_SECONDS
 from listener.store.settle import presume_spent
 
 __all__ = ["Configured", "give_back", "remove_empty", "remove_old", "retire"]
@@ -64,7 +64,7 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
         values = {
             "before": min(before, window_start(now)),
             "tombstone_before": now - TOMBSTONE_SECONDS,
-            "heard_before": now - HEARD_SECONDS,
+            "heard_before": now - TOKEN_SECONDS,
             "message_before": now - KEPT_SECONDS,
             "now": now,
             "limit": left,

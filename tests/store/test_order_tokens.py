@@ -21,8 +21,8 @@ from listener.settings import CoalescerSettings
 from listener.store import NeedInput
 from listener.store.batches import Batch, Recorded
 from listener.store.database import _schema, _statements
-from listener.store.heard import HEARD_SECONDS
 from listener.store.names import Names
+from listener.store.order_tokens import TOKEN_SECONDS
 from listener.store.record import Recorder
 from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, suppressed_of
 
@@ -274,7 +274,7 @@ async def test_old_tokens_are_forgotten(bench: Bench, clock: FakeClock) -> None:
     await bench.change(told("a", 5, "A"))
     await bench.store.upkeep(keep_seconds=3600)
     assert bench.sql("SELECT told FROM heard") == [(f"{5:016X}",)]
-    clock.advance(HEARD_SECONDS + 1)
+    clock.advance(TOKEN_SECONDS + 1)
     await bench.store.upkeep(keep_seconds=3600)
     assert bench.sql("SELECT told FROM heard") == []
     (recorded,) = await bench.store.record([Batch([told("a", 4, "A")])], lambda _: [NeedInput("cdn", BASE + "a")])
