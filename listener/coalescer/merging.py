@@ -13,7 +13,7 @@ def merge(old: Change, new: Change) -> Change:
     """
     Return one change that says what both say; ``new`` came after ``old``.
 
-    The later one tells what the object is now, unless both have order tokens and those say that it was
+    The later one says what the object is now, unless both have order tokens and those say that it was
     overtaken on the way. Three things are kept from the other: new headers do not undo new content (nor
     end a write that was not finished), and an object with headers is not deleted; an older event time
     stays, so that freshness is measured from the first event. An order token stays only where both have one:

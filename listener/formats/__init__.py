@@ -1,5 +1,5 @@
 """
-From the body of a message to changes: every object store that tells of its events; pure.
+From the body of a message to changes, for every object store that sends events; pure.
 
 ``decode`` is all that a source needs. Envelopes (SNS, MNS, Lambda) are opened by shape; each vendor has a
 module with one table that says which of its event names means what. Keys are decoded exactly once, as

@@ -70,7 +70,7 @@ def decode(body: bytes, *, format: str = "auto", roots: Collection[str] | None =
     """
     Return what a message says, as changes.
 
-    ``format`` is a name of :data:`FORMATS`; ``roots`` are the buckets that are asked for (``None``: all), what
+    ``format`` is a name of :data:`FORMATS`; ``roots`` are the buckets that are wanted (``None``: all), what
     is known of others counts as ignored.
 
     Raises:

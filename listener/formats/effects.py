@@ -28,7 +28,7 @@ def meaning(table: Mapping[str, Effect], name: str) -> Effect | None:
     """
     Return what a name means: its own row, else the row of its family (``ObjectCreated:*``), else ``None``.
 
-    A family's row is what keeps a name that a vendor adds later from being overheard.
+    The row of a family covers the names that a vendor adds later.
     """
     effect = table.get(name)
     if effect is None and (cut := name.rfind(":")) > 0:

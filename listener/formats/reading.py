@@ -1,4 +1,4 @@
-"""Reading JSON from outside: bounded, and by questions that any value may be asked."""
+"""Reads JSON from outside: bounded, and by accessors that take any value."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Records as S3 writes them, and as those write them who speak like S3.
 ========  ==========  =======================  ===========================================
 store     source      key                      order token
 ========  ==========  =======================  ===========================================
-AWS       aws:s3      form-encoded             ``sequencer``, where it tells its own time
+AWS       aws:s3      form-encoded             ``sequencer``, where it contains its own time
 MinIO     minio:s3    form-encoded, ``/`` too  none: clocks of nodes, not kept in step
 RustFS    rustfs:s3   form-encoded, ``/`` too  none
 Ceph      ceph:s3     as it is                 none: the gateway's clock, bytes reversed

@@ -1,8 +1,8 @@
 """
-SeaweedFS: what its filer tells of entries, by webhook or by ``weed filer.meta.tail``.
+SeaweedFS: events of its filer, by webhook or by ``weed filer.meta.tail``.
 
 An entry's path is ``/buckets/BUCKET/KEY``, as it is. Directories are ignored, since a directory that is removed or
-renamed tells of every file in it as well; so are parts of uploads (``.uploads/``) and what is outside of buckets.
+renamed sends an event of every file in it as well; so are parts of uploads (``.uploads/``) and all outside buckets.
 In a bucket with versions an object is a directory ``KEY.versions``: its own events say which version shows,
 those of the versions in it say nothing more, unless headers or access of one changed. There is neither an order
 (updates overtake creations) nor, by webhook, a time of the event. Shapes and noise as captured from version
@@ -101,7 +101,7 @@ def _entry(value: object, path: str, directory: str) -> _Entry | None:
 
 def _read(old: _Entry | None, new: _Entry | None, tally: Tally, time: float | None) -> None:
     if old is None and new is None:
-        raise Unreadable("tells of no entry")
+        raise Unreadable("names no entry")
     changed = False
     if old is not None and (new is None or old.path != new.path):
         changed = _add(old, old, None, tally, time)

@@ -38,7 +38,7 @@ class Decoded(NamedTuple):
 
 
 class Tally:
-    """Takes the records of one message; ``roots`` are the buckets that are asked for, ``None`` for all."""
+    """Takes the records of one message; ``roots`` are the buckets that are wanted, ``None`` for all."""
 
     def __init__(self, roots: Collection[str] | None) -> None:
         """Begin with nothing."""

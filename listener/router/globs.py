@@ -22,7 +22,7 @@ _TOKEN = re.compile(
 
 class Filter:
     """
-    Tells which keys a site takes: those that match an include pattern and no exclude pattern.
+    Selects the keys that a site takes: those that match an include pattern and no exclude pattern.
 
     ``*`` matches within a folder, ``**`` across folders (``**/`` also none), ``?`` one character that
     is no slash, ``[a-z]`` and ``[!a-z]`` a choice. A pattern matches the whole key, as the site sees it.

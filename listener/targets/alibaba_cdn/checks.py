@@ -61,9 +61,9 @@ async def _credentials(target: Checked) -> str:
 
 
 async def _quota(target: Checked) -> str:
-    told = await target.read_quota()
-    left = ", ".join(f"{kind.value} {reading.remaining} of {reading.limit}" for kind, reading in told.items())
-    return f"left today: {left}" if left else "the CDN told no quota; the configured one is assumed"
+    quota = await target.read_quota()
+    left = ", ".join(f"{kind.value} {reading.remaining} of {reading.limit}" for kind, reading in quota.items())
+    return f"left today: {left}" if left else "the CDN reported no quota; using the configured one"
 
 
 def _questions(target: Checked) -> Sequence[Request]:

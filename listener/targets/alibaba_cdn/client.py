@@ -140,8 +140,8 @@ class SignedClient:
         """Full jitter, after the wait that the response requests; a used nonce needs no wait."""
         if _remedy(error) is Remedy.RESIGN:
             return 0.0
-        asked = error.retry_after_seconds if isinstance(error, Throttled) else 0.0
-        return asked + back_off_seconds(self._random, tried)
+        demanded = error.retry_after_seconds if isinstance(error, Throttled) else 0.0
+        return demanded + back_off_seconds(self._random, tried)
 
     async def _renewed(self, used: Credentials) -> bool:
         """Ask the source for another key; the same one again would fail again."""

@@ -58,7 +58,7 @@ class Timeouts(Table):
     connect_seconds: float = Field(5, gt=0)
     """For a connection, its name look-up and TLS included: nothing was sent when this ends."""
     answer_seconds: float = Field(30, gt=0)
-    """For the whole call: when this ends a refresh may have been accepted, and the task list is asked."""
+    """For the whole call: when this ends a refresh may have been accepted, and the task list is searched."""
     retry_seconds: float = Field(30, ge=0)
     """For all tries of a call that was throttled; after it the caller decides."""
     tries: int = Field(4, ge=1, le=20)

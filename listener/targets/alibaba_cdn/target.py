@@ -164,7 +164,7 @@ class AlibabaCdn:
         return sorted(map(self._by_our_clock, matching), key=lambda task: task.created_at or 0.0, reverse=True)
 
     async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
-        """Return the live quota of each kind that the CDN tells and this API version can do."""
+        """Return the live quota of each kind that the CDN reports and this API version can do."""
         await self._quota_calls.take()
         quota = parse_quota(await self.client.read(quota_request()))
         return {kind: reading for kind, reading in quota.items() if kind in self.limits}
