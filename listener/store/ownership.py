@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -32,11 +34,11 @@ class OwnerLock:
         """
         try:
             make_private(self._path)
-            fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            fd = _open(self._path, os.O_RDWR)
         except OSError as error:
             raise StoreError(
                 f"state file {self._path.with_suffix('')}: its lock file cannot be opened ({error.strerror})",
-                hint="store.url: the directory must exist and be writable for this user",
+                hint="store.url: the directory must exist and be writable for this user only; the lock file is no link",
             ) from error
         try:
             _lock(fd)
@@ -88,7 +90,7 @@ def owner_of(path: Path) -> Owner:
     """Return whether a process owns this state file, and which."""
     lock = path.with_name(path.name + ".lock")
     try:
-        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _open(lock, os.O_RDONLY)
     except FileNotFoundError:
         return Owner(False)
     except OSError as error:
@@ -103,3 +105,16 @@ def owner_of(path: Path) -> Owner:
     finally:
         os.close(fd)
     return Owner(False)
+
+
+def _open(path: Path, flags: int) -> int:
+    """
+    Open a lock file; raise OSError for anything else in its place.
+
+    In a directory that others can write to, it may be a link to a file of ours, or a pipe that is never written to.
+    """
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return fd

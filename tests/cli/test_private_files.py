@@ -13,7 +13,9 @@ import pytest
 from shells import Stand, a_stand, until
 
 from listener.emulator.api import Journal
+from listener.errors import StoreError
 from listener.files import create_file, make_private
+from listener.store.ownership import OwnerLock, owner_of
 
 UMASKS = [0o000, 0o022, 0o077, 0o777]
 
@@ -75,3 +77,18 @@ def test_daemon_and_commands_write_private_files(stand: Stand) -> None:
     assert {mode(path) for path in stand.root.glob("units/*.*")} == {"0o644"}
     with closing(sqlite3.connect(stand.root / "copy.db")) as copy:
         assert copy.execute("SELECT count(*) FROM object").fetchone()[0]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_others_put_in_place_of_the_lock_is_left_alone(tmp_path: Path, kind: str) -> None:
+    """In a directory of several users a link leads nowhere, and nobody waits for a pipe."""
+    victim, lock = tmp_path / "victim", tmp_path / "state.db.lock"
+    victim.write_text("mine")
+    if kind == "link":
+        lock.symlink_to(victim)
+    else:
+        os.mkfifo(lock)
+    with pytest.raises(StoreError, match="lock file cannot be opened"):
+        OwnerLock(tmp_path / "state.db").acquire()
+    assert owner_of(tmp_path / "state.db").is_running is None
+    assert victim.read_text() == "mine"
