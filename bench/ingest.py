@@ -21,13 +21,13 @@ import structlog
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
-from ways_in import mns, sqs, webhook
+from ways_in import queues, webhook
 
 Figures = Mapping[str, float | str]
 Measure = Callable[[int], Awaitable[Figures]]
 """Takes how many messages to send through; returns figures by name, units in the names."""
 
-SOURCES: dict[str, Measure] = {"sqs": sqs.measure, "mns": mns.measure, "webhook": webhook.measure}
+SOURCES: dict[str, Measure] = {"sqs": queues.measure_sqs, "mns": queues.measure_mns, "webhook": webhook.measure}
 
 
 def main() -> None:

@@ -18,16 +18,15 @@ import aiohttp
 from listener.alibaba import KeyInUse, key_source
 from listener.backfill.edge import _head
 from listener.clock import SystemClock
-from listener.sources.mns.client import QueueClient
+from listener.sources.mns.client import MnsTransport
 from listener.sources.mns.settings import MnsSettings
-from listener.sources.sqs.boto import BotoTransport
-from listener.sources.sqs.native import NativeTransport
+from listener.sources.sqs.client import SqsTransport
 from listener.sources.sqs.settings import SqsSettings
 from listener.sources.webhook.authentication.certificates import fetcher
 from listener.targets.alibaba_cdn import AlibabaCdn
 from listener.telemetry import configure_logging
 
-HOSTS = ("cdn", "mns", "sqs-boto3", "sqs-aiohttp", "certificate", "edge")
+HOSTS = ("cdn", "mns", "sqs", "certificate", "edge")
 
 
 async def main(scheme: str, port: str) -> dict[str, str]:
@@ -36,8 +35,7 @@ async def main(scheme: str, port: str) -> dict[str, str]:
     calls: dict[str, Callable[[], Awaitable[Any]]] = {
         "cdn": lambda: cdn(origin["cdn"]),
         "mns": lambda: mns(origin["mns"]),
-        "sqs-boto3": lambda: sqs(origin["sqs-boto3"], BotoTransport),
-        "sqs-aiohttp": lambda: sqs(origin["sqs-aiohttp"], NativeTransport),
+        "sqs": lambda: sqs(origin["sqs"]),
         "certificate": lambda: fetcher()(f"{origin['certificate']}/a.pem"),
         "edge": lambda: edge(f"{origin['edge']}/a.html"),
     }
@@ -66,20 +64,20 @@ async def cdn(endpoint: str) -> None:
 async def mns(endpoint: str) -> None:
     """Receive a message."""
     settings = MnsSettings.model_validate({"endpoint": endpoint, "queue": "e"})
-    client = QueueClient(settings, keys=KeyInUse(key_source(settings, os.environ)), clock=SystemClock())
+    transport = MnsTransport(settings, keys=KeyInUse(key_source(settings, os.environ)), clock=SystemClock())
     try:
-        await client.receive(1, wait_seconds=0)
+        await transport.receive(wait_seconds=0)
     finally:
-        await client.close()
+        await transport.close()
 
 
-async def sqs(origin: str, transport: Callable[[SqsSettings], Any]) -> None:
+async def sqs(origin: str) -> None:
     """Receive a message."""
-    queue = transport(SqsSettings.model_validate({"queue_url": f"{origin}/111122223333/e"}))
+    transport = SqsTransport(SqsSettings.model_validate({"queue_url": f"{origin}/111122223333/e"}))
     try:
-        await queue.receive(wait_seconds=0)
+        await transport.receive(wait_seconds=0)
     finally:
-        await queue.close()
+        await transport.close()
 
 
 async def edge(url: str) -> None:

@@ -111,7 +111,7 @@ async def test_excepted_hosts_are_called_directly(proxy: Squid, cloud: Cloud) ->
     told = await cloud.call(**through(proxy), NO_PROXY=".cloud.test")
     assert len(proxy.passed()) == before
     assert not cloud.seen
-    for name in ("cdn", "mns", "sqs-boto3", "sqs-aiohttp"):
+    for name in ("cdn", "mns", "sqs"):
         assert "no proxy is set for it" in told[name], told
 
 
@@ -120,7 +120,7 @@ async def test_a_proxy_that_refuses_is_named(proxy: Squid, cloud: Cloud) -> None
     told = await cloud.call(**through(proxy, "hunter2"))
     assert not cloud.seen
     assert "hunter2" not in str(told)
-    for name in ("cdn", "mns", "sqs-aiohttp"):
+    for name in ("cdn", "mns"):
         assert f"http://127.0.0.1:{proxy.port} requires a user name and a password" in told[name], told
     assert "ok" not in [told[name] for name in HOSTS if name != "edge" or cloud.scheme == "https"]
 
@@ -130,7 +130,7 @@ async def test_a_proxy_that_is_not_there_is_named(cloud: Cloud) -> None:
     url = "http://worker:hunter2@127.0.0.1:9"
     told = await cloud.call(HTTP_PROXY=url, HTTPS_PROXY=url)
     assert "hunter2" not in str(told)
-    for name in ("cdn", "mns", "sqs-boto3", "sqs-aiohttp"):
+    for name in ("cdn", "mns", "sqs"):
         assert "through the proxy http://127.0.0.1:9 (HTTP" in told[name], told
 
 

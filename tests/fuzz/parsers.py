@@ -26,11 +26,11 @@ from listener.serving import HTTPRejection
 from listener.sources.listing.answers import read_page, time_ns
 from listener.sources.listing.inventory import _csv_rows, _entry, read_manifest
 from listener.sources.mns import wire
+from listener.sources.queue.errors import QueueError
 from listener.sources.sqs.address import address_of
-from listener.sources.sqs.native import _answer
+from listener.sources.sqs.client import failures_in, messages_in
+from listener.sources.sqs.errors import refused
 from listener.sources.sqs.policies import missing_events, rules_for, senders, sends_from
-from listener.sources.sqs.transport import failures_in, messages_in
-from listener.sources.sqs.trouble import SqsTrouble, refused
 from listener.sources.webhook.authentication.alibaba import _account_and_id, _unbase64
 from listener.sources.webhook.authentication.certificates import _parse, https_url
 from listener.sources.webhook.authentication.shared_secrets import Token, _number, _signature
@@ -104,15 +104,12 @@ PARSERS: Mapping[str, Parser] = {
     "quota": Parser(parsed(parse_quota)),
     "event": Parser(lambda raw: decode(raw, format="auto"), (MalformedNotification,)),
     "mns-messages": Parser(wire.read_messages, (wire.WireError,)),
-    "mns-handle": Parser(wire.read_handle, (wire.WireError,)),
     "mns-handle-errors": Parser(wire.read_handle_errors, (wire.WireError,)),
     "mns-attributes": Parser(wire.read_attributes, (wire.WireError,)),
-    "mns-failure": Parser(wire.read_failure),
-    "sqs-answer": Parser(lambda raw: _answer(raw, 200, ""), (SqsTrouble,)),
-    "sqs-refusal": Parser(lambda raw: _answer(raw, 400, "a;b"), (SqsTrouble,)),
+    "mns-error": Parser(wire.read_error),
     "sqs-refused": Parser(header(lambda text: refused(text.partition("\n")[0], text.partition("\n")[2]))),
-    "sqs-message": Parser(parsed(lambda one: messages_in({"Messages": [one]})), (SqsTrouble,)),
-    "sqs-failures": Parser(parsed(failures_in), (SqsTrouble,)),
+    "sqs-message": Parser(parsed(lambda one: messages_in({"Messages": [one]})), (QueueError,)),
+    "sqs-failures": Parser(parsed(failures_in), (QueueError,)),
     "sqs-policy": Parser(policy),
     "sqs-rules": Parser(parsed(lambda value: missing_events(rules_for(value, ARN)))),
     "queue-url": Parser(header(address_of), (ValueError,)),

@@ -55,7 +55,7 @@ def _table(head: str, model: type[BaseModel] | BaseModel, examples: dict[str, An
     yield from _comment(meaning)
     yield head
     fields = model if isinstance(model, type) else type(model)
-    for name, field in fields.model_fields.items():
+    for name, field in sorted(fields.model_fields.items(), key=lambda item: not item[1].is_required()):
         if name != "type":
             yield from _key(field.alias or name, field, examples)
 

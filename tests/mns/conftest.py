@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
 
 import pytest
 from fake_mns import FakeMns
 from mns_client import Sdk
+from queue_backends import MnsBackend
 
 from listener.sources.mns import MnsSource
+from listener.sources.queue import deleter, reader
 
-KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 MakeSource = Callable[..., MnsSource]
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let waits after failures grow from a twentieth of a second instead of half a one."""
-    monkeypatch.setattr("listener.alibaba.sessions.BACK_OFF_SECONDS", 0.05)
+    """Back off for hundredths of a second instead of up to a minute."""
+    monkeypatch.setattr(reader, "LONGEST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(deleter, "LONGEST_WAIT_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -40,14 +40,4 @@ def sdk(service: FakeMns) -> Iterator[Sdk]:
 @pytest.fixture
 def make_source(service: FakeMns) -> MakeSource:
     """Return a maker of sources that read the fake's queue."""
-
-    def make(environment: dict[str, str] | None = None, **settings: Any) -> MnsSource:
-        table = {"endpoint": service.url, "queue": "events", "wait_seconds": 20, **settings}
-        return MnsSource(
-            "oss",
-            MnsSource.Settings(**table),  # type: ignore[arg-type]
-            environment=KEYS if environment is None else environment,
-            randomness=random.Random(1),
-        )
-
-    return make
+    return MnsBackend(service).source

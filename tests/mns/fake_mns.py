@@ -99,8 +99,6 @@ class FakeMns:
         """This share of the messages stays visible although it was received."""
         self.failing_deletions = 0
         """So many single deletions within batches fail with InternalError."""
-        self.drop_answers = 0
-        """So many answers are never sent, after the work was done."""
         self.holds_requests = True
         """False: an empty answer comes at once, whatever the caller wants to wait."""
         self.deletes = asyncio.Event()
@@ -137,9 +135,10 @@ class FakeMns:
         await self._notify()
         return ids
 
-    def order(self, code: str, *, status: int = 500, action: str = "", times: int = 1, message: str = "") -> None:
-        """Order a fault."""
+    def order(self, code: str, *, status: int = 500, action: str = "", times: int = 1, message: str = "") -> Fault:
+        """Order a fault: an error code, ``drop`` (the connection breaks), or ``after`` (it breaks after the work)."""
         self.faults.append(Fault(action, status, code, times, message))
+        return self.faults[-1]
 
     def redeliver(self, name: str) -> None:
         """Make a message visible at once, whoever is reading it."""
@@ -171,15 +170,18 @@ class FakeMns:
         body = await request.read()
         action = _action(request, body)
         self.calls[action] += 1
+        broken = ""
         try:
-            self._check(request, body, action)
-            status, answer = await self._do(action, request, body)
+            broken = self._fault(action)
+            if broken != "drop":
+                self._check(request, body, action)
+                status, answer = await self._do(action, request, body)
         except Refused as refused:
             status, answer = refused.status, _error(refused)
-        if self.drop_answers and action:
-            self.drop_answers -= 1
+        if broken:
             assert request.transport is not None
             request.transport.abort()
+            return web.Response()
         headers = {
             "x-mns-request-id": "5F0",
             "x-mns-version": "2015-06-06",
@@ -191,11 +193,17 @@ class FakeMns:
             headers["Content-Type"] = "text/xml;charset=UTF-8"
         return web.Response(status=status, body=answer or None, headers=headers)
 
-    def _check(self, request: web.Request, body: bytes, action: str) -> None:
+    def _fault(self, action: str) -> str:
+        """Return ``drop`` or ``after`` where the connection is to break before or after the work."""
         for fault in self.faults:
             if fault.times > 0 and fault.action in ("", action):
                 fault.times -= 1
+                if fault.code in ("drop", "after"):
+                    return fault.code
                 raise Refused(fault.status, fault.code, fault.message)
+        return ""
+
+    def _check(self, request: web.Request, body: bytes, action: str) -> None:
         self._check_signature(request, body)
         if action in self.denied:
             raise Refused(403, "AccessDenied", "The OwnerId that your Access Key Id associated to is forbidden.")

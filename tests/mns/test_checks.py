@@ -12,6 +12,7 @@ from fake_mns import FakeMns
 from mns_client import Sdk
 from oss_messages import bodies
 from pydantic import ValidationError
+from queue_backends import reading, until
 
 from listener.contracts import CheckState, ProvidesSetup
 from listener.sources.mns import MnsSettings, MnsSource
@@ -23,10 +24,10 @@ ENDPOINT = "https://1000000000000001.mns.cn-hangzhou-internal.aliyuncs.com"
 
 async def probed(source: MnsSource) -> dict[str, Any]:
     """Return what check found, by the last word of its subject."""
-    return {check.subject.removeprefix("oss: "): check for check in await source.check()}
+    return {check.subject.removeprefix("events: "): check for check in await source.check()}
 
 
-async def test_a_good_set_up_is_told_good(service: FakeMns, make_source: MakeSource) -> None:
+async def test_check_of_a_correct_setup(service: FakeMns, make_source: MakeSource) -> None:
     """Everything that can be tried is; what cannot stands there with how to find out. No message is touched."""
     await service.send(*bodies("abc"))
     found = await probed(make_source())
@@ -46,7 +47,7 @@ async def test_the_rule_that_fills_the_queue_cannot_be_seen_and_how_to_see_it_is
     assert '"EndpointValue": "events"' in hint
 
 
-async def test_settings_of_the_queue_that_lose_events_are_told(service: FakeMns, make_source: MakeSource) -> None:
+async def test_check_finds_queue_settings_that_lose_events(service: FakeMns, make_source: MakeSource) -> None:
     """Short retention, small messages, short visibility, a delay: each with what to set."""
     queue = service.queue
     queue.retention_seconds, queue.max_message_bytes, queue.visibility_seconds, queue.delay_seconds = 60, 1024, 1, 5
@@ -59,7 +60,7 @@ async def test_settings_of_the_queue_that_lose_events_are_told(service: FakeMns,
 @pytest.mark.parametrize(
     ("action", "subject"), [("BatchDeleteMessage", "deletion"), ("ChangeMessageVisibility", "release")]
 )
-async def test_a_missing_permission_is_told(
+async def test_check_finds_a_missing_permission(
     service: FakeMns, make_source: MakeSource, action: str, subject: str
 ) -> None:
     """With the policy's command; a permission that is only comfortable is a warning."""
@@ -78,7 +79,7 @@ async def test_a_missing_permission_is_told(
         ({"environment": {}}, "credentials", "ALIBABA_CLOUD_ACCESS_KEY_ID"),
     ],
 )
-async def test_what_stops_everything_is_told_alone(
+async def test_a_failure_that_stops_everything_is_reported_alone(
     make_source: MakeSource, change: dict[str, Any], subject: str, words: str
 ) -> None:
     """No queue, no service, no key: one failure with what to do, and not five more of the same."""
@@ -135,8 +136,6 @@ def test_the_policy_is_the_least_that_the_source_needs() -> None:
 
 async def test_the_policy_is_enough(service: FakeMns, make_source: MakeSource) -> None:
     """With all other actions denied a message is read, deleted and released, and check is content."""
-    from reading_along import reading, until
-
     every = {"ReceiveMessage", "DeleteMessage", "PeekMessage", "BatchPeekMessage", "SendMessage", "BatchSendMessage"}
     service.denied = every
     await service.send(*bodies("ab"))

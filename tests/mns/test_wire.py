@@ -13,24 +13,23 @@ from hypothesis import strategies as st
 
 from listener.sources.mns.wire import (
     Attributes,
-    Failure,
+    ErrorReply,
     HandleError,
-    Message,
     WireError,
+    change_visibility_resource,
     handles_body,
-    messages_of,
+    messages_resource,
     read_attributes,
-    read_failure,
-    read_handle,
+    read_error,
     read_handle_errors,
     read_messages,
-    receiving,
-    visibility,
+    receive_resource,
 )
+from listener.sources.queue.transport import Message
 
 VECTORS = tomllib.loads((Path(__file__).parents[1] / "signature/mns.toml").read_text())["request"]
 XMLNS = 'xmlns="http://mns.aliyuncs.com/doc/v1/"'
-READERS = [read_attributes, read_failure, read_handle, read_handle_errors, read_messages]
+READERS = [read_attributes, read_error, read_handle_errors, read_messages]
 
 
 def message(**fields: str) -> str:
@@ -49,16 +48,18 @@ def messages(*rows: str) -> bytes:
 def test_requests_are_those_of_the_vendors_client() -> None:
     """Resources and the body of a batch are, byte for byte, those that its signatures were recorded of."""
     get, _, _, put, delete = VECTORS
-    assert receiving("myqueue", 16, wait_seconds=30) == get["resource"]
-    assert visibility("myqueue", "rh1", seconds=120) == put["resource"]
-    assert messages_of("myqueue") == delete["resource"]
+    assert receive_resource("myqueue", 16, wait_seconds=30) == get["resource"]
+    assert change_visibility_resource("myqueue", "rh1", seconds=120) == put["resource"]
+    assert messages_resource("myqueue") == delete["resource"]
     assert handles_body(["rh1", "rh2"]).decode() == delete["body"]
 
 
 def test_a_handle_cannot_become_another_request() -> None:
     """Handles stand as the vendor writes them; what would end a value, a line or an element is escaped."""
-    assert visibility("q", "1-Ab+/=", seconds=1).endswith("ReceiptHandle=1-Ab+/=&VisibilityTimeout=1")
-    assert visibility("q", "a&b c\r\nd#e?", seconds=1).endswith("=a%26b%20c%0D%0Ad%23e%3F&VisibilityTimeout=1")
+    assert change_visibility_resource("q", "1-Ab+/=", seconds=1).endswith("ReceiptHandle=1-Ab+/=&VisibilityTimeout=1")
+    assert change_visibility_resource("q", "a&b c\r\nd#e?", seconds=1).endswith(
+        "=a%26b%20c%0D%0Ad%23e%3F&VisibilityTimeout=1"
+    )
     assert b"<ReceiptHandle>a&lt;/ReceiptHandle&gt;&amp;</ReceiptHandle>" in handles_body(["a</ReceiptHandle>&"])
 
 
@@ -71,7 +72,7 @@ def test_messages_are_read() -> None:
         b'<m:Messages xmlns:m="urn:x"><m:Message><m:MessageId>a</m:MessageId><m:ReceiptHandle>b</m:ReceiptHandle>'
     )
     prefixed += b"<m:MessageBody>c</m:MessageBody></m:Message></m:Messages>"
-    assert read_messages(prefixed) == [Message("a", "b", b"c", 1, None)]
+    assert read_messages(prefixed) == [Message("a", "b", b"c", 1)]
     properties = "<PropertyValue><Name>n</Name><Value>v</Value></PropertyValue>"
     assert read_messages(messages(message(UserProperties=properties))) == [expected]
 
@@ -126,8 +127,8 @@ def test_hostile_xml_is_refused_before_it_grows(read: Any, name: str) -> None:
     body = HOSTILE[name]
     tracemalloc.start()
     try:
-        if read is read_failure:
-            assert read(body) == Failure()
+        if read is read_error:
+            assert read(body) == ErrorReply()
         else:
             with pytest.raises(WireError):
                 read(body)
@@ -149,9 +150,9 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 def test_failures_are_read_as_far_as_they_can_be() -> None:
     """Code, words and request id; an answer that is none leaves them empty."""
     body = f"<Error {XMLNS}><Code>AccessDenied</Code><Message>no</Message><RequestId>5F</RequestId></Error>".encode()
-    assert read_failure(body) == Failure("AccessDenied", "no", "5F")
-    assert read_failure(b"<html/>") == Failure()
-    assert read_failure(b"") == Failure()
+    assert read_error(body) == ErrorReply("AccessDenied", "no", "5F")
+    assert read_error(b"<html/>") == ErrorReply()
+    assert read_error(b"") == ErrorReply()
 
 
 def test_partial_failures_name_their_handles() -> None:
@@ -173,11 +174,3 @@ def test_attributes_are_read() -> None:
     body = b"<Queue><VisibilityTimeout>30</VisibilityTimeout><MaximumMessageSize> 65536 </MaximumMessageSize>"
     body += b"<ActiveMessages>7</ActiveMessages><DelaySeconds>-1</DelaySeconds></Queue>"
     assert read_attributes(body) == Attributes(30, None, None, 65536, 7, None, None)
-
-
-def test_a_new_handle_is_read() -> None:
-    """Changing the visibility gives another handle, and an answer without one is no success."""
-    new = b"<ChangeVisibility><ReceiptHandle>n</ReceiptHandle><NextVisibleTime>1</NextVisibleTime></ChangeVisibility>"
-    assert read_handle(new) == "n"
-    with pytest.raises(WireError):
-        read_handle(b"<ChangeVisibility><NextVisibleTime>1</NextVisibleTime></ChangeVisibility>")

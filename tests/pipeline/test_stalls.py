@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,15 +25,10 @@ from listener.sources.filesystem.look import Looker
 from listener.sources.listing import source as listing_source
 from listener.sources.listing.paired import PairedSource
 from listener.sources.listing.settings import ListingSettings
-from listener.sources.mns import session as mns_session
-from listener.sources.mns.settings import MnsSettings
-from listener.sources.mns.trouble import MnsTrouble
-from listener.sources.mns.trouble import Remedy as MnsRemedy
-from listener.sources.sqs import session as sqs_session
-from listener.sources.sqs.settings import SqsSettings
-from listener.sources.sqs.telling import Telling
-from listener.sources.sqs.trouble import Remedy as SqsRemedy
-from listener.sources.sqs.trouble import SqsTrouble
+from listener.sources.queue.errors import QueueError, Remedy
+from listener.sources.queue.health import HealthReporter
+from listener.sources.queue.reader import QueueReader
+from listener.sources.queue.settings import QueueSettings
 from listener.sources.webhook.receiver import Receiver
 from listener.sources.webhook.settings import WebhookSettings
 
@@ -152,6 +146,8 @@ class Part:
 class Queue:
     """A queue whose polls are empty after their time, or never end."""
 
+    batch = 10
+
     def __init__(self) -> None:
         """Answer."""
         self.answers = asyncio.Event()
@@ -173,17 +169,10 @@ class Queue:
         """Have nothing to renew."""
 
 
-def sqs(queue: Queue, health: SourceHealth) -> AsyncGenerator[Delivery, None]:
-    """Read the queue by SQS."""
-    settings = SqsSettings(queue_url="http://127.0.0.1:1/1/q", region="eu-central-1", figures_interval_seconds=0)  # type: ignore[call-arg]
-    return sqs_session.Session("www", settings, queue, Telling("www", health, SystemClock())).run()  # type: ignore[arg-type]
-
-
-def mns(queue: Queue, health: SourceHealth) -> AsyncGenerator[Delivery, None]:
-    """Read the queue by MNS."""
-    settings = MnsSettings(endpoint="http://127.0.0.1:1", queue="q", figures_interval_seconds=0)  # type: ignore[call-arg]
-    parts: dict[str, Any] = {"health": health, "clock": SystemClock(), "randomness": random.Random(1)}
-    return mns_session.Session("www", settings, queue, **parts).run()  # type: ignore[arg-type]
+def read(queue: Queue, health: SourceHealth) -> AsyncGenerator[Delivery, None]:
+    """Read the queue."""
+    settings = QueueSettings(figures_interval_seconds=0)
+    return QueueReader("www", settings, queue, HealthReporter("www", health, SystemClock())).run()  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -196,11 +185,7 @@ async def judging(source: Any) -> AsyncIterator[None]:
         watching.cancel()
 
 
-@pytest.mark.parametrize(
-    ("read", "trouble"),
-    [(sqs, SqsTrouble("refused", remedy=SqsRemedy.WAIT)), (mns, MnsTrouble("refused", remedy=MnsRemedy.WAIT))],
-)
-async def test_a_poll_that_never_ends_is_reported_and_an_idle_queue_is_not(read: Any, trouble: Exception) -> None:
+async def test_a_poll_that_never_ends_is_reported_and_an_idle_queue_is_not() -> None:
     """A long poll that returns empty is progress, and a wait after a failure is meant; a poll that hangs is not."""
     source, queue = Idle(), Queue()
     deliveries = read(queue, source.health)
@@ -216,7 +201,7 @@ async def test_a_poll_that_never_ends_is_reported_and_an_idle_queue_is_not(read:
         queue.answers.set()
         await asyncio.sleep(40)
         assert (source.health.state, source.health.ready, source.health.detail) == (SourceState.LISTENING, True, "")
-        queue.fails = trouble
+        queue.fails = QueueError("refused", remedy=Remedy.WAIT)
         for _ in range(200):
             await asyncio.sleep(5)
             assert "no progress" not in source.health.detail
@@ -281,7 +266,7 @@ async def test_of_a_joined_source_each_part_is_judged() -> None:
     queue = Queue()
 
     async def poll(health: SourceHealth) -> None:
-        async for _ in sqs(queue, health):
+        async for _ in read(queue, health):
             pass
 
     async def rest(health: SourceHealth) -> None:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 from fake_sqs import FakeSqs
-from sqs_world import TRANSPORTS, aws_keys
+from queue_backends import aws_keys
 
-from listener.sources.sqs import deleter, session
+from listener.sources.queue import deleter, reader
 
 __all__ = ["aws_keys"]
 
@@ -16,7 +16,7 @@ __all__ = ["aws_keys"]
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off for hundredths of a second instead of for up to a minute."""
-    monkeypatch.setattr(session, "LONGEST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(reader, "LONGEST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(deleter, "LONGEST_WAIT_SECONDS", 0.05)
 
 
@@ -32,9 +32,3 @@ async def sqs(aws_keys: None) -> AsyncIterator[FakeSqs]:
 def url(sqs: FakeSqs) -> str:
     """The URL of its queue."""
     return f"{sqs.url}/123456789012/events"
-
-
-@pytest.fixture(params=TRANSPORTS)
-def transport(request: pytest.FixtureRequest) -> str:
-    """Each way to make calls: what is promised holds for both."""
-    return str(request.param)

@@ -89,6 +89,8 @@ class FakeSqs:
         self.doubled = 0.0
         """Share of received messages that are not hidden, so that they come again at once."""
         self.is_shuffled = False
+        self.holds_requests = True
+        """False: an empty reply comes at once, whatever the caller's wait."""
         self.calls: Counter[str] = Counter()
         self.log: list[tuple[str, str]] = []
         """Action and message id, in the order in which things happened."""
@@ -222,7 +224,7 @@ class FakeSqs:
         most, wait = told.get("MaxNumberOfMessages", 1), told.get("WaitTimeSeconds", 0)
         if not 1 <= most <= 10 or not 0 <= wait <= 20:
             raise Refusal("InvalidParameterValue", "a value is out of range")
-        ends = time.monotonic() + wait
+        ends = time.monotonic() + (wait if self.holds_requests else 0)
         self.open_polls += 1
         try:
             while not (found := self._take(queue, most, told)) and time.monotonic() < ends and not self._is_ending:

@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 from fake_sqs import KEYS as AWS_KEYS
 from fake_sqs import FakeSqs, Stored
-from sqs_world import s3_event
+from queue_backends import s3_event
 from storm import KEYS, Report, Storm, _live_a_while, _spent
 
 from listener.alibaba.signature import Credentials
@@ -40,7 +40,6 @@ region = "eu-central-1"
 wait_seconds = 1
 visibility_seconds = 10
 delete_linger_seconds = 0.0
-transport = "{transport}"
 """
 
 
@@ -69,15 +68,13 @@ class QueueReport:
 class QueueStorm(Storm):
     """A storm whose changes are told by a queue."""
 
-    def __init__(
-        self, folder: Path, emulator: Emulator, sqs: FakeSqs, *, seed: int, quota: int, transport: str
-    ) -> None:
+    def __init__(self, folder: Path, emulator: Emulator, sqs: FakeSqs, *, seed: int, quota: int) -> None:
         """Prepare; nothing runs yet."""
         super().__init__(folder, emulator, seed=seed, quota=quota)
         url = sqs.queue()
         head, _, rest = self.config.read_text().partition("[sources.www]")
         _, _, tail = rest.partition("[targets.cdn]")
-        self.config.write_text(head + SOURCE.format(url=url, transport=transport) + "\n[targets.cdn]" + tail)
+        self.config.write_text(head + SOURCE.format(url=url) + "\n[targets.cdn]" + tail)
         self.sqs = sqs
         sqs.on_delete = self.look_for
         self.told = QueueReport(self.report)
@@ -145,7 +142,7 @@ class QueueStorm(Storm):
             self.sqs.ahead += 2.0
 
 
-async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int, transport: str = "boto3") -> QueueReport:
+async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int) -> QueueReport:
     """
     Run one storm: every file changes once, with a quota just above that, so that nothing may be paid twice.
 
@@ -154,7 +151,6 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int, transpo
         kills: how often the daemon is killed.
         seed: of every random choice.
         keys: how many files there are.
-        transport: who makes the daemon's calls to the queue.
     """
     began = time.monotonic()
     names = [f"d{number % 7}/{number}.html" for number in range(keys)]
@@ -169,7 +165,7 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int, transpo
         calls_per_second={"RefreshObjectCaches": 1000, "DescribeRefreshTasks": 1000, "DescribeRefreshTaskById": 1000},
     )  # fmt: skip
     async with FakeSqs(seed=seed) as sqs, Emulator(options) as emulator, aiohttp.ClientSession() as http:
-        run = QueueStorm(folder, emulator, sqs, seed=seed, quota=keys + 2, transport=transport)
+        run = QueueStorm(folder, emulator, sqs, seed=seed, quota=keys + 2)
         sqs.doubled, sqs.is_shuffled = 0.1, True
         await run.start()
         await run.ready(http)
@@ -221,12 +217,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keys", type=int, default=500)
-    parser.add_argument("--transport", default="boto3", choices=["boto3", "aiohttp"])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="storm-") as folder:
-        report = asyncio.run(
-            queue_storm(Path(folder), kills=given.kills, seed=given.seed, keys=given.keys, transport=given.transport)
-        )
+        report = asyncio.run(queue_storm(Path(folder), kills=given.kills, seed=given.seed, keys=given.keys))
     print(report, "good" if report.good else "NOT GOOD")
     return 0 if report.good else 1
 

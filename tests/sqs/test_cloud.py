@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cloud import ACCOUNT, BUCKET, EVENTS, REGION, WAYS, Cloud, moto, served
-from sqs_world import s3_event
+from queue_backends import s3_event
 
 from listener.contracts import Check, CheckState
 from listener.sources.sqs import SqsSource
@@ -157,29 +157,29 @@ async def test_check_names_what_is_missing(cloud: Cloud) -> None:
     assert "s3:LifecycleExpiration:*" in warned
 
 
-async def test_check_sees_a_bucket_that_sends_nothing_a_queue_that_is_not_there_and_a_foreign_policy(
+async def test_check_finds_missing_rules_queues_and_policies(
     cloud: Cloud,
 ) -> None:
     """Each is a failure of its own, in words."""
     queue = cloud.make("none", policy=POLICY)
     found = await examined(cloud, queue)
-    assert any("sends nothing to this queue" in text for text in found[CheckState.FAILED])
+    assert any("does not send to this queue" in text for text in found[CheckState.FAILED])
     found = await examined(cloud, queue, buckets=["other"])
-    assert any("does not let bucket other send" in text for text in found[CheckState.FAILED])
+    assert any("does not allow bucket other" in text for text in found[CheckState.FAILED])
     assert any("NoSuchBucket" in text for text in found[CheckState.FAILED])
     found = await examined(cloud, queue + "-not")
     assert any("NonExistentQueue" in text for text in found[CheckState.FAILED])
     assert not found[CheckState.OK]
 
 
-async def test_check_knows_the_detours(cloud: Cloud) -> None:
-    """Rules that lead to SNS or EventBridge are told as such: what comes on is decided there."""
+async def test_check_names_sns_and_eventbridge(cloud: Cloud) -> None:
+    """Rules that send to SNS or EventBridge are named: what is forwarded is decided there."""
     queue = cloud.make("sns", policy=POLICY)
     found = await examined(cloud, queue)
     assert any("sends its events to SNS" in text for text in found[CheckState.WARNING])
 
 
-async def test_what_setup_prints_is_what_check_wants(cloud: Cloud) -> None:
+async def test_check_is_content_with_what_setup_prints(cloud: Cloud) -> None:
     """The printed policy and rules, pasted, leave check nothing to say of them."""
     queue = cloud.make("none")
     settings = SqsSource.Settings(queue_url=queue, region=REGION, buckets=BUCKET)
@@ -189,5 +189,5 @@ async def test_what_setup_prints_is_what_check_wants(cloud: Cloud) -> None:
     cloud.s3.put_bucket_notification_configuration(Bucket=BUCKET, NotificationConfiguration=notification)
     found = await examined(cloud, queue)
     assert not found[CheckState.FAILED]
-    assert found[CheckState.WARNING] == ["has no dead-letter queue; what cannot be read is set aside here all the same"]
+    assert found[CheckState.WARNING] == ["has no dead-letter queue; unreadable messages are kept as dead letters here"]
     assert "testsecret" not in text

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from sqs_world import reading, s3_event, until
+from queue_backends import reading, s3_event, until
 
 from listener.contracts import SourceState
-from listener.sources.sqs import boto, native
-from listener.sources.sqs.transport import LARGEST_ANSWER_BYTES
+from listener.sources.sqs import SqsSettings, SqsSource, client
+from listener.sources.sqs.client import LARGEST_REPLY_BYTES
 
 pytestmark = [pytest.mark.looptime(False)]
 
@@ -79,6 +79,12 @@ async def hostile(parts: Parts) -> AsyncIterator[Hostile]:
         await runner.cleanup()
 
 
+def source_at(server: Hostile) -> SqsSource:
+    """Return a source that takes the server for SQS."""
+    settings = {"queue_url": server.url, "region": "eu-central-1", "wait_seconds": 1, "figures_interval_seconds": 0}
+    return SqsSource("events", SqsSettings.model_validate(settings | {"pollers": 1}))
+
+
 MESSAGE = {"MessageId": "1", "ReceiptHandle": "h", "Body": "{}"}
 ANSWERS = {
     "nested": b"[" * 90_000,
@@ -92,49 +98,48 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_what_is_no_answer_of_sqs_is_reported(aws_keys: None, transport: str, name: str) -> None:
+async def test_what_is_no_answer_of_sqs_is_reported(aws_keys: None, name: str) -> None:
     """The source is degraded, says what is wrong, and asks again: no answer ends it."""
     async with (
         hostile(whole(ANSWERS[name])) as server,
-        reading(None, server.url, transport=transport) as taker,  # type: ignore[arg-type]
+        reading(source_at(server)) as taker,
     ):
         health = taker.source.health
         await until(lambda: health.state is SourceState.DEGRADED)
-        assert ("objects and lists" if name == "many objects" else "SQS answered") in health.detail
+        assert ("objects and lists" if name == "many objects" else "SQS") in health.detail
         answers = server.answers
         await until(lambda: server.answers > answers, "it asks again")
         server.parts = whole(json.dumps({"Messages": [MESSAGE | {"Body": s3_event("a.html")}]}).encode())
         await until(lambda: taker.keys == ["a.html"])
 
 
-async def test_an_answer_without_end_is_cut_off(aws_keys: None, transport: str) -> None:
+async def test_an_answer_without_end_is_cut_off(aws_keys: None) -> None:
     """No more is read of it than ten messages can have."""
     async with (
         hostile(endless) as server,
-        reading(None, server.url, transport=transport, pollers=1) as taker,  # type: ignore[arg-type]
+        reading(source_at(server)) as taker,
     ):
         health = taker.source.health
         await until(lambda: health.state is SourceState.DEGRADED)
-        assert server.sent_bytes / server.answers < 2 * LARGEST_ANSWER_BYTES
+        assert server.sent_bytes / server.answers < 2 * LARGEST_REPLY_BYTES
 
 
-async def test_an_answer_that_drips_is_cut_off(aws_keys: None, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_drips_is_cut_off(aws_keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is that of the whole answer, not of each byte: a poll never hangs."""
-    for module in (boto, native):
-        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(client, "REPLY_SECONDS", 0.2)
     async with (
         hostile(slow) as server,
-        reading(None, server.url, transport=transport, pollers=1) as taker,  # type: ignore[arg-type]
+        reading(source_at(server)) as taker,
     ):
         await until(lambda: taker.source.health.state is SourceState.DEGRADED)
 
 
-async def test_ten_messages_may_hold_many_brackets_each(aws_keys: None, transport: str) -> None:
+async def test_ten_messages_may_hold_many_brackets_each(aws_keys: None) -> None:
     """What stands in the strings of an answer is none of its own objects: such a message blocks no queue."""
     bodies = ["[" * 90_000, *["{" * 20_000] * 9]
     messages = [MESSAGE | {"MessageId": str(at), "Body": body} for at, body in enumerate(bodies)]
     async with (
         hostile(whole(json.dumps({"Messages": messages}).encode())) as server,
-        reading(None, server.url, transport=transport) as taker,  # type: ignore[arg-type]
+        reading(source_at(server)) as taker,
     ):
-        await until(lambda: sum(len(one.unreadable) for one in taker.taken) == len(bodies))
+        await until(lambda: sum(len(one.unreadable) for one in taker.deliveries) == len(bodies))

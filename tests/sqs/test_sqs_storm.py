@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from sqs_storm import queue_storm
-from sqs_world import TRANSPORTS
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -25,10 +24,9 @@ async def test_what_the_queue_saw_deleted_was_in_the_state_file(tmp_path: Path, 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_the_same_for_long(tmp_path: Path, aws_keys: None, transport: str, seed: int) -> None:
-    """A hundred kills, by either way of calling."""
-    report = await queue_storm(tmp_path, kills=100, seed=seed, keys=500, transport=transport)
+async def test_the_same_for_long(tmp_path: Path, aws_keys: None, seed: int) -> None:
+    """A hundred kills."""
+    report = await queue_storm(tmp_path, kills=100, seed=seed, keys=500)
     print(report)
     assert report.good, report

@@ -1,20 +1,12 @@
 """
-Events of Alibaba Cloud OSS by a queue of MNS (SMQ); access key and session are those of ``listener.alibaba``.
+Events of Alibaba Cloud OSS in a queue of MNS (SMQ); ``listener.sources.queue`` has the reader.
 
 ::
 
-    settings   what a configuration may say
-    wire       resources, bodies, answers: hostile XML refused; pure
-    trouble    what is refused, by what can be done about it; pure
-    client     one signed call over one session
-    held       what was received and not yet deleted; pure
-    reading    from messages to a delivery; pure
-    deleting   batches of deletions, tried again within a bound
-    figures    what is counted and measured
-    session    one reading of the queue, from start to end
-    source     the contract
-    checks     what `cdn-listener check` probes
-    setup      what `cdn-listener check --print-setup` prints; pure
+    settings   options            wire     request and reply formats; pure
+    client     signed calls       errors   error codes by remedy; pure
+    checks     what `check` tests setup    what `check --print-setup` prints; pure
+    source     the Source contract
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 """
-One signed call over one session: receive, delete, release, and what a queue says of itself.
+Signed calls to one queue of MNS.
 
-Every call may be made again: receiving hides messages that come back by themselves, and deleting or
-releasing what is gone is answered with an error that says so.
+Every call can be repeated: received messages are redelivered, and deleting or releasing a message that is gone
+returns an error that says so.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import aiohttp
+import structlog
 from yarl import URL
 
 from listener.alibaba import KeyInUse
@@ -21,88 +23,133 @@ from listener.alibaba.signature import Credentials, sign_mns
 from listener.clock import Clock
 from listener.egress import connection_advice
 from listener.errors import ConfigurationError
+from listener.sources.mns.errors import INVALID_HANDLE, refused, unreachable
 from listener.sources.mns.settings import MnsSettings
-from listener.sources.mns.trouble import MnsTrouble, Remedy, refused, unkeyed, unreachable
 from listener.sources.mns.wire import (
+    BATCH,
     Attributes,
-    Failure,
-    Message,
+    ErrorReply,
     WireError,
+    change_visibility_resource,
     handles_body,
-    messages_of,
+    messages_resource,
     read_attributes,
-    read_failure,
-    read_handle,
+    read_error,
     read_handle_errors,
     read_messages,
-    receiving,
-    visibility,
+    receive_resource,
 )
+from listener.sources.queue.errors import QueueError, Remedy
+from listener.sources.queue.transport import EntryFailure, Message
 
-__all__ = ["QueueClient"]
+__all__ = ["MnsTransport"]
 
+log = structlog.get_logger()
 T = TypeVar("T")
 
-LARGEST_ANSWER_BYTES: Final = 8 * 1024 * 1024
-"""Sixteen messages of 64 KB, were every character of them escaped."""
+LARGEST_REPLY_BYTES: Final = 8 * 1024 * 1024
+"""Sixteen messages of 64 KB, if every character is escaped."""
 SPARE_CONNECTIONS: Final = 4
-"""For deletions, beside one a poller."""
+"""For deletions, in addition to one for each poller."""
+NOTABLE_SKEW_SECONDS: Final = 60.0
 
 
-class QueueClient:
-    """Makes signed calls to one queue; keeps one session, the key in use and the skew of the clock."""
+class MnsTransport:
+    """See :class:`~listener.sources.queue.transport.Transport`; keeps one HTTP session."""
+
+    batch: ClassVar[int] = BATCH
 
     def __init__(self, settings: MnsSettings, *, keys: KeyInUse, clock: Clock) -> None:
         """Keep the parts; open nothing."""
         self.clock_skew_seconds: float | None = None
-        """How far the clock here was ahead of the service's, by its last answer."""
-        self.keys = keys
+        """How far this machine's clock is ahead of the service's, by its last reply."""
         self._settings = settings
+        self._keys = keys
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
-        self._hidden: Sequence[str] = ()
-        """Secrets of the key in use, which no message repeats."""
+        self._closed = False
+        self._secrets: Sequence[str] = ()
+        """Of the key in use; removed from messages of the service."""
 
-    async def receive(self, count: int, *, wait_seconds: int) -> list[Message]:
-        """Return messages as soon as there are any, or none after so long."""
-        resource = receiving(self._settings.queue, count, wait_seconds=wait_seconds)
+    async def receive(self, *, wait_seconds: int) -> list[Message]:
+        """Return up to sixteen messages. If cancelled, the queue redelivers messages whose reply was lost."""
+        resource = receive_resource(self._settings.queue, BATCH, wait_seconds=wait_seconds)
         try:
-            body = await self._ask("GET", resource, wait_seconds=wait_seconds)
-        except MnsTrouble as trouble:
-            if trouble.code == "MessageNotExist":
+            body = await self._request("GET", resource, wait_seconds=wait_seconds)
+        except QueueError as error:
+            if error.code == "MessageNotExist":
                 return []
             raise
-        return _read(lambda: read_messages(body))
+        skew = self.clock_skew_seconds or 0.0
+        messages = _read(lambda: read_messages(body))
+        return [m if m.sent_at is None else m._replace(sent_at=m.sent_at + skew) for m in messages]
 
-    async def delete(self, handles: Sequence[str]) -> dict[str, str]:
-        """Delete messages, at most a batch; return the handles for which that failed, each with the reason's code."""
-        status, body = await self._send("DELETE", messages_of(self._settings.queue), handles_body(handles))
+    async def delete(self, handles: Sequence[str]) -> list[EntryFailure]:
+        """Delete up to sixteen messages."""
+        status, body = await self._send("DELETE", messages_resource(self._settings.queue), handles_body(handles))
         if 200 <= status < 300:
-            return {}
+            return []
         try:
-            return {error.handle: error.code for error in read_handle_errors(body)}
+            failed = {error.handle: error.code for error in read_handle_errors(body)}
         except WireError:
             raise self._refused(status, body) from None
+        return [
+            EntryFailure(position, failed[handle], failed[handle] in INVALID_HANDLE)
+            for position, handle in enumerate(handles)
+            if handle in failed
+        ]
 
-    async def release(self, handle: str, *, seconds: int = 1) -> str:
-        """Let others see a message after so many seconds, at least one; return the handle that it has now."""
-        body = await self._ask("PUT", visibility(self._settings.queue, handle, seconds=seconds))
-        return _read(lambda: read_handle(body))
+    async def hide(self, handles: Sequence[str], *, seconds: int) -> list[EntryFailure]:
+        """Hide messages, one call each, for at least one second."""
+        calls = (self._change_visibility(handle, seconds=max(seconds, 1)) for handle in handles)
+        replies = await asyncio.gather(*calls, return_exceptions=True)
+        failures = []
+        for position, reply in enumerate(replies):
+            if isinstance(reply, QueueError) and reply.code in INVALID_HANDLE:
+                failures.append(EntryFailure(position, reply.code, is_final=True))
+            elif isinstance(reply, BaseException):
+                raise reply
+        return failures
+
+    async def _change_visibility(self, handle: str, *, seconds: int) -> None:
+        await self._request("PUT", change_visibility_resource(self._settings.queue, handle, seconds=seconds))
 
     async def attributes(self) -> Attributes:
-        """Return what the queue says of itself."""
-        body = await self._ask("GET", f"/queues/{self._settings.queue}")
+        """Return the queue's settings and length."""
+        body = await self._request("GET", f"/queues/{self._settings.queue}")
         return _read(lambda: read_attributes(body))
 
+    async def metrics(self) -> Mapping[str, float]:
+        """Return the queue's own counts, and how far this machine's clock is ahead of the service's."""
+        found = await self.attributes()
+        metrics = {
+            "queue_messages": found.active_messages,
+            "queue_hidden_messages": found.inactive_messages,
+            "queue_delayed_messages": found.delayed_messages,
+            "clock_skew_seconds": self.clock_skew_seconds,
+        }
+        return {name: round(value, 3) for name, value in metrics.items() if value is not None}
+
+    async def renew(self) -> None:
+        """Nothing to do: each call that is refused for its key reloads it."""
+
     async def close(self) -> None:
-        """Close the session; safe to call twice, and a later call opens another."""
+        """Close the session; later calls fail."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
+    async def key(self, *, renew: bool = False) -> Credentials:
+        """Return the access key in use. Raise :class:`QueueError` where there is none."""
+        try:
+            return await self._keys.current(renew=renew)
+        except ConfigurationError as error:
+            raise QueueError(str(error), remedy=Remedy.OPERATOR, code="NoKey", hint=error.hint) from error
+
     # -- one call ----------------------------------------------------------------------------------
 
-    async def _ask(self, method: str, resource: str, *, wait_seconds: int = 0) -> bytes:
+    async def _request(self, method: str, resource: str, *, wait_seconds: int = 0) -> bytes:
         status, body = await self._send(method, resource, wait_seconds=wait_seconds)
         if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             raise self._unreachable("HTTP 407 Proxy Authentication Required")
@@ -110,62 +157,60 @@ class QueueClient:
             raise self._refused(status, body)
         return body
 
-    def _refused(self, status: int, body: bytes) -> MnsTrouble:
-        told = [scrub(text, self._hidden) for text in read_failure(body)]
-        failure = Failure(told[0][:100], told[1], told[2][:100])
-        return refused(status, failure, skew_seconds=self.clock_skew_seconds)
+    def _refused(self, status: int, body: bytes) -> QueueError:
+        code, message, request_id = (scrub(text, self._secrets) for text in read_error(body))
+        return refused(status, ErrorReply(code[:100], message, request_id[:100]), skew_seconds=self.clock_skew_seconds)
 
     async def _send(self, method: str, resource: str, body: bytes = b"", *, wait_seconds: int = 0) -> tuple[int, bytes]:
-        """Make the call, once more where another key may help."""
+        """Make the call; if the key is refused and its source has another one, once more."""
         key = await self.key()
-        status, answer = await self._call(method, resource, body, key, wait_seconds)
-        renewing = status in {401, 403} and self._refused(status, answer).remedy is Remedy.RENEW
+        status, reply = await self._call(method, resource, body, key, wait_seconds)
+        renewing = status in {401, 403} and self._refused(status, reply).remedy is Remedy.RENEW
         if renewing and (another := await self.key(renew=True)) != key:
-            status, answer = await self._call(method, resource, body, another, wait_seconds)
-        return status, answer
-
-    async def key(self, *, renew: bool = False) -> Credentials:
-        """Return the access key in use. Raise :class:`MnsTrouble` when there is none."""
-        try:
-            return await self.keys.current(renew=renew)
-        except ConfigurationError as error:
-            raise unkeyed(str(error), error.hint) from error
+            status, reply = await self._call(method, resource, body, another, wait_seconds)
+        return status, reply
 
     async def _call(
         self, method: str, resource: str, body: bytes, key: Credentials, wait_seconds: int
     ) -> tuple[int, bytes]:
         headers = sign_mns(method=method, resource=resource, body=body, credentials=key, now=self._clock.now())
-        settings, self._hidden = self._settings, (key.access_key_secret, key.security_token or "")
-        patience = aiohttp.ClientTimeout(total=settings.answer_seconds + wait_seconds, connect=settings.connect_seconds)
+        settings, self._secrets = self._settings, (key.access_key_secret, key.security_token or "")
+        timeout = aiohttp.ClientTimeout(total=settings.answer_seconds + wait_seconds, connect=settings.connect_seconds)
         session = self._open()
         try:
             async with session.request(
                 method,
-                # Sent exactly as it was signed: nothing may encode it again.
-                URL(f"{settings.endpoint}{resource}", encoded=True),
+                URL(f"{settings.endpoint}{resource}", encoded=True),  # sent exactly as it was signed
                 data=body or None,
                 headers=headers,
-                skip_auto_headers=("Content-Type",),  # one that is not signed is refused
+                skip_auto_headers=("Content-Type",),  # an unsigned one is refused
                 allow_redirects=False,
-                timeout=patience,
+                timeout=timeout,
             ) as response:
-                answer = await read_bounded(response, LARGEST_ANSWER_BYTES)
+                reply = await read_bounded(response, LARGEST_REPLY_BYTES)
                 self._note_clock(response.headers)
-                return response.status, answer
+                return response.status, reply
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(words(error)) from error
 
-    def _unreachable(self, what: str) -> MnsTrouble:
+    def _unreachable(self, what: str) -> QueueError:
         endpoint = self._settings.endpoint
         advice = connection_advice(what, endpoint, setting="endpoint")
         cause = f": {advice.cause}" if advice.cause else ""
-        return unreachable(f"no answer from {endpoint}{cause}: {what}", hint=advice.hint)
+        return unreachable(f"no reply from {endpoint}{cause}: {what}", hint=advice.hint)
 
     def _note_clock(self, headers: Mapping[str, str]) -> None:
         skew = clock_skew_seconds(headers.get("Date", ""), self._clock.now())
-        self.clock_skew_seconds = self.clock_skew_seconds if skew is None else skew
+        if skew is None:
+            return
+        if abs(skew) > NOTABLE_SKEW_SECONDS >= abs(self.clock_skew_seconds or 0.0):
+            hint = "synchronise the clock of this machine (NTP)"
+            log.warning("mns.clock_skew", endpoint=self._settings.endpoint, skew_seconds=round(skew), hint=hint)
+        self.clock_skew_seconds = skew
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise QueueError("this source was stopped", remedy=Remedy.OPERATOR)
         if self._session is None:
             settings = self._settings
             try:
@@ -177,7 +222,7 @@ class QueueClient:
                     accept="text/xml",
                 )
             except ConfigurationError as error:
-                raise unkeyed(str(error), error.hint) from error
+                raise QueueError(str(error), remedy=Remedy.OPERATOR, code="NoKey", hint=error.hint) from error
         return self._session
 
 
@@ -185,4 +230,4 @@ def _read(read: Callable[[], T]) -> T:
     try:
         return read()
     except WireError as error:
-        raise unreachable(f"the queue answered with HTTP 200, but {error}") from error
+        raise unreachable(f"the queue replied with HTTP 200, but {error}") from error

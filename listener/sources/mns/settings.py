@@ -1,32 +1,22 @@
-"""What can be set for a source of type ``mns``; the access key is no setting (see ``listener.alibaba.keys``)."""
+"""Options of a source of type ``mns``; the access key is not configured here (see ``listener.alibaba.keys``)."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
 from listener.alibaba import KeySettings, Origin
-from listener.formats import FORMATS
+from listener.sources.queue.settings import QueueSettings
 
-__all__ = ["Address", "MnsSettings"]
+__all__ = ["MnsSettings", "QueueAddress"]
 
 _HOST = re.compile(r"(?P<account>\d+)\.mns\.(?P<region>[a-z0-9-]+?)(?:-internal|-vpc)?\.aliyuncs\.com")
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _format(name: str) -> str:
-    if name not in FORMATS:
-        raise ValueError(f"must be one of: {', '.join(FORMATS)}")
-    return name
-
-
-class Address(NamedTuple):
-    """Where a queue is; what its endpoint does not tell stands in ``<…>``."""
+class QueueAddress(NamedTuple):
+    """Region, account and name of a queue; unknown parts appear as ``<…>``."""
 
     region: str
     account: str
@@ -38,50 +28,33 @@ class Address(NamedTuple):
         return f"acs:mns:{self.region}:{self.account}:/queues/{self.queue}"
 
 
-class MnsSettings(KeySettings):
-    """``[sources.NAME]`` with ``type = "mns"``: events of OSS by a queue of MNS, now called SMQ."""
+class MnsSettings(QueueSettings, KeySettings):
+    """``[sources.NAME]`` with ``type = "mns"``: OSS events in a queue of MNS, now called SMQ."""
 
     type: Literal["mns"] = "mns"
     """Selects this source."""
 
     endpoint: Origin
-    """Where the queue is: ``https://ACCOUNT.mns.REGION.aliyuncs.com``; inside a VPC with ``REGION-internal``. Plain
-    http is for tests."""
+    """``https://ACCOUNT.mns.REGION.aliyuncs.com``; inside a VPC with ``REGION-internal``. Plain http is for tests."""
 
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,254}$")]
-    """Its name."""
-
-    buckets: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    """Buckets whose events count; others are ignored, and counted. By default any, since a queue mostly has one.
-    Also what ``check --print-setup`` prints a rule for."""
-
-    bucket_prefix: bool = False
-    """Put the bucket's name and a ``/`` before each key, so that sites tell several buckets apart by ``prefix``."""
-
-    format: Annotated[str, AfterValidator(_format)] = "auto"
-    """The form of the messages, where it cannot be told by looking at them. Base64 around it is always told."""
+    """The queue's name."""
 
     wait_seconds: Annotated[int, Field(ge=1, le=30)] = 30
-    """How long one request waits for messages; a stop does not wait for it."""
-
-    pollers: Annotated[int, Field(ge=1, le=64)] = 4
-    """Requests for messages at a time while the queue is full; one otherwise."""
+    """Long-poll duration of one receive request; a stop does not wait for it."""
 
     max_held_messages: Annotated[int, Field(ge=16, le=100_000)] = 2_000
-    """Messages received and not yet durable: with so many, no more are asked for."""
-
-    figures_interval_seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0
-    """How often the queue is asked how many messages wait in it; 0: never."""
+    """Most messages in flight: received and not yet committed."""
 
     connect_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
-    """For a connection, its name look-up and TLS included."""
+    """Timeout of a connection, including name resolution and TLS."""
 
     answer_seconds: Annotated[float, Field(gt=0, le=300)] = 30.0
-    """For a whole call, beside what it waits for messages."""
+    """Timeout of a call, in addition to its long poll."""
 
     @property
-    def address(self) -> Address:
-        """Where the queue is, as far as the endpoint's name tells."""
+    def address(self) -> QueueAddress:
+        """The queue, as far as the endpoint's host name contains it."""
         found = _HOST.fullmatch(self.endpoint.partition("://")[2])
         region, account = (found["region"], found["account"]) if found else ("<REGION>", "<ACCOUNT>")
-        return Address(region, account, self.queue)
+        return QueueAddress(region, account, self.queue)

@@ -1,4 +1,4 @@
-"""What to order of the vendor so that events come: a queue, a rule, a policy. From the settings alone; pure."""
+"""Commands to paste: they create the queue, the event rule and the policy. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from listener.sources.mns.settings import MnsSettings
 
-__all__ = ["EVENT_TYPES", "instructions", "policy", "rules_command"]
+__all__ = ["EVENT_TYPES", "policy", "rules_command", "setup_text"]
 
 EVENT_TYPES: Final = (
     "ObjectCreated:PutObject",
@@ -21,9 +21,9 @@ EVENT_TYPES: Final = (
     "ObjectRemoved:DeleteObject",
     "ObjectRemoved:DeleteObjects",
 )
-"""Not ``ObjectCreated:*``: that fires for each part of a multipart upload too."""
+"""Not ``ObjectCreated:*``, which includes each part of a multipart upload."""
 ACTIONS: Final = ("mns:BatchReceiveMessage", "mns:BatchDeleteMessage", "mns:ChangeMessageVisibility")
-"""For reading; each stands on the vendor's page of the call of that name."""
+"""Needed to read the queue; from the vendor's page of each call."""
 
 
 def policy(settings: MnsSettings) -> str:
@@ -42,8 +42,8 @@ def rules_command(settings: MnsSettings) -> str:
     return _command("ListEventRules", settings, ProductName="oss", Subscription=where)
 
 
-def instructions(settings: MnsSettings) -> str:
-    """Return everything to paste, a block each."""
+def setup_text(settings: MnsSettings) -> str:
+    """Return all commands and the policy."""
     buckets = settings.buckets or ("<BUCKET>",)
     rules = [[{"MatchState": True, "Prefix": f"{bucket}/"}] for bucket in buckets]
     make_queue = _command(
@@ -64,23 +64,23 @@ def instructions(settings: MnsSettings) -> str:
         Endpoint=json.dumps({"EndpointType": "queue", "EndpointValue": settings.queue}),
     )
     return f"""\
-# The queue: in a shell with the vendor's CLI (aliyun), in the region of the buckets
+# Create the queue: in a shell with the vendor's CLI (aliyun), in the region of the buckets
 {make_queue}
 
-# The rule that fills it: in the same shell; it takes about ten minutes to work. A region has ten rules, so name
-# all buckets here. Objects removed by lifecycle rules may send nothing: compare the bucket with the index now and then.
+# Create the rule that fills it: in the same shell; it takes effect after about ten minutes. A region allows ten rules,
+# so name all buckets here. Removals by lifecycle rules may send no event: schedule a reconcile with a listing.
 {make_rule}
 
 # The policy of the access key: console of RAM, Policies, Create Policy, JSON
 {policy(settings)}
 
-# Afterwards: which rules fill the queue
+# Check which rules fill the queue
 {rules_command(settings)}
 """
 
 
 def _command(action: str, settings: MnsSettings, **parameters: str) -> str:
-    words = ["aliyun", "mns-open", action, "--region", settings.address.region]
+    command = ["aliyun", "mns-open", action, "--region", settings.address.region]
     for name, value in parameters.items():
-        words += [f"--{name}", value]
-    return " ".join(shlex.quote(word) for word in words)
+        command += [f"--{name}", value]
+    return " ".join(shlex.quote(word) for word in command)

@@ -1,16 +1,12 @@
 """
-The sqs source: what S3 tells a queue, made durable before it is deleted there.
+Events of Amazon S3 in an SQS queue; ``listener.sources.queue`` has the reader.
 
 ::
 
-    settings   what can be set              address    what a queue's URL tells
-    transport  the calls, as a contract     boto       ... by boto3, in threads
-    trouble    refusals by remedy           native     ... by aiohttp
-    bodies     bodies to changes            held       received, not durable yet
-    deleter    batches of deletions         telling    health and figures
-    session    one run of all this          source     what the pipeline sees
-    doctor     what check asks              policies   ... and how answers are judged
-    guide      what to paste at AWS
+    settings   options          address    what a queue URL contains
+    client     calls by boto3   errors     error codes by remedy
+    checks     what `check` tests          policies   … and how it judges policies and rules
+    setup      what to paste at AWS        source     the Source contract
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a queue's policy and a bucket's notification rules mean to us; best effort, and pure."""
+"""Interprets queue policies and bucket notification rules; best effort, pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WANTED: Final = {
     "s3:ObjectRemoved:*": "deleted objects stay in the cache",
     "s3:LifecycleExpiration:*": "objects that a lifecycle rule removes stay in the cache, without ObjectRemoved",
 }
-"""Events that change what a URL shows, and what goes wrong without them."""
+"""Event types that are needed, and what goes wrong without them."""
 
 
 class Rule(NamedTuple):
-    """One notification rule of a bucket that leads to our queue."""
+    """One notification rule of a bucket that sends to our queue."""
 
     id: str
     events: tuple[str, ...]
@@ -31,7 +31,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _allowing(policy: str, queue_arn: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the statements that let somebody send to this queue."""
+    """Yield the statements that allow sending to this queue."""
     try:
         document = json.loads(policy) if policy else {}
     except ValueError:
@@ -40,9 +40,9 @@ def _allowing(policy: str, queue_arn: str) -> Iterator[Mapping[str, Any]]:
     for statement in statements:
         if isinstance(statement, dict) and statement.get("Effect") == "Allow":
             actions = [str(action).lower() for action in _listed(statement.get("Action"))]
-            places = [str(place) for place in _listed(statement.get("Resource"))] or [queue_arn]
+            resources = [str(resource) for resource in _listed(statement.get("Resource"))] or [queue_arn]
             sends = any(fnmatch.fnmatchcase("sqs:sendmessage", action) for action in actions)
-            if sends and any(fnmatch.fnmatchcase(queue_arn, place) for place in places):
+            if sends and any(fnmatch.fnmatchcase(queue_arn, resource) for resource in resources):
                 yield statement
 
 
@@ -50,21 +50,21 @@ def _services(statement: Mapping[str, Any]) -> set[str]:
     principal = statement.get("Principal")
     if principal == "*":
         return {"*"}
-    told = principal if isinstance(principal, dict) else {}
-    everybody = {"*"} if "*" in _listed(told.get("AWS")) else set()
-    return everybody | {str(service) for service in _listed(told.get("Service"))}
+    named = principal if isinstance(principal, dict) else {}
+    everybody = {"*"} if "*" in _listed(named.get("AWS")) else set()
+    return everybody | {str(service) for service in _listed(named.get("Service"))}
 
 
 def _sources(statement: Mapping[str, Any]) -> list[str]:
-    """Return the patterns of ``aws:SourceArn`` that the statement demands; none: it demands nothing of the sort."""
+    """Return the required patterns of ``aws:SourceArn``; empty where the statement requires none."""
     condition = statement.get("Condition")
     if not isinstance(condition, dict):
         return []
     return [
         str(pattern)
-        for operator, demands in condition.items()
-        if operator.lower().startswith(("arn", "stringlike", "stringequals")) and isinstance(demands, dict)
-        for name, patterns in demands.items()
+        for operator, names in condition.items()
+        if operator.lower().startswith(("arn", "stringlike", "stringequals")) and isinstance(names, dict)
+        for name, patterns in names.items()
         if name.lower() == "aws:sourcearn"
         for pattern in _listed(patterns)
     ]
@@ -76,13 +76,13 @@ def senders(policy: str, queue_arn: str) -> set[str]:
 
 
 def sends_from(policy: str, queue_arn: str, source_arn: str) -> tuple[bool, bool]:
-    """Return whether S3 may send on behalf of this bucket, and whether it may on behalf of anybody's."""
+    """Return whether S3 may send for this bucket, and whether it may for buckets of any account."""
     may, unbounded = False, False
     for statement in _allowing(policy, queue_arn):
         if _services(statement) & {"*", "s3.amazonaws.com"}:
-            demanded = _sources(statement)
-            may = may or not demanded or any(fnmatch.fnmatchcase(source_arn, pattern) for pattern in demanded)
-            unbounded = unbounded or (not demanded and not statement.get("Condition"))
+            required = _sources(statement)
+            may = may or not required or any(fnmatch.fnmatchcase(source_arn, pattern) for pattern in required)
+            unbounded = unbounded or (not required and not statement.get("Condition"))
     return may, unbounded
 
 
@@ -96,8 +96,7 @@ def rules_for(notification: Mapping[str, Any], queue_arn: str) -> list[Rule]:
 
 
 def _filters(rule: Mapping[str, Any]) -> Iterator[str]:
-    told = ((rule.get("Filter") or {}).get("Key") or {}).get("FilterRules") or ()
-    for one in told:
+    for one in ((rule.get("Filter") or {}).get("Key") or {}).get("FilterRules") or ():
         if one.get("Value"):
             yield f"{str(one.get('Name', '')).lower()} {one['Value']}"
 
@@ -115,4 +114,4 @@ def _covered(wanted: str, sent: set[str]) -> bool:
 
 
 _SINGLES: Final = {"s3:ObjectCreated:": 4, "s3:ObjectRemoved:": 2, "s3:LifecycleExpiration:": 2}
-"""So many single events make up each family: Put, Post, Copy and CompleteMultipartUpload; Delete and its marker."""
+"""Number of single event types in each family, such as Put, Post, Copy and CompleteMultipartUpload."""

@@ -1,4 +1,4 @@
-"""What to paste at AWS so that a bucket's events reach the queue, and so that we may read them; pure."""
+"""Text to paste at AWS: policies and rules that bring a bucket's events to the queue; pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from listener.sources.sqs.address import Address
 from listener.sources.sqs.policies import WANTED
 
-__all__ = ["guide"]
+__all__ = ["setup_text"]
 
 
-def guide(address: Address, buckets: Sequence[str]) -> str:
-    """Return policies, rules and commands for this queue and these buckets; what is not known stands in ``<…>``."""
+def setup_text(address: Address, buckets: Sequence[str]) -> str:
+    """Return policies, rules and commands for this queue and these buckets; unknown values appear as ``<…>``."""
     named = list(buckets) or ["<BUCKET>"]
     parts = [
         _block(
-            "Queue policy (queue-policy.json): S3 may send, on behalf of these buckets only.",
+            "Queue policy (queue-policy.json): allows S3 to send, for these buckets only.",
             _queue_policy(address, named),
         ),
         _block("IAM policy of the key or role that cdn-listener runs with.", _iam_policy(address, named)),
@@ -57,15 +57,15 @@ def _queue_policy(address: Address, buckets: Sequence[str]) -> dict[str, Any]:
 
 
 def _iam_policy(address: Address, buckets: Sequence[str]) -> dict[str, Any]:
-    needed = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"]
-    looks = {
+    actions = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"]
+    check = {
         "Sid": "OnlyForCheck",
         "Effect": "Allow",
         "Action": "s3:GetBucketNotification",
         "Resource": [_bucket_arn(address, bucket) for bucket in buckets],
     }
-    reads = {"Sid": "ReadTheQueue", "Effect": "Allow", "Action": needed, "Resource": address.arn}
-    return {"Version": "2012-10-17", "Statement": [reads, looks]}
+    read = {"Sid": "ReadTheQueue", "Effect": "Allow", "Action": actions, "Resource": address.arn}
+    return {"Version": "2012-10-17", "Statement": [read, check]}
 
 
 def _notification(address: Address) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def _notification(address: Address) -> dict[str, Any]:
 
 
 def _commands(address: Address, buckets: Sequence[str]) -> str:
-    place = f"--region {address.region} --queue-url {address.url}"
+    queue = f"--region {address.region} --queue-url {address.url}"
     lines = [
-        "# Commands. The first writes the policy, which must be one line of JSON inside JSON.",
+        "# Commands. The first one embeds the policy as a JSON string.",
         "jq -n --arg policy \"$(cat queue-policy.json)\" '{Policy: $policy}' > attributes.json",
-        f"aws sqs set-queue-attributes {place} --attributes file://attributes.json",
+        f"aws sqs set-queue-attributes {queue} --attributes file://attributes.json",
     ]
     lines += [
         f"aws s3api put-bucket-notification-configuration --bucket {bucket} "

@@ -1,0 +1,315 @@
+"""
+Calls to SQS by boto3, in threads of a pool of their own.
+
+The event loop's default pool also resolves host names and reads files; long polls would use up its threads. A client
+is thread-safe. It is made in a thread, because loading boto3's models takes 0.3 s of CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final, TypeVar
+
+import boto3
+import structlog
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from listener.numbers import whole_number
+from listener.sources.bounded_boto import bound_answers
+from listener.sources.queue.errors import QueueError, Remedy
+from listener.sources.queue.transport import EntryFailure, Message
+from listener.sources.sqs.errors import refused, unreachable
+from listener.sources.sqs.settings import SqsSettings
+
+__all__ = ["SqsTransport", "failures_in", "make_client", "messages_in", "translated"]
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+BATCH: Final = 10
+"""Messages in one request, by the service's limit."""
+CONNECT_SECONDS: Final = 5
+REPLY_SECONDS: Final = 10
+"""In addition to the long poll."""
+SPARE_THREADS: Final = 4
+"""For deletions and other calls, so that they never wait for a poll."""
+LARGEST_REPLY_BYTES: Final = 16 * 1024 * 1024
+"""Ten messages of a mebibyte, escaped as JSON."""
+_ID: Final = re.compile(r"[!-~]{1,4096}")
+_NO_KEY: Final = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
+_NOT_SQS: Final = "check endpoint_url: the server there does not reply as SQS does"
+_METRICS: Final = {
+    "queue_messages": "ApproximateNumberOfMessages",
+    "queue_hidden_messages": "ApproximateNumberOfMessagesNotVisible",
+    "queue_delayed_messages": "ApproximateNumberOfMessagesDelayed",
+}
+
+
+def make_client(settings: SqsSettings, service: str = "sqs", *, connections: int = 10) -> Any:
+    """Return a client with a session of its own, which reads the key again. Blocking. Raise QueueError."""
+    address = settings.address
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=settings.wait_seconds + REPLY_SECONDS,
+        max_pool_connections=connections,
+        retries={"mode": "standard", "total_max_attempts": 1},  # the reader retries, with back-off and a log line
+        tcp_keepalive=True,
+        parameter_validation=False,
+        user_agent_extra="cdn-listener",
+    )
+    try:
+        session = boto3.session.Session(profile_name=settings.profile or None)
+        endpoint = None if address.is_aws and service != "sqs" else address.endpoint
+        client = session.client(service, region_name=address.region, endpoint_url=endpoint, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise translated(error) from None
+    seconds = settings.wait_seconds + REPLY_SECONDS
+    bound_answers(client, most_bytes=LARGEST_REPLY_BYTES, seconds=seconds, json=service == "sqs")
+    return client
+
+
+def translated(error: Exception, url: str = "") -> QueueError:
+    """Return the error for an exception of boto3; ``url`` is the endpoint that was called."""
+    if isinstance(error, ClientError):
+        details, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+        status = metadata.get("HTTPStatusCode", 400)
+        return refused(details.get("Code", ""), details.get("Message", ""), status=status)
+    if isinstance(error, _NO_KEY):
+        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the machine a role"
+        return QueueError(f"no AWS key: {error}", remedy=Remedy.RENEW, code="NoCredentials", hint=hint)
+    return unreachable(error, url)
+
+
+def messages_in(reply: Mapping[str, Any], *, hidden_seconds: float | None = None) -> list[Message]:
+    """Return the messages of a ReceiveMessage reply. Raise QueueError where a required field is missing or invalid."""
+    try:
+        return [_message(message, hidden_seconds) for message in reply.get("Messages") or ()]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise QueueError("SQS returned a malformed message", remedy=Remedy.OPERATOR, hint=_NOT_SQS) from None
+
+
+def _message(message: Mapping[str, Any], hidden_seconds: float | None) -> Message:
+    attributes = message.get("Attributes") or {}
+    sent_at = whole_number(str(attributes["SentTimestamp"])) if "SentTimestamp" in attributes else None
+    return Message(
+        _id(message["MessageId"]),
+        _id(message["ReceiptHandle"]),
+        message["Body"].encode("utf-8", "surrogatepass"),
+        whole_number(str(attributes.get("ApproximateReceiveCount", 1))) or 1,
+        None if sent_at is None else sent_at / 1000,
+        hidden_seconds,
+    )
+
+
+def _id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise ValueError("neither an id nor a receipt handle")
+    return text
+
+
+def failures_in(reply: Mapping[str, Any]) -> list[EntryFailure]:
+    """Return the failed entries of a batch reply by position. Raise QueueError for a malformed one."""
+    try:
+        return [
+            EntryFailure(_position(entry["Id"]), entry.get("Code", ""), bool(entry.get("SenderFault")))
+            for entry in reply.get("Failed") or ()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise QueueError("SQS returned a malformed batch reply", remedy=Remedy.OPERATOR, hint=_NOT_SQS) from None
+
+
+def _position(name: str) -> int:
+    position = whole_number(name)
+    if position is None or position >= BATCH:
+        raise ValueError(name)
+    return position
+
+
+class _SharedClient:
+    """A client that is closed once it is retired and no thread uses it any more."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._users = 0
+        self._retired = False
+
+    @contextmanager
+    def used(self) -> Iterator[Any]:
+        with self._lock:
+            self._users += 1
+        try:
+            yield self._client
+        finally:
+            self._leave()
+
+    def retire(self) -> None:
+        with self._lock:
+            self._users += 1
+            self._retired = True
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            unused = self._retired and not self._users
+        if unused:
+            self._client.close()
+
+
+class SqsTransport:
+    """See :class:`~listener.sources.queue.transport.Transport`."""
+
+    batch: ClassVar[int] = BATCH
+
+    def __init__(self, settings: SqsSettings) -> None:
+        """Keep the settings; nothing starts before the first call."""
+        self._settings = settings
+        self._threads = settings.pollers + SPARE_THREADS
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sqs")
+        self._lock = threading.Lock()
+        self._shared: _SharedClient | None = None
+        self._open = 0
+        """Calls under way, waiting for a thread, or whose messages are still to be released."""
+        self._closed = False
+
+    async def receive(self, *, wait_seconds: int) -> Sequence[Message]:
+        """Return up to ten messages. If cancelled, the thread releases those that still arrive."""
+        future = self._submit(self._receive, wait_seconds)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                self._count(1)
+                future.add_done_callback(self._release_soon)
+            raise
+
+    async def delete(self, handles: Sequence[str]) -> Sequence[EntryFailure]:
+        """Delete up to ten messages."""
+        entries = [{"Id": str(at), "ReceiptHandle": handle} for at, handle in enumerate(handles)]
+        return failures_in(
+            await self._run(lambda client: client.delete_message_batch(QueueUrl=self._url, Entries=entries))
+        )
+
+    async def hide(self, handles: Sequence[str], *, seconds: int) -> Sequence[EntryFailure]:
+        """Hide up to ten messages."""
+        return failures_in(await self._run(lambda client: self._hide(client, handles, seconds)))
+
+    async def metrics(self) -> Mapping[str, float]:
+        """Return the queue's own counts."""
+        reply = await self._run(lambda client: client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"]))
+        attributes = reply.get("Attributes")
+        attributes = attributes if isinstance(attributes, Mapping) else {}
+        numbers = {name: whole_number(str(attributes.get(attribute, ""))) for name, attribute in _METRICS.items()}
+        return {name: float(number) for name, number in numbers.items() if number is not None}
+
+    async def renew(self) -> None:
+        """Make a new client for the next call; calls under way end with the old one."""
+        self._retire()
+
+    async def close(self) -> None:
+        """Let the threads finish their calls, and close the client with the last of them."""
+        self._closed = True
+        self._pool.shutdown(wait=False)
+        self._count(0)
+
+    # -- in threads --------------------------------------------------------------------------------
+
+    @property
+    def _url(self) -> str:
+        return self._settings.queue_url
+
+    async def _run(self, call: Callable[[Any], T]) -> T:
+        """Make a call that continues when its caller is cancelled: a deletion cannot be taken back."""
+        return await asyncio.shield(asyncio.wrap_future(self._submit(call)))
+
+    def _submit(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
+        try:
+            future = self._pool.submit(self._call, call, *arguments)
+        except RuntimeError:
+            raise QueueError("this source was stopped", remedy=Remedy.OPERATOR) from None
+        self._count(1)
+        future.add_done_callback(lambda _: self._count(-1))
+        return future
+
+    def _call(self, call: Callable[..., T], *arguments: Any) -> T:
+        with self._lock:
+            if self._shared is None:
+                self._shared = _SharedClient(make_client(self._settings, connections=self._threads))
+            shared = self._shared
+        try:
+            with shared.used() as client:
+                return call(client, *arguments)
+        except QueueError:
+            raise
+        except (BotoCoreError, ClientError, OSError) as error:
+            raise translated(error, self._settings.address.endpoint) from None
+        except Exception as error:
+            # botocore's parsers raise whatever a reply that is not one of SQS makes Python raise.
+            what = f"SQS returned an unreadable reply ({type(error).__name__})"
+            raise QueueError(what, remedy=Remedy.OPERATOR, hint=_NOT_SQS) from error
+
+    def _retire(self) -> None:
+        with self._lock:
+            shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.retire()
+
+    def _receive(self, client: Any, wait_seconds: int) -> list[Message]:
+        hidden_seconds = self._settings.visibility_seconds
+        reply = client.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=BATCH,
+            WaitTimeSeconds=wait_seconds,
+            VisibilityTimeout=hidden_seconds,
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+        )
+        return messages_in(reply, hidden_seconds=hidden_seconds)
+
+    def _hide(self, client: Any, handles: Sequence[str], seconds: int) -> Mapping[str, Any]:
+        entries = [
+            {"Id": str(at), "ReceiptHandle": handle, "VisibilityTimeout": seconds} for at, handle in enumerate(handles)
+        ]
+        reply: Mapping[str, Any] = client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+        return reply
+
+    # -- a poll that was cancelled -----------------------------------------------------------------
+
+    def _release_soon(self, future: Future[list[Message]]) -> None:
+        """Release in a thread; where the pool is closed, this runs in one already."""
+        try:
+            self._pool.submit(self._release, future)
+        except RuntimeError:
+            self._release(future)
+
+    def _release(self, future: Future[list[Message]]) -> None:
+        try:
+            handles = [] if future.exception() else [message.handle for message in future.result()]
+            if handles:
+                self._call(self._hide, handles, 0)
+                log.info("sqs.released", messages=len(handles))
+        except QueueError as error:
+            log.warning("sqs.not_released", messages=len(handles), error=str(error))
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        """Count calls that still need the client; retire it after close() when there are none."""
+        with self._lock:
+            self._open += more
+            done = self._closed and not self._open
+        if done:
+            self._retire()
