@@ -163,7 +163,7 @@ def test_print_setup_of_another_source(
     config = tmp_path / "listener.toml"
     config.write_text(CONFIG)
     assert command("check", "--config", str(config), "--print-setup", "www") == 0
-    assert "nothing" in capsys.readouterr().out
+    assert "needs no setup" in capsys.readouterr().out
     assert command("check", "--config", str(config), "--print-setup", "event") == 2
     assert "Did you mean events?" in capsys.readouterr().err
     assert isinstance(SqsSource("events", SqsSettings(queue_url="http://h/e")), ProvidesSetup)
