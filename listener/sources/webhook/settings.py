@@ -86,11 +86,11 @@ class WebhookSettings(BaseModel):
     holds for this address is taken over, so that nobody is refused during a restart."""
 
     path: Annotated[str, AfterValidator(_path), Field(repr=False)] = "/"
-    """The path of this source's URL. Where a sender cannot be told from others (Ceph, MNS), make it a secret: a path
-    that is the only proof, or longer than 16 characters, is shown as ``/***``."""
+    """The path of this source's URL. Where a sender cannot be distinguished from others (Ceph, MNS), make it a secret:
+    a path that is the only proof, or longer than 16 characters, is shown as ``/***``."""
 
     format: str = "auto"
-    """The form of the messages, where it cannot be told by looking at them."""
+    """The form of the messages, if it cannot be detected."""
 
     token: Secret | None = None
     """What senders must give as ``Authorization: Bearer …``, alone, or as the password of HTTP's Basic scheme. Set it
@@ -146,7 +146,7 @@ class WebhookSettings(BaseModel):
     """Buckets whose events count; others are ignored, and counted. By default any."""
 
     bucket_prefix: bool = False
-    """Put the bucket's name and a ``/`` before each key, so that sites tell several buckets apart by ``prefix``."""
+    """Put the bucket's name and a ``/`` before each key, so that sites can select a bucket by ``prefix``."""
 
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     """The largest body. Notifications have at most a few hundred thousand bytes; beyond: 413."""
