@@ -103,8 +103,7 @@ class Reader:
             lambda: bool(rows) and all(found.etag for found, _ in rows.values()), "every file has a digest"
         )
         # Not before the watcher's queue was empty once: fanotify reports the whole file system.
-        session = self.source._session
-        await self.until(lambda: session is not None and session._live.may_skip, "bytes are compared")
+        await self.until(lambda: self.source.compares, "bytes are compared")
 
     async def until_in_sync(self, path: Path) -> None:
         """Wait until the index holds exactly the tree's files, as they are."""

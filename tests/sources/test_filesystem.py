@@ -494,6 +494,23 @@ async def test_an_operator_may_confirm(root: Path) -> None:
         await reader.until(lambda: not reader.index.rows, "the index is empty")
 
 
+async def test_the_deletion_guard_counts_the_files_that_came_since_the_last_scan(root: Path) -> None:
+    """A directory that is a small part of a tree that has grown goes at once, and one that is most of it does not."""
+    async with Reader(root, min_delete_count=5, rescan_interval_seconds=0) as reader:
+        await reader.until_compared()
+        for number in range(120):
+            path = root / "new" / f"{number % 4}" / f"{number}.html"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("new")
+        await reader.until(lambda: len(reader.index.rows) >= 120, "all are known")
+        shutil.rmtree(root / "new" / "0")
+        await reader.until_in_sync(root)
+        assert not reader.source.health.detail
+        for number in "12":
+            shutil.rmtree(root / "new" / number)
+        await reader.until(lambda: "nothing is taken for deleted" in reader.source.health.detail, "it is reported")
+
+
 @pytest.mark.parametrize("how", ["renamed", "deleted"])
 async def test_a_root_that_goes_away_deletes_nothing(root: Path, tmp_path: Path, how: str) -> None:
     """The source says so, waits, and tells only real differences when the root is back."""

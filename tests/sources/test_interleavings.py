@@ -25,7 +25,7 @@ from churning import Churn, exchange, out_of_sight
 from source_harness import fanotify_needed
 
 from listener.change import key_to_text
-from listener.sources.filesystem import kernel, watches
+from listener.sources.filesystem import heard, kernel, watches
 from listener.sources.filesystem.fanotify import EVENT
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.look import Looker
@@ -62,7 +62,8 @@ class World:
         self.in_place: set[str] = set()
         """Keys that were looked at as if they had been written in place."""
         self.ignore, self.links = Ignore(), Links(self.raw)
-        self.watches = kind(self.raw, self.ignore, bound=100_000)
+        # Every other world holds the names that a listing finds for a while.
+        self.watches = kind(self.raw, self.ignore, bound=100_000, found_seconds=0.4 * (seed % 2))
         self.looker = Looker(self.raw, self.ignore, self.links, stable_seconds=0)
 
     # --- the steps --------------------------------------------------------------------------------
@@ -207,6 +208,7 @@ class World:
 
         with monkeypatch.context() as patch:
             patch.setattr(watches, "time", self)
+            patch.setattr(heard, "time", self)
             patch.setattr(self.watches.kernel, "add", hooked(self.watches.kernel.add))
             for name in SYSTEM_CALLS:
                 patch.setattr(os, name, hooked(getattr(os, name)))
@@ -344,6 +346,63 @@ def write(path: Path, text: str = "x") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+def test_a_file_that_is_made_and_exchanged_at_once_is_looked_at(world: World) -> None:
+    """The last event of its name is a rename away from it, as of a temporary file; yet a file is there."""
+    write(world.root / "old")
+    world.calm()
+    write(world.root / "new")
+    exchange(world.root / "old", world.root / "new")
+    world.calm()
+    assert world.index.keys() == {"old", "new"}
+    assert not world.differences()
+
+
+def test_a_temporary_file_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that was made and renamed away between two looks is gone: rsync makes one of each file."""
+    world = World(tmp_path, 0, steps=0)
+    world.scan_all()
+    looked: list[bytes] = []
+    for number in range(3):
+        write(world.root / f".{number}.aB3dE9").rename(world.root / f"{number}")
+    world.read()
+    world.feed()
+    lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path: (looked.append(path), lstat(path))[1])
+    batch = world.watches.take(1000)
+    looks = world.looker.all(batch, time.time_ns())
+    assert sorted(looks.gone) == [".0.aB3dE9", ".1.aB3dE9", ".2.aB3dE9"]
+    assert looked == [world.raw + name for name in (b"0", b"1", b"2")]
+    world.watches.close()
+
+
+@pytest.mark.parametrize("backend", ["inotify", "fanotify"])
+def test_files_of_a_new_directory_are_looked_at_once(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Names that a listing finds wait; a name that is reported closed meanwhile is taken at once, and not again."""
+    world = World(tmp_path, 1, steps=0, kind=kind_of(backend, tmp_path, request))
+    world.scan_all()
+    with monkeypatch.context() as patch:
+        patch.setattr(heard, "time", world)
+        write(world.root / "new" / "1")
+        write(world.root / "new" / "2")
+        world.read()
+        world.feed()
+        world.settle()
+        world.watches.take(1000)
+        write(world.root / "new" / "2", "more")
+        world.read()
+        world.feed()
+        taken = [[*names] for _, names in world.watches.take(1000).names]
+        assert taken == [[world.watches.name_as_heard(b"2")]]
+        world.now += 0.5
+        taken = [[*names] for _, names in world.watches.take(1000).names]
+        assert taken == [[world.watches.name_as_heard(b"1")]]
+        assert not world.watches.heard
+        assert not world.watches.heard.count
+    world.watches.close()
 
 
 def test_a_scan_between_an_exchange_and_its_deletions_loses_no_file(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -192,3 +193,22 @@ def test_a_mounted_root_that_comes_back_is_well_again(tmp_path: Path, backend: s
         if backend != "polling":
             write(site / "index.html", "two!")
             source.until(lambda: source.keys() == {"index.html"}, "told", 10)
+
+
+def test_a_mount_that_comes_and_goes_between_two_looks_is_noticed(tmp_path: Path) -> None:
+    """The table is as it was before; what was looked at meanwhile is not known, so that all is compared."""
+    (tmp_path / "www" / "a").mkdir(parents=True)
+    program = """
+import subprocess, sys
+from listener.sources.filesystem.mountwatch import MountWatch
+watch = MountWatch(sys.argv[1])
+print(watch.look(list))
+subprocess.run(["mount", "-t", "tmpfs", "none", sys.argv[1] + "/a"], check=True)
+subprocess.run(["umount", sys.argv[1] + "/a"], check=True)
+print(watch.look(list))
+print(watch.look(list))
+"""
+    command = [*UNSHARED, sys.executable, "-c", program, str(tmp_path / "www")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    nothing = "Remounted(directories=[], names=[])"
+    assert done.stdout.splitlines() == [nothing, "Remounted(directories=[b''], names=[])", nothing]

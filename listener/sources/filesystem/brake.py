@@ -25,7 +25,7 @@ class Brake:
     def __init__(self, *, share: float, minimum: int) -> None:
         """Stop when more than ``share`` of the known files, and more than ``minimum``, are gone at once."""
         self.known = 0
-        """How many files the last scan saw."""
+        """How many files there are: what the last full scan saw, and what came and went since."""
         self.confirmed = False
         """Set by an operator: the next deletions are meant."""
         self.suspended = ""
@@ -58,6 +58,14 @@ class Brake:
         if missing > self._minimum and missing > self._share * known:
             return f"{missing} of {known} known files are gone at once"
         return ""
+
+    def note_births(self, count: int) -> None:
+        """Count files that came since the last full scan."""
+        self.known += count
+
+    def note_deletions(self, count: int) -> None:
+        """Count files that were reported as deleted since the last full scan."""
+        self.known = max(0, self.known - count)
 
     def admits(self, count: int, now: float) -> bool:
         """Return whether ``count`` more deletions are few enough to pass at once."""

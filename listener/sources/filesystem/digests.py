@@ -55,10 +55,13 @@ class Digests:
         if self._most_bytes < 0:
             return
         self._due = max(self._due, now + _CALM_SECONDS)
-        for change in changes:
-            found = change.fingerprint
-            if change.kind is ChangeKind.CONTENT and change.finished and found is not None and found.etag is None:
-                self._wanted[change.key] = None
+        self._wanted.update(
+            dict.fromkeys(
+                change.key
+                for change in changes
+                if (found := change.fingerprint) is not None and found.etag is None and change.finished
+            )
+        )
         if len(self._wanted) > _MOST_WANTED:
             self._wanted.clear()
             self._again = True

@@ -8,6 +8,7 @@ names are forgotten and the directory is scanned again instead.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -17,7 +18,19 @@ from listener.sources.filesystem import kernel
 from listener.sources.filesystem.rescans import TOO_MANY
 from listener.sources.filesystem.tree import Node, Tree
 
-__all__ = ["ARRIVED", "BORN", "EFFECTS", "ENDED", "FOUND", "OPEN", "Batch", "Heard", "batch_of"]
+__all__ = [
+    "ARRIVED",
+    "BORN",
+    "EFFECTS",
+    "ENDED",
+    "FOUND",
+    "GONE",
+    "OPEN",
+    "UNBROKEN",
+    "Batch",
+    "Heard",
+    "batch_of",
+]
 
 OPEN = 1 << 16
 """The last that was heard is that it was made or written to, not that it was closed."""
@@ -28,17 +41,27 @@ ARRIVED = 1 << 18
 BORN = 1 << 19
 """The first event of this name was that it was created, which proves that nothing had this name just before."""
 
+GONE = 1 << 20
+"""The last event is that it went."""
+UNBROKEN = 1 << 21
+"""
+All that befell the name since it was created is known from events, and no file was renamed to it.
+
+An exchange is reported as a rename to the name, then one from it, although a file is there.
+"""
+
 ENDED = ~(OPEN | FOUND)
 """What stays of a name's flags when it is closed, replaced or gone."""
+_COMPLETED = kernel.CLOSE_WRITE | kernel.MOVED_TO | kernel.MOVED_FROM | kernel.DELETE
 
 EFFECTS: dict[int, tuple[int, int, int]] = {
-    kernel.CREATE: (-1, kernel.CREATE | OPEN, kernel.CREATE | OPEN | BORN),
+    kernel.CREATE: (~GONE, kernel.CREATE | OPEN, kernel.CREATE | OPEN | BORN | UNBROKEN),
     kernel.ATTRIB: (-1, kernel.ATTRIB, kernel.ATTRIB),
     kernel.MODIFY: (-1, kernel.MODIFY | OPEN, kernel.MODIFY | OPEN),
     kernel.CLOSE_WRITE: (ENDED, kernel.CLOSE_WRITE, kernel.CLOSE_WRITE),
-    kernel.MOVED_TO: (ENDED, kernel.MOVED_TO, kernel.MOVED_TO),
-    kernel.MOVED_FROM: (ENDED, kernel.MOVED_FROM, kernel.MOVED_FROM),
-    kernel.DELETE: (ENDED, kernel.DELETE, kernel.DELETE),
+    kernel.MOVED_TO: (ENDED & ~UNBROKEN, kernel.MOVED_TO, kernel.MOVED_TO),
+    kernel.MOVED_FROM: (ENDED, kernel.MOVED_FROM | GONE, kernel.MOVED_FROM | GONE),
+    kernel.DELETE: (ENDED, kernel.DELETE | GONE, kernel.DELETE | GONE),
 }
 """By event of a file: which flags of its name stay, which are added, and all flags of a name without earlier events."""
 
@@ -82,8 +105,13 @@ def batch_of(paths: Iterable[bytes]) -> Batch:
 class Heard:
     """The collection; its owner holds the lock around every call."""
 
-    def __init__(self, tree: Tree, *, bound: int) -> None:
-        """Collect at most about ``bound`` names."""
+    def __init__(self, tree: Tree, *, bound: int, found_seconds: float = 0.0) -> None:
+        """Collect at most about ``bound`` names; names found by a listing wait ``found_seconds`` for their events."""
+        self.found_due = float("inf")
+        """When the names that were found longest ago can be taken, on the monotonic clock."""
+        self._found: dict[Node, tuple[float, dict[bytes, int]]] = {}
+        """By directory: when the names that a listing found can be taken, and their flags."""
+        self._found_seconds = found_seconds
         self._tree = tree
         self._bound = bound
         self.count = 0
@@ -96,6 +124,15 @@ class Heard:
         """Whether there is anything to take."""
         return bool(self.dirty or self.gone or self.rescans or self.gaps)
 
+    @property
+    def waits(self) -> bool:
+        """Whether names that a listing found wait for their events."""
+        return bool(self._found)
+
+    def is_pending(self, node: Node, name: bytes) -> bool:
+        """Return whether this name waits to be taken."""
+        return name in (node.names or ()) or (node in self._found and name in self._found[node][1])
+
     def names_of(self, node: Node) -> dict[bytes, int]:
         """Return the names heard of in this directory, to be added to; ``count`` is the caller's to raise."""
         if node.names is None:
@@ -104,18 +141,65 @@ class Heard:
         return node.names
 
     def add(self, node: Node, name: bytes, flags: int) -> None:
-        """Hear of one name; what events said of it already stays."""
+        """Note one name; what events reported of it stays, but that it came and went is no longer proved."""
         names = self.names_of(node)
-        if name not in names:
+        if name in names:
+            names[name] &= ~UNBROKEN
+        else:
             names[name] = flags
             self.count += 1
 
+    def add_found(self, node: Node, names: Iterable[bytes]) -> None:
+        """
+        Note names that a listing found.
+
+        Most are still being written, or were written a moment ago. They wait for their events, so that one look
+        later decides; a name whose event comes first is taken with that.
+        """
+        found = dict.fromkeys(names, FOUND)
+        if not self._found_seconds:
+            for name in found:
+                self.add(node, name, FOUND)
+        elif found:
+            due, before = self._found.get(node) or (time.monotonic() + self._found_seconds, {})
+            known = len(before)
+            before.update(found)
+            self.count += len(before) - known
+            self._found[node] = (due, before)
+            self.found_due = min(self.found_due, due)
+
     def forget(self, node: Node) -> dict[bytes, int]:
         """Forget the names of one directory and return them."""
+        self._join_found(node)
+        return self._forget_joined(node)
+
+    def _forget_joined(self, node: Node) -> dict[bytes, int]:
         self.dirty.pop(node, None)
         names, node.names = node.names or {}, None
         self.count -= len(names)
         return names
+
+    def _join_found(self, node: Node) -> None:
+        """Add the names that a listing found to those of which events speak."""
+        _, found = self._found.pop(node, (0.0, {}))
+        if not found:
+            return
+        names = self.names_of(node)
+        for name in names.keys() & found.keys():
+            self._complete(names, found, name)
+        names.update(found)
+
+    def _complete(self, names: dict[bytes, int], found: dict[bytes, int], name: bytes) -> None:
+        """Let the events of a name count, and that a listing found it only where none of them ended it."""
+        del found[name]
+        self.count -= 1
+        names[name] = names[name] & ~UNBROKEN | (0 if names[name] & _COMPLETED else FOUND)
+
+    def _join_due(self) -> None:
+        now = time.monotonic()
+        while self._found and next(iter(self._found.values()))[0] <= now:
+            self._join_found(next(iter(self._found)))
+        self.found_due = min((due for due, _ in islice(self._found.values(), 1)), default=float("inf"))
 
     def went(self, prefix: bytes) -> None:
         """Note that a directory went away; later for one that went before, so that order is kept."""
@@ -132,6 +216,9 @@ class Heard:
         """Turn the fullest directories into rescans when there is too much."""
         if self.count <= self._bound:
             return
+        for node in list(self._found):
+            self._join_found(node)
+        self.found_due = float("inf")
         for node in sorted(self.dirty, key=lambda node: len(node.names or ()), reverse=True):
             prefix = self._tree.prefix_of(node)
             self.forget(node)
@@ -146,6 +233,7 @@ class Heard:
 
         Directories without a path are forgotten, unless they are ``awaiting`` the other half of a rename.
         """
+        self._join_due()
         gone, self.gone = tuple(self.gone), {}
         rescans, self.rescans = self.rescans, {}
         gaps, self.gaps = [self._tree.prefix_of(node) for node in self.gaps], {}
@@ -167,8 +255,11 @@ class Heard:
 
     def _some_names(self, node: Node, limit: int) -> dict[bytes, int]:
         names = node.names or {}
+        if found := self._found.get(node, (0.0, {}))[1]:
+            for name in names.keys() & found.keys():
+                self._complete(names, found, name)
         if len(names) <= limit:
-            return self.forget(node)
+            return self._forget_joined(node)
         some = dict(islice(names.items(), limit))
         for name in some:
             del names[name]

@@ -61,11 +61,18 @@ class Listening:
     """A running observer. ``on_heard`` is called in its thread, at most once between two takes."""
 
     def __init__(
-        self, root: bytes, ignore: Ignore, *, bound: int, on_heard: Callable[[], None], backend: str = "inotify"
+        self,
+        root: bytes,
+        ignore: Ignore,
+        *,
+        bound: int,
+        on_heard: Callable[[], None],
+        backend: str = "inotify",
+        found_seconds: float = 0.0,
     ) -> None:
         """Open the kernel's queue and start the threads. Raise OSError: EMFILE, when no instance is left."""
         kind = Marks if backend == "fanotify" else Watches
-        self.watches = kind(root, ignore, bound=bound)
+        self.watches = kind(root, ignore, bound=bound, found_seconds=found_seconds)
         self._observer = BaseObserver(InotifyEmitter, timeout=_OBSERVER_SECONDS, watches=self.watches)
         self._observer.schedule(_Handler(on_heard), os.fsdecode(root), recursive=True)
         self._emitters = list(self._observer.emitters)

@@ -91,7 +91,8 @@ class Live:
         if self._more or self._hints:
             return 0.0
         dues = (self.unfinished.next_look(now), self._brake.next_release(now), self._namesakes.next_due(now))
-        return min((due for due in dues if due is not None), default=float("inf"))
+        found = max(0.0, self.watches.heard.found_due - now) if self.watches else float("inf")
+        return min(due for due in (*dues, found) if due is not None)
 
     def look_at(self, paths: Iterable[bytes]) -> None:
         """Look soon at these paths of files and links, relative to the root, of which no event speaks."""
@@ -101,7 +102,7 @@ class Live:
         """Yield what has come up since the last call, then end."""
         self._more = False
         for _ in range(_BATCHES_AT_ONCE):
-            if not self._hints and (self.watches is None or not self.watches.heard):
+            if not self._hints and not (self.watches and (self.watches.heard or self.watches.heard.waits)):
                 break
             batch, looks = await asyncio.to_thread(self._take, self.watches)
             births = () if self._lives.is_sure else batch.births()
@@ -177,6 +178,8 @@ class Live:
 
     def _unlinked(self, looks: Looks) -> list[str]:
         """Return the directories behind links that went, or were replaced by something else, and unwatch them."""
+        if not looks.unlinked and not self.looker.has_links:
+            return []
         watches = self.watches
         unlinked = {key + "/" for key in looks.unlinked if self._settings.follow_symlinks}
         dropped = {
@@ -224,6 +227,7 @@ class Live:
             count += await self._weight(change, self._brake.look_limit - count)
         is_sound = count <= 1 or await asyncio.to_thread(self._holds_files)
         if is_sound and self._brake.admits(count, now):
+            self._brake.note_deletions(count)
             return deletions
         self._brake.hold(deletions, count, now)
         return ()
@@ -254,6 +258,7 @@ class Live:
                 self._rescans.want("", "many files are gone at once", time.monotonic())
             return [], []
         true, back = await asyncio.to_thread(self._still_gone, held)
+        self._brake.note_deletions(count if not back else len(true))
         for change in back:
             if change.kind is ChangeKind.SUBTREE_DELETED:
                 self._rescans.want(change.key, REPLACED, time.monotonic(), prompt=True)
@@ -327,6 +332,7 @@ class Live:
             else:
                 is_birth = before is None and standing.is_new(look.key)
                 changes.append(self._change(look.key, look.fingerprint, is_birth=is_birth))
+        self._brake.note_births(sum(change.is_birth for change in changes))
         for look, now, before in await asyncio.to_thread(self._compared, touched) if touched else ():
             if not is_proved_same(before, now):
                 changes.append(self._change(look.key, now))

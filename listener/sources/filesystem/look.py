@@ -11,10 +11,11 @@ from typing import NamedTuple
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.sources.filesystem import kernel, readers
 from listener.sources.filesystem.absence import means_absent
-from listener.sources.filesystem.heard import ARRIVED, FOUND, OPEN, Batch
+from listener.sources.filesystem.heard import ARRIVED, FOUND, GONE, OPEN, UNBROKEN, Batch
 from listener.sources.filesystem.links import Links, is_cut_off
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.readers import Directories
+from listener.sources.filesystem.unfinished import found_rest_seconds
 
 __all__ = ["LINK", "LINKED_DIRECTORY", "Look", "Looker", "Looks", "fingerprint_at", "fingerprint_of"]
 
@@ -25,6 +26,8 @@ _new = tuple.__new__
 _WENT = kernel.DELETE | kernel.MOVED_FROM
 _ENDS = _WENT | kernel.CREATE | kernel.MOVED_TO
 """Without one of these the end of a name that is not there is still to be heard: a deleted file may be written to."""
+_CAME_AND_WENT = UNBROKEN | GONE
+"""A temporary file, of which nothing is left to look at."""
 _IN_PLACE = kernel.CREATE | kernel.MODIFY | kernel.CLOSE_WRITE | _WENT | OPEN
 
 
@@ -97,7 +100,7 @@ def _is_atomic(flags: int) -> bool:
 
     A file that is there although its deletion is all that events reported is in a directory that was replaced.
     """
-    return not flags & _IN_PLACE or not flags & ~(kernel.DELETE | ARRIVED | FOUND)
+    return not flags & _IN_PLACE or not flags & ~(kernel.DELETE | GONE | ARRIVED | FOUND)
 
 
 def _everywhere(prefix: bytes) -> bool:  # noqa: ARG001 - of a tree that is polled
@@ -121,10 +124,18 @@ class Looker:
         self._root = root
         self._ignore = ignore
         self._stable_ns = int(stable_seconds * 1e9)
+        self._found_ns = int(found_rest_seconds(stable_seconds) * 1e9)
+        self._rested_ns = 0
+        """Files that were found and changed later than this time of day may still be written to."""
         self._directories = Directories(root)
         self._hears: Callable[[bytes], bool] = _everywhere
         self.ignored = 0
         """How many changed names were left out because they are ignored."""
+
+    @property
+    def has_links(self) -> bool:
+        """Whether any symbolic link, or file with several names, is known."""
+        return bool(self._links)
 
     def at(self, key: str) -> Fingerprint | None:
         """Return the fingerprint of one key, or ``None`` when there is no such file (any more). Raise OSError."""
@@ -157,11 +168,12 @@ class Looker:
         end of another one would not be reported, and what is in it is looked at once it is listed.
         """
         self._hears = hears
+        self._rested_ns = now_ns - (self._stable_ns if batch.is_hint else self._found_ns)
         looks = Looks([], [], [], [], {}, {}, [])
         self.look_afresh()
         ignores, plain = self._ignore.file, None if self._links else self._plain
         for prefix in batch.gone if self._links else ():
-            self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE, now_ns)
+            self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE)
         for prefix, names in batch.names:
             text = key_to_text(prefix)
             if (batch.is_hint and not hears(prefix)) or (self._links and is_cut_off(self._root, prefix)):
@@ -174,11 +186,11 @@ class Looker:
                 name = raw.decode("utf-8", "surrogateescape")
                 if not ignores(text, name):
                     if plain is None or not plain(looks, path + raw, text + name, flags, above):
-                        self._look(looks, path + raw, text + name, flags, now_ns)
+                        self._look(looks, path + raw, text + name, flags)
                     continue
                 self.ignored += 1
                 if self._links:
-                    self._look_at_links(looks, self._links.depending(text + name), flags, now_ns)
+                    self._look_at_links(looks, self._links.depending(text + name), flags)
             self._verify(text)
         return self._agreed(looks) if self._links and (looks.gone or looks.linked) else looks
 
@@ -193,13 +205,13 @@ class Looker:
             gone=sorted({*looks.gone} - back),
         )
 
-    def _look_at_links(self, looks: Looks, keys: Iterable[str], flags: int, now_ns: int) -> None:
+    def _look_at_links(self, looks: Looks, keys: Iterable[str], flags: int) -> None:
         """Look at other names of what changed so; each was told before, so that its end must be told too."""
         flags = kernel.MOVED_TO if _is_atomic(flags) else kernel.MOVED_TO | kernel.CLOSE_WRITE
         for key in keys:
             if self._hears(key_to_bytes(_parts(key)[0])):
                 self._verify(key)
-                self._look(looks, self._root + key_to_bytes(key), key, flags, now_ns, follow=False)
+                self._look(looks, self._root + key_to_bytes(key), key, flags, follow=False)
                 self._verify(key)
             else:
                 self._forget([key])
@@ -209,10 +221,12 @@ class Looker:
         for key in keys:
             self._links.forget(key)
 
-    @staticmethod
-    def _plain(looks: Looks, path: bytes, key: str, flags: int, above: int) -> bool:
+    def _plain(self, looks: Looks, path: bytes, key: str, flags: int, above: int) -> bool:
         """Look at what nearly every name is where no links are known: a file of one name, closed, renamed or gone."""
-        if flags & (OPEN | FOUND):
+        if flags & _CAME_AND_WENT == _CAME_AND_WENT:
+            looks.gone.append(key)  # what is there now has another event, or none was lost
+            return True
+        if flags & OPEN:
             return False
         try:
             status = os.lstat(path)
@@ -222,12 +236,13 @@ class Looker:
             return True
         except OSError:
             return False
-        if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
+        is_fresh = flags & FOUND and status.st_ctime_ns > self._rested_ns
+        if is_fresh or status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
             return False
         looks.finished.append(_new(Look, (key, fingerprint_of(status, above), _is_atomic(flags), True)))
         return True
 
-    def _look(self, looks: Looks, path: bytes, key: str, flags: int, now_ns: int, *, follow: bool = True) -> None:
+    def _look(self, looks: Looks, path: bytes, key: str, flags: int, *, follow: bool = True) -> None:
         try:
             prefix = path[len(self._root) : path.rfind(b"/") + 1]
             found, links = fingerprint_at(path, self._directories.of(prefix))
@@ -238,7 +253,7 @@ class Looker:
         was_link = self._links.targets.leads_to_directory(key)
         self._note(key, found, links)
         if follow and self._links:
-            self._look_at_links(looks, self._links.depending(key, inode), flags, now_ns)
+            self._look_at_links(looks, self._links.depending(key, inode), flags)
             if inode is not None and links > 1 and self._links.lacking(inode, links):
                 looks.namesakes[inode] = links
         is_directory = links == LINKED_DIRECTORY or (was_link and os.path.isdir(path))  # noqa: PTH112 - bytes
@@ -250,7 +265,7 @@ class Looker:
         elif found is None:
             if flags & _ENDS:
                 looks.gone.append(key)
-        elif self._is_unfinished(found, links, flags, now_ns):
+        elif self._is_unfinished(found, links, flags):
             looks.unfinished.append(Look(key, found, heard=not flags & FOUND))
         else:
             looks.finished.append(_new(Look, (key, found, _is_atomic(flags), True)))
@@ -285,10 +300,10 @@ class Looker:
         """Return which of these names in a directory are those of no file (any more)."""
         return [directory + name for name in names if self.is_gone(directory + name)]
 
-    def _is_unfinished(self, found: Fingerprint, links: int, flags: int, now_ns: int) -> bool:
+    def _is_unfinished(self, found: Fingerprint, links: int, flags: int) -> bool:
         if not flags & (OPEN | FOUND):
             return False
         if flags & FOUND:
-            return now_ns - (found.ctime_ns or 0) < self._stable_ns
+            return (found.ctime_ns or 0) > self._rested_ns
         # A second name for a file (link) is heard as made, and never as closed.
         return links > 0 and (bool(flags & kernel.MODIFY) or links == 1)

@@ -25,9 +25,9 @@ class Marks(Watches):
     of directories that lose their watch holds for handles as it does for watches.
     """
 
-    def __init__(self, root: bytes, ignore: Ignore, *, bound: int) -> None:
+    def __init__(self, root: bytes, ignore: Ignore, *, bound: int, found_seconds: float = 0.0) -> None:
         """Open the group; nothing is marked before :meth:`enter`."""
-        super().__init__(root, ignore, bound=bound, instance=Fanotify())
+        super().__init__(root, ignore, bound=bound, found_seconds=found_seconds, instance=Fanotify())
 
     @property
     def _group(self) -> Fanotify:

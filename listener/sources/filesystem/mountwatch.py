@@ -40,7 +40,7 @@ class MountWatch:
     The kernel reports a mount that comes or goes (``poll`` on the table), but neither that a directory
     which is mounted elsewhere was renamed or removed, nor that a mount point moved because a directory
     above it was renamed: the table is read at each look for that. A mount that went after such a rename,
-    between two looks, was at a place that nobody knows: the whole tree is compared then.
+    or that came and went between two looks, was at a place that nobody knows: the whole tree is compared then.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -56,6 +56,8 @@ class MountWatch:
         """The directory above each mount point of the tree: another one by now, and the mount point has moved."""
         self._replaced: dict[str, Mount] = {}
         self._signal: tuple[select.epoll, BinaryIO] | None = None
+        self._is_unexplained = False
+        """Whether the kernel reported a change of the table that left it as it was before."""
         try:
             self._file = TABLE.open("rb")
         except OSError:
@@ -108,7 +110,7 @@ class MountWatch:
                 else:
                     found.names.append(relative.rstrip(b"/"))
         outermost = [point for point in changes if not any(_is_below(other, point) for other in changes)]
-        if any(self._has_moved(point) for point in outermost):
+        if self._is_unexplained or any(self._has_moved(point) for point in outermost):
             found.directories.append(b"")
         if trees:
             self._note_parents(trees.values())
@@ -116,6 +118,7 @@ class MountWatch:
 
     def _changes(self) -> list[str]:
         """Return the mount points, sorted, where something else stands since the last call."""
+        self._is_unexplained = False
         if self._file is None:
             return []
         is_changed = bool(self._poll.poll(0))
@@ -127,7 +130,9 @@ class MountWatch:
         if not is_changed:
             self._follow_renames(before, after)
             return []
-        return sorted(point for point in before.keys() | after.keys() if before.get(point) != after.get(point))
+        changed = sorted(point for point in before.keys() | after.keys() if before.get(point) != after.get(point))
+        self._is_unexplained = not changed
+        return changed
 
     def _read(self) -> bool:
         """Read the table; tell whether it changed while it was read, so that what was polled before is outdated."""

@@ -35,6 +35,8 @@ class Findings:
     changes: list[Change] = field(default_factory=list)
     learnt: list[Change] = field(default_factory=list)
     """For the index only: first seen while seeding, or changed in nothing but its inode."""
+    births: int = 0
+    """How many files were not known before."""
 
     def __len__(self) -> int:
         """How many changes of either sort."""
@@ -153,6 +155,7 @@ class Scan:
         return [(key, with_digest(root, key, now, before, most_bytes=most), before) for key, now, before in candidates]
 
     def _judge(self, findings: Findings, key: str, now: Fingerprint, before: Fingerprint | None) -> None:
+        findings.births += before is None
         is_known = self._mode.seeding if before is None else is_proved_same(before, now)
         if before is not None and now.etag is None and same_state(before, now):
             now = now._replace(etag=before.etag)

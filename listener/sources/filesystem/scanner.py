@@ -71,7 +71,7 @@ class Scanner:
         began = time.monotonic()
         async for findings in scan.portions():
             self._health.progressed(time.monotonic())
-            for delivery in self._deliver(findings, sequence):
+            for delivery in self._deliver(prefix, findings, sequence):
                 yield delivery
             async for delivery in self._live.deliveries():
                 yield delivery
@@ -106,8 +106,10 @@ class Scanner:
             portion=self._settings.batch_changes,
         )
 
-    def _deliver(self, findings: Findings, sequence: int) -> list[Delivery]:
+    def _deliver(self, prefix: str, findings: Findings, sequence: int) -> list[Delivery]:
         changes = [change for change in findings.changes if not self._is_fresh(change) and not self._is_pending(change)]
+        if prefix:
+            self._brake.note_births(findings.births)
         sides = ((findings.learnt, True), (changes, False))
         return [self._acks.deliver(some, scan_sequence=sequence, seed=seed) for some, seed in sides if some]
 

@@ -33,6 +33,7 @@ from listener.sources.filesystem.scanner import Scanner
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.surroundings import Surroundings
 from listener.sources.filesystem.trouble import TOO_MANY_LINKS, outdated, uncompared, unread, unwatched
+from listener.sources.filesystem.unfinished import found_rest_seconds
 from listener.sources.filesystem.watches import Watches
 
 __all__ = ["Session"]
@@ -121,6 +122,11 @@ class Session:
         return self._live.watches
 
     @property
+    def compares(self) -> bool:
+        """Whether the index is complete, so that changes are compared with it."""
+        return self._live.may_skip
+
+    @property
     def unfinished(self) -> int:
         """How many files are held because they may still be written to."""
         return len(self._live.unfinished)
@@ -174,6 +180,7 @@ class Session:
             bound=self._settings.max_pending,
             on_heard=self._on_heard,
             backend=self._backend,
+            found_seconds=found_rest_seconds(self._settings.stable_seconds),
         )
         return Place(identity, listening)
 

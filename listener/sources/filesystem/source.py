@@ -74,6 +74,11 @@ class FilesystemSource:
         """Return what is watched at present, for tests and for telling; ``None`` while nothing is."""
         return self._session.watches if self._session else None
 
+    @property
+    def compares(self) -> bool:
+        """Whether the first scan is over and recorded, so that what changes is compared with the index."""
+        return self._session is not None and self._session.compares
+
     def unfinished(self) -> int:
         """Return how many files are held because they may still be written to."""
         return self._session.unfinished if self._session else 0

@@ -8,13 +8,18 @@ from typing import NamedTuple
 
 from listener.change import Fingerprint
 
-__all__ = ["Unfinished", "Verdict"]
+__all__ = ["Unfinished", "Verdict", "found_rest_seconds"]
 
 TELL_SECONDS = 1.0
 """Most writes end within this time: only one that lasts longer is worth a word of its own."""
 FOUND_SECONDS = 1.0
 """A found file's later closing would be heard: to take it as finished too soon costs one refresh, and loses nothing."""
 _MOST = 100_000
+
+
+def found_rest_seconds(stable_seconds: float) -> float:
+    """Return how long a file must rest that was found while its directory is watched."""
+    return min(stable_seconds, FOUND_SECONDS)
 
 
 class Verdict(NamedTuple):
@@ -78,7 +83,7 @@ class Unfinished:
         return True
 
     def _plan(self, key: str, write: _Write, now: float) -> None:
-        rest = self._stable if write.heard else min(self._stable, FOUND_SECONDS)
+        rest = self._stable if write.heard else found_rest_seconds(self._stable)
         due = min(write.changed + rest, write.begun + self._cap)
         if write.heard and not write.told:
             due = min(due, write.begun + TELL_SECONDS)
@@ -121,7 +126,7 @@ class Unfinished:
                 continue
             if fingerprint != write.fingerprint:
                 write.fingerprint, write.changed, write.heard = fingerprint, now, True
-            rest = self._stable if write.heard else min(self._stable, FOUND_SECONDS)
+            rest = self._stable if write.heard else found_rest_seconds(self._stable)
             if now - write.changed >= rest or now - write.begun >= self._cap:
                 del self._writes[key]
                 yield Verdict(key, fingerprint, finished=True, heard=write.heard)

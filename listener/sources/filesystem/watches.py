@@ -44,12 +44,14 @@ _MOVE_SECONDS = 0.2
 class Watches:
     """One inotify instance over one root. Methods may be called from any thread."""
 
-    def __init__(self, root: bytes, ignore: Ignore, *, bound: int, instance: Kernel | None = None) -> None:
+    def __init__(
+        self, root: bytes, ignore: Ignore, *, bound: int, found_seconds: float = 0.0, instance: Kernel | None = None
+    ) -> None:
         """Open the instance; nothing is watched before :meth:`enter`."""
         self.kernel: Kernel = instance or kernel.Inotify()
         self.lock = threading.Lock()
         self.tree = Tree()
-        self.heard = Heard(self.tree, bound=bound)
+        self.heard = Heard(self.tree, bound=bound, found_seconds=found_seconds)
         self.failed: dict[bytes, int] = {}
         """Directories that could not be watched, each with its errno."""
         self.events = 0
@@ -94,7 +96,7 @@ class Watches:
 
     def has_news(self) -> bool:
         """Tell, once between two takes, that there is something to take."""
-        if self._told or not (self.heard or self.root_events > self._root_told):
+        if self._told or not (self.heard or self.heard.waits or self.root_events > self._root_told):
             return False
         self._told, self._root_told = True, self.root_events
         return True
@@ -123,8 +125,8 @@ class Watches:
         """Return whether events named this path and were not taken yet."""
         prefix, slash, name = path.rpartition(b"/")
         with self.lock:
-            node = self.tree.find(prefix + slash) if self.heard.dirty else None
-            return node is not None and self.name_as_heard(name) in (node.names or ())
+            node = self.tree.find(prefix + slash) if self.heard.dirty or self.heard.waits else None
+            return node is not None and self.heard.is_pending(node, self.name_as_heard(name))
 
     def begin_round(self) -> int:
         """Start a scan: what it does not come by can be forgotten by :meth:`end_round`."""
@@ -367,13 +369,17 @@ class Watches:
             return  # gone again, which is heard; or unreadable, which the watch has noted
         text = key_to_text(prefix)
         vanished = set(node.children or ())
+        files = [self.name_as_heard(name) for name, is_directory, _ in found if not is_directory]
+        if flags == FOUND:
+            self.heard.add_found(node, files)
+        else:
+            for name in files:
+                self.heard.add(node, name, flags)
         for name, is_directory, is_link in found:
             if is_directory and not self._ignore.directory(text, key_to_text(name)):
                 self._new.append((self.tree.child(node, name), flags))
             if is_directory or is_link:
                 vanished.discard(name)
-            if not is_directory:
-                self.heard.add(node, self.name_as_heard(name), flags)
         for name in vanished:
             self._on_directory_went(node, name, 0)
 
