@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shells import KEY_ID, SECRET
@@ -28,8 +28,10 @@ QUICK = "[Service]\nWatchdogSec=5\nTimeoutAbortSec=1\nRestartSec=100ms\n"
 # Only what is named here is booted, not what the machine itself would start.
 TARGET = "[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n"
 # The mounts are in a name space of their own: they go with this shell, whatever becomes of the test.
+# Each machine has control groups of its own: otherwise two of them share one, and remove each other's units from it.
 SCRIPT = """
 set -e
+for own in {groups}; do mkdir "$own" && echo $$ > "$own/cgroup.procs" || true; done
 mount -t tmpfs -o size=1g tmpfs {work}
 mkdir {work}/upper {work}/work {work}/root
 mount -t overlay overlay -o lowerdir=/,upperdir={work}/upper,workdir={work}/work {work}/root
@@ -145,10 +147,12 @@ def a_machine(folder: Path, *, name: str, files: Mapping[str, str], binds: Mappi
     bound += [f"--bind-ro={ROOT / 'systemd'}:/opt/cdn-listener/source/systemd"]
     bound += [f"--bind-ro={sysconfig.get_paths()['purelib']}:/opt/cdn-listener/packages"]
     bound += [f"--bind={outside}:{inside}" for outside, inside in binds.items()]
+    groups = [group / name for group in _control_groups()]
     script = SCRIPT.format(
         work=shlex.quote(str(folder / "layer")),
         files=shlex.quote(str(folder / "files")),
         name=name,
+        groups=shlex.join(map(str, groups)),
         binds=shlex.join(bound),
     )
     with (folder / "console").open("wb") as console:
@@ -162,6 +166,27 @@ def a_machine(folder: Path, *, name: str, files: Mapping[str, str], binds: Mappi
             yield machine
         finally:
             _power_off(process)
+            for group in groups:
+                _remove(group)
+
+
+def _control_groups() -> Iterator[Path]:
+    """Yield this process's directory in each hierarchy of control groups that a systemd uses for its units."""
+    mounted = Path("/sys/fs/cgroup")
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "name=systemd":
+            yield mounted / "systemd" / path[1:]
+        elif not controllers:
+            yield (mounted / "unified" if (mounted / "unified").is_dir() else mounted) / path[1:]
+
+
+def _remove(group: Path) -> None:
+    for path in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+        with suppress(OSError):
+            path.rmdir()
+    with suppress(OSError):
+        group.rmdir()
 
 
 def _init_of(process: subprocess.Popen[bytes], console: Path) -> int:
