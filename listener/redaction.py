@@ -27,11 +27,16 @@ _REST_OF_USER_INFO = re.compile(rf"://{re.escape(MASK)}@(?:[^\s@]*+@)++")
 _NO_PORT = re.compile(rf"://(?:\[[0-9A-Fa-f:.]*+\])?+[^{_AUTHORITY_END}:@]*+:(?![0-9]*+(?:[{_AUTHORITY_END}]|\Z))")
 """An authority whose port is no number: the beginning of a password with a raw slash, if an ``@`` follows."""
 _BLANK = re.compile(r"\s")
-_PARAMETER = re.compile(
-    r"=(?<=[dent]=)(?:(?<=password=)|(?<=passwd=)|(?<=passphrase=)|(?<=secret=)|(?<=token=)|(?<=signature=))"
-    r"(?P<quote>[\"']?)[^&\s\"']+",
-    re.IGNORECASE,
-)
+_PARAMETERS: Final = {
+    quote: re.compile(
+        "=(?<=[dent]=)"
+        "(?:(?<=password=)|(?<=passwd=)|(?<=passphrase=)|(?<=secret=)|(?<=token=)|(?<=signature=))"
+        rf"{quote}[^&\s\"']++",
+        re.IGNORECASE,
+    )
+    for quote in ("", '"', "'")
+}
+"""By the quote before the value: a replacement without references is four times as fast."""
 _SECRET_HEADERS: Final = ("authorization", "security-token")
 _HEADER = re.compile(
     r":(?<=[n\"']:)(?:(?<=authorization:)|(?<=authorization[\"']:)|(?<=security-token:)|(?<=security-token[\"']:))"
@@ -53,8 +58,9 @@ def mask_text(text: str) -> str:
         text = _USER_INFO.sub(f"://{MASK}@", text)
         text = _REST_OF_USER_INFO.sub(f"://{MASK}@", text)
         text = _mask_slashed_passwords(text)
-    if "=" in text:
-        text = _PARAMETER.sub(rf"=\g<quote>{MASK}", text)
+    for quote, pattern in _PARAMETERS.items():
+        if f"={quote}" in text:
+            text = pattern.sub(f"={quote}{MASK}", text)
     lowered = text.lower()
     if any(name in lowered for name in _SECRET_HEADERS):
         text = _HEADER.sub(rf":\g<quote>{MASK}", text)

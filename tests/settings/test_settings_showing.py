@@ -110,7 +110,25 @@ def test_texts_lose_their_secrets(text: str, shown: str) -> None:
 @pytest.mark.looptime(False)
 @pytest.mark.parametrize(
     "pump",
-    ["a.", "=", ":", "@", "://", "://@", "://:", "://a:b", "://u@", "a=", "token", "n:", "\n", "[", "Authorization"],
+    [
+        "a.",
+        "=",
+        ":",
+        "@",
+        "://",
+        "://@",
+        "://:",
+        "://a:b",
+        "://u@",
+        "a=",
+        "token",
+        "n:",
+        "\n",
+        "[",
+        "Authorization",
+        "password=x ",
+        "token='x ",
+    ],
 )
 @pytest.mark.parametrize("end", ["", "=", "@", " "])
 def test_masking_takes_linear_time(pump: str, end: str) -> None:
