@@ -119,9 +119,9 @@ def listing_settings(settings: Settings, name: str) -> ListingSettings | None:
 def _paired(source: Source, listing: ListingSettings | None) -> Source:
     if listing is None:
         return source
-    from listener.sources.listing import ListingSource, PairedSource  # noqa: PLC0415 - as above
+    from listener.sources.listing import EventsWithReconcile, ListingSource  # noqa: PLC0415 - as above
 
-    return source if isinstance(source, ListingSource) else PairedSource(source, listing)
+    return source if isinstance(source, ListingSource) else EventsWithReconcile(source, listing)
 
 
 def load_targets(settings: Settings) -> dict[str, Target]:

@@ -15,7 +15,7 @@ from listener.settings import Settings, expanded, nearest
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.filesystem.names import Ignore
 from listener.sources.listing import (
-    ChosenListing,
+    FilteredListing,
     InventoryListing,
     KeyList,
     Listing,
@@ -164,4 +164,4 @@ def _elsewhere(settings: Settings, name: str, choice: Choice) -> Listing:
 def _narrowed(listing: Listing, choice: Choice, *, since: float | None) -> Listing:
     if not (choice.include or choice.exclude or since is not None):
         return listing
-    return ChosenListing(listing, include=choice.include, exclude=choice.exclude, since=since)
+    return FilteredListing(listing, include=choice.include, exclude=choice.exclude, since=since)

@@ -17,7 +17,7 @@ from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHea
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.plugins import load_sources
 from listener.settings import parse_settings
-from listener.sources.listing import ListingSource, PairedSource
+from listener.sources.listing import EventsWithReconcile, ListingSource
 from listener.sources.listing import bucket as bucket_module
 from listener.store import Store, open_store
 from listener.store.record import Batch
@@ -203,7 +203,7 @@ class Events:
 async def test_events_and_a_listing_are_one_source(bucket: FakeBucket, store: Store) -> None:
     """Ready once both are; what either brings comes; figures and troubles of both are told."""
     events = Events("www", Delivery([Change("www", "heard", fingerprint=Fingerprint(1))]))
-    source = PairedSource(events, bucket.settings(interval_seconds=0.2))
+    source = EventsWithReconcile(events, bucket.settings(interval_seconds=0.2))
     async with Running(source, store) as running:
         await running.until(lambda: source.health.ready and source.health.rescans)
         assert "heard" in told(running)
@@ -219,11 +219,11 @@ async def test_a_listing_that_fails_does_not_end_the_events(bucket: FakeBucket, 
     """It is degraded, and says why; an error of the events ends both, to be made anew."""
     bucket.fault = lambda _prefix, _after: denied()
     events = Events("www", Delivery([Change("www", "heard", fingerprint=Fingerprint(1))]))
-    source = PairedSource(events, bucket.settings())
+    source = EventsWithReconcile(events, bucket.settings())
     async with Running(source, store) as running:
         await running.until(lambda: "heard" in told(running) and "AccessDenied" in source.health.detail)
         assert not source.health.ready
-    failing = PairedSource(Events("www", SourceUnavailable("queue gone")), bucket.settings())
+    failing = EventsWithReconcile(Events("www", SourceUnavailable("queue gone")), bucket.settings())
     with pytest.raises(SourceUnavailable, match="queue gone"):
         async for _ in failing.deliveries(store):
             pass
@@ -243,8 +243,8 @@ def test_a_source_of_events_names_its_bucket() -> None:
     """The table below it is checked, and makes a pair; a wrong key in it is told with its whole name."""
     queue = {"type": "sqs", "queue_url": "https://sqs.eu-west-1.amazonaws.com/1/q"}
     table = queue | {"listing": {"url": "s3://site", "interval_seconds": 3600}}
-    assert isinstance(load_sources(configured(table))["www"], PairedSource)
-    assert not isinstance(load_sources(configured(queue))["www"], PairedSource)
+    assert isinstance(load_sources(configured(table))["www"], EventsWithReconcile)
+    assert not isinstance(load_sources(configured(queue))["www"], EventsWithReconcile)
     with pytest.raises(ConfigurationError, match=r"sources\.www\.listing\.bukket"):
         load_sources(configured(queue | {"listing": {"url": "s3://site", "bukket": 1}}))
     with pytest.raises(ConfigurationError, match="listing"):

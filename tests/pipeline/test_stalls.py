@@ -23,7 +23,7 @@ from listener.pipeline.intake import Intake
 from listener.pipeline.stalls import Stalls
 from listener.sources.filesystem.look import Looker
 from listener.sources.listing import source as listing_source
-from listener.sources.listing.paired import PairedSource
+from listener.sources.listing.events import EventsWithReconcile
 from listener.sources.listing.settings import ListingSettings
 from listener.sources.queue.errors import QueueError, Remedy
 from listener.sources.queue.health import HealthReporter
@@ -273,7 +273,7 @@ async def test_of_a_joined_source_each_part_is_judged() -> None:
         health.rests()
         await asyncio.sleep(1e9)
 
-    joined = PairedSource(Part(poll), ListingSettings(url="s3://bucket/"))  # type: ignore[call-arg]
+    joined = EventsWithReconcile(Part(poll), ListingSettings(url="s3://bucket/"))  # type: ignore[call-arg]
     joined.parts = (joined.parts[0], Part(rest))
     joined._listing = joined.parts[1]  # type: ignore[assignment]
     reading = asyncio.ensure_future(anext(aiter(joined.deliveries(None))))  # type: ignore[arg-type]

@@ -13,7 +13,10 @@ from datetime import UTC, datetime
 from html import unescape
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
-from xml.etree import ElementTree as ET
+from xml.etree.ElementTree import ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from listener.change import Fingerprint, key_to_text
 from listener.errors import SourceUnavailable
@@ -124,12 +127,11 @@ def _xml_key(raw: bytes) -> str:
 
 def _slow_rows(body: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
     """Read an answer where some object lacks a field."""
-    if len(body) > _MOST_TREE_BYTES or b"<!DOCTYPE" in body:
+    if len(body) > _MOST_TREE_BYTES:
         raise SourceUnavailable("the store's answer is no listing", hint="look at what stands between")
     try:
-        # In the encoding in which it was searched for a document type, whatever it states: no entities.
-        root = ET.fromstring(body, ET.XMLParser(encoding="utf-8"))  # noqa: S314 - bounded
-    except ET.ParseError as error:
+        root = fromstring(body, forbid_dtd=True)
+    except (DefusedXmlException, ParseError, ValueError, LookupError) as error:
         raise SourceUnavailable(f"the store's answer cannot be read: {error}") from None
     for item in root.iter():
         if item.tag.rpartition("}")[2] == "Contents":

@@ -8,10 +8,10 @@ from listener.change import Change
 from listener.router.globs import Filter
 from listener.sources.listing.listing import Listing, digest_of
 
-__all__ = ["ChosenListing"]
+__all__ = ["FilteredListing"]
 
 
-class ChosenListing:
+class FilteredListing:
     """The keys of another listing that match, or that changed since; nothing is known of what is left out."""
 
     complete = False

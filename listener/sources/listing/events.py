@@ -21,7 +21,7 @@ from listener.contracts import (
 from listener.sources.listing.settings import ListingSettings
 from listener.sources.listing.source import ListingSource
 
-__all__ = ["PairedSource"]
+__all__ = ["EventsWithReconcile"]
 
 TELL_SECONDS: Final = 0.2
 _WORST: Final = (
@@ -38,7 +38,7 @@ class _NoSettings(BaseModel):
     """The two have theirs."""
 
 
-class PairedSource:
+class EventsWithReconcile:
     """See :class:`listener.contracts.Source`; ready once both are."""
 
     Settings: ClassVar[type[BaseModel]] = _NoSettings
