@@ -99,7 +99,7 @@ class ListingSource:
         return seconds * random.uniform(1 - jitter, 1 + jitter) if seconds else None  # noqa: S311 - no secret
 
     def _tell(self, error: ListenerError, retry: float) -> None:
-        log.error("listing.failed", source=self.name, error=str(error), hint=error.hint, retry_seconds=retry)
+        log.error("listing.receive_failed", source=self.name, error=str(error), hint=error.hint, retry_seconds=retry)
         self.health.state = SourceState.DEGRADED
         self.health.detail = f"{error} {error.hint}".strip()
 
