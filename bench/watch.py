@@ -90,7 +90,7 @@ def watch_emitter(root: str) -> None:
     path = os.fsencode(root) + b"/"
 
     def on_heard() -> None:
-        while listening.watches.heard:
+        while listening.watches.pending:
             batch = listening.watches.take(1 << 30)
             if not any(batch):
                 break
@@ -351,14 +351,14 @@ def scan_child(root: str, state: str, what: str) -> None:
     from listener.store.batches import Batch  # noqa: PLC0415
 
     site = Site.model_validate({"source": "www", "target": "cdn", "base_urls": ["https://www.example.com/"]})
-    told = 0
+    reported = 0
 
     async def record(queue: asyncio.Queue[Delivery]) -> None:
-        nonlocal told
+        nonlocal reported
         router = Router([site])
         while True:
             delivery = await queue.get()
-            told += 0 if delivery.seed else len(delivery.changes)
+            reported += 0 if delivery.seed else len(delivery.changes)
             await store.record([Batch(delivery.changes, delivery.scan_sequence, delivery.seed)], router.route)
             await delivery.ack()
 
@@ -378,7 +378,7 @@ def scan_child(root: str, state: str, what: str) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         figures = source.health.figures
         size = sum(path.stat().st_size for path in Path(state).iterdir()) // (1 << 20)
-        more = f"files {figures['scan_files']:.0f}  told {told}  peak memory {peak} MiB  state {size} MiB"
+        more = f"files {figures['scan_files']:.0f}  reported {reported}  peak memory {peak} MiB  state {size} MiB"
         print_scan(what, began, time.process_time(), more)
         for task in tasks:
             task.cancel()

@@ -21,7 +21,7 @@ from listener.daemon.health import reasons_not_ready
 from listener.pipeline import stalls
 from listener.pipeline.intake import Intake
 from listener.pipeline.stalls import Stalls
-from listener.sources.filesystem.look import Looker
+from listener.sources.filesystem.file_stat import StatReader
 from listener.sources.listing import source as listing_source
 from listener.sources.listing.events import EventsWithReconcile
 from listener.sources.listing.settings import ListingSettings
@@ -99,13 +99,13 @@ async def test_a_file_tree_that_hangs_is_found_out(tmp_path: Path, monkeypatch: 
     """A look at a file that does not return, as on a dead mount: reported, in readiness too, and gone by itself."""
     monkeypatch.setattr(stalls, "STALLED_SECONDS", 1.0)
     monkeypatch.setattr(stalls, "_LOOK_SECONDS", 0.1)
-    hangs, real = threading.Event(), Looker.all
+    hangs, real = threading.Event(), StatReader.all
 
-    def look(self: Looker, *arguments: Any) -> Any:
+    def look(self: StatReader, *arguments: Any) -> Any:
         hangs.wait(30)
         return real(self, *arguments)
 
-    monkeypatch.setattr(Looker, "all", look)
+    monkeypatch.setattr(StatReader, "all", look)
     async with Reader(tmp_path, root_check_seconds=0.2) as reader:
         pipeline: Any = Stub(reader.source)
         watching = asyncio.create_task(Stalls(lambda: pipeline.sources, set()).watch())

@@ -19,7 +19,7 @@ from listener.change import ChangeKind, Fingerprint
 from listener.guarded import guard
 from listener.sources.filesystem import content
 from listener.sources.filesystem.content import digest_of, with_digest
-from listener.sources.filesystem.look import fingerprint_of
+from listener.sources.filesystem.file_stat import fingerprint_of
 from listener.store import open_store
 
 MOST = 1 << 20

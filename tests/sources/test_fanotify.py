@@ -14,7 +14,7 @@ from test_limits import as_nobody, failing, open_path, running
 
 from listener.errors import ConfigurationError
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource, fanotify
-from listener.sources.filesystem.marks import Marks
+from listener.sources.filesystem.fanotify_watches import FanotifyWatches
 
 __all__ = ["open_path"]  # a fixture
 
@@ -108,7 +108,7 @@ def test_a_file_system_mounted_below_is_marked_too(marked: Path, tmp_path: Path)
 
 def test_merged_events_end_as_the_tree_is(marked: Path, tmp_path: Path) -> None:
     """Renames to and fro become two events for three; made and removed one: only the tree tells which came last."""
-    world = World(tmp_path / "world", 0, steps=0, kind=Marks)
+    world = World(tmp_path / "world", 0, steps=0, kind=FanotifyWatches)
     world.scan_all()
     root = world.root
     (root / "a").mkdir()

@@ -25,13 +25,13 @@ from churning import Churn, exchange, out_of_sight
 from source_harness import fanotify_needed
 
 from listener.change import key_to_text
-from listener.sources.filesystem import heard, kernel, watches
+from listener.sources.filesystem import kernel, pending_names, watches
 from listener.sources.filesystem.fanotify import EVENT
+from listener.sources.filesystem.fanotify_watches import FanotifyWatches
+from listener.sources.filesystem.file_stat import StatReader
+from listener.sources.filesystem.hard_links import find_names
 from listener.sources.filesystem.links import Links
-from listener.sources.filesystem.look import Looker
-from listener.sources.filesystem.marks import Marks
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.namesakes import find_names
 from listener.sources.filesystem.walker import Walker
 from listener.sources.filesystem.watches import Watches
 
@@ -64,7 +64,7 @@ class World:
         self.ignore, self.links = Ignore(), Links(self.raw)
         # Every other world holds the names that a listing finds for a while.
         self.watches = kind(self.raw, self.ignore, bound=100_000, found_seconds=0.4 * (seed % 2))
-        self.looker = Looker(self.raw, self.ignore, self.links, stable_seconds=0)
+        self.stat_reader = StatReader(self.raw, self.ignore, self.links, stable_seconds=0)
 
     # --- the steps --------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class World:
         """Work through so many events that were read."""
         end = 0
         while number and end < len(self.events):
-            if isinstance(self.watches, Marks):
+            if isinstance(self.watches, FanotifyWatches):
                 end += EVENT.unpack_from(self.events, end)[0]
             else:
                 end += kernel.HEADER.size + kernel.HEADER.unpack_from(self.events, end)[3]
@@ -98,12 +98,12 @@ class World:
     def take(self, limit: int = 1 << 30) -> bool:
         """Take what was heard, look at it and tell it to the index, as the source does; tell whether there was any."""
         batch = self.watches.take(limit)
-        looks = self.looker.all(batch, time.time_ns(), self.watches.hears)
-        self.wanted.update(looks.namesakes)
+        looks = self.stat_reader.all(batch, time.time_ns(), self.watches.is_watched)
+        self.wanted.update(looks.hard_links)
         self.in_place.update(look.key for look in (*looks.finished, *looks.unfinished) if not look.atomic)
         gone = [*looks.gone, *(key.rstrip("/") for key in looks.linked)]
         for prefix in map(key_to_text, batch.gaps):
-            gone += self.looker.missing(prefix, self.directly_in(prefix))
+            gone += self.stat_reader.missing(prefix, self.directly_in(prefix))
         for prefix in map(key_to_text, batch.gone):
             gone += [key for key in self.index if key.startswith(prefix)]
         for key in gone:
@@ -115,10 +115,14 @@ class World:
     def search(self) -> bool:
         """Search for the names that files turned out to have besides those that are known."""
         wanted, self.wanted = self.wanted, {}
-        hears = self.watches.hears
-        enters = self.looker.may_enter
-        keys = find_names(self.raw, self.ignore, wanted, follow=False, hears=hears, may_enter=enters) if wanted else []
-        self.index.update((look.key, look.fingerprint[:4]) for look in self.looker.names(keys, wanted, hears))
+        is_watched = self.watches.is_watched
+        enters = self.stat_reader.may_enter
+        keys = (
+            find_names(self.raw, self.ignore, wanted, follow=False, is_watched=is_watched, may_enter=enters)
+            if wanted
+            else []
+        )
+        self.index.update((look.key, look.fingerprint[:4]) for look in self.stat_reader.names(keys, wanted, is_watched))
         return bool(wanted)
 
     def scan(self, prefix: str | None = None) -> None:
@@ -208,7 +212,7 @@ class World:
 
         with monkeypatch.context() as patch:
             patch.setattr(watches, "time", self)
-            patch.setattr(heard, "time", self)
+            patch.setattr(pending_names, "time", self)
             patch.setattr(self.watches.kernel, "add", hooked(self.watches.kernel.add))
             for name in SYSTEM_CALLS:
                 patch.setattr(os, name, hooked(getattr(os, name)))
@@ -236,7 +240,7 @@ def kind_of(backend: str, path: Path, request: pytest.FixtureRequest) -> type[Wa
     """Return what watches by this backend."""
     if backend == "fanotify":
         fanotify_needed(request, path)
-        return Marks
+        return FanotifyWatches
     return Watches
 
 
@@ -371,7 +375,7 @@ def test_a_temporary_file_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.M
     lstat = os.lstat
     monkeypatch.setattr(os, "lstat", lambda path: (looked.append(path), lstat(path))[1])
     batch = world.watches.take(1000)
-    looks = world.looker.all(batch, time.time_ns())
+    looks = world.stat_reader.all(batch, time.time_ns())
     assert sorted(looks.gone) == [".0.aB3dE9", ".1.aB3dE9", ".2.aB3dE9"]
     assert looked == [world.raw + name for name in (b"0", b"1", b"2")]
     world.watches.close()
@@ -385,7 +389,7 @@ def test_files_of_a_new_directory_are_looked_at_once(
     world = World(tmp_path, 1, steps=0, kind=kind_of(backend, tmp_path, request))
     world.scan_all()
     with monkeypatch.context() as patch:
-        patch.setattr(heard, "time", world)
+        patch.setattr(pending_names, "time", world)
         write(world.root / "new" / "1")
         write(world.root / "new" / "2")
         world.read()
@@ -396,12 +400,12 @@ def test_files_of_a_new_directory_are_looked_at_once(
         world.read()
         world.feed()
         taken = [[*names] for _, names in world.watches.take(1000).names]
-        assert taken == [[world.watches.name_as_heard(b"2")]]
+        assert taken == [[world.watches.name_as_reported(b"2")]]
         world.now += 0.5
         taken = [[*names] for _, names in world.watches.take(1000).names]
-        assert taken == [[world.watches.name_as_heard(b"1")]]
-        assert not world.watches.heard
-        assert not world.watches.heard.count
+        assert taken == [[world.watches.name_as_reported(b"1")]]
+        assert not world.watches.pending
+        assert not world.watches.pending.count
     world.watches.close()
 
 

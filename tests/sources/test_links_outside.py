@@ -16,7 +16,7 @@ from source_harness import Reader, fanotify_needed
 from listener.change import ChangeKind
 from listener.contracts import SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
-from listener.sources.filesystem.heard import batch_of
+from listener.sources.filesystem.pending_names import batch_of
 from listener.sources.filesystem.walker import Walker
 
 pytestmark = pytest.mark.looptime(False)
@@ -344,10 +344,10 @@ async def test_a_file_that_is_looked_at_while_its_link_leads_elsewhere_is_compar
         await reader.until(lambda: "app/a.html" in reader.index.rows, "the file is known")
         live = reader.source._session._live  # type: ignore[union-attr]
         switch(link, "2")
-        looks = live.looker.all(batch_of([b"app/a.html"]), time.time_ns())
+        looks = live.stat_reader.all(batch_of([b"app/a.html"]), time.time_ns())
         assert looks.unfinished[0].fingerprint.inode == (tmp_path / "2" / "a.html").stat().st_ino
         switch(link, "1")
-        assert live.looker._links.targets.changed() == ["app"]
+        assert live.stat_reader._links.targets.changed() == ["app"]
 
 
 async def test_a_link_that_becomes_a_loop_is_left_out_and_its_files_are_reported_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The source's pure parts: names, unfinished files, the brake, scans to come, mounts."""
+"""The source's pure parts: names, unfinished files, the deletion_guard, scans to come, mounts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.sources.filesystem import FilesystemSettings
-from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.content import is_proved_same
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.mounts import parse_mounts
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.rescans import MOUNTED, OVERFLOWED, UNWATCHED, WAITING, Rescans
@@ -100,7 +100,7 @@ def print_of(size: int) -> Fingerprint:
 def test_a_file_that_rests_is_finished_and_one_that_grows_is_told_first() -> None:
     """Told as unfinished after a second, as finished once it rests for the set time."""
     held = Unfinished(stable_seconds=2, cap_seconds=60)
-    assert held.begin("k", print_of(1), 0, heard=True)
+    assert held.begin("k", print_of(1), 0, from_event=True)
     assert held.next_look(0) == 1
     assert held.keys(0.5, 10) == []
     told = []
@@ -114,7 +114,7 @@ def test_a_file_that_rests_is_finished_and_one_that_grows_is_told_first() -> Non
 def test_a_file_that_always_grows_is_finished_at_the_cap() -> None:
     """However often it changes, it is told at least once each cap."""
     held = Unfinished(stable_seconds=2, cap_seconds=10)
-    held.begin("k", print_of(0), 0, heard=True)
+    held.begin("k", print_of(0), 0, from_event=True)
     now, finished = 0.0, False
     while not finished:
         now += held.next_look(now) or 0.0
@@ -127,10 +127,10 @@ def test_a_file_that_always_grows_is_finished_at_the_cap() -> None:
 def test_beyond_its_bound_files_count_as_finished() -> None:
     """Memory is bounded; what finds no room is told at once."""
     held = Unfinished(stable_seconds=2, cap_seconds=60, bound=1)
-    assert held.begin("a", print_of(0), 0, heard=True)
-    assert not held.begin("b", print_of(0), 0, heard=True)
+    assert held.begin("a", print_of(0), 0, from_event=True)
+    assert not held.begin("b", print_of(0), 0, from_event=True)
     held.end("a")
-    assert held.begin("b", print_of(0), 0, heard=True)
+    assert held.begin("b", print_of(0), 0, from_event=True)
 
 
 def deletion(key: str) -> Change:
@@ -140,19 +140,19 @@ def deletion(key: str) -> Change:
 
 def test_few_deletions_pass_and_many_are_held_until_they_rest() -> None:
     """Each counts within ten seconds; what is held is judged a second after the last."""
-    brake = Brake(share=0.5, minimum=10)
-    brake.known = 100
-    assert brake.admits(6, 0.0)
-    assert not brake.admits(6, 1.0)
-    brake.hold([deletion("a")], 6, 1.0)
-    assert not brake.admits(1, 1.5)
-    brake.hold([deletion("b")], 1, 1.5)
-    assert brake.next_release(1.5) == 1
-    held, count = brake.release()
+    deletion_guard = DeletionGuard(share=0.5, minimum=10)
+    deletion_guard.known = 100
+    assert deletion_guard.admits(6, 0.0)
+    assert not deletion_guard.admits(6, 1.0)
+    deletion_guard.hold([deletion("a")], 6, 1.0)
+    assert not deletion_guard.admits(1, 1.5)
+    deletion_guard.hold([deletion("b")], 1, 1.5)
+    assert deletion_guard.next_release(1.5) == 1
+    held, count = deletion_guard.release()
     assert [each.key for each in held] == ["a", "b"]
     assert count == 13
-    assert brake.next_release(2.5) is None
-    assert brake.admits(6, 3.0)
+    assert deletion_guard.next_release(2.5) is None
+    assert deletion_guard.admits(6, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_few_deletions_pass_and_many_are_held_until_they_rest() -> None:
 )
 def test_the_brake_judges_by_share_count_and_emptiness(missing: int, known: int, empty: bool, refused: bool) -> None:
     """More than half and more than ten, or an empty root: not believed; unless confirmed."""
-    brake = Brake(share=0.5, minimum=10)
-    assert bool(brake.refuses(missing=missing, known=known, root_empty=empty)) is refused
-    brake.confirmed = True
-    assert not brake.refuses(missing=missing, known=known, root_empty=empty)
+    deletion_guard = DeletionGuard(share=0.5, minimum=10)
+    assert bool(deletion_guard.refuses(missing=missing, known=known, root_empty=empty)) is refused
+    deletion_guard.confirmed = True
+    assert not deletion_guard.refuses(missing=missing, known=known, root_empty=empty)
 
 
 def test_wanted_scans_are_merged_and_back_off() -> None:

@@ -14,11 +14,11 @@ from test_limits import as_nobody, open_path, running
 from listener.errors import SourceUnavailable
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.filesystem.absence import is_absent, is_directory_gone
-from listener.sources.filesystem.heard import Batch
+from listener.sources.filesystem.file_stat import StatReader
 from listener.sources.filesystem.kernel import MOVED_TO
 from listener.sources.filesystem.links import Links
-from listener.sources.filesystem.look import Looker
 from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.pending_names import Batch
 from listener.sources.filesystem.unread import Unread
 from listener.sources.filesystem.walker import Walker
 from listener.sources.listing.tree import TreeListing
@@ -55,12 +55,12 @@ def test_only_three_errors_mean_absent(tmp_path: Path, failing: dict[bytes, int]
     root, path = os.fsencode(tmp_path) + b"/", os.fsencode(tmp_path) + b"/page"
     failing[path] = error
     is_known = error in ABSENT
-    looker = Looker(root, Ignore(), Links(root), stable_seconds=0)
-    looks = looker.all(Batch((), ((b"", {b"page": MOVED_TO}),), {}), 0)
+    stat_reader = StatReader(root, Ignore(), Links(root), stable_seconds=0)
+    looks = stat_reader.all(Batch((), ((b"", {b"page": MOVED_TO}),), {}), 0)
     assert looks.gone == (["page"] if is_known else [])
     assert looks.unknown == ({} if is_known else {"page": error})
-    assert looker.is_gone("page") is is_known
-    assert looker.missing("", ["page"]) == (["page"] if is_known else [])
+    assert stat_reader.is_gone("page") is is_known
+    assert stat_reader.missing("", ["page"]) == (["page"] if is_known else [])
     assert (is_absent(path), is_directory_gone(path)) == (is_known, is_known)
 
 

@@ -16,7 +16,7 @@ class Bindings:
     Watch descriptors to nodes; its owner holds the lock around every call.
 
     One inode may be reached by several paths (a bind mount, a link to a directory): the others
-    are its twins, and hear what it hears.
+    are its twins, and receive its events.
     """
 
     def __init__(self, kernel: Kernel, tree: Tree, root: bytes) -> None:

@@ -36,9 +36,9 @@ _POLL_MILLISECONDS = 100
 
 @dataclass(unsafe_hash=True)
 class HeardEvent(FileSystemEvent):
-    """Something was heard below ``src_path`` and can be taken from the watches."""
+    """Events below ``src_path`` can be taken from the watches."""
 
-    event_type = "heard"
+    event_type = "pending"
 
 
 class _Drain(BaseThread):

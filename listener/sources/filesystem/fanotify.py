@@ -1,7 +1,7 @@
 """
 The kernel's fanotify interface with a mark on whole file systems, reached through the C library.
 
-Masks and records are those of ``<linux/fanotify.h>``; see fanotify(7). One mark hears every
+Masks and records are those of ``<linux/fanotify.h>``; see fanotify(7). One mark reports every
 directory of a file system, so that no limit on watches applies, and nothing goes unheard between
 the making of a directory and its watching. An event names the directory by its file handle:
 ``add`` learns the handle of a directory that is ours, and what is of no known handle is another
@@ -31,7 +31,7 @@ DELETE = 0x200
 OVERFLOW = 0x4000
 RENAME = 0x1000_0000
 ON_DIRECTORY = 0x4000_0000
-HEARD = MODIFY | ATTRIB | CLOSE_WRITE | CREATE | DELETE | RENAME | ON_DIRECTORY
+EVENTS = MODIFY | ATTRIB | CLOSE_WRITE | CREATE | DELETE | RENAME | ON_DIRECTORY
 """All but RENAME and ON_DIRECTORY have inotify's values."""
 
 EVENT = struct.Struct("=IBBHQii")
@@ -104,7 +104,7 @@ class Fanotify(Events):
         return number
 
     def _mark(self, path: bytes) -> None:
-        if _libc().fanotify_mark(self.descriptor, _ADD | _FILESYSTEM, ctypes.c_uint64(HEARD), _HERE, path) < 0:
+        if _libc().fanotify_mark(self.descriptor, _ADD | _FILESYSTEM, ctypes.c_uint64(EVENTS), _HERE, path) < 0:
             raise _fail("fanotify_mark", path)
 
     def doubt_mounts(self) -> None:

@@ -74,7 +74,7 @@ def _raise(path: bytes | None = None) -> None:
 
 
 class Kernel(Protocol):
-    """What hears directories for us; every method may be called from any thread."""
+    """Watches directories for us; every method may be called from any thread."""
 
     @property
     def descriptor(self) -> int:

@@ -5,11 +5,11 @@ inotify tells the one name that was used. Hard links are known by their inode, s
 the path that they name and every directory on it, so that ``..data`` of a Kubernetes volume or
 ``current`` of a release switch brings up all that leads through it.
 
-Events tell only what happens below the root. What each of these names leads to, through whatever
+Events report only what happens below the root. What each of these names leads to, through whatever
 hops, is therefore looked at again now and then as well (:mod:`.targets`).
 
-A file of one name that is given a second is not told of: only the new name is heard. Whoever
-looks at that one sees how many names there are, and asks for the others (:meth:`Links.lacking`).
+When a file gets a second name, only the new name is reported. Whoever
+looks at that one sees how many names there are, and searches the others (:meth:`Links.lacking`).
 Out of sight of both stays a file of one known name that is written to through another, which is
 gone again before it could be looked at: scans find that.
 """
@@ -39,7 +39,7 @@ class Links:
     """
     Which keys depend on which. Methods may be called from several threads.
 
-    Beyond 200,000 links no more are remembered (``overfull``): scans find what they would have told.
+    Beyond 200,000 links no more are remembered (``overfull``): scans find what they would have reported.
     """
 
     def __init__(self, root: bytes, *, most: int = _MOST) -> None:
@@ -95,11 +95,11 @@ class Links:
 
     @staticmethod
     def _is_inside(path: bytes) -> bool:
-        """Tell ``..data`` from ``../data``."""
+        """Distinguish ``..data`` from ``../data``."""
         return not path.startswith(b"/") and path.split(b"/", 1)[0] != b".."
 
     def _note(self, key: str, lead: int | str) -> bool:
-        """Remember what a key depends on; tell whether there was room."""
+        """Remember what a key depends on; return whether there was room."""
         if self._leads.get(key) == lead:
             return True
         with self._lock:
@@ -203,7 +203,9 @@ def is_followed(root: bytes, prefix: bytes, name: bytes) -> bool:
 
 
 def is_cut_off(root: bytes, prefix: bytes) -> bool:
-    """Return whether a link that is not followed is on the way to a directory that is there: no walk comes by then."""
+    """Return whether a link that is not followed is on the way to a directory that is there: then no walk comes
+    there.
+    """
     if not os.path.isdir(root + prefix):  # noqa: PTH112 - bytes
         return False
     above = b""

@@ -10,7 +10,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 
 from listener.sources.filesystem.emitter import InotifyEmitter
-from listener.sources.filesystem.marks import Marks
+from listener.sources.filesystem.fanotify_watches import FanotifyWatches
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.watches import Watches
 
@@ -71,7 +71,7 @@ class Listening:
         found_seconds: float = 0.0,
     ) -> None:
         """Open the kernel's queue and start the threads. Raise OSError: EMFILE, when no instance is left."""
-        kind = Marks if backend == "fanotify" else Watches
+        kind = FanotifyWatches if backend == "fanotify" else Watches
         self.watches = kind(root, ignore, bound=bound, found_seconds=found_seconds)
         self._observer = BaseObserver(InotifyEmitter, timeout=_OBSERVER_SECONDS, watches=self.watches)
         self._observer.schedule(_Handler(on_heard), os.fsdecode(root), recursive=True)
@@ -88,7 +88,7 @@ class Listening:
     def idle(self) -> bool:
         """Whether everything that was read has been worked through and taken."""
         emitters = [emitter for emitter in self._emitters if isinstance(emitter, InotifyEmitter)]
-        return all(emitter.idle for emitter in emitters) and not self.watches.heard
+        return all(emitter.idle for emitter in emitters) and not self.watches.pending
 
     def stop(self) -> None:
         """End the threads and give the watches back; blocks for a moment."""

@@ -1,4 +1,4 @@
-"""From what was heard to changes: looked at, held while unfinished, braked, compared by bytes where asked to."""
+"""From events to changes: looked at, held while unfinished, guarded, compared by bytes if configured."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_t
 from listener.contracts import Delivery, IndexView
 from listener.sources.filesystem.absence import is_directory_gone
 from listener.sources.filesystem.acks import SETTLE_SECONDS, Acks
-from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.content import is_proved_same, same_state, with_digest
-from listener.sources.filesystem.heard import Batch, batch_of
-from listener.sources.filesystem.look import Look, Looker, Looks
+from listener.sources.filesystem.deletion_guard import DeletionGuard
+from listener.sources.filesystem.file_stat import FileStat, FileStats, StatReader
+from listener.sources.filesystem.hard_links import HardLinks, find_names
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.namesakes import Namesakes, find_names
+from listener.sources.filesystem.pending_names import Batch, batch_of
 from listener.sources.filesystem.rescans import REPLACED, Rescans
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.standing import Lives, Standing, standing_of
@@ -46,9 +46,9 @@ class Live:
         settings: FilesystemSettings,
         ignore: Ignore,
         index: IndexView,
-        looker: Looker,
+        stat_reader: StatReader,
         acks: Acks,
-        brake: Brake,
+        deletion_guard: DeletionGuard,
         rescans: Rescans,
     ) -> None:
         """Work on one root; ``watches`` is set while it is listened to."""
@@ -58,12 +58,12 @@ class Live:
         self.skipped = 0
         """Files that came with the bytes that the index knows."""
         self.transient = 0
-        """Names that came and went before anything was told of them."""
+        """Names that came and went before anything was reported of them."""
         self.refused = ""
         self.unread = Unread()
         """What could not be looked at, by scans and by looks at what events named."""
         self.before_deleting = _nothing
-        """Called before deletions are judged, so that the brake knows what it must."""
+        """Called before deletions are judged, so that the deletion_guard knows what it must."""
         self._more = False
         self._births: set[str] = set()
         """Names that were created since the root is watched, while not everything that was there before is known."""
@@ -71,15 +71,15 @@ class Live:
         self.unfinished = Unfinished(
             stable_seconds=settings.stable_seconds, cap_seconds=settings.unfinished_cap_seconds
         )
-        self._namesakes = Namesakes()
+        self._hard_links = HardLinks()
         self._ignore = ignore
         self._name = name
         self._root = root
         self._settings = settings
         self._index = index
-        self.looker = looker
+        self.stat_reader = stat_reader
         self._acks = acks
-        self._brake = brake
+        self._deletion_guard = deletion_guard
         self._rescans = rescans
 
     @property
@@ -87,11 +87,11 @@ class Live:
         return Lives(self.may_skip, self._births, tuple(one.prefix for one in self._rescans.waiting()))
 
     def next_due(self, now: float) -> float:
-        """Return in how many seconds there is something to do although nothing was heard."""
+        """Return in how many seconds there is something to do without a new event."""
         if self._more or self._hints:
             return 0.0
-        dues = (self.unfinished.next_look(now), self._brake.next_release(now), self._namesakes.next_due(now))
-        found = max(0.0, self.watches.heard.found_due - now) if self.watches else float("inf")
+        dues = (self.unfinished.next_look(now), self._deletion_guard.next_release(now), self._hard_links.next_due(now))
+        found = max(0.0, self.watches.pending.found_due - now) if self.watches else float("inf")
         return min(due for due in (*dues, found) if due is not None)
 
     def look_at(self, paths: Iterable[bytes]) -> None:
@@ -102,7 +102,7 @@ class Live:
         """Yield what has come up since the last call, then end."""
         self._more = False
         for _ in range(_BATCHES_AT_ONCE):
-            if not self._hints and not (self.watches and (self.watches.heard or self.watches.heard.waits)):
+            if not self._hints and not (self.watches and (self.watches.pending or self.watches.pending.waits)):
                 break
             batch, looks = await asyncio.to_thread(self._take, self.watches)
             births = () if self._lives.is_sure else batch.births()
@@ -112,7 +112,7 @@ class Live:
             for key, error in looks.unknown.items():
                 self.unread.note(key, error)
             self._follow_links(looks)
-            self._namesakes.want(looks.namesakes, time.monotonic())
+            self._hard_links.want(looks.hard_links, time.monotonic())
             looks.gone.extend(await self._gone_unheard(batch.gaps))
             for delivery in self._deliver(*await self._changes(batch, looks)):
                 yield delivery
@@ -129,7 +129,7 @@ class Live:
         sides = ((learnt, True), (changes, False))
         return [self._acks.deliver(some, seed=seed) for some, seed in sides if some]
 
-    def _follow_links(self, looks: Looks) -> None:
+    def _follow_links(self, looks: FileStats) -> None:
         """Have directories behind links compared with the index; what was a file of that name is gone."""
         for key in looks.linked:
             if not self._settings.follow_symlinks:
@@ -140,16 +140,16 @@ class Live:
                 looks.gone.append(key.rstrip("/"))
             self._rescans.want(key, "a link to a directory came or was switched", time.monotonic(), prompt=True)
 
-    def _take(self, watches: Watches | None) -> tuple[Batch, Looks]:
+    def _take(self, watches: Watches | None) -> tuple[Batch, FileStats]:
         if self._hints:
             some = [self._hints.pop() for _ in range(min(len(self._hints), self._settings.batch_changes))]
             batch = batch_of(some)
         else:
             batch = watches.take(self._settings.batch_changes) if watches else Batch((), (), {})
-        hears = (watches.hears,) if watches else ()
-        return batch, self.looker.all(batch, time.time_ns(), *hears)
+        is_watched = (watches.is_watched,) if watches else ()
+        return batch, self.stat_reader.all(batch, time.time_ns(), *is_watched)
 
-    async def _changes(self, batch: Batch, looks: Looks) -> tuple[list[Change], list[Change]]:
+    async def _changes(self, batch: Batch, looks: FileStats) -> tuple[list[Change], list[Change]]:
         now = time.monotonic()
         gone = await asyncio.to_thread(self._without_replaced, batch.gone) if batch.gone else ()
         linked = self._unlinked(looks)
@@ -157,7 +157,9 @@ class Live:
             for key in (*looks.gone, *(look.key for look in looks.finished)):
                 self.unfinished.end(key)
         begin = self.unfinished.begin
-        excess = [look for look in looks.unfinished if not begin(look.key, look.fingerprint, now, heard=look.heard)]
+        excess = [
+            look for look in looks.unfinished if not begin(look.key, look.fingerprint, now, from_event=look.from_event)
+        ]
         subtrees = [
             Change(self._name, key_to_text(prefix), ChangeKind.SUBTREE_DELETED, event_time=time.time())
             for prefix in (*gone, *map(key_to_bytes, linked))
@@ -176,9 +178,9 @@ class Live:
             self._rescans.want(key_to_text(prefix), REPLACED, time.monotonic(), prompt=True)
         return absent
 
-    def _unlinked(self, looks: Looks) -> list[str]:
+    def _unlinked(self, looks: FileStats) -> list[str]:
         """Return the directories behind links that went, or were replaced by something else, and unwatch them."""
-        if not looks.unlinked and not self.looker.has_links:
+        if not looks.unlinked and not self.stat_reader.has_links:
             return []
         watches = self.watches
         unlinked = {key + "/" for key in looks.unlinked if self._settings.follow_symlinks}
@@ -205,14 +207,14 @@ class Live:
         return _new(Change, (self._name, key, ChangeKind.CONTENT, found, moment, None, finished, False, is_birth))
 
     async def _gone_unheard(self, gaps: Iterable[bytes]) -> list[str]:
-        """Return the known files that went while their directory was not heard: no listing can tell them."""
+        """Return the known files that went while their directory was not watched: no listing can show them."""
         gone: list[str] = []
         if gaps:
-            # What was told of these directories must be in the index, or its end would be missed.
+            # What was reported of these directories must be in the index, or its end would be missed.
             await self._acks.settled(SETTLE_SECONDS)
         for directory in map(key_to_text, gaps):
             rows = await self._index.directory(self._name, directory)
-            gone.extend(await asyncio.to_thread(self.looker.missing, directory, rows))
+            gone.extend(await asyncio.to_thread(self.stat_reader.missing, directory, rows))
         return gone
 
     # --- deletions ------------------------------------------------------------------------------
@@ -224,12 +226,12 @@ class Live:
         await self.before_deleting()
         count = 0
         for change in deletions:
-            count += await self._weight(change, self._brake.look_limit - count)
+            count += await self._weight(change, self._deletion_guard.look_limit - count)
         is_sound = count <= 1 or await asyncio.to_thread(self._holds_files)
-        if is_sound and self._brake.admits(count, now):
-            self._brake.note_deletions(count)
+        if is_sound and self._deletion_guard.admits(count, now):
+            self._deletion_guard.note_deletions(count)
             return deletions
-        self._brake.hold(deletions, count, now)
+        self._deletion_guard.hold(deletions, count, now)
         return ()
 
     async def _weight(self, change: Change, limit: int) -> int:
@@ -248,17 +250,19 @@ class Live:
 
     async def _after_holding(self) -> tuple[list[Change], list[Change]]:
         """Judge the deletions that were held back, once no more come."""
-        if self._brake.next_release(time.monotonic()) != 0:
+        if self._deletion_guard.next_release(time.monotonic()) != 0:
             return [], []
-        held, count = self._brake.release()
+        held, count = self._deletion_guard.release()
         empty = not await asyncio.to_thread(self._holds_files)
-        self.refused = self._brake.refuses(missing=count, known=self._brake.known, root_empty=empty, heard=True)
+        self.refused = self._deletion_guard.refuses(
+            missing=count, known=self._deletion_guard.known, root_empty=empty, from_event=True
+        )
         if self.refused:
-            if not self._brake.suspended:
+            if not self._deletion_guard.suspended:
                 self._rescans.want("", "many files are gone at once", time.monotonic())
             return [], []
         true, back = await asyncio.to_thread(self._still_gone, held)
-        self._brake.note_deletions(count if not back else len(true))
+        self._deletion_guard.note_deletions(count if not back else len(true))
         for change in back:
             if change.kind is ChangeKind.SUBTREE_DELETED:
                 self._rescans.want(change.key, REPLACED, time.monotonic(), prompt=True)
@@ -271,7 +275,7 @@ class Live:
             if change.kind is ChangeKind.SUBTREE_DELETED:
                 is_back = not is_directory_gone(self._root + key_to_bytes(change.key))
             else:
-                is_back = not self.looker.is_gone(change.key)
+                is_back = not self.stat_reader.is_gone(change.key)
             sides[is_back].append(change)
         return sides
 
@@ -286,7 +290,11 @@ class Live:
         verdicts = list(self.unfinished.looked(found, time.monotonic()))
         standing = await self._standing([verdict.key for verdict in verdicts])
         gone = self._ends([verdict.key for verdict in verdicts if verdict.fingerprint is None], standing)
-        looks = [Look(each.key, each.fingerprint, not each.heard) for each in verdicts if each.fingerprint is not None]
+        looks = [
+            FileStat(each.key, each.fingerprint, not each.from_event)
+            for each in verdicts
+            if each.fingerprint is not None
+        ]
         changes, learnt = await self._contents(looks, standing)
         if unfinished := {verdict.key for verdict in verdicts if not verdict.finished}:
             changes = [change._replace(finished=change.key not in unfinished) for change in changes]
@@ -295,36 +303,38 @@ class Live:
     def _look_at(self, keys: Iterable[str]) -> dict[str, Fingerprint | None]:
         """Look at files that were being written; those that cannot be looked at are let go, and noted."""
         found: dict[str, Fingerprint | None] = {}
-        self.looker.look_afresh()
+        self.stat_reader.look_afresh()
         for key in keys:
             try:
-                found[key] = self.looker.at(key)
+                found[key] = self.stat_reader.at(key)
             except OSError as error:
                 self.unfinished.end(key)
                 self.unread.note(key, error.errno or 0)
         return found
 
     async def _after_searching(self) -> tuple[list[Change], list[Change]]:
-        """Search for the other names of files that were given some, and tell those that changed meanwhile."""
+        """Search for the other names of files that were given some, and report those that changed meanwhile."""
         began = time.monotonic()
-        inodes = self._namesakes.take(began)
+        inodes = self._hard_links.take(began)
         if not inodes:
             return [], []
-        looks = await asyncio.to_thread(self._find_names, inodes, self.watches.hears) if self.watches else []
-        self._namesakes.searched(began, time.monotonic())
+        looks = await asyncio.to_thread(self._find_names, inodes, self.watches.is_watched) if self.watches else []
+        self._hard_links.searched(began, time.monotonic())
         looks = [look._replace(atomic=True) for look in looks]
         return await self._contents(looks, await self._standing([look.key for look in looks]))
 
-    def _find_names(self, inodes: Mapping[int, int], hears: Callable[[bytes], bool]) -> list[Look]:
+    def _find_names(self, inodes: Mapping[int, int], is_watched: Callable[[bytes], bool]) -> list[FileStat]:
         follow = self._settings.follow_symlinks
-        keys = find_names(self._root, self._ignore, inodes, follow=follow, hears=hears, may_enter=self.looker.may_enter)
-        return self.looker.names(keys, inodes, hears)
+        keys = find_names(
+            self._root, self._ignore, inodes, follow=follow, is_watched=is_watched, may_enter=self.stat_reader.may_enter
+        )
+        return self.stat_reader.names(keys, inodes, is_watched)
 
-    async def _contents(self, looks: Sequence[Look], standing: Standing) -> tuple[list[Change], list[Change]]:
+    async def _contents(self, looks: Sequence[FileStat], standing: Standing) -> tuple[list[Change], list[Change]]:
         """Return the looks as changes, and apart from them those of files that are proved to be unchanged."""
         changes: list[Change] = []
         learnt: list[Change] = []
-        touched: list[tuple[Look, Fingerprint]] = []
+        touched: list[tuple[FileStat, Fingerprint]] = []
         for look in looks:
             before = standing.before(look.key)
             if before is not None and (look.atomic or self._settings.skip_unchanged == "always"):
@@ -332,7 +342,7 @@ class Live:
             else:
                 is_birth = before is None and standing.is_new(look.key)
                 changes.append(self._change(look.key, look.fingerprint, is_birth=is_birth))
-        self._brake.note_births(sum(change.is_birth for change in changes))
+        self._deletion_guard.note_births(sum(change.is_birth for change in changes))
         for look, now, before in await asyncio.to_thread(self._compared, touched) if touched else ():
             if not is_proved_same(before, now):
                 changes.append(self._change(look.key, now))
@@ -343,7 +353,9 @@ class Live:
                 changes.append(self._change(look.key, now))
         return changes, learnt
 
-    def _compared(self, touched: Iterable[tuple[Look, Fingerprint]]) -> list[tuple[Look, Fingerprint, Fingerprint]]:
+    def _compared(
+        self, touched: Iterable[tuple[FileStat, Fingerprint]]
+    ) -> list[tuple[FileStat, Fingerprint, Fingerprint]]:
         root, most = self._root, self._settings.most_compared_bytes
         return [
             (look, with_digest(root, look.key, look.fingerprint, before, most_bytes=most), before)

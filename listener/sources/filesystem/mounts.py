@@ -1,4 +1,4 @@
-"""Which file system a path lies on, and whether the kernel hears every change of it."""
+"""Which file system a path lies on, and whether the kernel reports every change of it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _unescaped(field: str) -> str:
 
 
 def mount_table() -> list[Mount]:
-    """Return the mounts that this process sees; none where the kernel does not tell."""
+    """Return the mounts that this process sees; none where the kernel does not report them."""
     try:
         return parse_mounts(TABLE.read_text(errors="surrogateescape"))
     except OSError:
@@ -81,7 +81,7 @@ def mount_table() -> list[Mount]:
 
 
 def mount_of(path: str | os.PathLike[str]) -> Mount | None:
-    """Return the mount that holds the path, symbolic links followed; ``None`` when the kernel does not tell."""
+    """Return the mount that holds the path, symbolic links followed; ``None`` when the kernel does not report it."""
     return holder_of(mount_table(), os.path.realpath(path))
 
 

@@ -135,7 +135,7 @@ class MountWatch:
         return changed
 
     def _read(self) -> bool:
-        """Read the table; tell whether it changed while it was read, so that what was polled before is outdated."""
+        """Read the table; return whether it changed while it was read, so that what was polled before is outdated."""
         is_changed = False
         for _ in range(_MOST_READS):
             self._mounts = mount_table()

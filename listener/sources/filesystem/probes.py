@@ -1,4 +1,4 @@
-"""What ``check`` asks of a tree and of the kernel before anything is listened to. Blocking."""
+"""What ``check`` tests of a tree and of the kernel before anything is watched. Blocking."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ OVERFLOWED = "the kernel's event queue overflowed"
 OVERRAN = "events came faster than they could be worked through"
 TOO_MANY = "too many changes at once"
 LOSSES = frozenset({OVERFLOWED, OVERRAN, TOO_MANY, SCHEDULE})
-"""Reasons of scans whose every finding is something that events should have told, and did not."""
+"""Reasons of scans whose every finding is something that events should have reported, and did not."""
 
 _NO_CHANGES = (UNWATCHED, WAITING)
 """Reasons that say nothing of a change."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import IndexView
-from listener.sources.filesystem.brake import Brake
 from listener.sources.filesystem.content import is_proved_same, same_state, with_digest
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.walker import Listing, Walker
 
 __all__ = ["Findings", "Scan", "ScanMode"]
@@ -55,7 +55,7 @@ class Scan:
         index: IndexView,
         walker: Walker,
         mode: ScanMode,
-        brake: Brake,
+        deletion_guard: DeletionGuard,
         portion: int,
     ) -> None:
         """Compare what is at and below ``prefix`` in portions of about ``portion`` changes."""
@@ -73,14 +73,14 @@ class Scan:
         self._index = index
         self._walker = walker
         self._mode = mode
-        self._brake = brake
+        self._deletion_guard = deletion_guard
         self._portion = portion
         self._indexed: set[str] = set()
         """Directories that hold known objects and were not come by yet."""
         self._suspects: list[str] = []
 
     async def portions(self) -> AsyncIterator[Findings]:
-        """Yield what differs; deletions last, after the brake has judged them as a whole."""
+        """Yield what differs; deletions last, after the deletion_guard has judged them as a whole."""
         self._indexed = set(await self._index.directories(self._name, self._prefix))
         async for findings in self._walk():
             self.found += len(findings.changes)
@@ -90,7 +90,7 @@ class Scan:
             self.aborted = True
             return
         empty = not self._prefix and not self.present
-        self.refused = self._brake.refuses(missing=self.missing, known=self.known, root_empty=empty)
+        self.refused = self._deletion_guard.refuses(missing=self.missing, known=self.known, root_empty=empty)
         if not self.refused:
             async for findings in self._deletions():
                 self.found += len(findings.changes)

@@ -11,7 +11,7 @@ import structlog
 from listener.change import Change, ChangeKind, key_to_bytes
 from listener.contracts import Delivery, IndexView, SourceHealth
 from listener.sources.filesystem.acks import SETTLE_SECONDS, Acks
-from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Place
 from listener.sources.filesystem.live import Live
@@ -39,7 +39,7 @@ class Scanner:
         links: Links,
         index: IndexView,
         acks: Acks,
-        brake: Brake,
+        deletion_guard: DeletionGuard,
         rescans: Rescans,
         live: Live,
         health: SourceHealth,
@@ -54,14 +54,14 @@ class Scanner:
         self._links = links
         self._index = index
         self._acks = acks
-        self._brake = brake
+        self._deletion_guard = deletion_guard
         self._rescans = rescans
         self._live = live
         self._health = health
 
     async def deliveries(self, place: Place, prefix: str, reason: str) -> AsyncIterator[Delivery]:
-        """Yield how what is at and below ``prefix`` differs from the index, and what is heard meanwhile."""
-        # The index must hold what was told already, or the scan would tell it again.
+        """Yield how what is at and below ``prefix`` differs from the index, and what events report meanwhile."""
+        # The index must hold what was reported already, or the scan would report it again.
         await self._acks.settled(SETTLE_SECONDS)
         sequence = await self._index.sequence()
         watches = place.listening.watches if place.listening else None
@@ -102,14 +102,14 @@ class Scanner:
             index=self._index,
             walker=walker,
             mode=mode,
-            brake=self._brake,
+            deletion_guard=self._deletion_guard,
             portion=self._settings.batch_changes,
         )
 
     def _deliver(self, prefix: str, findings: Findings, sequence: int) -> list[Delivery]:
         changes = [change for change in findings.changes if not self._is_fresh(change) and not self._is_pending(change)]
         if prefix:
-            self._brake.note_births(findings.births)
+            self._deletion_guard.note_births(findings.births)
         sides = ((findings.learnt, True), (changes, False))
         return [self._acks.deliver(some, scan_sequence=sequence, seed=seed) for some, seed in sides if some]
 
@@ -120,7 +120,7 @@ class Scanner:
         age = time.time() - change.event_time
         if not 0 <= age < self._settings.stable_seconds:
             return False
-        return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic(), heard=False)
+        return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic(), from_event=False)
 
     def _is_pending(self, change: Change) -> bool:
         """Return whether an event named this file, so that it is looked at soon, and reported as it is then."""
@@ -130,15 +130,15 @@ class Scanner:
         )
 
     def _conclude(self, scan: Scan, prefix: str, took_seconds: float) -> None:
-        """Draw the consequences for brake, schedule and state."""
+        """Draw the consequences for deletion_guard, schedule and state."""
         self.aborted = scan.aborted
         self._rescans.ended(prefix, time.monotonic(), took_seconds=took_seconds)
-        self._brake.confirmed = self._brake.confirmed and bool(scan.refused)
+        self._deletion_guard.confirmed = self._deletion_guard.confirmed and bool(scan.refused)
         if not prefix and not scan.aborted:
-            self._brake.known = scan.present
+            self._deletion_guard.known = scan.present
         if not prefix or scan.refused:
             self._live.refused = scan.refused
-        if scan.refused and not self._brake.suspended:
+        if scan.refused and not self._deletion_guard.suspended:
             self._rescans.want("", WAITING, time.monotonic())
 
     def _tell(self, scan: Scan, walker: Walker, prefix: str, reason: str, seconds: float) -> None:

@@ -1,10 +1,10 @@
 """
-One run of the filesystem source: listen first, then scan, then follow what is heard.
+One run of the filesystem source: listen first, then scan, then follow events.
 
 ::
 
     open ─▶ scan ─▶ follow ──root lost, thread dead──▶ wait ─▶ open ─▶ …
-             ▲        │ overflow, schedule, brake
+             ▲        │ overflow, schedule, deletion_guard
              └────────┘
 """
 
@@ -21,12 +21,12 @@ import structlog
 from listener.change import key_to_text
 from listener.contracts import WAITING_SINCE, Delivery, IndexView, SourceHealth, SourceState
 from listener.sources.filesystem.acks import Acks
-from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.digests import Digests
+from listener.sources.filesystem.file_stat import StatReader
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.listening import Listening, Place, RootIdentity
 from listener.sources.filesystem.live import Live
-from listener.sources.filesystem.look import Looker
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.rescans import START, UNWATCHED, Rescans
 from listener.sources.filesystem.scanner import Scanner
@@ -64,7 +64,7 @@ class Session:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._acks = Acks(on_ack=self._wake.set)
-        self._brake = Brake(share=settings.max_delete_share, minimum=settings.min_delete_count)
+        self._deletion_guard = DeletionGuard(share=settings.max_delete_share, minimum=settings.min_delete_count)
         polling = backend == "polling"
         self._rescans = Rescans(
             interval_seconds=settings.poll_interval_seconds if polling else settings.rescan_interval_seconds,
@@ -77,9 +77,9 @@ class Session:
             settings=settings,
             ignore=self._ignore,
             index=index,
-            looker=Looker(self._root, self._ignore, links, stable_seconds=settings.stable_seconds),
+            stat_reader=StatReader(self._root, self._ignore, links, stable_seconds=settings.stable_seconds),
             acks=self._acks,
-            brake=self._brake,
+            deletion_guard=self._deletion_guard,
             rescans=self._rescans,
         )
         self._scanner = Scanner(
@@ -90,7 +90,7 @@ class Session:
             links=links,
             index=index,
             acks=self._acks,
-            brake=self._brake,
+            deletion_guard=self._deletion_guard,
             rescans=self._rescans,
             live=self._live,
             health=health,
@@ -99,7 +99,7 @@ class Session:
             self._root,
             links=links,
             live=self._live,
-            brake=self._brake,
+            deletion_guard=self._deletion_guard,
             rescans=self._rescans,
             interval_seconds=settings.root_check_seconds,
         )
@@ -132,8 +132,8 @@ class Session:
         return len(self._live.unfinished)
 
     def confirm_deletions(self) -> None:
-        """Take the deletions that the brake holds back for meant."""
-        self._brake.confirmed = True
+        """Take the deletions that the deletion_guard holds back for meant."""
+        self._deletion_guard.confirmed = True
         self.rescan("an operator confirmed the deletions")
 
     def rescan(self, reason: str) -> None:
@@ -196,7 +196,7 @@ class Session:
     async def _reopen(self) -> str:
         """Wait until the root is there again and listened to; return why the scan that must follow is needed."""
         self._health.ready = self._is_complete = self._live.may_skip = False
-        self._brake.drop()
+        self._deletion_guard.drop()
         await self._close()
         while True:
             self._health.progressed(time.monotonic())
@@ -204,7 +204,7 @@ class Session:
                 await self._open()
             except OSError as error:
                 await self._surroundings.look_at_mounts()
-                parts = (f"{self._settings.path} cannot be read: {error.strerror}", self._brake.suspended)
+                parts = (f"{self._settings.path} cannot be read: {error.strerror}", self._deletion_guard.suspended)
                 self._tell(SourceState.DEGRADED, ". ".join(filter(None, parts)))
                 await asyncio.sleep(self._settings.root_check_seconds)
             else:
@@ -229,7 +229,7 @@ class Session:
     # --- following --------------------------------------------------------------------------------
 
     async def _follow(self) -> AsyncIterator[Delivery]:
-        """Yield what is heard and what due scans find, until the root is lost or a thread is dead."""
+        """Yield what events report and what due scans find, until the root is lost or a thread is dead."""
         while await self._is_sound():
             self._health.progressed(time.monotonic())
             await self._end_first_scan()
@@ -252,7 +252,7 @@ class Session:
 
     async def _end_first_scan(self) -> None:
         await self._mark_seeded()
-        self._health.ready = self._is_complete and not self._brake.suspended
+        self._health.ready = self._is_complete and not self._deletion_guard.suspended
 
     async def _mark_seeded(self) -> None:
         if not self._is_first or self._acks.is_any_under_way(self._awaited):
@@ -264,7 +264,7 @@ class Session:
         self._digests.want_all()
 
     def _allow_skipping(self) -> None:
-        """Compare bytes once the first scan is over and whatever was heard meanwhile has been told."""
+        """Compare bytes once the first scan is over and all events meanwhile have been reported."""
         if self._health.ready and not self._live.may_skip:
             self._live.may_skip = self._place is None or self._place.listening is None or self._place.listening.idle
 
@@ -281,7 +281,7 @@ class Session:
             self._tell(SourceState.LISTENING)
 
     async def _rest(self) -> None:
-        # What is heard within a moment makes one delivery: fewer wake-ups, fewer commits.
+        # Events within a moment make one delivery: fewer wake-ups, fewer commits.
         await asyncio.sleep(_GATHER_SECONDS)
         now = time.monotonic()
         dues = (part.next_due(now) for part in (self._live, self._rescans, self._digests))
@@ -311,7 +311,7 @@ class Session:
             digests_made=self._digests.made,
             waiting_comparisons=len(self._rescans.waiting()),
             skipped_transient=self._live.transient,
-            ignored_changes=self._live.looker.ignored,
+            ignored_changes=self._live.stat_reader.ignored,
         )
         self._health.figures[WAITING_SINCE] = self._waiting_since()
 
@@ -334,7 +334,7 @@ class Session:
         parts = [
             f"nothing is taken for deleted: {self._live.refused}; "
             f"bring the files back, or: cdn-listener confirm-deletions {self._name}"
-            if self._live.refused and not self._brake.suspended
+            if self._live.refused and not self._deletion_guard.suspended
             else "",
             TOO_MANY_LINKS if self._links.overfull else "",
             *map(outdated, self._surroundings.replaced),

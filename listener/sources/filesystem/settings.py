@@ -25,7 +25,7 @@ class FilesystemSettings(BaseModel):
 
     backend: Literal["auto", "inotify", "fanotify", "polling"] = "auto"
     """
-    How changes are heard of. ``auto``: inotify, or polling where the kernel hears nothing (NFS, SMB, FUSE, …).
+    How changes are noticed. ``auto``: inotify, or polling where the kernel reports nothing (NFS, SMB, FUSE, …).
     ``fanotify`` marks the whole file system, so that no limit on watches applies however many directories there
     are; it takes CAP_SYS_ADMIN, Linux 5.17, and a file system that can be marked (ext4, xfs, tmpfs; not overlayfs).
     """
@@ -67,7 +67,7 @@ class FilesystemSettings(BaseModel):
     """How often to look whether the path is still the same directory."""
 
     stable_seconds: float = Field(default=2.0, ge=0)
-    """A file that nobody was heard closing counts as finished once its size and times rest for so long."""
+    """A file without a close event counts as finished once its size and times are stable for this long."""
 
     unfinished_cap_seconds: float = Field(default=60.0, gt=0)
     """A file that is written to all the time counts as finished after so long, and again at each such time."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from listener.change import key_to_bytes, key_to_text
-from listener.sources.filesystem.brake import Brake
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.mounts import Mount
@@ -23,10 +23,17 @@ _REST_FACTOR = 100
 
 
 class Surroundings:
-    """Looks at mounts and links, and asks for what must be compared then."""
+    """Checks mounts and links, and requests the comparisons they need."""
 
     def __init__(
-        self, root: bytes, *, links: Links, live: Live, brake: Brake, rescans: Rescans, interval_seconds: float
+        self,
+        root: bytes,
+        *,
+        links: Links,
+        live: Live,
+        deletion_guard: DeletionGuard,
+        rescans: Rescans,
+        interval_seconds: float,
     ) -> None:
         """Look at links each ``interval_seconds`` at most; at mounts whenever :meth:`look` is called."""
         self.link_check_seconds = interval_seconds
@@ -34,7 +41,7 @@ class Surroundings:
         self._mounts = MountWatch(os.fsdecode(root))
         self._links = links
         self._live = live
-        self._brake = brake
+        self._deletion_guard = deletion_guard
         self._rescans = rescans
         self._interval = interval_seconds
         self._next_links = 0.0
@@ -90,8 +97,8 @@ class Surroundings:
         for prefix in found.directories:
             self._rescans.want(key_to_text(prefix), MOUNTED, now, prompt=True)
         self._live.look_at(found.names)
-        was_suspended, old = bool(self._brake.suspended), self._mounts.replaced_root
-        self._brake.suspended = outdated(old) if old else ""
+        was_suspended, old = bool(self._deletion_guard.suspended), self._mounts.replaced_root
+        self._deletion_guard.suspended = outdated(old) if old else ""
         if was_suspended and not old:
             self._rescans.want("", MOUNTED, now, prompt=True)
 

@@ -12,7 +12,7 @@ __all__ = ["Node", "Tree"]
 
 
 class Node:
-    """One directory: its place, its kernel watch, and which names in it were heard of since last taken."""
+    """One directory: its place, its kernel watch, and which of its names were reported since last taken."""
 
     __slots__ = ("access", "children", "deaf", "name", "names", "parent", "round", "wd")
 
@@ -26,7 +26,7 @@ class Node:
         self.access: int | None = None
         """Who might enter it when it was last looked at (see :mod:`.readers`); ``None``: nobody looked."""
         self.deaf = False
-        """Whether it lost a watch that it had: what happened since was not heard."""
+        """Whether it lost a watch that it had: what happened since was not reported."""
         self.round = 0
         """The last scan that came by."""
 
@@ -38,7 +38,7 @@ class Tree:
         """Start with the root alone."""
         self.root = Node(None, b"")
         self._last = (b"", self.root)
-        """Where :meth:`make` was last: a walk asks for one directory's children in a row."""
+        """Where :meth:`make` was last: a walk reads one directory's children in a row."""
 
     def prefix_of(self, node: Node) -> bytes | None:
         """Return the node's path, or ``None`` when it (or one above it) was taken out."""

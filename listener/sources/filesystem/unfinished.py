@@ -10,10 +10,11 @@ from listener.change import Fingerprint
 
 __all__ = ["Unfinished", "Verdict", "found_rest_seconds"]
 
-TELL_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 """Most writes end within this time: only one that lasts longer is worth a word of its own."""
 FOUND_SECONDS = 1.0
-"""A found file's later closing would be heard: to take it as finished too soon costs one refresh, and loses nothing."""
+"""A found file's later closing would be reported: to take it as finished too soon costs one refresh, and loses
+nothing."""
 _MOST = 100_000
 
 
@@ -23,26 +24,26 @@ def found_rest_seconds(stable_seconds: float) -> float:
 
 
 class Verdict(NamedTuple):
-    """What to tell of a file now."""
+    """What to report of a file now."""
 
     key: str
     fingerprint: Fingerprint | None
     """``None``: it is gone."""
     finished: bool
-    heard: bool = True
-    """False when it was found, and nobody was heard writing to it."""
+    from_event: bool = True
+    """False when it was found, and no event shows a writer."""
 
 
 class _Write:
-    __slots__ = ("begun", "changed", "due", "fingerprint", "heard", "told")
+    __slots__ = ("begun", "changed", "due", "fingerprint", "from_event", "reported")
 
     def __init__(self, fingerprint: Fingerprint, now: float) -> None:
         self.begun = now
         self.changed = now
         self.due = 0.0
         self.fingerprint = fingerprint
-        self.heard = False
-        self.told = False
+        self.from_event = False
+        self.reported = False
 
 
 class Unfinished:
@@ -64,12 +65,12 @@ class Unfinished:
         """Return whether this file is held."""
         return key in self._writes
 
-    def begin(self, key: str, fingerprint: Fingerprint, now: float, *, heard: bool) -> bool:
+    def begin(self, key: str, fingerprint: Fingerprint, now: float, *, from_event: bool) -> bool:
         """
-        Hold a file; tell whether there was room (else it counts as finished).
+        Hold a file; return whether there was room (else it counts as finished).
 
-        ``heard`` is false for one that was found and need not be written to by anybody: it is
-        looked at sooner, and no word is told before.
+        ``from_event`` is false for one that was found and need not be written to by anybody: it is
+        looked at sooner, and not reported before.
         """
         write = self._writes.get(key)
         if write is None:
@@ -78,15 +79,15 @@ class Unfinished:
             write = self._writes[key] = _Write(fingerprint, now)
         if fingerprint != write.fingerprint:
             write.fingerprint, write.changed = fingerprint, now
-        write.heard = write.heard or heard
+        write.from_event = write.from_event or from_event
         self._plan(key, write, now)
         return True
 
     def _plan(self, key: str, write: _Write, now: float) -> None:
-        rest = self._stable if write.heard else found_rest_seconds(self._stable)
+        rest = self._stable if write.from_event else found_rest_seconds(self._stable)
         due = min(write.changed + rest, write.begun + self._cap)
-        if write.heard and not write.told:
-            due = min(due, write.begun + TELL_SECONDS)
+        if write.from_event and not write.reported:
+            due = min(due, write.begun + REPORT_SECONDS)
         due = max(due, now)
         if due != write.due:
             write.due = due
@@ -115,7 +116,7 @@ class Unfinished:
         return keys
 
     def looked(self, found: dict[str, Fingerprint | None], now: float) -> Iterator[Verdict]:
-        """Yield what to tell after a look: written for a while, finished, or gone."""
+        """Yield what to report after a look: written for a while, finished, or gone."""
         for key, fingerprint in found.items():
             write = self._writes.get(key)
             if write is None:
@@ -125,13 +126,13 @@ class Unfinished:
                 yield Verdict(key, None, finished=True)
                 continue
             if fingerprint != write.fingerprint:
-                write.fingerprint, write.changed, write.heard = fingerprint, now, True
-            rest = self._stable if write.heard else found_rest_seconds(self._stable)
+                write.fingerprint, write.changed, write.from_event = fingerprint, now, True
+            rest = self._stable if write.from_event else found_rest_seconds(self._stable)
             if now - write.changed >= rest or now - write.begun >= self._cap:
                 del self._writes[key]
-                yield Verdict(key, fingerprint, finished=True, heard=write.heard)
+                yield Verdict(key, fingerprint, finished=True, from_event=write.from_event)
                 continue
-            if write.heard and not write.told and now - write.begun >= TELL_SECONDS:
-                write.told = True
+            if write.from_event and not write.reported and now - write.begun >= REPORT_SECONDS:
+                write.reported = True
                 yield Verdict(key, fingerprint, finished=False)
             self._plan(key, write, now)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.sources.filesystem.absence import means_absent
+from listener.sources.filesystem.file_stat import fingerprint_of
 from listener.sources.filesystem.links import Links, is_cut_off, is_followed
-from listener.sources.filesystem.look import fingerprint_of
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.readers import Directories
 from listener.sources.filesystem.unread import Unread

@@ -3,9 +3,9 @@ The kernel watches of a tree, and what the kernel's events mean for it.
 
 Three rules keep the picture true while directories come, go and are renamed under our hands:
 
-- a directory is watched *before* it is listed: what is made between is heard or found, or both;
+- a directory is watched *before* it is listed: what is made between is reported or found, or both;
 - the latest ``inotify_add_watch`` decides which path an inode has (:mod:`.bindings`): a directory
-  that thereby loses its watch is watched and listed anew;
+  that thereby loses its watch is watched and listed again;
 - whatever was renamed is walked again, and a place that lost its directory is looked at again: an exchange
   is reported as two renames, and renames by two processes may be reported in either order.
 
@@ -27,10 +27,10 @@ from listener.change import key_to_text
 from listener.sources.filesystem import kernel
 from listener.sources.filesystem.absence import is_absent, is_directory_gone
 from listener.sources.filesystem.bindings import Bindings
-from listener.sources.filesystem.heard import ARRIVED, EFFECTS, FOUND, Batch, Heard
 from listener.sources.filesystem.kernel import Kernel
 from listener.sources.filesystem.links import is_cut_off
 from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.pending_names import ARRIVED, EFFECTS, FOUND, Batch, PendingNames
 from listener.sources.filesystem.readers import of_directory
 from listener.sources.filesystem.rescans import MOUNTED, OPENED, OVERFLOWED, OVERRAN
 from listener.sources.filesystem.tree import Node, Tree
@@ -51,7 +51,7 @@ class Watches:
         self.kernel: Kernel = instance or kernel.Inotify()
         self.lock = threading.Lock()
         self.tree = Tree()
-        self.heard = Heard(self.tree, bound=bound, found_seconds=found_seconds)
+        self.pending = PendingNames(self.tree, bound=bound, found_seconds=found_seconds)
         self.failed: dict[bytes, int] = {}
         """Directories that could not be watched, each with its errno."""
         self.events = 0
@@ -66,8 +66,8 @@ class Watches:
         self._places: list[tuple[Node, bytes, int]] = []
         """Where a directory came or went, as parent and name, and the flags of files to be found there."""
         self._round = 0
-        self._told = False
-        self._root_told = 0
+        self._notified = False
+        self._root_notified = 0
         self._root_seen = 0
 
     @property
@@ -76,7 +76,7 @@ class Watches:
         return len(self._bindings.nodes)
 
     @staticmethod
-    def name_as_heard(name: bytes) -> bytes:
+    def name_as_reported(name: bytes) -> bytes:
         """Return a name as events carry it, and as it is kept."""
         return kernel.padded(name)
 
@@ -86,23 +86,23 @@ class Watches:
             self.kernel.close()
 
     def take(self, limit: int) -> Batch:
-        """Take what was heard; see :meth:`Heard.take`."""
+        """Take pending names; see :meth:`PendingNames.take`."""
         with self.lock:
-            self._told = False
-            batch = self.heard.take(limit, awaiting=bool(self._moved))
+            self._notified = False
+            batch = self.pending.take(limit, awaiting=bool(self._moved))
             for prefix, _ in batch.names:
                 self._note_access(prefix)
             return batch
 
     def has_news(self) -> bool:
-        """Tell, once between two takes, that there is something to take."""
-        if self._told or not (self.heard or self.heard.waits or self.root_events > self._root_told):
+        """Notify, once between two takes, that there is something to take."""
+        if self._notified or not (self.pending or self.pending.waits or self.root_events > self._root_notified):
             return False
-        self._told, self._root_told = True, self.root_events
+        self._notified, self._root_notified = True, self.root_events
         return True
 
     def root_stirred(self) -> bool:
-        """Tell, once for each time, that the root itself may have been moved, deleted or unmounted."""
+        """Notify, once for each time, that the root itself may have been moved, deleted or unmounted."""
         stirred = self.root_events > self._root_seen
         self._root_seen = self.root_events
         return stirred
@@ -111,11 +111,11 @@ class Watches:
         """Note that events were thrown away because nobody worked them through."""
         with self.lock:
             self.overflows += 1
-            self.heard.rescan(b"", OVERRAN)
+            self.pending.rescan(b"", OVERRAN)
 
     # --- watching -----------------------------------------------------------------------------
 
-    def hears(self, prefix: bytes) -> bool:
+    def is_watched(self, prefix: bytes) -> bool:
         """Return whether the directory at this path is watched, as far as is known, or scanned because it cannot be."""
         with self.lock:
             node = self.tree.find(prefix)
@@ -125,8 +125,8 @@ class Watches:
         """Return whether events named this path and were not taken yet."""
         prefix, slash, name = path.rpartition(b"/")
         with self.lock:
-            node = self.tree.find(prefix + slash) if self.heard.dirty or self.heard.waits else None
-            return node is not None and self.heard.is_pending(node, self.name_as_heard(name))
+            node = self.tree.find(prefix + slash) if self.pending.dirty or self.pending.waits else None
+            return node is not None and self.pending.is_pending(node, self.name_as_reported(name))
 
     def begin_round(self) -> int:
         """Start a scan: what it does not come by can be forgotten by :meth:`end_round`."""
@@ -135,7 +135,7 @@ class Watches:
             return self._round
 
     def enter(self, prefix: bytes) -> bool:
-        """Watch the directory at this path, whatever was known of it; tell whether it is watched now."""
+        """Watch the directory at this path, whatever was known of it; return whether it is watched now."""
         with self.lock:
             node = self.tree.make(prefix)
             node.round = self._round
@@ -156,7 +156,7 @@ class Watches:
             return len(stale)
 
     def drop_linked(self, prefix: bytes) -> bool:
-        """Unwatch a directory behind a symbolic link that went away; tell whether there was one."""
+        """Unwatch a directory behind a symbolic link that went away; return whether there was one."""
         with self.lock:
             node = self.tree.find(prefix)
             if node is None or node.parent is None or not self._is_gone(node):
@@ -188,20 +188,20 @@ class Watches:
             self._new.append((displaced, FOUND))
         if node.deaf:
             node.deaf = False
-            self.heard.gaps[node] = None
+            self.pending.gaps[node] = None
         return True
 
     def _access(self, prefix: bytes) -> int | None:
         try:
             return of_directory(os.stat(self._root + prefix))  # noqa: PTH116 - bytes
         except OSError:
-            return None  # gone, which is heard
+            return None  # gone, which an event reports
 
     def _release(self, node: Node | None) -> None:
         """Unwatch a directory that was taken out, and all below it."""
         for each in self.tree.below(node) if node else ():
-            self.heard.forget(each)
-            self.heard.gaps.pop(each, None)
+            self.pending.forget(each)
+            self.pending.gaps.pop(each, None)
             self._bindings.unbind(each)
 
     # --- hearing ------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ class Watches:
         unpack, size, effects = kernel.HEADER.unpack_from, kernel.HEADER.size, EFFECTS
         position, end, events, last, names = 0, len(blob), 0, -1, None
         with self.lock:
-            by_wd, twins, heard = self._bindings.nodes, self._bindings.twins, self.heard
+            by_wd, twins, pending = self._bindings.nodes, self._bindings.twins, self.pending
             while position < end:
                 wd, mask, cookie, length = unpack(blob, position)
                 start = position + size
@@ -226,20 +226,20 @@ class Watches:
                     node = by_wd.get(wd)
                     if node is None:
                         continue
-                    names, last = heard.names_of(node), wd
+                    names, last = pending.names_of(node), wd
                 name = blob[start:position]
                 flags = names.get(name)
                 if flags is None:
-                    heard.count += 1
+                    pending.count += 1
                     names[name] = effect[2]
                 else:
                     names[name] = flags & effect[0] | effect[1]
             self.events += events
-            heard.keep_bound()
+            pending.keep_bound()
 
     def _on_overflow(self) -> None:
         self.overflows += 1
-        self.heard.rescan(b"", OVERFLOWED)
+        self.pending.rescan(b"", OVERFLOWED)
 
     def _feed_slowly(self, wd: int, mask: int, cookie: int, name: bytes) -> None:
         if mask & kernel.OVERFLOW:
@@ -255,9 +255,9 @@ class Watches:
             self._on_own_end(node, mask)
         elif not mask & kernel.IS_DIRECTORY:
             keep, come, first = EFFECTS.get(mask, (-1, 0, 0))
-            names = self.heard.names_of(node)
+            names = self.pending.names_of(node)
             flags = names.get(name)
-            self.heard.count += flags is None
+            self.pending.count += flags is None
             names[name] = first if flags is None else flags & keep | come
         elif mask & (kernel.CREATE | kernel.MOVED_TO):
             self._on_directory_came(node, name.rstrip(b"\0"), cookie)
@@ -267,21 +267,21 @@ class Watches:
             self._on_own_attributes(node)
 
     def _note_access(self, prefix: bytes) -> None:
-        """Remember who may enter a directory, and those above it, when names in it are first told of."""
+        """Remember who may enter a directory, and those above it, when names in it are first reported."""
         node = self.tree.find(prefix)
         while node is not None and node.access is None:
             node.access = self._access(self.tree.prefix_of(node) or b"")
             node = node.parent
 
     def _on_own_attributes(self, node: Node) -> None:
-        """Have a directory compared with the index where others may enter it than when names in it were told of."""
+        """Have a directory compared with the index where others may enter it than when names in it were reported."""
         prefix = self.tree.prefix_of(node)
         if prefix is None or node.access is None:
             return
         access = self._access(prefix)
         if access not in (None, node.access):
             node.access = access
-            self.heard.rescan(prefix, OPENED)
+            self.pending.rescan(prefix, OPENED)
 
     def _on_own_end(self, node: Node, mask: int) -> None:
         if node is self.tree.root:
@@ -289,7 +289,7 @@ class Watches:
         elif mask & kernel.UNMOUNT:
             prefix = self.tree.prefix_of(node)
             if prefix is not None:
-                self.heard.rescan(prefix, MOUNTED)
+                self.pending.rescan(prefix, MOUNTED)
 
     def _on_directory_came(self, parent: Node, name: bytes, cookie: int, *, renamed: bool = False) -> None:
         moved, _ = self._moved.pop(cookie, (None, 0.0)) if cookie else (None, 0.0)
@@ -306,13 +306,13 @@ class Watches:
         Put a renamed directory in place of what was there.
 
         That may be an empty directory which it replaced, or itself: a scan that came by before the
-        rename was heard. So what was heard there still counts.
+        rename was reported. So events from there still count.
         """
         before = self.tree.put(parent, name, moved)
         for kept, dropped in self.tree.merge(moved, before) if before else ():
-            for key, flags in self.heard.forget(dropped).items():
-                self.heard.add(kept, key, flags)
-            self.heard.gaps.pop(dropped, None)
+            for key, flags in self.pending.forget(dropped).items():
+                self.pending.add(kept, key, flags)
+            self.pending.gaps.pop(dropped, None)
             self._bindings.unbind(dropped)
             # What was reported of this place while the other stood for it may have ended since.
             kept.deaf = kept.deaf or dropped.deaf
@@ -325,7 +325,7 @@ class Watches:
         else:
             self._release(node)
         if prefix is not None and not self._ignore.directory(key_to_text(prefix), key_to_text(name)):
-            self.heard.went(prefix + name + b"/")
+            self.pending.went(prefix + name + b"/")
             self._places.append((parent, name, ARRIVED if cookie else FOUND))
 
     # --- directories that came -----------------------------------------------------------------
@@ -359,22 +359,22 @@ class Watches:
         if prefix is not None:
             self._watch(node, prefix)
             self._list(node, prefix, flags)
-            self.heard.keep_bound()
+            self.pending.keep_bound()
 
     def _list(self, node: Node, prefix: bytes, flags: int) -> None:
         try:
             with os.scandir(self._root + prefix) as entries:
                 found = [(entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries]
         except OSError:
-            return  # gone again, which is heard; or unreadable, which the watch has noted
+            return  # gone again, which an event reports; or unreadable, which the watch has noted
         text = key_to_text(prefix)
         vanished = set(node.children or ())
-        files = [self.name_as_heard(name) for name, is_directory, _ in found if not is_directory]
+        files = [self.name_as_reported(name) for name, is_directory, _ in found if not is_directory]
         if flags == FOUND:
-            self.heard.add_found(node, files)
+            self.pending.add_found(node, files)
         else:
             for name in files:
-                self.heard.add(node, name, flags)
+                self.pending.add(node, name, flags)
         for name, is_directory, is_link in found:
             if is_directory and not self._ignore.directory(text, key_to_text(name)):
                 self._new.append((self.tree.child(node, name), flags))

@@ -12,7 +12,7 @@ from listener.change import Change, ChangeKind, key_to_bytes, key_to_text
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.filesystem.absence import means_absent
-from listener.sources.filesystem.look import fingerprint_of
+from listener.sources.filesystem.file_stat import fingerprint_of
 from listener.sources.filesystem.names import Ignore
 from listener.sources.listing.listing import digest_of
 

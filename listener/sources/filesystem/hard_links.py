@@ -10,7 +10,7 @@ from listener.change import key_to_text
 from listener.sources.filesystem.links import is_followed
 from listener.sources.filesystem.names import Ignore
 
-__all__ = ["Namesakes", "find_names"]
+__all__ = ["HardLinks", "find_names"]
 
 _FIRST_SECONDS = 0.2
 """Links are made in numbers: one search answers for all of a moment."""
@@ -18,7 +18,7 @@ _REST_FACTOR = 20
 """How many times as long as a search took to rest after it: links made all the time cost a twentieth of a core."""
 
 
-class Namesakes:
+class HardLinks:
     """Which files to search for, and when. Pure: ``now`` is any clock that only goes forward, in seconds."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ def find_names(
     inodes: Mapping[int, int],
     *,
     follow: bool,
-    hears: Callable[[bytes], bool],
+    is_watched: Callable[[bytes], bool],
     may_enter: Callable[[str], bool],
 ) -> list[str]:
     """
@@ -65,7 +65,7 @@ def find_names(
 
     ``may_enter`` tells whether a link to a directory, given as a key, is followed.
 
-    Names in a directory that is not heard yet are left out: whoever tells them would not hear
+    Names in a directory that is not watched yet are left out: whoever reports them would not see
     their end, and they are looked at as soon as the directory is listed.
     """
     found: list[str] = []
@@ -77,7 +77,7 @@ def find_names(
             for entry in entries:
                 if entry.inode() in inodes:
                     name = key_to_text(entry.name)
-                    if entry.is_file(follow_symlinks=False) and not ignore.file(text, name) and hears(prefix):
+                    if entry.is_file(follow_symlinks=False) and not ignore.file(text, name) and is_watched(prefix):
                         found.append(text + name)
                 elif _leads_on(entry, root, prefix, follow=follow, may_enter=may_enter) and not ignore.directory(
                     text, key_to_text(entry.name)

@@ -6,18 +6,18 @@ from typing import cast
 
 from listener.sources.filesystem import fanotify, kernel
 from listener.sources.filesystem.fanotify import EVENT, NEW_NAME, RECORD, Fanotify
-from listener.sources.filesystem.heard import BORN, ENDED, OPEN
 from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.pending_names import BORN, ENDED, OPEN
 from listener.sources.filesystem.tree import Node
 from listener.sources.filesystem.watches import Watches
 
-__all__ = ["Marks"]
+__all__ = ["FanotifyWatches"]
 
 _WRITTEN = kernel.CREATE | kernel.MODIFY
 _TOLD = _WRITTEN | kernel.CLOSE_WRITE | kernel.DELETE | kernel.ATTRIB
 
 
-class Marks(Watches):
+class FanotifyWatches(Watches):
     """
     A tree on marked file systems: what :class:`Watches` is for inotify.
 
@@ -34,12 +34,12 @@ class Marks(Watches):
         return cast("Fanotify", self.kernel)
 
     def begin_round(self) -> int:
-        """Start a scan, which marks each file system anew."""
+        """Start a scan, which marks each file system again."""
         self._group.doubt_mounts()
         return super().begin_round()
 
     @staticmethod
-    def name_as_heard(name: bytes) -> bytes:
+    def name_as_reported(name: bytes) -> bytes:
         """Return a name as it is kept: as it is."""
         return name
 
@@ -53,7 +53,7 @@ class Marks(Watches):
                 position += length
                 events += 1
             self.events += events
-            self.heard.keep_bound()
+            self.pending.keep_bound()
 
     def _on_record(self, mask: int, records: bytes) -> None:
         if mask & fanotify.OVERFLOW:
@@ -79,10 +79,10 @@ class Marks(Watches):
         # Merged with its closing, a write may have come after it: then its own closing is still to come.
         is_open = mask & _WRITTEN and not mask & kernel.CLOSE_WRITE
         keep, come = (-1, mask | OPEN) if is_open else (-1 if mask == kernel.ATTRIB else ENDED, mask)
-        names = self.heard.names_of(node)
+        names = self.pending.names_of(node)
         before = names.get(name)
         if before is None:
-            self.heard.count += 1
+            self.pending.count += 1
             # Merged with others, "created" proves nothing: the name may have been written to and removed before.
             before = BORN if mask == kernel.CREATE else 0
         names[name] = before & keep | come

@@ -1,5 +1,5 @@
 """
-What was heard of a tree and not yet taken: names by directory, merged, within a bound.
+Names that events reported and nobody has taken yet: by directory, merged, within a bound.
 
 An event says only "look at this name": what became of it is asked of the file system when the
 name is taken, so a thousand events of one file are one look. Beyond the bound a directory's
@@ -28,12 +28,12 @@ __all__ = [
     "OPEN",
     "UNBROKEN",
     "Batch",
-    "Heard",
+    "PendingNames",
     "batch_of",
 ]
 
 OPEN = 1 << 16
-"""The last that was heard is that it was made or written to, not that it was closed."""
+"""The last event was its creation or a write, not its closing."""
 FOUND = 1 << 17
 """Found by listing a directory that had just appeared: whether it is still written to is unknown."""
 ARRIVED = 1 << 18
@@ -69,7 +69,7 @@ _MOST_RESCANS = 256
 
 
 class Batch(NamedTuple):
-    """What was taken, in the order in which it must be told."""
+    """What was taken, in the order in which it must be reported."""
 
     gone: tuple[bytes, ...]
     """Directories that went away, as paths; first, since one of the same name may have come since."""
@@ -79,8 +79,8 @@ class Batch(NamedTuple):
     """Directories to compare with the index, and why."""
     gaps: tuple[bytes, ...] = ()
     """
-    Directories that were not heard for a moment. They were listed since, so that whatever is there
-    is among the names; what is *not* there any more only the index can tell.
+    Directories that were not watched for a moment. They were listed since, so that whatever is there
+    is among the names; what no longer exists only the index knows.
     """
     is_hint: bool = False
     """Whether no event named these paths, so that what they lead through may have been replaced long ago."""
@@ -102,7 +102,7 @@ def batch_of(paths: Iterable[bytes]) -> Batch:
     return Batch((), tuple(names.items()), {}, is_hint=bool(names))
 
 
-class Heard:
+class PendingNames:
     """The collection; its owner holds the lock around every call."""
 
     def __init__(self, tree: Tree, *, bound: int, found_seconds: float = 0.0) -> None:
@@ -134,7 +134,7 @@ class Heard:
         return name in (node.names or ()) or (node in self._found and name in self._found[node][1])
 
     def names_of(self, node: Node) -> dict[bytes, int]:
-        """Return the names heard of in this directory, to be added to; ``count`` is the caller's to raise."""
+        """Return the pending names of this directory, to add to; the caller raises ``count``."""
         if node.names is None:
             node.names = {}
             self.dirty[node] = None

@@ -1,4 +1,4 @@
-"""What became of a name: one look at the file system turns what was heard into what is."""
+"""What became of a name: one look at the file system turns an event into a state."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import NamedTuple
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.sources.filesystem import kernel, readers
 from listener.sources.filesystem.absence import means_absent
-from listener.sources.filesystem.heard import ARRIVED, FOUND, GONE, OPEN, UNBROKEN, Batch
 from listener.sources.filesystem.links import Links, is_cut_off
 from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.pending_names import ARRIVED, FOUND, GONE, OPEN, UNBROKEN, Batch
 from listener.sources.filesystem.readers import Directories
 from listener.sources.filesystem.unfinished import found_rest_seconds
 
-__all__ = ["LINK", "LINKED_DIRECTORY", "Look", "Looker", "Looks", "fingerprint_at", "fingerprint_of"]
+__all__ = ["LINK", "LINKED_DIRECTORY", "FileStat", "FileStats", "StatReader", "fingerprint_at", "fingerprint_of"]
 
 LINK = -1
 LINKED_DIRECTORY = -2
@@ -25,33 +25,34 @@ LINKED_DIRECTORY = -2
 _new = tuple.__new__
 _WENT = kernel.DELETE | kernel.MOVED_FROM
 _ENDS = _WENT | kernel.CREATE | kernel.MOVED_TO
-"""Without one of these the end of a name that is not there is still to be heard: a deleted file may be written to."""
+"""Without one of these the end of a name that is not there is still to be reported: a deleted file may be
+written to."""
 _CAME_AND_WENT = UNBROKEN | GONE
 """A temporary file, of which nothing is left to look at."""
 _IN_PLACE = kernel.CREATE | kernel.MODIFY | kernel.CLOSE_WRITE | _WENT | OPEN
 
 
-class Look(NamedTuple):
+class FileStat(NamedTuple):
     """One object that is there."""
 
     key: str
     fingerprint: Fingerprint
     atomic: bool = False
     """True when one rename brought it or its directory, or its attributes changed, and nothing else happened to it."""
-    heard: bool = True
+    from_event: bool = True
     """False when it was only found, so that nobody need be writing to it."""
 
 
-class Looks(NamedTuple):
+class FileStats(NamedTuple):
     """What became of all names of a batch."""
 
-    finished: list[Look]
-    unfinished: list[Look]
+    finished: list[FileStat]
+    unfinished: list[FileStat]
     """There, but perhaps still written to."""
     gone: list[str]
     linked: list[str]
     """Directories behind symbolic links, or in place of one, as keys that end with ``/``: to be compared."""
-    namesakes: dict[int, int]
+    hard_links: dict[int, int]
     """Inodes of files with more names than are known, and how many they have."""
     unknown: dict[str, int]
     """Keys that could not be looked at, each with its errno: what was known of them stays."""
@@ -104,7 +105,7 @@ def _is_atomic(flags: int) -> bool:
 
 
 def _everywhere(prefix: bytes) -> bool:  # noqa: ARG001 - of a tree that is polled
-    """Stand for what hears every directory."""
+    """Act as if every directory were watched."""
     return True
 
 
@@ -113,8 +114,8 @@ def _parts(key: str) -> tuple[str, str]:
     return key[:cut], key[cut:]
 
 
-class Looker:
-    """Looks at what was heard. Blocking: for a thread of its own."""
+class StatReader:
+    """Looks at pending names. Blocking: for a thread of its own."""
 
     def __init__(self, root: bytes, ignore: Ignore, links: Links, *, stable_seconds: float) -> None:
         """Look below ``root``; ``links`` learns of every file with several names."""
@@ -128,7 +129,7 @@ class Looker:
         self._rested_ns = 0
         """Files that were found and changed later than this time of day may still be written to."""
         self._directories = Directories(root)
-        self._hears: Callable[[bytes], bool] = _everywhere
+        self._is_watched: Callable[[bytes], bool] = _everywhere
         self.ignored = 0
         """How many changed names were left out because they are ignored."""
 
@@ -160,23 +161,23 @@ class Looker:
         except OSError:
             return False
 
-    def all(self, batch: Batch, now_ns: int, hears: Callable[[bytes], bool] = _everywhere) -> Looks:
+    def all(self, batch: Batch, now_ns: int, is_watched: Callable[[bytes], bool] = _everywhere) -> FileStats:
         """
         Look at every name of a batch. ``now_ns`` is the time of day in nanoseconds.
 
-        Names that no event of the batch named are looked at only in directories that ``hears`` knows: the
+        Names that no event of the batch named are looked at only in directories that ``is_watched`` knows: the
         end of another one would not be reported, and what is in it is looked at once it is listed.
         """
-        self._hears = hears
+        self._is_watched = is_watched
         self._rested_ns = now_ns - (self._stable_ns if batch.is_hint else self._found_ns)
-        looks = Looks([], [], [], [], {}, {}, [])
+        looks = FileStats([], [], [], [], {}, {}, [])
         self.look_afresh()
         ignores, plain = self._ignore.file, None if self._links else self._plain
         for prefix in batch.gone if self._links else ():
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE)
         for prefix, names in batch.names:
             text = key_to_text(prefix)
-            if (batch.is_hint and not hears(prefix)) or (self._links and is_cut_off(self._root, prefix)):
+            if (batch.is_hint and not is_watched(prefix)) or (self._links and is_cut_off(self._root, prefix)):
                 self._forget(text + key_to_text(name) for name in names)
                 continue
             path, above = self._root + prefix, self._directories.of(prefix)
@@ -194,7 +195,7 @@ class Looker:
             self._verify(text)
         return self._agreed(looks) if self._links and (looks.gone or looks.linked) else looks
 
-    def _agreed(self, looks: Looks) -> Looks:
+    def _agreed(self, looks: FileStats) -> FileStats:
         """Let the last word count for keys that were looked at twice, a file at one time and none at the other."""
         there = {look.key for look in (*looks.finished, *looks.unfinished)}
         ended = {*looks.gone, *(key.rstrip("/") for key in looks.linked)}
@@ -205,11 +206,11 @@ class Looker:
             gone=sorted({*looks.gone} - back),
         )
 
-    def _look_at_links(self, looks: Looks, keys: Iterable[str], flags: int) -> None:
-        """Look at other names of what changed so; each was told before, so that its end must be told too."""
+    def _look_at_links(self, looks: FileStats, keys: Iterable[str], flags: int) -> None:
+        """Look at other names of what changed so; each was reported before, so that its end must be reported too."""
         flags = kernel.MOVED_TO if _is_atomic(flags) else kernel.MOVED_TO | kernel.CLOSE_WRITE
         for key in keys:
-            if self._hears(key_to_bytes(_parts(key)[0])):
+            if self._is_watched(key_to_bytes(_parts(key)[0])):
                 self._verify(key)
                 self._look(looks, self._root + key_to_bytes(key), key, flags, follow=False)
                 self._verify(key)
@@ -217,11 +218,11 @@ class Looker:
                 self._forget([key])
 
     def _forget(self, keys: Iterable[str]) -> None:
-        """Forget names in directories that are not heard: they are noted again when those are listed."""
+        """Forget names in directories that are not watched: they are noted again when those are listed."""
         for key in keys:
             self._links.forget(key)
 
-    def _plain(self, looks: Looks, path: bytes, key: str, flags: int, above: int) -> bool:
+    def _plain(self, looks: FileStats, path: bytes, key: str, flags: int, above: int) -> bool:
         """Look at what nearly every name is where no links are known: a file of one name, closed, renamed or gone."""
         if flags & _CAME_AND_WENT == _CAME_AND_WENT:
             looks.gone.append(key)  # what is there now has another event, or none was lost
@@ -239,10 +240,10 @@ class Looker:
         is_fresh = flags & FOUND and status.st_ctime_ns > self._rested_ns
         if is_fresh or status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
             return False
-        looks.finished.append(_new(Look, (key, fingerprint_of(status, above), _is_atomic(flags), True)))
+        looks.finished.append(_new(FileStat, (key, fingerprint_of(status, above), _is_atomic(flags), True)))
         return True
 
-    def _look(self, looks: Looks, path: bytes, key: str, flags: int, *, follow: bool = True) -> None:
+    def _look(self, looks: FileStats, path: bytes, key: str, flags: int, *, follow: bool = True) -> None:
         try:
             prefix = path[len(self._root) : path.rfind(b"/") + 1]
             found, links = fingerprint_at(path, self._directories.of(prefix))
@@ -255,7 +256,7 @@ class Looker:
         if follow and self._links:
             self._look_at_links(looks, self._links.depending(key, inode), flags)
             if inode is not None and links > 1 and self._links.lacking(inode, links):
-                looks.namesakes[inode] = links
+                looks.hard_links[inode] = links
         is_directory = links == LINKED_DIRECTORY or (was_link and os.path.isdir(path))  # noqa: PTH112 - bytes
         if was_link and not is_directory:
             looks.unlinked.append(key)
@@ -266,9 +267,9 @@ class Looker:
             if flags & _ENDS:
                 looks.gone.append(key)
         elif self._is_unfinished(found, links, flags):
-            looks.unfinished.append(Look(key, found, heard=not flags & FOUND))
+            looks.unfinished.append(FileStat(key, found, from_event=not flags & FOUND))
         else:
-            looks.finished.append(_new(Look, (key, found, _is_atomic(flags), True)))
+            looks.finished.append(_new(FileStat, (key, found, _is_atomic(flags), True)))
 
     def _note(self, key: str, found: Fingerprint | None, links: int) -> None:
         if links in (LINK, LINKED_DIRECTORY):
@@ -279,8 +280,8 @@ class Looker:
             self._links.forget(key)
 
     def names(
-        self, keys: Iterable[str], inodes: Mapping[int, int], hears: Callable[[bytes], bool] = _everywhere
-    ) -> list[Look]:
+        self, keys: Iterable[str], inodes: Mapping[int, int], is_watched: Callable[[bytes], bool] = _everywhere
+    ) -> list[FileStat]:
         """Look at what a search for other names of these inodes found, and at links to them; note that it is all."""
         self.look_afresh()
         for key in (found := set(keys)):
@@ -289,11 +290,11 @@ class Looker:
                 self._note(key, fingerprint, links)
         for inode, number in inodes.items():
             self._links.found_all(inode, number)
-        looks: list[Look] = []
+        looks: list[FileStat] = []
         for key in sorted(found.union(*map(self._links.depending, found))):
             with suppress(OSError):
-                if hears(key_to_bytes(_parts(key)[0])) and (there := self.at(key)) is not None:
-                    looks.append(Look(key, there))
+                if is_watched(key_to_bytes(_parts(key)[0])) and (there := self.at(key)) is not None:
+                    looks.append(FileStat(key, there))
         return looks
 
     def missing(self, directory: str, names: Iterable[str]) -> list[str]:
@@ -305,5 +306,5 @@ class Looker:
             return False
         if flags & FOUND:
             return (found.ctime_ns or 0) > self._rested_ns
-        # A second name for a file (link) is heard as made, and never as closed.
+        # A second name for a file (link) is reported as made, and never as closed.
         return links > 0 and (bool(flags & kernel.MODIFY) or links == 1)

@@ -1,5 +1,5 @@
 """
-The brake: a tree that is suddenly empty is more often unmounted than deleted.
+The deletion_guard: a tree that is suddenly empty is more often unmounted than deleted.
 
 Deletions pass at once while they are few. When many come together they are held until none has
 come for a second, and then judged as a whole: against the number of known files, and by whether
@@ -12,14 +12,14 @@ from collections.abc import Iterable
 
 from listener.change import Change
 
-__all__ = ["Brake"]
+__all__ = ["DeletionGuard"]
 
 _QUIET_SECONDS = 1.0
 _LONGEST_SECONDS = 30.0
 _WINDOW_SECONDS = 10.0
 
 
-class Brake:
+class DeletionGuard:
     """Counts and holds deletions. Pure: ``now`` is any clock that only goes forward, in seconds."""
 
     def __init__(self, *, share: float, minimum: int) -> None:
@@ -43,15 +43,15 @@ class Brake:
         """How many deletions decide: counting further tells nothing more."""
         return int(max(self._minimum, self._share * self.known)) + 1
 
-    def refuses(self, *, missing: int, known: int, root_empty: bool, heard: bool = False) -> str:
+    def refuses(self, *, missing: int, known: int, root_empty: bool, from_event: bool = False) -> str:
         """
         Return why so many deletions are not believed, or an empty string.
 
-        An empty root is never believed, but for a single file that was ``heard`` going.
+        An empty root is never believed, but for a single file whose end an event reported (``from_event``).
         """
         if self.suspended and missing:
             return self.suspended
-        if self.confirmed or missing <= heard:
+        if self.confirmed or missing <= from_event:
             return ""
         if root_empty:
             return f"the root is empty, and {known} files are known"
@@ -95,7 +95,7 @@ class Brake:
         return max(0.0, min(self._last + _QUIET_SECONDS, self._began + _LONGEST_SECONDS) - now)
 
     def release(self) -> tuple[list[Change], int]:
-        """Return what was held, in order, and how many deletions came together; then start anew."""
+        """Return what was held, in order, and how many deletions came together; then reset."""
         held, count = list(self._held.values()), sum(before for _, before in self._recent)
         count = max(count, self._held_count)
         self.drop()
