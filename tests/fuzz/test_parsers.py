@@ -201,6 +201,7 @@ def test_a_parser_raises_nothing_else(name: str) -> None:
 
     @given(bodies)
     @example(b"1\x1c")
+    @example(b'{"QueueConfigurations": [false, {"Filter": 1, "Events": 2}]}')
     def hold(raw: bytes) -> None:
         check(name, raw)
 

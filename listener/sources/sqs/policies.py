@@ -30,6 +30,10 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [one for one in _listed(value) if isinstance(one, dict)]
+
+
 def _allowing(policy: str, queue_arn: str) -> Iterator[Mapping[str, Any]]:
     """Yield the statements that allow sending to this queue."""
     try:
@@ -89,16 +93,18 @@ def sends_from(policy: str, queue_arn: str, source_arn: str) -> tuple[bool, bool
 def rules_for(notification: Mapping[str, Any], queue_arn: str) -> list[Rule]:
     """Return the rules of a bucket that send to this queue directly."""
     return [
-        Rule(str(rule.get("Id", "")), tuple(rule.get("Events", ())), tuple(_filters(rule)))
-        for rule in _listed(notification.get("QueueConfigurations"))
+        Rule(str(rule.get("Id", "")), tuple(map(str, _listed(rule.get("Events")))), tuple(_filters(rule)))
+        for rule in _mappings(notification.get("QueueConfigurations"))
         if rule.get("QueueArn") == queue_arn
     ]
 
 
 def _filters(rule: Mapping[str, Any]) -> Iterator[str]:
-    for one in ((rule.get("Filter") or {}).get("Key") or {}).get("FilterRules") or ():
-        if one.get("Value"):
-            yield f"{str(one.get('Name', '')).lower()} {one['Value']}"
+    for condition in _mappings(rule.get("Filter")):
+        for key in _mappings(condition.get("Key")):
+            for one in _mappings(key.get("FilterRules")):
+                if one.get("Value"):
+                    yield f"{str(one.get('Name', '')).lower()} {one['Value']}"
 
 
 def missing_events(rules: Sequence[Rule]) -> list[str]:
