@@ -55,16 +55,21 @@ def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Pr
     return promoted
 
 
+FIRST_SCAN_SECONDS = 10.0
+"""What a start and the first scan of a tree of 300,000 files take, with room."""
+
+
 def prolong_births(connection: sqlite3.Connection, *, now: float, timing: CoalescerSettings) -> None:
     """
-    Let waiting needs of new objects wait for a quiet period from now on, at most to the end of their window.
+    Let waiting needs of new objects wait for the first scan of this process, at most to the end of their window.
 
-    While no process ran nobody saw whether the object went again.
+    While no process ran nobody saw whether the object went again: a temporary name would cost a refresh.
     """
+    wait_seconds = max(timing.quiet_seconds, FIRST_SCAN_SECONDS)
     connection.execute(
         "UPDATE need SET due_at = max(due_at, min(?1 + ?2, window_first + ?3))"
         f" WHERE due_at < ?1 + ?2 AND state = {NeedState.WAITING:d} AND birth IS NOT NULL",
-        (now, timing.quiet_seconds, timing.cap_seconds),
+        (now, wait_seconds, timing.cap_seconds),
     )
 
 

@@ -39,7 +39,6 @@ url = "sqlite:///{folder}/state.db"
 
 [coalescer]
 quiet_seconds = 0.1
-cap_seconds = 1.0
 
 [verifier]
 first_seconds = 0.4

@@ -376,6 +376,7 @@ async def test_a_file_whose_name_became_a_link_to_a_directory_is_gone(tmp_path: 
     write(tmp_path / "1" / "a.html", "1")
     async with reader_of(root) as reader:
         await reader.until(lambda: set(reader.index.rows) == {"name"}, "the file is known")
+        await reader.until(lambda: reader.source.compares, "the index is complete")
         if (watches := reader.source._session.watches) is not None:  # type: ignore[union-attr]
             watches.tree.make(b"name/")
         (root / "next").symlink_to(tmp_path / "1")

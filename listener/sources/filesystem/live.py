@@ -27,6 +27,7 @@ from listener.sources.filesystem.watches import Watches
 __all__ = ["Live"]
 
 _new = tuple.__new__
+_MOST_BIRTHS = 100_000
 _BATCHES_AT_ONCE = 16
 """So that a storm that never ends keeps nothing else from its turn."""
 
@@ -105,8 +106,7 @@ class Live:
             if not self._hints and not (self.watches and (self.watches.pending or self.watches.pending.waits)):
                 break
             batch, looks = await asyncio.to_thread(self._take, self.watches)
-            births = () if self._lives.is_sure else batch.births()
-            self._births = {key for key in self._births if key in self.unfinished}.union(births)
+            self._note_births(batch)
             for prefix, reason in batch.rescans.items():
                 self._rescans.want(key_to_text(prefix), reason, time.monotonic())
             for key, error in looks.unknown.items():
@@ -123,6 +123,19 @@ class Live:
         for later in (self._after_searching, self._after_writing, self._after_holding):
             for delivery in self._deliver(*await later()):
                 yield delivery
+
+    def _note_births(self, batch: Batch) -> None:
+        """
+        Add the births that a batch proves.
+
+        Until that is proved of every name, earlier births count on: the events of one short life may come in
+        several batches. Not where events were lost: the name may have gone, come again and been visited.
+        """
+        is_sure = self._lives.is_sure
+        if is_sure or batch.rescans or len(self._births) > _MOST_BIRTHS:
+            self._births = {key for key in self._births if key in self.unfinished}
+        if not is_sure:
+            self._births.update(batch.births())
 
     def _deliver(self, changes: list[Change], learnt: list[Change]) -> list[Delivery]:
         """Make deliveries of changes, and of what only the index is to learn."""
