@@ -15,8 +15,9 @@ from typing import Final
 
 __all__ = ["Filter", "glob_expression"]
 
+# Each "[" looks no further than 100 characters for its end, so that a long row of them takes linear time.
 _TOKEN = re.compile(
-    r"(?P<folders>(?:(?<=/)|\A)\*\*/)|(?P<any>\*\*)|\*|\?|\[(?P<no>!?)(?P<choice>[^\]]+)\]|.", re.DOTALL
+    r"(?P<folders>(?:(?<=/)|\A)\*\*/)|(?P<any>\*\*)|\*|\?|\[(?P<no>!?)(?P<choice>[^\]]{1,100})\]|.", re.DOTALL
 )
 
 

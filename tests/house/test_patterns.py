@@ -134,11 +134,9 @@ def attacks(pattern: re.Pattern[Any]) -> Iterator[Any]:
     is_bytes = isinstance(pattern.pattern, bytes)
     matches = [one.decode("latin-1") if is_bytes else one for one in examples(pattern)]
     heads = {"", *(one[:end] for one in matches for end in (len(one) // 2, len(one)))}
-    pumps = {
-        *ATOMS,
-        *(one[at : at + size] for one in matches for at in range(min(len(one), 12)) for size in (1, 2, 3)),
-    } - {""}
-    for head, pump in itertools.product(sorted(heads, key=lambda one: (len(one), one))[:5], sorted(pumps)[:40]):
+    parts = {one[at : at + size] for one in matches for at in range(min(len(one), 12)) for size in (1, 2, 3)}
+    pumps = [*ATOMS, *sorted(parts - {"", *ATOMS})][:40]
+    for head, pump in itertools.product(sorted(heads, key=lambda one: (len(one), one))[:5], pumps):
         text = head + pump * (LENGTH // len(pump)) + "\0"
         yield text.encode("utf-8") if is_bytes else text
 
