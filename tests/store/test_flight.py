@@ -81,7 +81,7 @@ async def test_an_unfinished_write_is_covered_by_nothing(bench: Bench) -> None:
 
 async def test_a_revalidation_does_not_heal_what_needs_force(bench: Bench) -> None:
     """Without force a directory leaves a need whose validator did not advance, in the plan and after the sweep."""
-    bench.store._recorder._unforced = frozenset({"cdn"})
+    bench.store._recorder.unforced = frozenset({"cdn"})
     await bench.change(content("a/old", 5), content("a/new", 5))
     await bench.finish(await bench.send(folder("a/")))
     await bench.change(content("a/old", 4), content("a/new", 6))
