@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from listener import guarded
+
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.register_profile("soak", settings.get_profile("default"), max_examples=5000, stateful_step_count=200)
@@ -58,6 +60,8 @@ def _every_resource_has_an_owner() -> Iterator[None]:
     """Find what nobody closed before the next file of tests is blamed for it; warnings are errors."""
     yield
     gc.collect()
+    # A process has one state file, a worker thousands: each file that is compared would be checked against all.
+    guarded._paths.clear()
 
 
 @pytest.fixture(autouse=True)
