@@ -155,6 +155,20 @@ class KeyLines:
                 "list.left_out", list=self.name, directories=directories, ignored=ignored, first_line=first_line
             )
 
+    def argument(self, entry: bytes) -> bytes:
+        """
+        Return the key that one argument means: a key, a path of the tree, or a URL of one of the source's sites.
+
+        Raises :class:`~listener.errors.ConfigurationError` for one that can be none of these.
+        """
+        try:
+            if entry.startswith((b"http://", b"https://")):
+                return self._key_of_url(entry)
+            return entry if self.tree is None else self._relative(entry) or entry
+        except Refused as error:
+            message = f"{self.name}: {key_to_text(entry[:200])!r} {error}"
+            raise ConfigurationError(message, hint="name a key, or a URL of one of the sites") from None
+
     def _key(self, line: bytes) -> bytes | None:
         while not self.null and line.startswith(codecs.BOM_UTF8) and not self._exists(line):
             line = line.removeprefix(codecs.BOM_UTF8)

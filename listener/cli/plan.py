@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,12 +140,20 @@ def _show(made: KeyPlan, prefix: str, *, verbose: bool) -> None:
 
 def _explain(config: Path | None, site: str | None, argument: str, *, as_json: bool) -> int:
     """Print the addresses of a key as the chosen site, or all sites, serve it; return 1 where it has none."""
+    from listener.backfill import key_lines
     from listener.change import key_to_text
+    from listener.router.serving import normal_or_refused, served_by
 
     settings = load(config)
-    key = key_to_text(os.fsencode(argument))
     sites = settings.sites if site is None else [choose_site(settings, site)]
-    addresses, problem = _addresses(sites, key)
+    if argument.startswith(("http://", "https://")):
+        source = served_by(sites, normal_or_refused(argument)).site.source
+        sites = [one for one in sites if one.source == source]
+    sources = dict.fromkeys(one.source for one in sites)
+    entry, name = os.fsencode(argument), "--explain"
+    keys = {source: key_to_text(key_lines(settings, source, name=name).argument(entry)) for source in sources}
+    addresses, problem = _addresses(sites, keys)
+    key = next(iter(keys.values()))
     if as_json:
         print_json({"key": key, "addresses": addresses, "problem": problem})
     elif problem:
@@ -156,8 +164,8 @@ def _explain(config: Path | None, site: str | None, argument: str, *, as_json: b
     return 1 if problem else 0
 
 
-def _addresses(sites: Sequence[Site], key: str) -> tuple[list[dict[str, Any]], str]:
-    """Return the addresses as plain data, and why there are none."""
+def _addresses(sites: Sequence[Site], keys: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
+    """Return the addresses of each source's key as plain data, and why there are none."""
     from listener.errors import KeyRejected
     from listener.refresh import RefreshKind, Scope
     from listener.router import Router
@@ -170,13 +178,15 @@ def _addresses(sites: Sequence[Site], key: str) -> tuple[list[dict[str, Any]], s
     router = Router(sites)
     found: list[dict[str, Any]] = []
     try:
-        for source in dict.fromkeys(site.source for site in sites):
+        for source, key in keys.items():
             for need, rule in router.explain(source, key):
                 row = {"kind": kinds[need.scope].value, "source": source, "site": sites[need.site].name or need.site}
                 found.append({**row, "target": need.target, "url": need.url, "rule": rule})
     except KeyRejected as error:
         return [], f"rejected: {error}. {error.hint}"
-    return found, "" if found else f"no site serves it: {'; '.join(_why_not(site, key) for site in sites)}"
+    if found:
+        return found, ""
+    return found, f"no site serves it: {'; '.join(_why_not(site, keys[site.source]) for site in sites)}"
 
 
 def _why_not(site: Site, key: str) -> str:

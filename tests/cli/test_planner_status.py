@@ -84,6 +84,18 @@ def test_explain_prints_the_addresses_of_a_key(stand: Stand, command: Command) -
         assert (status, reason in out) == (1, True)
 
 
+def test_explain_takes_a_url_and_a_path_of_the_tree(stand: Stand, command: Command) -> None:
+    """They mean the key that they mean in a list; a URL or a path elsewhere is an error."""
+    stand.configure()
+    expected = command("plan", "--explain", "shop/a.html")
+    assert expected[0] == 0
+    for same in ("/shop/a.html", "./shop/a.html", str(stand.tree / "shop/a.html"), stand.url("shop/a.html")):
+        assert command("plan", "--explain", same) == expected
+    for wrong, words in (("https://other.example/a.html", "is not below"), ("/etc/passwd", "outside of")):
+        status, _, err = command("plan", "--explain", wrong)
+        assert (status, words in err) == (2, True), err
+
+
 def test_a_plan_wants_one_question(stand: Stand, command: Command, tmp_path: Path) -> None:
     """Neither and both of --changes and --explain: exit status 2."""
     stand.configure()
