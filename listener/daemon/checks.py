@@ -100,11 +100,14 @@ def _check_admin(settings: Settings) -> list[Check]:
     if not listen:
         return [Check("admin", CheckState.OK, "turned off")]
     host, _, port = listen.rpartition(":")
-    error = try_address(host.strip("[]"), int(port))
+    error: object = try_address(host.strip("[]"), int(port))
+    if error is not None and _is_ours(host.strip("[]"), int(port)):
+        error = "another cdn-listener daemon uses it" if _no_daemon_runs(settings) else None
+        served = f"{listen} is served by the daemon that runs"
+    else:
+        served = f"{listen} is free"
     if error is None:
-        found = Check("admin", CheckState.OK, f"{listen} is free")
-    elif _is_ours(host.strip("[]"), int(port)):
-        found = Check("admin", CheckState.OK, f"{listen} is served by the daemon that runs")
+        found = Check("admin", CheckState.OK, served)
     else:
         hint = 'admin.listen: name another address, or "" for none'
         found = Check("admin", CheckState.FAILED, f"cannot listen on {listen}: {error}", hint)
@@ -117,6 +120,14 @@ def _check_token(settings: Settings) -> list[Check]:
     message = f"unauthenticated: any client that can reach {settings.admin.listen} reads the status page and metrics"
     hint = "set LISTENER_ADMIN__TOKEN_FILE or the credential admin.token, or listen on 127.0.0.1"
     return [Check("admin.token", CheckState.WARNING, message, hint)]
+
+
+def _no_daemon_runs(settings: Settings) -> bool:
+    """Return whether it is certain that no process sends from this state file."""
+    try:
+        return owner_of(sqlite_path(settings.store.url)).is_running is False
+    except ListenerError:
+        return False
 
 
 def _is_ours(host: str, port: int) -> bool:

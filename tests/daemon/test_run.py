@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from shells import SECRET, Stand, fetch, free_port, until
@@ -110,6 +111,15 @@ def test_two_daemons_on_one_state_file(stand: Stand) -> None:
         assert str(process.pid) in err
         assert "hint: " in err
         assert stand.ready()
+
+
+def test_check_names_another_daemon_on_the_admin_port(stand: Stand, tmp_path: Path) -> None:
+    """Where none sends from this state file, the one that answers there is another, and a start would fail."""
+    with stand.daemon():
+        status, out, _ = stand.run("check", "--json", LISTENER_STORE__URL=f"sqlite:///{tmp_path / 'other.db'}")
+    (found,) = [one for one in json.loads(out) if one["subject"] == "admin"]
+    assert (status, found["state"]) == (1, "failed")
+    assert "another cdn-listener daemon uses it" in found["message"]
 
 
 def test_a_taken_admin_port_fails_loudly(stand: Stand) -> None:
