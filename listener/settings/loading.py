@@ -82,9 +82,23 @@ def parse_settings(table: Mapping[str, Any], environ: Mapping[str, str], *, path
     variables = {".".join(_apply(merged, override)): override.variable for override in overrides}
     origin = str(path) if path else "the environment"
     settings = validate_table(Settings, merged, key="", origin=origin, variables=variables)
-    refuse(list(settings.problems()), origin=origin, variables=variables)
+    problems = [_named_only_by_a_variable(problem, table, variables) for problem in settings.problems()]
+    refuse(problems, origin=origin, variables=variables)
     settings._origin = SettingsOrigin(path, variables)
     return settings
+
+
+def _named_only_by_a_variable(
+    problem: SettingsProblem, table: Mapping[str, Any], variables: Mapping[str, str]
+) -> SettingsProblem:
+    """Return the problem; of a source or target without a type that only variables name, with the first of them."""
+    group, _, rest = problem.key.partition(".")
+    name, _, key = rest.partition(".")
+    setters = [variable for where, variable in variables.items() if where.startswith(f"{group}.{name}.")]
+    if key != "type" or name in table.get(group, {}) or not setters:
+        return problem
+    what = f"is missing: there is no [{group}.{name}], but {setters[0]} is set"
+    return SettingsProblem(problem.key, what, f"Unset {setters[0]}, or add [{group}.{name}] to the file.")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -263,6 +263,16 @@ def test_a_file_that_is_no_toml_names_the_place(tmp_path: Path, content: bytes, 
         load_settings(path, {})
 
 
+def test_a_source_that_only_a_variable_names_is_blamed_on_it(file: Path) -> None:
+    """A token that belongs to another configuration: the message names the variable, not the file alone."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(file, {"LISTENER_SOURCES__HOOK__TOKEN": "secret-value"})
+    message = "sources.hook.type: is missing: there is no [sources.hook], but LISTENER_SOURCES__HOOK__TOKEN is set"
+    assert message in str(caught.value)
+    assert "Unset LISTENER_SOURCES__HOOK__TOKEN" in caught.value.hint
+    assert "secret-value" not in str(caught.value) + caught.value.hint
+
+
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     """What an editor on Windows puts in front does no harm."""
     path = tmp_path / "x.toml"
