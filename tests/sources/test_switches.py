@@ -14,8 +14,9 @@ from source_harness import MemoryIndex, Reader
 from test_limits import running
 
 from listener.change import ChangeKind
-from listener.contracts import WAITING_SINCE, Delivery
+from listener.contracts import WAITING_SINCE, Delivery, SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+from listener.sources.filesystem.session import Session
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -47,6 +48,30 @@ async def test_a_switched_release_tells_only_real_differences(tmp_path: Path) ->
         assert {each.key for each in reader.changes} == expected
         (current / "d0" / "0.html").write_text("later")
         await reader.until_told("d0/0.html")
+
+
+async def test_a_source_that_reopens_its_root_does_not_report_that_it_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks between the loss of the old root and the scan of the new one sees a state that fits."""
+    release(tmp_path / "releases" / "1")
+    release(tmp_path / "releases" / "2", f7="new text")
+    current = tmp_path / "current"
+    current.symlink_to("releases/1")
+    seen: list[tuple[bool, SourceState]] = []
+    close = Session._close
+
+    async def watched(session: Session) -> None:
+        seen.append((session._health.ready, session._health.state))
+        await close(session)
+
+    async with Reader(current, skip_unchanged="content") as reader:
+        await reader.until_compared()
+        monkeypatch.setattr(Session, "_close", watched)
+        (tmp_path / "next").symlink_to("releases/2")
+        (tmp_path / "next").rename(current)
+        await reader.until_told("d3/7.html")
+    assert seen[0] == (False, SourceState.SCANNING)
 
 
 async def test_a_switch_without_hashes_tells_everything(tmp_path: Path) -> None:

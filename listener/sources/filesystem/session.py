@@ -197,6 +197,7 @@ class Session:
         """Wait until the root is there again and listened to; return why the scan that must follow is needed."""
         self._health.ready = self._is_complete = self._live.may_skip = False
         self._deletion_guard.drop()
+        self._tell(SourceState.SCANNING)
         await self._close()
         while True:
             self._health.progressed(time.monotonic())
