@@ -191,21 +191,27 @@ def _show(given: Sequence[Control], under_way: int, as_json: bool) -> None:
 def _end(
     config: Path | None, kind: ControlKind, site: str | None, target: str | None, reason: str, as_json: bool
 ) -> int:
-    from listener.store.controls import Controls
+    from listener.daemon.status import plain_order
+    from listener.store.controls import ControlKind, Controls
 
     settings = load(config)
     where = places(settings, site=site, target=target)
 
-    async def remove() -> int:
+    async def remove() -> tuple[int, list[Control]]:
         async with writing(settings) as store:
             controls = Controls(store)
             every = [one.place for one in await controls.active() if one.kind is kind]
             chosen = every if site is None and target is None else where
-            return await controls.remove(kind, chosen, reason=reason)
+            count = await controls.remove(kind, chosen, reason=reason)
+            return count, [one for one in await controls.active() if one.kind is kind]
 
-    count = run_async(remove())
+    count, left = run_async(remove())
+    wider = [one for one in left if any(one.place.holds(*place) for place in where)]
     if as_json:
-        print_json({"ended": count})
-    else:
-        typer.echo(f"ended {count}" if count else f"there is no {kind.value} to end")
+        print_json({"ended": count, "still_in_effect": [plain_order(one) for one in wider]})
+        return 0
+    typer.echo(f"ended {count}" if count else f"there is no {kind.value} to end")
+    command = "release" if kind is ControlKind.HOLD else "resume"
+    for one in wider:
+        typer.echo(f"still in effect: {kind.value}  {one.place.words}; to end all: cdn-listener {command}")
     return 0

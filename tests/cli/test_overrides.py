@@ -32,7 +32,7 @@ def test_a_deploy_is_held_released_and_waited_for(stand: Stand, command: Command
         assert (status, told["fresh"]) == (1, False), err
         assert told["unsettled"][0]["example"] == stand.url("a.html")
         assert stand.paths() == []
-        assert json.loads(command("release", "--json")[1]) == {"ended": 1}
+        assert json.loads(command("release", "--json")[1]) == {"ended": 1, "still_in_effect": []}
         status, out, err = command("wait", "--timeout", "60s", "--grace", "1s")
         assert (status, out[:11]) == (0, "fresh after"), err
         assert [fetch(stand.url(name))[1] for name in ("a.html", "b.html")] == ["new", "new"]
@@ -88,6 +88,14 @@ def test_what_is_paused_waits_and_what_is_cancelled_goes(stand: Stand, command: 
     cancelled = json.loads(command("cancel", "--reason", "old", "--prefix", "/a", "--yes", "--json")[1])
     assert cancelled == {"cancelled": 1, "requests_under_way": 0}
     assert json.loads(command("status", "--json")[1])["pending"] == 0
+    assert command("pause", "--site", "0")[0] == 0
+    status, out, _ = command("resume", "--site", "0")
+    assert (status, out) == (0, "ended 1\n")
+    assert command("pause")[0] == 0
+    assert "there is no pause to end\nstill in effect: pause  everything" in command("resume", "--site", "0")[1]
+    assert json.loads(command("resume", "--site", "0", "--json")[1])["still_in_effect"][0]["kind"] == "pause"
+    assert command("resume")[1] == "ended 2\n"
+    assert command("pause")[0] == 0
     assert command("resume")[1] == "ended 1\n"
     assert command("resume")[1] == "there is no pause to end\n"
     assert stand.paths() == [stand.url("first.html")]
