@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import socket
 import ssl
 import struct
@@ -20,6 +21,7 @@ from hooks import TOKEN, TOPIC, a_hook, s3_event, write_tls
 
 from listener.contracts import SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
+from listener.formats import decode
 from listener.serving import activation, inherited_socket
 from listener.sources.webhook import WebhookSettings, WebhookSource
 
@@ -404,6 +406,17 @@ def test_each_way_in_has_its_own_instructions(settings: dict[str, object], words
     assert all(word in text for word in words), text
     assert TOKEN not in text
     assert all(block.startswith("# ") for block in text.strip().split("\n\n"))
+
+
+async def test_the_request_that_is_printed_for_a_script_is_understood() -> None:
+    """Its body is decoded into the two changes that it names, for the first of the buckets."""
+    text = WebhookSource("hook", WebhookSettings(token=TOKEN, buckets=["shop"])).setup()
+    (line,) = [one for one in text.splitlines() if one.startswith("curl ")]
+    words = shlex.split(line)
+    assert "Authorization: Bearer <token>" in words
+    decoded = decode(words[words.index("--data-binary") + 1].encode(), roots={"shop"})
+    assert [one.key for one in decoded.changes] == ["shop/a b.html", "shop/old.html"]
+    assert not decoded.unreadable
 
 
 def test_secrets_stay_out_of_what_settings_show() -> None:

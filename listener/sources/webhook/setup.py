@@ -19,7 +19,7 @@ def setup(name: str, settings: WebhookSettings) -> str:
     url, buckets = _url(settings), settings.buckets or ("<bucket>",)
     blocks: list[str] = []
     if settings.token is not None or not (settings.secret or _signed(settings)):
-        makers = (_ceph,) if settings.opaque_data else (_minio, _seaweedfs, _api_destination)
+        makers = (_ceph,) if settings.opaque_data else (_minio, _seaweedfs, _api_destination, _script)
         blocks += [maker(name, settings, url, buckets) for maker in makers]
     if settings.secret is not None:
         blocks.append(_hmac(settings, url))
@@ -101,6 +101,19 @@ def _api_destination(name: str, settings: WebhookSettings, url: str, buckets: Se
                 " 'Id=1,Arn=<destination arn>,RoleArn=<role>,DeadLetterConfig={Arn=<queue arn>}'"
             ),
         ],
+    )
+
+
+def _script(name: str, settings: WebhookSettings, url: str, buckets: Sequence[str]) -> str:  # noqa: ARG001
+    is_own = settings.credential_header.lower() != "authorization"
+    header = f"{settings.credential_header}: <token>" if is_own else "Authorization: Bearer <token>"
+    records = [
+        {"eventName": event, "s3": {"bucket": {"name": buckets[0]}, "object": {"key": key}}}
+        for event, key in (("ObjectCreated:Put", "shop/a%20b.html"), ("ObjectRemoved:Delete", "shop/old.html"))
+    ]
+    return _block(
+        "A script of your own: records as S3 sends them, with percent-encoded keys",
+        [f"curl -fsS -H '{header}' --data-binary '{json.dumps({'Records': records})}' {url}"],
     )
 
 
