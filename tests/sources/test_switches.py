@@ -59,19 +59,37 @@ async def test_a_source_that_reopens_its_root_does_not_report_that_it_listens(
     current = tmp_path / "current"
     current.symlink_to("releases/1")
     seen: list[tuple[bool, SourceState]] = []
-    close = Session._close
+    close, figures, mark = Session._close, Session._figures, Session._mark_seeded
+    is_late = False
 
     async def watched(session: Session) -> None:
         seen.append((session._health.ready, session._health.state))
         await close(session)
 
+    async def late(session: Session) -> None:
+        """Find at first that what the scan delivered is not durable yet."""
+        nonlocal is_late
+        if session._is_first and not is_late:
+            is_late = True
+            return
+        await mark(session)
+
+    def following(session: Session) -> None:
+        seen.append((session._health.ready, session._health.state))
+        figures(session)
+
     async with Reader(current, skip_unchanged="content") as reader:
         await reader.until_compared()
         monkeypatch.setattr(Session, "_close", watched)
+        monkeypatch.setattr(Session, "_figures", following)
+        monkeypatch.setattr(Session, "_mark_seeded", late)
         (tmp_path / "next").symlink_to("releases/2")
         (tmp_path / "next").rename(current)
         await reader.until_told("d3/7.html")
-    assert seen[0] == (False, SourceState.SCANNING)
+        await reader.until(lambda: reader.source.health.ready, "it listens to the new release")
+        await reader.until(lambda: seen[-1] == (True, SourceState.LISTENING), "and reports it")
+    assert (False, SourceState.SCANNING) in seen
+    assert (False, SourceState.LISTENING) not in seen
 
 
 async def test_a_switch_without_hashes_tells_everything(tmp_path: Path) -> None:

@@ -325,7 +325,10 @@ class Session:
         """Write the state where status reads it; what is wrong turns listening into degraded."""
         if state is SourceState.LISTENING:
             detail = self._trouble()
-            state = SourceState.DEGRADED if detail else state
+            if detail:
+                state = SourceState.DEGRADED
+            elif not self._health.ready:  # what the first scan found is not committed yet
+                state = SourceState.SCANNING
         if detail and detail != self._health.detail:
             _log.warning("filesystem.degraded", source=self._name, detail=detail)
         self._health.state, self._health.detail = state, detail
