@@ -92,6 +92,24 @@ async def test_a_source_that_reopens_its_root_does_not_report_that_it_listens(
     assert (False, SourceState.LISTENING) not in seen
 
 
+async def test_a_switched_release_is_stale_since_the_switch(tmp_path: Path) -> None:
+    """Its files may have been written long before: until the switch the old ones were served."""
+    release(tmp_path / "releases" / "1")
+    release(tmp_path / "releases" / "2", f7="new text")
+    current = tmp_path / "current"
+    current.symlink_to("releases/1")
+    async with Reader(current, skip_unchanged="content") as reader:
+        await reader.until_compared()
+        await asyncio.sleep(1.5)
+        (tmp_path / "next").symlink_to("releases/2")
+        switched_at = time.time()
+        (tmp_path / "next").rename(current)
+        await reader.until_told("d3/7.html")
+        (change,) = [one for one in reader.changes if one.key == "d3/7.html"]
+    assert change.event_time is not None
+    assert switched_at - 1.0 < change.event_time <= time.time()
+
+
 async def test_a_switch_without_hashes_tells_everything(tmp_path: Path) -> None:
     """Times alone do not prove that bytes are the same: without hashes all of the new release counts as changed."""
     release(tmp_path / "1")

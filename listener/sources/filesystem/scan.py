@@ -26,6 +26,8 @@ class ScanMode(NamedTuple):
     """A first listing: what the index does not know yet is no change."""
     most_bytes: int
     """Read files of at most so many bytes, to see whether what was touched has the bytes that the index knows."""
+    not_before: float = 0.0
+    """Nothing that is found was served before this time, in seconds since the epoch, whenever its file was written."""
 
 
 @dataclass(slots=True)
@@ -160,7 +162,8 @@ class Scan:
         if before is not None and now.etag is None and same_state(before, now):
             now = now._replace(etag=before.etag)
         target = findings.learnt if is_known else findings.changes
-        target.append(Change(self._name, key, ChangeKind.CONTENT, now, event_time=_seconds(now)))
+        at = None if now.ctime_ns is None else max(now.ctime_ns / 1e9, self._mode.not_before)
+        target.append(Change(self._name, key, ChangeKind.CONTENT, now, event_time=at))
 
     async def _find_missing_directories(self) -> None:
         for directory in sorted(self._indexed):
@@ -186,8 +189,3 @@ class Scan:
                 findings = Findings()
         if findings:
             yield findings
-
-
-def _seconds(fingerprint: Fingerprint) -> float | None:
-    """Return when the file last changed, in seconds since the epoch."""
-    return None if fingerprint.ctime_ns is None else fingerprint.ctime_ns / 1e9

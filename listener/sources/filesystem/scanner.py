@@ -59,15 +59,21 @@ class Scanner:
         self._live = live
         self._health = health
 
-    async def deliveries(self, place: Place, prefix: str, reason: str) -> AsyncIterator[Delivery]:
-        """Yield how what is at and below ``prefix`` differs from the index, and what events report meanwhile."""
+    async def deliveries(
+        self, place: Place, prefix: str, reason: str, *, not_before: float = 0.0
+    ) -> AsyncIterator[Delivery]:
+        """
+        Yield how what is at and below ``prefix`` differs from the index, and what events report meanwhile.
+
+        What is found was not served there before ``not_before``, in seconds since the epoch.
+        """
         # The index must hold what was reported already, or the scan would report it again.
         await self._acks.settled(SETTLE_SECONDS)
         sequence = await self._index.sequence()
         watches = place.listening.watches if place.listening else None
         round_number = watches.begin_round() if watches else 0
         walker = self._walker(place, prefix)
-        scan = await self._scan(prefix, walker)
+        scan = await self._scan(prefix, walker, not_before)
         began = time.monotonic()
         async for findings in scan.portions():
             self._health.progressed(time.monotonic())
@@ -92,9 +98,9 @@ class Scanner:
             is_same_root=place.identity.holds,
         )
 
-    async def _scan(self, prefix: str, walker: Walker) -> Scan:
+    async def _scan(self, prefix: str, walker: Walker, not_before: float) -> Scan:
         seeding = not await self._index.seeded(self._name)
-        mode = ScanMode(seeding=seeding, most_bytes=self._settings.most_compared_bytes)
+        mode = ScanMode(seeding, self._settings.most_compared_bytes, not_before)
         return Scan(
             name=self._name,
             root=self._root,
@@ -115,9 +121,9 @@ class Scanner:
 
     def _is_fresh(self, change: Change) -> bool:
         """Hold a file that changed a moment ago: it may still be written to."""
-        if change.kind is not ChangeKind.CONTENT or change.fingerprint is None or change.event_time is None:
+        if change.kind is not ChangeKind.CONTENT or change.fingerprint is None or change.fingerprint.ctime_ns is None:
             return False
-        age = time.time() - change.event_time
+        age = time.time() - change.fingerprint.ctime_ns / 1e9
         if not 0 <= age < self._settings.stable_seconds:
             return False
         return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic(), from_event=False)

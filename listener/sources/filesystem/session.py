@@ -114,6 +114,10 @@ class Session:
         """True from the end of the first scan until what it delivered is durable."""
         self._is_complete = False
         """Whether the first scan since the root was found is over and durable."""
+        self._sound_at = 0.0
+        """When the root was last seen to be the same, in seconds since the epoch."""
+        self._served_until = 0.0
+        """Until when the root that was compared last was seen to be in place; 0: none was."""
         self._awaited: frozenset[int] = frozenset()
 
     @property
@@ -150,7 +154,9 @@ class Session:
             while True:
                 if self._place is not None:
                     self._tell(SourceState.SCANNING)
-                    async for delivery in self._scanner.deliveries(self._place, "", reason):
+                    async for delivery in self._scanner.deliveries(
+                        self._place, "", reason, not_before=self._served_until
+                    ):
                         yield delivery
                 if not self._scanner.aborted:
                     self._awaited = self._acks.under_way()
@@ -195,6 +201,8 @@ class Session:
 
     async def _reopen(self) -> str:
         """Wait until the root is there again and listened to; return why the scan that must follow is needed."""
+        if self._is_complete:
+            self._served_until = self._sound_at
         self._health.ready = self._is_complete = self._live.may_skip = False
         self._deletion_guard.drop()
         self._tell(SourceState.SCANNING)
@@ -221,6 +229,7 @@ class Session:
         if not await asyncio.to_thread(place.identity.holds):
             _log.warning("filesystem.root_lost", source=self._name, path=str(self._settings.path))
             return False
+        self._sound_at = time.time()
         if place.listening is not None and not place.listening.healthy:
             _log.error("filesystem.thread_died", source=self._name)
             return False
