@@ -104,13 +104,13 @@ def _contents(path: Path, variable: str) -> str:
         with path.open("rb") as file:
             raw = file.read(LONGEST_VALUE_BYTES + 1)
         if len(raw) > LONGEST_VALUE_BYTES:
-            raise ConfigurationError(f"{path} ({variable}) is too large to be a key", hint=f"mend {variable}")
+            raise ConfigurationError(f"{path} ({variable}) is too large to be a key", hint=f"correct {variable}")
         return raw.decode().strip()
     except OSError as error:
         what = f"cannot read {path}: {error.strerror}"
-        raise ConfigurationError(what, hint=f"mend {variable} or the file") from error
+        raise ConfigurationError(what, hint=f"correct {variable} or the file") from error
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} ({variable}) is not text", hint=f"mend {variable}") from None
+        raise ConfigurationError(f"{path} ({variable}) is not text", hint=f"correct {variable}") from None
 
 
 class ChainKeys:

@@ -94,8 +94,9 @@ def backfill(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     restart: Annotated[
         bool,
-        typer.Option("--restart", "--anew", help="Start from the beginning instead of resuming an interrupted run."),
+        typer.Option("--restart", help="Start from the beginning instead of resuming an interrupted run."),
     ] = False,
+    old_restart: Annotated[bool, typer.Option("--anew", hidden=True)] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the CDN reports completion.")] = False,
 ) -> int:
     """List a source or keys, show the cost, then refresh (or prefetch, seed, audit, repair). Resumable."""
@@ -123,7 +124,7 @@ def backfill(
         as_json=as_json,
         dry_run=dry_run,
         yes=yes,
-        restart=restart,
+        restart=restart or old_restart,
         wait=wait,
         since=since_at,
         share=_share(settings, quota_share, ordered=popularity is not None),

@@ -32,11 +32,13 @@ def tasks(
     url: Annotated[str | None, typer.Option("--url", help="Only those of exactly this URL.")] = None,
     manual: Annotated[
         bool,
-        typer.Option("--manual", "--by-hand", help="List what operators held, paused, approved or cancelled instead."),
+        typer.Option("--manual", help="List what operators held, paused, approved or cancelled instead."),
     ] = False,
+    old_manual: Annotated[bool, typer.Option("--by-hand", hidden=True)] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """List requests to the CDN, newest first: why each was sent, and its outcome."""
+    manual = manual or old_manual
     columns, none = (_ACTIONS, "no manual actions yet") if manual else (_COLUMNS, "nothing was sent to any CDN yet")
     found = run_async(_actions(config, limit) if manual else _attempts(config, limit, url))
     if as_json:

@@ -333,3 +333,21 @@ def test_check_warns_where_one_site_may_spend_all(stand: Stand, command: Command
     assert warned() == ["account main"]
     stand.configure(more.format("share = { file = 0.5 }"))
     assert warned() == []
+
+
+def test_a_path_that_is_missing_is_named_once(stand: Stand, command: Command) -> None:
+    """The line begins with the setting; its message does not repeat it."""
+    stand.configure(path=str(stand.root / "missing"))
+    _, out, _ = command("check")
+    (line,) = [one for one in out.splitlines() if "does not exist" in one and "sources.www" in one]
+    assert line.count("sources.www.path") == 1
+
+
+def test_old_names_of_options_work_and_are_not_shown(command: Command, stand: Stand) -> None:
+    """Help names one word for each thing."""
+    stand.configure()
+    assert command("tasks", "--by-hand")[:2] == command("tasks", "--manual")[:2]
+    assert "--by-hand" not in command("tasks", "--help")[1]
+    assert "--anew" not in command("backfill", "--help")[1]
+    stand.write("a.html")
+    assert command("backfill", "--dry-run", "--anew")[0] == 0

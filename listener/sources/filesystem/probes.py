@@ -101,7 +101,7 @@ def _fanotify(key: str, settings: FilesystemSettings) -> Iterator[Check]:
         yield Check(
             f"{key}.backend", CheckState.WARNING,
             f"fs.fanotify.max_queued_events is {queue}, for all that changes on the file system: "
-            "a storm may cost a rescan",
+            "a burst of changes may cost a rescan",
             sysctl_line("max_queued_events", 1_048_576, "fanotify"),
         )  # fmt: skip
 
@@ -136,6 +136,6 @@ def _limits(key: str, directories: int) -> Iterator[Check]:
         )  # fmt: skip
     if queue is not None and queue < _GOOD_QUEUE:
         yield Check(
-            key, CheckState.WARNING, f"fs.inotify.max_queued_events is {queue}: a storm may cost a rescan",
+            key, CheckState.WARNING, f"fs.inotify.max_queued_events is {queue}: a burst of changes may cost a rescan",
             sysctl_line("max_queued_events", 1_048_576),
         )  # fmt: skip

@@ -102,7 +102,7 @@ class FilesystemSource:
         try:
             await asyncio.to_thread(self._probe_path)
         except SourceUnavailable as error:
-            return [Check(self._key, CheckState.FAILED, str(error), error.hint)]
+            return [Check(self._key, CheckState.FAILED, str(error).removeprefix(f"{self._key}: "), error.hint)]
         found = await asyncio.to_thread(lambda: list(probe(self._key, self._settings)))
         return [Check(self._key, CheckState.OK, f"{self._settings.path} can be read"), *found]
 
@@ -135,7 +135,7 @@ class FilesystemSource:
             with os.scandir(path):
                 pass
         except FileNotFoundError:
-            raise self._wrong("does not exist", "create the directory, or mend the path") from None
+            raise self._wrong("does not exist", "create the directory, or correct the path") from None
         except NotADirectoryError:
             raise self._wrong("is not a directory", "name the directory that holds the files") from None
         except PermissionError:

@@ -164,9 +164,9 @@ class Bucket:
         code = str(error.response.get("Error", {}).get("Code", ""))
         message = f"{self._name}: {what}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(": ")
         if code == "NoSuchBucket":
-            return ConfigurationError(message, hint="mend the url, or the region")
+            return ConfigurationError(message, hint="correct the url, or the region")
         if code in _BAD_KEYS:
-            return ConfigurationError(message, hint="mend the access key, or the clock of this machine")
+            return ConfigurationError(message, hint="correct the access key, or the clock of this machine")
         if code in _DENIED:
             return SourceUnavailable(message, hint="allow s3:ListBucket on the whole bucket (oss:ListObjects on OSS)")
         return SourceUnavailable(message)

@@ -174,7 +174,7 @@ class ListingSource:
             with closing(listing_of(self.name, self._settings, key=self._key)) as listing:
                 first = await asyncio.to_thread(lambda: next(listing.changes(), None))
         except ListenerError as error:
-            return [Check(self._key, CheckState.FAILED, str(error), error.hint)]
+            return [Check(self._key, CheckState.FAILED, str(error).removeprefix(f"{self._key}: "), error.hint)]
         if first is None:
             what = f"{listing.what} can be listed, and holds nothing"
             return [Check(self._key, CheckState.WARNING, what, "check the bucket and the prefix")]

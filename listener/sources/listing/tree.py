@@ -63,7 +63,7 @@ class TreeListing:
         if not Path(os.fsdecode(self._base)).is_dir():
             raise ConfigurationError(
                 f"sources.{self.root}.path: {os.fsdecode(self._base)} is no directory that can be listed",
-                hint="mend the path, or mount what belongs there",
+                hint="correct the path, or mount what belongs there",
             )
         start, _, _ = self.prefix.rpartition("/")
         yield from self._below(start + "/" if start else "", key_to_bytes(after))
