@@ -20,7 +20,7 @@ from listener.backfill.edge import _head
 from listener.clock import SystemClock
 from listener.sources.mns.client import MnsTransport
 from listener.sources.mns.settings import MnsSettings
-from listener.sources.sqs.client import SqsTransport
+from listener.sources.sqs.boto import SqsTransport
 from listener.sources.sqs.settings import SqsSettings
 from listener.sources.webhook.authentication.certificates import fetcher
 from listener.targets.alibaba_cdn import AlibabaCdn

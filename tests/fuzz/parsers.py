@@ -28,7 +28,7 @@ from listener.sources.listing.inventory import _csv_rows, _entry, read_manifest
 from listener.sources.mns import wire
 from listener.sources.queue.errors import QueueError
 from listener.sources.sqs.address import address_of
-from listener.sources.sqs.client import failures_in, messages_in
+from listener.sources.sqs.boto import failures_in, messages_in
 from listener.sources.sqs.errors import refused
 from listener.sources.sqs.policies import missing_events, rules_for, senders, sends_from
 from listener.sources.webhook.authentication.alibaba import _account_and_id, _unbase64

@@ -13,7 +13,7 @@ from queue_backends import reading, s3_event, until
 
 from listener.contracts import SourceState
 from listener.sources.sqs import SqsSettings, SqsSource, client
-from listener.sources.sqs.client import LARGEST_REPLY_BYTES
+from listener.sources.sqs.boto import LARGEST_REPLY_BYTES
 
 pytestmark = [pytest.mark.looptime(False)]
 

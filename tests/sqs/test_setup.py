@@ -17,7 +17,7 @@ from listener.cli import main
 from listener.contracts import CheckState, ProvidesSetup
 from listener.sources.sqs import SqsSettings, SqsSource
 from listener.sources.sqs.address import address_of
-from listener.sources.sqs.client import make_client
+from listener.sources.sqs.boto import make_client
 from listener.sources.sqs.policies import Rule, missing_events, senders, sends_from
 
 

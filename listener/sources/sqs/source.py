@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from listener.contracts import Check
 from listener.sources.queue.source import QueueSource
+from listener.sources.sqs.boto import SqsTransport
 from listener.sources.sqs.checks import run_checks
-from listener.sources.sqs.client import SqsTransport
 from listener.sources.sqs.settings import SqsSettings
 from listener.sources.sqs.setup import setup_text
 
