@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("backend", ["inotify", "fanotify", "polling"])
 def test_what_is_refreshed_is_what_differs(tmp_path: Path, backend: str, request: pytest.FixtureRequest) -> None:
-    """Mounts, links of several hops, exchanges and releases: all that differs is refreshed, at 1.1 units each."""
+    """Mounts, links of several hops, exchanges and releases: all that differs is refreshed, at few units more."""
     if backend == "fanotify":
         fanotify_needed(request, tmp_path)
     program = [sys.executable, str(HERE / "long_churn.py"), "--minutes", "0.2", "--seed", "2", "--backend", backend]
