@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -26,6 +27,7 @@ __all__ = [
     "TaskState",
     "covers",
     "directory_of",
+    "reserved_units",
     "strip_query",
 ]
 
@@ -76,6 +78,11 @@ SCOPE_OF_KIND: Final[Mapping[RefreshKind, Scope]] = MappingProxyType(
     {kind: scope for scope, kind in KIND_OF_SCOPE.items()}
 )
 """The scope of the need that a request of each kind is made for."""
+
+
+def reserved_units(kind: RefreshKind, limit: int, reserve: float) -> int:
+    """Return how many units of a day's limit are left alone for urgent refreshes; no prefetch regards that part."""
+    return 0 if kind is RefreshKind.PREFETCH else math.ceil(limit * reserve)
 
 
 class NeedState(IntEnum):

@@ -24,7 +24,7 @@ from listener.clock import Clock, window_start
 from listener.contracts import Target
 from listener.errors import KeyRejected
 from listener.pipeline.sites import Sites
-from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope
+from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope, reserved_units
 from listener.store import Store
 from listener.store.ownership import owner_of
 from listener.store.snapshot import Snapshot
@@ -88,7 +88,7 @@ def share_budget(
                 limit, left, booked = budget.limit, budget.left, budget.share_booked
             if reading is not None:
                 limit, left = reading.limit, reading.remaining if snapshot is None else min(reading.remaining, left)
-            kept = 0 if kind is RefreshKind.PREFETCH else math.ceil(limit * reserve)
+            kept = reserved_units(kind, limit, reserve)
             most = math.floor(limit * share)
             found.most[target.account, kind] = most
             found.left[target.account, kind] = max(0, min(most - booked, left - kept - waiting[kind]))
@@ -240,7 +240,7 @@ class Share:
             chooser: fresh; chooses from the listing.
             share: part of each day's quota, 0 to 1.
             reserve: the part that is left alone, 0 to 1.
-            clock: tells the day.
+            clock: decides the quota day.
             budget: that the plan was made with; None: looked up in the ledger.
         """
         self.reason = ""

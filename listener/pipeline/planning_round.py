@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from listener.pipeline.overrides import ActiveOverrides
 from listener.pipeline.plan_inputs import PlanInputs, params_are_forced_only
 from listener.pipeline.sender import Queued
 from listener.pipeline.sites import Sites, root_of, share_name
-from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope
+from listener.planner.limits import meters, room, take, too_many_evictions
+from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope, reserved_units
 from listener.settings import PlannerSettings
 from listener.store.needs import Load
 from listener.store.reservation import AttemptRequest
@@ -190,23 +190,19 @@ class PlanningRound:
         """Return the directories that were admitted, what waits, and what they evict."""
         due = [load for load in free if load.subtree]
         allowed = inputs.allowed({load.url for load in due}, self._allowed)
-        limits, left = inputs.limits(), self._left(inputs, RefreshKind.DIRECTORY)
-        spent = [0.0] * len(limits)
+        held, left = meters(inputs.limits()), self._left(inputs, RefreshKind.DIRECTORY)
         wanted: list[AttemptRequest] = []
         waits: list[planner.Deferral] = []
         evicts: dict[tuple[str, str], list[tuple[str, int]]] = {}
         for load in due:
             collateral = max(0, (inputs.weight(load.url) or 0) - load.exact)
-            costs = [_cost(limit, load, collateral) for limit in limits]
-            over = [
-                limit.name
-                for limit, taken, cost in zip(limits, spent, costs, strict=True)
-                if cost and taken + cost > limit.left and not (limit.whole and not taken)
-            ]
-            if len(wanted) >= left or over or not allowed(load.url):
-                waits += _all_of([load], f"waits for {over[0]}" if over else "waits: no directory refresh is possible")
+            _, full = room(held, RefreshKind.DIRECTORY, load.target, load.url, 1)
+            full = full or too_many_evictions(held, load.target, load.url, collateral)
+            if len(wanted) >= left or full or not allowed(load.url):
+                why_not = f"waits for {full.limit.name}" if full else "waits: no directory refresh is possible"
+                waits += _all_of([load], why_not)
                 continue
-            spent = [taken + cost for taken, cost in zip(spent, costs, strict=True)]
+            take(held, RefreshKind.DIRECTORY, load.target, load.url, 1, evictions=collateral)
             wanted.append(directory_request(load, self.account, why))
             evicts[load.target, load.url] = self._evicted(load.url, collateral)
         return wanted, waits, evicts
@@ -219,7 +215,7 @@ class PlanningRound:
         budget = inputs.budgets.get(kind)
         if budget is None:
             return 0
-        return budget.left - (0 if kind is RefreshKind.PREFETCH else math.ceil(budget.limit * self.settings.reserve))
+        return budget.left - reserved_units(kind, budget.limit, self.settings.reserve)
 
     def _of_scope(
         self, snapshot: Snapshot, inputs: PlanInputs, loads: Sequence[Load], scope: Scope, why: str
@@ -271,13 +267,6 @@ class PlanningRound:
 def _units(load: Load, scope: Scope) -> int:
     """Return how many needs of a scope a load has."""
     return (load.exact, load.all_params, load.subtree, load.prefetch)[scope]
-
-
-def _cost(limit: planner.Limit, load: Load, collateral: int) -> float:
-    """Return what refreshing a load's directory takes of a limit."""
-    if (limit.target and limit.target != load.target) or not load.url.startswith(limit.host):
-        return 0.0
-    return limit.costs.get(RefreshKind.DIRECTORY, 0.0) + limit.eviction_cost * collateral
 
 
 def _all_of(these: Sequence[Load], why: str) -> list[planner.Deferral]:

@@ -18,7 +18,6 @@ __all__ = [
     "budget",
     "correct",
     "hold_units",
-    "read_accounts",
 ]
 
 
@@ -111,14 +110,6 @@ def book_share(
             (wanted, account, kind, window),
         )
     return True
-
-
-def read_accounts(connection: sqlite3.Connection, *, now: float) -> frozenset[str]:
-    """Return the accounts whose live quota of today was read."""
-    rows = connection.execute(
-        "SELECT DISTINCT account FROM ledger WHERE window_start = ? AND read_at IS NOT NULL", (window_start(now),)
-    )
-    return frozenset(account for (account,) in rows)
 
 
 Place = tuple[str, str, int]
