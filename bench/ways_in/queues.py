@@ -1,5 +1,5 @@
 """
-Events in a queue, SQS or MNS: our source beside a bare loop that receives and deletes, and does nothing else.
+Events in a queue, SQS or MNS: our source compared with a bare loop that receives and deletes, and does nothing else.
 
 The queue is the fake of the tests, in a process of its own, filled before. Loop and source receive and delete full
 batches over as many connections. The bare loop of SQS is boto3 in threads; that of MNS signs each call, finds receipt

@@ -56,7 +56,10 @@ def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Pr
 
 
 FIRST_SCAN_SECONDS = 10.0
-"""What a start and the first scan of a tree of 300,000 files take, with room."""
+"""
+A start and the first scan of most trees take less. Where they take longer, a temporary name may cost a unit; more
+would hold up new objects for longer after each start.
+"""
 
 
 def prolong_births(connection: sqlite3.Connection, *, now: float, timing: CoalescerSettings) -> None:

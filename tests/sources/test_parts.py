@@ -1,4 +1,4 @@
-"""The source's pure parts: names, unfinished files, the deletion_guard, scans to come, mounts."""
+"""The source's pure parts: names, unfinished files, the deletion guard, scans to come, mounts."""
 
 from __future__ import annotations
 

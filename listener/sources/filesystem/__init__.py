@@ -3,23 +3,39 @@ The filesystem source: watchdog's observer with an emitter that loses nothing, a
 
 ::
 
-    settings   what can be set                 names       what is no content
-    kernel     inotify by the C library        tree        directories by place
-    pending_names  names not yet looked at     watches     kernel watches, and what events mean
-    fanotify   fanotify by the C library    marks       what its events mean
-    emitter    watchdog's emitter, two threads listening   observer and root identity
-    look       what became of a name           unfinished  held until closed or at rest
-    walker     reading a tree in steps         content     same file, same bytes?
-    scan       tree against index              rescans     when to scan again
-    scanner    scans within a session          links       files with several names
-    bindings   kernel watch to path            mounts      what the kernel reports of a file system
-    probes     what check tests                trouble     what is wrong, in words
-    targets    what links lead to       surroundings  what changes around a tree
-    outward    links that lead out
-    mountwatch mounts that come and go
-    deletion_guard      too many deletions at once      acks        what is not durable yet
-    hard_links  other names of a file           live        events to deliveries
-    session    one run of all this
+    settings          what can be set
+    session           one run of all this
+    listening         observer and root identity
+    emitter           watchdog's emitter, two threads
+    kernel            inotify by the C library
+    watches           kernel watches, and what events mean
+    fanotify          fanotify by the C library
+    fanotify_watches  what its events mean
+    tree              directories by place
+    bindings          kernel watch to path
+    pending_names     names not yet looked at
+    file_stat         what became of a name
+    live              events to deliveries
+    unfinished        held until closed or at rest
+    walker            reading a tree in steps
+    scan              tree against index
+    scanner           scans within a session
+    rescans           when to scan again
+    content           same file, same bytes?
+    digests           digests for the index, in spare time
+    names             what is no content
+    links             links, and files with several names
+    hard_links        other names of a file
+    targets           what links lead to
+    outward           links that lead out
+    mounts            what the kernel reports of a file system
+    mountwatch        mounts that come and go
+    surroundings      what changes around a tree
+    deletion_guard    too many deletions at once
+    acks              what is not durable yet
+    standing          what is known of names
+    probes            what check tests
+    trouble           what is wrong, in words
 """
 
 from __future__ import annotations

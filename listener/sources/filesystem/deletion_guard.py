@@ -1,5 +1,5 @@
 """
-The deletion_guard: a tree that is suddenly empty is more often unmounted than deleted.
+The deletion guard: a tree that is suddenly empty is more often unmounted than deleted.
 
 Deletions pass at once while they are few. When many come together they are held until none has
 come for a second, and then judged as a whole: against the number of known files, and by whether

@@ -64,7 +64,7 @@ class Live:
         self.unread = Unread()
         """What could not be looked at, by scans and by looks at what events named."""
         self.before_deleting = _nothing
-        """Called before deletions are judged, so that the deletion_guard knows what it must."""
+        """Called before deletions are judged, so that the deletion guard knows what it must."""
         self._more = False
         self._births: set[str] = set()
         """Names that were created since the root is watched, while not everything that was there before is known."""

@@ -82,7 +82,7 @@ class Scan:
         self._suspects: list[str] = []
 
     async def portions(self) -> AsyncIterator[Findings]:
-        """Yield what differs; deletions last, after the deletion_guard has judged them as a whole."""
+        """Yield what differs; deletions last, after the deletion guard has judged them as a whole."""
         self._indexed = set(await self._index.directories(self._name, self._prefix))
         async for findings in self._walk():
             self.found += len(findings.changes)

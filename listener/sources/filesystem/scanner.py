@@ -136,7 +136,7 @@ class Scanner:
         )
 
     def _conclude(self, scan: Scan, prefix: str, took_seconds: float) -> None:
-        """Draw the consequences for deletion_guard, schedule and state."""
+        """Draw the consequences for deletion guard, schedule and state."""
         self.aborted = scan.aborted
         self._rescans.ended(prefix, time.monotonic(), took_seconds=took_seconds)
         self._deletion_guard.confirmed = self._deletion_guard.confirmed and bool(scan.refused)

@@ -4,7 +4,7 @@ One run of the filesystem source: listen first, then scan, then follow events.
 ::
 
     open ─▶ scan ─▶ follow ──root lost, thread dead──▶ wait ─▶ open ─▶ …
-             ▲        │ overflow, schedule, deletion_guard
+             ▲        │ overflow, schedule, deletion guard
              └────────┘
 """
 
@@ -136,7 +136,7 @@ class Session:
         return len(self._live.unfinished)
 
     def confirm_deletions(self) -> None:
-        """Take the deletions that the deletion_guard holds back for meant."""
+        """Take the deletions that the deletion guard holds back for meant."""
         self._deletion_guard.confirmed = True
         self.rescan("an operator confirmed the deletions")
 

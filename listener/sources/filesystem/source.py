@@ -88,7 +88,7 @@ class FilesystemSource:
         return ignored_paths(self._settings)
 
     def confirm_deletions(self) -> None:
-        """Take what the deletion_guard holds back for really deleted, once."""
+        """Take what the deletion guard holds back for really deleted, once."""
         if self._session is not None:
             self._session.confirm_deletions()
 

@@ -34,7 +34,7 @@ __all__ = ["InventoryListing", "Manifest", "is_manifest", "read_manifest"]
 
 MOST_MANIFEST_BYTES: Final = 64 * 1024 * 1024
 MOST_LINE_CHARACTERS: Final = 64 * 1024
-"""A key of 1,024 bytes, each percent-encoded, and fifteen fields beside it have some 5,000."""
+"""A key of 1,024 bytes, each percent-encoded, and fifteen more fields have some 5,000."""
 _PART_BYTES: Final = 1 << 20
 _ZIPPED_PART_BYTES: Final = 16 * 1024
 """What is left of a part is copied at the end of each gzip member, and a member may have 20 bytes."""
