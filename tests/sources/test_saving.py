@@ -48,6 +48,14 @@ def vim_by_rename(root: Path, key: str, text: str) -> None:
     vim(root, key, text, options="writebackup backupcopy=no")
 
 
+def emacs(root: Path, key: str, text: str, *, backups: str = "nil") -> None:
+    """Save as emacs does: a lock file, an auto-save file, and the file written in place."""
+    script = f"""(progn
+      (setq make-backup-files {backups} backup-inhibited nil backup-enable-predicate (lambda (_) t))
+      (erase-buffer) (insert "{text}") (do-auto-save) (save-buffer))"""
+    run("emacs", "--quick", "--batch", key, "--eval", script, cwd=root)
+
+
 def perl(root: Path, key: str, text: str) -> None:
     """Edit in place: the old file is unlinked, the new one written under its name."""
     run("perl", "-pi", "-e", f"s/.*/{text}/", key, cwd=root)
@@ -125,7 +133,7 @@ def directory_and_moves(root: Path, key: str, text: str) -> None:
 
 
 EDITS: Mapping[str, Callable[[Path, str, str], None]] = {
-    each.__name__: each for each in (sed, vim, vim_by_rename, perl, rsync, rsync_delayed, git)
+    each.__name__: each for each in (sed, vim, vim_by_rename, emacs, perl, rsync, rsync_delayed, git)
 }
 WRITES = EDITS | {each.__name__: each for each in (tar, zipped, temporary_and_rename, directory_and_moves)}
 
@@ -203,6 +211,13 @@ async def test_a_save_is_one_need(root: Path, name: str) -> None:
         await asyncio.to_thread(WRITES[name], root, "p1.html", "changed")
         assert await made.settled() == {"p1.html"}
         assert (root / "p1.html").read_text().strip() == "changed"
+
+
+async def test_a_backup_that_emacs_keeps_is_a_page_of_its_own(root: Path) -> None:
+    """The old file is renamed and stays: whoever asked for that name before was answered that there is none."""
+    async with following(root) as made:
+        await asyncio.to_thread(emacs, root, "p1.html", "changed", backups="t")
+        assert await made.settled() == {"p1.html", "p1.html~"}
 
 
 @pytest.mark.parametrize("name", sorted(WRITES.keys() - EDITS.keys() | {"rsync", "git"}))
