@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from listener.clock import QUOTA_DAY_SECONDS, window_end
 from listener.planner import Arrivals
-from listener.planner.costs import Prices
 from listener.planner.cover import solve
+from listener.planner.pacing import Prices
 from planning.policies import POLICIES, Ours, carry_out, lay_out
 from planning.replay import replay, result
 from planning.traces import Window

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from listener.clock import window_end
 from listener.planner import Arrivals, PlanInput, TokenBudget, plan
-from listener.planner.costs import CoverTree, Prices
-from listener.planner.cover import solve
+from listener.planner.cover import CoverTree, solve
 from listener.planner.forest import Forest, build_forest
+from listener.planner.pacing import Prices
 from listener.refresh import RefreshKind
 from planning.world import BASE, World, ancestors, directory_of
 

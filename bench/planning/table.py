@@ -19,7 +19,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent.parent.parent)]
 
 from listener.clock import window_start
-from listener.planner import arrivals, pacing
+from listener.planner import model, pacing
 from planning.hindsight import hindsight
 from planning.policies import POLICIES, Ours
 from planning.replay import replay
@@ -30,7 +30,7 @@ TRACES = ("alibaba-cdn-docs", "alibaba-oss-docs", "python-peps", "hugo")
 QUOTAS = ((2000, 100), (500, 20), (100, 5), (50, 2))
 GRID = {
     (pacing, "DIRECTORY_DECAY"): (1.0, 1.5, 2.0),
-    (arrivals, "PRESENT_WEIGHT"): (1.0, 2.0, 4.0),
+    (model, "PRESENT_WEIGHT"): (1.0, 2.0, 4.0),
 }
 SHIFTS = (0, 3, 6, 10, 14, 19)
 """Hours by which the histories are moved, so that their days are parted elsewhere."""
@@ -96,7 +96,7 @@ def main() -> None:
 
 def learned_hours(traces: dict[str, list[Window]], cells: list[Cell]) -> None:
     """Score the planner with learned hours beside one to which all hours are alike, on shifted days too."""
-    usual = arrivals.PRIOR_ARRIVALS_PER_HOUR
+    usual = model.PRIOR_ARRIVALS_PER_HOUR
     print("| clock shifted by | " + " | ".join(TRACES) + " | all |")
     print("|---" * (len(TRACES) + 2) + "|")
     for hours in SHIFTS:
@@ -105,10 +105,10 @@ def learned_hours(traces: dict[str, list[Window]], cells: list[Cell]) -> None:
             windows = [Window(w.at + hours * 3600, w.changes, w.last_change + hours * 3600) for w in traces[cell[0]]]
             scores = []
             for prior in (usual, EVEN):
-                arrivals.PRIOR_ARRIVALS_PER_HOUR = prior
+                model.PRIOR_ARRIVALS_PER_HOUR = prior
                 scores.append(replay(windows, World(cell[1], cell[2]), Ours())["score"])
             logs[cell[0]].append(math.log((scores[0] + 1) / (scores[1] + 1)))
-        arrivals.PRIOR_ARRIVALS_PER_HOUR = usual
+        model.PRIOR_ARRIVALS_PER_HOUR = usual
         everything = [one for found in logs.values() for one in found]
         means = [math.exp(sum(found) / len(found)) for found in (*logs.values(), everything)]
         print(f"| {hours} h | " + " | ".join(f"{mean:.2f}" for mean in means) + " |", flush=True)

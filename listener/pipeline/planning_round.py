@@ -17,7 +17,7 @@ from listener.pipeline.overrides import ActiveOverrides
 from listener.pipeline.plan_inputs import PlanInputs, params_are_forced_only
 from listener.pipeline.sender import Queued
 from listener.pipeline.sites import Sites, root_of, share_name
-from listener.planner.limits import meters, room, take, too_many_evictions
+from listener.planner.pacing import meters, room, take, too_many_evictions
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope, reserved_units
 from listener.settings import PlannerSettings
 from listener.store.needs import Load

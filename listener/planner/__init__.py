@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from listener.planner.arrivals import Arrivals
 from listener.planner.forecast import Backlog, Forecast, backlog, forecast
 from listener.planner.keys import KeyDeferral, KeyPlan, KeyRefresh, plan_keys
 from listener.planner.model import (
+    Arrivals,
     Deferral,
     DirectoryLoad,
     Limit,
@@ -17,8 +17,7 @@ from listener.planner.model import (
     TokenBudget,
 )
 from listener.planner.pacing import widest_seconds
-from listener.planner.plan import plan
-from listener.planner.reasons import split_reason
+from listener.planner.plan import plan, split_reason
 
 __all__ = [
     "Arrivals",

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.planner.costs import Bill, CoverTree, Prices, free_then
-from listener.planner.cover import solve
-from listener.planner.greedy import greedy_cover
+from listener.planner.cover import Bill, CoverTree, greedy_cover, solve
+from listener.planner.pacing import Prices, free_then
 
 
 def steps(limit: bool) -> st.SearchStrategy[Prices]:
