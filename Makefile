@@ -8,8 +8,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 PYTHONS ?= $(shell sed -n 's/.*Python :: \(3\.[0-9]*\)".*/python\1/p' pyproject.toml)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 COVERED := listener/change.py,listener/refresh.py,listener/errors.py,listener/clock.py,listener/contracts.py,$\
-  listener/urls.py,listener/redaction.py,listener/settings/*,listener/formats/*,listener/router/*,listener/coalescer/*,$\
-  listener/planner/*,listener/alibaba/signature*,listener/alibaba/replies/*,listener/store/*
+  listener/urls.py,listener/redaction.py,listener/settings/*,listener/formats/*,listener/router/*,listener/coalescer.py,$\
+  listener/planner/*,listener/alibaba/signature*,listener/alibaba/replies*,listener/store/*
 
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --custom-compile-command "make lock"

@@ -7,7 +7,7 @@ browsers and HTTP clients request a path that a page links to by its plain name 
 ``a+b``, a blank as ``%20``), and a CDN keys its cache by what was requested. Alibaba Cloud requires
 encoded blanks and non-ASCII characters in requests, which this form has.
 A given URL is not respelled: ``%2B`` and ``+`` are two URLs, and so are ``%5B`` and the ``[``
-that browsers send as it is. :mod:`listener.router.spelling` says which of them a key has.
+that browsers send as it is. :mod:`listener.router.addresses` says which of them a key has.
 """
 
 from __future__ import annotations

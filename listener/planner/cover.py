@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from listener.planner.pacing import Prices
 
-__all__ = ["Bill", "Cover", "CoverTree", "WORK_LIMIT", "greedy_cover", "solve"]
+__all__ = ["WORK_LIMIT", "Bill", "Cover", "CoverTree", "greedy_cover", "solve"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """
 What may be spent now: the price of a token, and what limits and shares leave.
 
-The price is a shadow price, from tokens left, hours to the reset and what is expected of them. Let ``R`` be how many needs will still become due before the reset, with ``m`` expected. Nothing is known
-of its law but that it has a heavy tail, so the log-logistic one of power two stands for it:
+The price is a shadow price, from tokens left, hours to the reset and what is expected of them. Let ``R`` be how many
+needs will still become due before the reset, with ``m`` expected. Nothing is known of its law but that it has a heavy
+tail, so the log-logistic one of power two stands for it:
 
 - a file token with ``x`` others left is missed later with the chance ``P(R > x) = 1 / (1 + (x / m)²)``. A need
   without a token waits until the reset, on average half the hours left. The token's price is the product.
@@ -40,8 +41,8 @@ from listener.planner.model import Limit, PlanInput, QuotaShare, TokenBudget
 from listener.refresh import RefreshKind
 
 __all__ = [
-    "Meter",
     "NO_BUDGET",
+    "Meter",
     "QuotaPool",
     "TokenPrices",
     "affordable",

@@ -7,7 +7,7 @@ From a storage's keys to a CDN's URLs: which needs a change makes.
         ─▶ per layer, per base URL: https://www.example.com/a%20b/index.html  https://www.example.com/a%20b/
 
 Which addresses a key has, the site says (:mod:`listener.router.addresses`). A key either becomes URLs that can refresh
-nothing but that key, or is refused with a reason (:mod:`listener.router.keys`); nothing in between.
+nothing but that key, or is refused with a reason (:mod:`listener.router.addresses`); nothing in between.
 """
 
 from __future__ import annotations

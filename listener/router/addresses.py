@@ -1,4 +1,4 @@
-"""
+r"""
 Under which paths a site serves a key: its own name, and what the site's rules add.
 
 ::
@@ -6,21 +6,167 @@ Under which paths a site serves a key: its own name, and what the site's rules a
     blog/index.html ─▶ also patterns ─▶ index documents, stripped suffixes ─▶ spellings ─▶ short enough?
                        (one step)       blog/   blog   blog/index             [ or %5B     else its directory
 
-Every path passes :func:`~listener.router.keys.encode_key`, also those that a rule makes: a rule that would turn a key
-into ``..`` or an empty name adds nothing, since nobody can request that.
+**Refused keys.** A CDN takes many URLs in one text, a line each, and servers on the way may resolve dot segments, turn
+``\`` into ``/`` or decode twice. :func:`encode_key`, which every path passes, refuses a key
+(:class:`~listener.errors.KeyRejected`) that has
+
+- a control character (a newline would begin someone else's URL), or a backslash,
+- a segment ``.`` or ``..``, also written with escapes, at whatever depth (``%2e``, ``%252e``, ``..%2f``),
+- text that stands for no bytes, or more of it than any storage allows.
+
+A rule that would turn a key into such a path adds nothing, since nobody can request that. Everything else is
+percent-encoded, UTF-8, exactly once; bytes that are no UTF-8 as they are.
+
+**Spellings.** A cache keys by what was requested, and two spellings of one path are two objects. The canonical spelling
+follows RFC 3986, section 3.3: sub-delimiters, ``:`` and ``@`` stay as they are, everything else that is not unreserved
+is percent-encoded as UTF-8. It is always refreshed. Others send other spellings:
+
+=========  =============================================  ===================================================
+spelling   who sends it                                   differs from the canonical one in
+=========  =============================================  ===================================================
+browser    browsers, for a plain link (WHATWG URL, path   ``[`` ``]`` stay as they are; so does ``|`` in
+           percent-encode set)                            Firefox and Safari, while Chromium encodes it
+plus       SDKs and consoles of S3, which takes ``+`` in  ``+`` is ``%2B``
+           a path for a blank
+encoded    ``encodeURIComponent`` per segment             ``$ & + , : ; = @`` are encoded
+strict     Python ``quote``, PHP ``rawurlencode``, AWS    ``! $ & ' ( ) * + , : ; = @`` are encoded
+           signing
+nfc, nfd   links typed elsewhere than the file was named  composed or decomposed characters
+=========  =============================================  ===================================================
+
+A key without such characters has one spelling. No spelling decodes anything: a ``%`` in a key is ``%25`` in all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Final, NamedTuple
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+from urllib.parse import quote_from_bytes, unquote
 
+from listener.change import key_to_bytes
 from listener.errors import KeyRejected
-from listener.router.spelling import spell
 from listener.settings.addresses import PATH, AlsoPattern, Spelling, also_pattern
 from listener.settings.site import Site
+from listener.urls import BROWSER_PATH_RAW, PATH_SAFE, encode_path, is_normal_path
 
-__all__ = ["MAX_URL_BYTES", "Address", "AddressRules", "addresses_of", "directories_of"]
+__all__ = [
+    "MAX_URL_BYTES",
+    "Address",
+    "AddressRules",
+    "addresses_of",
+    "directories_of",
+    "encode_key",
+    "plain_names",
+    "spell",
+]
+
+MAX_KEY_CHARACTERS: Final = 4096
+"""Linux's limit for a path (PATH_MAX); S3 and OSS allow 1,024 bytes."""
+
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_.~!$&'()*+,;=:@/-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+MOST_DECODINGS: Final = 8
+"""How often a key is decoded to look for dot segments: servers decode once or twice, and each time costs its length."""
+_DOTS: Final = frozenset((".", ".."))
+
+
+def encode_key(key: str) -> str:
+    """Return the key as a URL path; raise :class:`~listener.errors.KeyRejected` with the reason where it cannot be."""
+    if len(key) <= MAX_KEY_CHARACTERS and _PLAIN_KEY.fullmatch(key) and "/." not in key and not key.startswith("."):
+        return key
+    if len(key) > MAX_KEY_CHARACTERS:
+        reason = f"the key has {len(key)} characters, more than any storage allows ({MAX_KEY_CHARACTERS})"
+        raise KeyRejected(reason, hint="Look at what sends such events.")
+    if _CONTROL.search(key):
+        raise KeyRejected("the key contains a control character", hint="Rename the object.")
+    if "\\" in key:
+        raise KeyRejected("the key contains a backslash", hint="Rename the object.")
+    if _has_dot_segment(key):
+        raise KeyRejected("the key contains a . or .. segment", hint="Rename the object.")
+    try:
+        encoded = encode_path(key_to_bytes(key))
+    except UnicodeEncodeError:
+        raise KeyRejected("the key is text that stands for no bytes", hint="Mend what sends the events.") from None
+    if not is_normal_path(encoded):
+        raise KeyRejected("the key's URL would not be its own normal form", hint="Rename the object and report this.")
+    return encoded
+
+
+def _has_dot_segment(key: str) -> bool:
+    if "." not in key and "%" not in key:
+        return False
+    for _ in range(MOST_DECODINGS):
+        if not _DOTS.isdisjoint(key.replace("\\", "/").split("/")):
+            return True
+        decoded = unquote(key) if "%" in key else key
+        if decoded == key:
+            return False
+        key = decoded
+    raise KeyRejected(f"the key is percent-encoded more than {MOST_DECODINGS} times over", hint="Rename the object.")
+
+
+Encoder = Callable[[str], str]
+_COMPONENT_SAFE: Final = "/!'()*~"
+"""What ``encodeURIComponent`` leaves, and the slashes between segments."""
+
+
+def _escaped(safe: str) -> Encoder:
+    return lambda key: quote_from_bytes(key_to_bytes(key), safe)
+
+
+def _plus(key: str) -> str:
+    return encode_key(key).replace("+", "%2B")
+
+
+def _normalized(form: Literal["NFC", "NFD"]) -> Encoder:
+    return lambda key: encode_key(unicodedata.normalize(form, key))
+
+
+_ENCODERS: Final[Mapping[Spelling, tuple[Encoder, ...]]] = {
+    "browser": (_escaped(PATH_SAFE + "[]"), _escaped(PATH_SAFE + BROWSER_PATH_RAW)),
+    "plus": (_plus,),
+    "encoded": (_escaped(_COMPONENT_SAFE),),
+    "strict": (_escaped("/~"),),
+    "nfc": (_normalized("NFC"),),
+    "nfd": (_normalized("NFD"),),
+}
+_CHANGED: Final[Mapping[Spelling, str]] = {"plus": "+", "encoded": "$&+,:;=@", "strict": "!$&'()*+,;:=@"}
+"""Characters that the canonical spelling keeps and this one does not."""
+_DIFFERS: Final[Mapping[Spelling, re.Pattern[str]]] = {
+    "browser": re.compile(r"[\[\]|]"),
+    **{name: re.compile(f"[{re.escape(characters)}]") for name, characters in _CHANGED.items()},
+    "nfc": re.compile(r"[^\x00-\x7f]"),
+    "nfd": re.compile(r"[^\x00-\x7f]"),
+}
+"""Found in a key whose spelling may differ from the canonical one."""
+
+
+def spell(key: str, spellings: Sequence[Spelling]) -> dict[str, str]:
+    """
+    Return each distinct path of a key with the name of its spelling, the canonical one, named ``""``, first.
+
+    Raises :class:`~listener.errors.KeyRejected` where the key can be no URL at all.
+    """
+    found = {encode_key(key): ""}
+    for name in spellings:
+        if not _DIFFERS[name].search(key):
+            continue
+        for encode in _ENCODERS[name]:
+            try:
+                found.setdefault(encode(key), name)
+            except KeyRejected:  # another Unicode form of the key would not be itself; nobody can request it
+                continue
+    return found
+
+
+def plain_names(spellings: Sequence[Spelling]) -> re.Pattern[str]:
+    """Return what matches names that are one and the same in every spelling, and no dot segment: nearly all."""
+    changed = {character for name in spellings for character in _CHANGED.get(name, "")}
+    kept = "".join(character for character in "_.~!$&'()*+,;=:@" if character not in changed)
+    return re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9{re.escape(kept)}-]*")
+
 
 MAX_URL_BYTES: Final = 1024
 """Bytes of a whole URL: Alibaba Cloud's limit for a prefetch; it states none for a refresh."""

@@ -9,9 +9,8 @@ from typing import Final, NamedTuple
 from listener.change import Change, ChangeKind, key_to_text
 from listener.errors import KeyRejected
 from listener.refresh import Scope
-from listener.router.addresses import Address, AddressRules, addresses_of, directories_of
+from listener.router.addresses import Address, AddressRules, addresses_of, directories_of, plain_names, spell
 from listener.router.globs import Filter
-from listener.router.spelling import plain_names, spell
 from listener.settings import Site
 from listener.urls import decode_path
 

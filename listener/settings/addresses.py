@@ -13,7 +13,7 @@ ARROW: Final = "->"
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_]*\}")
 
 Spelling = Literal["browser", "plus", "encoded", "strict", "nfc", "nfd"]
-"""A way to write a key as a URL, in addition to the canonical one; ``listener.router.spelling`` has the table."""
+"""A way to write a key as a URL, in addition to the canonical one; ``listener.router.addresses`` has the table."""
 
 
 class AlsoPattern(NamedTuple):

@@ -13,10 +13,12 @@ from listener.alibaba.replies import (
     clock_skew_seconds,
     parse_failure,
     parse_object,
+    parse_quota,
     parse_receipt,
+    parse_tasks,
+    retry_after_seconds,
     scrub,
 )
-from listener.alibaba.replies.reading import parse_quota, parse_tasks, retry_after_seconds
 from listener.backfill.edge import read_answer
 from listener.daemon.admin.authenticator import _host_name, _is_address
 from listener.errors import ConfigurationError, KeyRejected, MalformedNotification, SourceUnavailable

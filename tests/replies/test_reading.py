@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.alibaba.replies import (
+    MESSAGE_CHARACTERS,
     Failure,
     ReplyError,
     classify,
@@ -20,9 +21,9 @@ from listener.alibaba.replies import (
     parse_quota,
     parse_receipt,
     parse_tasks,
+    retry_after_seconds,
     scrub,
 )
-from listener.alibaba.replies.reading import MESSAGE_CHARACTERS, retry_after_seconds
 from listener.refresh import QuotaReading, RefreshKind, TaskState
 
 NOW = 1767323045.0
@@ -239,7 +240,7 @@ def test_a_quota_beyond_any_account_is_not_read(count: int) -> None:
 def test_an_answer_of_brackets_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty megabytes of empty lists would take gigabytes."""
     parsed: list[object] = []
-    monkeypatch.setattr("listener.alibaba.replies.reading.json.loads", parsed.append)
+    monkeypatch.setattr("listener.alibaba.replies.json.loads", parsed.append)
     with pytest.raises(ReplyError, match="objects and lists"):
         parse_object(b'{"Tasks":[' + b"[]," * 200_000 + b"[]]}")
     assert parsed == []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from listener.alibaba.replies import Failure, Remedy, classify, rule_for
-from listener.alibaba.replies.error_codes import STATUS_TABLE, TABLE
+from listener.alibaba.replies import STATUS_TABLE, TABLE, Failure, Remedy, classify, rule_for
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,

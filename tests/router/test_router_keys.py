@@ -144,6 +144,6 @@ def test_two_keys_never_share_a_url(keys: list[bytes]) -> None:
 
 def test_a_url_that_is_not_its_own_normal_form_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the encoder ever err, the key is parked and not sent: here it writes escapes in lower case."""
-    monkeypatch.setattr("listener.router.keys.encode_path", lambda raw: "%e9" if raw else "")
+    monkeypatch.setattr("listener.router.addresses.encode_path", lambda raw: "%e9" if raw else "")
     with pytest.raises(KeyRejected, match="normal form"):
         Router([SITE]).route(Change("www", "é"))

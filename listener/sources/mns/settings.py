@@ -1,4 +1,4 @@
-"""Options of a source of type ``mns``; the access key is not configured here (see ``listener.alibaba.keys``)."""
+"""Options of a source of type ``mns``; the access key is not configured here (see ``listener.alibaba.access``)."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ import structlog
 from yarl import URL
 
 from listener.alibaba import KeyInUse, KeySource
+from listener.alibaba.access import open_session, read_bounded, words
 from listener.alibaba.replies import (
     Remedy,
     ReplyError,
@@ -38,8 +39,8 @@ from listener.alibaba.replies import (
     parse_object,
     rule_for,
 )
-from listener.alibaba.sessions import back_off_seconds, open_session, read_bounded, words
 from listener.alibaba.signature import Credentials, canonical_query, sign_acs3, sign_v1
+from listener.backoff import back_off_seconds
 from listener.clock import Clock
 from listener.egress import connection_advice
 from listener.errors import (
@@ -59,6 +60,8 @@ __all__ = ["SignedClient"]
 
 log = structlog.get_logger()
 
+LONGEST_WAIT_SECONDS = 8.0
+"""Between two tries of a call, unless the answer requests more."""
 LARGEST_REPLY_BYTES = 32 * 1024 * 1024
 """Ten tasks of 2,000 URLs (the vendor merges up to that many) have some 26 MB at the most."""
 
@@ -126,7 +129,7 @@ class SignedClient:
                 return await self._call(request, used)
             except TargetError as error:
                 if _remedy(error) is Remedy.RENEW_KEY and not renewed:
-                    renewed = await self._renewed(used)
+                    renewed = await self.credentials(renew=True) != used  # the same one again would fail again
                     wait = 0.0 if renewed else None
                 else:
                     wait = self._wait_seconds(error, tried) if may_repeat(error) else None
@@ -141,11 +144,7 @@ class SignedClient:
         if _remedy(error) is Remedy.RESIGN:
             return 0.0
         demanded = error.retry_after_seconds if isinstance(error, Throttled) else 0.0
-        return demanded + back_off_seconds(self._random, tried)
-
-    async def _renewed(self, used: Credentials) -> bool:
-        """Ask the source for another key; the same one again would fail again."""
-        return await self.credentials(renew=True) != used
+        return demanded + back_off_seconds(tried, longest=LONGEST_WAIT_SECONDS, randomness=self._random)
 
     # -- one call ----------------------------------------------------------------------------------
 

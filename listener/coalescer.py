@@ -1,7 +1,11 @@
 """
-The inbox: deliveries go in, merged changes come out, and acks with the last of them.
+Fewer changes: what arrives together is merged before it is stored, what is stored waits until it rests.
 
-A lane holds what may be merged with one another: live changes make one, each scan, seeding
+Deliveries go into an :class:`Inbox`, merged changes come out, and acks with the last of them: a storm costs the store
+one row per key, not one per event. A need is due (:func:`due_at`) once its URL was quiet for a while, and at the latest
+a while after its first change. All of it is pure; time is an argument.
+
+A lane of the inbox holds what may be merged with one another: live changes make one, each scan, seeding
 and backfill makes its own, since what they find is recorded by other rules. A lane is a row of segments; a subtree
 change ends a segment, so that it stays after every key change that came before it and before every
 one that came later. Within a segment a key stands once::
@@ -19,11 +23,15 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
 from listener.change import Change, ChangeKind
-from listener.coalescer.merging import merge
 from listener.contracts import Delivery, no_ack
 from listener.refresh import Priority
+from listener.settings import CoalescerSettings
 
-__all__ = ["Inbox", "Taken"]
+__all__ = ["Inbox", "Taken", "due_at", "merge"]
+
+
+_METADATA = ChangeKind.METADATA
+
 
 Ack = Callable[[], Awaitable[None]]
 _SUBTREE, _SUBTREE_DELETED = ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED
@@ -211,3 +219,57 @@ class Inbox:
         if not lane.empty:
             self._lanes[key] = lane
         return entries
+
+
+def merge(old: Change, new: Change) -> Change:
+    """
+    Return one change that says what both say; ``new`` came after ``old``.
+
+    The later one says what the object is now, unless both have order tokens and those say that it was
+    overtaken on the way. Three things are kept from the other: new headers do not undo new content (nor
+    end a write that was not finished), and an object with headers is not deleted; an older event time
+    stays, so that freshness is measured from the first event. An order token stays only where both have one:
+    else it would describe something new with old data. Whether the object was known before, the older one knows.
+    """
+    first, last = (new, old) if _overtaken(old, new) else (old, new)
+    kind, finished = last.kind, last.finished
+    if kind is _METADATA and first.kind is not _METADATA:
+        kind, finished = ChangeKind.CONTENT, first.finished and last.finished
+    event_time = _earliest(old.event_time, new.event_time)
+    order, mixed = (last.order, last.mixed) if last.order is None is first.order else _order(first, last)
+    unchanged = kind is last.kind and finished is last.finished and event_time == last.event_time
+    unchanged = unchanged and old.is_birth is last.is_birth
+    if unchanged and order is last.order and mixed is last.mixed:
+        return last
+    return Change(last.root, last.key, kind, last.fingerprint, event_time, order, finished, mixed, old.is_birth)
+
+
+def _order(first: Change, last: Change) -> tuple[str | None, bool]:
+    """Return the token of both, and whether a cache may have fetched between them what neither is now."""
+    if first.order is None or last.order is None:
+        return None, False
+    one, other = first.fingerprint, last.fingerprint
+    same = one is not None and other is not None and one.etag is not None and one.etag == other.etag
+    return last.order, not same or first.kind is not last.kind or first.mixed or last.mixed
+
+
+def _overtaken(old: Change, new: Change) -> bool:
+    return new.order is not None and old.order is not None and new.order < old.order
+
+
+def _earliest(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
+
+
+def due_at(*, first: float, last: float, finished: bool, settings: CoalescerSettings) -> float:
+    """
+    Return when a need is due, in the seconds that ``first`` and ``last`` are given in.
+
+    ``first`` is the first change of its window, ``last`` the newest: quiet time after the last,
+    but no later than the cap after the first, so that what never rests is refreshed all the same.
+    """
+    if finished:
+        return min(last + settings.quiet_seconds, first + settings.cap_seconds)
+    return min(last + settings.unfinished_quiet_seconds, first + settings.unfinished_cap_seconds)

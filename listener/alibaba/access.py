@@ -1,9 +1,12 @@
 """
-Where the access key comes from; it never stands in a configuration.
+Access to an Alibaba Cloud service: settings, the key that calls are signed with, and the session that they go through.
 
-For each of ``…_ACCESS_KEY_ID``, ``…_ACCESS_KEY_SECRET`` and ``…_SECURITY_TOKEN`` (temporary keys only), in
-this order: the variable, the file that ``<variable>_FILE`` names, the file of the variable's lower-case
-name in ``$CREDENTIALS_DIRECTORY`` (systemd's LoadCredential). Or, by setting, Alibaba's own chain.
+The key never stands in a configuration. For each of ``…_ACCESS_KEY_ID``, ``…_ACCESS_KEY_SECRET`` and
+``…_SECURITY_TOKEN`` (temporary keys only), it is looked for in this order: the variable, the file that
+``<variable>_FILE`` names, the file of the variable's lower-case name in ``$CREDENTIALS_DIRECTORY`` (systemd's
+LoadCredential). Or, by setting, in Alibaba's own chain.
+
+The session sends what was signed as it was signed, and bounds what it reads.
 """
 
 from __future__ import annotations
@@ -12,17 +15,76 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import structlog
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from yarl import URL
 
+from listener import __version__
 from listener.alibaba.replies import scrub
-from listener.alibaba.settings import KeySettings
 from listener.alibaba.signature import Credentials
+from listener.egress import proxy_arguments
 from listener.errors import ConfigurationError
 from listener.settings import expanded
 
-__all__ = ["ChainKeys", "EnvironmentKeys", "KeyInUse", "KeySource", "key_source", "require_key"]
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = [
+    "ChainKeys",
+    "EnvironmentKeys",
+    "KeyInUse",
+    "KeySettings",
+    "KeySource",
+    "Origin",
+    "Table",
+    "key_source",
+    "open_session",
+    "read_bounded",
+    "require_key",
+    "words",
+]
+
+SECRETS = frozenset({"access_key_id", "access_key_secret", "security_token"})
+
+
+def _origin(text: str) -> str:
+    url = URL(text)
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError("must be a URL such as https://cdn.aliyuncs.com")
+    if url.user or url.password or url.path != "/" or url.query_string or url.fragment:
+        raise ValueError("must hold scheme, host and port only, such as https://cdn.aliyuncs.com")
+    return str(url.origin())
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+"""Scheme, host and port of a service."""
+
+
+class Table(BaseModel):
+    """A table of the configuration: unknown keys are refused, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
+
+
+class KeySettings(Table):
+    """Where the access key comes from; see :func:`key_source`."""
+
+    credentials: Literal["environment", "default-chain"] = "environment"
+    """Where the access key comes from: environment and files, or Alibaba's own chain (RAM roles, profiles, …)."""
+    environment_prefix: str = Field("ALIBABA_CLOUD", pattern=r"^[A-Z][A-Z0-9_]*$")
+    """First part of the variables that hold the key: another one for a second account."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, table: Any) -> Any:
+        """Say where the key belongs, instead of rejecting it as an unknown setting."""
+        if isinstance(table, dict) and (found := SECRETS.intersection(table)):
+            names = ", ".join(f"ALIBABA_CLOUD_{name.upper()}" for name in sorted(found))
+            raise ValueError(f"a key never stands in a configuration: set {names} in the environment instead")
+        return table
+
 
 log = structlog.get_logger()
 
@@ -186,10 +248,6 @@ class KeyInUse:
                 self._read_at = now
             return self._key
 
-    async def renewed(self, used: Credentials) -> bool:
-        """Ask the source for another key than the one that was refused; the same one again would fail again."""
-        return await self.current(renew=True) != used
-
     async def _read(self, *, keep: Credentials | None) -> Credentials:
         try:
             return await self._source.read()
@@ -198,3 +256,51 @@ class KeyInUse:
                 raise
             log.warning("alibaba.key_not_read", problem=str(error))
             return keep
+
+
+IDLE_SECONDS = 4.0
+"""Idle connections are closed before a server would: a write on a dying one has an unknown outcome."""
+
+
+def open_session(
+    endpoint: str, *, connections: int, connect_seconds: float, answer_seconds: float, accept: str
+) -> aiohttp.ClientSession:
+    """
+    Return a session for calls to ``endpoint``, through its proxy, without cookies or compression.
+
+    Raises :class:`~listener.errors.ConfigurationError` where the environment names a proxy that is none.
+    ``connect_seconds`` bounds a connection with its name look-up and TLS, ``answer_seconds`` a whole call;
+    ``accept`` is the media type to ask for.
+    """
+    import aiohttp  # noqa: PLC0415 - slow to import, and commands that only read settings or keys make no call
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=answer_seconds, connect=connect_seconds),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={
+            "Accept": accept,
+            "Accept-Encoding": "identity",
+            "User-Agent": f"cdn-listener/{__version__}",
+        },
+        trust_env=False,  # it would also take keys from ~/.netrc
+        **proxy_arguments(endpoint),
+    )
+
+
+async def read_bounded(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    """Return the body. Raise :class:`aiohttp.ClientPayloadError` once it has more bytes than that."""
+    parts, length = [], 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        length += len(part)
+        if length > most_bytes:
+            from aiohttp import ClientPayloadError  # noqa: PLC0415 - as above
+
+            raise ClientPayloadError(f"the answer has more than {most_bytes} bytes")
+    return b"".join(parts)
+
+
+def words(error: BaseException) -> str:
+    """Return a transport's error as text that may be shown."""
+    return f"{type(error).__name__} {scrub(str(error))}".strip()
