@@ -13,7 +13,7 @@ from recording_api import Api
 
 from listener.refresh import RefreshKind
 from listener.targets.alibaba_cdn import AlibabaCdn
-from listener.targets.alibaba_cdn.rates import DomainWindows, Window
+from listener.targets.alibaba_cdn.requests import DomainWindows, Window
 
 MakeTarget = Callable[..., AlibabaCdn]
 

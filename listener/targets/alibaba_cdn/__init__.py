@@ -4,11 +4,9 @@ Alibaba Cloud CDN as a target; access key and session are those of ``listener.al
 ::
 
     settings   what a configuration may say
-    requests   actions as method, query and form: the official SDK's placement; pure
-    rates      limits per second, and per domain and minute
+    requests   actions as method, query and form, and how often they may be sent
     client     one signed call over one session; which failure means what; back-off
-    target     the contract: submit, tasks, quota
-    checks     what `cdn-listener check` probes
+    target     the contract: submit, tasks, quota, checks
 """
 
 from __future__ import annotations

@@ -52,8 +52,7 @@ from listener.errors import (
     Throttled,
     Unavailable,
 )
-from listener.targets.alibaba_cdn.rates import Window
-from listener.targets.alibaba_cdn.requests import Request
+from listener.targets.alibaba_cdn.requests import Request, Window
 from listener.targets.alibaba_cdn.settings import Settings
 
 __all__ = ["SignedClient"]

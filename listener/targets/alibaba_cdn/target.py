@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
 
 from listener.alibaba import key_source, require_key
-from listener.alibaba.replies import ReplyError, parse_quota, parse_receipt, parse_tasks
+from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.clock import Clock, SystemClock
-from listener.contracts import Check, KindLimits
+from listener.contracts import Check, CheckState, KindLimits
 from listener.egress import proxy_for
-from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, Unavailable
+from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, TargetError, Unavailable
 from listener.numbers import whole_number
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
-from listener.targets.alibaba_cdn import checks
-from listener.targets.alibaba_cdn.rates import DomainWindows, Window
 from listener.targets.alibaba_cdn.requests import (
     PREFETCH_BATCH_BYTES,
+    DomainWindows,
+    Request,
+    Window,
     domain_of,
     quota_request,
     refresh_request,
@@ -35,6 +36,7 @@ from listener.urls import Spellings
 
 if TYPE_CHECKING:
     from listener.targets.alibaba_cdn.client import SignedClient
+
 
 __all__ = ["AlibabaCdn"]
 
@@ -73,7 +75,8 @@ class AlibabaCdn:
         self.name = name
         self.settings = settings
         self.account = settings.account
-        self.can_force = not settings.is_first_version
+        self._is_first_version = settings.is_first_version
+        self.can_force = not self._is_first_version
         self.forces = settings.force and self.can_force
         self.limits = _limits(settings)
         self.quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
@@ -88,7 +91,7 @@ class AlibabaCdn:
         self._urls = DomainWindows(settings.limits.urls_per_domain_minute)
         self._directories = DomainWindows(settings.limits.directories_per_domain_minute)
 
-    @functools.cached_property
+    @cached_property
     def client(self) -> SignedClient:
         """What makes the calls."""
         # aiohttp is slow to import, and commands that only read the state file make no call.
@@ -131,7 +134,7 @@ class AlibabaCdn:
     async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
         """Return what is known of these tasks; one that is not known (yet) is simply absent."""
         ids = list(dict.fromkeys(task_ids))
-        if self.settings.is_first_version:
+        if self._is_first_version:
             found = [task for task_id in ids for task in (await self._list(task_id=task_id))[0]]
         else:
             parts = [ids[start : start + IDS_PER_CALL] for start in range(0, len(ids), IDS_PER_CALL)]
@@ -145,7 +148,7 @@ class AlibabaCdn:
         Raises :class:`~listener.errors.OutcomeUnknown` where nothing was found but the list does not
         reach back to ``since``, or was too long to read: that it is absent would not be true.
         """
-        history = (7 if self.settings.is_first_version else 3) * DAY_SECONDS - HISTORY_MARGIN_SECONDS
+        history = (7 if self._is_first_version else 3) * DAY_SECONDS - HISTORY_MARGIN_SECONDS
         # The list speaks of the CDN's clock, which may be minutes from ours.
         ahead = self.client.clock_skew_seconds or 0.0
         since, until, now = since - ahead, until - ahead, self._clock.now() - ahead
@@ -170,8 +173,20 @@ class AlibabaCdn:
         return {kind: reading for kind, reading in quota.items() if kind in self.limits}
 
     async def check(self) -> Sequence[Check]:
-        """Probe credentials, quota, clock skew and the permission for each read, without changing anything."""
-        return await checks.probe(self)
+        """
+        Probe credentials, quota, clock skew and the permission for each read, without changing anything.
+
+        The probes are in the order in which they stand on one another; without a key there is only the first.
+        """
+        key = await _tried(f"{self.name}: credentials", partial(_credentials, self))
+        if key.state is CheckState.FAILED:
+            return [key]
+        quota = await _tried(f"{self.name}: quota", partial(_quota, self))
+        reads = [
+            await _tried(f"{self.name}: {request.action}", partial(_read, self, request))
+            for request in _questions(self)
+        ]
+        return [key, quota, _clock(self), *reads]
 
     async def close(self) -> None:
         """Release connections; safe to call twice."""
@@ -205,7 +220,7 @@ class AlibabaCdn:
 
     async def _list(self, **question: Any) -> tuple[list[Task], bool]:
         """Return the tasks of all pages up to a bound, and whether these were all."""
-        size = 50 if self.settings.is_first_version else 100
+        size = 50 if self._is_first_version else 100
         found: list[Task] = []
         for page in range(1, MOST_PAGES + 1):
             await self._task_list_calls.take()
@@ -219,7 +234,7 @@ class AlibabaCdn:
 
     def _listed_type(self, kind: RefreshKind) -> str | None:
         """The task list has words of its own for each kind, and none for ignore-params."""
-        directory = "path" if self.settings.is_first_version else "directory"
+        directory = "path" if self._is_first_version else "directory"
         words = {RefreshKind.FILE: "file", RefreshKind.DIRECTORY: directory, RefreshKind.PREFETCH: "preload"}
         return words.get(kind)
 
@@ -247,3 +262,50 @@ def _tasks(fields: Mapping[str, Any]) -> list[Task]:
 
 def _total(fields: Mapping[str, Any]) -> int | None:
     return whole_number(str(fields.get("TotalCount", "")))
+
+
+NOTABLE_SKEW_SECONDS = 60
+
+
+async def _tried(subject: str, ask: Callable[[], Awaitable[str]]) -> Check:
+    try:
+        return Check(subject, CheckState.OK, await ask())
+    except TargetError as error:
+        return Check(subject, CheckState.FAILED, str(error), error.hint)
+
+
+async def _credentials(target: AlibabaCdn) -> str:
+    key = await target.client.credentials()
+    return f"access key {key.access_key_id[:4]}… from {target.settings.credentials}"
+
+
+async def _quota(target: AlibabaCdn) -> str:
+    quota = await target.read_quota()
+    left = ", ".join(f"{kind.value} {reading.remaining} of {reading.limit}" for kind, reading in quota.items())
+    return f"left today: {left}" if left else "the CDN reported no quota; using the configured one"
+
+
+def _questions(target: AlibabaCdn) -> Sequence[Request]:
+    listed = task_list_request(page=1, page_size=1)
+    return [listed] if target.settings.is_first_version else [listed, tasks_by_id_request(["1"])]
+
+
+async def _read(target: AlibabaCdn, request: Request) -> str:
+    try:
+        await target.client.read(request)
+    except TargetError as error:
+        if not error.code.startswith("InvalidTaskId"):
+            raise
+    return "permitted"
+
+
+def _clock(target: AlibabaCdn) -> Check:
+    subject, skew = f"{target.name}: clock", target.client.clock_skew_seconds
+    if skew is None:
+        return Check(subject, CheckState.WARNING, "no response contained the CDN's time")
+    direction = "ahead of" if skew >= 0 else "behind"
+    message = f"{abs(skew):.0f} s {direction} the CDN's (at most {CLOCK_TOLERANCE_SECONDS} s)"
+    if abs(skew) <= NOTABLE_SKEW_SECONDS:
+        return Check(subject, CheckState.OK, message)
+    state = CheckState.FAILED if abs(skew) > CLOCK_TOLERANCE_SECONDS else CheckState.WARNING
+    return Check(subject, state, message, "synchronise the clock of this machine (NTP)")
