@@ -82,9 +82,9 @@ def watch_ours(root: str, backend: str = "inotify") -> None:
 
 def watch_emitter(root: str) -> None:
     """Run our emitter behind watchdog's observer, and take names without looking at them."""
-    from listener.sources.filesystem.listening import Listening  # noqa: PLC0415
     from listener.sources.filesystem.names import Ignore  # noqa: PLC0415
     from listener.sources.filesystem.walker import Walker  # noqa: PLC0415
+    from listener.sources.filesystem.watcher import Listening  # noqa: PLC0415
 
     ignore, seen = Ignore(), set()
     path = os.fsencode(root) + b"/"

@@ -21,7 +21,7 @@ from listener.daemon.health import reasons_not_ready
 from listener.pipeline import stalls
 from listener.pipeline.intake import Intake
 from listener.pipeline.stalls import Stalls
-from listener.sources.filesystem.file_stat import StatReader
+from listener.sources.filesystem.names import StatReader
 from listener.sources.listing import source as listing_source
 from listener.sources.listing.events import EventsWithReconcile
 from listener.sources.listing.settings import ListingSettings

@@ -17,9 +17,8 @@ from source_harness import MemoryIndex, Reader, fanotify_needed
 
 from listener.change import ChangeKind, Fingerprint
 from listener.guarded import guard
-from listener.sources.filesystem import content
-from listener.sources.filesystem.content import digest_of, with_digest
-from listener.sources.filesystem.file_stat import fingerprint_of
+from listener.sources.filesystem.known import digest_of, with_digest
+from listener.sources.filesystem.names import fingerprint_of
 from listener.store import open_store
 
 MOST = 1 << 20
@@ -83,7 +82,7 @@ def test_a_file_that_takes_too_long_proves_nothing(tmp_path: Path, monkeypatch: 
     """Bounded in time as well: what was read so far is no digest."""
     (tmp_path / "slow").write_bytes(b"x" * 3_000_000)
     assert digest(tmp_path / "slow", most_bytes=1 << 30)
-    monkeypatch.setattr(content, "_LONGEST_SECONDS", -1.0)
+    monkeypatch.setattr("listener.sources.filesystem.known._LONGEST_READ_SECONDS", -1.0)
     assert digest(tmp_path / "slow", most_bytes=1 << 30) is None
 
 
@@ -149,7 +148,7 @@ async def test_an_open_store_is_guarded(tmp_path: Path) -> None:
 def test_only_what_may_prove_something_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a new file, one of another size, one that is not known by a digest, nor one for other readers."""
     read: list[bytes] = []
-    monkeypatch.setattr(content, "digest_of", lambda path, *_, **__: read.append(path))
+    monkeypatch.setattr("listener.sources.filesystem.known.digest_of", lambda path, *_, **__: read.append(path))
     now = Fingerprint(1, 2, 2, 2, None, 0)
     known = Fingerprint(1, 1, 1, 1, "digest", 0)
     for before in (None, known._replace(size_bytes=2), known._replace(etag=None), known._replace(access=1), now):

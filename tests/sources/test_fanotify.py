@@ -13,8 +13,8 @@ from test_interleavings import World
 from test_limits import as_nobody, failing, open_path, running
 
 from listener.errors import ConfigurationError
-from listener.sources.filesystem import FilesystemSettings, FilesystemSource, fanotify
-from listener.sources.filesystem.fanotify_watches import FanotifyWatches
+from listener.sources.filesystem import FilesystemSettings, FilesystemSource, kernel
+from listener.sources.filesystem.watcher import FanotifyWatches
 
 __all__ = ["open_path"]  # a fixture
 
@@ -61,7 +61,7 @@ async def test_check_and_start_tell_why_not(
     def refuse() -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fanotify, "Fanotify", refuse)
+    monkeypatch.setattr("listener.sources.filesystem.kernel.Fanotify", refuse)
     source = FilesystemSource("www", FilesystemSettings(path=tmp_path, backend="fanotify"))
     (failed,) = [check for check in await source.check() if check.state == "failed"]
     assert failed.subject == "sources.www.backend"
@@ -136,4 +136,4 @@ def test_what_check_opens_it_closes(marked: Path) -> None:
     """Marks are given back: so many groups are opened and closed one after the other as would exceed the limit."""
     limit = int(Path("/proc/sys/fs/fanotify/max_user_groups").read_text())
     for _ in range(limit + 1):
-        assert fanotify.refusal(marked) is None
+        assert kernel.refusal(marked) is None

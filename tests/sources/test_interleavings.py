@@ -26,13 +26,11 @@ from source_harness import fanotify_needed
 
 from listener.change import key_to_text
 from listener.sources.filesystem import kernel, pending_names, watches
-from listener.sources.filesystem.fanotify import EVENT
-from listener.sources.filesystem.fanotify_watches import FanotifyWatches
-from listener.sources.filesystem.file_stat import StatReader
-from listener.sources.filesystem.hard_links import find_names
+from listener.sources.filesystem.kernel import EVENT
 from listener.sources.filesystem.links import Links
-from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.walker import Walker
+from listener.sources.filesystem.names import Ignore, StatReader
+from listener.sources.filesystem.walker import Walker, find_names
+from listener.sources.filesystem.watcher import FanotifyWatches
 from listener.sources.filesystem.watches import Watches
 
 SEEDS = int(os.environ.get("INTERLEAVING_SEEDS", "25"))

@@ -246,7 +246,7 @@ async def test_check_names_limits_backend_and_size(tmp_path: Path, monkeypatch: 
     """A limit too low for the tree fails the check, with the sysctl line as the hint."""
     make_directories(tmp_path / "www", 50)
     limits = {"max_user_watches": 20, "max_queued_events": 100}
-    monkeypatch.setattr("listener.sources.filesystem.probes.limit", limits.get)
+    monkeypatch.setattr("listener.sources.filesystem.checks.limit", limits.get)
     checks = await FilesystemSource("www", FilesystemSettings(path=tmp_path / "www")).check()
     failed = [check for check in checks if check.state == "failed"]
     assert [check.hint for check in failed] == ["sysctl -w fs.inotify.max_user_watches=104"]

@@ -200,7 +200,7 @@ def test_a_mount_that_comes_and_goes_between_two_looks_is_noticed(tmp_path: Path
     (tmp_path / "www" / "a").mkdir(parents=True)
     program = """
 import subprocess, sys
-from listener.sources.filesystem.mountwatch import MountWatch
+from listener.sources.filesystem.mounts import MountWatch
 watch = MountWatch(sys.argv[1])
 print(watch.look(list))
 subprocess.run(["mount", "-t", "tmpfs", "none", sys.argv[1] + "/a"], check=True)

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.sources.filesystem import FilesystemSettings
-from listener.sources.filesystem.content import is_proved_same
-from listener.sources.filesystem.deletion_guard import DeletionGuard
+from listener.sources.filesystem.known import is_proved_same
+from listener.sources.filesystem.live import DeletionGuard
 from listener.sources.filesystem.mounts import parse_mounts
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.rescans import MOUNTED, OVERFLOWED, UNWATCHED, WAITING, Rescans
-from listener.sources.filesystem.unfinished import Unfinished
+from listener.sources.filesystem.outstanding import MOUNTED, OVERFLOWED, UNWATCHED, WAITING, Rescans, Unfinished
 
 IGNORED_FILES = [
     *(".git", ".x.swp", ".x.swo", ".#x", ".nfs0123456789abcdef01234567", "..data", ".DS_Store", "._x", "Thumbs.db"),

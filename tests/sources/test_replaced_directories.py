@@ -13,7 +13,7 @@ import pytest
 from source_harness import Reader
 
 from listener.change import Change, ChangeKind
-from listener.sources.filesystem.acks import Acks
+from listener.sources.filesystem.known import Acks
 
 pytestmark = pytest.mark.looptime(False)
 

@@ -16,7 +16,7 @@ from test_limits import running
 from listener.change import ChangeKind
 from listener.contracts import WAITING_SINCE, Delivery, SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
-from listener.sources.filesystem.session import Session
+from listener.sources.filesystem.source import Session
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -353,7 +353,7 @@ async def test_a_comparison_that_waits_is_reported_with_its_age(
 ) -> None:
     """After many losses in a row the next scan is put off: state, detail and age say so until it is over."""
     release(tmp_path, files=4)
-    monkeypatch.setattr("listener.sources.filesystem.session._SOON_SECONDS", 0.5)
+    monkeypatch.setattr("listener.sources.filesystem.source._SOON_SECONDS", 0.5)
     async with Reader(tmp_path) as reader:
         session = reader.source._session
         assert session is not None

@@ -18,7 +18,7 @@ from listener.change import Change, Fingerprint
 from listener.contracts import Delivery
 from listener.settings import CoalescerSettings
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource, watches
-from listener.sources.filesystem.session import Session
+from listener.sources.filesystem.source import Session
 from listener.store import NeedInput, Store, open_store
 from listener.store.batches import Batch
 from listener.store.store import StoreOptions

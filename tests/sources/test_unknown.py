@@ -13,13 +13,11 @@ from test_limits import as_nobody, open_path, running
 
 from listener.errors import SourceUnavailable
 from listener.sources.filesystem import FilesystemSettings
-from listener.sources.filesystem.absence import is_absent, is_directory_gone
-from listener.sources.filesystem.file_stat import StatReader
 from listener.sources.filesystem.kernel import MOVED_TO
 from listener.sources.filesystem.links import Links
-from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.names import Ignore, StatReader
+from listener.sources.filesystem.outstanding import Unread, is_absent, is_directory_gone
 from listener.sources.filesystem.pending_names import Batch
-from listener.sources.filesystem.unread import Unread
 from listener.sources.filesystem.walker import Walker
 from listener.sources.listing.tree import TreeListing
 

@@ -1,41 +1,24 @@
 """
-The filesystem source: watchdog's observer with an emitter that loses nothing, and scans against the index.
+The filesystem source: a tree of files, watched through watchdog's observer and compared with the index.
 
 ::
 
-    settings          what can be set
-    session           one run of all this
-    listening         observer and root identity
-    emitter           watchdog's emitter, two threads
-    kernel            inotify by the C library
-    watches           kernel watches, and what events mean
-    fanotify          fanotify by the C library
-    fanotify_watches  what its events mean
-    tree              directories by place
-    bindings          kernel watch to path
-    pending_names     names not yet looked at
-    file_stat         what became of a name
-    live              events to deliveries
-    unfinished        held until closed or at rest
-    walker            reading a tree in steps
-    scan              tree against index
-    scanner           scans within a session
-    rescans           when to scan again
-    content           same file, same bytes?
-    digests           digests for the index, in spare time
-    names             what is no content
-    links             links, and files with several names
-    hard_links        other names of a file
-    targets           what links lead to
-    outward           links that lead out
-    mounts            what the kernel reports of a file system
-    mountwatch        mounts that come and go
-    surroundings      what changes around a tree
-    deletion_guard    too many deletions at once
-    acks              what is not durable yet
-    standing          what is known of names
-    probes            what check tests
-    trouble           what is wrong, in words
+    settings       what can be set
+    source         the source, and one run of it: watch, scan, follow
+    watcher        threads that read the kernel's queue; fanotify in place of inotify
+    watches        which directories are watched, and what events mean
+    kernel         inotify and fanotify by the C library
+    pending_names  names that events reported, by directory
+    names          which names are content, what they are, who may read them
+    live           events to deliveries, and the deletion guard
+    known          what the index knows, what is under way to it, and comparing bytes
+    outstanding    what is to be looked at later: unfinished files, scans, unread paths
+    links          links, files with several names, and what they lead to
+    mounts         mounts of the tree, and what changes around it without an event
+    walker         reading a tree in steps
+    scan           comparing a tree with the index
+    checks         what the check command tests
+    trouble        what is wrong, in words
 """
 
 from __future__ import annotations

@@ -1,29 +1,30 @@
 """
 Files with several names: what is written under one name changes under all.
 
-inotify tells the one name that was used. Hard links are known by their inode, symbolic links by
+inotify reports the one name that was used. Hard links are known by their inode, symbolic links by
 the path that they name and every directory on it, so that ``..data`` of a Kubernetes volume or
 ``current`` of a release switch brings up all that leads through it.
 
 Events report only what happens below the root. What each of these names leads to, through whatever
-hops, is therefore looked at again now and then as well (:mod:`.targets`).
+hops, is therefore looked at again now and then as well (:class:`Targets`).
 
-When a file gets a second name, only the new name is reported. Whoever
-looks at that one sees how many names there are, and searches the others (:meth:`Links.lacking`).
-Out of sight of both stays a file of one known name that is written to through another, which is
-gone again before it could be looked at: scans find that.
+When a file gets a second name, only the new name is reported. Whoever looks at that one sees how many names there
+are, and the others are searched for (:meth:`Links.lacking`, :class:`HardLinks`). Out of sight of both stays a file
+of one known name that is written to through another, which is gone again before it could be looked at: scans find that.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import stat
 import threading
 import time
+from collections.abc import Mapping
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.guarded import guarded_directories
-from listener.sources.filesystem.targets import Targets
+from listener.sources.filesystem.outstanding import means_absent
 
 __all__ = ["MOST_ENTERED", "Links", "is_cut_off", "is_followed", "is_loop"]
 
@@ -240,3 +241,145 @@ def is_loop(root: bytes, prefix: bytes, name: bytes) -> bool:
     # The root's own parents may be linked to as well.
     real, target = os.path.realpath(root), os.path.realpath(root + prefix + name)
     return real == target or real.startswith(target.rstrip(b"/") + b"/")
+
+
+__all__ = ["Targets"]
+
+_NO_FILE = 0
+_UNKNOWN = -1
+
+
+class Targets:
+    """Which file or directory each key led to when it was looked at last. Blocking; several threads may call."""
+
+    def __init__(self, root: bytes) -> None:
+        """Know nothing yet of the tree at ``root``, which ends with ``/``."""
+        self._root = root
+        self._seen: dict[str, int] = {}
+        self._directories: set[str] = set()
+
+    def note(self, key: str, found: Fingerprint | None) -> None:
+        """
+        Remember what a key leads to; ``found`` is the file that the caller saw there just before.
+
+        Where that is another one by now, what is there counts as changed at the next look.
+        """
+        status, is_absent = self._look(key)
+        if status is None:
+            agreed = _NO_FILE if is_absent and found is None else _UNKNOWN
+        elif stat.S_ISREG(status.st_mode):
+            agreed = _identity(status) if found is not None and found[:4] == _state(status) else _UNKNOWN
+        else:
+            agreed = _identity(status) if found is None else _UNKNOWN
+        self._seen[key] = agreed
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            self._directories.add(key)
+        else:
+            self._directories.discard(key)
+
+    def verify(self, key: str) -> None:
+        """
+        Check the links on the way to a key or directory; call before and after it is read.
+
+        A link may lead elsewhere only while something behind it is read. The result belongs to another
+        place then, so the link counts as changed, although it leads again to where it led when it was noted.
+        """
+        if not self._seen:
+            return
+        for end in (position for position, letter in enumerate(key) if letter == "/"):
+            seen = self._seen.get(link := key[:end])
+            if seen not in (None, _UNKNOWN) and self._now(link) != seen:
+                self._seen[link] = _UNKNOWN
+
+    def forget(self, key: str) -> None:
+        """Forget a key."""
+        self._seen.pop(key, None)
+        self._directories.discard(key)
+
+    def leads_to_directory(self, key: str) -> bool:
+        """Return whether a key led to a directory when it was noted."""
+        return key in self._directories
+
+    def directories(self) -> list[str]:
+        """Return the keys that lead to directories."""
+        return list(self._directories)
+
+    def changed(self) -> list[str]:
+        """Return the keys that lead to something else than noted, or to a file that was written to."""
+        found = []
+        for key, seen in list(self._seen.items()):
+            if self._now(key) not in (None, seen):
+                found.append(key)
+        return found
+
+    def _now(self, key: str) -> int | None:
+        """Return what a key leads to; ``None`` where that cannot be known."""
+        status, is_absent = self._look(key)
+        if status is None:
+            return _NO_FILE if is_absent else None
+        return _identity(status)
+
+    def _look(self, key: str) -> tuple[os.stat_result | None, bool]:
+        """Return what is there, or ``None`` and whether it is proved that nothing is."""
+        try:
+            return os.stat(self._root + key_to_bytes(key)), False  # noqa: PTH116 - bytes
+        except OSError as error:
+            return None, means_absent(error)
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _identity(status: os.stat_result) -> int:
+    """
+    Return a number that changes with what is served, in little memory.
+
+    Change times are left out: a backup that makes hard links changes those of every file.
+    """
+    if stat.S_ISDIR(status.st_mode):
+        return hash((status.st_dev, status.st_ino))
+    if stat.S_ISREG(status.st_mode):
+        return hash((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode))
+    return _NO_FILE
+
+
+__all__ = ["HardLinks"]
+
+_SEARCH_DELAY_SECONDS = 0.2
+"""Links are made in numbers: one search answers for all of a moment."""
+_SEARCH_REST_FACTOR = 20
+"""How many times as long as a search took to rest after it: links made all the time cost a twentieth of a core."""
+
+
+class HardLinks:
+    """Which files to search for, and when. Pure: ``now`` is any clock that only goes forward, in seconds."""
+
+    def __init__(self) -> None:
+        """Want nothing yet."""
+        self.searches = 0
+        self._wanted: dict[int, int] = {}
+        self._due = 0.0
+        self._rested = 0.0
+
+    def want(self, inodes: Mapping[int, int], now: float) -> None:
+        """Ask for all names of these files, given with how many they have."""
+        if inodes and not self._wanted:
+            self._due = max(now + _SEARCH_DELAY_SECONDS, self._rested)
+        self._wanted.update(inodes)
+
+    def next_due(self, now: float) -> float | None:
+        """Return in how many seconds to search; ``None`` when nothing is wanted."""
+        return max(0.0, self._due - now) if self._wanted else None
+
+    def take(self, now: float) -> dict[int, int]:
+        """Return what to search for now; empty when it is not time yet."""
+        if self.next_due(now) != 0:
+            return {}
+        wanted, self._wanted = self._wanted, {}
+        return wanted
+
+    def searched(self, began: float, now: float) -> None:
+        """Note the end of a search."""
+        self.searches += 1
+        self._rested = now + _SEARCH_REST_FACTOR * (now - began)

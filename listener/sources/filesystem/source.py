@@ -1,26 +1,40 @@
-"""The filesystem source: a tree of files, listened to and compared with the index."""
+"""
+The filesystem source, and one run of it: watch first, then scan, then follow events.
+
+::
+
+    open ─▶ scan ─▶ follow ──root lost, thread dead──▶ wait ─▶ open ─▶ …
+             ▲        │ overflow, schedule, deletion guard
+             └────────┘
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, suppress
 from typing import ClassVar
 
 import structlog
 from pydantic import BaseModel
 
-from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
+from listener.change import key_to_text
+from listener.contracts import WAITING_SINCE, Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
-from listener.sources.filesystem.access import access_hint
-from listener.sources.filesystem.fanotify import refusal
-from listener.sources.filesystem.ignored import ignored_paths
-from listener.sources.filesystem.probes import choose_backend, probe
-from listener.sources.filesystem.session import Session
+from listener.sources.filesystem.checks import choose_backend, ignored_paths, probe
+from listener.sources.filesystem.kernel import refusal
+from listener.sources.filesystem.known import Acks, Digests
+from listener.sources.filesystem.links import Links
+from listener.sources.filesystem.live import DeletionGuard, Live
+from listener.sources.filesystem.mounts import Surroundings, outdated
+from listener.sources.filesystem.names import Ignore, StatReader
+from listener.sources.filesystem.outstanding import START, UNWATCHED, Rescans, found_rest_seconds
+from listener.sources.filesystem.scan import Scanner
 from listener.sources.filesystem.settings import FilesystemSettings
-from listener.sources.filesystem.trouble import open_hint
+from listener.sources.filesystem.trouble import TOO_MANY_LINKS, access_hint, open_hint, uncompared, unread, unwatched
+from listener.sources.filesystem.watcher import Listening, Place, RootIdentity
 from listener.sources.filesystem.watches import Watches
 
 __all__ = ["FilesystemSource"]
@@ -159,3 +173,324 @@ def _reader() -> str:
 _DYNAMIC_USERS = range(61184, 65520)
 """Of systemd's DynamicUser= (systemd.exec(5))."""
 _ENDS = (asyncio.CancelledError, GeneratorExit)
+
+
+__all__ = ["Session"]
+
+_GATHER_SECONDS = 0.03
+_MOST_POLLED = 256
+"""Beyond so many unwatched directories the whole tree is polled."""
+_SOON_SECONDS = 5.0
+"""A comparison that waits no longer is ordinary work, and not reported."""
+
+
+class Session:
+    """Everything that lives as long as one iteration of ``deliveries``."""
+
+    def __init__(
+        self, *, name: str, settings: FilesystemSettings, backend: str, health: SourceHealth, index: IndexView
+    ) -> None:
+        """Prepare; nothing is touched yet. ``backend`` is one that was decided, not ``auto``."""
+        self._name = name
+        self._settings = settings
+        self._backend = backend
+        self._health = health
+        self._index = index
+        self._root = os.fsencode(settings.path).rstrip(b"/") + b"/"
+        self._ignore = Ignore(settings.ignore)
+        links = Links(self._root)
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._acks = Acks(on_ack=self._wake.set)
+        self._deletion_guard = DeletionGuard(share=settings.max_delete_share, minimum=settings.min_delete_count)
+        polling = backend == "polling"
+        self._rescans = Rescans(
+            interval_seconds=settings.poll_interval_seconds if polling else settings.rescan_interval_seconds,
+            jitter=settings.rescan_jitter,
+            now=time.monotonic(),
+        )
+        self._live = Live(
+            name=name,
+            root=self._root,
+            settings=settings,
+            ignore=self._ignore,
+            index=index,
+            stat_reader=StatReader(self._root, self._ignore, links, stable_seconds=settings.stable_seconds),
+            acks=self._acks,
+            deletion_guard=self._deletion_guard,
+            rescans=self._rescans,
+        )
+        self._scanner = Scanner(
+            name=name,
+            root=self._root,
+            settings=settings,
+            ignore=self._ignore,
+            links=links,
+            index=index,
+            acks=self._acks,
+            deletion_guard=self._deletion_guard,
+            rescans=self._rescans,
+            live=self._live,
+            health=health,
+        )
+        self._surroundings = Surroundings(
+            self._root,
+            links=links,
+            live=self._live,
+            deletion_guard=self._deletion_guard,
+            rescans=self._rescans,
+            interval_seconds=settings.root_check_seconds,
+        )
+        self._links = links
+        self._digests = Digests(
+            name=name, root=self._root, index=index, acks=self._acks, most_bytes=settings.most_compared_bytes
+        )
+        self._place: Place | None = None
+        self._next_check = 0.0
+        self._next_poll = 0.0
+        self._is_first = False
+        """True from the end of the first scan until what it delivered is durable."""
+        self._is_complete = False
+        """Whether the first scan since the root was found is over and durable."""
+        self._sound_at = 0.0
+        """When the root was last seen to be the same, in seconds since the epoch."""
+        self._served_until = 0.0
+        """Until when the root that was compared last was seen to be in place; 0: none was."""
+        self._awaited: frozenset[int] = frozenset()
+
+    @property
+    def watches(self) -> Watches | None:
+        """What is watched at present; ``None`` while nothing is."""
+        return self._live.watches
+
+    @property
+    def compares(self) -> bool:
+        """Whether the index is complete, so that changes are compared with it."""
+        return self._live.may_skip
+
+    @property
+    def unfinished(self) -> int:
+        """How many files are held because they may still be written to."""
+        return len(self._live.unfinished)
+
+    def confirm_deletions(self) -> None:
+        """Take the deletions that the deletion guard holds back for meant."""
+        self._deletion_guard.confirmed = True
+        self.rescan("an operator confirmed the deletions")
+
+    def rescan(self, reason: str) -> None:
+        """Compare the whole tree with the index soon."""
+        self._rescans.want("", reason, time.monotonic(), prompt=True)
+        self._wake.set()
+
+    async def run(self) -> AsyncGenerator[Delivery, None]:
+        """Yield deliveries until cancelled. Raise OSError when the root cannot be opened at first."""
+        reason = START
+        self._surroundings.follow_mounts(self._wake.set)
+        try:
+            await self._open()
+            while True:
+                if self._place is not None:
+                    self._tell(SourceState.SCANNING)
+                    async for delivery in self._scanner.deliveries(
+                        self._place, "", reason, not_before=self._served_until
+                    ):
+                        yield delivery
+                if not self._scanner.aborted:
+                    self._awaited = self._acks.under_way()
+                    self._is_first = True
+                    async for delivery in self._follow():
+                        yield delivery
+                reason = await self._reopen()
+        finally:
+            self._surroundings.close()
+            await self._close()
+
+    # --- the root -------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        self._place = await asyncio.to_thread(self._find_place)
+        listening = self._place.listening
+        self._live.watches = listening.watches if listening else None
+        self._next_check = time.monotonic() + self._settings.root_check_seconds
+
+    def _find_place(self) -> Place:
+        identity = RootIdentity(self._root)
+        if self._backend == "polling":
+            return Place(identity, None)
+        listening = Listening(
+            self._root,
+            self._ignore,
+            bound=self._settings.max_pending,
+            on_heard=self._on_heard,
+            backend=self._backend,
+            found_seconds=found_rest_seconds(self._settings.stable_seconds),
+        )
+        return Place(identity, listening)
+
+    def _on_heard(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _close(self) -> None:
+        place, self._place, self._live.watches = self._place, None, None
+        if place is not None and place.listening is not None:
+            await asyncio.shield(asyncio.to_thread(place.listening.stop))
+
+    async def _reopen(self) -> str:
+        """Wait until the root is there again and listened to; return why the scan that must follow is needed."""
+        if self._is_complete:
+            self._served_until = self._sound_at
+        self._health.ready = self._is_complete = self._live.may_skip = False
+        self._deletion_guard.drop()
+        self._tell(SourceState.SCANNING)
+        await self._close()
+        while True:
+            self._health.progressed(time.monotonic())
+            try:
+                await self._open()
+            except OSError as error:
+                await self._surroundings.look_at_mounts()
+                parts = (f"{self._settings.path} cannot be read: {error.strerror}", self._deletion_guard.suspended)
+                self._tell(SourceState.DEGRADED, ". ".join(filter(None, parts)))
+                await asyncio.sleep(self._settings.root_check_seconds)
+            else:
+                _log.info("filesystem.root_found", source=self._name, path=str(self._settings.path))
+                return "the root was away or replaced"
+
+    async def _is_sound(self) -> bool:
+        """Look, now and then, whether the root is the same and every thread lives."""
+        place = self._place
+        if place is None or time.monotonic() < self._next_check:
+            return place is not None
+        self._next_check = time.monotonic() + self._settings.root_check_seconds
+        if not await asyncio.to_thread(place.identity.holds):
+            _log.warning("filesystem.root_lost", source=self._name, path=str(self._settings.path))
+            return False
+        self._sound_at = time.time()
+        if place.listening is not None and not place.listening.healthy:
+            _log.error("filesystem.thread_died", source=self._name)
+            return False
+        await self._surroundings.look()
+        return True
+
+    # --- following --------------------------------------------------------------------------------
+
+    async def _follow(self) -> AsyncIterator[Delivery]:
+        """Yield what events report and what due scans find, until the root is lost or a thread is dead."""
+        while await self._is_sound():
+            self._health.progressed(time.monotonic())
+            await self._end_first_scan()
+            self._allow_skipping()
+            self._poll_unwatched()
+            self._tell(SourceState.LISTENING)
+            self._figures()
+            async for delivery in self._live.deliveries():
+                self._health.last_event_at = time.time()
+                self._digests.note(delivery.changes, time.monotonic())
+                yield delivery
+            due = self._rescans.take(time.monotonic())
+            if due is not None and self._place is not None:
+                async for delivery in self._scanner.deliveries(self._place, *due):
+                    yield delivery
+                self._digests.want_all()
+            async for delivery in self._digests.deliveries():
+                yield delivery
+            await self._rest()
+
+    async def _end_first_scan(self) -> None:
+        await self._mark_seeded()
+        self._health.ready = self._is_complete and not self._deletion_guard.suspended
+
+    async def _mark_seeded(self) -> None:
+        if not self._is_first or self._acks.is_any_under_way(self._awaited):
+            return
+        if not await self._index.seeded(self._name):
+            await self._index.mark_seeded(self._name)
+        self._is_first = False
+        self._is_complete = True
+        self._digests.want_all()
+
+    def _allow_skipping(self) -> None:
+        """Compare bytes once the first scan is over and all events meanwhile have been reported."""
+        if self._health.ready and not self._live.may_skip:
+            self._live.may_skip = self._place is None or self._place.listening is None or self._place.listening.idle
+
+    def _poll_unwatched(self) -> None:
+        """Scan what cannot be watched or read as often as a tree that is polled."""
+        now = time.monotonic()
+        polled = self._live.unread.directories()
+        if self.watches:
+            polled += [key_to_text(prefix) for prefix in self.watches.failed]
+        if polled and now >= self._next_poll:
+            self._next_poll = now + self._settings.poll_interval_seconds
+            for prefix in polled if len(polled) <= _MOST_POLLED else [""]:
+                self._rescans.want(prefix, UNWATCHED, now)
+            self._tell(SourceState.LISTENING)
+
+    async def _rest(self) -> None:
+        # Events within a moment make one delivery: fewer wake-ups, fewer commits.
+        await asyncio.sleep(_GATHER_SECONDS)
+        now = time.monotonic()
+        dues = (part.next_due(now) for part in (self._live, self._rescans, self._digests))
+        wait = max(0.0, min(self._next_check - now, *dues))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
+        self._wake.clear()
+        if self._place and self._place.listening and self._place.listening.watches.root_stirred():
+            self._next_check = 0.0
+
+    # --- telling ----------------------------------------------------------------------------------
+
+    def _figures(self) -> None:
+        """Write what is known at any time; what a scan found is written when it ends."""
+        watches = self._live.watches
+        self._health.figures.update(
+            unreadable_paths=len(self._live.unread),
+            unwatched_directories=len(watches.failed) if watches else 0,
+            watched_directories=watches.count if watches else 0,
+            events=watches.events if watches else 0,
+            overflows=watches.overflows if watches else 0,
+            unfinished_files=self.unfinished,
+            skipped_unchanged=self._live.skipped,
+            links_outside=self._links.outside,
+            link_check_seconds=round(self._surroundings.link_check_seconds, 1),
+            digests_made=self._digests.made,
+            waiting_comparisons=len(self._rescans.waiting()),
+            skipped_transient=self._live.transient,
+            ignored_changes=self._live.stat_reader.ignored,
+        )
+        self._health.figures[WAITING_SINCE] = self._waiting_since()
+
+    def _waiting_since(self) -> float:
+        """Return since when what may have changed waits to be compared, in seconds since the epoch; 0: nothing does."""
+        waiting = self._rescans.waiting()
+        return time.time() - (time.monotonic() - waiting[0].since) if waiting else 0.0
+
+    def _tell(self, state: SourceState, detail: str = "") -> None:
+        """Write the state where status reads it; what is wrong turns listening into degraded."""
+        if state is SourceState.LISTENING:
+            detail = self._trouble()
+            if detail:
+                state = SourceState.DEGRADED
+            elif not self._health.ready:  # what the first scan found is not committed yet
+                state = SourceState.SCANNING
+        if detail and detail != self._health.detail:
+            _log.warning("filesystem.degraded", source=self._name, detail=detail)
+        self._health.state, self._health.detail = state, detail
+
+    def _trouble(self) -> str:
+        watches = self.watches
+        parts = [
+            f"nothing is taken for deleted: {self._live.refused}; "
+            f"bring the files back, or: cdn-listener confirm-deletions {self._name}"
+            if self._live.refused and not self._deletion_guard.suspended
+            else "",
+            TOO_MANY_LINKS if self._links.overfull else "",
+            *map(outdated, self._surroundings.replaced),
+            unwatched(watches.failed, watches.count) if watches else "",
+            uncompared([one for one in self._rescans.waiting() if time.monotonic() - one.since > _SOON_SECONDS]),
+            unread(self._live.unread.paths),
+        ]
+        return ". ".join(part for part in parts if part)

@@ -1,18 +1,21 @@
-"""What an operator must know of a watched tree, and what mends it: in words."""
+"""What is wrong with a watched tree, and what mends it, in words for operators."""
 
 from __future__ import annotations
 
 import errno
+import grp
 import os
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from listener.change import key_to_text
 from listener.sources.filesystem.links import MOST_ENTERED
-from listener.sources.filesystem.mounts import Mount
-from listener.sources.filesystem.rescans import Wanted
+from listener.sources.filesystem.mounts import Mount, mount_of
+from listener.sources.filesystem.outstanding import Wanted
 
-__all__ = ["TOO_MANY_LINKS", "limit", "open_hint", "outdated", "sysctl_line", "uncompared", "unread", "unwatched"]
+__all__ = ["TOO_MANY_LINKS", "limit", "open_hint", "sysctl_line", "uncompared", "unread", "unwatched"]
 
 TOO_MANY_LINKS = "there are more links than are followed one by one: what the others lead to is compared by scans only"
 _PROC = Path("/proc/sys/fs")
@@ -68,15 +71,6 @@ def uncompared(waiting: Sequence[Wanted]) -> str:
     return f"{place} ({waiting[0].reason}): what changed there is refreshed after that"
 
 
-def outdated(mount: Mount) -> str:
-    """Say that a mount goes on showing a directory that was replaced elsewhere, and what to do."""
-    what = "was removed" if mount.is_deleted else f"was renamed to {mount.shown!a}"
-    return (
-        f"the directory mounted at {mount.point!a} {what} outside of this mount, which goes on showing it: what took "
-        "its place is not seen; restart the service, and mount the parent directory, which is never replaced"
-    )
-
-
 def open_hint(error: OSError, instances: int | None = None) -> str:
     """Return what to do when listening cannot even begin; ``instances`` is the present limit, where it is known."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -89,3 +83,79 @@ def _some(number: int, example: str) -> str:
     kind, several = ("directory", "directories") if example[-1:] in ("", "/") else ("file", "paths")
     name = ascii(example or "./")
     return f"the {kind} {name}" if number == 1 else f"{number} {several}, such as {name},"
+
+
+__all__ = ["access_hint"]
+
+_TEMPORARY: Final = ("/tmp", "/var/tmp")  # noqa: S108 - compared with
+_HOMES: Final = ("/home", "/root", "/run/user")
+_FILE_SYSTEM: Final = "/"
+
+
+def access_hint(path: Path, default: str, *, environ: Mapping[str, str] = os.environ) -> str:
+    """
+    Return what to do about a path that is missing or closed to this process; ``default`` where nothing is special.
+
+    Below a systemd unit (``$INVOCATION_ID``) its sandbox is the likely cause: a /tmp of its own, closed homes.
+    """
+    absolute = os.path.realpath(path)
+    in_unit = bool(environ.get("INVOCATION_ID"))
+    if in_unit and (place := _place(absolute, _TEMPORARY)) and "systemd-private-" in _mount_root(place):
+        return (
+            f"the unit has a {place} of its own (PrivateTmp=yes), so that this one is not to be seen: move the tree,"
+            " or set PrivateTmp=no with `systemctl edit`"
+        )
+    if in_unit and (place := _place(absolute, _HOMES)) and _is_closed(mount_of(place)):
+        return (
+            f"the unit does not see {place} (ProtectHome=): move the tree, or name it in the drop-in home.conf"
+            " (`cdn-listener systemd show drop-ins/home.conf`)"
+        )
+    group = _group_that_may(absolute)
+    if group and in_unit:
+        return (
+            f"the group {group} may read it: SupplementaryGroups={group} in the unit, by `systemctl edit` or the"
+            " drop-in group.conf (`cdn-listener systemd show drop-ins/group.conf`)"
+        )
+    return f"the group {group} may read it: let this user join it; {default}" if group else default
+
+
+def _place(path: str, places: tuple[str, ...]) -> str:
+    return next((place for place in places if path == place or path.startswith(place + "/")), "")
+
+
+def _mount_root(place: str) -> str:
+    mount = mount_of(place)
+    return mount.shown if mount is not None and mount.point == place else ""
+
+
+def _is_closed(mount: Mount | None) -> bool:
+    return (
+        mount is not None and mount.point != _FILE_SYSTEM and ("inaccessible" in mount.shown or mount.kind == "tmpfs")
+    )
+
+
+def _group_that_may(path: str) -> str:
+    """Return the group that may enter and read what this process may not, where that is all that is in the way."""
+    for part, wanted in _parts(path):
+        try:
+            found = Path(part).stat()
+        except OSError:
+            return ""
+        access = os.R_OK | os.X_OK if part == path else os.X_OK
+        if not os.access(part, access, effective_ids=True):
+            may = stat.S_IMODE(found.st_mode) & wanted == wanted
+            return _group_name(found.st_gid) if may else ""
+    return ""
+
+
+def _parts(path: str) -> Iterator[tuple[str, int]]:
+    """Yield each directory on the way with what its group needs there, then the path with what it needs there."""
+    yield from ((str(part), stat.S_IXGRP) for part in reversed(Path(path).parents))
+    yield path, stat.S_IRGRP | stat.S_IXGRP
+
+
+def _group_name(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
-from listener.sources.filesystem.absence import means_absent
-from listener.sources.filesystem.file_stat import fingerprint_of
 from listener.sources.filesystem.links import Links, is_cut_off, is_followed
-from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.readers import Directories
-from listener.sources.filesystem.unread import Unread
+from listener.sources.filesystem.names import Directories, Ignore, fingerprint_of
+from listener.sources.filesystem.outstanding import Unread, means_absent
 
-__all__ = ["Listing", "Walker", "holds_files"]
+__all__ = ["Listing", "Walker", "find_names", "holds_files"]
 
 
 def holds_files(root: bytes) -> bool:
@@ -207,3 +204,48 @@ class Walker:
                     return is_followed(self._root, prefix, entry.name) and self._may_enter(prefix + entry.name)
                 self.ignored += 1
         return False
+
+
+def find_names(
+    root: bytes,
+    ignore: Ignore,
+    inodes: Mapping[int, int],
+    *,
+    follow: bool,
+    is_watched: Callable[[bytes], bool],
+    may_enter: Callable[[str], bool],
+) -> list[str]:
+    """
+    Return the keys below ``root`` that are names of these inodes, by what directories say.
+
+    ``may_enter`` tells whether a link to a directory, given as a key, is followed.
+
+    Names in a directory that is not watched yet are left out: whoever reports them would not see
+    their end, and they are looked at as soon as the directory is listed.
+    """
+    found: list[str] = []
+    stack = [b""]
+    while stack:
+        prefix = stack.pop()
+        text = key_to_text(prefix)
+        with suppress(OSError), os.scandir(root + prefix) as entries:
+            for entry in entries:
+                if entry.inode() in inodes:
+                    name = key_to_text(entry.name)
+                    if entry.is_file(follow_symlinks=False) and not ignore.file(text, name) and is_watched(prefix):
+                        found.append(text + name)
+                elif _has_more(entry, root, prefix, follow=follow, may_enter=may_enter) and not ignore.directory(
+                    text, key_to_text(entry.name)
+                ):
+                    stack.append(prefix + entry.name + b"/")
+    return found
+
+
+def _has_more(
+    entry: os.DirEntry[bytes], root: bytes, prefix: bytes, *, follow: bool, may_enter: Callable[[str], bool]
+) -> bool:
+    if entry.is_dir(follow_symlinks=False):
+        return True
+    if not (follow and entry.is_symlink() and entry.is_dir()):
+        return False
+    return is_followed(root, prefix, entry.name) and may_enter(key_to_text(prefix + entry.name))

@@ -4,7 +4,7 @@ The kernel watches of a tree, and what the kernel's events mean for it.
 Three rules keep the picture true while directories come, go and are renamed under our hands:
 
 - a directory is watched *before* it is listed: what is made between is reported or found, or both;
-- the latest ``inotify_add_watch`` decides which path an inode has (:mod:`.bindings`): a directory
+- the latest ``inotify_add_watch`` decides which path an inode has (:class:`Bindings`): a directory
   that thereby loses its watch is watched and listed again;
 - whatever was renamed is walked again, and a place that lost its directory is looked at again: an exchange
   is reported as two renames, and renames by two processes may be reported in either order.
@@ -25,15 +25,11 @@ from contextlib import suppress
 
 from listener.change import key_to_text
 from listener.sources.filesystem import kernel
-from listener.sources.filesystem.absence import is_absent, is_directory_gone
-from listener.sources.filesystem.bindings import Bindings
 from listener.sources.filesystem.kernel import Kernel
 from listener.sources.filesystem.links import is_cut_off
-from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.pending_names import ARRIVED, EFFECTS, FOUND, Batch, PendingNames
-from listener.sources.filesystem.readers import of_directory
-from listener.sources.filesystem.rescans import MOUNTED, OPENED, OVERFLOWED, OVERRAN
-from listener.sources.filesystem.tree import Node, Tree
+from listener.sources.filesystem.names import Ignore, of_directory
+from listener.sources.filesystem.outstanding import MOUNTED, OPENED, OVERFLOWED, OVERRAN, is_absent, is_directory_gone
+from listener.sources.filesystem.pending_names import ARRIVED, EFFECTS, FOUND, Batch, Node, PendingNames, Tree
 
 __all__ = ["Watches"]
 
@@ -390,3 +386,84 @@ class Watches:
                 if since < limit:
                     del self._moved[cookie]
                     self._release(node)
+
+
+__all__ = ["Bindings"]
+
+
+class Bindings:
+    """
+    Watch descriptors to nodes; its owner holds the lock around every call.
+
+    One inode may be reached by several paths (a bind mount, a link to a directory): the others
+    are its twins, and receive its events.
+    """
+
+    def __init__(self, kernel: Kernel, tree: Tree, root: bytes) -> None:
+        """Bind nodes of ``tree``, whose paths are below ``root``."""
+        self.nodes: dict[int, Node] = {}
+        self.twins: dict[int, list[Node]] = {}
+        self._kernel = kernel
+        self._tree = tree
+        self._root = root
+
+    def of(self, watch: int) -> tuple[Node, ...]:
+        """Return every node that this watch stands for."""
+        first = self.nodes.get(watch)
+        return () if first is None else (first, *self.twins.get(watch, ()))
+
+    def bind(self, node: Node, watch: int) -> Node | None:
+        """Bind a watch that was just added at the node's path; return the node that thereby lost it, if one did."""
+        before = self.nodes.get(watch)
+        if node.wd == watch and before is node:
+            return None
+        if node.wd is not None and node.wd != watch:
+            self.unbind(node)
+        node.wd = watch
+        if before is None or before is node:
+            self.nodes[watch] = node
+            return None
+        if self._is_twin(before, node):
+            twins = self.twins.setdefault(watch, [])
+            if node not in twins:
+                twins.append(node)
+            return None
+        self.nodes[watch] = node
+        before.wd, before.deaf = None, True
+        return before
+
+    def unbind(self, node: Node) -> None:
+        """Take the node's watch away; the kernel's stays as long as another path leads to the same directory."""
+        watch, node.wd = node.wd, None
+        if watch is None:
+            return
+        node.deaf = True
+        bound = self.of(watch)
+        if node not in bound:
+            return
+        rest = [each for each in bound if each is not node and self._tree.prefix_of(each) is not None]
+        self.twins.pop(watch, None)
+        if not rest:
+            self._kernel.remove(watch)
+            del self.nodes[watch]
+            return
+        self.nodes[watch] = rest[0]
+        if rest[1:]:
+            self.twins[watch] = rest[1:]
+
+    def forget(self, watch: int) -> None:
+        """Note that the kernel has given up a watch: its directory is gone, or unmounted."""
+        for node in self.of(watch):
+            if node.wd == watch:
+                node.wd, node.deaf = None, True
+        self.nodes.pop(watch, None)
+        self.twins.pop(watch, None)
+
+    def _is_twin(self, first: Node, second: Node) -> bool:
+        """Return whether both paths lead to one directory just now, rather than one after the other."""
+        paths = [self._tree.prefix_of(first), self._tree.prefix_of(second)]
+        if None in paths:
+            return False
+        with suppress(OSError):
+            return os.path.samefile(*[self._root + path for path in paths if path is not None])  # noqa: PTH121 - bytes
+        return False

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
-from listener.sources.filesystem.file_stat import fingerprint_of
+from listener.sources.filesystem.names import fingerprint_of
 from listener.sources.listing.answers import Entry
 from listener.sources.listing.spool import Spool
 from listener.sources.listing.tree import status_of

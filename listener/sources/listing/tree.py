@@ -11,9 +11,8 @@ from typing import NamedTuple
 from listener.change import Change, ChangeKind, key_to_bytes, key_to_text
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.filesystem import FilesystemSettings
-from listener.sources.filesystem.absence import means_absent
-from listener.sources.filesystem.file_stat import fingerprint_of
-from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.names import Ignore, fingerprint_of
+from listener.sources.filesystem.outstanding import means_absent
 from listener.sources.listing.listing import digest_of
 
 __all__ = ["TreeListing", "status_of"]

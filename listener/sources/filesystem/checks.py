@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
 
+from listener.change import key_to_text
 from listener.contracts import Check, CheckState
-from listener.sources.filesystem.fanotify import refusal
-from listener.sources.filesystem.ignored import summary
-from listener.sources.filesystem.kernel import Inotify
-from listener.sources.filesystem.mounts import mount_of, mounts_below
-from listener.sources.filesystem.outward import links_outside
+from listener.sources.filesystem.kernel import Inotify, refusal
+from listener.sources.filesystem.links import is_followed, is_loop
+from listener.sources.filesystem.mounts import mount_of, mounts_below, outdated
+from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.settings import FilesystemSettings
-from listener.sources.filesystem.trouble import limit, open_hint, outdated, sysctl_line
+from listener.sources.filesystem.trouble import limit, open_hint, sysctl_line
 
 __all__ = ["choose_backend", "count_directories", "probe"]
 
-_LONGEST_SECONDS = 20.0
+_LONGEST_COUNT_SECONDS = 20.0
 _GOOD_INSTANCES = 128
 """The kernel's own default; each source takes one, and so does every other program that watches files."""
 _GOOD_QUEUE = 131_072
@@ -36,7 +38,7 @@ def choose_backend(settings: FilesystemSettings) -> tuple[str, str]:
 
 def count_directories(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     """Return how many directories there are, how many of them cannot be read, and whether all were counted."""
-    stack, number, unreadable, end = [os.fspath(path)], 0, 0, time.monotonic() + _LONGEST_SECONDS
+    stack, number, unreadable, end = [os.fspath(path)], 0, 0, time.monotonic() + _LONGEST_COUNT_SECONDS
     while stack:
         number += 1
         try:
@@ -139,3 +141,114 @@ def _limits(key: str, directories: int) -> Iterator[Check]:
             key, CheckState.WARNING, f"fs.inotify.max_queued_events is {queue}: a burst of changes may cost a rescan",
             sysctl_line("max_queued_events", 1_048_576),
         )  # fmt: skip
+
+
+__all__ = ["Ignored", "ignored_paths", "summary"]
+
+_LONGEST_WALK_SECONDS = 20.0
+_EXAMPLES = 3
+
+
+class Ignored(NamedTuple):
+    """One path that is left out."""
+
+    path: str
+    """Below the root; a directory, which stands for all below it, ends with ``/``."""
+    pattern: str
+
+
+def ignored_paths(settings: FilesystemSettings, *, seconds: float | None = None) -> Iterator[Ignored]:
+    """Yield what is left out, walking the tree without following links, for so long at most."""
+    ignore, root = Ignore(settings.ignore), os.fsencode(settings.path).rstrip(b"/") + b"/"
+    end = None if seconds is None else time.monotonic() + seconds
+    stack = [b""]
+    while stack and (end is None or time.monotonic() < end):
+        prefix = stack.pop()
+        text = key_to_text(prefix)
+        for name, is_directory, is_link in _entries(root + prefix):
+            pattern = _pattern(ignore, text, key_to_text(name), is_directory=is_directory, is_link=is_link)
+            if pattern:
+                yield Ignored(text + key_to_text(name) + "/" * is_directory, pattern)
+            elif is_directory:
+                stack.append(prefix + name + b"/")
+
+
+def _entries(path: bytes) -> list[tuple[bytes, bool, bool]]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted((one.name, one.is_dir(follow_symlinks=False), one.is_symlink()) for one in entries)
+    except OSError:
+        return []  # reported by the count of directories that cannot be read
+
+
+def _pattern(ignore: Ignore, prefix: str, name: str, *, is_directory: bool, is_link: bool) -> str:
+    if not is_directory and ignore.file(prefix, name):
+        return ignore.reason(prefix, name, is_directory=False)
+    if (is_directory or is_link) and ignore.directory(prefix, name):
+        return ignore.reason(prefix, name, is_directory=True)
+    return ""
+
+
+def summary(key: str, settings: FilesystemSettings) -> Check:
+    """Say how many paths are left out, with a few examples."""
+    found = list(ignored_paths(settings, seconds=_LONGEST_WALK_SECONDS))
+    if not found:
+        return Check(key, CheckState.OK, "no path is ignored")
+    examples = ", ".join(f"{one.path!a} by {one.pattern}" for one in found[:_EXAMPLES])
+    count = f"{len(found)} path{'s are' if len(found) > 1 else ' is'}"
+    return Check(key, CheckState.OK, f"{count} ignored, such as {examples}; all of them: cdn-listener check --ignored")
+
+
+__all__ = ["links_outside"]
+
+_LONGEST_LINKS_SECONDS = 10.0
+_MOST_NAMED = 10
+
+
+def links_outside(key: str, settings: FilesystemSettings) -> Iterator[Check]:
+    """Yield what is known of links that lead out of the root, with the targets of those to directories."""
+    root = os.fsencode(settings.path).rstrip(b"/") + b"/"
+    real = os.path.realpath(root) + b"/"
+    files, followed, refused = 0, [], []
+    for prefix, name in _links(root):
+        target = os.path.realpath(root + prefix + name)
+        if (target + b"/").startswith(real):
+            continue
+        if not os.path.isdir(target):  # noqa: PTH112 - bytes
+            files += 1
+        elif is_followed(root, prefix, name):
+            followed.append((prefix + name, target))
+        elif not is_loop(root, prefix, name):
+            refused.append((prefix + name, target))
+    if files or followed:
+        does = "are followed" if settings.follow_symlinks else "are not followed (follow_symlinks = false)"
+        yield Check(
+            key, CheckState.OK,
+            f"{len(followed)} links to directories outside of the root {does}{_named(followed)}; {files} lead to files "
+            f"outside; what links lead to is looked at every {settings.root_check_seconds:g} s",
+        )  # fmt: skip
+    if refused:
+        yield Check(
+            key, CheckState.WARNING,
+            f"{len(refused)} links are never followed{_named(refused)}; they lead to /proc, /sys, /dev or the state",
+            "remove them, and find out who made them",
+        )  # fmt: skip
+
+
+def _links(root: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each symbolic link below, as directory and name; for some ten seconds at most."""
+    stack, end = [b""], time.monotonic() + _LONGEST_LINKS_SECONDS
+    while stack and time.monotonic() < end:
+        prefix = stack.pop()
+        with suppress(OSError), os.scandir(root + prefix) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    yield prefix, entry.name
+                elif entry.is_dir():
+                    stack.append(prefix + entry.name + b"/")
+
+
+def _named(links: list[tuple[bytes, bytes]]) -> str:
+    named = ", ".join(f"{key_to_text(path)!a} -> {key_to_text(to)!a}" for path, to in links[:_MOST_NAMED])
+    more = f" and {len(links) - _MOST_NAMED} more" if len(links) > _MOST_NAMED else ""
+    return f": {named}{more}" if named else ""
