@@ -37,7 +37,7 @@ from listener.change import Fingerprint
 from listener.pipeline.sites import Sites
 from listener.settings import parse_settings
 from listener.sources.listing import BucketListing, ListingSettings
-from listener.sources.listing.answers import Entry, Page
+from listener.sources.listing.pages import Entry, Page
 from listener.store import open_store
 
 obstore = S3Store = None

@@ -25,7 +25,7 @@ from listener.sources.listing import (
     listing_of,
 )
 from listener.sources.listing.bucket import Bucket
-from listener.sources.listing.places import Place, is_bucket, parse_place
+from listener.sources.listing.settings import Place, is_bucket, parse_place
 
 __all__ = ["Choice", "choose_listing", "choose_source", "key_lines", "parse_modes", "parse_moment"]
 

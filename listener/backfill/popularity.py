@@ -14,9 +14,9 @@ from listener.errors import ConfigurationError
 from listener.router.serving import keys_at
 from listener.settings import Site
 from listener.sources.listing import Listing
-from listener.sources.listing.answers import Entry
+from listener.sources.listing.keys import Spool
 from listener.sources.listing.listing import digest_of
-from listener.sources.listing.spool import Spool
+from listener.sources.listing.pages import Entry
 
 __all__ = ["WantedListing", "read_popularity"]
 

@@ -102,7 +102,7 @@ def backfill(
     """List a source or keys, show the cost, then refresh (or prefetch, seed, audit, repair). Resumable."""
     from listener.backfill import Choice, choose_listing, choose_source, parse_modes, parse_moment, read_entries
     from listener.sources.listing import is_manifest
-    from listener.sources.listing.places import is_bucket
+    from listener.sources.listing.settings import is_bucket
 
     settings = load(config)
     modes = parse_modes(mode)

@@ -75,7 +75,7 @@ def _checks(config: Any, *, here: bool) -> Sequence[Check]:
     """Return the checks as the installed unit, or else as this process, with a warning about the difference."""
     from listener.cli.unit_check import check_as_unit, is_installed
     from listener.contracts import Check, CheckState
-    from listener.settings.instances import unit_of
+    from listener.settings.loading import unit_of
 
     settings = load(config)
     unit = "" if here else unit_of(settings.origin.path)

@@ -9,6 +9,6 @@ their vendor encodes them. Order tokens are given only where a vendor's tokens o
 from __future__ import annotations
 
 from listener.formats.decoding import FORMATS, Format, decode
-from listener.formats.tally import Decoded
+from listener.formats.reading import Decoded
 
 __all__ = ["FORMATS", "Decoded", "Format", "decode"]

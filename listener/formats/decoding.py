@@ -1,18 +1,111 @@
-"""Decoding: envelopes are opened by shape, to a bounded depth, and what is in them read by shape or by name."""
+"""
+Decoding: envelopes are opened by shape, to a bounded depth, and what is in them read by shape or by name.
+
+SNS wraps a message as text, MNS in Base64, and its topics also in XML or JSON; Lambda and queues of Cloudflare
+hand over several at once. Nothing is verified here: signatures and tokens are the receiver's.
+Sources: AWS "Amazon SNS message and JSON formats" and "Using Lambda with Amazon SQS/SNS", Alibaba Cloud "SMQ
+HTTP endpoint", Cloudflare "Pull consumers" (Queues).
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from xml.sax.saxutils import unescape
 
 from listener.errors import ConfigurationError, MalformedNotification
-from listener.formats import envelopes, eventbridge, oss, r2, s3, seaweedfs
-from listener.formats.reading import Unreadable, text
-from listener.formats.tally import Decoded, Tally
+from listener.formats import eventbridge, oss, r2, s3, seaweedfs
+from listener.formats.reading import MAX_BODY_BYTES, Decoded, Tally, Unreadable, load, mapping, text
 
-__all__ = ["FORMATS", "MAX_DEPTH", "Format", "decode"]
+__all__ = ["ENVELOPES", "FORMATS", "MAX_DEPTH", "Envelope", "Format", "Inside", "decode", "read_text"]
+
+Inside = list[Any]
+"""Values, and texts or bytes that are to be read first."""
+
+_XML_MESSAGE = re.compile(r"<(Message|MessageBody)>([^<]*)</\1>")
+_HANDSHAKES: Final = frozenset({"SubscriptionConfirmation", "UnsubscribeConfirmation"})
+
+
+class Envelope(NamedTuple):
+    """One way to carry notifications."""
+
+    fits: Callable[[Mapping[str, Any]], bool]
+    open: Callable[[Mapping[str, Any]], Inside]
+
+
+def read_text(body: bytes | str) -> Any:
+    """Return what a text holds: JSON, or bytes or text still to be read (Base64, XML)."""
+    if len(body) > MAX_BODY_BYTES:
+        raise Unreadable(f"longer than {MAX_BODY_BYTES} bytes")
+    found = body.strip()
+    first = found[:1].decode("latin-1") if isinstance(found, bytes) else found[:1]
+    if first == "<":
+        return _xml_message(found)
+    if first and first in _BASE64_FIRST and (opened := _unbase64(found)) is not None:
+        return opened
+    return load(body)
+
+
+_BASE64_FIRST: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+
+
+def _unbase64(body: bytes | str) -> bytes | None:
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _xml_message(body: bytes | str) -> str:
+    document = body if isinstance(body, str) else body.decode("utf-8", "surrogateescape")
+    found = _XML_MESSAGE.search(document)
+    if found is None:
+        raise Unreadable("XML without a message")
+    return unescape(found[2], {"&quot;": '"', "&apos;": "'"})
+
+
+def _is_sns(value: Mapping[str, Any]) -> bool:
+    return text(value, "Type") == "Notification" and isinstance(value.get("Message"), str)
+
+
+def _is_mns(value: Mapping[str, Any]) -> bool:
+    return "TopicName" in value and isinstance(value.get("Message"), str)
+
+
+def _is_lambda(value: Mapping[str, Any]) -> bool:
+    records = value.get("Records")
+    first = records[0] if isinstance(records, list) and records else None
+    return isinstance(first, dict) and (isinstance(first.get("body"), str) or isinstance(first.get("Sns"), dict))
+
+
+def _open_lambda(value: Mapping[str, Any]) -> Inside:
+    records = [record for record in value["Records"] if isinstance(record, dict)]
+    return [record["body"] if "body" in record else mapping(record, "Sns").get("Message") for record in records]
+
+
+def _is_pulled(value: Mapping[str, Any]) -> bool:
+    messages = value.get("messages")
+    return isinstance(messages, list) and all(isinstance(one, dict) and "body" in one for one in messages)
+
+
+SNS: Final = Envelope(_is_sns, lambda value: [value["Message"]])
+ENVELOPES: Final = (
+    SNS,
+    Envelope(_is_mns, lambda value: [value["Message"]]),
+    Envelope(_is_lambda, _open_lambda),
+    Envelope(_is_pulled, lambda value: [one["body"] for one in value["messages"]]),
+)
+
+
+def is_handshake(value: Mapping[str, Any]) -> bool:
+    """Return whether this is SNS asking to confirm a subscription, or its end."""
+    return text(value, "Type") in _HANDSHAKES and "TopicArn" in value
+
 
 MAX_DEPTH: Final = 8
 """Texts, lists and envelopes around a notification. Three SNS topics in a row need seven."""
@@ -31,7 +124,7 @@ class Format(NamedTuple):
 
     about: str
     forms: tuple[_Form, ...]
-    outside: envelopes.Envelope | None = None
+    outside: Envelope | None = None
     """The envelope that everything must come in."""
 
 
@@ -43,7 +136,7 @@ def _records(dialect: s3.Dialect | None) -> _Form:
     return _Form(s3.is_records, partial(s3.read_records, dialect))
 
 
-_HANDSHAKE = _Form(envelopes.is_handshake, _ignore_handshake)
+_HANDSHAKE = _Form(is_handshake, _ignore_handshake)
 _EVENTBRIDGE = (_Form(eventbridge.is_event, eventbridge.read_event),)
 _DETAIL = (_Form(eventbridge.is_detail, eventbridge.read_detail),)
 _OSS = (_Form(oss.is_cloud_event, oss.read_cloud_event), _Form(oss.is_events, oss.read_events))
@@ -55,7 +148,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     {
         "auto": Format("by shape, and records of S3's kind by the source that they name", _AUTO),
         "s3": Format("Amazon S3 records, and those of stores that encode keys as it does", (_records(s3.AWS),)),
-        "sns": Format("whatever there is, in messages of Amazon SNS", _AUTO, envelopes.SNS),
+        "sns": Format("whatever there is, in messages of Amazon SNS", _AUTO, SNS),
         "eventbridge": Format("Amazon EventBridge events of S3, whole or the detail alone", (*_EVENTBRIDGE, *_DETAIL)),
         "minio": Format("MinIO and RustFS records", (_records(s3.MINIO),)),
         "ceph": Format("Ceph RADOS Gateway records: keys stand as they are", (_records(s3.CEPH),)),
@@ -95,7 +188,7 @@ def _take(value: Any, known: Format, tally: Tally, *, depth: int) -> None:
     if isinstance(value, dict):
         _take_object(value, known, tally, depth=depth)
     elif isinstance(value, bytes | str):
-        _take(envelopes.read_text(value), known, tally, depth=depth + 1)
+        _take(read_text(value), known, tally, depth=depth + 1)
     elif isinstance(value, list):
         tally.each(value, partial(_take_one, known, depth=depth + 1), "list", of=None)
     else:
@@ -109,9 +202,9 @@ def _take_one(known: Format, value: Any, tally: Tally, *, depth: int) -> None:
 def _take_object(value: Mapping[str, Any], known: Format, tally: Tally, *, depth: int) -> None:
     if known.outside is not None:
         known = known._replace(outside=None)
-        if not known.forms[0].fits(value) and not envelopes.SNS.fits(value):
+        if not known.forms[0].fits(value) and not SNS.fits(value):
             raise Unreadable("no message of Amazon SNS")
-    for envelope in envelopes.ENVELOPES:
+    for envelope in ENVELOPES:
         if envelope.fits(value):
             tally.each(envelope.open(value), partial(_take_one, known, depth=depth + 1), "message", of=None)
             return

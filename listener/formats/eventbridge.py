@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from listener.change import Fingerprint
-from listener.formats.effects import Effect
-from listener.formats.reading import epoch, etag, mapping, number, raw_key, required, text
+from listener.formats.reading import Effect, Tally, epoch, etag, mapping, number, raw_key, required, text
 from listener.formats.s3 import sequencer
-from listener.formats.tally import Tally
 
 __all__ = ["is_detail", "is_event", "read_detail", "read_event"]
 

@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from listener.change import Fingerprint
-from listener.formats.effects import Effect, meaning
-from listener.formats.reading import epoch, etag, mapping, number, raw_key, required, text
-from listener.formats.tally import Tally
+from listener.formats.reading import Effect, Tally, epoch, etag, mapping, meaning, number, raw_key, required, text
 
 __all__ = ["is_cloud_event", "is_events", "read_cloud_event", "read_events"]
 

@@ -22,9 +22,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from listener.change import Fingerprint
-from listener.formats.effects import Effect, meaning
-from listener.formats.reading import epoch, etag, form_key, mapping, number, raw_key, required, text
-from listener.formats.tally import Tally
+from listener.formats.reading import (
+    Effect,
+    Tally,
+    epoch,
+    etag,
+    form_key,
+    mapping,
+    meaning,
+    number,
+    raw_key,
+    required,
+    text,
+)
 
 __all__ = ["CLOCK_TOLERANCE_SECONDS", "DIALECTS", "Dialect", "by_source", "is_records", "sequencer"]
 

@@ -17,9 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from listener.change import Fingerprint
-from listener.formats.effects import Effect
-from listener.formats.reading import NOTHING, Unreadable, mapping, number, raw_key, text
-from listener.formats.tally import Tally
+from listener.formats.reading import NOTHING, Effect, Tally, Unreadable, mapping, number, raw_key, text
 
 __all__ = ["is_tail", "is_webhook", "read_tail", "read_webhook"]
 

@@ -47,8 +47,7 @@ from urllib.parse import quote_from_bytes, unquote
 
 from listener.change import key_to_bytes
 from listener.errors import KeyRejected
-from listener.settings.addresses import PATH, AlsoPattern, Spelling, also_pattern
-from listener.settings.site import Site
+from listener.settings.site import PATH, AlsoPattern, Site, Spelling, also_pattern
 from listener.urls import BROWSER_PATH_RAW, PATH_SAFE, encode_path, is_normal_path
 
 __all__ = [

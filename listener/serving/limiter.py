@@ -26,9 +26,9 @@ from typing import Final
 from aiohttp import web
 
 from listener.serving.descriptors import SLACK, DescriptorBudget, process_budget
-from listener.serving.pending import PendingConnection
+from listener.serving.requests import client_of, raw_answer
 
-__all__ = ["ConnectionLimiter", "ConnectionLimits"]
+__all__ = ["MAX_HEAD_BYTES", "ConnectionLimiter", "ConnectionLimits", "PendingConnection"]
 
 LINGER_SECONDS: Final = 1.0
 """How long what a rejected client still sends is read and dropped, so that it gets to read the answer."""
@@ -300,3 +300,99 @@ def _overdue(row: Mapping[PendingConnection, None], before: float) -> list[Pendi
             break
         found.append(pending)
     return found
+
+
+HEAD_END: Final = b"\r\n\r\n"
+MAX_HEAD_BYTES: Final = 16 * 1024
+MAX_HEAD_LINES: Final = 100
+
+
+class PendingConnection(asyncio.Protocol):
+    """Collects the head of the first request, within bounds."""
+
+    __slots__ = ("_buffer", "_handshake", "_is_rejected", "_limiter", "_raw", "_transport", "client", "since")
+
+    def __init__(self, limiter: ConnectionLimiter) -> None:
+        """Wait for the connection."""
+        self._limiter = limiter
+        self._buffer = bytearray()
+        self._is_rejected = False
+        self._handshake: asyncio.Task[None] | None = None
+        self._raw: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | None = None
+        self.client = ""
+        """See :func:`client_of`."""
+        self.since = 0.0
+        """When it was accepted, or rejected, by the event loop's clock."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a place, and start the TLS handshake where the port uses TLS."""
+        assert isinstance(transport, asyncio.Transport)
+        self._raw = transport
+        peer = transport.get_extra_info("peername")
+        self.client = client_of(peer[0]) if isinstance(peer, tuple) and peer else ""
+        if self._limiter.tls is None:
+            self._transport = transport
+            self._limiter.admit(self)
+        elif self._limiter.admit(self):
+            transport.pause_reading()
+            self._handshake = asyncio.get_running_loop().create_task(self._start_tls(transport, self._limiter.tls))
+
+    async def _start_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        seconds = self._limiter.head_seconds
+        try:
+            secured = await asyncio.get_running_loop().start_tls(
+                transport, self, context, server_side=True, ssl_handshake_timeout=seconds
+            )
+        except (OSError, TimeoutError):
+            transport.abort()
+            self._limiter.lost(self)
+            return
+        self._transport = secured
+        self._look_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Collect the head."""
+        if not self._is_rejected:
+            self._buffer += data
+            self._look_for_head()
+
+    def _look_for_head(self) -> None:
+        if self._transport is None:
+            return  # the handshake has only just ended
+        at = self._buffer.find(HEAD_END)
+        if (at if at >= 0 else len(self._buffer)) > MAX_HEAD_BYTES or self._buffer.count(b"\n", 0, at) > MAX_HEAD_LINES:
+            self.reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif at >= 0 and not self._transport.is_closing():
+            buffer, self._buffer = bytes(self._buffer), bytearray()
+            self._limiter.hand_over(self, self._transport, buffer)
+
+    def reject(self, status: HTTPStatus) -> None:
+        """Answer, and linger for the client's end: closing at once could make the answer unreadable."""
+        self._is_rejected = True
+        self._buffer = bytearray()
+        self._limiter.rejected(self, status)
+        if self._transport is None:
+            self.abort()
+            return
+        try:
+            self._transport.write(raw_answer(status))
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+        except OSError:
+            self.abort()  # the client has gone, and the event loop does not know yet
+
+    def abort(self) -> None:
+        """Close at once."""
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.cancel()
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Give the place back."""
+        self._limiter.lost(self)

@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from listener.serving.bodies import Bodies
-from listener.serving.limiter import ConnectionLimiter, ConnectionLimits
+from listener.serving.limiter import MAX_HEAD_BYTES, ConnectionLimiter, ConnectionLimits
 from listener.serving.listening import Acceptor, shown_address
-from listener.serving.pending import MAX_HEAD_BYTES
+from listener.serving.requests import Bodies
 
 __all__ = ["WEB_OPTIONS", "HttpServer"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from listener.settings.loading import CONFIG_VARIABLE, DEFAULT_PATHS, find_file, load_settings, parse_settings
-from listener.settings.model import PluginTable, Settings, SettingsOrigin
+from listener.settings.model import PluginTable, Settings, SettingsOrigin, as_toml, effective, json_schema
 from listener.settings.problems import SettingsProblem, nearest, refuse, validate_table
 from listener.settings.sections import (
     AdminSettings,
@@ -17,7 +17,6 @@ from listener.settings.sections import (
     expanded,
     is_loopback,
 )
-from listener.settings.showing import as_toml, effective, json_schema
 from listener.settings.site import Hours, Site, SiteShare
 
 __all__ = [

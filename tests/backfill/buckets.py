@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, quote_from_bytes, urlsplit
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
 from listener.sources.listing import ListingSettings
-from listener.sources.listing.answers import Entry, Page
+from listener.sources.listing.pages import Entry, Page
 
 GOLDEN = [
     "a.html", "50%.txt", "50%25.txt", "a b+c.txt", "a+b", "a&b<c>'\"", "é/ü.jpg", "日本/語.jpg", "q?x=1#f",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.errors import SourceUnavailable
-from listener.sources.listing.answers import Page, read_page, time_ns
+from listener.sources.listing.pages import Page, read_page, time_ns
 
 ANY_KEY = st.binary(min_size=1, max_size=40).map(key_to_text)
 

@@ -21,7 +21,7 @@ from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.listing import InventoryListing, is_manifest
 from listener.sources.listing.bucket import Bucket
 from listener.sources.listing.inventory import read_manifest
-from listener.sources.listing.places import Place
+from listener.sources.listing.settings import Place
 
 S3_SCHEMA = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag"
 OSS_SCHEMA = "Bucket,Key,Size,StorageClass,LastModifiedDate,ETag,IsMultipartUploaded,EncryptionStatus"

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from listener.change import key_to_bytes
 from listener.errors import SourceUnavailable
-from listener.sources.listing.answers import Page
-from listener.sources.listing.segments import entries_in_order, half_way
+from listener.sources.listing.pages import Page, entries_in_order, half_way
 
 NAMES = st.one_of(
     st.integers(0, 10**6).map("{:07}.html".format),

@@ -17,8 +17,7 @@ from listener.change import ChangeKind, key_to_bytes
 from listener.errors import MalformedNotification
 from listener.formats import FORMATS, Decoded, decode
 from listener.formats.decoding import MAX_DEPTH
-from listener.formats.reading import MAX_BODY_BYTES
-from listener.formats.tally import MAX_RECORDS
+from listener.formats.reading import MAX_BODY_BYTES, MAX_RECORDS
 
 BODIES = [json.loads(case.body) for case in CASES if case.expected and case.body[:1] in (b"{", b"[")]
 

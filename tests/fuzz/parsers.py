@@ -25,14 +25,13 @@ from listener.errors import ConfigurationError, KeyRejected, MalformedNotificati
 from listener.formats import decode
 from listener.numbers import header_time
 from listener.serving import HTTPRejection
-from listener.sources.listing.answers import read_page, time_ns
 from listener.sources.listing.inventory import _csv_rows, _entry, read_manifest
+from listener.sources.listing.pages import read_page, time_ns
 from listener.sources.mns import wire
-from listener.sources.queue.errors import QueueError
-from listener.sources.sqs.address import address_of
-from listener.sources.sqs.boto import failures_in, messages_in
-from listener.sources.sqs.errors import refused
+from listener.sources.queue.transport import QueueError
 from listener.sources.sqs.policies import missing_events, rules_for, senders, sends_from
+from listener.sources.sqs.settings import address_of
+from listener.sources.sqs.transport import failures_in, messages_in, refused
 from listener.sources.webhook.authentication.alibaba import _account_and_id, _unbase64
 from listener.sources.webhook.authentication.certificates import _parse, https_url
 from listener.sources.webhook.authentication.shared_secrets import Token, _number, _signature

@@ -10,7 +10,7 @@ from mns_client import Sdk
 from queue_backends import MnsBackend
 
 from listener.sources.mns import MnsSource
-from listener.sources.queue import deleter, reader
+from listener.sources.queue import reader
 
 MakeSource = Callable[..., MnsSource]
 
@@ -19,7 +19,7 @@ MakeSource = Callable[..., MnsSource]
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off for hundredths of a second instead of up to a minute."""
     monkeypatch.setattr(reader, "LONGEST_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(deleter, "LONGEST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(reader, "LONGEST_RETRY_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from structlog.testing import capture_logs
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import SourceState
 from listener.sources.mns import MnsSource
-from listener.sources.mns.errors import refused
-from listener.sources.mns.wire import ErrorReply
-from listener.sources.queue.errors import Remedy
+from listener.sources.mns.wire import ErrorReply, refused
+from listener.sources.queue.transport import Remedy
 
 pytestmark = pytest.mark.looptime(False)
 MakeSource = Callable[..., MnsSource]

@@ -23,12 +23,12 @@ from listener.pipeline.intake import Intake
 from listener.pipeline.stalls import Stalls
 from listener.sources.filesystem.names import StatReader
 from listener.sources.listing import source as listing_source
-from listener.sources.listing.events import EventsWithReconcile
 from listener.sources.listing.settings import ListingSettings
-from listener.sources.queue.errors import QueueError, Remedy
+from listener.sources.listing.source import EventsWithReconcile
 from listener.sources.queue.health import HealthReporter
 from listener.sources.queue.reader import QueueReader
 from listener.sources.queue.settings import QueueSettings
+from listener.sources.queue.transport import QueueError, Remedy
 from listener.sources.webhook.receiver import Receiver
 from listener.sources.webhook.settings import WebhookSettings
 

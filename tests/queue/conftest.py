@@ -9,7 +9,7 @@ from fake_mns import FakeMns
 from fake_sqs import FakeSqs
 from queue_backends import Backend, MnsBackend, SqsBackend, aws_keys
 
-from listener.sources.queue import deleter, reader
+from listener.sources.queue import reader
 
 __all__ = ["aws_keys"]
 
@@ -20,7 +20,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (reader, "LONGEST_WAIT_SECONDS"),
         (reader, "LONGEST_REST_SECONDS"),
-        (deleter, "LONGEST_WAIT_SECONDS"),
+        (reader, "LONGEST_RETRY_SECONDS"),
     ):
         monkeypatch.setattr(module, name, 0.05)
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from listener.change import ChangeKind
 from listener.contracts import SourceState
-from listener.sources.queue import decoding, reader
+from listener.sources.queue import messages, reader
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -121,14 +121,14 @@ async def test_a_body_that_breaks_the_decoder_becomes_a_dead_letter(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug of the decoder neither stops the source nor makes the queue redeliver for ever."""
-    decode = decoding.decode
+    decode = messages.decode
 
     def breaks(body: bytes, **options: Any) -> Any:
         if body == b"poison":
             raise ZeroDivisionError
         return decode(body, **options)
 
-    monkeypatch.setattr(decoding, "decode", breaks)
+    monkeypatch.setattr(messages, "decode", breaks)
     await backend.send_body("poison")
     await backend.send("a.html")
     async with reading(backend.source()) as consumer:

@@ -12,9 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from listener.clock import SystemClock
 from listener.contracts import Delivery, SourceHealth
-from listener.sources.queue import in_flight
 from listener.sources.queue.health import HealthReporter
-from listener.sources.queue.in_flight import InFlight
+from listener.sources.queue.messages import REMEMBERED, InFlight
 from listener.sources.queue.reader import LATE_ACK_SECONDS, QueueReader
 from listener.sources.queue.settings import QueueSettings
 from listener.sources.queue.transport import EntryFailure, Message
@@ -78,7 +77,7 @@ def test_the_newest_handle_is_used_in_whatever_order_replies_arrive() -> None:
 def test_acknowledged_messages_are_remembered_within_a_bound() -> None:
     """Memory does not grow; the oldest are forgotten, and would be recorded once more."""
     messages = InFlight()
-    total = in_flight.REMEMBERED + 10
+    total = REMEMBERED + 10
     for number in range(total):
         messages.add(Message(str(number), "h", b""), now=0.0)
         messages.acknowledge([str(number)])

@@ -12,7 +12,7 @@ from listener.backfill import read_entries
 from listener.emulator.origin import origin_of
 from listener.settings import expanded, load_settings
 from listener.sources.filesystem import FilesystemSettings
-from listener.sources.listing.places import parse_place
+from listener.sources.listing.settings import parse_place
 from listener.sources.webhook.settings import WebhookSettings
 from listener.store.database import sqlite_path
 

@@ -8,7 +8,7 @@ import pytest
 from fake_sqs import FakeSqs
 from queue_backends import aws_keys
 
-from listener.sources.queue import deleter, reader
+from listener.sources.queue import reader
 
 __all__ = ["aws_keys"]
 
@@ -17,7 +17,7 @@ __all__ = ["aws_keys"]
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off for hundredths of a second instead of for up to a minute."""
     monkeypatch.setattr(reader, "LONGEST_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(deleter, "LONGEST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(reader, "LONGEST_RETRY_SECONDS", 0.05)
 
 
 @pytest.fixture

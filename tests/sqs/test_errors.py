@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from queue_backends import SqsBackend, reading, s3_event, until
 
 from listener.contracts import CheckState
-from listener.sources.queue.errors import Remedy
+from listener.sources.queue.transport import Remedy
 from listener.sources.sqs import SqsSettings, SqsSource
-from listener.sources.sqs.errors import refused
+from listener.sources.sqs.transport import refused
 
 pytestmark = [pytest.mark.looptime(False)]
 

@@ -12,8 +12,8 @@ from aiohttp import web
 from queue_backends import reading, s3_event, until
 
 from listener.contracts import SourceState
-from listener.sources.sqs import SqsSettings, SqsSource, boto
-from listener.sources.sqs.boto import LARGEST_REPLY_BYTES
+from listener.sources.sqs import SqsSettings, SqsSource, transport
+from listener.sources.sqs.transport import LARGEST_REPLY_BYTES
 
 pytestmark = [pytest.mark.looptime(False)]
 
@@ -126,7 +126,7 @@ async def test_an_answer_without_end_is_cut_off(aws_keys: None) -> None:
 
 async def test_an_answer_that_drips_is_cut_off(aws_keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is that of the whole answer, not of each byte: a poll never hangs."""
-    monkeypatch.setattr(boto, "REPLY_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "REPLY_SECONDS", 0.2)
     async with (
         hostile(slow) as server,
         reading(source_at(server)) as taker,

@@ -22,7 +22,7 @@ from hooks import TOKEN, TOPIC, a_hook, s3_event, write_tls
 from listener.contracts import SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.formats import decode
-from listener.serving import activation, inherited_socket
+from listener.serving import inherited_socket, listening
 from listener.sources.webhook import WebhookSettings, WebhookSource
 
 pytestmark = pytest.mark.looptime(False)
@@ -240,7 +240,7 @@ def ask_child(held: socket.socket, host: str, port: int, *, meant_for: int = 0) 
         host,
         str(port),
         str(held.fileno()),
-        str(activation.__file__),
+        str(listening.__file__),
         str(meant_for),
     ]
     environment = {**os.environ, "LISTEN_FDS": "1"}

@@ -14,9 +14,9 @@ from contextlib import AsyncExitStack
 import pytest
 from hooks import TOKEN, a_hook, s3_event
 
+from listener.serving import client_of
 from listener.serving.descriptors import RESERVED_FILES, SLACK, DescriptorBudget, fair_shares
 from listener.serving.listening import Acceptor, try_address
-from listener.serving.pending import client_of
 
 pytestmark = pytest.mark.looptime(False)
 

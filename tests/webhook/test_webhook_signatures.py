@@ -22,11 +22,17 @@ from hooks import CERTIFICATE_URL, TOPIC, AheadClock, Hook, Signer, a_hook, s3_e
 from listener.contracts import SourceState
 from listener.serving import HTTPRejection
 from listener.sources.webhook.authentication import RequestHead
-from listener.sources.webhook.authentication.certificates import MAX_BYTES, FetchFailed, fetcher
-from listener.sources.webhook.authentication.fetch_limits import SENDER_A_MINUTE, SENDER_AT_ONCE, FetchLimits
+from listener.sources.webhook.authentication.certificates import (
+    MAX_BYTES,
+    SENDER_A_MINUTE,
+    SENDER_AT_ONCE,
+    FetchFailed,
+    FetchLimits,
+    fetcher,
+)
 from listener.sources.webhook.authentication.shared_secrets import OpaqueToken
 from listener.sources.webhook.authentication.sns import read_message
-from listener.sources.webhook.replays import Replays
+from listener.sources.webhook.receiver import Replays
 
 pytestmark = pytest.mark.looptime(False)
 MNS_URL = "https://mnstest.oss-cn-hangzhou.aliyuncs.com/x509_public_certificate.pem"

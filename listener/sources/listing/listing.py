@@ -1,14 +1,16 @@
-"""What can be gone through key by key, and be begun again behind any key."""
+"""What can be listed key by key and resumed after any key: the protocol, and two listings made of another one."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from listener.change import Change, key_to_bytes
+from listener.contracts import SourceHealth
+from listener.router.globs import Filter
 
-__all__ = ["Listing", "digest_of"]
+__all__ = ["FilteredListing", "Listing", "Watched", "digest_of"]
 
 
 class Listing(Protocol):
@@ -47,3 +49,93 @@ class Listing(Protocol):
 def digest_of(words: Iterable[str]) -> str:
     """Return a short text that is the same for the same words."""
     return hashlib.sha256(b"\0".join(map(key_to_bytes, words))).hexdigest()[:32]
+
+
+class FilteredListing:
+    """The keys of another listing that match, or that changed since; nothing is known of what is left out."""
+
+    complete = False
+
+    def __init__(
+        self,
+        listing: Listing,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        since: float | None = None,
+    ) -> None:
+        """Take keys that match one of ``include`` and none of ``exclude``, and were modified since (epoch seconds)."""
+        self.root = listing.root
+        self.prefix = listing.prefix
+        self._listing = listing
+        self._words = [*(f"+{one}" for one in include), *(f"-{one}" for one in exclude), repr(since)]
+        self._filter = Filter(include or ("**",), exclude)
+        self._since_ns = None if since is None else int(since * 1_000_000_000)
+
+    @property
+    def what(self) -> str:
+        """What is listed, in a few words."""
+        return f"chosen keys of {self._listing.what}"
+
+    def digest(self) -> str:
+        """Return a text that is the same for the same listing, however often it is begun."""
+        return digest_of([self._listing.digest(), *self._words])
+
+    def changes(self, after: str = "") -> Iterator[Change]:
+        """Yield the changes of the listing that are wanted."""
+        return filter(self._wanted, self._listing.changes(after))
+
+    def close(self) -> None:
+        """Close the listing."""
+        self._listing.close()
+
+    def _wanted(self, change: Change) -> bool:
+        if not self._filter.takes(change.key):
+            return False
+        if self._since_ns is None or change.fingerprint is None or change.fingerprint.mtime_ns is None:
+            return True
+        return change.fingerprint.mtime_ns >= self._since_ns
+
+
+class Watched:
+    """
+    A listing as another one has it.
+
+    The source is judged while the next key is waited for, in the thread that lists. What becomes of a key is not the
+    listing's work: the source rests meanwhile.
+    """
+
+    def __init__(self, listing: Listing, health: SourceHealth, now: Callable[[], float]) -> None:
+        """Take the listing, whose progress it is, and the event loop's clock in seconds."""
+        self._listing = listing
+        self._health = health
+        self._now = now
+        self.root = listing.root
+        self.prefix = listing.prefix
+        self.complete = listing.complete
+
+    @property
+    def what(self) -> str:
+        """What is listed, in a few words."""
+        return self._listing.what
+
+    def digest(self) -> str:
+        """Return the listing's digest."""
+        return self._listing.digest()
+
+    def changes(self, after: str = "") -> Iterator[Change]:
+        """Yield the listing's changes."""
+        changes = self._listing.changes(after)
+        while True:
+            self._health.progressed(self._now())
+            try:
+                change = next(changes, None)
+            finally:
+                self._health.rests()
+            if change is None:
+                return
+            yield change
+
+    def close(self) -> None:
+        """Close the listing."""
+        self._listing.close()

@@ -3,10 +3,12 @@ Events of Alibaba Cloud OSS in a queue of MNS (SMQ); ``listener.sources.queue`` 
 
 ::
 
-    settings   options            wire     request and reply formats; pure
-    client     signed calls       errors   error codes by remedy; pure
-    checks     what `check` tests setup    what `check --print-setup` prints; pure
-    source     the Source contract
+    settings    options
+    wire        request and reply formats, and error codes by what helps; pure
+    transport   signed calls
+    checks      what `check` tests
+    setup       what `check --print-setup` prints; pure
+    source      the Source contract
 """
 
 from __future__ import annotations

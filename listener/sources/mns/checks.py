@@ -7,11 +7,11 @@ from typing import Final
 
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS
 from listener.contracts import Check, CheckState
-from listener.sources.mns.client import NOTABLE_SKEW_SECONDS, MnsTransport
 from listener.sources.mns.settings import MnsSettings
 from listener.sources.mns.setup import rules_command
+from listener.sources.mns.transport import NOTABLE_SKEW_SECONDS, MnsTransport
 from listener.sources.mns.wire import Attributes
-from listener.sources.queue.errors import QueueError
+from listener.sources.queue.transport import QueueError
 
 __all__ = ["run_checks"]
 

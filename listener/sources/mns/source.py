@@ -13,9 +13,9 @@ from listener.clock import Clock
 from listener.contracts import Check
 from listener.egress import proxy_for
 from listener.sources.mns.checks import run_checks
-from listener.sources.mns.client import MnsTransport
 from listener.sources.mns.settings import MnsSettings
 from listener.sources.mns.setup import setup_text
+from listener.sources.mns.transport import MnsTransport
 from listener.sources.queue.source import QueueSource
 
 __all__ = ["MnsSource"]

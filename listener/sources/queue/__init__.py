@@ -7,13 +7,10 @@ One reader for all queues; ``sqs`` and ``mns`` add a transport, settings, checks
                   │ hidden again while the commit takes long
                   └ released to other readers at a stop, unless it was delivered
 
-    errors      failed calls, by what helps
-    transport   the calls to a queue, as a contract
-    in_flight   messages received and not yet acknowledged; acknowledged ones, to recognize redeliveries
-    decoding    bodies to changes and dead letters
-    deleter     batched deletions
+    transport   the calls to a queue, as a contract; failed calls, by what helps
+    messages    messages in flight, acknowledged ones, and what their bodies say
+    reader      one run: poll, deliver, acknowledge, delete, stop
     health      state, readiness and metrics of a source
-    reader      one run: poll, deliver, acknowledge, stop
     settings    options that all queue sources share
     source      the Source contract on top of the reader
 """

@@ -10,8 +10,7 @@ import structlog
 
 from listener.clock import Clock
 from listener.contracts import SourceHealth, SourceState
-from listener.sources.queue.errors import QueueError, Remedy
-from listener.sources.queue.transport import Message
+from listener.sources.queue.transport import Message, QueueError, Remedy
 
 __all__ = ["HealthReporter"]
 

@@ -1,11 +1,40 @@
-"""The calls that the reader makes to a queue."""
+"""The calls that the reader makes to a queue, and the error that they raise."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-__all__ = ["EntryFailure", "Message", "Transport"]
+from listener.errors import SourceUnavailable
+
+__all__ = ["EntryFailure", "Message", "QueueError", "Remedy", "Transport"]
+
+
+class Remedy(StrEnum):
+    """What helps after a failed call."""
+
+    WAIT = "wait"
+    """Retry with back-off: network, service, or throttling."""
+    RENEW = "renew"
+    """The key is no longer valid: reload it, then retry."""
+    OPERATOR = "operator"
+    """An operator must fix it; slow retries notice when that has happened."""
+
+
+class QueueError(SourceUnavailable):
+    """A call to a queue failed."""
+
+    def __init__(self, message: str, *, remedy: Remedy, code: str = "", hint: str = "") -> None:
+        """Keep the remedy and the service's own error code."""
+        super().__init__(message, hint=hint)
+        self.remedy = remedy
+        self.code = code
+
+    @property
+    def described(self) -> str:
+        """The message with its hint."""
+        return f"{self}: {self.hint}" if self.hint else str(self)
 
 
 class Message(NamedTuple):
@@ -35,7 +64,7 @@ class EntryFailure(NamedTuple):
 
 
 class Transport(Protocol):
-    """Calls to one queue. Each raises :class:`~listener.sources.queue.errors.QueueError`."""
+    """Calls to one queue. Each raises :class:`~listener.sources.queue.transport.QueueError`."""
 
     @property
     def batch(self) -> int:

@@ -12,10 +12,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from listener.contracts import Check, CheckState
 from listener.numbers import header_time, whole_number
-from listener.sources.queue.errors import QueueError
-from listener.sources.sqs.boto import make_client, translated
+from listener.sources.queue.transport import QueueError
 from listener.sources.sqs.policies import WANTED, Rule, missing_events, rules_for, senders, sends_from
 from listener.sources.sqs.settings import SqsSettings
+from listener.sources.sqs.transport import make_client, translated
 
 __all__ = ["run_checks"]
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from listener.sources.sqs.address import Address
 from listener.sources.sqs.policies import WANTED
+from listener.sources.sqs.settings import Address
 
 __all__ = ["setup_text"]
 

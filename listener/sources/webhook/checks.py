@@ -15,8 +15,8 @@ from cryptography import x509
 from listener.contracts import Check, CheckState
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.serving import inherited_socket, try_address
-from listener.serving.answers import SERVER
 from listener.serving.descriptors import files_for
+from listener.serving.requests import SERVER
 from listener.settings import is_loopback
 from listener.sources.webhook.server import tls_context
 from listener.sources.webhook.settings import WebhookSettings

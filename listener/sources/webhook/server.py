@@ -23,8 +23,7 @@ from aiohttp import web
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.serving import ConnectionLimits, HTTPRejection, HttpServer, inherited_socket, open_sockets
 from listener.serving.server import WEB_OPTIONS
-from listener.sources.webhook.answers import rejection
-from listener.sources.webhook.receiver import Receiver
+from listener.sources.webhook.receiver import Receiver, rejection
 from listener.sources.webhook.settings import WebhookSettings
 
 __all__ = ["Servers", "WebhookServer", "tls_context"]

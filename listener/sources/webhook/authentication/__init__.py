@@ -4,11 +4,10 @@ Authentication of webhook requests: the first authenticator that matches a reque
 ============== ==================================================================
 module         what it has
 ============== ==================================================================
-authenticator  the interface, and the age of a signed request
-shared_secrets token, HMAC, opaque data, none
+shared_secrets the interface; token, HMAC, opaque data, none
 sns            Amazon SNS: signed messages, subscriptions
 alibaba        Alibaba Cloud: pushes of MNS, events of EventBridge
-certificates   the clouds' signing certificates, fetched within `fetch_limits`
+certificates   the clouds' signing certificates, fetched within limits
 ============== ==================================================================
 
 What can be rejected by the head is rejected before the body is read.
@@ -20,9 +19,16 @@ from collections.abc import Callable, Collection
 
 from listener.clock import Clock
 from listener.sources.webhook.authentication.alibaba import EventBridge, Mns
-from listener.sources.webhook.authentication.authenticator import Authenticated, Authenticator, RequestHead
 from listener.sources.webhook.authentication.certificates import Certificates, Fetch, fetcher
-from listener.sources.webhook.authentication.shared_secrets import Anonymous, Hmac, OpaqueToken, Token
+from listener.sources.webhook.authentication.shared_secrets import (
+    Anonymous,
+    Authenticated,
+    Authenticator,
+    Hmac,
+    OpaqueToken,
+    RequestHead,
+    Token,
+)
 from listener.sources.webhook.authentication.sns import Sns
 from listener.sources.webhook.settings import WebhookSettings
 

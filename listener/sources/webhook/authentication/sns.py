@@ -26,8 +26,8 @@ import structlog
 from listener.clock import Clock
 from listener.formats.reading import load
 from listener.serving import HTTPRejection
-from listener.sources.webhook.authentication.authenticator import Authenticated, RequestHead, check_age
 from listener.sources.webhook.authentication.certificates import Certificates, Fetch, FetchFailed, https_url
+from listener.sources.webhook.authentication.shared_secrets import Authenticated, RequestHead, check_age
 from listener.sources.webhook.settings import WebhookSettings
 
 __all__ = ["Sns", "SnsMessage", "read_message"]

@@ -23,10 +23,10 @@ from listener.alibaba.signature import Credentials, sign_mns
 from listener.clock import Clock
 from listener.egress import connection_advice
 from listener.errors import ConfigurationError
-from listener.sources.mns.errors import INVALID_HANDLE, refused, unreachable
 from listener.sources.mns.settings import MnsSettings
 from listener.sources.mns.wire import (
     BATCH,
+    INVALID_HANDLE,
     Attributes,
     ErrorReply,
     WireError,
@@ -38,9 +38,10 @@ from listener.sources.mns.wire import (
     read_handle_errors,
     read_messages,
     receive_resource,
+    refused,
+    unreachable,
 )
-from listener.sources.queue.errors import QueueError, Remedy
-from listener.sources.queue.transport import EntryFailure, Message
+from listener.sources.queue.transport import EntryFailure, Message, QueueError, Remedy
 
 __all__ = ["MnsTransport"]
 
