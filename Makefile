@@ -54,22 +54,22 @@ format: $(VENV)/.dev  ## rewrite the code in the common style
 	@$(BIN)/ruff format --quiet
 
 bench: $(VENV)/.dev  ## measure; results and how to read them are in bench/README.md
-	@for file in bench/[a-z]*.py; do $(BIN)/python $$file || exit; done
+	@for file in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$file .py) || exit; done
 
 soak: $(VENV)/.dev  ## the slow tests, and long searches of the state machines
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --quiet --timeout=0 -m ""
 
 storm: $(VENV)/.dev  ## kill the daemon 200 times while files change, twice; prints what the books say
-	@$(BIN)/python tests/crash/storm.py --kills 200
-	@$(BIN)/python tests/crash/storm.py --kills 200 --once --keys 300
+	@$(BIN)/python -m tests.product.crash.storm --kills 200
+	@$(BIN)/python -m tests.product.crash.storm --kills 200 --once --keys 300
 
 examples: $(VENV)/.dev  ## write what is derived: config/examples/full.toml, and the units that share a hardening
-	@$(BIN)/python tests/house/full_example.py > config/examples/full.toml.new
+	@$(BIN)/python -m tests.repository.full_example > config/examples/full.toml.new
 	@mv config/examples/full.toml.new config/examples/full.toml
-	@$(BIN)/python tests/house/units.py >/dev/null
+	@$(BIN)/python -m tests.repository.units >/dev/null
 
 events: $(VENV)/.dev  ## write docs/logs.md from the log calls; meanings are kept
-	@$(BIN)/python tests/telemetry/log_events.py > docs/logs.md.new
+	@$(BIN)/python -m tests.telemetry.log_events > docs/logs.md.new
 	@mv docs/logs.md.new docs/logs.md
 
 lock: $(VENV)/.created  ## resolve pyproject.toml again into config/locks, with hashes
@@ -79,7 +79,7 @@ lock: $(VENV)/.created  ## resolve pyproject.toml again into config/locks, with 
 	@$(LOCK) pyproject.toml --all-extras --group dev --output-file config/locks/dev.txt
 
 pictures: $(VENV)/.dev  ## take the pictures of the status page in docs/images
-	@$(BIN)/python tests/page/pictures.py
+	@$(BIN)/python -m tests.product.page.pictures
 
 docs: $(VENV)/.dev  ## build the site into docs/_build
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build

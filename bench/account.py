@@ -1,7 +1,7 @@
 """
 One account with 50 hosts, 500 sites and a million objects or more, under several quotas and policies.
 
-    python bench/account.py --objects 1000000 --days 3 --json
+    python -m bench.account --objects 1000000 --days 3 --json
 
 Both terms of the score are weighted by requests: what an eviction or an hour of staleness costs is the number of
 requests that meet it, in multiples of the mean object's. What still waits ten days after the last publication counts
@@ -17,16 +17,12 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
-
-from planning.policies import POLICIES, budgets
-from planning.replay import Policy
-from planning.workload import DAY, SITES, START, Account, Publication
-from planning.world import BASE, World, directory_of
-
+from bench.planning.policies import POLICIES, budgets
+from bench.planning.replay import Policy
+from bench.planning.workload import DAY, SITES, START, Account, Publication
+from bench.planning.world import BASE, World, directory_of
 from listener.clock import window_end
 from listener.planner import Arrivals, DirectoryLoad, PlanInput, QuotaShare, plan
 from listener.refresh import RefreshKind

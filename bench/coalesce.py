@@ -1,7 +1,7 @@
 """
 Routing and merging: changes per second, and bytes of memory per change that waits in the inbox.
 
-    python bench/coalesce.py [--keys N] [--json]
+    python -m bench.coalesce [--keys N] [--json]
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 
-from store import BASE, PER_DIRECTORY, change  # beside this file
-
+from bench.store import BASE, PER_DIRECTORY, change
 from listener.change import Change
 from listener.coalescer import Inbox
 from listener.contracts import Delivery

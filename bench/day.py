@@ -1,7 +1,7 @@
 """
 Replay a history of changes against a day's quota, under one policy.
 
-    python bench/day.py --trace hugo --files 500 --directories 20 --policy ours --json
+    python -m bench.day --trace hugo --files 500 --directories 20 --policy ours --json
 
 A trace is a path or the name of a bundled one: lines of epoch seconds, A, M or D, and path, tab-separated. See
 ``bench/README-planner.md`` for the score and the table of all cells.
@@ -14,13 +14,11 @@ import json
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
-
-from planning.hindsight import hindsight
-from planning.policies import POLICIES
-from planning.replay import replay
-from planning.traces import find_trace, read_windows
-from planning.world import Sent, World
+from bench.planning.hindsight import hindsight
+from bench.planning.policies import POLICIES
+from bench.planning.replay import replay
+from bench.planning.traces import find_trace, read_windows
+from bench.planning.world import Sent, World
 
 
 def arguments() -> argparse.Namespace:

@@ -4,7 +4,7 @@ Live changes beside a backfill on one state file: how soon each is fresh at the 
 The real daemon and the real command against the emulator in this process, at the vendor's usual limits (10,000 files
 a day, 1,000 URLs a domain and minute). Alone first, then beside backfills with several shares, on a day of its own.
 
-    python bench/during_backfill.py --files 100000
+    python -m bench.during_backfill --files 100000
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ import os
 import sqlite3
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/cli")]
 
-from shells import Stand, a_stand, fetch
+from tests.stand import Stand, a_stand, fetch
 
 CHANGES = 12
 EVERY_SECONDS = 4.0

@@ -1,7 +1,7 @@
 """
 The decoder: events per CPU second of each format, beside a bare ``json.loads`` of the same bodies.
 
-    python bench/formats.py [--seconds S] [--json]
+    python -m bench.formats [--seconds S] [--json]
 
 Bodies are the messages of the golden corpus that bring changes, by file, over and over; what is in an envelope is
 parsed once for each layer, by the peer too. The ratio is the decoder's rate to the peer's: 0.5 says that
@@ -13,17 +13,12 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "formats"))
-
-from corpus_cases import CASES
 
 from listener.formats import decode
+from tests.formats.corpus_cases import CASES
 
 RUNS = 5
 

@@ -4,8 +4,8 @@ The way in: messages per CPU second, from a queue or a request to the durable st
 Each source has a module in ``ways_in`` with one function (:data:`SOURCES`) that measures itself and its peer in the
 same run, and returns figures. The servers run in processes of their own: the CPU seconds are the listener's alone.
 
-    python bench/ingest.py                      # all of them
-    python bench/ingest.py sqs --messages 50000
+    python -m bench.ingest                      # all of them
+    python -m bench.ingest sqs --messages 50000
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
 import structlog
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
-
-from ways_in import queues, webhook
+from bench.ways_in import queues, webhook
 
 Figures = Mapping[str, float | str]
 Measure = Callable[[int], Awaitable[Figures]]

@@ -4,7 +4,7 @@ A long life: hours of virtual time with changes all the while; memory and state 
 Everything but the CDN is real: intake, store, planner, sender and verifier. The CDN takes every request and is done
 after five minutes. Time stands still while a thread works, and jumps whenever all wait.
 
-    python bench/life.py --hours 24 --changes 1000
+    python -m bench.life --hours 24 --changes 1000
 """
 
 from __future__ import annotations

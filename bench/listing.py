@@ -1,11 +1,11 @@
 """
 Listing a bucket: ours beside obstore, boto3, `aws s3 ls --recursive`, `s5cmd ls` and `rclone lsf`, on a real S3 server.
 
-    python bench/listing.py                                       100,000 objects in a SeaweedFS of its own
-    python bench/listing.py --objects 1000000                     as many as that
-    python bench/listing.py --endpoint URL --bucket NAME          a server that runs already (AWS_… in the environment)
-    python bench/listing.py --synthetic 10000000                  memory: listed, compared and planned, without a server
-    python bench/listing.py --enqueue --endpoint URL --bucket B   the whole command, into a new state file
+    python -m bench.listing                                       100,000 objects in a SeaweedFS of its own
+    python -m bench.listing --objects 1000000                     as many as that
+    python -m bench.listing --endpoint URL --bucket NAME          a server that runs already (AWS_… in the environment)
+    python -m bench.listing --synthetic 10000000                  memory: listed, compared and planned, without a server
+    python -m bench.listing --enqueue --endpoint URL --bucket B   the whole command, into a new state file
 
 Prints keys per processor second of the lister (the server's are its own), and keys a second by the clock. Peers that
 are not installed are left out and named; `--tools DIR` is looked into first.

@@ -19,12 +19,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/cli"), str(ROOT / "tests/page")]
-
-from browsing import Visit, a_browser
-from shells import Stand, a_stand
 
 from listener.daemon.admin.live import MOST_WATCHERS
+from tests.product.page.browsing import Visit, a_browser
+from tests.stand import Stand, a_stand
 
 CHANGES = 20
 SPAN_SECONDS = 10.0

@@ -12,16 +12,11 @@ import gc
 import json
 import random
 import sqlite3
-import sys
 import tempfile
 import time
 import tracemalloc
-from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
-
-from planning.large import site
-
+from bench.planning.large import site
 from listener.clock import SystemClock, window_start
 from listener.pipeline.accounts import Account
 from listener.pipeline.gc_pause import gc_paused

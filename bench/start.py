@@ -1,7 +1,7 @@
 """
 How long the start takes: commands, and the daemon from exec to ready, beside imports that nobody can do without.
 
-    python bench/start.py [--runs 10]
+    python -m bench.start [--runs 10]
 
 Each run is a process of its own with an empty state and the smallest configuration, on an emulator in another process.
 Wall time is from exec to the end, for ``run`` to the ``READY=1`` that systemd waits for; processor time is the

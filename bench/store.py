@@ -1,7 +1,7 @@
 """
 Durable changes per second, beside plain SQLite; bytes per need; and how long the writer is ever held.
 
-    python bench/store.py [--needs N] [--json] [--only rates|size]
+    python -m bench.store [--needs N] [--json] [--only rates|size]
 
 Rates: keys are routed by the real router and recorded with index row and need, 2,000 a commit, each commit synced.
 "Plain" is ``executemany`` of upserts of the same rows into the same two tables (indexes and triggers included), ids
@@ -24,8 +24,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import Inbox

@@ -1,9 +1,9 @@
 """
 What file watchers capture of a burst, and what it costs them: ours, stock watchdog, watchfiles, inotifywait.
 
-    python bench/watch.py [--files 50000] [--directories 500] [--runs 1] [--where /dev/shm]
-    python bench/watch.py --start 100000            # time until so many directories are listened to
-    python bench/watch.py --scan 1000000            # first scan and rescan on the real store, beside find and rsync
+    python -m bench.watch [--files 50000] [--directories 500] [--runs 1] [--where /dev/shm]
+    python -m bench.watch --start 100000            # time until so many directories are listened to
+    python -m bench.watch --scan 1000000            # first scan and rescan on the real store, beside find and rsync
 
 Each watcher runs in a process of its own and is measured from readiness to the end by the
 kernel's account of that process (user and system time). Bursts: files written into directories
@@ -50,11 +50,9 @@ def at_end(root: str, count: Callable[[], str]) -> None:
 
 def watch_ours(root: str, backend: str = "inotify") -> None:
     """Run the whole source: emitter, looks, changes with fingerprints, deliveries; the index is a dictionary."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "sources"))
-    from source_harness import MemoryIndex  # noqa: PLC0415
-
     from listener.change import ChangeKind  # noqa: PLC0415
     from listener.sources.filesystem import FilesystemSettings, FilesystemSource  # noqa: PLC0415
+    from listener.testing import MemoryIndex  # noqa: PLC0415
 
     began = time.monotonic()
 

@@ -6,13 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
+from bench.planning.world import BASE, World, ancestors, directory_of
 from listener.clock import window_end
 from listener.planner import Arrivals, PlanInput, TokenBudget, plan
 from listener.planner.cover import CoverTree, solve
 from listener.planner.forest import Forest, build_forest
 from listener.planner.pacing import Prices
 from listener.refresh import RefreshKind
-from planning.world import BASE, World, ancestors, directory_of
 
 
 def budgets(world: World, at: float) -> dict[RefreshKind, TokenBudget]:

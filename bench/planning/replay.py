@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from bench.planning.traces import QUIET_SECONDS, Window
+from bench.planning.world import World, median
 from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
-from planning.traces import QUIET_SECONDS, Window
-from planning.world import World, median
 
 
 class Policy(Protocol):

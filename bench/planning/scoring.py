@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from planning.traces import Window
-from planning.world import Sent
+from bench.planning.traces import Window
+from bench.planning.world import Sent
 
 
 def score_log(windows: Sequence[Window], log: Sequence[Sent]) -> tuple[int, float, int]:

@@ -1,7 +1,7 @@
 """
 Every bundled trace, quota and policy, and how much the planner's constants matter, as Markdown tables.
 
-    python bench/planning/table.py [--have FILE]
+    python -m bench.planning.table [--have FILE]
 
 ``--have`` names a file of JSON lines as ``bench/day.py --json`` prints them; what is in it is not run again.
 """
@@ -11,20 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent.parent.parent)]
-
+from bench.planning.hindsight import hindsight
+from bench.planning.policies import POLICIES, Ours
+from bench.planning.replay import replay
+from bench.planning.traces import Window, find_trace, read_windows
+from bench.planning.world import World
 from listener.clock import window_start
 from listener.planner import model, pacing
-from planning.hindsight import hindsight
-from planning.policies import POLICIES, Ours
-from planning.replay import replay
-from planning.traces import Window, find_trace, read_windows
-from planning.world import World
 
 TRACES = ("alibaba-cdn-docs", "alibaba-oss-docs", "python-peps", "hugo")
 QUOTAS = ((2000, 100), (500, 20), (100, 5), (50, 2))

@@ -24,23 +24,23 @@ import aiohttp
 import boto3
 from yarl import URL
 
+from bench.ways_in.durable import Took, durably
 from listener.alibaba.signature import Credentials, sign_mns
 from listener.sources.mns import MnsSettings, MnsSource
 from listener.sources.queue.source import QueueSource
 from listener.sources.sqs import SqsSettings, SqsSource
-from ways_in.durable import Took, durably
 
 __all__ = ["measure_mns", "measure_sqs"]
 
-TESTS = Path(__file__).resolve().parents[2] / "tests"
+ROOT = Path(__file__).resolve().parents[2]
 AWS_KEYS = {"AWS_ACCESS_KEY_ID": "testid", "AWS_SECRET_ACCESS_KEY": "testsecret", "AWS_EC2_METADATA_DISABLED": "true"}
 MNS_KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 CONNECTIONS = 4
 ROUNDS = 3
 QUEUE = """
 import asyncio, sys
-sys.path[:0] = [f"{sys.argv[1]}/{name}" for name in ("queue", "sqs", "mns")]
-from queue_backends import FakeMns, FakeSqs, MnsBackend, SqsBackend
+sys.path.insert(0, sys.argv[1])
+from tests.sources.queue.backends import FakeMns, FakeSqs, MnsBackend, SqsBackend
 async def main():
     service = FakeSqs(check_signatures=False) if sys.argv[2] == "sqs" else FakeMns()
     async with service:
@@ -79,7 +79,7 @@ class Filled:
 async def filled(service: str, messages: int) -> AsyncIterator[Filled]:
     """Run a queue with so many messages in it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", QUEUE, str(TESTS), service, str(messages),
+        sys.executable, "-c", QUEUE, str(ROOT), service, str(messages),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None

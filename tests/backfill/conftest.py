@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from stands import command, restored, stand
+from tests.cli.fixtures import command, restored, stand
 
 __all__ = ["command", "restored", "stand"]

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from shells import Stand, a_stand, fetch, until
 
 from listener.backfill import Backfill, Mode, opened, source
 from listener.errors import ConfigurationError, StoreError
@@ -22,6 +21,7 @@ from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing import TreeListing
 from listener.store import Store, open_store
 from listener.store.progress import Progress
+from tests.stand import Stand, a_stand, fetch, until
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from buckets import FakeBucket, a_bucket, denied
 from rich.console import Console
-from shells import KEYS, Stand, until
-from test_inventory import csv_gz, inventory
 
 from listener.backfill import BackfillPlan, Figures, WantedListing, Watch, read_popularity
 from listener.backfill import job as job_module
@@ -27,6 +24,9 @@ from listener.errors import ConfigurationError
 from listener.settings import load_settings
 from listener.sources.listing import KeyList
 from listener.sources.listing import bucket as bucket_module
+from tests.sources.listing.buckets import FakeBucket, a_bucket, denied
+from tests.sources.listing.test_inventory import csv_gz, inventory
+from tests.stand import KEYS, Stand, until
 
 pytestmark = pytest.mark.looptime(False)
 

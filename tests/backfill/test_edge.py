@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from buckets import MadeUp
-from shells import Stand, fetch
 
 from listener.backfill import edge
 from listener.backfill.edge import EdgeReport, Seen, Verdict, judge, read_answer, sample
 from listener.change import Change, ChangeKind, Fingerprint
+from tests.sources.listing.buckets import MadeUp
+from tests.stand import Stand, fetch
 
 NOW = 1_800_000_000.0
 HELD = Fingerprint(10, int((NOW - 1000) * 1e9), etag="0" * 32)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shells import Stand, a_stand, until
+
+from tests.stand import Stand, a_stand, until
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(900)]
 

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
-from shells import KEYS, Stand, a_stand, until
 
 from listener.backfill import Backfill, Mode, opened, share
 from listener.change import Change, ChangeKind
@@ -31,6 +30,7 @@ from listener.settings import Settings, load_settings
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing import TreeListing
 from listener.store import Store, open_store
+from tests.stand import KEYS, Stand, a_stand, until
 
 pytestmark = pytest.mark.looptime(False)
 

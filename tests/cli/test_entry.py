@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import structlog
 import typer
-from shells import Stand
 
 from listener.cli import entry
 from listener.cli.common import log_at, run_async
 from listener.errors import ConfigurationError, Misconfigured, StoreBusy
+from tests.stand import Stand
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shells import Stand, fetch, until
 
 from listener.cli.options import choose_site
 from listener.errors import ConfigurationError
 from listener.settings import parse_settings
+from tests.stand import Stand, fetch, until
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from shells import Stand
-
 from listener.emulator import parse_quota
 from listener.planner import split_reason
 from listener.refresh import RefreshKind
+from tests.stand import Stand
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from shells import KEYS, Stand, until
+
+from tests.stand import KEYS, Stand, until
 
 READING = (
     ["status"],

@@ -12,12 +12,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from shells import SECRET, Stand, fetch
 
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, open_store
 from listener.store.reservation import AttemptRequest
 from listener.store.suppressed import OLD_NEWS, SuppressedWriter
+from tests.stand import SECRET, Stand, fetch
 
 Command = Callable[..., tuple[int, str, str]]
 NUMBERS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shells import SECRET, Stand, fetch
 
 from listener.store import open_store
+from tests.stand import SECRET, Stand, fetch
 
 Command = Callable[..., tuple[int, str, str]]
 

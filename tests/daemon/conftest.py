@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shells import Stand, a_stand
+
+from tests.stand import Stand, a_stand
 
 
 @pytest.fixture

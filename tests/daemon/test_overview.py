@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from steps_store import BASE, Bench, FakeClock, content, file, folder, subtree
 
 from listener.daemon.freshness import BOUNDS_SECONDS, Freshness
 from listener.store import open_store
 from listener.store.staleness import Surroundings
+from tests.store.steps import BASE, Bench, FakeClock, content, file, folder, subtree
 
 GIVEN = Surroundings(0.0, True, {"cdn": "main"})
 

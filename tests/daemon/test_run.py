@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from shells import SECRET, Stand, fetch, free_port, until
 
 from listener.store.ownership import Owner, owner_of
+from tests.stand import SECRET, Stand, fetch, free_port, until
 
 pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from shells import KEYS, Stand, fetch, free_port, until
 
 from listener.daemon.service import Daemon
 from listener.errors import ConfigurationError
 from listener.settings import Settings, parse_settings
+from tests.stand import KEYS, Stand, fetch, free_port, until
 
 pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from shells import KEYS, Stand, fetch, free_port, until
+
+from tests.stand import KEYS, Stand, fetch, free_port, until
 
 pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time
 NOT_OURS = "192.0.2.1"

@@ -16,9 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from hooks import write_tls
 
 from listener.egress import connection_advice
+from tests.sources.webhook.hooks import write_tls
 
 pytestmark = pytest.mark.looptime(False)
 Making = Callable[[Path], tuple[Path, Path, Path]]

@@ -15,17 +15,17 @@ import pytest
 from aiohttp import web
 from botocore.httpsession import ProxyConfiguration
 from botocore.utils import get_environ_proxies
-from egress_calls import HOSTS
-from hooks import write_tls
 from hypothesis import given
 from hypothesis import strategies as st
-from squid import PASSWORD, USER, Squid, squid
 
 from listener.egress import proxy_for
 from listener.errors import ConfigurationError
+from tests import ROOT
+from tests.egress.calls import HOSTS
+from tests.egress.squid import PASSWORD, USER, Squid, squid
+from tests.sources.webhook.hooks import write_tls
 
 pytestmark = pytest.mark.looptime(False)
-CALLS = Path(__file__).with_name("egress_calls.py")
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 EMPTY_QUEUE = '<Error xmlns="http://mns.aliyuncs.com/doc/v1/"><Code>MessageNotExist</Code></Error>'
 
@@ -55,8 +55,9 @@ class Cloud:
             "SSL_CERT_FILE": str(self.certificate), "AWS_CA_BUNDLE": str(self.certificate),
         }  # fmt: skip
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(CALLS), self.scheme, str(self.port), env=environment, stdout=-1, stderr=-1
-        )
+            sys.executable, "-m", "tests.egress.calls", self.scheme, str(self.port),
+            cwd=ROOT, env=environment, stdout=-1, stderr=-1,
+        )  # fmt: skip
         out, error = await process.communicate()
         assert process.returncode == 0, error.decode()
         return dict(json.loads(out))

@@ -1,5 +1,5 @@
 """
-Fuzz the decoder, guided by coverage, beginning with the corpus: ``python tests/formats/fuzz_formats.py FOLDER``.
+Fuzz the decoder, guided by coverage, beginning with the corpus: ``python -m tests.formats.fuzz_formats FOLDER``.
 
 Further arguments are libFuzzer's (``-max_total_time=600``). Ends with an error at the first exception that is not
 the decoder's own, at the first message that takes ten seconds, and when memory grows past the limit.
@@ -17,8 +17,7 @@ with atheris.instrument_imports(include=["listener"]):
     from listener.errors import MalformedNotification
     from listener.formats import FORMATS, decode
 
-sys.path.insert(0, str(Path(__file__).parent))
-from corpus_cases import CASES
+from tests.formats.corpus_cases import CASES
 
 _FORMATS = sorted(FORMATS)
 

@@ -8,11 +8,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from corpus_cases import CASES, Case
 
 from listener.change import Change, Fingerprint
 from listener.errors import ConfigurationError, MalformedNotification
 from listener.formats import FORMATS, decode
+from tests.formats.corpus_cases import CASES, Case
 
 GOOD = [case for case in CASES if case.expected and not case.arguments]
 

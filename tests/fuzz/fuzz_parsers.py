@@ -1,5 +1,5 @@
 """
-Fuzz all parsers, guided by coverage, beginning with the corpus: ``python tests/fuzz/fuzz_parsers.py FOLDER``.
+Fuzz all parsers, guided by coverage, beginning with the corpus: ``python -m tests.fuzz.fuzz_parsers FOLDER``.
 
 Further arguments are libFuzzer's (``-max_total_time=600``). The first byte of an input chooses the parser; what breaks
 one is printed with its name, and belongs, without that byte, into its folder of the corpus.
@@ -13,11 +13,10 @@ from pathlib import Path
 import atheris
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
 with atheris.instrument_imports(
     include=["listener.alibaba.replies", "listener.sources", "listener.formats", "listener.urls"]
 ):
-    from parsers import PARSERS
+    from tests.fuzz.parsers import PARSERS
 
 NAMES = sorted(PARSERS)
 

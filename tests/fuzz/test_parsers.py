@@ -15,7 +15,9 @@ from typing import NoReturn
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from parsers import PARSERS
+
+from tests import ROOT
+from tests.fuzz.parsers import PARSERS
 
 CORPUS = Path(__file__).with_name("corpus")
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "600"))
@@ -225,11 +227,12 @@ def test_fuzzing_finds_nothing(tmp_path: Path, absent: Callable[[str], NoReturn]
     """Atheris, guided by coverage, for ten minutes (``FUZZ_SECONDS``)."""
     if importlib.util.find_spec("atheris") is None:
         absent("atheris")
-    script = Path(__file__).with_name("fuzz_parsers.py")
+    command = [sys.executable, "-m", "tests.fuzz.fuzz_parsers", tmp_path / "seeds"]
     done = subprocess.run(
-        [sys.executable, script, tmp_path / "seeds", f"-max_total_time={SECONDS}", f"-artifact_prefix={tmp_path}/"],
+        [*command, f"-max_total_time={SECONDS}", f"-artifact_prefix={tmp_path}/"],
         capture_output=True,
         text=True,
         check=False,
+        cwd=ROOT,
     )
     assert done.returncode == 0, re.sub(r"(?s)^.*?(?=\n === Uncaught)", "", done.stderr)[-3000:]

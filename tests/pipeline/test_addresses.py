@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import a_world
 from yarl import URL
 
 from listener.change import Change, ChangeKind
+from tests.pipeline.world import a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from world import World, a_world
 
 from listener.change import Change, ChangeKind
 from listener.refresh import Priority, RefreshKind
+from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)
 

@@ -6,12 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from world import a_world
 
 from listener.daemon.health import reasons_not_ready
 from listener.errors import StoreUnusable
 from listener.pipeline import Pipeline
 from listener.store import Store
+from tests.pipeline.world import a_world
 
 pytestmark = pytest.mark.looptime(False)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import World, a_world
 
 from listener.change import Change
 from listener.clock import window_end
 from listener.refresh import RefreshKind
+from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

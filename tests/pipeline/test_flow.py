@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from world import PlayedSource, a_world
 
 from listener.contracts import Delivery, IndexView, Unreadable
 from listener.refresh import Scope
 from listener.store import NeedInput
+from tests.pipeline.world import PlayedSource, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from world import World, a_world
 
 from listener.daemon.admin.rendering import PageContext, Renderer
 from listener.daemon.state import DaemonState, Parts
 from listener.daemon.status_page import LETTERS_SHOWN, StatusPage
 from listener.store.letters import EVERY_LETTER, LetterFilter, LetterKind
+from tests.pipeline.world import World, a_world
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from world import World, a_world
 
 from listener.change import Change, ChangeKind
 from listener.refresh import Scope
 from listener.store import NeedInput
 from listener.store.controls import ControlKind, Controls, Place
+from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-from world import World, a_world
 
 from listener.change import Change, ChangeKind
 from listener.clock import QUOTA_DAY_SECONDS, window_start
@@ -14,6 +13,7 @@ from listener.pipeline.accounts import Account
 from listener.pipeline.plan_inputs import learned
 from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
+from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

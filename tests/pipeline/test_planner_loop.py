@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import KEYS, MovableClock
 
 from listener.pipeline.accounts import Account
 from listener.pipeline.dispatcher import Dispatcher, Outcome
@@ -22,6 +21,7 @@ from listener.refresh import Attempt, Priority, RefreshKind
 from listener.settings import PlannerSettings, Site
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
+from tests.pipeline.world import KEYS, MovableClock
 
 pytestmark = pytest.mark.looptime(False)  # threads keep real time
 

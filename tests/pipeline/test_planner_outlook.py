@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from world import World, a_world
 
 from listener.change import Change, ChangeKind
 from listener.daemon.status import plain_outlooks
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.refresh import RefreshKind
 from listener.store.controls import ControlKind, Controls, Place
+from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

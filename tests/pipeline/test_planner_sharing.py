@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import World, a_world
 
 from listener.change import Change, ChangeKind
 from listener.clock import QUOTA_DAY_SECONDS, window_start
 from listener.refresh import RefreshKind
 from listener.settings import Site
+from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import World, a_world
 
 from listener.daemon.state import DaemonState, Parts
 from listener.daemon.status import status_of
 from listener.daemon.status_page import StatusPage
 from listener.store import open_store
 from listener.store.ownership import Owner
+from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import PlayedSource, World, a_world
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.clock import window_start
@@ -19,6 +18,7 @@ from listener.pipeline.accounts import SLOTS, Account
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
 from listener.store.reservation import AttemptRequest
+from tests.pipeline.world import PlayedSource, World, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from test_planner_sharing import NO_RESERVE, deferred, deletions, run_sites, spent, to_noon
-from world import World, a_world
 
 from listener.daemon.metrics import _Snapshot
 from listener.daemon.status import status_of
@@ -18,6 +16,8 @@ from listener.pipeline.sites import Sites
 from listener.pipeline.spenders import Spenders
 from listener.settings import Site
 from listener.store.ownership import Owner
+from tests.pipeline.test_planner_sharing import NO_RESERVE, deferred, deletions, run_sites, spent, to_noon
+from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel
-from source_harness import Reader
 
 from listener.change import Change
 from listener.clock import SystemClock
@@ -31,6 +30,7 @@ from listener.sources.queue.settings import QueueSettings
 from listener.sources.queue.transport import QueueError, Remedy
 from listener.sources.webhook.receiver import Receiver
 from listener.sources.webhook.settings import WebhookSettings
+from tests.sources.harness import Reader
 
 
 class Idle:

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from world import MovableClock, World, settings_for
 
 from listener.change import Change, ChangeKind
 from listener.contracts import Check, KindLimits, TargetBase
 from listener.errors import OutcomeUnknown, TargetError
 from listener.refresh import AttemptState, Receipt, RefreshKind
+from tests.pipeline.world import MovableClock, World, settings_for
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
 

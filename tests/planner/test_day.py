@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
-
-from planning.hindsight import hindsight  # noqa: E402
-from planning.policies import POLICIES  # noqa: E402
-from planning.replay import replay  # noqa: E402
-from planning.scoring import score_log, units_by_day  # noqa: E402
-from planning.traces import Window, find_trace, read_windows  # noqa: E402
-from planning.world import World  # noqa: E402
+from bench.planning.hindsight import hindsight
+from bench.planning.policies import POLICIES
+from bench.planning.replay import replay
+from bench.planning.scoring import score_log, units_by_day
+from bench.planning.traces import Window, find_trace, read_windows
+from bench.planning.world import World
+from tests import ROOT
 
 FIELDS = {
     "score", "collateral", "stale_object_hours", "late", "file_units", "directory_units", "planning_seconds",

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
+from bench.planning.large import site
 from listener.planner import plan
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-
-from planning.large import site
 
 
 @pytest.mark.parametrize("tokens", [(2000, 100), (500, 0)])

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from steps_store import Bench, FakeClock
 
 from listener.store import open_store
+from tests.store.steps import Bench, FakeClock
 
 
 @pytest.fixture

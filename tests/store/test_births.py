@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from steps_store import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
 
 from listener.change import Change
 from listener.coalescer import merge
 from listener.refresh import Scope
 from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
+from tests import ROOT
+from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
 
 
 def birth(key: str) -> Change:
@@ -112,7 +113,7 @@ async def test_another_name_keeps_its_need_also_among_known_ones(bench: Bench) -
 
 RECORD_A_BIRTH = """
 import asyncio, sys
-from steps_store import Bench, FakeClock, content
+from tests.store.steps import Bench, FakeClock, content
 from listener.store import open_store
 
 async def main():
@@ -132,7 +133,7 @@ async def test_a_name_that_went_while_no_process_ran_needs_nothing(
 ) -> None:
     """Another process recorded its birth; its end counts once its window is over, or the time of a first scan."""
     url = f"sqlite:///{tmp_path}/s.db"
-    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", RECORD_A_BIRTH, url]
     await asyncio.to_thread(subprocess.run, command, env=environment, check=True)
     clock.advance(outage_seconds)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from steps_store import BASE, Bench, content, file, folder, subtree
 
 from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
 from listener.store.controls import ControlKind, Controls, Place, Unsettled
 from listener.store.reservation import AttemptRequest
+from tests.store.steps import BASE, Bench, content, file, folder, subtree
 
 
 @pytest.fixture

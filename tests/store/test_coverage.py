@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from coverage_model import assert_readers_agree
-from steps_store import BASE, Bench, content, file, folder, subtree
 
 from listener.refresh import COVERAGE, AttemptState, NeedState, RefreshKind, Scope
 from listener.store import NeedInput
 from listener.store.coverage import covered
+from tests.store.coverage_model import assert_readers_agree
+from tests.store.steps import BASE, Bench, content, file, folder, subtree
 
 FLAGS = (0, 1)
 STATES = (AttemptState.ACCEPTED, AttemptState.COMPLETE, AttemptState.FAILED)

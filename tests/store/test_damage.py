@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from steps_store import Bench, FakeClock, content, file
 
 from listener.errors import StoreError, StoreUnusable
 from listener.store import Store, damage, maintenance, open_store
 from listener.store.damage import Damage
 from listener.store.database import connect
+from tests.store.steps import Bench, FakeClock, content, file
 
 PAGE = 4096
 

@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps_store import BASE, Bench, FakeClock, content
 
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 from listener.refresh import RefreshKind
@@ -27,8 +26,8 @@ from listener.store import NeedInput, database, open_store
 from listener.store.database import connect, prepare, sqlite_path, translate
 from listener.store.ledger import budget
 from listener.store.ownership import Owner, OwnerLock, owner_of
-
-HERE = Path(__file__).parent
+from tests import ROOT
+from tests.store.steps import BASE, Bench, FakeClock, content
 
 
 @pytest.mark.parametrize("url", ["", "postgresql://h/db", "sqlite://", "sqlite:///", "sqlite://host/x.db", "/var/x.db"])
@@ -321,7 +320,7 @@ FULL = """
 import asyncio, json, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from steps_store import content, route
+from tests.store.steps import content, route
 from listener.errors import StoreError
 from listener.store import open_store
 from listener.store.batches import Batch
@@ -353,7 +352,7 @@ asyncio.run(main(sys.argv[1]))
 def run_full(*command: str, folder: str, more: tuple[str, ...] = ()) -> dict[str, object]:
     """Run the filler in a process of its own and return what it tells."""
     done = subprocess.run(
-        [*command, sys.executable, "-c", FULL, folder, str(HERE), *more],
+        [*command, sys.executable, "-c", FULL, folder, str(ROOT), *more],
         check=False,
         capture_output=True,
         text=True,
@@ -387,7 +386,7 @@ def test_a_file_that_may_not_grow_fails_the_commit(tmp_path: Path) -> None:
 STORM = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[2])
-from steps_store import content, route
+from tests.store.steps import content, route
 from listener.store import open_store
 from listener.store.batches import Batch
 
@@ -410,7 +409,7 @@ async def test_what_was_acked_survives_sigkill(tmp_path: Path) -> None:
     acked: set[str] = set()
     for seconds in (0.0, 0.01, 0.03, 0.07, 0.2):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", STORM, str(tmp_path), str(HERE), stdout=subprocess.PIPE
+            sys.executable, "-c", STORM, str(tmp_path), str(ROOT), stdout=subprocess.PIPE
         )
         assert process.stdout is not None
         acked.add((await process.stdout.readline()).decode().strip())

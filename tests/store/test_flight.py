@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from steps_store import BASE, Bench, content, file, folder
-
 from listener.refresh import AttemptState
+from tests.store.steps import BASE, Bench, content, file, folder
 
 
 async def test_a_need_ends_when_its_attempt_completes(bench: Bench) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from steps_store import BASE, QUOTA, Bench, FakeClock, content, file, folder, route
 
 from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
 from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
@@ -13,6 +12,7 @@ from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
 from listener.store.progress import Progress
 from listener.store.reservation import AttemptRequest
+from tests.store.steps import BASE, QUOTA, Bench, FakeClock, content, file, folder, route
 
 FILE = RefreshKind.FILE
 

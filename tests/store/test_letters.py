@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from steps_store import BASE, Bench, content, file
 
 from listener.change import Change
 from listener.contracts import SourceHealth, SourceState, Unreadable
@@ -20,6 +19,7 @@ from listener.store import NeedInput, database, letters
 from listener.store.batches import Batch
 from listener.store.database import prepare
 from listener.store.letters import DeadLetter, LetterFilter, LetterKind, bounded_subject, bounded_text
+from tests.store.steps import BASE, Bench, content, file
 
 
 def rejecting(change: Change) -> list[NeedInput]:

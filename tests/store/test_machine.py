@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from coverage_model import assert_readers_agree
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from steps_store import BASE, Bench, FakeClock, content, deleted, file, folder, subtree
 
 from listener.change import Change
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
 from listener.store import NeedInput, Store, open_store, settle
 from listener.store.batches import Batch
 from listener.store.store import StoreOptions
+from tests.store.coverage_model import assert_readers_agree
+from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, subtree
 
 KEYS = ["a/1", "a/2", "a/b/1", "a/b/", "c/1", "2"]
 FOLDERS = ["a/", "a/b/", "c/"]

@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from steps_store import Bench, content, file
 
 from listener.errors import StoreBusy, StoreError, StoreUnusable
 from listener.store import maintenance, open_store
+from tests.store.steps import Bench, content, file
 
 
 @pytest.mark.looptime(False)  # the copy is made by a thread while the store commits

@@ -7,7 +7,6 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from steps_store import BASE, QUOTA, Bench, content, file, folder, subtree
 
 from listener.clock import QUOTA_DAY_SECONDS
 from listener.contracts import SourceHealth, SourceState, Unreadable
@@ -17,6 +16,7 @@ from listener.store.progress import Progress
 from listener.store.reservation import AttemptRequest
 from listener.store.settle import SWEEP_DIRECTORIES, Place, sweep
 from listener.store.store import SLICE_ROWS
+from tests.store.steps import BASE, QUOTA, Bench, content, file, folder, subtree
 
 
 async def test_an_ask_is_due_at_once(bench: Bench) -> None:

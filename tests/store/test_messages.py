@@ -6,11 +6,11 @@ import sqlite3
 from typing import Any
 
 import pytest
-from steps_store import Bench, content, route
 
 from listener.errors import StoreError
 from listener.store.batches import Batch, Recorded
 from listener.store.messages import KEPT_SECONDS
+from tests.store.steps import Bench, content, route
 
 
 async def test_a_message_is_known_once_its_changes_are_recorded(bench: Bench) -> None:

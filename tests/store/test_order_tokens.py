@@ -13,7 +13,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from steps_store import BASE, Bench, FakeClock
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import merge
@@ -25,6 +24,7 @@ from listener.store.names import Names
 from listener.store.order_tokens import TOKEN_SECONDS
 from listener.store.record import Recorder
 from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, suppressed_of
+from tests.store.steps import BASE, Bench, FakeClock
 
 
 def told(key: str, order: int | None, etag: str | None, kind: ChangeKind | None = None) -> Change:

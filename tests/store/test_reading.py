@@ -9,13 +9,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from steps_store import Bench, FakeClock, content
 
 from listener.errors import StoreError, StoreUnusable
 from listener.store import database, maintenance, open_store
 from listener.store.database import connect, prepare
 from listener.store.ownership import Owner, OwnerLock, owner_of
 from listener.store.reading import Readers, open_reading
+from tests.store.steps import Bench, FakeClock, content
 
 NOBODY = 65534
 

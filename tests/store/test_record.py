@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from steps_store import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.errors import KeyRejected
@@ -16,6 +15,7 @@ from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
 from listener.store.index import weight_below
 from listener.store.store import RECORD_ROWS, StoreOptions
+from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
 
 
 async def test_a_change_is_in_index_and_needs(bench: Bench) -> None:

@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from steps_store import BASE, Bench, FakeClock, content, deleted, file, folder
 
 from listener.change import Change
 from listener.contracts import SourceHealth, SourceState, Unreadable
@@ -21,6 +20,7 @@ from listener.store.progress import Progress
 from listener.store.reservation import AttemptRequest
 from listener.store.retention import Configured
 from listener.store.staleness import AccountReport
+from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder
 
 DAY = 86400.0
 KEEP = 30 * DAY

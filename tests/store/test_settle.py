@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from steps_store import BASE, Bench, FakeClock, content, file, folder
 
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
 from listener.store.reservation import AttemptRequest
 from listener.store.store import SLICE_ROWS
+from tests.store.steps import BASE, Bench, FakeClock, content, file, folder
 
 
 def params(key: str, *, force: bool) -> AttemptRequest:

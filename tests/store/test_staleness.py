@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from steps_store import BASE, Bench, content, file, folder
 
 from listener.contracts import SourceHealth, SourceState
 from listener.refresh import AttemptState
 from listener.store.controls import ControlKind, Controls, Place
 from listener.store.staleness import AccountReport, StaleNeed, Surroundings
+from tests.store.steps import BASE, Bench, content, file, folder
 
 
 async def listed(bench: Bench, *, limit: int = 50, is_running: bool | None = True) -> list[StaleNeed]:

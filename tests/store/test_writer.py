@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from steps_store import BASE, Bench, content, route
 
 from listener.errors import StoreError
 from listener.store import NeedInput, open_store
@@ -19,6 +18,7 @@ from listener.store.batches import Batch
 from listener.store.damage import Damage
 from listener.store.database import connect, prepare
 from listener.store.writer import Writer
+from tests.store.steps import BASE, Bench, content, route
 
 
 def add(value: int, *, then: BaseException | None = None):  # type: ignore[no-untyped-def]

@@ -1,7 +1,7 @@
 """
 The reference of log events in docs/logs.md: names, levels and fields from the code, meanings by hand.
 
-``python tests/telemetry/log_events.py`` prints the page anew; meanings that stand there are kept, what is
+``python -m tests.telemetry.log_events`` prints the page; meanings that stand there are kept, what is
 new gets an empty one, and a test then asks for it. ``make events`` writes it.
 """
 
@@ -12,10 +12,10 @@ import functools
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 PAGE = ROOT / "docs" / "logs.md"
 LOGGERS = {"log", "_log"}
 LEVELS = ("debug", "info", "warning", "error")

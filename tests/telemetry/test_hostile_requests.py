@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from shells import a_stand, fetch
+
+from tests.stand import a_stand, fetch
 
 
 @pytest.mark.looptime(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import log_events
+from tests.telemetry import log_events
 
 
 def test_every_event_has_a_plain_name() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from shells import a_stand, fetch, until
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+from tests.stand import a_stand, fetch, until
+
 RULES = ROOT / "config/prometheus/cdn-listener.rules.yml"
 PLAYED = ROOT / "tests/telemetry/alerts.yml"
 DASHBOARD = ROOT / "config/grafana/cdn-listener.json"

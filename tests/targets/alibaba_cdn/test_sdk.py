@@ -1,0 +1,184 @@
+"""Held against Alibaba's official SDK: the same question, asked by its client and by ours, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from alibabacloud_cdn20180510 import models
+from alibabacloud_cdn20180510.client import Client
+from alibabacloud_tea_openapi.utils import Utils
+from alibabacloud_tea_openapi.utils_models import Config
+
+from listener.refresh import RefreshKind
+from listener.targets.alibaba_cdn import AlibabaCdn
+from listener.targets.alibaba_cdn.requests import Request, quota_request, task_list_request, tasks_by_id_request
+from listener.targets.alibaba_cdn.requests import refresh_request as refresh
+from tests.targets.alibaba_cdn.recording_api import KEYS, NOW, Answer, Api, Received
+
+FILE, DIRECTORY, PREFETCH, IGNORE = (
+    RefreshKind.FILE,
+    RefreshKind.DIRECTORY,
+    RefreshKind.PREFETCH,
+    RefreshKind.IGNORE_PARAMS,
+)
+URLS = ["https://www.example.com/a%20b/%E4%B8%AD~*.txt?x=1&y=2", "https://www.example.com/b+c/"]
+DIRECTORIES = ["https://www.example.com/a%20b/", "https://www.example.com/b+c/"]
+MakeTarget = Callable[..., AlibabaCdn]
+OWN_PARAMETERS = {"AccessKeyId", "Signature", "SignatureNonce", "Timestamp"}
+PUBLIC = OWN_PARAMETERS | {"Action", "Format", "SecurityToken", "SignatureMethod", "SignatureVersion", "Version"}
+
+CASES: list[tuple[str, Callable[[AlibabaCdn], Request], Callable[[Client], Any]]] = [
+    (
+        "file",
+        lambda target: refresh(FILE, URLS, force=True, settings=target.settings),
+        lambda sdk: sdk.refresh_object_caches(
+            models.RefreshObjectCachesRequest(object_path="\n".join(URLS), object_type="File")
+        ),
+    ),
+    (
+        "directory",
+        lambda target: refresh(DIRECTORY, DIRECTORIES, force=True, settings=target.settings),
+        lambda sdk: sdk.refresh_object_caches(
+            models.RefreshObjectCachesRequest(object_path="\n".join(DIRECTORIES), object_type="Directory", force=True)
+        ),
+    ),
+    (
+        "ignore-params",
+        lambda target: refresh(IGNORE, URLS, force=True, settings=target.settings),
+        lambda sdk: sdk.refresh_object_caches(
+            models.RefreshObjectCachesRequest(object_path="\n".join(URLS), object_type="IgnoreParams", force=True)
+        ),
+    ),
+    (
+        "prefetch",
+        lambda target: refresh(PREFETCH, URLS, force=False, settings=target.settings),
+        lambda sdk: sdk.push_object_cache(
+            models.PushObjectCacheRequest(
+                object_path="\n".join(URLS),
+                area="domestic",
+                l_2preload=True,
+                query_hashkey=True,
+                with_header='{"Accept-Encoding":["br"]}',
+            )
+        ),
+    ),
+    ("quota", lambda _: quota_request(), lambda sdk: sdk.describe_refresh_quota(models.DescribeRefreshQuotaRequest())),
+    (
+        "tasks-by-id",
+        lambda _: tasks_by_id_request(["1", "2"]),
+        lambda sdk: sdk.describe_refresh_task_by_id(models.DescribeRefreshTaskByIdRequest(task_id="1,2")),
+    ),
+    (
+        "task-list",
+        lambda _: task_list_request(page=2, page_size=100, url=URLS[0], object_type="file", span=(NOW - 60, NOW)),
+        lambda sdk: sdk.describe_refresh_tasks(
+            models.DescribeRefreshTasksRequest(
+                object_path=URLS[0],
+                object_type="file",
+                start_time="2026-01-02T03:03:05Z",
+                end_time="2026-01-02T03:04:05Z",
+                page_number=2,
+                page_size=100,
+            )
+        ),
+    ),
+]
+
+
+def placed(request: Received) -> dict[str, Any]:
+    """Return where a request puts what, its signature's own values aside; the SDK writes booleans as True."""
+
+    def plain(pairs: list[tuple[str, str]], without: set[str]) -> dict[str, str]:
+        return {name: {"True": "true"}.get(value, value) for name, value in pairs if name not in without}
+
+    return {
+        "method": request.method,
+        "path": request.target.partition("?")[0],
+        "action": request.action,
+        "version": dict(request.query).get("Version") or request.header("x-acs-version"),
+        "query": plain(request.query, PUBLIC),
+        "form": plain(request.form, set()),
+        "content-type": request.header("content-type") if request.body else None,
+    }
+
+
+@pytest.fixture
+def both(api: Api, make_target: MakeTarget) -> Callable[..., Any]:
+    """Ask the same through the official client and through ours; return both requests as they came in."""
+
+    async def ask(case: tuple[str, Any, Any], signature: str, token: str) -> tuple[Received, Received]:
+        _, ours, theirs = case
+        api.default = Answer(fields={"RequestId": "R", "Tasks": [], "RefreshTaskId": "1", "PushTaskId": "1"})
+        if case[0] == "task-list":
+            api.default = Answer(fields={"RequestId": "R", "Tasks": {"CDNTask": []}})
+        config = Config(
+            access_key_id="testid",
+            access_key_secret="testsecret",
+            security_token=token or None,
+            endpoint=api.address,
+            protocol="http",
+        )
+        if signature == "hmac-sha1":
+            config.signature_algorithm = "v2"
+        await asyncio.to_thread(theirs, Client(config))
+        options = {"area": "domestic", "l2_preload": True, "query_hash_key": True}
+        target = make_target(
+            signature=signature,
+            environment={**KEYS, "ALIBABA_CLOUD_SECURITY_TOKEN": token},
+            prefetch={**options, "with_header": {"Accept-Encoding": ["br"]}},
+        )
+        await target.client.read(ours(target))
+        first, second = api.received
+        return first, second
+
+    return ask
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK listens to proxy variables of the machine."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("token", ["", "tok/en+=="], ids=["static", "temporary"])
+@pytest.mark.parametrize("signature", ["acs3-hmac-sha256", "hmac-sha1"])
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+async def test_parameters_stand_where_the_official_client_puts_them(
+    both: Callable[..., Any], case: Any, signature: str, token: str
+) -> None:
+    """Method, path, query and form are the official client's for every action, in both signatures."""
+    theirs, ours = await both(case, signature, token)
+    assert placed(ours) == placed(theirs)
+
+
+@pytest.mark.parametrize("token", ["", "tok/en+=="], ids=["static", "temporary"])
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+async def test_the_sdk_would_sign_what_we_sent_the_same(both: Callable[..., Any], case: Any, token: str) -> None:
+    """From the raw bytes of our request the SDK's signing function gives the Authorization that we sent."""
+    _, ours = await both(case, "acs3-hmac-sha256", token)
+    authorization = ours.header("authorization")
+    assert authorization is not None
+    signed = authorization.partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    headers = {name: ours.header(name) for name in signed}
+    assert set(headers) == {name.lower() for name, _ in ours.headers if name.lower().startswith("x-acs-")} | {
+        "host",
+        *(["content-type"] if ours.body else []),
+    }
+    seen = SimpleNamespace(method="POST", pathname="/", query=dict(ours.query), headers=headers)
+    digest = Utils.hash(ours.body, "ACS3-HMAC-SHA256").hex()
+    assert authorization == Utils.get_authorization(seen, "ACS3-HMAC-SHA256", digest, "testid", "testsecret")
+
+
+@pytest.mark.parametrize("token", ["", "tok/en+=="], ids=["static", "temporary"])
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+async def test_the_sdk_would_sign_our_v1_requests_the_same(both: Callable[..., Any], case: Any, token: str) -> None:
+    """From the raw bytes of our request the SDK's signing function gives the Signature that we sent."""
+    _, ours = await both(case, "hmac-sha1", token)
+    params = ours.params
+    assert params.pop("Signature") == Utils.get_rpcsignature(params, "POST", "testsecret")
+    assert params.get("SecurityToken", "") == token
