@@ -32,8 +32,8 @@ from listener.refresh import RefreshKind
 from listener.router import Router
 from listener.settings import Site
 from listener.store import NeedInput, Store, open_store
-from listener.store.batches import Batch
 from listener.store.database import prepare
+from listener.store.record import Batch
 from listener.store.reservation import AttemptRequest
 
 BASE = "https://www.example.com/"

@@ -346,7 +346,7 @@ def scan_child(root: str, state: str, what: str) -> None:
     from listener.settings import Site  # noqa: PLC0415
     from listener.sources.filesystem import FilesystemSettings, FilesystemSource  # noqa: PLC0415
     from listener.store import open_store  # noqa: PLC0415
-    from listener.store.batches import Batch  # noqa: PLC0415
+    from listener.store.record import Batch  # noqa: PLC0415
 
     site = Site.model_validate({"source": "www", "target": "cdn", "base_urls": ["https://www.example.com/"]})
     reported = 0

@@ -15,9 +15,8 @@ from listener.pipeline.accounts import accounts_of
 from listener.pipeline.spenders import DEFAULT_SHARE, sets_a_share
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
-from listener.store.database import sqlite_path
+from listener.store.database import format_version, sqlite_path
 from listener.store.ownership import owner_of
-from listener.store.reading import format_version
 
 __all__ = ["run_checks"]
 

@@ -17,9 +17,9 @@ from listener.redaction import mask_url
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import Control, Controls
+from listener.store.filtering import Suppressed
 from listener.store.ownership import Owner
 from listener.store.staleness import AccountReport, StaleNeed, Surroundings
-from listener.store.suppressed import Suppressed
 
 __all__ = ["iso", "plain_order", "plain_stale", "plain_suppressed", "quota_of", "stale_of", "status_of"]
 

@@ -21,10 +21,10 @@ from listener.planner import Arrivals
 from listener.refresh import Scope
 from listener.router.serving import normal_or_refused
 from listener.store import NeedInput
+from listener.store.filtering import Suppressed
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.ownership import Owner
 from listener.store.staleness import StaleNeed
-from listener.store.suppressed import Suppressed
 from listener.urls import normal_url
 
 __all__ = ["Decision", "PageSnapshot", "StatusPage", "UrlStatus"]

@@ -17,7 +17,7 @@ from listener.pipeline.sites import Sites
 from listener.pipeline.stalls import judged
 from listener.pipeline.store_retry import StoreRetry
 from listener.store import Store
-from listener.store.batches import Batch
+from listener.store.record import Batch
 
 __all__ = ["Intake"]
 

@@ -21,8 +21,8 @@ from listener.refresh import AttemptState
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import ControlKind, Controls
+from listener.store.maintenance import Configured
 from listener.store.promotion import Promoted
-from listener.store.retention import Configured
 from listener.store.staleness import AccountReport
 from listener.store.store import StoreOptions
 from listener.verifier import Verifier

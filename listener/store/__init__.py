@@ -20,7 +20,7 @@ table              a row is
 ``tombstone``      a key deleted lately, so that a running scan cannot bring it back
 ``pending_delete`` a deleted subtree whose index rows are still being removed
 ``dead_letter``    a message or key that was set aside, with its reason; bounded, see ``letters.py``
-``message``        one message of a queue whose changes are all recorded; bounded, see ``messages.py``
+``message``        one message of a queue whose changes are all recorded; bounded, see ``filtering.py``
 ``dropped``        how many of these were dropped for lack of room, by source and kind
 ``account``        what keeps an account from sending, and what it deferred, as its sender reported last
 ``source``         what each source reported last
@@ -99,7 +99,7 @@ is unknown, and a backfill finds it.
 
 from __future__ import annotations
 
-from listener.store.batches import NeedInput
+from listener.store.record import NeedInput
 from listener.store.store import Store, open_store
 
 __all__ = ["NeedInput", "Store", "open_store"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, RefreshKind
 from listener.store import ledger
-from listener.store.names import prefix_end_of
+from listener.store.index import prefix_end_of
 
 __all__ = [
     "Claim",

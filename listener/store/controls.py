@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from listener.refresh import AttemptState, NeedState, Scope, directory_of
 from listener.store.access import Access
 from listener.store.attempts import withdraw
-from listener.store.batches import next_sequence
 from listener.store.coverage import SETTLED, deciding, directory_attempts, status_word
-from listener.store.names import above
+from listener.store.index import above, next_sequence
 
 __all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled", "active", "unsettled"]
 

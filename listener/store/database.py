@@ -1,30 +1,49 @@
-"""Opening the state file for writing: what is refused, what is migrated."""
+"""
+Opening the state file: what is refused, and which errors an operator reads.
+
+**For writing**, the file is made private, brought up to this version and set to WAL mode; checkpoints are left to a
+thread of their own. What is corrupt, foreign or newer is refused and left as it is.
+
+**For reading**, nothing is made or changed, so that it works for any user who may read the file, on a read-only
+mount, and on a copy. How SQLite opens it depends on the files next to it:
+
+=============== ============================ ================================================================
+``-wal``        ``-shm``                     opened with
+=============== ============================ ================================================================
+absent          any                          ``mode=ro&immutable=1``: no locks, no new files; read again if the
+                                             file changed meanwhile
+present         present                      ``mode=ro``: the shared index of the process that writes
+present         absent (a copy, a crash)     ``mode=ro&vfs=unix-none``, exclusive: the index in memory
+=============== ============================ ================================================================
+"""
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from importlib.resources import files
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
 
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.files import make_private
 from listener.guarded import guard
 from listener.redaction import mask_url
 from listener.settings import expanded
-from listener.store.letters import bounded_subject, bounded_text
+from listener.store import migrations
+from listener.store.migrations import pragma, upgrade
 
 __all__ = [
-    "APPLICATION_ID",
     "INCREMENTAL",
     "STORE_ERRORS",
-    "VERSION",
+    "Opened",
     "accept",
     "connect",
+    "damaged",
+    "format_version",
+    "open_reading",
+    "open_unlocked",
     "prepare",
     "recognise",
     "set_up",
@@ -34,15 +53,11 @@ __all__ = [
     "translate",
 ]
 
-APPLICATION_ID = 0x43444E4C
-"""``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 12
+
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
 LOG_BYTES = 64 * 1024 * 1024
 """What a write-ahead log that grew in a storm is cut back to."""
-REWRITTEN_PAGES = 16_384
-"""A file up to this size (64 MiB) is rewritten once when it is converted, so that its space can be given back."""
 INCREMENTAL = 2
 """The mode of ``PRAGMA auto_vacuum`` in which free pages are given back when we ask."""
 BUSY_SECONDS = 10.0
@@ -50,103 +65,6 @@ BUSY_SECONDS = 10.0
 STORE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """What SQLite's binding raises; the second for text of the file, or in SQLite's message about it, that is no UTF-8."""
 DAMAGE_HINT = "restore a backup, or move the file away and start again (the first scan seeds, a backfill refreshes)"
-
-
-def _add(*names: str) -> Callable[[sqlite3.Connection], None]:
-    """Return the step that makes these tables and indexes as the schema has them."""
-
-    def step(connection: sqlite3.Connection) -> None:
-        for statement in _statements(_schema()):
-            if statement.split()[2] in names:
-                connection.execute(statement)
-
-    return step
-
-
-def _mark_backfills(connection: sqlite3.Connection) -> None:
-    for table in ("need", "attempt"):
-        connection.execute(f"ALTER TABLE {table} ADD COLUMN priority INTEGER NOT NULL DEFAULT 0")
-    _add("need_backfill")(connection)
-
-
-def _mark_births_and_access(connection: sqlite3.Connection) -> None:
-    connection.execute("ALTER TABLE need ADD COLUMN birth INTEGER")
-    connection.execute("ALTER TABLE object ADD COLUMN access INTEGER")
-
-
-def _bound_letters(connection: sqlite3.Connection) -> None:
-    """Bound what was kept of long subjects and reasons, and find each by a digest of the whole."""
-    connection.create_function("digest_of", 1, lambda raw: hashlib.sha256(raw).digest(), deterministic=True)
-    connection.create_function("subject_of", 1, bounded_subject, deterministic=True)
-    connection.create_function("text_of", 1, bounded_text, deterministic=True)
-    connection.execute("ALTER TABLE dead_letter RENAME TO old_letter")
-    _add("dead_letter", "dropped")(connection)
-    connection.execute(
-        "INSERT INTO dead_letter (id, at, source, kind, digest, subject, reason, body)"
-        " SELECT id, at, source, kind, digest_of(subject), subject_of(subject), text_of(reason), body FROM old_letter"
-    )
-    connection.execute("DROP TABLE old_letter")
-    _add("dead_letter_kind", "dead_letter_source", "dead_letter_body")(connection)
-    connection.execute("DROP INDEX need_aside")
-    _add("need_aside")(connection)
-    _add("account")(connection)
-
-
-def _date_troubles(connection: sqlite3.Connection) -> None:
-    connection.execute("ALTER TABLE source ADD COLUMN trouble_since REAL")
-
-
-def _date_roots(connection: sqlite3.Connection) -> None:
-    connection.execute("ALTER TABLE root ADD COLUMN used_at REAL")
-
-
-def _add_spenders(connection: sqlite3.Connection) -> None:
-    """Make the table again: an earlier step made it as the schema has it, and the daemon writes its rows itself."""
-    connection.execute("DROP TABLE account")
-    _add("account")(connection)
-
-
-_SHARE = "share of "
-
-
-def _book_shares_in_ledger(connection: sqlite3.Connection) -> None:
-    """Move the booked shares of backfills from made-up rows of progress to the ledger, and rename two tables."""
-    connection.execute("ALTER TABLE gone RENAME TO tombstone")
-    connection.execute("ALTER TABLE doomed RENAME TO pending_delete")
-    for table in ("need", "attempt"):
-        columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-        if "backfill" in columns:  # a step from before version 4 makes it under its new name
-            connection.execute(f"ALTER TABLE {table} RENAME COLUMN backfill TO priority")
-    connection.execute("DROP INDEX need_backfill")
-    _add("need_backfill")(connection)
-    connection.execute(
-        "ALTER TABLE ledger ADD COLUMN share_booked INTEGER NOT NULL DEFAULT 0 CHECK (share_booked >= 0)"
-    )
-    rows = connection.execute("SELECT id, listed FROM backfill WHERE id LIKE ?", (f"{_SHARE}%",)).fetchall()
-    for row_id, booked in rows:
-        account, kind, window = row_id.removeprefix(_SHARE).rsplit(", ", 2)
-        connection.execute(
-            "INSERT INTO ledger (account, kind, window_start, quota, share_booked) VALUES (?1, ?2, ?3, 0, ?4)"
-            " ON CONFLICT DO UPDATE SET share_booked = ?4",
-            (account, kind, int(window), booked),
-        )
-    connection.execute("DELETE FROM backfill WHERE id LIKE ?", (f"{_SHARE}%",))
-
-
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
-    1: _add("control", "audit"),
-    2: _add("heard", "heard_at"),
-    3: _mark_backfills,
-    4: _mark_births_and_access,
-    5: _bound_letters,
-    6: _date_troubles,
-    7: _date_roots,
-    8: _add("suppressed"),
-    9: _add_spenders,
-    10: _add("message"),
-    11: _book_shares_in_ledger,
-}
-"""Version → the step that brings it one version on, inside one transaction."""
 
 
 _URL_HINT = "write sqlite:////absolute/path.db, or sqlite:///relative/path.db"
@@ -261,13 +179,13 @@ def prepare(path: Path) -> sqlite3.Connection:
     try:
         accept(connection, path)
         # Of a new file; an older one is changed by the next VACUUM. Free pages are given back in slices then.
-        if _pragma(connection, "auto_vacuum") != INCREMENTAL:  # setting it once more would write to the file
+        if pragma(connection, "auto_vacuum") != INCREMENTAL:  # setting it once more would write to the file
             connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
         connection.execute("PRAGMA journal_mode = WAL")
         # A checkpoint within a commit would hold the writer; a thread of its own does it.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-        _upgrade(connection)
+        upgrade(connection)
     except STORE_ERRORS as error:
         connection.close()
         raise translate(error, path) from error
@@ -312,60 +230,140 @@ def _not_sqlite() -> sqlite3.DatabaseError:
 
 def accept(connection: sqlite3.Connection, path: Path) -> int:
     """Refuse what is not ours, before anything is written; return the version of what is."""
-    application = _pragma(connection, "application_id")
-    version = _pragma(connection, "user_version")
+    application = pragma(connection, "application_id")
+    version = pragma(connection, "user_version")
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if application != APPLICATION_ID and (application or version or tables):
+    if application != migrations.APPLICATION_ID and (application or version or tables):
         raise StoreUnusable(
             f"state file {path}: this SQLite file belongs to another program; it was left as it is",
             hint="store.url: name another file",
         )
-    if version > VERSION:
+    if version > migrations.VERSION:
         raise StoreUnusable(
-            f"state file {path}: written by a newer version (format {version}, this program knows {VERSION})",
+            f"state file {path}: written by a newer version (format {version},"
+            f" this program knows {migrations.VERSION})",
             hint="install that version again, or name another file in store.url",
         )
     return version
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
-    if _pragma(connection, "user_version") == VERSION:
-        return
-    connection.execute("BEGIN IMMEDIATE")
+_State = tuple[tuple[int, int, int] | None, ...]
+"""Inode, size and time of the file, its log and its shared index: whether an unlocked file is still the same."""
+
+
+def _state(path: Path) -> _State:
+    return tuple(_stat(path.with_name(path.name + suffix)) for suffix in ("", "-wal", "-shm"))
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
     try:
-        version = version_before = _pragma(connection, "user_version")
-        if not version:
-            for statement in _statements(_schema()):
-                connection.execute(statement)
-            connection.execute("INSERT INTO meta (id, sequence, created_at) VALUES (1, 0, ?)", (time.time(),))
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            version = VERSION
-        for step in range(version, VERSION):
-            MIGRATIONS[step](connection)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+_LIVE: Final = "mode=ro"
+
+
+def _parameters(state: _State) -> str:
+    """Return how to open the file; the module's table has the reasons."""
+    _, log, index = state
+    if log is None:
+        return f"{_LIVE}&immutable=1"
+    return _LIVE if index is not None else f"{_LIVE}&vfs=unix-none"
+
+
+def open_reading(path: Path, *, any_version: bool = False) -> sqlite3.Connection:
+    """
+    Open a state file for reading, without making or changing any file.
+
+    Args:
+        path: the state file.
+        any_version: whether an older version will do, of which only the head can be relied on.
+
+    Raises:
+        StoreUnusable: corrupt, foreign, or of another version.
+        StoreError: this user may not read it.
+    """
+    return open_unlocked(path, any_version=any_version).connection
+
+
+def format_version(path: Path) -> int:
+    """Return the version of a state file's format; raise as :func:`open_reading` does, but for no version."""
+    with closing(open_reading(path, any_version=True)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+class Opened(NamedTuple):
+    """A reading connection, and for which content of the file it is good."""
+
+    connection: sqlite3.Connection
+    path: Path
+    pinned: _State | None = None
+    """What the file was like when it was opened without locks; None where SQLite itself keeps readers consistent."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file is still the one that was opened."""
+        return self.pinned is None or self.pinned == _state(self.path)
+
+
+def open_unlocked(path: Path, *, any_version: bool = False) -> Opened:
+    """Open a state file as :func:`open_reading` does; return the connection with what it depends on."""
+    recognise(path, hint=_may_read(path))
+    state = _state(path)
+    parameters = _parameters(state)
+    connection = _connect_reading(path, parameters, any_version=any_version)
+    return Opened(connection, path, None if parameters == _LIVE else state)
+
+
+def _connect_reading(path: Path, parameters: str, *, any_version: bool) -> sqlite3.Connection:
+    guard(path)
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?{parameters}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_SECONDS,
+        )
+    except sqlite3.Error as error:
+        raise _unreadable(error, path) from error
+    try:
+        if "vfs" in parameters:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # first: the log's index must not be asked for
+        set_up(connection, readonly=True)
+        version = accept(connection, path)
+        if not any_version:
+            _check_version(version, path)
+    except STORE_ERRORS as error:
+        connection.close()
+        raise _unreadable(error, path) from error
     except BaseException:
-        connection.execute("ROLLBACK")
+        connection.close()
         raise
-    connection.execute("COMMIT")
-    if version_before and _pragma(connection, "page_count") <= REWRITTEN_PAGES:
-        with suppress(sqlite3.OperationalError):  # another process works on it: the next compact does it
-            connection.execute("VACUUM")
+    return connection
 
 
-def _schema() -> str:
-    return (files("listener.store") / "schema.sql").read_text("utf-8")
+def _may_read(path: Path) -> str:
+    return f"run this as the daemon's user, or let this user read {path.name}, {path.name}-wal and {path.name}-shm"
 
 
-def _statements(script: str) -> list[str]:
-    """Split a script at the semicolons that end statements (``executescript`` would commit by itself)."""
-    statements, pending = [], ""
-    for line in script.splitlines():
-        pending += line.partition("--")[0].rstrip() + "\n"
-        if sqlite3.complete_statement(pending):
-            statements.append(pending)
-            pending = ""
-    return statements
+def _check_version(version: int, path: Path) -> None:
+    if version < migrations.VERSION:
+        raise StoreUnusable(
+            f"state file {path}: written by an older version (format {version},"
+            f" this program reads {migrations.VERSION})",
+            hint="start the daemon of this version once: it converts the file",
+        )
 
 
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+def _unreadable(error: Exception, path: Path) -> StoreError:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
+        return StoreError(
+            f"state file {path}: cannot be read ({error})",
+            hint=_may_read(path),
+        )
+    return translate(error, path)

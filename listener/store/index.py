@@ -1,17 +1,132 @@
-"""The index: what each storage is known to hold, directory by directory."""
+"""
+The index: what each storage is known to hold, directory by directory; and what every writer of rows shares.
+
+Shared are the ids of names, the sequence, ends of prefixes, and writing rows that may be there already.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
+from typing import Final, TypeVar
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
-from listener.store.names import Names, prefix_end_bytes
-from listener.store.rows import Upsert, missed_rows
 from listener.urls import decode_path
 
-__all__ = ["IndexWriter", "objects_in", "objects_named", "remove_pending", "weight_below"]
+__all__ = [
+    "IndexWriter",
+    "Names",
+    "Upsert",
+    "above",
+    "bounded_text",
+    "directories_below",
+    "directory_objects",
+    "directory_page",
+    "is_seeded",
+    "mark_seeded",
+    "missed_rows",
+    "next_sequence",
+    "objects_due",
+    "objects_in",
+    "objects_named",
+    "prefix_end",
+    "prefix_end_bytes",
+    "prefix_end_of",
+    "remove_pending",
+    "weight_below",
+]
+
+
+CACHED_DIRECTORIES = 200_000
+"""Above this many the cache is cleared; some 150 bytes each."""
+
+
+def prefix_end(prefix: str) -> str:
+    """Return the smallest text above everything that starts with ``prefix``, which ends with ``/``."""
+    return prefix[:-1] + "0"
+
+
+def prefix_end_of(column: str) -> str:
+    """Return :func:`prefix_end` as an SQL expression over a column."""
+    return f"(substr({column}, 1, length({column}) - 1) || '0')"
+
+
+def prefix_end_bytes(prefix: bytes) -> bytes:
+    """Return the smallest bytes above everything that starts with ``prefix``, which ends with ``/``; or is empty."""
+    return prefix[:-1] + b"0" if prefix else b"\xff" * 256
+
+
+def above(text: str) -> str:
+    """Return a text above everything that starts with this one, of texts that are ASCII as URLs are."""
+    return text + "\x7f"
+
+
+class Names:
+    """
+    Ids by name, made at first use.
+
+    The cache must be cleared when a transaction is taken back, and is not kept at all by a process
+    that does not own the store, since the owner may remove empty directories.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing cached."""
+        self._targets: dict[str, int] = {}
+        self._roots: dict[str, int] = {}
+        self._directories: dict[tuple[int, str], int] = {}
+        self._trees: dict[tuple[str, str], int] = {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._targets.clear()
+        self._roots.clear()
+        self._directories.clear()
+        self._trees.clear()
+
+    def target(self, connection: sqlite3.Connection, name: str) -> int:
+        """Return the id of a target."""
+        if (found := self._targets.get(name)) is None:
+            found = self._targets[name] = _id(connection, "target", "name", (name,))
+        return found
+
+    def root(self, connection: sqlite3.Connection, name: str) -> int:
+        """Return the id of a storage root."""
+        if (found := self._roots.get(name)) is None:
+            found = self._roots[name] = _id(connection, "root", "name", (name,))
+        return found
+
+    def directory(self, connection: sqlite3.Connection, target: int, url: str) -> int:
+        """Return the id of a directory URL of a target."""
+        key = (target, url)
+        if (found := self._directories.get(key)) is None:
+            if len(self._directories) >= CACHED_DIRECTORIES:
+                self._directories.clear()
+            found = self._directories[key] = _id(connection, "directory", "target, url", key)
+        return found
+
+    def tree(self, connection: sqlite3.Connection, root: str, folder: str) -> int:
+        """Return the id of a directory of a storage (``""`` or ending with ``/``)."""
+        key = (root, folder)
+        if (found := self._trees.get(key)) is None:
+            if len(self._trees) >= CACHED_DIRECTORIES:
+                self._trees.clear()
+            values = (self.root(connection, root), key_to_bytes(folder))
+            found = self._trees[key] = _id(connection, "tree", "root, path", values)
+        return found
+
+
+def _id(connection: sqlite3.Connection, table: str, columns: str, values: tuple[object, ...]) -> int:
+    """Return the id of the row with these values, made if need be; table and columns are our own words."""
+    marks = ", ".join("?" * len(values))
+    select = f"SELECT id FROM {table} WHERE ({columns}) = ({marks})"
+    if (row := connection.execute(select, values).fetchone()) is not None:
+        return int(row[0])
+    cursor = connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
 
 _PUT_NEW = """
 INSERT OR IGNORE INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence)
@@ -168,7 +283,7 @@ def objects_in(connection: sqlite3.Connection, root: str, folder: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def objects_named(connection: sqlite3.Connection, root: str, folder: str, directory: int) -> int:
+def objects_due(connection: sqlite3.Connection, root: str, folder: str, directory: int) -> int:
     """
     Return how many of a folder's known objects the ready needs of a directory URL are about.
 
@@ -212,3 +327,163 @@ def remove_pending(connection: sqlite3.Connection, limit: int) -> bool:
             "UPDATE pending_delete SET after = ? WHERE root = ? AND prefix = ?", (rows[-1][2], root, prefix)
         )
     return True
+
+
+Row = TypeVar("Row", bound=tuple[object, ...])
+
+
+class Upsert:
+    """Inserts rows or updates them, and begins with what the last rows needed most: that saves a search each."""
+
+    def __init__(self) -> None:
+        """Begin with inserts."""
+        self._new_first = True
+
+    def write(
+        self, connection: sqlite3.Connection, rows: Sequence[Row], *, insert: str, updates: Sequence[str]
+    ) -> tuple[Sequence[Row], Sequence[Row]]:
+        """
+        Write the rows; return those that the inserts saw, and which of these were there already.
+
+        Args:
+            connection: the writing connection, inside a transaction.
+            rows: sorted by primary key; the later of two with one key wins.
+            insert: an ``INSERT OR IGNORE`` of a row.
+            updates: updates of a row, each for what those before it left; the last one takes any.
+        """
+        tried = rows
+        if not self._new_first:
+            for update in updates:
+                tried = missed_rows(connection, update, tried)
+        known = missed_rows(connection, insert, tried)
+        if known:
+            connection.executemany(updates[-1], known)
+        self._new_first = 2 * (len(tried) - len(known)) >= len(rows)
+        return tried, known
+
+
+def missed_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> Sequence[Row]:
+    """Run the statement for each row; return the rows for which it changed nothing."""
+    missed: list[Row] = []
+
+    def reported() -> Iterator[Row]:
+        before = connection.total_changes
+        for row in rows:
+            yield row
+            after = connection.total_changes
+            if after == before:
+                missed.append(row)
+            before = after
+
+    if rows:
+        connection.executemany(statement, reported())
+    return missed
+
+
+_MARKS = (1, 8, 64, 512)
+_NAMES_AT_ONCE = _MARKS[-1]
+
+
+_PENDING_DELETE = """
+SELECT coalesce(max(sequence), -1) FROM pending_delete WHERE root = (SELECT id FROM root WHERE name = ?1)
+  AND (prefix = x'' OR prefix = substr({path}, 1, length(prefix)))
+"""
+"""Rows up to this sequence are gone, although they still stand."""
+
+
+def directory_objects(connection: sqlite3.Connection, root: str, directory: str) -> dict[str, Fingerprint]:
+    """Return the objects known directly in a directory: name to fingerprint."""
+    rows = connection.execute(
+        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree ="
+        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
+        f" AND sequence > ({_PENDING_DELETE.format(path='?2')})",
+        (root, key_to_bytes(directory)),
+    )
+    # Twice as fast as the class's own constructor, which counts at a million objects.
+    new = tuple.__new__
+    return {row[0].decode("utf-8", "surrogateescape"): new(Fingerprint, row[1:]) for row in rows}
+
+
+def objects_named(connection: sqlite3.Connection, root: str, keys: Sequence[str]) -> dict[str, Fingerprint]:
+    """Return those of these objects that are known: key to fingerprint."""
+    by_directory: dict[str, list[bytes]] = {}
+    for key in keys:
+        cut = key.rfind("/") + 1
+        by_directory.setdefault(key[:cut], []).append(key_to_bytes(key[cut:]))
+    found: dict[str, Fingerprint] = {}
+    for directory, names in by_directory.items():
+        for start in range(0, len(names), _NAMES_AT_ONCE):
+            found.update(_named(connection, root, directory, names[start : start + _NAMES_AT_ONCE]))
+    return found
+
+
+def _named(
+    connection: sqlite3.Connection, root: str, directory: str, names: Sequence[bytes]
+) -> Iterator[tuple[str, Fingerprint]]:
+    # As many marks as names would make a statement of its own for each number; a few sizes are kept compiled.
+    marks = next(size for size in _MARKS if size >= len(names))
+    rows = connection.execute(
+        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree ="
+        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
+        f" AND sequence > ({_PENDING_DELETE.format(path='?2')}) AND name IN ({', '.join('?' * marks)})",
+        (root, key_to_bytes(directory), *names, *[names[0]] * (marks - len(names))),
+    )
+    for name, *rest in rows:
+        yield directory + key_to_text(name), Fingerprint(*rest)
+
+
+def directory_page(
+    connection: sqlite3.Connection, root: str, directory: str, after: str | None, *, limit: int
+) -> list[tuple[str, Fingerprint]]:
+    """
+    Return up to ``limit`` of the objects known directly in a directory, in order, from behind a name on.
+
+    ``None`` is the beginning: an object whose key ends with ``/`` has the empty name, which comes first.
+    """
+    above = "name > ?3" if after is not None else "?3 IS NULL"
+    rows = connection.execute(
+        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree ="
+        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
+        f" AND {above} AND sequence > ({_PENDING_DELETE.format(path='?2')}) ORDER BY name LIMIT ?4",
+        (root, key_to_bytes(directory), None if after is None else key_to_bytes(after), limit),
+    )
+    return [(key_to_text(name), Fingerprint(*rest)) for name, *rest in rows]
+
+
+def directories_below(connection: sqlite3.Connection, root: str, prefix: str) -> list[str]:
+    """Return every directory at or below ``prefix`` that holds known objects, in order."""
+    raw = key_to_bytes(prefix)
+    rows = connection.execute(
+        "SELECT path FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1)"
+        " AND path >= ?2 AND path < ?3 AND objects > 0"
+        " AND (NOT EXISTS (SELECT 1 FROM pending_delete) OR EXISTS (SELECT 1 FROM object WHERE tree = tree.id"
+        f" AND sequence > ({_PENDING_DELETE.format(path='path')}))) ORDER BY path",
+        (root, raw, prefix_end_bytes(raw)),
+    )
+    return [key_to_text(path) for (path,) in rows]
+
+
+def is_seeded(connection: sqlite3.Connection, root: str) -> bool:
+    """Return whether a first listing of this root was finished."""
+    row = connection.execute("SELECT seeded FROM root WHERE name = ?", (root,)).fetchone()
+    return bool(row and row[0])
+
+
+def mark_seeded(connection: sqlite3.Connection, names: Names, root: str) -> None:
+    """Note that the first listing of this root is finished."""
+    connection.execute("UPDATE root SET seeded = 1 WHERE id = ?", (names.root(connection, root),))
+
+
+def next_sequence(connection: sqlite3.Connection) -> int:
+    """Take the next number of the store-wide sequence."""
+    return int(connection.execute("UPDATE meta SET sequence = sequence + 1 RETURNING sequence").fetchone()[0])
+
+
+MAX_TEXT_CHARACTERS: Final = 1_000
+"""Of a reason or a detail that quotes what others sent; a sentence of ours is far shorter."""
+
+
+def bounded_text(text: str) -> str:
+    """Return a text as a file can hold it, at most 1,000 characters."""
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    return plain if len(plain) <= MAX_TEXT_CHARACTERS else f"{plain[: MAX_TEXT_CHARACTERS - 1]}…"

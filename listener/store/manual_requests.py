@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 
 from listener.refresh import NeedState, Priority, Scope, directory_of
-from listener.store.batches import NeedInput, next_sequence
-from listener.store.names import Names
+from listener.store.index import Names, next_sequence
+from listener.store.record import NeedInput
 
 __all__ = [
     "request",

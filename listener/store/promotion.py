@@ -8,7 +8,7 @@ from collections import Counter
 
 from listener.refresh import NeedState, Priority, Scope
 from listener.settings import CoalescerSettings
-from listener.store.batches import next_sequence
+from listener.store.index import next_sequence
 
 __all__ = ["Promoted", "next_due", "prolong_births", "promote_due", "set_back", "set_looks_back"]
 

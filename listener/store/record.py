@@ -1,30 +1,122 @@
-"""Writes the index rows and needs of a batch of changes, in one transaction (promise 1)."""
+"""
+Recording: the index rows and needs of a batch of changes, in one transaction under one sequence (promise 1).
+
+A batch that is too large for one transaction is cut into :func:`slices`. Rows are written in bulk, each statement a
+loop in C, in the order of their pages.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from zlib import crc32
 
 from listener.change import Change, ChangeKind
 from listener.coalescer import due_at
 from listener.errors import KeyRejected
-from listener.refresh import Scope
+from listener.refresh import Priority, Scope
 from listener.settings import CoalescerSettings
-from listener.store.batches import Batch, NeedInput, Recorded, Route, next_sequence
-from listener.store.coverage import directory_attempts
-from listener.store.index import IndexWriter
+from listener.store.coverage import covered_by_marks, directory_attempts
+from listener.store.filtering import (
+    CAME_AND_WENT,
+    MAX_KEY_BYTES,
+    OLD_NEWS,
+    SAME_BYTES,
+    SAME_CONTENT,
+    OrderTokens,
+    SuppressedWriter,
+    add_messages,
+    is_plausible,
+    raw_key,
+    sanitized,
+)
+from listener.store.index import IndexWriter, Names, Upsert, next_sequence
 from listener.store.letters import add_keys
-from listener.store.messages import add_messages
-from listener.store.names import Names
-from listener.store.order_tokens import OrderTokens, is_plausible
-from listener.store.rows import NeedClass, NeedRow, Upsert, write_needs
-from listener.store.sanitizing import MAX_KEY_BYTES, raw_key, sanitized
-from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_BYTES, SAME_CONTENT, SuppressedWriter
 
-__all__ = ["Recorder"]
+__all__ = [
+    "Batch",
+    "NeedClass",
+    "NeedInput",
+    "NeedRow",
+    "Recorded",
+    "Recorder",
+    "Route",
+    "joined",
+    "slices",
+    "write_needs",
+]
+
+
+class NeedInput(NamedTuple):
+    """What the router makes of a change: one URL of one target."""
+
+    target: str
+    url: str
+    scope: Scope = Scope.EXACT
+    delay_seconds: float = 0.0
+    """How much later than us the origin has the change."""
+    ignore_rewrites: bool = False
+    """Whether the same content once more makes no need, by the word of whoever answers for changed headers."""
+
+
+Route = Callable[[Change], Sequence[NeedInput]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes to be recorded together."""
+
+    changes: Sequence[Change]
+    scan_sequence: int | None = None
+    seed: bool = False
+    priority: Priority = Priority.LIVE
+    message_ids: Sequence[str] = ()
+    """Ids of the messages of which these changes are the last to be recorded."""
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What recording a batch came to."""
+
+    sequence: int
+    needs: int = 0
+    outdated: int = 0
+    """Findings of a scan that the index knew better."""
+    suppressed: int = 0
+    """Changes without need: received before, or the same content once more where that is to be ignored."""
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    """Keys that can never be a URL, each with the reason."""
+
+
+def slices(batch: Batch, most: int, *, subtree: int) -> Iterator[Batch]:
+    """
+    Cut a batch into such of at most so many rows; a subtree may become ``subtree`` of them.
+
+    An empty one stays; one that is cut loses its message ids.
+    """
+    start = rows = 0
+    for at, change in enumerate(batch.changes):
+        weight = subtree if change.kind is ChangeKind.SUBTREE_DELETED else 1
+        if rows and rows + weight > most:
+            yield replace(batch, changes=batch.changes[start:at], message_ids=())
+            start, rows = at, 0
+        rows += weight
+    yield replace(batch, changes=batch.changes[start:], message_ids=()) if start else batch
+
+
+def joined(parts: Sequence[Recorded]) -> Recorded:
+    """Return what the slices of one batch came to."""
+    whole = parts[-1]
+    for part in parts[:-1]:
+        whole.needs += part.needs
+        whole.outdated += part.outdated
+        whole.suppressed += part.suppressed
+    whole.rejected = [one for part in parts for one in part.rejected]
+    return whole
+
 
 OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
 """An event time older than this counts as a wrong clock."""
@@ -219,7 +311,7 @@ class _BatchWriter:
 
     def _need(self, change: Change, inputs: Iterable[NeedInput], forced: bool, deleted: bool) -> None:
         now, stale, finished = self.now, change.event_time, change.finished
-        mark_of_object = _mark(change)
+        mark_of_object = _object_mark(change)
         if stale is None or not now - OLDEST_EVENT_SECONDS <= stale <= now:
             stale = now
         for target, url, scope, delay, _ in inputs:
@@ -327,6 +419,94 @@ class _BatchWriter:
         self.rejected.append((change.root, raw_key(change.key), reason))
 
 
-def _mark(change: Change) -> int:
+def _object_mark(change: Change) -> int:
     """Return a number that stands for the object, the same in every process."""
     return crc32(f"{change.root}\0{change.key}".encode("utf-8", "surrogateescape"))
+
+
+NeedRow = tuple[int, str, int, float, int]
+"""Directory, name, scope, stale since, and the object's mark: a number that stands for its storage and key."""
+
+
+class NeedClass(NamedTuple):
+    """What the needs of one batch have in common, so that it stands in the statement and is not bound row by row."""
+
+    due_seconds: float
+    """From now, when nothing else changes."""
+    cap_seconds: float
+    """From the first change of the window."""
+    delay_seconds: float
+    """From now, until which the origin surely does not have the change."""
+    open: int
+    """1: the write is unfinished; 2: it is not yet at the origin."""
+    needs_force: bool
+    mark: int
+    """The highest watermark of the directory attempts under way above the need, or 0."""
+    forced_mark: int
+    """The highest of those that are forced, or 0."""
+    priority: Priority = Priority.LIVE
+    is_birth: bool = False
+    """Whether they are about objects that were not known before these changes."""
+
+
+_KEY = "WHERE directory = ?1 AND name = ?2 AND scope = ?3"
+
+
+def write_needs(
+    connection: sqlite3.Connection, upsert: Upsert, of: NeedClass, rows: Sequence[NeedRow], *, sequence: int, now: float
+) -> None:
+    """Make these needs, or raise those that are there to this change."""
+    updates = [_update(of, sequence, now)]
+    if not (of.mark or of.open or of.needs_force):
+        updates.insert(0, _update_waiting(of, sequence, now))
+    upsert.write(connection, rows, insert=_insert(of, sequence, now), updates=updates)
+
+
+# The numbers in these statements are our own; binding them for each row would cost as much as the row.
+def _insert(of: NeedClass, sequence: int, now: float) -> str:
+    return (
+        "INSERT OR IGNORE INTO need (directory, name, scope, stale_since,"
+        " sequence, window_first, due_at, state, open, needs_force, priority, birth)"
+        f" VALUES (?1, ?2, ?3, ?4, {sequence}, {now!r}, {now + of.due_seconds!r}, 0, {of.open}, {of.needs_force:d},"
+        f" {of.priority:d}, {'?5' if of.is_birth else 'nullif(?5, ?5)'})"
+    )
+
+
+def _due(of: NeedClass, now: float) -> str:
+    # Also at the cap not before the origin has the change: it would be fetched too early, and lost.
+    return f"max({now + of.delay_seconds!r}, min({now + of.due_seconds!r}, window_first + {of.cap_seconds!r}))"
+
+
+def _update_waiting(of: NeedClass, sequence: int, now: float) -> str:
+    """The common case by itself, since it touches one index and not seven."""
+    return (
+        f"UPDATE need SET sequence = {sequence}, due_at = {_due(of, now)}, open = 0,"
+        " birth = CASE WHEN birth = ?5 THEN birth END"
+        f" {_KEY} AND state = 0 AND open < 2 AND priority <= {of.priority:d} AND ?4 IS NOT NULL"
+    )
+
+
+def _update(of: NeedClass, sequence: int, now: float) -> str:
+    # What an attempt covers starts a new window; so does a READY need whose object is being written again.
+    covered = "state IN (2, 4)"
+    if of.mark:
+        covered = f"({covered} OR {covered_by_marks(str(of.mark), str(of.forced_mark))})"
+    restart = f"({covered} OR state = 1)" if of.open else covered
+    delayed = "(state = 0 AND open = 2)"
+    return f"""
+    UPDATE need SET
+      due_at = CASE WHEN state = 3 OR (state = 1 AND NOT {restart}) THEN NULL
+                    WHEN {restart} THEN {now + of.due_seconds!r}
+                    WHEN {delayed} THEN max(due_at, {_due(of, now)})
+                    ELSE {_due(of, now)} END,
+      open = CASE WHEN {delayed} THEN 2 ELSE {of.open} END,
+      window_first = CASE WHEN {restart} OR state IN (1, 3) THEN {now!r} ELSE window_first END,
+      later_since = CASE WHEN {covered} THEN coalesce(later_since, ?4) ELSE later_since END,
+      attempt = NULL,
+      state = CASE WHEN state = 3 THEN 3 WHEN state = 1 AND NOT {restart} THEN 1 ELSE 0 END,
+      needs_force = max(needs_force, {of.needs_force:d}),
+      priority = min(priority, {of.priority:d}),
+      birth = CASE WHEN NOT {restart} AND state = 0 AND birth = ?5 THEN birth END,
+      sequence = {sequence}
+    {_KEY}
+    """

@@ -18,8 +18,7 @@ from listener.store.coverage import (
     directory_attempts,
     status_word,
 )
-from listener.store.letters import bounded_text
-from listener.store.names import prefix_end
+from listener.store.index import bounded_text, prefix_end
 
 __all__ = ["Counts", "Total", "counts", "history", "save_source", "sources", "totals"]
 

@@ -11,7 +11,7 @@ from listener.clock import window_start
 from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, Priority, RefreshKind, Scope, directory_of
 from listener.store import ledger
 from listener.store.coverage import directory_attempts
-from listener.store.names import Names
+from listener.store.index import Names
 
 __all__ = ["AttemptRequest", "hold"]
 

@@ -1,4 +1,4 @@
--- The page in __init__.py says what a row is; database.py has the version and the steps to it.
+-- The page in __init__.py says what a row is; migrations.py has the version and the steps to it.
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   sequence INTEGER NOT NULL,          -- the highest sequence given out
@@ -231,7 +231,7 @@ CREATE TABLE audit (                  -- manual actions
   reason TEXT NOT NULL
 );
 
-CREATE TABLE heard (                  -- order tokens of a key's events; heard.py draws them
+CREATE TABLE heard (                  -- order tokens of a key's events; filtering.py draws them
   root INTEGER NOT NULL REFERENCES root (id),
   key BLOB NOT NULL,
   told TEXT NOT NULL,                 -- events up to it are old news
@@ -243,13 +243,13 @@ CREATE TABLE heard (                  -- order tokens of a key's events; heard.p
 ) WITHOUT ROWID;
 CREATE INDEX heard_at ON heard (at);
 
-CREATE TABLE message (                -- messages of queues that were recorded; messages.py bounds them
+CREATE TABLE message (                -- messages of queues that were recorded; filtering.py bounds them
   number INTEGER PRIMARY KEY,         -- the order of "at"
   digest BLOB NOT NULL UNIQUE,        -- of the message's id
   at REAL NOT NULL
 );
 
-CREATE TABLE suppressed (             -- changes for which no refresh was made; suppressed.py bounds them
+CREATE TABLE suppressed (             -- changes for which no refresh was made; filtering.py bounds them
   id INTEGER PRIMARY KEY,             -- the order of "at"
   url TEXT NOT NULL UNIQUE,
   times INTEGER NOT NULL,

@@ -10,7 +10,7 @@ from listener.refresh import COVERAGE, Attempt, AttemptState, NeedState, Refresh
 from listener.store import ledger
 from listener.store.attempts import release_needs, take_held
 from listener.store.coverage import covered
-from listener.store.names import prefix_end
+from listener.store.index import prefix_end
 
 __all__ = ["Place", "complete", "end_backoff", "fail", "look_again", "park", "presume_spent", "sweep", "unconfirm"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from listener.refresh import RefreshKind, Scope
 from listener.store import index, ledger, needs, spending
-from listener.store.index_reads import is_seeded
+from listener.store.index import is_seeded
 
 __all__ = ["Snapshot"]
 
@@ -63,7 +63,7 @@ class Snapshot:
     # -- index -----------------------------------------------------------------------------------
 
     def is_seeded(self, root: str) -> bool:
-        """See :func:`listener.store.index_reads.is_seeded`."""
+        """See :func:`listener.store.index.is_seeded`."""
         return is_seeded(self._connection, root)
 
     def weight_below(self, root: str, prefix: str) -> int:
@@ -75,5 +75,5 @@ class Snapshot:
         return index.objects_in(self._connection, root, folder)
 
     def objects_named(self, root: str, folder: str, directory: int) -> int:
-        """See :func:`listener.store.index.objects_named`."""
-        return index.objects_named(self._connection, root, folder, directory)
+        """See :func:`listener.store.index.objects_due`."""
+        return index.objects_due(self._connection, root, folder, directory)

@@ -13,30 +13,32 @@ from typing import Any
 
 from listener.change import Fingerprint
 from listener.clock import Clock, SystemClock
+from listener.contracts import SourceHealth, Unreadable
 from listener.refresh import Attempt, Priority, QuotaReading, RefreshKind, Scope
 from listener.settings import CoalescerSettings
 from listener.store import (
     attempts,
-    index_reads,
+    index,
     ledger,
     letters,
+    maintenance,
     manual_requests,
     needs,
+    overview,
     promotion,
+    report,
     reservation,
-    retention,
     settle,
+    staleness,
 )
-from listener.store.access import SLICE_ROWS
-from listener.store.batches import Batch, NeedInput, Recorded, Route, joined, slices
-from listener.store.database import prepare, sqlite_path
-from listener.store.letters import bounded_text
-from listener.store.messages import add_messages, known_messages
+from listener.store.access import SLICE_ROWS, Access
+from listener.store.database import prepare, size_bytes, sqlite_path
+from listener.store.filtering import Suppressed, add_messages, known_messages, note_redelivered, suppressed_of
+from listener.store.index import bounded_text
+from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.ownership import OwnerLock
 from listener.store.progress import Progress, load_progress, save_progress
-from listener.store.record import Recorder
-from listener.store.reports import Reports
-from listener.store.suppressed import note_redelivered
+from listener.store.record import Batch, NeedInput, Recorded, Recorder, Route, joined, slices
 
 __all__ = ["Store", "StoreOptions", "open_store"]
 
@@ -94,7 +96,7 @@ def open_store(
         raise
 
 
-class Store(Reports):
+class Store(Access):
     """One state file, open. Coroutines return once what they did is durable."""
 
     def __init__(
@@ -183,33 +185,33 @@ class Store(Reports):
 
     async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
         """Return the objects known directly in a directory of a storage: name to fingerprint."""
-        return await self._read(index_reads.directory_objects, root, directory)
+        return await self._read(index.directory_objects, root, directory)
 
     async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
         """Return the objects known directly in each of these directories, as of one instant."""
-        return await self._read(lambda c: {each: index_reads.directory_objects(c, root, each) for each in directories})
+        return await self._read(lambda c: {each: index.directory_objects(c, root, each) for each in directories})
 
     async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
         """Return those of these objects that are known: key to fingerprint."""
-        return await self._read(index_reads.objects_named, root, keys)
+        return await self._read(index.objects_named, root, keys)
 
     async def directory_page(
         self, root: str, directory: str, after: str | None, *, limit: int
     ) -> Sequence[tuple[str, Fingerprint]]:
         """Return the next objects known directly in a directory, by the bytes of their names: after one, or all."""
-        return await self._read(lambda c: index_reads.directory_page(c, root, directory, after, limit=limit))
+        return await self._read(lambda c: index.directory_page(c, root, directory, after, limit=limit))
 
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
         """Return every directory of a storage at or below ``prefix`` that holds known objects."""
-        return await self._read(index_reads.directories_below, root, prefix)
+        return await self._read(index.directories_below, root, prefix)
 
     async def seeded(self, root: str) -> bool:
         """Return whether a first listing of this root was finished."""
-        return await self._read(index_reads.is_seeded, root)
+        return await self._read(index.is_seeded, root)
 
     async def mark_seeded(self, root: str) -> None:
         """Note that the first listing of this root is finished."""
-        await self._write(index_reads.mark_seeded, self._names, root)
+        await self._write(index.mark_seeded, self._names, root)
 
     # -- needs -----------------------------------------------------------------------------------
 
@@ -374,7 +376,7 @@ class Store(Reports):
 
     # -- upkeep ----------------------------------------------------------------------------------
 
-    async def upkeep(self, *, keep_seconds: float, configured: retention.Configured | None = None) -> None:
+    async def upkeep(self, *, keep_seconds: float, configured: maintenance.Configured | None = None) -> None:
         """
         Remove, in slices, what is of no more use, and give free space back to the disk.
 
@@ -385,17 +387,17 @@ class Store(Reports):
         now = self.clock.now()
         before = now - keep_seconds
         if configured is not None:
-            retire = partial(retention.retire, names=self._names, configured=configured, before=before, now=now)
+            retire = partial(maintenance.retire, names=self._names, configured=configured, before=before, now=now)
             while await self._write(lambda connection: retire(connection, limit=REMOVE_ROWS)):
                 pass
-        while await self._write(retention.remove_old, before=before, now=now, limit=REMOVE_ROWS):
+        while await self._write(maintenance.remove_old, before=before, now=now, limit=REMOVE_ROWS):
             pass
         after: int | None = 0 if self.owner else None
         while after is not None:
-            after = await self._write(retention.remove_empty, self._names, after=after, limit=SLICE_ROWS)
+            after = await self._write(maintenance.remove_empty, self._names, after=after, limit=SLICE_ROWS)
         while await self._write(letters.bound_letters, now=now):
             pass
-        while self.owner and await self._write(retention.give_back):
+        while self.owner and await self._write(maintenance.give_back):
             pass
 
     async def mark_clean(self) -> None:
@@ -409,3 +411,87 @@ class Store(Reports):
     async def save_progress(self, listing: str, progress: Progress) -> None:
         """Keep how far a backfill got."""
         await self._write(save_progress, listing, progress, now=self.clock.now())
+
+    # -- reports ---------------------------------------------------------------------------------
+
+    async def counts(self) -> report.Counts:
+        """Count every need by what becomes of it next."""
+        return await self._read(report.counts)
+
+    async def history(self, *, limit: int = 50, url: str | None = None) -> list[dict[str, Any]]:
+        """Return the latest attempts, newest first."""
+        return await self._read(report.history, limit=limit, url=url)
+
+    async def suppressed(self, url: str) -> Suppressed | None:
+        """Return what is kept of this URL's changes for which no refresh was made; ``None`` where there were none."""
+        return await self._read(suppressed_of, url)
+
+    async def explain(self, url: str) -> list[dict[str, Any]]:
+        """Return every need that makes this URL stale, those of directories above it included; see :func:`why`."""
+        return await self._read(overview.why, url)
+
+    async def sources(self) -> dict[str, dict[str, Any]]:
+        """Return what each source said of itself last."""
+        return await self._read(report.sources)
+
+    async def save_source(self, name: str, health: SourceHealth) -> None:
+        """Keep what a source says of itself."""
+        await self._write(report.save_source, name, health, now=self.clock.now())
+
+    async def dead_letters(self, wanted: LetterFilter = EVERY_LETTER, *, limit: int = 1_000) -> list[DeadLetter]:
+        """Return what was set aside, rejected URLs first; the next page begins ``after`` the last one's id."""
+        return await self._read(letters.letters, wanted, limit=limit)
+
+    async def dead_letter(self, id_: str) -> DeadLetter | None:
+        """Return the dead letter of this id, if there is one."""
+        return await self._read(letters.letter, id_)
+
+    async def dropped_letters(self) -> list[Dropped]:
+        """Return what was dropped for lack of room, by source and kind."""
+        return await self._read(letters.dropped)
+
+    async def add_dead_letters(self, source: str, messages: Sequence[Unreadable]) -> None:
+        """Set messages aside that cannot be read."""
+        for start in range(0, len(messages), letters.SLICE_ROWS):
+            part = messages[start : start + letters.SLICE_ROWS]
+            await self._write(letters.add_messages, source=source, messages=part, now=self.clock.now())
+
+    async def retry(self, url: str | None = None) -> int:
+        """Send rejected URLs once more, or one of them."""
+        return await self._write(letters.retry, url=url)
+
+    async def discard(self, subject: str | None = None) -> int:
+        """Forget what was set aside, or one of it."""
+        return await self._write(letters.discard, subject=subject)
+
+    async def oldest(self) -> dict[str, float]:
+        """Return by state when its oldest change was, in seconds since the epoch; see :func:`.overview.oldest`."""
+        return await self._read(overview.oldest)
+
+    async def ended(self, *, since: float) -> list[overview.Ended]:
+        """Return the attempts that ended since then (seconds since the epoch), oldest first."""
+        return await self._read(overview.ended, since=since)
+
+    async def spent_by_others(self, *, now: float) -> Mapping[tuple[str, str], int]:
+        """Return by account and kind what the live quota counts today beyond what was spent from here."""
+        return await self._read(overview.spent_by_others, now=now)
+
+    async def stale(
+        self, given: staleness.Surroundings, *, url: str | None = None, limit: int = staleness.MOST_LISTED
+    ) -> list[staleness.StaleNeed]:
+        """Return the oldest of what is stale, or everything that makes one URL stale, with reasons."""
+        if url is None:
+            return await self._read(staleness.oldest_stale, given, limit=limit)
+        return await self._read(staleness.stale_at, given, url)
+
+    async def accounts(self) -> list[staleness.AccountReport]:
+        """Return what each account's sender reported last."""
+        return await self._read(staleness.accounts)
+
+    async def save_account(self, account: staleness.AccountReport) -> None:
+        """Keep what an account's sender reports."""
+        await self._write(staleness.save_account, account, now=self.clock.now())
+
+    async def size_bytes(self) -> int:
+        """Return the size of the state file."""
+        return await self._read(size_bytes)

@@ -9,8 +9,8 @@ from typing import Any
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.refresh import Attempt, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, Store
-from listener.store.batches import Batch
 from listener.store.maintenance import check
+from listener.store.record import Batch
 from listener.store.reservation import AttemptRequest
 
 BASE = "https://www.example.com/"

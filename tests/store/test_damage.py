@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from listener.errors import StoreError, StoreUnusable
-from listener.store import Store, damage, maintenance, open_store
-from listener.store.damage import Damage
+from listener.store import Store, maintenance, open_store, ownership
 from listener.store.database import connect
+from listener.store.ownership import Damage
 from tests.store.steps import Bench, FakeClock, content, file
 
 PAGE = 4096
@@ -187,7 +187,7 @@ async def test_a_large_file_is_checked_in_the_background(
     """The start does not wait for it; what it finds is remembered. A check ends with the store."""
     import asyncio
 
-    monkeypatch.setattr(damage, "SMALL_BYTES", 10 * PAGE)
+    monkeypatch.setattr(ownership, "SMALL_BYTES", 10 * PAGE)
     path = put(tmp_path, sound)
     async with open_store(f"sqlite:///{path}", owner=True) as store:
         await store.check_at_start()
@@ -210,8 +210,8 @@ async def _checked(store: Store) -> StoreError | None:
 
 def test_a_check_has_an_end(tmp_path: Path, sound: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes too long is left unfinished, and no damage is concluded from that."""
-    monkeypatch.setattr(damage, "STEPS", 1)
-    monkeypatch.setattr(damage, "WHOLE_SECONDS", 0.0)
+    monkeypatch.setattr(ownership, "STEPS", 1)
+    monkeypatch.setattr(ownership, "WHOLE_SECONDS", 0.0)
     path = put(tmp_path, sound)
     found = Damage(path, partial(connect, path, readonly=True))
     assert found.check_small()

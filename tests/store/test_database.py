@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 from listener.refresh import RefreshKind
-from listener.store import NeedInput, database, open_store
+from listener.store import NeedInput, migrations, open_store
 from listener.store.database import connect, prepare, sqlite_path, translate
 from listener.store.ledger import budget
 from listener.store.ownership import Owner, OwnerLock, owner_of
@@ -238,14 +238,14 @@ def test_a_file_of_version_1_is_brought_up(tmp_path: Path) -> None:
     with closing(sqlite3.connect(old)) as connection:
         connection.executescript((Path(__file__).parent / "version_1.sql").read_text())
         connection.executescript(
-            f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 1;"
+            f"PRAGMA application_id = {migrations.APPLICATION_ID}; PRAGMA user_version = 1;"
             "INSERT INTO meta (id, sequence, created_at) VALUES (1, 7, 0); INSERT INTO target (name) VALUES ('cdn');"
             "INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open)"
             " VALUES (1, 'a', 0, 7, 0, 0, 1, 0)"
         )
     with closing(prepare(old)) as brought_up, closing(prepare(tmp_path / "new.db")) as new:
         assert shape(brought_up) == shape(new)
-        assert brought_up.execute("PRAGMA user_version").fetchone() == (database.VERSION,)
+        assert brought_up.execute("PRAGMA user_version").fetchone() == (migrations.VERSION,)
         assert brought_up.execute("SELECT sequence, name FROM meta, target").fetchall() == [(7, "cdn")]
         assert brought_up.execute("SELECT name, priority FROM need").fetchall() == [("a", 0)]
 
@@ -285,14 +285,14 @@ def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         connection.execute("ALTER TABLE target ADD COLUMN two")
         connection.execute("SELECT wrong FROM nowhere")
 
-    now = database.VERSION
-    monkeypatch.setattr(database, "VERSION", now + 2)
-    monkeypatch.setattr(database, "MIGRATIONS", {now: first, now + 1: second})
+    now = migrations.VERSION
+    monkeypatch.setattr(migrations, "VERSION", now + 2)
+    monkeypatch.setattr(migrations, "MIGRATIONS", {now: first, now + 1: second})
     with pytest.raises(StoreError, match="nowhere"):
         prepare(path)
     assert path.read_bytes() == before
     mended = {now: first, now + 1: lambda c: c.execute("ALTER TABLE target ADD COLUMN two")}
-    monkeypatch.setattr(database, "MIGRATIONS", mended)
+    monkeypatch.setattr(migrations, "MIGRATIONS", mended)
     for _ in range(2):
         with closing(prepare(path)) as connection:
             columns = [row[1] for row in connection.execute("PRAGMA table_info(target)")]
@@ -303,7 +303,7 @@ def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_step_that_is_missing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hole in the steps is an error of ours: it surfaces, and the file stays."""
     before = good(tmp_path / "s.db")
-    monkeypatch.setattr(database, "VERSION", database.VERSION + 1)
+    monkeypatch.setattr(migrations, "VERSION", migrations.VERSION + 1)
     with pytest.raises(KeyError):
         prepare(tmp_path / "s.db")
     assert (tmp_path / "s.db").read_bytes() == before
@@ -323,7 +323,7 @@ sys.path.insert(0, sys.argv[2])
 from tests.store.steps import content, route
 from listener.errors import StoreError
 from listener.store import open_store
-from listener.store.batches import Batch
+from listener.store.record import Batch
 
 async def main(folder):
     told, refused = [], None
@@ -388,7 +388,7 @@ import asyncio, sys
 sys.path.insert(0, sys.argv[2])
 from tests.store.steps import content, route
 from listener.store import open_store
-from listener.store.batches import Batch
+from listener.store.record import Batch
 
 async def main(folder):
     async with open_store(f"sqlite:///{folder}/s.db", owner=True) as store:

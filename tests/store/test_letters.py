@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from listener.change import Change
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.errors import KeyRejected
-from listener.store import NeedInput, database, letters
-from listener.store.batches import Batch
+from listener.store import NeedInput, letters, migrations
 from listener.store.database import prepare
-from listener.store.letters import DeadLetter, LetterFilter, LetterKind, bounded_subject, bounded_text
+from listener.store.index import MAX_TEXT_CHARACTERS, bounded_text
+from listener.store.letters import DeadLetter, LetterFilter, LetterKind, bounded_subject
+from listener.store.record import Batch
 from tests.store.steps import BASE, Bench, content, file
 
 
@@ -72,7 +73,7 @@ def test_a_character_is_not_cut() -> None:
     """What was text stays text."""
     for shift in range(4):
         bounded_subject(b"x" * shift + "日".encode() * 2_000).decode()
-    assert len(bounded_text("日" * 5_000)) == letters.MAX_TEXT_CHARACTERS
+    assert len(bounded_text("日" * 5_000)) == MAX_TEXT_CHARACTERS
 
 
 async def test_hostile_keys_and_answers_cost_little_disk(bench: Bench) -> None:
@@ -90,8 +91,8 @@ async def test_hostile_keys_and_answers_cost_little_disk(bench: Bench) -> None:
     found = await bench.store.dead_letters()
     assert Counter(letter.kind for letter in found) == {"url": 1, "message": 1, "key": 63}
     assert max(len(letter.subject.encode()) for letter in found) <= letters.MAX_SUBJECT_BYTES
-    assert max(len(letter.reason) for letter in found) <= letters.MAX_TEXT_CHARACTERS
-    assert len((await bench.store.sources())["www"]["detail"]) <= letters.MAX_TEXT_CHARACTERS
+    assert max(len(letter.reason) for letter in found) <= MAX_TEXT_CHARACTERS
+    assert len((await bench.store.sources())["www"]["detail"]) <= MAX_TEXT_CHARACTERS
     assert bench.store.path.stat().st_size < 2_000_000
     assert list(bench.index()) == ["a"]
     assert "900001 bytes" in found[-1].reason
@@ -177,7 +178,7 @@ def test_older_files_are_bounded_when_they_are_opened(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent / "version_1.sql").read_text())
         connection.executescript(
-            f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 1;"
+            f"PRAGMA application_id = {migrations.APPLICATION_ID}; PRAGMA user_version = 1;"
             "INSERT INTO meta (id, sequence, created_at) VALUES (1, 7, 0)"
         )
         rows = [(n, "www", "key", b"%d" % n + b"k" * 900_000, "r" * 5_000) for n in range(3)]
@@ -189,6 +190,4 @@ def test_older_files_are_bounded_when_they_are_opened(tmp_path: Path) -> None:
         found = connection.execute("SELECT id, digest, length(subject), length(reason) FROM dead_letter").fetchall()
     assert [row[0] for row in found] == [5, 6, 7]
     assert [row[1] for row in found] == [hashlib.sha256(row[3]).digest() for row in rows]
-    assert all(
-        size <= letters.MAX_SUBJECT_BYTES and words <= letters.MAX_TEXT_CHARACTERS for _, _, size, words in found
-    )
+    assert all(size <= letters.MAX_SUBJECT_BYTES and words <= MAX_TEXT_CHARACTERS for _, _, size, words in found)

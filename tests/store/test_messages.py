@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from listener.errors import StoreError
-from listener.store.batches import Batch, Recorded
-from listener.store.messages import KEPT_SECONDS
+from listener.store.filtering import MESSAGE_SECONDS
+from listener.store.record import Batch, Recorded
 from tests.store.steps import Bench, content, route
 
 
@@ -44,10 +44,10 @@ async def test_a_message_whose_changes_are_in_slices_is_noted_after_all_of_them(
 
 async def test_messages_are_bounded_in_number_and_age(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first; none is kept for longer than a queue redelivers."""
-    monkeypatch.setattr("listener.store.messages.MOST", 2)
+    monkeypatch.setattr("listener.store.filtering.MOST_MESSAGES", 2)
     for number in range(4):
         await bench.store.record([Batch([content("a", number)], message_ids=[f"m{number}"])], route)
     assert await bench.store.known_messages([f"m{number}" for number in range(4)]) == {"m2", "m3"}
-    bench.clock.advance(KEPT_SECONDS + 1)
-    await bench.store.upkeep(keep_seconds=10 * KEPT_SECONDS)
+    bench.clock.advance(MESSAGE_SECONDS + 1)
+    await bench.store.upkeep(keep_seconds=10 * MESSAGE_SECONDS)
     assert await bench.store.known_messages(["m2", "m3"]) == frozenset()

@@ -18,12 +18,10 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import merge
 from listener.settings import CoalescerSettings
 from listener.store import NeedInput
-from listener.store.batches import Batch, Recorded
-from listener.store.database import _schema, _statements
-from listener.store.names import Names
-from listener.store.order_tokens import TOKEN_SECONDS
-from listener.store.record import Recorder
-from listener.store.suppressed import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, suppressed_of
+from listener.store.filtering import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, TOKEN_SECONDS, suppressed_of
+from listener.store.index import Names
+from listener.store.migrations import _schema, _statements
+from listener.store.record import Batch, Recorded, Recorder
 from tests.store.steps import BASE, Bench, FakeClock
 
 
@@ -159,7 +157,7 @@ def test_what_came_and_went_leaves_a_trace(written: Written) -> None:
 
 def test_traces_are_bounded(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     """The URLs whose suppressed changes are oldest go first."""
-    monkeypatch.setattr("listener.store.suppressed.MOST", 3)
+    monkeypatch.setattr("listener.store.filtering.MOST_SUPPRESSED", 3)
     for key in "abcde":
         written.record(told(key, 5, "A"))
     for key in "abcdae":

@@ -13,12 +13,12 @@ from listener.change import Change
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState
 from listener.store import open_store
-from listener.store.batches import Batch
 from listener.store.controls import ControlKind, Controls, Place
 from listener.store.database import prepare
+from listener.store.maintenance import Configured
 from listener.store.progress import Progress
+from listener.store.record import Batch
 from listener.store.reservation import AttemptRequest
-from listener.store.retention import Configured
 from listener.store.staleness import AccountReport
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder
 

@@ -14,10 +14,10 @@ import pytest
 
 from listener.errors import StoreError
 from listener.store import NeedInput, open_store
-from listener.store.batches import Batch
-from listener.store.damage import Damage
+from listener.store.access import Writer
 from listener.store.database import connect, prepare
-from listener.store.writer import Writer
+from listener.store.ownership import Damage
+from listener.store.record import Batch
 from tests.store.steps import BASE, Bench, content, route
 
 

@@ -1,0 +1,175 @@
+"""
+The format of the state file: its version, and the steps that bring an older file up to it.
+
+A new file is made from ``schema.sql``. An older one takes each step from its version on, all in one transaction, so
+that a crash leaves it as it was. The version is in SQLite's ``user_version``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.resources import files
+
+from listener.store.index import bounded_text
+from listener.store.letters import bounded_subject
+
+__all__ = [
+    "APPLICATION_ID",
+    "MIGRATIONS",
+    "VERSION",
+    "pragma",
+    "upgrade",
+]
+
+
+APPLICATION_ID = 0x43444E4C
+"""``CDNL`` in the file's header: tells our file from any other SQLite file."""
+VERSION = 12
+REWRITTEN_PAGES = 16_384
+"""A file up to this size (64 MiB) is rewritten once when it is converted, so that its space can be given back."""
+
+
+def _add(*names: str) -> Callable[[sqlite3.Connection], None]:
+    """Return the step that makes these tables and indexes as the schema has them."""
+
+    def step(connection: sqlite3.Connection) -> None:
+        for statement in _statements(_schema()):
+            if statement.split()[2] in names:
+                connection.execute(statement)
+
+    return step
+
+
+def _mark_backfills(connection: sqlite3.Connection) -> None:
+    for table in ("need", "attempt"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN priority INTEGER NOT NULL DEFAULT 0")
+    _add("need_backfill")(connection)
+
+
+def _mark_births_and_access(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE need ADD COLUMN birth INTEGER")
+    connection.execute("ALTER TABLE object ADD COLUMN access INTEGER")
+
+
+def _bound_letters(connection: sqlite3.Connection) -> None:
+    """Bound what was kept of long subjects and reasons, and find each by a digest of the whole."""
+    connection.create_function("digest_of", 1, lambda raw: hashlib.sha256(raw).digest(), deterministic=True)
+    connection.create_function("subject_of", 1, bounded_subject, deterministic=True)
+    connection.create_function("text_of", 1, bounded_text, deterministic=True)
+    connection.execute("ALTER TABLE dead_letter RENAME TO old_letter")
+    _add("dead_letter", "dropped")(connection)
+    connection.execute(
+        "INSERT INTO dead_letter (id, at, source, kind, digest, subject, reason, body)"
+        " SELECT id, at, source, kind, digest_of(subject), subject_of(subject), text_of(reason), body FROM old_letter"
+    )
+    connection.execute("DROP TABLE old_letter")
+    _add("dead_letter_kind", "dead_letter_source", "dead_letter_body")(connection)
+    connection.execute("DROP INDEX need_aside")
+    _add("need_aside")(connection)
+    _add("account")(connection)
+
+
+def _date_troubles(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE source ADD COLUMN trouble_since REAL")
+
+
+def _date_roots(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE root ADD COLUMN used_at REAL")
+
+
+def _add_spenders(connection: sqlite3.Connection) -> None:
+    """Make the table again: an earlier step made it as the schema has it, and the daemon writes its rows itself."""
+    connection.execute("DROP TABLE account")
+    _add("account")(connection)
+
+
+_SHARE = "share of "
+
+
+def _book_shares_in_ledger(connection: sqlite3.Connection) -> None:
+    """Move the booked shares of backfills from made-up rows of progress to the ledger, and rename two tables."""
+    connection.execute("ALTER TABLE gone RENAME TO tombstone")
+    connection.execute("ALTER TABLE doomed RENAME TO pending_delete")
+    for table in ("need", "attempt"):
+        columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        if "backfill" in columns:  # a step from before version 4 makes it under its new name
+            connection.execute(f"ALTER TABLE {table} RENAME COLUMN backfill TO priority")
+    connection.execute("DROP INDEX need_backfill")
+    _add("need_backfill")(connection)
+    connection.execute(
+        "ALTER TABLE ledger ADD COLUMN share_booked INTEGER NOT NULL DEFAULT 0 CHECK (share_booked >= 0)"
+    )
+    rows = connection.execute("SELECT id, listed FROM backfill WHERE id LIKE ?", (f"{_SHARE}%",)).fetchall()
+    for row_id, booked in rows:
+        account, kind, window = row_id.removeprefix(_SHARE).rsplit(", ", 2)
+        connection.execute(
+            "INSERT INTO ledger (account, kind, window_start, quota, share_booked) VALUES (?1, ?2, ?3, 0, ?4)"
+            " ON CONFLICT DO UPDATE SET share_booked = ?4",
+            (account, kind, int(window), booked),
+        )
+    connection.execute("DELETE FROM backfill WHERE id LIKE ?", (f"{_SHARE}%",))
+
+
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
+    1: _add("control", "audit"),
+    2: _add("heard", "heard_at"),
+    3: _mark_backfills,
+    4: _mark_births_and_access,
+    5: _bound_letters,
+    6: _date_troubles,
+    7: _date_roots,
+    8: _add("suppressed"),
+    9: _add_spenders,
+    10: _add("message"),
+    11: _book_shares_in_ledger,
+}
+"""Version → the step that brings it one version on, inside one transaction."""
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new file, or bring an older one up to this version."""
+    if pragma(connection, "user_version") == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = version_before = pragma(connection, "user_version")
+        if not version:
+            for statement in _statements(_schema()):
+                connection.execute(statement)
+            connection.execute("INSERT INTO meta (id, sequence, created_at) VALUES (1, 0, ?)", (time.time(),))
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            version = VERSION
+        for step in range(version, VERSION):
+            MIGRATIONS[step](connection)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    if version_before and pragma(connection, "page_count") <= REWRITTEN_PAGES:
+        with suppress(sqlite3.OperationalError):  # another process works on it: the next compact does it
+            connection.execute("VACUUM")
+
+
+def _schema() -> str:
+    return (files("listener.store") / "schema.sql").read_text("utf-8")
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script at the semicolons that end statements (``executescript`` would commit by itself)."""
+    statements, pending = [], ""
+    for line in script.splitlines():
+        pending += line.partition("--")[0].rstrip() + "\n"
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    """Return a number that SQLite keeps of the file."""
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
