@@ -19,9 +19,7 @@ import tracemalloc
 from bench.planning.large import site
 from listener.clock import SystemClock, window_start
 from listener.pipeline.accounts import Account
-from listener.pipeline.gc_pause import gc_paused
-from listener.pipeline.overrides import ActiveOverrides
-from listener.pipeline.planning_round import PlanningResult, PlanningRound
+from listener.pipeline.planning_round import ActiveOverrides, PlanningResult, PlanningRound, gc_paused
 from listener.pipeline.sender import Queued
 from listener.pipeline.sites import Sites
 from listener.planner import Plan, PlanInput, plan

@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from listener.contracts import Source
-from listener.pipeline.intake import Intake
+from listener.pipeline.intake import Intake, StoreRetry
 from listener.pipeline.sites import Sites
-from listener.pipeline.store_retry import StoreRetry
 from listener.settings import Settings
 from listener.store import open_store
 

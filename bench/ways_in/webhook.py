@@ -19,9 +19,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from aiohttp import web
 
 from bench.ways_in.durable import settings
-from listener.pipeline.intake import Intake
+from listener.pipeline.intake import Intake, StoreRetry
 from listener.pipeline.sites import Sites
-from listener.pipeline.store_retry import StoreRetry
 from listener.sources.webhook import WebhookSettings, WebhookSource
 from listener.store import open_store
 

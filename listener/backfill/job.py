@@ -19,9 +19,8 @@ from listener.clock import Clock, SystemClock, window_end
 from listener.contracts import Target
 from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
-from listener.pipeline.intake import Intake
+from listener.pipeline.intake import Intake, StoreRetry
 from listener.pipeline.sites import Sites
-from listener.pipeline.store_retry import StoreRetry
 from listener.refresh import Priority, QuotaReading, RefreshKind, Scope
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing

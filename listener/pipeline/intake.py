@@ -1,27 +1,33 @@
-"""The intake: deliveries are merged, made durable, and only then acknowledged (promise 1)."""
+"""
+The intake: deliveries are merged, made durable, and only then acknowledged (promise 1).
+
+:class:`Stalls` reports a source whose worker makes no progress within a minute, whatever it hangs in (promise 7).
+:class:`StoreRetry` repeats what a store that cannot commit, as on a full disk, could not do: that stops the work and
+not the process.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 import structlog
 
 from listener.change import key_to_text
 from listener.coalescer import Inbox, Taken
-from listener.contracts import Delivery, Source, SourceState, Unreadable
-from listener.errors import ConfigurationError, KeyRejected, SourceError, SourceUnavailable, StoreError
+from listener.contracts import Delivery, Source, SourceHealth, SourceState, Unreadable
+from listener.errors import ConfigurationError, KeyRejected, SourceError, SourceUnavailable, StoreError, StoreUnusable
 from listener.pipeline.sites import Sites
-from listener.pipeline.stalls import judged
-from listener.pipeline.store_retry import StoreRetry
 from listener.store import Store
 from listener.store.record import Batch
 
-__all__ = ["Intake"]
+__all__ = ["STALLED_SECONDS", "Intake", "Stalls", "StoreRetry", "judged"]
 
 log = structlog.get_logger()
+
 
 COMMIT_KEYS = 2_000
 """Keys in one commit: some 20 ms of the writer."""
@@ -200,3 +206,118 @@ def _rest(source: Source) -> None:
 
 def _report(source: Source, state: SourceState, detail: str) -> None:
     source.health.state, source.health.ready, source.health.detail = state, False, detail
+
+
+def judged(source: Source) -> Sequence[SourceHealth]:
+    """Return the health of each worker of a source: one made of several (``parts``) only joins what they say."""
+    return [part.health for part in getattr(source, "parts", (source,))]
+
+
+STALLED_SECONDS = 60.0
+
+
+_LOOK_SECONDS = 5.0
+
+
+_REPORTED = (SourceState.FAILED, SourceState.STOPPED)
+
+
+class Stalls:
+    """
+    Looks when each source last made progress (:meth:`~listener.contracts.SourceHealth.progressed`).
+
+    A source that rests or never says so is not judged, nor is one whose delivery is being taken.
+    """
+
+    def __init__(self, sources: Callable[[], Mapping[str, Source]], busy: Collection[str]) -> None:
+        """Judge these sources, but for those named in ``busy``, which wait for us."""
+        self._sources = sources
+        self._busy = busy
+        self._reported: dict[tuple[str, int], tuple[str, _Before]] = {}
+
+    async def watch(self) -> None:
+        """Look at all sources, for ever."""
+        while True:
+            now = asyncio.get_running_loop().time()
+            for name, source in self._sources().items():
+                for part, health in enumerate(judged(source)):
+                    self._judge((name, part), health, now)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _judge(self, worker: tuple[str, int], health: SourceHealth, now: float) -> None:
+        name, silent = worker[0], health.silent_seconds(now)
+        is_stalled = silent is not None and silent > STALLED_SECONDS - _LOOK_SECONDS and name not in self._busy
+        text, before = self._reported.get(worker, ("", _Before(health.state, health.ready, health.detail)))
+        if is_stalled and not text and health.state not in _REPORTED:
+            text = (
+                f"no progress for {silent:.0f} s: a call to a file system, a thread or the network does not return;"
+                " look at the mount or the service behind it, then restart the daemon if it stays so"
+            )
+            self._reported[worker] = (text, before)
+            log.error("source.stalled", source=name, silent_seconds=round(silent or 0.0, 1))
+            health.state, health.ready, health.detail = SourceState.DEGRADED, False, text
+        elif text and not is_stalled:
+            del self._reported[worker]
+            log.info("source.moves_again", source=name)
+            if health.detail == text:
+                health.state, health.ready, health.detail = before
+
+
+class _Before(NamedTuple):
+    """What a source said of itself before it was reported."""
+
+    state: SourceState
+    ready: bool
+    detail: str
+
+
+STORE_RETRY_SECONDS = 1.0
+
+
+STORE_RETRY_MOST_SECONDS = 30.0
+
+
+T = TypeVar("T")
+
+
+class StoreRetry:
+    """
+    Does what needs the store again and again until it can, and says meanwhile that it cannot.
+
+    What a CDN has answered is known only to this process until it is booked, so giving up would turn
+    a known outcome into an unknown one; and a restart would not free the disk.
+    """
+
+    def __init__(self) -> None:
+        """Start without trouble."""
+        self._troubles: dict[str, StoreError] = {}
+        self.raises_damage = False
+        """Whether a damaged state file ends the work: a daemon stays up to report it, a command does not."""
+
+    @property
+    def trouble(self) -> StoreError | None:
+        """What the store could not do when it was last asked to, if anything."""
+        return next(iter(self._troubles.values()), None)
+
+    async def until_done(self, what: str, do: Callable[[], Awaitable[T]]) -> T:
+        """
+        Await ``do()``, again after each :class:`~listener.errors.StoreError`, with growing waits.
+
+        After damage there is nothing to try again: it waits to be cancelled, or raises it (``raises_damage``).
+        """
+        wait = STORE_RETRY_SECONDS
+        while True:
+            try:
+                result = await do()
+            except StoreError as error:
+                self._troubles[what] = error
+                log.error("store.failed", doing=what, error=str(error), hint=error.hint, retry_seconds=wait)
+                if isinstance(error, StoreUnusable):
+                    if self.raises_damage:
+                        raise
+                    await asyncio.Event().wait()
+            else:
+                self._troubles.pop(what, None)
+                return result
+            await asyncio.sleep(wait)
+            wait = min(STORE_RETRY_MOST_SECONDS, 2 * wait)

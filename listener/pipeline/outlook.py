@@ -11,8 +11,8 @@ from listener import planner
 from listener.clock import window_start
 from listener.contracts import Target
 from listener.pipeline.accounts import Account, accounts_of
-from listener.pipeline.gc_pause import gc_paused
 from listener.pipeline.plan_inputs import PlanInputs, learned
+from listener.pipeline.planning_round import gc_paused
 from listener.pipeline.sites import Sites
 from listener.planner.constants import MOST_CANDIDATES
 from listener.refresh import RefreshKind

@@ -13,10 +13,8 @@ from listener.contracts import ConfirmsDeletions, Source, Target
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
-from listener.pipeline.intake import Intake
+from listener.pipeline.intake import Intake, Stalls, StoreRetry
 from listener.pipeline.sites import Sites
-from listener.pipeline.stalls import Stalls
-from listener.pipeline.store_retry import StoreRetry
 from listener.refresh import AttemptState
 from listener.settings import Settings
 from listener.store import Store
@@ -78,7 +76,6 @@ class Pipeline:
             Engine(
                 account,
                 store,
-                self._sites,
                 self._clock,
                 settings=settings,
                 retry=self._retry,

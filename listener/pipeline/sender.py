@@ -1,19 +1,24 @@
-"""The sender: held attempts become requests, and every answer is booked (promises 4 and 6)."""
+"""
+The sender: held attempts become requests, and every answer is booked (promises 4 and 6).
+
+Which attempts go into one request is decided by pure functions at the end (:func:`into_batches`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
 
 import structlog
 
 from listener.clock import Clock, window_end, window_start
-from listener.contracts import ReportsTasks
+from listener.contracts import KindLimits, ReportsTasks
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -24,12 +29,12 @@ from listener.errors import (
     Throttled,
 )
 from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
-from listener.pipeline.batches import Batch, host_of, into_batches, split
-from listener.pipeline.store_retry import StoreRetry
+from listener.pipeline.intake import StoreRetry
 from listener.refresh import Attempt, Priority, Receipt, RefreshKind
 from listener.store import Store
 
-__all__ = ["Queued", "Sender"]
+__all__ = ["Batch", "Queued", "Sender", "host_of", "into_batches", "split"]
+
 
 log = structlog.get_logger()
 
@@ -293,3 +298,86 @@ def _names_of(url: str) -> tuple[str, str]:
     """Return the names by which a CDN may call a URL's domain: with its port and without."""
     host = host_of(url)
     return host, host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+
+
+FEW = 50
+
+
+class Batch(NamedTuple):
+    """Attempts that one request can carry: of one target, kind and force."""
+
+    target: str
+    kind: RefreshKind
+    force: bool
+    attempts: tuple[Attempt, ...]
+    priority: Priority = Priority.LIVE
+    """Whether all others go first."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Return the attempts' ids."""
+        return [attempt.id for attempt in self.attempts]
+
+    @property
+    def urls(self) -> list[str]:
+        """Return the attempts' URLs."""
+        return [attempt.url for attempt in self.attempts]
+
+    def of(self, attempts: Iterable[Attempt]) -> Batch:
+        """Return a batch of the same request with only these attempts."""
+        return self._replace(attempts=tuple(attempts))
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL, with its port where it has one: what a CDN calls its domain."""
+    return urlsplit(url).netloc
+
+
+def into_batches(attempts: Sequence[Attempt], limits: KindLimits, *, most: int | None = None) -> Iterator[Batch]:
+    """
+    Yield batches of attempts of one target, kind and force, in their order.
+
+    A host with many of them gets batches of its own: it neither waits for the limits of another
+    host nor is refused for one. Hosts with few share.
+
+    Args:
+        attempts: what is to be sent.
+        limits: what one request may hold.
+        most: a lower bound on URLs in one request than the limits', if any.
+    """
+    by_host: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        by_host.setdefault(host_of(attempt.url), []).append(attempt)
+    few = [attempt for group in by_host.values() if len(group) < FEW for attempt in group]
+    for group in (few, *(group for group in by_host.values() if len(group) >= FEW)):
+        yield from _filled(group, limits, most)
+
+
+def _filled(attempts: Sequence[Attempt], limits: KindLimits, most: int | None) -> Iterator[Batch]:
+    urls_limit = min(limits.batch_urls, most or limits.batch_urls)
+    part: list[Attempt] = []
+    hosts: set[str] = set()
+    size = 0
+    for attempt in attempts:
+        host = host_of(attempt.url)
+        length = len(quote(attempt.url, safe="")) + 3
+        full = len(part) >= urls_limit or (host not in hosts and len(hosts) >= limits.batch_domains)
+        if part and (full or (limits.batch_bytes is not None and size + length > limits.batch_bytes)):
+            yield _batch(part)
+            part, hosts, size = [], set(), 0
+        part.append(attempt)
+        hosts.add(host)
+        size += length
+    if part:
+        yield _batch(part)
+
+
+def _batch(attempts: Sequence[Attempt]) -> Batch:
+    first = attempts[0]
+    return Batch(first.target, first.kind, first.force, tuple(attempts))
+
+
+def split(batch: Batch) -> tuple[Batch, Batch]:
+    """Return the two halves of a batch of at least two."""
+    middle = len(batch.attempts) // 2
+    return batch.of(batch.attempts[:middle]), batch.of(batch.attempts[middle:])

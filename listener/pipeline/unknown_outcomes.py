@@ -13,8 +13,8 @@ from listener.clock import Clock
 from listener.contracts import ReportsTasks
 from listener.errors import OutcomeUnknown, TargetError
 from listener.pipeline.accounts import Account
-from listener.pipeline.batches import host_of
 from listener.pipeline.evidence import CLOCK_MARGIN_SECONDS, LATEST_SECONDS, Evidence, weigh
+from listener.pipeline.sender import host_of
 from listener.refresh import Attempt, AttemptState, Task
 from listener.store import Store
 from listener.store.attempts import Claim

@@ -19,8 +19,7 @@ from listener.change import Change, ChangeKind
 from listener.clock import QUOTA_DAY_SECONDS, SystemClock, window_start
 from listener.contracts import Target
 from listener.pipeline.accounts import accounts_of
-from listener.pipeline.overrides import ActiveOverrides
-from listener.pipeline.planning_round import PlanningRound
+from listener.pipeline.planning_round import ActiveOverrides, PlanningRound
 from listener.pipeline.sender import Queued
 from listener.pipeline.sites import Sites
 from listener.planner import Arrivals

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from listener.pipeline.hours import LOOK_AHEAD_SECONDS, closed_until
+from listener.pipeline.sites import LOOK_AHEAD_SECONDS, closed_until
 from listener.planner import Arrivals
 from listener.settings import Hours
 

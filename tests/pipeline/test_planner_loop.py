@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from listener.pipeline.accounts import Account
-from listener.pipeline.dispatcher import Dispatcher, Outcome
-from listener.pipeline.gc_pause import gc_paused
+from listener.pipeline.engine import Dispatcher, Outcome
+from listener.pipeline.planning_round import gc_paused
 from listener.pipeline.sender import Queued
 from listener.pipeline.sites import Sites
 from listener.refresh import Attempt, Priority, RefreshKind

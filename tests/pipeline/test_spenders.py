@@ -12,8 +12,7 @@ from structlog.testing import capture_logs
 from listener.daemon.metrics import _Snapshot
 from listener.daemon.status import status_of
 from listener.pipeline.engine import SPENDERS_SECONDS
-from listener.pipeline.sites import Sites
-from listener.pipeline.spenders import Spenders
+from listener.pipeline.sites import Sites, Spenders
 from listener.settings import Site
 from listener.store.ownership import Owner
 from tests.pipeline.test_planner_sharing import NO_RESERVE, deferred, deletions, run_sites, spent, to_noon

@@ -17,9 +17,7 @@ from listener.clock import SystemClock
 from listener.coalescer import Inbox
 from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
 from listener.daemon.health import reasons_not_ready
-from listener.pipeline import stalls
-from listener.pipeline.intake import Intake
-from listener.pipeline.stalls import Stalls
+from listener.pipeline.intake import Intake, Stalls
 from listener.sources.filesystem.names import StatReader
 from listener.sources.listing import source as listing_source
 from listener.sources.listing.settings import ListingSettings
@@ -97,8 +95,8 @@ async def test_who_waits_for_us_or_says_nothing_is_not_judged() -> None:
 @pytest.mark.looptime(False)
 async def test_a_file_tree_that_hangs_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at a file that does not return, as on a dead mount: reported, in readiness too, and gone by itself."""
-    monkeypatch.setattr(stalls, "STALLED_SECONDS", 1.0)
-    monkeypatch.setattr(stalls, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("listener.pipeline.intake.STALLED_SECONDS", 1.0)
+    monkeypatch.setattr("listener.pipeline.intake._LOOK_SECONDS", 0.1)
     hangs, real = threading.Event(), StatReader.all
 
     def look(self: StatReader, *arguments: Any) -> Any:
@@ -291,8 +289,8 @@ async def test_of_a_joined_source_each_part_is_judged() -> None:
 @pytest.mark.looptime(False)
 async def test_a_listing_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that never comes: reported, and gone once it came; the time to the next listing is no stall."""
-    monkeypatch.setattr(stalls, "STALLED_SECONDS", 1.0)
-    monkeypatch.setattr(stalls, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("listener.pipeline.intake.STALLED_SECONDS", 1.0)
+    monkeypatch.setattr("listener.pipeline.intake._LOOK_SECONDS", 0.1)
     hangs = threading.Event()
 
     class Hanging:

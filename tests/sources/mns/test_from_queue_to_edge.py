@@ -133,7 +133,7 @@ async def test_a_full_disk_keeps_messages_in_the_queue(
     """While nothing can be committed nothing is deleted, however often it comes again; afterwards each counts once."""
     from listener.errors import StoreError
 
-    monkeypatch.setattr("listener.pipeline.store_retry.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("listener.pipeline.intake.STORE_RETRY_SECONDS", 0.1)
     async with listening(tmp_path, service) as world:
         record, full = world.store.record, [True]
 
