@@ -56,24 +56,27 @@ class Standing(NamedTuple):
     """The answer for the names that were asked for."""
 
     known: Mapping[str, Fingerprint]
+    """Names that are in the index, which was not asked for those under way."""
     under_way: AbstractSet[str]
     """Names of which a change may not be in the index yet: the index proves nothing of them."""
     lives: Lives
 
-    def is_new(self, key: str) -> bool:
-        """Return whether this name is proved to be new, and no change of it was reported yet."""
-        return key not in self.known and key not in self.under_way and self.lives.proves_new(key)
+    def new(self, keys: Iterable[str]) -> set[str]:
+        """Return those of these names that are proved to be new, and of which no change was reported yet."""
+        unknown = set(keys).difference(self.known, self.under_way)
+        return unknown if self.lives.is_sure else {key for key in unknown if self.lives.proves_new(key)}
 
-    def before(self, key: str) -> Fingerprint | None:
-        """Return what was reported last of a name, where that is sure and an object."""
-        return self.known.get(key) if self.lives.is_complete and key not in self.under_way else None
+    def before(self) -> Mapping[str, Fingerprint]:
+        """Return what was reported last of the names of which that is sure, and an object."""
+        return self.known if self.lives.is_complete else {}
 
 
 async def standing_of(index: IndexView, acks: Acks, root: str, keys: Collection[str], lives: Lives) -> Standing:
     """Look these names up; those under way first: what is committed between the two is in the index."""
     under_way = acks.keys_under_way(keys)
     useful = keys if lives.is_complete else lives.births & set(keys)
-    known = await index.objects(root, [key for key in useful if key not in under_way]) if useful else {}
+    asked = [key for key in useful if key not in under_way] if under_way else list(useful)
+    known = await index.objects(root, asked) if asked else {}
     return Standing(known, under_way, lives)
 
 
@@ -104,8 +107,9 @@ class Acks:
         """Make a delivery that counts as under way until its ``ack`` was called."""
         number = self._next
         self._next += 1
-        self._open[number] = frozenset(change.key for change in changes)
-        if directories := [change.key for change in changes if change.kind is ChangeKind.SUBTREE_DELETED]:
+        self._open[number] = frozenset([change.key for change in changes])
+        subtree_deleted = ChangeKind.SUBTREE_DELETED  # a member of an enumeration is slow to look up
+        if directories := [change.key for change in changes if change.kind is subtree_deleted]:
             self._directories[number] = directories
         self._settled.clear()
 
@@ -128,6 +132,8 @@ class Acks:
 
     def keys_under_way(self, keys: Collection[str]) -> frozenset[str]:
         """Return those of these keys of which a change, or one of a directory above, may not be in the index yet."""
+        if not self._open:
+            return frozenset()
         asked = frozenset(keys)
         found = frozenset[str]().union(*(asked & open_ for open_ in self._open.values()))
         directories = tuple(key for each in self._directories.values() for key in each)
@@ -263,13 +269,12 @@ class Digests:
         if self._most_bytes < 0:
             return
         self._due = max(self._due, now + _CALM_SECONDS)
-        self._wanted.update(
-            dict.fromkeys(
-                change.key
-                for change in changes
-                if (found := change.fingerprint) is not None and found.etag is None and change.finished
-            )
-        )
+        keys = [
+            change.key
+            for change in changes
+            if change.finished and (found := change.fingerprint) is not None and found.etag is None
+        ]
+        self._wanted.update(dict.fromkeys(keys))
         if len(self._wanted) > _MOST_WANTED:
             self._wanted.clear()
             self._again = True

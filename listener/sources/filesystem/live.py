@@ -35,6 +35,8 @@ from listener.sources.filesystem.watches import Watches
 __all__ = ["Live"]
 
 _new = tuple.__new__
+_CONTENT = ChangeKind.CONTENT
+"""A member of an enumeration is slow to look up, which counts for every file of a burst."""
 _MOST_BIRTHS = 100_000
 _BATCHES_AT_ONCE = 16
 """So that a storm that never ends keeps nothing else from its turn."""
@@ -175,8 +177,7 @@ class Live:
         gone = await asyncio.to_thread(self._without_replaced, batch.gone) if batch.gone else ()
         linked = self._unlinked(looks)
         if self.unfinished:
-            for key in (*looks.gone, *(look.key for look in looks.finished)):
-                self.unfinished.end(key)
+            self.unfinished.end_all([*looks.gone, *[look.key for look in looks.finished]])
         begin = self.unfinished.begin
         excess = [
             look for look in looks.unfinished if not begin(look.key, look.fingerprint, now, from_event=look.from_event)
@@ -217,7 +218,7 @@ class Live:
 
     def _ends(self, keys: Iterable[str], standing: Standing, linked: Collection[str] = ()) -> list[Change]:
         """Return the ends of names; one that nothing was reported of needs none, and is transient unless ``linked``."""
-        new = {key for key in keys if standing.is_new(key)}
+        new = standing.new(keys)
         ends = [key for key in keys if key not in new]
         self.transient += len(new.difference(key.rstrip("/") for key in linked))
         now = time.time()
@@ -225,7 +226,7 @@ class Live:
 
     def _change(self, key: str, found: Fingerprint, *, finished: bool = True, is_birth: bool = False) -> Change:
         moment = None if found.ctime_ns is None else found.ctime_ns / 1e9
-        return _new(Change, (self._name, key, ChangeKind.CONTENT, found, moment, None, finished, False, is_birth))
+        return _new(Change, (self._name, key, _CONTENT, found, moment, None, finished, False, is_birth))
 
     async def _gone_unheard(self, gaps: Iterable[bytes]) -> list[str]:
         """Return the known files that went while their directory was not watched: no listing can show them."""
@@ -356,14 +357,14 @@ class Live:
         changes: list[Change] = []
         learnt: list[Change] = []
         touched: list[tuple[FileStat, Fingerprint]] = []
+        new, reported = standing.new([look.key for look in looks]), standing.before()
         for look in looks:
-            before = standing.before(look.key)
+            before = reported.get(look.key)
             if before is not None and (look.atomic or self._settings.skip_unchanged == "always"):
                 touched.append((look, before))
             else:
-                is_birth = before is None and standing.is_new(look.key)
-                changes.append(self._change(look.key, look.fingerprint, is_birth=is_birth))
-        self._deletion_guard.note_births(sum(change.is_birth for change in changes))
+                changes.append(self._change(look.key, look.fingerprint, is_birth=look.key in new))
+        self._deletion_guard.note_births(len(new))
         for look, now, before in await asyncio.to_thread(self._compared, touched) if touched else ():
             if not is_proved_same(before, now):
                 changes.append(self._change(look.key, now))

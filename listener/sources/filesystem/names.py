@@ -72,11 +72,14 @@ class _Names:
         plain = [pattern for pattern in patterns if not _WILD.search(pattern)]
         ends = [pattern for pattern in patterns if pattern[:1] == "*" and not _WILD.search(pattern[1:])]
         rest = [pattern for pattern in patterns if pattern not in plain and pattern not in ends]
-        starts = sorted({pattern[0] for pattern in rest if not _WILD.match(pattern)})
+        starts = {pattern[0] for pattern in rest if not _WILD.match(pattern)}
         self._plain = frozenset(plain)
         self._ends = tuple(pattern[1:] for pattern in ends)
         self._by_start = {start: _either([each for each in rest if each[0] == start]) for start in starts}
         self._any = _either([pattern for pattern in rest if _WILD.match(pattern)])
+        is_any = bool(self._ends) or self._any is not None
+        self.starts = None if is_any else frozenset({*starts, *(pattern[0] for pattern in plain)})
+        """The first letters of the names that may match; ``None``: any."""
 
     def match(self, name: str) -> bool:
         if name in self._plain or name.endswith(self._ends):
@@ -104,9 +107,12 @@ class Ignore:
         self._directories = _Names([pattern.rstrip("/") for pattern in named if pattern.endswith("/")])
         self._file_paths = _either([path for path in paths if not path.endswith("/")])
         self._directory_paths = _either([path.rstrip("/").removesuffix("/**") for path in paths])
+        self._starts = self._files.starts if self._file_paths is None else None
 
     def file(self, prefix: str, name: str) -> bool:
         """Return whether the file ``name`` directly in the directory ``prefix`` (``""`` or ``"a/"``) is no content."""
+        if self._starts is not None and name[:1] not in self._starts:
+            return False
         if self._files.match(name):
             return True
         return self._file_paths is not None and self._file_paths.fullmatch(prefix + name) is not None
@@ -294,13 +300,12 @@ class StatReader:
             for padded, flags in names.items():
                 raw = padded.rstrip(b"\0")
                 name = raw.decode("utf-8", "surrogateescape")
-                if not ignores(text, name):
-                    if plain is None or not plain(looks, path + raw, text + name, flags, above):
-                        self._look(looks, path + raw, text + name, flags)
-                    continue
-                self.ignored += 1
-                if self._links:
-                    self._look_at_links(looks, self._links.depending(text + name), flags)
+                if ignores(text, name):
+                    self.ignored += 1
+                    if self._links:
+                        self._look_at_links(looks, self._links.depending(text + name), flags)
+                elif plain is None or not plain(looks, path + raw, text + name, flags, above):
+                    self._look(looks, path + raw, text + name, flags)
             self._verify(text)
         return self._agreed(looks) if self._links and (looks.gone or looks.linked) else looks
 

@@ -15,7 +15,7 @@ import os
 import random
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -248,6 +248,11 @@ class Unfinished:
     def end(self, key: str) -> None:
         """Let a file go that was closed, replaced or deleted."""
         self._writes.pop(key, None)
+
+    def end_all(self, keys: Iterable[str]) -> None:
+        """Let files go that were closed, replaced or deleted: many names, few of which are held."""
+        for key in self._writes.keys() & set(keys):
+            del self._writes[key]
 
     def next_look(self, now: float) -> float | None:
         """Return in how many seconds to look again; ``None`` when nothing is held."""

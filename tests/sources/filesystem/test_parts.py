@@ -75,9 +75,10 @@ def test_sorted_patterns_match_as_plain_globs_do(name: str) -> None:
     """The quick ways to tell agree with the globs themselves."""
     import fnmatch
 
-    ignore = Ignore(("*ab", "a?b", "x*", "*.p*", "b"))
-    plain = any(fnmatch.fnmatchcase(name, pattern) for pattern in ("*ab", "a?b", "x*", "*.p*", "b"))
-    assert ignore.file("", name) == plain
+    for patterns in (("*ab", "a?b", "x*", "*.p*", "b"), ("a?b", "p*", "b"), ("a*", "*_"), ("p", "?b*"), ()):
+        is_match = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        assert Ignore(patterns).file("", name) == is_match
+        assert Ignore((*patterns, "x/4")).file("", name) == is_match
 
 
 def test_patterns_with_a_path_count_from_the_root() -> None:
