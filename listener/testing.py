@@ -41,6 +41,8 @@ __all__ = ["Follower", "MemoryIndex", "Service", "SourceConformance", "TargetCon
 
 STOP_SECONDS: Final = 5.0
 """How long a cancelled source may take to end."""
+GONE_NEIGHBOURS: Final = ("gone-too/a.html", "gone.html", "gon/a.html")
+"""Keys that begin like the directory that a test deletes, and are outside of it."""
 
 
 class MemoryIndex:
@@ -100,7 +102,7 @@ class MemoryIndex:
                     self._remove(key)
             elif change.kind is ChangeKind.DELETED:
                 self._remove(change.key)
-            else:
+            elif change.kind is not ChangeKind.SUBTREE:  # which names no object
                 self._put(change.key, change.fingerprint or Fingerprint())
 
     def _sequence(self, key: str) -> int:
@@ -202,7 +204,11 @@ class SourceConformance:
         """Change the object with this key in the storage."""
         raise NotImplementedError
 
-    async def send_unreadable(self, folder: Path) -> bool:  # noqa: ARG002 - a hook
+    async def delete(self, folder: Path, key: str) -> bool:  # noqa: ARG002 - a hook
+        """Delete the object, or everything below a key that ends with ``/``; return False if nothing can be deleted."""
+        return False
+
+    async def send_unreadable(self, folder: Path) -> bool:  # noqa: ARG002
         """Let the storage send something that cannot be parsed; return False for a source without messages."""
         return False
 
@@ -276,6 +282,58 @@ class SourceConformance:
                     await follower.until_changed(key)
 
         asyncio.run(body())
+
+    def test_a_deleted_object_is_delivered_as_deleted(self, tmp_path: Path) -> None:
+        """Not as changed: a cache must learn that it is gone, and a backfill must not look for it."""
+
+        async def body() -> None:
+            async with self.storage(tmp_path), Follower(self.make_source(tmp_path)) as follower:
+                await self._fill(tmp_path, follower)
+                if not await self.delete(tmp_path, self.keys[0]):
+                    return
+                await follower.until(lambda: self.keys[0] not in follower.index.rows, "the deletion is delivered")
+                assert follower.index.rows.keys() >= {*self.keys[1:]}, "other objects were deleted"
+
+        asyncio.run(body())
+
+    def test_a_deleted_directory_is_delivered_with_all_that_was_below(self, tmp_path: Path) -> None:
+        """As one change of the directory, or as one of each object; what is next to it, and named alike, stays."""
+
+        async def body() -> None:
+            async with self.storage(tmp_path), Follower(self.make_source(tmp_path)) as follower:
+                await self._fill(tmp_path, follower)
+                if await self.delete(tmp_path, "gone/"):
+                    await self._check_only_gone(follower)
+
+        asyncio.run(body())
+
+    def test_a_directory_deleted_while_it_is_stopped_is_delivered(self, tmp_path: Path) -> None:
+        """The storage keeps the news, or a scan compares with the index."""
+
+        async def body() -> None:
+            async with self.storage(tmp_path):
+                async with Follower(self.make_source(tmp_path)) as stopped:
+                    await self._fill(tmp_path, stopped)
+                if not await self.delete(tmp_path, "gone/"):
+                    return
+                async with Follower(self.make_source(tmp_path), index=stopped.index) as follower:
+                    await self._check_only_gone(follower)
+
+        asyncio.run(body())
+
+    async def _fill(self, folder: Path, follower: Follower) -> None:
+        """Make objects below ``gone/`` and next to it, and wait until all are delivered."""
+        below = [f"gone/{prefix}{key}" for prefix in ("", "deep/er/") for key in self.keys]
+        keys = (*self.keys, *below, *GONE_NEIGHBOURS)
+        for key in keys:
+            await self.change(folder, key)
+        for key in keys:
+            await follower.until_changed(key)
+
+    async def _check_only_gone(self, follower: Follower) -> None:
+        rows = follower.index.rows
+        await follower.until(lambda: not any(key.startswith("gone/") for key in rows), "all below gone/ is deleted")
+        assert rows.keys() >= {*self.keys, *GONE_NEIGHBOURS}, "objects outside of gone/ were deleted"
 
     def test_a_message_that_cannot_be_parsed_does_not_stop_it(self, tmp_path: Path) -> None:
         """It becomes a dead letter, and the next change is delivered."""

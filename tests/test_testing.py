@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,14 @@ class TestFilesystemSource(SourceConformance):
         path = folder / "www" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.read_text() + "more" if path.exists() else "one")
+
+    async def delete(self, folder: Path, key: str) -> bool:
+        path = folder / "www" / key
+        if key.endswith("/"):
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        return True
 
 
 def target(endpoint: str) -> AlibabaCdn:

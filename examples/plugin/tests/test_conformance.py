@@ -31,6 +31,12 @@ class TestJsonLog(SourceConformance):
     async def change(self, folder: Path, key: str) -> None:
         append(folder, json.dumps({"key": key}))
 
+    async def delete(self, folder: Path, key: str) -> bool:
+        if key.endswith("/"):  # the publishing system has no directories: it logs each object that goes
+            return False
+        append(folder, json.dumps({"key": key, "deleted": True}))
+        return True
+
     async def send_unreadable(self, folder: Path) -> bool:
         append(folder, "no JSON")
         return True
