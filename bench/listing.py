@@ -32,7 +32,7 @@ from pathlib import Path
 import boto3
 
 from listener.backfill import audit
-from listener.backfill.cost import Tally
+from listener.backfill.plan import Tally
 from listener.change import Fingerprint
 from listener.pipeline.sites import Sites
 from listener.settings import parse_settings

@@ -4,18 +4,14 @@ The one-shot shell: something is listed or requested, sent through the same stor
 ========== =====================================================================
 module     what it does
 ========== =====================================================================
-choosing   what a person's words mean
+choosing   which source or keys to list, in which order
 lists      a list of keys, as people have them
+plan       modes, the cost before anything is spent, the progress, the outcome
 source     what is listed, or what differs, as a source of the pipeline that ends
 share      a part of each day's quota, and no more
-popularity what is wanted most, first
-audit      a listing compared with the index
-edge       a listing compared with what the edge serves
-cost       what a backfill would take, before it takes anything
 job        one backfill: cost, listing, pipeline, outcome
-words      what it is asked to do, would do and did
-figures    how far it is, for people and for logs
-oneshot    the pipeline without a source, and what became of what was asked for
+oneshot    the pipeline without a daemon, and what became of what was requested
+audit      a listing compared with the index, and with what the edge serves
 ========== =====================================================================
 
 Where a daemon owns the state file, everything here only adds needs to it: the daemon sends them.
@@ -23,17 +19,22 @@ Where a daemon owns the state file, everything here only adds needs to it: the d
 
 from __future__ import annotations
 
-from listener.backfill.audit import audit
-from listener.backfill.choosing import Choice, choose_listing, choose_source, key_lines, parse_modes, parse_moment
-from listener.backfill.cost import Cost, cost_of
-from listener.backfill.edge import EdgeReport, ask_edge
-from listener.backfill.figures import Figures, Watch
+from listener.backfill.audit import EdgeReport, ask_edge, audit
+from listener.backfill.choosing import (
+    Choice,
+    WantedListing,
+    choose_listing,
+    choose_source,
+    key_lines,
+    parse_modes,
+    parse_moment,
+    read_popularity,
+)
 from listener.backfill.job import Backfill
 from listener.backfill.lists import KeyLines, read_entries
 from listener.backfill.oneshot import RequestedUrl, RequestOutcome, opened, outcomes, run_until_idle, stopping
-from listener.backfill.popularity import WantedListing, read_popularity
+from listener.backfill.plan import BackfillPlan, Cost, Figures, Mode, Outcome, Watch, cost_of
 from listener.backfill.source import Feed, RepairFeed
-from listener.backfill.types import BackfillPlan, Mode, Outcome
 
 __all__ = [
     "Backfill",

@@ -9,11 +9,10 @@ from contextlib import aclosing, closing
 from itertools import islice
 
 from listener import planner
-from listener.backfill.cost import Cost, Tally, cost_of
 from listener.backfill.oneshot import run_until_idle, stopping
+from listener.backfill.plan import ALONE, BackfillPlan, Cost, Mode, Outcome, Tally, cost_of
 from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, share_budget
 from listener.backfill.source import Feed, RepairFeed
-from listener.backfill.types import ALONE, BackfillPlan, Mode, Outcome
 from listener.change import Change, ChangeKind
 from listener.clock import Clock, SystemClock, window_end
 from listener.contracts import Target

@@ -20,11 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from listener.cli.early_signals import install
 
         install()
-    from listener.cli.entry import main as run
+    from listener.cli.app import main as run
 
     status = run(arguments)
     if arguments is None and threading.active_count() > 1:
-        from listener.cli.exiting import bound_exit
+        from listener.cli.process import bound_exit
 
         bound_exit(status)
     return status

@@ -1,10 +1,17 @@
-"""All commands under one name, and ``--instance NAME`` for every command that takes ``--config``."""
+"""
+All commands under one name, ``--instance NAME`` for every command that takes ``--config``, and the entry point.
+
+The entry point runs a command and turns any error into an exit status and one message.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -12,23 +19,23 @@ import typer
 
 from listener import __version__
 from listener.cli.backfill import backfill
-from listener.cli.check import check
+from listener.cli.common import INTERRUPTED, ConfigOption, log_at, run_async
 from listener.cli.config import app as config_app
-from listener.cli.config import plugins
+from listener.cli.config import check, plugins
 from listener.cli.dead_letters import dead_letters
 from listener.cli.emulate import EmulateCommand, demo, emulate
-from listener.cli.overrides import approve, cancel, confirm_deletions, hold, pause, release, resume
+from listener.cli.overrides import approve, cancel, confirm_deletions, hold, pause, release, resume, wait
 from listener.cli.plan import plan
-from listener.cli.quota import quota
+from listener.cli.process import make_safe
 from listener.cli.refresh import prefetch, refresh
-from listener.cli.run import run
-from listener.cli.status import status
+from listener.cli.status import quota, status, tasks
 from listener.cli.store import app as store_app
 from listener.cli.systemd import app as systemd_app
-from listener.cli.tasks import tasks
-from listener.cli.wait import wait
+from listener.errors import ListenerError
+from listener.printable import printable
+from listener.redaction import mask_text
 
-__all__ = ["app"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="cdn-listener",
@@ -87,6 +94,17 @@ def _config(instance: str) -> Path:
     return path
 
 
+def run(config: ConfigOption = None) -> None:
+    """Run the daemon: refresh what changes, until SIGTERM or SIGINT. SIGHUP reloads the configuration."""
+    from listener.cli.early_signals import take_reload_request
+    from listener.daemon.service import Daemon
+    from listener.settings import load_settings
+
+    log_at("info")
+    daemon = Daemon(lambda: load_settings(config, os.environ), take_reload_request=take_reload_request)
+    run_async(daemon.run())
+
+
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run,
     "backfill": backfill,
@@ -131,3 +149,68 @@ def _top(
     ] = False,
 ) -> None:
     """Watch storage and refresh the CDN in front of it: within its quota, without losing a change."""
+
+
+DEBUG_VARIABLE = "LISTENER_DEBUG"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name (by default the process's own) and return its exit status."""
+    make_safe()
+    try:
+        status = app(
+            args=None if arguments is None else list(arguments), prog_name="cdn-listener", standalone_mode=False
+        )
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - any error is reported to the operator
+        return _report(error)
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: BaseException) -> int:
+    leaves = list(_leaves(error))
+    if any(isinstance(leaf, KeyboardInterrupt | typer.Abort) for leaf in leaves):
+        _say("interrupted")
+        return INTERRUPTED
+    expected = [leaf for leaf in leaves if isinstance(leaf, ListenerError)]
+    if expected:
+        for leaf in expected:
+            _report_error(str(leaf), leaf.hint)
+        return max(leaf.exit_status for leaf in expected)
+    first = leaves[0]
+    if isinstance(first, SystemExit):
+        return first.code if isinstance(first.code, int) else 1
+    if callable(usage := getattr(first, "format_message", None)):  # raised by the parser: wrong usage
+        _report_error(str(usage()), "see cdn-listener --help, or cdn-listener COMMAND --help")
+        return int(getattr(first, "exit_code", 2))
+    return _unexpected(error, first)
+
+
+def _unexpected(error: BaseException, first: BaseException) -> int:
+    if os.environ.get(DEBUG_VARIABLE):
+        _say(mask_text("".join(traceback.format_exception(error))))
+    what = f"{type(first).__name__}: {first}" if str(first) else type(first).__name__
+    if isinstance(first, OSError):
+        _report_error(what, "")
+    else:
+        _report_error(f"unexpected {what}", f"This is a defect. Set {DEBUG_VARIABLE}=1 for a traceback, and report it.")
+    return 1
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _report_error(message: str, hint: str) -> None:
+    _say(f"error: {mask_text(message)}")
+    if hint:
+        _say(f"hint: {mask_text(hint)}")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(printable(line, keep="\n\t") + "\n")
+    sys.stderr.flush()

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from listener.cli.backfill_output import BackfillOptions, show_outcome, show_plan
-from listener.cli.common import ConfigOption, JsonOption, load, owner_of_store, print_json, reading, run_async
-from listener.cli.options import NullOption, SiteOption, choose_site
+from listener.cli.common import (
+    ConfigOption,
+    JsonOption,
+    NullOption,
+    SiteOption,
+    choose_site,
+    load,
+    owner_of_store,
+    print_json,
+    reading,
+    run_async,
+)
 
 if TYPE_CHECKING:
     from listener.backfill import Backfill, BackfillPlan, Feed, Mode, Outcome, RepairFeed

@@ -12,14 +12,16 @@ import typer
 from listener.cli.common import (
     ConfigOption,
     JsonOption,
+    NullOption,
+    SiteOption,
     VerboseOption,
+    choose_site,
     load,
     log_at,
     print_json,
     print_table,
     reason_for,
 )
-from listener.cli.options import NullOption, SiteOption, choose_site
 from listener.printable import printable
 
 if TYPE_CHECKING:

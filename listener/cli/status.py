@@ -1,4 +1,4 @@
-"""``cdn-listener status``: what is stale, since when and why."""
+"""``cdn-listener status``, ``quota`` and ``tasks``: what is stale, since when and why; what was sent; what is left."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from listener.cli.common import (
     reading,
     reason_for,
     run_async,
+    targets_closed,
 )
 from listener.printable import printable
 
 if TYPE_CHECKING:
     from listener.settings import Settings
 
-__all__ = ["status"]
+
+__all__ = ["quota", "status", "tasks"]
 
 _NEEDS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
 _QUOTA = ("limit", "spent", "others", "held", "left", "resets_at")
@@ -190,3 +192,105 @@ def _show_url(found: Mapping[str, Any], *, verbose: bool) -> None:
         changes = found["suppressed"]
         count = f"{changes['times']} change{'s' if changes['times'] > 1 else ''}"
         typer.echo(f"  {count} made no refresh, the last at {changes['at']}: {changes['reason']}")
+
+
+def quota(config: ConfigOption = None, as_json: JsonOption = False) -> int:
+    """Show today's quota: our ledger and what the CDN reports. Exit status 1 if the CDN cannot be reached."""
+    found, errors = run_async(_read_quota(config))
+    if as_json:
+        print_json({"quota": found, "errors": errors})
+    else:
+        print_table(
+            ("target", "kind", "limit", "spent", "held", "left", "live limit", "live left", "resets at"),
+            [
+                (
+                    target,
+                    kind,
+                    *(row[name] for name in ("limit", "spent", "held", "left")),
+                    *_live(row),
+                    row["resets_at"],
+                )
+                for target, kinds in found.items()
+                for kind, row in kinds.items()
+            ],
+        )
+    for target, error in errors.items():
+        typer.echo(f"error: {target}: {error}", err=True)
+    return 1 if errors else 0
+
+
+def _live(row: dict[str, Any]) -> tuple[object, object]:
+    live = row["live"]
+    return (live["limit"], live["remaining"]) if live else ("", "")
+
+
+async def _read_quota(config: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    from listener.daemon.status import quota_of
+    from listener.errors import TargetError
+    from listener.plugins import load_targets
+
+    settings = load(config)
+    targets = load_targets(settings)
+    errors: dict[str, str] = {}
+    async with reading(settings) as store, targets_closed(targets):
+        found = await quota_of(store, targets, now=time.time())
+        for name, target in targets.items():
+            try:
+                live = await target.read_quota()
+            except TargetError as error:
+                live = {}
+                errors[name] = f"{error} {error.hint}".strip()
+            for kind, row in found[name].items():
+                reported = next((reading for known, reading in live.items() if known.value == kind), None)
+                row["live"] = None if reported is None else reported._asdict()
+    return found, errors
+
+
+_TIMES = ("created_at", "sent_at", "accepted_at", "finished_at")
+_ACTIONS = ("at", "action", "subject", "count", "reason")
+_COLUMNS = ("id", "state", "kind", "url", "task_id", "looks", "tries", "created_at", "reason", "error")
+
+
+def tasks(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most this many, newest first.")] = 50,
+    url: Annotated[str | None, typer.Option("--url", help="Only those of exactly this URL.")] = None,
+    manual: Annotated[
+        bool,
+        typer.Option("--manual", help="List what operators held, paused, approved or cancelled instead."),
+    ] = False,
+    old_manual: Annotated[bool, typer.Option("--by-hand", hidden=True)] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """List requests to the CDN, newest first: why each was sent, and its outcome."""
+    manual = manual or old_manual
+    columns, none = (_ACTIONS, "no manual actions yet") if manual else (_COLUMNS, "nothing was sent to any CDN yet")
+    found = run_async(_actions(config, limit) if manual else _attempts(config, limit, url))
+    if as_json:
+        print_json(found)
+    elif found:
+        rows = [{**row, "reason": reason_for(row["reason"], verbose=verbose)} for row in found]
+        print_table(columns, [[row[column] for column in columns] for row in rows])
+    else:
+        typer.echo(none)
+
+
+async def _actions(config: Any, limit: int) -> list[dict[str, Any]]:
+    from listener.daemon.status import iso
+    from listener.store.controls import Controls
+
+    async with reading(load(config)) as store:
+        rows = [] if store is None else await Controls(store).audit(limit=limit)
+    return [{**row, "at": iso(row["at"])} for row in rows]
+
+
+async def _attempts(config: Any, limit: int, url: str | None) -> list[dict[str, Any]]:
+    from listener.daemon.status import iso
+    from listener.router.serving import normal_or_refused
+
+    settings = load(config)
+    normal = None if url is None else normal_or_refused(url)
+    async with reading(settings) as store:
+        rows = [] if store is None else await store.history(limit=limit, url=normal)
+    return [{**row, **{name: iso(row[name]) for name in _TIMES}, "force": bool(row["force"])} for row in rows]

@@ -13,10 +13,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from listener.clock import window_start
-from listener.emulator.faults import FaultBook
-from listener.emulator.paths import CacheKey, parse_paths
-from listener.emulator.rejections import Rejection
-from listener.emulator.tasks import FOREVER, TaskBook, TaskRecord
+from listener.emulator.faults import FaultBook, Rejection
+from listener.emulator.tasks import FOREVER, CacheKey, TaskBook, TaskRecord, parse_paths
 from listener.refresh import RefreshKind
 
 __all__ = ["CallRates", "EmulatedAccount", "QuotaLedger", "Submission"]

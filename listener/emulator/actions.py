@@ -25,8 +25,7 @@ from typing import Any, Final
 
 from listener.alibaba.signature import timestamp
 from listener.emulator.account import EmulatedAccount, Submission
-from listener.emulator.faults import FaultBook
-from listener.emulator.rejections import Rejection
+from listener.emulator.faults import FaultBook, Rejection
 from listener.emulator.tasks import TaskQuery, TaskRecord, parse_query
 from listener.refresh import RefreshKind
 

@@ -28,7 +28,7 @@ from aiohttp import web
 
 from listener.clock import window_end, window_start
 from listener.emulator.account import EmulatedAccount
-from listener.emulator.cache import EdgeCache
+from listener.emulator.edge import EdgeCache
 from listener.emulator.faults import FaultBook, fault_help, parse_fault
 from listener.emulator.tasks import FOREVER, TaskRecord
 from listener.errors import ConfigurationError

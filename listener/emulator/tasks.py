@@ -1,25 +1,129 @@
 """
-The tasks of an account: one record per path, with task ids shared as at the vendor; and queries about them.
+The tasks of an account and the paths that they are for; and queries about them.
 
-Paths of one domain, second and kind get one id, up to 2,000 (prefetches 500). A path is Pending for a tenth of its
-time, then Refreshing, then Complete or Failed. A reply shows the task's last update. Reading a task starts an update
-("late status"), which shows after a lag; the lag is zero unless a fault sets it.
+A path in a call and the key under which the edge caches an object have one normal form: the host in lower case, and
+the target (path and query) with its percent-encoding as RFC 3986 §6.2.2 compares it, that is upper-case hex, and
+unreserved characters bare. ``%e6`` and ``%E6`` are one object, so are ``%41`` and ``A``; ``+`` and ``%2B`` are two, as
+they are in every cache that keys by the request line.
+
+There is one record per path; paths of one domain, second and kind share one task id, up to 2,000 (prefetches 500). A
+path is Pending for a tenth of its time, then Refreshing, then Complete or Failed. A reply shows the task's last update.
+Reading a task starts an update ("late status"), which shows after a lag; the lag is zero unless a fault sets it.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from listener.emulator.paths import CacheKey
-from listener.emulator.rejections import Rejection
+from listener.emulator.faults import Rejection
 from listener.refresh import RefreshKind
 
-__all__ = ["FOREVER", "TaskBook", "TaskQuery", "TaskRecord", "parse_query", "parse_time"]
+__all__ = [
+    "FOREVER",
+    "MAX_DOMAINS",
+    "MAX_PATHS",
+    "MAX_PATH_CHARACTERS",
+    "CacheKey",
+    "TaskBook",
+    "TaskQuery",
+    "TaskRecord",
+    "cache_key",
+    "normal_target",
+    "parse_paths",
+    "parse_query",
+    "parse_time",
+]
+
+MAX_PATHS = {
+    RefreshKind.FILE: 1000,
+    RefreshKind.DIRECTORY: 100,
+    RefreshKind.IGNORE_PARAMS: 100,
+    RefreshKind.PREFETCH: 100,
+}
+"""Paths in one call: RefreshObjectCaches and PushObjectCache in the vendor's reference; it names no figure for
+IgnoreParams, so its daily quota is taken."""
+MAX_DOMAINS = 10
+"""Distinct domains in one call, from the same reference."""
+MAX_PATH_CHARACTERS = 1024
+"""The vendor writes it for PushObjectCache; taken for every path."""
+
+_URL = re.compile(r"https?://([A-Za-z0-9._*-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?)(/[!-~]*)?")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+class CacheKey(NamedTuple):
+    """Where the edge keeps an object."""
+
+    host: str
+    """Lower case, with the port if the URL has one."""
+    target: str
+    """Path and query in normal form; starts with ``/``."""
+
+    @property
+    def url(self) -> str:
+        """The key as a URL, without its scheme: the edge keeps one copy for both."""
+        return f"//{self.host}{self.target}"
+
+
+def normal_target(target: str) -> str:
+    """Return path and query in normal form. Raise :class:`ValueError` for a ``%`` that starts no escape."""
+    return _ESCAPE.sub(_normal_escape, target) if "%" in target else target
+
+
+def _normal_escape(match: re.Match[str]) -> str:
+    if match[1] is None:
+        raise ValueError("a % that is not followed by two hex digits")
+    character = chr(int(match[1], 16))
+    return character if character in _UNRESERVED else match[0].upper()
+
+
+def cache_key(url: str) -> CacheKey:
+    """Return the key of an absolute URL. Raise :class:`ValueError` when it is none that a client could request."""
+    match = _URL.fullmatch(url)
+    if match is None or "#" in url or len(url) > MAX_PATH_CHARACTERS:
+        raise ValueError("not an absolute http(s) URL of printable ASCII characters")
+    return CacheKey(match[1].lower(), normal_target(match[2] or "/"))
+
+
+def parse_paths(object_path: str, kind: RefreshKind, *, malformed_code: str) -> list[tuple[str, CacheKey]]:
+    """
+    Return each path of an ``ObjectPath`` with its key, in order, or reject the whole batch.
+
+    Lines end with LF or CR LF; empty ones are passed over. Raise :class:`Rejection`: too many
+    paths or domains, a malformed path (``malformed_code`` depends on the API version), a directory
+    without its final ``/``, or a wildcard domain.
+    """
+    lines = [line for raw in object_path.split("\n") if (line := raw.removesuffix("\r"))]
+    if not lines:
+        raise Rejection("MissingParameter", name="ObjectPath")
+    if len(lines) > MAX_PATHS[kind]:
+        raise Rejection("SingleRequest.OverLimit", limit=MAX_PATHS[kind], what="paths of this type")
+    parsed = [(line, _parse_path(line, kind, malformed_code)) for line in lines]
+    hosts = {key.host for _, key in parsed}
+    if any("*" in host for host in hosts):
+        raise Rejection("InvalidExtensiveDomain.ValueNotSupported")
+    if len(hosts) > MAX_DOMAINS:
+        raise Rejection("SingleRequest.OverLimit", limit=MAX_DOMAINS, what="domains")
+    return parsed
+
+
+def _parse_path(path: str, kind: RefreshKind, malformed_code: str) -> CacheKey:
+    try:
+        key = cache_key(path)
+    except ValueError as error:
+        raise Rejection(malformed_code) from error
+    if kind is RefreshKind.DIRECTORY and not key.target.endswith("/"):
+        raise Rejection(malformed_code)
+    return key
+
 
 FOREVER = float("inf")
 PATHS_PER_ID = dict.fromkeys(RefreshKind, 2000) | {RefreshKind.PREFETCH: 500}

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from listener.backfill import edge
-from listener.backfill.edge import EdgeReport, Seen, Verdict, judge, read_answer, sample
+from listener.backfill import ask_edge
+from listener.backfill.audit import EdgeReport, Seen, Verdict, judge, read_answer, sample
 from listener.change import Change, ChangeKind, Fingerprint
 from tests.sources.listing.buckets import MadeUp
 from tests.stand import Stand, fetch
@@ -113,7 +113,7 @@ async def test_an_edge_that_is_gone(stand: Stand) -> None:
     stand.put(text)
     sites = Sites(load_settings(stand.config, {}).sites)
     listing = MadeUp({"a": Fingerprint(1), "b\\c": Fingerprint(1)})
-    asked = edge.ask_edge(listing, sites, count=9, per_second=1000, now=lambda: NOW, chance=random.Random(1))
+    asked = ask_edge(listing, sites, count=9, per_second=1000, now=lambda: NOW, chance=random.Random(1))
     report = await asyncio.wait_for(asked, 60)
     assert (report.unknown, report.fresh, report.stale, report.listed) == (1, 0, 0, 2)
     assert "no answer" in report.examples[0]["reason"]

@@ -13,7 +13,7 @@ import pytest
 import structlog
 import typer
 
-from listener.cli import entry
+from listener.cli import app
 from listener.cli.common import log_at, run_async
 from listener.errors import ConfigurationError, Misconfigured, StoreBusy
 from tests.stand import Stand
@@ -49,7 +49,7 @@ def test_every_end_has_a_status_and_a_message(
     def fail(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr(entry, "app", fail)
+    monkeypatch.setattr(app, "app", fail)
     told = command("anything")
     assert told[0] == status
     assert words in told[2]
@@ -58,11 +58,11 @@ def test_every_end_has_a_status_and_a_message(
 STUCK = """
 import asyncio, sys, threading
 from listener import cli
-from listener.cli import entry, exiting
+from listener.cli import app, process
 from listener.cli.common import log_at, run_async
 from listener.errors import ConfigurationError
 
-exiting.EXIT_SECONDS = 0.1
+process.EXIT_SECONDS = 0.1
 
 async def work():
     asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
@@ -72,7 +72,7 @@ def command(**_):
     log_at("info")
     run_async(work())
 
-entry.app = command
+app.app = command
 sys.exit(cli.main())
 """
 
@@ -200,9 +200,9 @@ def test_a_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str], monkeyp
     def fail(**_: object) -> None:
         raise RuntimeError("postgresql://u:hunter2@db \x1b[2J")
 
-    monkeypatch.setattr(entry, "app", fail)
+    monkeypatch.setattr(app, "app", fail)
     monkeypatch.setenv("LISTENER_DEBUG", "1")
-    entry.main(["anything"])
+    app.main(["anything"])
     told = capsys.readouterr().err
     assert "in fail" in told
     assert "hunter2" not in told

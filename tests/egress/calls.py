@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 
 from listener.alibaba import KeyInUse, key_source
-from listener.backfill.edge import _head
+from listener.backfill.audit import _head
 from listener.clock import SystemClock
 from listener.sources.mns.settings import MnsSettings
 from listener.sources.mns.transport import MnsTransport

@@ -10,8 +10,7 @@ import aiohttp
 import pytest
 
 from listener.emulator import fault_help, parse_fault
-from listener.emulator.faults import FAULT_KINDS, FaultBook
-from listener.emulator.rejections import REJECTIONS
+from listener.emulator.faults import FAULT_KINDS, REJECTIONS, FaultBook
 from listener.errors import ConfigurationError
 
 MakeWorld = Callable[..., Awaitable[Any]]

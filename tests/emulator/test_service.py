@@ -28,8 +28,7 @@ from listener.emulator import (
 )
 from listener.emulator.account import EmulatedAccount, Submission
 from listener.emulator.control import _from_this_machine
-from listener.emulator.faults import FaultBook, parse_fault
-from listener.emulator.rejections import Rejection
+from listener.emulator.faults import FaultBook, Rejection, parse_fault
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
 

@@ -19,7 +19,7 @@ from listener.alibaba.replies import (
     retry_after_seconds,
     scrub,
 )
-from listener.backfill.edge import read_answer
+from listener.backfill.audit import read_answer
 from listener.daemon.admin.authenticator import _host_name, _is_address
 from listener.errors import ConfigurationError, KeyRejected, MalformedNotification, SourceUnavailable
 from listener.formats import decode
