@@ -121,6 +121,7 @@ def _exit_late(status: int, never: threading.Event) -> None:
     never.wait(EXIT_SECONDS)
     import structlog
 
+    log = structlog.get_logger()
     stuck = sorted(thread.name for thread in threading.enumerate() if not thread.daemon)
-    structlog.get_logger().warning("process.leaves_threads", threads=stuck, waited_seconds=EXIT_SECONDS)
+    log.warning("process.leaves_threads", threads=stuck, waited_seconds=EXIT_SECONDS)
     os._exit(status)
