@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-from listener.daemon.admin.live import MOST_WATCHERS
+from listener.daemon.admin.pages import MOST_WATCHERS
 from tests.product.page.browsing import Visit, a_browser
 from tests.stand import Stand, a_stand
 

@@ -1,15 +1,18 @@
-"""The status as plain data: for ``status --json``, ``/api/status`` and the metrics."""
+"""
+The status as plain data: for ``status --json``, ``/api/status`` and the metrics.
+
+The problems that keep changes from being seen or refreshed are one list for every view (:func:`problems_of`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from listener.clock import window_end
 from listener.contracts import WAITING_SINCE, SourceHealth, SourceState, Target
-from listener.daemon.problems import problems_of
 from listener.errors import StoreError
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
@@ -21,7 +24,17 @@ from listener.store.filtering import Suppressed
 from listener.store.ownership import Owner
 from listener.store.staleness import AccountReport, StaleNeed, Surroundings
 
-__all__ = ["iso", "plain_order", "plain_stale", "plain_suppressed", "quota_of", "stale_of", "status_of"]
+__all__ = [
+    "Problem",
+    "iso",
+    "plain_order",
+    "plain_stale",
+    "plain_suppressed",
+    "problems_of",
+    "quota_of",
+    "stale_of",
+    "status_of",
+]
 
 SILENT_SECONDS = 30.0
 """The daemon stores the health of its sources every second; older health means that no daemon listens."""
@@ -226,3 +239,59 @@ async def _sources(
 
 def _plain_source(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **{name: iso(row[name]) for name in ("last_event_at", "told_at", "trouble_since")}}
+
+
+CHECK = "run cdn-listener check for details"
+SPENDER_REMEDY = (
+    "if this is not intended, run cdn-listener pause; give each of the [[sites]] a share or a guaranteed part"
+)
+_HEALTHY = {SourceState.STARTING.value, SourceState.SCANNING.value, SourceState.LISTENING.value}
+
+
+class Problem(NamedTuple):
+    """One problem."""
+
+    what: str
+    since: float | None
+    """Seconds since the epoch; None where unknown."""
+    remedy: str
+
+
+def problems_of(
+    *,
+    owner: Owner,
+    unsettled: int,
+    sources: Mapping[str, Mapping[str, Any]],
+    accounts: Iterable[AccountReport],
+    store_trouble: StoreError | None,
+) -> Iterator[Problem]:
+    """
+    Yield every problem, the most fundamental first.
+
+    Args:
+        owner: what is known of the daemon.
+        unsettled: how many needs wait to be sent.
+        sources: the last health of each configured source; ``trouble_since`` is since when its detail is not empty.
+        accounts: the last report of each account.
+        store_trouble: the store's error, where it is known in this process.
+    """
+    if store_trouble is not None:
+        yield Problem(f"store: {store_trouble}", None, store_trouble.hint or CHECK)
+    if owner.is_running is False and unsettled:
+        last = max((source["told_at"] or 0.0 for source in sources.values()), default=0.0)
+        yield Problem("no daemon runs: nothing is seen and nothing is sent", last or None, "start cdn-listener run")
+    for account in accounts:
+        if account.problem:
+            yield Problem(f"account {account.name}: {account.problem}", account.since, account.remedy or CHECK)
+        for one in account.spenders if owner.is_running is not False else ():
+            yield Problem(
+                f"account {account.name}: {one.name} spent {one.units} of the {one.left} {one.kind} refreshes that were"
+                " left an hour ago",
+                None,
+                SPENDER_REMEDY,
+            )
+    for name, source in sources.items():
+        is_silent = owner.is_running and source["told_at"] is not None and source["state"] not in _HEALTHY
+        if source["detail"] or is_silent:
+            words = source["detail"] or source["state"]
+            yield Problem(f"source {name}: {words}", source.get("trouble_since"), CHECK)

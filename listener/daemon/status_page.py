@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from listener.daemon.freshness import Freshness, PeriodFreshness
-from listener.daemon.health import HealthCheck, health_checks, reasons_degraded, reasons_not_ready
-from listener.daemon.state import DaemonState
+from listener.daemon.state import DaemonState, HealthCheck, health_checks, reasons_degraded, reasons_not_ready
 from listener.daemon.status import stale_of, status_of
 from listener.errors import ConfigurationError
 from listener.pipeline import Pipeline

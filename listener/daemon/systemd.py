@@ -11,8 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 from listener.contracts import SourceState
-from listener.daemon.health import reasons_not_ready, store_answers
-from listener.daemon.state import DaemonState
+from listener.daemon.state import DaemonState, reasons_not_ready, store_answers
 from listener.pipeline import Pipeline
 
 __all__ = ["NotifySocket", "SystemdNotifier", "watchdog_seconds"]

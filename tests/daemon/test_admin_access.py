@@ -18,8 +18,16 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from pydantic import SecretStr
 
-from listener.daemon.admin.attempts import MOST, MOST_CLIENTS, PER_SECONDS, FailedAttempts
-from listener.daemon.admin.authenticator import COOKIE, MOST_SESSIONS, SESSION_SECONDS, Authenticator
+from listener.daemon.admin.authenticator import (
+    COOKIE,
+    MOST_CLIENTS,
+    MOST_SESSIONS,
+    MOST_WRONG_TOKENS,
+    PER_SECONDS,
+    SESSION_SECONDS,
+    Authenticator,
+    FailedAttempts,
+)
 from listener.serving import HTTPRejection
 from listener.settings import AdminSettings
 from tests.product.page.browsing import TOKEN
@@ -177,17 +185,17 @@ def test_wrong_tokens_are_bounded_for_each_client() -> None:
     """After ten in a minute not even the right one is looked at; other clients, and the same one later, sign in."""
     authenticator = Authenticator(AdminSettings(token=SecretStr(TOKEN)))
     statuses = []
-    for _ in range(MOST + 3):
+    for _ in range(MOST_WRONG_TOKENS + 3):
         with pytest.raises(HTTPRejection) as rejected:
             authenticator.sign_in("wrong", "2001:db8::1")
         statuses.append(rejected.value.status)
-    assert statuses == [403] * MOST + [429] * 3
+    assert statuses == [403] * MOST_WRONG_TOKENS + [429] * 3
     with pytest.raises(HTTPRejection) as rejected:
         authenticator.sign_in(TOKEN, "2001:db8::2")
     assert 0 < rejected.value.retry_after_seconds <= PER_SECONDS
     assert authenticator.sign_in(TOKEN, "2001:db8:0:1::1")
     failed = FailedAttempts()
-    for at in range(MOST):
+    for at in range(MOST_WRONG_TOKENS):
         failed.count("a", float(at))
     assert failed.wait_seconds("a", 10.0) == PER_SECONDS - 10
     assert failed.wait_seconds("a", PER_SECONDS) == 0

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from listener.daemon.admin.live import HEARTBEAT_SECONDS, LiveUpdates
+from listener.daemon.admin.pages import HEARTBEAT_SECONDS, LiveUpdates
 from listener.errors import ListenerError
 
 

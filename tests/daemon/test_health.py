@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.daemon import health
-from listener.daemon.health import LoopMonitor, WriterMonitor
+from listener.daemon.state import LoopMonitor, WriterMonitor
 from listener.store import Store, open_store
 
 pytestmark = pytest.mark.looptime(False)
@@ -25,8 +24,8 @@ async def until_it_is(what: bool, writer_monitor: WriterMonitor) -> None:
 
 async def test_a_writer_that_hangs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locked out of its file for long the store is stuck; let in again it is well; without a store nothing is wrong."""
-    monkeypatch.setattr(health, "WRITER_SECONDS", 0.05)
-    monkeypatch.setattr(health, "STUCK_SECONDS", 0.5)
+    monkeypatch.setattr("listener.daemon.state.WRITER_SECONDS", 0.05)
+    monkeypatch.setattr("listener.daemon.state.STUCK_SECONDS", 0.5)
     present: list[Store] = []
     writer_monitor = WriterMonitor()
     beating = asyncio.create_task(writer_monitor.run(lambda: present[0] if present else None))
@@ -49,8 +48,8 @@ async def test_a_writer_that_hangs_is_noticed(tmp_path: Path, monkeypatch: pytes
 
 async def test_a_loop_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever blocks the loop makes the monitor report it, and it recovers."""
-    monkeypatch.setattr(health, "LOOP_SECONDS", 0.05)
-    monkeypatch.setattr(health, "LATE_SECONDS", 0.3)
+    monkeypatch.setattr("listener.daemon.state.LOOP_SECONDS", 0.05)
+    monkeypatch.setattr("listener.daemon.state.LATE_SECONDS", 0.3)
     loop_monitor = LoopMonitor()
     beating = asyncio.create_task(loop_monitor.run())
     await asyncio.sleep(0.1)

@@ -10,8 +10,8 @@ from aiohttp.test_utils import make_mocked_request
 
 from listener.contracts import SourceHealth, SourceState
 from listener.daemon.admin.authenticator import Authenticator
-from listener.daemon.admin.probes import Probes
-from listener.daemon.health import reasons_degraded, reasons_not_ready
+from listener.daemon.admin.server import Probes
+from listener.daemon.state import reasons_degraded, reasons_not_ready
 from listener.settings import AdminSettings
 
 

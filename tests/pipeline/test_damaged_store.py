@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.daemon.health import reasons_not_ready
+from listener.daemon.state import reasons_not_ready
 from listener.errors import StoreUnusable
 from listener.pipeline import Pipeline
 from listener.store import Store

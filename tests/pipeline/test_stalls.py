@@ -16,7 +16,7 @@ from listener.change import Change
 from listener.clock import SystemClock
 from listener.coalescer import Inbox
 from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
-from listener.daemon.health import reasons_not_ready
+from listener.daemon.state import reasons_not_ready
 from listener.pipeline.intake import Intake, Stalls
 from listener.sources.filesystem.names import StatReader
 from listener.sources.listing import source as listing_source

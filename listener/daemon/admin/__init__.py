@@ -4,13 +4,9 @@ The HTTP port for people and probes.
 ============== ==================================================================================
 module         what it does
 ============== ==================================================================================
-server         lays out the paths, and what every answer has in common
-ports          opens and closes port and socket, each with a limit of connections
-authenticator  who may: host names, the token, sessions, requests forged by other pages
-attempts       wrong tokens, counted by client address
-probes         ``/livez``, ``/readyz``, ``/healthz``, ``/metrics``, ``/api/status``
-pages          ``/``, sign-in, and what people decide there
-live           ``/events``: what is new on the page, as it happens
+server         opens port and socket, lays out the paths, answers probes and ``/metrics``
+authenticator  who may: host names, the token, wrong tokens, sessions, requests forged by other pages
+pages          ``/``, sign-in, what people decide there, and ``/events``: what is new on the page
 rendering      the page from its templates; whatever it shows is hostile
 ============== ==================================================================================
 
@@ -26,7 +22,6 @@ A browser must call the port ``localhost``, by an address, or by a name in ``adm
 
 from __future__ import annotations
 
-from listener.daemon.admin.ports import AddressNotAvailable
-from listener.daemon.admin.server import AdminServer
+from listener.daemon.admin.server import AddressNotAvailable, AdminServer
 
 __all__ = ["AddressNotAvailable", "AdminServer"]

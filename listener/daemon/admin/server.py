@@ -1,8 +1,18 @@
-"""The admin server: its paths, and what all answers have in common."""
+"""
+The admin server: its port and socket, its paths, its answers to probes, and what all answers have in common.
+
+Port and socket have a connection limiter each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
 from urllib.parse import parse_qsl
 
 import structlog
@@ -11,16 +21,22 @@ from aiohttp.typedefs import Handler
 
 from listener.daemon.admin.authenticator import Authenticator
 from listener.daemon.admin.pages import Pages
-from listener.daemon.admin.ports import Ports
-from listener.daemon.admin.probes import Probes
 from listener.daemon.admin.rendering import wants_html
 from listener.daemon.status_page import StatusPage
 from listener.errors import ListenerError
-from listener.serving import Bodies, BodySpace, HTTPRejection
+from listener.serving import (
+    Bodies,
+    BodySpace,
+    ConnectionLimits,
+    HTTPRejection,
+    HttpServer,
+    open_sockets,
+    open_unix_socket,
+)
 from listener.serving.server import WEB_OPTIONS
-from listener.settings import AdminSettings
+from listener.settings import AdminSettings, is_loopback
 
-__all__ = ["AdminServer"]
+__all__ = ["AddressNotAvailable", "AdminServer", "Ports", "Probes"]
 
 log = structlog.get_logger()
 
@@ -176,3 +192,132 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Content-Security-Policy", NOTHING)
+
+
+PORT_LIMITS: Final = ConnectionLimits(connections=128, head_seconds=10.0)
+"""32 watchers, probes, scrapers and people, each with a few connections."""
+SOCKET_LIMITS: Final = ConnectionLimits(connections=32, head_seconds=10.0)
+"""For commands on this machine: a flood of the port does not affect them."""
+SOCKET_MODE: Final = 0o660
+"""For the user and the group of the daemon; its directory restricts access further."""
+
+
+class AddressNotAvailable(ListenerError):
+    """This machine does not have the admin address, or cannot resolve its name, at present."""
+
+
+class Ports:
+    """What one admin server listens on."""
+
+    def __init__(self, server: web.Server, bodies: Bodies) -> None:
+        """Serve requests with ``server``; open nothing yet."""
+        self._server = server
+        self._bodies = bodies
+        self._opened: list[HttpServer] = []
+
+    async def open(self, settings: AdminSettings) -> None:
+        """Listen as the settings say. Raise :class:`ListenerError` where that is not possible."""
+        if settings.listen:
+            _warn_if_open(settings)
+            host, _, port = settings.listen.rpartition(":")
+            try:
+                await self._listen(PORT_LIMITS, lambda: open_sockets(host.strip("[]"), int(port)))
+            except OSError as error:
+                may_come = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
+                is_plain = error.errno and not isinstance(error, socket.gaierror)
+                reason = os.strerror(error.errno or 0) if is_plain else error.strerror or error
+                raise (AddressNotAvailable if may_come else ListenerError)(
+                    f"admin.listen: cannot listen on {settings.listen}: {reason}",
+                    hint='stop what uses that address, name another one, or turn the port off: listen = ""',
+                ) from error
+        if settings.socket:
+            try:
+                await self._listen(SOCKET_LIMITS, lambda: [open_unix_socket(settings.socket, SOCKET_MODE)])
+            except OSError as error:
+                reason = os.strerror(error.errno) if error.errno else error
+                raise ListenerError(
+                    f"admin.socket: cannot listen on {settings.socket}: {reason}",
+                    hint="its directory must exist and be writable for the daemon; or name another path",
+                ) from error
+
+    async def _listen(self, limits: ConnectionLimits, make: Callable[[], Sequence[socket.socket]]) -> None:
+        sockets = await asyncio.to_thread(make)
+        self._opened.append(HttpServer(self._server, limits, bodies=self._bodies))
+        self._opened[-1].start(sockets)
+
+    @property
+    def address(self) -> str:
+        """The first address; empty when nothing is open."""
+        return self._opened[0].address if self._opened else ""
+
+    @contextmanager
+    def serving(self, request: web.BaseRequest) -> Iterator[None]:
+        """Count the connection as busy while its request is served."""
+        for each in self._opened:
+            each.limiter.busy(request.protocol)
+        try:
+            yield
+        finally:
+            for each in self._opened:
+                each.limiter.idle(request.protocol)
+
+    async def close(self, *, seconds: float) -> None:
+        """Close everything; safe to call twice."""
+        while self._opened:
+            await self._opened.pop().close(seconds=seconds)
+
+
+def _warn_if_open(settings: AdminSettings) -> None:
+    if settings.token is None and not is_loopback(settings.listen):
+        log.warning(
+            "admin.unauthenticated",
+            address=settings.listen,
+            hint="any client that can reach this port reads everything: set LISTENER_ADMIN__TOKEN_FILE",
+        )
+
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Probes:
+    """``/livez``, ``/readyz``, ``/healthz``, ``/metrics`` and ``/api/status``."""
+
+    def __init__(self, status_page: StatusPage, authenticator: Authenticator) -> None:
+        """Report on this state; show reasons only to those that the authenticator admits."""
+        self._status_page = status_page
+        self._authenticator = authenticator
+
+    async def livez(self, _: web.Request) -> web.Response:
+        """Answer 200 while the loop runs and the store commits; otherwise a restart would help."""
+        alive = self._status_page.alive
+        return web.json_response({"alive": alive, "pid": os.getpid()}, status=200 if alive else 503)
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """
+        Answer 200 once every source listens; show reasons, and what is degraded, only to those who may read.
+
+        A source that listens and is degraded leaves it 200: a load balancer in front of webhooks must not cut off all
+        senders because one tree cannot be read.
+        """
+        may_read = self._authenticator.may_read(request)
+        reasons, degraded = (
+            found if may_read else ["sign in to see why"] * bool(found)
+            for found in (self._status_page.not_ready(), self._status_page.degraded())
+        )
+        answer = {"ready": not reasons, "reasons": reasons, "degraded": degraded}
+        return web.json_response(answer, status=503 if reasons else 200)
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        """Answer with every check and its reason."""
+        found = self._status_page.health_checks()
+        ok = all(check.ok for check in found)
+        checks = [check._asdict() for check in found]
+        return web.json_response({"ok": ok, "checks": checks}, status=200 if ok else 503)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """Answer for Prometheus."""
+        return web.Response(body=await self._status_page.metrics(), headers={"Content-Type": METRICS_TYPE})
+
+    async def status(self, _: web.Request) -> web.Response:
+        """Answer as ``cdn-listener status --json`` does."""
+        return web.json_response(await self._status_page.status())
