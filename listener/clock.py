@@ -1,11 +1,20 @@
-"""Wall-clock time behind one small protocol, and the day by which CDN quotas are counted."""
+"""Time: the wall clock behind one protocol, the day by which CDN quotas are counted, and waits between attempts."""
 
 from __future__ import annotations
 
+import random
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["QUOTA_DAY_SECONDS", "QUOTA_RESET_OFFSET_SECONDS", "Clock", "SystemClock", "window_end", "window_start"]
+__all__ = [
+    "QUOTA_DAY_SECONDS",
+    "QUOTA_RESET_OFFSET_SECONDS",
+    "Clock",
+    "SystemClock",
+    "back_off_seconds",
+    "window_end",
+    "window_start",
+]
 
 QUOTA_DAY_SECONDS = 24 * 60 * 60
 QUOTA_RESET_OFFSET_SECONDS = 8 * 60 * 60
@@ -37,3 +46,19 @@ def window_start(now: float) -> int:
 def window_end(now: float) -> int:
     """Return when the quota day that holds ``now`` ends, in seconds since the epoch."""
     return window_start(now) + QUOTA_DAY_SECONDS
+
+
+FIRST_SECONDS: Final = 0.5
+LONGEST_SECONDS: Final = 60.0
+
+
+def back_off_seconds(
+    failures: int,
+    *,
+    first: float | None = None,
+    longest: float = LONGEST_SECONDS,
+    randomness: random.Random | None = None,
+) -> float:
+    """Return a random wait with full jitter: between 0 and a bound that doubles with each failure up to ``longest``."""
+    bound = min(longest, (FIRST_SECONDS if first is None else first) * 2.0 ** min(failures, 32))
+    return (randomness or random).uniform(0, bound)

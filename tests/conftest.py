@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from listener import guarded
+from listener import files
 
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
@@ -61,7 +61,7 @@ def _every_resource_has_an_owner() -> Iterator[None]:
     yield
     gc.collect()
     # A process has one state file, a worker thousands: each file that is compared would be checked against all.
-    guarded._paths.clear()
+    files._paths.clear()
 
 
 @pytest.fixture(autouse=True)

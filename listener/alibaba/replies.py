@@ -29,8 +29,8 @@ from listener.errors import (
     Unavailable,
     WindowFull,
 )
-from listener.numbers import MAX_OBJECTS, header_time, is_too_large, whole_number
 from listener.refresh import QuotaReading, Receipt, RefreshKind, Task, TaskState
+from listener.text import MAX_OBJECTS, header_time, is_too_large, whole_number
 
 __all__ = [
     "CLOCK_TOLERANCE_SECONDS",

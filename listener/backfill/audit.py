@@ -31,11 +31,11 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import IndexView
 from listener.egress import connection_advice, proxy_arguments
 from listener.errors import ConfigurationError, KeyRejected
-from listener.numbers import header_time, whole_number
 from listener.pipeline.sites import Sites
 from listener.redaction import mask_text
 from listener.refresh import Scope
 from listener.sources.listing import Comparison, Drift, Listing
+from listener.text import header_time, whole_number
 
 __all__ = ["EdgeReport", "Seen", "Verdict", "ask_edge", "audit", "judge", "sample"]
 

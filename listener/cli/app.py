@@ -32,8 +32,8 @@ from listener.cli.status import quota, status, tasks
 from listener.cli.store import app as store_app
 from listener.cli.systemd import app as systemd_app
 from listener.errors import ListenerError
-from listener.printable import printable
 from listener.redaction import mask_text
+from listener.text import printable
 
 __all__ = ["app", "main", "run"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from listener.cli.common import INTERRUPTED, print_json, print_table, reading
-from listener.printable import printable
+from listener.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

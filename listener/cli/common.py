@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from listener.printable import printable
+from listener.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

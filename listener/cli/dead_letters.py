@@ -18,7 +18,7 @@ from listener.cli.common import (
     run_async,
     writing,
 )
-from listener.printable import printable
+from listener.text import printable
 
 if TYPE_CHECKING:
     from listener.store.letters import Dropped, LetterFilter

@@ -22,7 +22,7 @@ from listener.cli.common import (
     print_table,
     reason_for,
 )
-from listener.printable import printable
+from listener.text import printable
 
 if TYPE_CHECKING:
     from listener.planner import KeyPlan

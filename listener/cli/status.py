@@ -21,7 +21,7 @@ from listener.cli.common import (
     run_async,
     targets_closed,
 )
-from listener.printable import printable
+from listener.text import printable
 
 if TYPE_CHECKING:
     from listener.settings import Settings

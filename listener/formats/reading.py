@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
-from listener.numbers import MAX_OBJECTS, is_too_large
+from listener.text import MAX_OBJECTS, is_too_large
 
 __all__ = [
     "MAX_BODY_BYTES",

@@ -13,7 +13,7 @@ from typing import Any, Final
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import HTTPClientError, ReadTimeoutError
 
-from listener.numbers import MAX_OBJECTS, is_too_large
+from listener.text import MAX_OBJECTS, is_too_large
 
 __all__ = ["bound_answers"]
 
@@ -25,7 +25,7 @@ def bound_answers(client: Any, *, most_bytes: int, seconds: float, json: bool = 
     Let a client read at most so many bytes, for at most so long, of each answer.
 
     A body that is streamed (``get_object``) is left to its reader. ``json`` also refuses a text with more than
-    :data:`~listener.numbers.MAX_OBJECTS` objects and lists.
+    :data:`~listener.text.MAX_OBJECTS` objects and lists.
     """
     send = client._endpoint.http_session.send  # botocore has no public place for it
 

@@ -27,8 +27,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
-from listener.files import make_private
-from listener.guarded import guard
+from listener.files import guard, make_private
 from listener.redaction import mask_url
 from listener.settings import expanded
 from listener.store import migrations

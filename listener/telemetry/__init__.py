@@ -23,9 +23,9 @@ from typing import Any, Final, TextIO
 import structlog
 
 from listener.errors import ConfigurationError
-from listener.printable import printable
 from listener.telemetry.fields import LINE_BREAKS, safe_fields
 from listener.telemetry.repeats import INTERVAL_SECONDS, RepeatLimiter
+from listener.text import printable
 
 __all__ = [
     "INTERVAL_SECONDS",

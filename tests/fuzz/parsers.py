@@ -23,7 +23,6 @@ from listener.backfill.audit import read_answer
 from listener.daemon.admin.authenticator import _host_name, _is_address
 from listener.errors import ConfigurationError, KeyRejected, MalformedNotification, SourceUnavailable
 from listener.formats import decode
-from listener.numbers import header_time
 from listener.serving import HTTPRejection
 from listener.sources.listing.inventory import _csv_rows, _entry, read_manifest
 from listener.sources.listing.pages import read_page, time_ns
@@ -36,6 +35,7 @@ from listener.sources.webhook.authentication.alibaba import _account_and_id, _un
 from listener.sources.webhook.authentication.certificates import _parse, https_url
 from listener.sources.webhook.authentication.shared_secrets import Token, _number, _signature
 from listener.sources.webhook.authentication.sns import read_message
+from listener.text import header_time
 from listener.urls import normal_url
 
 __all__ = ["PARSERS", "Parser"]

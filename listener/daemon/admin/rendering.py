@@ -20,8 +20,8 @@ from listener.daemon.freshness import BOUNDS_SECONDS
 from listener.daemon.status import iso
 from listener.daemon.status_page import DeadLetterPage, PageSnapshot, UrlStatus
 from listener.planner import split_reason
-from listener.printable import printable
 from listener.store.letters import LetterKind
+from listener.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment

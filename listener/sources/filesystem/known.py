@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.contracts import Delivery, IndexView
-from listener.guarded import is_guarded
+from listener.files import is_guarded
 from listener.sources.filesystem.names import has_access_list
 
 __all__ = ["Lives", "Standing", "standing_of"]

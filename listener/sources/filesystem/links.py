@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
-from listener.guarded import guarded_directories
+from listener.files import guarded_directories
 from listener.sources.filesystem.outstanding import means_absent
 
 __all__ = ["MOST_ENTERED", "Links", "is_cut_off", "is_followed", "is_loop"]

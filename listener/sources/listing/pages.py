@@ -41,7 +41,7 @@ from defusedxml.ElementTree import fromstring
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.errors import ListenerError, SourceUnavailable
-from listener.numbers import whole_number
+from listener.text import whole_number
 
 __all__ = ["Entry", "Fetch", "Page", "entries_in_order", "etag_of", "half_way", "read_page", "time_ns"]
 

@@ -17,8 +17,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS
-from listener.numbers import whole_number
 from listener.sources.queue.transport import Message, QueueError, Remedy
+from listener.text import whole_number
 
 __all__ = [
     "BATCH",

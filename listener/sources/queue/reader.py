@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from listener.backoff import back_off_seconds
+from listener.clock import back_off_seconds
 from listener.contracts import Delivery
 from listener.sources.queue.health import HealthReporter
 from listener.sources.queue.messages import NEVER, InFlight, InFlightMessage, MessageDecoder

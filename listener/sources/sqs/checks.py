@@ -11,11 +11,11 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from listener.contracts import Check, CheckState
-from listener.numbers import header_time, whole_number
 from listener.sources.queue.transport import QueueError
 from listener.sources.sqs.policies import WANTED, Rule, missing_events, rules_for, senders, sends_from
 from listener.sources.sqs.settings import SqsSettings
 from listener.sources.sqs.transport import make_client, translated
+from listener.text import header_time, whole_number
 
 __all__ = ["run_checks"]
 

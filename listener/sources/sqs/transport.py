@@ -28,11 +28,11 @@ from botocore.exceptions import (
 )
 
 from listener.egress import connection_advice
-from listener.numbers import whole_number
 from listener.redaction import mask_text
 from listener.sources.bounded_boto import bound_answers
 from listener.sources.queue.transport import EntryFailure, Message, QueueError, Remedy
 from listener.sources.sqs.settings import SqsSettings
+from listener.text import whole_number
 
 __all__ = ["SqsTransport", "failures_in", "make_client", "messages_in", "refused", "translated", "unreachable"]
 

@@ -40,8 +40,7 @@ from listener.alibaba.replies import (
     rule_for,
 )
 from listener.alibaba.signature import Credentials, canonical_query, sign_acs3, sign_v1
-from listener.backoff import back_off_seconds
-from listener.clock import Clock
+from listener.clock import Clock, back_off_seconds
 from listener.egress import connection_advice
 from listener.errors import (
     ConfigurationError,

@@ -18,7 +18,6 @@ from listener.clock import Clock, SystemClock
 from listener.contracts import Check, CheckState, KindLimits
 from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, TargetError, Unavailable
-from listener.numbers import whole_number
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
 from listener.targets.alibaba_cdn.requests import (
     PREFETCH_BATCH_BYTES,
@@ -32,6 +31,7 @@ from listener.targets.alibaba_cdn.requests import (
     tasks_by_id_request,
 )
 from listener.targets.alibaba_cdn.settings import Settings as AlibabaCdnSettings
+from listener.text import whole_number
 from listener.urls import Spellings
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from listener.change import ChangeKind, Fingerprint
-from listener.guarded import guard
+from listener.files import guard
 from listener.sources.filesystem.known import digest_of, with_digest
 from listener.sources.filesystem.names import fingerprint_of
 from listener.store import open_store

@@ -258,7 +258,7 @@ async def test_the_state_directory_is_not_followed(tmp_path: Path, monkeypatch: 
     root, state = tmp_path / "www", tmp_path / "var" / "state"
     write(root / "page.html", "x")
     write(state / "state.db", "x")
-    monkeypatch.setattr("listener.guarded._paths", {str(state / "state.db")})
+    monkeypatch.setattr("listener.files._paths", {str(state / "state.db")})
     (root / "a").symlink_to(state)
     (root / "b").symlink_to(tmp_path / "var")
     async with reader_of(root) as reader:

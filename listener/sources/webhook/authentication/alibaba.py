@@ -20,11 +20,11 @@ from typing import Any, Final
 
 from listener.clock import Clock
 from listener.formats.reading import load
-from listener.numbers import header_time, whole_number
 from listener.serving import HTTPRejection
 from listener.sources.webhook.authentication.certificates import Certificates, https_url
 from listener.sources.webhook.authentication.shared_secrets import Authenticated, RequestHead, Token, check_age
 from listener.sources.webhook.settings import WebhookSettings
+from listener.text import header_time, whole_number
 
 __all__ = ["EventBridge", "Mns", "eventbridge_signed", "mns_signed"]
 

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple, Protocol
 
 from listener.clock import Clock
 from listener.formats.reading import load
-from listener.numbers import whole_number
 from listener.serving import HTTPRejection
+from listener.text import whole_number
 
 __all__ = ["Anonymous", "Authenticated", "Authenticator", "Hmac", "OpaqueToken", "RequestHead", "Token", "check_age"]
 

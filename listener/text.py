@@ -1,13 +1,14 @@
-"""Numbers and times in text from outside."""
+"""Text from outside: what is too large to parse, the numbers and times in it, and how to show hostile names."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-__all__ = ["MAX_OBJECTS", "header_time", "is_too_large", "whole_number"]
+__all__ = ["MAX_OBJECTS", "header_time", "is_too_large", "printable", "whole_number"]
 
 MOST_DIGITS: Final = 15
 """More than any size, time or count has; Python rejects thousands of digits."""
@@ -51,3 +52,18 @@ def header_time(date: str) -> float | None:
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""
+    Return the text with every character that cannot be seen written as an escape such as ``\x1b``.
+
+    That is C0 and C1 controls, marks that change the direction of text, other format characters, and
+    lone surrogates. Characters in ``keep`` (such as a line break) stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep or unicodedata.category(char) == "Zs" else ascii(char)[1:-1]
+        for char in text
+    )
