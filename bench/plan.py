@@ -25,7 +25,7 @@ from listener.pipeline.sites import Sites
 from listener.planner import Plan, PlanInput, plan
 from listener.settings import PlannerSettings, Site
 from listener.store import open_store
-from listener.store.snapshot import Snapshot
+from listener.store.needs import Snapshot
 from listener.targets.alibaba_cdn import AlibabaCdn
 
 URL = "https://www.example.com/"

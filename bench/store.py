@@ -33,8 +33,9 @@ from listener.router import Router
 from listener.settings import Site
 from listener.store import NeedInput, Store, open_store
 from listener.store.database import prepare
+from listener.store.needs import Snapshot
 from listener.store.record import Batch
-from listener.store.reservation import AttemptRequest
+from listener.store.transitions import AttemptRequest
 
 BASE = "https://www.example.com/"
 COMMIT_KEYS = 2_000
@@ -245,7 +246,7 @@ async def size(needs: int) -> dict[str, float]:
                 longest(store)
                 await phase("promote_due", store.promote_due())
                 await phase("counts", store.counts())
-                await phase("loads", store.loads())
+                await phase("loads", store.read(Snapshot.loads))
                 wanted = AttemptRequest(
                     "cdn", RefreshKind.DIRECTORY, BASE + "assets/", True, "bench", time.time(), covered=needs
                 )

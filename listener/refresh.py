@@ -194,7 +194,7 @@ COVERAGE: Mapping[RefreshKind, CoverageRule] = MappingProxyType(
         RefreshKind.PREFETCH: CoverageRule(frozenset({Scope.PREFETCH})),
     }
 )
-"""The rule by kind. :func:`covers` reads it, and ``listener.store.coverage`` generates its SQL from it."""
+"""The rule by kind. :func:`covers` reads it, and ``listener.store.needs`` generates its SQL from it."""
 
 
 def covers(attempt: Attempt, need: Need) -> bool:

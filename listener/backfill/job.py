@@ -24,9 +24,9 @@ from listener.refresh import Priority, QuotaReading, RefreshKind, Scope
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
+from listener.store.controls import Progress
+from listener.store.needs import Snapshot
 from listener.store.ownership import owner_of
-from listener.store.progress import Progress
-from listener.store.snapshot import Snapshot
 
 __all__ = ["Backfill"]
 

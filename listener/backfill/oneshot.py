@@ -16,7 +16,7 @@ from listener.pipeline import Pipeline, store_options
 from listener.refresh import Attempt, AttemptState, Scope, directory_of
 from listener.settings import Settings
 from listener.store import Store, open_store
-from listener.store.overview import scope_word
+from listener.store.staleness import scope_word
 
 __all__ = ["RequestOutcome", "RequestedUrl", "opened", "outcomes", "run_until_idle", "stopping"]
 

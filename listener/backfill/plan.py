@@ -22,9 +22,9 @@ from listener.errors import KeyRejected
 from listener.pipeline.sites import Sites
 from listener.refresh import RefreshKind, Scope, directory_of
 from listener.store import Store
-from listener.store.progress import Progress
+from listener.store.controls import Progress
+from listener.store.needs import Snapshot
 from listener.store.report import Counts
-from listener.store.snapshot import Snapshot
 
 __all__ = ["ALONE", "BackfillPlan", "Cost", "Figures", "Mode", "Outcome", "Tally", "Watch", "cost_of"]
 

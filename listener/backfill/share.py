@@ -26,8 +26,8 @@ from listener.errors import KeyRejected
 from listener.pipeline.sites import Sites
 from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope, reserved_units
 from listener.store import Store
+from listener.store.needs import Snapshot
 from listener.store.ownership import owner_of
-from listener.store.snapshot import Snapshot
 
 __all__ = ["Chooser", "Share", "ShareBudget", "Tokens", "share_budget"]
 

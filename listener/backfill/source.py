@@ -16,7 +16,7 @@ from listener.errors import StoreError
 from listener.refresh import Priority
 from listener.sources.listing import Comparison, Drift, Listing
 from listener.store import Store
-from listener.store.progress import Progress
+from listener.store.controls import Progress
 
 __all__ = ["Admission", "Admitted", "Feed", "RepairFeed"]
 

@@ -34,7 +34,8 @@ from listener.cli.common import (
 if TYPE_CHECKING:
     from listener.settings import Settings
     from listener.store import Store
-    from listener.store.controls import Control, ControlKind, Place, Unsettled
+    from listener.store.controls import Control, ControlKind, Place
+    from listener.store.staleness import Unsettled
 
 
 __all__ = ["approve", "cancel", "confirm_deletions", "hold", "pause", "release", "resume", "wait"]
@@ -284,10 +285,7 @@ async def _wait(
 
 
 async def _left(store: Store, where: Sequence[Place], changed_before: float) -> list[Unsettled]:
-    from listener.store.controls import Controls
-
-    controls = Controls(store)
-    return [one for place in where for one in await controls.unsettled(place, changed_before=changed_before)]
+    return [one for place in where for one in await store.unsettled(place, changed_before=changed_before)]
 
 
 async def _not_listening(settings: Settings, store: Store) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from listener.clock import Clock
 from listener.refresh import AttemptState, RefreshKind
 from listener.store import Store
-from listener.store.overview import Ended
+from listener.store.report import Ended
 
 __all__ = ["BOUNDS_SECONDS", "Freshness", "Histogram", "PeriodFreshness"]
 

@@ -19,10 +19,10 @@ from listener.planner import Arrivals
 from listener.redaction import mask_url
 from listener.settings import Settings
 from listener.store import Store
-from listener.store.controls import Control, Controls
+from listener.store.controls import AccountReport, Control, Controls
 from listener.store.filtering import Suppressed
 from listener.store.ownership import Owner
-from listener.store.staleness import AccountReport, StaleNeed, Surroundings
+from listener.store.staleness import StaleNeed, Surroundings
 
 __all__ = [
     "Problem",

@@ -12,7 +12,7 @@ from listener.clock import window_end, window_start
 from listener.contracts import Target
 from listener.planner import Arrivals
 from listener.refresh import Priority, RefreshKind, Scope
-from listener.store.staleness import AccountReport, Spender
+from listener.store.controls import AccountReport, Spender
 
 __all__ = [
     "CAREFUL_URLS",

@@ -29,10 +29,8 @@ from listener.pipeline.unknown_outcomes import UnknownOutcomes
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind
 from listener.settings import PlannerSettings, Settings
 from listener.store import Store
-from listener.store.controls import Controls
-from listener.store.promotion import Promoted
-from listener.store.reservation import AttemptRequest
-from listener.store.staleness import AccountReport
+from listener.store.controls import AccountReport, Controls
+from listener.store.transitions import AttemptRequest, Promoted
 
 __all__ = ["Dispatcher", "Engine", "Outcome"]
 
@@ -326,8 +324,8 @@ class Dispatcher:
 
     async def _manual(self, overrides: ActiveOverrides) -> int:
         """Reserve what people requested, unpaced: urgent needs from all of the quota, others apart from the reserve."""
-        rows = [row for row in await self._store.manual_rows(MANUAL_ROWS) if row.target in self._account.targets]
-        rows = overrides.manual(rows)
+        found = await self._store.read(lambda snapshot: snapshot.manual_rows(MANUAL_ROWS))
+        rows = overrides.manual([row for row in found if row.target in self._account.targets])
         if not rows:
             return 0
         row_of = partial(request_for_need, self._account)

@@ -18,7 +18,7 @@ from listener.planner.constants import MOST_CANDIDATES
 from listener.refresh import RefreshKind
 from listener.settings import Settings
 from listener.store import Store
-from listener.store.snapshot import Snapshot
+from listener.store.needs import Snapshot
 
 __all__ = ["Outlook", "outlooks"]
 

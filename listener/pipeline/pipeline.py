@@ -18,11 +18,10 @@ from listener.pipeline.sites import Sites
 from listener.refresh import AttemptState
 from listener.settings import Settings
 from listener.store import Store
-from listener.store.controls import ControlKind, Controls
+from listener.store.controls import AccountReport, ControlKind, Controls
 from listener.store.maintenance import Configured
-from listener.store.promotion import Promoted
-from listener.store.staleness import AccountReport
 from listener.store.store import StoreOptions
+from listener.store.transitions import Promoted
 from listener.verifier import Verifier
 
 __all__ = ["Pipeline", "store_options"]

@@ -15,9 +15,8 @@ from listener.pipeline.accounts import EVICTION_SECONDS, Account
 from listener.pipeline.sites import DEFAULT_SHARE, Sites, Spenders, root_of, share_name
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
 from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, Priority, RefreshKind, Scope
-from listener.store.needs import DueRow, Load
-from listener.store.reservation import AttemptRequest
-from listener.store.snapshot import Snapshot
+from listener.store.needs import DueRow, Load, Snapshot
+from listener.store.transitions import AttemptRequest
 from listener.urls import is_canonical_path
 
 __all__ = [

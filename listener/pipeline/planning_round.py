@@ -32,9 +32,8 @@ from listener.planner.pacing import meters, room, take, too_many_evictions
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope, reserved_units
 from listener.settings import Approval, PlannerSettings
 from listener.store.controls import Control, ControlKind
-from listener.store.needs import DueRow, Load
-from listener.store.reservation import AttemptRequest
-from listener.store.snapshot import Snapshot
+from listener.store.needs import DueRow, Load, Snapshot
+from listener.store.transitions import AttemptRequest
 
 __all__ = ["ActiveOverrides", "Overdue", "PlanningResult", "PlanningRound", "gc_paused"]
 

@@ -22,8 +22,8 @@ from listener.router.serving import served_by
 from listener.settings import Hours, Site
 from listener.settings import site as settings
 from listener.store import NeedInput
-from listener.store.snapshot import Snapshot
-from listener.store.staleness import Spender
+from listener.store.controls import Spender
+from listener.store.needs import Snapshot
 
 __all__ = [
     "DEFAULT_SHARE",

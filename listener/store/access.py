@@ -25,8 +25,8 @@ from listener.clock import Clock
 from listener.errors import StoreError
 from listener.store.database import Opened, connect, open_reading, open_unlocked, snapshot
 from listener.store.index import Names
+from listener.store.needs import Snapshot
 from listener.store.ownership import Damage, OwnerLock
-from listener.store.snapshot import Snapshot
 
 __all__ = [
     "GROUP_SECONDS",

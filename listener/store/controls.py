@@ -1,24 +1,44 @@
 """
-Overrides that people set in the state file: hold, pause, approve, cancel; and whether everything is fresh.
+What commands and the daemon leave for one another in the state file: orders and requests, reports and progress.
 
-A control is about the URLs below a prefix, of one target or of all; what it is about is looked up when a plan is
-made, so that it holds for a daemon that is started later, too. Every manual action is kept in the audit.
+An order (hold, pause, approval, confirmation) is about the URLs below a prefix, of one target or of all; what it is
+about is looked up when a plan is made, so that it holds for a daemon that is started later, too. Every manual action
+is kept in the audit. A manual request makes needs that are due at once. The daemon's sources and accounts report their
+state for whoever reads the file, and a backfill how far it got.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from listener.refresh import AttemptState, NeedState, Scope, directory_of
+from listener.change import key_to_bytes, key_to_text
+from listener.contracts import SourceHealth
+from listener.refresh import NeedState, Priority, Scope, directory_of
 from listener.store.access import Access
 from listener.store.attempts import withdraw
-from listener.store.coverage import SETTLED, deciding, directory_attempts, status_word
-from listener.store.index import above, next_sequence
+from listener.store.index import Names, above, bounded_text, next_sequence
+from listener.store.record import NeedInput
 
-__all__ = ["Control", "ControlKind", "Controls", "Place", "Unsettled", "active", "unsettled"]
+__all__ = [
+    "NEEDS_BELOW",
+    "AccountReport",
+    "Control",
+    "ControlKind",
+    "Controls",
+    "Place",
+    "Spender",
+    "accounts",
+    "active",
+    "place_values",
+    "save_account",
+    "save_source",
+    "sources",
+]
+
 
 CANCEL_ROWS = 500
 """Needs that one commit cancels."""
@@ -64,16 +84,6 @@ class Control(NamedTuple):
     """Seconds since the epoch; None: until it is taken back."""
     reason: str
     at: float
-
-
-class Unsettled(NamedTuple):
-    """Needs of one state that stand where somebody waits."""
-
-    state: str
-    """A word of :func:`listener.store.coverage.status_word`."""
-    needs: int
-    example: str
-    """The URL of one of them."""
 
 
 class Controls:
@@ -127,10 +137,6 @@ class Controls:
         await self._store._write(_note, self._store.clock.now(), "cancel", place.words, total, reason)
         return total
 
-    async def unsettled(self, place: Place, *, changed_before: float) -> list[Unsettled]:
-        """Return what is still stale there of what changed up to then (seconds since the epoch), prefetches aside."""
-        return await self._store._read(unsettled, place, changed_before)
-
     async def audit(self, *, limit: int = 50) -> list[dict[str, Any]]:
         """Return the manual actions, newest first."""
         return await self._store._read(_audit, limit)
@@ -181,23 +187,17 @@ def active(connection: sqlite3.Connection, now: float) -> list[Control]:
     ]
 
 
-_BELOW = """
+NEEDS_BELOW = """
 FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target
 LEFT JOIN attempt a ON a.id = n.attempt
 WHERE (:target = '' OR t.name = :target)
   AND ((d.url >= :prefix AND d.url < :end) OR (d.url = :directory AND n.name >= :name AND n.name < :name_end))
 """
 """Needs whose URL starts with a prefix: of every directory at or below it, and of the one that it ends in."""
-_ABOVE = f"""
-FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target
-LEFT JOIN attempt a ON a.id = n.attempt
-WHERE (:target = '' OR t.name = :target) AND n.scope = {Scope.SUBTREE:d}
-  AND d.url < :prefix AND substr(:prefix, 1, length(d.url)) = d.url
-"""
-"""Subtree needs that a prefix lies in."""
 
 
-def _values(place: Place) -> dict[str, str]:
+def place_values(place: Place) -> dict[str, str]:
+    """Return the values of :data:`NEEDS_BELOW` for a place."""
     prefix = place.prefix
     # One that ends within a name is also about the directory of that name.
     directory = "" if not prefix or prefix.endswith("/") else directory_of(prefix)
@@ -218,10 +218,10 @@ _FREE = (NeedState.WAITING, NeedState.READY, NeedState.PARKED)
 def _cancel(connection: sqlite3.Connection, place: Place, limit: int) -> int:
     """Remove needs; of those in an attempt the ones that the CDN has not got: what is refused is not sent again."""
     count = connection.execute(
-        f"DELETE FROM need WHERE (directory, name, scope) IN (SELECT n.directory, n.name, n.scope {_BELOW}"
+        f"DELETE FROM need WHERE (directory, name, scope) IN (SELECT n.directory, n.name, n.scope {NEEDS_BELOW}"
         f" AND (n.state IN ({', '.join(f'{state:d}' for state in _FREE)}) OR a.state IN ('held', 'sending'))"
         " LIMIT :limit)",
-        {**_values(place), "limit": limit},
+        {**place_values(place), "limit": limit},
     ).rowcount
     if count:
         next_sequence(connection)  # whoever plans and sends looks again
@@ -236,29 +236,188 @@ def _under_way(connection: sqlite3.Connection, places: Sequence[Place]) -> int:
     return len({(name, kind, at) for name, url, kind, at in rows if any(place.holds(name, url) for place in places)})
 
 
-def unsettled(connection: sqlite3.Connection, place: Place, changed_before: float) -> list[Unsettled]:
-    """Return what is stale at a place of what changed up to then, by state; prefetches aside."""
-    attempts = directory_attempts(connection)
-    columns = "SELECT n.state, a.state, d.target, d.url, n.name, n.scope, n.sequence, n.open, n.needs_force"
-    stale = f" AND n.scope <> {Scope.PREFETCH:d} AND n.stale_since <= :before"
-    rows = connection.execute(
-        f"{columns}{_BELOW}{stale} UNION ALL {columns}{_ABOVE}{stale}", {**_values(place), "before": changed_before}
-    )
-    found: dict[str, tuple[int, str]] = {}
-    for state, attempt, target, url, name, scope, sequence, is_open, force in rows:
-        cover = deciding(
-            attempts.above(target, url), scope=scope, sequence=sequence, is_open=is_open, needs_force=force
-        )
-        word = status_word(NeedState(state), attempt and AttemptState(attempt), cover)
-        if word != SETTLED:
-            count, example = found.get(word, (0, url + name))
-            found[word] = (count + 1, example)
-    return [Unsettled(state, count, example) for state, (count, example) in sorted(found.items())]
-
-
 def _audit(connection: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
     cursor = connection.execute(
         "SELECT at, action, subject, count, reason FROM audit ORDER BY id DESC LIMIT ?", (limit,)
     )
     columns = [column[0] for column in cursor.description]
     return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+def save_source(connection: sqlite3.Connection, name: str, health: SourceHealth, *, now: float) -> None:
+    """Keep what a source says of itself, for ``status`` without a daemon."""
+    connection.execute(
+        "INSERT INTO source (name, state, ready, last_event_at, lost_events, rescans, detail, figures, told_at,"
+        " trouble_since) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?7 <> '' THEN ?9 END)"
+        " ON CONFLICT DO UPDATE SET state = ?2, ready = ?3, last_event_at = ?4, lost_events = ?5, rescans = ?6,"
+        " detail = ?7, figures = ?8, told_at = ?9,"
+        " trouble_since = CASE WHEN ?7 <> '' THEN coalesce(trouble_since, ?9) END",
+        (
+            name,
+            health.state.value,
+            health.ready,
+            health.last_event_at,
+            health.lost_events,
+            health.rescans,
+            bounded_text(health.detail),  # it may quote a file name or an answer
+            json.dumps(health.figures),
+            now,
+        ),
+    )
+
+
+def sources(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
+    """Return what each source said of itself last, by name."""
+    cursor = connection.execute("SELECT * FROM source ORDER BY name")
+    columns = [column[0] for column in cursor.description]
+    found = {}
+    for row in cursor:
+        fields = dict(zip(columns, row, strict=True))
+        fields["ready"] = bool(fields["ready"])
+        fields["figures"] = json.loads(fields["figures"])
+        found[fields.pop("name")] = fields
+    return found
+
+
+class Spender(NamedTuple):
+    """A source, or a site, that spent much of an account's quota within an hour."""
+
+    source: str
+    name: str
+    """What it is called, for the operator."""
+    kind: str
+    units: int
+    left: int
+    """Units that were left before that hour."""
+
+
+class AccountReport(NamedTuple):
+    """The state of an account, as its sender reported it last."""
+
+    name: str
+    problem: str = ""
+    """What keeps it from sending; empty while nothing does."""
+    remedy: str = ""
+    since: float | None = None
+    """Seconds since the epoch, as every time here."""
+    until: float | None = None
+    """When it is tried again."""
+    deferred: Mapping[tuple[str, str], str] = {}
+    """Why needs wait, by target and directory URL; of very many the oldest."""
+    spenders: Sequence[Spender] = ()
+    """Who spent much of its quota within the last hour."""
+
+
+def save_account(connection: sqlite3.Connection, account: AccountReport, *, now: float) -> None:
+    """Keep what an account's sender says of itself."""
+    deferred = json.dumps([[*place, reason] for place, reason in account.deferred.items()])
+    spenders = json.dumps(account.spenders)
+    connection.execute(
+        "INSERT OR REPLACE INTO account (name, problem, remedy, since, until, deferred, spenders, told_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (account.name, account.problem, account.remedy, account.since, account.until, deferred, spenders, now),
+    )
+
+
+def accounts(connection: sqlite3.Connection) -> list[AccountReport]:
+    """Return what each account's sender said last."""
+    rows = connection.execute(
+        "SELECT name, problem, remedy, since, until, deferred, spenders FROM account ORDER BY name"
+    )
+    return [
+        AccountReport(
+            name,
+            problem,
+            remedy,
+            since,
+            until,
+            {(target, url): reason for target, url, reason in json.loads(deferred)},
+            [Spender(*one) for one in json.loads(spenders)],
+        )
+        for name, problem, remedy, since, until, deferred, spenders in rows
+    ]
+
+
+__all__ = [
+    "request",
+]
+
+_KEEPS_WAIT = f"(open <> 0 AND state = {NeedState.WAITING:d})"
+
+
+def request(
+    connection: sqlite3.Connection,
+    names: Names,
+    inputs: Sequence[NeedInput],
+    *,
+    now: float,
+    urgent: bool = False,
+    reason: str | None = None,
+    priority: Priority = Priority.LIVE,
+) -> int:
+    """
+    Make needs that are due at once; return their sequence.
+
+    Refreshes go as soon as quota allows, unpaced: a person decided that they are worth it. Prefetches wait
+    their turn, behind every refresh of the same URL.
+
+    One that is still being written, or not yet at the origin, keeps its wait: sooner it would be fetched in vain.
+    """
+    sequence = next_sequence(connection)
+    rows: list[tuple[int, str, int, int, float, bool, str | None, bool, int]] = []
+    for target, url, scope, *_ in inputs:
+        place = directory_of(url)
+        directory = names.directory(connection, names.target(connection, target), place)
+        rows.append(
+            (
+                directory,
+                url[len(place) :],
+                int(scope),
+                sequence,
+                now,
+                urgent,
+                reason,
+                urgent or scope is not Scope.PREFETCH,
+                priority,
+            )
+        )
+    connection.executemany(
+        f"""
+        INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason,
+          asked, priority)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7, ?8, ?9)
+        ON CONFLICT DO UPDATE SET sequence = ?4, attempt = NULL, window_first = ?5, urgent = max(urgent, ?6),
+          asked = max(asked, ?8), priority = min(priority, ?9),
+          reason = CASE WHEN state = {NeedState.PARKED:d} THEN ?7 ELSE coalesce(?7, reason) END,
+          state = CASE WHEN {_KEEPS_WAIT} THEN state ELSE {NeedState.READY:d} END,
+          due_at = CASE WHEN {_KEEPS_WAIT} THEN due_at END, open = CASE WHEN {_KEEPS_WAIT} THEN open ELSE 0 END
+        """,
+        sorted(rows),
+    )
+    return sequence
+
+
+__all__ = ["Progress", "load_progress", "save_progress"]
+
+
+class Progress(NamedTuple):
+    """How far a backfill got."""
+
+    after: str
+    """The last key whose needs are durable."""
+    listed: int
+    finished: bool
+
+
+def load_progress(connection: sqlite3.Connection, listing: str) -> Progress | None:
+    """Return how far a backfill of this listing got, ``None`` where none was begun."""
+    row = connection.execute("SELECT after, listed, finished FROM backfill WHERE id = ?", (listing,)).fetchone()
+    return None if row is None else Progress(key_to_text(row[0]), row[1], bool(row[2]))
+
+
+def save_progress(connection: sqlite3.Connection, listing: str, state: Progress, *, now: float) -> None:
+    """Keep how far a backfill got."""
+    connection.execute(
+        "INSERT OR REPLACE INTO backfill (id, after, listed, finished, updated_at) VALUES (?, ?, ?, ?, ?)",
+        (listing, key_to_bytes(state.after), state.listed, state.finished, now),
+    )

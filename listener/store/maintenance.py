@@ -23,7 +23,7 @@ from listener.store.database import INCREMENTAL, STORE_ERRORS, open_reading, pre
 from listener.store.filtering import MESSAGE_SECONDS, TOKEN_SECONDS
 from listener.store.index import Names, remove_pending
 from listener.store.ownership import OwnerLock
-from listener.store.settle import presume_spent
+from listener.store.transitions import presume_spent
 
 __all__ = [
     "Compacted",

@@ -1,28 +1,50 @@
-"""Needs as the planner sees them: what is due, by directory; and the rows that it can afford."""
+"""
+What planning reads, at one instant: needs that are due, by directory, what covers them, quota and index.
+
+Which attempt covers which need is decided by ``listener.refresh.COVERAGE``, as SQL here. A file attempt marks the one
+need that it is for; a directory attempt marks nothing, and covers what lies at or below its URL. So a reader first
+loads the few active directory attempts (:func:`directory_attempts`), and then compares the rows of a directory with
+those at or above it.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from listener.refresh import KIND_OF_SCOPE, NeedState, Priority, RefreshKind, Scope
-from listener.store.coverage import Marks, covered_by_marks, deciding, directory_attempts
+from listener.clock import window_start
+from listener.refresh import COVERAGE, KIND_OF_SCOPE, AttemptState, NeedState, Priority, RefreshKind, Scope
+from listener.store import attempts, index
+from listener.store.index import is_seeded
 
 __all__ = [
+    "EXPIRED",
+    "DirectoryAttempt",
+    "DirectoryAttempts",
     "DueRow",
     "Load",
-    "due_rows",
-    "expire",
-    "expires",
-    "loads",
-    "manual_rows",
-    "pending_units",
-    "ready_needs",
+    "Marks",
+    "Moment",
+    "Snapshot",
+    "Unit",
+    "covered",
+    "covered_by_marks",
+    "deciding",
+    "directory_attempts",
 ]
+
+
+class Marks(NamedTuple):
+    """How far the directory attempts at or above one directory cover its needs; 0: none does."""
+
+    any: int = 0
+    """The highest watermark: needs up to it are covered, unless they need force."""
+    forced: int = 0
+    """The highest watermark of a forced attempt: needs that need force are covered up to it."""
 
 
 class Load(NamedTuple):
@@ -59,93 +81,322 @@ class DueRow(NamedTuple):
     urgent: bool = False
 
 
+class Unit(NamedTuple):
+    """One unit of today's quota."""
+
+    target: str
+    kind: RefreshKind
+    url: str
+    priority: Priority
+
+
+class Moment(NamedTuple):
+    """What was first sent within one short span."""
+
+    at: float
+    """Seconds since the epoch."""
+    needs: int
+
+
+class Snapshot:
+    """The state file as it was at one instant; made by :meth:`listener.store.Store.read`, in whose query it lives."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Take a connection in a reading transaction."""
+        self._connection = connection
+
+    # -- needs -----------------------------------------------------------------------------------
+
+    def loads(self, *, most: int | None = None, apart: bool = False) -> list[Load]:
+        """
+        Return every directory with ready needs that no directory attempt under way covers.
+
+        Args:
+            most: only so many, the fullest.
+            apart: what a directory has of each priority is a load of its own.
+        """
+        attempts = directory_attempts(self._connection)
+        found = []
+        backfills = _backfills(self._connection) if apart else {}
+        others = _other_scopes(self._connection)
+        forced_count = _forced(self._connection)
+        rows = self._connection.execute(
+            "SELECT d.id, d.target, t.name, d.url, d.ready, d.last_sequence,"
+            " (SELECT stale_since FROM need WHERE directory = d.id AND state = 1 ORDER BY stale_since LIMIT 1)"
+            " FROM directory d JOIN target t ON t.id = d.target WHERE d.ready > 0"
+            f"{'' if most is None else f' ORDER BY d.ready DESC LIMIT {most:d}'}"
+        )
+        for directory, target_id, target, url, ready, last, oldest in rows.fetchall():
+            marks = attempts.marks(target_id, url)
+            count, lowest, highest = backfills.get(directory, (0, Priority.LIVE, Priority.LIVE))
+            if 0 < count < ready or lowest != highest:
+                found += _parted(self._connection, directory, target, url, marks)
+                continue
+            other = others.get(directory, {})
+            if marks.any:
+                ready, oldest = _uncovered(self._connection, directory, last, marks, other)  # noqa: PLW2901
+                other = _other_scopes_uncovered(self._connection, directory, marks) if ready else {}
+            if ready:
+                found.append(
+                    Load(
+                        directory,
+                        target,
+                        url,
+                        ready - sum(other.values()),
+                        other.get(Scope.ALL_PARAMS, 0),
+                        other.get(Scope.SUBTREE, 0),
+                        other.get(Scope.PREFETCH, 0),
+                        oldest,
+                        marks,
+                        forced_count.get((directory, Scope.EXACT), 0),
+                        forced_count.get((directory, Scope.ALL_PARAMS), 0),
+                        Priority(lowest) if apart else None,
+                    )
+                )
+        return found
+
+    def ready_needs(self, targets: Sequence[str]) -> int:
+        """Return how many needs of these targets are ready, those that a directory attempt covers included."""
+        return int(
+            self._connection.execute(
+                "SELECT coalesce(sum(ready), 0) FROM directory WHERE ready > 0 AND target IN"
+                " (SELECT id FROM target WHERE name IN (SELECT value FROM json_each(?)))",
+                (json.dumps(targets),),
+            ).fetchone()[0]
+        )
+
+    def pending_units(self, targets: Sequence[str]) -> Counter[RefreshKind]:
+        """Return how many requests of each kind the needs of these targets take that are in no attempt."""
+        found: Counter[RefreshKind] = Counter()
+        for load in self.loads():
+            if load.target in targets:
+                found.update(
+                    dict(
+                        zip(
+                            KIND_OF_SCOPE.values(),
+                            (load.exact, load.all_params, load.subtree, load.prefetch),
+                            strict=True,
+                        )
+                    )
+                )
+        waiting = self._connection.execute(
+            "SELECT scope, count(*) FROM need JOIN directory d ON d.id = need.directory"
+            " JOIN target t ON t.id = d.target"
+            " WHERE due_at IS NOT NULL AND t.name IN (SELECT value FROM json_each(?)) GROUP BY scope",
+            (json.dumps(list(targets)),),
+        )
+        for scope, count in waiting:
+            found[KIND_OF_SCOPE[Scope(scope)]] += count
+        return found
+
+    def due_rows(self, load: Load, scope: Scope, limit: int) -> list[DueRow]:
+        """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
+        rows = self._connection.execute(
+            f"SELECT name, sequence, stale_since, reason FROM need WHERE {_UNCOVERED} AND scope = :scope"
+            f"{' AND scope > 0' if scope else ''} AND (:priority IS NULL OR priority = :priority)"
+            " ORDER BY stale_since LIMIT :limit",
+            _values(load.directory, load.marks) | {"scope": int(scope), "priority": load.priority, "limit": limit},
+        )
+        return [
+            DueRow(load.target, load.url + name, scope, sequence, since, why) for name, sequence, since, why in rows
+        ]
+
+    def manual_rows(self, limit: int) -> list[DueRow]:
+        """Return uncovered ready needs that a person requested: the urgent first, then the oldest."""
+        attempts = directory_attempts(self._connection)
+        rows = self._connection.execute(
+            "SELECT d.target, t.name, d.url, need.name, scope, sequence, open, needs_force, stale_since, reason, urgent"
+            " FROM need JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
+            f" WHERE asked > 0 AND state = {NeedState.READY:d} ORDER BY urgent DESC, stale_since"
+        )
+        uncovered = (
+            DueRow(target, place + name, Scope(scope), sequence, since, why, bool(urgent))
+            for target_id, target, place, name, scope, sequence, is_open, force, since, why, urgent in rows
+            if not deciding(
+                attempts.above(target_id, place), scope=scope, sequence=sequence, is_open=is_open, needs_force=force
+            )
+        )
+        return list(islice(uncovered, limit))
+
+    def expires(self, load: Load, *, before: float) -> bool:
+        """Return whether :func:`listener.store.transitions.expire` would settle anything."""
+        query = f"SELECT 1 FROM need WHERE {EXPIRED} LIMIT 1"
+        return load.oldest < before and self._connection.execute(query, (load.directory, before)).fetchone() is not None
+
+    # -- quota -----------------------------------------------------------------------------------
+
+    def budget(self, account: str, kind: RefreshKind, *, now: float, default: int) -> attempts.Budget:
+        """See :func:`listener.store.attempts.budget`."""
+        return attempts.budget(self._connection, account, kind, now=now, default=default)
+
+    def units_today(self, account: str, *, now: float, since: float = 0.0) -> Iterator[Unit]:
+        """
+        Yield what an account spent or reserved of today's quota; looks at the day's attempts only.
+
+        ``since``: leave out what was reserved before, in seconds since the epoch.
+        """
+        rows = self._connection.execute(
+            "SELECT target.name, kind, url, priority FROM attempt JOIN target ON target.id = attempt.target"
+            " WHERE account = ?2 AND created_at >= ?3"
+            " AND window_start = ?1 AND attempt.id >"
+            " coalesce((SELECT id FROM attempt WHERE window_start < ?1 ORDER BY id DESC LIMIT 1), 0)",
+            (window_start(now), account, since),
+        )
+        return (Unit(target, RefreshKind(kind), url, Priority(priority)) for target, kind, url, priority in rows)
+
+    def moments(self, account: str, *, since: float, span_seconds: float) -> list[Moment]:
+        """
+        Return how many needs an account's file and directory refreshes were first sent for, span by span, oldest first.
+
+        What became due is not kept, and what was sent is the nearest to it: retries left out and backfills, which no
+        hour brings again; directories by what they covered. A day whose needs waited counts where they were sent.
+        """
+        rows = self._connection.execute(
+            "SELECT min(created_at), sum(CASE kind WHEN 'directory' THEN covered ELSE 1 END) FROM attempt"
+            " WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1 AND priority = 0 AND created_at >= ?"
+            " GROUP BY CAST(created_at / ? AS INTEGER) ORDER BY 1",
+            (account, since, span_seconds),
+        )
+        return [Moment(at, needs) for at, needs in rows]
+
+    def slots_taken(self) -> Counter[tuple[str, RefreshKind]]:
+        """Return how many attempts of each target and kind are made and not known to have ended."""
+        rows = self._connection.execute(
+            "SELECT target.name, kind, count(*) FROM attempt JOIN target ON target.id = attempt.target"
+            " WHERE active = 1 AND state NOT IN ('complete', 'failed') GROUP BY target.name, kind"
+        )
+        return Counter({(target, RefreshKind(kind)): count for target, kind, count in rows})
+
+    # -- index -----------------------------------------------------------------------------------
+
+    def is_seeded(self, root: str) -> bool:
+        """See :func:`listener.store.index.is_seeded`."""
+        return is_seeded(self._connection, root)
+
+    def weight_below(self, root: str, prefix: str) -> int:
+        """See :func:`listener.store.index.weight_below`."""
+        return index.weight_below(self._connection, root, prefix)
+
+    def objects_in(self, root: str, folder: str) -> int:
+        """See :func:`listener.store.index.objects_in`."""
+        return index.objects_in(self._connection, root, folder)
+
+    def objects_named(self, root: str, folder: str, directory: int) -> int:
+        """See :func:`listener.store.index.objects_due`."""
+        return index.objects_due(self._connection, root, folder, directory)
+
+
+def covered(kind: RefreshKind, *, watermark: str, force: str) -> str:
+    """
+    Return an SQL condition on a row of ``need`` whose URL an attempt reaches: whether the attempt covers it.
+
+    Args:
+        kind: of the attempt.
+        watermark: an SQL expression, the attempt's watermark.
+        force: an SQL expression, true when the attempt is forced.
+    """
+    rule = COVERAGE[kind]
+    scopes = ", ".join(f"{scope:d}" for scope in sorted(rule.scopes))
+    evicts = "" if rule.always_evicts else f" AND (needs_force = 0 OR {force})"
+    return f"(sequence <= {watermark} AND open = 0 AND scope IN ({scopes}){evicts})"
+
+
+def covered_by_marks(any_mark: str, forced_mark: str) -> str:
+    """Return the SQL condition for :class:`Marks`, whose two numbers are given as SQL expressions."""
+    plain = covered(RefreshKind.DIRECTORY, watermark=any_mark, force="0")
+    forced = covered(RefreshKind.DIRECTORY, watermark=forced_mark, force="1")
+    return f"({plain} OR {forced})"
+
+
+class DirectoryAttempt(NamedTuple):
+    """A directory attempt that covers something."""
+
+    id: int
+    url: str
+    watermark: int
+    force: bool
+    state: AttemptState
+
+    @property
+    def precedence(self) -> tuple[bool, int, int]:
+        """Which of several attempts that cover a need decides its state: the highest. What is complete settles it."""
+        return self.state is AttemptState.COMPLETE, self.watermark, self.id
+
+
+class DirectoryAttempts:
+    """The active directory attempts of every target, by target id and URL."""
+
+    def __init__(self, attempts: Iterable[tuple[int, DirectoryAttempt]]) -> None:
+        """Take them, each with its target id."""
+        self._by_place: dict[tuple[int, str], list[DirectoryAttempt]] = {}
+        for target, attempt in attempts:
+            self._by_place.setdefault((target, attempt.url), []).append(attempt)
+
+    def __bool__(self) -> bool:
+        """Return whether there is any."""
+        return bool(self._by_place)
+
+    def roots(self) -> list[tuple[int, str]]:
+        """Return the target ids and URLs that have one, without those that lie below another."""
+        found: list[tuple[int, str]] = []
+        for target, url in sorted(self._by_place):
+            if not found or found[-1][0] != target or not url.startswith(found[-1][1]):
+                found.append((target, url))
+        return found
+
+    def above(self, target: int, url: str) -> list[DirectoryAttempt]:
+        """Return those at or above a directory URL; the first that covers a need decides its state."""
+        found: list[DirectoryAttempt] = []
+        end = len(url)
+        while self._by_place and (end := url.rfind("/", 0, end)) > 0:
+            found += self._by_place.get((target, url[: end + 1]), ())
+        return sorted(found, key=lambda one: one.precedence, reverse=True)
+
+    def marks(self, target: int, url: str) -> Marks:
+        """Return how far those at or above a directory URL cover its needs."""
+        above = self.above(target, url)
+        return Marks(
+            max((one.watermark for one in above), default=0),
+            max((one.watermark for one in above if one.force), default=0),
+        )
+
+
+def directory_attempts(connection: sqlite3.Connection) -> DirectoryAttempts:
+    """Return the directory attempts that still cover something."""
+    rows = connection.execute(
+        "SELECT target, id, url, watermark, force, state FROM attempt"
+        f" WHERE active = 1 AND kind = '{RefreshKind.DIRECTORY.value}'"
+    )
+    return DirectoryAttempts(
+        (target, DirectoryAttempt(id_, url, watermark, bool(force), AttemptState(state)))
+        for target, id_, url, watermark, force, state in rows
+    )
+
+
+def deciding(
+    attempts: Sequence[DirectoryAttempt], *, scope: int, sequence: int, is_open: int, needs_force: int
+) -> DirectoryAttempt | None:
+    """Return the first of these attempts, those above a need's directory, that covers the need."""
+    rule = COVERAGE[RefreshKind.DIRECTORY]
+    for one in attempts:
+        if rule.covers(
+            watermark=one.watermark,
+            force=one.force,
+            scope=Scope(scope),
+            sequence=sequence,
+            is_open=bool(is_open),
+            needs_force=bool(needs_force),
+        ):
+            return one
+    return None
+
+
 _UNCOVERED = f"directory = :directory AND state = {NeedState.READY:d} AND NOT {covered_by_marks(':any', ':forced')}"
 """A directory's ready needs that no directory attempt covers; values of :func:`_values`."""
 
 
 def _values(directory: int, marks: Marks) -> dict[str, int]:
     return {"directory": directory, **marks._asdict()}
-
-
-def ready_needs(connection: sqlite3.Connection, targets: Sequence[str]) -> int:
-    """Return how many needs of these targets are ready, those that a directory attempt covers included."""
-    return int(
-        connection.execute(
-            "SELECT coalesce(sum(ready), 0) FROM directory WHERE ready > 0 AND target IN"
-            " (SELECT id FROM target WHERE name IN (SELECT value FROM json_each(?)))",
-            (json.dumps(targets),),
-        ).fetchone()[0]
-    )
-
-
-def pending_units(connection: sqlite3.Connection, targets: Sequence[str]) -> Counter[RefreshKind]:
-    """Return how many requests of each kind the needs of these targets take that are in no attempt, one for each."""
-    found: Counter[RefreshKind] = Counter()
-    for load in loads(connection):
-        if load.target in targets:
-            found.update(
-                dict(
-                    zip(KIND_OF_SCOPE.values(), (load.exact, load.all_params, load.subtree, load.prefetch), strict=True)
-                )
-            )
-    waiting = connection.execute(
-        "SELECT scope, count(*) FROM need JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
-        " WHERE due_at IS NOT NULL AND t.name IN (SELECT value FROM json_each(?)) GROUP BY scope",
-        (json.dumps(list(targets)),),
-    )
-    for scope, count in waiting:
-        found[KIND_OF_SCOPE[Scope(scope)]] += count
-    return found
-
-
-def loads(connection: sqlite3.Connection, *, most: int | None = None, apart: bool = False) -> list[Load]:
-    """
-    Return every directory with ready needs that no directory attempt under way covers.
-
-    Args:
-        connection: a snapshot.
-        most: only so many, the fullest.
-        apart: what a directory has of each priority is a load of its own.
-    """
-    attempts = directory_attempts(connection)
-    found = []
-    backfills = _backfills(connection) if apart else {}
-    others = _other_scopes(connection)
-    forced_count = _forced(connection)
-    rows = connection.execute(
-        "SELECT d.id, d.target, t.name, d.url, d.ready, d.last_sequence,"
-        " (SELECT stale_since FROM need WHERE directory = d.id AND state = 1 ORDER BY stale_since LIMIT 1)"
-        " FROM directory d JOIN target t ON t.id = d.target WHERE d.ready > 0"
-        f"{'' if most is None else f' ORDER BY d.ready DESC LIMIT {most:d}'}"
-    )
-    for directory, target_id, target, url, ready, last, oldest in rows.fetchall():
-        marks = attempts.marks(target_id, url)
-        count, lowest, highest = backfills.get(directory, (0, Priority.LIVE, Priority.LIVE))
-        if 0 < count < ready or lowest != highest:
-            found += _parted(connection, directory, target, url, marks)
-            continue
-        other = others.get(directory, {})
-        if marks.any:
-            ready, oldest = _uncovered(connection, directory, last, marks, other)  # noqa: PLW2901
-            other = _other_scopes_uncovered(connection, directory, marks) if ready else {}
-        if ready:
-            found.append(
-                Load(
-                    directory,
-                    target,
-                    url,
-                    ready - sum(other.values()),
-                    other.get(Scope.ALL_PARAMS, 0),
-                    other.get(Scope.SUBTREE, 0),
-                    other.get(Scope.PREFETCH, 0),
-                    oldest,
-                    marks,
-                    forced_count.get((directory, Scope.EXACT), 0),
-                    forced_count.get((directory, Scope.ALL_PARAMS), 0),
-                    Priority(lowest) if apart else None,
-                )
-            )
-    return found
 
 
 def _parted(connection: sqlite3.Connection, directory: int, target: str, url: str, marks: Marks) -> list[Load]:
@@ -230,52 +481,4 @@ def _other_scopes_uncovered(connection: sqlite3.Connection, directory: int, mark
     return dict(rows.fetchall())
 
 
-def due_rows(connection: sqlite3.Connection, load: Load, scope: Scope, limit: int) -> list[DueRow]:
-    """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
-    rows = connection.execute(
-        f"SELECT name, sequence, stale_since, reason FROM need WHERE {_UNCOVERED} AND scope = :scope"
-        f"{' AND scope > 0' if scope else ''} AND (:priority IS NULL OR priority = :priority)"
-        " ORDER BY stale_since LIMIT :limit",
-        _values(load.directory, load.marks) | {"scope": int(scope), "priority": load.priority, "limit": limit},
-    )
-    return [DueRow(load.target, load.url + name, scope, sequence, since, why) for name, sequence, since, why in rows]
-
-
-def manual_rows(connection: sqlite3.Connection, limit: int) -> list[DueRow]:
-    """Return ready needs that a person requested and no directory attempt covers: the urgent first, then the oldest."""
-    attempts = directory_attempts(connection)
-    rows = connection.execute(
-        "SELECT d.target, t.name, d.url, need.name, scope, sequence, open, needs_force, stale_since, reason, urgent"
-        " FROM need JOIN directory d ON d.id = need.directory JOIN target t ON t.id = d.target"
-        f" WHERE asked > 0 AND state = {NeedState.READY:d} ORDER BY urgent DESC, stale_since"
-    )
-    uncovered = (
-        DueRow(target, place + name, Scope(scope), sequence, since, why, bool(urgent))
-        for target_id, target, place, name, scope, sequence, is_open, force, since, why, urgent in rows
-        if not deciding(
-            attempts.above(target_id, place), scope=scope, sequence=sequence, is_open=is_open, needs_force=force
-        )
-    )
-    return list(islice(uncovered, limit))
-
-
-_EXPIRED = f"directory = ? AND state = 1 AND scope <> {Scope.PREFETCH:d} AND window_first < ?"
-
-
-def expires(connection: sqlite3.Connection, load: Load, *, before: float) -> bool:
-    """Return whether :func:`expire` would settle anything."""
-    query = f"SELECT 1 FROM need WHERE {_EXPIRED} LIMIT 1"
-    return load.oldest < before and connection.execute(query, (load.directory, before)).fetchone() is not None
-
-
-def expire(connection: sqlite3.Connection, load: Load, *, before: float, limit: int) -> int:
-    """
-    Settle up to ``limit`` of a directory's ready needs whose newest change is older than that; return how many.
-
-    The newest, and not the first: what a cache fetched again in between may lack the later change.
-    """
-    return connection.execute(
-        "DELETE FROM need WHERE (directory, name, scope) IN (SELECT directory, name, scope FROM need"
-        f" WHERE {_EXPIRED} LIMIT ?)",
-        (load.directory, before, limit),
-    ).rowcount
+EXPIRED = f"directory = ? AND state = 1 AND scope <> {Scope.PREFETCH:d} AND window_first < ?"

@@ -19,7 +19,6 @@ from listener.coalescer import due_at
 from listener.errors import KeyRejected
 from listener.refresh import Priority, Scope
 from listener.settings import CoalescerSettings
-from listener.store.coverage import covered_by_marks, directory_attempts
 from listener.store.filtering import (
     CAME_AND_WENT,
     MAX_KEY_BYTES,
@@ -35,6 +34,7 @@ from listener.store.filtering import (
 )
 from listener.store.index import IndexWriter, Names, Upsert, next_sequence
 from listener.store.letters import add_keys
+from listener.store.needs import covered_by_marks, directory_attempts
 
 __all__ = [
     "Batch",

@@ -1,4 +1,4 @@
-"""What is where, since when and why: the numbers behind ``status`` (promise 5)."""
+"""Counts and lists behind ``status``: how many needs are in each state and since when, what was sent, what ended."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from listener.contracts import SourceHealth
-from listener.refresh import AttemptState, NeedState, Scope
-from listener.store.coverage import (
-    DECIDED_BY_NONE,
-    SETTLED,
-    DirectoryAttempt,
-    DirectoryAttempts,
-    decided_by,
-    directory_attempts,
-    status_word,
-)
-from listener.store.index import bounded_text, prefix_end
+from listener.clock import window_start
+from listener.refresh import AttemptState, NeedState, RefreshKind, Scope
+from listener.store.index import prefix_end
+from listener.store.needs import DirectoryAttempt, DirectoryAttempts, covered, directory_attempts
+from listener.store.staleness import SETTLED, status_word
 
-__all__ = ["Counts", "Total", "counts", "history", "save_source", "sources", "totals"]
+__all__ = [
+    "Counts",
+    "Ended",
+    "Total",
+    "counts",
+    "ended",
+    "history",
+    "oldest",
+    "spent_by_others",
+    "totals",
+]
 
 
 class Counts(NamedTuple):
@@ -49,7 +52,7 @@ class Total(NamedTuple):
 
 
 def totals(connection: sqlite3.Connection) -> dict[str, Total]:
-    """Return, by the word of :func:`listener.store.coverage.status_word`, how many needs are in that state."""
+    """Return, by the word of :func:`listener.store.staleness.status_word`, how many needs are in that state."""
     found: dict[str, Total] = {}
 
     def add(word: str, count: int, oldest: float | None) -> None:
@@ -167,41 +170,6 @@ def counts(connection: sqlite3.Connection) -> Counts:
     )
 
 
-def save_source(connection: sqlite3.Connection, name: str, health: SourceHealth, *, now: float) -> None:
-    """Keep what a source says of itself, for ``status`` without a daemon."""
-    connection.execute(
-        "INSERT INTO source (name, state, ready, last_event_at, lost_events, rescans, detail, figures, told_at,"
-        " trouble_since) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?7 <> '' THEN ?9 END)"
-        " ON CONFLICT DO UPDATE SET state = ?2, ready = ?3, last_event_at = ?4, lost_events = ?5, rescans = ?6,"
-        " detail = ?7, figures = ?8, told_at = ?9,"
-        " trouble_since = CASE WHEN ?7 <> '' THEN coalesce(trouble_since, ?9) END",
-        (
-            name,
-            health.state.value,
-            health.ready,
-            health.last_event_at,
-            health.lost_events,
-            health.rescans,
-            bounded_text(health.detail),  # it may quote a file name or an answer
-            json.dumps(health.figures),
-            now,
-        ),
-    )
-
-
-def sources(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
-    """Return what each source said of itself last, by name."""
-    cursor = connection.execute("SELECT * FROM source ORDER BY name")
-    columns = [column[0] for column in cursor.description]
-    found = {}
-    for row in cursor:
-        fields = dict(zip(columns, row, strict=True))
-        fields["ready"] = bool(fields["ready"])
-        fields["figures"] = json.loads(fields["figures"])
-        found[fields.pop("name")] = fields
-    return found
-
-
 def history(connection: sqlite3.Connection, *, limit: int, url: str | None = None) -> list[dict[str, Any]]:
     """Return the latest attempts, newest first, as plain fields: the audit of what was sent and why."""
     only = "" if url is None else " WHERE attempt.url = ?"
@@ -213,3 +181,66 @@ def history(connection: sqlite3.Connection, *, limit: int, url: str | None = Non
     )
     columns = [column[0] for column in cursor.description]
     return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+MOST_ENDED = 50_000
+"""Attempts that one look reads at most: several days of a full quota."""
+
+
+class Ended(NamedTuple):
+    """An attempt that came to its end."""
+
+    id: int
+    target: str
+    kind: str
+    state: str
+    finished_at: float
+    """Seconds since the epoch."""
+    latency_seconds: float | None
+    """From the oldest change that it covered to its end."""
+
+
+def ended(connection: sqlite3.Connection, *, since: float) -> list[Ended]:
+    """Return what ended since then (seconds since the epoch), oldest first; of too many the newest."""
+    # Two questions, so that each has its index; what is complete stays active until it is swept.
+    columns = "attempt.id, target.name, kind, state, finished_at, finished_at - stale_since"
+    where = "FROM attempt JOIN target ON target.id = attempt.target WHERE finished_at >= ?"
+    rows = connection.execute(
+        f"SELECT {columns} {where} AND active = 0 UNION ALL"
+        f" SELECT {columns} {where} AND active = 1 AND state IN ('complete', 'failed')"
+        " ORDER BY finished_at DESC LIMIT ?",
+        (since, since, MOST_ENDED),
+    ).fetchall()
+    return [Ended(*row) for row in reversed(rows)]
+
+
+def oldest(connection: sqlite3.Connection) -> dict[str, float]:
+    """Return by state, where it holds any need, when its oldest change was, in seconds since the epoch."""
+    found = {word: total.oldest for word, total in totals(connection).items() if total.oldest is not None}
+    pending = [since for word in ("waiting", "deferred") if (since := found.get(word)) is not None]
+    found.pop(SETTLED, None)
+    found.pop("waiting", None)
+    return found | ({"pending": min(pending)} if pending else {})
+
+
+def spent_by_others(connection: sqlite3.Connection, *, now: float) -> dict[tuple[str, str], int]:
+    """Return by account and kind what the live quota counts today beyond what was spent from here."""
+    rows = connection.execute(
+        "SELECT account, kind, others FROM ledger WHERE window_start = ? AND others > 0", (window_start(now),)
+    )
+    return {(account, kind): others for account, kind, others in rows}
+
+
+DECIDED_BY_NONE = -1
+
+
+def decided_by(attempts: Sequence[DirectoryAttempt]) -> tuple[str, tuple[int, ...]]:
+    """
+    Return :func:`deciding` as an SQL expression on a row of ``need``, with its values.
+
+    The result is an index into the attempts, or ``DECIDED_BY_NONE``.
+    """
+    condition = covered(RefreshKind.DIRECTORY, watermark="?", force="?")
+    cases = "".join(f" WHEN {condition} THEN {index}" for index in range(len(attempts)))
+    values = tuple(value for one in attempts for value in (one.watermark, int(one.force)))
+    return f"CASE{cases} ELSE {DECIDED_BY_NONE} END" if cases else f"{DECIDED_BY_NONE}", values

@@ -1,35 +1,169 @@
-"""Which URLs are stale, since when and why, and what happens next: one answer for commands, JSON and the page."""
+"""
+Which needs are stale, since when and why, and what happens next: one answer for commands, JSON and the page.
+
+A need's state in every view is one word (:func:`status_word`): its own row's state, that of the attempt that marks it,
+and that of the directory attempt that covers it decide together.
+"""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, directory_of
-from listener.store.controls import Control, ControlKind, active
-from listener.store.coverage import directory_attempts, status_word
-from listener.store.overview import SHOWN_COLUMNS, scope_word, shown, why
+from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, Scope, directory_of, strip_query
+from listener.store.controls import NEEDS_BELOW, Control, ControlKind, Place, accounts, active, place_values
+from listener.store.needs import DirectoryAttempt, DirectoryAttempts, deciding, directory_attempts
 
 __all__ = [
-    "AccountReport",
-    "Spender",
+    "SETTLED",
     "StaleNeed",
     "Surroundings",
-    "accounts",
+    "Unsettled",
     "oldest_stale",
-    "save_account",
+    "scope_word",
     "stale_at",
+    "status_word",
+    "unsettled",
+    "why",
 ]
 
+
+SETTLED = "settled"
+
+
+_OF_ATTEMPT = {
+    AttemptState.HELD: "in_flight",
+    AttemptState.SENDING: "in_flight",
+    AttemptState.UNKNOWN: "in_flight",
+    AttemptState.ACCEPTED: "in_flight",
+    AttemptState.FAILED: "failed",
+    AttemptState.UNCONFIRMED: "unconfirmed",
+    AttemptState.COMPLETE: SETTLED,
+}
+
+
+_OF_NEED = {
+    NeedState.WAITING: "waiting",
+    NeedState.READY: "deferred",
+    NeedState.ATTEMPTED: "in_flight",
+    NeedState.PARKED: "parked",
+    NeedState.UNCONFIRMED: "unconfirmed",
+}
+
+
+def status_word(state: NeedState, attempt: AttemptState | None, cover: DirectoryAttempt | None) -> str:
+    """
+    Return the word for a need's state in every view.
+
+    Args:
+        state: of the need's own row.
+        attempt: the state of the attempt that marks it.
+        cover: the directory attempt that decides (:func:`decided_by`).
+
+    Returns:
+        ``waiting``, ``deferred``, ``in_flight``, ``failed``, ``unconfirmed``, ``parked``, or ``settled``: a complete
+        attempt covers it, and its row is about to be removed.
+    """
+    if cover is not None and cover.state is AttemptState.COMPLETE:
+        return SETTLED
+    if state in (NeedState.PARKED, NeedState.UNCONFIRMED):
+        return _OF_NEED[state]
+    if attempt is not None:
+        return _OF_ATTEMPT[attempt]
+    return _OF_NEED[state] if cover is None else _OF_ATTEMPT[cover.state]
+
+
+def why(connection: sqlite3.Connection, url: str) -> list[dict[str, Any]]:
+    """
+    Return every need that makes this URL stale: its own, its path's with any query, and a directory's above it.
+
+    Each with ``state`` as ``status`` counts it, so that one below a directory refresh under way is in flight.
+    """
+    attempts = directory_attempts(connection)
+    found = []
+    for place, name, scopes in _places(url):
+        rows = connection.execute(
+            f"SELECT {SHOWN_COLUMNS} FROM target t CROSS JOIN directory d ON d.target = t.id"
+            " CROSS JOIN need n ON n.directory = d.id LEFT JOIN attempt a ON a.id = n.attempt"
+            f" WHERE d.url = ? AND n.name = ? AND scope IN ({', '.join(f'{scope:d}' for scope in scopes)})",
+            (place, name),
+        )
+        found += shown(rows.fetchall(), attempts)
+    return found
+
+
+SHOWN_COLUMNS = (
+    "t.id, t.name, d.url, n.name, n.scope, n.sequence, n.state, n.stale_since, n.due_at, n.reason, n.open,"
+    " n.needs_force, n.urgent, a.id, a.state, a.error, a.next_look_at"
+)
+"""Of a target ``t``, a directory ``d``, a need ``n`` and the attempt ``a`` that marks it, if any."""
+
+
+def shown(rows: Iterable[Sequence[Any]], attempts: DirectoryAttempts) -> list[dict[str, Any]]:
+    """Return what is shown of needs, read as :data:`SHOWN_COLUMNS`; those that are settled are left out."""
+    found = []
+    for target_id, target, place, name, *need in rows:
+        fields = _shown(need, attempts.above(target_id, place))
+        found += [] if fields is None else [{"target": target, "url": place + name} | fields]
+    return found
+
+
+def _shown(need: Sequence[Any], above: Sequence[DirectoryAttempt]) -> dict[str, Any] | None:
+    """Return what is shown of a need, nothing of one that is settled."""
+    scope, sequence, state, since, due_at, reason, is_open, force, urgent, attempt, marked, error, look_at = need
+    cover = deciding(above, scope=scope, sequence=sequence, is_open=is_open, needs_force=force)
+    word = status_word(NeedState(state), marked and AttemptState(marked), cover)
+    if word == SETTLED:
+        return None
+    return {
+        "scope": scope_word(Scope(scope)),
+        "state": word,
+        "sequence": sequence,
+        "stale_since": since,
+        "due_at": due_at,
+        "reason": error or reason or "",
+        "open": bool(is_open),
+        "waits_for": is_open,
+        "needs_force": bool(force),
+        "urgent": bool(urgent),
+        "attempt": cover.id if attempt is None and cover is not None else attempt,
+        "attempt_state": cover.state if marked is None and cover is not None else marked and AttemptState(marked),
+        "next_look_at": look_at,
+    }
+
+
+def scope_word(scope: Scope) -> str:
+    """Return the scope as commands and pages show it: ``exact``, ``all-params``, ``subtree`` or ``prefetch``."""
+    return scope.name.lower().replace("_", "-")
+
+
+def _places(url: str) -> Iterable[tuple[str, str, tuple[Scope, ...]]]:
+    """Yield directory, name and scopes of what a need that concerns this URL may be kept under."""
+    place, path = directory_of(url), strip_query(url)
+    yield place, url[len(place) :], tuple(Scope)
+    if path != url:
+        yield place, path[len(place) :], (Scope.ALL_PARAMS,)
+    end = len(place)
+    while end > len("https://"):
+        if place[:end] != url:
+            yield place[:end], "", (Scope.SUBTREE,)
+        end = place.rfind("/", 0, end - 1) + 1
+
+
 MOST_LISTED: Final = 50
+
+
 _LISTED: Final = [one for one in AttemptState if one not in (AttemptState.COMPLETE, AttemptState.CANCELLED)]
+
+
 _WAITING: Final = {
     0: "quiet period: more changes may follow",
     1: "its writer may not be done",
     2: "the origin does not have the change yet",
 }
+
+
 _UNDER_WAY: Final = {
     AttemptState.HELD: "quota is reserved; the request is sent next",
     AttemptState.SENDING: "the request is under way",
@@ -38,36 +172,9 @@ _UNDER_WAY: Final = {
     AttemptState.FAILED: "the CDN's task failed; it is retried",
     AttemptState.UNCONFIRMED: "the task did not finish in time",
 }
+
+
 _ORDERS: Final = {ControlKind.PAUSE: "paused", ControlKind.HOLD: "held for a deploy"}
-
-
-class Spender(NamedTuple):
-    """A source, or a site, that spent much of an account's quota within an hour."""
-
-    source: str
-    name: str
-    """What it is called, for the operator."""
-    kind: str
-    units: int
-    left: int
-    """Units that were left before that hour."""
-
-
-class AccountReport(NamedTuple):
-    """The state of an account, as its sender reported it last."""
-
-    name: str
-    problem: str = ""
-    """What keeps it from sending; empty while nothing does."""
-    remedy: str = ""
-    since: float | None = None
-    """Seconds since the epoch, as every time here."""
-    until: float | None = None
-    """When it is tried again."""
-    deferred: Mapping[tuple[str, str], str] = {}
-    """Why needs wait, by target and directory URL; of very many the oldest."""
-    spenders: Sequence[Spender] = ()
-    """Who spent much of its quota within the last hour."""
 
 
 class StaleNeed(NamedTuple):
@@ -83,36 +190,6 @@ class StaleNeed(NamedTuple):
     reason: str
     next_at: float | None
     """When the next step is due, as far as that is known."""
-
-
-def save_account(connection: sqlite3.Connection, account: AccountReport, *, now: float) -> None:
-    """Keep what an account's sender says of itself."""
-    deferred = json.dumps([[*place, reason] for place, reason in account.deferred.items()])
-    spenders = json.dumps(account.spenders)
-    connection.execute(
-        "INSERT OR REPLACE INTO account (name, problem, remedy, since, until, deferred, spenders, told_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (account.name, account.problem, account.remedy, account.since, account.until, deferred, spenders, now),
-    )
-
-
-def accounts(connection: sqlite3.Connection) -> list[AccountReport]:
-    """Return what each account's sender said last."""
-    rows = connection.execute(
-        "SELECT name, problem, remedy, since, until, deferred, spenders FROM account ORDER BY name"
-    )
-    return [
-        AccountReport(
-            name,
-            problem,
-            remedy,
-            since,
-            until,
-            {(target, url): reason for target, url, reason in json.loads(deferred)},
-            [Spender(*one) for one in json.loads(spenders)],
-        )
-        for name, problem, remedy, since, until, deferred, spenders in rows
-    ]
 
 
 class Surroundings(NamedTuple):
@@ -239,3 +316,44 @@ def stale_at(connection: sqlite3.Connection, given: Surroundings, url: str) -> l
     """Return every need that makes this URL stale: its own, its path's with any query, and a directory's above it."""
     reasons = _Reasons(connection, given)
     return [_explained(need, reasons) for need in why(connection, url)]
+
+
+class Unsettled(NamedTuple):
+    """Needs of one state that stand where somebody waits."""
+
+    state: str
+    """A word of :func:`listener.store.staleness.status_word`."""
+    needs: int
+    example: str
+    """The URL of one of them."""
+
+
+_ABOVE = f"""
+FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target
+LEFT JOIN attempt a ON a.id = n.attempt
+WHERE (:target = '' OR t.name = :target) AND n.scope = {Scope.SUBTREE:d}
+  AND d.url < :prefix AND substr(:prefix, 1, length(d.url)) = d.url
+"""
+"""Subtree needs that a prefix lies in."""
+
+
+def unsettled(connection: sqlite3.Connection, place: Place, changed_before: float) -> list[Unsettled]:
+    """Return what is stale at a place of what changed up to then, by state; prefetches aside."""
+    attempts = directory_attempts(connection)
+    columns = "SELECT n.state, a.state, d.target, d.url, n.name, n.scope, n.sequence, n.open, n.needs_force"
+    stale = f" AND n.scope <> {Scope.PREFETCH:d} AND n.stale_since <= :before"
+    values = {**place_values(place), "before": changed_before}
+    rows = connection.execute(
+        f"{columns}{NEEDS_BELOW}{stale} UNION ALL {columns}{_ABOVE}{stale}",
+        values,
+    )
+    found: dict[str, tuple[int, str]] = {}
+    for state, attempt, target, url, name, scope, sequence, is_open, force in rows:
+        cover = deciding(
+            attempts.above(target, url), scope=scope, sequence=sequence, is_open=is_open, needs_force=force
+        )
+        word = status_word(NeedState(state), attempt and AttemptState(attempt), cover)
+        if word != SETTLED:
+            count, example = found.get(word, (0, url + name))
+            found[word] = (count + 1, example)
+    return [Unsettled(state, count, example) for state, (count, example) in sorted(found.items())]

@@ -14,30 +14,26 @@ from typing import Any
 from listener.change import Fingerprint
 from listener.clock import Clock, SystemClock
 from listener.contracts import SourceHealth, Unreadable
-from listener.refresh import Attempt, Priority, QuotaReading, RefreshKind, Scope
+from listener.refresh import Attempt, Priority, QuotaReading, RefreshKind
 from listener.settings import CoalescerSettings
 from listener.store import (
     attempts,
+    controls,
     index,
-    ledger,
     letters,
     maintenance,
-    manual_requests,
     needs,
-    overview,
-    promotion,
     report,
-    reservation,
-    settle,
     staleness,
+    transitions,
 )
 from listener.store.access import SLICE_ROWS, Access
+from listener.store.controls import Progress, load_progress, save_progress
 from listener.store.database import prepare, size_bytes, sqlite_path
 from listener.store.filtering import Suppressed, add_messages, known_messages, note_redelivered, suppressed_of
 from listener.store.index import bounded_text
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.ownership import OwnerLock
-from listener.store.progress import Progress, load_progress, save_progress
 from listener.store.record import Batch, NeedInput, Recorded, Recorder, Route, joined, slices
 
 __all__ = ["Store", "StoreOptions", "open_store"]
@@ -167,7 +163,7 @@ class Store(Access):
         for start in range(0, len(inputs), SLICE_ROWS):
             part = inputs[start : start + SLICE_ROWS]
             sequence = await self._write(
-                manual_requests.request,
+                controls.request,
                 self._names,
                 part,
                 now=self.clock.now(),
@@ -217,12 +213,12 @@ class Store(Access):
 
     async def next_due(self) -> float | None:
         """Return when the next waiting need is due, in seconds since the epoch."""
-        return await self._read(promotion.next_due)
+        return await self._read(transitions.next_due)
 
-    async def promote_due(self) -> promotion.Promoted:
+    async def promote_due(self) -> transitions.Promoted:
         """Turn waiting needs that are due to ready ones, in slices; return how many, by target and scope."""
-        total: promotion.Promoted = Counter()
-        while promoted := await self._write(promotion.promote_due, now=self.clock.now(), limit=SLICE_ROWS):
+        total: transitions.Promoted = Counter()
+        while promoted := await self._write(transitions.promote_due, now=self.clock.now(), limit=SLICE_ROWS):
             total += promoted
             if promoted.total() < SLICE_ROWS:
                 break
@@ -232,46 +228,34 @@ class Store(Access):
         """Follow a clock that was set back by so much: what waits for a time waits no longer than was meant."""
         # What was written since stands at most a little after now, and is left as it is.
         newest = self.clock.now() + seconds - STEP_MARGIN_SECONDS
-        await self._write(promotion.set_looks_back, after=newest, seconds=seconds)
+        await self._write(transitions.set_looks_back, after=newest, seconds=seconds)
         after: float | None = newest
         while after is not None:
-            after = await self._write(promotion.set_back, after=after, seconds=seconds, limit=SLICE_ROWS)
-
-    async def loads(self) -> list[needs.Load]:
-        """Return every directory that has ready needs in no attempt."""
-        return await self._read(needs.loads)
+            after = await self._write(transitions.set_back, after=after, seconds=seconds, limit=SLICE_ROWS)
 
     async def expire(self, load: needs.Load, *, before: float) -> int:
         """Settle a directory's ready needs that were stale before then: no cache still holds the old copy."""
         total = 0
-        while (count := await self._write(needs.expire, load, before=before, limit=SLICE_ROWS)) > 0:
+        while (count := await self._write(transitions.expire, load, before=before, limit=SLICE_ROWS)) > 0:
             total += count
         return total
-
-    async def due_rows(self, load: needs.Load, scope: Scope, limit: int) -> list[needs.DueRow]:
-        """Return up to ``limit`` of a directory's ready needs of one scope, the oldest first."""
-        return await self._read(needs.due_rows, load, scope, limit)
-
-    async def manual_rows(self, limit: int) -> list[needs.DueRow]:
-        """Return ready needs that a person requested: the urgent first, then the oldest."""
-        return await self._read(needs.manual_rows, limit)
 
     # -- attempts --------------------------------------------------------------------------------
 
     async def recover(self) -> bool:
         """Sort out what the last owner left; return whether it crashed. The owner's first call."""
-        await self._write(promotion.prolong_births, now=self.clock.now(), timing=self._timing)
+        await self._write(transitions.prolong_births, now=self.clock.now(), timing=self._timing)
         return await self._write(attempts.recover, now=self.clock.now())
 
     async def hold(
-        self, wanted: Sequence[reservation.AttemptRequest], *, account: str, quota: Mapping[RefreshKind, int]
+        self, wanted: Sequence[transitions.AttemptRequest], *, account: str, quota: Mapping[RefreshKind, int]
     ) -> list[Attempt]:
         """Make the attempts that the quota allows and hold their units."""
         made: list[Attempt] = []
         for start in range(0, len(wanted), SLICE_ROWS // 2):
             part = wanted[start : start + SLICE_ROWS // 2]
             made += await self._write(
-                reservation.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
+                transitions.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
             )
         return made
 
@@ -304,37 +288,37 @@ class Store(Access):
     async def complete(self, done: Sequence[Attempt]) -> None:
         """Settle what these attempts cover; a directory attempt's needs are then left to :meth:`sweep`."""
         for start in range(0, len(done), SLICE_ROWS // 2):
-            await self._write(settle.complete, done[start : start + SLICE_ROWS // 2], now=self.clock.now())
+            await self._write(transitions.complete, done[start : start + SLICE_ROWS // 2], now=self.clock.now())
 
     async def sweep(self, attempt: Attempt) -> None:
         """Settle everything below a complete directory attempt, in slices."""
-        after: settle.Place | None = settle.Place()
+        after: transitions.SweepPosition | None = transitions.SweepPosition()
         while after is not None:
-            after = await self._write(settle.sweep, attempt, after, REMOVE_ROWS)
+            after = await self._write(transitions.sweep, attempt, after, REMOVE_ROWS)
 
     async def fail(self, attempt: Attempt, *, retry_at: float, error: str) -> None:
         """Note that the CDN failed this attempt; its needs are ready again at ``retry_at``."""
-        await self._write(settle.fail, attempt, now=self.clock.now(), retry_at=retry_at, error=bounded_text(error))
+        await self._write(transitions.fail, attempt, now=self.clock.now(), retry_at=retry_at, error=bounded_text(error))
 
     async def end_backoff(self, ids: Sequence[int]) -> None:
         """Make the needs of failed attempts ready: their back-off is over."""
-        await self._write(settle.end_backoff, ids)
+        await self._write(transitions.end_backoff, ids)
 
     async def presume_spent(self, ids: Sequence[int], *, error: str) -> None:
         """Book attempts with an unknown outcome as spent, and make their needs ready again."""
-        await self._write(settle.presume_spent, ids, now=self.clock.now(), error=bounded_text(error))
+        await self._write(transitions.presume_spent, ids, now=self.clock.now(), error=bounded_text(error))
 
     async def park(self, attempt: Attempt, *, error: str) -> None:
         """Set aside the URL that the CDN refused."""
-        await self._write(settle.park, attempt, now=self.clock.now(), error=bounded_text(error))
+        await self._write(transitions.park, attempt, now=self.clock.now(), error=bounded_text(error))
 
     async def unconfirm(self, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
         """Note that this attempt's task never ended."""
-        await self._write(settle.unconfirm, attempt, next_look_at=next_look_at, error=bounded_text(error))
+        await self._write(transitions.unconfirm, attempt, next_look_at=next_look_at, error=bounded_text(error))
 
     async def look_again(self, looks: Sequence[tuple[int, float]]) -> None:
         """Note when each of these attempts (id, seconds since the epoch) is looked at next."""
-        await self._write(settle.look_again, looks)
+        await self._write(transitions.look_again, looks)
 
     async def postpone(self, looks: Sequence[tuple[int, float]]) -> None:
         """Put off the next look at each of these attempts (id, seconds since the epoch)."""
@@ -360,19 +344,19 @@ class Store(Access):
 
     # -- ledger ----------------------------------------------------------------------------------
 
-    async def budget(self, account: str, kind: RefreshKind, *, default: int) -> ledger.Budget:
+    async def budget(self, account: str, kind: RefreshKind, *, default: int) -> attempts.Budget:
         """Return today's budget of one kind."""
-        return await self._read(ledger.budget, account, kind, now=self.clock.now(), default=default)
+        return await self._read(attempts.budget, account, kind, now=self.clock.now(), default=default)
 
     async def book_share(
         self, units: Mapping[tuple[str, RefreshKind], int], most: Mapping[tuple[str, RefreshKind], int], *, now: float
     ) -> bool:
-        """Book units of the backfills' share where all are left; see :func:`listener.store.ledger.book_share`."""
-        return await self._write(ledger.book_share, units, most, now=now)
+        """Book units of the backfills' share where all are left; see :func:`listener.store.attempts.book_share`."""
+        return await self._write(attempts.book_share, units, most, now=now)
 
     async def correct_ledger(self, account: str, readings: Mapping[RefreshKind, QuotaReading]) -> None:
         """Take a live reading, made while nothing of this account was being sent."""
-        await self._write(ledger.correct, account, readings, now=self.clock.now())
+        await self._write(attempts.correct, account, readings, now=self.clock.now())
 
     # -- upkeep ----------------------------------------------------------------------------------
 
@@ -427,16 +411,16 @@ class Store(Access):
         return await self._read(suppressed_of, url)
 
     async def explain(self, url: str) -> list[dict[str, Any]]:
-        """Return every need that makes this URL stale, those of directories above it included; see :func:`why`."""
-        return await self._read(overview.why, url)
+        """Return every need that makes this URL stale, those of directories above it included."""
+        return await self._read(staleness.why, url)
 
     async def sources(self) -> dict[str, dict[str, Any]]:
         """Return what each source said of itself last."""
-        return await self._read(report.sources)
+        return await self._read(controls.sources)
 
     async def save_source(self, name: str, health: SourceHealth) -> None:
         """Keep what a source says of itself."""
-        await self._write(report.save_source, name, health, now=self.clock.now())
+        await self._write(controls.save_source, name, health, now=self.clock.now())
 
     async def dead_letters(self, wanted: LetterFilter = EVERY_LETTER, *, limit: int = 1_000) -> list[DeadLetter]:
         """Return what was set aside, rejected URLs first; the next page begins ``after`` the last one's id."""
@@ -465,16 +449,16 @@ class Store(Access):
         return await self._write(letters.discard, subject=subject)
 
     async def oldest(self) -> dict[str, float]:
-        """Return by state when its oldest change was, in seconds since the epoch; see :func:`.overview.oldest`."""
-        return await self._read(overview.oldest)
+        """Return by state when its oldest change was, in seconds since the epoch; see :func:`.report.oldest`."""
+        return await self._read(report.oldest)
 
-    async def ended(self, *, since: float) -> list[overview.Ended]:
+    async def ended(self, *, since: float) -> list[report.Ended]:
         """Return the attempts that ended since then (seconds since the epoch), oldest first."""
-        return await self._read(overview.ended, since=since)
+        return await self._read(report.ended, since=since)
 
     async def spent_by_others(self, *, now: float) -> Mapping[tuple[str, str], int]:
         """Return by account and kind what the live quota counts today beyond what was spent from here."""
-        return await self._read(overview.spent_by_others, now=now)
+        return await self._read(report.spent_by_others, now=now)
 
     async def stale(
         self, given: staleness.Surroundings, *, url: str | None = None, limit: int = staleness.MOST_LISTED
@@ -484,13 +468,17 @@ class Store(Access):
             return await self._read(staleness.oldest_stale, given, limit=limit)
         return await self._read(staleness.stale_at, given, url)
 
-    async def accounts(self) -> list[staleness.AccountReport]:
-        """Return what each account's sender reported last."""
-        return await self._read(staleness.accounts)
+    async def unsettled(self, place: controls.Place, *, changed_before: float) -> list[staleness.Unsettled]:
+        """Return what is still stale there of what changed up to then (seconds since the epoch), prefetches aside."""
+        return await self._read(staleness.unsettled, place, changed_before)
 
-    async def save_account(self, account: staleness.AccountReport) -> None:
+    async def accounts(self) -> list[controls.AccountReport]:
+        """Return what each account's sender reported last."""
+        return await self._read(controls.accounts)
+
+    async def save_account(self, account: controls.AccountReport) -> None:
         """Keep what an account's sender reports."""
-        await self._write(staleness.save_account, account, now=self.clock.now())
+        await self._write(controls.save_account, account, now=self.clock.now())
 
     async def size_bytes(self) -> int:
         """Return the size of the state file."""

@@ -20,7 +20,7 @@ from listener.settings import Settings, load_settings
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing import TreeListing
 from listener.store import Store, open_store
-from listener.store.progress import Progress
+from listener.store.controls import Progress
 from tests.stand import Stand, a_stand, fetch, until
 
 Command = Callable[..., tuple[int, str, str]]

@@ -16,7 +16,7 @@ import pytest
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, open_store
 from listener.store.filtering import OLD_NEWS, SuppressedWriter
-from listener.store.reservation import AttemptRequest
+from listener.store.transitions import AttemptRequest
 from tests.stand import SECRET, Stand, fetch
 
 Command = Callable[..., tuple[int, str, str]]

@@ -17,7 +17,7 @@ from listener.errors import ConfigurationError, StoreError
 from listener.pipeline.accounts import SLOTS, Account
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
-from listener.store.reservation import AttemptRequest
+from listener.store.transitions import AttemptRequest
 from tests.pipeline.world import PlayedSource, World, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time

@@ -16,7 +16,7 @@ from listener.pipeline.accounts import Account
 from listener.pipeline.unknown_outcomes import UnknownOutcomes
 from listener.refresh import Attempt, AttemptState, RefreshKind, Scope, Task, TaskState
 from listener.store import NeedInput, Store, open_store
-from listener.store.reservation import AttemptRequest
+from listener.store.transitions import AttemptRequest
 
 SOAKING = settings().max_examples >= 1000
 

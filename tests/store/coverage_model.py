@@ -7,10 +7,10 @@ from collections import Counter
 from typing import NamedTuple
 
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
-from listener.store import needs
-from listener.store.controls import Place, unsettled
-from listener.store.overview import oldest, scope_word, why
-from listener.store.report import counts
+from listener.store.controls import Place
+from listener.store.needs import Snapshot
+from listener.store.report import counts, oldest
+from listener.store.staleness import scope_word, unsettled, why
 
 
 class Expected(NamedTuple):
@@ -71,18 +71,18 @@ def _word(need: Need, state: NeedState, marked: int | None, directories: list[At
 
 def assert_readers_agree(file: sqlite3.Connection, *, now: float) -> None:
     """Status, the page, ``status --url``, the planner's input and ``wait`` answer as the pure rule does."""
-    rows = expected(file)
+    rows, snapshot = expected(file), Snapshot(file)
     _assert_totals(file, rows, now)
     for need, word, _ in rows:
         place = (need.target, need.url, scope_word(need.scope))
         shown = [one["state"] for one in why(file, need.url) if (one["target"], one["url"], one["scope"]) == place]
         assert shown == ([] if word == "settled" else [word]), need
     due = {(one.need.url, one.need.scope) for one in rows if one.word == "deferred"}
-    loads = needs.loads(file)
+    loads = snapshot.loads()
     assert sum(one.exact + one.all_params + one.subtree + one.prefetch for one in loads) == len(due)
-    planned = [row for load in loads for scope in Scope for row in needs.due_rows(file, load, scope, 1000)]
+    planned = [row for load in loads for scope in Scope for row in snapshot.due_rows(load, scope, 1000)]
     assert (len(planned), {(row.url, row.scope) for row in planned}) == (len(due), due)
-    manual = {(row.url, row.scope) for row in needs.manual_rows(file, 1000)}
+    manual = {(row.url, row.scope) for row in snapshot.manual_rows(1000)}
     assert manual == {(one.need.url, one.need.scope) for one in rows if one.manual and one.word == "deferred"}
 
 

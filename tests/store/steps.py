@@ -10,8 +10,9 @@ from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.refresh import Attempt, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from listener.store.maintenance import check
+from listener.store.needs import Snapshot
 from listener.store.record import Batch
-from listener.store.reservation import AttemptRequest
+from listener.store.transitions import AttemptRequest
 
 BASE = "https://www.example.com/"
 QUOTA = {RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10, RefreshKind.PREFETCH: 10, RefreshKind.IGNORE_PARAMS: 10}
@@ -101,7 +102,7 @@ class Bench:
 
     async def ready(self) -> dict[str, int]:
         """Return how many needs the planner sees, by directory."""
-        loads = await self.store.loads()
+        loads = await self.store.read(Snapshot.loads)
         return {load.url[len(BASE) :]: load.exact + load.subtree + load.all_params + load.prefetch for load in loads}
 
     async def stale(self, key: str) -> list[str]:

@@ -6,8 +6,9 @@ import pytest
 
 from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
-from listener.store.controls import ControlKind, Controls, Place, Unsettled
-from listener.store.reservation import AttemptRequest
+from listener.store.controls import ControlKind, Controls, Place
+from listener.store.staleness import Unsettled
+from listener.store.transitions import AttemptRequest
 from tests.store.steps import BASE, Bench, content, file, folder, subtree
 
 
@@ -165,7 +166,7 @@ async def test_a_large_cancelling_goes_in_slices(bench: Bench, controls: Control
     assert await bench.ready() == {}
 
 
-async def test_what_is_unsettled_is_told_by_state(bench: Bench, controls: Controls) -> None:
+async def test_what_is_unsettled_is_counted_by_state(bench: Bench) -> None:
     """By prefix, also one that ends within a name; what changed later and prefetches do not count."""
     await bench.change(content("a/x"), content("a/xy"), content("a/xd/1"), content("b"))
     before = bench.clock.now()
@@ -174,7 +175,7 @@ async def test_what_is_unsettled_is_told_by_state(bench: Bench, controls: Contro
     await bench.change(content("a/later"), wait=0)
 
     async def left(place: Place) -> list[Unsettled]:
-        return await controls.unsettled(place, changed_before=before)
+        return await bench.store.unsettled(place, changed_before=before)
 
     assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/x"))] == [("deferred", 3)]
     assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/"))] == [("deferred", 3)]
@@ -186,14 +187,14 @@ async def test_what_is_unsettled_is_told_by_state(bench: Bench, controls: Contro
     assert await left(Place("", BASE + "b")) == []
 
 
-async def test_a_complete_directory_settles_before_its_needs_are_removed(bench: Bench, controls: Controls) -> None:
+async def test_a_complete_directory_settles_before_its_needs_are_removed(bench: Bench) -> None:
     """And a subtree need above the prefix makes everything below it stale."""
     await bench.change(content("a/x"), content("a/b/y"), subtree("a/"))
     before = bench.clock.now()
     assert [
-        (one.state, one.needs) for one in await controls.unsettled(Place("", BASE + "a/b/"), changed_before=before)
+        (one.state, one.needs) for one in await bench.store.unsettled(Place("", BASE + "a/b/"), changed_before=before)
     ] == [("deferred", 2)]
     (flying,) = await bench.send(folder("a/"))
-    assert await controls.unsettled(Place("", BASE + "a/"), changed_before=before) != []
+    assert await bench.store.unsettled(Place("", BASE + "a/"), changed_before=before) != []
     await bench.store.complete([flying])
-    assert await controls.unsettled(Place("", BASE + "a/"), changed_before=before) == []
+    assert await bench.store.unsettled(Place("", BASE + "a/"), changed_before=before) == []

@@ -11,7 +11,7 @@ import pytest
 
 from listener.refresh import COVERAGE, AttemptState, NeedState, RefreshKind, Scope
 from listener.store import NeedInput
-from listener.store.coverage import covered
+from listener.store.needs import covered
 from tests.store.coverage_model import assert_readers_agree
 from tests.store.steps import BASE, Bench, content, file, folder, subtree
 
@@ -111,7 +111,7 @@ async def test_one_that_needs_force_is_not_in_flight_with_an_unforced_directory(
     counts = await bench.store.counts()
     (need,) = await bench.store.explain(BASE + "a/x")
     assert (counts.deferred, counts.in_flight, need["state"]) == (1, 0, "deferred")
-    assert [row.url for row in await bench.store.manual_rows(5)] == [BASE + "a/x"]
+    assert [row.url for row in await bench.store.read(lambda s: s.manual_rows(5))] == [BASE + "a/x"]
 
 
 async def test_covered_requests_do_not_use_up_the_limit(bench: Bench) -> None:
@@ -120,8 +120,8 @@ async def test_covered_requests_do_not_use_up_the_limit(bench: Bench) -> None:
     await bench.send(folder("a/"))
     bench.clock.advance(1)
     await bench.store.request([NeedInput("cdn", BASE + "b")])
-    assert [row.url for row in await bench.store.manual_rows(1)] == [BASE + "b"]
-    assert await bench.store.manual_rows(1) != []
+    assert [row.url for row in await bench.store.read(lambda s: s.manual_rows(1))] == [BASE + "b"]
+    assert await bench.store.read(lambda s: s.manual_rows(1)) != []
     made = await bench.send(file("b"))
-    assert await bench.store.manual_rows(1) == []
+    assert await bench.store.read(lambda s: s.manual_rows(1)) == []
     assert made[0].kind is RefreshKind.FILE

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, migrations, open_store
+from listener.store.attempts import budget
 from listener.store.database import connect, prepare, sqlite_path, translate
-from listener.store.ledger import budget
 from listener.store.ownership import Owner, OwnerLock, owner_of
 from tests import ROOT
 from tests.store.steps import BASE, Bench, FakeClock, content

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
 from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
 from listener.store import NeedInput, open_store
-from listener.store.progress import Progress
+from listener.store.controls import Progress
+from listener.store.needs import Snapshot
 from listener.store.record import Batch
-from listener.store.reservation import AttemptRequest
+from listener.store.transitions import AttemptRequest
 from tests.store.steps import BASE, QUOTA, Bench, FakeClock, content, file, folder, route
 
 FILE = RefreshKind.FILE
@@ -195,7 +196,7 @@ async def test_a_newest_change_decides_what_expires(bench: Bench) -> None:
     await bench.change(content("x"), content("y"))
     bench.clock.advance(10)
     await bench.change(content("x", 2))
-    (load,) = await bench.store.loads()
+    (load,) = await bench.store.read(Snapshot.loads)
     assert await bench.store.expire(load, before=first + 61) == 1
     assert (await bench.stale("x"), await bench.stale("y")) == (["ready"], [])
     assert await bench.store.expire(load, before=bench.clock.now() + 1) == 1

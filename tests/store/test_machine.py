@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from listener.change import Change
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
-from listener.store import NeedInput, Store, open_store, settle
+from listener.store import NeedInput, Store, open_store, transitions
 from listener.store.record import Batch
 from listener.store.store import StoreOptions
 from tests.store.coverage_model import assert_readers_agree
@@ -47,7 +47,7 @@ class Model:
     attempts: dict[int, Attempt] = field(default_factory=dict)
     accepted: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(QUOTA, 0))
     presumed: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(QUOTA, 0))
-    sweeping: dict[int, tuple[Attempt, settle.Place]] = field(default_factory=dict)
+    sweeping: dict[int, tuple[Attempt, transitions.SweepPosition]] = field(default_factory=dict)
 
     def need(self, url: str, scope: Scope) -> Need:
         one = self.stale[url, scope]
@@ -253,14 +253,14 @@ class StoreMachine(RuleBasedStateMachine):
             self.model.complete(one)
             del self.model.attempts[one.id]
             if one.kind is RefreshKind.DIRECTORY:
-                self.model.sweeping[one.id] = (one, settle.Place())
+                self.model.sweeping[one.id] = (one, transitions.SweepPosition())
 
     @precondition(lambda self: self.model.sweeping)
     @rule(limit=st.integers(1, 3))
     def sweep(self, limit: int) -> None:
         key, (attempt, after) = next(iter(self.model.sweeping.items()))
         count = len(self.rows())
-        end = self.run(self.store._write(settle.sweep, attempt, after, limit))
+        end = self.run(self.store._write(transitions.sweep, attempt, after, limit))
         assert count - len(self.rows()) <= limit
         self.model.sweeping[key] = (attempt, end)
         if end is None:
@@ -328,7 +328,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.turn([one], AttemptState.UNKNOWN)
         swept = self.run(self.store.attempts_in(AttemptState.COMPLETE))
         assert {one.id for one in swept} == set(self.model.sweeping)
-        self.model.sweeping = {one.id: (one, settle.Place()) for one in swept}
+        self.model.sweeping = {one.id: (one, transitions.SweepPosition()) for one in swept}
 
     # -- what always holds ---------------------------------------------------------------------
 

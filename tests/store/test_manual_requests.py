@@ -12,10 +12,10 @@ from listener.clock import QUOTA_DAY_SECONDS
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput, letters
-from listener.store.progress import Progress
-from listener.store.reservation import AttemptRequest
-from listener.store.settle import SWEEP_DIRECTORIES, Place, sweep
+from listener.store.controls import Progress
+from listener.store.needs import Snapshot
 from listener.store.store import SLICE_ROWS
+from listener.store.transitions import SWEEP_DIRECTORIES, AttemptRequest, SweepPosition, sweep
 from tests.store.steps import BASE, QUOTA, Bench, content, file, folder, subtree
 
 
@@ -24,7 +24,7 @@ async def test_an_ask_is_due_at_once(bench: Bench) -> None:
     await bench.change(content("x"), wait=0)
     await bench.store.request([NeedInput("cdn", BASE + key) for key in ("x", "y")], urgent=True, reason="legal")
     await bench.store.request([NeedInput("cdn", BASE + "z")])
-    rows = await bench.store.manual_rows(10)
+    rows = await bench.store.read(lambda s: s.manual_rows(10))
     told = [(row.url[len(BASE) :], row.reason, row.urgent) for row in rows]
     assert told == [("x", "legal", True), ("y", "legal", True), ("z", None, False)]
     assert await bench.ready() == {"": 3}
@@ -44,8 +44,8 @@ async def test_an_ask_below_a_directory_under_way_is_seen(bench: Bench) -> None:
     bench.assert_counted()
     counts = await bench.store.counts()
     assert (counts.pending, counts.in_flight) == (1, 1)
-    (load,) = await bench.store.loads()
-    rows = await bench.store.due_rows(load, Scope.EXACT, 10)
+    (load,) = await bench.store.read(Snapshot.loads)
+    rows = await bench.store.read(lambda s: s.due_rows(load, Scope.EXACT, 10))
     assert [row.url for row in rows] == [BASE + "a/x"]
     await bench.finish(flying)
     assert await bench.stale("a/x") == ["ready"]
@@ -59,9 +59,9 @@ async def test_a_prefetch_below_a_directory_is_no_part_of_it(bench: Bench) -> No
     flying = await bench.send(folder("a/"))
     counts = await bench.store.counts()
     assert (counts.pending, counts.in_flight) == (1, 1)
-    (load,) = await bench.store.loads()
+    (load,) = await bench.store.read(Snapshot.loads)
     assert (load.exact, load.prefetch) == (0, 1)
-    assert [row.url for row in await bench.store.due_rows(load, Scope.PREFETCH, 5)] == [BASE + "a/x"]
+    assert [row.url for row in await bench.store.read(lambda s: s.due_rows(load, Scope.PREFETCH, 5))] == [BASE + "a/x"]
     await bench.finish(flying)
     assert await bench.ready() == {"a/": 1}
 
@@ -167,11 +167,11 @@ async def test_a_sweep_goes_in_slices(bench: Bench) -> None:
     made = await bench.send(folder("a/"))
     await bench.change(*(content(f"a/{n:03}", 2) for n in range(0, count, 2)))
     await bench.store.complete(made)
-    after: Place | None = Place()
+    after: SweepPosition | None = SweepPosition()
     left, slices = 30, 0
     while after is not None:
         if slices == 4:
-            after = Place()
+            after = SweepPosition()
         after = await bench.store._write(sweep, made[0], after, 4)
         slices += 1
         now = bench.sql("SELECT count(*) FROM need")[0][0]
@@ -267,10 +267,10 @@ async def test_hot_queries_use_their_index(bench: Bench) -> None:
     made = await bench.send(folder("a/"), file("b", min_interval_seconds=5.0), prefetch)
     await bench.change(content("a/1", 3))
     await bench.store.request([NeedInput("cdn", BASE + "a/7", scope) for scope in (Scope.EXACT, Scope.PREFETCH)])
-    for load in await bench.store.loads():
+    for load in await bench.store.read(Snapshot.loads):
         for scope in Scope:
-            await bench.store.due_rows(load, scope, 10)
-    await bench.store.manual_rows(10)
+            await bench.store.read(lambda s, load=load, scope=scope: s.due_rows(load, scope, 10))
+    await bench.store.read(lambda s: s.manual_rows(10))
     await bench.store.next_due()
     await bench.store.counts()
     await bench.store.explain(BASE + "a/1")

@@ -13,13 +13,11 @@ from listener.change import Change
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState
 from listener.store import open_store
-from listener.store.controls import ControlKind, Controls, Place
+from listener.store.controls import AccountReport, ControlKind, Controls, Place, Progress
 from listener.store.database import prepare
 from listener.store.maintenance import Configured
-from listener.store.progress import Progress
 from listener.store.record import Batch
-from listener.store.reservation import AttemptRequest
-from listener.store.staleness import AccountReport
+from listener.store.transitions import AttemptRequest
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder
 
 DAY = 86400.0

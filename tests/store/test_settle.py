@@ -8,8 +8,9 @@ import pytest
 
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput
-from listener.store.reservation import AttemptRequest
+from listener.store.needs import Snapshot
 from listener.store.store import SLICE_ROWS
+from listener.store.transitions import AttemptRequest
 from tests.store.steps import BASE, Bench, FakeClock, content, file, folder
 
 
@@ -78,8 +79,8 @@ async def test_the_loads_tell_how_many_needs_need_force(bench: Bench) -> None:
     """Promise 7: the planner learns what a directory without force could not heal."""
     await bench.change(content("d/a"), content("d/b"))
     await bench.store._write(lambda c: c.execute("UPDATE need SET needs_force = 1 WHERE name = 'a'").rowcount)
-    (load,) = await bench.store.loads()
+    (load,) = await bench.store.read(Snapshot.loads)
     assert (load.exact, load.forced, load.forced_all_params) == (2, 1, 0)
     await bench.send(folder("d/", force=False))
-    (load,) = await bench.store.loads()
+    (load,) = await bench.store.read(Snapshot.loads)
     assert (load.exact, load.forced) == (1, 1)

@@ -8,8 +8,8 @@ import pytest
 
 from listener.contracts import SourceHealth, SourceState
 from listener.refresh import AttemptState
-from listener.store.controls import ControlKind, Controls, Place
-from listener.store.staleness import AccountReport, StaleNeed, Surroundings
+from listener.store.controls import AccountReport, ControlKind, Controls, Place
+from listener.store.staleness import StaleNeed, Surroundings
 from tests.store.steps import BASE, Bench, content, file, folder
 
 

@@ -1,0 +1,528 @@
+"""
+How needs change state: due with time, reserved by a plan, and settled or due again at their attempt's end.
+
+A need becomes READY when its wait is over (:func:`promote_due`). What a plan wants becomes attempts, each with its
+unit of the quota, in one transaction (:func:`hold`; promises 3, 4). What an attempt covers is settled when it is
+complete; of a directory attempt in slices (:func:`sweep`). What failed is due again after its back-off.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from listener.clock import window_start
+from listener.refresh import (
+    COVERAGE,
+    SCOPE_OF_KIND,
+    Attempt,
+    AttemptState,
+    NeedState,
+    Priority,
+    RefreshKind,
+    Scope,
+    directory_of,
+    strip_query,
+)
+from listener.settings import CoalescerSettings
+from listener.store.attempts import (
+    book_presumed,
+    book_refund,
+    book_spent,
+    budget,
+    hold_units,
+    release_needs,
+    take_held,
+)
+from listener.store.index import Names, next_sequence, prefix_end
+from listener.store.needs import EXPIRED, Load, covered, directory_attempts
+
+__all__ = [
+    "AttemptRequest",
+    "Promoted",
+    "SweepPosition",
+    "complete",
+    "end_backoff",
+    "expire",
+    "fail",
+    "hold",
+    "look_again",
+    "next_due",
+    "park",
+    "presume_spent",
+    "prolong_births",
+    "promote_due",
+    "set_back",
+    "set_looks_back",
+    "sweep",
+    "unconfirm",
+]
+
+
+def next_due(connection: sqlite3.Connection) -> float | None:
+    """Return when the next waiting need is due, in seconds since the epoch."""
+    row = connection.execute("SELECT min(due_at) FROM need WHERE due_at IS NOT NULL").fetchone()
+    return None if row[0] is None else float(row[0])
+
+
+Promoted = Counter[tuple[str, Scope, Priority]]
+"""How many needs became READY, by target, scope and priority."""
+
+
+def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Promoted:
+    """
+    Turn up to ``limit`` waiting needs that are due to READY; return how many.
+
+    An open need takes a new sequence, so that no attempt made while it was open covers it.
+    """
+    if connection.execute("SELECT 1 FROM need WHERE due_at <= ? LIMIT 1", (now,)).fetchone() is None:
+        return Counter()
+    rows = connection.execute(
+        f"""
+        UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = ?2,
+          sequence = CASE WHEN open THEN ?1 ELSE sequence END
+        WHERE (directory, name, scope) IN (
+          SELECT directory, name, scope FROM need WHERE due_at <= ?2 ORDER BY due_at LIMIT ?3)
+        RETURNING directory, scope, priority
+        """,
+        (next_sequence(connection), now, limit),
+    )
+    places = Counter(rows.fetchall())
+    targets: dict[int, str] = dict(
+        connection.execute(
+            "SELECT d.id, t.name FROM directory d JOIN target t ON t.id = d.target"
+            " WHERE d.id IN (SELECT value FROM json_each(?))",
+            (json.dumps([directory for directory, *_ in places]),),
+        ).fetchall()
+    )
+    promoted: Promoted = Counter()
+    for (directory, scope, priority), count in places.items():
+        promoted[targets[directory], Scope(scope), Priority(priority)] += count
+    return promoted
+
+
+FIRST_SCAN_SECONDS = 10.0
+"""
+A start and the first scan of most trees take less. Where they take longer, a temporary name may cost a unit; more
+would hold up new objects for longer after each start.
+"""
+
+
+def prolong_births(connection: sqlite3.Connection, *, now: float, timing: CoalescerSettings) -> None:
+    """
+    Let waiting needs of new objects wait for the first scan of this process, at most to the end of their window.
+
+    While no process ran nobody saw whether the object went again: a temporary name would cost a refresh.
+    """
+    wait_seconds = max(timing.quiet_seconds, FIRST_SCAN_SECONDS)
+    connection.execute(
+        "UPDATE need SET due_at = max(due_at, min(?1 + ?2, window_first + ?3))"
+        f" WHERE due_at < ?1 + ?2 AND state = {NeedState.WAITING:d} AND birth IS NOT NULL",
+        (now, wait_seconds, timing.cap_seconds),
+    )
+
+
+def set_back(connection: sqlite3.Connection, *, after: float, seconds: float, limit: int) -> float | None:
+    """
+    Move a slice of what waits for a time after ``after`` back by so much; return where to go on, None at the end.
+
+    The earliest first: what was moved lies before ``after`` from then on, and is not moved again.
+    """
+    row = connection.execute(
+        "SELECT due_at FROM need WHERE due_at > ? ORDER BY due_at LIMIT 1 OFFSET ?", (after, limit - 1)
+    ).fetchone()
+    connection.execute(
+        "UPDATE need SET due_at = due_at - ?1 WHERE due_at > ?2 AND (?3 IS NULL OR due_at <= ?3)",
+        (seconds, after, row and row[0]),
+    )
+    return None if row is None else float(row[0])
+
+
+def set_looks_back(connection: sqlite3.Connection, *, after: float, seconds: float) -> None:
+    """Move the next looks at attempts that lie after ``after``, and the end of every override, back by so much."""
+    connection.execute(
+        "UPDATE attempt SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?", (seconds, after)
+    )
+    connection.execute("UPDATE control SET until = until - ?", (seconds,))
+
+
+class AttemptRequest(NamedTuple):
+    """An attempt to be made."""
+
+    target: str
+    kind: RefreshKind
+    url: str
+    force: bool
+    reason: str
+    stale_since: float
+    covered: int = 1
+    urgent: bool = False
+    min_interval_seconds: float = 0.0
+    """Not sooner than this after the last attempt at the same URL; 0: at once."""
+    most_interval_seconds: float = 0.0
+    """What that grows to, doubling with each attempt at the same URL today; it never shrinks below the minimum."""
+    priority: Priority = Priority.LIVE
+
+
+def hold(
+    connection: sqlite3.Connection,
+    names: Names,
+    wanted: Sequence[AttemptRequest],
+    *,
+    account: str,
+    now: float,
+    quota: Mapping[RefreshKind, int],
+) -> list[Attempt]:
+    """
+    Make the attempts that the quota allows, in the order given, and hold their units.
+
+    A need that is no longer READY, or was sent within its minimal interval, is left out (and in
+    the second case waits for it).
+    """
+    watermark = int(connection.execute("SELECT sequence FROM meta").fetchone()[0])
+    made: list[Attempt] = []
+    for kind in dict.fromkeys(one.kind for one in wanted):
+        asked = list({(one.target, one.url): one for one in wanted if one.kind is kind}.values())
+        left = budget(connection, account, kind, now=now, default=quota.get(kind, 0)).left
+        claimed = _claim(connection, names, asked, now=now, most=left, watermark=watermark)
+        hold_units(connection, account, kind, len(claimed), now=now, default=quota.get(kind, 0))
+        connection.executemany(
+            "INSERT INTO attempt (id, target, kind, url, force, watermark, state, account, window_start, held,"
+            " created_at, tries, stale_since, covered, urgent, reason, priority)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'held', ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    attempt.id,
+                    names.target(connection, one.target),
+                    kind.value,
+                    one.url,
+                    one.force,
+                    watermark,
+                    account,
+                    window_start(now),
+                    now,
+                    attempt.tries,
+                    one.stale_since,
+                    one.covered,
+                    one.urgent,
+                    one.reason,
+                    one.priority,
+                )
+                for one, attempt in claimed
+            ],
+        )
+        made += [attempt for _, attempt in claimed]
+    return made
+
+
+def _claim(
+    connection: sqlite3.Connection,
+    names: Names,
+    asked: Sequence[AttemptRequest],
+    *,
+    now: float,
+    most: int,
+    watermark: int,
+) -> list[tuple[AttemptRequest, Attempt]]:
+    """Mark the needs of up to ``most`` of these; return those that could be, each with its attempt."""
+    claimed: list[tuple[AttemptRequest, Attempt]] = []
+    next_id = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'attempt'")
+    attempt_id = int(next_id.fetchone()[0])
+    for one in asked:
+        if len(claimed) >= most:
+            break
+        if not _mark(connection, names, one, attempt_id, now):
+            continue
+        attempt = Attempt(
+            id=attempt_id,
+            target=one.target,
+            kind=one.kind,
+            url=one.url,
+            force=one.force,
+            watermark=watermark,
+            created_at=now,
+            tries=_tries(connection, names.target(connection, one.target), one.url),
+            stale_since=one.stale_since,
+            reason=one.reason,
+        )
+        claimed.append((one, attempt))
+        attempt_id += 1
+    return claimed
+
+
+def _tries(connection: sqlite3.Connection, target: int, url: str) -> int:
+    last = connection.execute(
+        "SELECT state, tries FROM attempt WHERE target = ? AND url = ? ORDER BY id DESC LIMIT 1", (target, url)
+    ).fetchone()
+    return last[1] + 1 if last is not None and last[0] == AttemptState.FAILED else 1
+
+
+def _key(connection: sqlite3.Connection, names: Names, target: str, url: str) -> tuple[int, str]:
+    place = directory_of(url)
+    return names.directory(connection, names.target(connection, target), place), url[len(place) :]
+
+
+_MARK = (
+    f"UPDATE need SET state = {NeedState.ATTEMPTED:d}, attempt = ?"
+    f" WHERE directory = ? AND name = ? AND scope = ? AND state = {NeedState.READY:d}"
+)
+
+
+def _mark(connection: sqlite3.Connection, names: Names, one: AttemptRequest, attempt: int, now: float) -> bool:
+    """Mark the need that this attempt is for; return whether it may be sent now."""
+    if one.kind is RefreshKind.DIRECTORY:
+        return True
+    directory, name = _key(connection, names, one.target, one.url)
+    key = (directory, name, int(SCOPE_OF_KIND[one.kind]))
+    if one.kind is RefreshKind.PREFETCH and _refresh_pending(connection, names, one, directory, name):
+        return False
+    if one.min_interval_seconds and _too_soon(connection, names, one, key, now):
+        return False
+    return connection.execute(_MARK, (attempt, *key)).rowcount == 1
+
+
+def _too_soon(
+    connection: sqlite3.Connection, names: Names, one: AttemptRequest, key: tuple[int, str, int], now: float
+) -> bool:
+    """Whether the URL was sent within its minimal interval; then the need waits for the interval's end."""
+    last, today = connection.execute(
+        "SELECT max(sent_at), coalesce(sum(window_start = ?), 0) FROM attempt WHERE target = ? AND url = ?",
+        (window_start(now), names.target(connection, one.target), one.url),
+    ).fetchone()
+    # A URL that goes on changing is worth ever less haste: what comes meanwhile merges.
+    interval = min(one.min_interval_seconds * 2.0 ** min(32, max(0, today - 1)), one.most_interval_seconds)
+    interval = max(one.min_interval_seconds, interval)
+    if last is None or not last <= now < last + interval:
+        return False  # one sent later than now tells of a clock that was set back
+    connection.execute(
+        f"UPDATE need SET state = {NeedState.WAITING:d}, due_at = ?"
+        f" WHERE directory = ? AND name = ? AND scope = ? AND state = {NeedState.READY:d}",
+        (last + interval, *key),
+    )
+    return True
+
+
+def _refresh_pending(
+    connection: sqlite3.Connection, names: Names, one: AttemptRequest, directory: int, name: str
+) -> bool:
+    """Return whether a refresh of this URL is still due or under way: a prefetch would fetch the old copy again."""
+    own = "SELECT 1 FROM need WHERE directory = ? AND name = ? AND scope IN (0, 1)"
+    if connection.execute(own, (directory, name)).fetchone() is not None:
+        return True
+    target, place = names.target(connection, one.target), directory_of(one.url)
+    above = [place[: i + 1] for i, letter in enumerate(place) if letter == "/" and i > place.find("://") + 2]
+    subtrees = (
+        "SELECT 1 FROM need JOIN directory d ON d.id = need.directory WHERE d.target = ? AND need.name = ''"
+        f" AND scope = {Scope.SUBTREE:d} AND d.url IN (SELECT value FROM json_each(?))"
+    )
+    if connection.execute(subtrees, (target, json.dumps(above))).fetchone() is not None:
+        return True
+    return bool(directory_attempts(connection).above(target, place))
+
+
+SWEEP_DIRECTORIES = 200
+"""Directories that one slice of a sweep looks at, at most."""
+
+
+def complete(connection: sqlite3.Connection, attempts: Sequence[Attempt], *, now: float) -> None:
+    """Settle what these attempts cover, up to their watermarks; a directory attempt's needs are left to the sweep."""
+    book_spent(connection, take_held(connection, [attempt.id for attempt in attempts]))
+    for attempt in attempts:
+        directory = attempt.kind is RefreshKind.DIRECTORY
+        _finish(connection, attempt.id, AttemptState.COMPLETE, now, active=directory)
+        if not directory:
+            _settle_marked(connection, attempt)
+
+
+def _finish(
+    connection: sqlite3.Connection, attempt: int, state: AttemptState, now: float, *, active: bool, error: str = ""
+) -> None:
+    connection.execute(
+        "UPDATE attempt SET state = ?, finished_at = ?, next_look_at = NULL, active = ?,"
+        " error = CASE WHEN ? = '' THEN error ELSE ? END WHERE id = ?",
+        (state.value, now, active, error, error, attempt),
+    )
+
+
+def _settle_marked(connection: sqlite3.Connection, attempt: Attempt) -> None:
+    place = directory_of(attempt.url)
+    row = connection.execute(
+        "SELECT d.id FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ? AND d.url = ?",
+        (attempt.target, place),
+    ).fetchone()
+    if row is None:
+        return
+    name, reached = attempt.url[len(place) :], "name = :name"
+    if attempt.kind is RefreshKind.IGNORE_PARAMS:
+        # The path itself and the path with any query: "?" sorts right before "@".
+        name = strip_query(attempt.url)[len(place) :]
+        reached = "(name = :name OR (name >= :name || '?' AND name < :name || '@'))"
+    within = f"directory = :directory AND {reached}"
+    values = {"directory": row[0], "name": name, "watermark": attempt.watermark, "force": attempt.force}
+    connection.execute(f"DELETE FROM need WHERE {within} AND {_COVERED[attempt.kind]}", values)
+    _later_since(connection, f"{within} AND scope IN ({_SCOPES[attempt.kind]})", values)
+    release_needs(connection, [attempt.id])
+
+
+_COVERED = {kind: covered(kind, watermark=":watermark", force=":force") for kind in COVERAGE}
+_SCOPES = {kind: ", ".join(f"{scope:d}" for scope in rule.scopes) for kind, rule in COVERAGE.items()}
+
+
+def _later_since(connection: sqlite3.Connection, where: str, values: Mapping[str, object]) -> None:
+    """What was changed again during the flight is stale only since then: the older change is settled."""
+    connection.execute(
+        "UPDATE need SET stale_since = max(stale_since, later_since), later_since = NULL"
+        f" WHERE {where} AND sequence > :watermark AND later_since IS NOT NULL",
+        values,
+    )
+
+
+class SweepPosition(NamedTuple):
+    """Where a slice of a sweep ended: at this need of this directory URL."""
+
+    url: str = ""
+    name: str = ""
+    scope: int = -1
+
+
+def sweep(connection: sqlite3.Connection, attempt: Attempt, after: SweepPosition, limit: int) -> SweepPosition | None:
+    """
+    Settle one slice of what a complete directory attempt covers.
+
+    Args:
+        connection: the writing connection, inside a transaction.
+        attempt: the attempt, complete.
+        after: where the last slice ended; ``SweepPosition()`` for the first.
+        limit: needs to be looked at, at most.
+
+    Returns:
+        Where to go on, or ``None`` once everything is settled.
+    """
+    directories = connection.execute(
+        "SELECT d.id, d.url FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ?"
+        " AND d.url >= max(?, ?) AND d.url < ? ORDER BY d.url LIMIT ?",
+        (attempt.target, attempt.url, after.url, prefix_end(attempt.url), SWEEP_DIRECTORIES),
+    ).fetchall()
+    for directory, url in directories:
+        start = after if url == after.url else SweepPosition(url)
+        looked, end = _sweep_directory(connection, attempt, directory, start, limit)
+        if end is not None:
+            return end
+        limit -= looked
+        after = SweepPosition(url + "\x00")
+    if len(directories) == SWEEP_DIRECTORIES:
+        return after
+    _supersede(connection, attempt)
+    connection.execute("UPDATE attempt SET active = 0 WHERE id = ?", (attempt.id,))
+    return None
+
+
+def _sweep_directory(
+    connection: sqlite3.Connection, attempt: Attempt, directory: int, start: SweepPosition, limit: int
+) -> tuple[int, SweepPosition | None]:
+    """Settle up to ``limit`` needs of one directory; return how many were looked at, and where to go on if not all."""
+    keys = connection.execute(
+        "SELECT name, scope FROM need WHERE directory = ? AND (name, scope) > (?, ?) ORDER BY name, scope LIMIT ?",
+        (directory, start.name, start.scope, limit),
+    ).fetchall()
+    if not keys:
+        return 0, None
+    name, scope = keys[-1]
+    within = "directory = :directory AND (name, scope) > (:after, :after_scope) AND (name, scope) <= (:name, :scope)"
+    values = {
+        "directory": directory,
+        "watermark": attempt.watermark,
+        "force": attempt.force,
+        "after": start.name,
+        "after_scope": start.scope,
+        "name": name,
+        "scope": scope,
+    }
+    connection.execute(f"DELETE FROM need WHERE {within} AND {_COVERED[RefreshKind.DIRECTORY]}", values)
+    _later_since(connection, within, values)
+    return len(keys), SweepPosition(start.url, name, scope) if len(keys) >= limit else None
+
+
+def _supersede(connection: sqlite3.Connection, attempt: Attempt) -> None:
+    """Let go of the unconfirmed directory attempts that cover nothing which this one did not cover too."""
+    connection.execute(
+        "UPDATE attempt SET active = 0, finished_at = coalesce(finished_at, created_at)"
+        " WHERE active = 1 AND state = 'unconfirmed' AND kind = 'directory' AND id <> ?1"
+        " AND target = (SELECT target FROM attempt WHERE id = ?1) AND url >= ?2 AND url < ?3"
+        " AND watermark <= ?4 AND force <= ?5",
+        (attempt.id, attempt.url, prefix_end(attempt.url), attempt.watermark, attempt.force),
+    )
+
+
+def fail(connection: sqlite3.Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:
+    """Note that the CDN failed or refused this attempt; its needs are READY again at ``retry_at``."""
+    book_refund(connection, take_held(connection, [attempt.id]))
+    _finish(connection, attempt.id, AttemptState.FAILED, now, active=True, error=error)
+    connection.execute("UPDATE attempt SET next_look_at = ? WHERE id = ?", (retry_at, attempt.id))
+
+
+def end_backoff(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Make the needs of failed attempts READY: their back-off is over."""
+    release_needs(connection, ids)
+    connection.executemany("UPDATE attempt SET active = 0, next_look_at = NULL WHERE id = ?", [(i,) for i in ids])
+
+
+def presume_spent(connection: sqlite3.Connection, ids: Sequence[int], *, now: float, error: str) -> None:
+    """Book attempts whose outcome cannot be found out as spent, and make their needs READY again."""
+    book_presumed(connection, take_held(connection, ids))
+    release_needs(connection, ids)
+    for attempt in ids:
+        _finish(connection, attempt, AttemptState.FAILED, now, active=False, error=error)
+
+
+def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error: str) -> None:
+    """Set aside the URL that the CDN refused: refund, keep the attempt as the record, park what it was for."""
+    book_refund(connection, take_held(connection, [attempt.id]))
+    connection.execute(
+        f"UPDATE need SET state = {NeedState.PARKED:d}, attempt = NULL, due_at = NULL, reason = ?"
+        f" WHERE attempt = ? AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
+        (error, attempt.id),
+    )
+    if attempt.kind is RefreshKind.DIRECTORY:
+        connection.execute(
+            f"UPDATE need SET state = {NeedState.PARKED:d}, due_at = NULL, reason = ? WHERE name = '' AND scope = 2"
+            " AND directory = (SELECT d.id FROM directory d JOIN target t ON t.id = d.target"
+            " WHERE t.name = ? AND d.url = ?)",
+            (error, attempt.target, attempt.url),
+        )
+    _finish(connection, attempt.id, AttemptState.FAILED, now, active=False, error=error)
+
+
+def unconfirm(connection: sqlite3.Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
+    """Note that the task did not finish in time: it is reported, and never sent again merely because it is old."""
+    connection.execute(
+        "UPDATE attempt SET state = 'unconfirmed', next_look_at = ?, error = ? WHERE id = ?",
+        (next_look_at, error, attempt.id),
+    )
+    connection.execute(
+        f"UPDATE need SET state = {NeedState.UNCONFIRMED:d} WHERE attempt = ? AND state = {NeedState.ATTEMPTED:d}",
+        (attempt.id,),
+    )
+
+
+def look_again(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:
+    """Note when each of these attempts (id, seconds since the epoch) is to be looked at next."""
+    connection.executemany(
+        "UPDATE attempt SET looks = looks + 1, next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks]
+    )
+
+
+def expire(connection: sqlite3.Connection, load: Load, *, before: float, limit: int) -> int:
+    """
+    Settle up to ``limit`` of a directory's ready needs whose newest change is older than that; return how many.
+
+    The newest, and not the first: what a cache fetched again in between may lack the later change.
+    """
+    return connection.execute(
+        "DELETE FROM need WHERE (directory, name, scope) IN (SELECT directory, name, scope FROM need"
+        f" WHERE {EXPIRED} LIMIT ?)",
+        (load.directory, before, limit),
+    ).rowcount
