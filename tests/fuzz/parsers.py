@@ -31,10 +31,9 @@ from listener.sources.queue.transport import QueueError
 from listener.sources.sqs.policies import missing_events, rules_for, senders, sends_from
 from listener.sources.sqs.settings import address_of
 from listener.sources.sqs.transport import failures_in, messages_in, refused
-from listener.sources.webhook.authentication.alibaba import _account_and_id, _unbase64
 from listener.sources.webhook.authentication.certificates import _parse, https_url
 from listener.sources.webhook.authentication.shared_secrets import Token, _number, _signature
-from listener.sources.webhook.authentication.sns import read_message
+from listener.sources.webhook.authentication.signatures import _account_and_id, _unbase64, read_message
 from listener.text import header_time
 from listener.urls import normal_url
 

@@ -4,7 +4,7 @@ The webhook source: HTTP in, changes out; a 2xx means that they are durable.
 ================ ==============================================================================
 part             modules
 ================ ==============================================================================
-authentication   ``authentication``: shared secrets, signatures of SNS, MNS and EventBridge
+authentication   ``authentication``: shared secrets, signatures of SNS and EventBridge
 receiving        ``receiver``: one request, until its changes are durable
 connections      ``server``: one HTTP server for each address, limited by :mod:`listener.serving`
 for the operator ``settings``, ``checks``, ``setup``

@@ -94,12 +94,6 @@ def _path(name: str, settings: WebhookSettings, others: Sequence[str]) -> Check:
     if others:
         hint = "give each source a path of its own"
         return Check(key, CheckState.FAILED, f"{settings.shown_path} is also that of {', '.join(sorted(others))}", hint)
-    is_weak = bool(settings.mns_topics) and len(settings.path) < GOOD_SECRET_CHARACTERS
-    if is_weak:
-        hint = f"append {GOOD_SECRET_CHARACTERS} random characters to path, and to the endpoint of the subscription"
-        return Check(
-            key, CheckState.WARNING, "MNS signs with a key that can be broken, and the path is no secret", hint
-        )
     return Check(key, CheckState.OK, f"{settings.shown_path} is this source's own")
 
 
@@ -159,7 +153,6 @@ def _ways(settings: WebhookSettings) -> list[str]:
         "a token": settings.token,
         "an HMAC": settings.secret,
         "signatures of SNS": settings.sns_topics,
-        "signatures of MNS": settings.mns_topics,
         "signatures of EventBridge": settings.eventbridge_accounts,
     }
     return [way for way, is_set in ways.items() if is_set]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +22,6 @@ from listener.settings import FilePath
 __all__ = ["WebhookSettings"]
 
 _TOPIC: Final = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
-_OWNED: Final = re.compile(r"\d{1,32}/[A-Za-z0-9_-]{1,255}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 MOST_PLAIN_PATH_CHARACTERS: Final = 16
 """A longer path may hold 64 random bits."""
@@ -67,7 +66,7 @@ Secret = Annotated[SecretStr, Field(min_length=1)]
 
 
 AUTHENTICATION: Final = (
-    "token", "secret", "sns_topics", "mns_topics", "eventbridge_accounts", "opaque_data", "credential_header",
+    "token", "secret", "sns_topics", "eventbridge_accounts", "opaque_data", "credential_header",
     "signature_header", "timestamp_header", "certificate_hosts",
 )  # fmt: skip
 """Settings by which requests are authenticated."""
@@ -86,7 +85,7 @@ class WebhookSettings(BaseModel):
     holds for this address is taken over, so that nobody is refused during a restart."""
 
     path: Annotated[str, AfterValidator(_path), Field(repr=False)] = "/"
-    """The path of this source's URL. Where a sender cannot be distinguished from others (Ceph, MNS), make it a secret:
+    """The path of this source's URL. Where a sender can prove nothing (Alibaba Cloud MNS), make it a secret:
     a path that is the only proof, or longer than 16 characters, is shown as ``/***``."""
 
     format: str = "auto"
@@ -128,9 +127,6 @@ class WebhookSettings(BaseModel):
     sns_replay_seconds: Annotated[float, Field(gt=0, le=2_592_000)] = 3600.0
     """How old a message of SNS may be: it keeps its first time while SNS tries again, by default within an hour."""
 
-    mns_topics: Annotated[tuple[Annotated[str, _matching(_OWNED, "OWNER/TOPIC: account id, name")], ...], Listed] = ()
-    """Topics of Alibaba Cloud MNS that may push here, as ``<account id>/<topic>``."""
-
     eventbridge_accounts: Annotated[tuple[Annotated[str, Field(pattern=r"^\d{1,32}$")], ...], Listed] = ()
     """Accounts of Alibaba Cloud whose EventBridge may send here, by id. Needs ``token``, which the HTTP target in
     EventBridge must have too, and ``public_url``: without both every event is rejected."""
@@ -167,6 +163,16 @@ class WebhookSettings(BaseModel):
     tls_key: FilePath | None = None
     """PEM file with the certificate's private key."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _explain_removed(cls, table: Any) -> Any:
+        if isinstance(table, dict) and "mns_topics" in table:
+            raise ValueError(
+                "mns_topics was removed, because the key with which MNS signs can be broken: let a queue subscribe"
+                ' to the topic and read it with type = "mns"; or set anonymous = true and a secret path'
+            )
+        return table
+
     @model_validator(mode="after")
     def _one_way_to_sign(self) -> Self:
         if self.token is not None and self.secret is not None:
@@ -181,7 +187,7 @@ class WebhookSettings(BaseModel):
     @property
     def shown_path(self) -> str:
         """The path as people may see it: masked where it may be a secret."""
-        is_secret = self.anonymous or self.mns_topics or len(self.path) > MOST_PLAIN_PATH_CHARACTERS
+        is_secret = self.anonymous or len(self.path) > MOST_PLAIN_PATH_CHARACTERS
         return f"/{MASK}" if is_secret and self.path != "/" else self.path
 
     @field_serializer("path", when_used="json")
@@ -204,5 +210,4 @@ class WebhookSettings(BaseModel):
     @property
     def is_authenticated(self) -> bool:
         """Whether there is any way to authenticate a request, or none is asked for."""
-        signed = self.sns_topics or self.mns_topics or self.eventbridge_accounts
-        return bool(self.token or self.secret or signed or self.anonymous)
+        return bool(self.token or self.secret or self.sns_topics or self.eventbridge_accounts or self.anonymous)

@@ -24,14 +24,13 @@ def setup(name: str, settings: WebhookSettings) -> str:
     if settings.secret is not None:
         blocks.append(_hmac(settings, url))
     blocks += [_sns(topic, url) for topic in settings.sns_topics]
-    blocks += [_mns(topic, url) for topic in settings.mns_topics]
     if settings.eventbridge_accounts:
         blocks.append(_eventbridge(url, buckets))
     return "\n\n".join(blocks) + "\n"
 
 
 def _signed(settings: WebhookSettings) -> bool:
-    return bool(settings.sns_topics or settings.mns_topics or settings.eventbridge_accounts)
+    return bool(settings.sns_topics or settings.eventbridge_accounts)
 
 
 def _url(settings: WebhookSettings) -> str:
@@ -152,19 +151,6 @@ def _sns(topic: str, url: str) -> str:
         [
             command,
             f"aws sns set-topic-attributes --topic-arn {topic} --attribute-name SignatureVersion --attribute-value 2",
-        ],
-    )
-
-
-def _mns(topic: str, url: str) -> str:
-    owner, _, name = topic.partition("/")
-    return _block(
-        f"Alibaba Cloud MNS (SMQ), account {owner}: a subscription of topic {name}",
-        [
-            f"TopicName: {name}",
-            f"Endpoint: {url}",
-            "NotifyStrategy: EXPONENTIAL_DECAY_RETRY",
-            "NotifyContentFormat: SIMPLIFIED",
         ],
     )
 

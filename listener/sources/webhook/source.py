@@ -108,7 +108,7 @@ class WebhookSource:
             raise ConfigurationError(
                 f"{key}.token: not set, so no request could be authenticated",
                 hint=f"set {variable} or {variable}_FILE (python -c 'import secrets; print(secrets.token_hex())'), "
-                f"or {key}.secret, sns_topics, mns_topics, eventbridge_accounts; or anonymous = true",
+                f"or {key}.secret, sns_topics, eventbridge_accounts; or anonymous = true",
             )
 
     async def check(self) -> Sequence[Check]:

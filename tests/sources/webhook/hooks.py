@@ -131,7 +131,7 @@ class Hook:
 async def a_hook(name: str = "hook", *, http: dict[str, Any] | None = None, **given: Any) -> AsyncIterator[Hook]:
     """Run a source on a free port; its own arguments (``fetch``, ``clock``) may be among the settings."""
     own = {key: given.pop(key) for key in ("fetch", "clock") if key in given}
-    proves = {"token", "secret", "anonymous", "sns_topics", "mns_topics", "eventbridge_accounts"}
+    proves = {"token", "secret", "anonymous", "sns_topics", "eventbridge_accounts"}
     settings = {"listen": "127.0.0.1:0", **({} if proves & given.keys() else {"token": TOKEN}), **given}
     source = WebhookSource(name, WebhookSettings(**settings), **own)
     async with aiohttp.ClientSession(**(http or {})) as session:

@@ -16,9 +16,8 @@ from multidict import CIMultiDict
 from listener.clock import SystemClock
 from listener.serving import HTTPRejection
 from listener.sources.webhook.authentication import Authenticator, RequestHead, make_authenticators
-from listener.sources.webhook.authentication.alibaba import EVENTBRIDGE_HEADERS, MNS_CERTIFICATES
 from listener.sources.webhook.authentication.certificates import Certificates
-from listener.sources.webhook.authentication.sns import SIGNED_FIELDS, read_message
+from listener.sources.webhook.authentication.signatures import EVENTBRIDGE_HEADERS, SIGNED_FIELDS, read_message
 from listener.sources.webhook.settings import WebhookSettings
 from tests.sources.webhook.hooks import TOPIC, Signer
 
@@ -30,7 +29,7 @@ VALUES = st.one_of(st.none(), st.integers(), st.booleans(), st.floats(), TEXTS, 
 FIELDS = sorted({name for names in SIGNED_FIELDS.values() for name in names} | {"SignatureVersion", "SigningCertURL"})
 HEADERS = [
     "Authorization", "X-Hub-Signature-256", "X-Time", "Content-MD5", "Date", "x-amz-sns-message-type",
-    "x-amz-sns-topic-arn", "x-amz-sns-rawdelivery", "x-mns-signing-cert-url", "x-mns-topic-owner", "x-mns-topic-name",
+    "x-amz-sns-topic-arn", "x-amz-sns-rawdelivery",
     "x-eventbridge-signature-v2", *EVENTBRIDGE_HEADERS,
 ]  # fmt: skip
 NEAR = [
@@ -45,7 +44,7 @@ NEAR = [
     "true",
     "2026-11-22T10:00:00Z",
 ]
-NEAR += [base64.b64encode(url.encode()).decode() for url in MNS_CERTIFICATES] + ["Sun, 22 Nov 2026 10:00:00 GMT"]
+NEAR += ["Sun, 22 Nov 2026 10:00:00 GMT"]
 NEAR += [
     "Basic " + base64.b64encode(b"\xff:\xff").decode(),
     "Bearer x",
@@ -64,7 +63,7 @@ def authenticators(**settings: Any) -> list[Authenticator]:
     )  # fmt: skip
 
 
-SIGNED = {"sns_topics": [TOPIC], "mns_topics": ["1234/oss"], "eventbridge_accounts": ["1234"]}
+SIGNED = {"sns_topics": [TOPIC], "eventbridge_accounts": ["1234"]}
 WAYS = [
     {**SIGNED, "token": "t", "public_url": "https://h.example/"},
     {**SIGNED, "token": "t", "opaque_data": True},

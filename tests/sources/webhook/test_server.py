@@ -392,7 +392,6 @@ async def test_check_without_any_credential_fails_with_the_line_that_makes_one()
         ({"token": TOKEN, "opaque_data": True}, ["create-topic", '"persistent": "true"', "OpaqueData"]),
         ({"secret": "s", "timestamp_header": "X-Time"}, ["openssl dgst", "X-Time"]),
         ({"sns_topics": "arn:aws:sns:eu-central-1:111122223333:site"}, ["aws sns subscribe", "SignatureVersion"]),
-        ({"mns_topics": "1234/oss"}, ["SIMPLIFIED", "TopicName: oss"]),
         ({"eventbridge_accounts": "1234", "public_url": "https://h.example/x"}, ["acs.oss", "https://h.example/x"]),
         (
             {"token": TOKEN, "listen": "0.0.0.0:9000", "credential_header": "X-Api-Key"},
@@ -433,7 +432,7 @@ def test_secrets_stay_out_of_what_settings_show() -> None:
         {"anonymous": True, "credential_header": "X-Token"}, {"anonymous": True, "sns_topics": TOPIC},
         {"anonymous": True, "opaque_data": True}, {"public_url": "hooks.example"},
         {"path": "/a b"},
-        {"path": "/a?b"}, {"listen": "9181"}, {"listen": "x:99999"}, {"sns_topics": "site"}, {"mns_topics": "oss"},
+        {"path": "/a?b"}, {"listen": "9181"}, {"listen": "x:99999"}, {"sns_topics": "site"}, {"mns_topics": "1/oss"},
         {"tls_key": "k"}, {"certificate_hosts": "https://x/"}, {"signature_header": "a b"}, {"unknown": 1},
     ],
 )  # fmt: skip

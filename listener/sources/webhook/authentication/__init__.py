@@ -5,8 +5,7 @@ Authentication of webhook requests: the first authenticator that matches a reque
 module         what it has
 ============== ==================================================================
 shared_secrets the interface; token, HMAC, opaque data, none
-sns            Amazon SNS: signed messages, subscriptions
-alibaba        Alibaba Cloud: pushes of MNS, events of EventBridge
+signatures     what clouds sign: Amazon SNS with its subscriptions, Alibaba Cloud EventBridge
 certificates   the clouds' signing certificates, fetched within limits
 ============== ==================================================================
 
@@ -18,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from listener.clock import Clock
-from listener.sources.webhook.authentication.alibaba import EventBridge, Mns
 from listener.sources.webhook.authentication.certificates import Certificates, Fetch, fetcher
 from listener.sources.webhook.authentication.shared_secrets import (
     Anonymous,
@@ -29,7 +27,7 @@ from listener.sources.webhook.authentication.shared_secrets import (
     RequestHead,
     Token,
 )
-from listener.sources.webhook.authentication.sns import Sns
+from listener.sources.webhook.authentication.signatures import EventBridge, Sns
 from listener.sources.webhook.settings import WebhookSettings
 
 __all__ = [
@@ -55,8 +53,6 @@ def make_authenticators(
     found: list[Authenticator] = []
     if settings.sns_topics:
         found.append(Sns(settings, certificates, fetch=fetch, clock=clock, unsubscribed=unsubscribed))
-    if settings.mns_topics:
-        found.append(Mns(settings, certificates, clock))
     if settings.eventbridge_accounts:
         found.append(EventBridge(settings, certificates, clock, _header_token(settings)))
     if (by_secret := _by_shared_secret(settings, clock)) is not None:

@@ -121,7 +121,6 @@ class Certificates:
         signed: tuple[bytes, ...],
         digest: str,
         sender: str,
-        must_be_valid: bool = True,
     ) -> None:
         """
         Reject unless the certificate at ``url``, which the caller has found trustworthy, signed one of ``signed``.
@@ -132,7 +131,7 @@ class Certificates:
         certificate = self._verified.get(url, now)
         if certificate is None:
             certificate = await self._certificate(url, sender, now)
-        if must_be_valid and not _is_valid(certificate, now):
+        if not _is_valid(certificate, now):
             raise HTTPRejection(HTTPStatus.FORBIDDEN, "the signing certificate is not valid now")
         key = _key(certificate)
         if key is None or not any(_verifies(key, signature, text, HASHES[digest]()) for text in signed):

@@ -1,10 +1,15 @@
 """
-Amazon SNS: signed messages of topics that are expected, and the handshake of a subscription.
+What clouds sign: messages of Amazon SNS with the handshake of a subscription, and events of Alibaba EventBridge.
 
-What is signed: the values of the fields below with their names, a line each, absent ones left out; form 1 with
+**Amazon SNS** signs the values of the fields below with their names, a line each, absent ones left out; form 1 with
 SHA-1, form 2 with SHA-256 (AWS, "Verifying the signatures of Amazon SNS messages"). Only these are read, each of them
 as the text that was signed: of a notification its ``Message`` alone is decoded. The confirmation is called at an
 address that we make ourselves, once: the one in the message is not followed.
+
+**Alibaba Cloud EventBridge** signs with SHA-256 the URL, a fixed list of headers and the body; its pages and its
+library differ in a final line feed ("Verify the signature of an HTTP target"). It signs for every account, and an
+account may put any account id into its events: the signature proves that EventBridge sends, and only the target's
+token proves whose rule.
 """
 
 from __future__ import annotations
@@ -25,12 +30,13 @@ import structlog
 
 from listener.clock import Clock
 from listener.formats.reading import load
+from listener.text import whole_number
 from listener.serving import HTTPRejection
 from listener.sources.webhook.authentication.certificates import Certificates, Fetch, FetchFailed, https_url
-from listener.sources.webhook.authentication.shared_secrets import Authenticated, RequestHead, check_age
+from listener.sources.webhook.authentication.shared_secrets import Authenticated, RequestHead, Token, check_age
 from listener.sources.webhook.settings import WebhookSettings
 
-__all__ = ["Sns", "SnsMessage", "read_message"]
+__all__ = ["EventBridge", "Sns", "SnsMessage", "eventbridge_signed", "read_message"]
 
 log = structlog.get_logger()
 
@@ -227,3 +233,109 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 def _moment(text: str) -> float:
     found = datetime.fromisoformat(text)
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+EVENTBRIDGE_REGIONS: Final = frozenset(
+    {
+        "cn-hangzhou", "cn-shanghai", "cn-qingdao", "cn-beijing", "cn-zhangjiakou", "cn-huhehaote", "cn-wulanchabu",
+        "cn-shenzhen", "cn-guangzhou", "cn-heyuan", "cn-chengdu", "cn-hongkong", "ap-southeast-1", "ap-southeast-3",
+        "ap-southeast-5", "ap-northeast-1", "eu-central-1", "eu-west-1", "us-east-1", "us-west-1",
+    }
+)  # fmt: skip
+EVENTBRIDGE_HEADERS: Final = (
+    "x-eventbridge-signature-timestamp",
+    "x-eventbridge-hash-method",
+    "x-eventbridge-signature-version",
+    "x-eventbridge-signature-url",
+    "x-eventbridge-signature-token",
+)
+
+
+class EventBridge:
+    """Accepts events of the accounts in ``eventbridge_accounts``, with the target's token and signed for our URL."""
+
+    def __init__(
+        self, settings: WebhookSettings, certificates: Certificates, clock: Clock, token: Token | None
+    ) -> None:
+        """Read accounts, window, hosts and URL from the settings; without URL or token nothing is accepted."""
+        self._accounts = frozenset(settings.eventbridge_accounts)
+        self._window_seconds = settings.replay_seconds
+        self._more_hosts = frozenset(settings.certificate_hosts)
+        self._public_url = settings.public_url
+        self._token = token
+        self._certificates = certificates
+        self._clock = clock
+
+    def matches(self, request: RequestHead) -> bool:
+        """Return whether it has a signature of the second form; the first, with SHA-1, is not accepted."""
+        return "x-eventbridge-signature-v2" in request.headers
+
+    def check_head(self, request: RequestHead) -> None:
+        """Compare the token; look at method, time and certificate, which the signature will have to confirm."""
+        self._check_token(request)
+        if request.headers.get("x-eventbridge-hash-method") != "SHA256":
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "not signed with SHA-256")
+        milliseconds = whole_number(request.headers.get("x-eventbridge-signature-timestamp", ""))
+        sent_at = None if milliseconds is None else milliseconds / 1000
+        check_age(sent_at, now=self._clock.now(), past_seconds=self._window_seconds)
+        self._certificate_url(request)
+
+    async def check(self, request: RequestHead, body: bytes) -> Authenticated:
+        """Verify the signature, then look for an expected account."""
+        signed = eventbridge_signed(self._public_url, request.headers, body)
+        await self._certificates.check(
+            self._certificate_url(request),
+            signature=_unbase64(request.headers["x-eventbridge-signature-v2"]),
+            signed=(signed, signed + b"\n"),
+            digest="sha256",
+            sender=request.client,
+        )
+        account, event_id = _account_and_id(body)
+        if account not in self._accounts:
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "this account is not expected")
+        return Authenticated(event_id)
+
+    def _check_token(self, request: RequestHead) -> None:
+        if self._token is None or not self._public_url:
+            raise HTTPRejection(
+                HTTPStatus.FORBIDDEN,
+                "this source is not set up for EventBridge",
+                "set the source's token and public_url: cdn-listener check",
+            )
+        names = ("x-eventbridge-signature-token", self._token.header)
+        if not any(self._token.is_right(request.headers.get(name, "")) for name in names):
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "wrong token")
+
+    def _certificate_url(self, request: RequestHead) -> str:
+        text = request.headers.get("x-eventbridge-signature-url", "")
+        url = https_url(text)
+        if url is None or not (_is_eventbridge(url.netloc) or url.netloc in self._more_hosts):
+            raise HTTPRejection(HTTPStatus.FORBIDDEN, "the certificate is not at an address of EventBridge")
+        return text
+
+
+def eventbridge_signed(url: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return what EventBridge signs of a request; pure."""
+    lines = [f"{name}: {headers[name]}" for name in EVENTBRIDGE_HEADERS if name in headers]
+    return "\n".join([url, *lines, ""]).encode("utf-8", "surrogateescape") + body
+
+
+def _is_eventbridge(host: str) -> bool:
+    """Return whether a host is a bucket of EventBridge's; anybody can own one of a region that does not exist."""
+    region, is_one, rest = host.partition("-eventbridge.oss-accelerate.aliyuncs.com")
+    return bool(is_one) and not rest and region in EVENTBRIDGE_REGIONS
+
+
+def _account_and_id(body: bytes) -> tuple[str, str]:
+    try:
+        event: Any = load(body)
+        return str(event.get("aliyunaccountid", "")), str(event.get("id", ""))
+    except (ValueError, AttributeError, RecursionError):
+        return "", ""
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
