@@ -30,11 +30,11 @@ import structlog
 
 from listener.clock import Clock
 from listener.formats.reading import load
-from listener.text import whole_number
 from listener.serving import HTTPRejection
 from listener.sources.webhook.authentication.certificates import Certificates, Fetch, FetchFailed, https_url
 from listener.sources.webhook.authentication.shared_secrets import Authenticated, RequestHead, Token, check_age
 from listener.sources.webhook.settings import WebhookSettings
+from listener.text import whole_number
 
 __all__ = ["EventBridge", "Sns", "SnsMessage", "eventbridge_signed", "read_message"]
 
