@@ -82,14 +82,14 @@ def watch_emitter(root: str) -> None:
     """Run our emitter behind watchdog's observer, and take names without looking at them."""
     from listener.sources.filesystem.names import Ignore  # noqa: PLC0415
     from listener.sources.filesystem.walker import Walker  # noqa: PLC0415
-    from listener.sources.filesystem.watcher import Listening  # noqa: PLC0415
+    from listener.sources.filesystem.watches import Watches  # noqa: PLC0415
 
     ignore, seen = Ignore(), set()
     path = os.fsencode(root) + b"/"
 
-    def on_heard() -> None:
-        while listening.watches.pending:
-            batch = listening.watches.take(1 << 30)
+    def on_event() -> None:
+        while watches.pending:
+            batch = watches.take(1 << 30)
             if not any(batch):
                 break
             for prefix, names in batch.names:
@@ -100,8 +100,9 @@ def watch_emitter(root: str) -> None:
                         seen.add(text + name)
 
     at_end(root, lambda: str(len(seen)))
-    listening = Listening(path, ignore, bound=1_000_000, on_heard=on_heard)
-    walker = Walker(path, ignore, enter=listening.watches.enter, is_same_root=lambda: True)
+    watches = Watches(path, ignore, bound=1_000_000)
+    watches.start(on_event)
+    walker = Walker(path, ignore, enter=watches.enter)
     began = time.monotonic()
     while walker.step(5000):
         pass

@@ -14,7 +14,7 @@ import pytest
 from listener.change import Change, ChangeKind
 from listener.contracts import Delivery
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
-from listener.sources.filesystem.kernel import refusal
+from listener.sources.filesystem.fanotify import refusal
 from listener.testing import MemoryIndex
 
 

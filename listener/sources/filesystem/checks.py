@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 from listener.change import key_to_text
 from listener.contracts import Check, CheckState
-from listener.sources.filesystem.kernel import Inotify, refusal
+from listener.sources.filesystem.fanotify import refusal
+from listener.sources.filesystem.kernel import Inotify
 from listener.sources.filesystem.links import is_followed, is_loop
 from listener.sources.filesystem.mounts import mount_of, mounts_below, outdated
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.settings import FilesystemSettings
 from listener.sources.filesystem.trouble import limit, open_hint, sysctl_line
 
-__all__ = ["choose_backend", "count_directories", "probe"]
+__all__ = ["choose_backend", "ignored_paths", "probe"]
 
 _LONGEST_COUNT_SECONDS = 20.0
 _GOOD_INSTANCES = 128
@@ -143,8 +144,6 @@ def _limits(key: str, directories: int) -> Iterator[Check]:
         )  # fmt: skip
 
 
-__all__ = ["Ignored", "ignored_paths", "summary"]
-
 _LONGEST_WALK_SECONDS = 20.0
 _EXAMPLES = 3
 
@@ -198,8 +197,6 @@ def summary(key: str, settings: FilesystemSettings) -> Check:
     count = f"{len(found)} path{'s are' if len(found) > 1 else ' is'}"
     return Check(key, CheckState.OK, f"{count} ignored, such as {examples}; all of them: cdn-listener check --ignored")
 
-
-__all__ = ["links_outside"]
 
 _LONGEST_LINKS_SECONDS = 10.0
 _MOST_NAMED = 10

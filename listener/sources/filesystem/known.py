@@ -28,8 +28,9 @@ from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.contracts import Delivery, IndexView
 from listener.files import is_guarded
 from listener.sources.filesystem.names import has_access_list
+from listener.sources.filesystem.settings import Root
 
-__all__ = ["Lives", "Standing", "standing_of"]
+__all__ = ["SETTLE_SECONDS", "Acks", "Digests", "Lives", "Standing", "is_proved_same", "same_state", "with_digest"]
 
 
 class Lives(NamedTuple):
@@ -79,8 +80,6 @@ async def standing_of(index: IndexView, acks: Acks, root: str, keys: Collection[
     known = await index.objects(root, asked) if asked else {}
     return Standing(known, under_way, lives)
 
-
-__all__ = ["SETTLE_SECONDS", "Acks"]
 
 SETTLE_SECONDS = 30.0
 """How long to wait for what is under way before going on without."""
@@ -145,8 +144,6 @@ class Acks:
             async with asyncio.timeout(timeout_seconds):
                 await self._settled.wait()
 
-
-__all__ = ["digest_of", "is_proved_same", "same_readers", "same_state", "with_digest"]
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_READ_SECONDS = 10.0
@@ -232,8 +229,6 @@ def _read(handle: int, expected: Fingerprint) -> str | None:
     return f"sha256/160:{base64.b64encode(digest.digest()[:20]).decode().rstrip('=')}" if is_whole else None
 
 
-__all__ = ["Digests"]
-
 _WORK_SECONDS = 0.05
 _REST_FACTOR = 3.0
 _CALM_SECONDS = 1.0
@@ -245,14 +240,14 @@ _DIRECTORIES_AT_ONCE = 16
 class Digests:
     """What is still to be read, and the reading of it."""
 
-    def __init__(self, *, name: str, root: bytes, index: IndexView, acks: Acks, most_bytes: int) -> None:
-        """Read files below ``root`` of at most so many bytes; none where that is negative."""
+    def __init__(self, root: Root, acks: Acks) -> None:
+        """Read files below ``root`` that are not too large to be compared."""
         self.made = 0
-        self._name = name
-        self._root = root
-        self._index = index
+        self._name = root.name
+        self._root = root.path
+        self._index = root.index
         self._acks = acks
-        self._most_bytes = most_bytes
+        self._most_bytes = root.settings.most_compared_bytes
         self._wanted: dict[str, None] = {}
         self._directories: deque[str] = deque()
         self._again = False

@@ -20,7 +20,6 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Mapping
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.files import guarded_directories
@@ -53,8 +52,8 @@ class Links:
         self._root = root
         self._real_root = os.path.realpath(root)
         self._lock = threading.Lock()
-        self._leads: dict[str, int | str] = {}
-        """By key: the inode of a file with several names, or the path that a symbolic link names."""
+        self.leads: dict[str, int | str] = {}
+        """By key: the inode of a file with several names, or the path that a symbolic link names. Often empty."""
         self._by_inode: dict[int, set[str]] = {}
         self._by_path: dict[str, set[str]] = {}
         self._entered: set[str] = set()
@@ -62,10 +61,6 @@ class Links:
         self._swept_at = -math.inf
         self._complete: dict[int, int] = {}
         """By inode: with how many names all those in the tree were searched for."""
-
-    def __bool__(self) -> bool:
-        """Whether any are known."""
-        return bool(self._leads)
 
     def note_hard(self, key: str, found: Fingerprint) -> None:
         """Remember a name of a file that has several."""
@@ -101,16 +96,16 @@ class Links:
 
     def _note(self, key: str, lead: int | str) -> bool:
         """Remember what a key depends on; return whether there was room."""
-        if self._leads.get(key) == lead:
+        if self.leads.get(key) == lead:
             return True
         with self._lock:
             self._drop(key)
-            if len(self._leads) >= self._most:
+            if len(self.leads) >= self._most:
                 self._sweep()
-            if len(self._leads) >= self._most:
+            if len(self.leads) >= self._most:
                 self.overfull = True
                 return False
-            self._leads[key] = lead
+            self.leads[key] = lead
             self.outside += lead == ""
             for keys in self._sets(lead):
                 keys.add(key)
@@ -138,12 +133,12 @@ class Links:
     def forget(self, key: str) -> None:
         """Forget a name that is gone, or that has become a file of one name."""
         self._entered.discard(key)
-        if key in self._leads:
+        if key in self.leads:
             with self._lock:
                 self._drop(key)
 
     def _drop(self, key: str) -> None:
-        lead = self._leads.pop(key, None)
+        lead = self.leads.pop(key, None)
         if lead is None:
             return
         self.targets.forget(key)
@@ -164,7 +159,7 @@ class Links:
 
     def _sweep(self) -> None:
         """Drop names that are not there any more."""
-        for key in list(self._leads):
+        for key in list(self.leads):
             if not os.path.lexists(self._root + key_to_bytes(key)):
                 self._drop(key)
 
@@ -242,8 +237,6 @@ def is_loop(root: bytes, prefix: bytes, name: bytes) -> bool:
     real, target = os.path.realpath(root), os.path.realpath(root + prefix + name)
     return real == target or real.startswith(target.rstrip(b"/") + b"/")
 
-
-__all__ = ["Targets"]
 
 _NO_FILE = 0
 _UNKNOWN = -1
@@ -342,44 +335,3 @@ def _identity(status: os.stat_result) -> int:
     if stat.S_ISREG(status.st_mode):
         return hash((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode))
     return _NO_FILE
-
-
-__all__ = ["HardLinks"]
-
-_SEARCH_DELAY_SECONDS = 0.2
-"""Links are made in numbers: one search answers for all of a moment."""
-_SEARCH_REST_FACTOR = 20
-"""How many times as long as a search took to rest after it: links made all the time cost a twentieth of a core."""
-
-
-class HardLinks:
-    """Which files to search for, and when. Pure: ``now`` is any clock that only goes forward, in seconds."""
-
-    def __init__(self) -> None:
-        """Want nothing yet."""
-        self.searches = 0
-        self._wanted: dict[int, int] = {}
-        self._due = 0.0
-        self._rested = 0.0
-
-    def want(self, inodes: Mapping[int, int], now: float) -> None:
-        """Ask for all names of these files, given with how many they have."""
-        if inodes and not self._wanted:
-            self._due = max(now + _SEARCH_DELAY_SECONDS, self._rested)
-        self._wanted.update(inodes)
-
-    def next_due(self, now: float) -> float | None:
-        """Return in how many seconds to search; ``None`` when nothing is wanted."""
-        return max(0.0, self._due - now) if self._wanted else None
-
-    def take(self, now: float) -> dict[int, int]:
-        """Return what to search for now; empty when it is not time yet."""
-        if self.next_due(now) != 0:
-            return {}
-        wanted, self._wanted = self._wanted, {}
-        return wanted
-
-    def searched(self, began: float, now: float) -> None:
-        """Note the end of a search."""
-        self.searches += 1
-        self._rested = now + _SEARCH_REST_FACTOR * (now - began)

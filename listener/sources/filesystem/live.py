@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
-from listener.contracts import Delivery, IndexView
+from listener.contracts import Delivery
 from listener.sources.filesystem.known import (
     SETTLE_SECONDS,
     Acks,
@@ -24,15 +24,14 @@ from listener.sources.filesystem.known import (
     standing_of,
     with_digest,
 )
-from listener.sources.filesystem.links import HardLinks
-from listener.sources.filesystem.names import FileStat, FileStats, Ignore, StatReader
-from listener.sources.filesystem.outstanding import REPLACED, Rescans, Unfinished, Unread, is_directory_gone
+from listener.sources.filesystem.names import FileStat, FileStats, StatReader
+from listener.sources.filesystem.outstanding import REPLACED, HardLinks, Rescans, Unfinished, Unread, is_directory_gone
 from listener.sources.filesystem.pending_names import Batch, batch_of
-from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.settings import Root
 from listener.sources.filesystem.walker import find_names, holds_files
-from listener.sources.filesystem.watches import Watches
+from listener.sources.filesystem.watcher import Watcher
 
-__all__ = ["Live"]
+__all__ = ["DeletionGuard", "Live"]
 
 _new = tuple.__new__
 _CONTENT = ChangeKind.CONTENT
@@ -51,26 +50,21 @@ class Live:
 
     def __init__(
         self,
+        root: Root,
         *,
-        name: str,
-        root: bytes,
-        settings: FilesystemSettings,
-        ignore: Ignore,
-        index: IndexView,
         stat_reader: StatReader,
         acks: Acks,
         deletion_guard: DeletionGuard,
         rescans: Rescans,
     ) -> None:
-        """Work on one root; ``watches`` is set while it is listened to."""
-        self.watches: Watches | None = None
+        """Work on one root; :meth:`follow` says what watches it."""
+        self.watcher = Watcher()
         self.may_skip = False
-        """True once the index no longer learns what is there without telling."""
+        """True once the index is complete, so that changes are compared with it."""
         self.skipped = 0
         """Files that came with the bytes that the index knows."""
         self.transient = 0
         """Names that came and went before anything was reported of them."""
-        self.refused = ""
         self.unread = Unread()
         """What could not be looked at, by scans and by looks at what events named."""
         self.before_deleting = _nothing
@@ -80,14 +74,15 @@ class Live:
         """Names that were created since the root is watched, while not everything that was there before is known."""
         self._hints: set[bytes] = set()
         self.unfinished = Unfinished(
-            stable_seconds=settings.stable_seconds, cap_seconds=settings.unfinished_cap_seconds
+            stable_seconds=root.settings.stable_seconds, cap_seconds=root.settings.unfinished_cap_seconds
         )
         self._hard_links = HardLinks()
-        self._ignore = ignore
-        self._name = name
-        self._root = root
-        self._settings = settings
-        self._index = index
+        self._ignore = root.ignore
+        self._name = root.name
+        self._root = root.path
+        self._settings = root.settings
+        self._most_compared_bytes = root.settings.most_compared_bytes
+        self._index = root.index
         self.stat_reader = stat_reader
         self._acks = acks
         self._deletion_guard = deletion_guard
@@ -102,8 +97,11 @@ class Live:
         if self._more or self._hints:
             return 0.0
         dues = (self.unfinished.next_look(now), self._deletion_guard.next_release(now), self._hard_links.next_due(now))
-        found = max(0.0, self.watches.pending.found_due - now) if self.watches else float("inf")
-        return min(due for due in (*dues, found) if due is not None)
+        return min(due for due in (max(0.0, self.watcher.found_due - now), *dues) if due is not None)
+
+    def follow(self, watcher: Watcher) -> None:
+        """Take names from this watcher from now on."""
+        self.watcher = watcher
 
     def look_at(self, paths: Iterable[bytes]) -> None:
         """Look soon at these paths of files and links, relative to the root, of which no event speaks."""
@@ -113,9 +111,9 @@ class Live:
         """Yield what has come up since the last call, then end."""
         self._more = False
         for _ in range(_BATCHES_AT_ONCE):
-            if not self._hints and not (self.watches and (self.watches.pending or self.watches.pending.waits)):
+            if not self._hints and not self.watcher.has_names:
                 break
-            batch, looks = await asyncio.to_thread(self._take, self.watches)
+            batch, looks = await asyncio.to_thread(self._take, self.watcher)
             self._note_births(batch)
             for prefix, reason in batch.rescans.items():
                 self._rescans.want(key_to_text(prefix), reason, time.monotonic())
@@ -159,18 +157,17 @@ class Live:
                 looks.gone.append(key.rstrip("/"))
                 continue
             # Where the index is complete it knows best whether a file of that name was there before.
-            if self._lives.is_complete or (self.watches and self.watches.tree.find(key_to_bytes(key)) is None):
+            if self._lives.is_complete or not self.watcher.is_known(key_to_bytes(key)):
                 looks.gone.append(key.rstrip("/"))
             self._rescans.want(key, "a link to a directory came or was switched", time.monotonic(), prompt=True)
 
-    def _take(self, watches: Watches | None) -> tuple[Batch, FileStats]:
+    def _take(self, watcher: Watcher) -> tuple[Batch, FileStats]:
         if self._hints:
             some = [self._hints.pop() for _ in range(min(len(self._hints), self._settings.batch_changes))]
             batch = batch_of(some)
         else:
-            batch = watches.take(self._settings.batch_changes) if watches else Batch((), (), {})
-        is_watched = (watches.is_watched,) if watches else ()
-        return batch, self.stat_reader.all(batch, time.time_ns(), *is_watched)
+            batch = watcher.take(self._settings.batch_changes)
+        return batch, self.stat_reader.all(batch, time.time_ns(), watcher.is_watched)
 
     async def _changes(self, batch: Batch, looks: FileStats) -> tuple[list[Change], list[Change]]:
         now = time.monotonic()
@@ -204,12 +201,11 @@ class Live:
         """Return the directories behind links that went, or were replaced by something else, and unwatch them."""
         if not looks.unlinked and not self.stat_reader.has_links:
             return []
-        watches = self.watches
         unlinked = {key + "/" for key in looks.unlinked if self._settings.follow_symlinks}
         dropped = {
             prefix
             for prefix in (*unlinked, *(key + "/" for key in looks.gone))
-            if watches and watches.drop_linked(key_to_bytes(prefix))
+            if self.watcher.drop_linked(key_to_bytes(prefix))
         }
         return sorted(unlinked | dropped)
 
@@ -276,10 +272,10 @@ class Live:
             return [], []
         held, count = self._deletion_guard.release()
         empty = not await asyncio.to_thread(self._holds_files)
-        self.refused = self._deletion_guard.refuses(
+        self._deletion_guard.refused = self._deletion_guard.refuses(
             missing=count, known=self._deletion_guard.known, root_empty=empty, from_event=True
         )
-        if self.refused:
+        if self._deletion_guard.refused:
             if not self._deletion_guard.suspended:
                 self._rescans.want("", "many files are gone at once", time.monotonic())
             return [], []
@@ -340,7 +336,8 @@ class Live:
         inodes = self._hard_links.take(began)
         if not inodes:
             return [], []
-        looks = await asyncio.to_thread(self._find_names, inodes, self.watches.is_watched) if self.watches else []
+        is_watched = self.watcher.is_watched
+        looks = [] if self.watcher.is_polling else await asyncio.to_thread(self._find_names, inodes, is_watched)
         self._hard_links.searched(began, time.monotonic())
         looks = [look._replace(atomic=True) for look in looks]
         return await self._contents(looks, await self._standing([look.key for look in looks]))
@@ -378,14 +375,12 @@ class Live:
     def _compared(
         self, touched: Iterable[tuple[FileStat, Fingerprint]]
     ) -> list[tuple[FileStat, Fingerprint, Fingerprint]]:
-        root, most = self._root, self._settings.most_compared_bytes
+        root, most = self._root, self._most_compared_bytes
         return [
             (look, with_digest(root, look.key, look.fingerprint, before, most_bytes=most), before)
             for look, before in touched
         ]
 
-
-__all__ = ["DeletionGuard"]
 
 _QUIET_SECONDS = 1.0
 _LONGEST_SECONDS = 30.0
@@ -401,6 +396,8 @@ class DeletionGuard:
         """How many files there are: what the last full scan saw, and what came and went since."""
         self.confirmed = False
         """Set by an operator: the next deletions are meant."""
+        self.refused = ""
+        """Why the deletions that were judged last were held back; empty when they were not."""
         self.suspended = ""
         """Why no deletion at all is believed, an operator's word or not; empty: each is judged."""
         self._share = share
@@ -431,6 +428,12 @@ class DeletionGuard:
         if missing > self._minimum and missing > self._share * known:
             return f"{missing} of {known} known files are gone at once"
         return ""
+
+    def scanned(self, refused: str, *, present: int | None) -> None:
+        """Note the end of a scan, and how many files there are if it was one of the whole tree."""
+        self.confirmed = self.confirmed and bool(refused)
+        if present is not None:
+            self.known = present
 
     def note_births(self, count: int) -> None:
         """Count files that came since the last full scan."""

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from listener.change import key_to_bytes, key_to_text
-from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.live import DeletionGuard, Live
 from listener.sources.filesystem.outstanding import MOUNTED, Rescans
+from listener.sources.filesystem.settings import Root
 
-__all__ = ["Surroundings"]
+__all__ = ["Mount", "Surroundings", "mount_of", "mounts_below", "outdated"]
 
 _REST_FACTOR = 100
 """How many times as long as a look at all links took to rest after it: they cost a hundredth of a core at most."""
@@ -32,23 +32,20 @@ class Surroundings:
 
     def __init__(
         self,
-        root: bytes,
+        root: Root,
         *,
-        links: Links,
         live: Live,
         deletion_guard: DeletionGuard,
         rescans: Rescans,
-        interval_seconds: float,
     ) -> None:
-        """Look at links each ``interval_seconds`` at most; at mounts whenever :meth:`look` is called."""
-        self.link_check_seconds = interval_seconds
+        """Look at links each ``root_check_seconds`` at most; at mounts whenever :meth:`look` is called."""
+        self.link_check_seconds = self._interval = root.settings.root_check_seconds
         """How often links are looked at."""
-        self._mounts = MountWatch(os.fsdecode(root))
-        self._links = links
+        self._mounts = MountWatch(os.fsdecode(root.path))
+        self._links = root.links
         self._live = live
         self._deletion_guard = deletion_guard
         self._rescans = rescans
-        self._interval = interval_seconds
         self._next_links = 0.0
         self._mounts_changed = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -91,7 +88,7 @@ class Surroundings:
         if self._following is not None and self._following.done():
             self._following.result()
         await self.look_at_mounts()
-        if self._links and time.monotonic() >= self._next_links:
+        if self._links.leads and time.monotonic() >= self._next_links:
             await self._look_at_links()
 
     async def look_at_mounts(self) -> None:
@@ -115,8 +112,6 @@ class Surroundings:
         self._next_links = began + self.link_check_seconds
         self._live.look_at(map(key_to_bytes, changed))
 
-
-__all__ = ["MountWatch", "Remounted"]
 
 _MOST_READS = 8
 """Of a table that changes while it is read."""
@@ -328,18 +323,6 @@ def _place(point: str) -> tuple[int, int] | None:
         return None
     return status.st_dev, status.st_ino
 
-
-__all__ = [
-    "TABLE",
-    "Mount",
-    "holder_of",
-    "is_at_or_below",
-    "mount_of",
-    "mount_table",
-    "mounts_below",
-    "outdated",
-    "parse_mounts",
-]
 
 _DEAF = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "coda", "davfs", "gfs2", "glusterfs", "gpfs"}

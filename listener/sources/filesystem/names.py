@@ -25,7 +25,17 @@ from listener.sources.filesystem.links import Links, is_cut_off
 from listener.sources.filesystem.outstanding import found_rest_seconds, means_absent
 from listener.sources.filesystem.pending_names import ARRIVED, FOUND, GONE, OPEN, UNBROKEN, Batch
 
-__all__ = ["DEFAULT_IGNORE", "Ignore"]
+__all__ = [
+    "DEFAULT_IGNORE",
+    "Directories",
+    "FileStat",
+    "FileStats",
+    "Ignore",
+    "StatReader",
+    "fingerprint_of",
+    "has_access_list",
+    "of_directory",
+]
 
 DEFAULT_IGNORE: tuple[str, ...] = (
     ".git/",
@@ -131,8 +141,6 @@ class Ignore:
                 return pattern
         return ""
 
-
-__all__ = ["LINK", "LINKED_DIRECTORY", "FileStat", "FileStats", "StatReader", "fingerprint_at", "fingerprint_of"]
 
 LINK = -1
 LINKED_DIRECTORY = -2
@@ -251,7 +259,7 @@ class StatReader:
     @property
     def has_links(self) -> bool:
         """Whether any symbolic link, or file with several names, is known."""
-        return bool(self._links)
+        return bool(self._links.leads)
 
     def at(self, key: str) -> Fingerprint | None:
         """Return the fingerprint of one key, or ``None`` when there is no such file (any more). Raise OSError."""
@@ -263,7 +271,8 @@ class StatReader:
 
     def _verify(self, key: str) -> None:
         """See that links on the way to a key lead where they led when they were noted: before and after each look."""
-        self._links.targets.verify(key)
+        if self._links.leads:
+            self._links.targets.verify(key)
 
     def look_afresh(self) -> None:
         """Forget who may enter directories: to be called before each portion of looks."""
@@ -287,12 +296,12 @@ class StatReader:
         self._rested_ns = now_ns - (self._stable_ns if batch.is_hint else self._found_ns)
         looks = FileStats([], [], [], [], {}, {}, [])
         self.look_afresh()
-        ignores, plain = self._ignore.file, None if self._links else self._plain
-        for prefix in batch.gone if self._links else ():
+        ignores, plain = self._ignore.file, None if self._links.leads else self._plain
+        for prefix in batch.gone if self._links.leads else ():
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE)
         for prefix, names in batch.names:
             text = key_to_text(prefix)
-            if (batch.is_hint and not is_watched(prefix)) or (self._links and is_cut_off(self._root, prefix)):
+            if (batch.is_hint and not is_watched(prefix)) or (self._links.leads and is_cut_off(self._root, prefix)):
                 self._forget(text + key_to_text(name) for name in names)
                 continue
             path, above = self._root + prefix, self._directories.of(prefix)
@@ -302,12 +311,12 @@ class StatReader:
                 name = raw.decode("utf-8", "surrogateescape")
                 if ignores(text, name):
                     self.ignored += 1
-                    if self._links:
+                    if self._links.leads:
                         self._look_at_links(looks, self._links.depending(text + name), flags)
                 elif plain is None or not plain(looks, path + raw, text + name, flags, above):
                     self._look(looks, path + raw, text + name, flags)
             self._verify(text)
-        return self._agreed(looks) if self._links and (looks.gone or looks.linked) else looks
+        return self._agreed(looks) if self._links.leads and (looks.gone or looks.linked) else looks
 
     def _agreed(self, looks: FileStats) -> FileStats:
         """Let the last word count for keys that were looked at twice, a file at one time and none at the other."""
@@ -365,9 +374,9 @@ class StatReader:
             looks.unknown[key] = error.errno or 0
             return
         inode = found.inode if found else None
-        was_link = self._links.targets.leads_to_directory(key)
+        was_link = bool(self._links.leads) and self._links.targets.leads_to_directory(key)
         self._note(key, found, links)
-        if follow and self._links:
+        if follow and self._links.leads:
             self._look_at_links(looks, self._links.depending(key, inode), flags)
             if inode is not None and links > 1 and self._links.lacking(inode, links):
                 looks.hard_links[inode] = links
@@ -390,7 +399,7 @@ class StatReader:
             self._links.note_soft(key, found)
         elif links > 1 and found is not None:
             self._links.note_hard(key, found)
-        else:
+        elif self._links.leads:
             self._links.forget(key)
 
     def names(
@@ -423,8 +432,6 @@ class StatReader:
         # A second name for a file (link) is reported as made, and never as closed.
         return links > 0 and (bool(flags & kernel.MODIFY) or links == 1)
 
-
-__all__ = ["Directories", "has_access_list", "joined", "of_directory", "of_file"]
 
 _READ, _SEARCH = 0o444, 0o111
 _MOST_CACHED = 10_000

@@ -15,7 +15,7 @@ import os
 import random
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -28,13 +28,19 @@ __all__ = [
     "OVERFLOWED",
     "OVERRAN",
     "REPLACED",
-    "SCHEDULE",
     "START",
     "TOO_MANY",
     "UNWATCHED",
     "WAITING",
+    "HardLinks",
     "Rescans",
+    "Unfinished",
+    "Unread",
     "Wanted",
+    "found_rest_seconds",
+    "is_absent",
+    "is_directory_gone",
+    "means_absent",
 ]
 
 START = "start"
@@ -159,8 +165,6 @@ class Rescans:
         known = (one for one in (*running, *self._wanted.values()) if one.reason not in _NO_CHANGES)
         return sorted(known, key=lambda one: one.since)
 
-
-__all__ = ["Unfinished", "Verdict", "found_rest_seconds"]
 
 REPORT_SECONDS = 1.0
 """Most writes end within this time: only one that lasts longer is worth a word of its own."""
@@ -295,8 +299,6 @@ class Unfinished:
             self._plan(key, write, now)
 
 
-__all__ = ["Unread"]
-
 _MOST_NAMES = 16
 """Beyond so many names of one directory the directory stands for all of them."""
 _MOST_PATHS = 4096
@@ -353,8 +355,6 @@ def _directory_of(path: str) -> str:
     return path[: path.rfind("/") + 1]
 
 
-__all__ = ["is_absent", "is_directory_gone", "means_absent"]
-
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """No such name, a file on the way, or a link in a circle that leads no server anywhere."""
 
@@ -379,3 +379,42 @@ def is_directory_gone(path: bytes, *, follow: bool = True) -> bool:
         return not stat.S_ISDIR(os.stat(path.rstrip(b"/") or b"/", follow_symlinks=follow).st_mode)  # noqa: PTH116 - bytes
     except OSError as error:
         return means_absent(error)
+
+
+_SEARCH_DELAY_SECONDS = 0.2
+"""Links are made in numbers: one search answers for all of a moment."""
+_SEARCH_REST_FACTOR = 20
+"""How many times as long as a search took to rest after it: links made all the time cost a twentieth of a core."""
+
+
+class HardLinks:
+    """Which files to search for, and when. Pure: ``now`` is any clock that only goes forward, in seconds."""
+
+    def __init__(self) -> None:
+        """Want nothing yet."""
+        self.searches = 0
+        self._wanted: dict[int, int] = {}
+        self._due = 0.0
+        self._rested = 0.0
+
+    def want(self, inodes: Mapping[int, int], now: float) -> None:
+        """Ask for all names of these files, given with how many they have."""
+        if inodes and not self._wanted:
+            self._due = max(now + _SEARCH_DELAY_SECONDS, self._rested)
+        self._wanted.update(inodes)
+
+    def next_due(self, now: float) -> float | None:
+        """Return in how many seconds to search; ``None`` when nothing is wanted."""
+        return max(0.0, self._due - now) if self._wanted else None
+
+    def take(self, now: float) -> dict[int, int]:
+        """Return what to search for now; empty when it is not time yet."""
+        if self.next_due(now) != 0:
+            return {}
+        wanted, self._wanted = self._wanted, {}
+        return wanted
+
+    def searched(self, began: float, now: float) -> None:
+        """Note the end of a search."""
+        self.searches += 1
+        self._rested = now + _SEARCH_REST_FACTOR * (now - began)

@@ -30,7 +30,9 @@ __all__ = [
     "OPEN",
     "UNBROKEN",
     "Batch",
+    "Node",
     "PendingNames",
+    "Tree",
     "batch_of",
 ]
 
@@ -267,9 +269,6 @@ class PendingNames:
             del names[name]
         self.count -= len(some)
         return some
-
-
-__all__ = ["Node", "Tree"]
 
 
 class Node:

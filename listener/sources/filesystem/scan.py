@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import structlog
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
-from listener.contracts import Delivery, IndexView, SourceHealth
+from listener.contracts import Delivery, SourceHealth
 from listener.sources.filesystem.known import SETTLE_SECONDS, Acks, is_proved_same, same_state, with_digest
-from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.live import DeletionGuard, Live
-from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.outstanding import LOSSES, START, WAITING, Rescans
-from listener.sources.filesystem.settings import FilesystemSettings
+from listener.sources.filesystem.settings import Root
 from listener.sources.filesystem.walker import Listing, Walker
-from listener.sources.filesystem.watcher import Place
 
 __all__ = ["Scanner"]
 
@@ -36,13 +33,8 @@ class Scanner:
 
     def __init__(
         self,
+        root: Root,
         *,
-        name: str,
-        root: bytes,
-        settings: FilesystemSettings,
-        ignore: Ignore,
-        links: Links,
-        index: IndexView,
         acks: Acks,
         deletion_guard: DeletionGuard,
         rescans: Rescans,
@@ -52,12 +44,7 @@ class Scanner:
         """Keep the parts of the session that a scan needs."""
         self.aborted = False
         """Whether the last scan saw the root being replaced."""
-        self._name = name
         self._root = root
-        self._settings = settings
-        self._ignore = ignore
-        self._links = links
-        self._index = index
         self._acks = acks
         self._deletion_guard = deletion_guard
         self._rescans = rescans
@@ -65,7 +52,7 @@ class Scanner:
         self._health = health
 
     async def deliveries(
-        self, place: Place, prefix: str, reason: str, *, not_before: float = 0.0
+        self, is_same_root: Callable[[], bool], prefix: str, reason: str, *, not_before: float = 0.0
     ) -> AsyncIterator[Delivery]:
         """
         Yield how what is at and below ``prefix`` differs from the index, and what events report meanwhile.
@@ -74,11 +61,20 @@ class Scanner:
         """
         # The index must hold what was reported already, or the scan would report it again.
         await self._acks.settled(SETTLE_SECONDS)
-        sequence = await self._index.sequence()
-        watches = place.listening.watches if place.listening else None
-        round_number = watches.begin_round() if watches else 0
-        walker = self._walker(place, prefix)
-        scan = await self._scan(prefix, walker, not_before)
+        sequence = await self._root.index.sequence()
+        watcher, settings = self._live.watcher, self._root.settings
+        round_number = watcher.begin_round()
+        walker = Walker(
+            self._root.path,
+            self._root.ignore,
+            prefix=prefix,
+            links=self._root.links,
+            follow=settings.follow_symlinks,
+            enter=watcher.enter,
+        )
+        seeding = not await self._root.index.seeded(self._root.name)
+        mode = ScanMode(seeding, settings.most_compared_bytes, not_before)
+        scan = Scan(self._root, prefix, walker, mode, deletion_guard=self._deletion_guard, is_same_root=is_same_root)
         began = time.monotonic()
         async for findings in scan.portions():
             self._health.progressed(time.monotonic())
@@ -86,36 +82,10 @@ class Scanner:
                 yield delivery
             async for delivery in self._live.deliveries():
                 yield delivery
-        if watches is not None:
-            await asyncio.to_thread(watches.end_round, key_to_bytes(prefix), round_number)
+        await asyncio.to_thread(watcher.end_round, key_to_bytes(prefix), round_number)
         took_seconds = time.monotonic() - began
         self._conclude(scan, prefix, took_seconds)
         self._tell(scan, walker, prefix, reason, took_seconds)
-
-    def _walker(self, place: Place, prefix: str) -> Walker:
-        return Walker(
-            self._root,
-            self._ignore,
-            prefix=prefix,
-            links=self._links,
-            follow=self._settings.follow_symlinks,
-            enter=place.listening.watches.enter if place.listening else lambda _: None,
-            is_same_root=place.identity.holds,
-        )
-
-    async def _scan(self, prefix: str, walker: Walker, not_before: float) -> Scan:
-        seeding = not await self._index.seeded(self._name)
-        mode = ScanMode(seeding, self._settings.most_compared_bytes, not_before)
-        return Scan(
-            name=self._name,
-            root=self._root,
-            prefix=prefix,
-            index=self._index,
-            walker=walker,
-            mode=mode,
-            deletion_guard=self._deletion_guard,
-            portion=self._settings.batch_changes,
-        )
 
     def _deliver(self, prefix: str, findings: Findings, sequence: int) -> list[Delivery]:
         changes = [change for change in findings.changes if not self._is_fresh(change) and not self._is_pending(change)]
@@ -129,26 +99,21 @@ class Scanner:
         if change.kind is not ChangeKind.CONTENT or change.fingerprint is None or change.fingerprint.ctime_ns is None:
             return False
         age = time.time() - change.fingerprint.ctime_ns / 1e9
-        if not 0 <= age < self._settings.stable_seconds:
+        if not 0 <= age < self._root.settings.stable_seconds:
             return False
         return self._live.unfinished.begin(change.key, change.fingerprint, time.monotonic(), from_event=False)
 
     def _is_pending(self, change: Change) -> bool:
         """Return whether an event named this file, so that it is looked at soon, and reported as it is then."""
-        watches = self._live.watches
-        return (
-            watches is not None and change.kind is ChangeKind.CONTENT and watches.is_pending(key_to_bytes(change.key))
-        )
+        return change.kind is ChangeKind.CONTENT and self._live.watcher.is_pending(key_to_bytes(change.key))
 
     def _conclude(self, scan: Scan, prefix: str, took_seconds: float) -> None:
         """Draw the consequences for deletion guard, schedule and state."""
         self.aborted = scan.aborted
         self._rescans.ended(prefix, time.monotonic(), took_seconds=took_seconds)
-        self._deletion_guard.confirmed = self._deletion_guard.confirmed and bool(scan.refused)
-        if not prefix and not scan.aborted:
-            self._deletion_guard.known = scan.present
+        self._deletion_guard.scanned(scan.refused, present=None if prefix or scan.aborted else scan.present)
         if not prefix or scan.refused:
-            self._live.refused = scan.refused
+            self._deletion_guard.refused = scan.refused
         if scan.refused and not self._deletion_guard.suspended:
             self._rescans.want("", WAITING, time.monotonic())
 
@@ -156,7 +121,7 @@ class Scanner:
         """Write down what was found, where status reads it."""
         self._live.unread.replace(prefix, walker.unread)
         self._health.rescans += reason != START
-        if reason in LOSSES and self._live.watches is not None:
+        if reason in LOSSES and not self._live.watcher.is_polling:
             self._health.lost_events += scan.found
         self._health.figures.update(
             scan_files=walker.files,
@@ -167,12 +132,10 @@ class Scanner:
         if not prefix:
             self._health.figures["ignored_paths"] = walker.ignored
         _log.info(
-            "filesystem.scanned", source=self._name, prefix=prefix, reason=reason or "schedule",
+            "filesystem.scanned", source=self._root.name, prefix=prefix, reason=reason or "schedule",
             files=walker.files, directories=walker.directories, found=scan.found, seconds=round(seconds, 3),
         )  # fmt: skip
 
-
-__all__ = ["Findings", "Scan", "ScanMode"]
 
 _LOOKUPS_AT_ONCE = 64
 
@@ -208,17 +171,15 @@ class Scan:
 
     def __init__(
         self,
-        *,
-        name: str,
-        root: bytes,
+        root: Root,
         prefix: str,
-        index: IndexView,
         walker: Walker,
         mode: ScanMode,
+        *,
         deletion_guard: DeletionGuard,
-        portion: int,
+        is_same_root: Callable[[], bool],
     ) -> None:
-        """Compare what is at and below ``prefix`` in portions of about ``portion`` changes."""
+        """Compare what is at and below ``prefix``; what is read once ``is_same_root`` no longer holds means nothing."""
         self.present = 0
         self.known = 0
         self.missing = 0
@@ -227,14 +188,15 @@ class Scan:
         """True when the root was replaced meanwhile, so that nothing is known of what is gone."""
         self.refused = ""
         """Why deletions were held back; empty when they were not."""
-        self._name = name
-        self._root = root
+        self._name = root.name
+        self._root = root.path
         self._prefix = prefix
-        self._index = index
+        self._index = root.index
         self._walker = walker
         self._mode = mode
         self._deletion_guard = deletion_guard
-        self._portion = portion
+        self._is_same_root = is_same_root
+        self._portion = root.settings.batch_changes
         self._indexed: set[str] = set()
         """Directories that hold known objects and were not come by yet."""
         self._suspects: list[str] = []
@@ -246,7 +208,7 @@ class Scan:
             self.found += len(findings.changes)
             yield findings
         await self._find_missing_directories()
-        if not await asyncio.to_thread(self._walker.is_same_root):
+        if not await asyncio.to_thread(self._is_same_root):
             self.aborted = True
             return
         empty = not self._prefix and not self.present
@@ -336,7 +298,7 @@ class Scan:
         for directory in self._suspects:
             rows = await self._index.directory(self._name, directory)
             listing = await asyncio.to_thread(self._walker.again, directory)
-            if listing is None:
+            if listing is None or not await asyncio.to_thread(self._is_same_root):
                 continue
             for name in rows.keys() - listing.files.keys() - listing.unknown:
                 findings.changes.append(

@@ -1,15 +1,18 @@
-"""What can be set for a filesystem source."""
+"""What can be set for a filesystem source, and the root that the parts of a session share."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from listener.contracts import IndexView
 from listener.settings import FilePath
-from listener.sources.filesystem.names import DEFAULT_IGNORE
+from listener.sources.filesystem.links import Links
+from listener.sources.filesystem.names import DEFAULT_IGNORE, Ignore
 
-__all__ = ["FilesystemSettings"]
+__all__ = ["FilesystemSettings", "Root"]
 
 
 class FilesystemSettings(BaseModel):
@@ -95,3 +98,16 @@ class FilesystemSettings(BaseModel):
         if any(not pattern.strip("/") for pattern in patterns):
             raise ValueError('a pattern must name something: write "name" for files, "name/" for directories')
         return patterns
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The tree that all parts of a session work on."""
+
+    name: str
+    path: bytes
+    """Ends with ``/``."""
+    settings: FilesystemSettings
+    ignore: Ignore
+    links: Links
+    index: IndexView

@@ -24,7 +24,7 @@ from listener.change import key_to_text
 from listener.contracts import WAITING_SINCE, Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.filesystem.checks import choose_backend, ignored_paths, probe
-from listener.sources.filesystem.kernel import refusal
+from listener.sources.filesystem.fanotify import FanotifyWatches, refusal
 from listener.sources.filesystem.known import Acks, Digests
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.live import DeletionGuard, Live
@@ -32,9 +32,16 @@ from listener.sources.filesystem.mounts import Surroundings, outdated
 from listener.sources.filesystem.names import Ignore, StatReader
 from listener.sources.filesystem.outstanding import START, UNWATCHED, Rescans, found_rest_seconds
 from listener.sources.filesystem.scan import Scanner
-from listener.sources.filesystem.settings import FilesystemSettings
-from listener.sources.filesystem.trouble import TOO_MANY_LINKS, access_hint, open_hint, uncompared, unread, unwatched
-from listener.sources.filesystem.watcher import Listening, Place, RootIdentity
+from listener.sources.filesystem.settings import FilesystemSettings, Root
+from listener.sources.filesystem.trouble import (
+    TOO_MANY_LINKS,
+    open_hint,
+    probe_path,
+    uncompared_words,
+    unread_words,
+    unwatched_words,
+)
+from listener.sources.filesystem.watcher import RootIdentity, Watcher
 from listener.sources.filesystem.watches import Watches
 
 __all__ = ["FilesystemSource"]
@@ -84,9 +91,9 @@ class FilesystemSource:
         finally:
             self.health.ready = False
 
-    def watches(self) -> Watches | None:
-        """Return what is watched at present, for tests and for telling; ``None`` while nothing is."""
-        return self._session.watches if self._session else None
+    def watcher(self) -> Watcher | None:
+        """Return what watches the tree at present, for tests; ``None`` while nothing does."""
+        return self._session.watcher if self._session else None
 
     @property
     def compares(self) -> bool:
@@ -114,7 +121,7 @@ class FilesystemSource:
     async def check(self) -> Sequence[Check]:
         """Look whether the path can be read, which backend serves it, and whether the kernel's limits suffice."""
         try:
-            await asyncio.to_thread(self._probe_path)
+            await asyncio.to_thread(probe_path, self._key, self._settings.path)
         except SourceUnavailable as error:
             return [Check(self._key, CheckState.FAILED, str(error).removeprefix(f"{self._key}: "), error.hint)]
         found = await asyncio.to_thread(lambda: list(probe(self._key, self._settings)))
@@ -130,7 +137,7 @@ class FilesystemSource:
         while True:
             self.health.progressed(time.monotonic())
             try:
-                await asyncio.to_thread(self._probe_path)
+                await asyncio.to_thread(probe_path, self._key, self._settings.path)
             except SourceUnavailable as error:
                 waited = True
                 detail = f"{error}; {error.hint}"
@@ -142,41 +149,10 @@ class FilesystemSource:
                 return waited
             await asyncio.sleep(self._settings.root_check_seconds)
 
-    def _probe_path(self) -> None:
-        """Raise :class:`~listener.errors.SourceUnavailable` while the path cannot be read. Blocking."""
-        path = self._settings.path
-        try:
-            with os.scandir(path):
-                pass
-        except FileNotFoundError:
-            raise self._wrong("does not exist", "create the directory, or correct the path") from None
-        except NotADirectoryError:
-            raise self._wrong("is not a directory", "name the directory that holds the files") from None
-        except PermissionError:
-            raise self._wrong("cannot be read", f"let {_reader()} read and enter it and what is below") from None
-        except OSError as error:
-            raise self._wrong(f"cannot be read: {error.strerror}", "look at the mount") from None
-        if not os.access(path, os.X_OK):
-            raise self._wrong("cannot be entered", f"give {_reader()} the right to enter it (x)")
 
-    def _wrong(self, what: str, hint: str) -> SourceUnavailable:
-        path = self._settings.path
-        return SourceUnavailable(f"{self._key}: {path} {what}", hint=access_hint(path, hint))
-
-
-def _reader() -> str:
-    """Return who reads, for hints; the number of a dynamic user is another one at the next start."""
-    user = os.geteuid()
-    return "the user of the unit" if user in _DYNAMIC_USERS else f"user {user}"
-
-
-_DYNAMIC_USERS = range(61184, 65520)
-"""Of systemd's DynamicUser= (systemd.exec(5))."""
 _ENDS = (asyncio.CancelledError, GeneratorExit)
-
-
-__all__ = ["Session"]
-
+_BACKENDS = {"inotify": Watches, "fanotify": FanotifyWatches}
+"""Those that read events; the backend ``polling`` is a :class:`Watcher` alone."""
 _GATHER_SECONDS = 0.03
 _MOST_POLLED = 256
 """Beyond so many unwatched directories the whole tree is polled."""
@@ -191,14 +167,12 @@ class Session:
         self, *, name: str, settings: FilesystemSettings, backend: str, health: SourceHealth, index: IndexView
     ) -> None:
         """Prepare; nothing is touched yet. ``backend`` is one that was decided, not ``auto``."""
+        path, ignore = os.fsencode(settings.path).rstrip(b"/") + b"/", Ignore(settings.ignore)
+        self._root = root = Root(name, path, settings, ignore=ignore, links=Links(path), index=index)
         self._name = name
         self._settings = settings
         self._backend = backend
         self._health = health
-        self._index = index
-        self._root = os.fsencode(settings.path).rstrip(b"/") + b"/"
-        self._ignore = Ignore(settings.ignore)
-        links = Links(self._root)
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._acks = Acks(on_ack=self._wake.set)
@@ -210,23 +184,14 @@ class Session:
             now=time.monotonic(),
         )
         self._live = Live(
-            name=name,
-            root=self._root,
-            settings=settings,
-            ignore=self._ignore,
-            index=index,
-            stat_reader=StatReader(self._root, self._ignore, links, stable_seconds=settings.stable_seconds),
+            root,
+            stat_reader=StatReader(path, ignore, root.links, stable_seconds=settings.stable_seconds),
             acks=self._acks,
             deletion_guard=self._deletion_guard,
             rescans=self._rescans,
         )
         self._scanner = Scanner(
-            name=name,
-            root=self._root,
-            settings=settings,
-            ignore=self._ignore,
-            links=links,
-            index=index,
+            root,
             acks=self._acks,
             deletion_guard=self._deletion_guard,
             rescans=self._rescans,
@@ -234,18 +199,11 @@ class Session:
             health=health,
         )
         self._surroundings = Surroundings(
-            self._root,
-            links=links,
-            live=self._live,
-            deletion_guard=self._deletion_guard,
-            rescans=self._rescans,
-            interval_seconds=settings.root_check_seconds,
+            root, live=self._live, deletion_guard=self._deletion_guard, rescans=self._rescans
         )
-        self._links = links
-        self._digests = Digests(
-            name=name, root=self._root, index=index, acks=self._acks, most_bytes=settings.most_compared_bytes
-        )
-        self._place: Place | None = None
+        self._digests = Digests(root, self._acks)
+        self._identity: RootIdentity | None = None
+        """Of the root that is watched; ``None`` while none is."""
         self._next_check = 0.0
         self._next_poll = 0.0
         self._is_first = False
@@ -257,11 +215,13 @@ class Session:
         self._served_until = 0.0
         """Until when the root that was compared last was seen to be in place; 0: none was."""
         self._awaited: frozenset[int] = frozenset()
+        self._logged: frozenset[str] = frozenset()
+        """Kinds of trouble that were logged and go on."""
 
     @property
-    def watches(self) -> Watches | None:
-        """What is watched at present; ``None`` while nothing is."""
-        return self._live.watches
+    def watcher(self) -> Watcher | None:
+        """What watches the root at present; ``None`` while nothing does."""
+        return self._live.watcher if self._identity is not None else None
 
     @property
     def compares(self) -> bool:
@@ -290,10 +250,10 @@ class Session:
         try:
             await self._open()
             while True:
-                if self._place is not None:
+                if self._identity is not None:
                     self._tell(SourceState.SCANNING)
                     async for delivery in self._scanner.deliveries(
-                        self._place, "", reason, not_before=self._served_until
+                        self._identity.holds, "", reason, not_before=self._served_until
                     ):
                         yield delivery
                 if not self._scanner.aborted:
@@ -309,33 +269,29 @@ class Session:
     # --- the root -------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        self._place = await asyncio.to_thread(self._find_place)
-        listening = self._place.listening
-        self._live.watches = listening.watches if listening else None
+        self._identity, watcher = await asyncio.to_thread(self._find_root)
+        self._live.follow(watcher)
         self._next_check = time.monotonic() + self._settings.root_check_seconds
 
-    def _find_place(self) -> Place:
-        identity = RootIdentity(self._root)
-        if self._backend == "polling":
-            return Place(identity, None)
-        listening = Listening(
-            self._root,
-            self._ignore,
-            bound=self._settings.max_pending,
-            on_heard=self._on_heard,
-            backend=self._backend,
-            found_seconds=found_rest_seconds(self._settings.stable_seconds),
-        )
-        return Place(identity, listening)
+    def _find_root(self) -> tuple[RootIdentity, Watcher]:
+        identity = RootIdentity(self._root.path)
+        backend = _BACKENDS.get(self._backend)
+        watcher = Watcher()
+        if backend is not None:
+            found_seconds = found_rest_seconds(self._settings.stable_seconds)
+            bound = self._settings.max_pending
+            watcher = backend(self._root.path, self._root.ignore, bound=bound, found_seconds=found_seconds)
+        watcher.start(self._on_event)
+        return identity, watcher
 
-    def _on_heard(self) -> None:
+    def _on_event(self) -> None:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _close(self) -> None:
-        place, self._place, self._live.watches = self._place, None, None
-        if place is not None and place.listening is not None:
-            await asyncio.shield(asyncio.to_thread(place.listening.stop))
+        watcher, self._identity = self._live.watcher, None
+        self._live.follow(Watcher())
+        await asyncio.shield(asyncio.to_thread(watcher.stop))
 
     async def _reopen(self) -> str:
         """Wait until the root is there again and listened to; return why the scan that must follow is needed."""
@@ -360,15 +316,14 @@ class Session:
 
     async def _is_sound(self) -> bool:
         """Look, now and then, whether the root is the same and every thread lives."""
-        place = self._place
-        if place is None or time.monotonic() < self._next_check:
-            return place is not None
+        if self._identity is None or time.monotonic() < self._next_check:
+            return self._identity is not None
         self._next_check = time.monotonic() + self._settings.root_check_seconds
-        if not await asyncio.to_thread(place.identity.holds):
+        if not await asyncio.to_thread(self._identity.holds):
             _log.warning("filesystem.root_lost", source=self._name, path=str(self._settings.path))
             return False
         self._sound_at = time.time()
-        if place.listening is not None and not place.listening.healthy:
+        if not self._live.watcher.is_healthy:
             _log.error("filesystem.thread_died", source=self._name)
             return False
         await self._surroundings.look()
@@ -390,8 +345,8 @@ class Session:
                 self._digests.note(delivery.changes, time.monotonic())
                 yield delivery
             due = self._rescans.take(time.monotonic())
-            if due is not None and self._place is not None:
-                async for delivery in self._scanner.deliveries(self._place, *due):
+            if due is not None and self._identity is not None:
+                async for delivery in self._scanner.deliveries(self._identity.holds, *due):
                     yield delivery
                 self._digests.want_all()
             async for delivery in self._digests.deliveries():
@@ -405,8 +360,8 @@ class Session:
     async def _mark_seeded(self) -> None:
         if not self._is_first or self._acks.is_any_under_way(self._awaited):
             return
-        if not await self._index.seeded(self._name):
-            await self._index.mark_seeded(self._name)
+        if not await self._root.index.seeded(self._name):
+            await self._root.index.mark_seeded(self._name)
         self._is_first = False
         self._is_complete = True
         self._digests.want_all()
@@ -414,14 +369,12 @@ class Session:
     def _allow_skipping(self) -> None:
         """Compare bytes once the first scan is over and all events meanwhile have been reported."""
         if self._health.ready and not self._live.may_skip:
-            self._live.may_skip = self._place is None or self._place.listening is None or self._place.listening.idle
+            self._live.may_skip = self._live.watcher.is_idle
 
     def _poll_unwatched(self) -> None:
         """Scan what cannot be watched or read as often as a tree that is polled."""
         now = time.monotonic()
-        polled = self._live.unread.directories()
-        if self.watches:
-            polled += [key_to_text(prefix) for prefix in self.watches.failed]
+        polled = self._live.unread.directories() + [key_to_text(prefix) for prefix in self._live.watcher.failed]
         if polled and now >= self._next_poll:
             self._next_poll = now + self._settings.poll_interval_seconds
             for prefix in polled if len(polled) <= _MOST_POLLED else [""]:
@@ -438,23 +391,23 @@ class Session:
             async with asyncio.timeout(wait):
                 await self._wake.wait()
         self._wake.clear()
-        if self._place and self._place.listening and self._place.listening.watches.root_stirred():
+        if self._live.watcher.root_stirred():
             self._next_check = 0.0
 
     # --- telling ----------------------------------------------------------------------------------
 
     def _figures(self) -> None:
         """Write what is known at any time; what a scan found is written when it ends."""
-        watches = self._live.watches
+        watcher = self._live.watcher
         self._health.figures.update(
             unreadable_paths=len(self._live.unread),
-            unwatched_directories=len(watches.failed) if watches else 0,
-            watched_directories=watches.count if watches else 0,
-            events=watches.events if watches else 0,
-            overflows=watches.overflows if watches else 0,
+            unwatched_directories=len(watcher.failed),
+            watched_directories=watcher.count,
+            events=watcher.events,
+            overflows=watcher.overflows,
             unfinished_files=self.unfinished,
             skipped_unchanged=self._live.skipped,
-            links_outside=self._links.outside,
+            links_outside=self._root.links.outside,
             link_check_seconds=round(self._surroundings.link_check_seconds, 1),
             digests_made=self._digests.made,
             waiting_comparisons=len(self._rescans.waiting()),
@@ -470,27 +423,38 @@ class Session:
 
     def _tell(self, state: SourceState, detail: str = "") -> None:
         """Write the state where status reads it; what is wrong turns listening into degraded."""
+        troubles = {detail: detail} if detail else {}
         if state is SourceState.LISTENING:
-            detail = self._trouble()
-            if detail:
+            troubles = self._troubles()
+            if troubles:
                 state = SourceState.DEGRADED
             elif not self._health.ready:  # what the first scan found is not committed yet
                 state = SourceState.SCANNING
-        if detail and detail != self._health.detail:
+        detail = ". ".join(troubles.values())
+        # A trouble is logged when it begins: its number of paths may change with each look.
+        if not troubles.keys() <= self._logged:
             _log.warning("filesystem.degraded", source=self._name, detail=detail)
+        self._logged = frozenset(troubles)
         self._health.state, self._health.detail = state, detail
 
-    def _trouble(self) -> str:
-        watches = self.watches
-        parts = [
-            f"nothing is taken for deleted: {self._live.refused}; "
-            f"bring the files back, or: cdn-listener confirm-deletions {self._name}"
-            if self._live.refused and not self._deletion_guard.suspended
-            else "",
-            TOO_MANY_LINKS if self._links.overfull else "",
-            *map(outdated, self._surroundings.replaced),
-            unwatched(watches.failed, watches.count) if watches else "",
-            uncompared([one for one in self._rescans.waiting() if time.monotonic() - one.since > _SOON_SECONDS]),
-            unread(self._live.unread.paths),
-        ]
-        return ". ".join(part for part in parts if part)
+    def _troubles(self) -> dict[str, str]:
+        """Return what is wrong, in words, by kind."""
+        watcher, unread, guard = self._live.watcher, self._live.unread, self._deletion_guard
+        now = time.monotonic()
+        late = [one for one in self._rescans.waiting() if now - one.since > _SOON_SECONDS]
+        troubles: dict[str, str] = {}
+        if guard.refused and not guard.suspended:
+            troubles["deletions"] = (
+                f"nothing is taken for deleted: {guard.refused}; "
+                f"bring the files back, or: cdn-listener confirm-deletions {self._name}"
+            )
+        if self._root.links.overfull:
+            troubles["links"] = TOO_MANY_LINKS
+        troubles.update((f"mount {mount.point}", outdated(mount)) for mount in self._surroundings.replaced)
+        if watcher.failed:
+            troubles["unwatched"] = unwatched_words(watcher.failed, watcher.count)
+        if late:
+            troubles["comparisons"] = uncompared_words(late)
+        if unread.paths:
+            troubles["unread"] = unread_words(unread.paths)
+        return troubles

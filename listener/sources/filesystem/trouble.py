@@ -11,11 +11,21 @@ from pathlib import Path
 from typing import Final
 
 from listener.change import key_to_text
+from listener.errors import SourceUnavailable
 from listener.sources.filesystem.links import MOST_ENTERED
 from listener.sources.filesystem.mounts import Mount, mount_of
 from listener.sources.filesystem.outstanding import Wanted
 
-__all__ = ["TOO_MANY_LINKS", "limit", "open_hint", "sysctl_line", "uncompared", "unread", "unwatched"]
+__all__ = [
+    "TOO_MANY_LINKS",
+    "limit",
+    "open_hint",
+    "probe_path",
+    "sysctl_line",
+    "uncompared_words",
+    "unread_words",
+    "unwatched_words",
+]
 
 TOO_MANY_LINKS = "there are more links than are followed one by one: what the others lead to is compared by scans only"
 _PROC = Path("/proc/sys/fs")
@@ -34,10 +44,8 @@ def sysctl_line(name: str, value: int, system: str = "inotify") -> str:
     return f"sysctl -w fs.{system}.{name}={value}"
 
 
-def unwatched(failed: Mapping[bytes, int], watched: int) -> str:
-    """Say which directories are not watched, why, and what to do; empty when there are none."""
-    if not failed:
-        return ""
+def unwatched_words(failed: Mapping[bytes, int], watched: int) -> str:
+    """Say which directories are not watched, why, and what to do."""
     number, (path, reason) = len(failed), next(iter(failed.items()))
     text = f"{_some(number, key_to_text(path))} cannot be watched: {os.strerror(reason)}"
     if reason == errno.ENOSPC:
@@ -48,10 +56,8 @@ def unwatched(failed: Mapping[bytes, int], watched: int) -> str:
     return text
 
 
-def unread(unreadable: Mapping[str, int]) -> str:
-    """Say which paths could not be looked at, and so are not known; empty when there are none."""
-    if not unreadable:
-        return ""
+def unread_words(unreadable: Mapping[str, int]) -> str:
+    """Say which paths could not be looked at, and so are not known."""
     path, reason = next(iter(unreadable.items()))
     if reason == errno.ELOOP:
         return (
@@ -63,10 +69,8 @@ def unread(unreadable: Mapping[str, int]) -> str:
     return f"{what}; nothing there is taken for deleted or refreshed{remedy}"
 
 
-def uncompared(waiting: Sequence[Wanted]) -> str:
-    """Say which comparison waits, and why it was asked for; empty when none does."""
-    if not waiting:
-        return ""
+def uncompared_words(waiting: Sequence[Wanted]) -> str:
+    """Say which comparison waits, and why it was asked for."""
     place = f"{_some(len(waiting), waiting[0].prefix)} must still be compared with the index"
     return f"{place} ({waiting[0].reason}): what changed there is refreshed after that"
 
@@ -84,8 +88,6 @@ def _some(number: int, example: str) -> str:
     name = ascii(example or "./")
     return f"the {kind} {name}" if number == 1 else f"{number} {several}, such as {name},"
 
-
-__all__ = ["access_hint"]
 
 _TEMPORARY: Final = ("/tmp", "/var/tmp")  # noqa: S108 - compared with
 _HOMES: Final = ("/home", "/root", "/run/user")
@@ -159,3 +161,34 @@ def _group_name(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
+
+
+def probe_path(key: str, path: Path) -> None:
+    """Raise :class:`~listener.errors.SourceUnavailable` while the path cannot be read; ``key`` names it. Blocking."""
+
+    def wrong(what: str, hint: str) -> SourceUnavailable:
+        return SourceUnavailable(f"{key}: {path} {what}", hint=access_hint(path, hint))
+
+    try:
+        with os.scandir(path):
+            pass
+    except FileNotFoundError:
+        raise wrong("does not exist", "create the directory, or correct the path") from None
+    except NotADirectoryError:
+        raise wrong("is not a directory", "name the directory that holds the files") from None
+    except PermissionError:
+        raise wrong("cannot be read", f"let {_reader()} read and enter it and what is below") from None
+    except OSError as error:
+        raise wrong(f"cannot be read: {error.strerror}", "look at the mount") from None
+    if not os.access(path, os.X_OK):
+        raise wrong("cannot be entered", f"give {_reader()} the right to enter it (x)")
+
+
+def _reader() -> str:
+    """Return who reads, for hints; the number of a dynamic user is another one at the next start."""
+    user = os.geteuid()
+    return "the user of the unit" if user in _DYNAMIC_USERS else f"user {user}"
+
+
+_DYNAMIC_USERS = range(61184, 65520)
+"""Of systemd's DynamicUser= (systemd.exec(5))."""

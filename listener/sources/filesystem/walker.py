@@ -56,11 +56,8 @@ class Walker:
         links: Links | None = None,
         follow: bool = True,
         enter: Callable[[bytes], object],
-        is_same_root: Callable[[], bool],
     ) -> None:
         """Start at the directory ``prefix`` below ``root``."""
-        self.is_same_root = is_same_root
-        """Tells whether the root is still the directory that it was; what is read of another one means nothing."""
         self.unread = Unread()
         """Directories and names that could not be looked at."""
         self.ignored = 0
@@ -98,7 +95,7 @@ class Walker:
         listing = self._read(raw, gone_is_empty=True)[0]
         if listing is not None and self._is_beyond_link(raw):
             listing = Listing(directory, {})
-        return listing if listing is not None and self.is_same_root() else None
+        return listing
 
     def _belongs(self, start: bytes) -> bool:
         """Return whether a walk from the root would come by: by no link that is not followed, and nothing ignored."""

@@ -1,10 +1,11 @@
 """
-What watches a tree: watchdog's observer over one root, with an emitter that loses nothing.
+What watches a tree: one interface for every backend, and the threads of those that read events.
 
-Two threads: one only empties the kernel's queue (16,384 events by default, full within a fifth
-of a second of an ordinary rsync), the other, watchdog's own emitter thread, works the events
-through. watchdog's event queue gets one event per batch, not one object per event: an object
-costs more than all the rest. :class:`FanotifyWatches` reads fanotify in place of inotify.
+A :class:`Watcher` alone is the backend ``polling``. :class:`~.watches.Watches` (inotify) and
+:class:`~.fanotify.FanotifyWatches` are :class:`EventWatcher` s: watchdog's observer over one root, with an emitter that
+loses nothing. It has two threads: one only empties the kernel's queue (16,384 events by default, full within a fifth
+of a second of an ordinary rsync), the other, watchdog's own emitter thread, works the events through. watchdog's event
+queue gets one event per batch, not one object per event: an object costs more than all the rest.
 """
 
 from __future__ import annotations
@@ -13,29 +14,31 @@ import os
 import select
 import threading
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import DEFAULT_EMITTER_TIMEOUT, BaseObserver, EventEmitter
 from watchdog.utils import BaseThread
 
-from listener.sources.filesystem import kernel
-from listener.sources.filesystem.kernel import EVENT, NEW_NAME, RECORD, RENAME, Fanotify
-from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.pending_names import BORN, ENDED, OPEN, Node
-from listener.sources.filesystem.watches import Watches
+from listener.sources.filesystem.kernel import Kernel
+from listener.sources.filesystem.pending_names import Batch
 
 if TYPE_CHECKING:
     from watchdog.observers.api import EventQueue, ObservedWatch
 
-
-__all__ = ["Listening", "Place", "RootIdentity"]
+__all__ = ["EventWatcher", "RootIdentity", "Watcher"]
 
 _OBSERVER_SECONDS = 0.5
 _JOIN_SECONDS = 2.0
+_READ_BYTES = 256 * 1024
+_GATHER_SECONDS = 0.004
+"""Rest after a read that found little: fewer, fuller reads; the kernel's queue holds 40 times what comes meanwhile."""
+_MOST_BACKLOG_BYTES = 256 * 1024 * 1024
+_POLL_MILLISECONDS = 100
 
 
 class RootIdentity:
@@ -60,11 +63,158 @@ class RootIdentity:
             return False
 
 
-class Place(NamedTuple):
-    """A root that was found, and what listens to it (``None`` when it is polled)."""
+class Watcher:
+    """
+    What a session, its scans and its looks know of a watched tree. Methods may be called from any thread.
 
-    identity: RootIdentity
-    listening: Listening | None
+    This class watches nothing, and knows of no names: it is the backend ``polling``, where only scans find changes.
+    """
+
+    is_polling = True
+
+    def __init__(self) -> None:
+        """Touch nothing."""
+        self.events = 0
+        """How many events were read."""
+        self.overflows = 0
+        """How often events were lost."""
+        self.failed: dict[bytes, int] = {}
+        """Directories that could not be watched, each with its errno."""
+
+    def start(self, on_event: Callable[[], None]) -> None:
+        """Begin to read events; ``on_event`` is called in a thread, at most once between two takes."""
+
+    def stop(self) -> None:
+        """End the threads and give the watches back; blocks for a moment."""
+
+    @property
+    def count(self) -> int:
+        """How many directories are watched."""
+        return 0
+
+    @property
+    def has_names(self) -> bool:
+        """Whether names that events reported can be taken, now or soon."""
+        return False
+
+    @property
+    def found_due(self) -> float:
+        """When the names that a listing found can be taken, on the monotonic clock; infinity where there are none."""
+        return float("inf")
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether every thread lives: without one, changes would be missed in silence."""
+        return True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was read has been worked through and taken."""
+        return True
+
+    def root_stirred(self) -> bool:
+        """Return, once for each time, that the root itself may have been moved, deleted or unmounted."""
+        return False
+
+    def take(self, limit: int) -> Batch:  # noqa: ARG002 - nothing is pending
+        """Take at most ``limit`` names, and everything else that is pending."""
+        return Batch((), (), {})
+
+    def enter(self, prefix: bytes) -> bool:  # noqa: ARG002 - nothing is watched
+        """Watch the directory at this path, before it is read; return whether it is watched now."""
+        return False
+
+    def begin_round(self) -> int:
+        """Start a scan: what it does not come by can be forgotten by :meth:`end_round`."""
+        return 0
+
+    def end_round(self, prefix: bytes, started: int) -> int:  # noqa: ARG002 - nothing is watched
+        """Unwatch what no scan came by below a path since this round; return how many directories that were."""
+        return 0
+
+    def is_watched(self, prefix: bytes) -> bool:  # noqa: ARG002 - of a tree that is polled
+        """Return whether the directory at this path is watched, as far as is known, or scanned because it cannot be."""
+        return True
+
+    def is_known(self, prefix: bytes) -> bool:  # noqa: ARG002 - of a tree that is polled
+        """Return whether a directory at this path was watched or scanned before."""
+        return True
+
+    def is_pending(self, path: bytes) -> bool:  # noqa: ARG002 - nothing is pending
+        """Return whether events named this path and were not taken yet."""
+        return False
+
+    def drop_linked(self, prefix: bytes) -> bool:  # noqa: ARG002 - nothing is watched
+        """Unwatch a directory behind a symbolic link that went away; return whether there was one."""
+        return False
+
+
+class EventWatcher(Watcher):
+    """A watcher that reads a queue of the kernel: by watchdog's observer, in threads of its own."""
+
+    is_polling = False
+
+    def __init__(self, root: bytes, kernel: Kernel) -> None:
+        """Read from this queue, for the tree at ``root``, which ends with ``/``."""
+        super().__init__()
+        self.kernel = kernel
+        self._root = root
+        self._observer: BaseObserver | None = None
+        self._emitters: list[InotifyEmitter] = []
+
+    def start(self, on_event: Callable[[], None]) -> None:
+        """Start the threads."""
+        self._observer = BaseObserver(InotifyEmitter, timeout=_OBSERVER_SECONDS, watcher=self)
+        self._observer.schedule(_Handler(on_event), os.fsdecode(self._root), recursive=True)
+        self._emitters = [emitter for emitter in self._observer.emitters if isinstance(emitter, InotifyEmitter)]
+        self._observer.start()
+
+    def stop(self) -> None:
+        """End the threads and close the queue."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(_JOIN_SECONDS)
+            for emitter in self._emitters:
+                emitter.join(_JOIN_SECONDS)
+        self.close()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether every thread lives."""
+        observer = self._observer
+        return observer is not None and observer.is_alive() and all(each.is_healthy for each in self._emitters)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was read has been worked through and taken."""
+        return all(emitter.is_idle for emitter in self._emitters)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the queue, and with it all watches."""
+
+    @abstractmethod
+    def feed(self, blob: bytes) -> None:
+        """Work through whole events as the kernel gave them."""
+
+    @abstractmethod
+    def settle(self, should_keep_running: Callable[[], bool]) -> None:
+        """Watch and list the directories that came."""
+
+    @abstractmethod
+    def has_news(self) -> bool:
+        """Return, once between two takes, whether there is something to take."""
+
+    @abstractmethod
+    def overrun(self) -> None:
+        """Note that events were thrown away because nobody worked them through."""
+
+    def read(self, size_bytes: int) -> bytes:
+        """Return as many whole events as fit, or nothing when none wait."""
+        try:
+            return os.read(self.kernel.descriptor, size_bytes)
+        except BlockingIOError:
+            return b""
 
 
 class _Handler(FileSystemEventHandler):
@@ -75,89 +225,38 @@ class _Handler(FileSystemEventHandler):
         self._call()
 
 
-class Listening:
-    """A running observer. ``on_heard`` is called in its thread, at most once between two takes."""
-
-    def __init__(
-        self,
-        root: bytes,
-        ignore: Ignore,
-        *,
-        bound: int,
-        on_heard: Callable[[], None],
-        backend: str = "inotify",
-        found_seconds: float = 0.0,
-    ) -> None:
-        """Open the kernel's queue and start the threads. Raise OSError: EMFILE, when no instance is left."""
-        kind = FanotifyWatches if backend == "fanotify" else Watches
-        self.watches = kind(root, ignore, bound=bound, found_seconds=found_seconds)
-        self._observer = BaseObserver(InotifyEmitter, timeout=_OBSERVER_SECONDS, watches=self.watches)
-        self._observer.schedule(_Handler(on_heard), os.fsdecode(root), recursive=True)
-        self._emitters = list(self._observer.emitters)
-        self._observer.start()
-
-    @property
-    def healthy(self) -> bool:
-        """Whether every thread lives: one that died would be deaf in silence."""
-        emitters = [emitter for emitter in self._emitters if isinstance(emitter, InotifyEmitter)]
-        return self._observer.is_alive() and all(emitter.healthy for emitter in emitters)
-
-    @property
-    def idle(self) -> bool:
-        """Whether everything that was read has been worked through and taken."""
-        emitters = [emitter for emitter in self._emitters if isinstance(emitter, InotifyEmitter)]
-        return all(emitter.idle for emitter in emitters) and not self.watches.pending
-
-    def stop(self) -> None:
-        """End the threads and give the watches back; blocks for a moment."""
-        self._observer.stop()
-        self._observer.join(_JOIN_SECONDS)
-        for emitter in self._emitters:
-            emitter.join(_JOIN_SECONDS)
-        self.watches.close()
-
-
-__all__ = ["HeardEvent", "InotifyEmitter"]
-
-_READ_BYTES = 256 * 1024
-_GATHER_SECONDS = 0.004
-"""Rest after a read that found little: fewer, fuller reads; the kernel's queue holds 40 times what comes meanwhile."""
-_MOST_BACKLOG_BYTES = 256 * 1024 * 1024
-_POLL_MILLISECONDS = 100
-
-
 @dataclass(unsafe_hash=True)
-class HeardEvent(FileSystemEvent):
-    """Events below ``src_path`` can be taken from the watches."""
+class PendingEvent(FileSystemEvent):
+    """Events below ``src_path`` can be taken from the watcher."""
 
     event_type = "pending"
 
 
-class _Drain(BaseThread):
+class _Reader(BaseThread):
     """Reads the kernel's queue and does nothing else."""
 
-    def __init__(self, watches: Watches) -> None:
+    def __init__(self, watcher: EventWatcher) -> None:
         super().__init__()
         self.name = "inotify-drain"
         self.blobs: deque[bytes] = deque()
         self.arrived = threading.Event()
-        self.overran = False
-        self._watches = watches
+        self._overran = False
+        self._watcher = watcher
         self._read_bytes = 0
         self._worked_bytes = 0
 
     def run(self) -> None:
         poll = select.poll()
-        poll.register(self._watches.kernel.descriptor, select.POLLIN)
+        poll.register(self._watcher.kernel.descriptor, select.POLLIN)
         while self.should_keep_running():
             if poll.poll(_POLL_MILLISECONDS) and self._read() < _READ_BYTES // 4:
                 time.sleep(_GATHER_SECONDS)
         self.arrived.set()
 
     def _read(self) -> int:
-        blob = self._watches.kernel.read(_READ_BYTES)
+        blob = self._watcher.read(_READ_BYTES)
         if self._read_bytes - self._worked_bytes + len(blob) > _MOST_BACKLOG_BYTES:
-            self.overran = True
+            self._overran = True
         elif blob:
             self._read_bytes += len(blob)
             self.blobs.append(blob)
@@ -173,157 +272,68 @@ class _Drain(BaseThread):
         self._worked_bytes += len(blob)
         return blob
 
+    def take_overrun(self) -> bool:
+        """Return, once, whether events were thrown away."""
+        overran, self._overran = self._overran, False
+        return overran
+
 
 class InotifyEmitter(EventEmitter):
-    """Feeds the kernel's events to the watches; queues a :class:`HeardEvent` when there is something to take."""
+    """Feeds the kernel's events to the watcher; queues a :class:`PendingEvent` when there is something to take."""
 
     def __init__(
         self,
         event_queue: EventQueue,
         watch: ObservedWatch,
         *,
-        watches: Watches,
+        watcher: EventWatcher,
         timeout: float = DEFAULT_EMITTER_TIMEOUT,
         event_filter: list[type[FileSystemEvent]] | None = None,
     ) -> None:
-        """Take watchdog's arguments, and the watches to feed."""
+        """Take watchdog's arguments, and the watcher to feed."""
         super().__init__(event_queue, watch, timeout=timeout, event_filter=event_filter)
         self.name = "inotify-emitter"
-        self._watches = watches
-        self._drain = _Drain(watches)
+        self._watcher = watcher
+        self._reader = _Reader(watcher)
 
     def on_thread_start(self) -> None:
         """Start to read; the directories are watched by the first scan."""
-        self._drain.start()
+        self._reader.start()
 
     def on_thread_stop(self) -> None:
         """End the reading thread, and wake this one."""
-        self._drain.stop()
-        self._drain.arrived.set()
+        self._reader.stop()
+        self._reader.arrived.set()
 
     @property
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether both threads live."""
-        return self.is_alive() and self._drain.is_alive()
+        return self.is_alive() and self._reader.is_alive()
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether everything that was read has been worked through."""
-        return not self._drain.blobs
+        return not self._reader.blobs
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for both threads."""
         super().join(timeout)
-        if self._drain.ident is not None:
-            self._drain.join(timeout)
+        if self._reader.ident is not None:
+            self._reader.join(timeout)
 
     def queue_events(self, timeout: float) -> None:
         """Work through what was read; wait for it first, at most ``timeout`` seconds."""
-        self._drain.arrived.wait(timeout)
-        self._drain.arrived.clear()
-        while self.should_keep_running() and (blob := self._drain.next()) is not None:
-            self._watches.feed(blob)
-            self._watches.settle(self.should_keep_running)
-            self._tell()
-        self._watches.settle(self.should_keep_running)
-        if self._drain.overran:
-            self._drain.overran = False
-            self._watches.overrun()
-        self._tell()
+        self._reader.arrived.wait(timeout)
+        self._reader.arrived.clear()
+        while self.should_keep_running() and (blob := self._reader.next()) is not None:
+            self._watcher.feed(blob)
+            self._watcher.settle(self.should_keep_running)
+            self._notify()
+        self._watcher.settle(self.should_keep_running)
+        if self._reader.take_overrun():
+            self._watcher.overrun()
+        self._notify()
 
-    def _tell(self) -> None:
-        if self._watches.has_news():
-            self.queue_event(HeardEvent(self.watch.path))
-
-
-__all__ = ["FanotifyWatches"]
-
-_WRITTEN = kernel.CREATE | kernel.MODIFY
-_TOLD = _WRITTEN | kernel.CLOSE_WRITE | kernel.DELETE | kernel.ATTRIB
-
-
-class FanotifyWatches(Watches):
-    """
-    A tree on marked file systems: what :class:`Watches` is for inotify.
-
-    "Watching" a directory is to know its handle. All that was said of watching before listing and
-    of directories that lose their watch holds for handles as it does for watches.
-    """
-
-    def __init__(self, root: bytes, ignore: Ignore, *, bound: int, found_seconds: float = 0.0) -> None:
-        """Open the group; nothing is marked before :meth:`enter`."""
-        super().__init__(root, ignore, bound=bound, found_seconds=found_seconds, instance=Fanotify())
-
-    @property
-    def _group(self) -> Fanotify:
-        return cast("Fanotify", self.kernel)
-
-    def begin_round(self) -> int:
-        """Start a scan, which marks each file system again."""
-        self._group.doubt_mounts()
-        return super().begin_round()
-
-    @staticmethod
-    def name_as_reported(name: bytes) -> bytes:
-        """Return a name as it is kept: as it is."""
-        return name
-
-    def feed(self, blob: bytes) -> None:
-        """Work through whole events as the kernel gave them."""
-        position, end, events = 0, len(blob), 0
-        with self.lock:
-            while position < end:
-                length, _, _, head, mask, _, _ = EVENT.unpack_from(blob, position)
-                self._on_record(mask, blob[position + head : position + length])
-                position += length
-                events += 1
-            self.events += events
-            self.pending.keep_bound()
-
-    def _on_record(self, mask: int, records: bytes) -> None:
-        if mask & kernel.OVERFLOW:
-            self._on_overflow()
-        while records:
-            kind, length, _, handle_bytes = RECORD.unpack_from(records)
-            name_at = RECORD.size + 4 + handle_bytes
-            number = self._group.by_handle.get(records[4:name_at])
-            if number is not None:
-                name = records[name_at:length].partition(b"\0")[0]
-                for node in self._bindings.of(number):
-                    self._on_hint(node, mask, kind, name)
-            records = records[length:]
-
-    def _on_hint(self, node: Node, mask: int, kind: int, name: bytes) -> None:
-        if mask & kernel.IS_DIRECTORY:
-            self._on_directory_hint(node, mask, kind, name)
-            return
-        if mask & RENAME:
-            mask = kernel.MOVED_TO if kind == NEW_NAME else kernel.MOVED_FROM
-        else:
-            mask &= _TOLD
-        # Merged with its closing, a write may have come after it: then its own closing is still to come.
-        is_open = mask & _WRITTEN and not mask & kernel.CLOSE_WRITE
-        keep, come = (-1, mask | OPEN) if is_open else (-1 if mask == kernel.ATTRIB else ENDED, mask)
-        names = self.pending.names_of(node)
-        before = names.get(name)
-        if before is None:
-            self.pending.count += 1
-            # Merged with others, "created" proves nothing: the name may have been written to and removed before.
-            before = BORN if mask == kernel.CREATE else 0
-        names[name] = before & keep | come
-
-    def _on_directory_hint(self, parent: Node, mask: int, kind: int, name: bytes) -> None:
-        """
-        Look at a directory's name, whichever event it was: only the tree itself tells which came last.
-
-        Merged, "made" and "removed" may stand for either order; and of three renames to and fro the
-        third stands where the first did.
-        """
-        if mask & ~kernel.IS_DIRECTORY == kernel.ATTRIB:
-            child = parent if name in (b"", b".") else (parent.children or {}).get(name)
-            if child is not None:
-                self._on_own_attributes(child)
-            return
-        if mask & kernel.DELETE or (mask & RENAME and kind != NEW_NAME):
-            self._on_directory_went(parent, name, 0)
-        self._on_directory_came(parent, name, 0, renamed=bool(mask & RENAME))
+    def _notify(self) -> None:
+        if self._watcher.has_news():
+            self.queue_event(PendingEvent(self.watch.path))

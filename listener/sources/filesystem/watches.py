@@ -30,6 +30,7 @@ from listener.sources.filesystem.links import is_cut_off
 from listener.sources.filesystem.names import Ignore, of_directory
 from listener.sources.filesystem.outstanding import MOUNTED, OPENED, OVERFLOWED, OVERRAN, is_absent, is_directory_gone
 from listener.sources.filesystem.pending_names import ARRIVED, EFFECTS, FOUND, Batch, Node, PendingNames, Tree
+from listener.sources.filesystem.watcher import EventWatcher
 
 __all__ = ["Watches"]
 
@@ -37,24 +38,19 @@ _MOVE_SECONDS = 0.2
 """Both halves of a rename are queued in one system call; one that stays alone for so long left the tree."""
 
 
-class Watches:
-    """One inotify instance over one root. Methods may be called from any thread."""
+class Watches(EventWatcher):
+    """The backend inotify: one instance over one root."""
 
     def __init__(
         self, root: bytes, ignore: Ignore, *, bound: int, found_seconds: float = 0.0, instance: Kernel | None = None
     ) -> None:
         """Open the instance; nothing is watched before :meth:`enter`."""
-        self.kernel: Kernel = instance or kernel.Inotify()
+        super().__init__(root, instance or kernel.Inotify())
         self.lock = threading.Lock()
         self.tree = Tree()
         self.pending = PendingNames(self.tree, bound=bound, found_seconds=found_seconds)
-        self.failed: dict[bytes, int] = {}
-        """Directories that could not be watched, each with its errno."""
-        self.events = 0
-        self.overflows = 0
         self.root_events = 0
         """Raised whenever the root itself may have gone."""
-        self._root = root
         self._ignore = ignore
         self._bindings = Bindings(self.kernel, self.tree, root)
         self._moved: dict[int, tuple[Node, float]] = {}
@@ -71,10 +67,25 @@ class Watches:
         """How many directories are watched."""
         return len(self._bindings.nodes)
 
+    @property
+    def has_names(self) -> bool:
+        """Whether there is anything to take, now or soon."""
+        return bool(self.pending or self.pending.waits)
+
+    @property
+    def found_due(self) -> float:
+        """When the names that a listing found can be taken."""
+        return self.pending.found_due
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was read has been worked through and taken."""
+        return super().is_idle and not self.pending
+
     @staticmethod
     def name_as_reported(name: bytes) -> bytes:
-        """Return a name as events carry it, and as it is kept."""
-        return kernel.padded(name)
+        """Return a name as events carry it, and as it is kept: ended by NULs up to the next multiple of 16."""
+        return name.ljust((len(name) // 16 + 1) * 16, b"\0")
 
     def close(self) -> None:
         """Give the watches back."""
@@ -91,14 +102,14 @@ class Watches:
             return batch
 
     def has_news(self) -> bool:
-        """Notify, once between two takes, that there is something to take."""
-        if self._notified or not (self.pending or self.pending.waits or self.root_events > self._root_notified):
+        """Return, once between two takes, whether there is something to take."""
+        if self._notified or not (self.has_names or self.root_events > self._root_notified):
             return False
         self._notified, self._root_notified = True, self.root_events
         return True
 
     def root_stirred(self) -> bool:
-        """Notify, once for each time, that the root itself may have been moved, deleted or unmounted."""
+        """Return, once for each time, that the root itself may have gone."""
         stirred = self.root_events > self._root_seen
         self._root_seen = self.root_events
         return stirred
@@ -116,6 +127,11 @@ class Watches:
         with self.lock:
             node = self.tree.find(prefix)
             return (node is not None and node.wd is not None) or prefix in self.failed
+
+    def is_known(self, prefix: bytes) -> bool:
+        """Return whether the directory at this path is in the tree."""
+        with self.lock:
+            return self.tree.find(prefix) is not None
 
     def is_pending(self, path: bytes) -> bool:
         """Return whether events named this path and were not taken yet."""
@@ -386,9 +402,6 @@ class Watches:
                 if since < limit:
                     del self._moved[cookie]
                     self._release(node)
-
-
-__all__ = ["Bindings"]
 
 
 class Bindings:

@@ -92,7 +92,7 @@ def explain(root: Path, key: str, reader: Reader) -> str:
 async def assert_watches_are_true(root: Path, reader: Reader) -> None:
     """Write a file into every directory: each is told under its true name, and as many are watched as there are."""
     directories = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
-    watches = reader.source.watches()
+    watches = reader.source.watcher()
     assert watches is not None
     await reader.until(lambda: watches.count == len(directories) + 1, f"{watches.count} of {len(directories) + 1}", 40)
     reader.clear()

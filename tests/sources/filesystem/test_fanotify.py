@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from listener.errors import ConfigurationError
-from listener.sources.filesystem import FilesystemSettings, FilesystemSource, kernel
-from listener.sources.filesystem.watcher import FanotifyWatches
+from listener.sources.filesystem import FilesystemSettings, FilesystemSource, fanotify
+from listener.sources.filesystem.fanotify import FanotifyWatches
 from tests.sources.filesystem.test_interleavings import World
 from tests.sources.filesystem.test_limits import as_nobody, failing, open_path, running
 from tests.sources.harness import Reader, fanotify_needed
@@ -61,7 +61,7 @@ async def test_check_and_start_tell_why_not(
     def refuse() -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("listener.sources.filesystem.kernel.Fanotify", refuse)
+    monkeypatch.setattr("listener.sources.filesystem.fanotify.Fanotify", refuse)
     source = FilesystemSource("www", FilesystemSettings(path=tmp_path, backend="fanotify"))
     (failed,) = [check for check in await source.check() if check.state == "failed"]
     assert failed.subject == "sources.www.backend"
@@ -81,7 +81,7 @@ async def test_check_says_that_it_can(marked: Path) -> None:
 async def test_other_trees_on_the_file_system_are_not_heard(marked: Path, tmp_path: Path) -> None:
     """The mark hears them all; what is not ours makes neither names nor wake-ups."""
     async with Reader(marked, backend="fanotify") as reader:
-        watches = reader.source.watches()
+        watches = reader.source.watcher()
         assert watches is not None
         (tmp_path / "other").mkdir()
         before = watches.events
@@ -136,4 +136,4 @@ def test_what_check_opens_it_closes(marked: Path) -> None:
     """Marks are given back: so many groups are opened and closed one after the other as would exceed the limit."""
     limit = int(Path("/proc/sys/fs/fanotify/max_user_groups").read_text())
     for _ in range(limit + 1):
-        assert kernel.refusal(marked) is None
+        assert fanotify.refusal(marked) is None

@@ -16,6 +16,7 @@ import pytest
 from listener.change import Change, ChangeKind
 from listener.contracts import SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+from listener.sources.filesystem.watches import Watches
 from tests.sources.harness import MemoryIndex, Reader, fanotify_needed
 
 pytestmark = pytest.mark.looptime(False)  # the kernel and its threads keep real time
@@ -241,8 +242,8 @@ async def test_a_file_that_is_always_written_to_counts_as_finished_at_the_cap(ro
 async def test_a_dead_thread_is_noticed_and_made_up_for(root: Path) -> None:
     """The emitter's thread ends without a word: within the check's time all is opened anew and scanned."""
     async with Reader(root) as reader:
-        watches = reader.source.watches()
-        assert watches is not None
+        watches = reader.source.watcher()
+        assert isinstance(watches, Watches)
         watches.feed = lambda _: sys.exit()  # type: ignore[method-assign]
         (root / "unheard.html").write_text("x")
         await reader.until_told("unheard.html")
@@ -294,7 +295,7 @@ async def test_a_directory_moved_out_is_gone_and_no_longer_heard(root: Path, tmp
     async with Reader(root) as reader:
         (root / "a").rename(tmp_path / "out")
         await reader.until_told("a/", SUBTREE_DELETED)
-        await reader.until(lambda: reader.source.watches().count == 1, "its watches are given back")
+        await reader.until(lambda: reader.source.watcher().count == 1, "its watches are given back")
         reader.clear()
         (tmp_path / "out" / "ghost.html").write_text("outside")
         (root / "mark").write_text("")

@@ -24,11 +24,10 @@ import pytest
 
 from listener.change import key_to_text
 from listener.sources.filesystem import kernel, pending_names, watches
-from listener.sources.filesystem.kernel import EVENT
+from listener.sources.filesystem.fanotify import EVENT, FanotifyWatches
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.names import Ignore, StatReader
 from listener.sources.filesystem.walker import Walker, find_names
-from listener.sources.filesystem.watcher import FanotifyWatches
 from listener.sources.filesystem.watches import Watches
 from tests.sources.filesystem.churning import Churn, exchange, out_of_sight
 from tests.sources.harness import fanotify_needed
@@ -74,7 +73,7 @@ class World:
 
     def read(self) -> None:
         """Read the kernel's queue, and work nothing through."""
-        self.events += self.watches.kernel.read(1 << 20)
+        self.events += self.watches.read(1 << 20)
 
     def feed(self, number: int = 1 << 30) -> None:
         """Work through so many events that were read."""
@@ -132,7 +131,7 @@ class World:
         self.is_busy = before
         walker = Walker(
             self.raw, self.ignore, prefix=prefix, links=self.links, follow=False,
-            enter=self.watches.enter, is_same_root=lambda: True,
+            enter=self.watches.enter,
         )  # fmt: skip
         listings = walker.step(1)
         files = listings[0].files if listings else {}

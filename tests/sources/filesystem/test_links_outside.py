@@ -16,6 +16,7 @@ from listener.contracts import SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 from listener.sources.filesystem.pending_names import batch_of
 from listener.sources.filesystem.walker import Walker
+from listener.sources.filesystem.watches import Watches
 from tests.sources.filesystem.churning import exchange
 from tests.sources.harness import Reader, fanotify_needed
 
@@ -377,8 +378,8 @@ async def test_a_file_whose_name_became_a_link_to_a_directory_is_gone(tmp_path: 
     async with reader_of(root) as reader:
         await reader.until(lambda: set(reader.index.rows) == {"name"}, "the file is known")
         await reader.until(lambda: reader.source.compares, "the index is complete")
-        if (watches := reader.source._session.watches) is not None:  # type: ignore[union-attr]
-            watches.tree.make(b"name/")
+        if isinstance(watcher := reader.source.watcher(), Watches):
+            watcher.tree.make(b"name/")
         (root / "next").symlink_to(tmp_path / "1")
         (root / "next").rename(root / "name")
         if reader.backend != "polling":

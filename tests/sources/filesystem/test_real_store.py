@@ -165,6 +165,5 @@ def test_a_scan_does_not_begin_beyond_a_link_that_is_not_followed(tmp_path: Path
             prefix="d/",
             follow=follow,
             enter=lambda _: None,
-            is_same_root=lambda: True,
         )
         assert [set(listing.files) for listing in walker.step(10)] == expected

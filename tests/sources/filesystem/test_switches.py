@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from listener.change import ChangeKind
 from listener.contracts import WAITING_SINCE, Delivery, SourceState
@@ -367,3 +368,20 @@ async def test_a_comparison_that_waits_is_reported_with_its_age(
         assert reader.source.health.state == "degraded"
         await reader.until(lambda: not reader.source.health.detail, "and over", 10)
         assert reader.source.health.figures[WAITING_SINCE] == 0
+
+
+async def test_a_trouble_is_logged_when_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its count falls with each comparison that is over: status shows that, the log has one line."""
+    release(tmp_path, files=4)
+    monkeypatch.setattr("listener.sources.filesystem.source._SOON_SECONDS", 0.1)
+    with capture_logs() as logs:
+        async with Reader(tmp_path) as reader:
+            session, details = reader.source._session, set()
+            assert session is not None
+            for _ in range(2):
+                session._rescans._ended, session._rescans._gap = time.monotonic(), 0.5
+                for number in range(4):
+                    session._rescans.want(f"d{number}/", "a test", time.monotonic())
+                await reader.until(lambda: details.add(reader.source.health.detail) or len(details) > 2, "counts")
+                await reader.until(lambda: not reader.source.health.detail, "it is over")
+    assert [line["event"] for line in logs].count("filesystem.degraded") == 2

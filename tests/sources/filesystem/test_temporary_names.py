@@ -241,15 +241,15 @@ async def test_fanotify_loses_no_end_of_a_name(
 
 async def test_what_came_while_events_were_lost_is_refreshed_when_it_goes(daemon: Daemon) -> None:
     """Nobody saw it come, and a scan is still to find it: its end is the first event of it."""
-    watches, names = daemon.session.watches, daemon.root / "came.html"
-    assert watches is not None
+    watcher, names = daemon.session.watcher, daemon.root / "came.html"
+    assert isinstance(watcher, watches.Watches)
     blobs: list[bytes] = []
     with pytest.MonkeyPatch.context() as lost:
-        lost.setattr(watches, "feed", blobs.append)
+        lost.setattr(watcher, "feed", blobs.append)
         names.write_text("nobody heard of it\n")
         await daemon.until(lambda: blobs, "its events were thrown away")
         await asyncio.sleep(0.05)
-    watches.overrun()
+    watcher.overrun()
     await daemon.until(daemon.session._rescans.waiting, "a scan waits")
     names.unlink()
     await daemon.until_at_rest()

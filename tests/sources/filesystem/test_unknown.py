@@ -102,9 +102,7 @@ def test_a_scan_keeps_apart_what_it_could_not_look_at(
             self._entries.close()
 
     monkeypatch.setattr(os, "scandir", Entries)
-    walker = Walker(
-        os.fsencode(tmp_path) + b"/", Ignore(), enter=lambda _: None, is_same_root=lambda: True
-    )  # fmt: skip
+    walker = Walker(os.fsencode(tmp_path) + b"/", Ignore(), enter=lambda _: None)
     (listing,) = walker.step(10)
     assert set(listing.files) == {"page"}
     assert listing.unknown == (set() if error in ABSENT else {"broken"})
