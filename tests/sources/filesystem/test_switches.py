@@ -376,12 +376,15 @@ async def test_a_trouble_is_logged_when_it_begins(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("listener.sources.filesystem.source._SOON_SECONDS", 0.1)
     with capture_logs() as logs:
         async with Reader(tmp_path) as reader:
-            session, details = reader.source._session, set()
+            session = reader.source._session
             assert session is not None
             for _ in range(2):
+                details: set[str] = set()
                 session._rescans._ended, session._rescans._gap = time.monotonic(), 0.5
                 for number in range(4):
                     session._rescans.want(f"d{number}/", "a test", time.monotonic())
-                await reader.until(lambda: details.add(reader.source.health.detail) or len(details) > 2, "counts")
+                while len(details) < 3:
+                    await reader.until(lambda seen=details: reader.source.health.detail not in seen, "another count")
+                    details.add(reader.source.health.detail)
                 await reader.until(lambda: not reader.source.health.detail, "it is over")
     assert [line["event"] for line in logs].count("filesystem.degraded") == 2
