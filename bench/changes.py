@@ -1,5 +1,5 @@
 """
-Routing and merging: nanoseconds and bytes per change, beside the barest loop that could do the same.
+Routing and merging: nanoseconds and bytes per change, compared with the barest loop that could do the same.
 
 The peer of routing quotes each key by the standard library and puts the base in front: no site, no
 filter, no check. The peer of merging puts each change into a dictionary by its key: no acks, no order,

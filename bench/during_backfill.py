@@ -1,8 +1,8 @@
 """
-Live changes beside a backfill on one state file: how soon each is fresh at the edge, and what the backfill took.
+Live changes next to a backfill on one state file: how soon each is fresh at the edge, and what the backfill took.
 
 The real daemon and the real command against the emulator in this process, at the vendor's usual limits (10,000 files
-a day, 1,000 URLs a domain and minute). Alone first, then beside backfills with several shares, on a day of its own.
+a day, 1,000 URLs a domain and minute). Alone first, then next to backfills with several shares, on a day of its own.
 
     python -m bench.during_backfill --files 100000
 """
@@ -88,7 +88,7 @@ def measure(files: int, share: float | None) -> None:
 
 
 def main() -> None:
-    """Measure alone, and beside each share."""
+    """Measure alone, and next to each share."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--shares", type=float, nargs="*", default=[0.3, 0.5, 1.0])

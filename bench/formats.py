@@ -1,5 +1,5 @@
 """
-The decoder: events per CPU second of each format, beside a bare ``json.loads`` of the same bodies.
+The decoder: events per CPU second of each format, compared with a bare ``json.loads`` of the same bodies.
 
     python -m bench.formats [--seconds S] [--json]
 

@@ -1,5 +1,5 @@
 """
-The way in: messages per CPU second, from a queue or a request to the durable state file, beside a bare loop.
+The way in: messages per CPU second, from a queue or a request to the durable state file, compared with a bare loop.
 
 Each source has a module in ``ways_in`` with one function (:data:`SOURCES`) that measures itself and its peer in the
 same run, and returns figures. The servers run in processes of their own: the CPU seconds are the listener's alone.

@@ -157,7 +157,7 @@ class Obliging:
         return Receipt((name,))
 
     async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
-        """Tell how far these are; what is done is forgotten once it was told."""
+        """Return how far these are; what is done is forgotten once it was reported."""
         found: list[Task] = []
         for name in task_ids:
             tasks = self._tasks.get(name, [])

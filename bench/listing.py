@@ -1,5 +1,5 @@
 """
-Listing a bucket: ours beside obstore, boto3, `aws s3 ls --recursive`, `s5cmd ls` and `rclone lsf`, on a real S3 server.
+Listing a bucket: ours, obstore, boto3, `aws s3 ls --recursive`, `s5cmd ls` and `rclone lsf`, on a real S3 server.
 
     python -m bench.listing                                       100,000 objects in a SeaweedFS of its own
     python -m bench.listing --objects 1000000                     as many as that
@@ -267,7 +267,7 @@ def memory(count: int) -> None:
 
 
 def enqueue(endpoint: str, bucket: str) -> None:
-    """Run the command itself beside an owner of the state file that sends nothing: listed, planned, made durable."""
+    """Run the command itself while an owner of the state file sends nothing: listed, planned, made durable."""
     with tempfile.TemporaryDirectory() as home:
         here = Path(home)
         (here / "listener.toml").write_text(

@@ -1,8 +1,8 @@
 """
 The whole path: changes per second from delivery to an accepted batch, against the emulator.
 
-The emulator runs in a process of its own, so that the CPU seconds told are those of the listener alone:
-merging, routing, recording, planning, holding, signing and sending. Beside it stands the peer in the
+The emulator runs in a process of its own, so that the CPU seconds reported are those of the listener alone:
+merging, routing, recording, planning, holding, signing and sending. Next to it stands the peer in the
 same run: a bare loop that signs and sends the same URLs in batches of 1,000 and keeps no books.
 """
 
@@ -103,7 +103,7 @@ async def ours(folder: Path, target: AlibabaCdn, count: int) -> tuple[float, flo
         await pipeline.run(until_idle=True, follow=False)
         took = time.perf_counter() - wall, time.process_time() - cpu
         spent = (await store.budget("main", RefreshKind.FILE, default=0)).spent
-        # The live quota told the ledger of what the bare loop spent before.
+        # The live quota corrected the ledger by what the bare loop spent before.
         assert spent == 2 * count, f"{spent} of {2 * count} accepted"
     return took[0] - chosen.coalescer.quiet_seconds, took[1]
 

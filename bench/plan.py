@@ -1,7 +1,7 @@
 """
-Planning by itself: seconds of one core, memory, and how long an event loop beside it is kept waiting.
+Planning by itself: seconds of one core, memory, and how long an event loop next to it is kept waiting.
 
-The figures stand beside the limits that the planner is held to: a million due changes in 200,000 directories
+The figures stand next to the limits that the planner is held to: a million due changes in 200,000 directories
 within 2 s and 1 GiB, 1,200 changes in 100,000 directories within 0.1 s, and no wait above 50 ms.
 """
 
@@ -42,7 +42,7 @@ def timed(given: PlanInput) -> tuple[Plan, float]:
 
 
 def memory_bytes(given: PlanInput) -> int:
-    """Return the most that a plan takes beside what it is given."""
+    """Return the most that a plan takes next to what it is given."""
     tracemalloc.start()
     plan(given)
     _, peak = tracemalloc.get_traced_memory()

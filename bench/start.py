@@ -1,5 +1,5 @@
 """
-How long the start takes: commands, and the daemon from exec to ready, beside imports that nobody can do without.
+How long the start takes: commands, and the daemon from exec to ready, compared with imports that nobody can do without.
 
     python -m bench.start [--runs 10]
 
@@ -76,14 +76,14 @@ def used_seconds(pid: int) -> float:
 
 
 def until_ready(folder: Path) -> Cost:
-    """Start the daemon on an empty state, and wait for what it tells systemd."""
+    """Start the daemon on an empty state, and wait for what it reports systemd."""
     for file in folder.glob("state.db*"):
         file.unlink()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reported:
         place = folder / "notify"
         place.unlink(missing_ok=True)
-        told.bind(str(place))
-        told.settimeout(READY_SECONDS)
+        reported.bind(str(place))
+        reported.settimeout(READY_SECONDS)
         began = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-m", "listener", "run"],
@@ -92,7 +92,7 @@ def until_ready(folder: Path) -> Cost:
             stderr=subprocess.DEVNULL,
         )
         try:
-            while b"READY=1" not in told.recv(4096):
+            while b"READY=1" not in reported.recv(4096):
                 pass
             return Cost(time.monotonic() - began, used_seconds(process.pid))
         finally:
@@ -101,7 +101,7 @@ def until_ready(folder: Path) -> Cost:
 
 
 def starts(folder: Path) -> dict[str, Callable[[], Cost]]:
-    """Return everything that is measured, by the name under which it is told."""
+    """Return everything that is measured, by the name under which it is reported."""
     listener = ("-m", "listener")
     return {
         "limit: python -c pass": lambda: to_the_end(folder, "-c", "pass"),

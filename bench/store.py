@@ -1,5 +1,5 @@
 """
-Durable changes per second, beside plain SQLite; bytes per need; and how long the writer is ever held.
+Durable changes per second, compared with plain SQLite; bytes per need; and how long the writer is ever held.
 
     python -m bench.store [--needs N] [--json] [--only rates|size]
 

@@ -3,7 +3,7 @@ What file watchers capture of a burst, and what it costs them: ours, stock watch
 
     python -m bench.watch [--files 50000] [--directories 500] [--runs 1] [--where /dev/shm]
     python -m bench.watch --start 100000            # time until so many directories are listened to
-    python -m bench.watch --scan 1000000            # first scan and rescan on the real store, beside find and rsync
+    python -m bench.watch --scan 1000000            # first scan and rescan on the real store, find and rsync
 
 Each watcher runs in a process of its own and is measured from readiness to the end by the
 kernel's account of that process (user and system time). Bursts: files written into directories
@@ -39,7 +39,7 @@ EVENTS = "close_write,create,moved_to,moved_from,delete,modify"
 
 
 def at_end(root: str, count: Callable[[], str]) -> None:
-    """Write the count down when the bench asks for it: counting must not be measured."""
+    """Write the count down when the bench requests it: counting must not be measured."""
 
     def write(*_: object) -> None:
         Path(f"{root}.count").write_text(count())
@@ -309,7 +309,7 @@ def measure_start(directories: int, names: list[str], arguments: argparse.Namesp
 
 
 def measure_scan(files: int, arguments: argparse.Namespace) -> None:
-    """Print how long a first scan and a rescan of so many files take, beside find and rsync on the same tree."""
+    """Print how long a first scan and a rescan of so many files take, compared with find and rsync on the same tree."""
     with tempfile.TemporaryDirectory(dir=arguments.where) as parent, tempfile.TemporaryDirectory() as state:
         root = Path(parent) / "www"
         write_files(root, files // 100, files)

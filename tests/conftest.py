@@ -75,14 +75,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def absent(request: pytest.FixtureRequest) -> Callable[[str], NoReturn]:
-    """Say that something is not to be had here: the test fails in CI, and is skipped and told elsewhere."""
+    """Say that something is not to be had here: the test fails in CI, and is skipped and reported elsewhere."""
 
-    def tell(what: str) -> NoReturn:
+    def report(what: str) -> NoReturn:
         request.config.stash.setdefault(ABSENT, set()).add(what)
         outcome = pytest.fail if os.environ.get("CI") else pytest.skip
         outcome(f"{what} is absent; tests/system-packages installs what can be installed")
 
-    return tell
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +96,7 @@ def system_command(absent: Callable[[str], NoReturn]) -> Callable[[str], str]:
 
 
 def pytest_configure() -> None:
-    """Leave no loop to the main thread: looptime asks for one, and asyncio would make one that nobody closes."""
+    """Leave no loop to the main thread: looptime needs one, and asyncio would make one that nobody closes."""
     asyncio.set_event_loop(None)
 
 

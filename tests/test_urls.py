@@ -1,4 +1,4 @@
-"""URLs in normal form: the same thing is the same text, and what is no usable URL is told why."""
+"""URLs in normal form: the same thing is the same text, and what is no usable URL gets a reason."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_looks_come_after_one_minute_around_five_and_then_more_rarely() -> None:
 
 @pytest.mark.parametrize("seen", [None, task(TaskState.PENDING), task(TaskState.REFRESHING, progress="99%")])
 def test_an_unfinished_task_is_unconfirmed_after_an_hour(seen: Task | None) -> None:
-    """Absent, pending or running for an hour: told, with what the CDN says, and looked at every half hour."""
+    """Absent, pending or running for an hour: reported, with what the CDN says, and looked at every half hour."""
     found = verdict(attempt(3600), seen, now=NOW, settings=SETTINGS)
     assert isinstance(found, Unconfirmed)
     assert found.next_look_at == NOW + 1800

@@ -96,7 +96,7 @@ def test_the_quota_day_is_the_day_in_china(now: int) -> None:
     assert window_end(now + 0.5) == (start + dt.timedelta(days=1)).timestamp()
 
 
-def test_the_systems_clock_tells_seconds_since_the_epoch() -> None:
+def test_the_system_clock_returns_seconds_since_the_epoch() -> None:
     """It is the machine's time of day, not a time since start."""
     assert abs(SystemClock().now() - dt.datetime.now(dt.UTC).timestamp()) < 5
 
@@ -112,7 +112,7 @@ NEEDED = {errors.Throttled: {"retry_after_seconds": 1.0}, errors.WindowFull: {"r
 
 
 @pytest.mark.parametrize("kind", FAMILY, ids=lambda kind: kind.__name__)
-def test_every_error_speaks_and_has_an_exit_status(kind: type[errors.ListenerError]) -> None:
+def test_every_error_has_a_message_and_an_exit_status(kind: type[errors.ListenerError]) -> None:
     """Raised bare, an error says what its class says; a wrong configuration exits with 2, the others with 1."""
     error = kind(**NEEDED.get(kind, {}))
     assert str(error) == (kind.__doc__ or "").strip().partition("\n")[0]
@@ -120,7 +120,7 @@ def test_every_error_speaks_and_has_an_exit_status(kind: type[errors.ListenerErr
     assert error.exit_status == (2 if kind is errors.ConfigurationError else 1)
 
 
-def test_errors_of_a_cdn_keep_its_words() -> None:
+def test_errors_of_a_cdn_keep_code_and_request_id() -> None:
     """Code, request id, the domain that it named and the time that it asked for are kept for the operator."""
     rejected = errors.BatchRejected("bad", domain="h", code="InvalidDomain.NotFound", request_id="r")
     assert (str(rejected), rejected.domain, rejected.code, rejected.request_id) == (

@@ -1,4 +1,4 @@
-"""Large sites with changes all over them, as the planner is told of them."""
+"""Large sites with changes all over them, as the planner gets them."""
 
 from __future__ import annotations
 

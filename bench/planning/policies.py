@@ -26,7 +26,7 @@ def budgets(world: World, at: float) -> dict[RefreshKind, TokenBudget]:
 
 
 class Ours:
-    """The product's planner, told nothing but what the store and the ledger know."""
+    """The product's planner, which knows nothing but what the store and the ledger know."""
 
     def __init__(self) -> None:
         self.arrivals = Arrivals()
@@ -136,7 +136,7 @@ def lay_out(world: World) -> tuple[Forest, CoverTree]:
 
 
 def carry_out(world: World, at: float, forest: Forest, directories: list[int]) -> None:
-    """Refresh these directories, then what is stale beside them while file tokens last, the oldest first."""
+    """Refresh these directories, then what is stale next to them while file tokens last, the oldest first."""
     for v in directories:
         world.refresh_directory(at, forest.urls[v][len(BASE) :])
     for key in world.stale_keys()[: world.left[0]]:

@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def learned_hours(traces: dict[str, list[Window]], cells: list[Cell]) -> None:
-    """Score the planner with learned hours beside one to which all hours are alike, on shifted days too."""
+    """Score the planner with learned hours next to one to which all hours are alike, on shifted days too."""
     usual = model.PRIOR_ARRIVALS_PER_HOUR
     print("| clock shifted by | " + " | ".join(TRACES) + " | all |")
     print("|---" * (len(TRACES) + 2) + "|")
@@ -112,7 +112,7 @@ def learned_hours(traces: dict[str, list[Window]], cells: list[Cell]) -> None:
 
 
 def leave_one_out(traces: dict[str, list[Window]], cells: list[Cell], best: dict[Cell, float]) -> None:
-    """Fit the constants to three traces and score them on the fourth, beside the constants as they stand."""
+    """Fit the constants to three traces and score them on the fourth, next to the constants as they stand."""
     usual = tuple(getattr(module, name) for module, name in GRID)
     scores: dict[tuple[float, ...], dict[Cell, float]] = {}
     for values in product(*GRID.values()):

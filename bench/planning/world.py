@@ -14,7 +14,7 @@ BASE = "https://trace.example/"
 
 
 class Sent(NamedTuple):
-    """One refresh, as the log tells it."""
+    """One refresh, as the log reports it."""
 
     at: float
     kind: str

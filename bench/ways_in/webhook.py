@@ -1,5 +1,5 @@
 """
-Requests by HTTP: the source with token, decoding, intake and state file, beside a bare aiohttp handler.
+Requests by HTTP: the source with token, decoding, intake and state file, compared with a bare aiohttp handler.
 
 The bare handler is an ``aiohttp.web.Application`` that reads the same body as JSON and answers 204: it checks
 nothing and keeps nothing. Senders are one process with a number of connections, each waiting for its answer.

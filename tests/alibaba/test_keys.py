@@ -114,7 +114,7 @@ async def test_the_real_chain_reads_the_environment(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_missing_extra_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only who chose the chain needs the package, and is told how to get it."""
+    """Only who chose the chain needs the package, and gets the line that installs it."""
     monkeypatch.setitem(sys.modules, "alibabacloud_credentials.client", None)
     with pytest.raises(ConfigurationError) as caught:
         await ChainKeys().read()

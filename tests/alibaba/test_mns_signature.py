@@ -36,7 +36,7 @@ def test_the_string_to_sign_is_a_part_a_line() -> None:
     )
 
 
-def test_a_temporary_key_travels_beside_its_signature() -> None:
+def test_a_temporary_key_is_sent_with_its_signature() -> None:
     """The token is a header of its own and changes no signature."""
     request: dict[str, Any] = {"method": "GET", "resource": "/queues/q", "body": b"", "now": NOW}
     plain = sign_mns(credentials=KEY, **request)
@@ -65,7 +65,7 @@ def test_the_digest_is_the_one_of_the_sdk() -> None:
 
 
 class _Key:
-    """What the official client asks for a key."""
+    """What the official client needs of a key."""
 
     def __init__(self, secret: str) -> None:
         self.secret = secret

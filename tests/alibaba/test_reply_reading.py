@@ -71,7 +71,7 @@ def test_a_body_of_another_kind_leaves_the_fields_empty(body: bytes) -> None:
     [("1500", 1.5), ("1", 0.001), ("0", None), ("", None), ("-5", None), ("soon", None), ("99999999999", 3600.0)],
 )
 def test_the_wait_is_bounded(header: str, seconds: float | None) -> None:
-    """Milliseconds become seconds, at most an hour; nonsense asks for nothing."""
+    """Milliseconds become seconds, at most an hour; nonsense means no wait."""
     assert retry_after_seconds(header) == seconds
 
 
@@ -178,7 +178,7 @@ def test_each_status_has_its_state(status: str, state: TaskState, description: s
 
 
 @pytest.mark.parametrize(
-    ("told", "kind"),
+    ("reported", "kind"),
     [
         ("file", RefreshKind.FILE),
         ("File", RefreshKind.FILE),
@@ -188,9 +188,9 @@ def test_each_status_has_its_state(status: str, state: TaskState, description: s
         ("preload", RefreshKind.PREFETCH),
     ],
 )
-def test_each_object_type_has_its_kind(told: str, kind: RefreshKind) -> None:
+def test_each_object_type_has_its_kind(reported: str, kind: RefreshKind) -> None:
     """Both API versions' words are understood in any case."""
-    (task,) = parse_tasks({"Tasks": [{**ROW, "ObjectType": told}]})
+    (task,) = parse_tasks({"Tasks": [{**ROW, "ObjectType": reported}]})
     assert task.kind is kind
 
 
@@ -219,10 +219,10 @@ def test_only_a_json_object_is_an_answer(body: bytes) -> None:
 
 
 def test_the_quota_is_read_as_strings_or_numbers_in_any_case_with_parts_missing() -> None:
-    """Every kind that is told as a pair is read; the rest is left out, never guessed."""
-    told = {"UrlQuota": "10000", "urlremain": 9000, "DirQuota": 100, "DirRemain": "99", "PreloadQuota": "500"}
+    """Every kind that is reported as a pair is read; the rest is left out, never guessed."""
+    reported = {"UrlQuota": "10000", "urlremain": 9000, "DirQuota": 100, "DirRemain": "99", "PreloadQuota": "500"}
     noise = {"IgnoreParamsQuota": "-1", "IgnoreParamsRemain": "1", "RegexQuota": "20", "RegexRemain": "20"}
-    assert parse_quota({**told, **noise}) == {
+    assert parse_quota({**reported, **noise}) == {
         RefreshKind.FILE: QuotaReading(10000, 9000),
         RefreshKind.DIRECTORY: QuotaReading(100, 99),
     }

@@ -103,7 +103,7 @@ def test_every_row_of_the_table_is_held_by_this_test() -> None:
     assert set(STATUS_TABLE) <= {status for code, status, _, _ in ROWS if not code}
 
 
-def test_what_stops_tells_the_operator_what_to_do() -> None:
+def test_an_error_that_stops_sending_has_a_remedy() -> None:
     """Every remedy that needs a person comes with a hint."""
     for code, status, remedy, _ in ROWS:
         if remedy in {Remedy.STOP, Remedy.SET_CLOCK, Remedy.RENEW_KEY, Remedy.TOMORROW}:
@@ -118,9 +118,9 @@ def test_an_unclear_answer_is_never_taken_for_not_sent() -> None:
 
 def test_the_answer_says_how_long_to_wait() -> None:
     """The time of the answer wins over the table's, which differs by code."""
-    told = classify(Failure(503, "Throttling", retry_after_seconds=1.5))
-    assert isinstance(told, Throttled)
-    assert told.retry_after_seconds == 1.5
+    reported = classify(Failure(503, "Throttling", retry_after_seconds=1.5))
+    assert isinstance(reported, Throttled)
+    assert reported.retry_after_seconds == 1.5
     silent = [classify(Failure(400, code)) for code in ("Throttling", "TooMany.Refresh", "QuotaPerMinuteExceeded.X")]
     assert [error.retry_after_seconds for error in silent if isinstance(error, Throttled)] == [1.0, 30.0, 60.0]
 

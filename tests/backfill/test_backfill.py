@@ -37,16 +37,16 @@ def test_a_tree_is_refreshed_once(stand: Stand, command: Command) -> None:
     """Every file's URL is asked for exactly once, the folder of an index document too."""
     keys = fill(stand, "a.html", "d/b.html", "d/index.html", "日本.jpg")
     status, out, _ = command("backfill", "--yes", "--wait", "--json")
-    told = json.loads(out)
-    assert (status, told["listed"], told["finished"], told["pending"]) == (0, 4, True, 0)
+    reported = json.loads(out)
+    assert (status, reported["listed"], reported["finished"], reported["pending"]) == (0, 4, True, 0)
     assert sorted(stand.paths()) == sorted([*map(stand.url, keys), f"{stand.edge}/d/"])
-    assert told["plan"]["refreshes"]["file"] == 5
+    assert reported["plan"]["refreshes"]["file"] == 5
     assert json.loads(command("status", "--json")[1])["quota"]["cdn"]["file"]["spent"] == 5
 
 
 def test_the_cost_stands_before_the_deed(stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    --dry-run tells objects, URLs, quota by kind, what waits and for how long; nothing is sent or made.
+    --dry-run reports objects, URLs, quota by kind, what waits and for how long; nothing is sent or made.
 
     Where the live quota cannot be read it says that the configured one is assumed.
     """
@@ -54,18 +54,18 @@ def test_the_cost_stands_before_the_deed(stand: Stand, command: Command, monkeyp
     stand.configure(target="quota = { file = 10, directory = 0 }")
     fill(stand, *(f"{n}.html" for n in range(25)), "bad\\name")
     status, out, _ = command("backfill", "--dry-run", "--json")
-    told = json.loads(out)
+    reported = json.loads(out)
     assert status == 0
-    assert (told["objects"], told["urls"], told["parked"]) == (26, 25, 1)
-    assert told["refreshes"]["file"] + told["deferred"] == 25
-    assert told["refreshes"]["file"] <= 9
-    assert told["further_days"] == -(-told["deferred"] // 9)
+    assert (reported["objects"], reported["urls"], reported["parked"]) == (26, 25, 1)
+    assert reported["refreshes"]["file"] + reported["deferred"] == 25
+    assert reported["refreshes"]["file"] <= 9
+    assert reported["further_days"] == -(-reported["deferred"] // 9)
     assert not stand.state.exists()
     assert stand.paths() == []
     text = command("backfill", "--dry-run")[1]
     assert "keys cannot be a URL" in text
     assert "configured one is assumed" in text
-    assert told["quota_assumed"].startswith("cdn: ")
+    assert reported["quota_assumed"].startswith("cdn: ")
 
 
 def test_nobody_there_to_confirm(stand: Stand, command: Command) -> None:
@@ -142,12 +142,12 @@ def test_what_quota_does_not_cover_is_deferred(
         monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "testsecret-that-nobody-may-see")
         fill(stand, *(f"{n}.html" for n in range(10)))
         status, out, _ = command("backfill", "--yes", "--json")
-        told = json.loads(out)
-        assert (status, told["listed"], told["finished"]) == (3, 10, True)
+        reported = json.loads(out)
+        assert (status, reported["listed"], reported["finished"]) == (3, 10, True)
         assert len(stand.paths()) <= 4
-        assert told["deferred"] == 10 - len(stand.paths())
-        told = json.loads(command("backfill", "--yes", "--json")[1])
-        assert (told["plan"]["objects"], told["listed"], told["finished"]) == (0, 10, True), "it resumes"
+        assert reported["deferred"] == 10 - len(stand.paths())
+        reported = json.loads(command("backfill", "--yes", "--json")[1])
+        assert (reported["plan"]["objects"], reported["listed"], reported["finished"]) == (0, 10, True), "it resumes"
         assert len(stand.paths()) == len(set(stand.paths()))
         assert "deferred: " in command("backfill", "--yes", "--restart")[1]
         assert len(stand.paths()) <= 4
@@ -181,15 +181,15 @@ def test_a_seeding_sends_nothing_and_is_refused_twice(stand: Stand, command: Com
     assert stand.paths() == []
     stand.write("a.html", "changed")
     fill(stand, "c.html")
-    told = json.loads(command("backfill", "--mode", "audit")[1])
-    assert (told["same"], told["changed"], told["unknown"]) == (1, 1, 1)
-    assert told["examples"] == ["a.html", "c.html"]
+    reported = json.loads(command("backfill", "--mode", "audit")[1])
+    assert (reported["same"], reported["changed"], reported["unknown"]) == (1, 1, 1)
+    assert reported["examples"] == ["a.html", "c.html"]
     status, _, err = command("backfill", "--mode", "seed", "--yes")
     assert (status, "hide" in err) == (2, True)
     assert command("backfill", "--mode", "seed,refresh", "--yes")[0] == 2
 
 
-async def test_beside_a_daemon_it_only_makes_needs(stand: Stand) -> None:
+async def test_while_a_daemon_runs_it_only_makes_needs(stand: Stand) -> None:
     """Where another process owns the state file the needs are left for it, all of them and durable."""
     keys = fill(stand, *(f"{n}.html" for n in range(7)))
     settings, job = a_job(stand)
@@ -350,7 +350,7 @@ async def test_a_prefetch_that_could_not_be_asked_for_is_asked_again(
 
 
 def test_seed_and_audit_stand_alone(stand: Stand) -> None:
-    """What they mean beside a refresh nobody could say."""
+    """What they mean next to a refresh nobody could say."""
     with pytest.raises(ConfigurationError):
         a_job(stand, Mode.SEED, Mode.REFRESH)
 
@@ -389,7 +389,7 @@ def test_ctrl_c_of_the_real_command(stand: Stand) -> None:
     stand.emulator.faults.clear()
     status, out, err = stand.run("backfill", "--yes", "--wait", "--json")
     assert status == 0, err
-    told = json.loads(out)
-    assert (told["finished"], told["pending"], told["in_flight"]) == (True, 0, 0)
+    reported = json.loads(out)
+    assert (reported["finished"], reported["pending"], reported["in_flight"]) == (True, 0, 0)
     refreshed = tuple(stand.paths())
     assert all(stand.url(key) in refreshed or stand.url(key.partition("/")[0] + "/") in refreshed for key in keys)

@@ -1,4 +1,4 @@
-"""The command over buckets and inventories: what it lists, repairs, shows and asks for."""
+"""The command over buckets and inventories: what it lists, repairs, shows and requests."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_the_bucket_of_a_queue(stand: Stand, bucket: FakeBucket, command: Comman
     status, out, err = command("backfill", *words)
     assert (status, json.loads(out)["listed"]) == (0, 4), err
     assert sorted(stand.paths()) == [stand.url(f"{number}.html") for number in (0, 1, 2, 4)]
-    told = json.loads(command("backfill", "--prefix", "9", "--dry-run", "--json")[1])
-    assert (told["objects"], told["what"]) == (1, "s3://site/9")
+    reported = json.loads(command("backfill", "--prefix", "9", "--dry-run", "--json")[1])
+    assert (reported["objects"], reported["what"]) == (1, "s3://site/9")
     assert json.loads(command("backfill", "--since", "1h", "--dry-run", "--json")[1])["objects"] == 0
 
 
@@ -72,8 +72,8 @@ def test_a_bucket_that_was_not_configured(stand: Stand, command: Command, monkey
     with a_bucket("a.html") as bucket:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{bucket.port}")
         bucket.objects = {"d/a.html": b"x", "e/b.html": b"x"}
-        told = json.loads(command("backfill", "--from", "s3://site/d/", "--dry-run", "--json")[1])
-        assert (told["objects"], told["what"]) == (1, "s3://site/d/")
+        reported = json.loads(command("backfill", "--from", "s3://site/d/", "--dry-run", "--json")[1])
+        assert (reported["objects"], reported["what"]) == (1, "s3://site/d/")
 
 
 def test_an_inventory(stand: Stand, command: Command, tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_a_repair(stand: Stand, bucket: FakeBucket, command: Command) -> None:
     assert command("backfill", "--mode", "seed", "--yes")[0] == 0
     bucket.objects |= {"0.html": b"longer", "new.html": b"x"}
     del bucket.objects["1.html"]
-    told = json.loads(command("backfill", "--mode", "audit")[1])
-    assert (told["changed"], told["unknown"], told["gone"], told["same"]) == (1, 1, 1, 8)
+    reported = json.loads(command("backfill", "--mode", "audit")[1])
+    assert (reported["changed"], reported["unknown"], reported["gone"], reported["same"]) == (1, 1, 1, 8)
     assert json.loads(command("backfill", "--mode", "repair", "--dry-run", "--json")[1])["objects"] == 3
     assert command("backfill", "--mode", "repair", "--yes", "--wait")[0] == 0
     assert sorted(stand.paths()) == sorted(stand.url(name) for name in ("0.html", "1.html", "new.html"))
@@ -222,16 +222,16 @@ def test_a_request_counts_for_whatever_key_it_may_have_been_served_from(stand: S
 
 
 def test_an_audit_for_people() -> None:
-    """A terminal is told counts, examples and the command that mends it; where nothing differs, nothing to do."""
+    """A terminal gets counts, examples and the command that mends it; where nothing differs, nothing to do."""
     same = {"same": 7, "changed": 0, "unknown": 0, "gone": 0, "examples": []}
     assert not any("repair" in line for line in audit_lines(same))
     edge = {"asked": 3, "listed": 9, "fresh": 2, "stale": 1, "unknown": 0, "examples": []}
-    told = list(audit_lines({**same, "changed": 1, "gone": 2, "examples": ["a.html", "\x1b[2Jü"], "edge": edge}))
-    assert told[0] == "listed 8; unchanged: 7"
-    assert "  a.html" in told
-    assert "  \\x1b[2Jü" in told, "a hostile key commands no terminal"
-    assert any("--mode repair" in line for line in told)
-    assert told[-1] == "fetched 3 of 9 from the edge: fresh 2, stale 1, unknown 0"
+    reported = list(audit_lines({**same, "changed": 1, "gone": 2, "examples": ["a.html", "\x1b[2Jü"], "edge": edge}))
+    assert reported[0] == "listed 8; unchanged: 7"
+    assert "  a.html" in reported
+    assert "  \\x1b[2Jü" in reported, "a hostile key commands no terminal"
+    assert any("--mode repair" in line for line in reported)
+    assert reported[-1] == "fetched 3 of 9 from the edge: fresh 2, stale 1, unknown 0"
 
 
 def test_json_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The edge beside the storage: fresh, stale or unknown, by what HEAD says; nothing is changed."""
+"""The edge next to the storage: fresh, stale or unknown, by what HEAD says; nothing is changed."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ Command = Callable[..., tuple[int, str, str]]
     ],
 )
 def test_what_is_fresh(held: Fingerprint, seen: Seen, state: str) -> None:
-    """One row a rule; what cannot be told is unknown, and never fresh."""
+    """One row a rule; what cannot be determined is unknown, and never fresh."""
     assert judge(held, seen, now=NOW).state == state
 
 
 def test_answers_are_read_with_care() -> None:
     """Weak tags, compressed lengths, dates and ages that are none."""
-    told = {"ETag": 'W/"AB"', "Last-Modified": "Thu, 01 Jan 1970 00:00:09 GMT", "Content-Length": "7", "Age": "3"}
-    assert read_answer(200, told) == Seen(200, "ab", 9.0, 7, 3.0)
-    assert read_answer(200, told | {"Content-Encoding": "gzip"}).length is None
+    reported = {"ETag": 'W/"AB"', "Last-Modified": "Thu, 01 Jan 1970 00:00:09 GMT", "Content-Length": "7", "Age": "3"}
+    assert read_answer(200, reported) == Seen(200, "ab", 9.0, 7, 3.0)
+    assert read_answer(200, reported | {"Content-Encoding": "gzip"}).length is None
     assert read_answer(200, {"Last-Modified": "soon", "Content-Length": "x", "Age": "-1"}) == Seen(200)
 
 
@@ -84,7 +84,7 @@ def test_examples_are_bounded() -> None:
 
 
 @pytest.mark.looptime(False)
-def test_an_audit_asks_the_edge(stand: Stand, command: Command) -> None:
+def test_an_audit_queries_the_edge(stand: Stand, command: Command) -> None:
     """What the edge cached before a change is stale, the rest fresh; the audit itself fetches and refreshes nothing."""
     names = [f"{number}.html" for number in range(6)] + ["é ü.html"]
     for name in names:
@@ -93,10 +93,10 @@ def test_an_audit_asks_the_edge(stand: Stand, command: Command) -> None:
         assert fetch(stand.url(name))[0] == 200
     stand.write("3.html", "three")
     status, out, _ = command("backfill", "--mode", "audit", "--edge")
-    told = json.loads(out)["edge"]
+    reported = json.loads(out)["edge"]
     assert status == 0
-    assert (told["asked"], told["stale"], told["fresh"] + told["unknown"]) == (7, 1, 6), told
-    assert [one["url"] for one in told["examples"] if one["state"] == "stale"] == [stand.url("3.html")]
+    assert (reported["asked"], reported["stale"], reported["fresh"] + reported["unknown"]) == (7, 1, 6), reported
+    assert [one["url"] for one in reported["examples"] if one["state"] == "stale"] == [stand.url("3.html")]
     assert json.loads(command("backfill", "--mode", "audit", "--edge", "--edge-samples", "2")[1])["edge"]["asked"] == 2
     assert stand.paths() == []
     assert command("backfill", "--edge", "--yes")[0] == 2

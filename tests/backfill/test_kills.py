@@ -36,7 +36,7 @@ def wide(tmp_path: Path) -> Iterator[Stand]:
 
 
 def killed_somewhere(stand: Stand, chance: random.Random) -> str:
-    """Run the backfill and kill it, some requests or some moments on; return what it told where it had ended before."""
+    """Run the backfill and kill it after some requests or some time; return its report if it had ended before."""
     process = stand.command("backfill", "--yes", "--wait", "--json")
     more = len(stand.paths()) + chance.choice([0, 0, 1, 200, 900, 2000])
     until(lambda: process.poll() is not None or stand.state.exists(), seconds=120)
@@ -48,7 +48,7 @@ def killed_somewhere(stand: Stand, chance: random.Random) -> str:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """Return what it told, an empty text where it was killed."""
+    """Return what it reported, an empty text where it was killed."""
     out, err = process.communicate(timeout=240)
     assert process.returncode in (0, -signal.SIGKILL), err
     return out if process.returncode == 0 else ""
@@ -61,10 +61,10 @@ def killed_and_resumed(stand: Stand, kills: int, seed: int) -> None:
     while killed < kills and not out:
         out = killed_somewhere(stand, chance)
         killed += not out
-    # One that had ended in peace is done: the next one would begin anew.
+    # One that had ended in peace is done: the next one would begin again.
     out = out or ended(stand.command("backfill", "--yes", "--wait", "--json"))
-    told = json.loads(out)
-    assert (told["finished"], told["pending"], told["in_flight"], told["deferred"]) == (True, 0, 0, 0)
+    reported = json.loads(out)
+    assert (reported["finished"], reported["pending"], reported["in_flight"], reported["deferred"]) == (True, 0, 0, 0)
     asked = Counter(stand.paths())
     wanted = {stand.url(f"d{number % 50:02}/{number:04}.html") for number in range(FILES)}
     assert set(asked) == wanted, "exactly what the tree holds"

@@ -36,7 +36,7 @@ SITES = [
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A tree with some files, and one beside it."""
+    """A tree with some files, and one next to it."""
     root = tmp_path / "www"
     for name in ("a.html", "b c.html", "sub/c.html", "sub/index.html", "#x", "x%20y", ' "q" ', "x y"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A backfill's own part of the quota: never more of it, also beside a daemon; the rest waits and goes on."""
+"""A backfill's own part of the quota: never more of it, also while a daemon runs; the rest waits and goes on."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def test_a_share_is_not_exceeded(small: Stand, command: Command) -> None:
     small.configure(target="quota = { file = 40, directory = 0 }")
     urls = fill(small, 30)
     status, out, _ = command("backfill", "--quota-share", "0.25", "--yes", "--json")
-    told = json.loads(out)
-    assert (status, told["listed"], told["finished"]) == (3, 10, False)
-    assert "share" in told["stopped"]
+    reported = json.loads(out)
+    assert (status, reported["listed"], reported["finished"]) == (3, 10, False)
+    assert "share" in reported["stopped"]
     assert sorted(small.paths()) == urls[:10]
-    assert told["plan"]["refreshes"]["file"] <= 10
+    assert reported["plan"]["refreshes"]["file"] <= 10
     status, out, _ = command("backfill", "--quota-share", "0.25", "--yes")
     assert (status, "Continue" in out) == (3, True)
     assert sorted(small.paths()) == urls[:10]
@@ -79,15 +79,15 @@ def test_a_share_and_live_changes_at_once(tmp_path: Path) -> None:
                 stand.write(f"live-{number}.html")
             out, err = process.communicate(timeout=60)
             assert process.returncode == 3, err
-            told = json.loads(out)
-            assert (told["sent_by"], told["listed"]) == ("daemon", 20)
+            reported = json.loads(out)
+            assert (reported["sent_by"], reported["listed"]) == ("daemon", 20)
             live = {stand.url(f"live-{number}.html") for number in range(15)}
             until(lambda: live | set(urls[:20]) <= set(stand.paths()))
         assert set(stand.paths()) - live == set(urls[:20])
         assert len(stand.paths()) == 35
 
 
-def test_beside_a_daemon_half_is_the_default(small: Stand, command: Command) -> None:
+def test_while_a_daemon_runs_half_is_the_default(small: Stand, command: Command) -> None:
     """The dry run says so; without a daemon it is all."""
     fill(small, 3)
     assert json.loads(command("backfill", "--dry-run", "--json")[1])["quota_share"] is None
@@ -103,8 +103,8 @@ def test_directories_of_a_share(small: Stand, command: Command) -> None:
     single = fill(small, 3, folder="few/")
     status, out, err = command("backfill", "--quota-share", "0.5", "--yes", "--wait", "--json")
     assert status == 0, out + err
-    told = json.loads(out)
-    assert (told["listed"], told["finished"], told["pending"]) == (63, True, 0)
+    reported = json.loads(out)
+    assert (reported["listed"], reported["finished"], reported["pending"]) == (63, True, 0)
     assert sorted(small.paths()) == sorted([f"{small.edge}/big/", *single])
     assert json.loads(command("backfill", "--mode", "audit")[1])["same"] == 63, "the index knows what lies below"
 
@@ -134,7 +134,7 @@ async def test_a_new_day_has_a_new_share(small: Stand, monkeypatch: pytest.Monke
             clock.ahead += QUOTA_DAY_SECONDS
 
 
-async def test_a_queue_that_stands_still_is_told(small: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_queue_without_progress_is_reported(small: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody takes what waits already, it ends and says so, and does not wait for ever."""
     monkeypatch.setattr(share, "MOST_WAITING", 1)
     monkeypatch.setattr(share, "LONGEST_WAIT_SECONDS", 0.3)
@@ -183,8 +183,8 @@ def test_the_most_wanted_first(tmp_path: Path, command: Command, monkeypatch: py
         words = ("backfill", "--popularity", str(tmp_path / "log"))
         status, out, err = command(*words, "--mode", "prefetch", "--yes", "--json", "--wait")
         assert status == 3, err
-        told = json.loads(out)
-        assert told["listed"] == 4
+        reported = json.loads(out)
+        assert reported["listed"] == 4
         assert sorted(stand.paths()) == sorted(stand.url(f"{name}.html") for name in ("000", "003", "005", "007"))
         assert command(*words, "--yes")[0] == 2, "only for prefetches"
         (tmp_path / "log").write_text("nothing\nof this\n")

@@ -50,9 +50,9 @@ def test_every_end_has_a_status_and_a_message(
         raise error
 
     monkeypatch.setattr(app, "app", fail)
-    told = command("anything")
-    assert told[0] == status
-    assert words in told[2]
+    reported = command("anything")
+    assert reported[0] == status
+    assert words in reported[2]
 
 
 STUCK = """
@@ -148,7 +148,7 @@ def test_output_that_nobody_reads_changes_nothing(stand: Stand, closed: str) -> 
     ],
 )
 def test_every_command_has_help(command: Command, name: str) -> None:
-    """Each tells what it does and takes --help; those that read a configuration take --config FILE."""
+    """Each reports what it does and takes --help; those that read a configuration take --config FILE."""
     status, out, _ = command(*name.split(), "--help")
     assert status == 0
     assert "Usage: cdn-listener" in out
@@ -203,10 +203,10 @@ def test_a_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(app, "app", fail)
     monkeypatch.setenv("LISTENER_DEBUG", "1")
     app.main(["anything"])
-    told = capsys.readouterr().err
-    assert "in fail" in told
-    assert "hunter2" not in told
-    assert "\x1b" not in told
+    reported = capsys.readouterr().err
+    assert "in fail" in reported
+    assert "hunter2" not in reported
+    assert "\x1b" not in reported
 
 
 def test_a_command_reports_what_was_suppressed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,9 +28,9 @@ def test_a_deploy_is_held_released_and_waited_for(stand: Stand, command: Command
         for name in ("a.html", "b.html"):
             stand.write(name, "new")
         status, out, err = command("wait", "--prefix", "/a", "--timeout", "3s", "--grace", "2s", "--json")
-        told = json.loads(out)
-        assert (status, told["fresh"]) == (1, False), err
-        assert told["unsettled"][0]["example"] == stand.url("a.html")
+        reported = json.loads(out)
+        assert (status, reported["fresh"]) == (1, False), err
+        assert reported["unsettled"][0]["example"] == stand.url("a.html")
         assert stand.paths() == []
         assert json.loads(command("release", "--json")[1]) == {"ended": 1, "still_in_effect": []}
         status, out, err = command("wait", "--timeout", "60s", "--grace", "1s")
@@ -46,7 +46,7 @@ def test_a_deploy_is_held_released_and_waited_for(stand: Stand, command: Command
     [("shop", "/shop/"), ("1", "/blog/"), ("files", "/shop/"), ("http://h/blog/", "/blog/"), ("www", "/blog/")],
 )
 def test_a_site_is_named_as_people_would(said: str, prefix: str) -> None:
-    """By its name, its number, its source or its base URL; where that is not one site, all are told."""
+    """By its name, its number, its source or its base URL; where that is not one site, all are reported."""
     table = {
         "sources": {"files": {"type": "filesystem", "path": "/a"}, "www": {"type": "filesystem", "path": "/b"}},
         "targets": {"cdn": {"type": "alibaba-cdn"}},
@@ -73,7 +73,7 @@ def test_waiting_needs_a_daemon(stand: Stand, command: Command) -> None:
 
 
 def test_what_is_paused_waits_and_what_is_cancelled_goes(stand: Stand, command: Command) -> None:
-    """A pause defers even by hand, with its reason in the output; cancel settles it, after somebody said yes."""
+    """A pause defers even manually, with its reason in the output; cancel settles it, after somebody said yes."""
     assert command("refresh", stand.url("first.html"), "--wait")[0] == 0
     assert command("pause", "--target", "cdn", "--reason", "audit")[0] == 0
     status, out, _ = command("refresh", stand.url("a.html"))

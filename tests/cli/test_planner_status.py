@@ -1,4 +1,4 @@
-"""``status`` tells what lies ahead, with and without a daemon; ``plan`` says in plain words why something waits."""
+"""``status`` reports what lies ahead, with and without a daemon; ``plan`` says in plain words why something waits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Command = Callable[..., tuple[int, str, str]]
 
 def test_status_has_outlooks_before_anything_ran(stand: Stand, command: Command) -> None:
     """Without a state file the fields are there, and empty."""
-    told = json.loads(command("status", "--json")[1])
-    assert (told["forecasts"], told["backlog"]) == ({}, {})
+    reported = json.loads(command("status", "--json")[1])
+    assert (reported["forecasts"], reported["backlog"]) == ({}, {})
     assert command("status")[0] == 0
 
 
-def test_status_tells_what_a_quota_of_nothing_means(stand: Stand, command: Command) -> None:
-    """With one file of quota and three asked for: the quota is used up, and what waits is told."""
+def test_status_explains_a_quota_of_zero(stand: Stand, command: Command) -> None:
+    """With one file of quota and three asked for: the quota is used up, and what waits is reported."""
     limits = parse_quota("1,0")
     stand.emulator.account.ledger.limits.update({kind: limits.get(kind, 0) for kind in RefreshKind})
     stand.configure(more="[planner]\nreserve = 0.0\n", target="quota = { file = 1, directory = 0 }")
@@ -31,13 +31,13 @@ def test_status_tells_what_a_quota_of_nothing_means(stand: Stand, command: Comma
     with stand.daemon():
         for key in ("a.html", "b.html", "c.html"):
             assert command("refresh", stand.url(key))[0] in (0, 3)
-        told = json.loads(command("status", "--json")[1])
-        assert set(told["forecasts"]["main"]) >= {"file", "directory"}
+        reported = json.loads(command("status", "--json")[1])
+        assert set(reported["forecasts"]["main"]) >= {"file", "directory"}
         assert stand.json("/api/status").keys() >= {"forecasts", "backlog"}
-    told = json.loads(command("status", "--json")[1])
-    waits = told["backlog"]["main"]
+    reported = json.loads(command("status", "--json")[1])
+    waits = reported["backlog"]["main"]
     assert waits["needs"] == 2
-    assert told["forecasts"]["main"]["file"]["lasts_until"] is not None
+    assert reported["forecasts"]["main"]["file"]["lasts_until"] is not None
     out = command("status")[1]
     assert "account main: the file quota is used up until its reset" in out
 
@@ -52,8 +52,8 @@ def test_a_plan_says_in_plain_words_why_keys_wait(stand: Stand, command: Command
     assert "0 file and 0 directory refreshes left" not in out
     assert "0 file and 0 directory refreshes left" in command(*asked, "--verbose")[1]
     assert "000000" not in out
-    told = json.loads(command("plan", "--changes", str(changes), "--files", "1", "--directories", "0", "--json")[1])
-    (why,) = [one["reason"] for one in told["refreshes"]]
+    reported = json.loads(command("plan", "--changes", str(changes), "--files", "1", "--directories", "0", "--json")[1])
+    (why,) = [one["reason"] for one in reported["refreshes"]]
     assert split_reason(why) == (
         "Sent by itself: the quota allows it, and no directory refresh costs less.",
         "file, 1 of 2 due; 0 file and 0 directory refreshes left",

@@ -80,7 +80,7 @@ def test_every_reading_command_works_where_nothing_may_be_written(stand: Stand, 
 
 
 def test_a_state_file_that_may_not_be_read_says_who_may(stand: Stand) -> None:
-    """It is the daemon's own: another user is told what to allow."""
+    """It is the daemon's own: another user gets the remedy."""
     with stand.daemon():
         pass
     stand.state.chmod(0o000)
@@ -102,7 +102,7 @@ def test_a_lock_that_may_not_be_read_does_not_mean_not_running(stand: Stand) -> 
                 folder.chmod(folder.stat().st_mode | 0o055)
         done = run_bare(stand, "status", "--json", user=65534)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["running"] is None
-    assert "state.db.lock cannot be read" in told["running_reason"]
-    assert told["sources"]["www"]["state"] == "listening"
+    reported = json.loads(done.stdout)
+    assert reported["running"] is None
+    assert "state.db.lock cannot be read" in reported["running_reason"]
+    assert reported["sources"]["www"]["state"] == "listening"

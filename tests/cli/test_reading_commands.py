@@ -26,12 +26,12 @@ NUMBERS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed"
 def test_status_before_anything_ran(stand: Stand, command: Command) -> None:
     """Zeros, the configured quota and every source; no state file is made."""
     status, out, _ = command("status", "--json", "--config", str(stand.config))
-    told = json.loads(out)
+    reported = json.loads(out)
     assert status == 0
-    assert [told[name] for name in NUMBERS] == [0] * len(NUMBERS)
-    assert told["oldest_unsettled_seconds"] == 0
-    assert set(told["quota"]["cdn"]) == {"file", "directory", "prefetch", "ignore-params"}
-    assert told["quota"]["cdn"]["file"] | {"resets_at": ""} == {
+    assert [reported[name] for name in NUMBERS] == [0] * len(NUMBERS)
+    assert reported["oldest_unsettled_seconds"] == 0
+    assert set(reported["quota"]["cdn"]) == {"file", "directory", "prefetch", "ignore-params"}
+    assert reported["quota"]["cdn"]["file"] | {"resets_at": ""} == {
         "limit": 10000,
         "spent": 0,
         "others": 0,
@@ -39,9 +39,9 @@ def test_status_before_anything_ran(stand: Stand, command: Command) -> None:
         "left": 10000,
         "resets_at": "",
     }
-    resets_at = datetime.fromisoformat(told["quota"]["cdn"]["file"]["resets_at"])
+    resets_at = datetime.fromisoformat(reported["quota"]["cdn"]["file"]["resets_at"])
     assert (resets_at.utcoffset().total_seconds(), resets_at.hour) == (0, 16)  # type: ignore[union-attr]
-    source = told["sources"]["www"]
+    source = reported["sources"]["www"]
     assert {name: source[name] for name in ("state", "last_event_at", "lost_events", "rescans")} == {
         "state": "stopped",
         "last_event_at": None,
@@ -61,13 +61,13 @@ def test_reading_makes_no_state_file(stand: Stand, command: Command, arguments: 
     assert not stand.state.exists()
 
 
-def test_quota_shows_the_ledger_beside_the_live_reading(stand: Stand, command: Command) -> None:
+def test_quota_shows_the_ledger_and_the_live_reading(stand: Stand, command: Command) -> None:
     """What we booked and what the CDN says stand side by side."""
     stand.write("a.html")
     assert command("refresh", stand.url("a.html"), "--wait")[0] == 0
-    told = json.loads(command("quota", "--json")[1])["quota"]["cdn"]["file"]
-    assert (told["limit"], told["spent"], told["left"]) == (10000, 1, 9999)
-    assert told["live"] == {"limit": 10000, "remaining": 9999}
+    reported = json.loads(command("quota", "--json")[1])["quota"]["cdn"]["file"]
+    assert (reported["limit"], reported["spent"], reported["left"]) == (10000, 1, 9999)
+    assert reported["live"] == {"limit": 10000, "remaining": 9999}
 
 
 def test_quota_says_when_the_cdn_cannot_be_asked(
@@ -82,7 +82,7 @@ def test_quota_says_when_the_cdn_cannot_be_asked(
     assert "another-secret" not in out + err
 
 
-def test_tasks_tell_what_was_asked_and_why(stand: Stand, command: Command) -> None:
+def test_tasks_shows_what_was_requested_and_why(stand: Stand, command: Command) -> None:
     """Each attempt with its task, state, times in UTC, looks and reason, newest first; --limit bounds them."""
     for key in ("a.html", "b.html"):
         stand.write(key)
@@ -99,10 +99,10 @@ def test_status_of_one_url(stand: Stand, command: Command) -> None:
     """Whether it is stale, and what was asked about it."""
     stand.write("a.html")
     command("refresh", stand.url("a.html"), "--wait")
-    told = json.loads(command("status", "--json", "--url", stand.url("a.html"))[1])["url"]
-    assert not told["stale"]
-    assert [attempt["state"] for attempt in told["attempts"]] == ["complete"]
-    assert told["suppressed"] is None
+    reported = json.loads(command("status", "--json", "--url", stand.url("a.html"))[1])["url"]
+    assert not reported["stale"]
+    assert [attempt["state"] for attempt in reported["attempts"]] == ["complete"]
+    assert reported["suppressed"] is None
     assert "nothing is known to be stale" in command("status", "--url", stand.url("a.html"))[1]
 
 
@@ -115,8 +115,8 @@ def test_status_of_one_url_shows_changes_that_made_no_refresh(stand: Stand, comm
         for _ in range(2):
             changes.note(stand.url("a.html"), OLD_NEWS)
         changes.flush(connection, 1_800_000_000.0)
-    told = json.loads(command("status", "--json", "--url", stand.url("a.html"))[1])["url"]
-    assert told["suppressed"] == {"times": 2, "at": "2027-01-15T08:00:00Z", "reason": OLD_NEWS}
+    reported = json.loads(command("status", "--json", "--url", stand.url("a.html"))[1])["url"]
+    assert reported["suppressed"] == {"times": 2, "at": "2027-01-15T08:00:00Z", "reason": OLD_NEWS}
     shown = command("status", "--url", stand.url("a.html"))[1]
     assert f"2 changes made no refresh, the last at 2027-01-15T08:00:00Z: {OLD_NEWS}" in shown
 
@@ -194,7 +194,7 @@ def test_config_schema_and_plugins(command: Command) -> None:
 
 
 def test_check_tries_everything(stand: Stand, command: Command) -> None:
-    """State file, admin port, path, credentials, quota, clock and reads: each is told, nothing is changed."""
+    """State file, admin port, path, credentials, quota, clock and reads: each is reported, nothing is changed."""
     status, out, _ = command("check", "--json")
     found = json.loads(out)
     assert status == 0

@@ -1,4 +1,4 @@
-"""Refreshing and prefetching by hand: through the same store and ledger as everything else."""
+"""Refreshing and prefetching manually: through the same store and ledger as everything else."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_a_refreshed_url_is_fresh_at_the_edge(stand: Stand, command: Command) ->
     assert fetch(stand.url("a b.html"))[1] == "old"
     status, out, _ = command("refresh", f"{stand.edge}/a%20b.html", "--wait", "--json")
     assert status == 0
-    (told,) = json.loads(out)["urls"]
-    assert (told["state"], told["target"], bool(told["task_id"])) == ("complete", "cdn", True)
+    (reported,) = json.loads(out)["urls"]
+    assert (reported["state"], reported["target"], bool(reported["task_id"])) == ("complete", "cdn", True)
     assert fetch(stand.url("a b.html"))[1] == "new"
     assert json.loads(command("status", "--json")[1])["quota"]["cdn"]["file"]["spent"] == 1
 
 
 def test_without_wait_it_ends_when_the_cdn_took_it(stand: Stand, command: Command) -> None:
-    """The task is told and stays in flight for whoever looks next."""
+    """The task is reported and stays in flight for whoever looks next."""
     stand.order("stuck:a.html:3600")
     status, out, _ = command("refresh", stand.url("a.html"))
     assert status == 0
@@ -102,8 +102,8 @@ def test_what_quota_does_not_cover_is_deferred(stand: Stand, command: Command) -
     assert states.count("deferred") == 4
     assert sum(states.count(state) for state in ("accepted", "complete")) == 1
     assert all(one["reason"] for one in json.loads(out)["urls"] if one["state"] == "deferred")
-    told = json.loads(command("status", "--json")[1])
-    assert (told["pending"], told["deferred"]) == (4, 4)
+    reported = json.loads(command("status", "--json")[1])
+    assert (reported["pending"], reported["deferred"]) == (4, 4)
     assert command("refresh", stand.url("now.html"), "--urgent", "--reason", "wrong price shown")[0] == 0
     (row,) = [row for row in json.loads(command("tasks", "--json")[1]) if row["url"] == stand.url("now.html")]
     assert (row["urgent"], row["reason"]) == (1, "wrong price shown")
@@ -117,7 +117,7 @@ def test_what_quota_does_not_cover_is_deferred(stand: Stand, command: Command) -
         ("ALIBABA_CLOUD_ACCESS_KEY_ID", "nobody", "key"),
     ],
 )
-def test_a_wrong_key_is_told_before_anything_is_kept(
+def test_a_wrong_key_is_reported_before_anything_is_recorded(
     stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
 ) -> None:
     """Exit status 1, what to mend, and no need that would be sent later by surprise."""
@@ -131,7 +131,7 @@ def test_a_wrong_key_is_told_before_anything_is_kept(
     assert json.loads(command("status", "--json")[1])["pending"] == 0
 
 
-def test_a_wrong_clock_is_told(stand: Stand, command: Command) -> None:
+def test_a_wrong_clock_is_reported(stand: Stand, command: Command) -> None:
     """Beyond 15 minutes the CDN refuses every request: how far the clock is off is named."""
     stand.order("clock-skew:1200")
     status, _, err = command("refresh", stand.url("a.html"))
@@ -146,7 +146,7 @@ def test_a_throttled_call_is_waited_for(stand: Stand, command: Command) -> None:
     assert stand.paths() == [stand.url("a.html")]
 
 
-async def test_beside_an_owner_it_only_asks(stand: Stand, command: Command) -> None:
+async def test_while_a_daemon_owns_the_file_it_only_requests(stand: Stand, command: Command) -> None:
     """Where another process owns the state file the need is left for it, and that is said."""
     import asyncio
 

@@ -135,7 +135,7 @@ def test_a_storm_on_one_key_is_one_change() -> None:
 
 
 def test_a_key_change_after_its_folder_was_deleted_is_not_lost() -> None:
-    """Deleted with its folder, then made anew: the new file comes after the deletion."""
+    """Deleted with its folder, then made again: the new file comes after the deletion."""
     inbox = Inbox()
     for item in (change("d/a", C, 1), change("d/", X), change("d/a", C, 2)):
         inbox.add(Delivery([item]))
@@ -143,7 +143,7 @@ def test_a_key_change_after_its_folder_was_deleted_is_not_lost() -> None:
 
 
 def test_a_repeated_subtree_change_is_one_change() -> None:
-    """The same subtree told again and again, with nothing between, is stored once; a key between keeps both."""
+    """The same subtree reported again and again, with nothing between, is stored once; a key between keeps both."""
     inbox = Inbox()
     for item in (change("d/", S), change("d/", S), change("d/a"), change("d/", S)):
         inbox.add(Delivery([item]))
@@ -168,7 +168,7 @@ def test_an_ack_waits_for_the_last_of_its_changes() -> None:
 
 
 def test_an_empty_delivery_is_acked() -> None:
-    """A message without changes is told so at the next commit."""
+    """A message without changes is reported so at the next commit."""
     inbox = Inbox()
     ack = Ack(1)
     inbox.add(Delivery([], ack))

@@ -19,7 +19,7 @@ SETTINGS = CoalescerSettings(quiet_seconds=1, cap_seconds=30, unfinished_quiet_s
     [(C, C, C), (C, D, D), (D, C, C), (D, D, D), (M, C, C), (M, D, D), (M, M, M), (C, M, C), (D, M, C)],
 )
 def test_the_latest_kind_wins_but_headers_undo_nothing(old: ChangeKind, new: ChangeKind, kind: ChangeKind) -> None:
-    """The later change tells what the object is; new headers keep new content, and prove that it exists."""
+    """The later change reports what the object is; new headers keep new content, and prove that it exists."""
     merged = merge(Change("r", "k", old), Change("r", "k", new, Fingerprint(1)))
     assert (merged.kind, merged.fingerprint) == (kind, Fingerprint(1))
 
@@ -40,7 +40,7 @@ def test_only_the_end_of_a_write_finishes_it(old: Change, new: Change, kind: Cha
 
 
 def test_a_later_change_of_unknown_content_forgets_the_fingerprint() -> None:
-    """What is not known of the newest state must not be told from an older one."""
+    """What is not known of the newest state must not be reported from an older one."""
     assert merge(Change("r", "k", C, Fingerprint(1)), Change("r", "k", C)).fingerprint is None
 
 
@@ -60,18 +60,18 @@ def test_an_event_that_was_overtaken_does_not_win() -> None:
     assert merge(overtaken, deleted) == deleted._replace(event_time=3.0, mixed=True)
 
 
-def test_a_token_speaks_only_for_changes_that_have_one() -> None:
-    """Merged with a change without token, which may be news, an event heard before must not make both old news."""
-    told, untold = Change("r", "k", order="0003"), Change("r", "k", M)
-    assert merge(told, untold).order is None
-    assert merge(untold, told).order is None
+def test_a_token_decides_only_between_changes_that_have_one() -> None:
+    """Merged with a change without token, which may be news, an event received before must not make both old news."""
+    reported, untold = Change("r", "k", order="0003"), Change("r", "k", M)
+    assert merge(reported, untold).order is None
+    assert merge(untold, reported).order is None
     assert merge(untold, untold).order is None
 
 
 @pytest.mark.parametrize(
     ("states", "mixed"), [("AA", False), ("ABA", True), ("AAB", True), ("A-A", True), ("ADA", True), ("??", True)]
 )
-def test_what_was_something_else_in_between_is_told(states: str, mixed: bool) -> None:
+def test_what_was_something_else_in_between_is_marked_as_mixed(states: str, mixed: bool) -> None:
     """A content, another one and the first again look like nothing happened; a cache may have fetched the other one."""
     etags = {"A": "a", "B": "b", "?": None, "-": "a", "D": None}
     kinds = {"D": D, "-": M}

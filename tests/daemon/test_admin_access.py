@@ -90,7 +90,7 @@ def signed_in(stand: Stand) -> tuple[str, str]:
 
 
 def test_with_a_token_only_probes_are_open(guarded: Stand) -> None:
-    """Probes tell yes or no to anybody, everything else asks for the very token, and tells nothing before."""
+    """Probes tell yes or no to anybody, everything else requires the token, and shows nothing before."""
     for path in ("/livez", "/readyz"):
         assert ask(guarded, path, Host="any.name").status == 200
     for path in BEHIND:
@@ -248,7 +248,7 @@ def test_every_answer_is_closed_to_other_pages(guarded: Stand) -> None:
 
 
 def test_only_so_many_watch(guarded: Stand) -> None:
-    """The 33rd watcher is told to come later; a place is free again once somebody leaves."""
+    """The 33rd watcher is asked to come later; a place is free again once somebody leaves."""
 
     def watch() -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("127.0.0.1", guarded.admin_port, timeout=20)
@@ -296,12 +296,12 @@ def test_the_token_is_nowhere(tmp_path: Path) -> None:
         (credentials / "admin.token").write_text(TOKEN)
         with stand.daemon(CREDENTIALS_DIRECTORY=str(credentials)) as process:
             assert ask(stand, "/metrics").status == 401
-            told = [ask(stand, path, **BEARER).body for path in ("/", "/healthz", "/metrics", "/api/status")]
-            told += [ask(stand, "/sign-in", form={"token": TOKEN + "x"}).body]
+            reported = [ask(stand, path, **BEARER).body for path in ("/", "/healthz", "/metrics", "/api/status")]
+            reported += [ask(stand, "/sign-in", form={"token": TOKEN + "x"}).body]
             process.terminate()
-            told += process.communicate(timeout=20)
-        told += stand.run("config", "show", LISTENER_ADMIN__TOKEN=TOKEN)[1:]
+            reported += process.communicate(timeout=20)
+        reported += stand.run("config", "show", LISTENER_ADMIN__TOKEN=TOKEN)[1:]
         status, *short = stand.run("config", "show", LISTENER_ADMIN__TOKEN=TOKEN[:15])
         assert status == 2
-        assert not any(TOKEN[:15] in text for text in (*told, *short))
-        assert any('"***"' in text for text in told)
+        assert not any(TOKEN[:15] in text for text in (*reported, *short))
+        assert any('"***"' in text for text in reported)

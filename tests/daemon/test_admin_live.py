@@ -1,4 +1,4 @@
-"""The live news in virtual time: each watcher hears what is new to it, and a sign of life when nothing is."""
+"""The live news in virtual time: each watcher receives what is new to it, and a sign of life when nothing is."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Watcher:
     """Takes what is sent, with the time of its coming."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[float, str]] = []
+        self.received: list[tuple[float, str]] = []
 
     async def write(self, data: bytes) -> None:
-        self.heard.append((asyncio.get_running_loop().time(), data.decode()))
+        self.received.append((asyncio.get_running_loop().time(), data.decode()))
 
     @property
     def sections(self) -> list[dict[str, str]]:
         """Return what was sent of the page."""
-        return [json.loads(text.partition("data: ")[2]) for _, text in self.heard if text.startswith("event")]
+        return [json.loads(text.partition("data: ")[2]) for _, text in self.received if text.startswith("event")]
 
 
 class World:
@@ -53,7 +53,7 @@ def watching(live: LiveUpdates, world: World) -> tuple[Watcher, asyncio.Task[Non
     return watcher, asyncio.create_task(live._serve(watcher, world.render))
 
 
-async def test_each_hears_what_is_new_to_it() -> None:
+async def test_each_watcher_receives_what_is_new_to_it() -> None:
     """First everything, then only sections that changed; one look serves all; after the end nobody looks."""
     world = World()
     live = LiveUpdates(world.look)
@@ -65,11 +65,11 @@ async def test_each_hears_what_is_new_to_it() -> None:
     await asyncio.sleep(2)
     assert first.sections == [{"number": "0", "title": "always"}, {"number": "1"}]
     assert second.sections == [{"number": "1", "title": "always"}]
-    said = len(first.heard), len(second.heard)
+    said = len(first.received), len(second.received)
     world.shown = 2
     live.disconnect_all()
     await asyncio.gather(one, two)
-    assert said == (len(first.heard), len(second.heard))
+    assert said == (len(first.received), len(second.received))
     live.watchers = 0
     await asyncio.sleep(2)
     looks = world.looks
@@ -92,7 +92,7 @@ async def test_a_sign_of_life_also_while_what_changes_is_not_shown() -> None:
     for _ in range(120):
         world.hidden += 1
         await asyncio.sleep(0.5)
-    times = [*(at for at, _ in watcher.heard), asyncio.get_running_loop().time()]
+    times = [*(at for at, _ in watcher.received), asyncio.get_running_loop().time()]
     assert len(watcher.sections) == 1
     assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= HEARTBEAT_SECONDS + 1
     assert len(times) <= 3 + 60 / HEARTBEAT_SECONDS

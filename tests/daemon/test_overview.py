@@ -75,7 +75,7 @@ async def test_what_a_directory_refresh_covers_is_in_flight(bench: Bench) -> Non
     assert await states_of(bench, "a/x/c.html") == []
 
 
-async def test_each_state_tells_since_when(bench: Bench) -> None:
+async def test_each_state_has_its_beginning(bench: Bench) -> None:
     """The oldest change of each state, and only of states that hold any."""
     assert await bench.store.oldest() == {}
     began = bench.clock.now()

@@ -73,7 +73,7 @@ def test_not_ready_before_the_first_scan_is_durable(stand: Stand) -> None:
         process.communicate(timeout=20)
 
 
-def test_the_admin_port_tells(stand: Stand) -> None:
+def test_the_admin_port_serves_status_and_metrics(stand: Stand) -> None:
     """Every path answers; the metrics hold needs, quota and sources, and neither URL nor key."""
     stand.write("secret-name.html", "old")
     with stand.daemon():
@@ -203,7 +203,7 @@ def a_manager(stand: Stand) -> Iterator[socket.socket]:
         yield manager
 
 
-def test_the_service_manager_is_told(stand: Stand) -> None:
+def test_the_service_manager_is_notified(stand: Stand) -> None:
     """READY once every source listens, WATCHDOG in time, RELOADING and READY again, STOPPING at the end."""
     environment = {"NOTIFY_SOCKET": str(stand.root / "notify"), "WATCHDOG_USEC": "600000"}
     with a_manager(stand) as manager, stand.daemon(**environment) as process:
@@ -267,7 +267,7 @@ def test_a_cdn_that_does_not_answer_holds_nothing_up(stand: Stand) -> None:
         assert process.returncode == 0
 
 
-def test_by_hand_beside_a_daemon(stand: Stand) -> None:
+def test_manual_commands_while_a_daemon_runs(stand: Stand) -> None:
     """refresh --wait leaves the sending to the daemon and reports the outcome; backfill only makes needs."""
     stand.write("a.html", "old")
     stand.write("b.html", "old")

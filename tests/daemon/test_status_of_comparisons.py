@@ -21,7 +21,7 @@ async def test_a_comparison_that_waits_counts_as_staleness(tmp_path: Path, age: 
         now = world.clock.now()
         world.source.health.figures[WAITING_SINCE] = now - age if age else 0.0
         live = {"www": world.source.health}
-        told = await status_of(
+        reported = await status_of(
             world.store, world.settings, {"cdn": world.target}, now=now, owner=Owner(True, 1), live=live
         )
-        assert told["oldest_unsettled_seconds"] == age
+        assert reported["oldest_unsettled_seconds"] == age

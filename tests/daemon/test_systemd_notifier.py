@@ -65,7 +65,7 @@ async def test_a_source_that_is_degraded_for_long_does_not_hold_up_a_boot() -> N
 
 
 async def test_a_scan_delays_readiness_also_where_another_source_is_degraded() -> None:
-    """As long as one source still scans, the start goes on, and asks for more time."""
+    """As long as one source still scans, the start goes on, and requests more time."""
     scanning = SourceHealth(SourceState.SCANNING)
     waiting = SourceHealth(SourceState.DEGRADED, detail="no queue")
     async with notifying(www=scanning, queue=waiting) as (recorder, _):

@@ -97,7 +97,7 @@ def through(proxy: Squid, password: str = PASSWORD) -> dict[str, str]:
 
 
 async def test_every_client_uses_the_proxy(proxy: Squid, cloud: Cloud) -> None:
-    """The hosts are known to the proxy only, and it asks for a user name and a password."""
+    """The hosts are known to the proxy only, and it requires a user name and a password."""
     before = len(proxy.passed())
     assert await cloud.call(**through(proxy)) == dict.fromkeys(HOSTS, "ok")
     assert cloud.seen == set(HOSTS)
@@ -109,30 +109,30 @@ async def test_every_client_uses_the_proxy(proxy: Squid, cloud: Cloud) -> None:
 async def test_excepted_hosts_are_called_directly(proxy: Squid, cloud: Cloud) -> None:
     """``NO_PROXY`` keeps the proxy out of it; each error says that no proxy is used, and no password."""
     before = len(proxy.passed())
-    told = await cloud.call(**through(proxy), NO_PROXY=".cloud.test")
+    reported = await cloud.call(**through(proxy), NO_PROXY=".cloud.test")
     assert len(proxy.passed()) == before
     assert not cloud.seen
     for name in ("cdn", "mns", "sqs"):
-        assert "no proxy is set for it" in told[name], told
+        assert "no proxy is set for it" in reported[name], reported
 
 
 async def test_a_proxy_that_refuses_is_named(proxy: Squid, cloud: Cloud) -> None:
     """A wrong password: each error names the proxy and its variable, and no password."""
-    told = await cloud.call(**through(proxy, "hunter2"))
+    reported = await cloud.call(**through(proxy, "hunter2"))
     assert not cloud.seen
-    assert "hunter2" not in str(told)
+    assert "hunter2" not in str(reported)
     for name in ("cdn", "mns"):
-        assert f"http://127.0.0.1:{proxy.port} requires a user name and a password" in told[name], told
-    assert "ok" not in [told[name] for name in HOSTS if name != "edge" or cloud.scheme == "https"]
+        assert f"http://127.0.0.1:{proxy.port} requires a user name and a password" in reported[name], reported
+    assert "ok" not in [reported[name] for name in HOSTS if name != "edge" or cloud.scheme == "https"]
 
 
 async def test_a_proxy_that_is_not_there_is_named(cloud: Cloud) -> None:
     """Nothing listens: nothing was sent, and each error says through what it went."""
     url = "http://worker:hunter2@127.0.0.1:9"
-    told = await cloud.call(HTTP_PROXY=url, HTTPS_PROXY=url)
-    assert "hunter2" not in str(told)
+    reported = await cloud.call(HTTP_PROXY=url, HTTPS_PROXY=url)
+    assert "hunter2" not in str(reported)
     for name in ("cdn", "mns", "sqs"):
-        assert "through the proxy http://127.0.0.1:9 (HTTP" in told[name], told
+        assert "through the proxy http://127.0.0.1:9 (HTTP" in reported[name], reported
 
 
 HOST = st.sampled_from(["cdn.aliyuncs.com", "a.example", "127.0.0.1:80", "[::1]:80", "localhost", "xaliyuncs.com:443"])

@@ -25,7 +25,7 @@ NOON = 1_767_326_400.0
 
 @dataclass
 class Hand:
-    """A clock that moves when told."""
+    """A clock that moves when instructed."""
 
     time: float = NOON
 

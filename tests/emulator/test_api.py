@@ -303,7 +303,7 @@ async def test_history(world: Any) -> None:
 async def test_quota_by_kind_and_day(
     make_world: MakeWorld, action: str, kind: RefreshKind, code: str, parameters: dict[str, str]
 ) -> None:
-    """Each kind has its quota; a call for more than is left is refused whole; at 00:00 UTC+8 the day begins anew."""
+    """Each kind has its quota; a call for more than is left is refused whole; at 00:00 UTC+8 the day begins again."""
     midnight = 1_767_369_600.0
     world = await make_world(now=midnight - 2.5, quota={kind: 3})
 

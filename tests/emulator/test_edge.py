@@ -53,7 +53,7 @@ async def test_ignore_params_takes_every_query(world: Any) -> None:
 
 
 async def test_forced_directory_evicts_below(world: Any) -> None:
-    """A forced directory refresh fetches everything below again, changed or not, and nothing beside it."""
+    """A forced directory refresh fetches everything below again, changed or not, and nothing next to it."""
     for name in ("d/a", "d/e/b", "dd/c"):
         world.write(name)
         await world.get(f"/{name}")

@@ -221,7 +221,7 @@ async def test_quota_lowered_at_noon(make_world: MakeWorld) -> None:
 
 
 async def test_clock_skew(world: Any) -> None:
-    """``clock-skew`` sets the server's clock wrong: calls expire, and the Date of the answer tells by how much."""
+    """``clock-skew`` sets the server's clock wrong: calls expire, and the Date of the answer reports by how much."""
     from listener.alibaba.signature import Credentials, sign_v1
 
     await world.control("/faults", method="POST", order=["clock-skew:1200"])

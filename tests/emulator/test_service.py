@@ -86,7 +86,7 @@ async def test_start_that_cannot_be(tmp_path: Path) -> None:
         assert "--edge" in refused.value.hint
 
 
-async def test_serves_until_told_to_stop(tmp_path: Path) -> None:
+async def test_serves_until_it_is_stopped(tmp_path: Path) -> None:
     """``serve`` says when it is ready, and SIGTERM ends it."""
     ready: asyncio.Future[Emulator] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve(settings(tmp_path), ready.set_result))

@@ -21,31 +21,35 @@ class Case(NamedTuple):
     shape: str
     body: bytes
     expected: tuple[Change, ...]
-    told: Mapping[str, Any]
+    reported: Mapping[str, Any]
     """The rest as the file has it."""
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What ``decode`` is given beside the body."""
-        return {name: self.told[name] for name in ("format", "roots") if name in self.told}
+        """What ``decode`` is given next to the body."""
+        return {name: self.reported[name] for name in ("format", "roots") if name in self.reported}
 
 
-def _change(told: Mapping[str, Any]) -> Change:
-    kind, mtime = ChangeKind(told["kind"]), told.get("mtime")
-    fingerprint = Fingerprint(told.get("size"), None if mtime is None else mtime * 1_000_000_000, etag=told.get("etag"))
+def _change(reported: Mapping[str, Any]) -> Change:
+    kind, mtime = ChangeKind(reported["kind"]), reported.get("mtime")
+    fingerprint = Fingerprint(
+        reported.get("size"), None if mtime is None else mtime * 1_000_000_000, etag=reported.get("etag")
+    )
     known = fingerprint if fingerprint != Fingerprint() else None
-    return Change(told["root"], told["key"], kind, known, told.get("time"), told.get("order"))
+    return Change(reported["root"], reported["key"], kind, known, reported.get("time"), reported.get("order"))
 
 
-def _case(file: str, told: Mapping[str, Any]) -> Case:
-    body = told["text"] if "text" in told else json.dumps(told["body"], ensure_ascii=False)
+def _case(file: str, reported: Mapping[str, Any]) -> Case:
+    body = reported["text"] if "text" in reported else json.dumps(reported["body"], ensure_ascii=False)
     return Case(
-        f"{file}: {told['name'][:60]}",
-        told["shape"],
+        f"{file}: {reported['name'][:60]}",
+        reported["shape"],
         body.encode("utf-8", "surrogatepass"),
-        tuple(map(_change, told["changes"])),
-        told,
+        tuple(map(_change, reported["changes"])),
+        reported,
     )
 
 
-CASES = [_case(path.stem, told) for path in sorted(_FOLDER.glob("*.json")) for told in json.loads(path.read_text())]
+CASES = [
+    _case(path.stem, reported) for path in sorted(_FOLDER.glob("*.json")) for reported in json.loads(path.read_text())
+]

@@ -25,16 +25,16 @@ def bare(change: Change) -> Change:
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 def test_a_message_comes_to_what_happened(case: Case) -> None:
     """Changes, what is ignored and why, what is unreadable: all as the corpus says."""
-    if "error" in case.told:
+    if "error" in case.reported:
         with pytest.raises(MalformedNotification) as raised:
             decode(case.body, **case.arguments)
-        assert case.told["error"] in str(raised.value)
+        assert case.reported["error"] in str(raised.value)
         return
     decoded = decode(case.body, **case.arguments)
     assert tuple(map(bare, decoded.changes)) == case.expected
-    assert decoded.ignored == case.told.get("ignored", 0)
-    assert case.told.get("note", "") in decoded.note
-    assert len(decoded.unreadable) == case.told.get("unreadable", 0)
+    assert decoded.ignored == case.reported.get("ignored", 0)
+    assert case.reported.get("note", "") in decoded.note
+    assert len(decoded.unreadable) == case.reported.get("unreadable", 0)
 
 
 def test_the_corpus_is_wide_and_says_where_it_comes_from() -> None:
@@ -87,7 +87,7 @@ def test_a_format_that_does_not_exist_is_named_with_those_that_do() -> None:
     assert "eventbridge" in raised.value.hint
 
 
-def test_what_is_said_of_a_message_is_short() -> None:
+def test_what_is_logged_of_a_message_is_short() -> None:
     """Neither a note nor an error repeats more than a little of a message, whatever it holds."""
     long = "x" * 100_000
     record = {"eventName": long, "s3": {"bucket": {"name": "b"}, "object": {"key": "k"}}}

@@ -32,7 +32,7 @@ def test_fuzzing_finds_nothing(tmp_path: Path, absent_package: None) -> None:
 
 @pytest.fixture
 def absent_package(request: pytest.FixtureRequest) -> None:
-    """Where atheris is absent (it is built for few Pythons) the test fails in CI, and is skipped and told elsewhere."""
+    """Where atheris is absent (it is built for few Pythons) the test fails in CI, and is skipped elsewhere."""
     if importlib.util.find_spec("atheris") is None:
         outcome = pytest.fail if os.environ.get("CI") else pytest.skip
         outcome("atheris is absent: pip install --group fuzz")

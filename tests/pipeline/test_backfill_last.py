@@ -1,4 +1,4 @@
-"""What only a backfill asks for waits behind everything that changes now, wherever the two meet."""
+"""What only a backfill requests waits behind everything that changes now, wherever the two meet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def begun(world: World, count: int) -> None:
 
 
 def sent(world: World, key: str) -> bool:
-    """Tell whether the CDN was asked for a key."""
+    """Return whether the CDN was asked for a key."""
     return any(path.endswith(f"/{key}") for path in world.paths)
 
 
@@ -53,7 +53,7 @@ async def test_a_change_goes_first_though_a_backfill_fills_the_minute(tmp_path: 
 
 
 async def test_a_change_of_what_a_backfill_asked_for_goes_first(tmp_path: Path) -> None:
-    """A need that both ask for is a change's; what a backfill asks for in the same directory waits on."""
+    """A need that both ask for is a change's; what a backfill requests in the same directory waits on."""
     async with a_world(tmp_path, quota=(10_000, 0), target=MINUTE) as world:
         await begun(world, 4_000)
         waiting = await world.store._read(
@@ -67,7 +67,7 @@ async def test_a_change_of_what_a_backfill_asked_for_goes_first(tmp_path: Path) 
         assert world.accepted["file"] < 400
 
 
-async def test_a_changed_directory_goes_first_though_a_backfill_asks_for_many(tmp_path: Path) -> None:
+async def test_a_changed_directory_goes_before_many_of_a_backfill(tmp_path: Path) -> None:
     """A request of a backfill is no larger than its part of a minute, also of the few directories that one takes."""
     minute = {"limits": {"directories_per_domain_minute": 40}}
     async with a_world(tmp_path, quota=(0, 1_000), target=minute) as world:

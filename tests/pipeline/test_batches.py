@@ -86,7 +86,7 @@ def test_a_wait_that_ends_before_the_reset_is_moved_behind_it() -> None:
 
 
 def test_troubles_double_the_wait_up_to_a_bound_and_success_ends_them() -> None:
-    """Refusals in a row wait 1, 2, 4 … seconds, never more than the bound; one success starts anew."""
+    """Refusals in a row wait 1, 2, 4 … seconds, never more than the bound; one success starts again."""
     one = account()
     waits = [one.record_failure(NOON, "no", first_seconds=1, most_seconds=60) for _ in range(80)]
     assert waits[:7] == [1, 2, 4, 8, 16, 32, 60]

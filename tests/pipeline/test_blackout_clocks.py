@@ -36,7 +36,7 @@ def at(text: str, zone: str, *, second: bool = False) -> float:
 
 
 def shows(spans: list[Hours], zone: str, now: float) -> bool:
-    """Tell whether the clock of the zone shows a time in one of the spans: the definition, naively."""
+    """Return whether the clock of the zone shows a time in one of the spans: the definition, naively."""
     local = datetime.fromtimestamp(now, ZoneInfo(zone))
     return any(span.holds(local.hour * 60 + local.minute) for span in spans)
 

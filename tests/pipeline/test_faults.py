@@ -24,7 +24,7 @@ async def changed(world: World, *keys: str) -> None:
 
 
 async def fresh(world: World, *keys: str) -> bool:
-    """Tell whether the edge serves all of them new."""
+    """Return whether the edge serves all of them new."""
     return {await world.get(key) for key in keys} == {"new"}
 
 
@@ -92,7 +92,7 @@ async def test_one_of_three_domains_is_not_ours(tmp_path: Path) -> None:
         assert await world.ledger() == (2, 0)
 
 
-async def test_a_task_that_stays_refreshing_for_two_hours_is_told(tmp_path: Path) -> None:
+async def test_a_task_that_stays_refreshing_for_two_hours_is_reported(tmp_path: Path) -> None:
     """It becomes unconfirmed, is not sent again, and settles when the task ends after all."""
     async with a_world(tmp_path) as world:
         world.order("stuck:a.html:9000")

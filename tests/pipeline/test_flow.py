@@ -110,8 +110,8 @@ async def test_what_cannot_be_read_is_kept_before_it_is_acknowledged(tmp_path: P
         assert world.accepted == {"file": 1}
 
 
-async def test_what_a_person_asks_for_is_not_paced(tmp_path: Path) -> None:
-    """A directory refresh by hand goes at once though tokens are dear, as long as one is left beside the reserve."""
+async def test_manual_requests_are_not_paced(tmp_path: Path) -> None:
+    """A manual directory refresh goes at once though tokens are dear, as long as one is left next to the reserve."""
     async with a_world(tmp_path, quota=(10, 2), extra={"planner": {"reserve": 0.5}}) as world:
         asked = [NeedInput("cdn", world.emulator.edge_url + folder, Scope.SUBTREE) for folder in ("/a/", "/b/")]
         await world.store.request(asked)

@@ -1,4 +1,4 @@
-"""Orders by hand: what is held or paused stays unsent, is told with its reason, and goes on by itself or when told."""
+"""Manual orders: what is held or paused stays unsent, is reported with its reason, and goes on later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def deferred(world: World) -> list[str]:
 
 
 async def test_a_deploy_that_is_held_becomes_one_plan(tmp_path: Path) -> None:
-    """Nothing goes while it is held, what is asked for by hand does; once released all of it goes."""
+    """Nothing goes while it is held, what is asked for manually does; once released all of it goes."""
     async with a_world(tmp_path) as world:
         controls = Controls(world.store)
         site = Place("", world.emulator.edge_url + "/")
@@ -54,7 +54,7 @@ async def test_a_hold_ends_by_itself(tmp_path: Path) -> None:
 
 
 async def test_what_is_paused_sends_nothing_at_all(tmp_path: Path) -> None:
-    """Not by hand, not urgently; another target's or site's pause does not matter; status keeps counting."""
+    """Not manually, not urgently; another target's or site's pause does not matter; status keeps counting."""
     async with a_world(tmp_path) as world:
         controls = Controls(world.store)
         await controls.put(ControlKind.PAUSE, [Place("cdn"), Place("other")], seconds=None, reason="audit")
@@ -92,7 +92,7 @@ async def test_what_is_reserved_when_it_is_paused_is_not_sent(tmp_path: Path) ->
 
 
 async def test_a_throttled_request_is_not_sent_once_it_is_paused(tmp_path: Path) -> None:
-    """The CDN asks for a second of patience; within it somebody pauses: there is no second try."""
+    """The CDN requests a second of patience; within it somebody pauses: there is no second try."""
     async with a_world(tmp_path) as world:
         world.order("throttle:1:1,action=RefreshObjectCaches")
         world.source.deliver(world.write("a.html", "new"))
@@ -108,7 +108,7 @@ async def test_a_throttled_request_is_not_sent_once_it_is_paused(tmp_path: Path)
 
 
 async def test_a_plan_above_the_threshold_waits_for_a_person(tmp_path: Path) -> None:
-    """What is asked for by hand goes, a small plan too; the large one once it is approved, and says so."""
+    """What is asked for manually goes, a small plan too; the large one once it is approved, and says so."""
     extra = {"planner": {"approve_above": {"file": 10}}}
     async with a_world(tmp_path, extra=extra) as world:
         world.source.deliver(*(world.write(f"{n}.html", "new") for n in range(10)))

@@ -29,12 +29,12 @@ def changed(world: World, folder: str, count: int) -> list[Change]:
 
 
 async def deferred(world: World, count: int) -> None:
-    """Wait until so many needs are deferred, the plan that left them is told, and nothing flies."""
+    """Wait until so many needs are deferred, the plan that left them is reported, and nothing flies."""
 
     async def seen() -> bool:
         counts = await world.store.counts()
-        told = sum(one.needs for one in world.pipeline.engines[0].outcome.deferred)
-        return (counts.deferred, told, counts.in_flight) == (count, count, 0)
+        reported = sum(one.needs for one in world.pipeline.engines[0].outcome.deferred)
+        return (counts.deferred, reported, counts.in_flight) == (count, count, 0)
 
     await world.until(seen)
 
@@ -70,7 +70,7 @@ async def test_ten_files_left_and_four_due_go(tmp_path: Path, a_day: int) -> Non
 
 
 async def test_a_small_quota_is_used_to_its_end_and_the_rest_waits_with_its_reason(tmp_path: Path) -> None:
-    """Of nine deletions in three folders five go, all that is there beside the reserve; four wait, and say why."""
+    """Of nine deletions in three folders five go, all that is there next to the reserve; four wait, and say why."""
     async with a_world(tmp_path, quota=(6, 0)) as world:
         world.source.deliver(*(Change("www", f"d{n % 3}/{n}.html", ChangeKind.DELETED) for n in range(9)))
         await deferred(world, 4)
@@ -83,7 +83,7 @@ async def test_a_small_quota_is_used_to_its_end_and_the_rest_waits_with_its_reas
 
 
 async def test_with_a_quota_of_zero_everything_waits_and_nothing_spins(tmp_path: Path) -> None:
-    """Nothing is asked of the CDN, everything is told as deferred, and the next look is at the reset."""
+    """Nothing is asked of the CDN, everything is reported as deferred, and the next look is at the reset."""
     async with a_world(tmp_path, quota=(0, 0)) as world:
         world.source.deliver(*changed(world, "a/", 5), Change("www", "b/", ChangeKind.SUBTREE))
         await deferred(world, 6)
@@ -150,7 +150,7 @@ async def test_what_expires_by_itself_is_settled_and_costs_nothing(tmp_path: Pat
         assert world.accepted == {}
 
 
-async def test_arrivals_are_seen_and_learned_anew_after_a_restart(tmp_path: Path) -> None:
+async def test_arrivals_are_learned_again_after_a_restart(tmp_path: Path) -> None:
     """What became due counts by its number, what ripens together as one arrival; a restart reads the attempts."""
     async with a_world(tmp_path) as world:
         world.source.deliver(*changed(world, "", 7))
@@ -188,8 +188,8 @@ async def test_a_month_of_history_is_believed_and_a_first_day_is_not(tmp_path: P
     async with a_world(tmp_path) as world:
         await busy_month(world, 40)
         now = window_start(world.clock.now())
-        told = await world.store.read(lambda connection: learned(connection, "main", now=now))
-        assert told.expected(now, 24.0) == pytest.approx(40.0, rel=0.25)
+        reported = await world.store.read(lambda connection: learned(connection, "main", now=now))
+        assert reported.expected(now, 24.0) == pytest.approx(40.0, rel=0.25)
         nobody = await world.store.read(lambda connection: learned(connection, "nobody", now=now))
         assert nobody.expected(now, 24.0) == pytest.approx(10.0)
         assert nobody.seen(now, 500).expected(now, 24.0) < 20.0
@@ -227,7 +227,7 @@ async def waits_longer_than(world: World, seconds: float) -> None:
 
 
 async def test_a_person_does_not_wait_for_an_interval(tmp_path: Path) -> None:
-    """What is asked for by hand goes at once though quota is scarce and the URL was just refreshed."""
+    """What is asked for manually goes at once though quota is scarce and the URL was just refreshed."""
     async with a_world(tmp_path, quota=(3, 0), extra={"planner": {"reserve": 0.0}}) as world:
         world.source.deliver(*changed(world, "", 2))
         await world.settled()

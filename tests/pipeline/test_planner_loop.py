@@ -1,4 +1,4 @@
-"""A huge plan is made beside the event loop, which goes on; and beside the garbage collector, which waits."""
+"""A huge plan is made next to the event loop, which goes on; and next to the garbage collector, which waits."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_the_loop_goes_on_while_a_huge_plan_is_made(tmp_path: Path) -> Non
     await cdn.close()
 
 
-def test_the_collector_rests_until_the_last_plan_is_made() -> None:
+def test_the_garbage_collector_is_off_until_the_last_plan_is_made() -> None:
     """Two plans at once: it runs again when both are done, and stays off where somebody had turned it off."""
     assert gc.isenabled()
     inside, leave = threading.Event(), threading.Event()

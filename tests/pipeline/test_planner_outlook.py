@@ -1,4 +1,4 @@
-"""What lies ahead is told: when a quota is used up, and a backlog with the directory that clears it."""
+"""What lies ahead is reported: when a quota is used up, and a backlog with the directory that clears it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ async def ahead(world: World) -> Outlook:
 
 
 async def deferred(world: World, count: int) -> None:
-    """Wait until so many needs are deferred, the plan that left them is told, and nothing flies."""
+    """Wait until so many needs are deferred, the plan that left them is reported, and nothing flies."""
 
     async def seen() -> bool:
         counts = await world.store.counts()
-        told = sum(one.needs for one in world.pipeline.engines[0].outcome.deferred)
-        return (counts.deferred, told, counts.in_flight) == (count, count, 0)
+        reported = sum(one.needs for one in world.pipeline.engines[0].outcome.deferred)
+        return (counts.deferred, reported, counts.in_flight) == (count, count, 0)
 
     await world.until(seen)
 
@@ -40,14 +40,14 @@ async def test_with_quota_to_spare_nothing_ends_and_nothing_waits(tmp_path: Path
     async with a_world(tmp_path) as world:
         world.source.deliver(*(world.write(f"{n}.html", "new") for n in range(4)))
         await world.settled()
-        told = await ahead(world)
-        assert {one.lasts_until for one in told.forecasts.values()} == {None}
-        assert told.forecasts[RefreshKind.FILE].per_hour > 0
-        assert (told.backlog.needs, told.backlog.days, told.backlog.offer) == (0, 0.0, [])
+        reported = await ahead(world)
+        assert {one.lasts_until for one in reported.forecasts.values()} == {None}
+        assert reported.forecasts[RefreshKind.FILE].per_hour > 0
+        assert (reported.backlog.needs, reported.backlog.days, reported.backlog.offer) == (0, 0.0, [])
 
 
 async def test_at_its_rate_a_quota_ends_before_the_reset(tmp_path: Path) -> None:
-    """With most of the day's files spent early, the hour at which the rest is gone is told; once gone, now."""
+    """With most of the day's files spent early, the hour at which the rest is gone is reported; once gone, now."""
     async with a_world(tmp_path, quota=(10, 0), extra=NO_RESERVE) as world:
         world.source.deliver(*(world.write(f"{n}.html", "new") for n in range(9)))
         await world.settled()
@@ -61,7 +61,7 @@ async def test_at_its_rate_a_quota_ends_before_the_reset(tmp_path: Path) -> None
         assert (await ahead(world)).forecasts[RefreshKind.FILE].lasts_until == pytest.approx(now, abs=20)
 
 
-async def test_a_backlog_beyond_a_days_quota_is_told_with_the_directory_that_clears_it(tmp_path: Path) -> None:
+async def test_a_backlog_beyond_a_days_quota_is_reported_with_the_directory_that_clears_it(tmp_path: Path) -> None:
     """Ninety deletions at ten files a day: nine days and more, or one directory that evicts the ten that stay."""
     async with a_world(tmp_path, quota=(10, 5), extra=NO_RESERVE) as world:
         await Controls(world.store).put(ControlKind.PAUSE, [Place()], seconds=None)
@@ -69,10 +69,10 @@ async def test_a_backlog_beyond_a_days_quota_is_told_with_the_directory_that_cle
         world.source.deliver(*(world.write(key, "old") for key in keys), seed=True)
         world.source.deliver(*(Change("www", key, ChangeKind.DELETED) for key in keys[:90]))
         await deferred(world, 90)
-        told = (await ahead(world)).backlog
-        assert told.needs == 90
-        assert told.days is None or told.days > 9
-        assert [(offer.url, offer.covers, offer.collateral) for offer in told.offer] == [(world.url("a/"), 90, 10)]
+        reported = (await ahead(world)).backlog
+        assert reported.needs == 90
+        assert reported.days is None or reported.days > 9
+        assert [(offer.url, offer.covers, offer.collateral) for offer in reported.offer] == [(world.url("a/"), 90, 10)]
 
 
 async def test_a_quota_of_zero_never_drains(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Several sites of one account, end to end: shares, priorities, and limits beside the day's quota."""
+"""Several sites of one account, end to end: shares, priorities, and limits next to the day's quota."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_RESERVE = {"planner": {"reserve": 0.0}}
 
 
 async def run_sites(world: World, **sites: dict[str, Any]) -> None:
-    """Run the pipeline anew with a site for each folder, so set."""
+    """Run the pipeline again with a site for each folder, so set."""
     await world.stop()
     made = [
         Site(source="www", target="cdn", prefix=f"{name}/", base_urls=[world.url(f"{name}/")], **keys)  # type: ignore[arg-type]
@@ -47,12 +47,12 @@ def spent(world: World) -> dict[str, int]:
 
 
 async def deferred(world: World, count: int) -> None:
-    """Wait until so many needs are deferred, the plan that left them is told, and nothing flies."""
+    """Wait until so many needs are deferred, the plan that left them is reported, and nothing flies."""
 
     async def seen() -> bool:
         counts = await world.store.counts()
-        told = sum(one.needs for one in world.pipeline.engines[0].outcome.deferred)
-        return (counts.deferred, told, counts.in_flight) == (count, count, 0)
+        reported = sum(one.needs for one in world.pipeline.engines[0].outcome.deferred)
+        return (counts.deferred, reported, counts.in_flight) == (count, count, 0)
 
     await world.until(seen)
 
@@ -69,7 +69,7 @@ async def test_a_bulk_of_one_site_leaves_another_its_guarantee(tmp_path: Path) -
 
 
 async def test_a_greatest_share_counts_what_was_spent_before_a_restart(tmp_path: Path) -> None:
-    """A site stops at its part of the day, also when the process is another one by then."""
+    """A site stops at its part of the day, also when the process is another one at that time."""
     async with a_world(tmp_path, quota=(10, 0), extra=NO_RESERVE) as world:
         sites: dict[str, dict[str, Any]] = {"www": {"share": {"file": 0.5}}, "shop": {}}
         await run_sites(world, **sites)

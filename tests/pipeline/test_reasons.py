@@ -19,7 +19,7 @@ pytestmark = pytest.mark.looptime(False)
 
 
 async def seen_by_another_process(world: World, **fields: Any) -> dict[str, Any]:
-    """Return the status as a command beside the daemon reads it."""
+    """Return the status as a command reads it while a daemon runs."""
     async with open_store(world.settings.store.url, readonly=True, clock=world.clock) as store:
         return await status_of(
             store, world.settings, {"cdn": world.target}, now=world.clock.now(), owner=Owner(True, 1), **fields

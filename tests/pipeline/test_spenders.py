@@ -130,7 +130,7 @@ def mark_as_backfill(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE attempt SET priority = 1")
 
 
-async def test_a_share_that_is_set_is_the_operators_word(tmp_path: Path) -> None:
+async def test_a_share_that_is_set_applies(tmp_path: Path) -> None:
     """A site with a share of its own goes up to it and is not reported; where a share is set no default holds."""
     async with a_world(tmp_path, quota=(10, 0), extra=NO_RESERVE) as world:
         await run_sites(world, www={"share": {"file": 0.6}}, shop={})
@@ -143,7 +143,7 @@ async def test_a_share_that_is_set_is_the_operators_word(tmp_path: Path) -> None
         assert "site www:shop/" in (await reported(world, 1))[0]["what"]
 
 
-async def test_sites_of_one_source_are_one_spender_beside_another_source(tmp_path: Path) -> None:
+async def test_sites_of_one_source_are_one_spender(tmp_path: Path) -> None:
     """An uploader is bounded in the sum of the sites that its source feeds."""
     async with a_world(tmp_path, quota=(20, 0), extra=EXTRA) as world:
         await run_sources(world)

@@ -74,7 +74,7 @@ async def test_a_silent_source_is_degraded_within_a_minute() -> None:
 
 
 async def test_who_waits_for_us_or_says_nothing_is_not_judged() -> None:
-    """A delivery that is being taken, a source that never tells of progress, one that moves."""
+    """A delivery that is being taken, a source that never reports of progress, one that moves."""
     silent, waiting, moving = Idle(), Idle(), Idle()
     waiting.health.progressed(0.0)
     await watched(silent, set(), 300)
@@ -114,7 +114,7 @@ async def test_a_file_tree_that_hangs_is_found_out(tmp_path: Path, monkeypatch: 
         assert "no progress" in reader.source.health.detail
         assert any("no progress" in reason for reason in reasons_not_ready(pipeline, "running"))
         hangs.set()
-        await reader.until_told("page")
+        await reader.until_reported("page")
         await reader.until(lambda: reader.source.health.ready and not reader.source.health.detail, "well again")
         watching.cancel()
 

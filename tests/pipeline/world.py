@@ -19,9 +19,10 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Check, Delivery, IndexView, SourceHealth
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.pipeline import Pipeline, store_options
-from listener.refresh import RefreshKind
+from listener.refresh import AttemptState, RefreshKind
 from listener.settings import Settings
-from listener.store import Store, open_store
+from listener.store import NeedInput, Store, open_store
+from listener.store.transitions import AttemptRequest
 from listener.targets.alibaba_cdn import AlibabaCdn
 
 KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
@@ -29,7 +30,7 @@ DEADLINE_SECONDS = 20.0
 
 
 class MovableClock:
-    """The machine's clock, moved on by hand."""
+    """The machine's clock, moved on manually."""
 
     def __init__(self) -> None:
         """Start at the machine's time, but never near a reset of the quota day."""
@@ -44,7 +45,7 @@ class MovableClock:
 
 
 class PlayedSource:
-    """A source that delivers what the test tells it to."""
+    """A source that delivers what the test reports it to."""
 
     Settings: ClassVar[type[BaseModel]] = BaseModel
     roots = ("www",)
@@ -231,3 +232,22 @@ async def a_world(
                     await world.stop()
         finally:
             await cdn.close()
+
+
+async def stays(world: World, *, seconds: float = 1.5) -> None:
+    """Let the pipeline go on for a while, and see that it still runs."""
+    await asyncio.sleep(seconds)
+    assert not world.running.done()
+
+
+async def leave_in_flight(world: World, target: str, *states: AttemptState) -> None:
+    """Leave an attempt of some target in flight."""
+    url = world.url("old.html")
+    await world.store.request([NeedInput(target, url)])
+    wanted = AttemptRequest(target, RefreshKind.FILE, url, True, "", 0.0)
+    (made,) = await world.store.hold([wanted], account="other", quota={RefreshKind.FILE: 10})
+    await world.store.mark_sending([made.id])
+    if AttemptState.ACCEPTED in states:
+        await world.store.accept({made.id: "77"}, next_look_at=1.0)
+    else:
+        await world.store.mark_unknown([made.id], next_look_at=1.0, error="")

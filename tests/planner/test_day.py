@@ -39,7 +39,7 @@ def some_weeks(seed: int) -> list[Window]:
 
 @pytest.mark.parametrize("policy", [*POLICIES])
 @pytest.mark.parametrize("quota", [(60, 4), (15, 1), (0, 2), (10, 0)])
-def test_the_log_tells_the_score(policy: str, quota: tuple[int, int]) -> None:
+def test_the_score_follows_from_the_log(policy: str, quota: tuple[int, int]) -> None:
     """Whatever the policy, score and units can be worked out again from the log, and no day exceeds its quota."""
     windows = some_weeks(seed=quota[0])
     world = World(*quota)

@@ -58,7 +58,7 @@ def test_equals_brute_force(objects: list[str], data: st.DataObject, files: int,
     assert sorted(sent + waiting + [k for k in changes if k.startswith(tuple(covered))]) == sorted(changes)
 
 
-def test_subtree_key_asks_for_its_directory() -> None:
+def test_a_subtree_key_is_refreshed_as_its_directory() -> None:
     """A changed key that ends with ``/`` is refreshed as a directory, at no collateral of its own."""
     made = plan_keys(["a/b/", "c.html"], ["a/b/1", "a/b/2", "a/x", "c.html"], files=5, directories=1)
     assert [(r.kind, r.key, r.covers, r.collateral) for r in made.refreshes] == [

@@ -175,7 +175,7 @@ def office_hours(days: int = 40) -> Arrivals:
 
 
 def test_hours_at_which_nobody_publishes_are_learned() -> None:
-    """After a month of mornings a morning promises more than an afternoon, and a quiet night tells nothing."""
+    """After a month of mornings a morning promises more than an afternoon, and a quiet night reports nothing."""
     known = office_hours()
     done = known
     for n in range(10):
@@ -262,7 +262,7 @@ def test_nothing_starves(counts: list[int], files: int) -> None:
                 waiting[name] = (since, due - take)
 
 
-def test_forecast_tells_when_the_quota_ends() -> None:
+def test_the_forecast_says_when_the_quota_ends() -> None:
     """At the rate so far a budget lasts until a moment before the reset, or past it."""
     half_gone = TokenBudget(100, 50, DAY)
     assert forecast(half_gone, now=6 * HOUR, began=0.0) == (pytest.approx(50 / 6), pytest.approx(12 * HOUR))
@@ -271,15 +271,15 @@ def test_forecast_tells_when_the_quota_ends() -> None:
     assert forecast(TokenBudget(100, 100, DAY), now=0.0, began=0.0) == (0.0, None)
 
 
-def test_backlog_that_cannot_drain_is_told_with_a_way_out() -> None:
+def test_a_backlog_that_cannot_drain_is_reported_with_a_remedy() -> None:
     """When as much arrives as the quota takes, a backlog never drains, and the directory that drains it is named."""
     asked = PlanInput(
         now=0.0, loads=[load("a/", 400), load("b/", 3)], budgets=budgets(0, 2, limit=50),
         weights=lambda url: 5000 if url == SITE else 500, arrivals=busy(per_day=80),
     )  # fmt: skip
-    told = backlog(asked)
-    assert (told.needs, told.days) == (403, None)
-    assert [d.url for d in told.offer] == [SITE + "a/"]
+    reported = backlog(asked)
+    assert (reported.needs, reported.days) == (403, None)
+    assert [d.url for d in reported.offer] == [SITE + "a/"]
     calm = backlog(PlanInput(now=0.0, loads=[load("a/", 40)], budgets=budgets(0, 2, limit=50)))
     assert calm.days == pytest.approx(1.0, rel=0.1)
     assert calm.offer == []

@@ -27,7 +27,7 @@ def test_twelve_hundred_changes_of_a_large_site_are_planned_exactly() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_memory_of_a_large_plan_is_bounded() -> None:
-    """Planning 300,000 changes takes less than a third of a gibibyte beside what it is given."""
+    """Planning 300,000 changes takes less than a third of a gibibyte next to what it is given."""
     given = site(60_000, 300_000, spread=True)
     tracemalloc.start()
     plan(given)
@@ -38,7 +38,7 @@ def test_memory_of_a_large_plan_is_bounded() -> None:
 
 @pytest.mark.looptime(False)
 async def test_the_event_loop_goes_on_while_a_large_plan_is_made() -> None:
-    """The planner never keeps the interpreter to itself: a loop beside its thread turns all the while."""
+    """The planner never keeps the interpreter to itself: a loop next to its thread turns all the while."""
     given = site(60_000, 300_000, spread=True)
     planning = asyncio.get_running_loop().run_in_executor(None, plan, given)
     turns = 0

@@ -106,7 +106,7 @@ def test_every_command_and_setting_is_in_the_reference(site: Path) -> None:
 
 
 def test_every_configuration_shown_is_valid() -> None:
-    """Whole ones as they stand; parts of one beside what they leave out."""
+    """Whole ones as they stand; parts of one next to what they leave out."""
     shown = blocks("toml")
     assert len(shown) > 8
     whole = {
@@ -142,3 +142,19 @@ def test_every_command_shown_exists() -> None:
                 assert not option.startswith("--") or any(option in known[name] for name in names), f"{page}: {call}"
             seen += 1
     assert seen > 40
+
+
+def test_every_test_that_is_named_exists() -> None:
+    """In the pages and in the table of mutations: by its path below tests, without its ending."""
+    pages = [
+        ROOT / "tests/README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "bench").glob("*.md"),
+    ]
+    named = {
+        (page.name, name.removeprefix("tests/"))
+        for page in pages
+        for name in re.findall(r"`((?:\w+/)*test_\w+)(?:\.py)?`", page.read_text("utf-8"))
+    }
+    assert sorted(one for one in named if not (ROOT / "tests" / f"{one[1]}.py").exists()) == []

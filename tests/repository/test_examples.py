@@ -42,7 +42,7 @@ def test_the_readme_shows_the_three_shapes_and_each_loads() -> None:
 
 
 def test_the_full_example_is_up_to_date() -> None:
-    """The full example says what the declarations say; `make examples` writes it anew."""
+    """The full example says what the declarations say; `make examples` writes it again."""
     assert (ROOT / "config/examples/full.toml").read_text() == full_example(), "run: make examples"
 
 

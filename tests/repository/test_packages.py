@@ -103,7 +103,7 @@ def locked(name: str) -> dict[str, str]:
     ("lock", "extras", "groups"),
     [("image", ["credentials"], []), ("build", None, ["image"]), ("dev", ["credentials", "listing"], ["dev"])],
 )
-def test_the_locks_hold_what_the_project_asks_for(lock: str, extras: list[str] | None, groups: list[str]) -> None:
+def test_the_locks_contain_what_the_project_requires(lock: str, extras: list[str] | None, groups: list[str]) -> None:
     """Every requirement of the project is locked, at a version that its bounds allow: else run `make lock`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     tables = project["dependency-groups"]

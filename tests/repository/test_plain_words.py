@@ -56,3 +56,13 @@ def test_the_product_is_written_in_plain_words(words: re.Pattern[str], most: int
     """Private words stay out of code, documentation and messages."""
     found = _counted(words)
     assert found.total() <= most, f"write it plainly: {found.most_common(10)}"
+
+
+def test_tests_have_plain_names() -> None:
+    """Files and functions of tests say what is tested, without private words and without where the test came from."""
+    private = re.compile(r"(?:^|_)(told|tells?|heard|hears?|asks|anew|beside|by_hand|by_then|review\w*|m\d+)(?:_|\.|$)")
+    listed = subprocess.run(["git", "ls-files", "tests"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in listed.splitlines() if name.endswith(".py") and (ROOT / name).exists()]
+    names = [path.name for path in paths]
+    names += [name for path in paths for name in re.findall(r"def (\w+)", path.read_text("utf-8"))]
+    assert [name for name in names if private.search(name)] == []

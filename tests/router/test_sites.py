@@ -138,8 +138,8 @@ def test_a_subtree_above_a_site_is_the_whole_site(key: str) -> None:
     assert urls(Router([site(prefix="p/q/")]), key, ChangeKind.SUBTREE) == ["https://a.example/"]
 
 
-def test_a_subtree_beside_a_site_or_excluded_whole_makes_no_need() -> None:
-    """A subtree beside the prefix, or below an excluded folder, is nobody's; one that is excluded in part is taken."""
+def test_a_subtree_outside_of_a_site_or_excluded_whole_makes_no_need() -> None:
+    """A subtree next to the prefix, or below an excluded folder, is nobody's; one that is excluded in part is taken."""
     router = Router([site(prefix="p/", exclude=["tmp/**", "**/*.bak"])])
     assert urls(router, "q/", ChangeKind.SUBTREE) == []
     assert urls(router, "p/tmp/x/", ChangeKind.SUBTREE) == []

@@ -23,7 +23,7 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "etc"
 
 
-def test_a_file_beside_the_plain_one_is_an_instance(etc: Path) -> None:
+def test_a_file_next_to_the_plain_one_is_an_instance(etc: Path) -> None:
     """By its name, in that directory only; the plain one and other files are none."""
     assert (instance_of(etc / "shop.toml"), unit_of(etc / "shop.toml")) == ("shop", "cdn-listener@shop.service")
     assert (instance_of(etc / "listener.toml"), unit_of(etc / "listener.toml")) == ("", "cdn-listener.service")
@@ -34,7 +34,7 @@ def test_a_file_beside_the_plain_one_is_an_instance(etc: Path) -> None:
 
 
 def test_without_the_template_it_is_an_ordinary_file(etc: Path) -> None:
-    """As in a container; the state directory alone, which may be closed to us, tells of an instance, too."""
+    """As in a container; the state directory alone, which may be closed to us, reports of an instance, too."""
     (etc.parent / "units/cdn-listener@.service").unlink()
     assert instance_of(etc / "shop.toml") == ""
     (etc.parent / "var/cdn-listener-shop").symlink_to("private/that-nobody-may-see")

@@ -73,7 +73,7 @@ def test_what_is_shown_is_a_configuration_again() -> None:
         ("secretary", False),
     ],
 )
-def test_names_tell_secrets(name: str, secret: bool) -> None:
+def test_secrets_are_recognized_by_name(name: str, secret: bool) -> None:
     """A word of the name decides; names of places where secrets are kept are none."""
     assert is_secret_name(name) is secret
 
@@ -185,8 +185,8 @@ def test_masking_leaves_what_is_no_secret(value: object) -> None:
 def test_a_secret_path_is_not_shown(table: dict[str, Any], shown: str) -> None:
     """A path that is the only proof, or that is long, is masked, in ``public_url`` and in ``repr`` too."""
     settings = WebhookSettings.model_validate({**table, "public_url": f"https://h.example{table['path']}"})
-    told = settings.model_dump(mode="json")
-    assert (told["path"], told["public_url"]) == (shown, f"https://h.example{shown}")
+    reported = settings.model_dump(mode="json")
+    assert (reported["path"], reported["public_url"]) == (shown, f"https://h.example{shown}")
     assert table["path"] == "/" or table["path"] not in repr(settings)
     assert settings.path == table["path"]
 

@@ -19,7 +19,7 @@ from listener.testing import MemoryIndex
 
 
 def fanotify_needed(request: pytest.FixtureRequest, path: Path) -> None:
-    """Go on where a tree can be marked; elsewhere the test fails in CI, and is skipped and told in red."""
+    """Go on where a tree can be marked; elsewhere the test fails in CI, and is skipped and reported in red."""
     refused = refusal(path)
     if refused is not None:
         request.getfixturevalue("absent")(f"a file system that fanotify can mark ({refused})")
@@ -71,7 +71,7 @@ class Reader:
             await delivery.ack()
 
     def clear(self) -> None:
-        """Forget what was told."""
+        """Forget what was reported."""
         self.deliveries.clear()
         self.changes.clear()
 
@@ -79,8 +79,8 @@ class Reader:
         """Return the changes of one key."""
         return [change for change in self.changes if change.key == key]
 
-    def told(self, key: str, kind: ChangeKind = ChangeKind.CONTENT, *, finished: bool = True) -> bool:
-        """Tell whether a key was told so."""
+    def reported(self, key: str, kind: ChangeKind = ChangeKind.CONTENT, *, finished: bool = True) -> bool:
+        """Return whether a key was reported so."""
         return any(change.kind is kind and change.finished is finished for change in self.of(key))
 
     async def until(self, condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
@@ -92,9 +92,9 @@ class Reader:
             assert time.monotonic() < end, f"not within {seconds} s: {what}\nchanges: {self.changes[-20:]}"
             await asyncio.sleep(0.02)
 
-    async def until_told(self, key: str, kind: ChangeKind = ChangeKind.CONTENT, *, finished: bool = True) -> None:
-        """Wait until a key is told so."""
-        await self.until(lambda: self.told(key, kind, finished=finished), f"{key!r} is told as {kind}")
+    async def until_reported(self, key: str, kind: ChangeKind = ChangeKind.CONTENT, *, finished: bool = True) -> None:
+        """Wait until a key is reported so."""
+        await self.until(lambda: self.reported(key, kind, finished=finished), f"{key!r} is told as {kind}")
 
     async def until_compared(self) -> None:
         """Wait until the index holds the digest of every file, and bytes are compared."""

@@ -49,7 +49,7 @@ async def test_it_needs_nothing_either_when_both_were_merged(bench: Bench) -> No
 
 
 async def test_a_directory_that_came_and_went_needs_nothing(bench: Bench) -> None:
-    """A tree that was unpacked beside its place and removed again."""
+    """A tree that was unpacked next to its place and removed again."""
     await bench.change(birth("t/1"), birth("t/2"), wait=0)
     await bench.change(subtree("t/", gone=True))
     assert await bench.ready() == {}

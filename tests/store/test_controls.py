@@ -33,8 +33,8 @@ async def test_an_order_stands_until_its_time_is_over_or_it_is_taken_back(bench:
     assert [one.kind for one in await controls.active()] == [ControlKind.PAUSE]
     assert await controls.remove(ControlKind.PAUSE, [every, shop], reason="over") == 1
     assert await controls.active() == []
-    told = [(row["action"], row["subject"], row["reason"]) for row in await controls.audit()]
-    assert told == [
+    reported = [(row["action"], row["subject"], row["reason"]) for row in await controls.audit()]
+    assert reported == [
         ("end of pause", "cdn", "over"),
         ("hold", BASE + "shop/", "deploy 8"),
         ("pause", "cdn", ""),

@@ -99,7 +99,7 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     assert "format 99" in refused(path)
 
 
-async def test_corruption_inside_is_told(tmp_path: Path) -> None:
+async def test_corruption_inside_is_reported(tmp_path: Path) -> None:
     """Pages overwritten below a good header fail the operation that meets them, with the remedy."""
     path = tmp_path / "s.db"
     whole = good(path)
@@ -110,7 +110,7 @@ async def test_corruption_inside_is_told(tmp_path: Path) -> None:
     assert "backup" in caught.value.hint
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+def test_what_is_no_file_is_reported(tmp_path: Path) -> None:
     """A directory where the file should be is named, with what to do."""
     with pytest.raises(StoreError) as caught:
         open_store(f"sqlite:///{tmp_path}")
@@ -126,7 +126,7 @@ def test_errors_by_name(tmp_path: Path) -> None:
         assert hint in translate(error, tmp_path).hint
 
 
-def test_a_missing_directory_is_told(tmp_path: Path) -> None:
+def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     """The command that mends it is named; nothing is made."""
     for owner in (True, False):
         with pytest.raises(StoreError) as caught:
@@ -152,7 +152,7 @@ def read_only_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def test_a_read_only_directory_is_told() -> None:
+def test_a_read_only_directory_is_reported() -> None:
     """Owner or not: it is named with what must be writable."""
     with read_only_folder() as folder:
         for owner in (True, False):
@@ -187,7 +187,7 @@ async def test_a_refused_file_frees_the_lock(tmp_path: Path) -> None:
 
 
 def test_a_lock_can_be_released_twice(tmp_path: Path) -> None:
-    """Releasing what is not held does nothing; an unreadable holder is told as unknown."""
+    """Releasing what is not held does nothing; an unreadable holder is reported as unknown."""
     lock = OwnerLock(tmp_path / "s.db")
     lock.release()
     lock.acquire()
@@ -199,7 +199,7 @@ def test_a_lock_can_be_released_twice(tmp_path: Path) -> None:
     lock.release()
 
 
-async def test_others_add_needs_beside_the_owner(tmp_path: Path, clock: FakeClock) -> None:
+async def test_others_add_needs_while_an_owner_runs(tmp_path: Path, clock: FakeClock) -> None:
     """Another process records and reads while the owner works, also after the owner removed an empty directory."""
     url = f"sqlite:///{tmp_path}/s.db"
     async with open_store(url, owner=True, clock=clock) as owner, open_store(url, clock=clock) as other:
@@ -350,7 +350,7 @@ asyncio.run(main(sys.argv[1]))
 
 
 def run_full(*command: str, folder: str, more: tuple[str, ...] = ()) -> dict[str, object]:
-    """Run the filler in a process of its own and return what it tells."""
+    """Run the filler in a process of its own and return what it reports."""
     done = subprocess.run(
         [*command, sys.executable, "-c", FULL, folder, str(ROOT), *more],
         check=False,
@@ -363,24 +363,24 @@ def run_full(*command: str, folder: str, more: tuple[str, ...] = ()) -> dict[str
 
 
 def test_a_full_disk_fails_the_commit_and_heals(tmp_path: Path) -> None:
-    """What was told as durable is there, what was refused is not; with space again the store goes on by itself."""
+    """What was reported as durable is there, what was refused is not; with space again the store goes on by itself."""
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     script = 'mount -t tmpfs -o size=6m tmpfs "$0" && head -c 1m /dev/zero > "$0/ballast" && exec "$@"'
-    told = run_full(*unshare, "sh", "-c", script, str(tmp_path), folder=str(tmp_path), more=("heal",))
-    assert told["refused"] is not None
-    message, hint = told["refused"]  # type: ignore[misc]
+    reported = run_full(*unshare, "sh", "-c", script, str(tmp_path), folder=str(tmp_path), more=("heal",))
+    assert reported["refused"] is not None
+    message, hint = reported["refused"]  # type: ignore[misc]
     assert "the disk is full" in message
     assert "free space" in hint
-    assert told["same"]
-    assert told["told"] == told["pending"] > 100  # type: ignore[operator]
+    assert reported["same"]
+    assert reported["told"] == reported["pending"] > 100  # type: ignore[operator]
 
 
 def test_a_file_that_may_not_grow_fails_the_commit(tmp_path: Path) -> None:
-    """A limit on file sizes is like a full disk: refused, told, nothing half written."""
-    told = run_full("prlimit", "--fsize=3000000", folder=str(tmp_path))
-    assert told["refused"] is not None
-    assert told["same"]
-    assert told["told"] == told["pending"] > 100  # type: ignore[operator]
+    """A limit on file sizes is like a full disk: refused, reported, nothing half written."""
+    reported = run_full("prlimit", "--fsize=3000000", folder=str(tmp_path))
+    assert reported["refused"] is not None
+    assert reported["same"]
+    assert reported["told"] == reported["pending"] > 100  # type: ignore[operator]
 
 
 STORM = """
@@ -405,7 +405,7 @@ asyncio.run(main(sys.argv[1]))
 
 
 async def test_what_was_acked_survives_sigkill(tmp_path: Path) -> None:
-    """Killed at whatever instant, the next owner finds everything that was told as durable, and the lock free."""
+    """Killed at whatever instant, the next owner finds everything that was reported as durable, and the lock free."""
     acked: set[str] = set()
     for seconds in (0.0, 0.01, 0.03, 0.07, 0.2):
         process = await asyncio.create_subprocess_exec(

@@ -49,7 +49,7 @@ async def test_clocks_decide_nothing(bench: Bench) -> None:
 
 
 async def test_a_directory_attempt_covers_what_was_recorded_before_it(bench: Bench) -> None:
-    """A directory settles everything below it up to its watermark, and nothing beside it or later."""
+    """A directory settles everything below it up to its watermark, and nothing next to it or later."""
     await bench.change(*(content(key) for key in ("a/1", "a/b/2", "a/b/c/3", "ab/4", "5")))
     made = await bench.send(folder("a/"))
     assert await bench.ready() == {"ab/": 1, "": 1}
@@ -108,7 +108,7 @@ async def test_a_failed_attempt_gives_its_need_back_after_a_back_off(bench: Benc
     assert again[0].tries == 2
 
 
-async def test_unconfirmed_is_told_and_not_sent_again(bench: Bench) -> None:
+async def test_unconfirmed_is_reported_and_not_sent_again(bench: Bench) -> None:
     """A task that never ends keeps its need, in a state of its own, until it is changed or ends after all."""
     await bench.change(content("x"), content("y"))
     one, two = await bench.send(file("x"), file("y"))

@@ -34,7 +34,7 @@ async def test_no_more_is_held_than_the_quota(bench: Bench) -> None:
 
 
 async def test_a_need_is_not_booked_twice(bench: Bench) -> None:
-    """A wish told twice, for a file or a directory, holds one unit; nor is one sent that is not ready."""
+    """A wish reported twice, for a file or a directory, holds one unit; nor is one sent that is not ready."""
     wanted = await ready(bench, 1)
     assert len(await bench.hold(*wanted, *wanted, folder("a/"), folder("a/"), file("unknown"))) == 2
     assert await bench.hold(*wanted) == []
@@ -62,7 +62,7 @@ async def test_each_unit_leaves_the_hold_once(bench: Bench) -> None:
 
 
 async def test_a_complete_attempt_is_spent(bench: Bench) -> None:
-    """Whatever was told to be complete was accepted, also when nobody said so."""
+    """Whatever was reported to be complete was accepted, also when nobody said so."""
     (made,) = await bench.hold(*await ready(bench, 1))
     await bench.finish([made])
     assert await bench.budget() == (100, 1, 0)
@@ -79,7 +79,7 @@ async def test_sending_goes_back_to_held(bench: Bench) -> None:
 
 
 async def test_recovery_refunds_what_was_not_written(bench: Bench) -> None:
-    """Held before the crash: refunded. Sending: unknown, its unit still held. And the crash is told."""
+    """Held before the crash: refunded. Sending: unknown, its unit still held. And the crash is reported."""
     _, sending, accepted = await bench.hold(*await ready(bench, 3))
     await bench.store.mark_sending([sending.id, accepted.id])
     await bench.store.accept({accepted.id: "t"}, next_look_at=9.0)
@@ -191,7 +191,7 @@ async def test_a_url_is_not_sent_within_its_interval(bench: Bench) -> None:
 
 
 async def test_a_newest_change_decides_what_expires(bench: Bench) -> None:
-    """A need expires by its newest change: a cache that fetched anew before that may hold the old copy."""
+    """A need expires by its newest change: a cache that fetched again before that may hold the old copy."""
     first = bench.clock.now()
     await bench.change(content("x"), content("y"))
     bench.clock.advance(10)
@@ -218,7 +218,7 @@ async def test_a_prefetch_waits_for_the_refresh(bench: Bench) -> None:
 
 
 async def test_ignore_params_settles_the_path(bench: Bench) -> None:
-    """An ignore-params attempt settles its own need and every query of that path, and nothing beside it."""
+    """An ignore-params attempt settles its own need and every query of that path, and nothing next to it."""
     names = ("x", "x?a=1", "x?b", "x@", "xy")
     await bench.store.request([NeedInput("cdn", BASE + name) for name in names])
     await bench.store.request([NeedInput("cdn", BASE + "x", Scope.ALL_PARAMS)])

@@ -38,7 +38,7 @@ async def test_a_backup_is_whole_while_the_store_goes_on(bench: Bench, tmp_path:
 
 
 async def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(bench: Bench, tmp_path: Path) -> None:
-    """What stands there stays; a place that cannot be written is told; a draft of an earlier try does not matter."""
+    """A file at the place stays; a place that cannot be written is an error; a draft of an earlier try is replaced."""
     there = tmp_path / "there.db"
     there.write_text("mine")
     with pytest.raises(StoreError, match="is there already"):
@@ -72,7 +72,7 @@ async def test_rows_that_disagree_are_named(bench: Bench, damage: str, said: str
     assert any(said in found for found in maintenance.check(bench.store.path))
 
 
-async def test_a_damaged_file_is_told(bench: Bench, tmp_path: Path) -> None:
+async def test_a_damaged_file_is_reported(bench: Bench, tmp_path: Path) -> None:
     """Pages that were overwritten are found, and one that is no state file at all is refused."""
     await bench.change(*(content(f"{n}/x") for n in range(2_000)))
     copy = tmp_path / "copy.db"

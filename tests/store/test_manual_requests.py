@@ -1,4 +1,4 @@
-"""By hand: urgent asks, prefetches, retries, discards; and what is told of needs, attempts and sources (promise 5)."""
+"""Manual requests, prefetches, retries and discards; what is reported of needs, attempts and sources (promise 5)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def test_an_ask_is_due_at_once(bench: Bench) -> None:
     await bench.store.request([NeedInput("cdn", BASE + key) for key in ("x", "y")], urgent=True, reason="legal")
     await bench.store.request([NeedInput("cdn", BASE + "z")])
     rows = await bench.store.read(lambda s: s.manual_rows(10))
-    told = [(row.url[len(BASE) :], row.reason, row.urgent) for row in rows]
-    assert told == [("x", "legal", True), ("y", "legal", True), ("z", None, False)]
+    reported = [(row.url[len(BASE) :], row.reason, row.urgent) for row in rows]
+    assert reported == [("x", "legal", True), ("y", "legal", True), ("z", None, False)]
     assert await bench.ready() == {"": 3}
     assert await bench.store.request([]) == 0
     many = [NeedInput("cdn", f"{BASE}d/{n}") for n in range(SLICE_ROWS + 1)]
@@ -35,7 +35,7 @@ async def test_an_ask_is_due_at_once(bench: Bench) -> None:
 
 
 async def test_an_ask_below_a_directory_under_way_is_seen(bench: Bench) -> None:
-    """A URL that was ready and covered is needed anew once a person asks for it, while the directory flies."""
+    """A URL that was ready and covered is needed again once a person requests it, while the directory flies."""
     await bench.change(content("a/x"), content("a/y"))
     flying = await bench.send(folder("a/"))
     assert await bench.ready() == {}
@@ -100,7 +100,7 @@ async def test_what_was_set_aside_can_be_retried_or_discarded(bench: Bench) -> N
 
 
 async def test_an_ask_unparks(bench: Bench) -> None:
-    """Asked for by hand a parked URL is tried again, without the old complaint."""
+    """Asked for manually a parked URL is tried again, without the old complaint."""
     await bench.change(content("a"))
     (one,) = await bench.hold(file("a"))
     await bench.store.park(one, error="Malformed")
@@ -118,7 +118,7 @@ async def test_a_refused_directory_is_parked(bench: Bench) -> None:
     assert await bench.budget(RefreshKind.DIRECTORY) == (10, 0, 0)
 
 
-async def test_history_tells_what_was_sent_and_why(bench: Bench) -> None:
+async def test_the_history_shows_what_was_sent_and_why(bench: Bench) -> None:
     """Attempts are kept after their end, newest first, with latency, for as long as is asked."""
     since = bench.clock.now()
     await bench.change(content("a"), content("b"))
@@ -161,7 +161,7 @@ async def test_looks_are_counted_and_put_off(bench: Bench) -> None:
 
 
 async def test_a_sweep_goes_in_slices(bench: Bench) -> None:
-    """Each slice looks at no more than it may, also past needs that stay; to begin anew does no harm."""
+    """Each slice looks at no more than it may, also past needs that stay; to begin again does no harm."""
     count = 25
     await bench.change(*(content(f"a/{n:03}") for n in range(count)), *(content(f"a/{n}/x") for n in range(5)))
     made = await bench.send(folder("a/"))
@@ -220,7 +220,7 @@ async def test_an_unconfirmed_file_whose_need_changed_is_let_go(bench: Bench) ->
     assert await bench.store.history() == []
 
 
-async def test_the_oldest_change_is_told(bench: Bench) -> None:
+async def test_the_oldest_change_is_reported(bench: Bench) -> None:
     """The age of the store is that of its oldest need, in whatever state it stands."""
     began = bench.clock.now()
     for key in ("ready", "attempted", "parked", "unconfirmed"):

@@ -25,7 +25,7 @@ from listener.store.record import Batch, Recorded, Recorder
 from tests.store.steps import BASE, Bench, FakeClock
 
 
-def told(key: str, order: int | None, etag: str | None, kind: ChangeKind | None = None) -> Change:
+def reported(key: str, order: int | None, etag: str | None, kind: ChangeKind | None = None) -> Change:
     """Return an event of a store with tokens; without an etag the object is gone."""
     kind = kind or (ChangeKind.DELETED if etag is None else ChangeKind.CONTENT)
     token = None if order is None else f"{order:016X}"
@@ -101,7 +101,7 @@ class Written:
         return {url.removeprefix(BASE) for (url,) in rows}
 
 
-# -- by hand ---------------------------------------------------------------------------------------
+# -- manually ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -110,12 +110,12 @@ def written() -> Written:
     return Written()
 
 
-def test_what_was_heard_before_makes_no_need(written: Written) -> None:
+def test_what_was_reported_before_makes_no_need(written: Written) -> None:
     """A redelivered event, and one that its successor overtook, cost nothing and change nothing; both are counted."""
-    assert written.record(told("a", 5, "A")).needs == 1
+    assert written.record(reported("a", 5, "A")).needs == 1
     assert written.settle() == {"a"}
     for order, etag in ((5, "A"), (3, "B"), (4, None)):
-        recorded = written.record(told("a", order, etag))
+        recorded = written.record(reported("a", order, etag))
         assert (recorded.needs, recorded.suppressed) == (0, 1)
     assert written.settle() == set()
     assert written.index() == {"a": "A"}
@@ -123,24 +123,24 @@ def test_what_was_heard_before_makes_no_need(written: Written) -> None:
 
 def test_what_was_deleted_is_not_brought_back(written: Written) -> None:
     """A creation that comes after its deletion neither returns to the index nor makes a need."""
-    written.record(told("a", 1, "A"))
-    written.record(told("a", 9, None))
+    written.record(reported("a", 1, "A"))
+    written.record(reported("a", 9, None))
     written.settle()
-    assert written.record(told("a", 4, "B")).suppressed == 1
+    assert written.record(reported("a", 4, "B")).suppressed == 1
     assert written.index() == {}
-    assert written.record(told("a", 10, "B")).needs == 1
+    assert written.record(reported("a", 10, "B")).needs == 1
     assert written.index() == {"a": "B"}
 
 
 def test_what_makes_no_need_leaves_a_trace() -> None:
     """Each URL keeps how many of its changes made no need, when the last was recorded, and why; nothing else does."""
     written = Written(ignore=True)
-    written.record(told("a", 5, "A"), told("b", 5, "A"), told("c", 5, "A"))
+    written.record(reported("a", 5, "A"), reported("b", 5, "A"), reported("c", 5, "A"))
     written.settle()
-    written.record(told("a", 4, "B"))
+    written.record(reported("a", 4, "B"))
     written.now += 60
-    written.record(told("a", 5, "A"))
-    written.record(told("b", 6, "A"))
+    written.record(reported("a", 5, "A"))
+    written.record(reported("b", 6, "A"))
     assert suppressed_of(written.connection, BASE + "a") == (2, written.now, OLD_NEWS)
     assert suppressed_of(written.connection, BASE + "b") == (1, written.now, SAME_CONTENT)
     assert suppressed_of(written.connection, BASE + "c") is None
@@ -159,123 +159,123 @@ def test_traces_are_bounded(written: Written, monkeypatch: pytest.MonkeyPatch) -
     """The URLs whose suppressed changes are oldest go first."""
     monkeypatch.setattr("listener.store.filtering.MOST_SUPPRESSED", 3)
     for key in "abcde":
-        written.record(told(key, 5, "A"))
+        written.record(reported(key, 5, "A"))
     for key in "abcdae":
-        written.record(told(key, 5, "A"))
+        written.record(reported(key, 5, "A"))
     kept = written.connection.execute("SELECT url, times FROM suppressed ORDER BY at, id").fetchall()
     assert kept == [(BASE + "d", 1), (BASE + "a", 1), (BASE + "e", 1)]
 
 
 def test_tokens_compare_within_one_key_only(written: Written) -> None:
-    """What another key, or the same key of another bucket, was told says nothing."""
-    written.record(told("a", 9, "A"))
-    assert written.record(told("d/b", 1, "A")).needs == 1
-    assert written.record(told("a", 1, "A")._replace(root="other")).needs == 1
+    """What another key, or the same key of another bucket, was reported says nothing."""
+    written.record(reported("a", 9, "A"))
+    assert written.record(reported("d/b", 1, "A")).needs == 1
+    assert written.record(reported("a", 1, "A")._replace(root="other")).needs == 1
 
 
 def test_what_has_no_token_is_never_old(written: Written) -> None:
     """Without a token an event that looks the same as the last makes its need."""
-    written.record(told("a", 9, "A"))
+    written.record(reported("a", 9, "A"))
     written.settle()
-    assert written.record(told("a", None, "A")).needs == 1
-    assert written.record(told("a", None, "A", ChangeKind.METADATA)).needs == 1
+    assert written.record(reported("a", None, "A")).needs == 1
+    assert written.record(reported("a", None, "A", ChangeKind.METADATA)).needs == 1
 
 
-def test_the_same_content_again_makes_a_need_unless_a_site_asks(written: Written) -> None:
+def test_the_same_content_again_makes_a_need_unless_a_site_skips_it(written: Written) -> None:
     """Headers may have changed; only where a site asks are they not looked at."""
-    written.record(told("a", 1, "A"))
+    written.record(reported("a", 1, "A"))
     written.settle()
-    assert written.record(told("a", 2, "A")).needs == 1
+    assert written.record(reported("a", 2, "A")).needs == 1
     asking = Written(ignore=True)
-    asking.record(told("a", 1, "A"))
+    asking.record(reported("a", 1, "A"))
     asking.settle()
-    assert asking.record(told("a", 2, "A")).suppressed == 1
-    assert asking.record(told("a", 3, "A", ChangeKind.METADATA)).needs == 1
-    assert asking.record(told("a", 5, "B")).needs == 1
-    assert asking.record(told("a", 6, "A")).needs == 1
+    assert asking.record(reported("a", 2, "A")).suppressed == 1
+    assert asking.record(reported("a", 3, "A", ChangeKind.METADATA)).needs == 1
+    assert asking.record(reported("a", 5, "B")).needs == 1
+    assert asking.record(reported("a", 6, "A")).needs == 1
 
 
 def test_what_was_in_between_makes_its_need() -> None:
-    """A, B, A again, heard as A, A, B: a cache may have fetched B, so B is news; and the index stays at A."""
+    """A, B, A again, received as A, A, B: a cache may have fetched B, so B is news; and the index stays at A."""
     written = Written(ignore=True)
-    written.record(told("a", 1, "A"))
+    written.record(reported("a", 1, "A"))
     written.settle()
-    assert written.record(told("a", 3, "A")).suppressed == 1
-    assert written.record(told("a", 2, "B")).needs == 1
+    assert written.record(reported("a", 3, "A")).suppressed == 1
+    assert written.record(reported("a", 2, "B")).needs == 1
     assert written.index() == {"a": "A"}
-    assert written.record(told("a", 2, "B")).suppressed == 1
-    assert written.record(told("a", 4, "B")).needs == 1
+    assert written.record(reported("a", 2, "B")).suppressed == 1
+    assert written.record(reported("a", 4, "B")).needs == 1
 
 
 def test_a_need_covers_all_that_was_seen_before_it() -> None:
-    """What was fetched for the need of B is not older than A, which was seen by then: what lies between is old."""
+    """What was fetched for the need of B is not older than A, which was seen at that time: what lies between is old."""
     written = Written(ignore=True)
-    written.record(told("a", 1, "A"))
-    assert written.record(told("a", 9, "A")).suppressed == 1
-    assert written.record(told("a", 3, "B")).needs == 1
-    assert written.record(told("a", 5, "C")).suppressed == 1
+    written.record(reported("a", 1, "A"))
+    assert written.record(reported("a", 9, "A")).suppressed == 1
+    assert written.record(reported("a", 3, "B")).needs == 1
+    assert written.record(reported("a", 5, "C")).suppressed == 1
 
 
 def test_what_a_scan_may_know_better_is_not_relied_on() -> None:
     """An event after a scan's finding may be older than that: its content is not what the next is compared with."""
     written = Written(ignore=True)
-    written.record(told("a", 1, "A"))
-    written.record(told("a", None, "B"), scan=written.sequence())
+    written.record(reported("a", 1, "A"))
+    written.record(reported("a", None, "B"), scan=written.sequence())
     written.settle()
-    assert written.record(told("a", 2, "A")).needs == 1
-    assert written.record(told("a", 3, "A")).needs == 1
-    assert written.record(told("a", 4, "A")).suppressed == 1
+    assert written.record(reported("a", 2, "A")).needs == 1
+    assert written.record(reported("a", 3, "A")).needs == 1
+    assert written.record(reported("a", 4, "A")).suppressed == 1
 
 
 def test_a_scan_goes_by_what_it_saw(written: Written) -> None:
     """Findings of a scan follow the rules of scans, whatever tokens they carry."""
-    written.record(told("a", 5, "A"))
-    assert written.record(told("a", 5, "B"), scan=written.sequence()).needs == 1
+    written.record(reported("a", 5, "A"))
+    assert written.record(reported("a", 5, "B"), scan=written.sequence()).needs == 1
     assert written.index() == {"a": "B"}
 
 
 def test_what_was_merged_with_something_else_makes_its_need() -> None:
     """B and A within one commit are not "A again": the cache may have fetched B."""
     written = Written(ignore=True)
-    written.record(told("a", 1, "A"))
+    written.record(reported("a", 1, "A"))
     written.settle()
-    assert written.record(merge(told("a", 2, "B"), told("a", 3, "A"))).needs == 1
-    assert written.record(merge(told("a", 4, "A"), told("a", 5, "A"))).suppressed == 1
+    assert written.record(merge(reported("a", 2, "B"), reported("a", 3, "A"))).needs == 1
+    assert written.record(merge(reported("a", 4, "A"), reported("a", 5, "A"))).suppressed == 1
 
 
 def test_a_key_twice_in_a_batch_is_not_compared(written: Written) -> None:
     """What waits to be written is not known yet: whatever stands twice in a batch makes its need."""
     written = Written(ignore=True)
-    written.record(told("a", 1, "A"))
+    written.record(reported("a", 1, "A"))
     written.settle()
-    assert written.record(told("a", None, "B"), told("a", 3, "A")).suppressed == 0
-    assert written.record(told("a", 4, "A")).needs == 1
+    assert written.record(reported("a", None, "B"), reported("a", 3, "A")).suppressed == 0
+    assert written.record(reported("a", 4, "A")).needs == 1
 
 
 def test_what_somebody_else_found_ends_the_certainty() -> None:
     """After a scan's finding, an event without token or a deleted folder, the same content is not left alone."""
     for meddle in (
-        lambda one: one.record(told("d/b", None, "B"), scan=one.sequence()),
-        lambda one: one.record(told("d/b", None, None), scan=one.sequence()),
-        lambda one: one.record(told("d/b", None, "B", ChangeKind.METADATA)),
+        lambda one: one.record(reported("d/b", None, "B"), scan=one.sequence()),
+        lambda one: one.record(reported("d/b", None, None), scan=one.sequence()),
+        lambda one: one.record(reported("d/b", None, "B", ChangeKind.METADATA)),
         lambda one: one.record(Change("site", "d/", ChangeKind.SUBTREE_DELETED)),
     ):
         written = Written(ignore=True)
-        written.record(told("d/b", 1, "A"))
+        written.record(reported("d/b", 1, "A"))
         meddle(written)
         written.settle()
-        assert written.record(told("d/b", 2, "A")).needs == 1
+        assert written.record(reported("d/b", 2, "A")).needs == 1
 
 
 async def test_old_tokens_are_forgotten(bench: Bench, clock: FakeClock) -> None:
     """Tokens are kept for longer than any queue redelivers, and then removed: what comes later makes a need."""
-    await bench.change(told("a", 5, "A"))
+    await bench.change(reported("a", 5, "A"))
     await bench.store.upkeep(keep_seconds=3600)
     assert bench.sql("SELECT told FROM heard") == [(f"{5:016X}",)]
     clock.advance(TOKEN_SECONDS + 1)
     await bench.store.upkeep(keep_seconds=3600)
     assert bench.sql("SELECT told FROM heard") == []
-    (recorded,) = await bench.store.record([Batch([told("a", 4, "A")])], lambda _: [NeedInput("cdn", BASE + "a")])
+    (recorded,) = await bench.store.record([Batch([reported("a", 4, "A")])], lambda _: [NeedInput("cdn", BASE + "a")])
     assert recorded.needs == 1
 
 
@@ -305,16 +305,16 @@ class Interleavings(RuleBasedStateMachine):
         self.scanning: tuple[int, State, str | None] | None = None
         self.elsewhere = False
 
-    @initialize(known=st.booleans(), heard=st.booleans())
-    def begin(self, known: bool, heard: bool) -> None:
+    @initialize(known=st.booleans(), received=st.booleans())
+    def begin(self, known: bool, received: bool) -> None:
         """The object may be known from a first listing, and from its first event."""
         if known:
             self.history.append(("A", 0))
             one = self.written
             one.connection.execute("BEGIN")
-            one.recorder.record(one.connection, Batch([told("a", None, "A")], seed=True), one.route, now=one.now)
+            one.recorder.record(one.connection, Batch([reported("a", None, "A")], seed=True), one.route, now=one.now)
             one.connection.execute("COMMIT")
-        if heard:
+        if received:
             self.change(("A", 0), fetched=False)
             self.deliver([(0, False)], merging=False, refreshed=True)
 
@@ -322,7 +322,7 @@ class Interleavings(RuleBasedStateMachine):
     def change(self, state: State, fetched: bool) -> None:
         """Write or delete the object; a cache may be asked for it right then."""
         self.history.append(state)
-        self.queue.append(told("a", next(self.tokens), None if state is None else state[0]))
+        self.queue.append(reported("a", next(self.tokens), None if state is None else state[0]))
         if fetched:
             self.fetch()
 
@@ -357,7 +357,7 @@ class Interleavings(RuleBasedStateMachine):
             self.edge = MISSING
 
     def everything_arrives(self) -> None:
-        """Once all events are heard and all needs settled, what is cached is what there is."""
+        """Once all events are received and all needs settled, what is cached is what there is."""
         self.queue, late = [], self.queue
         self.delivered += late
         for change in late:
@@ -369,7 +369,7 @@ class Interleavings(RuleBasedStateMachine):
             assert self.written.index() == ({} if state is None else {"a": state[0]})
 
     def _as_cached(self, state: object) -> object:
-        """Where a site asks for it, headers are not looked at."""
+        """Where a site requests it, headers are not looked at."""
         return state[0] if self.ignore and isinstance(state, tuple) else state
 
     def teardown(self) -> None:
@@ -388,7 +388,7 @@ class MeddledInterleavings(Interleavings):
         etag, headers = self.history[-1]  # type: ignore[misc]
         self.elsewhere = True
         self.history.append((etag, 1 - headers))
-        self.queue.append(told("a", None, etag, ChangeKind.METADATA))
+        self.queue.append(reported("a", None, etag, ChangeKind.METADATA))
         if fetched:
             self.fetch()
 
@@ -406,7 +406,7 @@ class MeddledInterleavings(Interleavings):
         (sequence, state, last), self.scanning, self.elsewhere = self.scanning, None, True
         seen = {} if state is None else {"a": state[0]}
         if seen != self.written.index():
-            recorded = self.written.record(told("a", None, seen.get("a")), scan=sequence)
+            recorded = self.written.record(reported("a", None, seen.get("a")), scan=sequence)
             if lost and last is not None and not recorded.outdated:
                 self.queue = [change for change in self.queue if change.order != last]
 
@@ -425,7 +425,7 @@ class IgnoringMeddledInterleavings(MeddledInterleavings):
 
 def play(machine: Interleavings, random: Random) -> None:
     """Drive a machine at random: some changes and deliveries, with what meddles where it may."""
-    machine.begin(known=random.random() < 0.2, heard=random.random() < 0.8)
+    machine.begin(known=random.random() < 0.2, received=random.random() < 0.8)
     for _ in range(random.randint(3, 9)):
         turn = random.random()
         if isinstance(machine, MeddledInterleavings) and turn < 0.35:
@@ -472,7 +472,7 @@ TestMeddledInterleavings.settings = TestIgnoringMeddledInterleavings.settings = 
 
 def timed(key: str, second: float, etag: str | None) -> Change:
     """Return an event whose token is of this second."""
-    return told(key, int(second) << 32, etag)
+    return reported(key, int(second) << 32, etag)
 
 
 def test_a_token_of_another_century_orders_nothing(written: Written) -> None:

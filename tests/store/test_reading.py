@@ -1,4 +1,4 @@
-"""Reading a state file: nothing is made or changed, by whoever may read it, beside a daemon and without one."""
+"""Reading a state file: nothing is made or changed, by whoever may read it, while a daemon runs and without one."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_reading_makes_and_changes_nothing(
 
 
 @pytest.mark.looptime(False)  # the store's threads
-async def test_another_user_reads_beside_a_running_daemon(tmp_path: Path) -> None:
+async def test_another_user_reads_while_a_daemon_runs(tmp_path: Path) -> None:
     """Who may only read sees what was committed; an unreadable lock makes it unknown whether a daemon runs."""
     folder = tmp_path / "state"
     folder.mkdir()
@@ -167,7 +167,7 @@ def test_an_older_file_is_not_converted_by_a_reader(tmp_path: Path, monkeypatch:
 
 
 def test_a_reader_of_the_owner_sees_each_commit(tmp_path: Path) -> None:
-    """Readers beside the writing connection keep theirs open."""
+    """Readers next to the writing connection keep theirs open."""
     with closing(prepare(tmp_path / "s.db")) as writer:
         readers = Readers(tmp_path / "s.db", has_writer=True)
         for count in range(3):

@@ -79,7 +79,7 @@ async def test_a_subtree_is_one_need(bench: Bench) -> None:
 
 
 async def test_a_deleted_subtree_becomes_exact_needs(bench: Bench) -> None:
-    """Promise 7: a small known subtree is expanded through the index, beside what has a similar name."""
+    """Promise 7: a small known subtree is expanded through the index, next to what has a similar name."""
     await bench.change(*(content(key) for key in ("a/1", "a/b/2", "ab/3", "a0")), wait=0, seed=True)
     await bench.change(subtree("a/", gone=True))
     assert await bench.ready() == {"a/": 1, "a/b/": 1}
@@ -168,7 +168,7 @@ async def test_a_scan_that_missed_a_subtree_spares_what_is_newer(tmp_path: objec
 
 
 async def test_a_rejected_key_is_a_dead_letter(bench: Bench) -> None:
-    """A key that can never be a URL is set aside with its reason, told once, and sinks no other key."""
+    """A key that can never be a URL is set aside with its reason, reported once, and sinks no other key."""
 
     def refuse(change: Change) -> Sequence[NeedInput]:
         if "bad" in change.key:
@@ -288,7 +288,7 @@ async def test_a_parked_need_stays_parked(bench: Bench) -> None:
 
 
 async def test_a_large_batch_is_one_record(bench: Bench) -> None:
-    """A batch beyond a slice is written whole, in order, and told as one."""
+    """A batch beyond a slice is written whole, in order, and reported as one."""
     many = RECORD_ROWS * 2 + 7
     changes = [content(f"d/{n}") for n in range(many)] + [subtree("e/", gone=True)] * 5 + [content("d/0", 9)]
     (recorded, other) = await bench.store.record([Batch(changes), Batch([])], route)
@@ -336,7 +336,7 @@ async def test_the_index_equals_a_dict(
 
 
 async def test_a_change_below_a_directory_under_way_starts_a_new_window(bench: Bench) -> None:
-    """What the directory covers and is changed meanwhile waits its quiet time anew, and is stale only since then."""
+    """What the directory covers and is changed meanwhile waits its quiet time again, and is stale only since then."""
     await bench.change(content("a/ready"))
     await bench.change(content("a/waiting"), wait=0)
     made = await bench.send(folder("a/"))

@@ -75,7 +75,7 @@ async def test_an_attempt_that_seems_to_be_of_the_future_delays_nothing(bench: B
     assert len(await bench.hold(file("a.html", min_interval_seconds=30.0))) == 1
 
 
-async def test_the_loads_tell_how_many_needs_need_force(bench: Bench) -> None:
+async def test_the_loads_count_the_needs_that_need_force(bench: Bench) -> None:
     """Promise 7: the planner learns what a directory without force could not heal."""
     await bench.change(content("d/a"), content("d/b"))
     await bench.store._write(lambda c: c.execute("UPDATE need SET needs_force = 1 WHERE name = 'a'").rowcount)

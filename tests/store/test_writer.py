@@ -1,4 +1,4 @@
-"""Groups: an operation is whole or not at all, hurts no other, and is told after its commit."""
+"""Groups: an operation is whole or not at all, hurts no other, and is reported after its commit."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def bed(tmp_path: Path):  # type: ignore[no-untyped-def]
 
 
 def test_one_that_raises_hurts_no_other(bed: Bed) -> None:
-    """Of three in a group the second fails alone, with its own error, and what it did is taken back and told."""
+    """Of three in a group the second fails alone, with its own error, and what it did is taken back and reported."""
     stop = threading.Event()
     bed.writer.submit(lambda c: stop.wait(10))
     first = bed.writer.submit(add(1))
@@ -79,8 +79,8 @@ def test_one_that_raises_hurts_no_other(bed: Bed) -> None:
     assert bed.undone >= 2
 
 
-def test_a_failed_commit_is_told_to_every_waiter(bed: Bed) -> None:
-    """When the commit fails nobody of the group hears of success, and nothing of it remains; then all goes on."""
+def test_a_failed_commit_is_raised_to_every_waiter(bed: Bed) -> None:
+    """When the commit fails nobody of the group learns of success, and nothing of it remains; then all goes on."""
     stop, real = threading.Event(), bed.writer._connection
 
     class Failing:
@@ -108,7 +108,7 @@ def test_a_failed_commit_is_told_to_every_waiter(bed: Bed) -> None:
 
 
 def test_a_lock_held_by_another_program_fails_the_group(bed: Bed) -> None:
-    """When the write lock cannot be had the waiter is told, and the writer goes on afterwards."""
+    """When the write lock cannot be had the waiter is reported, and the writer goes on afterwards."""
     bed.writer.submit(lambda c: None).result(5)
     bed.writer._connection.execute("PRAGMA busy_timeout = 1")
     other = sqlite3.connect(bed.path, isolation_level=None)
@@ -121,8 +121,8 @@ def test_a_lock_held_by_another_program_fails_the_group(bed: Bed) -> None:
     assert bed.there() == [2]
 
 
-def test_what_sqlite_took_back_by_itself_is_told(bed: Bed) -> None:
-    """An operation after which no transaction stands (as on a full disk) fails the group; the others are run anew."""
+def test_what_sqlite_rolled_back_by_itself_is_an_error(bed: Bed) -> None:
+    """An operation after which no transaction stands (as on a full disk) fails the group; the others are run again."""
     stop = threading.Event()
     bed.writer.submit(lambda c: stop.wait(10))
     first = bed.writer.submit(add(1))
@@ -172,7 +172,7 @@ def test_close_finishes_what_is_queued(bed: Bed) -> None:
 
 
 async def test_ids_of_what_was_undone_are_forgotten(bench: Bench) -> None:
-    """A directory made by an operation that failed is made anew by the next, under whatever id it then has."""
+    """A directory made by an operation that failed is made again by the next, under whatever id it then has."""
 
     def poisoned(change: object) -> list[NeedInput]:
         return [NeedInput("cdn", BASE + "a/x"), NeedInput("cdn", BASE + "a/y", "no scope")]  # type: ignore[arg-type]
@@ -197,8 +197,8 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
             await call()
 
 
-async def test_a_checkpoint_without_room_is_told_like_any_other_failure(bench: Bench) -> None:
-    """The log lies beside the file, and room for it does not mean room for both; once there is, all is moved."""
+async def test_a_checkpoint_without_room_is_reported_like_any_other_failure(bench: Bench) -> None:
+    """The log lies next to the file, and room for it does not mean room for both; once there is, all is moved."""
     await bench.store.record([Batch([content(f"k{n}") for n in range(2_000)])], route)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bench.store.path.stat().st_size, before[1]))
@@ -222,7 +222,7 @@ async def test_a_storm_of_writers_is_grouped(bench: Bench) -> None:
 
 
 def test_what_runs_apart_is_in_no_transaction(bed: Bed) -> None:
-    """Between groups, alone or behind others, a failure is told and hurts nobody."""
+    """Between groups, alone or behind others, a failure is reported and hurts nobody."""
     stop = threading.Event()
     alone = bed.writer.submit(lambda c: c.in_transaction, apart=True)
     assert alone.result(5) is False

@@ -1,8 +1,8 @@
 """
-The reference of log events in docs/logs.md: names, levels and fields from the code, meanings by hand.
+The reference of log events in docs/logs.md: names, levels and fields from the code, meanings manually.
 
 ``python -m tests.telemetry.log_events`` prints the page; meanings that stand there are kept, what is
-new gets an empty one, and a test then asks for it. ``make events`` writes it.
+new gets an empty one, and a test then requests it. ``make events`` writes it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def meanings(text: str) -> dict[str, str]:
 
 
 def page(text: str) -> str:
-    """Return the page anew, with its introduction and its meanings kept."""
+    """Return the page again, with its introduction and its meanings kept."""
     known, found = meanings(text), events()
     stages = sorted({name.partition(".")[0] for name in found})
     parts = [text.partition("\n## ")[0].rstrip()]

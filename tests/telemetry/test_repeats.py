@@ -65,13 +65,13 @@ def test_events_of_one_name_are_bounded(stream: io.StringIO) -> None:
 
 
 def test_debug_is_complete(stream: io.StringIO) -> None:
-    """Whoever asks for ``debug`` gets every event."""
+    """Whoever requests ``debug`` gets every event."""
     for _ in range(1000):
         structlog.get_logger().debug("notify.nothing")
     assert len(lines(stream)) == 1000
 
 
-def test_an_interval_begins_anew() -> None:
+def test_an_interval_begins_again() -> None:
     """After 30 seconds the same event is written again; nothing is summarized twice."""
     now = [0.0]
     limiter = RepeatLimiter(lambda: now[0])

@@ -67,26 +67,26 @@ def follows(stand: Stand, clock: SteppedClock) -> None:
     stand.order(f"clock-skew:{clock.ahead}")
 
 
-def ages(told: Any) -> Iterator[tuple[str, float]]:
-    """Yield every age and span in what is told, by its name."""
-    if isinstance(told, Mapping):
-        for name, value in told.items():
+def ages(reported: Any) -> Iterator[tuple[str, float]]:
+    """Yield every age and span in what is reported, by its name."""
+    if isinstance(reported, Mapping):
+        for name, value in reported.items():
             if isinstance(value, int | float) and name.endswith(("_seconds", "_days")):
                 yield name, value
             else:
                 yield from ages(value)
-    elif isinstance(told, list):
-        for one in told:
+    elif isinstance(reported, list):
+        for one in reported:
             yield from ages(one)
 
 
 def seconds_of(text: str) -> float:
-    """Return a time that was told, in seconds since the epoch."""
+    """Return a time that was reported, in seconds since the epoch."""
     return datetime.fromisoformat(text).timestamp()
 
 
 def refreshed(stand: Stand, clock: SteppedClock, key: str) -> None:
-    """Change a file that the edge has; it is fresh soon, and what is told meanwhile and after makes sense."""
+    """Change a file that the edge has; it is fresh soon, and what is reported meanwhile and after makes sense."""
     stand.write(key, "old")
     until(lambda: fetch(stand.url(key)) == (200, "old"), what="the edge has it")
     before = stand.paths().count(stand.url(key))
@@ -95,30 +95,30 @@ def refreshed(stand: Stand, clock: SteppedClock, key: str) -> None:
     assert stand.paths().count(stand.url(key)) > before
 
     def settled() -> dict[str, Any]:
-        told = stand.json("/api/status")
-        makes_sense(told, clock)
-        return {} if told["pending"] or told["in_flight"] else told
+        reported = stand.json("/api/status")
+        makes_sense(reported, clock)
+        return {} if reported["pending"] or reported["in_flight"] else reported
 
     until(settled, seconds=FRESH_SECONDS, what="nothing is left to do")
 
 
-def makes_sense(told: dict[str, Any], clock: SteppedClock) -> None:
+def makes_sense(reported: dict[str, Any], clock: SteppedClock) -> None:
     """Times are the clock's, and no age is negative or that of a step."""
-    assert abs(seconds_of(told["at"]) - clock.now()) < 30
-    for name, value in ages(told):
+    assert abs(seconds_of(reported["at"]) - clock.now()) < 30
+    for name, value in ages(reported):
         assert value >= 0, name
     # Files keep the machine's time, so that a change seems as old as the clock is ahead.
-    assert told["oldest_unsettled_seconds"] < max(0, clock.ahead) + HOUR / 2
-    for kind in told["quota"]["cdn"].values():
+    assert reported["oldest_unsettled_seconds"] < max(0, clock.ahead) + HOUR / 2
+    for kind in reported["quota"]["cdn"].values():
         assert kind["left"] >= 0
-        assert 0 < seconds_of(kind["resets_at"]) - seconds_of(told["at"]) <= 24 * HOUR
+        assert 0 < seconds_of(kind["resets_at"]) - seconds_of(reported["at"]) <= 24 * HOUR
 
 
 def test_the_daemon_goes_on_whichever_way_its_clock_is_stepped(tmp_path: Path, stand: Stand, library: Path) -> None:
     """
     Eight hours on, nine back, all while it runs: each change after a step is refreshed within a minute.
 
-    The CDN follows the clock and refuses what is not signed by it; status, by the port and by the command, tells
+    The CDN follows the clock and refuses what is not signed by it; status, by the port and by the command, reports
     no negative age; the process is the same from beginning to end.
     """
     clock = SteppedClock(tmp_path, library)

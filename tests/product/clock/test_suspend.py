@@ -30,7 +30,7 @@ LOOKS = {"first_seconds": 60.0, "interval_seconds": 2.0}
 
 
 async def status(world: World) -> dict[str, Any]:
-    """Return what ``status --json`` tells."""
+    """Return what ``status --json`` reports."""
     return await status_of(
         world.store,
         world.settings,
@@ -42,7 +42,7 @@ async def status(world: World) -> dict[str, Any]:
 
 
 async def waiting(world: World) -> bool:
-    """Tell whether a need waits for its quiet time."""
+    """Return whether a need waits for its quiet time."""
     return await world.store.next_due() is not None
 
 
@@ -91,8 +91,8 @@ async def test_tasks_are_followed_on(tmp_path: Path) -> None:
 
         await world.until(in_flight)
         world.clock.ahead += 8 * HOUR
-        told = await status(world)
-        assert told["oldest_unsettled_seconds"] == pytest.approx(8 * HOUR, abs=120.0)
+        reported = await status(world)
+        assert reported["oldest_unsettled_seconds"] == pytest.approx(8 * HOUR, abs=120.0)
         ended: list[int] = []
 
         async def over() -> bool:
@@ -107,7 +107,7 @@ async def test_tasks_are_followed_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["accept-then-timeout:1", "reset:1"])
 async def test_a_request_that_the_sleep_cut_off_is_not_made_twice(tmp_path: Path, fault: str) -> None:
-    """Its connection is dead; hours later the task list still tells whether it was accepted."""
+    """Its connection is dead; hours later the task list still reports whether it was accepted."""
     async with a_world(tmp_path) as world:
         world.order(f"{fault},action=RefreshObjectCaches")
         world.source.deliver(world.write("a.html", "new"))
@@ -131,7 +131,7 @@ async def test_back_offs_and_orders_end_while_the_machine_sleeps(tmp_path: Path)
         assert world.accepted == {"file": 1}
 
 
-async def test_the_live_quota_is_read_anew(tmp_path: Path) -> None:
+async def test_the_live_quota_is_read_again(tmp_path: Path) -> None:
     """What others spent in the meantime is known before long."""
     async with a_world(tmp_path, quota=(100, 5)) as world:
         await world.until(lambda: world.pipeline.engines[0].account.quota_read_at)
@@ -145,14 +145,14 @@ async def test_the_live_quota_is_read_anew(tmp_path: Path) -> None:
         await world.until(known, seconds=MINUTE_SECONDS)
 
 
-async def test_sources_are_not_told_as_silent_for_long(tmp_path: Path) -> None:
+async def test_sources_are_not_reported_as_silent_for_the_time_of_the_suspend(tmp_path: Path) -> None:
     """Nothing was kept of them while the machine slept; a moment later it is."""
     async with a_world(tmp_path) as world:
         world.clock.ahead += 8 * HOUR
 
         async def fresh() -> bool:
-            told = (await world.store.sources()).get("www")
-            return told is not None and 0 <= world.clock.now() - told["told_at"] < MINUTE_SECONDS
+            reported = (await world.store.sources()).get("www")
+            return reported is not None and 0 <= world.clock.now() - reported["told_at"] < MINUTE_SECONDS
 
         await world.until(fresh, seconds=MINUTE_SECONDS)
 
@@ -165,11 +165,11 @@ async def test_a_restart_with_a_clock_that_was_ahead_delays_nothing(tmp_path: Pa
         world.source.deliver(world.write("a.html", "new"))
         await world.until(lambda: waiting(world))
 
-        async def told() -> bool:
+        async def reported() -> bool:
             row = (await world.store.sources()).get("www")
             return row is not None and row["told_at"] > world.clock.now() - HOUR
 
-        await world.until(told)
+        await world.until(reported)
         await world.stop(crash=True)
         world.clock.ahead -= 26 * HOUR
         await world.start()

@@ -101,9 +101,9 @@ def test_the_image_needs_no_rights(running: Engine, stand: Stand) -> None:
     assert isinstance(config, dict)
     assert config["User"] == "65532:65532"
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
-    told = image.get("HealthCheck") or image.get("Healthcheck") or config.get("Healthcheck")
-    assert isinstance(told, dict), sorted(image)
-    healthcheck = told["Test"]
+    reported = image.get("HealthCheck") or image.get("Healthcheck") or config.get("Healthcheck")
+    assert isinstance(reported, dict), sorted(image)
+    healthcheck = reported["Test"]
     assert healthcheck[0] == "CMD"  # no shell
     asks = [part.replace(":9180", f":{stand.admin_port}") for part in healthcheck[1:]]
     running.podman("exec", NAME, *asks)
@@ -148,7 +148,7 @@ def test_killed_it_loses_nothing(running: Engine, stand: Stand) -> None:
 
 
 def test_sigterm_ends_it_within_the_grace_period(running: Engine, stand: Stand) -> None:
-    """As a pod is ended: exit status 0 before the time is over, with everything that was heard in the state file."""
+    """As a pod is ended: exit status 0 before the time is over, with everything that was received in the state file."""
     stand.write("last.html", "old")
     assert fetch(stand.url("last.html"))[1] == "old"
     until(stand.ready, seconds=PATIENCE_SECONDS)

@@ -2,7 +2,7 @@
 A storm: files change while the daemon is killed over and over; in the end the books and the edge are compared.
 
 The emulator, the visitors and the writers live in this process and are never killed; the daemon is the
-real command, started anew after each SIGKILL. Nothing of the daemon is trusted: what was accepted is
+real command, started again after each SIGKILL. Nothing of the daemon is trusted: what was accepted is
 what the emulator's books say, what is fresh is what the edge serves, and the ledger is read from the
 state file between one daemon's death and the next one's birth.
 """

@@ -89,7 +89,7 @@ def test_labels_select_what_they_should() -> None:
         assert selector.get("matchLabels", selector) == labels
 
 
-def test_the_admin_port_asks_for_a_token_and_takes_both_families() -> None:
+def test_the_admin_port_requires_a_token_and_serves_both_families() -> None:
     """It listens beyond loopback: a token from the secret is required, and only the monitoring reaches it."""
     for _, pod in pods():
         (ours,) = [one for one in [*pod.get("initContainers", []), *pod["containers"]] if one["name"] == "cdn-listener"]

@@ -27,9 +27,9 @@ class Visit:
     def __post_init__(self) -> None:
         self.page.set_default_timeout(WAIT_MILLISECONDS)
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
-        self.page.on("console", self._heard)
+        self.page.on("console", self._on_console)
 
-    def _heard(self, message: ConsoleMessage) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         # That the token is asked for, or that the daemon has gone, is no mistake of the page.
         if message.type == "error" and not message.text.startswith("Failed to load resource"):
             self.troubles.append(message.text)

@@ -25,7 +25,7 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 @pytest.fixture(scope="module")
 def launch() -> Iterator[Launch]:
-    """Start one Chromium for all tests of a file, once the first asks for it."""
+    """Start one Chromium for all tests of a file, once the first requests it."""
     with ExitStack() as stack:
         running: list[Browser] = []
 

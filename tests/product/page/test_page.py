@@ -69,7 +69,7 @@ def test_what_was_looked_at_stays_as_it_was(stand: Stand, visit: Visits) -> None
         expect(page.get_by_role("textbox", name="URL")).to_be_focused()
 
 
-def test_a_search_tells_whether_and_why(stand: Stand, visit: Visits) -> None:
+def test_a_search_explains_whether_a_url_is_stale(stand: Stand, visit: Visits) -> None:
     """By keyboard alone: fresh, stale with its reason and live, not ours, and what can be no URL."""
     stand.order("stuck:slow.html")
     with stand.daemon():
@@ -180,7 +180,7 @@ def look_closely(one: Visit, stand: Stand, scheme: str) -> None:
 
 
 def test_the_page_comes_back(stand: Stand, visit: Visits) -> None:
-    """A page that stays open while the daemon starts anew is live again by itself."""
+    """A page that stays open while the daemon starts again is live again by itself."""
     one = visit()
     with stand.daemon():
         page = one.open(stand)
@@ -193,7 +193,7 @@ def test_the_page_comes_back(stand: Stand, visit: Visits) -> None:
 
 
 def test_without_token_script_or_mouse(stand: Stand, visit: Visits) -> None:
-    """Without a token nobody decides; without script all is told; the first that Tab reaches leads to the content."""
+    """Without a token nobody decides; without script all is shown; the first that Tab reaches leads to the content."""
     stand.order("malformed:bad")
     with stand.daemon():
         stand.write("bad.html")

@@ -86,11 +86,11 @@ class Machine:
 
     @property
     def restarts(self) -> int:
-        """How often systemd started the daemon anew by itself."""
+        """How often systemd started the daemon again by itself."""
         return int(self.show("NRestarts"))
 
     def is_back(self, count: int) -> bool:
-        """Tell whether it was started anew so often, and listens again."""
+        """Return whether it was started again so often, and listens again."""
         return self.restarts >= count and self.show("ActiveState") == "active"
 
 
@@ -120,7 +120,7 @@ def _interpreter() -> tuple[str, list[str]]:
 
 
 def _files(folder: Path, interpreter: str, more: Mapping[str, str]) -> None:
-    """Lay out what the machine has beside its own file system."""
+    """Lay out what the machine has next to its own file system."""
     texts = {
         "etc/systemd/system/cdn-listener-test.target": TARGET,
         "opt/cdn-listener/main.py": "import sys\n"

@@ -1,4 +1,4 @@
-"""What a booted machine needs, and the stand beside it."""
+"""What a booted machine needs, and the stand next to it."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Senders:
             self.unanswered.append("closed")
         return answer
 
-    def tell(self, key: str, path: str, headers: Headers) -> bool:
+    def report(self, key: str, path: str, headers: Headers) -> bool:
         """Send the change of one key; return whether it was taken."""
         body = json.dumps(s3_event(key)).encode()
         answer = self.post(path, body, headers(body))
@@ -85,7 +85,7 @@ class Senders:
         def work(number: int, path: str, headers: Headers) -> None:
             count = 0
             while not over.is_set():
-                while not self.tell(f"{name}-{number}-{count}", path, headers):
+                while not self.report(f"{name}-{number}-{count}", path, headers):
                     time.sleep(0.01)
                 count += 1
 

@@ -70,7 +70,7 @@ def test_a_reload_tries_the_file_first(stand: Stand, machine: Machine) -> None:
 
 
 def test_killed_and_hung_in_a_storm_it_comes_back_and_loses_nothing(stand: Stand, machine: Machine) -> None:
-    """SIGKILL and a stopped process, each while files change: systemd starts it anew, and every change turns fresh."""
+    """SIGKILL and a stopped process, each while files change: systemd starts it again, and every change turns fresh."""
     names = [f"storm/{number}.html" for number in range(60)]
     for name in names:
         stand.write(name, "old")

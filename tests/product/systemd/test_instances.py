@@ -1,4 +1,4 @@
-"""Instances beside a plain unit, and `check` as the unit that is installed, under a real systemd."""
+"""Instances next to a plain unit, and `check` as the unit that is installed, under a real systemd."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def status(machine: Machine, *arguments: str, **environment: str) -> dict[str, A
     return dict(json.loads(machine.run(COMMAND, "status", "--json", *arguments, **environment)))
 
 
-def test_instances_live_beside_a_plain_unit(machine: Machine) -> None:
+def test_instances_run_together_with_a_plain_unit(machine: Machine) -> None:
     """All start, in any order; every one is found by its name and by its file, and has an admin socket of its own."""
     units = {name: f"cdn-listener@{name}.service" for name in NAMES} | {"": UNIT}
     for unit in (units["shop"], units[""], units["blog"]):

@@ -46,7 +46,7 @@ def senders() -> Senders:
 
 @pytest.fixture(scope="module")
 def configuration(stand: Stand, senders: Senders) -> str:
-    """Two webhooks on one port beside the tree."""
+    """Two webhooks on one port next to the tree."""
     hooks = [HOOK.format(name=name, port=senders.port, edge=stand.edge) for name in ("bearing", "signing")]
     return inside(stand.configure("".join(hooks), path="/srv/www").read_text())
 
@@ -89,20 +89,20 @@ def nobody_was_refused(senders: Senders, machine: Machine) -> None:
 
 def test_enabled_on_a_running_daemon_it_takes_the_port_over(machine: Machine, senders: Senders) -> None:
     """`enable` and one restart, as the unit says; from then on the daemon listens on what systemd holds."""
-    assert senders.tell("before.html", *WAYS[0])
+    assert senders.report("before.html", *WAYS[0])
     assert '"inherited": false' in machine.journal()
     machine.run("systemctl", "enable", SOCKET)
     machine.run("systemctl", "restart", UNIT)
     assert machine.show("ActiveState", SOCKET) == "active"
     assert '"inherited": true' in machine.journal()
-    assert senders.tell("after.html", *WAYS[1])
+    assert senders.report("after.html", *WAYS[1])
     nobody_was_refused(senders, machine)
 
 
 def test_a_request_starts_the_daemon(machine: Machine, senders: Senders) -> None:
     """Stopped, it is started by the first sender, who waits for it and is answered."""
     machine.run("systemctl", "stop", UNIT)
-    assert senders.tell("woken.html", *WAYS[0])
+    assert senders.report("woken.html", *WAYS[0])
     until(lambda: machine.show("ActiveState") == "active", seconds=PATIENCE_SECONDS, what="it is started")
     nobody_was_refused(senders, machine)
 
@@ -139,14 +139,14 @@ def test_a_mistake_in_the_file_is_mended_by_one_start(machine: Machine, senders:
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "reset-failed", check=False)
     machine.run("systemctl", "start", SOCKET)
-    Senders(senders.port).tell("in-vain.html", *WAYS[0])
+    Senders(senders.port).report("in-vain.html", *WAYS[0])
     until(lambda: machine.show("ActiveState", SOCKET) == "failed", seconds=PATIENCE_SECONDS, what="it is given up")
     assert "no-such-table" in machine.journal()
     machine.write(CONFIGURATION, configuration)
     machine.run("systemctl", "reset-failed", UNIT)
     machine.run("systemctl", "start", UNIT)
     assert machine.show("ActiveState", SOCKET) == "active"
-    assert senders.tell("mended.html", *WAYS[1])
+    assert senders.report("mended.html", *WAYS[1])
     machine.run("systemctl", "stop", SOCKET, UNIT)
     assert machine.show("Result") == "success"
     nobody_was_refused(senders, machine)

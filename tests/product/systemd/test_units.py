@@ -36,7 +36,7 @@ def unit_settings() -> dict[str, list[str]]:
     return {key: [value for name, value in lines if name == key] for key, _ in lines}
 
 
-def test_the_unit_is_told_when_it_runs_and_keeps_its_state() -> None:
+def test_the_unit_is_ready_when_it_runs_and_keeps_its_state() -> None:
     """Readiness by notification, a state directory of its own, a watchdog, a reload that tries the file first."""
     unit = unit_settings()
     assert unit["Type"] == ["notify"]

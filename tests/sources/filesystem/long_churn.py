@@ -60,7 +60,7 @@ class Around(Churn):
     """Operations on what is around the tree, too."""
 
     def __init__(self, root: Path, outside: Path, seed: int) -> None:
-        """Lay out releases, with links of several hops to them, beside ``outside``."""
+        """Lay out releases, with links of several hops to them, next to ``outside``."""
         super().__init__(root, outside, seed)
         self.srv = outside.parent / "srv"
         self.done: list[str] = []
@@ -262,8 +262,8 @@ listen = "127.0.0.1:{self.admin}"
             [*CLI, "status", "--json", "--config", str(self.config)],
             env=self.environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        told = json.loads(done.stdout)
-        return json.dumps({name: told[name] for name in ("pending", "deferred", "in_flight", "failed", "sources")})
+        reported = json.loads(done.stdout)
+        return json.dumps({name: reported[name] for name in ("pending", "deferred", "in_flight", "failed", "sources")})
 
     def stop(self) -> None:
         """End both."""

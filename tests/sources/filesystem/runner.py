@@ -16,7 +16,7 @@ async def run(path: Path, out: Path, settings: dict[str, object]) -> None:
     source = FilesystemSource("www", FilesystemSettings(path=path, **settings))  # type: ignore[arg-type]
     index = MemoryIndex()
 
-    async def tell() -> None:
+    async def report() -> None:
         while True:
             health = source.health
             record = {name: getattr(health, name) for name in health.__slots__}
@@ -24,7 +24,7 @@ async def run(path: Path, out: Path, settings: dict[str, object]) -> None:
             Path(f"{out}.next").rename(f"{out}.health")
             await asyncio.sleep(0.1)
 
-    telling = asyncio.create_task(tell())
+    reporting = asyncio.create_task(report())
     with out.open("w") as file:
         async for delivery in source.deliveries(index):
             index.apply(delivery)
@@ -32,7 +32,7 @@ async def run(path: Path, out: Path, settings: dict[str, object]) -> None:
                 file.writelines(f"{change.kind} {change.finished:d} {change.key!r}\n" for change in delivery.changes)
                 file.flush()
             await delivery.ack()
-    telling.cancel()
+    reporting.cancel()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Convergence: after random churn, what was told covers exactly what changed."""
+"""Convergence: after random churn, what was reported covers exactly what changed."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ def state(root: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def missing(before: dict[str, tuple[int, bytes]], after: dict[str, tuple[int, bytes]], told: list[Change]) -> set[str]:
-    """Return the keys with other bytes than before that were told neither themselves nor by a directory."""
-    keys = {each.key for each in told if each.kind is not ChangeKind.SUBTREE_DELETED and each.finished}
-    prefixes = tuple(each.key for each in told if each.kind is ChangeKind.SUBTREE_DELETED)
+def missing(
+    before: dict[str, tuple[int, bytes]], after: dict[str, tuple[int, bytes]], reported: list[Change]
+) -> set[str]:
+    """Return the keys with other bytes than before that were reported neither themselves nor by a directory."""
+    keys = {each.key for each in reported if each.kind is not ChangeKind.SUBTREE_DELETED and each.finished}
+    prefixes = tuple(each.key for each in reported if each.kind is ChangeKind.SUBTREE_DELETED)
     true = {key for key in before.keys() | after.keys() if before.get(key, (0, b""))[1] != after.get(key, (0, b""))[1]}
     return {key for key in true if key not in keys and not key.startswith(prefixes)}
 
@@ -56,13 +58,13 @@ def stale(root: Path, after: dict[str, tuple[int, bytes]], reader: Reader) -> se
 
 
 def is_known(root: Path, key: str, reader: Reader) -> bool:
-    """Tell whether the index holds the file as it is now."""
+    """Return whether the index holds the file as it is now."""
     status, known = (root / key).stat(), reader.index.rows[key][0]
     return (status.st_size, status.st_mtime_ns, status.st_ino) == (known.size_bytes, known.mtime_ns, known.inode)
 
 
 async def churned(root: Path, outside: Path, seed: int, seconds: float, reader: Reader) -> set[str]:
-    """Churn the tree in another process, wait until all is told; return what no event could tell, and is not told."""
+    """Churn the tree in another process and wait for all reports; return what no event could report."""
     command = [sys.executable, churning.__file__, str(root), str(outside), str(seed), str(seconds)]
     before = state(root)
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -82,7 +84,7 @@ async def churned(root: Path, outside: Path, seed: int, seconds: float, reader: 
 
 
 def explain(root: Path, key: str, reader: Reader) -> str:
-    """Return what is there, what the index holds and what was told last of a key."""
+    """Return what is there, what the index holds and what was reported last of a key."""
     path = root / key
     link = f"(a link to {path.readlink()}) " if path.is_symlink() else ""
     there = path.stat() if path.exists() else None
@@ -90,7 +92,7 @@ def explain(root: Path, key: str, reader: Reader) -> str:
 
 
 async def assert_watches_are_true(root: Path, reader: Reader) -> None:
-    """Write a file into every directory: each is told under its true name, and as many are watched as there are."""
+    """Write a file into every directory: each is reported under its true name, and as many are watched as there are."""
     directories = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
     watches = reader.source.watcher()
     assert watches is not None
@@ -125,10 +127,10 @@ async def converges(tmp_path: Path, seed: int, backend: str, seconds: float) -> 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_after_churn_what_was_told_is_what_changed(
+async def test_after_churn_what_was_reported_is_what_changed(
     tmp_path: Path, seed: int, backend: str, request: pytest.FixtureRequest
 ) -> None:
-    """Every difference between before and after is told by events, and the index ends as the tree is."""
+    """Every difference between before and after is reported by events, and the index ends as the tree is."""
     if backend == "fanotify":
         fanotify_needed(request, tmp_path)
     await converges(tmp_path, seed, backend, float(os.environ.get("CHURN_SECONDS", "1.5")))
@@ -138,7 +140,7 @@ async def test_after_churn_what_was_told_is_what_changed(
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", [seed + 100 for seed in SEEDS])
-async def test_after_a_minute_of_churn_what_was_told_is_what_changed(
+async def test_after_a_minute_of_churn_what_was_reported_is_what_changed(
     tmp_path: Path, seed: int, backend: str, request: pytest.FixtureRequest
 ) -> None:
     """The same for a minute each."""

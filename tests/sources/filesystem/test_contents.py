@@ -187,8 +187,8 @@ DIRECTORY_CHANGES = [("a", 0o700), ("a/b", 0o750), ("a", 0o744)]
 
 @pytest.mark.looptime(False)
 @pytest.mark.parametrize(("name", "mode"), [*FILE_CHANGES, *DIRECTORY_CHANGES])
-async def test_who_may_read_is_a_change_when_heard(root: Path, backend: str, name: str, mode: int) -> None:
-    """Taken away and given back: each file that it is about is told both times, and nothing else."""
+async def test_a_change_of_who_may_read_is_reported(root: Path, backend: str, name: str, mode: int) -> None:
+    """Taken away and given back: each file that it is about is reported both times, and nothing else."""
     expected = {str(path.relative_to(root)) for path in (root / name).rglob("*.html")} or {name}
     before = (root / name).stat().st_mode & 0o777
     async with Reader(root) as reader:
@@ -196,7 +196,7 @@ async def test_who_may_read_is_a_change_when_heard(root: Path, backend: str, nam
         for new in (mode, before):
             reader.clear()
             (root / name).chmod(new)
-            await reader.until(lambda: {each.key for each in reader.changes} == expected, "told")
+            await reader.until(lambda: {each.key for each in reader.changes} == expected, "reported")
         assert all(each.kind is ChangeKind.CONTENT for each in reader.changes)
 
 
@@ -210,16 +210,16 @@ async def test_who_may_read_is_a_change_after_a_start(root: Path, name: str, mod
         index = reader.index
     (root / name).chmod(mode)
     async with Reader(root, index) as reader:
-        await reader.until(lambda: {each.key for each in reader.changes} == expected, "told")
+        await reader.until(lambda: {each.key for each in reader.changes} == expected, "reported")
     async with Reader(root, index, backend="polling", poll_interval_seconds=0.2) as reader:
         assert reader.changes == []
         (root / name).chmod(0o755)
-        await reader.until(lambda: {each.key for each in reader.changes} == expected, "told")
+        await reader.until(lambda: {each.key for each in reader.changes} == expected, "reported")
 
 
 @pytest.mark.looptime(False)
 async def test_what_lets_nobody_in_or_out_is_no_change(root: Path, backend: str) -> None:
-    """Group write, an owner where everybody may read, times, another link: the index follows, nothing is told."""
+    """Group write, an owner where everybody may read, times, another link: the index follows, nothing is reported."""
     async with Reader(root) as reader:
         await reader.until_compared()
         (root / "index.html").chmod(0o664)
@@ -229,7 +229,7 @@ async def test_what_lets_nobody_in_or_out_is_no_change(root: Path, backend: str)
         if not os.geteuid():
             os.chown(root / "a/b/two.html", 1, 1)
         (root / "mark").write_text("x")
-        await reader.until_told("mark")
+        await reader.until_reported("mark")
         await reader.until(lambda: reader.index.rows["index.html"][0][:4] == state(root / "index.html")[:4], "learnt")
         await reader.until(lambda: reader.index.rows["a/one.html"][0].mtime_ns == 10**9, "learnt")
         assert {each.key for each in reader.changes} == {"mark"}
@@ -251,13 +251,13 @@ async def test_the_same_size_and_time_are_no_equality(tmp_path: Path) -> None:
         await reader.until_compared()
         (outside / "next").symlink_to("2")
         (outside / "next").rename(outside / "current")
-        await reader.until_told("site/index.html")
+        await reader.until_reported("site/index.html")
         assert {each.key for each in reader.changes} == {"site/index.html"}
 
 
 @pytest.mark.looptime(False)
 async def test_what_is_larger_than_the_bound_counts_as_changed(tmp_path: Path) -> None:
-    """Of equal files that are replaced, the one that is not read is told, the other not."""
+    """Of equal files that are replaced, the one that is not read is reported, the other not."""
     for name in ("large", "small"):
         (tmp_path / name).write_text("x" * (100 if name == "large" else 10))
     async with Reader(tmp_path, hash_max_bytes=50) as reader:
@@ -265,7 +265,7 @@ async def test_what_is_larger_than_the_bound_counts_as_changed(tmp_path: Path) -
         for name in ("large", "small"):
             shutil.copy2(tmp_path / name, tmp_path / ".new")
             (tmp_path / ".new").rename(tmp_path / name)
-        await reader.until_told("large")
+        await reader.until_reported("large")
         await reader.until(lambda: reader.source.health.figures["skipped_unchanged"] == 1, "skipped")
         assert {each.key for each in reader.changes if not each.key.startswith(".")} == {"large"}
         assert reader.index.rows["large"][0].etag is None
@@ -288,7 +288,7 @@ async def test_release_after_release_costs_what_differs(tmp_path: Path) -> None:
                 (tmp_path / str(release) / name).write_text(f"release {release}")
             (tmp_path / "next").symlink_to(str(release))
             (tmp_path / "next").rename(tmp_path / "current")
-            await reader.until(lambda: changed <= {each.key for each in reader.changes}, "told")  # noqa: B023
+            await reader.until(lambda: changed <= {each.key for each in reader.changes}, "reported")  # noqa: B023
             await reader.until(lambda: reader.source.health.ready, "ready")
             assert {each.key for each in reader.changes} == changed
 
@@ -302,8 +302,8 @@ async def test_digests_are_of_what_the_index_knows(tmp_path: Path) -> None:
     async with Reader(tmp_path, index) as reader:
         (tmp_path / "3.html").write_text("two")
         (tmp_path / "4.html").unlink()
-        await reader.until_told("3.html")
-        await reader.until_told("4.html", ChangeKind.DELETED)
+        await reader.until_reported("3.html")
+        await reader.until_reported("4.html", ChangeKind.DELETED)
         await reader.until_compared()
         digests = {key: found.etag for key, (found, _) in index.rows.items()}
         assert "4.html" not in digests

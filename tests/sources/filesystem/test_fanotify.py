@@ -53,7 +53,7 @@ def test_a_file_system_that_cannot_be_marked_is_named(open_path: Path) -> None:
     ("number", "words"),
     [(errno.EPERM, "CAP_SYS_ADMIN"), (errno.EOPNOTSUPP, "ext4"), (errno.EXDEV, "btrfs"), (errno.EINVAL, "5.17")],
 )
-async def test_check_and_start_tell_why_not(
+async def test_check_and_start_say_why_fanotify_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
 ) -> None:
     """Whatever the kernel refuses: a failed line with the remedy in ``check``, the same words at the start."""
@@ -78,8 +78,8 @@ async def test_check_says_that_it_can(marked: Path) -> None:
     assert not [check for check in checks if check.state == "failed"]
 
 
-async def test_other_trees_on_the_file_system_are_not_heard(marked: Path, tmp_path: Path) -> None:
-    """The mark hears them all; what is not ours makes neither names nor wake-ups."""
+async def test_other_trees_on_the_file_system_are_not_watched(marked: Path, tmp_path: Path) -> None:
+    """The mark receives them all; what is not ours makes neither names nor wake-ups."""
     async with Reader(marked, backend="fanotify") as reader:
         watches = reader.source.watcher()
         assert watches is not None
@@ -88,7 +88,7 @@ async def test_other_trees_on_the_file_system_are_not_heard(marked: Path, tmp_pa
         for number in range(200):
             (tmp_path / "other" / f"{number}").write_text("x")
         (marked / "mark").write_text("")
-        await reader.until_told("mark")
+        await reader.until_reported("mark")
         assert watches.events >= before + 200
         assert {change.key for change in reader.changes} == {"mark"}
         assert watches.count == 1
@@ -96,7 +96,7 @@ async def test_other_trees_on_the_file_system_are_not_heard(marked: Path, tmp_pa
 
 @pytest.mark.timeout(90)
 def test_a_file_system_mounted_below_is_marked_too(marked: Path, tmp_path: Path) -> None:
-    """A mount inside the tree is another file system: a scan comes by, marks it, and it is heard."""
+    """A mount inside the tree is another file system: a scan comes by, marks it, and it is watched."""
     script = f'mkdir {marked}/sub && mount -t tmpfs none {marked}/sub && exec "$@"'
     with running(marked, tmp_path / "out", "unshare", "-m", "sh", "-c", script, "sh", backend="fanotify") as source:
         source.until(lambda: source.health["ready"], "ready")
@@ -107,7 +107,7 @@ def test_a_file_system_mounted_below_is_marked_too(marked: Path, tmp_path: Path)
 
 
 def test_merged_events_end_as_the_tree_is(marked: Path, tmp_path: Path) -> None:
-    """Renames to and fro become two events for three; made and removed one: only the tree tells which came last."""
+    """Renames to and fro become two events for three; made and removed one: only the tree reports which came last."""
     world = World(tmp_path / "world", 0, steps=0, kind=FanotifyWatches)
     world.scan_all()
     root = world.root

@@ -73,7 +73,7 @@ async def test_readiness_waits_for_the_commit(root: Path) -> None:
 
 
 async def test_a_change_during_the_first_scan_is_no_seed(root: Path) -> None:
-    """What changes after its directory is watched is told as a change, although the listing still runs."""
+    """What changes after its directory is watched is reported as a change, although the listing still runs."""
     index = MemoryIndex()
     source = FilesystemSource("www", FilesystemSettings(path=root, batch_changes=1))
     seen: list[Change] = []
@@ -98,8 +98,8 @@ async def test_a_change_during_the_first_scan_is_no_seed(root: Path) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_later_start_tells_what_changed_while_it_was_down(root: Path) -> None:
-    """Created, rewritten and deleted files of the downtime are told with the scan's sequence; the rest is not."""
+async def test_a_later_start_reports_what_changed_while_it_was_down(root: Path) -> None:
+    """Created, rewritten and deleted files of the downtime are reported with the scan's sequence; the rest is not."""
     async with Reader(root) as reader:
         index = reader.index
     (root / "index.html").write_text("new text")
@@ -111,13 +111,13 @@ async def test_a_later_start_tells_what_changed_while_it_was_down(root: Path) ->
         os.utime(path, (past, past))
     async with Reader(root, index) as reader:
         for key, kind in (("index.html", "content"), ("b/c/new.html", "content"), ("a/one.html", "deleted")):
-            await reader.until_told(key, ChangeKind(kind))
+            await reader.until_reported(key, ChangeKind(kind))
         assert {change.key for change in reader.changes} == {"index.html", "b/c/new.html", "a/one.html"}
         deletion = next(each for each in reader.deliveries if each.changes[0].kind is DELETED)
         assert deletion.scan_sequence is not None
 
 
-async def test_a_rewrite_with_its_old_time_restored_is_told_after_a_start(root: Path) -> None:
+async def test_a_rewrite_with_its_old_time_restored_is_reported_after_a_start(root: Path) -> None:
     """``cp -p`` over a file of the same size while nobody listens: only inode and change time tell."""
     async with Reader(root) as reader:
         index = reader.index
@@ -126,12 +126,12 @@ async def test_a_rewrite_with_its_old_time_restored_is_told_after_a_start(root: 
     page.write_text("INDEX.HTML")
     os.utime(page, ns=(status.st_atime_ns, status.st_mtime_ns))
     async with Reader(root, index) as reader:
-        await reader.until_told("index.html")
+        await reader.until_reported("index.html")
         assert {change.key for change in reader.changes} == {"index.html"}
 
 
 async def test_an_interrupted_seeding_resumes_as_a_seeding(root: Path) -> None:
-    """A process that dies during the first listing starts it again, and still tells no change."""
+    """A process that dies during the first listing starts it again, and still reports no change."""
     index = MemoryIndex()
     deliveries = FilesystemSource("www", FilesystemSettings(path=root, batch_changes=1)).deliveries(index)
     first = await anext(deliveries)
@@ -143,47 +143,47 @@ async def test_an_interrupted_seeding_resumes_as_a_seeding(root: Path) -> None:
         assert len(index.rows) == 3
 
 
-async def test_a_written_file_is_told_when_it_is_closed(root: Path) -> None:
+async def test_a_written_file_is_reported_when_it_is_closed(root: Path) -> None:
     """One finished change with the fingerprint of what was written."""
     async with Reader(root) as reader:
         (root / "new.html").write_text("hello")
-        await reader.until_told("new.html")
+        await reader.until_reported("new.html")
         (change,) = reader.of("new.html")
         assert change.fingerprint is not None
         assert change.fingerprint.size_bytes == 5
         assert change.fingerprint.mtime_ns == (root / "new.html").stat().st_mtime_ns
 
 
-async def test_a_rename_over_a_file_tells_the_final_name_only(root: Path) -> None:
-    """As rsync does: the temporary name is never told, the final one is."""
+async def test_a_rename_over_a_file_reports_the_final_name_only(root: Path) -> None:
+    """As rsync does: the temporary name is never reported, the final one is."""
     async with Reader(root) as reader:
         # Before that, only an event proves that a name is new, and fanotify's merged events may not.
         await reader.until(lambda: reader.source.compares, "changes are compared with the index")
         (root / ".index.html.x4Zq9T").write_text("published")
         (root / ".index.html.x4Zq9T").rename(root / "index.html")
-        await reader.until_told("index.html")
+        await reader.until_reported("index.html")
         assert {change.key for change in reader.changes} == {"index.html"}
 
 
-async def test_a_rename_tells_both_names(root: Path) -> None:
+async def test_a_rename_reports_both_names(root: Path) -> None:
     """The old name is deleted, the new one is content."""
     async with Reader(root) as reader:
         (root / "a/one.html").rename(root / "three.html")
-        await reader.until_told("three.html")
-        await reader.until_told("a/one.html", DELETED)
+        await reader.until_reported("three.html")
+        await reader.until_reported("a/one.html", DELETED)
 
 
-async def test_links_are_told_at_once(root: Path) -> None:
+async def test_links_are_reported_at_once(root: Path) -> None:
     """A hard link (sftp-server publishes so) and symbolic links are finished when they appear."""
     async with Reader(root, stable_seconds=600) as reader:
         os.link(root / "index.html", root / "linked.html")
         (root / "soft.html").symlink_to("index.html")
-        await reader.until_told("linked.html")
-        await reader.until_told("soft.html")
+        await reader.until_reported("linked.html")
+        await reader.until_reported("soft.html")
 
 
-async def test_a_file_published_from_nowhere_is_told(root: Path) -> None:
-    """O_TMPFILE with linkat: the name appears complete, and is never heard closed."""
+async def test_a_file_linked_from_an_unnamed_one_is_reported(root: Path) -> None:
+    """O_TMPFILE with linkat: the name appears complete, and no close is seen."""
     async with Reader(root) as reader:
         handle = os.open(root, os.O_TMPFILE | os.O_WRONLY, 0o644)
         os.write(handle, b"from nowhere")
@@ -191,28 +191,28 @@ async def test_a_file_published_from_nowhere_is_told(root: Path) -> None:
         path = os.fsencode(root / "published.html")
         assert libc.linkat(-100, f"/proc/self/fd/{handle}".encode(), -100, path, 0x400) == 0
         os.close(handle)
-        await reader.until_told("published.html")
+        await reader.until_reported("published.html")
 
 
-async def test_a_truncated_file_is_told(root: Path) -> None:
+async def test_a_truncated_file_is_reported(root: Path) -> None:
     """truncate(2) opens and closes nothing."""
     async with Reader(root) as reader:
         os.truncate(root / "index.html", 3)
-        await reader.until_told("index.html")
+        await reader.until_reported("index.html")
         change = reader.of("index.html")[-1]
         assert change.fingerprint is not None
         assert change.fingerprint.size_bytes == 3
 
 
-async def test_a_slow_writer_is_told_as_unfinished_and_then_as_finished(root: Path) -> None:
+async def test_a_slow_writer_is_reported_as_unfinished_and_then_as_finished(root: Path) -> None:
     """While somebody writes, the need is opened but held; closing ends it at once."""
     async with Reader(root, stable_seconds=600) as reader:
         with (root / "big.bin").open("wb", buffering=0) as file:
             file.write(b"some")
-            await reader.until_told("big.bin", finished=False)
-            assert not reader.told("big.bin")
+            await reader.until_reported("big.bin", finished=False)
+            assert not reader.reported("big.bin")
             file.write(b"more")
-        await reader.until_told("big.bin")
+        await reader.until_reported("big.bin")
 
 
 async def test_a_file_that_rests_counts_as_finished(root: Path) -> None:
@@ -220,11 +220,11 @@ async def test_a_file_that_rests_counts_as_finished(root: Path) -> None:
     async with Reader(root) as reader:
         with (root / "open.bin").open("wb", buffering=0) as file:
             file.write(b"some")
-            await reader.until_told("open.bin")
+            await reader.until_reported("open.bin")
 
 
 async def test_a_file_that_is_always_written_to_counts_as_finished_at_the_cap(root: Path) -> None:
-    """A log that grows for ever is told each time the cap is reached."""
+    """A log that grows for ever is reported each time the cap is reached."""
     async with Reader(root, stable_seconds=30, unfinished_cap_seconds=1.5) as reader:
         with (root / "log.txt").open("wb", buffering=0) as file:
 
@@ -240,29 +240,29 @@ async def test_a_file_that_is_always_written_to_counts_as_finished_at_the_cap(ro
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_dead_thread_is_noticed_and_made_up_for(root: Path) -> None:
-    """The emitter's thread ends without a word: within the check's time all is opened anew and scanned."""
+    """The emitter's thread ends without a word: within the check's time all is opened again and scanned."""
     async with Reader(root) as reader:
         watches = reader.source.watcher()
         assert isinstance(watches, Watches)
         watches.feed = lambda _: sys.exit()  # type: ignore[method-assign]
         (root / "unheard.html").write_text("x")
-        await reader.until_told("unheard.html")
+        await reader.until_reported("unheard.html")
         await reader.until(lambda: reader.source.health.ready, "it listens again")
         (root / "heard.html").write_text("x")
-        await reader.until_told("heard.html")
+        await reader.until_reported("heard.html")
 
 
-async def test_deleted_and_made_anew_within_a_batch_is_one_change(root: Path) -> None:
+async def test_deleted_and_created_within_a_batch_is_one_change(root: Path) -> None:
     """Delete and create of one name merge to content."""
     async with Reader(root) as reader:
         (root / "index.html").unlink()
         (root / "index.html").write_text("anew")
-        await reader.until_told("index.html")
-        assert not reader.told("index.html", DELETED)
+        await reader.until_reported("index.html")
+        assert not reader.reported("index.html", DELETED)
 
 
 async def test_a_directory_made_during_a_burst_loses_nothing(root: Path) -> None:
-    """Deep directories made and filled at full speed: every file is told."""
+    """Deep directories made and filled at full speed: every file is reported."""
     expected = set()
     async with Reader(root) as reader:
         for number in range(200):
@@ -274,57 +274,57 @@ async def test_a_directory_made_during_a_burst_loses_nothing(root: Path) -> None
         await reader.until(lambda: expected <= {c.key for c in reader.changes if c.finished}, "all are told")
 
 
-async def test_a_renamed_directory_is_one_subtree_gone_and_every_file_anew(root: Path) -> None:
+async def test_a_renamed_directory_is_one_subtree_gone_and_every_file_new(root: Path) -> None:
     """The old name goes as one change, the new one is listed; later changes come under the new name."""
     (root / "a" / "deep").mkdir()
     (root / "a" / "deep" / "x.html").write_text("x")
     async with Reader(root) as reader:
         (root / "a").rename(root / "b")
         for key in ("b/one.html", "b/two.html", "b/deep/x.html"):
-            await reader.until_told(key)
-        await reader.until_told("a/", SUBTREE_DELETED)
+            await reader.until_reported(key)
+        await reader.until_reported("a/", SUBTREE_DELETED)
         assert [change.key for change in reader.changes if change.kind is SUBTREE_DELETED] == ["a/"]
         reader.clear()
         (root / "b" / "deep" / "x.html").write_text("later")
-        await reader.until_told("b/deep/x.html")
+        await reader.until_reported("b/deep/x.html")
         await reader.until_in_sync(root)
 
 
-async def test_a_directory_moved_out_is_gone_and_no_longer_heard(root: Path, tmp_path: Path) -> None:
-    """One subtree change; what is written to it outside is nobody's business; moved back, all is told."""
+async def test_a_directory_moved_out_is_gone_and_no_longer_watched(root: Path, tmp_path: Path) -> None:
+    """One subtree change; what is written to it outside is nobody's business; moved back, all is reported."""
     async with Reader(root) as reader:
         (root / "a").rename(tmp_path / "out")
-        await reader.until_told("a/", SUBTREE_DELETED)
+        await reader.until_reported("a/", SUBTREE_DELETED)
         await reader.until(lambda: reader.source.watcher().count == 1, "its watches are given back")
         reader.clear()
         (tmp_path / "out" / "ghost.html").write_text("outside")
         (root / "mark").write_text("")
-        await reader.until_told("mark")
+        await reader.until_reported("mark")
         assert {change.key for change in reader.changes} == {"mark"}
         (tmp_path / "out").rename(root / "back")
         for name in ("one.html", "two.html", "ghost.html"):
-            await reader.until_told(f"back/{name}")
+            await reader.until_reported(f"back/{name}")
         reader.clear()
         (root / "back" / "later.html").write_text("heard again")
-        await reader.until_told("back/later.html")
+        await reader.until_reported("back/later.html")
 
 
 async def test_a_deleted_subtree_is_one_change(root: Path) -> None:
     """An rmtree ends in one change for the directory; the index no longer holds what was below."""
     async with Reader(root) as reader:
         shutil.rmtree(root / "a")
-        await reader.until_told("a/", SUBTREE_DELETED)
+        await reader.until_reported("a/", SUBTREE_DELETED)
         assert set(reader.index.rows) == {"index.html"}
 
 
 async def test_a_directory_replaced_at_once_ends_with_the_new_files(root: Path) -> None:
-    """Removed and made anew under one name: what went is gone, what came is there."""
+    """Removed and made again under one name: what went is gone, what came is there."""
     fill(root, 200)
     async with Reader(root) as reader:
         shutil.rmtree(root / "a")
         (root / "a").mkdir()
         (root / "a" / "new.html").write_text("new")
-        await reader.until_told("a/new.html")
+        await reader.until_reported("a/new.html")
         await reader.until_in_sync(root)
 
 
@@ -338,33 +338,33 @@ async def test_directories_swapped_by_renames_end_with_the_new_files(root: Path,
         (root / "a").rename(root / "old")
         (tmp_path / "next").rename(root / "a")
         for key in ("a/one.html", "old/one.html"):
-            await reader.until_told(key)
-        await reader.until_told("a/two.html", DELETED)
+            await reader.until_reported(key)
+        await reader.until_reported("a/two.html", DELETED)
         await reader.until_in_sync(root)
 
 
-async def test_a_file_deleted_is_told(root: Path) -> None:
+async def test_a_deleted_file_is_reported(root: Path) -> None:
     """So that a cache learns the 404."""
     async with Reader(root) as reader:
         (root / "a/one.html").unlink()
-        await reader.until_told("a/one.html", DELETED)
+        await reader.until_reported("a/one.html", DELETED)
 
 
-async def test_a_deleted_file_that_is_still_written_to_is_told_once(root: Path) -> None:
-    """Its end is told when it goes; what is written to it later, nobody can fetch."""
+async def test_a_deleted_file_that_is_still_written_to_is_reported_once(root: Path) -> None:
+    """Its end is reported when it goes; what is written to it later, nobody can fetch."""
     async with Reader(root) as reader:
         with (root / "index.html").open("ab", buffering=0) as file:
             (root / "index.html").unlink()
-            await reader.until_told("index.html", DELETED)
+            await reader.until_reported("index.html", DELETED)
             reader.clear()
             for _ in range(20):
                 file.write(b"more")
             (root / "mark").write_text("")
-            await reader.until_told("mark")
+            await reader.until_reported("mark")
             assert {change.key for change in reader.changes} == {"mark"}
 
 
-async def test_names_of_any_bytes_are_told_as_they_are(root: Path) -> None:
+async def test_names_of_any_bytes_are_reported_as_they_are(root: Path) -> None:
     """UTF-8 is decoded, other bytes stand as surrogates; nothing is normalised."""
     names = [b"a b", "日本.jpg".encode(), b"e\xcc\x81", b"\xff\xfe", b"line\nbreak", b"?x#y%41"]
     async with Reader(root) as reader:
@@ -372,10 +372,10 @@ async def test_names_of_any_bytes_are_told_as_they_are(root: Path) -> None:
             with open(os.fsencode(root) + b"/" + name, "w") as file:
                 file.write("x")
         for name in names:
-            await reader.until_told(name.decode("utf-8", "surrogateescape"))
+            await reader.until_reported(name.decode("utf-8", "surrogateescape"))
 
 
-async def test_ignored_names_are_not_told_and_counted(root: Path) -> None:
+async def test_ignored_names_are_counted_and_not_reported(root: Path) -> None:
     """What the setting lists is no content; every other name is, whatever it looks like."""
     (root / ".git").mkdir()
     (root / ".git" / "HEAD").write_text("ref")
@@ -390,7 +390,7 @@ async def test_ignored_names_are_not_told_and_counted(root: Path) -> None:
         for name in sorted(expected):
             (root / name).write_text("x")
         for key in expected:
-            await reader.until_told(key)
+            await reader.until_reported(key)
         assert {change.key for change in reader.changes} == expected
         await reader.until(lambda: reader.source.health.figures["ignored_changes"] >= 1, "counted")
         found = set(reader.source.ignored())
@@ -403,7 +403,7 @@ async def test_ignored_names_are_not_told_and_counted(root: Path) -> None:
 
 
 async def test_a_link_to_a_directory_is_ignored_by_its_name(root: Path, tmp_path: Path) -> None:
-    """``name/`` leaves out a link of that name with all behind it, found by a scan or heard."""
+    """``name/`` leaves out a link of that name with all behind it, found by a scan or received."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "f").write_text("x")
     (root / "current").symlink_to(tmp_path / "outside")
@@ -412,7 +412,7 @@ async def test_a_link_to_a_directory_is_ignored_by_its_name(root: Path, tmp_path
         (root / "next").symlink_to(tmp_path / "outside")
         (root / "next").rename(root / "current")
         (root / "mark").write_text("x")
-        await reader.until_told("mark")
+        await reader.until_reported("mark")
         await asyncio.sleep(1)
         assert {change.key for change in reader.changes} == {"mark"}
 
@@ -472,12 +472,12 @@ def empty(root: Path) -> None:
 
 
 def deletions(reader: Reader) -> list[Change]:
-    """Return what was told as gone."""
+    """Return what was reported as gone."""
     return [change for change in reader.changes if change.kind in (DELETED, SUBTREE_DELETED)]
 
 
 async def test_an_emptied_root_is_not_believed(root: Path) -> None:
-    """Everything gone at once: no more than the few first are told, the state says why, and the return mends it."""
+    """Everything gone at once: no more than the few first are reported, the state says why, and the return mends it."""
     fill(root, 200)
     async with Reader(root, min_delete_count=5) as reader:
         empty(root)
@@ -488,7 +488,7 @@ async def test_an_emptied_root_is_not_believed(root: Path) -> None:
 
 
 async def test_an_operator_may_confirm(root: Path) -> None:
-    """Confirmed, the deletions are told."""
+    """Confirmed, the deletions are reported."""
     fill(root, 200)
     async with Reader(root, min_delete_count=5) as reader:
         empty(root)
@@ -516,7 +516,7 @@ async def test_the_deletion_guard_counts_the_files_that_came_since_the_last_scan
 
 @pytest.mark.parametrize("how", ["renamed", "deleted"])
 async def test_a_root_that_goes_away_deletes_nothing(root: Path, tmp_path: Path, how: str) -> None:
-    """The source says so, waits, and tells only real differences when the root is back."""
+    """The source says so, waits, and reports only real differences when the root is back."""
     fill(root, 200)
     async with Reader(root, min_delete_count=5) as reader:
         shutil.copytree(root, tmp_path / "kept", copy_function=shutil.copy2)
@@ -526,15 +526,15 @@ async def test_a_root_that_goes_away_deletes_nothing(root: Path, tmp_path: Path,
         assert len(deletions(reader)) <= 5
         (tmp_path / "kept" / "a" / "one.html").unlink()
         (tmp_path / "kept").rename(root)
-        await reader.until_told("a/one.html", DELETED)
+        await reader.until_reported("a/one.html", DELETED)
         await reader.until(lambda: reader.source.health.ready, "it is ready again")
         reader.clear()
         (root / "later.html").write_text("heard")
-        await reader.until_told("later.html")
+        await reader.until_reported("later.html")
 
 
 async def test_a_root_that_is_replaced_by_an_almost_empty_one_deletes_nothing(root: Path, tmp_path: Path) -> None:
-    """Swapped at once, so that the path is never absent: said, nothing told as deleted; swapped back, all is well."""
+    """Swapped at once, so that the path is never absent: nothing is reported as deleted; swapped back, all is well."""
     fill(root, 200)
     (tmp_path / "next").mkdir()
     (tmp_path / "next" / "index.html").write_text("another site's")
@@ -547,5 +547,5 @@ async def test_a_root_that_is_replaced_by_an_almost_empty_one_deletes_nothing(ro
         (tmp_path / "away").rename(root)
         await reader.until(lambda: not reader.source.health.detail and reader.source.health.ready, "all is well", 40)
         (root / "later.html").write_text("heard")
-        await reader.until_told("later.html")
+        await reader.until_reported("later.html")
         await reader.until_in_sync(root)

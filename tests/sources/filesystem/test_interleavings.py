@@ -1,5 +1,5 @@
 """
-Watches and looks, driven by hand: every step of theirs between any two operations on the tree.
+Watches and looks, driven manually: every step of theirs between any two operations on the tree.
 
 The kernel's events wait in its queue while the tree goes on changing, so that each is worked
 through in a world that it knows nothing of. What a loaded machine does once in a million
@@ -37,7 +37,7 @@ SYSTEM_CALLS = ("scandir", "lstat", "stat", "readlink")
 
 
 class World:
-    """A tree, what watches it, and an index that is told as the source tells the store."""
+    """A tree, what watches it, and an index that gets what the store gets."""
 
     def __init__(
         self, base: Path, seed: int, *, hot: float = 0.0, steps: int = 60, kind: type[Watches] = Watches
@@ -93,7 +93,7 @@ class World:
         self.watches.settle(lambda: next(left, None) is not None)
 
     def take(self, limit: int = 1 << 30) -> bool:
-        """Take what was heard, look at it and tell it to the index, as the source does; tell whether there was any."""
+        """Take the events, look at their files and update the index, as the source does; False if there were none."""
         batch = self.watches.take(limit)
         looks = self.stat_reader.all(batch, time.time_ns(), self.watches.is_watched)
         self.wanted.update(looks.hard_links)
@@ -251,7 +251,7 @@ def test_in_any_order_of_steps_the_index_ends_as_the_tree_is(
     hot: float,
     backend: str,
 ) -> None:
-    """Whatever comes between whatever: in the end all is told, and exactly the directories that are there watched."""
+    """Whatever comes between: in the end all is reported, and exactly the directories that are there are watched."""
     kind = kind_of(backend, tmp_path, request)
     for seed in range(SEEDS):
         world = World(tmp_path / f"{seed}", seed, hot=hot, kind=kind)
@@ -266,8 +266,8 @@ def test_in_any_order_of_steps_the_index_ends_as_the_tree_is(
         world.watches.close()
 
 
-def test_a_file_that_goes_while_a_scan_and_a_rename_meet_is_told(world: World) -> None:
-    """A scan comes by a renamed directory before the rename is worked through: what goes between is told."""
+def test_a_file_deleted_while_a_scan_meets_a_rename_is_reported(world: World) -> None:
+    """A scan comes by a renamed directory before the rename is worked through: what goes between is reported."""
     (world.root / "old" / "below").mkdir(parents=True)
     for path in ("old/one", "old/below/two"):
         (world.root / path).write_text("x")
@@ -284,8 +284,8 @@ def test_a_file_that_goes_while_a_scan_and_a_rename_meet_is_told(world: World) -
     assert not world.differences()
 
 
-def test_what_was_heard_in_a_directory_that_is_renamed_over_is_told(world: World) -> None:
-    """Its last file goes, then it is replaced, all before anybody looks: the file is told as gone."""
+def test_events_in_a_directory_that_is_renamed_over_are_reported(world: World) -> None:
+    """Its last file goes, then it is replaced, all before anybody looks: the file is reported as gone."""
     for path in ("new", "old"):
         (world.root / path).mkdir()
         (world.root / path / path).write_text("x")
@@ -321,7 +321,7 @@ def test_exchanged_places_are_both_watched(world: World, kind: str) -> None:
 
 
 @pytest.mark.parametrize("in_its_place", [False, True])
-def test_a_directory_that_goes_while_its_parent_is_not_heard_is_told(world: World, in_its_place: bool) -> None:
+def test_a_directory_deleted_while_its_parent_is_not_watched_is_reported(world: World, in_its_place: bool) -> None:
     """The parent's watch is lost for a moment: what a listing does not show any more is gone, files and directories."""
     (world.root / "parent" / "child").mkdir(parents=True)
     for path in ("parent/file", "parent/child/below"):
@@ -492,7 +492,7 @@ def test_a_file_reported_under_a_directory_whose_rename_is_still_to_come_ends_th
     assert not world.differences()
 
 
-def test_another_name_in_a_directory_that_is_not_heard_is_left_out(world: World) -> None:
+def test_another_name_in_a_directory_that_is_not_watched_is_left_out(world: World) -> None:
     """A hard link below a directory that took another's place is not reported before that one is watched."""
     file = write(world.root / "file")
     for name in ("one", "two"):
@@ -512,7 +512,7 @@ def test_another_name_in_a_directory_that_is_not_heard_is_left_out(world: World)
 
 @pytest.mark.parametrize("through", ["given", "link"])
 def test_a_file_that_is_given_a_second_name_changes_under_its_first(world: World, through: str) -> None:
-    """Linking is heard of the new name alone; the first, and links to it, are searched for and told from then on."""
+    """Linking is reported for the new name alone; the first, and links to it, are searched for and reported later."""
     (world.root / "a").mkdir()
     (world.root / "a" / "file").write_text("one")
     (world.root / "link").symlink_to("a/file")
@@ -528,7 +528,7 @@ def test_a_file_that_is_given_a_second_name_changes_under_its_first(world: World
     assert world.index["a/file"][0] == world.index["link"][0] == 30
 
 
-def test_a_search_leaves_out_what_is_not_heard_yet(world: World) -> None:
+def test_a_search_leaves_out_what_is_not_watched_yet(world: World) -> None:
     """A name in a directory that came a moment ago may go again unheard, until that one is watched and listed."""
     (world.root / "file").write_text("one")
     world.calm()
@@ -553,7 +553,7 @@ def test_names_outside_the_tree_are_searched_for_once(world: World, tmp_path: Pa
     assert not world.wanted
 
 
-def test_a_link_that_led_in_a_circle_is_told_when_it_leads_to_a_file(world: World) -> None:
+def test_a_link_that_led_in_a_circle_is_reported_when_it_leads_to_a_file(world: World) -> None:
     """What a link names is remembered also while it cannot be followed."""
     (world.root / "link").symlink_to("name")
     (world.root / "name").symlink_to("name")

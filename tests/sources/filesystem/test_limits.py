@@ -96,7 +96,7 @@ def make_directories(root: Path, number: int) -> list[Path]:
 def test_an_overflow_loses_nothing_and_ends(
     tmp_path: Path, number: int, backend: str, request: pytest.FixtureRequest
 ) -> None:
-    """The watcher stands still while the queue overflows: afterwards every change is told, without a loop of scans."""
+    """The watcher stops while the queue overflows: afterwards every change is reported, without a loop of scans."""
     if backend == "fanotify":
         fanotify_needed(request, tmp_path)
     root = tmp_path / "www"
@@ -130,8 +130,8 @@ def test_an_overflow_loses_nothing_and_ends(
 
 
 @pytest.mark.timeout(90)
-def test_too_few_watches_are_told_and_made_up_for(tmp_path: Path) -> None:
-    """200 watches for 501 directories: degraded, with the line that mends it; scans find what is not heard."""
+def test_too_few_watches_are_reported_and_made_up_for_by_scans(tmp_path: Path) -> None:
+    """200 watches for 501 directories: degraded, with the line that mends it; scans find what is not watched."""
     root = tmp_path / "www"
     directories = make_directories(root, 500)
     limit = ("unshare", "-Ur", "sh", "-c", 'echo 200 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh")
@@ -157,7 +157,7 @@ def open_path() -> Iterator[Path]:
 
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("backend", ["inotify", "polling"])
-def test_an_unreadable_directory_is_told(open_path: Path, backend: str) -> None:
+def test_an_unreadable_directory_is_reported(open_path: Path, backend: str) -> None:
     """What cannot be read is named; the rest is listened to; nothing below is taken for deleted."""
     root = open_path / "www"
     (root / "closed").mkdir(parents=True)

@@ -46,14 +46,14 @@ def switch(link: Path, target: str | Path) -> None:
 
 
 def reader_of(root: Path) -> Reader:
-    """Return a reader that is told within a moment what no poll and no scheduled scan finds."""
+    """Return a reader without polls and scheduled scans."""
     return Reader(root, poll_interval_seconds=600, rescan_interval_seconds=0)
 
 
 async def until_all(reader: Reader, *keys: str) -> None:
-    """Wait until all these are told."""
+    """Wait until all these are reported."""
     for key in keys:
-        await reader.until_told(key)
+        await reader.until_reported(key)
 
 
 def one_hop(out: Path) -> Path:
@@ -109,13 +109,13 @@ async def test_what_a_chain_of_links_leads_to_is_followed(
     async with reader_of(root) as reader:
         change(out)
         await until_all(reader, f"{inside}/index.html", f"{inside}/sub/page.html")
-        await reader.until_told(f"{inside}/old.html", ChangeKind.DELETED)
+        await reader.until_reported(f"{inside}/old.html", ChangeKind.DELETED)
         await asyncio.sleep(1)
         assert len(reader.changes) == 3
         if backend != "polling":
             reader.clear()
             (root / inside / "sub" / "page.html").write_text("corrected")
-            await reader.until_told(f"{inside}/sub/page.html")
+            await reader.until_reported(f"{inside}/sub/page.html")
 
 
 @pytest.mark.parametrize("by", ["a file", "a link to a file", "a written file", "nothing"])
@@ -158,15 +158,15 @@ async def test_a_linked_file_outside_is_looked_at(tmp_path: Path) -> None:
         await until_all(reader, "one.json", "two.json")
         reader.clear()
         data.unlink()
-        await reader.until_told("one.json", ChangeKind.DELETED)
-        await reader.until_told("two.json", ChangeKind.DELETED)
+        await reader.until_reported("one.json", ChangeKind.DELETED)
+        await reader.until_reported("two.json", ChangeKind.DELETED)
         reader.clear()
         data.write_text("back")
         await until_all(reader, "one.json", "two.json")
         assert {each.key for each in reader.changes} == {"one.json", "two.json"}
 
 
-async def test_a_file_is_told_when_it_is_written_through_a_name_outside(tmp_path: Path) -> None:
+async def test_a_file_is_reported_when_it_is_written_through_a_name_outside(tmp_path: Path) -> None:
     """A hard link from elsewhere; a backup that makes one more changes nothing."""
     root, out = tmp_path / "www", tmp_path / "out"
     page = write(root / "page.html", "one")
@@ -174,7 +174,7 @@ async def test_a_file_is_told_when_it_is_written_through_a_name_outside(tmp_path
     os.link(page, out / "name")
     async with reader_of(root) as reader:
         (out / "name").write_text("two!")
-        await reader.until_told("page.html")
+        await reader.until_reported("page.html")
         await asyncio.sleep(0.5)
         reader.clear()
         os.link(page, out / "backup")
@@ -198,7 +198,7 @@ async def test_links_out_and_back_and_within_linked_directories_are_followed(tmp
             "real/a.html", "back/a.html", "shared/page.html", "app/page.html"
         }  # fmt: skip
         (out / "shared" / "page.html").write_text("two!")
-        await reader.until_told("app/page.html")
+        await reader.until_reported("app/page.html")
         if backend != "polling":
             (root / "real" / "a.html").write_text("two!")
             await until_all(reader, "real/a.html", "back/a.html")
@@ -247,7 +247,7 @@ async def test_what_no_link_may_add_is_not_followed(tmp_path: Path, backend: str
         (root / "late").symlink_to(to)
         write(root / "mark.html", "x")
         if backend != "polling":
-            await reader.until_told("mark.html")
+            await reader.until_reported("mark.html")
             await asyncio.sleep(1.5)
             assert set(reader.index.rows) == {"page.html", "mark.html"}
         else:
@@ -282,7 +282,7 @@ async def test_a_directory_in_place_of_a_link_is_compared(tmp_path: Path) -> Non
 
 async def test_links_that_lead_to_one_another_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five directories with links to all the others have 325 paths: a bounded number is followed, and that is reported;
-    a change elsewhere is heard, and once the links are gone, nothing is degraded.
+    a change elsewhere is received, and once the links are gone, nothing is degraded.
     """
     monkeypatch.setattr("listener.sources.filesystem.links.MOST_ENTERED", 10)
     monkeypatch.setattr("listener.sources.filesystem.links._SWEEP_SECONDS", 0)
@@ -298,7 +298,7 @@ async def test_links_that_lead_to_one_another_are_bounded(tmp_path: Path, monkey
         await reader.until(lambda: reader.source.health.state is SourceState.DEGRADED, "degraded")
         assert "follow_symlinks" in reader.source.health.detail
         write(root / "a.html", "2")
-        await reader.until_told("a.html")
+        await reader.until_reported("a.html")
         assert len(reader.index.rows) <= 5 + 10 + 1
         for link in links:
             link.unlink()
@@ -366,7 +366,7 @@ async def test_a_link_that_becomes_a_loop_is_left_out_and_its_files_are_reported
         await reader.until(lambda: set(reader.index.rows) == {"app/a.html"}, "what was behind the loop is deleted")
         if reader.backend != "polling":
             (tmp_path / "2" / "b.html").write_text("b")
-            await reader.until_told("app/b.html")
+            await reader.until_reported("app/b.html")
             assert not reader.of("app/again/b.html")
 
 
@@ -384,4 +384,4 @@ async def test_a_file_whose_name_became_a_link_to_a_directory_is_gone(tmp_path: 
         (root / "next").rename(root / "name")
         if reader.backend != "polling":
             await reader.until(lambda: set(reader.index.rows) == {"name/a.html"}, "the file is gone")
-            assert reader.told("name", ChangeKind.DELETED)
+            assert reader.reported("name", ChangeKind.DELETED)

@@ -63,29 +63,29 @@ def fresh(source: Running) -> Callable[[], set[str]]:
 
 
 def test_what_is_mounted_over_a_directory_is_compared(tmp_path: Path, backend: str) -> None:
-    """A mount that comes or goes is a comparison of that directory, at any depth; what is written in it is told."""
+    """A mount that comes or goes is a comparison of that directory, at any depth; what is written in it is reported."""
     root, new = tmp_path / "www", tmp_path / "new"
     write(root / "a" / "docs" / "index.html", "one")
     write(root / "other.html", "one")
     write(new / "index.html", "two!")
     write(new / "sub" / "more.html", "1")
     with apart(root, tmp_path / "out", backend=backend) as source:
-        told = fresh(source)
+        listed = fresh(source)
         source.inside("mount", "--bind", new, root / "a" / "docs")
         expected = {"a/docs/index.html", "a/docs/sub/more.html"}
-        source.until(lambda: told() >= expected, "what is mounted is told", 10)
+        source.until(lambda: listed() >= expected, "what is mounted is reported", 10)
         if backend != "polling":
-            told = fresh(source)
+            listed = fresh(source)
             write(new / "sub" / "more.html", "written in the mount")
-            source.until(lambda: told() == {"a/docs/sub/more.html"}, "what is written in it is told", 10)
-        told = fresh(source)
+            source.until(lambda: listed() == {"a/docs/sub/more.html"}, "what is written in it is reported", 10)
+        listed = fresh(source)
         source.inside("umount", root / "a" / "docs")
-        source.until(lambda: told() == {"a/docs/index.html"}, "what was below is told", 10)
+        source.until(lambda: listed() == {"a/docs/index.html"}, "what was below is reported", 10)
         source.until(lambda: "a/docs/sub/more.html" in source.keys("deleted"), "what was mounted is gone", 10)
-        told = fresh(source)
+        listed = fresh(source)
         source.inside("mount", "-t", "tmpfs", "none", root / "a" / "docs")
         source.inside("sh", "-c", f"echo fresh > {root}/a/docs/index.html")
-        source.until(lambda: told() == {"a/docs/index.html"}, "a file system of its own is told", 10)
+        source.until(lambda: listed() == {"a/docs/index.html"}, "a file system of its own is reported", 10)
 
 
 def test_a_mount_is_noticed_as_soon_as_it_comes_or_goes(tmp_path: Path, backend: str) -> None:
@@ -109,9 +109,9 @@ def test_a_mount_that_goes_after_its_directory_was_renamed_is_compared(tmp_path:
     write(new / "more.html", "1")
     with apart(root, tmp_path / "out", backend=backend, root_check_seconds=2) as source:
         source.inside("mount", "--bind", new, root / "a" / "docs")
-        source.until(lambda: source.keys() >= {"a/docs/more.html"}, "what is mounted is told", 10)
+        source.until(lambda: source.keys() >= {"a/docs/more.html"}, "what is mounted is reported", 10)
         source.inside("sh", "-c", f"mv {root}/a {root}/b && sleep 0.5 && umount {root}/b/docs")
-        source.until(lambda: source.keys() >= {"b/docs/index.html"}, "what was below is told", 10)
+        source.until(lambda: source.keys() >= {"b/docs/index.html"}, "what was below is reported", 10)
         if backend != "polling":
             source.until(lambda: "b/docs/more.html" in source.keys("deleted"), "what was mounted is gone", 10)
 
@@ -124,12 +124,12 @@ def test_what_is_mounted_over_a_file_is_looked_at(tmp_path: Path, backend: str) 
     write(tmp_path / "elsewhere" / "x", "one")
     write(tmp_path / "new.json", "two!")
     with apart(root, tmp_path / "out", backend=backend, ignore=["cache/"]) as source:
-        told = fresh(source)
+        listed = fresh(source)
         source.inside("mount", "-t", "tmpfs", "none", tmp_path / "elsewhere")
         source.inside("mount", "-t", "tmpfs", "none", root / "cache")
         source.inside("sh", "-c", f"echo x > {root}/cache/x")
         source.inside("mount", "--bind", tmp_path / "new.json", root / "conf.json")
-        source.until(lambda: told() == {"conf.json"}, "the mounted file is told", 10)
+        source.until(lambda: listed() == {"conf.json"}, "the mounted file is reported", 10)
         source.inside("umount", root / "conf.json")
         source.until(lambda: source.out.read_text().count("conf.json") == 2, "and the one below", 10)
         assert source.keys() == {"conf.json"}
@@ -165,7 +165,7 @@ def test_a_root_whose_mount_was_replaced_elsewhere_is_degraded(tmp_path: Path, b
 
 
 def test_a_mounted_root_that_is_removed_at_once_deletes_nothing(tmp_path: Path, backend: str) -> None:
-    """A deploy that renames, replaces and removes in one go: the deletions are heard before the next regular look."""
+    """A deploy that renames, replaces and removes in one go: the deletions are seen before the next regular look."""
     site, seen = tmp_path / "site", tmp_path / "seen"
     for number in range(20):
         write(site / "public" / f"d{number}" / "index.html", "one")
@@ -193,7 +193,7 @@ def test_a_mounted_root_that_comes_back_is_well_again(tmp_path: Path, backend: s
         source.until(lambda: source.health["rescans"] > rescans, "compared", 10)
         if backend != "polling":
             write(site / "index.html", "two!")
-            source.until(lambda: source.keys() == {"index.html"}, "told", 10)
+            source.until(lambda: source.keys() == {"index.html"}, "reported", 10)
 
 
 def test_a_mount_that_comes_and_goes_between_two_looks_is_noticed(tmp_path: Path) -> None:

@@ -97,22 +97,22 @@ def print_of(size: int) -> Fingerprint:
     return Fingerprint(size, 1, 1, 1)
 
 
-def test_a_file_that_rests_is_finished_and_one_that_grows_is_told_first() -> None:
-    """Told as unfinished after a second, as finished once it rests for the set time."""
+def test_a_file_at_rest_is_finished_and_one_that_grows_is_reported_first() -> None:
+    """Reported as unfinished after a second, as finished once it rests for the set time."""
     held = Unfinished(stable_seconds=2, cap_seconds=60)
     assert held.begin("k", print_of(1), 0, from_event=True)
     assert held.next_look(0) == 1
     assert held.keys(0.5, 10) == []
-    told = []
+    reported = []
     for now, size in ((1.0, 2), (3.0, 2)):
         assert held.keys(now, 10) == ["k"]
-        told += list(held.looked({"k": print_of(size)}, now))
-    assert [(each.finished, each.fingerprint) for each in told] == [(False, print_of(2)), (True, print_of(2))]
+        reported += list(held.looked({"k": print_of(size)}, now))
+    assert [(each.finished, each.fingerprint) for each in reported] == [(False, print_of(2)), (True, print_of(2))]
     assert held.next_look(3) is None
 
 
 def test_a_file_that_always_grows_is_finished_at_the_cap() -> None:
-    """However often it changes, it is told at least once each cap."""
+    """However often it changes, it is reported at least once each cap."""
     held = Unfinished(stable_seconds=2, cap_seconds=10)
     held.begin("k", print_of(0), 0, from_event=True)
     now, finished = 0.0, False
@@ -125,7 +125,7 @@ def test_a_file_that_always_grows_is_finished_at_the_cap() -> None:
 
 
 def test_beyond_its_bound_files_count_as_finished() -> None:
-    """Memory is bounded; what finds no room is told at once."""
+    """Memory is bounded; what finds no room is reported at once."""
     held = Unfinished(stable_seconds=2, cap_seconds=60, bound=1)
     assert held.begin("a", print_of(0), 0, from_event=True)
     assert not held.begin("b", print_of(0), 0, from_event=True)
@@ -261,7 +261,7 @@ def test_what_proves_that_a_file_is_the_same(change: dict[str, int], untouched: 
     assert is_proved_same(before, before._replace(**change)) is with_digest
 
 
-def test_mounts_tell_what_the_kernel_hears() -> None:
+def test_mounts_say_which_changes_the_kernel_reports() -> None:
     """Network and FUSE file systems are polled; escapes are undone; the last mount of a point counts."""
     table = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -281,7 +281,7 @@ broken line
 
 
 def test_what_was_unmounted_does_not_wait_for_the_back_off_after_losses() -> None:
-    """The kernel's event of an unmount asks for a prompt comparison, and leaves the back-off as it is."""
+    """The kernel's event of an unmount requests a prompt comparison, and leaves the back-off as it is."""
     rescans, now = Rescans(interval_seconds=0, jitter=0, now=0.0), 0.0
     for _ in range(8):
         rescans.want("", OVERFLOWED, now)

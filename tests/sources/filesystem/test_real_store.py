@@ -32,17 +32,17 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 async def follow(root: Path, store: Store, **settings: Any) -> list[Change]:
-    """Run a source until its first scan is durable; return what it told as changes."""
+    """Run a source until its first scan is durable; return what it reported as changes."""
     router = Router(
         [Site.model_validate({"source": "www", "target": "cdn", "base_urls": ["https://www.example.com/"]})]
     )
     source = FilesystemSource("www", FilesystemSettings(path=root, stable_seconds=0, **settings))
-    told: list[Change] = []
+    reported: list[Change] = []
 
     async def record() -> None:
         async for delivery in source.deliveries(store):
             await store.record([Batch(delivery.changes, delivery.scan_sequence, delivery.seed)], router.route)
-            told.extend(() if delivery.seed else delivery.changes)
+            reported.extend(() if delivery.seed else delivery.changes)
             await delivery.ack()
 
     task = asyncio.create_task(record())
@@ -52,7 +52,7 @@ async def follow(root: Path, store: Store, **settings: Any) -> list[Change]:
             await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    return told
+    return reported
 
 
 async def test_a_rewrite_with_the_same_bytes_leaves_a_trace(tmp_path: Path, store: Store) -> None:
@@ -91,7 +91,7 @@ async def test_a_rewrite_with_the_same_bytes_leaves_a_trace(tmp_path: Path, stor
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_second_scan_tells_what_differs_and_nothing_else(tmp_path: Path, store: Store) -> None:
+async def test_a_second_scan_reports_what_differs_and_nothing_else(tmp_path: Path, store: Store) -> None:
     """Names of any bytes, many directories: what the store gives back equals what the tree says."""
     root = tmp_path / "www"
     for number in range(150):
@@ -133,8 +133,8 @@ async def test_a_link_that_leads_in_a_circle_stands_where_a_directory_was(
     shutil.rmtree(root / "d")
     (root / "d").symlink_to(target)
     (root / "e").symlink_to("d")
-    told = await follow(root, store)
-    assert {(each.key, each.kind) for each in told} == {
+    reported = await follow(root, store)
+    assert {(each.key, each.kind) for each in reported} == {
         ("d/page.html", ChangeKind.DELETED),
         ("d/below/page.html", ChangeKind.DELETED),
     }
@@ -149,8 +149,8 @@ async def test_a_link_that_is_not_followed_stands_where_a_directory_was(tmp_path
     assert await follow(root, store, follow_symlinks=False) == []
     shutil.rmtree(root / "d")
     (root / "d").symlink_to("e")
-    told = await follow(root, store, follow_symlinks=False)
-    assert [(each.key, each.kind) for each in told] == [("d/below/page.html", ChangeKind.DELETED)]
+    reported = await follow(root, store, follow_symlinks=False)
+    assert [(each.key, each.kind) for each in reported] == [("d/below/page.html", ChangeKind.DELETED)]
 
 
 def test_a_scan_does_not_begin_beyond_a_link_that_is_not_followed(tmp_path: Path) -> None:

@@ -58,10 +58,10 @@ async def test_a_directory_that_is_replaced_costs_what_differs(
         await reader.until_compared()
         reader.clear()
         await asyncio.to_thread(switch, root / "current", new)
-        await reader.until(lambda: differing <= {each.key for each in reader.changes}, "told")
+        await reader.until(lambda: differing <= {each.key for each in reader.changes}, "reported")
         await reader.until_in_sync(root)
-        told = {each.key for each in reader.changes if each.key.startswith("current/")}
-        assert told == differing
+        reported = {each.key for each in reader.changes if each.key.startswith("current/")}
+        assert reported == differing
 
 
 async def test_a_deletion_under_way_counts_for_all_below() -> None:

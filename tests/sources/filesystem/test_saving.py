@@ -122,7 +122,7 @@ def temporary_and_rename(root: Path, key: str, text: str) -> None:
 
 
 def directory_and_moves(root: Path, key: str, text: str) -> None:
-    """Unpack a directory beside the place, move one file out, and remove the rest."""
+    """Unpack a directory next to the place, move one file out, and remove the rest."""
     unpacked = root / "unpacking"
     (unpacked / "deep").mkdir(parents=True)
     (unpacked / "deep" / "file").write_text(text)
@@ -157,7 +157,7 @@ class Following:
             await delivery.ack()
 
     async def settled(self) -> set[str]:
-        """Wait until a new mark is told; return the URLs that are stale, without marks."""
+        """Wait until a new mark is reported; return the URLs that are stale, without marks."""
         self.number += 1
         mark = f"mark{self.number}"
         (self.root / mark).write_text("x")
@@ -230,7 +230,7 @@ async def test_a_new_file_is_one_need(root: Path, name: str) -> None:
         assert await made.settled() == {"a/new.html"}
 
 
-async def test_a_name_that_was_told_and_went_needs_nothing(root: Path) -> None:
+async def test_a_name_that_was_reported_and_went_needs_nothing(root: Path) -> None:
     """An upload that took a while: its temporary name was recorded, and is forgotten with its end."""
     async with following(root) as made:
         (root / "upload.tmp").write_text("text")
@@ -243,7 +243,7 @@ async def test_a_name_that_was_told_and_went_needs_nothing(root: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_any_saves_end_with_the_true_difference(root: Path, seed: int) -> None:
-    """Random programs on random pages, some removed again: what is stale is what differs, or was written anew."""
+    """Random programs on random pages, some removed again: what is stale is what differs, or was written again."""
     chance = random.Random(seed)
     git(root, "p5.html", "first")
     before = {path.name: path.read_text() for path in root.glob("p*.html")}

@@ -31,8 +31,8 @@ def release(path: Path, files: int = 40, **changed: str) -> Path:
     return path
 
 
-async def test_a_switched_release_tells_only_real_differences(tmp_path: Path) -> None:
-    """The root is a symbolic link; after the switch only what has other bytes, or is gone or new, is told."""
+async def test_a_switched_release_reports_only_real_differences(tmp_path: Path) -> None:
+    """The root is a symbolic link; after the switch only what has other bytes, or is gone or new, is reported."""
     release(tmp_path / "releases" / "1")
     second = release(tmp_path / "releases" / "2", f7="new text", f9="page X")
     (second / "d1" / "1.html").unlink()
@@ -48,7 +48,7 @@ async def test_a_switched_release_tells_only_real_differences(tmp_path: Path) ->
         await reader.until(lambda: reader.source.health.ready, "it listens to the new release")
         assert {each.key for each in reader.changes} == expected
         (current / "d0" / "0.html").write_text("later")
-        await reader.until_told("d0/0.html")
+        await reader.until_reported("d0/0.html")
 
 
 async def test_a_source_that_reopens_its_root_does_not_report_that_it_listens(
@@ -86,7 +86,7 @@ async def test_a_source_that_reopens_its_root_does_not_report_that_it_listens(
         monkeypatch.setattr(Session, "_mark_seeded", late)
         (tmp_path / "next").symlink_to("releases/2")
         (tmp_path / "next").rename(current)
-        await reader.until_told("d3/7.html")
+        await reader.until_reported("d3/7.html")
         await reader.until(lambda: reader.source.health.ready, "it listens to the new release")
         await reader.until(lambda: seen[-1] == (True, SourceState.LISTENING), "and reports it")
     assert (False, SourceState.SCANNING) in seen
@@ -105,13 +105,13 @@ async def test_a_switched_release_is_stale_since_the_switch(tmp_path: Path) -> N
         (tmp_path / "next").symlink_to("releases/2")
         switched_at = time.time()
         (tmp_path / "next").rename(current)
-        await reader.until_told("d3/7.html")
+        await reader.until_reported("d3/7.html")
         (change,) = [one for one in reader.changes if one.key == "d3/7.html"]
     assert change.event_time is not None
     assert switched_at - 1.0 < change.event_time <= time.time()
 
 
-async def test_a_switch_without_hashes_tells_everything(tmp_path: Path) -> None:
+async def test_a_switch_without_hashes_reports_everything(tmp_path: Path) -> None:
     """Times alone do not prove that bytes are the same: without hashes all of the new release counts as changed."""
     release(tmp_path / "1")
     release(tmp_path / "2")
@@ -122,8 +122,8 @@ async def test_a_switch_without_hashes_tells_everything(tmp_path: Path) -> None:
         await reader.until(lambda: len({each.key for each in reader.changes}) == 40, "all are told")
 
 
-async def test_a_kubernetes_volume_that_is_updated_tells_its_keys(tmp_path: Path) -> None:
-    """``..data`` is renamed over: what lies behind it is told where its bytes differ, and no ``..`` key ever is."""
+async def test_a_kubernetes_volume_that_is_updated_reports_its_keys(tmp_path: Path) -> None:
+    """``..data`` is renamed over: what lies behind it is reported where its bytes differ, and no ``..`` key ever is."""
     root = tmp_path / "volume"
     release(root / "..2026_01_01", files=8)
     (root / "..2026_01_01" / "index.html").write_text("old")
@@ -138,17 +138,17 @@ async def test_a_kubernetes_volume_that_is_updated_tells_its_keys(tmp_path: Path
         (root / "..data_tmp").symlink_to("..2026_02_02")
         (root / "..data_tmp").rename(root / "..data")
         shutil.rmtree(root / "..2026_01_01")
-        await reader.until_told("index.html")
-        await reader.until_told("d3/7.html")
+        await reader.until_reported("index.html")
+        await reader.until_reported("d3/7.html")
         await asyncio.sleep(1)
         assert {each.key for each in reader.changes} == {"index.html", "d3/7.html"}
         reader.clear()
         (root / "d0" / "0.html").write_text("written through the link")
-        await reader.until_told("d0/0.html")
+        await reader.until_reported("d0/0.html")
 
 
 async def test_a_file_with_several_names_changes_under_all(tmp_path: Path) -> None:
-    """Hard and symbolic links, also links of links: writing under one name tells all; losing the target too."""
+    """Hard and symbolic links, also links of links: writing under one name reports all; losing the target too."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_text("one")
     os.link(tmp_path / "a" / "file", tmp_path / "hard")
@@ -157,11 +157,11 @@ async def test_a_file_with_several_names_changes_under_all(tmp_path: Path) -> No
     async with Reader(tmp_path) as reader:
         (tmp_path / "a" / "file").write_text("two")
         for key in ("a/file", "hard", "soft", "softer"):
-            await reader.until_told(key)
+            await reader.until_reported(key)
         reader.clear()
         (tmp_path / "a").rename(tmp_path / "b")
         for key in ("soft", "softer"):
-            await reader.until_told(key, ChangeKind.DELETED)
+            await reader.until_reported(key, ChangeKind.DELETED)
 
 
 async def test_directories_behind_links_belong_to_the_tree_and_loops_end(tmp_path: Path) -> None:
@@ -176,18 +176,18 @@ async def test_directories_behind_links_belong_to_the_tree_and_loops_end(tmp_pat
     async with Reader(root) as reader:
         assert set(reader.index.rows) == {f"shared/d{n}/{n}.html" for n in range(4)}
         (outside / "d1" / "1.html").write_text("changed outside")
-        await reader.until_told("shared/d1/1.html")
+        await reader.until_reported("shared/d1/1.html")
         reader.clear()
         (root / "late").symlink_to(outside / "d2")
-        await reader.until_told("late/2.html")
+        await reader.until_reported("late/2.html")
         (root / "shared").unlink()
-        await reader.until_told("shared/", ChangeKind.SUBTREE_DELETED)
+        await reader.until_reported("shared/", ChangeKind.SUBTREE_DELETED)
         await reader.until(lambda: set(reader.index.rows) == {"late/2.html"}, "the index follows")
 
 
 @pytest.mark.parametrize("how", ["in place", "renamed"])
-async def test_a_rebuild_that_changes_twelve_files_tells_twelve(tmp_path: Path, how: str) -> None:
-    """Every file is written anew, twelve have other bytes; the index learns all new times, so a scan finds nothing."""
+async def test_a_rebuild_that_changes_twelve_files_reports_twelve(tmp_path: Path, how: str) -> None:
+    """Every file is written again, twelve have other bytes; the index learns all new times, so a scan finds nothing."""
     release(tmp_path, files=400)
     async with Reader(tmp_path, skip_unchanged="always" if how == "in place" else "content") as reader:
         await reader.until_compared()
@@ -204,25 +204,25 @@ async def test_a_rebuild_that_changes_twelve_files_tells_twelve(tmp_path: Path, 
 
 
 async def test_same_bytes_after_other_bytes_are_a_change(tmp_path: Path) -> None:
-    """A, B, A: a cache may hold B, so that the second A is told however soon it comes."""
+    """A, B, A: a cache may hold B, so that the second A is reported however soon it comes."""
     page = tmp_path / "page"
     page.write_text("A")
     async with Reader(tmp_path, skip_unchanged="content") as reader:
         for text in ("B", "A", "B", "A"):
             before = len(reader.of("page"))
             page.write_text(text)
-            await reader.until(lambda before=before: len(reader.of("page")) > before, "told")  # type: ignore[misc]
+            await reader.until(lambda before=before: len(reader.of("page")) > before, "reported")  # type: ignore[misc]
 
 
 def known_is_now(root: Path, key: str, reader: Reader) -> bool:
-    """Tell whether the index holds the file's present inode and time."""
+    """Return whether the index holds the file's present inode and time."""
     status, known = (root / key).stat(), reader.index.rows[key][0]
     return (status.st_mtime_ns, status.st_ino) == (known.mtime_ns, known.inode)
 
 
 @pytest.mark.timeout(90)
 def test_an_unmounted_root_deletes_nothing(tmp_path: Path) -> None:
-    """The file system goes, an empty mount point stays: said, nothing told as deleted; mounted again, all is well."""
+    """The file system goes, an empty mount point stays: nothing is reported as deleted; mounted again, all is well."""
     root, out = tmp_path / "www", tmp_path / "out"
     root.mkdir()
     script = f"mount -t tmpfs none {root} && mkdir {root}/d && for n in $(seq 30); do echo x > {root}/d/$n; done"
@@ -241,7 +241,7 @@ def test_an_unmounted_root_deletes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_an_rsync_loses_nothing(tmp_path: Path) -> None:
-    """50,000 files by a real rsync: every name told, each temporary one ended again, no scan needed."""
+    """50,000 files by a real rsync: every name reported, each temporary one ended again, no scan needed."""
     rsync = shutil.which("rsync")
     assert rsync, "rsync must be installed for this test"
     root, from_ = tmp_path / "www", tmp_path / "from"
@@ -262,7 +262,7 @@ def test_an_rsync_loses_nothing(tmp_path: Path) -> None:
 
 
 class ByHand:
-    """Takes deliveries one by one, and commits when told to."""
+    """Takes deliveries one by one, and commits when instructed to."""
 
     def __init__(self, path: Path) -> None:
         """Follow a source that compares bytes."""
@@ -295,7 +295,7 @@ class ByHand:
 
 
 async def test_bytes_are_not_compared_before_the_first_scan_is_over(tmp_path: Path) -> None:
-    """While the index still learns what is there, it proves nothing: even the same bytes are told."""
+    """While the index still learns what is there, it proves nothing: even the same bytes are reported."""
     (tmp_path / "page").write_text("A")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "other").write_text("A")
@@ -312,7 +312,7 @@ async def test_bytes_are_not_compared_before_the_first_scan_is_over(tmp_path: Pa
 
 
 async def test_bytes_are_not_compared_with_what_is_not_committed(tmp_path: Path) -> None:
-    """A, then B that is not durable yet, then A: the index still holds A, and the second A must be told."""
+    """A, then B that is not durable yet, then A: the index still holds A, and the second A must be reported."""
     (tmp_path / "page").write_text("A")
     hand = ByHand(tmp_path)
     try:
@@ -337,7 +337,7 @@ async def test_bytes_are_not_compared_with_what_is_not_committed(tmp_path: Path)
 
 
 async def test_a_link_that_is_switched_often_is_compared_as_soon_each_time(tmp_path: Path) -> None:
-    """What an event asks to compare is no loss: eight switches in a row are told in seconds each, others backed off."""
+    """A comparison after an event is no loss: eight switches are reported in seconds each, others backed off."""
     for name in "ab":
         release(tmp_path / name, files=4)
     (tmp_path / "current").symlink_to("a")
@@ -346,7 +346,9 @@ async def test_a_link_that_is_switched_often_is_compared_as_soon_each_time(tmp_p
             reader.clear()
             (tmp_path / "next").symlink_to("ba"[number % 2])
             (tmp_path / "next").rename(tmp_path / "current")
-            await reader.until(lambda: reader.told("current/d0/0.html") and reader.told("current/d3/3.html"), "told", 4)
+            await reader.until(
+                lambda: reader.reported("current/d0/0.html") and reader.reported("current/d3/3.html"), "reported", 4
+            )
 
 
 async def test_a_comparison_that_waits_is_reported_with_its_age(

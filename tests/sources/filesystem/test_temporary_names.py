@@ -175,7 +175,7 @@ async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 TEMPORARY = ".page.html.Tmp123"
 PHASES = ["down", "watched", "listed", "scanned", "complete"]
-"""When a name comes or goes: what the listener, that starts, has done by then."""
+"""When a name comes or goes: what the listener, that starts, has done at that time."""
 
 
 async def reach(daemon: Daemon, phase: str) -> None:

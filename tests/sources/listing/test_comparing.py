@@ -1,4 +1,4 @@
-"""A listing beside the index: what differs is found, what was not read is never missing."""
+"""A listing next to the index: what differs is found, what was not read is never missing."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def many(count: int) -> dict[str, Fingerprint]:
 
 @pytest.mark.looptime(False)
 async def test_a_listing_that_fails_half_way_deletes_nothing(store: Store) -> None:
-    """What was found up to then is found; nothing is gone, and nobody is told that it finished."""
+    """What was found up to then is found; nothing is gone, and its end is not reported."""
     await seed(store, many(6000), "www")
     listing = MadeUp(many(6000) | {"d0/new": Fingerprint(1)}, fails_after=4500)
     listing.error = lambda: SourceUnavailable("cut off")
@@ -149,7 +149,7 @@ def test_a_mass_of_missing_keys_is_not_believed(known: int, held: int, believed:
 
 
 def test_only_what_both_say_is_compared() -> None:
-    """An event tells no time, a tree no tag: what one of them does not say is no difference; metadata times are."""
+    """An event reports no time, a tree no tag: what one of them does not say is no difference; metadata times are."""
     event, listed = Fingerprint(5, etag="ab"), Fingerprint(5, 1_000, etag="ab")
     assert same_content(event, listed)
     assert same_content(listed, None)

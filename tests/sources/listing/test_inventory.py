@@ -35,10 +35,10 @@ def inventory(where: Path, *files: bytes, schema: str = S3_SCHEMA, kind: str = "
     for number, raw in enumerate(files):
         (where / "data" / f"{number}.bin").write_bytes(raw)
         listed.append({"key": f"inv/site/all/data/{number}.bin", "MD5checksum": hashlib.md5(raw).hexdigest()})
-    told = {"sourceBucket": "site", "destinationBucket": "arn:aws:s3:::reports", "fileFormat": kind}
-    told |= {"fileSchema": schema, "files": listed} | more
+    reported = {"sourceBucket": "site", "destinationBucket": "arn:aws:s3:::reports", "fileFormat": kind}
+    reported |= {"fileSchema": schema, "files": listed} | more
     manifest = where / "2026-11-22T01-00Z" / "manifest.json"
-    manifest.write_text(json.dumps(told))
+    manifest.write_text(json.dumps(reported))
     return manifest
 
 
@@ -143,7 +143,7 @@ def test_an_inventory_that_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_manifests_that_are_none(tmp_path: Path) -> None:
-    """Told with what to name instead; one of another bucket is refused."""
+    """Reported with what to name instead; one of another bucket is refused."""
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(ConfigurationError, match="no manifest"):
         list(listing(tmp_path / "manifest.json").changes())

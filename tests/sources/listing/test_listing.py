@@ -76,7 +76,7 @@ def test_prefix_and_since(tmp_path: Path) -> None:
     assert keys(TreeListing("www", settings, since=changed_at + 60)) == []
 
 
-def test_a_missing_tree_is_told(tmp_path: Path) -> None:
+def test_a_missing_tree_is_reported(tmp_path: Path) -> None:
     """It is never taken for an empty one."""
     with pytest.raises(ConfigurationError, match=r"sources\.www\.path"):
         keys(TreeListing("www", FilesystemSettings(path=tmp_path / "nowhere")))

@@ -1,4 +1,4 @@
-"""The daemon's schedule: a bucket that tells nothing is listed, what differs is refreshed, drift is a figure."""
+"""The daemon's schedule: a bucket that reports nothing is listed, what differs is refreshed, drift is a figure."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Running:
                 await asyncio.sleep(0.01)
 
 
-def told(running: Running) -> dict[str, str]:
+def reported(running: Running) -> dict[str, str]:
     """Return the kind of change of each key."""
     return {change.key: change.kind.value for change in running.changes}
 
@@ -101,14 +101,14 @@ async def test_the_first_listing_seeds_and_later_ones_find_drift(bucket: FakeBuc
         bucket.objects |= {"new": b"x", "d0/000": b"changed"}
         del bucket.objects["d1/001"]
         await running.until(lambda: len(running.changes) == 3)
-        assert told(running) == {"new": "content", "d0/000": "content", "d1/001": "deleted"}
+        assert reported(running) == {"new": "content", "d0/000": "content", "d1/001": "deleted"}
         await running.until(lambda: source.health.figures.get("drift_gone") == 0)
         assert source.health.state in (SourceState.LISTENING, SourceState.SCANNING)
     assert not source.health.ready
 
 
 async def test_a_bucket_that_shrinks_by_nine_tenths(bucket: FakeBucket, store: Store) -> None:
-    """Nothing is taken for deleted, and it is told with the command that confirms it; confirmed, it is."""
+    """Nothing is taken for deleted, and it is reported with the command that confirms it; confirmed, it is."""
     source = ListingSource("www", bucket.settings(interval_seconds=0.2))
     async with Running(source, store) as running:
         await running.until(lambda: source.health.rescans)
@@ -121,7 +121,7 @@ async def test_a_bucket_that_shrinks_by_nine_tenths(bucket: FakeBucket, store: S
         bucket.objects = dict(list(whole.items())[:30])
         source.confirm_deletions()
         await running.until(lambda: len(running.changes) == 270)
-        assert set(told(running).values()) == {"deleted"}
+        assert set(reported(running).values()) == {"deleted"}
         await running.until(lambda: not source.health.detail)
 
 
@@ -160,16 +160,16 @@ async def test_an_interrupted_seeding_is_done_again_as_one(bucket: FakeBucket, s
     assert await store.seeded("www")
 
 
-async def test_what_an_event_told_meanwhile_stays(bucket: FakeBucket, store: Store) -> None:
+async def test_what_an_event_reported_meanwhile_stays(bucket: FakeBucket, store: Store) -> None:
     """A finding speaks of the moment when the listing began: an index row that is newer is left alone."""
     source = ListingSource("www", bucket.settings(interval_seconds=0.2))
     async with Running(source, store) as running:
         await running.until(lambda: source.health.ready)
 
-        async def heard_meanwhile() -> None:
+        async def reported_meanwhile() -> None:
             await store.record([Batch([Change("www", "d0/000", fingerprint=Fingerprint(9))])], lambda _change: [])
 
-        running.before = heard_meanwhile
+        running.before = reported_meanwhile
         del bucket.objects["d0/000"]
         await running.until(lambda: running.changes)
         assert running.outdated == 1
@@ -177,7 +177,7 @@ async def test_what_an_event_told_meanwhile_stays(bucket: FakeBucket, store: Sto
 
 
 class Events:
-    """A source of events that a test tells what to bring."""
+    """A source of events that a test reports what to bring."""
 
     Settings = BaseModel
 
@@ -201,14 +201,14 @@ class Events:
 
 
 async def test_events_and_a_listing_are_one_source(bucket: FakeBucket, store: Store) -> None:
-    """Ready once both are; what either brings comes; figures and troubles of both are told."""
+    """Ready once both are; what either brings comes; figures and troubles of both are reported."""
     events = Events("www", Delivery([Change("www", "heard", fingerprint=Fingerprint(1))]))
     source = EventsWithReconcile(events, bucket.settings(interval_seconds=0.2))
     async with Running(source, store) as running:
         await running.until(lambda: source.health.ready and source.health.rescans)
-        assert "heard" in told(running)
+        assert "heard" in reported(running)
         bucket.objects["missed"] = b"x"
-        await running.until(lambda: "missed" in told(running))
+        await running.until(lambda: "missed" in reported(running))
         assert source.health.lost_events == 2
         assert "drift_unknown" in source.health.figures
     assert [check.state for check in await source.check()] == [CheckState.OK, CheckState.OK]
@@ -216,12 +216,12 @@ async def test_events_and_a_listing_are_one_source(bucket: FakeBucket, store: St
 
 
 async def test_a_listing_that_fails_does_not_end_the_events(bucket: FakeBucket, store: Store) -> None:
-    """It is degraded, and says why; an error of the events ends both, to be made anew."""
+    """It is degraded, and says why; an error of the events ends both, to be made again."""
     bucket.fault = lambda _prefix, _after: denied()
     events = Events("www", Delivery([Change("www", "heard", fingerprint=Fingerprint(1))]))
     source = EventsWithReconcile(events, bucket.settings())
     async with Running(source, store) as running:
-        await running.until(lambda: "heard" in told(running) and "AccessDenied" in source.health.detail)
+        await running.until(lambda: "heard" in reported(running) and "AccessDenied" in source.health.detail)
         assert not source.health.ready
     failing = EventsWithReconcile(Events("www", SourceUnavailable("queue gone")), bucket.settings())
     with pytest.raises(SourceUnavailable, match="queue gone"):
@@ -240,7 +240,7 @@ def configured(table: dict[str, Any]) -> Any:
 
 
 def test_a_source_of_events_names_its_bucket() -> None:
-    """The table below it is checked, and makes a pair; a wrong key in it is told with its whole name."""
+    """The table below it is checked, and makes a pair; a wrong key in it is reported with its whole name."""
     queue = {"type": "sqs", "queue_url": "https://sqs.eu-west-1.amazonaws.com/1/q"}
     table = queue | {"listing": {"url": "s3://site", "interval_seconds": 3600}}
     assert isinstance(load_sources(configured(table))["www"], EventsWithReconcile)
@@ -264,7 +264,7 @@ async def test_the_check_lists_a_page(bucket: FakeBucket) -> None:
 
 
 def test_a_bucket_behind_a_daemon(stand: Stand, bucket: FakeBucket) -> None:
-    """The whole path: ready once it is seeded, a change that nobody told is refreshed, the drift stands in status."""
+    """The whole path: ready once it is seeded, an unreported change is refreshed, the drift is in the status."""
     table = f'[sources.www]\ntype = "listing"\nurl = "s3://site"\nendpoint_url = "http://127.0.0.1:{bucket.port}"\n'
     text = stand.configure().read_text()
     begin = text.index("[sources.www]")

@@ -86,7 +86,7 @@ def test_a_listing_that_fails_half_way(concurrency: int) -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_a_store_that_does_not_keep_the_order_is_refused(concurrency: int) -> None:
-    """Unordered listings, and stores that begin anew with every page, end in an error and not in a loop."""
+    """Unordered listings, and stores that begin again with every page, end in an error and not in a loop."""
     keys = [f"{number:04}" for number in range(50)]
 
     class FromTheStart(Store):
@@ -108,7 +108,7 @@ def test_a_store_that_promises_more_and_lists_nothing() -> None:
         list(entries_in_order(fetch, prefix="", after="", concurrency=2))
 
 
-def test_a_mistake_in_a_lister_is_told() -> None:
+def test_an_unexpected_error_of_a_lister_is_raised() -> None:
     """What nobody expected ends the listing too, and is not waited for."""
 
     def fetch(prefix: str, after: str, *, folders: bool = False) -> Page:

@@ -66,10 +66,10 @@ def test_a_real_store_with_every_golden_key(store: SeaweedFS) -> None:
     assert keys(settings, after=held[3]) == held[4:]
     assert keys(settings, prefix="folder/") == ["folder/a"]
     (change,) = BucketListing("www", settings, prefix="folder/").changes()
-    told = next(one for one in answer if one["Key"] == "folder/a")
+    reported = next(one for one in answer if one["Key"] == "folder/a")
     assert change.fingerprint is not None
-    assert change.fingerprint[:2] == (5, int(told["LastModified"].timestamp()) * 1_000_000_000)
-    assert change.fingerprint.etag == told["ETag"].strip('"')
+    assert change.fingerprint[:2] == (5, int(reported["LastModified"].timestamp()) * 1_000_000_000)
+    assert change.fingerprint.etag == reported["ETag"].strip('"')
 
 
 def test_an_empty_bucket_and_one_that_is_not_there(store: SeaweedFS) -> None:
@@ -156,7 +156,7 @@ def test_golden_keys_and_bytes_that_are_no_text(bucket: FakeBucket) -> None:
 
 
 def test_what_the_url_names_is_all_that_is_listed(bucket: FakeBucket) -> None:
-    """A part of the bucket; a prefix within it narrows further, one beside it leaves nothing."""
+    """A part of the bucket; a prefix within it narrows further, one next to it leaves nothing."""
     part = bucket.settings(url="s3://site/d1/")
     assert {key[:3] for key in keys(part)} == {"d1/"}
     assert keys(part, prefix="d1/00") == [key for key in keys(part) if key.startswith("d1/00")]

@@ -44,7 +44,7 @@ class MnsReport(Report):
 
     deleted: int = 0
     undurable: list[str] = field(default_factory=list)
-    """Messages that the server was told to delete before their key was in the state file."""
+    """Messages that the server was asked to delete before their key was in the state file."""
     left: int = 0
     """Messages that were never deleted."""
     received_again: int = 0
@@ -58,7 +58,7 @@ class MnsReport(Report):
 
 
 class MnsStorm(Storm):
-    """One storm in one folder; changes are told by the queue alone."""
+    """One storm in one folder; changes are reported by the queue alone."""
 
     def __init__(self, folder: Path, emulator: Emulator, service: FakeMns, *, seed: int, quota: int) -> None:
         """Prepare; nothing runs yet."""
@@ -144,10 +144,10 @@ async def storm(folder: Path, *, kills: int, seed: int, messages: int, keys: int
         await run.look(http, names)
         await run.kill()
         run.report.kills -= 1
-        return _told(run, service, began)
+        return _count_of_changes(run, service, began)
 
 
-def _told(run: MnsStorm, service: FakeMns, began: float) -> MnsReport:
+def _count_of_changes(run: MnsStorm, service: FakeMns, began: float) -> MnsReport:
     report = run.report
     report.accepted = run.accepted()
     report.ledger = _spent(run.folder)

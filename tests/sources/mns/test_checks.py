@@ -148,8 +148,8 @@ async def test_the_policy_is_enough(service: FakeMns, make_source: MakeSource) -
     client.close()
 
 
-def test_what_the_endpoint_does_not_tell_stands_in_brackets() -> None:
-    """A private name tells neither region nor account."""
+def test_what_the_endpoint_does_not_contain_is_printed_in_brackets() -> None:
+    """A private name reports neither region nor account."""
     address = MnsSettings(endpoint="http://mns.intern:8080", queue="q").address
     assert address.resource == "acs:mns:<REGION>:<ACCOUNT>:/queues/q"
 

@@ -76,17 +76,21 @@ async def test_changing_the_visibility_changes_the_handle(sdk: Sdk, service: Fak
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated function:DeprecationWarning")
-async def test_a_queue_tells_what_it_is_set_to(sdk: Sdk, service: FakeMns) -> None:
+async def test_a_queue_returns_its_attributes(sdk: Sdk, service: FakeMns) -> None:
     """Creating and reading back; what was received counts as inactive."""
     meta = QueueMeta(vis_timeout=45, max_msg_size=40960, msg_ttl=7200)
     queue = sdk.account.get_queue("other")
     assert (await sdk.do(queue.create, meta)).endswith("/queues/other")
-    told = await sdk.do(queue.get_attributes)
-    assert (told.visibility_timeout, told.maximum_message_size, told.message_retention_period) == (45, 40960, 7200)
+    reported = await sdk.do(queue.get_attributes)
+    assert (reported.visibility_timeout, reported.maximum_message_size, reported.message_retention_period) == (
+        45,
+        40960,
+        7200,
+    )
     await sdk.send("a", "b")
     await sdk.receive(1)
-    told = await sdk.do(sdk.queue.get_attributes)
-    assert (told.active_messages, told.inactive_messages) == (1, 1)
+    reported = await sdk.do(sdk.queue.get_attributes)
+    assert (reported.active_messages, reported.inactive_messages) == (1, 1)
 
 
 async def test_a_long_poll_ends_with_the_first_message(sdk: Sdk, service: FakeMns) -> None:

@@ -170,7 +170,7 @@ def test_partial_failures_name_their_handles() -> None:
 
 
 def test_attributes_are_read() -> None:
-    """Numbers where there are any; what is no number is not told."""
+    """Numbers where there are any; what is no number is not reported."""
     body = b"<Queue><VisibilityTimeout>30</VisibilityTimeout><MaximumMessageSize> 65536 </MaximumMessageSize>"
     body += b"<ActiveMessages>7</ActiveMessages><DelaySeconds>-1</DelaySeconds></Queue>"
     assert read_attributes(body) == Attributes(30, None, None, 65536, 7, None, None)

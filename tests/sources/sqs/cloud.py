@@ -79,18 +79,18 @@ class Cloud:
     def notify(self, way: str, **rule: Any) -> None:
         """Let the bucket tell of its objects."""
         arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:events"
-        told: dict[str, Any]
+        reported: dict[str, Any]
         if way == "sqs":
-            told = {"QueueConfigurations": [{"QueueArn": arn, "Events": EVENTS, **rule}]}
+            reported = {"QueueConfigurations": [{"QueueArn": arn, "Events": EVENTS, **rule}]}
         elif way == "sns":
             topic = self.sns.create_topic(Name="events")["TopicArn"]
             self.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
-            told = {"TopicConfigurations": [{"TopicArn": topic, "Events": EVENTS}]}
+            reported = {"TopicConfigurations": [{"TopicArn": topic, "Events": EVENTS}]}
         else:
             self.events.put_rule(Name="events", EventPattern=json.dumps({"source": ["aws.s3"]}))
             self.events.put_targets(Rule="events", Targets=[{"Id": "queue", "Arn": arn}])
-            told = {"EventBridgeConfiguration": {}}
-        self.s3.put_bucket_notification_configuration(Bucket=BUCKET, NotificationConfiguration=told)
+            reported = {"EventBridgeConfiguration": {}}
+        self.s3.put_bucket_notification_configuration(Bucket=BUCKET, NotificationConfiguration=reported)
 
     def close(self) -> None:
         """Close the clients."""

@@ -3,7 +3,7 @@ A queue service of our own: SQS' JSON protocol, with everything that the real on
 
 Messages are hidden for a while by a clock that tests move, come twice, in any order, from handles that no longer
 count; batches fail in part, calls are throttled, keys expire, connections break. boto3 is held against it as a
-client. What was deleted, and when, is told to whoever asks (:attr:`FakeSqs.on_delete`).
+client. What was deleted, and when, is reported to whoever asks (:attr:`FakeSqs.on_delete`).
 """
 
 from __future__ import annotations
@@ -125,14 +125,14 @@ class FakeSqs:
 
     def queue(self, name: str = "events", **attributes: str) -> str:
         """Make a queue; return its URL."""
-        told = {
+        reported = {
             "QueueArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}",
             "VisibilityTimeout": "30",
             "MaximumMessageSize": "262144",
             "MessageRetentionPeriod": "345600",
             "DelaySeconds": "0",
         }
-        self.queues[name] = Queue(name, told | attributes)
+        self.queues[name] = Queue(name, reported | attributes)
         return f"{self.url}/{ACCOUNT}/{name}"
 
     def send(self, body: str | dict[str, Any], name: str = "events") -> str:
@@ -170,8 +170,8 @@ class FakeSqs:
             fault = self._fault(action)
             if fault is not None and fault.what == "drop":
                 return self._break(request)
-            told = json.loads(raw)
-            answer = await getattr(self, f"_{action}")(self._named(told["QueueUrl"]), told)
+            reported = json.loads(raw)
+            answer = await getattr(self, f"_{action}")(self._named(reported["QueueUrl"]), reported)
         except Refusal as refusal:
             kind = f"com.amazonaws.sqs#{refusal.code.rpartition('.')[2]}"
             headers = {"x-amzn-query-error": f"{refusal.code};Sender"}
@@ -220,14 +220,14 @@ class FakeSqs:
         if not authorization.endswith(wanted):
             raise Refusal("InvalidSignatureException", "The request signature we calculated does not match", 403)
 
-    async def _ReceiveMessage(self, queue: Queue, told: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        most, wait = told.get("MaxNumberOfMessages", 1), told.get("WaitTimeSeconds", 0)
+    async def _ReceiveMessage(self, queue: Queue, reported: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        most, wait = reported.get("MaxNumberOfMessages", 1), reported.get("WaitTimeSeconds", 0)
         if not 1 <= most <= 10 or not 0 <= wait <= 20:
             raise Refusal("InvalidParameterValue", "a value is out of range")
         ends = time.monotonic() + (wait if self.holds_requests else 0)
         self.open_polls += 1
         try:
-            while not (found := self._take(queue, most, told)) and time.monotonic() < ends and not self._is_ending:
+            while not (found := self._take(queue, most, reported)) and time.monotonic() < ends and not self._is_ending:
                 self._sent.clear()
                 try:
                     # The clock may be moved meanwhile.
@@ -239,7 +239,7 @@ class FakeSqs:
             self.open_polls -= 1
         return {"Messages": found} if found else {}
 
-    def _take(self, queue: Queue, most: int, told: dict[str, Any]) -> list[dict[str, Any]]:
+    def _take(self, queue: Queue, most: int, reported: dict[str, Any]) -> list[dict[str, Any]]:
         now = self.now()
         visible = []
         for one in queue.messages.values():
@@ -250,7 +250,7 @@ class FakeSqs:
         if self.is_shuffled:
             self.random.shuffle(visible)
         taken = visible[:most]
-        seconds = told.get("VisibilityTimeout", int(queue.attributes["VisibilityTimeout"]))
+        seconds = reported.get("VisibilityTimeout", int(queue.attributes["VisibilityTimeout"]))
         return [self._hand_out(one, seconds) for one in taken]
 
     def _hand_out(self, one: Stored, seconds: int) -> dict[str, Any]:
@@ -265,11 +265,11 @@ class FakeSqs:
             "Attributes": {"ApproximateReceiveCount": str(one.receives), "SentTimestamp": str(int(one.sent_at * 1000))},
         }
 
-    async def _SendMessage(self, queue: Queue, told: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        digest = hashlib.md5(told["MessageBody"].encode()).hexdigest()
-        return {"MessageId": self.send(told["MessageBody"], queue.name), "MD5OfMessageBody": digest}
+    async def _SendMessage(self, queue: Queue, reported: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        digest = hashlib.md5(reported["MessageBody"].encode()).hexdigest()
+        return {"MessageId": self.send(reported["MessageBody"], queue.name), "MD5OfMessageBody": digest}
 
-    async def _GetQueueAttributes(self, queue: Queue, _told: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    async def _GetQueueAttributes(self, queue: Queue, _count_of_changes: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         counts = {
             "ApproximateNumberOfMessages": str(self.waiting(queue.name)),
             "ApproximateNumberOfMessagesNotVisible": str(self.hidden(queue.name)),
@@ -277,22 +277,24 @@ class FakeSqs:
         }
         return {"Attributes": queue.attributes | counts}
 
-    async def _DeleteMessageBatch(self, queue: Queue, told: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return self._batch(told, lambda entry: self._delete(queue, entry["ReceiptHandle"]))
+    async def _DeleteMessageBatch(self, queue: Queue, reported: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return self._batch(reported, lambda entry: self._delete(queue, entry["ReceiptHandle"]))
 
-    async def _ChangeMessageVisibilityBatch(self, queue: Queue, told: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return self._batch(told, lambda entry: self._hide(queue, entry["ReceiptHandle"], entry["VisibilityTimeout"]))
+    async def _ChangeMessageVisibilityBatch(self, queue: Queue, reported: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return self._batch(
+            reported, lambda entry: self._hide(queue, entry["ReceiptHandle"], entry["VisibilityTimeout"])
+        )
 
-    async def _DeleteMessage(self, queue: Queue, told: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        self._delete(queue, told["ReceiptHandle"])
+    async def _DeleteMessage(self, queue: Queue, reported: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self._delete(queue, reported["ReceiptHandle"])
         return {}
 
-    async def _ChangeMessageVisibility(self, queue: Queue, told: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        self._hide(queue, told["ReceiptHandle"], told["VisibilityTimeout"])
+    async def _ChangeMessageVisibility(self, queue: Queue, reported: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self._hide(queue, reported["ReceiptHandle"], reported["VisibilityTimeout"])
         return {}
 
-    def _batch(self, told: dict[str, Any], do: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        entries = told["Entries"]
+    def _batch(self, reported: dict[str, Any], do: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        entries = reported["Entries"]
         if not 1 <= len(entries) <= 10 or len({entry["Id"] for entry in entries}) != len(entries):
             raise Refusal("AWS.SimpleQueueService.TooManyEntriesInBatchRequest")
         done, failed = [], []

@@ -66,7 +66,7 @@ class QueueReport:
 
 
 class QueueStorm(Storm):
-    """A storm whose changes are told by a queue."""
+    """A storm whose changes are reported by a queue."""
 
     def __init__(self, folder: Path, emulator: Emulator, sqs: FakeSqs, *, seed: int, quota: int) -> None:
         """Prepare; nothing runs yet."""
@@ -77,7 +77,7 @@ class QueueStorm(Storm):
         self.config.write_text(head + SOURCE.format(url=url) + "\n[targets.cdn]" + tail)
         self.sqs = sqs
         sqs.on_delete = self.look_for
-        self.told = QueueReport(self.report)
+        self.reported = QueueReport(self.report)
         self._wanted: dict[str, tuple[str, tuple[Any, ...]]] = {}
         """Message id to the question whose answer proves that it is durable."""
 
@@ -94,31 +94,31 @@ class QueueStorm(Storm):
         now, number = time.time(), self.report.changes
         etag = f"{number:032x}"
         body = s3_event(key, eTag=etag, sequencer=f"00{int(now):08X}{number:08X}")
-        told = json.loads(body)
-        told["Records"][0]["eventTime"] = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        id_ = self.sqs.send(told)
+        reported = json.loads(body)
+        reported["Records"][0]["eventTime"] = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        id_ = self.sqs.send(reported)
         name = key.rpartition("/")[2].encode()
         self._wanted[id_] = ("SELECT count(*) FROM object WHERE name = ? AND etag = ?", (name, etag))
-        self.told.sent += 1
+        self.reported.sent += 1
         if self.random.random() < 0.1:
             poison = f"poison {number}"
             id_ = self.sqs.send(poison)
             question = "SELECT count(*) FROM dead_letter WHERE subject = ? AND body = ?"
             self._wanted[id_] = (question, (id_.encode(), poison.encode()))
-            self.told.sent += 1
-            self.told.poison += 1
+            self.reported.sent += 1
+            self.reported.poison += 1
 
     def look_for(self, message: Stored) -> None:
         """Ask the state file of a message that is being deleted."""
-        self.told.deleted += 1
-        self.told.repeated += message.receives - 1
+        self.reported.deleted += 1
+        self.reported.repeated += message.receives - 1
         connection = sqlite3.connect(f"file:{self.folder}/state.db?mode=ro", uri=True, timeout=20)
         try:
             (found,) = connection.execute(*self._wanted[message.id]).fetchone()
         finally:
             connection.close()
         if not found:
-            self.told.early.append(message.body[:200])
+            self.reported.early.append(message.body[:200])
 
     async def disturb(self) -> None:
         """Throttle, fail and break now and then."""
@@ -190,9 +190,9 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int) -> Queu
     run.report.kills -= 1
     run.report.needed, run.report.accepted, run.report.ledger = keys, run.accepted(), _spent(folder)
     run.report.seconds = round(time.monotonic() - began, 1)
-    run.told.left = len(sqs.queues["events"].messages)
-    run.told.dead_letters = _dead_letters(folder)
-    return run.told
+    run.reported.left = len(sqs.queues["events"].messages)
+    run.reported.dead_letters = _dead_letters(folder)
+    return run.reported
 
 
 async def _write(run: QueueStorm, names: list[str], *, kills: int) -> None:

@@ -17,7 +17,7 @@ from tests.sources.sqs.fake_sqs import FakeSqs
 pytestmark = [pytest.mark.looptime(False)]
 
 
-def test_a_removed_setting_says_what_to_do() -> None:
+def test_a_removed_setting_names_its_replacement() -> None:
     """``transport`` was an option of earlier versions."""
     with pytest.raises(ValidationError, match="transport was removed, boto3 makes all calls: delete this line"):
         SqsSettings.model_validate({"queue_url": "http://h/e", "transport": "aiohttp"})

@@ -70,7 +70,7 @@ HOSTS = {
 
 
 @pytest.mark.parametrize(("host", "region"), HOSTS.items())
-def test_a_queues_url_tells_region_account_and_endpoint(host: str, region: str) -> None:
+def test_a_queues_url_gives_region_account_and_endpoint(host: str, region: str) -> None:
     """The host that stands there is the one to call; what is set besides wins."""
     found = address_of(f"https://{host}/111122223333/e.fifo")
     assert (found.region, found.account, found.name) == (region, "111122223333", "e.fifo")
@@ -135,7 +135,7 @@ def test_wrong_settings_are_refused(table: dict[str, object]) -> None:
         SqsSettings(**table)  # type: ignore[arg-type]
 
 
-def test_a_key_in_the_file_is_told_where_it_belongs() -> None:
+def test_a_key_in_the_file_is_refused_with_the_place_where_it_belongs() -> None:
     """Not "unknown key", but the variable that is meant for it."""
     with pytest.raises(ValidationError, match="AWS_SECRET_ACCESS_KEY in the environment"):
         SqsSettings(queue_url="http://h/e", aws_secret_access_key="abc")  # type: ignore[call-arg]
@@ -170,7 +170,7 @@ def test_print_setup_of_another_source(
 
 
 @pytest.mark.looptime(False)
-async def test_check_tells_what_a_fifo_queue_is_no_good_for_and_who_does_not_answer(aws_keys: None) -> None:
+async def test_check_warns_of_a_fifo_queue_and_of_who_does_not_answer(aws_keys: None) -> None:
     """A warning for the kind of queue, a failure for the silence, each with what to do."""
     settings = SqsSettings(queue_url="http://127.0.0.1:1/111122223333/events.fifo")
     fifo, silent = await SqsSource("events", settings).check()

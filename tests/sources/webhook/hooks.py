@@ -60,7 +60,7 @@ def s3_event(*keys: str, bucket: str = "site", name: str = "ObjectCreated:Put", 
 
 @dataclass
 class Hook:
-    """A source that runs, with what it delivered; acknowledges at once unless told to hold."""
+    """A source that runs, with what it delivered; acknowledges at once unless instructed to hold."""
 
     source: WebhookSource
     http: aiohttp.ClientSession
@@ -89,7 +89,7 @@ class Hook:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What the source tells."""
+        """What the source reports."""
         return self.source.health.figures
 
     async def follow(self) -> None:

@@ -35,7 +35,7 @@ TOKEN_VARIABLE = "LISTENER_SOURCES__WWW__TOKEN"
 
 
 class HookStorm(Storm):
-    """A storm whose daemon hears by HTTP."""
+    """A storm whose daemon receives by HTTP."""
 
     def __init__(self, folder: Path, emulator: Emulator, *, seed: int, quota: int, keys: int) -> None:
         """Prepare; nothing runs yet."""
@@ -150,7 +150,7 @@ async def hook_storm(folder: Path, *, kills: int, seed: int, keys: int) -> tuple
         for sender in senders:
             sender.cancel()
         await asyncio.gather(*senders, return_exceptions=True)
-        await _tell_once_more(run, http)
+        await _report_once_more(run, http)
         await run.settle(http)
         await run.look(http, run.names)
         await run.kill()
@@ -160,7 +160,7 @@ async def hook_storm(folder: Path, *, kills: int, seed: int, keys: int) -> tuple
         return run.report, run
 
 
-async def _tell_once_more(run: HookStorm, http: aiohttp.ClientSession) -> None:
+async def _report_once_more(run: HookStorm, http: aiohttp.ClientSession) -> None:
     """Tell of the files whose senders were stopped between writing and telling."""
     for name in run.names:
         body = json.dumps(s3_event(name)).replace("abc", f"{10**6:032x}").encode()
@@ -178,8 +178,8 @@ def main() -> int:
         report, run = asyncio.run(hook_storm(Path(folder), kills=given.kills, seed=given.seed, keys=given.keys))
     found = {name: getattr(report, name) for name in Report.__slots__}
     good = report.good and not run.missing
-    told = {"answers": run.answers, "set_aside": len(run.set_aside), "missing": run.missing, "good": good}
-    print(json.dumps({**found, **told}))
+    reported = {"answers": run.answers, "set_aside": len(run.set_aside), "missing": run.missing, "good": good}
+    print(json.dumps({**found, **reported}))
     return 0 if good else 1
 
 

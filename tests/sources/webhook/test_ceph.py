@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(400), pytest.mark
 
 
 async def test_whatever_happens_in_ceph_shows_at_the_edge(tmp_path: Path, system_command: Callable[[str], str]) -> None:
-    """Put, overwritten, copied, uploaded in parts, deleted; and what happened while nobody listened is told later."""
+    """Put, overwritten, copied, uploaded in parts, deleted; and what happened meanwhile is reported later."""
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}/ceph"
     with ceph(tmp_path / "ceph", system_command) as store:
@@ -41,8 +41,8 @@ async def test_whatever_happens_in_ceph_shows_at_the_edge(tmp_path: Path, system
             upload = (await blocking(s3.create_multipart_upload, Key=parts, **public))["UploadId"]
             part = {"Bucket": BUCKET, "Key": parts, "UploadId": upload}
             etag = (await blocking(s3.upload_part, PartNumber=1, Body=b"x" * 1000, **part))["ETag"]
-            told = {"Parts": [{"ETag": etag, "PartNumber": 1}]}
-            await blocking(s3.complete_multipart_upload, MultipartUpload=told, **part)
+            reported = {"Parts": [{"ETag": etag, "PartNumber": 1}]}
+            await blocking(s3.complete_multipart_upload, MultipartUpload=reported, **part)
             await world.until_edge(parts, "x" * 1000)
             for name in (plain, copy, parts):
                 await blocking(s3.delete_object, Bucket=BUCKET, Key=name)

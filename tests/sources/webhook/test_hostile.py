@@ -129,7 +129,7 @@ async def serving(
 
 
 def assert_served(statuses: list[int], *, least_share: float = 0.9) -> None:
-    """Check that good events were taken all the while; in the thickest crowd a few may be told to come again."""
+    """Check that good events were taken all the while; in the thickest crowd a few may be asked to retry."""
     assert set(statuses) <= {0, 204, 408, 503}
     assert statuses.count(204) >= least_share * len(statuses), Counter(statuses)
 
@@ -216,15 +216,15 @@ async def drip(address: tuple[str, int], head: bytes, piece: bytes, most_bytes: 
 
 
 async def test_a_body_of_a_gigabyte_is_refused_and_never_held() -> None:
-    """Told by its length it is refused at once; in chunks as soon as it is over; eight at a time cost no memory."""
+    """Reported by its length it is refused at once; in chunks as soon as it is over; eight at a time cost no memory."""
     piece = b"x" * 65536
-    told = HEAD + b"Content-Length: 1073741824\r\n\r\n"
+    reported = HEAD + b"Content-Length: 1073741824\r\n\r\n"
     chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     with running() as source:
         await exchange(source.host_and_port, HEAD + b"Connection: close\r\nContent-Length: 0\r\n\r\n")
         before = source.peak_bytes()
         async with serving(source) as statuses:
-            for head, unit in ((told, piece), (chunked, b"10000\r\n" + piece + b"\r\n")):
+            for head, unit in ((reported, piece), (chunked, b"10000\r\n" + piece + b"\r\n")):
                 ended = await asyncio.gather(
                     *(drip(source.host_and_port, head, unit, 1024 * MEGABYTE) for _ in range(8))
                 )
@@ -318,7 +318,7 @@ async def test_full_places_are_503_with_a_time_to_come_again() -> None:
 
 
 async def test_all_bodies_together_are_bounded() -> None:
-    """What one server holds at once has a limit of its own; beyond it senders are told to come again."""
+    """What one server holds at once has a limit of its own; beyond it senders are asked to retry."""
     bodies = Bodies(most_bytes=1000)
     with BodySpace(bodies) as one, BodySpace(bodies) as two:
         one.grow(600, 1000)

@@ -48,7 +48,7 @@ async def test_requests_that_come_together_are_one_delivery() -> None:
 
 
 async def test_a_store_that_cannot_commit_is_503_with_a_time_to_come_again() -> None:
-    """After ``commit_seconds`` the sender is told to come again; the commit that succeeds later does no harm."""
+    """After ``commit_seconds`` the sender is asked to retry; the commit that succeeds later does no harm."""
     async with a_hook(commit_seconds=0.2) as hook:
         hook.commits.clear()
         async with hook.http.post(hook.url, json=s3_event("a"), headers=BEARER) as response:
@@ -230,7 +230,7 @@ async def test_other_paths_methods_and_encodings_are_refused() -> None:
         assert hook.keys == ["a"]
 
 
-async def test_a_large_body_is_413_told_or_not() -> None:
+async def test_a_large_body_is_413_with_and_without_a_stated_length() -> None:
     """A body over the limit is refused at its Content-Length, and without one as soon as it is over."""
 
     async def pieces() -> object:
@@ -256,7 +256,7 @@ async def test_a_sender_that_waits_for_100_continue_is_let_on() -> None:
     ("version", "connection", "stays_open"),
     [("1.1", "", True), ("1.1", "close", False), ("1.0", "", False), ("1.0", "keep-alive", True)],
 )
-async def test_an_accepted_request_is_answered_as_its_client_speaks(
+async def test_an_accepted_request_is_answered_in_its_clients_format(
     version: str, connection: str, stays_open: bool
 ) -> None:
     """Status, name and date for every client; the connection stays open only for one that keeps it."""

@@ -88,9 +88,9 @@ async def test_nobody_is_refused_during_a_restart(tmp_path: Path) -> None:
             timeout, connector = aiohttp.ClientTimeout(total=60), aiohttp.TCPConnector(force_close=True)
             async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
                 for number in range(1_000_000):
-                    await tell(http, f"{sender}-{number}")
+                    await report(http, f"{sender}-{number}")
 
-        async def tell(http: aiohttp.ClientSession, key: str) -> None:
+        async def report(http: aiohttp.ClientSession, key: str) -> None:
             while True:
                 try:
                     body = json.dumps(s3_event(key))

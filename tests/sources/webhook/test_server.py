@@ -139,7 +139,7 @@ async def test_the_last_moment_of_a_stop_is_no_404(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_successor_waits_for_what_still_ends() -> None:
-    """A source that starts while its predecessor answers its last requests is told to try again, and then is served."""
+    """A source that starts while its predecessor answers its last requests is refused, tries again, and is served."""
     listen = free_address()
     async with a_hook(listen=listen) as hook:
         hook.commits.clear()
@@ -172,7 +172,7 @@ async def test_nothing_is_left_after_a_stop() -> None:
 
 
 def raw_503() -> bytes:
-    """Return what a connection without a request is told at the end."""
+    """Return what a connection without a request gets at the end."""
     return (
         b"HTTP/1.1 503 Service Unavailable\r\nServer: cdn-listener\r\nRetry-After: 5\r\n"
         b"Content-Length: 0\r\nConnection: close\r\n\r\n"
@@ -204,7 +204,7 @@ async def test_tls_serves_https_and_a_bad_handshake_disturbs_nobody(tmp_path: Pa
         slow_writer.close()
 
 
-async def test_wrong_tls_files_are_told(tmp_path: Path) -> None:
+async def test_wrong_tls_files_are_reported(tmp_path: Path) -> None:
     """Files that are missing, or do not belong together, are refused, also by ``check``; a missing one may come."""
     certificate, _ = write_tls(tmp_path)
     other = tmp_path / "other"
@@ -320,7 +320,7 @@ def queue_length(listening: socket.socket) -> int:
 
 
 async def test_the_length_of_the_queue_is_its_holders(held: socket.socket) -> None:
-    """Listening on it anew must not shorten what was set for those who wait during a restart."""
+    """Listening on it again must not shorten what was set for those who wait during a restart."""
     assert queue_length(held) == 64
     async with a_hook(listen=f"127.0.0.1:{held.getsockname()[1]}"):
         assert queue_length(held) == 64

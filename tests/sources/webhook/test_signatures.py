@@ -193,7 +193,7 @@ async def test_a_confirmation_that_fails_is_asked_for_again() -> None:
         assert await send(hook, handshake) == 204
 
 
-async def test_the_end_of_a_subscription_is_told_until_it_is_back() -> None:
+async def test_the_end_of_a_subscription_is_reported_until_it_is_back() -> None:
     """Nothing is wrong with this end, and yet changes are missed: health says so."""
     signer = Signer()
     async with a_hook(sns_topics=[TOPIC], fetch=signer.fetch) as hook:

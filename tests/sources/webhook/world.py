@@ -36,7 +36,7 @@ class HookWorld(World):
     """The pipeline's world with a webhook as its source."""
 
     async def settled(self, *, seconds: float = 60.0) -> None:
-        """Wait until nothing is left to do of what was heard."""
+        """Wait until nothing is left to do of what was received."""
 
         async def nothing_left() -> bool:
             if not self.pipeline.intake.idle:
@@ -105,11 +105,11 @@ class SeaweedFS:
     def put_in_parts(self, key: str, parts: list[bytes]) -> None:
         """Upload an object in parts."""
         upload = self.s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
-        told = []
+        reported = []
         for number, part in enumerate(parts, 1):
             etag = self.s3.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=number, Body=part)["ETag"]
-            told.append({"ETag": etag, "PartNumber": number})
-        self.s3.complete_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload, MultipartUpload={"Parts": told})
+            reported.append({"ETag": etag, "PartNumber": number})
+        self.s3.complete_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload, MultipartUpload={"Parts": reported})
 
 
 @contextmanager
@@ -159,7 +159,7 @@ def _wait_for(store: SeaweedFS, process: subprocess.Popen[bytes], log: Path) -> 
 
 
 def free_pair() -> int:
-    """Return a port that nobody listens on, nor on the one for gRPC beside it."""
+    """Return a port that nobody listens on, nor on the one for gRPC next to it."""
     while True:
         with socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", 0))

@@ -16,7 +16,7 @@ from tests.targets.alibaba_cdn.recording_api import KEYS, Api, StandingClock
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    """A recording server that accepts everything until it is told otherwise."""
+    """A recording server that accepts everything until it is instructed otherwise."""
     server = Api()
     await server.start()
     yield server
@@ -58,7 +58,7 @@ def target(make_target: MakeTarget) -> AlibabaCdn:
 
 @pytest.fixture
 def elapsed() -> Callable[[Awaitable[Any]], Awaitable[tuple[Any, float]]]:
-    """Await something, and tell how many (virtual) seconds it took."""
+    """Await something, and return how many (virtual) seconds it took."""
 
     async def run(awaited: Awaitable[Any]) -> tuple[Any, float]:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""A server that keeps every request as it came and answers, or fails, as it is told."""
+"""A server that keeps every request as it came and answers, or fails, as instructed."""
 
 from __future__ import annotations
 

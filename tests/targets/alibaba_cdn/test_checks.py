@@ -38,7 +38,7 @@ async def test_the_first_api_version_is_not_asked_by_id(api: Api, make_target: M
     assert "DescribeRefreshTaskById" not in states(list(checks))
 
 
-async def test_without_a_key_only_that_is_told(api: Api, make_target: MakeTarget) -> None:
+async def test_without_a_key_only_that_is_reported(api: Api, make_target: MakeTarget) -> None:
     """What stands on a missing key is not tried."""
     (check,) = await make_target(environment={}).check()
     assert check.state is CheckState.FAILED
@@ -47,7 +47,7 @@ async def test_without_a_key_only_that_is_told(api: Api, make_target: MakeTarget
     assert api.received == []
 
 
-async def test_a_missing_permission_is_told_by_its_action(api: Api, target: AlibabaCdn) -> None:
+async def test_a_missing_permission_is_named_by_its_action(api: Api, target: AlibabaCdn) -> None:
     """A refused read fails that probe alone, with the permission to grant; an unknown task is none."""
 
     def judge(request: Received) -> Answer:
@@ -81,7 +81,7 @@ async def test_the_clock_is_measured(
     assert words in clock.message
 
 
-async def test_an_unreachable_endpoint_is_told(make_target: MakeTarget) -> None:
+async def test_an_unreachable_endpoint_is_reported(make_target: MakeTarget) -> None:
     """The probe names the endpoint that does not answer, and the clock stays unknown."""
     checks = list(await make_target(endpoint="http://127.0.0.1:1", timeouts={"tries": 1}).check())
     assert states(checks)["quota"] is CheckState.FAILED

@@ -20,8 +20,8 @@ Elapsed = Callable[..., Any]
 
 def row(task_id: str = "1", **fields: str) -> dict[str, str]:
     """Return a task as the API lists it."""
-    told = {"TaskId": task_id, "ObjectPath": URL, "ObjectType": "file", "Status": "Refreshing", "Process": "10%"}
-    return {**told, "CreationTime": "2026-01-02T03:04:05Z", **fields}
+    reported = {"TaskId": task_id, "ObjectPath": URL, "ObjectType": "file", "Status": "Refreshing", "Process": "10%"}
+    return {**reported, "CreationTime": "2026-01-02T03:04:05Z", **fields}
 
 
 def listed(*rows: dict[str, str], total: int | None = None) -> Answer:
@@ -29,7 +29,7 @@ def listed(*rows: dict[str, str], total: int | None = None) -> Answer:
     return Answer(fields={"Tasks": {"CDNTask": list(rows)}, "TotalCount": len(rows) if total is None else total})
 
 
-async def test_tasks_are_asked_ten_at_a_time(api: Api, target: AlibabaCdn) -> None:
+async def test_tasks_are_requested_ten_at_a_time(api: Api, target: AlibabaCdn) -> None:
     """Each id once, ten to a call; one that the CDN does not know yet is simply absent."""
     known = {str(number) for number in range(23)} - {"7"}
     api.default = lambda request: Answer(
@@ -58,7 +58,7 @@ async def test_an_id_that_the_cdn_refuses_does_not_hide_the_others(api: Api, tar
     assert [task.task_id for task in await target.tasks(["1", "x", "2"])] == ["1", "2"]
 
 
-async def test_the_first_api_version_asks_the_list_by_id(api: Api, make_target: MakeTarget) -> None:
+async def test_the_first_api_version_requests_the_list_by_id(api: Api, make_target: MakeTarget) -> None:
     """2014-11-11 has no query by id: the list is asked for each, page by page."""
     api.answers = [listed(*[row("1")] * 50, total=51), listed(row("1"), total=51), listed(row("2", ObjectType="path"))]
     tasks = await make_target(api_version="2014-11-11").tasks(["1", "2"])
@@ -74,7 +74,7 @@ async def test_the_first_api_version_asks_the_list_by_id(api: Api, make_target: 
 
 
 @pytest.mark.parametrize(
-    ("version", "kind", "told", "word"),
+    ("version", "kind", "reported", "word"),
     [
         ("2018-05-10", FILE, "file", "file"),
         ("2018-05-10", DIRECTORY, "directory", "directory"),
@@ -84,10 +84,12 @@ async def test_the_first_api_version_asks_the_list_by_id(api: Api, make_target: 
     ],
 )
 async def test_a_task_is_found_by_url_and_time(
-    api: Api, make_target: MakeTarget, version: str, kind: RefreshKind, told: str, word: str | None
+    api: Api, make_target: MakeTarget, version: str, kind: RefreshKind, reported: str, word: str | None
 ) -> None:
     """The list is asked for exactly this URL, kind and span, in UTC and whole seconds around it."""
-    api.default = listed(row("1", ObjectType=told), row("2", ObjectType=told, CreationTime="2026-01-02T03:04:07Z"))
+    api.default = listed(
+        row("1", ObjectType=reported), row("2", ObjectType=reported, CreationTime="2026-01-02T03:04:07Z")
+    )
     found = await make_target(api_version=version).find_tasks(kind, URL, since=NOW - 1.5, until=NOW + 2.5)
     assert [task.task_id for task in found] == ["2", "1"]
     asked = dict(api.received[0].query)
@@ -103,7 +105,7 @@ async def test_tasks_of_others_are_not_adopted(api: Api, target: AlibabaCdn) -> 
     assert await target.find_tasks(FILE, URL, since=NOW - 5, until=NOW + 5) == []
 
 
-async def test_a_url_that_is_told_decoded_is_recognised(api: Api, target: AlibabaCdn) -> None:
+async def test_a_url_that_is_returned_decoded_is_recognised(api: Api, target: AlibabaCdn) -> None:
     """The CDN may list a URL with its escapes undone; the task bears our URL, so that it can be joined."""
     api.default = listed(row(ObjectPath="https://www.example.com/a b"))
     (task,) = await target.find_tasks(FILE, URL, since=NOW - 5, until=NOW + 5)
@@ -111,7 +113,7 @@ async def test_a_url_that_is_told_decoded_is_recognised(api: Api, target: Alibab
 
 
 async def test_absent_is_not_claimed_beyond_the_memory_of_the_list(api: Api, target: AlibabaCdn) -> None:
-    """Three days are kept: what is older cannot be told absent, and is not even asked when wholly older."""
+    """Three days are kept: what is older cannot be reported absent, and is not even asked when wholly older."""
     api.default = listed()
     with pytest.raises(OutcomeUnknown):
         await target.find_tasks(FILE, URL, since=NOW - 4 * 86400, until=NOW - 3.9 * 86400)
@@ -199,7 +201,7 @@ async def test_a_task_list_of_another_form_is_not_empty(api: Api, target: Alibab
 
 
 async def test_states_arrive(api: Api, target: AlibabaCdn) -> None:
-    """One task with a failed and a complete path: both are told, joined by id and URL."""
+    """One task with a failed and a complete path: both are reported, joined by id and URL."""
     api.default = Answer(fields={"Tasks": [row(Status="Complete"), row(ObjectPath="b", Status="Failed")]})
     states = {(task.task_id, task.url): task.state for task in await target.tasks(["1"])}
     assert states == {("1", URL): TaskState.COMPLETE, ("1", "b"): TaskState.FAILED}
@@ -213,7 +215,7 @@ async def test_an_answer_without_end_is_cut(api: Api, target: AlibabaCdn, monkey
         await target.tasks(["1"])
 
 
-async def test_a_missing_permission_for_tasks_is_told(api: Api, target: AlibabaCdn) -> None:
+async def test_a_missing_permission_for_tasks_is_reported(api: Api, target: AlibabaCdn) -> None:
     """Only a refused id is split off; anything else that stops is raised at once."""
     api.default = refused("Forbidden.RAM", 403)
     with pytest.raises(Misconfigured):

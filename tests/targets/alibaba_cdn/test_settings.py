@@ -1,4 +1,4 @@
-"""What a configuration may say of an account, and what a target tells of itself."""
+"""What a configuration may say of an account, and what a target reports of itself."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_first_api_version_can_less() -> None:
 
 
 def test_force_can_be_left_out() -> None:
-    """Who prefers revalidation says so, and the target tells it."""
+    """Who prefers revalidation says so, and the target reports it."""
     assert not made(force=False).forces
 
 
@@ -123,5 +123,7 @@ def test_every_setting_is_documented() -> None:
     """The JSON Schema explains each key where it is declared."""
     schema = Settings.model_json_schema()
     tables = [schema, *schema["$defs"].values()]
-    undocumented = [key for table in tables for key, told in table["properties"].items() if "description" not in told]
+    undocumented = [
+        key for table in tables for key, reported in table["properties"].items() if "description" not in reported
+    ]
     assert undocumented == []

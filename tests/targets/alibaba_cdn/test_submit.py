@@ -31,7 +31,7 @@ Elapsed = Callable[..., Any]
 
 
 def verified(request: Received) -> bool:
-    """Tell whether a request verifies as the service would do it, by whichever signature it carries."""
+    """Return whether a request verifies as the service would do it, by whichever signature it carries."""
     if dict(request.query).get("Signature"):
         return (
             verify_v1(method=request.method, query=request.query, form=request.form, access_key_secret="testsecret")
@@ -191,7 +191,7 @@ async def test_a_seen_nonce_is_sent_again(api: Api, target: AlibabaCdn) -> None:
     assert all(verified(request) for request in api.received)
 
 
-async def test_the_wait_is_what_the_answer_asks_for_and_some_jitter(
+async def test_the_wait_is_what_the_answer_requests_and_some_jitter(
     api: Api, target: AlibabaCdn, elapsed: Elapsed
 ) -> None:
     """x-acs-retry-after is in milliseconds, and nothing is read before."""
@@ -299,7 +299,7 @@ async def test_a_time_out_ends_a_call_that_hangs(api: Api, target: AlibabaCdn, e
 
 
 async def test_an_expired_token_is_renewed_once(api: Api, make_target: MakeTarget) -> None:
-    """A key that was rotated outside is read anew, and the request signed with it."""
+    """A key that was rotated outside is read again, and the request signed with it."""
     environment = {**KEYS, "ALIBABA_CLOUD_SECURITY_TOKEN": "old"}
     target = make_target(environment=environment)
     await target.submit(FILE, [URL], force=False)
@@ -335,14 +335,14 @@ async def test_secrets_stay_out_of_errors(api: Api, make_target: MakeTarget) -> 
 
 
 async def test_a_wrong_clock_is_named_with_its_skew(api: Api, make_target: MakeTarget) -> None:
-    """The answer's Date tells how far off the clock is; the operator reads it."""
+    """The answer's Date reports how far off the clock is; the operator reads it."""
     api.default = refused("InvalidTimeStamp.Expired")
     with pytest.raises(Misconfigured, match="1020 s ahead of the CDN's"):
         await make_target(clock=StandingClock(NOW + 1020)).submit(FILE, [URL], force=False)
 
 
 async def test_a_target_can_be_closed_at_any_time(api: Api, make_target: MakeTarget) -> None:
-    """Closing twice is safe, and a closed target opens anew when it is used again."""
+    """Closing twice is safe, and a closed target opens again when it is used again."""
     target = make_target()
     await target.close()
     await target.submit(FILE, [URL], force=False)

@@ -82,7 +82,7 @@ async def test_a_refresh_is_accepted_followed_and_found(
 
 @pytest.mark.parametrize(("fault", "count"), [("reset:1", 0), ("accept-then-reset:1", 1), ("accept-then-timeout:1", 1)])
 async def test_an_unknown_outcome_is_resolved_by_asking(make_pair: MakePair, fault: str, count: int) -> None:
-    """The task list tells what the broken connection could not, and nothing was sent twice."""
+    """The task list reports what the broken connection could not, and nothing was sent twice."""
     pair = await make_pair(f"{fault},action=RefreshObjectCaches")
     with pytest.raises(OutcomeUnknown):
         await pair.target.submit(FILE, [pair.url("/a")], force=False)
@@ -129,7 +129,7 @@ async def test_check_passes_against_the_emulator(make_pair: MakePair) -> None:
     assert [check.message for check in checks if check.state is not CheckState.OK] == []
 
 
-async def test_a_wrong_secret_is_told(make_pair: MakePair, make_target: Callable[..., AlibabaCdn]) -> None:
+async def test_a_wrong_secret_is_reported(make_pair: MakePair, make_target: Callable[..., AlibabaCdn]) -> None:
     """The remedy names the variables, and the message holds no signing material."""
     pair = await make_pair()
     environment = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "wrong"}

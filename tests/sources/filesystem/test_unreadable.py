@@ -151,7 +151,7 @@ def test_a_listing_ends_where_something_cannot_be_looked_at(
 @pytest.mark.looptime(False)
 @pytest.mark.parametrize(("backend", "name"), [("inotify", "d/"), ("polling", "d/"), ("polling", "")])
 def test_a_directory_that_may_be_listed_but_not_entered(open_path: Path, backend: str, name: str) -> None:
-    """Its files stay known, the source says where and what to do, and goes on by itself; nothing is told on the way."""
+    """Its files stay known, the source says where and what to do, and goes on; nothing is reported meanwhile."""
     root = open_path / "www"
     for number in range(40):
         path = root / f"{name}{number % 3}" / f"{number}.html"

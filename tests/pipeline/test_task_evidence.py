@@ -29,7 +29,7 @@ FIRST_SECONDS = 6.0
 ANSWER_SECONDS = 8.0
 """How long an answer is awaited at most."""
 LATE_SECONDS = 2 * FIRST_SECONDS - 1.5
-"""When a task is listed at the latest, in seconds after its making; the list tells whole seconds."""
+"""When a task is listed at the latest, in seconds after its making; the list reports whole seconds."""
 OUTCOMES = ("lost", "silent", "done", "late lost", "late silent", "late done")
 """Not accepted, accepted without an answer, accepted; "late": the answer is awaited for ``ANSWER_SECONDS``."""
 
@@ -190,7 +190,7 @@ class Case:
                 at for one, (made, at) in self.sent.items() if one.taken for other in made if other.url == attempt.url
             ]
             assert max(sent) >= (attempt.sent_at or 0.0) - 1e-3
-        if len({one.names for one in requests}) == len(requests) <= 2:  # of unlike requests each is told for sure
+        if len({one.names for one in requests}) == len(requests) <= 2:  # of unlike requests each is reported for sure
             kept = {one.id for one in flying}
             assert kept == {other.id for one, (made, _) in self.sent.items() if one.taken for other in made}
         await self.store.complete(flying)

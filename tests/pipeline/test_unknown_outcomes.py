@@ -1,4 +1,4 @@
-"""Outcomes that nobody heard of: asked for, believed only when sure, and never paid for in silence."""
+"""Outcomes that nobody learned of: asked for, believed only when sure, and never paid for in silence."""
 
 from __future__ import annotations
 
