@@ -45,7 +45,8 @@ class RequestOutcome:
 
     wanted: RequestedUrl
     state: str
-    """``complete``, ``accepted``, ``sending``, ``deferred``, ``failed``, ``parked`` or ``unconfirmed``."""
+    """``complete``, ``accepted``, ``sending``, ``deferred``, ``failed``, ``parked`` or ``unconfirmed``; ``pending``
+    while a daemon may send it any moment."""
     reason: str = ""
     task_id: str = ""
 
@@ -153,6 +154,8 @@ async def _outcome(
     mine = next((attempt for attempt in active if attempt.id == row["attempt"]), None)
     if mine is not None:
         return await _in_flight(store, one, mine)
+    if pipeline is None:
+        return RequestOutcome(one, "pending")
     return RequestOutcome(one, "deferred", _why(one, pipeline))
 
 
@@ -180,9 +183,7 @@ async def _last_task(store: Store, one: RequestedUrl) -> str:
     return str(history[0]["task_id"] or "") if history else ""
 
 
-def _why(one: RequestedUrl, pipeline: Pipeline | None) -> str:
-    if pipeline is None:
-        return "waits for the daemon, or for quota"
+def _why(one: RequestedUrl, pipeline: Pipeline) -> str:
     place = directory_of(one.url)
     for engine in pipeline.engines:
         if one.target in engine.account.targets:

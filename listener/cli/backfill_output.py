@@ -166,7 +166,10 @@ def picture(figures: Figures) -> RenderableType:
     ):
         bar = ProgressBar(total=max(of, 1), completed=min(count, of)) if of is not None else ""
         table.add_row(word, bar, f"{count:,}" if of is None else f"{count:,} of {of:,}")
-    left = "  ".join(f"{kind} {count:,}" for kind, count in figures.quota_left.items())
+    from listener.contracts import UNLIMITED
+
+    amounts = {kind: "unlimited" if n > UNLIMITED // 2 else f"{n:,}" for kind, n in figures.quota_left.items()}
+    left = "  ".join(f"{kind} {amount}" for kind, amount in amounts.items())
     table.add_row("quota left", left, "")
     rate = f"{figures.per_second:,.1f} URLs a second"
     table.add_row("rate", rate, f"{_span(figures.seconds_left)} left")

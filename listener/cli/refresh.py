@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -155,9 +155,17 @@ async def _settled(store: Store, wanted: Sequence[RequestedUrl]) -> list[Request
         if states != last:
             moved_at, last = time.monotonic(), states
         stalled = time.monotonic() - moved_at > STALLED_SECONDS
+        if stalled:
+            found = [_deferred(one) if one.state == "pending" else one for one in found]
         if all(one.settled or (stalled and one.put_off) for one in found):
             return found
         await asyncio.sleep(POLL_SECONDS)
+
+
+def _deferred(outcome: RequestOutcome) -> RequestOutcome:
+    """Return the outcome of what the daemon has not sent for a while: it waits for quota, or for the daemon."""
+    reason = f"the daemon has not sent it; for the reason: cdn-listener status --url {outcome.wanted.url}"
+    return replace(outcome, state="deferred", reason=reason)
 
 
 def _wanted(settings: Settings, targets: Mapping[str, Target], request: _ManualRequest) -> list[RequestedUrl]:

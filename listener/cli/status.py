@@ -89,6 +89,8 @@ def _not_served(settings: Settings, url: str) -> str:
 
 
 def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
+    from listener.daemon.status import quota_as_text
+
     typer.echo(f"daemon: {_running(found)}")
     typer.echo("  ".join(f"{name} {found[name]}" for name in _NEEDS))
     typer.echo(f"oldest unsettled change: {found['oldest_unsettled_seconds']:.0f} s")
@@ -98,7 +100,7 @@ def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
     print_table(
         ("target", "kind", *(name.replace("_", " ") for name in _QUOTA)),
         [
-            (target, kind, *(figures[name] for name in _QUOTA))
+            (target, kind, *(quota_as_text(figures)[name] for name in _QUOTA))
             for target, kinds in found["quota"].items()
             for kind, figures in kinds.items()
         ],
@@ -196,6 +198,8 @@ def _show_url(found: Mapping[str, Any], *, verbose: bool) -> None:
 
 def quota(config: ConfigOption = None, as_json: JsonOption = False) -> int:
     """Show today's quota: our ledger and what the CDN reports. Exit status 1 if the CDN cannot be reached."""
+    from listener.daemon.status import quota_as_text
+
     found, errors = run_async(_read_quota(config))
     if as_json:
         print_json({"quota": found, "errors": errors})
@@ -206,7 +210,7 @@ def quota(config: ConfigOption = None, as_json: JsonOption = False) -> int:
                 (
                     target,
                     kind,
-                    *(row[name] for name in ("limit", "spent", "held", "left")),
+                    *(quota_as_text(row)[name] for name in ("limit", "spent", "held", "left")),
                     *_live(row),
                     row["resets_at"],
                 )
@@ -243,6 +247,8 @@ async def _read_quota(config: Any) -> tuple[dict[str, Any], dict[str, str]]:
             for kind, row in found[name].items():
                 reported = next((reading for known, reading in live.items() if known.value == kind), None)
                 row["live"] = None if reported is None else reported._asdict()
+                if reported is not None:  # the daemon corrects the ledger by it within minutes
+                    row["left"] = min(row["left"], max(0, reported.remaining - row["held"]))
     return found, errors
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from listener.clock import window_end
-from listener.contracts import WAITING_SINCE, SourceHealth, SourceState, Target
+from listener.contracts import UNLIMITED, WAITING_SINCE, SourceHealth, SourceState, Target
 from listener.errors import StoreError
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
@@ -31,6 +31,7 @@ __all__ = [
     "plain_stale",
     "plain_suppressed",
     "problems_of",
+    "quota_as_text",
     "quota_of",
     "stale_of",
     "status_of",
@@ -219,6 +220,12 @@ async def quota_of(
                 "resets_at": iso(resets_at),
             }
     return found
+
+
+def quota_as_text(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of one quota as people read them: what has no limit is ``unlimited``."""
+    is_unlimited = figures["limit"] >= UNLIMITED
+    return {**figures, **(dict.fromkeys(("limit", "left"), "unlimited") if is_unlimited else {})}
 
 
 async def _sources(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
+from listener.contracts import UNLIMITED
 from listener.planner.constants import LEND_HOURS, LEND_STEP_SECONDS, REPLAN_SECONDS
 from listener.planner.cover import Cover, solve
 from listener.planner.forest import Forest, Weighed, build_forest, waiting_weight, weigh
@@ -351,8 +352,13 @@ class Reasons:
         """Return what is left, and at which prices."""
         left = self.left[RefreshKind.FILE], self.left[RefreshKind.DIRECTORY]
         if self._state[0] != left:
-            self._state = left, f"{left[0]} file and {left[1]} directory refreshes left{self._prices(left[1])}"
+            files, directories = (self._amount(kind) for kind in (RefreshKind.FILE, RefreshKind.DIRECTORY))
+            self._state = left, f"{files} file and {directories} directory refreshes left{self._prices(left[1])}"
         return self._state[1]
+
+    def _amount(self, kind: RefreshKind) -> str:
+        is_unlimited = self.given.budgets.get(kind, NO_BUDGET).limit >= UNLIMITED
+        return "unlimited" if is_unlimited else str(self.left[kind])
 
     def _prices(self, directories: int) -> str:
         prices = self.prices

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from listener.contracts import UNLIMITED, KindLimits, TargetBase
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, open_store
 from listener.store.filtering import OLD_NEWS, SuppressedWriter
@@ -68,6 +69,28 @@ def test_quota_shows_the_ledger_and_the_live_reading(stand: Stand, command: Comm
     reported = json.loads(command("quota", "--json")[1])["quota"]["cdn"]["file"]
     assert (reported["limit"], reported["spent"], reported["left"]) == (10000, 1, 9999)
     assert reported["live"] == {"limit": 10000, "remaining": 9999}
+
+
+def test_quota_left_is_no_more_than_the_cdn_reports(stand: Stand, command: Command) -> None:
+    """A limit that the CDN lowered since the ledger was corrected last bounds what is left, in text and JSON."""
+    stand.write("a.html")
+    assert command("refresh", stand.url("a.html"), "--wait")[0] == 0
+    stand.order("quota-limit:5,0")
+    found = json.loads(command("quota", "--json")[1])["quota"]["cdn"]
+    assert found["file"]["live"] == {"limit": 5, "remaining": 4}
+    assert (found["file"]["left"], found["directory"]["left"]) == (4, 0)
+
+
+def test_a_quota_without_a_limit_is_unlimited(command: Command, monkeypatch: pytest.MonkeyPatch, stand: Stand) -> None:
+    """Text says so for what a target without a quota may spend and has left; JSON keeps the numbers."""
+    target = TargetBase("cache", None)
+    target.limits = {RefreshKind.FILE: KindLimits(10)}
+    monkeypatch.setattr("listener.plugins.load_targets", lambda _: {"cache": target})
+    for name in ("status", "quota"):
+        status, out, _ = command(name)
+        assert (status, out.count("unlimited"), str(UNLIMITED) in out) == (0, 2, False)
+        figures = json.loads(command(name, "--json")[1])["quota"]["cache"]["file"]
+        assert (figures["limit"], figures["left"]) == (UNLIMITED, UNLIMITED)
 
 
 def test_quota_says_when_the_cdn_cannot_be_asked(

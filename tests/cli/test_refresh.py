@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -148,14 +149,25 @@ def test_a_throttled_call_is_waited_for(stand: Stand, command: Command) -> None:
 
 async def test_while_a_daemon_owns_the_file_it_only_requests(stand: Stand, command: Command) -> None:
     """Where another process owns the state file the need is left for it, and that is said."""
-    import asyncio
-
     async with open_store(f"sqlite:///{stand.state}", owner=True) as store:
         status, out, _ = await asyncio.to_thread(command, "refresh", stand.url("a.html"))
         assert status == 0
         assert "the running daemon sends them" in out
+        assert out.startswith("pending  cdn")
         assert (await store.counts()).pending == 1
     assert stand.paths() == []
+
+
+async def test_what_the_daemon_does_not_send_is_deferred(
+    stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --wait a URL is pending while the daemon may send it, and deferred once it has not for a while."""
+    monkeypatch.setattr("listener.cli.refresh.STALLED_SECONDS", 0.3)
+    async with open_store(f"sqlite:///{stand.state}", owner=True):
+        status, out, _ = await asyncio.to_thread(command, "refresh", stand.url("a.html"), "--wait", "--json")
+    (one,) = json.loads(out)["urls"]
+    assert (status, one["state"]) == (3, "deferred")
+    assert "cdn-listener status --url" in one["reason"]
 
 
 @pytest.mark.parametrize("kind", ["corrupt", "newer"])

@@ -16,6 +16,7 @@ from aiohttp import web
 from markupsafe import Markup, escape
 
 from listener import __version__
+from listener.contracts import UNLIMITED
 from listener.daemon.freshness import BOUNDS_SECONDS
 from listener.daemon.status import iso
 from listener.daemon.status_page import DeadLetterPage, PageSnapshot, UrlStatus
@@ -111,7 +112,7 @@ def _environment() -> Environment:
     environment.filters |= {"iso": iso, "span": span, "number": number, "words": words, "share": share}
     environment.filters |= {"whole": whole, "letters_query": letters_query}
     environment.filters |= {"decision": lambda reason: split_reason(reason)[0], "numbers": lambda r: split_reason(r)[1]}
-    environment.globals |= {"bounds": BOUNDS_SECONDS, "kinds": tuple(LetterKind)}
+    environment.globals |= {"bounds": BOUNDS_SECONDS, "kinds": tuple(LetterKind), "unlimited": UNLIMITED}
     return environment
 
 
