@@ -242,45 +242,46 @@ class Live:
         if not deletions:
             return deletions
         await self.before_deleting()
-        count = 0
-        for change in deletions:
-            count += await self._weight(change, self._deletion_guard.look_limit - count)
-        is_sound = count <= 1 or await asyncio.to_thread(self._holds_files)
+        count = await self._files_in(deletions)
+        is_sound = count <= 1 or await asyncio.to_thread(holds_files, self._root)
         if is_sound and self._deletion_guard.admits(count, now):
             self._deletion_guard.note_deletions(count)
             return deletions
-        self._deletion_guard.hold(deletions, count, now)
+        self._deletion_guard.hold(deletions, now)
         return ()
 
-    async def _weight(self, change: Change, limit: int) -> int:
-        """Return how many known files a deletion stands for, counted no further than to ``limit``."""
-        if change.kind is ChangeKind.DELETED:
-            return 1
-        count = 0
-        for directory in await self._index.directories(self._name, change.key):
-            count += len(await self._index.directory(self._name, directory))
-            if count >= limit:
-                break
+    async def _files_in(self, deletions: Collection[Change]) -> int:
+        """Return how many known files these deletions stand for, each once; counted no further than what decides."""
+        outermost: list[str] = []
+        for key in sorted(change.key for change in deletions if change.kind is ChangeKind.SUBTREE_DELETED):
+            if not outermost or not key.startswith(outermost[-1]):
+                outermost.append(key)
+        below, limit = tuple(outermost), self._deletion_guard.look_limit
+        files = (change.key for change in deletions if change.kind is ChangeKind.DELETED)
+        count = sum(not key.startswith(below) for key in files)
+        for top in outermost:
+            for directory in await self._index.directories(self._name, top):
+                if count >= limit:
+                    return count
+                count += len(await self._index.directory(self._name, directory))
         return count
-
-    def _holds_files(self) -> bool:
-        return holds_files(self._root)
 
     async def _after_holding(self) -> tuple[list[Change], list[Change]]:
         """Judge the deletions that were held back, once no more come."""
         if self._deletion_guard.next_release(time.monotonic()) != 0:
             return [], []
-        held, count = self._deletion_guard.release()
-        empty = not await asyncio.to_thread(self._holds_files)
+        held, passed = self._deletion_guard.release()
+        count = await self._files_in(held)
+        empty = not await asyncio.to_thread(holds_files, self._root)
         self._deletion_guard.refused = self._deletion_guard.refuses(
-            missing=count, known=self._deletion_guard.known, root_empty=empty, from_event=True
+            missing=passed + count, known=self._deletion_guard.known, root_empty=empty, from_event=True
         )
         if self._deletion_guard.refused:
             if not self._deletion_guard.suspended:
                 self._rescans.want("", "many files are gone at once", time.monotonic())
             return [], []
         true, back = await asyncio.to_thread(self._still_gone, held)
-        self._deletion_guard.note_deletions(count if not back else len(true))
+        self._deletion_guard.note_deletions(await self._files_in(true) if back else count)
         for change in back:
             if change.kind is ChangeKind.SUBTREE_DELETED:
                 self._rescans.want(change.key, REPLACED, time.monotonic(), prompt=True)
@@ -403,10 +404,10 @@ class DeletionGuard:
         self._share = share
         self._minimum = minimum
         self._held: dict[str, Change] = {}
-        self._held_count = 0
         self._began = 0.0
         self._last = 0.0
-        self._recent: list[tuple[float, int]] = []
+        self._passed: list[tuple[float, int]] = []
+        """When deletions passed at once, and of how many files."""
 
     @property
     def look_limit(self) -> int:
@@ -445,24 +446,28 @@ class DeletionGuard:
 
     def admits(self, count: int, now: float) -> bool:
         """Return whether ``count`` more deletions are few enough to pass at once."""
-        self._recent = [(at, before) for at, before in self._recent if at > now - _WINDOW_SECONDS]
-        self._recent.append((now, count))
-        if self.suspended:
+        if self.suspended or self._held:
             return False
+        self._passed = [(at, before) for at, before in self._passed if at > now - _WINDOW_SECONDS]
         few = min(float(self._minimum), self._share * self.known)
-        return not self._held and (self.confirmed or sum(before for _, before in self._recent) <= few)
+        if not self.confirmed and self._sum_passed() + count > few:
+            return False
+        self._passed.append((now, count))
+        return True
 
-    def hold(self, deletions: Iterable[Change], count: int, now: float) -> None:
+    def _sum_passed(self) -> int:
+        return sum(count for _, count in self._passed)
+
+    def hold(self, deletions: Iterable[Change], now: float) -> None:
         """Keep deletions back until they stop coming."""
         if not self._held:
             self._began = now
         self._held.update((change.key, change) for change in deletions)
-        self._held_count += count
         self._last = now
 
     def drop(self) -> None:
         """Forget what is held: a scan will find it again, if it is true."""
-        self._held, self._held_count, self._recent = {}, 0, []
+        self._held, self._passed = {}, []
 
     def next_release(self, now: float) -> float | None:
         """Return in how many seconds the held deletions are to be judged; ``None`` when none are held."""
@@ -471,8 +476,7 @@ class DeletionGuard:
         return max(0.0, min(self._last + _QUIET_SECONDS, self._began + _LONGEST_SECONDS) - now)
 
     def release(self) -> tuple[list[Change], int]:
-        """Return what was held, in order, and how many deletions came together; then reset."""
-        held, count = list(self._held.values()), sum(before for _, before in self._recent)
-        count = max(count, self._held_count)
+        """Return what was held, in order, and how many files passed just before; then reset."""
+        held, passed = list(self._held.values()), self._sum_passed()
         self.drop()
-        return held, count
+        return held, passed

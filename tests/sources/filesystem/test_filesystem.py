@@ -514,6 +514,41 @@ async def test_the_deletion_guard_counts_the_files_that_came_since_the_last_scan
         await reader.until(lambda: "nothing is taken for deleted" in reader.source.health.detail, "it is reported")
 
 
+@pytest.mark.parametrize("is_files_first", [False, True])
+async def test_the_deletion_guard_counts_a_file_of_nested_directories_once(root: Path, is_files_first: bool) -> None:
+    """Half of the files, removed with three directories around them, are no more than half."""
+    empty(root)
+    for number in range(20):
+        path = root / ("a/b/c" if number % 2 else "kept") / f"{number}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    async with Reader(root, min_delete_count=3) as reader:
+        if is_files_first:
+            for path in (root / "a" / "b" / "c").iterdir():
+                path.unlink()
+            await asyncio.sleep(0.3)  # their deletions are held
+        shutil.rmtree(root / "a")
+        await reader.until_in_sync(root)
+        assert not reader.source.health.detail
+        assert reader.source.health.rescans == 0
+
+
+async def test_deletions_that_passed_count_with_those_that_follow(root: Path) -> None:
+    """Few go at once; many more within seconds are judged together with them, so that a scan is to confirm them."""
+    empty(root)
+    for number in range(40):
+        path = root / f"{number % 8}" / f"{number}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    async with Reader(root, min_delete_count=5) as reader:
+        shutil.rmtree(root / "0")
+        await reader.until(lambda: len(reader.index.rows) == 35, "a few pass", 0.9)
+        for number in "123":
+            shutil.rmtree(root / number)
+        await reader.until_in_sync(root)
+        assert reader.source.health.rescans == 1
+
+
 @pytest.mark.parametrize("how", ["renamed", "deleted"])
 async def test_a_root_that_goes_away_deletes_nothing(root: Path, tmp_path: Path, how: str) -> None:
     """The source says so, waits, and reports only real differences when the root is back."""

@@ -144,13 +144,13 @@ def test_few_deletions_pass_and_many_are_held_until_they_rest() -> None:
     deletion_guard.known = 100
     assert deletion_guard.admits(6, 0.0)
     assert not deletion_guard.admits(6, 1.0)
-    deletion_guard.hold([deletion("a")], 6, 1.0)
+    deletion_guard.hold([deletion("a")], 1.0)
     assert not deletion_guard.admits(1, 1.5)
-    deletion_guard.hold([deletion("b")], 1, 1.5)
+    deletion_guard.hold([deletion("b")], 1.5)
     assert deletion_guard.next_release(1.5) == 1
-    held, count = deletion_guard.release()
+    held, passed = deletion_guard.release()
     assert [each.key for each in held] == ["a", "b"]
-    assert count == 13
+    assert passed == 6
     assert deletion_guard.next_release(2.5) is None
     assert deletion_guard.admits(6, 3.0)
 
