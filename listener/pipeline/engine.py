@@ -21,11 +21,11 @@ from listener.clock import Clock, window_start
 from listener.errors import TargetError
 from listener.pipeline.accounts import CAREFUL_URLS, RESET_GUARD_SECONDS, Account
 from listener.pipeline.intake import StoreRetry
+from listener.pipeline.outcomes import UnknownOutcomes
 from listener.pipeline.plan_inputs import learned, request_for_need
 from listener.pipeline.planning_round import ActiveOverrides, Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites, Spenders, large_spenders
-from listener.pipeline.unknown_outcomes import UnknownOutcomes
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind
 from listener.settings import PlannerSettings, Settings
 from listener.store import Store

@@ -14,6 +14,7 @@ from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
+from listener.pipeline.outcomes import Verifier
 from listener.pipeline.sites import Sites
 from listener.refresh import AttemptState
 from listener.settings import Settings
@@ -22,7 +23,6 @@ from listener.store.controls import AccountReport, ControlKind, Controls
 from listener.store.maintenance import Configured
 from listener.store.store import StoreOptions
 from listener.store.transitions import Promoted
-from listener.verifier import Verifier
 
 __all__ = ["Pipeline", "store_options"]
 

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from listener.pipeline.accounts import Account
-from listener.pipeline.unknown_outcomes import UnknownOutcomes
+from listener.pipeline.outcomes import UnknownOutcomes
 from listener.refresh import Attempt, AttemptState, RefreshKind, Scope, Task, TaskState
 from listener.store import NeedInput, Store, open_store
 from listener.store.transitions import AttemptRequest

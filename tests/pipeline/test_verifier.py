@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from listener.pipeline.outcomes import Complete, Failed, LookAgain, Unconfirmed, verdict
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
 from listener.settings import VerifierSettings
-from listener.verifier import Complete, Failed, LookAgain, Unconfirmed, verdict
 
 NOW = 1_800_000_000.0
 SETTINGS = VerifierSettings()
