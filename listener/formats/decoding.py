@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from xml.sax.saxutils import unescape
 
 from listener.errors import ConfigurationError, MalformedNotification
-from listener.formats import eventbridge, oss, r2, s3, seaweedfs
+from listener.formats import oss, r2, s3, seaweedfs
 from listener.formats.reading import MAX_BODY_BYTES, Decoded, Tally, Unreadable, load, mapping, text
 
 __all__ = ["ENVELOPES", "FORMATS", "MAX_DEPTH", "Envelope", "Format", "Inside", "decode", "read_text"]
@@ -137,8 +137,8 @@ def _records(dialect: s3.Dialect | None) -> _Form:
 
 
 _HANDSHAKE = _Form(is_handshake, _ignore_handshake)
-_EVENTBRIDGE = (_Form(eventbridge.is_event, eventbridge.read_event),)
-_DETAIL = (_Form(eventbridge.is_detail, eventbridge.read_detail),)
+_EVENTBRIDGE = (_Form(s3.is_bus_event, s3.read_bus_event),)
+_DETAIL = (_Form(s3.is_detail, s3.read_detail),)
 _OSS = (_Form(oss.is_cloud_event, oss.read_cloud_event), _Form(oss.is_events, oss.read_events))
 _R2 = (_Form(r2.is_event, r2.read_event),)
 _SEAWEEDFS = (_Form(seaweedfs.is_webhook, seaweedfs.read_webhook), _Form(seaweedfs.is_tail, seaweedfs.read_tail))

@@ -1,5 +1,5 @@
 """
-Records as S3 writes them, and as those write them who speak like S3.
+Records as S3 writes them, and as those write them who speak like S3; and S3's events as EventBridge carries them.
 
 ========  ==========  =======================  ===========================================
 store     source      key                      order token
@@ -13,6 +13,10 @@ Ceph      ceph:s3     as it is                 none: the gateway's clock, bytes 
 Any minor version of a record is read, and fields that are not known are not looked at: AWS changed from
 2.1 to 2.6 within a year and advises this. Sources: AWS "Event message structure" (S3 user guide),
 minio/minio ``internal/event``, ceph/ceph ``src/rgw/rgw_pubsub.cc`` and ``rgw_notify_event_type.cc``.
+
+In Amazon EventBridge names are words, fields hyphenated, keys stand as they are, and the time has whole seconds. A rule
+may hand on the ``detail`` alone (InputPath); that is read too, by the reason that it gives. Sources: AWS "EventBridge
+event message structure" and "Using EventBridge" (S3 user guide).
 """
 
 from __future__ import annotations
@@ -36,7 +40,18 @@ from listener.formats.reading import (
     text,
 )
 
-__all__ = ["CLOCK_TOLERANCE_SECONDS", "DIALECTS", "Dialect", "by_source", "is_records", "sequencer"]
+__all__ = [
+    "CLOCK_TOLERANCE_SECONDS",
+    "DIALECTS",
+    "Dialect",
+    "by_source",
+    "is_bus_event",
+    "is_detail",
+    "is_records",
+    "read_bus_event",
+    "read_detail",
+    "sequencer",
+]
 
 CLOCK_TOLERANCE_SECONDS: Final = 600.0
 """How far the time in a sequencer and the event's own may be apart. Real ones: up to five seconds."""
@@ -169,3 +184,70 @@ def read_records(dialect: Dialect | None, value: Mapping[str, Any], tally: Tally
         tally.ignore("s3:TestEvent")
         return
     tally.each(value["Records"], by_source if dialect is None else dialect.read, "Records")
+
+
+_TYPES: Final = {
+    "Object Created": Effect.CONTENT,
+    "Object Deleted": Effect.REMOVED,
+    "Object ACL Updated": Effect.METADATA,
+    "Object Restore Initiated": Effect.NOTHING,
+    "Object Restore Completed": Effect.NOTHING,
+    "Object Restore Expired": Effect.NOTHING,
+    "Object Tags Added": Effect.NOTHING,
+    "Object Tags Deleted": Effect.NOTHING,
+    "Object Storage Class Changed": Effect.NOTHING,
+    "Object Access Tier Changed": Effect.NOTHING,
+}
+_REASONS: Final = {
+    "PutObject": Effect.CONTENT,
+    "POST Object": Effect.CONTENT,
+    "CopyObject": Effect.CONTENT,
+    "CompleteMultipartUpload": Effect.CONTENT,
+    "DeleteObject": Effect.REMOVED,
+    "Lifecycle Expiration": Effect.REMOVED,
+}
+"""Where the type was cut off; the reason of anything else is absent or means nothing."""
+_MARKER = "Delete Marker Created"
+
+
+def is_bus_event(value: Mapping[str, Any]) -> bool:
+    """Return whether this is an event of EventBridge."""
+    return "detail-type" in value and isinstance(value.get("detail"), dict)
+
+
+def read_bus_event(value: Mapping[str, Any], tally: Tally) -> None:
+    """Read one event; what is not about an object is ignored, since a bus carries much."""
+    item = text(value, "detail-type")
+    effect = _TYPES.get(item)
+    if effect is None:
+        tally.unknown(item)
+    elif effect is Effect.NOTHING:
+        tally.ignore(item)
+    else:
+        _read_detail_of(effect, mapping(value, "detail"), tally, epoch(value.get("time")))
+
+
+def is_detail(value: Mapping[str, Any]) -> bool:
+    """Return whether this is the ``detail`` of an event, handed on alone."""
+    return text(value, "reason") in _REASONS and "key" in mapping(value, "object")
+
+
+def read_detail(value: Mapping[str, Any], tally: Tally) -> None:
+    """Read a detail; without its event nobody says when it happened."""
+    _read_detail_of(_REASONS[text(value, "reason")], value, tally, None)
+
+
+def _read_detail_of(effect: Effect, detail: Mapping[str, Any], tally: Tally, time: float | None) -> None:
+    item = mapping(detail, "object")
+    if effect is Effect.REMOVED and text(detail, "deletion-type") == _MARKER:
+        effect = Effect.GONE
+    version = text(item, "version-id")
+    tally.add(
+        effect,
+        required(mapping(detail, "bucket"), "name", "bucket"),
+        raw_key(required(item, "key", "key")),
+        Fingerprint(number(item, "size"), etag=etag(item, "etag") or etag(item, "eTag")),
+        event_time=time,
+        order=sequencer(text(item, "sequencer"), time),
+        version="" if version == "null" else version,
+    )

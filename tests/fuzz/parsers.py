@@ -28,7 +28,7 @@ from listener.sources.listing.inventory import _csv_rows, _entry, read_manifest
 from listener.sources.listing.pages import read_page, time_ns
 from listener.sources.mns import wire
 from listener.sources.queue.transport import QueueError
-from listener.sources.sqs.policies import missing_events, rules_for, senders, sends_from
+from listener.sources.sqs.checks import missing_events, rules_for, senders, sends_from
 from listener.sources.sqs.settings import address_of
 from listener.sources.sqs.transport import failures_in, messages_in, refused
 from listener.sources.webhook.authentication.certificates import _parse, https_url

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from listener.sources.sqs.policies import WANTED
 from listener.sources.sqs.settings import Address
 
-__all__ = ["setup_text"]
+__all__ = ["WANTED", "setup_text"]
+
+WANTED: Final = {
+    "s3:ObjectCreated:*": "new and overwritten objects stay stale",
+    "s3:ObjectRemoved:*": "deleted objects stay in the cache",
+    "s3:LifecycleExpiration:*": "objects that a lifecycle rule removes stay in the cache, without ObjectRemoved",
+}
+"""Event types that are needed, and what goes wrong without them."""
 
 
 def setup_text(address: Address, buckets: Sequence[str]) -> str:
