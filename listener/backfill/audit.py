@@ -43,12 +43,6 @@ __all__ = ["EdgeReport", "Seen", "Verdict", "ask_edge", "audit", "judge", "sampl
 class _NothingKnown:
     """The index where there is no state file yet."""
 
-    async def sequence(self) -> int:
-        return 0
-
-    async def directory(self, _root: str, _directory: str, /) -> Mapping[str, Fingerprint]:
-        return {}
-
     async def directory_page(
         self,
         _root: str,
@@ -60,20 +54,8 @@ class _NothingKnown:
     ) -> Sequence[tuple[str, Fingerprint]]:
         return []
 
-    async def contents(self, _root: str, _directories: Sequence[str], /) -> Mapping[str, Mapping[str, Fingerprint]]:
-        return {}
-
-    async def objects(self, _root: str, _keys: Sequence[str], /) -> Mapping[str, Fingerprint]:
-        return {}
-
     async def directories(self, _root: str, _prefix: str = "", /) -> Sequence[str]:
         return []
-
-    async def seeded(self, _root: str, /) -> bool:
-        return False
-
-    async def mark_seeded(self, _root: str, /) -> None:
-        return
 
 
 async def audit(listing: Listing, index: IndexView | None) -> Drift:

@@ -314,7 +314,7 @@ class Backfill:
         async with asyncio.TaskGroup() as tasks:
             commit = tasks.create_task(intake.commit(), name="commit")
             reader = tasks.create_task(intake.read(SOURCE_NAME), name="read")
-            with stopping(lambda: _cancel(reader)) as caught:
+            with stopping(reader.cancel) as caught:
                 await asyncio.wait([reader])
                 await intake.drained()
             commit.cancel()
@@ -339,10 +339,6 @@ async def _with_end(portions: AsyncGenerator[list[Change], None]) -> AsyncIterat
     async for portion in portions:
         yield portion
     yield []
-
-
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
 
 
 def _troubles(pipeline: Pipeline) -> list[str]:

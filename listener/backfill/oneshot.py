@@ -82,7 +82,7 @@ async def opened(settings: Settings, targets: Mapping[str, Target]) -> AsyncIter
 
 
 @contextmanager
-def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
+def stopping(stop: Callable[[], object]) -> Iterator[list[int]]:
     """
     Call ``stop`` at the first SIGINT or SIGTERM, and leave at once at the second.
 

@@ -30,10 +30,6 @@ MIN_DELETE_COUNT = 100
 """As a source's settings say by default: more missing keys than these are not believed without a word."""
 
 
-class _NoSettings(BaseModel):
-    """A feed gets everything from its constructor."""
-
-
 class Admitted(NamedTuple):
     """What of a portion may go on now."""
 
@@ -67,7 +63,7 @@ class Feed:
     ``listed`` counts keys whose needs are durable, those of earlier runs included.
     """
 
-    Settings: ClassVar[type[BaseModel]] = _NoSettings
+    Settings: ClassVar[type[BaseModel]] = BaseModel
 
     def __init__(
         self,
@@ -212,7 +208,7 @@ class Feed:
 class RepairFeed:
     """See :class:`listener.contracts.Source`: what differs between a listing and the index, once; then it ends."""
 
-    Settings: ClassVar[type[BaseModel]] = _NoSettings
+    Settings: ClassVar[type[BaseModel]] = BaseModel
 
     def __init__(self, name: str, listing: Listing, *, deletions: bool, admission: Admission | None = None) -> None:
         """

@@ -169,20 +169,19 @@ def _explain(config: Path | None, site: str | None, argument: str, *, as_json: b
 def _addresses(sites: Sequence[Site], keys: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
     """Return the addresses of each source's key as plain data, and why there are none."""
     from listener.errors import KeyRejected
-    from listener.refresh import RefreshKind, Scope
+    from listener.refresh import KIND_OF_SCOPE
     from listener.router import Router
 
-    kinds = {
-        Scope.EXACT: RefreshKind.FILE,
-        Scope.ALL_PARAMS: RefreshKind.IGNORE_PARAMS,
-        Scope.SUBTREE: RefreshKind.DIRECTORY,
-    }
     router = Router(sites)
     found: list[dict[str, Any]] = []
     try:
         for source, key in keys.items():
             for need, rule in router.explain(source, key):
-                row = {"kind": kinds[need.scope].value, "source": source, "site": sites[need.site].name or need.site}
+                row = {
+                    "kind": KIND_OF_SCOPE[need.scope].value,
+                    "source": source,
+                    "site": sites[need.site].name or need.site,
+                }
                 found.append({**row, "target": need.target, "url": need.url, "rule": rule})
     except KeyRejected as error:
         return [], f"rejected: {error}. {error.hint}"

@@ -28,6 +28,7 @@ from listener.emulator.origin import origin_of
 from listener.emulator.tasks import FOREVER, TaskRecord
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
+from listener.settings import host_and_port
 
 __all__ = [
     "CALLS_PER_SECOND",
@@ -116,12 +117,12 @@ def parse_quota(text: str) -> dict[RefreshKind, int]:
 
 def parse_address(text: str) -> tuple[str, int]:
     """Read ``HOST:PORT``. Raise :class:`ConfigurationError` for anything else."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not int(port) < 65536:
+    try:
+        return host_and_port(text)
+    except ValueError:
         raise ConfigurationError(
             f"The address {text!r} cannot be read.", hint="Its form is HOST:PORT, as 127.0.0.1:8700."
-        )
-    return host.strip("[]"), int(port)
+        ) from None
 
 
 SHUTDOWN_SECONDS: Final = 1.0

@@ -9,25 +9,33 @@ HTTP endpoint", Cloudflare "Pull consumers" (Queues).
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
-from xml.sax.saxutils import unescape
 
 from listener.errors import ConfigurationError, MalformedNotification
 from listener.formats import oss, r2, s3, seaweedfs
-from listener.formats.reading import MAX_BODY_BYTES, Decoded, Tally, Unreadable, load, mapping, text
+from listener.formats.reading import (
+    MAX_BODY_BYTES,
+    Decoded,
+    Tally,
+    Unreadable,
+    load,
+    load_xml,
+    mapping,
+    tag_name,
+    text,
+    unbase64,
+)
 
 __all__ = ["ENVELOPES", "FORMATS", "MAX_DEPTH", "Envelope", "Format", "Inside", "decode", "read_text"]
 
 Inside = list[Any]
 """Values, and texts or bytes that are to be read first."""
 
-_XML_MESSAGE = re.compile(r"<(Message|MessageBody)>([^<]*)</\1>")
+MOST_TAGS: Final = 1_000
+"""A notification of MNS has some twenty."""
 _HANDSHAKES: Final = frozenset({"SubscriptionConfirmation", "UnsubscribeConfirmation"})
 
 
@@ -45,8 +53,8 @@ def read_text(body: bytes | str) -> Any:
     found = body.strip()
     first = found[:1].decode("latin-1") if isinstance(found, bytes) else found[:1]
     if first == "<":
-        return _xml_message(found)
-    if first and first in _BASE64_FIRST and (opened := _unbase64(found)) is not None:
+        return _xml_message(found if isinstance(found, bytes) else found.encode("utf-8", "surrogateescape"))
+    if first and first in _BASE64_FIRST and (opened := unbase64(found)) is not None:
         return opened
     return load(body)
 
@@ -54,19 +62,11 @@ def read_text(body: bytes | str) -> Any:
 _BASE64_FIRST: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
 
-def _unbase64(body: bytes | str) -> bytes | None:
-    try:
-        return base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-
-
-def _xml_message(body: bytes | str) -> str:
-    document = body if isinstance(body, str) else body.decode("utf-8", "surrogateescape")
-    found = _XML_MESSAGE.search(document)
-    if found is None:
-        raise Unreadable("XML without a message")
-    return unescape(found[2], {"&quot;": '"', "&apos;": "'"})
+def _xml_message(document: bytes) -> str:
+    for element in load_xml(document, most_tags=MOST_TAGS).iter():
+        if tag_name(element) in ("Message", "MessageBody"):
+            return element.text or ""
+    raise Unreadable("XML without a message")
 
 
 def _is_sns(value: Mapping[str, Any]) -> bool:

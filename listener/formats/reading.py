@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -9,6 +11,10 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_plus
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
 from listener.text import MAX_OBJECTS, is_too_large
@@ -25,12 +31,15 @@ __all__ = [
     "etag",
     "form_key",
     "load",
+    "load_xml",
     "mapping",
     "meaning",
     "number",
     "raw_key",
     "required",
+    "tag_name",
     "text",
+    "unbase64",
 ]
 
 
@@ -96,6 +105,36 @@ def load(body: bytes | str) -> Any:
         raise Unreadable("nested too deeply") from None
     except ValueError as error:
         raise Unreadable(f"not JSON: {str(error)[:SHOWN_CHARACTERS]}") from None
+
+
+def load_xml(body: bytes, *, most_tags: int) -> Element:
+    """
+    Return the root of an XML document. Raise :class:`Unreadable` for anything else.
+
+    ``most_tags`` bounds elements and depth before anything is built; a document type is refused.
+    """
+    if body.count(b"<") > most_tags:
+        raise Unreadable(f"more than {most_tags} tags")
+    try:
+        root: Element = fromstring(body, forbid_dtd=True)
+    except DefusedXmlException:
+        raise Unreadable("declares a document type") from None
+    except (ParseError, ValueError, LookupError) as error:
+        raise Unreadable(f"not XML: {error}") from None
+    return root
+
+
+def tag_name(element: Element) -> str:
+    """Return the name of an element without its namespace."""
+    return element.tag.rpartition("}")[2]
+
+
+def unbase64(body: bytes | str) -> bytes | None:
+    """Return what a Base64 text stands for; None where it is none."""
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def mapping(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:

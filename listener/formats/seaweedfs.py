@@ -11,13 +11,11 @@ those of the versions in it say nothing more, unless headers or access of one ch
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from listener.change import Fingerprint
-from listener.formats.reading import NOTHING, Effect, Tally, Unreadable, mapping, number, raw_key, text
+from listener.formats.reading import NOTHING, Effect, Tally, Unreadable, mapping, number, raw_key, text, unbase64
 
 __all__ = ["is_tail", "is_webhook", "read_tail", "read_webhook"]
 
@@ -153,17 +151,10 @@ def _but_for_age(entry: _Entry) -> Mapping[str, Any]:
     return {name: value for name, value in entry.extended.items() if name != _OVERTAKEN}
 
 
-def _unbase64(value: str) -> bytes:
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        return b""
-
-
 def _word(extended: Mapping[str, Any], name: str) -> str:
-    return _unbase64(text(extended, name)).decode("utf-8", "replace")
+    return (unbase64(text(extended, name)) or b"").decode("utf-8", "replace")
 
 
 def _hex(md5: str) -> str:
-    raw = _unbase64(md5)
+    raw = unbase64(md5) or b""
     return raw.hex() if len(raw) == _ETAG_BYTES else ""

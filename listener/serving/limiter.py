@@ -96,11 +96,6 @@ class ConnectionLimiter:
         self._credentials: dict[str, int] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
-    @property
-    def head_seconds(self) -> float:
-        """How long a request head may take to arrive."""
-        return self.limits.head_seconds
-
     def __call__(self) -> PendingConnection:
         """Return the protocol of a new connection."""
         return PendingConnection(self)
@@ -339,7 +334,7 @@ class PendingConnection(asyncio.Protocol):
             self._handshake = asyncio.get_running_loop().create_task(self._start_tls(transport, self._limiter.tls))
 
     async def _start_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
-        seconds = self._limiter.head_seconds
+        seconds = self._limiter.limits.head_seconds
         try:
             secured = await asyncio.get_running_loop().start_tls(
                 transport, self, context, server_side=True, ssl_handshake_timeout=seconds

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Final, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 __all__ = [
     "AdminSettings",
@@ -16,12 +25,15 @@ __all__ = [
     "CoalescerSettings",
     "FilePath",
     "Fraction",
+    "Listed",
     "PlannerSettings",
     "Seconds",
     "Section",
     "StoreSettings",
     "VerifierSettings",
     "expanded",
+    "host_and_port",
+    "is_loopback",
 ]
 
 _SOCKET_BYTES: Final = 107
@@ -39,6 +51,8 @@ def expanded(path: Path) -> Path:
 
 FilePath = Annotated[Path, AfterValidator(expanded)]
 """A path on this machine; ``~`` is the home directory of the user who runs the process."""
+Listed: Final = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+"""Accepts one text where a list is expected."""
 Seconds = Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)]
 """A span of at most a year."""
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -135,6 +149,14 @@ class VerifierSettings(Section):
     old. An hour is ten times what Alibaba Cloud states as usual."""
 
 
+def host_and_port(listen: str) -> tuple[str, int]:
+    """Return the parts of an address ``host:port``, an IPv6 host without its brackets. Raise ValueError."""
+    host, separator, port = listen.rpartition(":")
+    if not (separator and host and port.isdecimal() and port.isascii() and int(port) < 65536):
+        raise ValueError("must be host:port, as in 127.0.0.1:9180")
+    return host.strip("[]"), int(port)
+
+
 def is_loopback(listen: str) -> bool:
     """Return whether an address ``host:port`` is reachable from this machine only."""
     host = listen.rpartition(":")[0].strip("[]")
@@ -165,9 +187,8 @@ class AdminSettings(Section):
     @field_validator("listen")
     @classmethod
     def _host_and_port(cls, listen: str) -> str:
-        host, separator, port = listen.rpartition(":")
-        if listen and not (separator and host and port.isdecimal() and port.isascii() and int(port) < 65536):
-            raise ValueError("must be host:port, as in 127.0.0.1:9180, or empty")
+        if listen:
+            host_and_port(listen)
         return listen
 
     @field_validator("socket")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from listener.settings.sections import Fraction, Seconds, Section
+from listener.settings.sections import Fraction, Listed, Seconds, Section
 from listener.urls import normal_base_url, normal_url
 
 __all__ = [
@@ -107,10 +107,6 @@ def _at_least_one(items: tuple[Item, ...]) -> tuple[Item, ...]:
     return items
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 def _glob(pattern: str) -> str:
     if not pattern:
         raise ValueError("a pattern must not be empty")
@@ -166,8 +162,8 @@ def _hours_text(span: Hours) -> str:
 
 
 BaseUrl = Annotated[str, AfterValidator(normal_base_url)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_unique)]
-Globs = Annotated[tuple[Annotated[str, AfterValidator(_glob)], ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], Listed, AfterValidator(_unique)]
+Globs = Annotated[tuple[Annotated[str, AfterValidator(_glob)], ...], Listed]
 
 
 class SiteShare(Section):
@@ -200,9 +196,7 @@ class Site(Section):
     targets: Names = ()
     """Names of the targets in layer order, the cache next to the origin first: an outer cache that is refreshed
     first would fetch the old copy again from the inner one."""
-    base_urls: Annotated[
-        tuple[BaseUrl, ...], BeforeValidator(_listed), AfterValidator(_unique), AfterValidator(_at_least_one)
-    ]
+    base_urls: Annotated[tuple[BaseUrl, ...], Listed, AfterValidator(_unique), AfterValidator(_at_least_one)]
     """URLs under which the keys are served, one per host and scheme that is cached separately. May have a port."""
     prefix: str = ""
     """Only keys that start with this; it is removed from the key. Ends with ``/`` unless empty."""
@@ -212,28 +206,24 @@ class Site(Section):
     exclude: Globs = ()
     """Leave out keys that match one of these."""
     index_documents: Annotated[
-        tuple[Annotated[str, AfterValidator(_index_document)], ...], BeforeValidator(_listed), AfterValidator(_unique)
+        tuple[Annotated[str, AfterValidator(_index_document)], ...], Listed, AfterValidator(_unique)
     ] = ("index.html",)
     """A change of a file with this name also refreshes the URL of its folder: ``a/index.html`` and ``a/``."""
     strip_suffixes: Annotated[
-        tuple[Annotated[str, AfterValidator(stripped_suffix)], ...], BeforeValidator(_listed), AfterValidator(_unique)
+        tuple[Annotated[str, AfterValidator(stripped_suffix)], ...], Listed, AfterValidator(_unique)
     ] = ()
     """Clean URLs: a key with this ending is also served without it (``.html``: ``about.html`` as ``about``), and the
     folder of an index document also without its slash (``blog/index.html`` as ``blog``). Each address costs a
     refresh."""
-    also: Annotated[
-        tuple[Annotated[str, AfterValidator(_also)], ...], BeforeValidator(_listed), AfterValidator(_unique)
-    ] = ()
+    also: Annotated[tuple[Annotated[str, AfterValidator(_also)], ...], Listed, AfterValidator(_unique)] = ()
     """Further paths under which a key is served, as ``key -> path`` with ``{path}`` for any text: ``{path}.gz ->
     {path}`` if compressed copies are served under the plain name. Each address costs a refresh."""
-    spellings: Annotated[tuple[Spelling, ...], BeforeValidator(_listed), AfterValidator(_unique)] = ("browser", "plus")
+    spellings: Annotated[tuple[Spelling, ...], Listed, AfterValidator(_unique)] = ("browser", "plus")
     """URL spellings to refresh in addition to the canonical one, where they differ: ``browser`` (``[ ] |``
     unescaped), ``plus`` (``%2B`` for ``+``, as S3 expects), ``encoded`` (``encodeURIComponent``), ``strict`` (all
     but letters, digits and ``-._~``), ``nfc`` and ``nfd`` (Unicode normal forms). Each one that differs costs a
     refresh; ``[]`` refreshes the canonical spelling only."""
-    query_variants: Annotated[
-        tuple[Annotated[str, AfterValidator(_query)], ...], BeforeValidator(_listed), AfterValidator(_unique)
-    ] = ()
+    query_variants: Annotated[tuple[Annotated[str, AfterValidator(_query)], ...], Listed, AfterValidator(_unique)] = ()
     """Queries under which the same key is also cached (``w=200``), each a URL of its own. The plain URL is always
     refreshed."""
     all_params: bool = False
@@ -247,7 +237,7 @@ class Site(Section):
             ],
             ...,
         ],
-        BeforeValidator(_listed),
+        Listed,
     ] = ()
     """Spans of the day such as ``18:00-23:30`` without directory refreshes, for hours in which the origin could not
     serve everything again. In ``planner.time_zone``. File refreshes and manual requests are still sent."""

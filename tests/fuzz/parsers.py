@@ -23,6 +23,7 @@ from listener.backfill.audit import read_answer
 from listener.daemon.admin.authenticator import _host_name, _is_address
 from listener.errors import ConfigurationError, KeyRejected, MalformedNotification, SourceUnavailable
 from listener.formats import decode
+from listener.formats.reading import Unreadable, unbase64
 from listener.serving import HTTPRejection
 from listener.sources.listing.inventory import _csv_rows, _entry, read_manifest
 from listener.sources.listing.pages import read_page, time_ns
@@ -33,7 +34,7 @@ from listener.sources.sqs.settings import address_of
 from listener.sources.sqs.transport import failures_in, messages_in, refused
 from listener.sources.webhook.authentication.certificates import _parse, https_url
 from listener.sources.webhook.authentication.shared_secrets import Token, _number, _signature
-from listener.sources.webhook.authentication.signatures import _account_and_id, _unbase64, read_message
+from listener.sources.webhook.authentication.signatures import _account_and_id, read_message
 from listener.text import header_time
 from listener.urls import normal_url
 
@@ -103,9 +104,9 @@ PARSERS: Mapping[str, Parser] = {
     "tasks": Parser(parsed(parse_tasks), (ReplyError,)),
     "quota": Parser(parsed(parse_quota)),
     "event": Parser(lambda raw: decode(raw, format="auto"), (MalformedNotification,)),
-    "mns-messages": Parser(wire.read_messages, (wire.WireError,)),
-    "mns-handle-errors": Parser(wire.read_handle_errors, (wire.WireError,)),
-    "mns-attributes": Parser(wire.read_attributes, (wire.WireError,)),
+    "mns-messages": Parser(wire.read_messages, (Unreadable,)),
+    "mns-handle-errors": Parser(wire.read_handle_errors, (Unreadable,)),
+    "mns-attributes": Parser(wire.read_attributes, (Unreadable,)),
     "mns-error": Parser(wire.read_error),
     "sqs-refused": Parser(header(lambda text: refused(text.partition("\n")[0], text.partition("\n")[2]))),
     "sqs-message": Parser(parsed(lambda one: messages_in({"Messages": [one]})), (QueueError,)),
@@ -124,7 +125,7 @@ PARSERS: Mapping[str, Parser] = {
     "timestamp": Parser(header(_number)),
     "mns-date": Parser(header(header_time)),
     "eventbridge": Parser(_account_and_id),
-    "base64": Parser(header(_unbase64)),
+    "base64": Parser(header(unbase64)),
     "certificate": Parser(_parse),
     "certificate-url": Parser(header(https_url)),
     "host": Parser(header(lambda text: _is_address(_host_name(text)))),

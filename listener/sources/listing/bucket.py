@@ -123,7 +123,7 @@ class Bucket:
         wanted: dict[str, Any] = {"Prefix": prefix, "StartAfter": after} if after else {"Prefix": prefix}
         if folders:
             wanted["Delimiter"] = "/"
-        with self._told(f"{self._place.url}: listing {prefix!r}"):
+        with self._naming_errors(f"{self._place.url}: listing {prefix!r}"):
             answer = self._made().list_objects_v2(
                 Bucket=self._place.bucket, MaxKeys=PAGE_KEYS, EncodingType="url", **wanted
             )
@@ -131,7 +131,7 @@ class Bucket:
 
     def parts(self, key: str, part_bytes: int = 1 << 20) -> Iterator[bytes]:
         """Yield an object's bytes in parts; raises as :meth:`page` does."""
-        with self._told(f"{self._place.scheme}://{self._place.bucket}/{key}"):
+        with self._naming_errors(f"{self._place.scheme}://{self._place.bucket}/{key}"):
             yield from self._made().get_object(Bucket=self._place.bucket, Key=key)["Body"].iter_chunks(part_bytes)
 
     def close(self) -> None:
@@ -196,7 +196,7 @@ class Bucket:
         )
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _naming_errors(self, what: str) -> Iterator[None]:
         """Turn botocore's errors into ours: what was asked for, what came back, what to do."""
         from botocore import exceptions  # noqa: PLC0415
 

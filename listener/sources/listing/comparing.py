@@ -124,13 +124,14 @@ class Comparison:
         self._open: list[_Folder] = []
         self._seen: set[str] = set()
 
-    async def findings(self) -> AsyncIterator[list[Change]]:
+    async def findings(self, changes: Iterator[Change] | None = None) -> AsyncIterator[list[Change]]:
         """
         Yield what is new or changed, a list for each portion listed, also an empty one; then :attr:`gone` is known.
 
-        Raises what the listing raises: then nothing is taken for gone.
+        ``changes`` are those of the listing, if they are already being read. Raises what the listing raises: then
+        nothing is taken for gone.
         """
-        changes = self._listing.changes()
+        changes = self._listing.changes() if changes is None else changes
         while portion := await asyncio.to_thread(lambda: list(islice(changes, PORTION_KEYS))):
             yield [change for change in portion if not await self._is_known(change)]
         if self._listing.complete:

@@ -10,7 +10,7 @@ from listener.change import Change, key_to_bytes
 from listener.contracts import SourceHealth
 from listener.router.globs import Filter
 
-__all__ = ["FilteredListing", "Listing", "Watched", "digest_of"]
+__all__ = ["FilteredListing", "Listing", "digest_of", "watched"]
 
 
 class Listing(Protocol):
@@ -97,45 +97,19 @@ class FilteredListing:
         return change.fingerprint.mtime_ns >= self._since_ns
 
 
-class Watched:
+def watched(changes: Iterator[Change], health: SourceHealth, now: Callable[[], float]) -> Iterator[Change]:
     """
-    A listing as another one has it.
+    Yield the changes of a listing, and report its progress, so that one that hangs is reported.
 
     The source is judged while the next key is waited for, in the thread that lists. What becomes of a key is not the
-    listing's work: the source rests meanwhile.
+    listing's work: the source rests meanwhile. ``now`` is the event loop's clock in seconds.
     """
-
-    def __init__(self, listing: Listing, health: SourceHealth, now: Callable[[], float]) -> None:
-        """Take the listing, whose progress it is, and the event loop's clock in seconds."""
-        self._listing = listing
-        self._health = health
-        self._now = now
-        self.root = listing.root
-        self.prefix = listing.prefix
-        self.complete = listing.complete
-
-    @property
-    def what(self) -> str:
-        """What is listed, in a few words."""
-        return self._listing.what
-
-    def digest(self) -> str:
-        """Return the listing's digest."""
-        return self._listing.digest()
-
-    def changes(self, after: str = "") -> Iterator[Change]:
-        """Yield the listing's changes."""
-        changes = self._listing.changes(after)
-        while True:
-            self._health.progressed(self._now())
-            try:
-                change = next(changes, None)
-            finally:
-                self._health.rests()
-            if change is None:
-                return
-            yield change
-
-    def close(self) -> None:
-        """Close the listing."""
-        self._listing.close()
+    while True:
+        health.progressed(now())
+        try:
+            change = next(changes, None)
+        finally:
+            health.rests()
+        if change is None:
+            return
+        yield change

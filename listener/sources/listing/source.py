@@ -29,7 +29,7 @@ from listener.errors import ListenerError, StoreError
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing.bucket import BucketListing
 from listener.sources.listing.comparing import PORTION_KEYS, Comparison
-from listener.sources.listing.listing import Listing, Watched
+from listener.sources.listing.listing import Listing, watched
 from listener.sources.listing.settings import ListingSettings
 from listener.sources.listing.tree import TreeListing
 
@@ -88,7 +88,7 @@ class ListingSource:
                 except StoreError:
                     raise
                 except ListenerError as error:
-                    self._tell(error, retry)
+                    self._report_failure(error, retry)
                     retry, wait = min(MOST_RETRY_SECONDS, 2 * retry), retry
                 if wait is None:
                     await self._wake.wait()
@@ -107,7 +107,7 @@ class ListingSource:
         seconds, jitter = self._settings.interval_seconds, self._settings.jitter
         return seconds * random.uniform(1 - jitter, 1 + jitter) if seconds else None  # noqa: S311 - no secret
 
-    def _tell(self, error: ListenerError, retry: float) -> None:
+    def _report_failure(self, error: ListenerError, retry: float) -> None:
         log.error("listing.receive_failed", source=self.name, error=str(error), hint=error.hint, retry_seconds=retry)
         self.health.state = SourceState.DEGRADED
         self.health.detail = f"{error} {error.hint}".strip()
@@ -119,8 +119,9 @@ class ListingSource:
         self.health.state = SourceState.SCANNING
         seeded = await index.seeded(self.name)
         with closing(listing_of(self.name, self._settings, key=self._key)) as listing:
-            watched = Watched(listing, self.health, asyncio.get_running_loop().time)
-            async with aclosing(self._compare(watched, index) if seeded else self._seed(watched, index)) as found:
+            changes = watched(listing.changes(), self.health, asyncio.get_running_loop().time)
+            run = self._compare(listing, changes, index) if seeded else self._seed(changes, index)
+            async with aclosing(run) as found:
                 async for delivery in found:
                     async with self._acked:
                         await self._acked.wait_for(lambda: self._open < DELIVERIES_AHEAD)
@@ -130,8 +131,7 @@ class ListingSource:
         self.health.figures["last_listing_seconds"] = round(time.monotonic() - began, 3)
         self.health.figures["last_listing_at"] = round(time.time(), 3)
 
-    async def _seed(self, listing: Listing, index: IndexView) -> AsyncGenerator[Delivery, None]:
-        changes = listing.changes()
+    async def _seed(self, changes: Iterator[Change], index: IndexView) -> AsyncGenerator[Delivery, None]:
         count = 0
         while portion := await asyncio.to_thread(_portion, changes):
             count += len(portion)
@@ -141,10 +141,12 @@ class ListingSource:
         await index.mark_seeded(self.name)
         self.health.detail = ""
 
-    async def _compare(self, listing: Listing, index: IndexView) -> AsyncGenerator[Delivery, None]:
+    async def _compare(
+        self, listing: Listing, changes: Iterator[Change], index: IndexView
+    ) -> AsyncGenerator[Delivery, None]:
         sequence = await index.sequence()
         with closing(Comparison(listing, index)) as comparison:
-            async for found in comparison.findings():
+            async for found in comparison.findings(changes):
                 if found:
                     yield Delivery(found, self._ack, scan_sequence=sequence)
             drift = comparison.drift
@@ -194,7 +196,7 @@ def _portion(changes: Iterator[Change]) -> list[Change]:
     return list(islice(changes, PORTION_KEYS))
 
 
-TELL_SECONDS: Final = 0.2
+REPORT_SECONDS: Final = 0.2
 _WORST: Final = (
     SourceState.FAILED,
     SourceState.DEGRADED,
@@ -205,14 +207,10 @@ _WORST: Final = (
 )
 
 
-class _NoSettings(BaseModel):
-    """The two have theirs."""
-
-
 class EventsWithReconcile:
     """See :class:`listener.contracts.Source`; ready once both are."""
 
-    Settings: ClassVar[type[BaseModel]] = _NoSettings
+    Settings: ClassVar[type[BaseModel]] = BaseModel
 
     def __init__(self, events: Source, settings: ListingSettings) -> None:
         """Take the source of events, and what to list."""
@@ -270,7 +268,7 @@ class EventsWithReconcile:
         """Say of both what the worse of them says, for ever."""
         while True:
             self._join(lost, rescans)
-            await asyncio.sleep(TELL_SECONDS)
+            await asyncio.sleep(REPORT_SECONDS)
 
     def _join(self, lost: int, rescans: int) -> None:
         parts = (self._events.health, self._listing.health)

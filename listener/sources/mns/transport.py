@@ -23,13 +23,13 @@ from listener.alibaba.signature import Credentials, sign_mns
 from listener.clock import Clock
 from listener.egress import connection_advice
 from listener.errors import ConfigurationError
+from listener.formats.reading import Unreadable
 from listener.sources.mns.settings import MnsSettings
 from listener.sources.mns.wire import (
     BATCH,
     INVALID_HANDLE,
     Attributes,
     ErrorReply,
-    WireError,
     change_visibility_resource,
     handles_body,
     messages_resource,
@@ -92,7 +92,7 @@ class MnsTransport:
             return []
         try:
             failed = {error.handle: error.code for error in read_handle_errors(body)}
-        except WireError:
+        except Unreadable:
             raise self._refused(status, body) from None
         return [
             EntryFailure(position, failed[handle], failed[handle] in INVALID_HANDLE)
@@ -230,5 +230,5 @@ class MnsTransport:
 def _read(read: Callable[[], T]) -> T:
     try:
         return read()
-    except WireError as error:
-        raise unreachable(f"the queue replied with HTTP 200, but {error}") from error
+    except Unreadable as error:
+        raise unreachable(f"the queue replied with HTTP 200, but not as MNS does: {error}") from error

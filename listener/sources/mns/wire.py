@@ -10,13 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import quote
-from xml.etree.ElementTree import Element, ParseError
 from xml.sax.saxutils import escape
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
-
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS
+from listener.formats.reading import Unreadable, load_xml, tag_name
 from listener.sources.queue.transport import Message, QueueError, Remedy
 from listener.text import whole_number
 
@@ -27,7 +24,6 @@ __all__ = [
     "Attributes",
     "ErrorReply",
     "HandleError",
-    "WireError",
     "change_visibility_resource",
     "handles_body",
     "messages_resource",
@@ -45,10 +41,6 @@ BATCH: Final = 16
 XMLNS: Final = "http://mns.aliyuncs.com/doc/v1/"
 MOST_TAGS: Final = 8_000
 """Sixteen messages with all their fields and properties have some hundreds."""
-
-
-class WireError(ValueError):
-    """A reply is not one of the service."""
 
 
 class HandleError(NamedTuple):
@@ -108,33 +100,17 @@ def handles_body(handles: Iterable[str]) -> bytes:
 # -- replies -------------------------------------------------------------------------------------
 
 
-def _parse(body: bytes) -> Element:
-    if body.count(b"<") > MOST_TAGS:  # bounds elements and depth before anything is built
-        raise WireError(f"the reply has more than {MOST_TAGS} tags")
-    try:
-        root: Element = fromstring(body, forbid_dtd=True)
-    except DefusedXmlException:
-        raise WireError("the reply declares a document type") from None
-    except (ParseError, ValueError, LookupError) as error:
-        raise WireError(f"the reply is not XML: {error}") from None
-    return root
-
-
-def _name(element: Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
 def _rows(body: bytes, name: str, within: str) -> Iterator[dict[str, str]]:
     """Yield the fields of each element ``name``: the root, or the children of a root ``within``."""
-    root = _parse(body)
-    rows = [root] if _name(root) == name else list(root) if _name(root) == within else None
-    if rows is None or any(_name(row) != name for row in rows):
-        raise WireError(f"the reply has no {within}")
-    return ({_name(field): field.text or "" for field in row} for row in rows)
+    root = load_xml(body, most_tags=MOST_TAGS)
+    rows = [root] if tag_name(root) == name else list(root) if tag_name(root) == within else None
+    if rows is None or any(tag_name(row) != name for row in rows):
+        raise Unreadable(f"no {within} in it")
+    return ({tag_name(field): field.text or "" for field in row} for row in rows)
 
 
 def read_messages(body: bytes) -> list[Message]:
-    """Return the messages of a reply; ``sent_at`` is by the service's clock. Raise :class:`WireError`."""
+    """Return the messages of a reply; ``sent_at`` is by the service's clock. Raise :class:`Unreadable`."""
     return [_message(fields) for fields in _rows(body, "Message", "Messages")]
 
 
@@ -142,9 +118,9 @@ def _message(fields: dict[str, str]) -> Message:
     try:
         message_id, handle, text = fields["MessageId"], fields["ReceiptHandle"], fields["MessageBody"]
     except KeyError as missing:
-        raise WireError(f"a message has no {missing.args[0]}") from None
+        raise Unreadable(f"a message has no {missing.args[0]}") from None
     if not _is_name(message_id) or not _is_name(handle):
-        raise WireError("a message has an invalid id or receipt handle")
+        raise Unreadable("a message has an invalid id or receipt handle")
     enqueued_at = _number(fields, "EnqueueTime")
     count = _number(fields, "DequeueCount") or 1
     return Message(message_id, handle, text.encode(), count, enqueued_at / 1000 if enqueued_at else None)
@@ -155,10 +131,10 @@ def _is_name(text: str) -> bool:
 
 
 def read_handle_errors(body: bytes) -> list[HandleError]:
-    """Return the failed deletions of a batch. Raise :class:`WireError` where the reply is not such a list."""
+    """Return the failed deletions of a batch. Raise :class:`Unreadable` where the reply is not such a list."""
     rows = list(_rows(body, "Error", "Errors"))
     if not rows or not all(row.get("ReceiptHandle") for row in rows):
-        raise WireError("the reply names no receipt handles")
+        raise Unreadable("the reply names no receipt handles")
     return [HandleError(row["ReceiptHandle"], row.get("ErrorCode", "")) for row in rows]
 
 
@@ -173,7 +149,7 @@ def read_error(body: bytes) -> ErrorReply:
 
 
 def read_attributes(body: bytes) -> Attributes:
-    """Return a queue's settings and length. Raise :class:`WireError`."""
+    """Return a queue's settings and length. Raise :class:`Unreadable`."""
     (fields,) = _rows(body, "Queue", "Queue")
     names = ("VisibilityTimeout", "MessageRetentionPeriod", "DelaySeconds", "MaximumMessageSize")
     counts = ("ActiveMessages", "InactiveMessages", "DelayMessages")

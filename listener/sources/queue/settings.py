@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from listener.formats import FORMATS
+from listener.settings import Listed
 
 __all__ = ["QueueSettings"]
 
@@ -17,16 +18,12 @@ def _known_format(name: str) -> str:
     return name
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 class QueueSettings(BaseModel):
     """Options of a source that reads a queue."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    buckets: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    buckets: Annotated[tuple[str, ...], Listed] = ()
     """Buckets to accept events from; events of others are ignored and counted. Default: all. ``check`` and
     ``check --print-setup`` use these names too."""
 

@@ -21,6 +21,7 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -194,16 +195,12 @@ MOST_TAKEN: Final = 1_000
 """Requests in one delivery: beyond, the first of them would wait for the last."""
 
 
+@dataclass(slots=True, eq=False)
 class _PendingRequest:
-    __slots__ = ("changes", "done", "unreadable", "until")
-
-    def __init__(
-        self, changes: Sequence[Change], unreadable: Sequence[Unreadable], until: float, done: asyncio.Future[bool]
-    ) -> None:
-        self.changes = changes
-        self.unreadable = unreadable
-        self.until = until
-        self.done = done
+    changes: Sequence[Change]
+    unreadable: Sequence[Unreadable]
+    until: float
+    done: asyncio.Future[bool]
 
 
 class PendingRequests:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -17,7 +16,7 @@ from pydantic import (
 )
 
 from listener.redaction import MASK
-from listener.settings import FilePath
+from listener.settings import FilePath, Listed, host_and_port
 
 __all__ = ["WebhookSettings"]
 
@@ -28,14 +27,8 @@ MOST_PLAIN_PATH_CHARACTERS: Final = 16
 _HOST: Final = re.compile(r"[a-z0-9.-]+(:\d{1,5})?")
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 def _address(listen: str) -> str:
-    host, separator, port = listen.rpartition(":")
-    if not (separator and host and port.isdecimal() and port.isascii() and int(port) < 65536):
-        raise ValueError("must be host:port, as in 0.0.0.0:9181")
+    host_and_port(listen)
     return listen
 
 
@@ -60,7 +53,6 @@ def _matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Listed = BeforeValidator(_listed)
 Header = Annotated[str, _matching(_HEADER, "the name of a header")]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 
@@ -204,8 +196,7 @@ class WebhookSettings(BaseModel):
     @property
     def address(self) -> tuple[str, int]:
         """Host and port."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
+        return host_and_port(self.listen)
 
     @property
     def is_authenticated(self) -> bool:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.formats.reading import Unreadable
 from listener.sources.mns.wire import (
     Attributes,
     ErrorReply,
     HandleError,
-    WireError,
     change_visibility_resource,
     handles_body,
     messages_resource,
@@ -99,7 +99,7 @@ def test_a_body_that_is_no_base64_stands_as_it_is() -> None:
 )
 def test_an_answer_that_is_not_one_is_refused(body: bytes) -> None:
     """A proxy's page, half an answer, a message that could never be deleted."""
-    with pytest.raises(WireError):
+    with pytest.raises(Unreadable):
         read_messages(body)
 
 
@@ -130,7 +130,7 @@ def test_hostile_xml_is_refused_before_it_grows(read: Any, name: str) -> None:
         if read is read_error:
             assert read(body) == ErrorReply()
         else:
-            with pytest.raises(WireError):
+            with pytest.raises(Unreadable):
                 read(body)
         assert tracemalloc.get_traced_memory()[1] < 3_000_000 + 2 * len(body)
     finally:
@@ -143,7 +143,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for read in READERS:
         try:
             read(body)  # type: ignore[operator]
-        except WireError:
+        except Unreadable:
             continue
 
 
@@ -163,9 +163,9 @@ def test_partial_failures_name_their_handles() -> None:
         HandleError("rh1", "ReceiptHandleError"),
         HandleError("rh2", "InternalError"),
     ]
-    with pytest.raises(WireError):
+    with pytest.raises(Unreadable):
         read_handle_errors(b"<Error><Code>QueueNotExist</Code><Message>m</Message></Error>")
-    with pytest.raises(WireError):
+    with pytest.raises(Unreadable):
         read_handle_errors(b"<Errors></Errors>")
 
 

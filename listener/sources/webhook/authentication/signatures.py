@@ -29,7 +29,7 @@ from urllib.parse import urlencode
 import structlog
 
 from listener.clock import Clock
-from listener.formats.reading import load
+from listener.formats.reading import load, unbase64
 from listener.serving import HTTPRejection
 from listener.sources.webhook.authentication.certificates import Certificates, Fetch, FetchFailed, https_url
 from listener.sources.webhook.authentication.shared_secrets import Authenticated, RequestHead, Token, check_age
@@ -285,7 +285,7 @@ class EventBridge:
         signed = eventbridge_signed(self._public_url, request.headers, body)
         await self._certificates.check(
             self._certificate_url(request),
-            signature=_unbase64(request.headers["x-eventbridge-signature-v2"]),
+            signature=unbase64(request.headers["x-eventbridge-signature-v2"].strip()) or b"",
             signed=(signed, signed + b"\n"),
             digest="sha256",
             sender=request.client,
@@ -332,10 +332,3 @@ def _account_and_id(body: bytes) -> tuple[str, str]:
         return str(event.get("aliyunaccountid", "")), str(event.get("id", ""))
     except (ValueError, AttributeError, RecursionError):
         return "", ""
-
-
-def _unbase64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        return b""
