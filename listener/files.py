@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["PRIVATE", "create_file", "guard", "guarded_directories", "is_guarded", "make_private"]
+__all__ = ["PRIVATE", "create_file", "forget_guarded", "guard", "guarded_directories", "is_guarded", "make_private"]
 
 PRIVATE = 0o600
 
@@ -48,6 +48,11 @@ _paths: set[str] = set()
 def guard(path: Path) -> None:
     """Reserve this state file and its companions for their owner, until the process ends."""
     _paths.add(os.path.abspath(path))  # noqa: PTH100 - links are followed at each look
+
+
+def forget_guarded() -> None:
+    """Guard nothing any more: for a process that closed its state files and opens many others, such as a test run."""
+    _paths.clear()
 
 
 def guarded_directories() -> list[str]:

@@ -61,7 +61,7 @@ def _every_resource_has_an_owner() -> Iterator[None]:
     yield
     gc.collect()
     # A process has one state file, a worker thousands: each file that is compared would be checked against all.
-    files._paths.clear()
+    files.forget_guarded()
 
 
 @pytest.fixture(autouse=True)

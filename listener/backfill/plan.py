@@ -20,7 +20,7 @@ from listener.change import Change
 from listener.contracts import Target
 from listener.errors import KeyRejected
 from listener.pipeline.sites import Sites
-from listener.refresh import RefreshKind, Scope, directory_of
+from listener.refresh import RefreshKind, Scope, directory_of, reserved_units
 from listener.store import Store
 from listener.store.controls import Progress
 from listener.store.needs import Snapshot
@@ -269,7 +269,7 @@ def cost_of(
 def _days(waiting: int, budget: planner.TokenBudget | None, reserve: float) -> float:
     if not waiting:
         return 0.0
-    a_day = math.floor(budget.limit * (1 - reserve)) if budget is not None else 0
+    a_day = 0 if budget is None else budget.limit - reserved_units(RefreshKind.FILE, budget.limit, reserve)
     return math.ceil(waiting / a_day) if a_day > 0 else math.inf
 
 

@@ -22,6 +22,7 @@ from listener.store import Store
 from listener.store.controls import AccountReport, Control, Controls
 from listener.store.filtering import Suppressed
 from listener.store.ownership import Owner
+from listener.store.report import Counts
 from listener.store.staleness import StaleNeed, Surroundings
 
 __all__ = [
@@ -68,6 +69,7 @@ async def status_of(
     arrivals: Mapping[str, Arrivals] | None = None,
     store_trouble: StoreError | None = None,
     brief: bool = False,
+    counts: Counts | None = None,
 ) -> dict[str, Any]:
     """
     Return the content of ``status --json``.
@@ -82,12 +84,15 @@ async def status_of(
         arrivals: the arrivals learned for each account, where they are known in this process.
         store_trouble: the store's error, where it is known in this process.
         brief: leave out ``forecasts`` and ``backlog``, which cost a planning round.
+        counts: the store's counts, where the caller has read them.
     """
     ahead = {}
     if store is not None and not brief:
         ahead = await outlooks(store, settings, targets, now=now, arrivals=arrivals)
     sources = await _sources(store, settings, now, is_running=owner.is_running, live=live or {})
-    needs = await _needs(store, sources, now)
+    needs: dict[str, Any] = dict(_NO_NEEDS)
+    if store is not None:
+        needs = await _needs(store, counts or await store.counts(), sources, now)
     reports = [] if store is None else await _accounts(store, targets)
     problems = problems_of(
         owner=owner,
@@ -182,15 +187,14 @@ def plain_suppressed(changes: Suppressed | None) -> dict[str, Any] | None:
     return None if changes is None else {**changes._asdict(), "at": iso(changes.at)}
 
 
-async def _needs(store: Store | None, sources: Mapping[str, Any], now: float) -> dict[str, Any]:
+async def _needs(store: Store, counts: Counts, sources: Mapping[str, Any], now: float) -> dict[str, Any]:
     """Return the counts and the age of the oldest change, including one that a waiting scan must still find."""
-    if store is None:
-        return dict(_NO_NEEDS)
-    counts = (await store.counts())._asdict()
     waiting = [source["figures"].get(WAITING_SINCE) for source in sources.values()]
-    oldest = min((since for since in (counts.pop("oldest_stale_since"), *waiting) if since), default=now)
-    counts["dead_letters_dropped"] = sum(one.letters for one in await store.dropped_letters())
-    return {**counts, "oldest_unsettled_seconds": round(max(0.0, now - oldest), 3)}
+    oldest = min((since for since in (counts.oldest_stale_since, *waiting) if since), default=now)
+    needs = counts._asdict()
+    del needs["since"]
+    needs["dead_letters_dropped"] = sum(one.letters for one in await store.dropped_letters())
+    return {**needs, "oldest_unsettled_seconds": round(max(0.0, now - oldest), 3)}
 
 
 async def quota_of(

@@ -23,6 +23,7 @@ from listener.store import NeedInput
 from listener.store.filtering import Suppressed
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.ownership import Owner
+from listener.store.report import Counts
 from listener.store.staleness import StaleNeed
 from listener.urls import normal_url
 
@@ -119,7 +120,7 @@ class StatusPage:
 
     # -- for machines ----------------------------------------------------------------------------
 
-    async def status(self, *, brief: bool = False) -> dict[str, Any]:
+    async def status(self, *, brief: bool = False, counts: Counts | None = None) -> dict[str, Any]:
         """Return ``status --json``, whether the daemon is ready, and why not; ``brief`` leaves out the outlook."""
         parts, store, pipeline = self._state.running()
         status = await status_of(
@@ -132,6 +133,7 @@ class StatusPage:
             arrivals=_arrivals(pipeline),
             store_trouble=pipeline.store_trouble,
             brief=brief,
+            counts=counts,
         )
         not_ready = self.not_ready()
         return {**status, "ready": not not_ready, "reasons": list(dict.fromkeys(not_ready + pipeline.troubles))}
@@ -158,7 +160,8 @@ class StatusPage:
         """Return what the status page shows."""
         _, store, _ = self._state.running()
         await self._freshness.update(store)
-        status = await self.status(brief=True)
+        counts = await store.counts()
+        status = await self.status(brief=True, counts=counts)
         for changing in ("at", "oldest_unsettled_seconds"):
             del status[changing]
         for source in status["sources"].values():
@@ -166,7 +169,7 @@ class StatusPage:
         return PageSnapshot(
             status=status,
             ahead=await self._ahead(),
-            since=await store.oldest(),
+            since=counts.since,
             letters=await self.letters(EVERY_LETTER),
             recent=await store.history(limit=SHOWN),
             spans=self._freshness.spans(),

@@ -26,7 +26,7 @@ from listener.pipeline.plan_inputs import learned, request_for_need
 from listener.pipeline.planning_round import ActiveOverrides, Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
 from listener.pipeline.sites import Sites, Spenders, large_spenders
-from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind
+from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, reserved_units
 from listener.settings import PlannerSettings, Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, Controls
@@ -340,11 +340,11 @@ class Dispatcher:
         return held + await self._hold(wanted)
 
     async def _unreserved(self, kind: RefreshKind) -> int:
-        """Return what is left of a kind without the reserve."""
+        """Return what is left of a kind apart from the reserve."""
         if self._account.exhausted_until(kind) > self._clock.now():
             return 0
         budget = await self._store.budget(self._account.name, kind, default=self._account.quota[kind])
-        return budget.left - math.ceil(budget.limit * self._settings.reserve)
+        return budget.left - reserved_units(kind, budget.limit, self._settings.reserve)
 
     async def _hold(self, wanted: Sequence[AttemptRequest], evicts: Evicts | None = None) -> int:
         count = 0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from listener.planner.model import PlanInput, PlannedDirectory, TokenBudget
 from listener.planner.pacing import NO_BUDGET
 from listener.planner.plan import plan
-from listener.refresh import RefreshKind
+from listener.refresh import RefreshKind, reserved_units
 
 __all__ = ["Backlog", "Forecast", "backlog", "forecast"]
 
@@ -57,9 +57,10 @@ def backlog(given: PlanInput, *, needs: int | None = None) -> Backlog:
     """
     needs = sum(load.due for load in given.loads) if needs is None else needs
     limit = given.budgets.get(RefreshKind.FILE, NO_BUDGET).limit
-    spare = limit * (1.0 - given.reserve) - given.arrivals.expected(given.now, _DAY_HOURS)
+    a_day = limit - reserved_units(RefreshKind.FILE, limit, given.reserve)
+    spare = a_day - given.arrivals.expected(given.now, _DAY_HOURS)
     days = needs / spare if spare > 0 else None
-    if needs <= limit * (1.0 - given.reserve):
+    if needs <= a_day:
         return Backlog(needs, days, [])
     fresh: Mapping[RefreshKind, TokenBudget] = {kind: b._replace(left=b.limit) for kind, b in given.budgets.items()}
     offer = plan(replace(given, budgets=fresh, cover_all=True, shares={}, limits=()))

@@ -38,7 +38,7 @@ from listener.planner.constants import (
     WIDEST_HOURS,
 )
 from listener.planner.model import Limit, PlanInput, QuotaShare, TokenBudget
-from listener.refresh import RefreshKind
+from listener.refresh import RefreshKind, reserved_units
 
 __all__ = [
     "NO_BUDGET",
@@ -204,7 +204,7 @@ def affordable(given: PlanInput) -> dict[RefreshKind, int]:
     left: dict[RefreshKind, int] = {}
     for kind in RefreshKind:
         budget = given.budgets.get(kind, NO_BUDGET)
-        reserve = 0 if given.urgent else math.ceil(budget.limit * given.reserve)
+        reserve = 0 if given.urgent else reserved_units(kind, budget.limit, given.reserve)
         left[kind] = max(0, budget.left - reserve)
     return left
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from listener.clock import Clock
-from listener.errors import StoreError
+from listener.errors import StoreError, StoreUnusable
 from listener.store.database import Opened, connect, open_reading, open_unlocked, snapshot
 from listener.store.index import Names
 from listener.store.needs import Snapshot
@@ -330,10 +330,14 @@ class Access:
 
     def _present_writer(self) -> Writer:
         """Return the writer; raise where there is none, or where the file is known to be damaged."""
-        self._damage.refuse()
+        self._refuse_damaged()
         if self._writer is None:
             raise StoreError(f"state file {self.path}: opened for reading only")
         return self._writer
+
+    def _refuse_damaged(self) -> None:
+        if (found := self._damage.found) is not None:
+            raise StoreUnusable(str(found), hint=found.hint)
 
     def _forget(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         self._names.clear()
@@ -376,7 +380,7 @@ class Access:
         """Check a small file; begin to check a larger one in the background. Raise StoreUnusable for a damaged one."""
         if not await self._run_in(self._checks, self._damage.check_small):
             self._checks.submit(self._damage.check_large)
-        self._damage.refuse()
+        self._refuse_damaged()
 
     async def checkpoint(self) -> None:
         """

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from listener.clock import QUOTA_DAY_SECONDS, window_start
-from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, QuotaReading, RefreshKind
-from listener.store.index import prefix_end_of
+from listener.refresh import Attempt, AttemptState, NeedState, QuotaReading, RefreshKind, Scope
 
 __all__ = [
     "Budget",
@@ -30,16 +29,21 @@ __all__ = [
     "budget",
     "claims_at",
     "correct",
+    "end_backoff",
+    "fail",
+    "finish",
     "held_ids",
     "hold_units",
-    "mark_sending",
+    "look_again",
     "mark_unknown",
+    "park",
     "postpone",
+    "presume_spent",
     "recover",
     "refund",
     "release_needs",
     "take_held",
-    "withdraw",
+    "unconfirm",
 ]
 
 
@@ -307,68 +311,7 @@ def postpone(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]])
     connection.executemany("UPDATE attempt SET next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks])
 
 
-SENT_APART_SECONDS = 1e-5
 _THESE = "id IN (SELECT value FROM json_each(?))"
-
-
-def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> list[int]:
-    """
-    Note, durably before it is done, that the request with these attempts is being written; return which may go.
-
-    What a person ordered since they were reserved is looked at in the same transaction: below a hold or a pause
-    they are refunded and due again, and those whose needs were cancelled are refunded.
-    """
-    withdraw(connection, ids, now=now)
-    unanswered = "SELECT DISTINCT sent_at FROM attempt WHERE active = 1 AND state IN ('sending', 'unknown')"
-    taken = {at for (at,) in connection.execute(unanswered)}
-    while now in taken:  # the time names the request: what was written together is accepted together
-        now += SENT_APART_SECONDS
-    connection.execute(
-        f"UPDATE attempt SET state = 'sending', sent_at = ? WHERE {_THESE} AND state = 'held'", (now, json.dumps(ids))
-    )
-    rows = connection.execute(f"SELECT id FROM attempt WHERE {_THESE} AND state = 'sending'", (json.dumps(ids),))
-    return [row[0] for row in rows]
-
-
-_PATH = "substr(a.url, 1, instr(a.url || '?', '?') - 1)"
-_SCOPE_OF_KIND = " ".join(f"WHEN '{kind.value}' THEN {scope:d}" for kind, scope in SCOPE_OF_KIND.items())
-_HAS_NEED = f"""
-SELECT 1 FROM directory b JOIN need m ON m.directory = b.id
-WHERE b.target = a.target AND b.url = rtrim({_PATH}, replace({_PATH}, '/', ''))
-  AND m.name = substr(a.url, length(b.url) + 1) AND m.scope = CASE a.kind {_SCOPE_OF_KIND} END
-"""
-"""The need that a file or prefetch attempt was made for; a change since then has removed the attempt's mark from it."""
-_STOPPED = f"""
-SELECT a.id FROM attempt a JOIN target t ON t.id = a.target
-LEFT JOIN need n ON n.attempt = a.id
-LEFT JOIN directory d ON a.kind = 'directory' AND d.target = a.target AND d.url = a.url
-LEFT JOIN need s ON s.directory = d.id AND s.name = '' AND s.scope = 2
-WHERE a.active = 1 AND a.state = 'held' AND (?1 IS NULL OR a.id IN (SELECT value FROM json_each(?1))) AND (
-  EXISTS (
-    SELECT 1 FROM control c WHERE c.kind IN ('hold', 'pause') AND (c.until IS NULL OR c.until > ?2)
-      AND c.target IN ('', t.name)
-      AND (substr(a.url, 1, length(c.prefix)) = c.prefix
-           OR (a.kind = 'directory' AND substr(c.prefix, 1, length(a.url)) = a.url))
-      AND (c.kind = 'pause' OR NOT (a.urgent OR coalesce(n.asked, 0) OR coalesce(s.asked, 0))))
-  OR CASE WHEN a.kind = 'directory' THEN NOT EXISTS (
-       SELECT 1 FROM directory b JOIN need m ON m.directory = b.id
-       WHERE b.target = a.target AND b.url >= a.url AND b.url < {prefix_end_of("a.url")})
-     ELSE n.attempt IS NULL AND NOT EXISTS ({_HAS_NEED}) END)
-LIMIT ?3
-"""
-"""Reserved attempts that a hold or a pause covers, or that are for nothing any more."""
-ALL_STOPPED = 1_000_000
-
-
-def withdraw(
-    connection: sqlite3.Connection, ids: Sequence[int] | None = None, *, now: float, limit: int = ALL_STOPPED
-) -> int:
-    """Refund reserved attempts (of these ids, or all) that a hold, a pause or a cancellation stops; return how many."""
-    wanted = None if ids is None else json.dumps(ids)
-    stopped = [row[0] for row in connection.execute(_STOPPED, (wanted, now, limit))]
-    if stopped:
-        refund(connection, stopped)
-    return len(stopped)
 
 
 def held_ids(connection: sqlite3.Connection) -> frozenset[int]:
@@ -453,3 +396,72 @@ def recover(connection: sqlite3.Connection, *, now: float) -> bool:
     clean = bool(connection.execute("SELECT clean FROM meta").fetchone()[0])
     connection.execute("UPDATE meta SET clean = 0")
     return not clean
+
+
+def finish(
+    connection: sqlite3.Connection, attempt: int, state: AttemptState, now: float, *, active: bool, error: str = ""
+) -> None:
+    """Note how an attempt ended; one that stays active covers its needs, or holds them back, until it is swept."""
+    connection.execute(
+        "UPDATE attempt SET state = ?, finished_at = ?, next_look_at = NULL, active = ?,"
+        " error = CASE WHEN ? = '' THEN error ELSE ? END WHERE id = ?",
+        (state.value, now, active, error, error, attempt),
+    )
+
+
+def fail(connection: sqlite3.Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:
+    """Note that the CDN failed or refused this attempt; its needs are READY again at ``retry_at``."""
+    book_refund(connection, take_held(connection, [attempt.id]))
+    finish(connection, attempt.id, AttemptState.FAILED, now, active=True, error=error)
+    connection.execute("UPDATE attempt SET next_look_at = ? WHERE id = ?", (retry_at, attempt.id))
+
+
+def end_backoff(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Make the needs of failed attempts READY: their back-off is over."""
+    release_needs(connection, ids)
+    connection.executemany("UPDATE attempt SET active = 0, next_look_at = NULL WHERE id = ?", [(i,) for i in ids])
+
+
+def presume_spent(connection: sqlite3.Connection, ids: Sequence[int], *, now: float, error: str) -> None:
+    """Book attempts whose outcome cannot be found out as spent, and make their needs READY again."""
+    book_presumed(connection, take_held(connection, ids))
+    release_needs(connection, ids)
+    for attempt in ids:
+        finish(connection, attempt, AttemptState.FAILED, now, active=False, error=error)
+
+
+def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error: str) -> None:
+    """Set aside the URL that the CDN refused: refund, keep the attempt as the record, park what it was for."""
+    book_refund(connection, take_held(connection, [attempt.id]))
+    connection.execute(
+        f"UPDATE need SET state = {NeedState.PARKED:d}, attempt = NULL, due_at = NULL, reason = ?"
+        f" WHERE attempt = ? AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
+        (error, attempt.id),
+    )
+    if attempt.kind is RefreshKind.DIRECTORY:
+        connection.execute(
+            f"UPDATE need SET state = {NeedState.PARKED:d}, due_at = NULL, reason = ?"
+            f" WHERE name = '' AND scope = {Scope.SUBTREE:d} AND directory ="
+            " (SELECT d.id FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ? AND d.url = ?)",
+            (error, attempt.target, attempt.url),
+        )
+    finish(connection, attempt.id, AttemptState.FAILED, now, active=False, error=error)
+
+
+def unconfirm(connection: sqlite3.Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
+    """Note that the task did not finish in time: it is reported, and never sent again merely because it is old."""
+    connection.execute(
+        "UPDATE attempt SET state = 'unconfirmed', next_look_at = ?, error = ? WHERE id = ?",
+        (next_look_at, error, attempt.id),
+    )
+    connection.execute(
+        f"UPDATE need SET state = {NeedState.UNCONFIRMED:d} WHERE attempt = ? AND state = {NeedState.ATTEMPTED:d}",
+        (attempt.id,),
+    )
+
+
+def look_again(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:
+    """Note when each of these attempts (id, seconds since the epoch) is to be looked at next."""
+    connection.executemany(
+        "UPDATE attempt SET looks = looks + 1, next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks]
+    )

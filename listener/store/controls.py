@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from listener.change import key_to_bytes, key_to_text
 from listener.contracts import SourceHealth
-from listener.refresh import NeedState, Priority, Scope, directory_of
+from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, Priority, RefreshKind, Scope, directory_of
 from listener.store.access import Access
-from listener.store.attempts import withdraw
-from listener.store.index import Names, above, bounded_text, next_sequence
+from listener.store.attempts import refund
+from listener.store.index import Names, above, bounded_text, next_sequence, prefix_end
 from listener.store.record import NeedInput
 
 __all__ = [
@@ -30,13 +30,18 @@ __all__ = [
     "ControlKind",
     "Controls",
     "Place",
+    "Progress",
     "Spender",
     "accounts",
     "active",
+    "load_progress",
     "place_values",
+    "request",
     "save_account",
+    "save_progress",
     "save_source",
     "sources",
+    "withdraw",
 ]
 
 
@@ -68,6 +73,10 @@ class Place(NamedTuple):
     def holds(self, target: str, url: str) -> bool:
         """Return whether this URL of this target is one of them."""
         return self.target in ("", target) and url.startswith(self.prefix)
+
+    def meets(self, target: str, directory: str) -> bool:
+        """Return whether any URL below this directory is one of them."""
+        return self.holds(target, directory) or (self.target in ("", target) and self.prefix.startswith(directory))
 
     @property
     def words(self) -> str:
@@ -185,6 +194,73 @@ def active(connection: sqlite3.Connection, now: float) -> list[Control]:
         Control(ControlKind(kind), Place(target, prefix), until, reason, at)
         for kind, target, prefix, until, reason, at in rows
     ]
+
+
+def withdraw(
+    connection: sqlite3.Connection, ids: Sequence[int] | None = None, *, now: float, limit: int | None = None
+) -> int:
+    """Refund reserved attempts (of these ids, or all) that a hold, a pause or a cancellation stops; return how many."""
+    orders = [one for one in active(connection, now) if one.kind in (ControlKind.HOLD, ControlKind.PAUSE)]
+    these, values = ("", ()) if ids is None else (" AND a.id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
+    rows = connection.execute(
+        "SELECT a.id, a.target, t.name, a.kind, a.url, a.urgent, n.asked FROM attempt a"
+        " JOIN target t ON t.id = a.target LEFT JOIN need n ON n.attempt = a.id"
+        f" WHERE a.active = 1 AND a.state = '{AttemptState.HELD.value}'{these}",
+        values,
+    )
+    stopped = []
+    for id_, target, name, kind, url, urgent, marked in rows.fetchall():
+        one = _Reserved(target, name, RefreshKind(kind), url, urgent)
+        # A directory attempt marks no need, and a change removes the mark of any other.
+        asked = _asked(connection, one) if marked is None else marked
+        if not _needs_any(connection, one, asked) or any(_stops(order, one, asked) for order in orders):
+            stopped.append(id_)
+        if len(stopped) == limit:
+            break
+    if stopped:
+        refund(connection, stopped)
+    return len(stopped)
+
+
+class _Reserved(NamedTuple):
+    """A reserved attempt."""
+
+    target: int
+    target_name: str
+    kind: RefreshKind
+    url: str
+    urgent: bool
+
+
+def _asked(connection: sqlite3.Connection, attempt: _Reserved) -> int | None:
+    """Return whether a person asked for the need that an attempt is for; None where there is no such need."""
+    directory = directory_of(attempt.url)
+    row = connection.execute(
+        "SELECT asked FROM directory d JOIN need n ON n.directory = d.id"
+        " WHERE d.target = ? AND d.url = ? AND n.name = ? AND n.scope = ?",
+        (attempt.target, directory, attempt.url[len(directory) :], int(SCOPE_OF_KIND[attempt.kind])),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _needs_any(connection: sqlite3.Connection, attempt: _Reserved, asked: int | None) -> bool:
+    """Return whether a need is left that an attempt may settle: its own, or any below a directory."""
+    if asked is not None or attempt.kind is not RefreshKind.DIRECTORY:
+        return asked is not None
+    below = connection.execute(
+        "SELECT 1 FROM directory d JOIN need n ON n.directory = d.id"
+        " WHERE d.target = ? AND d.url >= ? AND d.url < ? LIMIT 1",
+        (attempt.target, attempt.url, prefix_end(attempt.url)),
+    )
+    return below.fetchone() is not None
+
+
+def _stops(order: Control, attempt: _Reserved, asked: int | None) -> bool:
+    """Return whether an order keeps an attempt from being sent: a hold only what no person asked for."""
+    if order.kind is ControlKind.HOLD and (attempt.urgent or asked):
+        return False
+    reaches = order.place.meets if attempt.kind is RefreshKind.DIRECTORY else order.place.holds
+    return reaches(attempt.target_name, attempt.url)
 
 
 NEEDS_BELOW = """
@@ -338,10 +414,6 @@ def accounts(connection: sqlite3.Connection) -> list[AccountReport]:
     ]
 
 
-__all__ = [
-    "request",
-]
-
 _KEEPS_WAIT = f"(open <> 0 AND state = {NeedState.WAITING:d})"
 
 
@@ -395,9 +467,6 @@ def request(
         sorted(rows),
     )
     return sequence
-
-
-__all__ = ["Progress", "load_progress", "save_progress"]
 
 
 class Progress(NamedTuple):

@@ -155,18 +155,14 @@ def is_plausible(order: str, now: float) -> bool:
 
 
 class OrderTokens:
-    """The tokens as batches change them, written by :meth:`flush`. Lives in the writing thread."""
+    """The tokens as one batch changes them, in its transaction; written by :meth:`flush`."""
 
-    def __init__(self, names: Names, index: IndexWriter) -> None:
-        """Take the id cache and the index of the writing thread."""
+    def __init__(self, connection: sqlite3.Connection, names: Names, index: IndexWriter) -> None:
+        """Take the writing connection, inside a transaction, and the id cache and index of the writing thread."""
+        self._connection = connection
         self._names = names
         self._index = index
         self._changed: dict[tuple[int, bytes], KeyTokens] = {}
-
-    def begin(self, connection: sqlite3.Connection) -> None:
-        """Take the connection, in a transaction, and forget what a rolled back batch left."""
-        self._connection = connection
-        self._changed = {}
 
     def _place(self, change: Change) -> tuple[int, bytes]:
         return self._names.root(self._connection, change.root), key_to_bytes(change.key)

@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Final, TypeVar
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.refresh import NeedState, Scope
 from listener.urls import decode_path
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "objects_named",
     "prefix_end",
     "prefix_end_bytes",
-    "prefix_end_of",
     "remove_pending",
     "weight_below",
 ]
@@ -46,11 +46,6 @@ CACHED_DIRECTORIES = 200_000
 def prefix_end(prefix: str) -> str:
     """Return the smallest text above everything that starts with ``prefix``, which ends with ``/``."""
     return prefix[:-1] + "0"
-
-
-def prefix_end_of(column: str) -> str:
-    """Return :func:`prefix_end` as an SQL expression over a column."""
-    return f"(substr({column}, 1, length({column}) - 1) || '0')"
 
 
 def prefix_end_bytes(prefix: bytes) -> bytes:
@@ -292,7 +287,8 @@ def objects_due(connection: sqlite3.Connection, root: str, folder: str, director
     connection.create_function("object_name", 1, _object_name, deterministic=True)
     row = connection.execute(
         f"SELECT count(*) FROM object WHERE tree = ({_IN_FOLDER.format('id')}) AND name IN"
-        " (SELECT object_name(name) FROM need WHERE directory = ? AND state = 1 AND scope IN (0, 1))",
+        f" (SELECT object_name(name) FROM need WHERE directory = ? AND state = {NeedState.READY:d}"
+        f" AND scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d}))",
         (root, key_to_bytes(folder), directory),
     ).fetchone()
     return int(row[0])

@@ -55,6 +55,10 @@ SLICE_ROWS: Final = 500
 _NAMED_DIGEST: Final = re.compile(rb" bytes, SHA-256 ([0-9a-f]{64})\]\Z")
 
 
+_PARKED: Final = f"state >= {NeedState.PARKED:d} AND state = {NeedState.PARKED:d}"
+"""The first part names the index."""
+
+
 class LetterKind(StrEnum):
     """What was set aside, in the order in which it is listed."""
 
@@ -205,8 +209,6 @@ def _count(connection: sqlite3.Connection, source: str, kind: str, *, letters: i
     )
 
 
-_PARKED: Final = f"state >= 3 AND state = {NeedState.PARKED:d}"
-
 # -- deciding --------------------------------------------------------------------------------------
 
 
@@ -246,7 +248,7 @@ def _that(url: str | None) -> tuple[str, tuple[str, ...]]:
 _REJECTED: Final = (
     "SELECT d.id, n.name, n.scope, t.name, d.url || n.name, coalesce(n.reason, ''), n.stale_since"
     " FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target"
-    f" WHERE n.state >= 3 AND n.state = {NeedState.PARKED:d}"
+    f" WHERE {_PARKED}"
 )
 
 

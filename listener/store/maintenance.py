@@ -18,12 +18,12 @@ from typing import Final, NamedTuple
 from listener.clock import window_start
 from listener.errors import StoreError
 from listener.files import create_file
-from listener.refresh import AttemptState
+from listener.refresh import AttemptState, NeedState
+from listener.store.attempts import presume_spent
 from listener.store.database import INCREMENTAL, STORE_ERRORS, open_reading, prepare, snapshot, translate
 from listener.store.filtering import MESSAGE_SECONDS, TOKEN_SECONDS
 from listener.store.index import Names, remove_pending
 from listener.store.ownership import OwnerLock
-from listener.store.transitions import presume_spent
 
 __all__ = [
     "Compacted",
@@ -194,10 +194,10 @@ FINDINGS: Final = 20
 """At most so many inconsistent rows are reported of each kind."""
 
 _DISAGREEMENTS: Final = {
-    "directories whose number of due needs is wrong": """
+    "directories whose number of due needs is wrong": f"""
         SELECT url FROM directory d WHERE
-          ready <> (SELECT count(*) FROM need WHERE directory = d.id AND state = 1)
-          OR last_sequence < (SELECT max(sequence) FROM need WHERE directory = d.id AND state = 1)""",
+          ready <> (SELECT count(*) FROM need WHERE directory = d.id AND state = {NeedState.READY:d})
+          OR last_sequence < (SELECT max(sequence) FROM need WHERE directory = d.id AND state = {NeedState.READY:d})""",
     "directories of the index whose number of objects is wrong": """
         SELECT path FROM tree WHERE objects <> (SELECT count(*) FROM object WHERE tree = tree.id)""",
     "needs of a directory that is not there": """

@@ -38,6 +38,12 @@ __all__ = [
 ]
 
 
+_READY = f"state = {NeedState.READY:d}"
+_OTHER_SCOPE = f"scope > {Scope.EXACT:d}"
+OLDEST_READY = f"SELECT stale_since FROM need WHERE directory = d.id AND {_READY} ORDER BY stale_since LIMIT 1"
+"""Since when the oldest ready need of a directory ``d`` is stale."""
+
+
 class Marks(NamedTuple):
     """How far the directory attempts at or above one directory cover its needs; 0: none does."""
 
@@ -122,7 +128,7 @@ class Snapshot:
         forced_count = _forced(self._connection)
         rows = self._connection.execute(
             "SELECT d.id, d.target, t.name, d.url, d.ready, d.last_sequence,"
-            " (SELECT stale_since FROM need WHERE directory = d.id AND state = 1 ORDER BY stale_since LIMIT 1)"
+            f" ({OLDEST_READY})"
             " FROM directory d JOIN target t ON t.id = d.target WHERE d.ready > 0"
             f"{'' if most is None else f' ORDER BY d.ready DESC LIMIT {most:d}'}"
         )
@@ -193,7 +199,7 @@ class Snapshot:
         """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
         rows = self._connection.execute(
             f"SELECT name, sequence, stale_since, reason FROM need WHERE {_UNCOVERED} AND scope = :scope"
-            f"{' AND scope > 0' if scope else ''} AND (:priority IS NULL OR priority = :priority)"
+            f"{f' AND {_OTHER_SCOPE}' if scope else ''} AND (:priority IS NULL OR priority = :priority)"
             " ORDER BY stale_since LIMIT :limit",
             _values(load.directory, load.marks) | {"scope": int(scope), "priority": load.priority, "limit": limit},
         )
@@ -253,7 +259,8 @@ class Snapshot:
         """
         rows = self._connection.execute(
             "SELECT min(created_at), sum(CASE kind WHEN 'directory' THEN covered ELSE 1 END) FROM attempt"
-            " WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1 AND priority = 0 AND created_at >= ?"
+            f" WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1"
+            f" AND priority = {Priority.LIVE:d} AND created_at >= ?"
             " GROUP BY CAST(created_at / ? AS INTEGER) ORDER BY 1",
             (account, since, span_seconds),
         )
@@ -391,7 +398,7 @@ def deciding(
     return None
 
 
-_UNCOVERED = f"directory = :directory AND state = {NeedState.READY:d} AND NOT {covered_by_marks(':any', ':forced')}"
+_UNCOVERED = f"directory = :directory AND {_READY} AND NOT {covered_by_marks(':any', ':forced')}"
 """A directory's ready needs that no directory attempt covers; values of :func:`_values`."""
 
 
@@ -432,7 +439,8 @@ def _parted(connection: sqlite3.Connection, directory: int, target: str, url: st
 def _backfills(connection: sqlite3.Connection) -> dict[int, tuple[int, int, int]]:
     """Return, by directory, how many ready needs only a backfill requests, and their lowest and highest priority."""
     rows = connection.execute(
-        "SELECT directory, count(*), min(priority), max(priority) FROM need WHERE state = 1 AND priority > 0"
+        f"SELECT directory, count(*), min(priority), max(priority) FROM need WHERE {_READY}"
+        f" AND priority > {Priority.LIVE:d}"
         " GROUP BY directory"
     )
     return {directory: (count, lowest, highest) for directory, count, lowest, highest in rows}
@@ -443,7 +451,7 @@ def _uncovered(
 ) -> tuple[int, float]:
     """Count the ready needs that no directory attempt covers; reads their rows only where there may be one."""
     forced = connection.execute(
-        f"SELECT 1 FROM need WHERE directory = ? AND state = {NeedState.READY:d} AND needs_force = 1 LIMIT 1",
+        f"SELECT 1 FROM need WHERE directory = ? AND {_READY} AND needs_force = 1 LIMIT 1",
         (directory,),
     )
     reached = marks.forced if last > marks.forced and forced.fetchone() else marks.any
@@ -459,7 +467,7 @@ def _other_scopes(connection: sqlite3.Connection) -> dict[int, dict[int, int]]:
     """Return, by directory, how many ready needs have each scope other than EXACT."""
     counts: dict[int, dict[int, int]] = {}
     rows = connection.execute(
-        "SELECT directory, scope, count(*) FROM need WHERE state = 1 AND scope > 0 GROUP BY directory, scope"
+        f"SELECT directory, scope, count(*) FROM need WHERE {_READY} AND {_OTHER_SCOPE} GROUP BY directory, scope"
     )
     for directory, scope, count in rows:
         counts.setdefault(directory, {})[scope] = count
@@ -469,16 +477,14 @@ def _other_scopes(connection: sqlite3.Connection) -> dict[int, dict[int, int]]:
 def _forced(connection: sqlite3.Connection) -> dict[tuple[int, int], int]:
     """Return, by directory and scope, how many ready needs need force."""
     rows = connection.execute(
-        "SELECT directory, scope, count(*) FROM need WHERE state = 1 AND needs_force = 1 GROUP BY directory, scope"
+        f"SELECT directory, scope, count(*) FROM need WHERE {_READY} AND needs_force = 1 GROUP BY directory, scope"
     )
     return {(directory, scope): count for directory, scope, count in rows}
 
 
 def _other_scopes_uncovered(connection: sqlite3.Connection, directory: int, marks: Marks) -> dict[int, int]:
-    rows = connection.execute(
-        f"SELECT scope, count(*) FROM need WHERE {_UNCOVERED} AND scope > 0 GROUP BY scope", _values(directory, marks)
-    )
-    return dict(rows.fetchall())
+    query = f"SELECT scope, count(*) FROM need WHERE {_UNCOVERED} AND {_OTHER_SCOPE} GROUP BY scope"
+    return dict(connection.execute(query, _values(directory, marks)).fetchall())
 
 
-EXPIRED = f"directory = ? AND state = 1 AND scope <> {Scope.PREFETCH:d} AND window_first < ?"
+EXPIRED = f"directory = ? AND {_READY} AND scope <> {Scope.PREFETCH:d} AND window_first < ?"

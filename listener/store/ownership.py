@@ -183,11 +183,6 @@ class Damage:
         self.found: StoreUnusable | None = None
         """The first proof of damage; it stays."""
 
-    def refuse(self) -> None:
-        """Raise what was found, if anything: nothing more is written then."""
-        if self.found is not None:
-            raise StoreUnusable(str(self.found), hint=self.found.hint)
-
     def translated(self, error: Exception) -> Exception:
         """Return the error to report for this one, and remember it where it proves damage."""
         if isinstance(error, STORE_ERRORS):

@@ -17,7 +17,7 @@ from zlib import crc32
 from listener.change import Change, ChangeKind
 from listener.coalescer import due_at
 from listener.errors import KeyRejected
-from listener.refresh import Priority, Scope
+from listener.refresh import NeedState, Priority, Scope
 from listener.settings import CoalescerSettings
 from listener.store.filtering import (
     CAME_AND_WENT,
@@ -124,9 +124,10 @@ LONG_KEY_CHARACTERS = MAX_KEY_BYTES // 4
 """A key of at most this length is not too long in bytes, whatever its characters."""
 
 
+_WAITING, _READY, _ATTEMPTED, _PARKED, _UNCONFIRMED = NeedState
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
-_MAY_FORGET = """
-SELECT birth = ?4 AND state = 0 AND open < 2 AND window_first + CASE open WHEN 0 THEN ?5 ELSE ?6 END >= ?7
+_MAY_FORGET = f"""
+SELECT birth = ?4 AND state = {_WAITING:d} AND open < 2 AND window_first + CASE open WHEN 0 THEN ?5 ELSE ?6 END >= ?7
 FROM need WHERE directory = ?1 AND name = ?2 AND scope = ?3
 """
 _FORGET = "DELETE FROM need WHERE directory = ? AND name = ? AND scope = ?"
@@ -163,7 +164,6 @@ class Recorder:
         self.unforced = unforced
         self.expand_limit = expand_limit
         self.index = IndexWriter(names)
-        self.tokens = OrderTokens(names, self.index)
         self.upsert = Upsert()
 
     def record(
@@ -177,7 +177,6 @@ class Recorder:
             OverflowError: a number likewise.
         """
         self.index.begin(connection)
-        self.tokens.begin(connection)
         writer = _BatchWriter(self, connection, batch, route, now)
         sanitize = sanitize or any(len(change[1]) > LONG_KEY_CHARACTERS for change in batch.changes)
         writer.take(list(sanitized(batch.changes, writer.reject)) if sanitize else batch.changes)
@@ -190,10 +189,11 @@ class _BatchWriter:
 
     def __init__(self, parts: Recorder, connection: sqlite3.Connection, batch: Batch, route: Route, now: float) -> None:
         self.connection, self.batch, self.route, self.now = connection, batch, route, now
-        self.names, self.index, self.tokens, self.upsert = parts.names, parts.index, parts.tokens, parts.upsert
+        self.names, self.index, self.upsert = parts.names, parts.index, parts.upsert
         self.timing, self.unforced, self.expand_limit = parts.timing, parts.unforced, parts.expand_limit
         self.recorded = Recorded(next_sequence(connection))
-        self.suppressed = SuppressedWriter()
+        self.tokens: OrderTokens | None = None
+        self.suppressed: SuppressedWriter | None = None
         self.under_way = directory_attempts(connection)
         self.rows: dict[_Kind, list[NeedRow]] = {}
         self.places: dict[tuple[str, str], tuple[int, int, int]] = {}
@@ -210,9 +210,12 @@ class _BatchWriter:
         self.flush()
         if self.rejected:
             add_keys(self.connection, self.rejected, now=self.now)
-        self.tokens.flush(self.now)
-        self.suppressed.flush(self.connection, self.now)
-        add_messages(self.connection, self.batch.message_ids, now=self.now)
+        if self.tokens is not None:
+            self.tokens.flush(self.now)
+        if self.suppressed is not None:
+            self.suppressed.flush(self.connection, self.now)
+        if self.batch.message_ids:
+            add_messages(self.connection, self.batch.message_ids, now=self.now)
 
     def take(self, changes: Iterable[Change]) -> None:
         """Take these changes, in order."""
@@ -268,6 +271,8 @@ class _BatchWriter:
 
     def _ordered(self, change: Change, order: str) -> None:
         """Take a change with an order token, unless it is old news or a rewrite with the same content."""
+        if self.tokens is None:
+            self.tokens = OrderTokens(self.connection, self.names, self.index)
         tokens = self.tokens.of(change, self.now)
         if tokens is not None and self.tokens.is_old(change, tokens, order):
             self._suppress(change, OLD_NEWS)
@@ -290,7 +295,12 @@ class _BatchWriter:
         self.recorded.suppressed += 1
         with suppress(KeyRejected):
             for one in self.route(change):
-                self.suppressed.note(one.url, reason)
+                self._note_suppressed(one.url, reason)
+
+    def _note_suppressed(self, url: str, reason: str) -> None:
+        if self.suppressed is None:
+            self.suppressed = SuppressedWriter()
+        self.suppressed.note(url, reason)
 
     def _each_once(self) -> bool:
         """Return whether every key is in the batch once, so that no change of it still waits to be written."""
@@ -321,7 +331,7 @@ class _BatchWriter:
             directory, mark, forced_mark = found if found is not None else self._place(target, place)
             if deleted and self._came_and_went(change, mark_of_object, (directory, url[cut:], int(scope))):
                 self.recorded.suppressed += 1
-                self.suppressed.note(url, CAME_AND_WENT)
+                self._note_suppressed(url, CAME_AND_WENT)
                 continue
             is_birth = change.is_birth and not deleted
             of = _Kind(finished, delay, forced and target in self.unforced, mark, forced_mark, is_birth)
@@ -467,8 +477,8 @@ def _insert(of: NeedClass, sequence: int, now: float) -> str:
     return (
         "INSERT OR IGNORE INTO need (directory, name, scope, stale_since,"
         " sequence, window_first, due_at, state, open, needs_force, priority, birth)"
-        f" VALUES (?1, ?2, ?3, ?4, {sequence}, {now!r}, {now + of.due_seconds!r}, 0, {of.open}, {of.needs_force:d},"
-        f" {of.priority:d}, {'?5' if of.is_birth else 'nullif(?5, ?5)'})"
+        f" VALUES (?1, ?2, ?3, ?4, {sequence}, {now!r}, {now + of.due_seconds!r}, {_WAITING:d}, {of.open},"
+        f" {of.needs_force:d}, {of.priority:d}, {'?5' if of.is_birth else 'nullif(?5, ?5)'})"
     )
 
 
@@ -482,31 +492,31 @@ def _update_waiting(of: NeedClass, sequence: int, now: float) -> str:
     return (
         f"UPDATE need SET sequence = {sequence}, due_at = {_due(of, now)}, open = 0,"
         " birth = CASE WHEN birth = ?5 THEN birth END"
-        f" {_KEY} AND state = 0 AND open < 2 AND priority <= {of.priority:d} AND ?4 IS NOT NULL"
+        f" {_KEY} AND state = {_WAITING:d} AND open < 2 AND priority <= {of.priority:d} AND ?4 IS NOT NULL"
     )
 
 
 def _update(of: NeedClass, sequence: int, now: float) -> str:
     # What an attempt covers starts a new window; so does a READY need whose object is being written again.
-    covered = "state IN (2, 4)"
+    covered = f"state IN ({_ATTEMPTED:d}, {_UNCONFIRMED:d})"
     if of.mark:
         covered = f"({covered} OR {covered_by_marks(str(of.mark), str(of.forced_mark))})"
-    restart = f"({covered} OR state = 1)" if of.open else covered
-    delayed = "(state = 0 AND open = 2)"
+    restart = f"({covered} OR state = {_READY:d})" if of.open else covered
+    delayed = f"(state = {_WAITING:d} AND open = 2)"
     return f"""
     UPDATE need SET
-      due_at = CASE WHEN state = 3 OR (state = 1 AND NOT {restart}) THEN NULL
+      due_at = CASE WHEN state = {_PARKED:d} OR (state = {_READY:d} AND NOT {restart}) THEN NULL
                     WHEN {restart} THEN {now + of.due_seconds!r}
                     WHEN {delayed} THEN max(due_at, {_due(of, now)})
                     ELSE {_due(of, now)} END,
       open = CASE WHEN {delayed} THEN 2 ELSE {of.open} END,
-      window_first = CASE WHEN {restart} OR state IN (1, 3) THEN {now!r} ELSE window_first END,
+      window_first = CASE WHEN {restart} OR state IN ({_READY:d}, {_PARKED:d}) THEN {now!r} ELSE window_first END,
       later_since = CASE WHEN {covered} THEN coalesce(later_since, ?4) ELSE later_since END,
       attempt = NULL,
-      state = CASE WHEN state = 3 THEN 3 WHEN state = 1 AND NOT {restart} THEN 1 ELSE 0 END,
+      state = CASE WHEN state = {_PARKED:d} OR (state = {_READY:d} AND NOT {restart}) THEN state ELSE {_WAITING:d} END,
       needs_force = max(needs_force, {of.needs_force:d}),
       priority = min(priority, {of.priority:d}),
-      birth = CASE WHEN NOT {restart} AND state = 0 AND birth = ?5 THEN birth END,
+      birth = CASE WHEN NOT {restart} AND state = {_WAITING:d} AND birth = ?5 THEN birth END,
       sequence = {sequence}
     {_KEY}
     """

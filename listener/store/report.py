@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from listener.clock import window_start
@@ -20,7 +20,6 @@ __all__ = [
     "counts",
     "ended",
     "history",
-    "oldest",
     "spent_by_others",
     "totals",
 ]
@@ -39,8 +38,13 @@ class Counts(NamedTuple):
     parked: int
     unconfirmed: int
     dead_letters: int
-    oldest_stale_since: float | None
-    """Seconds since the epoch of the oldest change that is not settled."""
+    since: Mapping[str, float]
+    """When the oldest change in each state was, in seconds since the epoch, where it holds any that makes stale."""
+
+    @property
+    def oldest_stale_since(self) -> float | None:
+        """Seconds since the epoch of the oldest change that is not settled."""
+        return min(self.since.values(), default=None)
 
 
 class Total(NamedTuple):
@@ -92,7 +96,7 @@ def _add_below_attempts(connection: sqlite3.Connection, attempts: DirectoryAttem
     for target, url in attempts.roots():
         rows = connection.execute(
             "SELECT d.id, d.url, ready, last_sequence, EXISTS (SELECT 1 FROM need WHERE directory = d.id"
-            f" AND state = {NeedState.READY:d} AND scope = {Scope.PREFETCH:d} AND scope > 0)"
+            f" AND state = {NeedState.READY:d} AND scope = {Scope.PREFETCH:d} AND scope > {Scope.EXACT:d})"
             " FROM directory d WHERE target = ? AND url >= ? AND url < ?",
             (target, url, prefix_end(url)),
         )
@@ -157,7 +161,6 @@ def counts(connection: sqlite3.Connection) -> Counts:
     number = {word: total.needs for word, total in found.items()}
     letters = dict(connection.execute("SELECT kind, count(*) FROM dead_letter GROUP BY kind").fetchall())
     parked = number.get("parked", 0)
-    unsettled = [total.oldest for word, total in found.items() if word != SETTLED and total.oldest is not None]
     return Counts(
         pending=number.get("deferred", 0) + number.get("waiting", 0),
         deferred=number.get("deferred", 0),
@@ -166,8 +169,16 @@ def counts(connection: sqlite3.Connection) -> Counts:
         parked=parked + letters.get("key", 0),
         unconfirmed=number.get("unconfirmed", 0),
         dead_letters=sum(letters.values()) + parked,
-        oldest_stale_since=min(unsettled, default=None),
+        since=_since(found),
     )
+
+
+def _since(found: Mapping[str, Total]) -> dict[str, float]:
+    since = {word: total.oldest for word, total in found.items() if total.oldest is not None}
+    since.pop(SETTLED, None)
+    pending = [at for word in ("waiting", "deferred") if (at := since.get(word)) is not None]
+    since.pop("waiting", None)
+    return since | ({"pending": min(pending)} if pending else {})
 
 
 def history(connection: sqlite3.Connection, *, limit: int, url: str | None = None) -> list[dict[str, Any]]:
@@ -212,15 +223,6 @@ def ended(connection: sqlite3.Connection, *, since: float) -> list[Ended]:
         (since, since, MOST_ENDED),
     ).fetchall()
     return [Ended(*row) for row in reversed(rows)]
-
-
-def oldest(connection: sqlite3.Connection) -> dict[str, float]:
-    """Return by state, where it holds any need, when its oldest change was, in seconds since the epoch."""
-    found = {word: total.oldest for word, total in totals(connection).items() if total.oldest is not None}
-    pending = [since for word in ("waiting", "deferred") if (since := found.get(word)) is not None]
-    found.pop(SETTLED, None)
-    found.pop("waiting", None)
-    return found | ({"pending": min(pending)} if pending else {})
 
 
 def spent_by_others(connection: sqlite3.Connection, *, now: float) -> dict[tuple[str, str], int]:

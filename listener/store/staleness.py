@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, Scope, directory_of, strip_query
 from listener.store.controls import NEEDS_BELOW, Control, ControlKind, Place, accounts, active, place_values
-from listener.store.needs import DirectoryAttempt, DirectoryAttempts, deciding, directory_attempts
+from listener.store.needs import OLDEST_READY, DirectoryAttempt, DirectoryAttempts, deciding, directory_attempts
 
 __all__ = [
     "SETTLED",
@@ -262,7 +262,7 @@ def oldest_stale(connection: sqlite3.Connection, given: Surroundings, *, limit: 
     groups = [
         needs("n.due_at IS NOT NULL ORDER BY n.due_at"),
         _deferred(connection, needs, limit),
-        needs("n.state >= 3 AND n.state = 3 ORDER BY n.stale_since"),
+        needs(f"n.state >= {NeedState.PARKED:d} AND n.state = {NeedState.PARKED:d} ORDER BY n.stale_since"),
         *_attempts(connection, limit),
     ]
     share = max(1, limit // len(groups))
@@ -278,15 +278,14 @@ def _by_age(found: Iterable[StaleNeed]) -> list[StaleNeed]:
 def _deferred(connection: sqlite3.Connection, needs: Callable[..., list[StaleNeed]], limit: int) -> list[StaleNeed]:
     """Return the oldest due needs: of the directories with the oldest, those that no directory refresh covers."""
     directories = connection.execute(
-        "SELECT id, (SELECT stale_since FROM need WHERE directory = d.id AND state = 1 ORDER BY stale_since LIMIT 1) s"
-        " FROM directory d WHERE ready > 0 ORDER BY s LIMIT ?",
+        f"SELECT id, ({OLDEST_READY}) s FROM directory d WHERE ready > 0 ORDER BY s LIMIT ?",
         (limit,),
     ).fetchall()
     found: list[StaleNeed] = []
     for id_, _ in directories:
         found += [
             one
-            for one in needs("n.directory = ? AND n.state = 1 ORDER BY n.stale_since", id_)
+            for one in needs(f"n.directory = ? AND n.state = {NeedState.READY:d} ORDER BY n.stale_since", id_)
             if one.state == "deferred"
         ]
         if len(found) >= limit:

@@ -261,7 +261,7 @@ class Store(Access):
 
     async def mark_sending(self, ids: Sequence[int]) -> list[int]:
         """Note that the request with these attempts is about to be written; return those that may still go."""
-        return await self._write(attempts.mark_sending, ids, now=self.clock.now())
+        return await self._write(transitions.mark_sending, ids, now=self.clock.now())
 
     async def back_to_held(self, ids: Sequence[int]) -> None:
         """Note that the CDN surely did not accept these, which stay held for another try."""
@@ -298,27 +298,27 @@ class Store(Access):
 
     async def fail(self, attempt: Attempt, *, retry_at: float, error: str) -> None:
         """Note that the CDN failed this attempt; its needs are ready again at ``retry_at``."""
-        await self._write(transitions.fail, attempt, now=self.clock.now(), retry_at=retry_at, error=bounded_text(error))
+        await self._write(attempts.fail, attempt, now=self.clock.now(), retry_at=retry_at, error=bounded_text(error))
 
     async def end_backoff(self, ids: Sequence[int]) -> None:
         """Make the needs of failed attempts ready: their back-off is over."""
-        await self._write(transitions.end_backoff, ids)
+        await self._write(attempts.end_backoff, ids)
 
     async def presume_spent(self, ids: Sequence[int], *, error: str) -> None:
         """Book attempts with an unknown outcome as spent, and make their needs ready again."""
-        await self._write(transitions.presume_spent, ids, now=self.clock.now(), error=bounded_text(error))
+        await self._write(attempts.presume_spent, ids, now=self.clock.now(), error=bounded_text(error))
 
     async def park(self, attempt: Attempt, *, error: str) -> None:
         """Set aside the URL that the CDN refused."""
-        await self._write(transitions.park, attempt, now=self.clock.now(), error=bounded_text(error))
+        await self._write(attempts.park, attempt, now=self.clock.now(), error=bounded_text(error))
 
     async def unconfirm(self, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
         """Note that this attempt's task never ended."""
-        await self._write(transitions.unconfirm, attempt, next_look_at=next_look_at, error=bounded_text(error))
+        await self._write(attempts.unconfirm, attempt, next_look_at=next_look_at, error=bounded_text(error))
 
     async def look_again(self, looks: Sequence[tuple[int, float]]) -> None:
         """Note when each of these attempts (id, seconds since the epoch) is looked at next."""
-        await self._write(transitions.look_again, looks)
+        await self._write(attempts.look_again, looks)
 
     async def postpone(self, looks: Sequence[tuple[int, float]]) -> None:
         """Put off the next look at each of these attempts (id, seconds since the epoch)."""
@@ -447,10 +447,6 @@ class Store(Access):
     async def discard(self, subject: str | None = None) -> int:
         """Forget what was set aside, or one of it."""
         return await self._write(letters.discard, subject=subject)
-
-    async def oldest(self) -> dict[str, float]:
-        """Return by state when its oldest change was, in seconds since the epoch; see :func:`.report.oldest`."""
-        return await self._read(report.oldest)
 
     async def ended(self, *, since: float) -> list[report.Ended]:
         """Return the attempts that ended since then (seconds since the epoch), oldest first."""

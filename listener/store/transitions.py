@@ -29,14 +29,14 @@ from listener.refresh import (
 )
 from listener.settings import CoalescerSettings
 from listener.store.attempts import (
-    book_presumed,
-    book_refund,
     book_spent,
     budget,
+    finish,
     hold_units,
     release_needs,
     take_held,
 )
+from listener.store.controls import withdraw
 from listener.store.index import Names, next_sequence, prefix_end
 from listener.store.needs import EXPIRED, Load, covered, directory_attempts
 
@@ -45,20 +45,15 @@ __all__ = [
     "Promoted",
     "SweepPosition",
     "complete",
-    "end_backoff",
     "expire",
-    "fail",
     "hold",
-    "look_again",
+    "mark_sending",
     "next_due",
-    "park",
-    "presume_spent",
     "prolong_births",
     "promote_due",
     "set_back",
     "set_looks_back",
     "sweep",
-    "unconfirm",
 ]
 
 
@@ -309,7 +304,7 @@ def _refresh_pending(
     connection: sqlite3.Connection, names: Names, one: AttemptRequest, directory: int, name: str
 ) -> bool:
     """Return whether a refresh of this URL is still due or under way: a prefetch would fetch the old copy again."""
-    own = "SELECT 1 FROM need WHERE directory = ? AND name = ? AND scope IN (0, 1)"
+    own = f"SELECT 1 FROM need WHERE directory = ? AND name = ? AND scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d})"
     if connection.execute(own, (directory, name)).fetchone() is not None:
         return True
     target, place = names.target(connection, one.target), directory_of(one.url)
@@ -323,6 +318,29 @@ def _refresh_pending(
     return bool(directory_attempts(connection).above(target, place))
 
 
+SENT_APART_SECONDS = 1e-5
+
+
+def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> list[int]:
+    """
+    Note, durably before it is done, that the request with these attempts is being written; return which may go.
+
+    What a person ordered since they were reserved is looked at in the same transaction: below a hold or a pause
+    they are refunded and due again, and those whose needs were cancelled are refunded.
+    """
+    withdraw(connection, ids, now=now)
+    unanswered = "SELECT DISTINCT sent_at FROM attempt WHERE active = 1 AND state IN ('sending', 'unknown')"
+    taken = {at for (at,) in connection.execute(unanswered)}
+    while now in taken:  # the time names the request: what was written together is accepted together
+        now += SENT_APART_SECONDS
+    these = "id IN (SELECT value FROM json_each(?))"
+    connection.execute(
+        f"UPDATE attempt SET state = 'sending', sent_at = ? WHERE {these} AND state = 'held'", (now, json.dumps(ids))
+    )
+    rows = connection.execute(f"SELECT id FROM attempt WHERE {these} AND state = 'sending'", (json.dumps(ids),))
+    return [row[0] for row in rows]
+
+
 SWEEP_DIRECTORIES = 200
 """Directories that one slice of a sweep looks at, at most."""
 
@@ -332,19 +350,9 @@ def complete(connection: sqlite3.Connection, attempts: Sequence[Attempt], *, now
     book_spent(connection, take_held(connection, [attempt.id for attempt in attempts]))
     for attempt in attempts:
         directory = attempt.kind is RefreshKind.DIRECTORY
-        _finish(connection, attempt.id, AttemptState.COMPLETE, now, active=directory)
+        finish(connection, attempt.id, AttemptState.COMPLETE, now, active=directory)
         if not directory:
             _settle_marked(connection, attempt)
-
-
-def _finish(
-    connection: sqlite3.Connection, attempt: int, state: AttemptState, now: float, *, active: bool, error: str = ""
-) -> None:
-    connection.execute(
-        "UPDATE attempt SET state = ?, finished_at = ?, next_look_at = NULL, active = ?,"
-        " error = CASE WHEN ? = '' THEN error ELSE ? END WHERE id = ?",
-        (state.value, now, active, error, error, attempt),
-    )
 
 
 def _settle_marked(connection: sqlite3.Connection, attempt: Attempt) -> None:
@@ -454,64 +462,6 @@ def _supersede(connection: sqlite3.Connection, attempt: Attempt) -> None:
         " AND target = (SELECT target FROM attempt WHERE id = ?1) AND url >= ?2 AND url < ?3"
         " AND watermark <= ?4 AND force <= ?5",
         (attempt.id, attempt.url, prefix_end(attempt.url), attempt.watermark, attempt.force),
-    )
-
-
-def fail(connection: sqlite3.Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:
-    """Note that the CDN failed or refused this attempt; its needs are READY again at ``retry_at``."""
-    book_refund(connection, take_held(connection, [attempt.id]))
-    _finish(connection, attempt.id, AttemptState.FAILED, now, active=True, error=error)
-    connection.execute("UPDATE attempt SET next_look_at = ? WHERE id = ?", (retry_at, attempt.id))
-
-
-def end_backoff(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
-    """Make the needs of failed attempts READY: their back-off is over."""
-    release_needs(connection, ids)
-    connection.executemany("UPDATE attempt SET active = 0, next_look_at = NULL WHERE id = ?", [(i,) for i in ids])
-
-
-def presume_spent(connection: sqlite3.Connection, ids: Sequence[int], *, now: float, error: str) -> None:
-    """Book attempts whose outcome cannot be found out as spent, and make their needs READY again."""
-    book_presumed(connection, take_held(connection, ids))
-    release_needs(connection, ids)
-    for attempt in ids:
-        _finish(connection, attempt, AttemptState.FAILED, now, active=False, error=error)
-
-
-def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error: str) -> None:
-    """Set aside the URL that the CDN refused: refund, keep the attempt as the record, park what it was for."""
-    book_refund(connection, take_held(connection, [attempt.id]))
-    connection.execute(
-        f"UPDATE need SET state = {NeedState.PARKED:d}, attempt = NULL, due_at = NULL, reason = ?"
-        f" WHERE attempt = ? AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
-        (error, attempt.id),
-    )
-    if attempt.kind is RefreshKind.DIRECTORY:
-        connection.execute(
-            f"UPDATE need SET state = {NeedState.PARKED:d}, due_at = NULL, reason = ? WHERE name = '' AND scope = 2"
-            " AND directory = (SELECT d.id FROM directory d JOIN target t ON t.id = d.target"
-            " WHERE t.name = ? AND d.url = ?)",
-            (error, attempt.target, attempt.url),
-        )
-    _finish(connection, attempt.id, AttemptState.FAILED, now, active=False, error=error)
-
-
-def unconfirm(connection: sqlite3.Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
-    """Note that the task did not finish in time: it is reported, and never sent again merely because it is old."""
-    connection.execute(
-        "UPDATE attempt SET state = 'unconfirmed', next_look_at = ?, error = ? WHERE id = ?",
-        (next_look_at, error, attempt.id),
-    )
-    connection.execute(
-        f"UPDATE need SET state = {NeedState.UNCONFIRMED:d} WHERE attempt = ? AND state = {NeedState.ATTEMPTED:d}",
-        (attempt.id,),
-    )
-
-
-def look_again(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:
-    """Note when each of these attempts (id, seconds since the epoch) is to be looked at next."""
-    connection.executemany(
-        "UPDATE attempt SET looks = looks + 1, next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks]
     )
 
 

@@ -77,19 +77,19 @@ async def test_what_a_directory_refresh_covers_is_in_flight(bench: Bench) -> Non
 
 async def test_each_state_has_its_beginning(bench: Bench) -> None:
     """The oldest change of each state, and only of states that hold any."""
-    assert await bench.store.oldest() == {}
+    assert (await bench.store.counts()).since == {}
     began = bench.clock.now()
     await bench.change(content("a.html"))
     await bench.change(content("b.html"))
-    assert await bench.store.oldest() == {"pending": began, "deferred": began}
+    assert (await bench.store.counts()).since == {"pending": began, "deferred": began}
     made = await bench.send(file("a.html"))
-    assert await bench.store.oldest() == {"pending": began + 60, "deferred": began + 60, "in_flight": began}
+    assert (await bench.store.counts()).since == {"pending": began + 60, "deferred": began + 60, "in_flight": began}
     await bench.store.park(made[0], error="refused")
-    assert await bench.store.oldest() == {"pending": began + 60, "deferred": began + 60, "parked": began}
+    assert (await bench.store.counts()).since == {"pending": began + 60, "deferred": began + 60, "parked": began}
     await bench.change(content("c.html"), wait=0)
     made = await bench.send(file("b.html"))
     await bench.store.unconfirm(made[0], next_look_at=None, error="never ended")
-    assert await bench.store.oldest() == {"pending": began + 120, "parked": began, "unconfirmed": began + 60}
+    assert (await bench.store.counts()).since == {"pending": began + 120, "parked": began, "unconfirmed": began + 60}
     rows = await bench.store.stale(GIVEN)
     assert [(row.state, row.url, row.reason) for row in rows if row.state == "unconfirmed"] == [
         ("unconfirmed", BASE + "b.html", "never ended")

@@ -125,6 +125,13 @@ async def test_manual_requests_are_not_paced(tmp_path: Path) -> None:
         assert world.accepted == {"directory": 1}
 
 
+async def test_manual_prefetches_may_use_all_of_their_quota(tmp_path: Path) -> None:
+    """The reserve is kept for urgent refreshes; a prefetch cannot be one, so that none of its quota is left alone."""
+    async with a_world(tmp_path, extra={"planner": {"reserve": 1.0}}) as world:
+        await world.store.request([NeedInput("cdn", world.url("index.html"), Scope.PREFETCH)])
+        await world.until(lambda: world.accepted == {"prefetch": 1})
+
+
 async def test_a_source_is_closed_before_the_end_of_the_run(tmp_path: Path) -> None:
     """What it holds is given back in order, also where it was left between two deliveries."""
     closed: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +85,15 @@ def test_sql_is_only_in_the_store() -> None:
         and any(word in path.read_text("utf-8") for word in ("sqlite3", ".execute("))
     }
     assert others == set()
+
+
+def test_sql_takes_numbers_of_states_from_the_enums() -> None:
+    """A statement names ``NeedState``, ``Scope`` or ``Priority``; a literal number would outlive a change of these."""
+    literal = re.compile(r"\b(?:state|scope|priority) (?:=|<>|<|>|<=|>=|IN|NOT IN) ?\(?\d")
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in (ROOT / "listener" / "store").glob("*.py")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if literal.search(line)
+    ]
+    assert found == []

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
 from listener.store.controls import Place
 from listener.store.needs import Snapshot
-from listener.store.report import counts, oldest
+from listener.store.report import counts
 from listener.store.staleness import scope_word, unsettled, why
 
 
@@ -96,7 +96,7 @@ def _assert_totals(file: sqlite3.Connection, rows: list[Expected], now: float) -
     for need, word, _ in (one for one in rows if one.stale):
         shown = {"waiting": ["pending"], "deferred": ["pending", "deferred"]}.get(word, [word])
         since |= {one: min(since.get(one, need.stale_since), need.stale_since) for one in shown}
-    assert oldest(file) == since
+    assert found.since == since
     assert found.oldest_stale_since == min(since.values(), default=None)
     left = {one.state: one.needs for one in unsettled(file, Place(), now)}
     assert left == Counter(one.word for one in rows if one.stale)
