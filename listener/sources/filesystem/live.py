@@ -124,8 +124,8 @@ class Live:
             looks.gone.extend(await self._gone_unheard(batch.gaps))
             for delivery in self._deliver(*await self._changes(batch, looks)):
                 yield delivery
-            if not any(batch):
-                break
+            if not batch.is_hint and batch.name_count < self._settings.batch_changes:
+                break  # all events were taken: what comes meanwhile makes a batch of its own, at the next call
         else:
             self._more = True
         for later in (self._after_searching, self._after_writing, self._after_holding):

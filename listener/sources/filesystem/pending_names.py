@@ -89,6 +89,11 @@ class Batch(NamedTuple):
     is_hint: bool = False
     """Whether no event named these paths, so that what they lead through may have been replaced long ago."""
 
+    @property
+    def name_count(self) -> int:
+        """How many names were taken."""
+        return sum(len(names) for _, names in self.names)
+
     def births(self) -> Iterator[str]:
         """Yield the keys of names that did not exist just before their first event in this batch."""
         for prefix, names in self.names:

@@ -35,8 +35,8 @@ __all__ = ["EventWatcher", "RootIdentity", "Watcher"]
 _OBSERVER_SECONDS = 0.5
 _JOIN_SECONDS = 2.0
 _READ_BYTES = 256 * 1024
-_GATHER_SECONDS = 0.004
-"""Rest after a read that found little: fewer, fuller reads; the kernel's queue holds 40 times what comes meanwhile."""
+_GATHER_SECONDS = 0.008
+"""Rest after a read that found little: fewer, fuller reads; the kernel's queue holds 20 times what comes meanwhile."""
 _MOST_BACKLOG_BYTES = 256 * 1024 * 1024
 _POLL_MILLISECONDS = 100
 
@@ -322,8 +322,8 @@ class InotifyEmitter(EventEmitter):
             self._reader.join(timeout)
 
     def queue_events(self, timeout: float) -> None:
-        """Work through what was read; wait for it first, at most ``timeout`` seconds."""
-        self._reader.arrived.wait(timeout)
+        """Work through what was read, then rest; wait for it first, at most ``timeout`` seconds."""
+        has_arrived = self._reader.arrived.wait(timeout)
         self._reader.arrived.clear()
         while self.should_keep_running() and (blob := self._reader.next()) is not None:
             self._watcher.feed(blob)
@@ -333,6 +333,8 @@ class InotifyEmitter(EventEmitter):
         if self._reader.take_overrun():
             self._watcher.overrun()
         self._notify()
+        if has_arrived:
+            time.sleep(_GATHER_SECONDS)
 
     def _notify(self) -> None:
         if self._watcher.has_news():

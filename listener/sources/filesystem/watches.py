@@ -344,6 +344,8 @@ class Watches(EventWatcher):
 
     def settle(self, should_keep_running: Callable[[], bool]) -> None:
         """Watch and list the directories that came, and all below them; the lock is free between any two."""
+        if not self._places and not self._new and not self._moved:
+            return
         while should_keep_running():
             with self.lock:
                 if self._places:

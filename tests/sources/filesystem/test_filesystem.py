@@ -261,6 +261,18 @@ async def test_deleted_and_created_within_a_batch_is_one_change(root: Path) -> N
         assert not reader.reported("index.html", DELETED)
 
 
+async def test_events_do_not_wait_for_others_after_paths_without_one(root: Path) -> None:
+    """Names of events that are pending when other paths are looked at are taken in the same round."""
+    async with Reader(root, root_check_seconds=60) as reader:
+        live = reader.source._session._live  # type: ignore[union-attr]
+        (root / "a" / "one.html").write_text("other")
+        end = time.monotonic() + 15
+        while not live.watcher.pending and time.monotonic() < end:
+            time.sleep(0.01)  # nothing may take them meanwhile
+        live.look_at([b"absent.html"])
+        await reader.until(lambda: reader.of("a/one.html"), "the change is reported", seconds=5)
+
+
 async def test_a_directory_made_during_a_burst_loses_nothing(root: Path) -> None:
     """Deep directories made and filled at full speed: every file is reported."""
     expected = set()
