@@ -39,6 +39,7 @@ from listener.settings import parse_settings
 from listener.sources.listing import BucketListing, ListingSettings
 from listener.sources.listing.pages import Entry, Page
 from listener.store import open_store
+from tests.sources.seaweedfs import free_pair
 
 obstore = S3Store = None
 with contextlib.suppress(ImportError):  # a peer, no dependency
@@ -52,18 +53,6 @@ IDENTITY = '{"identities":[{"name":"t","credentials":[{"accessKey":"ak","secretK
 # -- a server of its own ------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    for port in range(20_000, 40_000):
-        with socket.socket() as one, socket.socket() as other:
-            try:
-                one.bind(("127.0.0.1", port))
-                other.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port
-    raise SystemExit("no free port")
-
-
 @contextmanager
 def seaweedfs(objects: int) -> Iterator[tuple[str, str]]:
     """Run a SeaweedFS that holds so many small objects; yield its endpoint and the bucket."""
@@ -74,7 +63,7 @@ def seaweedfs(objects: int) -> Iterator[tuple[str, str]]:
         (here / "s3.json").write_text(IDENTITY)
         ports = {}
         for name in ("master", "volume", "filer", "s3", "admin"):
-            ports[name] = free_port()
+            ports[name] = free_pair()
             hold = socket.socket()
             hold.bind(("127.0.0.1", ports[name]))
             ports[name + " held"] = hold  # type: ignore[assignment]

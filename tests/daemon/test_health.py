@@ -11,15 +11,9 @@ import pytest
 
 from listener.daemon.state import LoopMonitor, WriterMonitor
 from listener.store import Store, open_store
+from tests.waiting import until
 
 pytestmark = pytest.mark.looptime(False)
-
-
-async def until_it_is(what: bool, writer_monitor: WriterMonitor) -> None:
-    """Wait until the monitor reports this."""
-    async with asyncio.timeout(20):
-        while writer_monitor.ok is not what:
-            await asyncio.sleep(0.02)
 
 
 async def test_a_writer_that_hangs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,18 +25,18 @@ async def test_a_writer_that_hangs_is_noticed(tmp_path: Path, monkeypatch: pytes
     beating = asyncio.create_task(writer_monitor.run(lambda: present[0] if present else None))
     async with open_store(f"sqlite:///{tmp_path}/state.db", owner=True) as store:
         present.append(store)
-        await until_it_is(True, writer_monitor)
+        await until(lambda: writer_monitor.ok is True)
         blocker = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
-        await until_it_is(False, writer_monitor)
+        await until(lambda: writer_monitor.ok is False)
         for _ in range(50):  # and stays so, whatever is asked meanwhile
             await asyncio.sleep(0.02)
             assert not writer_monitor.ok
         blocker.execute("ROLLBACK")
         blocker.close()
-        await until_it_is(True, writer_monitor)
+        await until(lambda: writer_monitor.ok is True)
         present.clear()
-    await until_it_is(True, writer_monitor)
+    await until(lambda: writer_monitor.ok is True)
     beating.cancel()
 
 

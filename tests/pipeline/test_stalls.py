@@ -29,6 +29,7 @@ from listener.sources.queue.transport import QueueError, Remedy
 from listener.sources.webhook.receiver import Receiver
 from listener.sources.webhook.settings import WebhookSettings
 from tests.sources.harness import Reader
+from tests.waiting import until
 
 
 class Idle:
@@ -317,11 +318,6 @@ async def test_a_listing_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch
     async def read() -> None:
         async for delivery in source.deliveries(Index()):  # type: ignore[arg-type]
             await delivery.ack()
-
-    async def until(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                await asyncio.sleep(0.02)
 
     reading = asyncio.create_task(read())
     async with judging(source):

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from listener.change import Change, ChangeKind
-from listener.contracts import Delivery
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 from listener.sources.filesystem.fanotify import refusal
-from listener.testing import MemoryIndex
+from listener.testing import Follower, MemoryIndex
 
 
 def fanotify_needed(request: pytest.FixtureRequest, path: Path) -> None:
@@ -25,50 +20,20 @@ def fanotify_needed(request: pytest.FixtureRequest, path: Path) -> None:
         request.getfixturevalue("absent")(f"a file system that fanotify can mark ({refused})")
 
 
-class Reader:
-    """Follows a source as the pipeline does: commits each delivery, then acknowledges it."""
+class Reader(Follower):
+    """Follows a source of files."""
+
+    source: FilesystemSource
 
     backend = "auto"
     """What readers take where the test does not say."""
 
     def __init__(self, path: Path, index: MemoryIndex | None = None, **settings: Any) -> None:
         """Follow a source of this path."""
-        self.index = index or MemoryIndex()
         values = {
             "path": path, "backend": self.backend, "stable_seconds": 0.3, "root_check_seconds": 0.2, **settings
         }  # fmt: skip
-        self.source = FilesystemSource("www", FilesystemSettings(**values))
-        self.deliveries: list[Delivery] = []
-        self.changes: list[Change] = []
-        """Of deliveries that are no seeds."""
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self.start()
-        await self.until(lambda: self.source.health.ready, "the source is ready")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    def start(self) -> None:
-        """Begin to follow."""
-        self._task = asyncio.create_task(self._follow())
-
-    async def stop(self) -> None:
-        """Cancel and wait."""
-        assert self._task is not None
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-
-    async def _follow(self) -> None:
-        async for delivery in self.source.deliveries(self.index):
-            self.index.apply(delivery)
-            self.deliveries.append(delivery)
-            if not delivery.seed:
-                self.changes.extend(delivery.changes)
-            await delivery.ack()
+        super().__init__(FilesystemSource("www", FilesystemSettings(**values)), index=index)
 
     def clear(self) -> None:
         """Forget what was reported."""
@@ -83,18 +48,9 @@ class Reader:
         """Return whether a key was reported so."""
         return any(change.kind is kind and change.finished is finished for change in self.of(key))
 
-    async def until(self, condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
-        """Wait for the condition, in real time."""
-        end = time.monotonic() + seconds
-        while not condition():
-            if self._task is not None and self._task.done():
-                self._task.result()
-            assert time.monotonic() < end, f"not within {seconds} s: {what}\nchanges: {self.changes[-20:]}"
-            await asyncio.sleep(0.02)
-
     async def until_reported(self, key: str, kind: ChangeKind = ChangeKind.CONTENT, *, finished: bool = True) -> None:
         """Wait until a key is reported so."""
-        await self.until(lambda: self.reported(key, kind, finished=finished), f"{key!r} is told as {kind}")
+        await self.until(lambda: self.reported(key, kind, finished=finished), f"{key!r} is reported as {kind}")
 
     async def until_compared(self) -> None:
         """Wait until the index holds the digest of every file, and bytes are compared."""

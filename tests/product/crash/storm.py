@@ -15,7 +15,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -28,6 +27,7 @@ import aiohttp
 from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
+from tests.stand import free_port
 
 KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 READY_SECONDS = 90.0
@@ -212,13 +212,6 @@ class Storm:
                 self.report.stale.append(key)
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -> Report:
     """
     Run one storm.
@@ -258,7 +251,7 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         visitors = asyncio.create_task(run.visit(http, names))
         writers = asyncio.create_task(_write(run, names, kills=kills, once=once))
         for _ in range(kills):
-            await _live_a_while(run, http)
+            await live_a_while(run, http)
             await run.kill()
             await run.start()
         await writers
@@ -270,12 +263,12 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         run.report.kills -= 1
         run.report.needed = keys if once else None
         run.report.accepted = run.accepted()
-        run.report.ledger = _spent(folder)
+        run.report.ledger = spent_units(folder)
         run.report.seconds = round(time.monotonic() - began, 1)
         return run.report
 
 
-async def _live_a_while(run: Storm, http: aiohttp.ClientSession) -> None:
+async def live_a_while(run: Storm, http: aiohttp.ClientSession) -> None:
     """Mostly let it get to work, sometimes kill it while it starts; half of the time leave a request unanswered."""
     if run.random.random() < 0.5:
         unanswered = parse_fault("accept-then-timeout:1,action=RefreshObjectCaches")
@@ -301,9 +294,10 @@ async def _write(run: Storm, names: list[str], *, kills: int, once: bool) -> Non
         await asyncio.sleep(run.random.uniform(0.0, 0.05))
 
 
-def _spent(folder: Path) -> int:
+def spent_units(folder: Path) -> int:
+    """Return the units that the ledger counts as spent, in all."""
     connection = sqlite3.connect(folder / "state.db")
-    (spent,) = connection.execute("SELECT sum(spent + others) FROM ledger").fetchone()
+    (spent,) = connection.execute("SELECT coalesce(sum(spent + others), 0) FROM ledger").fetchone()
     connection.close()
     return int(spent)
 

@@ -30,6 +30,7 @@ from urllib.parse import unquote, urlsplit
 
 from listener.change import key_to_bytes
 from tests.sources.filesystem.churning import Churn, exchange
+from tests.stand import free_port
 
 CLI = [sys.executable, "-m", "listener"]
 BURST_SECONDS = 1.5
@@ -282,14 +283,6 @@ def explained(root: Path, key: str) -> str:
         kind = f"-> {path.readlink()}" if path.is_symlink() else "mount" if path.is_mount() else "there" * path.exists()
         found.append(f"{part} ({kind or 'gone'})")
     return " / ".join(found)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def uncovered(before: State, after: State, sent: list[tuple[str, str]]) -> set[str]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from listener.contracts import SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 from listener.sources.filesystem.watches import Watches
 from tests.sources.harness import MemoryIndex, Reader, fanotify_needed
+from tests.waiting import until
 
 pytestmark = pytest.mark.looptime(False)  # the kernel and its threads keep real time
 
@@ -460,13 +460,6 @@ async def test_a_path_that_cannot_be_read_yet_is_waited_for(root: Path, kind: st
         await deliveries.aclose()
     finally:
         os.seteuid(os.getuid())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def fill(root: Path, files: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from listener.sources.listing import EventsWithReconcile, ListingSource
 from listener.sources.listing import bucket as bucket_module
 from listener.store import Store, open_store
 from listener.store.record import Batch
+from listener.testing import Follower
 from tests.sources.listing.buckets import FakeBucket, a_bucket, denied
 from tests.stand import Stand, until
 
@@ -46,12 +47,12 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield store
 
 
-class Running:
-    """A source that is listened to, its changes recorded and acknowledged as the pipeline does it."""
+class Running(Follower):
+    """A source that is followed, its changes recorded in a store."""
 
     def __init__(self, source: Any, store: Store) -> None:
-        self.source, self.store = source, store
-        self.changes: list[Change] = []
+        super().__init__(source)
+        self.index = self.store = store  # type: ignore[assignment]
         self.seeds = 0
         self.outdated = 0
 
@@ -59,32 +60,18 @@ class Running:
         """Do what a test wants done before what was found is recorded."""
 
     async def __aenter__(self) -> Self:
-        self.task = asyncio.create_task(self._read())
+        """Start, without waiting."""
+        self.start()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-
-    async def _read(self) -> None:
-        async for delivery in self.source.deliveries(self.store):
-            if not delivery.seed:
-                await self.before()
-            batch = Batch(delivery.changes, delivery.scan_sequence, delivery.seed)
-            (recorded,) = await self.store.record([batch], lambda _change: [])
-            self.outdated += recorded.outdated
-            await delivery.ack()
-            if delivery.seed:
-                self.seeds += len(delivery.changes)
-            else:
-                self.changes += delivery.changes
-
-    async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():
-                if self.task.done():
-                    await self.task
-                await asyncio.sleep(0.01)
+    async def commit(self, delivery: Delivery) -> None:
+        if not delivery.seed:
+            await self.before()
+        batch = Batch(delivery.changes, delivery.scan_sequence, delivery.seed)
+        (recorded,) = await self.store.record([batch], lambda _change: [])
+        self.outdated += recorded.outdated
+        if delivery.seed:
+            self.seeds += len(delivery.changes)
 
 
 def reported(running: Running) -> dict[str, str]:

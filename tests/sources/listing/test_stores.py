@@ -12,7 +12,7 @@ from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.listing import BucketListing, ListingSettings
 from listener.sources.listing import bucket as bucket_module
 from tests.sources.listing.buckets import GOLDEN, FakeBucket, a_bucket, denied, in_order
-from tests.sources.webhook.world import BUCKET, SeaweedFS, seaweedfs
+from tests.sources.seaweedfs import BUCKET, SeaweedFS, seaweedfs
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
 

@@ -23,7 +23,7 @@ import aiohttp
 from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
-from tests.product.crash.storm import Report, Storm
+from tests.product.crash.storm import Report, Storm, spent_units
 from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.oss_messages import body_of, event
 
@@ -133,7 +133,7 @@ async def storm(folder: Path, *, kills: int, seed: int, messages: int, keys: int
         visitors = asyncio.create_task(run.visit(http, names))
         sender = asyncio.create_task(_send(run, names, messages=messages, kills=kills))
         for _ in range(kills):
-            await _live_a_while(run, http)
+            await live_a_while(run, http)
             await run.kill()
             await run.start()
         await sender
@@ -150,14 +150,14 @@ async def storm(folder: Path, *, kills: int, seed: int, messages: int, keys: int
 def _count_of_changes(run: MnsStorm, service: FakeMns, began: float) -> MnsReport:
     report = run.report
     report.accepted = run.accepted()
-    report.ledger = _spent(run.folder)
+    report.ledger = spent_units(run.folder)
     report.deleted, report.left = len(set(service.queue.deleted)), len(service.queue.messages)
     report.received_again = service.received_again
     report.seconds = round(time.monotonic() - began, 1)
     return report
 
 
-async def _live_a_while(run: MnsStorm, http: aiohttp.ClientSession) -> None:
+async def live_a_while(run: MnsStorm, http: aiohttp.ClientSession) -> None:
     """Mostly let it get to work; now and then let deletions fail, or their answers be lost."""
     run.service.failing_deletions = run.random.choice([0, 0, 5])
     if run.random.random() < 0.85:
@@ -183,13 +183,6 @@ async def _drained(service: FakeMns) -> None:
     while service.queue.messages:
         assert time.monotonic() < deadline, f"{len(service.queue.messages)} messages are left"
         await asyncio.sleep(0.05)
-
-
-def _spent(folder: Path) -> int:
-    connection = sqlite3.connect(folder / "state.db")
-    (spent,) = connection.execute("SELECT coalesce(sum(spent + others), 0) FROM ledger").fetchone()
-    connection.close()
-    return int(spent)
 
 
 def main() -> int:

@@ -15,7 +15,8 @@ from listener.sources.mns import MnsSettings, MnsSource
 from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.oss_messages import bodies
 from tests.sources.mns.sdk import Sdk
-from tests.sources.queue.backends import reading, until
+from tests.sources.queue.backends import reading
+from tests.waiting import until
 
 pytestmark = pytest.mark.looptime(False)
 MakeSource = Callable[..., MnsSource]

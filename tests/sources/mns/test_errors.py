@@ -18,7 +18,8 @@ from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.oss_messages import bodies, body_of, event
 from tests.sources.mns.sdk import Sdk
 from tests.sources.queue.backends import MNS_KEYS as KEYS
-from tests.sources.queue.backends import reading, until
+from tests.sources.queue.backends import reading
+from tests.waiting import until
 
 pytestmark = pytest.mark.looptime(False)
 MakeSource = Callable[..., MnsSource]

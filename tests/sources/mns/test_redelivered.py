@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -16,18 +13,11 @@ from listener.emulator import Emulator, EmulatorSettings
 from listener.refresh import RefreshKind
 from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.storm import MnsStorm
+from tests.waiting import until
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(120)]
 
 MESSAGES = 30
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, a minute at most."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 def refreshes_left_out(state: Path) -> int:

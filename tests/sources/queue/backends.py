@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Protocol
 from urllib.parse import quote_plus
 
 import pytest
 
-from listener.contracts import Delivery, Unreadable
 from listener.sources.mns import MnsSettings, MnsSource
 from listener.sources.queue.source import QueueSource
 from listener.sources.sqs import SqsSettings, SqsSource
+from listener.testing import Follower
 from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.oss_messages import body_of, event
 from tests.sources.sqs.fake_sqs import ACCOUNT, KEYS, FakeSqs
 
-DEADLINE_SECONDS = 30.0
 MNS_KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 
 
@@ -54,14 +51,6 @@ def aws_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the test a key, and no machine's configuration."""
     for name, value in AWS_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-
-
-async def until(condition: Callable[[], Any], what: str = "") -> None:
-    """Wait until the condition holds."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_SECONDS} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 class Backend(Protocol):
@@ -246,30 +235,13 @@ class MnsBackend:
         return self.service.open_polls
 
 
-class Consumer:
-    """Reads a source as the intake does; acknowledges each delivery unless ``acks`` is false."""
-
-    def __init__(self, source: QueueSource[Any], *, acks: bool = True) -> None:
-        self.source = source
-        self.acks = acks
-        self.deliveries: list[Delivery] = []
-
-    async def read(self) -> None:
-        """Read for ever."""
-        async for delivery in self.source.deliveries(None):  # type: ignore[arg-type]
-            self.deliveries.append(delivery)
-            if self.acks:
-                await delivery.ack()
+class Consumer(Follower):
+    """Reads a queue."""
 
     @property
     def keys(self) -> list[str]:
         """Keys of all changes, in order."""
-        return [change.key for delivery in self.deliveries for change in delivery.changes]
-
-    @property
-    def unreadable(self) -> list[Unreadable]:
-        """All dead letters."""
-        return [one for delivery in self.deliveries for one in delivery.unreadable]
+        return [change.key for change in self.changes]
 
     def metric(self, name: str) -> float:
         """Return a metric of the source, 0 where there is none."""
@@ -283,15 +255,13 @@ class Consumer:
 
 @asynccontextmanager
 async def reading(source: QueueSource[Any], *, acks: bool = True) -> AsyncIterator[Consumer]:
-    """Read a source until the end of the block; an error of the source fails the test."""
-    consumer = Consumer(source, acks=acks)
-    task = asyncio.create_task(consumer.read())
+    """Read a source, not yet ready, until the end of the block; an error of the source fails the test."""
+    consumer = Consumer(source, acknowledges=acks)
+    consumer.start()
     try:
         yield consumer
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await consumer.stop()
 
 
 def numbered(count: int) -> Iterable[str]:

@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from listener.change import ChangeKind
 from listener.contracts import SourceState
 from listener.sources.queue import messages, reader
-from tests.sources.queue.backends import Backend, numbered, reading, until
+from tests.sources.queue.backends import Backend, numbered, reading
+from tests.waiting import until
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -60,7 +61,7 @@ async def test_polling_stops_while_the_bound_of_messages_is_in_flight(backend: B
         await until(lambda: not backend.open_polls)
         assert backend.hidden == bound
         assert consumer.metric("in_flight_messages") == bound
-        consumer.acks = True
+        consumer.acknowledges = True
         await consumer.ack_all()
         await until(lambda: len(consumer.keys) == 4 * bound)
         await until(lambda: not backend.left)

@@ -26,7 +26,7 @@ import aiohttp
 from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
-from tests.product.crash.storm import KEYS, Report, Storm, _live_a_while, _spent
+from tests.product.crash.storm import KEYS, Report, Storm, live_a_while, spent_units
 from tests.sources.queue.backends import s3_event
 from tests.sources.sqs.fake_sqs import KEYS as AWS_KEYS
 from tests.sources.sqs.fake_sqs import FakeSqs, Stored
@@ -175,7 +175,7 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int) -> Queu
         others = [asyncio.create_task(run.visit(http, names)), asyncio.create_task(run.disturb())]
         writers = asyncio.create_task(_write(run, names, kills=kills))
         for _ in range(kills):
-            await _live_a_while(run, http)
+            await live_a_while(run, http)
             await run.kill()
             await run.start()
         await writers
@@ -188,7 +188,7 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int) -> Queu
         await run.look(http, names)
         await run.kill()
     run.report.kills -= 1
-    run.report.needed, run.report.accepted, run.report.ledger = keys, run.accepted(), _spent(folder)
+    run.report.needed, run.report.accepted, run.report.ledger = keys, run.accepted(), spent_units(folder)
     run.report.seconds = round(time.monotonic() - began, 1)
     run.reported.left = len(sqs.queues["events"].messages)
     run.reported.dead_letters = _dead_letters(folder)

@@ -13,7 +13,8 @@ from aiohttp import web
 from listener.contracts import SourceState
 from listener.sources.sqs import SqsSettings, SqsSource, transport
 from listener.sources.sqs.transport import LARGEST_REPLY_BYTES
-from tests.sources.queue.backends import reading, s3_event, until
+from tests.sources.queue.backends import reading, s3_event
+from tests.waiting import until
 
 pytestmark = [pytest.mark.looptime(False)]
 

@@ -7,9 +7,8 @@ import base64
 import datetime as dt
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 from yarl import URL
 
-from listener.change import Change
-from listener.contracts import Delivery, Unreadable
+from listener.contracts import Delivery
 from listener.sources.webhook import WebhookSettings, WebhookSource
 from listener.sources.webhook.authentication.certificates import FetchFailed
+from listener.testing import Follower
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -58,18 +57,18 @@ def s3_event(*keys: str, bucket: str = "site", name: str = "ObjectCreated:Put", 
     }  # fmt: skip
 
 
-@dataclass
-class Hook:
-    """A source that runs, with what it delivered; acknowledges at once unless instructed to hold."""
+class Hook(Follower):
+    """A source that runs, and a client of it; acknowledges at once unless ``commits`` is cleared."""
 
     source: WebhookSource
-    http: aiohttp.ClientSession
-    deliveries: list[Delivery] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-    unreadable: list[Unreadable] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
-    commits: asyncio.Event = field(default_factory=asyncio.Event)
-    """Cleared: nothing is acknowledged, as by a store that cannot commit."""
+
+    def __init__(self, source: WebhookSource, http: aiohttp.ClientSession) -> None:
+        """Follow the source, once started."""
+        super().__init__(source)
+        self.http = http
+        self.commits = asyncio.Event()
+        """Cleared: nothing is acknowledged, as by a store that cannot commit."""
+        self.commits.set()
 
     @property
     def base(self) -> str:
@@ -92,14 +91,9 @@ class Hook:
         """What the source reports."""
         return self.source.health.figures
 
-    async def follow(self) -> None:
-        """Commit and acknowledge."""
-        async for delivery in self.source.deliveries(None):  # type: ignore[arg-type]
-            self.deliveries.append(delivery)
-            await self.commits.wait()
-            self.changes += delivery.changes
-            self.unreadable += delivery.unreadable
-            await delivery.ack()
+    async def commit(self, delivery: Delivery) -> None:
+        """Wait while the store of the test cannot commit."""
+        await self.commits.wait()
 
     async def post(
         self, body: bytes | str | dict[str, Any], headers: dict[str, str] | None = None, *, url: str = "", **more: Any
@@ -109,22 +103,6 @@ class Hook:
         sent = BEARER if headers is None else headers
         async with self.http.post(URL(url or self.url, encoded=True), data=data, headers=sent, **more) as response:
             return response.status, await response.text()
-
-    async def until(self, condition: Callable[[], Any], what: str = "", *, seconds: float = 30) -> None:
-        """Wait for a condition, in real time."""
-        end = time.monotonic() + seconds
-        while not condition():
-            if self.task is not None and self.task.done():
-                self.task.result()
-            assert time.monotonic() < end, f"not within {seconds} s: {what}; {self.source.health}"
-            await asyncio.sleep(0.01)
-
-    async def stop(self) -> None:
-        """Cancel as the pipeline does, and wait."""
-        if self.task is not None:
-            self.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self.task
 
 
 @asynccontextmanager
@@ -136,8 +114,7 @@ async def a_hook(name: str = "hook", *, http: dict[str, Any] | None = None, **gi
     source = WebhookSource(name, WebhookSettings(**settings), **own)
     async with aiohttp.ClientSession(**(http or {})) as session:
         hook = Hook(source, session)
-        hook.commits.set()
-        hook.task = asyncio.create_task(hook.follow())
+        hook.start()
         try:
             await hook.until(lambda: source.health.ready, "ready")
             yield hook

@@ -27,8 +27,9 @@ import aiohttp
 from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
-from tests.product.crash.storm import KEYS, Report, Storm, _spent, free_port
+from tests.product.crash.storm import KEYS, Report, Storm, spent_units
 from tests.sources.webhook.hooks import BEARER, TOKEN, s3_event
+from tests.stand import free_port
 
 SENDERS = 4
 TOKEN_VARIABLE = "LISTENER_SOURCES__WWW__TOKEN"
@@ -155,7 +156,7 @@ async def hook_storm(folder: Path, *, kills: int, seed: int, keys: int) -> tuple
         await run.look(http, run.names)
         await run.kill()
         run.report.kills -= 1
-        run.report.accepted, run.report.ledger = run.accepted(), _spent(folder)
+        run.report.accepted, run.report.ledger = run.accepted(), spent_units(folder)
         run.report.seconds = round(time.monotonic() - began, 1)
         return run.report, run
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.sources.seaweedfs import BUCKET
 from tests.sources.webhook.ceph import ceph
 from tests.sources.webhook.hooks import TOKEN
-from tests.sources.webhook.world import BUCKET, a_hook_world, blocking, free_port
+from tests.sources.webhook.world import a_hook_world, blocking
+from tests.stand import free_port
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(400), pytest.mark.soak]
 

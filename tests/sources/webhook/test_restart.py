@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from tests.product.crash.storm import KEYS, free_port
+from tests.product.crash.storm import KEYS
 from tests.sources.webhook.hooks import BEARER, TOKEN, s3_event
+from tests.stand import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

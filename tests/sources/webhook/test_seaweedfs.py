@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.sources.seaweedfs import BUCKET, seaweedfs
 from tests.sources.webhook.hooks import TOKEN
-from tests.sources.webhook.world import BUCKET, a_hook_world, blocking, free_port, seaweedfs
+from tests.sources.webhook.world import a_hook_world, blocking
+from tests.stand import free_port
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
 
