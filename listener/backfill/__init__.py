@@ -33,8 +33,8 @@ from listener.backfill.choosing import (
 from listener.backfill.job import Backfill
 from listener.backfill.lists import KeyLines, read_entries
 from listener.backfill.oneshot import RequestedUrl, RequestOutcome, opened, outcomes, run_until_idle, stopping
-from listener.backfill.plan import BackfillPlan, Cost, Figures, Mode, Outcome, Watch, cost_of
-from listener.backfill.source import Feed, RepairFeed
+from listener.backfill.plan import BackfillPlan, Cost, Figures, Outcome, Watch, cost_of
+from listener.backfill.source import Feed, Mode, RepairFeed
 
 __all__ = [
     "Backfill",

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from listener.backfill.lists import KeyLines
-from listener.backfill.plan import Mode
+from listener.backfill.source import Mode
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.errors import ConfigurationError
 from listener.plugins import listing_settings, load_sources

@@ -10,9 +10,9 @@ from itertools import islice
 
 from listener import planner
 from listener.backfill.oneshot import run_until_idle, stopping
-from listener.backfill.plan import ALONE, BackfillPlan, Cost, Mode, Outcome, Tally, cost_of
+from listener.backfill.plan import BackfillPlan, Cost, Outcome, Tally, cost_of
 from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, share_budget
-from listener.backfill.source import Feed, RepairFeed
+from listener.backfill.source import ALONE, Feed, Mode, RepairFeed, digest_for
 from listener.change import Change, ChangeKind
 from listener.clock import Clock, SystemClock, window_end
 from listener.contracts import Target
@@ -20,7 +20,7 @@ from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake, StoreRetry
 from listener.pipeline.sites import Sites
-from listener.refresh import Priority, QuotaReading, RefreshKind, Scope
+from listener.refresh import QuotaReading, RefreshKind, Scope
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
@@ -33,7 +33,6 @@ __all__ = ["Backfill"]
 TALLY_KEYS = 10_000
 QUOTA_SECONDS = 10.0
 """How long to wait for the live quota; where it cannot be read, the ledger's or the configured one counts."""
-SOURCE_NAME = "backfill"
 
 
 class Backfill:
@@ -47,7 +46,6 @@ class Backfill:
         modes: Sequence[Mode],
         *,
         share: float | None = None,
-        deletions: bool = False,
         clock: Clock | None = None,
     ) -> None:
         """
@@ -59,7 +57,6 @@ class Backfill:
             listing: the keys.
             modes: what to do with each.
             share: part of each day's quota (0 to 1) that it may have; None: all, and the rest waits in the store.
-            deletions: in a repair, any number of missing keys is taken for deleted.
             clock: tells the time of day.
 
         Raises :class:`~listener.errors.ConfigurationError` for modes that exclude one another.
@@ -70,20 +67,18 @@ class Backfill:
                 hint="write --mode seed, or --mode refresh,prefetch",
             )
         self._share = share
-        self._deletions = deletions
         self._clock = clock or SystemClock()
         self._settings = settings
         self._targets = targets
         self._listing = listing
         self._modes = frozenset(modes)
         self._sites = Sites(settings.sites)
-        self._digest = f"{listing.digest()}-{'-'.join(sorted(modes))}"
 
     # -- before --------------------------------------------------------------------------------------
 
     async def plan(self, store: Store | None, *, now: float, restart: bool = False) -> BackfillPlan:
         """List everything and return what it would take; nothing is changed."""
-        begun = None if store is None or restart else await store.progress(self._digest)
+        begun = None if store is None or restart else await store.progress(digest_for(self._listing, self._modes))
         begun = begun if begun is not None and not begun.finished else None
         tally = Tally(self._sites)
         async with aclosing(self._portions(store, begun)) as portions:
@@ -195,6 +190,7 @@ class Backfill:
         plan: BackfillPlan | None,
         *,
         follow: bool,
+        deletions: bool = False,
         watch: Callable[[Feed | RepairFeed], None] | None = None,
     ) -> Outcome:
         """
@@ -204,6 +200,7 @@ class Backfill:
             store: open; its owner sends, anybody else leaves that to the owner.
             plan: what was shown before: where an earlier run ended, and which directories were chosen.
             follow: wait for tasks to end, too.
+            deletions: in a repair, any number of missing keys is taken for deleted.
             watch: called with the feed before it begins.
 
         Raises:
@@ -214,12 +211,12 @@ class Backfill:
                 f"source {self._listing.root}: its index is seeded; doing it again would hide what changed since",
                 hint="use --mode refresh, or --mode audit to see what differs",
             )
-        feed = self._feed(store, plan)
+        feed = self._feed(store, plan, deletions=deletions)
         if watch is not None:
             watch(feed)
         if store.owner:
             pipeline, interrupted = await run_until_idle(
-                self._settings, store, self._targets, sources={SOURCE_NAME: feed}, follow=follow
+                self._settings, store, self._targets, sources={feed.name: feed}, follow=follow
             )
             troubles = _troubles(pipeline)
         else:
@@ -239,34 +236,29 @@ class Backfill:
             not store.owner and bool(counts.pending) and owner_of(store.path).is_running is False,
         )
 
-    def _feed(self, store: Store, plan: BackfillPlan | None) -> Feed | RepairFeed:
+    def _feed(self, store: Store, plan: BackfillPlan | None, *, deletions: bool = False) -> Feed | RepairFeed:
         admission = self._admission(store, plan)
         if Mode.REPAIR in self._modes:
-            return RepairFeed(SOURCE_NAME, self._listing, deletions=self._deletions, admission=admission)
-        priority = Priority.BACKFILL if admission is None else Priority.ADMITTED
+            return RepairFeed(self._listing, deletions=deletions, admission=admission)
 
         async def prefetch(portion: Sequence[Change]) -> None:
-            await store.request(self._prefetches(portion), reason="backfill", priority=priority)
+            await store.request(self._prefetches(portion), reason="backfill", priority=feed.priority)
 
-        return Feed(
-            SOURCE_NAME,
+        feed = Feed(
             self._listing,
             store,
+            self._modes,
             begun=plan.begun if plan else None,
-            record=bool(self._modes & {Mode.REFRESH, Mode.SEED}),
-            seed=Mode.SEED in self._modes,
-            digest=self._digest,
             admission=admission,
             then=prefetch if Mode.PREFETCH in self._modes else None,
-            priority=priority,
         )
+        return feed
 
     def _admission(self, store: Store, plan: BackfillPlan | None) -> Share | None:
         if self._share is None or Mode.SEED in self._modes:
             return None
         return Share(
             store,
-            self._targets,
             self._chooser(plan.cost if plan else None),
             share=self._share,
             reserve=self._settings.planner.reserve,
@@ -310,10 +302,10 @@ class Backfill:
 
     async def _only_record(self, store: Store, source: Feed | RepairFeed) -> bool:
         """Make the needs durable and leave the sending to the daemon; return whether a signal ended it."""
-        intake = Intake(lambda: {SOURCE_NAME: source}, store, self._sites, retry=StoreRetry(), committed=lambda: None)
+        intake = Intake(lambda: {source.name: source}, store, self._sites, retry=StoreRetry(), committed=lambda: None)
         async with asyncio.TaskGroup() as tasks:
             commit = tasks.create_task(intake.commit(), name="commit")
-            reader = tasks.create_task(intake.read(SOURCE_NAME), name="read")
+            reader = tasks.create_task(intake.read(source.name), name="read")
             with stopping(reader.cancel) as caught:
                 await asyncio.wait([reader])
                 await intake.drained()

@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol
 
 from listener import planner
@@ -26,26 +25,7 @@ from listener.store.controls import Progress
 from listener.store.needs import Snapshot
 from listener.store.report import Counts
 
-__all__ = ["ALONE", "BackfillPlan", "Cost", "Figures", "Mode", "Outcome", "Tally", "Watch", "cost_of"]
-
-
-class Mode(StrEnum):
-    """What a backfill does with each key."""
-
-    REFRESH = "refresh"
-    """Its URLs are refreshed, as if it had changed."""
-    PREFETCH = "prefetch"
-    """Its URLs are fetched into the cache, after any refresh of them."""
-    SEED = "seed"
-    """The index learns it; nothing is sent."""
-    AUDIT = "audit"
-    """It is compared with the index; nothing is sent or written."""
-    REPAIR = "repair"
-    """It is compared with the index, and what differs is refreshed, as if it had changed just now."""
-
-
-ALONE = frozenset({Mode.SEED, Mode.AUDIT, Mode.REPAIR})
-"""Modes that cannot be combined."""
+__all__ = ["BackfillPlan", "Cost", "Figures", "Outcome", "Tally", "Watch", "cost_of"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class Chooser:
         """
         self._root = root
         self._sites = sites
-        self._targets = targets
+        self.targets = targets
         self._prefetch = prefetch
         self._refresh = refresh
         self._directories = set(directories)
@@ -209,7 +209,7 @@ class Chooser:
         except KeyRejected:
             return price  # it is rejected, and costs nothing
         for need in needs:
-            account = self._targets[need.target].account
+            account = self.targets[need.target].account
             if self._refresh:
                 price[account, KIND_OF_SCOPE[need.scope]] += 1
             if self._prefetch and need.scope is Scope.EXACT:
@@ -223,7 +223,6 @@ class Share:
     def __init__(
         self,
         store: Store,
-        targets: Mapping[str, Target],
         chooser: Chooser,
         *,
         share: float,
@@ -236,7 +235,6 @@ class Share:
 
         Args:
             store: where tokens are booked.
-            targets: the configured targets.
             chooser: fresh; chooses from the listing.
             share: part of each day's quota, 0 to 1.
             reserve: the part that is left alone, 0 to 1.
@@ -245,7 +243,6 @@ class Share:
         """
         self.reason = ""
         self._store = store
-        self._targets = targets
         self._chooser = chooser
         self._share = share
         self._reserve = reserve
@@ -274,7 +271,7 @@ class Share:
         if self._budget is None or self._budget.window != window_start(now):
             self._budget = await self._store.read(
                 lambda snapshot: share_budget(
-                    snapshot, self._targets, self._share, reserve=self._reserve, now=now, live={}
+                    snapshot, self._chooser.targets, self._share, reserve=self._reserve, now=now, live={}
                 )
             )
         return self._budget

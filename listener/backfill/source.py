@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import closing
+from enum import StrEnum
 from itertools import islice
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -18,7 +19,9 @@ from listener.sources.listing import Comparison, Drift, Listing
 from listener.store import Store
 from listener.store.controls import Progress
 
-__all__ = ["Admission", "Admitted", "Feed", "RepairFeed"]
+__all__ = ["ALONE", "Admission", "Admitted", "Feed", "Mode", "RepairFeed", "digest_for"]
+
+SOURCE_NAME = "backfill"
 
 PORTION_KEYS = 2_000
 """Keys in one delivery: what one commit takes."""
@@ -28,6 +31,30 @@ PORTIONS_AHEAD = 4
 MAX_DELETE_SHARE = 0.5
 MIN_DELETE_COUNT = 100
 """As a source's settings say by default: more missing keys than these are not believed without a word."""
+
+
+class Mode(StrEnum):
+    """What a backfill does with each key."""
+
+    REFRESH = "refresh"
+    """Its URLs are refreshed, as if it had changed."""
+    PREFETCH = "prefetch"
+    """Its URLs are fetched into the cache, after any refresh of them."""
+    SEED = "seed"
+    """The index learns it; nothing is sent."""
+    AUDIT = "audit"
+    """It is compared with the index; nothing is sent or written."""
+    REPAIR = "repair"
+    """It is compared with the index, and what differs is refreshed, as if it had changed just now."""
+
+
+ALONE = frozenset({Mode.SEED, Mode.AUDIT, Mode.REPAIR})
+"""Modes that cannot be combined."""
+
+
+def digest_for(listing: Listing, modes: Collection[Mode]) -> str:
+    """Return the name under which the progress of this listing in these modes is kept."""
+    return f"{listing.digest()}-{'-'.join(sorted(modes))}"
 
 
 class Admitted(NamedTuple):
@@ -56,6 +83,10 @@ class Admission(Protocol):
         ...
 
 
+def _priority(admission: Admission | None) -> Priority:
+    return Priority.BACKFILL if admission is None else Priority.ADMITTED
+
+
 class Feed:
     """
     See :class:`listener.contracts.Source`; ended once everything that it listed is durable.
@@ -67,46 +98,38 @@ class Feed:
 
     def __init__(
         self,
-        name: str,
         listing: Listing,
         store: Store,
+        modes: Collection[Mode],
         *,
         begun: Progress | None = None,
-        record: bool = True,
-        seed: bool = False,
-        digest: str = "",
         admission: Admission | None = None,
         then: Callable[[Sequence[Change]], Awaitable[None]] | None = None,
-        priority: Priority = Priority.BACKFILL,
     ) -> None:
         """
         Keep what to list; touch nothing.
 
         Args:
-            name: what the source is called.
             listing: what to go through.
             store: where to keep how far it got.
+            modes: what becomes of the keys: changes, or only index rows; else only ``then`` gets them.
             begun: how far an earlier run got.
-            record: whether changes are made of the keys; otherwise only ``then`` gets them.
-            seed: whether they only fill the index.
-            digest: under what name its progress is kept; by default the listing's own.
             admission: how much may go on now; everything without one.
             then: called with each portion once its changes are durable, before that is noted as progress.
-            priority: of the needs that are made.
         """
-        self.name = name
+        self.name = SOURCE_NAME
         self.roots: Sequence[str] = (listing.root,)
         self.health = SourceHealth()
         self.listed = begun.listed if begun else 0
         self._listing = listing
-        self._digest = digest or listing.digest()
+        self._digest = digest_for(listing, modes)
         self._store = store
         self._after = begun.after if begun else ""
-        self._record = record
-        self._seed = seed
+        self._record = Mode.REFRESH in modes
+        self._seed = Mode.SEED in modes
         self._admission = admission
         self._then = then
-        self._priority = priority
+        self.priority = _priority(admission)
         self.stopped = ""
         """Why it ended before the listing did; empty where it did not."""
         self._open = 0
@@ -154,7 +177,7 @@ class Feed:
             self._raise_error()
             self._open += 1  # from here on an ack is sure to come
         recorded = changes if self._record or seed else ()
-        return Delivery(recorded, self._ack_of(changes, after, count), seed=seed, priority=self._priority)
+        return Delivery(recorded, self._ack_of(changes, after, count), seed=seed, priority=self.priority)
 
     async def _end(self) -> None:
         if self.stopped:
@@ -210,13 +233,13 @@ class RepairFeed:
 
     Settings: ClassVar[type[BaseModel]] = BaseModel
 
-    def __init__(self, name: str, listing: Listing, *, deletions: bool, admission: Admission | None = None) -> None:
+    def __init__(self, listing: Listing, *, deletions: bool, admission: Admission | None = None) -> None:
         """
         Take what to list; with ``deletions``, any number of missing keys is taken for deleted.
 
         ``admission`` says how much may go on now; what it leaves still differs when the next run compares.
         """
-        self.name = name
+        self.name = SOURCE_NAME
         self.roots: Sequence[str] = (listing.root,)
         self.health = SourceHealth()
         self.drift = Drift()
@@ -224,7 +247,7 @@ class RepairFeed:
         self._listing = listing
         self._deletions = deletions
         self._admission = admission
-        self._priority = Priority.BACKFILL if admission is None else Priority.ADMITTED
+        self.priority = _priority(admission)
 
     async def finish(self) -> None:
         """Note nothing: a repair compares again each time."""
@@ -261,7 +284,7 @@ class RepairFeed:
         if changes and self._admission is not None:
             admitted = await self._admission.admit(changes)
             changes, self.stopped = admitted.changes, self._admission.reason
-        return Delivery(changes, scan_sequence=sequence, priority=self._priority) if changes else None
+        return Delivery(changes, scan_sequence=sequence, priority=self.priority) if changes else None
 
     async def check(self) -> Sequence[Check]:
         """Probe nothing: what is listed is found out by listing it."""

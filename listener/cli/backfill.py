@@ -185,7 +185,7 @@ async def _run(settings: Settings, listing: Listing, modes: list[Mode], options:
 
         return await audit(settings, listing, as_json=options.as_json, edge_samples=options.edge_samples)
     targets = load_targets(settings)
-    job = Backfill(settings, targets, listing, modes, share=options.share, deletions=options.deletions)
+    job = Backfill(settings, targets, listing, modes, share=options.share)
     async with reading(settings) as store:
         plan = await job.plan(store, now=time.time(), restart=options.restart)
     if options.as_json and options.dry_run:
@@ -214,7 +214,7 @@ async def _watched(
         watching.append(asyncio.get_running_loop().create_task(progress, name="progress"))
 
     try:
-        return await job.run(store, plan, follow=options.wait, watch=watch)
+        return await job.run(store, plan, follow=options.wait, deletions=options.deletions, watch=watch)
     finally:
         for task in watching:
             task.cancel()

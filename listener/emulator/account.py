@@ -46,14 +46,13 @@ class EmulatedAccount:
         quota: Mapping[RefreshKind, int],
         faults: FaultBook,
         per_minute: Mapping[RefreshKind, int],
+        tasks: TaskBook,
         task_seconds: float,
-        history_seconds: float,
         domains: Collection[str] = (),
-        first_task_id: int = 1,
     ) -> None:
         """Start with nothing spent; an empty ``domains`` means that every domain belongs to the account."""
         self.ledger = QuotaLedger(quota)
-        self.tasks = TaskBook(history_seconds=history_seconds, first_id=first_task_id)
+        self.tasks = tasks
         self._minutes = MinuteRates(per_minute)
         self._faults = faults
         self._task_seconds = task_seconds

@@ -51,21 +51,19 @@ class ApiServer:
         *,
         api: Api,
         gate: Gate,
-        rates: CallRates,
         faults: FaultBook,
         now: Callable[[], float],
         settled: Callable[[], Awaitable[None]],
         accepted: Callable[[Call, Sequence[TaskRecord], str], None],
     ) -> None:
         """
-        Answer with ``api`` the calls that pass ``gate`` and ``rates``.
+        Answer with ``api`` the calls that pass ``gate``.
 
         ``settled`` applies finished tasks, prefetches included, before each call. ``accepted`` is called with the
         accepted records and their request id before the response is sent.
         """
         self._api = api
         self._gate = gate
-        self._rates = rates
         self._faults = faults
         self._now = now
         self._settled = settled
@@ -98,7 +96,6 @@ class ApiServer:
         if not self._api.knows(action, version):
             raise Rejection("InvalidAction.NotFound", action=action, version=version)
         self._gate.admit(request, self._now())
-        self._rates.take(action, self._now())
         return Call(action=action, version=VERSIONS[version], parameters=request.parameters, now=self._now())
 
     async def _slow(self, action: str) -> None:
@@ -276,11 +273,12 @@ class _Claim:
 
 
 class Gate:
-    """Admits calls that the account's key signed, recently and only once."""
+    """Admits calls that the account's key signed, recently and only once, within the rates of their actions."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, rates: CallRates) -> None:
         """Know one access key."""
         self._credentials = credentials
+        self._rates = rates
         self._nonces: set[str] = set()
         self._nonce_times: deque[tuple[float, str]] = deque()
 
@@ -294,6 +292,7 @@ class Gate:
         if self._credentials.security_token and claim.token != self._credentials.security_token:
             raise Rejection("InvalidSecurityToken.Expired" if claim.token else "MissingSecurityToken")
         self._use_nonce(claim.nonce, now)
+        self._rates.take(request.action_and_version()[0], now)
 
     def _check_signature(self, request: ApiRequest) -> None:
         secret = self._credentials.access_key_secret

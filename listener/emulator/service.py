@@ -25,7 +25,7 @@ from listener.emulator.control import EmulatorControl
 from listener.emulator.edge import Edge, EdgeCache, Lifetimes
 from listener.emulator.faults import ACTIONS, Fault, FaultBook
 from listener.emulator.origin import origin_of
-from listener.emulator.tasks import FOREVER, TaskRecord
+from listener.emulator.tasks import FOREVER, TaskBook, TaskRecord
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
 from listener.settings import host_and_port
@@ -170,11 +170,10 @@ class Emulator:
                 RefreshKind.IGNORE_PARAMS: settings.urls_per_domain_minute,
                 RefreshKind.DIRECTORY: settings.directories_per_domain_minute,
             },
+            # Ids from the time, so that a client that outlives an emulator never sees one twice.
+            tasks=TaskBook(history_seconds=V2014.history_seconds, first_id=int(self.clock.now() * 1000)),
             task_seconds=settings.task_seconds,
-            history_seconds=V2014.history_seconds,
             domains=settings.domains,
-            # From the time, so that a client that outlives an emulator never sees an id twice.
-            first_task_id=int(self.clock.now() * 1000),
         )
         lifetimes = Lifetimes(settings.ttl_seconds, settings.missing_ttl_seconds)
         self.cache = EdgeCache(lifetimes=lifetimes, limit_bytes=settings.cache_bytes)
@@ -246,8 +245,7 @@ class Emulator:
         rates = CallRates({**CALLS_PER_SECOND, **self._settings.calls_per_second})
         server = ApiServer(
             api=Api(self.account, self.faults),
-            gate=Gate(self._settings.credentials),
-            rates=rates,
+            gate=Gate(self._settings.credentials, rates),
             faults=self.faults,
             now=self.clock.now,
             settled=self.settled,

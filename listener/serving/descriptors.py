@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
@@ -43,18 +44,12 @@ def fair_shares(wanted: Sequence[int], total: int) -> list[int]:
     return shares
 
 
+@dataclass(slots=True, eq=False)
 class DescriptorShare:
-    """The connections that one port may have."""
+    """The connections that one port may have; its :class:`DescriptorBudget` sets them."""
 
-    def __init__(self, budget: DescriptorBudget, wanted: int) -> None:
-        """Ask for so many; see :meth:`DescriptorBudget.join`."""
-        self._budget = budget
-        self.wanted = wanted
-        self.connections = wanted
-
-    def leave(self) -> None:
-        """Give the share back; safe to call twice."""
-        self._budget.leave(self)
+    wanted: int
+    connections: int
 
 
 def _soft_limit() -> int:
@@ -72,13 +67,13 @@ class DescriptorBudget:
 
     def join(self, wanted: int) -> DescriptorShare:
         """Return the share of a port that wants so many connections; it changes as ports come and go."""
-        share = DescriptorShare(self, wanted)
+        share = DescriptorShare(wanted, wanted)
         self._members.append(share)
         self._divide()
         return share
 
     def leave(self, share: DescriptorShare) -> None:
-        """Take a share back."""
+        """Take a share back; safe to call twice."""
         if share in self._members:
             self._members.remove(share)
             self._divide()

@@ -21,6 +21,7 @@ import ssl
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import takewhile
 from typing import Final
 
 from aiohttp import web
@@ -87,9 +88,12 @@ class ConnectionLimiter:
         self._make_handler = make_handler
         self._release_slow_body = release_slow_body
         self._count_rejected = count_rejected
+        self._budget = budget
         self._share = budget.join(limits.connections)
-        self._pending: dict[PendingConnection, None] = {}
-        self._leaving: dict[PendingConnection, None] = {}
+        self._pending: dict[PendingConnection, float] = {}
+        """With the time when each was accepted, by the event loop's clock."""
+        self._leaving: dict[PendingConnection, float] = {}
+        """With the time when each was rejected."""
         self._handled: dict[web.RequestHandler, _Handled] = {}
         self._idle: dict[web.RequestHandler, None] = {}
         self._clients: dict[str, int] = {}
@@ -121,14 +125,13 @@ class ConnectionLimiter:
 
     def admit(self, pending: PendingConnection) -> bool:
         """Give a new connection a place, taken from another one where need be; return whether there was one."""
-        pending.since = _now()
         self._clients[pending.client] = self._clients.get(pending.client, 0) + 1
         self._start_sweeping()
         is_greedy = self._clients[pending.client] > self.connections * ONE_CLIENT
         if self._is_full and not self._make_room(pending.client if is_greedy else None):
             pending.reject(HTTPStatus.SERVICE_UNAVAILABLE)
             return False
-        self._pending[pending] = None
+        self._pending[pending] = _now()
         return True
 
     def make_room(self) -> bool:
@@ -175,8 +178,7 @@ class ConnectionLimiter:
         """Record that a connection was rejected, and let it linger."""
         self._count_rejected(status.value)
         self._pending.pop(pending, None)
-        pending.since = _now()
-        self._leaving[pending] = None
+        self._leaving[pending] = _now()
         if len(self._leaving) > MAX_LEAVING:
             self._drop(next(iter(self._leaving)))
 
@@ -273,7 +275,7 @@ class ConnectionLimiter:
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
-        self._share.leave()
+        self._budget.leave(self._share)
 
 
 def _now() -> float:
@@ -288,13 +290,8 @@ def _decrement(counts: dict[str, int], name: str) -> None:
         counts.pop(name, None)
 
 
-def _overdue(row: Mapping[PendingConnection, None], before: float) -> list[PendingConnection]:
-    found = []
-    for pending in row:
-        if pending.since > before:
-            break
-        found.append(pending)
-    return found
+def _overdue(row: Mapping[PendingConnection, float], before: float) -> list[PendingConnection]:
+    return [pending for pending, _ in takewhile(lambda entry: entry[1] <= before, row.items())]
 
 
 HEAD_END: Final = b"\r\n\r\n"
@@ -305,7 +302,7 @@ MAX_HEAD_LINES: Final = 100
 class PendingConnection(asyncio.Protocol):
     """Collects the head of the first request, within bounds."""
 
-    __slots__ = ("_buffer", "_handshake", "_is_rejected", "_limiter", "_raw", "_transport", "client", "since")
+    __slots__ = ("_buffer", "_handshake", "_is_rejected", "_limiter", "_raw", "_transport", "client")
 
     def __init__(self, limiter: ConnectionLimiter) -> None:
         """Wait for the connection."""
@@ -317,8 +314,6 @@ class PendingConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.client = ""
         """See :func:`client_of`."""
-        self.since = 0.0
-        """When it was accepted, or rejected, by the event loop's clock."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a place, and start the TLS handshake where the port uses TLS."""

@@ -215,7 +215,6 @@ async def test_two_backfills_share_one_share(small: Stand) -> None:
         sharing = [
             Together(
                 store,
-                targets,
                 share.Chooser("www", sites, targets, prefetch=False, refresh=True),
                 share=0.5,
                 reserve=0.0,

@@ -29,6 +29,7 @@ from listener.emulator import (
 from listener.emulator.account import EmulatedAccount, Submission
 from listener.emulator.control import _from_this_machine
 from listener.emulator.faults import FaultBook, Rejection, parse_fault
+from listener.emulator.tasks import TaskBook
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
 
@@ -155,7 +156,12 @@ def test_quota_is_never_exceeded(
     quota = dict(zip(KINDS, limits, strict=True))
     book = FaultBook([parse_fault(f"{order},after={20_000 * number}") for number, order in enumerate(orders)])
     account = EmulatedAccount(
-        quota=quota, faults=book, per_minute={}, task_seconds=1, history_seconds=1e9, domains=("h.example",)
+        quota=quota,
+        faults=book,
+        per_minute={},
+        tasks=TaskBook(history_seconds=1e9, first_id=1),
+        task_seconds=1,
+        domains=("h.example",),
     )
     now, spent = 0.0, dict[tuple[int, RefreshKind], int]()
     for kind, count, extra, pause in calls:

@@ -122,8 +122,8 @@ def test_open_files_are_divided_and_some_are_reserved() -> None:
     admin, hook = budget.join(128), budget.join(1000)
     assert admin.connections == 128
     assert (admin.connections + hook.connections) * SLACK + RESERVED_FILES <= 1024
-    admin.leave()
-    admin.leave()
+    budget.leave(admin)
+    budget.leave(admin)
     assert 486 < hook.connections == int((1024 - RESERVED_FILES) / SLACK)
     assert DescriptorBudget(lambda: resource.RLIM_INFINITY).join(1000).connections == 1000
     assert DescriptorBudget(lambda: 65_536).join(1000).connections == 1000
