@@ -120,7 +120,7 @@ async def test_tasks_end_by_themselves(tmp_path: Path) -> None:
         path = emulator.edge_url + "/a"
         submission = Submission(action="PushObjectCache", kind=RefreshKind.PREFETCH, object_path=path)
         emulator._accepted(None, emulator.account.submit(submission, emulator.clock.now()), "")  # type: ignore[arg-type]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not len(emulator.cache):
                 await asyncio.sleep(0.01)
 

@@ -38,7 +38,7 @@ async def test_damage_found_at_work_stops_sending_for_good(tmp_path: Path) -> No
         assert not world.pipeline.ready
         assert "restore a backup" in world.pipeline.troubles[0]
         assert (world.source.acked, len(world.paths)) == (acked, sent)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             world.pipeline.stop()
             await world.running
 

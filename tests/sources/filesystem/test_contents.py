@@ -62,7 +62,7 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
     began = time.monotonic()
     assert digest(path, expected) is None
     assert digest(path) is None
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5  # reading gives up after ten seconds
 
 
 def test_a_huge_sparse_file_is_not_read(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_huge_sparse_file_is_not_read(tmp_path: Path) -> None:
         os.truncate(path, 1 << 40)
     began = time.monotonic()
     assert digest(path) is None
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5  # reading gives up after ten seconds
 
 
 def test_a_file_that_takes_too_long_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

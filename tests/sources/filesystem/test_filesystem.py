@@ -64,7 +64,7 @@ async def test_readiness_waits_for_the_commit(root: Path) -> None:
     assert not index.is_seeded
     index.apply(first)
     await first.ack()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not source.health.ready:
             await asyncio.sleep(0.01)
     assert index.is_seeded
@@ -91,7 +91,7 @@ async def test_a_change_during_the_first_scan_is_no_seed(root: Path) -> None:
             await delivery.ack()
 
     task = asyncio.create_task(follow())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not any(change.key == "index.html" for change in seen):
             await asyncio.sleep(0.02)
     task.cancel()
@@ -270,7 +270,7 @@ async def test_events_do_not_wait_for_others_after_paths_without_one(root: Path)
         while not live.watcher.pending and time.monotonic() < end:
             time.sleep(0.01)  # nothing may take them meanwhile
         live.look_at([b"absent.html"])
-        await reader.until(lambda: reader.of("a/one.html"), "the change is reported", seconds=5)
+        await reader.until(lambda: reader.of("a/one.html"), "the change is reported", seconds=30)
 
 
 async def test_a_directory_made_during_a_burst_loses_nothing(root: Path) -> None:

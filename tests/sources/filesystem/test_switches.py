@@ -278,7 +278,7 @@ class ByHand:
 
     async def next(self) -> Delivery:
         """Return the next delivery."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not self.taken:
                 await asyncio.sleep(0.01)
         return self.taken.pop(0)
@@ -317,7 +317,7 @@ async def test_bytes_are_not_compared_with_what_is_not_committed(tmp_path: Path)
     hand = ByHand(tmp_path)
     try:
         await hand.commit(await hand.next())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not hand.source.health.ready:
                 await asyncio.sleep(0.01)
         await hand.commit(await hand.next())  # the digest of the first
@@ -347,7 +347,7 @@ async def test_a_link_that_is_switched_often_is_compared_as_soon_each_time(tmp_p
             (tmp_path / "next").symlink_to("ba"[number % 2])
             (tmp_path / "next").rename(tmp_path / "current")
             await reader.until(
-                lambda: reader.reported("current/d0/0.html") and reader.reported("current/d3/3.html"), "reported", 4
+                lambda: reader.reported("current/d0/0.html") and reader.reported("current/d3/3.html"), "reported", 15
             )
 
 

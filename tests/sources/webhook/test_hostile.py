@@ -159,7 +159,7 @@ async def test_slow_connections_are_turned_out_and_disturb_nobody(count: int, pl
             found = Counter(await asyncio.gather(*(status_of(*one) for one in slow)))
         assert_served(statuses)
         assert found == {408: count}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while source.ask().get("turned_away_408", 0) < count:  # figures are reported by the second
                 await asyncio.sleep(0.1)
         grown = (source.peak_bytes() - before) / MEGABYTE

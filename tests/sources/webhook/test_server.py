@@ -37,7 +37,7 @@ def free_address() -> str:
 
 async def start(source: WebhookSource) -> None:
     """Start a source up to where it fails or waits for requests."""
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await anext(source.deliveries(None))  # type: ignore[arg-type]
 
 

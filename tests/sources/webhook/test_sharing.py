@@ -53,7 +53,7 @@ async def test_idle_connections_of_one_credential_make_room_for_another_source()
         for _ in range(10):
             began = time.monotonic()
             assert await kept_open(stack, address, request_of("/b", OTHER)) == b"HTTP/1.1 204"
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 10  # an idle connection is kept for a minute
 
 
 async def test_busy_connections_of_one_credential_leave_room_for_another_source() -> None:
