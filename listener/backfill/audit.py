@@ -22,7 +22,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -179,14 +179,7 @@ class EdgeReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {
-            "listed": self.listed,
-            "asked": self.fresh + self.stale + self.unknown,
-            "fresh": self.fresh,
-            "stale": self.stale,
-            "unknown": self.unknown,
-            "examples": self.examples,
-        }
+        return {**asdict(self), "asked": self.fresh + self.stale + self.unknown}
 
 
 def sample(changes: Iterable[Change], count: int, *, chance: random.Random) -> tuple[list[Change], int]:

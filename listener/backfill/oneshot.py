@@ -146,11 +146,12 @@ async def _outcome(
     store: Store, one: RequestedUrl, active: Sequence[Attempt], pipeline: Pipeline | None
 ) -> RequestOutcome:
     rows = await store.explain(one.url)
-    row = next((row for row in rows if (row["target"], row["url"], row["scope"]) == _shown(one)), None)
+    wanted = one.target, one.url, scope_word(one.scope)
+    row = next((row for row in rows if (row["target"], row["url"], row["scope"]) == wanted), None)
     if row is None:
-        return RequestOutcome(one, "complete", task_id=await _last_task(store, one))
+        return RequestOutcome(one, "complete", task_id=await _last(store, one, "task_id"))
     if row["state"] in ("parked", "unconfirmed"):
-        return RequestOutcome(one, row["state"], row["reason"] or await _last_error(store, one))
+        return RequestOutcome(one, row["state"], row["reason"] or await _last(store, one, "error"))
     mine = next((attempt for attempt in active if attempt.id == row["attempt"]), None)
     if mine is not None:
         return await _in_flight(store, one, mine)
@@ -159,28 +160,19 @@ async def _outcome(
     return RequestOutcome(one, "deferred", _why(one, pipeline))
 
 
-def _shown(one: RequestedUrl) -> tuple[str, str, str]:
-    return one.target, one.url, scope_word(one.scope)
-
-
 async def _in_flight(store: Store, one: RequestedUrl, attempt: Attempt) -> RequestOutcome:
     match attempt.state:
         case AttemptState.ACCEPTED | AttemptState.COMPLETE:
             return RequestOutcome(one, attempt.state.value, task_id=attempt.task_id or "")
         case AttemptState.FAILED | AttemptState.UNCONFIRMED:
-            return RequestOutcome(one, attempt.state.value, await _last_error(store, one))
+            return RequestOutcome(one, attempt.state.value, await _last(store, one, "error"))
         case _:
             return RequestOutcome(one, "sending")
 
 
-async def _last_error(store: Store, one: RequestedUrl) -> str:
+async def _last(store: Store, one: RequestedUrl, column: str) -> str:
     history = await store.history(limit=1, url=one.url)
-    return str(history[0]["error"]) if history else ""
-
-
-async def _last_task(store: Store, one: RequestedUrl) -> str:
-    history = await store.history(limit=1, url=one.url)
-    return str(history[0]["task_id"] or "") if history else ""
+    return str(history[0][column] or "") if history else ""
 
 
 def _why(one: RequestedUrl, pipeline: Pipeline) -> str:

@@ -11,10 +11,11 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from listener import planner
 from listener.backfill.share import ShareBudget
+from listener.backfill.source import Feed, RepairFeed
 from listener.change import Change
 from listener.contracts import Target
 from listener.errors import KeyRejected
@@ -274,11 +275,6 @@ RATE_SECONDS = 30.0
 """The rate is that of so long."""
 
 
-class _Listed(Protocol):
-    @property
-    def listed(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """One moment of a backfill."""
@@ -304,23 +300,14 @@ class Figures:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {
-            "listed": self.listed,
-            "total": self.total,
-            "planned": self.planned,
-            "waiting": self.waiting,
-            "sent": self.sent,
-            "done": self.done,
-            "per_second": round(self.per_second, 1),
-            "seconds_left": None if self.seconds_left is None else round(self.seconds_left),
-            "quota_left": self.quota_left,
-        }
+        left = None if self.seconds_left is None else round(self.seconds_left)
+        return {**asdict(self), "per_second": round(self.per_second, 1), "seconds_left": left}
 
 
 class Watch:
     """Looks now and then, and remembers how it went."""
 
-    def __init__(self, feed: _Listed, store: Store, plan: BackfillPlan, targets: dict[str, Target]) -> None:
+    def __init__(self, feed: Feed | RepairFeed, store: Store, plan: BackfillPlan, targets: dict[str, Target]) -> None:
         """Take what to look at."""
         self._feed = feed
         self._store = store

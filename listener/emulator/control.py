@@ -22,11 +22,11 @@ import ipaddress
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from aiohttp import web
 
-from listener.clock import window_end, window_start
+from listener.clock import Clock, window_end, window_start
 from listener.emulator.account import EmulatedAccount
 from listener.emulator.edge import EdgeCache
 from listener.emulator.faults import FaultBook, fault_help, parse_fault
@@ -34,22 +34,31 @@ from listener.emulator.tasks import FOREVER, TaskRecord
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
 
-__all__ = ["AdjustableClock", "EmulatorControl"]
+__all__ = ["EmulatorClock", "EmulatorControl"]
 
 DEFAULT_LIMIT: Final = 100_000
 MAX_ADVANCE_SECONDS: Final = 366 * 24 * 60 * 60.0
 
 
-class AdjustableClock(Protocol):
-    """A clock that can be advanced."""
+class EmulatorClock:
+    """The given clock, advanced on request and skewed by the fault ``clock-skew``."""
+
+    def __init__(self, base: Clock) -> None:
+        """Show the base's time."""
+        self._base = base
+        self._advanced_seconds = 0.0
+        self.moved: Callable[[], None] = lambda: None
+        self.faults: FaultBook | None = None
 
     def now(self) -> float:
         """Return seconds since the epoch."""
-        ...
+        now = self._base.now() + self._advanced_seconds
+        return now + (self.faults.seconds("clock-skew", now) if self.faults else 0.0)
 
     def advance(self, seconds: float) -> None:
         """Advance it."""
-        ...
+        self._advanced_seconds += seconds
+        self.moved()
 
 
 class EmulatorControl:
@@ -61,7 +70,7 @@ class EmulatorControl:
         account: EmulatedAccount,
         cache: EdgeCache,
         faults: FaultBook,
-        clock: AdjustableClock,
+        clock: EmulatorClock,
         settled: Callable[[], Awaitable[None]],
     ) -> None:
         """``settled`` applies finished tasks before each response and after the clock was advanced."""

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from listener.emulator.faults import FaultBook
-from listener.emulator.origin import Fetched, Origin, OriginFailure
+from listener.emulator.origin import Origin, OriginFailure
 from listener.emulator.tasks import CacheKey, normal_target
 from listener.refresh import RefreshKind
 
@@ -259,10 +259,8 @@ class Edge:
         fetched = await self._origin.fetch(key.target, validators)
         if held is not None and validators and fetched.status == 304:
             return replace(held, fetched_at=self._now()), "REVALIDATED"
-        return self._copy(fetched), "MISS"
-
-    def _copy(self, fetched: Fetched) -> Copy:
-        return Copy(status=fetched.status, headers=fetched.headers, body=fetched.body, fetched_at=self._now())
+        copy = Copy(status=fetched.status, headers=fetched.headers, body=fetched.body, fetched_at=self._now())
+        return copy, "MISS"
 
     def _response(self, copy: Copy, word: str) -> web.Response:
         response = web.Response(status=copy.status, body=copy.body)

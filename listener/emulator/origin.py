@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import aiohttp
@@ -60,34 +60,6 @@ TOO_LARGE: Final = Fetched(507, PLAIN, b"The object is larger than the emulator 
 
 class OriginFailure(Exception):
     """The origin gave no answer; the message is one of the descriptions that a failed task may carry."""
-
-
-class Origin(Protocol):
-    """A source of objects."""
-
-    async def fetch(self, target: str, validators: Mapping[str, str]) -> Fetched:
-        """
-        Return the object at a path and query, written as in a request line.
-
-        ``validators`` may hold ``if-none-match`` and ``if-modified-since``. Raise :class:`OriginFailure`.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Release connections; safe to call twice."""
-        ...
-
-
-def origin_of(text: str, *, index_documents: tuple[str, ...]) -> Origin:
-    """Return the origin that ``--origin DIR|URL`` names. Raise :class:`ConfigurationError` for a missing directory."""
-    if text.startswith(("http://", "https://")):
-        return UrlOrigin(text)
-    root = expanded(Path(text))
-    if not root.is_dir():
-        raise ConfigurationError(
-            f"The origin {text!r} is not a directory.", hint="Give --origin a directory that exists, or an http(s) URL."
-        )
-    return DirectoryOrigin(root, index_documents=index_documents)
 
 
 class DirectoryOrigin:
@@ -201,3 +173,24 @@ async def _body(response: aiohttp.ClientResponse) -> bytes | None:
             return None
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+Origin: TypeAlias = DirectoryOrigin | UrlOrigin
+"""
+Where objects come from.
+
+``fetch`` takes a path and query, written as in a request line, and validators, which may be ``if-none-match`` and
+``if-modified-since``; it raises :class:`OriginFailure`. ``close`` is safe to call twice.
+"""
+
+
+def origin_of(text: str, *, index_documents: tuple[str, ...]) -> Origin:
+    """Return the origin that ``--origin DIR|URL`` names. Raise :class:`ConfigurationError` for a missing directory."""
+    if text.startswith(("http://", "https://")):
+        return UrlOrigin(text)
+    root = expanded(Path(text))
+    if not root.is_dir():
+        raise ConfigurationError(
+            f"The origin {text!r} is not a directory.", hint="Give --origin a directory that exists, or an http(s) URL."
+        )
+    return DirectoryOrigin(root, index_documents=index_documents)

@@ -21,7 +21,7 @@ from listener.clock import Clock, SystemClock
 from listener.emulator.account import CallRates, EmulatedAccount
 from listener.emulator.actions import V2014, Api, Call
 from listener.emulator.api import MAX_BODY_BYTES, ApiServer, Gate, Journal
-from listener.emulator.control import EmulatorControl
+from listener.emulator.control import EmulatorClock, EmulatorControl
 from listener.emulator.edge import Edge, EdgeCache, Lifetimes
 from listener.emulator.faults import ACTIONS, Fault, FaultBook
 from listener.emulator.origin import origin_of
@@ -131,24 +131,6 @@ PREFETCHES_AT_ONCE: Final = 16
 log = structlog.get_logger()
 
 
-class _EmulatorClock:
-    """The given clock, advanced on request and skewed by the fault ``clock-skew``."""
-
-    def __init__(self, base: Clock) -> None:
-        self._base = base
-        self._advanced_seconds = 0.0
-        self.moved: Callable[[], None] = lambda: None
-        self.faults: FaultBook | None = None
-
-    def now(self) -> float:
-        now = self._base.now() + self._advanced_seconds
-        return now + (self.faults.seconds("clock-skew", now) if self.faults else 0.0)
-
-    def advance(self, seconds: float) -> None:
-        self._advanced_seconds += seconds
-        self.moved()
-
-
 class Emulator:
     """
     A local Alibaba CDN, for as long as its ``async with`` lasts.
@@ -159,7 +141,7 @@ class Emulator:
     def __init__(self, settings: EmulatorSettings) -> None:
         """Connect the parts without opening anything. Raise :class:`ConfigurationError` for a missing origin."""
         self._settings = settings
-        self.clock = _EmulatorClock(settings.clock)
+        self.clock = EmulatorClock(settings.clock)
         self.faults = FaultBook(settings.faults, now=self.clock.now())
         self.clock.faults = self.faults
         self.account = EmulatedAccount(

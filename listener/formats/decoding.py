@@ -122,7 +122,6 @@ class _Form(NamedTuple):
 class Format(NamedTuple):
     """What a source's setting ``format`` may name."""
 
-    about: str
     forms: tuple[_Form, ...]
     outside: Envelope | None = None
     """The envelope that everything must come in."""
@@ -146,15 +145,15 @@ _AUTO = (_HANDSHAKE, *_EVENTBRIDGE, _records(None), *_OSS, *_R2, *_SEAWEEDFS, *_
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     {
-        "auto": Format("by shape, and records of S3's kind by the source that they name", _AUTO),
-        "s3": Format("Amazon S3 records, and those of stores that encode keys as it does", (_records(s3.AWS),)),
-        "sns": Format("whatever there is, in messages of Amazon SNS", _AUTO, SNS),
-        "eventbridge": Format("Amazon EventBridge events of S3, whole or the detail alone", (*_EVENTBRIDGE, *_DETAIL)),
-        "minio": Format("MinIO and RustFS records", (_records(s3.MINIO),)),
-        "ceph": Format("Ceph RADOS Gateway records: keys stand as they are", (_records(s3.CEPH),)),
-        "seaweedfs": Format("SeaweedFS filer events, by webhook or from its log", _SEAWEEDFS),
-        "oss": Format("Alibaba Cloud OSS events, by MNS, Function Compute or EventBridge", _OSS),
-        "r2": Format("Cloudflare R2 events", _R2),
+        "auto": Format(_AUTO),  # by shape, and records of S3's kind by the source that they name
+        "s3": Format((_records(s3.AWS),)),  # Amazon S3, and stores that encode keys as it does
+        "sns": Format(_AUTO, SNS),  # whatever there is, in messages of Amazon SNS
+        "eventbridge": Format((*_EVENTBRIDGE, *_DETAIL)),  # events of S3, whole or the detail alone
+        "minio": Format((_records(s3.MINIO),)),  # MinIO and RustFS
+        "ceph": Format((_records(s3.CEPH),)),  # Ceph RADOS Gateway: keys stand as they are
+        "seaweedfs": Format(_SEAWEEDFS),  # by webhook or from the filer's log
+        "oss": Format(_OSS),  # Alibaba Cloud, by MNS, Function Compute or EventBridge
+        "r2": Format(_R2),  # Cloudflare
     }
 )
 

@@ -83,7 +83,6 @@ MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 SHOWN_CHARACTERS: Final = 80
 
 NOTHING: Final[Mapping[str, Any]] = {}
-_ZONED = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:?\d{2})")
 _HALF_A_PAIR = re.compile(r"[\ud800-\udfff]")
 
 

@@ -120,17 +120,13 @@ def sequencer(token: str, event_time: float | None) -> str | None:
     return found[1] if abs(int(found[1][:8], 16) - event_time) <= CLOCK_TOLERANCE_SECONDS else None
 
 
-def _no_order(_token: str, _event_time: float | None) -> str | None:
-    return None
-
-
 class Dialect(NamedTuple):
     """How one store writes records."""
 
     names: Mapping[str, Effect]
     """Event names without ``s3:``."""
     key: Callable[[str], str]
-    order: Callable[[str, float | None], str | None] = _no_order
+    order: Callable[[str, float | None], str | None] = lambda _token, _event_time: None
 
     def read(self, record: Mapping[str, Any], tally: Tally) -> None:
         """Read one record."""

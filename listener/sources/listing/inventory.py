@@ -86,7 +86,7 @@ def read_manifest(raw: bytes, *, what: str) -> Manifest:
         manifest = json.loads(raw)
         kind = str(manifest["fileFormat"]).lower()
         files = tuple(_data_file(one) for one in manifest["files"])
-        columns = _columns(str(manifest.get("fileSchema", "")))
+        columns = tuple(map(_column, str(manifest.get("fileSchema", "")).split(",")))
         bucket, destination = str(manifest["sourceBucket"]), str(manifest["destinationBucket"]).rpartition(":")[2]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
@@ -102,10 +102,6 @@ def read_manifest(raw: bytes, *, what: str) -> Manifest:
 def _data_file(entry: Mapping[str, Any]) -> DataFile:
     size = whole_number(str(entry.get("size", "")))
     return DataFile(str(entry["key"]), str(entry.get("MD5checksum", "")).lower(), size)
-
-
-def _columns(schema: str) -> tuple[str, ...]:
-    return tuple(_column(word) for word in schema.split(","))
 
 
 def _column(word: str) -> str:

@@ -57,10 +57,6 @@ class Spool:
             self._rows.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", batch)
         self._rows.execute("COMMIT")
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Forget these."""
-        self._rows.executemany("DELETE FROM entry WHERE key = ?", ((key_to_bytes(key),) for key in keys))
-
     def entries(self, after: str = "") -> Iterator[Entry]:
         """Yield what comes after a key, in byte order; what is added meanwhile may be left out."""
         start = key_to_bytes(after)

@@ -102,7 +102,10 @@ class MnsTransport:
 
     async def hide(self, handles: Sequence[str], *, seconds: int) -> list[EntryFailure]:
         """Hide messages, one call each, for at least one second."""
-        calls = (self._change_visibility(handle, seconds=max(seconds, 1)) for handle in handles)
+        resources = (
+            change_visibility_resource(self._settings.queue, handle, seconds=max(seconds, 1)) for handle in handles
+        )
+        calls = (self._request("PUT", resource) for resource in resources)
         replies = await asyncio.gather(*calls, return_exceptions=True)
         failures = []
         for position, reply in enumerate(replies):
@@ -111,9 +114,6 @@ class MnsTransport:
             elif isinstance(reply, BaseException):
                 raise reply
         return failures
-
-    async def _change_visibility(self, handle: str, *, seconds: int) -> None:
-        await self._request("PUT", change_visibility_resource(self._settings.queue, handle, seconds=seconds))
 
     async def attributes(self) -> Attributes:
         """Return the queue's settings and length."""

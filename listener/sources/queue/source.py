@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
 from listener.clock import Clock, SystemClock
-from listener.contracts import Delivery, IndexView, SourceHealth, SourceState
+from listener.contracts import Delivery, IndexView, SourceBase, SourceState
 from listener.sources.queue.health import HealthReporter
 from listener.sources.queue.reader import QueueReader
 from listener.sources.queue.settings import QueueSettings
@@ -20,15 +20,14 @@ __all__ = ["QueueSource"]
 S = TypeVar("S", bound=QueueSettings)
 
 
-class QueueSource(ABC, Generic[S]):
+class QueueSource(SourceBase, ABC, Generic[S]):
     """Part of :class:`listener.contracts.Source`; its only root has its own name, keys are those of the objects."""
+
+    settings: S
 
     def __init__(self, name: str, settings: S, *, clock: Clock | None = None) -> None:
         """Keep the settings; open nothing."""
-        self.name = name
-        self.settings = settings
-        self.roots: Sequence[str] = (name,)
-        self.health = SourceHealth()
+        super().__init__(name, settings)
         self._clock = clock or SystemClock()
 
     @abstractmethod

@@ -11,7 +11,7 @@ import structlog
 from pydantic import BaseModel
 
 from listener.clock import Clock, SystemClock
-from listener.contracts import Check, Delivery, IndexView, SourceHealth, SourceState
+from listener.contracts import Check, Delivery, IndexView, SourceBase, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.formats import FORMATS
 from listener.sources.webhook import checks, setup
@@ -29,19 +29,17 @@ _unopened: WeakSet[WebhookSource] = WeakSet()
 """Sources that were made and not started: the other sources of the configuration, for ``check``."""
 
 
-class WebhookSource:
+class WebhookSource(SourceBase):
     """See :class:`listener.contracts.Source`; its only root has its own name, keys are objects of any bucket."""
 
     Settings: ClassVar[type[BaseModel]] = WebhookSettings
+    settings: WebhookSettings
 
     def __init__(
         self, name: str, settings: WebhookSettings, *, fetch: Fetch | None = None, clock: Clock | None = None
     ) -> None:
         """Keep the settings; open nothing. ``fetch`` gets signing certificates, by default over the network."""
-        self.name = name
-        self.roots: Sequence[str] = (name,)
-        self.health = SourceHealth()
-        self.settings = settings
+        super().__init__(name, settings)
         self._fetch = fetch or fetcher()
         self._clock = clock or SystemClock()
         self._server: WebhookServer | None = None
