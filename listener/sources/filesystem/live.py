@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
 from listener.contracts import Delivery
@@ -24,7 +25,7 @@ from listener.sources.filesystem.known import (
     standing_of,
     with_digest,
 )
-from listener.sources.filesystem.names import FileStat, FileStats, StatReader
+from listener.sources.filesystem.names import FileStats, StatReader
 from listener.sources.filesystem.outstanding import REPLACED, HardLinks, Rescans, Unfinished, Unread, is_directory_gone
 from listener.sources.filesystem.pending_names import Batch, batch_of
 from listener.sources.filesystem.settings import Root
@@ -174,19 +175,21 @@ class Live:
         gone = await asyncio.to_thread(self._without_replaced, batch.gone) if batch.gone else ()
         linked = self._unlinked(looks)
         if self.unfinished:
-            self.unfinished.end_all([*looks.gone, *[look.key for look in looks.finished]])
+            self.unfinished.end_all([*looks.gone, *looks.finished])
         begin = self.unfinished.begin
-        excess = [
-            look for look in looks.unfinished if not begin(look.key, look.fingerprint, now, from_event=look.from_event)
-        ]
+        excess = {
+            look.key: look.fingerprint
+            for look in looks.unfinished
+            if not begin(look.key, look.fingerprint, now, from_event=look.from_event)
+        }
         subtrees = [
             Change(self._name, key_to_text(prefix), ChangeKind.SUBTREE_DELETED, event_time=time.time())
             for prefix in (*gone, *map(key_to_bytes, linked))
         ]
-        finished = [*looks.finished, *excess] if excess else looks.finished
-        standing = await self._standing([*looks.gone, *[look.key for look in finished]])
+        finished = {**looks.finished, **excess} if excess else looks.finished
+        standing = await self._standing([*looks.gone, *finished])
         deletions = await self._admitted([*subtrees, *self._ends(looks.gone, standing, looks.linked)], now)
-        changes, learnt = await self._contents(finished, standing)
+        changes, learnt = await self._contents(finished, looks.in_place | excess.keys(), standing)
         # Directories that went come first: one of the same name, and files in it, may have come since.
         return [*deletions, *changes], learnt
 
@@ -309,12 +312,9 @@ class Live:
         verdicts = list(self.unfinished.looked(found, time.monotonic()))
         standing = await self._standing([verdict.key for verdict in verdicts])
         gone = self._ends([verdict.key for verdict in verdicts if verdict.fingerprint is None], standing)
-        looks = [
-            FileStat(each.key, each.fingerprint, not each.from_event)
-            for each in verdicts
-            if each.fingerprint is not None
-        ]
-        changes, learnt = await self._contents(looks, standing)
+        there = {each.key: each.fingerprint for each in verdicts if each.fingerprint is not None}
+        in_place = {each.key for each in verdicts if each.from_event}
+        changes, learnt = await self._contents(there, in_place, standing)
         if unfinished := {verdict.key for verdict in verdicts if not verdict.finished}:
             changes = [change._replace(finished=change.key not in unfinished) for change in changes]
         return [*await self._admitted(gone, time.monotonic()), *changes], learnt
@@ -338,49 +338,47 @@ class Live:
         if not inodes:
             return [], []
         is_watched = self.watcher.is_watched
-        looks = [] if self.watcher.is_polling else await asyncio.to_thread(self._find_names, inodes, is_watched)
+        there = {} if self.watcher.is_polling else await asyncio.to_thread(self._find_names, inodes, is_watched)
         self._hard_links.searched(began, time.monotonic())
-        looks = [look._replace(atomic=True) for look in looks]
-        return await self._contents(looks, await self._standing([look.key for look in looks]))
+        return await self._contents(there, set(), await self._standing(there))
 
-    def _find_names(self, inodes: Mapping[int, int], is_watched: Callable[[bytes], bool]) -> list[FileStat]:
+    def _find_names(self, inodes: Mapping[int, int], is_watched: Callable[[bytes], bool]) -> dict[str, Fingerprint]:
         follow = self._settings.follow_symlinks
         keys = find_names(
             self._root, self._ignore, inodes, follow=follow, is_watched=is_watched, may_enter=self.stat_reader.may_enter
         )
         return self.stat_reader.names(keys, inodes, is_watched)
 
-    async def _contents(self, looks: Sequence[FileStat], standing: Standing) -> tuple[list[Change], list[Change]]:
-        """Return the looks as changes, and apart from them those of files that are proved to be unchanged."""
+    async def _contents(
+        self, there: Mapping[str, Fingerprint], in_place: AbstractSet[str], standing: Standing
+    ) -> tuple[list[Change], list[Change]]:
+        """Return what is there as changes, and apart from them the files that are proved to be unchanged."""
         changes: list[Change] = []
         learnt: list[Change] = []
-        touched: list[tuple[FileStat, Fingerprint]] = []
-        new, reported = standing.new([look.key for look in looks]), standing.before()
-        for look in looks:
-            before = reported.get(look.key)
-            if before is not None and (look.atomic or self._settings.skip_unchanged == "always"):
-                touched.append((look, before))
+        touched: list[tuple[str, Fingerprint, Fingerprint]] = []
+        new, reported = standing.new(there), standing.before()
+        for key, found in there.items():
+            before = reported.get(key)
+            if before is not None and (key not in in_place or self._settings.skip_unchanged == "always"):
+                touched.append((key, found, before))
             else:
-                changes.append(self._change(look.key, look.fingerprint, is_birth=look.key in new))
+                changes.append(self._change(key, found, is_birth=key in new))
         self._deletion_guard.note_births(len(new))
-        for look, now, before in await asyncio.to_thread(self._compared, touched) if touched else ():
+        for key, now, before in await asyncio.to_thread(self._compared, touched) if touched else ():
             if not is_proved_same(before, now):
-                changes.append(self._change(look.key, now))
+                changes.append(self._change(key, now))
             elif not same_state(before, now):
-                learnt.append(self._change(look.key, now))
+                learnt.append(self._change(key, now))
                 self.skipped += 1
-            elif not look.atomic:
-                changes.append(self._change(look.key, now))
+            elif key in in_place:
+                changes.append(self._change(key, now))
         return changes, learnt
 
     def _compared(
-        self, touched: Iterable[tuple[FileStat, Fingerprint]]
-    ) -> list[tuple[FileStat, Fingerprint, Fingerprint]]:
+        self, touched: Iterable[tuple[str, Fingerprint, Fingerprint]]
+    ) -> list[tuple[str, Fingerprint, Fingerprint]]:
         root, most = self._root, self._most_compared_bytes
-        return [
-            (look, with_digest(root, look.key, look.fingerprint, before, most_bytes=most), before)
-            for look, before in touched
-        ]
+        return [(key, with_digest(root, key, found, before, most_bytes=most), before) for key, found, before in touched]
 
 
 _QUIET_SECONDS = 1.0

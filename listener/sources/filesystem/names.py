@@ -153,15 +153,14 @@ written to."""
 _CAME_AND_WENT = UNBROKEN | GONE
 """A temporary file, of which nothing is left to look at."""
 _IN_PLACE = kernel.CREATE | kernel.MODIFY | kernel.CLOSE_WRITE | _WENT | OPEN
+_BUT_DELETED = ~(kernel.DELETE | GONE | ARRIVED | FOUND)
 
 
 class FileStat(NamedTuple):
-    """One object that is there."""
+    """One file that is there, but perhaps still written to."""
 
     key: str
     fingerprint: Fingerprint
-    atomic: bool = False
-    """True when one rename brought it or its directory, or its attributes changed, and nothing else happened to it."""
     from_event: bool = True
     """False when it was only found, so that nobody need be writing to it."""
 
@@ -169,9 +168,15 @@ class FileStat(NamedTuple):
 class FileStats(NamedTuple):
     """What became of all names of a batch."""
 
-    finished: list[FileStat]
+    finished: dict[str, Fingerprint]
+    """What is there, by key."""
+    in_place: set[str]
+    """
+    Keys of finished files that were written in place, or went and came back.
+
+    Of the others one rename brought the file or its directory, or its attributes changed, and nothing else happened.
+    """
     unfinished: list[FileStat]
-    """There, but perhaps still written to."""
     gone: list[str]
     linked: list[str]
     """Directories behind symbolic links, or in place of one, as keys that end with ``/``: to be compared."""
@@ -181,6 +186,12 @@ class FileStats(NamedTuple):
     """Keys that could not be looked at, each with its errno: what was known of them stays."""
     unlinked: list[str]
     """Keys of former links to directories where no directory is any more: what was known below them is gone."""
+
+    def finish(self, key: str, found: Fingerprint, flags: int) -> None:
+        """Note a finished file, and what events befell it."""
+        self.finished[key] = found
+        if not _is_atomic(flags):
+            self.in_place.add(key)
 
 
 def fingerprint_of(status: os.stat_result, above: int = 0) -> Fingerprint:
@@ -224,7 +235,7 @@ def _is_atomic(flags: int) -> bool:
 
     A file that is there although its deletion is all that events reported is in a directory that was replaced.
     """
-    return not flags & _IN_PLACE or not flags & ~(kernel.DELETE | GONE | ARRIVED | FOUND)
+    return not flags & _IN_PLACE or not flags & _BUT_DELETED
 
 
 def _everywhere(prefix: bytes) -> bool:  # noqa: ARG001 - of a tree that is polled
@@ -294,7 +305,7 @@ class StatReader:
         """
         self._is_watched = is_watched
         self._rested_ns = now_ns - (self._stable_ns if batch.is_hint else self._found_ns)
-        looks = FileStats([], [], [], [], {}, {}, [])
+        looks = FileStats({}, set(), [], [], [], {}, {}, [])
         self.look_afresh()
         ignores, plain = self._ignore.file, None if self._links.leads else self._plain
         for prefix in batch.gone if self._links.leads else ():
@@ -320,11 +331,11 @@ class StatReader:
 
     def _agreed(self, looks: FileStats) -> FileStats:
         """Let the last word count for keys that were looked at twice, a file at one time and none at the other."""
-        there = {look.key for look in (*looks.finished, *looks.unfinished)}
+        there = {*looks.finished, *(look.key for look in looks.unfinished)}
         ended = {*looks.gone, *(key.rstrip("/") for key in looks.linked)}
         back = {key for key in ended & there if not self.is_gone(key)}
         return looks._replace(
-            finished=[look for look in looks.finished if look.key not in ended or look.key in back],
+            finished={key: found for key, found in looks.finished.items() if key not in ended or key in back},
             unfinished=[look for look in looks.unfinished if look.key not in ended or look.key in back],
             gone=sorted({*looks.gone} - back),
         )
@@ -363,7 +374,7 @@ class StatReader:
         is_fresh = flags & FOUND and status.st_ctime_ns > self._rested_ns
         if is_fresh or status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
             return False
-        looks.finished.append(_new(FileStat, (key, fingerprint_of(status, above), _is_atomic(flags), True)))
+        looks.finish(key, fingerprint_of(status, above), flags)
         return True
 
     def _look(self, looks: FileStats, path: bytes, key: str, flags: int, *, follow: bool = True) -> None:
@@ -392,7 +403,7 @@ class StatReader:
         elif self._is_unfinished(found, links, flags):
             looks.unfinished.append(FileStat(key, found, from_event=not flags & FOUND))
         else:
-            looks.finished.append(_new(FileStat, (key, found, _is_atomic(flags), True)))
+            looks.finish(key, found, flags)
 
     def _note(self, key: str, found: Fingerprint | None, links: int) -> None:
         if links in (LINK, LINKED_DIRECTORY):
@@ -404,7 +415,7 @@ class StatReader:
 
     def names(
         self, keys: Iterable[str], inodes: Mapping[int, int], is_watched: Callable[[bytes], bool] = _everywhere
-    ) -> list[FileStat]:
+    ) -> dict[str, Fingerprint]:
         """Look at what a search for other names of these inodes found, and at links to them; note that it is all."""
         self.look_afresh()
         for key in (found := set(keys)):
@@ -413,11 +424,11 @@ class StatReader:
                 self._note(key, fingerprint, links)
         for inode, number in inodes.items():
             self._links.found_all(inode, number)
-        looks: list[FileStat] = []
+        looks: dict[str, Fingerprint] = {}
         for key in sorted(found.union(*map(self._links.depending, found))):
             with suppress(OSError):
                 if is_watched(key_to_bytes(_parts(key)[0])) and (there := self.at(key)) is not None:
-                    looks.append(FileStat(key, there))
+                    looks[key] = there
         return looks
 
     def missing(self, directory: str, names: Iterable[str]) -> list[str]:

@@ -230,7 +230,7 @@ class Watches(EventWatcher):
                 position = start + length
                 events += 1
                 effect = effects.get(mask)
-                if effect is None or wd in twins:
+                if effect is None or (twins and wd in twins):
                     self._feed_slowly(wd, mask, cookie, blob[start:position])
                     names, last = None, -1
                     continue

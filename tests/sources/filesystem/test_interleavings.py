@@ -97,7 +97,7 @@ class World:
         batch = self.watches.take(limit)
         looks = self.stat_reader.all(batch, time.time_ns(), self.watches.is_watched)
         self.wanted.update(looks.hard_links)
-        self.in_place.update(look.key for look in (*looks.finished, *looks.unfinished) if not look.atomic)
+        self.in_place.update(looks.in_place, (look.key for look in looks.unfinished))
         gone = [*looks.gone, *(key.rstrip("/") for key in looks.linked)]
         for prefix in map(key_to_text, batch.gaps):
             gone += self.stat_reader.missing(prefix, self.directly_in(prefix))
@@ -105,7 +105,8 @@ class World:
             gone += [key for key in self.index if key.startswith(prefix)]
         for key in gone:
             self.index.pop(key, None)
-        self.index.update((look.key, look.fingerprint[:4]) for look in (*looks.finished, *looks.unfinished))
+        self.index.update((key, found[:4]) for key, found in looks.finished.items())
+        self.index.update((look.key, look.fingerprint[:4]) for look in looks.unfinished)
         assert not batch.rescans
         return any(batch)
 
@@ -119,7 +120,8 @@ class World:
             if wanted
             else []
         )
-        self.index.update((look.key, look.fingerprint[:4]) for look in self.stat_reader.names(keys, wanted, is_watched))
+        found = self.stat_reader.names(keys, wanted, is_watched)
+        self.index.update((key, there[:4]) for key, there in found.items())
         return bool(wanted)
 
     def scan(self, prefix: str | None = None) -> None:
