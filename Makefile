@@ -2,6 +2,7 @@
 # Needs Python 3.11 or newer; everything else is installed into $(VENV), which may be deleted at any time.
 
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -32,7 +33,7 @@ demo: $(VENV)/.runtime  ## files change, the edge turns fresh: the whole path on
 
 test: lint  ## all checks: lint, types, layers, tests with coverage
 	@tests/system-packages
-	@$(BIN)/pytest --quiet --numprocesses=2 --dist=loadfile --cov --cov-report=
+	@$(BIN)/pytest --quiet --numprocesses=$(WORKERS) --dist=loadfile --cov --cov-report=
 	@echo "coverage of vocabulary, pure parts and store:"
 	@$(BIN)/coverage report --include='$(COVERED)' --skip-covered --fail-under=95
 	@tests/system-packages --report

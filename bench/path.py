@@ -29,8 +29,8 @@ from listener.refresh import RefreshKind
 from listener.settings import Settings
 from listener.store import open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
+from tests.keys import KEYS
 
-KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 HOSTS = 10
 BATCH = 1_000
 EMULATOR = """

@@ -17,7 +17,6 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -29,24 +28,23 @@ from listener.alibaba.signature import Credentials, sign_mns
 from listener.sources.mns import MnsSettings, MnsSource
 from listener.sources.queue.source import QueueSource
 from listener.sources.sqs import SqsSettings, SqsSource
+from tests import ROOT
+from tests.keys import KEYS as MNS_KEYS
+from tests.sources.queue.backends import AWS_ENVIRONMENT as AWS_KEYS
 
 __all__ = ["measure_mns", "measure_sqs"]
 
-ROOT = Path(__file__).resolve().parents[2]
-AWS_KEYS = {"AWS_ACCESS_KEY_ID": "testid", "AWS_SECRET_ACCESS_KEY": "testsecret", "AWS_EC2_METADATA_DISABLED": "true"}
-MNS_KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 CONNECTIONS = 4
 ROUNDS = 3
 QUEUE = """
 import asyncio, sys
-sys.path.insert(0, sys.argv[1])
 from tests.sources.queue.backends import FakeMns, FakeSqs, MnsBackend, SqsBackend
 async def main():
-    service = FakeSqs(check_signatures=False) if sys.argv[2] == "sqs" else FakeMns()
+    service = FakeSqs(check_signatures=False) if sys.argv[1] == "sqs" else FakeMns()
     async with service:
-        backend = SqsBackend(service) if sys.argv[2] == "sqs" else MnsBackend(service)
-        await backend.send(*(f"section-{n // 100}/page-{n:07d}.html" for n in range(int(sys.argv[3]))))
-        if sys.argv[2] == "mns":
+        backend = SqsBackend(service) if sys.argv[1] == "sqs" else MnsBackend(service)
+        await backend.send(*(f"section-{n // 100}/page-{n:07d}.html" for n in range(int(sys.argv[2]))))
+        if sys.argv[1] == "mns":
             service.queue.visibility_seconds = 600
         messages = service.queues["events"].messages
         empty = asyncio.get_running_loop().create_future()
@@ -79,7 +77,7 @@ class Filled:
 async def filled(service: str, messages: int) -> AsyncIterator[Filled]:
     """Run a queue with so many messages in it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", QUEUE, str(ROOT), service, str(messages),
+        sys.executable, "-c", QUEUE, service, str(messages), cwd=ROOT,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None

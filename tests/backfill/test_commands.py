@@ -132,7 +132,7 @@ def test_progress_away_from_a_terminal(stand: Stand) -> None:
         stand.write(f"{number}.html")
     stand.order("slow:2,action=RefreshObjectCaches")
     process = stand.command("backfill", "--yes", "--json")
-    until(lambda: len(stand.paths()) >= 20 or process.poll() is not None)
+    until(lambda: len(stand.paths()) >= 4 or process.poll() is not None)
     stand.emulator.faults.clear()
     out, err = process.communicate(timeout=60)
     lines = [json.loads(line) for line in err.splitlines()]

@@ -21,7 +21,8 @@ from listener.refresh import Attempt, Priority, RefreshKind
 from listener.settings import PlannerSettings, Site
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
-from tests.pipeline.world import KEYS, MovableClock
+from tests.keys import KEYS
+from tests.pipeline.world import MovableClock
 
 pytestmark = pytest.mark.looptime(False)  # threads keep real time
 

@@ -24,8 +24,8 @@ from listener.settings import Settings
 from listener.store import NeedInput, Store, open_store
 from listener.store.transitions import AttemptRequest
 from listener.targets.alibaba_cdn import AlibabaCdn
+from tests.keys import KEYS
 
-KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 DEADLINE_SECONDS = 20.0
 
 

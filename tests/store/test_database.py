@@ -319,7 +319,6 @@ def test_a_reader_writes_nothing(tmp_path: Path) -> None:
 FULL = """
 import asyncio, json, os, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 from tests.store.steps import content, route
 from listener.errors import StoreError
 from listener.store import open_store
@@ -337,7 +336,7 @@ async def main(folder):
                 break
             told += keys
         again = None
-        if len(sys.argv) > 3:
+        if len(sys.argv) > 2:
             Path(folder, "ballast").unlink()
             await store.record([Batch([content("after")])], route)
             told.append("after")
@@ -352,7 +351,8 @@ asyncio.run(main(sys.argv[1]))
 def run_full(*command: str, folder: str, more: tuple[str, ...] = ()) -> dict[str, object]:
     """Run the filler in a process of its own and return what it reports."""
     done = subprocess.run(
-        [*command, sys.executable, "-c", FULL, folder, str(ROOT), *more],
+        [*command, sys.executable, "-c", FULL, folder, *more],
+        cwd=ROOT,
         check=False,
         capture_output=True,
         text=True,
@@ -385,7 +385,6 @@ def test_a_file_that_may_not_grow_fails_the_commit(tmp_path: Path) -> None:
 
 STORM = """
 import asyncio, sys
-sys.path.insert(0, sys.argv[2])
 from tests.store.steps import content, route
 from listener.store import open_store
 from listener.store.record import Batch
@@ -409,7 +408,7 @@ async def test_what_was_acked_survives_sigkill(tmp_path: Path) -> None:
     acked: set[str] = set()
     for seconds in (0.0, 0.01, 0.03, 0.07, 0.2):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", STORM, str(tmp_path), str(ROOT), stdout=subprocess.PIPE
+            sys.executable, "-c", STORM, str(tmp_path), cwd=ROOT, stdout=subprocess.PIPE
         )
         assert process.stdout is not None
         acked.add((await process.stdout.readline()).decode().strip())

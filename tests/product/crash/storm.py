@@ -27,9 +27,9 @@ import aiohttp
 from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
+from tests.keys import KEYS
 from tests.stand import free_port
 
-KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 READY_SECONDS = 90.0
 SETTLE_SECONDS = 240.0
 

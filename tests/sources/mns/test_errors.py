@@ -14,10 +14,10 @@ from listener.contracts import SourceState
 from listener.sources.mns import MnsSource
 from listener.sources.mns.wire import ErrorReply, refused
 from listener.sources.queue.transport import Remedy
+from tests.keys import KEYS
 from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.oss_messages import bodies, body_of, event
 from tests.sources.mns.sdk import Sdk
-from tests.sources.queue.backends import MNS_KEYS as KEYS
 from tests.sources.queue.backends import reading
 from tests.waiting import until
 

@@ -14,11 +14,10 @@ from listener.sources.mns import MnsSettings, MnsSource
 from listener.sources.queue.source import QueueSource
 from listener.sources.sqs import SqsSettings, SqsSource
 from listener.testing import Follower
+from tests.keys import KEYS as MNS_KEYS
 from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.oss_messages import body_of, event
 from tests.sources.sqs.fake_sqs import ACCOUNT, KEYS, FakeSqs
-
-MNS_KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
 
 
 def s3_event(key: str, name: str = "ObjectCreated:Put", *, bucket: str = "site", **fields: Any) -> str:

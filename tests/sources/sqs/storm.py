@@ -26,7 +26,8 @@ import aiohttp
 from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
-from tests.product.crash.storm import KEYS, Report, Storm, live_a_while, spent_units
+from tests.keys import KEYS
+from tests.product.crash.storm import Report, Storm, live_a_while, spent_units
 from tests.sources.queue.backends import s3_event
 from tests.sources.sqs.fake_sqs import KEYS as AWS_KEYS
 from tests.sources.sqs.fake_sqs import FakeSqs, Stored

@@ -27,7 +27,8 @@ import aiohttp
 from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.refresh import RefreshKind
-from tests.product.crash.storm import KEYS, Report, Storm, spent_units
+from tests.keys import KEYS
+from tests.product.crash.storm import Report, Storm, spent_units
 from tests.sources.webhook.hooks import BEARER, TOKEN, s3_event
 from tests.stand import free_port
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from tests.product.crash.storm import KEYS
+from tests.keys import KEYS
 from tests.sources.webhook.hooks import BEARER, TOKEN, s3_event
 from tests.stand import free_port
 

@@ -15,7 +15,8 @@ from listener.emulator import Emulator, EmulatorSettings
 from listener.refresh import RefreshKind
 from listener.sources.webhook import WebhookSettings, WebhookSource
 from listener.targets.alibaba_cdn import AlibabaCdn
-from tests.pipeline.world import KEYS, MovableClock, World, settings_for
+from tests.keys import KEYS
+from tests.pipeline.world import MovableClock, World, settings_for
 from tests.sources.webhook.hooks import TOKEN
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from listener.targets.alibaba_cdn import AlibabaCdn, Settings
-from tests.targets.alibaba_cdn.recording_api import KEYS, Api, StandingClock
+from tests.keys import KEYS
+from tests.targets.alibaba_cdn.recording_api import Api, StandingClock
 
 
 @pytest.fixture

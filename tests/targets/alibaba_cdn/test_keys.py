@@ -11,7 +11,8 @@ import pytest
 from listener.errors import Misconfigured
 from listener.refresh import RefreshKind
 from listener.targets.alibaba_cdn import AlibabaCdn
-from tests.targets.alibaba_cdn.recording_api import KEYS, Api
+from tests.keys import KEYS
+from tests.targets.alibaba_cdn.recording_api import Api
 
 ID = "ALIBABA_CLOUD_ACCESS_KEY_ID"
 MakeTarget = Callable[..., AlibabaCdn]

@@ -17,7 +17,8 @@ from listener.refresh import RefreshKind
 from listener.targets.alibaba_cdn import AlibabaCdn
 from listener.targets.alibaba_cdn.requests import Request, quota_request, task_list_request, tasks_by_id_request
 from listener.targets.alibaba_cdn.requests import refresh_request as refresh
-from tests.targets.alibaba_cdn.recording_api import KEYS, NOW, Answer, Api, Received
+from tests.keys import KEYS
+from tests.targets.alibaba_cdn.recording_api import NOW, Answer, Api, Received
 
 FILE, DIRECTORY, PREFETCH, IGNORE = (
     RefreshKind.FILE,

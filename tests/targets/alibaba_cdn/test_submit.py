@@ -22,7 +22,8 @@ from listener.errors import (
 )
 from listener.refresh import RefreshKind
 from listener.targets.alibaba_cdn import AlibabaCdn
-from tests.targets.alibaba_cdn.recording_api import KEYS, NOW, Answer, Api, Received, StandingClock, refused
+from tests.keys import KEYS
+from tests.targets.alibaba_cdn.recording_api import NOW, Answer, Api, Received, StandingClock, refused
 
 FILE, DIRECTORY, PREFETCH = RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.PREFETCH
 URL = "https://www.example.com/a%20b/%E4%B8%AD.txt?x=1&y=%2B"
