@@ -12,7 +12,7 @@ from listener import planner
 from listener.backfill.oneshot import run_until_idle, stopping
 from listener.backfill.plan import BackfillPlan, Cost, Outcome, Tally, cost_of
 from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, share_budget
-from listener.backfill.source import ALONE, Feed, Mode, RepairFeed, digest_for
+from listener.backfill.source import ALONE, Admission, Feed, Mode, RepairFeed, digest_for
 from listener.change import Change, ChangeKind
 from listener.clock import Clock, SystemClock, window_end
 from listener.contracts import Target
@@ -254,10 +254,10 @@ class Backfill:
         )
         return feed
 
-    def _admission(self, store: Store, plan: BackfillPlan | None) -> Share | None:
+    def _admission(self, store: Store, plan: BackfillPlan | None) -> Admission | None:
         if self._share is None or Mode.SEED in self._modes:
             return None
-        return Share(
+        share = Share(
             store,
             self._chooser(plan.cost if plan else None),
             share=self._share,
@@ -265,6 +265,7 @@ class Backfill:
             clock=self._clock,
             budget=plan.budget if plan else None,
         )
+        return share.admit
 
     def _chooser(self, cost: Cost | None) -> Chooser:
         # With a prefetch every object is requested by itself: a directory refresh fetches nothing. And what a repair

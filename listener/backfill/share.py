@@ -218,7 +218,7 @@ class Chooser:
 
 
 class Share:
-    """See :class:`listener.backfill.source.Admission`: admits what the share of today pays for."""
+    """Admits of a listing what the share of today pays for."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from contextlib import closing
 from enum import StrEnum
 from itertools import islice
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 from pydantic import BaseModel
 
@@ -72,15 +72,12 @@ class Admitted(NamedTuple):
     """Why the rest waits for another run; empty where everything was taken."""
 
 
-class Admission(Protocol):
-    """Decides how much of a listing may go on now; where not all may, the rest waits for another run."""
+Admission = Callable[[Sequence[Change]], Awaitable[Admitted]]
+"""
+Decides how much of a portion may go on now; where not all may, the rest waits for another run.
 
-    reason: str
-    """Why it stopped; empty while it did not."""
-
-    async def admit(self, portion: Sequence[Change]) -> Admitted:
-        """Take as much of the portion as may go on; an empty one marks the end of the listing."""
-        ...
+An empty portion marks the end of the listing.
+"""
 
 
 def _priority(admission: Admission | None) -> Priority:
@@ -164,8 +161,8 @@ class Feed:
             if portion:
                 yield await self._delivery(portion, portion[-1].key, len(portion), seed=self._seed)
             return
-        admitted = await self._admission.admit(portion)
-        self.stopped = self._admission.reason
+        admitted = await self._admission(portion)
+        self.stopped = admitted.reason
         if admitted.seeds:
             yield await self._delivery(admitted.seeds, None, 0, seed=True)
         if admitted.changes or admitted.after is not None:
@@ -282,8 +279,8 @@ class RepairFeed:
     async def _delivery(self, changes: Sequence[Change], sequence: int) -> Delivery | None:
         """Return what may go on of these changes, nothing where that is none."""
         if changes and self._admission is not None:
-            admitted = await self._admission.admit(changes)
-            changes, self.stopped = admitted.changes, self._admission.reason
+            admitted = await self._admission(changes)
+            changes, self.stopped = admitted.changes, admitted.reason
         return Delivery(changes, scan_sequence=sequence, priority=self.priority) if changes else None
 
     async def check(self) -> Sequence[Check]:

@@ -319,7 +319,7 @@ def _raise_failure(tasks: Sequence[asyncio.Task[None]]) -> None:
             task.result()
 
 
-TRIES: Final = 4
+DELETE_TRIES: Final = 4
 """Then the message is redelivered, and deleted as a duplicate."""
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 5.0
@@ -389,7 +389,7 @@ class Deleter:
 
     async def _delete(self, handles: Sequence[str]) -> None:
         left, reason = list(handles), ""
-        for tried in range(TRIES):
+        for tried in range(DELETE_TRIES):
             if tried:
                 await asyncio.sleep(back_off_seconds(tried, first=FIRST_RETRY_SECONDS, longest=LONGEST_RETRY_SECONDS))
             try:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, ClassVar, Final, TypeVar
 
 import boto3
@@ -138,38 +137,6 @@ def _position(name: str) -> int:
     return position
 
 
-class _SharedClient:
-    """A client that is closed once it is retired and no thread uses it any more."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._lock = threading.Lock()
-        self._users = 0
-        self._retired = False
-
-    @contextmanager
-    def used(self) -> Iterator[Any]:
-        with self._lock:
-            self._users += 1
-        try:
-            yield self._client
-        finally:
-            self._leave()
-
-    def retire(self) -> None:
-        with self._lock:
-            self._users += 1
-            self._retired = True
-        self._leave()
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            unused = self._retired and not self._users
-        if unused:
-            self._client.close()
-
-
 class SqsTransport:
     """See :class:`~listener.sources.queue.transport.Transport`."""
 
@@ -181,7 +148,7 @@ class SqsTransport:
         self._threads = settings.pollers + SPARE_THREADS
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sqs")
         self._lock = threading.Lock()
-        self._shared: _SharedClient | None = None
+        self._client: Any = None
         self._open = 0
         """Calls under way, waiting for a thread, or whose messages are still to be released."""
         self._closed = False
@@ -218,7 +185,7 @@ class SqsTransport:
 
     async def renew(self) -> None:
         """Make a new client for the next call; calls under way end with the old one."""
-        self._retire()
+        self._drop_client()
 
     async def close(self) -> None:
         """Let the threads finish their calls, and close the client with the last of them."""
@@ -247,12 +214,11 @@ class SqsTransport:
 
     def _call(self, call: Callable[..., T], *arguments: Any) -> T:
         with self._lock:
-            if self._shared is None:
-                self._shared = _SharedClient(make_client(self._settings, connections=self._threads))
-            shared = self._shared
+            if self._client is None:
+                self._client = make_client(self._settings, connections=self._threads)
+            client = self._client
         try:
-            with shared.used() as client:
-                return call(client, *arguments)
+            return call(client, *arguments)
         except QueueError:
             raise
         except (BotoCoreError, ClientError, OSError) as error:
@@ -262,11 +228,12 @@ class SqsTransport:
             what = f"SQS returned an unreadable reply ({type(error).__name__})"
             raise QueueError(what, remedy=Remedy.OPERATOR, hint=_NOT_SQS) from error
 
-    def _retire(self) -> None:
+    def _drop_client(self) -> None:
+        """Close the client's idle connections; those in use are closed with their calls."""
         with self._lock:
-            shared, self._shared = self._shared, None
-        if shared is not None:
-            shared.retire()
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def _receive(self, client: Any, wait_seconds: int) -> list[Message]:
         hidden_seconds = self._settings.visibility_seconds
@@ -307,12 +274,12 @@ class SqsTransport:
             self._count(-1)
 
     def _count(self, more: int) -> None:
-        """Count calls that still need the client; retire it after close() when there are none."""
+        """Count calls that still need the client; close it after close() when there are none."""
         with self._lock:
             self._open += more
             done = self._closed and not self._open
         if done:
-            self._retire()
+            self._drop_client()
 
 
 LONGEST_MESSAGE: Final = 300

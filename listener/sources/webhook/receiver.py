@@ -293,7 +293,7 @@ class PendingRequests:
             self._health.rests()
 
 
-MOST: Final = 20_000
+MOST_REMEMBERED: Final = 20_000
 """Names that are kept, some 150 bytes each; the oldest go first, and are then merely recorded once more."""
 
 
@@ -319,7 +319,7 @@ class Replays:
             digest = _digest(message_id)
             self._until[digest] = until
             self._until.move_to_end(digest)
-            if len(self._until) > MOST:
+            if len(self._until) > MOST_REMEMBERED:
                 self._until.popitem(last=False)
 
 

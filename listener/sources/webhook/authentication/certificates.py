@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
@@ -32,7 +32,16 @@ from listener.serving import HTTPRejection, client_of
 
 log = structlog.get_logger()
 
-__all__ = ["Certificates", "ExpiringCache", "Fetch", "FetchFailed", "FetchLimits", "fetcher", "https_url"]
+__all__ = [
+    "Certificates",
+    "ExpiringCache",
+    "Fetch",
+    "FetchFailed",
+    "FetchLimits",
+    "SharedCalls",
+    "fetcher",
+    "https_url",
+]
 
 MAX_BYTES: Final = 64 * 1024
 FETCH_SECONDS: Final = 3.0
@@ -48,6 +57,9 @@ RETRY_SECONDS: Final = 1.0
 
 HASHES: Final[dict[str, Callable[[], hashes.HashAlgorithm]]] = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}
 """SHA-1 is what older forms of these signatures have; the message says which form, and each form one hash."""
+
+
+T = TypeVar("T")
 
 
 class FetchFailed(Exception):
@@ -95,6 +107,38 @@ def fetcher(context: ssl.SSLContext | None = None) -> Fetch:
     return fetch
 
 
+class SharedCalls(Generic[T]):
+    """Calls under way, by name: whoever wants the same waits for the same call."""
+
+    def __init__(self) -> None:
+        """Make none."""
+        self._tasks: dict[object, asyncio.Task[T]] = {}
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether the call of this name is under way."""
+        return name in self._tasks
+
+    async def wait(self, name: object, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what the call of this name returns; it goes on where those who wait for it leave."""
+        task = self._tasks.get(name)
+        if task is None:
+            task = self._tasks[name] = asyncio.create_task(call())
+            task.add_done_callback(lambda task: self._ended(task, name))
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[T], name: object) -> None:
+        self._tasks.pop(name, None)
+        if not task.cancelled():
+            task.exception()  # retrieved: every waiter may have left
+
+    async def close(self) -> None:
+        """Cancel all."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Certificates:
     """
     Fetches each certificate once, and checks signatures with it.
@@ -110,7 +154,7 @@ class Certificates:
         self._verified: ExpiringCache[x509.Certificate] = ExpiringCache(MOST_CERTIFICATES)
         self._unproved: ExpiringCache[x509.Certificate] = ExpiringCache(MOST_CERTIFICATES)
         self._failures: ExpiringCache[HTTPRejection] = ExpiringCache(MOST_FAILURES)
-        self._under_way: dict[str, asyncio.Task[x509.Certificate]] = {}
+        self._fetches: SharedCalls[x509.Certificate] = SharedCalls()
         self._limits = FetchLimits()
 
     async def check(
@@ -148,32 +192,23 @@ class Certificates:
         unproved = self._unproved.get(url, now)
         if unproved is not None:
             return unproved
-        task = self._under_way.get(url)
-        if task is None:
+        if url not in self._fetches:
             self._limits.begin(sender, now)
-            task = asyncio.create_task(self._get(url, now))
-            self._under_way[url] = task
-            task.add_done_callback(lambda task: self._ended(task, url, sender))
-        return await asyncio.shield(task)
+        return await self._fetches.wait(url, lambda: self._get(url, sender, now))
 
-    def _ended(self, task: asyncio.Task[x509.Certificate], url: str, sender: str) -> None:
-        self._under_way.pop(url, None)
-        self._limits.end(sender)
-        if not task.cancelled():
-            task.exception()  # retrieved: every waiter may have left
-
-    async def _get(self, url: str, now: float) -> x509.Certificate:
+    async def _get(self, url: str, sender: str, now: float) -> x509.Certificate:
         try:
             certificate = _parse(await self._fetch(url))
         except FetchFailed as error:
-            if error.is_final:
-                certificate = None
-            else:
+            if not error.is_final:
                 unavailable = HTTPRejection(
                     HTTPStatus.SERVICE_UNAVAILABLE, "the signing certificate cannot be had at present"
                 )
                 self._failures.put(url, unavailable, now + RETRY_SECONDS)
                 raise unavailable from None
+            certificate = None
+        finally:
+            self._limits.end(sender)
         if certificate is None:
             absent = HTTPRejection(HTTPStatus.FORBIDDEN, "there is no such signing certificate")
             self._failures.put(url, absent, now + ABSENT_SECONDS)
@@ -183,10 +218,7 @@ class Certificates:
 
     async def close(self) -> None:
         """Cancel fetches that are under way."""
-        tasks = list(self._under_way.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._fetches.close()
 
 
 def https_url(text: str) -> SplitResult | None:
@@ -225,8 +257,6 @@ def _verifies(key: RSAPublicKey, signature: bytes, signed: bytes, algorithm: has
         return False
     return True
 
-
-T = TypeVar("T")
 
 MOST_AT_ONCE: Final = 96
 """Fetches at once, of all senders: each is an open file, of those that are reserved for other things than listening."""

@@ -14,7 +14,6 @@ token proves whose rule.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -31,7 +30,13 @@ import structlog
 from listener.clock import Clock
 from listener.formats.reading import load, unbase64
 from listener.serving import HTTPRejection
-from listener.sources.webhook.authentication.certificates import Certificates, Fetch, FetchFailed, https_url
+from listener.sources.webhook.authentication.certificates import (
+    Certificates,
+    Fetch,
+    FetchFailed,
+    SharedCalls,
+    https_url,
+)
 from listener.sources.webhook.authentication.shared_secrets import Authenticated, RequestHead, Token, check_age
 from listener.sources.webhook.settings import WebhookSettings
 from listener.text import whole_number
@@ -182,24 +187,13 @@ class Confirmations:
         self._fetch = fetch
         self._calls: OrderedDict[bytes, int] = OrderedDict()
         """Calls made, by digest of topic and token; those that were answered count as all."""
-        self._under_way: dict[bytes, asyncio.Task[None]] = {}
+        self._under_way: SharedCalls[None] = SharedCalls()
 
     async def confirm(self, host: str, topic: str, token: str) -> None:
         """Confirm a subscription. Raise :class:`HTTPRejection` with 503 where the service does not answer now."""
         name = hashlib.sha256(f"{topic}\n{token}".encode("utf-8", "surrogatepass")).digest()
-        task = self._under_way.get(name)
-        if task is None:
-            if self._calls.get(name, 0) >= MOST_CONFIRMATION_CALLS:
-                return
-            task = asyncio.create_task(self._call(name, host, topic, token))
-            self._under_way[name] = task
-            task.add_done_callback(lambda task: self._ended(task, name))
-        await asyncio.shield(task)
-
-    def _ended(self, task: asyncio.Task[None], name: bytes) -> None:
-        self._under_way.pop(name, None)
-        if not task.cancelled():
-            task.exception()  # retrieved: every waiter may have left
+        if name in self._under_way or self._calls.get(name, 0) < MOST_CONFIRMATION_CALLS:
+            await self._under_way.wait(name, lambda: self._call(name, host, topic, token))
 
     async def _call(self, name: bytes, host: str, topic: str, token: str) -> None:
         self._count(name, self._calls.get(name, 0) + 1)
