@@ -20,12 +20,13 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Iterator
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.files import guarded_directories
 from listener.sources.filesystem.outstanding import means_absent
 
-__all__ = ["MOST_ENTERED", "Links", "is_cut_off", "is_followed", "is_loop"]
+__all__ = ["MOST_ENTERED", "Links", "is_cut_off", "is_followed", "is_loop", "links_to"]
 
 _MOST = 200_000
 MOST_ENTERED = 10_000
@@ -198,18 +199,24 @@ def is_followed(root: bytes, prefix: bytes, name: bytes) -> bool:
     return not is_loop(root, prefix, name) and not _is_private(root, os.path.realpath(root + prefix + name))
 
 
-def is_cut_off(root: bytes, prefix: bytes) -> bool:
-    """Return whether a link that is not followed is on the way to a directory that is there: then no walk comes
-    there.
-    """
-    if not os.path.isdir(root + prefix):  # noqa: PTH112 - bytes
-        return False
+def links_to(root: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the links on the way from the root to a directory and at its end, each as directory and name."""
     above = b""
     for name in prefix.split(b"/")[:-1]:
-        if os.path.islink(root + above + name) and not is_followed(root, above, name):  # noqa: PTH114 - bytes
-            return True
+        if os.path.islink(root + above + name):  # noqa: PTH114 - bytes
+            yield above, name
         above += name + b"/"
-    return False
+
+
+def is_cut_off(root: bytes, prefix: bytes, *, follow: bool = True) -> bool:
+    """
+    Return whether a link that is not followed is on the way to a directory: then no walk comes there.
+
+    Where links are followed (``follow``), only one that leads to a directory can be.
+    """
+    if follow and not os.path.isdir(root + prefix):  # noqa: PTH112 - bytes
+        return False
+    return any(not follow or not is_followed(root, above, name) for above, name in links_to(root, prefix))
 
 
 def _is_private(root: bytes, real: bytes) -> bool:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
-from listener.sources.filesystem.links import Links, is_cut_off, is_followed
+from listener.sources.filesystem.links import Links, is_cut_off, is_followed, links_to
 from listener.sources.filesystem.names import Directories, Ignore, fingerprint_of
 from listener.sources.filesystem.outstanding import Unread, means_absent
 
@@ -93,37 +93,26 @@ class Walker:
         """Read one directory once more; ``None`` when it cannot be read, so that nothing is known."""
         raw = key_to_bytes(directory)
         listing = self._read(raw, gone_is_empty=True)[0]
-        if listing is not None and self._is_beyond_link(raw):
+        if listing is not None and is_cut_off(self._root, raw, follow=self._follow):
             listing = Listing(directory, {})
         return listing
 
     def _belongs(self, start: bytes) -> bool:
         """Return whether a walk from the root would come by: by no link that is not followed, and nothing ignored."""
-        prefix = b""
-        for name in start.split(b"/")[:-1]:
-            if self._ignore.directory(key_to_text(prefix), key_to_text(name)):
-                return False
-            if os.path.islink(self._root + prefix + name) and not (  # noqa: PTH114 - bytes
-                self._follow and is_followed(self._root, prefix, name) and self._may_enter(prefix + name)
-            ):
-                return False
-            prefix += name + b"/"
-        return True
+        names = key_to_text(start).split("/")[:-1]
+        if any(self._ignore.directory("".join(f"{one}/" for one in names[:at]), name) for at, name in enumerate(names)):
+            return False
+        return all(self._enters(above, name) for above, name in links_to(self._root, start))
 
-    def _may_enter(self, link: bytes) -> bool:
-        """Return whether a link to a directory is followed; of one beyond the limit nothing is known."""
-        key = key_to_text(link)
+    def _enters(self, prefix: bytes, name: bytes) -> bool:
+        """Return whether a link to a directory is followed; what is behind one beyond the limit is unread."""
+        if not self._follow or not is_followed(self._root, prefix, name):
+            return False
+        key = key_to_text(prefix + name)
         if self._links is None or self._links.may_enter(key):
             return True
         self.unread.note(key + "/", errno.ELOOP)
         return False
-
-    def _is_beyond_link(self, prefix: bytes) -> bool:
-        """Return whether a link that is not followed is on the way to a directory: read, it would be another one."""
-        if self._follow:
-            return is_cut_off(self._root, prefix)
-        ends = (end for end, letter in enumerate(prefix) if letter == ord("/"))
-        return any(os.path.islink(self._root + prefix[:end]) for end in ends)  # noqa: PTH114 - bytes
 
     def is_unknown(self, directory: str) -> bool:
         """Return whether it lies in a directory that could not be read."""
@@ -198,7 +187,7 @@ class Walker:
         with suppress(OSError):
             if self._follow and entry.is_dir():
                 if not self._ignore.directory(text, name):
-                    return is_followed(self._root, prefix, entry.name) and self._may_enter(prefix + entry.name)
+                    return self._enters(prefix, entry.name)
                 self.ignored += 1
         return False
 
