@@ -26,7 +26,15 @@ from listener.sources.filesystem.known import (
     with_digest,
 )
 from listener.sources.filesystem.names import FileStats, StatReader
-from listener.sources.filesystem.outstanding import REPLACED, HardLinks, Rescans, Unfinished, Unread, is_directory_gone
+from listener.sources.filesystem.outstanding import (
+    REPLACED,
+    Activity,
+    HardLinks,
+    Rescans,
+    Unfinished,
+    Unread,
+    is_directory_gone,
+)
 from listener.sources.filesystem.pending_names import Batch, batch_of
 from listener.sources.filesystem.settings import Root
 from listener.sources.filesystem.walker import find_names, holds_files
@@ -68,6 +76,8 @@ class Live:
         """Names that came and went before anything was reported of them."""
         self.unread = Unread()
         """What could not be looked at, by scans and by looks at what events named."""
+        self.activity = Activity()
+        """Of looks and of scans."""
         self.before_deleting = _nothing
         """Called before deletions are judged, so that the deletion guard knows what it must."""
         self._more = False
@@ -110,6 +120,13 @@ class Live:
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield what has come up since the last call, then end."""
+        if not self.watcher.has_names and self.next_due(time.monotonic()) > 0:
+            return
+        with self.activity.reading():
+            async for delivery in self._due_deliveries():
+                yield delivery
+
+    async def _due_deliveries(self) -> AsyncIterator[Delivery]:
         self._more = False
         for _ in range(_BATCHES_AT_ONCE):
             if not self._hints and not self.watcher.has_names:

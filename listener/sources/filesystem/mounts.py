@@ -41,6 +41,8 @@ class Surroundings:
         """Look at links each ``root_check_seconds`` at most; at mounts whenever :meth:`look` is called."""
         self.link_check_seconds = self._interval = root.settings.root_check_seconds
         """How often links are looked at."""
+        self._looked_at = time.monotonic(), 0
+        """When the mount table was looked at last, and how many events had been read then."""
         self._mounts = MountWatch(os.fsdecode(root.path))
         self._links = root.links
         self._live = live
@@ -94,8 +96,12 @@ class Surroundings:
     async def look_at_mounts(self) -> None:
         """Compare what was mounted or unmounted; believe no deletion while the root's mount shows an old directory."""
         async with self._looking:
+            (last, events), self._looked_at = self._looked_at, (time.monotonic(), self._live.watcher.events)
             found = await asyncio.to_thread(self._mounts.look, self._links.targets.directories)
         now = time.monotonic()
+        # What was read since the last look may be of a mount that is gone again.
+        if found.is_unexplained and (self._live.activity.since(last) or self._live.watcher.events != events):
+            found.directories.append(b"")
         for prefix in found.directories:
             self._rescans.want(key_to_text(prefix), MOUNTED, now, prompt=True)
         self._live.look_at(found.names)
@@ -124,6 +130,8 @@ class Remounted(NamedTuple):
     """Each ``b""`` or ending with ``/``."""
     names: list[bytes]
     """Files, and what is gone."""
+    is_unexplained: bool = False
+    """Whether the table changed and is as it was before: something was mounted anywhere meanwhile, or remounted."""
 
 
 class _Pinned(NamedTuple):
@@ -140,8 +148,9 @@ class MountWatch:
 
     The kernel reports a mount that comes or goes (``poll`` on the table), but neither that a directory
     which is mounted elsewhere was renamed or removed, nor that a mount point moved because a directory
-    above it was renamed: the table is read at each look for that. A mount that went after such a rename,
-    or that came and went between two looks, was at a place that nobody knows: the whole tree is compared then.
+    above it was renamed: the table is read at each look for that. A mount that went after such a rename was at
+    a place that nobody knows: the whole tree is compared then. So was one that came and went between two looks,
+    perhaps of another tree: that matters only where this tree was read meanwhile.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -198,7 +207,8 @@ class MountWatch:
 
         ``linked`` returns the keys of links to directories, whose trees belong to that of the root.
         """
-        found, changes = Remounted([], []), self._changes()
+        changes = self._changes()
+        found = Remounted([], [], is_unexplained=self._is_unexplained)
         trees = {key: os.path.realpath(os.path.join(self._path, key)) for key in ("", *linked())} if changes else {}  # noqa: PTH118 - any bytes
         for key, real in trees.items():
             prefix = key and key + "/"
@@ -211,7 +221,7 @@ class MountWatch:
                 else:
                     found.names.append(relative.rstrip(b"/"))
         outermost = [point for point in changes if not any(_is_below(other, point) for other in changes)]
-        if self._is_unexplained or any(self._has_moved(point) for point in outermost):
+        if any(self._has_moved(point) for point in outermost):
             found.directories.append(b"")
         if trees:
             self._note_parents(trees.values())

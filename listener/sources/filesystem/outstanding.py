@@ -11,11 +11,14 @@ What is still to be looked at, and when.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import stat
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -32,6 +35,7 @@ __all__ = [
     "TOO_MANY",
     "UNWATCHED",
     "WAITING",
+    "Activity",
     "HardLinks",
     "Rescans",
     "Unfinished",
@@ -385,6 +389,29 @@ _SEARCH_DELAY_SECONDS = 0.2
 """Links are made in numbers: one search answers for all of a moment."""
 _SEARCH_REST_FACTOR = 20
 """How many times as long as a search took to rest after it: links made all the time cost a twentieth of a core."""
+
+
+class Activity:
+    """Whether the tree was read, by looks or scans, since a moment of the monotonic clock."""
+
+    def __init__(self) -> None:
+        """Nothing was read yet."""
+        self._running = 0
+        self._ended = -math.inf
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Count as reading until the block ends."""
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._ended = time.monotonic()
+
+    def since(self, moment: float) -> bool:
+        """Return whether anything was read since then, or is read just now."""
+        return self._running > 0 or self._ended >= moment
 
 
 class HardLinks:

@@ -76,13 +76,14 @@ class Scanner:
         mode = ScanMode(seeding, settings.most_compared_bytes, not_before)
         scan = Scan(self._root, prefix, walker, mode, deletion_guard=self._deletion_guard, is_same_root=is_same_root)
         began = time.monotonic()
-        async for findings in scan.portions():
-            self._health.progressed(time.monotonic())
-            for delivery in self._deliver(prefix, findings, sequence):
-                yield delivery
-            async for delivery in self._live.deliveries():
-                yield delivery
-        await asyncio.to_thread(watcher.end_round, key_to_bytes(prefix), round_number)
+        with self._live.activity.reading():
+            async for findings in scan.portions():
+                self._health.progressed(time.monotonic())
+                for delivery in self._deliver(prefix, findings, sequence):
+                    yield delivery
+                async for delivery in self._live.deliveries():
+                    yield delivery
+            await asyncio.to_thread(watcher.end_round, key_to_bytes(prefix), round_number)
         took_seconds = time.monotonic() - began
         self._conclude(scan, prefix, took_seconds)
         self._tell(scan, walker, prefix, reason, took_seconds)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from listener.sources.filesystem.mounts import Remounted
 from tests.sources.filesystem.test_limits import Running, running
-from tests.sources.harness import fanotify_needed
+from tests.sources.harness import Reader, fanotify_needed
 
 pytestmark = pytest.mark.timeout(120)
 BACKENDS = ["inotify", "fanotify", "polling"]
@@ -197,7 +198,7 @@ def test_a_mounted_root_that_comes_back_is_well_again(tmp_path: Path, backend: s
 
 
 def test_a_mount_that_comes_and_goes_between_two_looks_is_noticed(tmp_path: Path) -> None:
-    """The table is as it was before; what was looked at meanwhile is not known, so that all is compared."""
+    """The table is as it was before; where it was mounted is not known."""
     (tmp_path / "www" / "a").mkdir(parents=True)
     program = """
 import subprocess, sys
@@ -211,5 +212,58 @@ print(watch.look(list))
 """
     command = [*UNSHARED, sys.executable, "-c", program, str(tmp_path / "www")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    nothing = "Remounted(directories=[], names=[])"
-    assert done.stdout.splitlines() == [nothing, "Remounted(directories=[b''], names=[])", nothing]
+    nothing, something = (f"Remounted(directories=[], names=[], is_unexplained={one})" for one in (False, True))
+    assert done.stdout.splitlines() == [nothing, something, nothing]
+
+
+@pytest.mark.looptime(False)
+async def test_a_mount_that_is_gone_again_matters_where_the_tree_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short mount elsewhere costs nothing in a tree at rest; a look, a scan or an event meanwhile, a comparison."""
+    root = tmp_path / "www"
+    write(root / "index.html", "one")
+    async with Reader(root, root_check_seconds=600) as reader:
+        await reader.until_compared()
+        session = reader.source._session
+        assert session is not None
+        live = session._live
+
+        async def look(*, is_unexplained: bool) -> list[str]:
+            found = Remounted([], [], is_unexplained=is_unexplained)
+            monkeypatch.setattr(session._surroundings._mounts, "look", lambda _: found)
+            await session._surroundings.look_at_mounts()
+            return [one.prefix for one in session._rescans.waiting()]
+
+        async def rest() -> None:
+            await reader.until(lambda: not session._rescans.waiting(), "what is wanted is over")
+            await reader.until(lambda: live.next_due(time.monotonic()) > 1, "nothing is to be done")
+
+        async def scan() -> None:
+            session._rescans.want("", "a test", time.monotonic(), prompt=True)
+            session._wake.set()
+            await reader.until(session._rescans.waiting, "a scan is wanted")
+
+        async def hint() -> None:
+            live.look_at([b"index.html"])
+            session._wake.set()
+
+        async def event() -> None:
+            live.watcher.events += 1
+
+        async def change() -> None:
+            reader.clear()
+            write(root / "index.html", "changed")
+            await reader.until_reported("index.html")
+
+        await rest()
+        await look(is_unexplained=False)
+        assert await look(is_unexplained=True) == []
+        with live.activity.reading():
+            assert await look(is_unexplained=True) == [""], "it is read just now"
+        for read in (scan, hint, event, change):
+            await rest()
+            await look(is_unexplained=False)
+            await read()
+            await rest()
+            assert await look(is_unexplained=True) == [""], read.__name__

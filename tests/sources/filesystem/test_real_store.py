@@ -167,3 +167,12 @@ def test_a_scan_does_not_begin_beyond_a_link_that_is_not_followed(tmp_path: Path
             enter=lambda _: None,
         )
         assert [set(listing.files) for listing in walker.step(10)] == expected
+
+
+def test_a_walk_that_begins_in_an_ignored_directory_is_empty(tmp_path: Path) -> None:
+    """A mount that comes there is no reason to report what is in it."""
+    (tmp_path / "cache" / "below").mkdir(parents=True)
+    (tmp_path / "cache" / "below" / "page.html").write_text("x")
+    for prefix in ("cache/", "cache/below/"):
+        walker = Walker(os.fsencode(tmp_path) + b"/", Ignore(("cache/",)), prefix=prefix, enter=lambda _: None)
+        assert walker.step(10) == []
