@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.sources.filesystem.mounts import Remounted
+from listener.sources.filesystem.mounts import Remounted, Surroundings
 from tests.sources.filesystem.test_limits import Running, running
 from tests.sources.harness import Reader, fanotify_needed
 
@@ -223,6 +223,7 @@ async def test_a_mount_that_is_gone_again_matters_where_the_tree_was_read(
     """A short mount elsewhere costs nothing in a tree at rest; a look, a scan or an event meanwhile, a comparison."""
     root = tmp_path / "www"
     write(root / "index.html", "one")
+    monkeypatch.setattr(Surroundings, "follow_mounts", lambda *_: None)  # other tests mount too
     async with Reader(root, root_check_seconds=600) as reader:
         await reader.until_compared()
         session = reader.source._session
