@@ -23,7 +23,17 @@ from pydantic import BaseModel
 from listener.change import key_to_text
 from listener.contracts import WAITING_SINCE, Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
-from listener.sources.filesystem.checks import choose_backend, ignored_paths, probe
+from listener.sources.filesystem.checks import (
+    TOO_MANY_LINKS,
+    choose_backend,
+    ignored_paths,
+    open_hint,
+    probe,
+    probe_path,
+    uncompared_words,
+    unread_words,
+    unwatched_words,
+)
 from listener.sources.filesystem.fanotify import FanotifyWatches, refusal
 from listener.sources.filesystem.known import Acks, Digests
 from listener.sources.filesystem.links import Links
@@ -33,14 +43,6 @@ from listener.sources.filesystem.names import Ignore, StatReader
 from listener.sources.filesystem.outstanding import START, UNWATCHED, Rescans, found_rest_seconds
 from listener.sources.filesystem.scan import Scanner
 from listener.sources.filesystem.settings import FilesystemSettings, Root
-from listener.sources.filesystem.trouble import (
-    TOO_MANY_LINKS,
-    open_hint,
-    probe_path,
-    uncompared_words,
-    unread_words,
-    unwatched_words,
-)
 from listener.sources.filesystem.watcher import RootIdentity, Watcher
 from listener.sources.filesystem.watches import Watches
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from listener.sources.filesystem.trouble import access_hint
+from listener.sources.filesystem.checks import access_hint
 
 UNIT = {"INVOCATION_ID": "1"}
 GROUP = 54321
