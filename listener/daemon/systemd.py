@@ -19,6 +19,8 @@ __all__ = ["NotifySocket", "SystemdNotifier", "watchdog_seconds"]
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.1
+"""How often to look during a start; later once in :data:`READY_POLL_SECONDS`."""
+READY_POLL_SECONDS = 1.0
 MORE_TIME_SECONDS = 30.0
 DEGRADED_START_SECONDS = 10.0
 """A source that is degraded for so long no longer delays readiness: it may wait for days, and a boot must not."""
@@ -103,7 +105,8 @@ class SystemdNotifier:
                     self._report_start(pipeline, reasons)
                 elif reasons != self._reasons:
                     self._report(reasons, is_logged=bool(reasons) != bool(self._reasons))
-            await asyncio.sleep(POLL_SECONDS)
+            is_ready = self._ready is not None and self._ready is self._state.pipeline
+            await asyncio.sleep(READY_POLL_SECONDS if is_ready else POLL_SECONDS)
 
     def _report_start(self, pipeline: Pipeline, reasons: list[str]) -> None:
         now = asyncio.get_running_loop().time()

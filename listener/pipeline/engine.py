@@ -8,6 +8,7 @@ The :class:`Engine` decides when to plan, resolves unknown outcomes and corrects
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,8 +37,8 @@ __all__ = ["Dispatcher", "Engine", "Outcome"]
 
 log = structlog.get_logger()
 
-POLL_SECONDS = 1.0
-"""How often the store is asked whether another process added needs."""
+TICK_SECONDS = 30.0
+"""How often to look without being woken: a wake-up that was lost delays nothing for longer."""
 SPENDERS_SECONDS = 30.0
 """How often the account looks who spends its quota."""
 QUOTA_SECONDS = 300.0
@@ -49,6 +50,25 @@ QUOTA_REFUSALS = 5
 REPORTED_DEFERRALS = 100
 REST = 4
 """Planning takes at most a fifth of the time: it rests this many times as long as it took."""
+
+
+class WakeUp:
+    """Wakes every task that waits for it."""
+
+    def __init__(self) -> None:
+        """Start without any that waits."""
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Wake those that wait now; who is busy meanwhile is not woken."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, most_seconds: float) -> None:
+        """Wait until it is set, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(most_seconds):
+                await self._event.wait()
 
 
 class Engine:
@@ -71,7 +91,6 @@ class Engine:
         self._store = store
         self._retry = retry
         self._clock = clock
-        self._poll_seconds = min(POLL_SECONDS, settings.coalescer.quiet_seconds or POLL_SECONDS)
         self.sender = Sender(
             account,
             store,
@@ -91,6 +110,7 @@ class Engine:
         self._spenders = Spenders(sites, account.targets)
         self._spenders_read_at = -math.inf
         self._wake = asyncio.Event()
+        self._watch_due = WakeUp()
         self._quota_known = asyncio.Event()
         self._replan = True
         self._seen = -1
@@ -133,6 +153,13 @@ class Engine:
         self._replan = True
         self.settled = False
         self._wake.set()
+        if self.sender.read_quota_soon:
+            self._watch_due.set()
+
+    def notice(self, *, attempts_due: bool) -> None:
+        """Wake what resolves unknown outcomes, reads the live quota and looks who spends it, where it is time to."""
+        if attempts_due or self._quota_due() or self._spenders_due():
+            self._watch_due.set()
 
     async def dispatch(self) -> None:
         """Plan whenever something is due or a plan may come out differently, for ever; the live quota first."""
@@ -144,12 +171,10 @@ class Engine:
             took = await self._retry.until_done("plan", self._round)
             due = await self._retry.until_done("plan", self._store.next_due)
             times = [at for at in (due, self.outcome.wake_at) if at is not None]
-            wait = min([self._poll_seconds, *(max(0.0, at - self._clock.now()) for at in times)])
-            try:
+            wait = min([TICK_SECONDS, *(max(0.0, at - self._clock.now()) for at in times)])
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(wait, 0.005)):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             await asyncio.sleep(REST * took)
 
     async def _round(self) -> float:
@@ -177,7 +202,7 @@ class Engine:
         await self._quota_known.wait()
         while True:
             await self._retry.until_done("watch", self._watch_once)
-            await asyncio.sleep(self._poll_seconds)
+            await self._watch_due.wait(TICK_SECONDS)
 
     async def _watch_once(self) -> None:
         if await self._unknowns.resolve():
@@ -185,8 +210,11 @@ class Engine:
             self.replan()
         if self._quota_due():
             await self.read_quota()
-        if abs(self._clock.now() - self._spenders_read_at) >= SPENDERS_SECONDS:
+        if self._spenders_due():
             await self._report_spenders()
+
+    def _spenders_due(self) -> bool:
+        return abs(self._clock.now() - self._spenders_read_at) >= SPENDERS_SECONDS
 
     async def _report_spenders(self) -> None:
         """Look who spent much of the quota within the last hour, and log who is new among them."""

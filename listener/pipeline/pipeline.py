@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
 from listener.clock import Clock, SystemClock
-from listener.contracts import ConfirmsDeletions, Source, Target
+from listener.contracts import ConfirmsDeletions, Source, SourceHealth, Target
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
-from listener.pipeline.engine import Engine
+from listener.pipeline.engine import TICK_SECONDS, Engine, WakeUp
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
 from listener.pipeline.outcomes import Verifier
 from listener.pipeline.sites import Sites
@@ -30,8 +31,12 @@ log = structlog.get_logger()
 
 DRAIN_SECONDS = 20.0
 """What a stop waits for requests under way; their time-outs are shorter."""
+LOOK_SECONDS = 1.0
+"""How often the store is asked what is due, and whether another process changed anything."""
 REPORT_SECONDS = 1.0
-"""How often what the sources say of themselves is kept for ``status``."""
+"""How often to see whether sources or accounts have something new to keep for ``status``."""
+KEPT_SECONDS = 10.0
+"""How old what a source said may become: ``status`` takes one that is silent for 30 s to be stopped."""
 CHECKPOINT_SECONDS = 1.0
 UPKEEP_SECONDS = 3600.0
 CLOCK_STEP_SECONDS = 60.0
@@ -87,7 +92,10 @@ class Pipeline:
         self._verifying = 0
         self._was_clean = False
         """Whether the last owner of the state file left in order."""
+        self._attempts_due = WakeUp()
         self._reported: dict[str, AccountReport] = {}
+        self._kept: dict[str, tuple[SourceHealth, float]] = {}
+        """What each source said when it was kept last, and when that was."""
 
     # -- what people ask -------------------------------------------------------------------------
 
@@ -158,6 +166,7 @@ class Pipeline:
             readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
             others = [tasks.create_task(self._settle(), name="settle"), tasks.create_task(self._keep(), name="keep")]
+            others.append(tasks.create_task(self._look(), name="look"))
             others.append(tasks.create_task(self._stalls.watch(), name="watch sources"))
             planners = []
             for engine in self.engines:
@@ -262,18 +271,33 @@ class Pipeline:
         verifier = Verifier(account.targets, self._store, self._clock, self._settings.verifier)
         while True:
             await self._looking(f"verify {account.name}", verifier.look)
-            await asyncio.sleep(self._pause)
+            await self._attempts_due.wait(TICK_SECONDS)
 
     async def _settle(self) -> None:
         """End back-offs that are over, and settle what complete directories cover, for ever."""
         while True:
             await self._looking("settle", self._settle_once)
-            await asyncio.sleep(self._pause)
+            await self._attempts_due.wait(TICK_SECONDS)
 
-    @property
-    def _pause(self) -> float:
-        verifier = self._settings.verifier
-        return max(0.05, min(1.0, verifier.first_seconds / 2, verifier.interval_seconds / 2))
+    async def _look(self) -> None:
+        """See what is due and what any process changed, and wake what has to act: the only poll of the store."""
+        verifier, quiet_seconds = self._settings.verifier, self._settings.coalescer.quiet_seconds or LOOK_SECONDS
+        pause = min(LOOK_SECONDS, quiet_seconds, max(0.05, min(verifier.first_seconds, verifier.interval_seconds) / 2))
+        sequence = -1
+        while True:
+            agenda = await self._retry.until_done("look", lambda: self._store.agenda(list(self._targets)))
+            now = self._clock.now()
+            attempts_due = agenda.attempt_due_at is not None and agenda.attempt_due_at <= now
+            if attempts_due:
+                self._attempts_due.set()
+            for engine in self.engines:
+                engine.notice(attempts_due=attempts_due)
+            if agenda.sequence != sequence or (agenda.need_due_at is not None and agenda.need_due_at <= now):
+                self._committed()
+            if agenda.sequence != sequence:
+                await self._retry.until_done("confirm", self._confirm)
+            sequence = agenda.sequence
+            await asyncio.sleep(pause)
 
     async def _looking(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
         """Look once; where something ended, plan again."""
@@ -285,7 +309,8 @@ class Pipeline:
 
     async def _settle_once(self) -> int:
         over = await self._store.attempts_in(AttemptState.FAILED, due_by=self._clock.now())
-        await self._store.end_backoff([attempt.id for attempt in over])
+        if over:
+            await self._store.end_backoff([attempt.id for attempt in over])
         complete = await self._store.attempts_in(AttemptState.COMPLETE)
         for attempt in complete:
             await self._store.sweep(attempt)
@@ -294,6 +319,7 @@ class Pipeline:
     async def _keep(self) -> None:
         """Report the state of the sources, move the log to the file, remove what is old: for ever."""
         checkpoint_at = upkeep_at = self._clock.now()
+        moved_rows = -1
         latest: float | None = None
         while True:
             now = self._clock.now()
@@ -304,10 +330,9 @@ class Pipeline:
                     checkpoint_at = upkeep_at = now
                 latest = now
                 await self._report_sources()
-                await self._confirm()
-                if now >= checkpoint_at:
+                if now >= checkpoint_at and (changed_rows := self._store.changed_rows) != moved_rows:
                     await self._store.checkpoint()
-                    checkpoint_at = now + CHECKPOINT_SECONDS
+                    checkpoint_at, moved_rows = now + CHECKPOINT_SECONDS, changed_rows
                 if now >= upkeep_at:
                     await self._store.upkeep(
                         keep_seconds=self._settings.store.keep_days * DAY_SECONDS, configured=self._configured()
@@ -349,8 +374,13 @@ class Pipeline:
         )
 
     async def _report_sources(self) -> None:
+        now = self._clock.now()
         for name, source in self.intake.sources.items():
-            await self._store.save_source(name, source.health)
+            said = replace(source.health, figures=dict(source.health.figures))
+            kept, at = self._kept.get(name, (None, 0.0))
+            if said != kept or not 0 <= now - at < KEPT_SECONDS:
+                await self._store.save_source(name, said)
+                self._kept[name] = said, now
         for engine in self.engines:
             report = engine.report
             if self._reported.get(report.name) != report:

@@ -90,6 +90,8 @@ class Writer:
         self._chore: Item | None = None
         self.longest_group_seconds = 0.0
         self.longest_work_seconds = 0.0
+        self.changed_rows = 0
+        """Grows with each commit that changed anything."""
         self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
         self._thread.start()
 
@@ -163,6 +165,7 @@ class Writer:
                 begun.append(item)
                 results.append(item.operation(self._connection))
             self._connection.execute("COMMIT")
+            self.changed_rows = self._connection.total_changes
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
             self._undo()
             return error
@@ -407,6 +410,11 @@ class Access:
 
         if (last := await self._run_in(self._checkpoints, run)) is not None:
             await asyncio.wrap_future(last)
+
+    @property
+    def changed_rows(self) -> int:
+        """A number that grows with each commit of this process that changed anything."""
+        return 0 if self._writer is None else self._writer.changed_rows
 
     @property
     def longest_work_seconds(self) -> float:

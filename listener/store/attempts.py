@@ -219,6 +219,30 @@ def _attempt(row: Sequence[object]) -> Attempt:
     return Attempt(**fields)
 
 
+class Agenda(NamedTuple):
+    """What the store waits for; times in seconds since the epoch, None where nothing does."""
+
+    sequence: int
+    """Grows with whatever a plan may depend on, by whichever process it was changed."""
+    need_due_at: float | None
+    """When the next waiting need is due."""
+    attempt_due_at: float | None
+    """When the next active attempt is to be looked at; the past where one is over and not settled yet."""
+
+
+def agenda(connection: sqlite3.Connection, targets: Sequence[str]) -> Agenda:
+    """Return what is due next; of attempts that only their CDN can end, those of these targets."""
+    row = connection.execute(
+        "SELECT (SELECT sequence FROM meta), (SELECT min(due_at) FROM need WHERE due_at IS NOT NULL),"
+        " (SELECT min(CASE state WHEN 'complete' THEN 0 WHEN 'unknown' THEN coalesce(next_look_at, 0)"
+        " ELSE next_look_at END) FROM attempt JOIN target ON target.id = attempt.target WHERE active = 1"
+        " AND (state IN ('complete', 'failed') OR (state IN ('accepted', 'unknown', 'unconfirmed')"
+        " AND target.name IN (SELECT value FROM json_each(?)))))",
+        (json.dumps(list(targets)),),
+    ).fetchone()
+    return Agenda(*row)
+
+
 def attempts_in(
     connection: sqlite3.Connection,
     states: Iterable[AttemptState],

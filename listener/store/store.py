@@ -211,6 +211,10 @@ class Store(Access):
 
     # -- needs -----------------------------------------------------------------------------------
 
+    async def agenda(self, targets: Sequence[str]) -> attempts.Agenda:
+        """Return what is due next, from one read."""
+        return await self._read(attempts.agenda, targets)
+
     async def next_due(self) -> float | None:
         """Return when the next waiting need is due, in seconds since the epoch."""
         return await self._read(transitions.next_due)

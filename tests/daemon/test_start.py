@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,9 +47,15 @@ def test_a_root_that_comes_later_is_waited_for(stand: Stand) -> None:
     with started(stand) as process:
         until(lambda: "does not exist" in reasons(stand), what="it says what is missing")
         assert "sources.www.path" in reasons(stand)
-        status = json.loads(stand.run("status", "--json")[1])
-        assert (status["sources"]["www"]["state"], status["sources"]["www"]["ready"]) == ("degraded", False)
-        assert str(path) in status["sources"]["www"]["detail"]
+
+        def kept() -> Any:
+            """What sources say of themselves is kept once a second."""
+            source = json.loads(stand.run("status", "--json")[1])["sources"]["www"]
+            return source if source["state"] == "degraded" else None
+
+        source = until(kept, what="status shows it")
+        assert source["ready"] is False
+        assert str(path) in source["detail"]
         path.parent.mkdir()
         path.symlink_to(stand.tree)  # as the first deploy does
         until(stand.ready, what="it is ready")

@@ -38,7 +38,8 @@ _READ_BYTES = 256 * 1024
 _GATHER_SECONDS = 0.008
 """Rest after a read that found little: fewer, fuller reads; the kernel's queue holds 20 times what comes meanwhile."""
 _MOST_BACKLOG_BYTES = 256 * 1024 * 1024
-_POLL_MILLISECONDS = 100
+_POLL_MILLISECONDS = 30_000
+"""How long the reading thread sleeps without an event; its end wakes it."""
 
 
 class RootIdentity:
@@ -242,16 +243,27 @@ class _Reader(BaseThread):
         self.arrived = threading.Event()
         self._overran = False
         self._watcher = watcher
+        self._ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Readable once the thread is to end."""
         self._read_bytes = 0
         self._worked_bytes = 0
 
     def run(self) -> None:
         poll = select.poll()
         poll.register(self._watcher.kernel.descriptor, select.POLLIN)
+        poll.register(self._ended, select.POLLIN)
         while self.should_keep_running():
-            if poll.poll(_POLL_MILLISECONDS) and self._read() < _READ_BYTES // 4:
+            if poll.poll(_POLL_MILLISECONDS) and self.should_keep_running() and self._read() < _READ_BYTES // 4:
                 time.sleep(_GATHER_SECONDS)
         self.arrived.set()
+
+    def on_thread_stop(self) -> None:
+        """Wake the thread."""
+        os.eventfd_write(self._ended, 1)
+
+    def __del__(self) -> None:
+        """Close what only this object knows."""
+        os.close(self._ended)
 
     def _read(self) -> int:
         blob = self._watcher.read(_READ_BYTES)

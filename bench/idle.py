@@ -1,0 +1,92 @@
+"""
+What waiting costs: the daemon and a bare watchdog observer, each on the same three files, with nothing to do.
+
+    python -m bench.idle [--seconds 60]
+
+Both run at the same time. Counted over the span, for all threads of a process: voluntary context switches, which are
+wake-ups, and the kernel's account of processor time; at its end, resident memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.start import configured, environment, used_seconds
+
+SETTLE_SECONDS = 15.0
+WATCHDOG = """
+import sys, time
+from watchdog.events import FileSystemEventHandler
+from watchdog.observers import Observer
+observer = Observer()
+observer.schedule(FileSystemEventHandler(), sys.argv[1], recursive=True)
+observer.start()
+time.sleep(1e6)
+"""
+
+
+class Spent(NamedTuple):
+    """What a process used so far."""
+
+    wake_ups: int
+    processor_seconds: float
+
+
+def spent(pid: int) -> Spent:
+    """Return what all threads of a process used so far."""
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    lines = [line for task in tasks for line in (task / "status").read_text().splitlines()]
+    return Spent(sum(int(line.split()[1]) for line in lines if line.startswith("voluntary")), used_seconds(pid))
+
+
+def resident_mebibytes(pid: int) -> float:
+    """Return the resident memory of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def main() -> None:
+    """Measure both."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=60.0)
+    seconds = parser.parse_args().seconds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        emulator = configured(folder)
+        for key in ("a", "b", "c"):
+            (folder / "www" / f"{key}.html").write_text(key)
+        commands = {
+            "cdn-listener run": ["-m", "listener", "run"],
+            "a bare watchdog observer": ["-c", WATCHDOG, str(folder / "www")],
+        }
+        running = {
+            kind: subprocess.Popen(
+                [sys.executable, *command], env=environment(folder), cwd=folder, stderr=subprocess.DEVNULL
+            )
+            for kind, command in commands.items()
+        }
+        try:
+            time.sleep(SETTLE_SECONDS)
+            before = {kind: spent(process.pid) for kind, process in running.items()}
+            time.sleep(seconds)
+            print(f"{seconds:.0f} s; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+            print(f"{'':26} {'wake-ups a second':>18} {'of a processor':>15} {'resident MiB':>13}")
+            for kind, process in running.items():
+                wake_ups, used = (now - then for now, then in zip(spent(process.pid), before[kind], strict=True))
+                memory = resident_mebibytes(process.pid)
+                print(f"{kind:26} {wake_ups / seconds:18.1f} {used / seconds:15.2%} {memory:13.0f}")
+        finally:
+            for process in (*running.values(), emulator):
+                process.terminate()
+                process.wait()
+
+
+if __name__ == "__main__":
+    main()
