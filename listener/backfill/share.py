@@ -79,7 +79,8 @@ def share_budget(
     """
     found = ShareBudget(window_start(now))
     for target in targets.values():
-        waiting = Counter[RefreshKind]() if snapshot is None else snapshot.pending_units(_of_account(targets, target))
+        names = [name for name, other in targets.items() if other.account == target.account]
+        waiting = Counter[RefreshKind]() if snapshot is None else snapshot.pending_units(names)
         for kind, default in target.quota.items():
             reading = live.get(target.account, {}).get(kind)
             limit, left, booked = default, default, 0
@@ -93,10 +94,6 @@ def share_budget(
             found.most[target.account, kind] = most
             found.left[target.account, kind] = max(0, min(most - booked, left - kept - waiting[kind]))
     return found
-
-
-def _of_account(targets: Mapping[str, Target], one: Target) -> list[str]:
-    return [name for name, target in targets.items() if target.account == one.account]
 
 
 class Chooser:

@@ -37,6 +37,8 @@ from listener.text import printable
 
 __all__ = ["app", "main", "run"]
 
+DEBUG_VARIABLE = "LISTENER_DEBUG"
+
 app = typer.Typer(
     name="cdn-listener",
     no_args_is_help=True,
@@ -149,9 +151,6 @@ def _top(
     ] = False,
 ) -> None:
     """Watch storage and refresh the CDN in front of it: within its quota, without losing a change."""
-
-
-DEBUG_VARIABLE = "LISTENER_DEBUG"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

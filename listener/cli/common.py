@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -18,7 +18,6 @@ from listener.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from listener.contracts import Target
     from listener.settings import Settings, Site
     from listener.store import Store
     from listener.store.controls import Place
@@ -49,7 +48,6 @@ __all__ = [
     "reason_for",
     "run_async",
     "span_option",
-    "targets_closed",
     "writing",
 ]
 
@@ -149,16 +147,6 @@ def owner_of_store(settings: Settings) -> Owner:
     from listener.store.ownership import owner_of
 
     return owner_of(sqlite_path(settings.store.url))
-
-
-@asynccontextmanager
-async def targets_closed(targets: Mapping[str, Target]) -> AsyncIterator[None]:
-    """Close the targets' connections at the end."""
-    try:
-        yield
-    finally:
-        for target in targets.values():
-            await target.close()
 
 
 def console(*, stderr: bool = False) -> Console:

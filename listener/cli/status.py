@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +20,6 @@ from listener.cli.common import (
     reading,
     reason_for,
     run_async,
-    targets_closed,
 )
 from listener.text import printable
 
@@ -236,7 +236,9 @@ async def _read_quota(config: Any) -> tuple[dict[str, Any], dict[str, str]]:
     settings = load(config)
     targets = load_targets(settings)
     errors: dict[str, str] = {}
-    async with reading(settings) as store, targets_closed(targets):
+    async with reading(settings) as store, AsyncExitStack() as opened:
+        for target in targets.values():
+            opened.push_async_callback(target.close)
         found = await quota_of(store, targets, now=time.time())
         for name, target in targets.items():
             try:

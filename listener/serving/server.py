@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -51,14 +52,14 @@ class HttpServer:
     ) -> None:
         """Take a server that was made with :data:`WEB_OPTIONS`, and what reads bodies for it; open nothing."""
         self.bodies = Bodies() if bodies is None else bodies
-        self.rejected: dict[int, int] = {}
+        self.rejected: Counter[int] = Counter()
         """Connections closed before their first request, by status."""
         self._server = server
         self.limiter = ConnectionLimiter(
             limits,
             make_handler=server,
             release_slow_body=self.bodies.release_slowest,
-            count_rejected=self._count_rejected,
+            count_rejected=lambda status: self.rejected.update((status,)),
             tls=tls,
         )
         self._acceptor: Acceptor | None = None
@@ -92,9 +93,6 @@ class HttpServer:
         self.limiter.close()
         self._server.pre_shutdown()
         await self._server.shutdown(seconds)
-
-    def _count_rejected(self, status: int) -> None:
-        self.rejected[status] = self.rejected.get(status, 0) + 1
 
 
 def _call_after(call: Callable[..., None], then: Callable[[Any], None]) -> Callable[..., None]:

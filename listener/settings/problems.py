@@ -70,7 +70,9 @@ def _problem(model: type[BaseModel], line: Mapping[str, Any], key: str) -> Setti
     match line["type"]:
         case "extra_forbidden":
             parent = "".join(f"{part}." for part in (key, *where[:-1]) if part != "")
-            hint = nearest(str(where[-1]), _keys_of(_model_at(model, where[:-1])), prefix=parent)
+            fields = _model_at(model, where[:-1]).model_fields
+            known = [field.alias or name for name, field in fields.items()]
+            hint = nearest(str(where[-1]), known, prefix=parent)
             return SettingsProblem(dotted, "unknown key", hint)
         case "missing":
             return SettingsProblem(dotted, "is missing", _meaning(model, where))
@@ -90,10 +92,6 @@ def _model_at(model: type[BaseModel], where: Sequence[str | int]) -> type[BaseMo
         if isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
     return model
-
-
-def _keys_of(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -21,7 +21,7 @@ from listener.settings import is_loopback
 from listener.sources.webhook.server import tls_context
 from listener.sources.webhook.settings import WebhookSettings
 
-__all__ = ["check"]
+__all__ = ["run_checks"]
 
 GOOD_SECRET_CHARACTERS: Final = 32
 """Of hexadecimal digits: 128 bits."""
@@ -29,7 +29,7 @@ SOON: Final = timedelta(days=14)
 CONNECT_SECONDS: Final = 3.0
 
 
-async def check(
+async def run_checks(
     name: str,
     settings: WebhookSettings,
     *,

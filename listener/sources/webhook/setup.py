@@ -8,17 +8,17 @@ from typing import Final
 
 from listener.sources.webhook.settings import WebhookSettings
 
-__all__ = ["setup"]
+__all__ = ["setup_text"]
 
 EVENTS: Final = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
 ANY_HOST: Final = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with
 
 
-def setup(name: str, settings: WebhookSettings) -> str:
+def setup_text(name: str, settings: WebhookSettings) -> str:
     """Return a block for each sender that these settings could serve."""
     url, buckets = _url(settings), settings.buckets or ("<bucket>",)
     blocks: list[str] = []
-    if settings.token is not None or not (settings.secret or _signed(settings)):
+    if settings.token is not None or not (settings.secret or settings.sns_topics or settings.eventbridge_accounts):
         makers = (_ceph,) if settings.opaque_data else (_minio, _seaweedfs, _api_destination, _script)
         blocks += [maker(name, settings, url, buckets) for maker in makers]
     if settings.secret is not None:
@@ -27,10 +27,6 @@ def setup(name: str, settings: WebhookSettings) -> str:
     if settings.eventbridge_accounts:
         blocks.append(_eventbridge(url, buckets))
     return "\n\n".join(blocks) + "\n"
-
-
-def _signed(settings: WebhookSettings) -> bool:
-    return bool(settings.sns_topics or settings.eventbridge_accounts)
 
 
 def _url(settings: WebhookSettings) -> str:

@@ -14,11 +14,12 @@ from listener.clock import Clock, SystemClock
 from listener.contracts import Check, Delivery, IndexView, SourceBase, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.formats import FORMATS
-from listener.sources.webhook import checks, setup
 from listener.sources.webhook.authentication import Certificates, Fetch, fetcher, make_authenticators
+from listener.sources.webhook.checks import run_checks
 from listener.sources.webhook.receiver import Receiver
 from listener.sources.webhook.server import Servers, WebhookServer
 from listener.sources.webhook.settings import WebhookSettings
+from listener.sources.webhook.setup import setup_text
 
 __all__ = ["WebhookSource"]
 
@@ -119,13 +120,13 @@ class WebhookSource(SourceBase):
             for other in _unopened
             if other is not self and other.name != self.name and _place(other) == _place(self)
         ]
-        return await checks.check(
+        return await run_checks(
             self.name, self.settings, is_served=is_served, others=others, check_credential=self._check_settings
         )
 
     def setup(self) -> str:
         """Return what to paste at each sender."""
-        return setup.setup(self.name, self.settings)
+        return setup_text(self.name, self.settings)
 
 
 def _place(source: WebhookSource) -> tuple[str, str]:
