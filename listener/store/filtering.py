@@ -196,7 +196,7 @@ class OrderTokens:
         return known is not None and known.etag == tokens.etag and self._is_unchanged(tokens.sequence, change)
 
     def _is_unchanged(self, sequence: int, change: Change) -> bool:
-        return not self._index.newer(change.root, change.key, sequence)
+        return not self._index.newer([change], sequence)
 
     def skip(self, change: Change, tokens: KeyTokens, order: str) -> None:
         """Note a change that makes no need because its content is covered."""

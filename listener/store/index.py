@@ -6,13 +6,15 @@ Shared are the ids of names, the sequence, ends of prefixes, and writing rows th
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.change import Change, Fingerprint, key_to_bytes, key_to_text
 from listener.refresh import NeedState, Scope
 from listener.urls import decode_path
 
@@ -204,30 +206,66 @@ class IndexWriter:
         root_id = self._names.root(self._connection, root)
         self._removed[self._place(root, key)] = (root_id, key_to_bytes(key), False, sequence, now)
 
-    def newer(self, root: str, key: str, sequence: int) -> bool:
-        """Return whether the index, apart from what waits to be flushed, learned of this key after ``sequence``."""
-        if self._newest("SELECT sequence FROM object WHERE tree = ? AND name = ?", self._place(root, key)) > sequence:
-            return True
-        root_id, raw = self._names.root(self._connection, root), key_to_bytes(key)
-        if (
-            self._newest("SELECT sequence FROM tombstone WHERE root = ? AND key = ? AND below = 0", (root_id, raw))
-            > sequence
-        ):
-            return True
-        below = "SELECT sequence FROM tombstone WHERE root = ? AND key = ? AND below = 1"
-        return any(self._newest(below, (root_id, above)) > sequence for above in _above(raw))
+    def newer(self, changes: Sequence[Change], sequence: int) -> set[tuple[str, str]]:
+        """
+        Return of which of these objects, as root and key, the index learned after ``sequence``.
 
-    def _newest(self, query: str, values: tuple[object, ...]) -> int:
-        row = self._connection.execute(query, values).fetchone()
-        return -1 if row is None else int(row[0])
+        What waits to be flushed is not looked at. The number of statements does not depend on that of the changes:
+        one for each 512 objects in directories that hold any, and for each 512 keys where anything was deleted lately.
+        """
+        found: set[tuple[str, str]] = set()
+        for root, keys in _by_root(changes).items():
+            found.update((root, key) for key, _ in self._rows(root, keys, sequence))
+            found.update((root, key) for key in self._deleted(root, keys, sequence))
+        return found
+
+    def fingerprints(self, changes: Sequence[Change]) -> dict[tuple[str, str], Fingerprint]:
+        """Return what was last known of these objects, as root and key; those that are not known are left out."""
+        return {
+            (root, key): Fingerprint(*row)
+            for root, keys in _by_root(changes).items()
+            for key, row in self._rows(root, keys, -1)
+        }
 
     def fingerprint(self, root: str, key: str) -> Fingerprint | None:
         """Return what was last known of an object, ``None`` where it is not known."""
-        row = self._connection.execute(
-            "SELECT size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree = ? AND name = ?",
-            self._place(root, key),
-        ).fetchone()
-        return None if row is None else Fingerprint(*row)
+        return next((Fingerprint(*row) for _, row in self._rows(root, [key], -1)), None)
+
+    def _rows(self, root: str, keys: Sequence[str], sequence: int) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Yield the keys that the index learned after ``sequence``, each with the columns of its fingerprint."""
+        key_of = {self._place(root, key): key for key in keys}
+        trees = json.dumps(list({tree for tree, _ in key_of}))
+        filled = "SELECT id FROM tree WHERE id IN (SELECT value FROM json_each(?)) AND objects > 0"
+        held = {row[0] for row in self._connection.execute(filled, (trees,))}
+        for size, places in _in_sizes([place for place in key_of if place[0] in held]):
+            rows = self._connection.execute(
+                f"WITH wanted (tree_id, object_name) AS (VALUES {', '.join(['(?, ?)'] * size)})"
+                f" SELECT tree, name, {_FINGERPRINT} FROM wanted CROSS JOIN object"
+                " ON tree = tree_id AND name = object_name WHERE sequence > ?",
+                (*chain.from_iterable(places), sequence),
+            )
+            for tree, name, *row in rows.fetchall():
+                yield key_of[tree, name], row
+
+    def _deleted(self, root: str, keys: Sequence[str], sequence: int) -> Iterator[str]:
+        """Yield the keys that were deleted after ``sequence``, each by itself or with a directory above it."""
+        root_id = self._names.root(self._connection, root)
+        if self._connection.execute("SELECT 1 FROM tombstone WHERE root = ? LIMIT 1", (root_id,)).fetchone() is None:
+            return
+        raws = {key_to_bytes(key): key for key in keys}
+        directories = {raw[: raw.rfind(b"/") + 1] for raw in raws}
+        above = {directory: _above(directory) for directory in directories}
+        found: set[tuple[bytes, int]] = set()
+        for size, wanted in _in_sizes([*{*raws, *chain.from_iterable(above.values())}]):
+            rows = self._connection.execute(
+                f"WITH wanted (path) AS (VALUES {', '.join(['(?)'] * size)}) SELECT key, below FROM wanted"
+                " CROSS JOIN tombstone ON root = ? AND key = path WHERE sequence > ?",
+                (*wanted, root_id, sequence),
+            )
+            found.update(rows.fetchall())
+        if found:
+            gone = {directory for directory in directories if any((one, 1) in found for one in above[directory])}
+            yield from (key for raw, key in raws.items() if (raw, 0) in found or raw[: raw.rfind(b"/") + 1] in gone)
 
     def seeded(self, root: str) -> bool:
         """Return whether a first listing of this root was finished."""
@@ -253,6 +291,28 @@ class IndexWriter:
             (root_id, raw, known_to),
         )
         self._connection.execute(_TOMBSTONE, (root_id, raw, True, sequence, now))
+
+
+def _by_root(changes: Sequence[Change]) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = {}
+    for root, key, *_ in changes:
+        keys.setdefault(root, []).append(key)
+    return keys
+
+
+_SIZES = (1, 8, 64, 512)
+
+
+def _in_sizes(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+    """
+    Yield the values in parts of a few sizes, each with its size; the last is filled up with its first value.
+
+    As many marks as values would make a statement of its own for each number; those of a few sizes stay compiled.
+    """
+    for start in range(0, len(values), _SIZES[-1]):
+        part = values[start : start + _SIZES[-1]]
+        size = next(size for size in _SIZES if size >= len(part))
+        yield size, [*part, *[part[0]] * (size - len(part))]
 
 
 def _above(key: bytes) -> list[bytes]:
@@ -325,6 +385,7 @@ def remove_pending(connection: sqlite3.Connection, limit: int) -> bool:
     return True
 
 
+T = TypeVar("T")
 Row = TypeVar("Row", bound=tuple[object, ...])
 
 
@@ -376,25 +437,23 @@ def missed_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[R
     return missed
 
 
-_MARKS = (1, 8, 64, 512)
-_NAMES_AT_ONCE = _MARKS[-1]
-
-
 _PENDING_DELETE = """
 SELECT coalesce(max(sequence), -1) FROM pending_delete WHERE root = (SELECT id FROM root WHERE name = ?1)
   AND (prefix = x'' OR prefix = substr({path}, 1, length(prefix)))
 """
 """Rows up to this sequence are gone, although they still stand."""
+_FINGERPRINT = "size_bytes, mtime_ns, ctime_ns, inode, etag, access"
+_KNOWN_IN = (
+    f"SELECT name, {_FINGERPRINT} FROM object WHERE tree ="
+    " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
+    f" AND sequence > ({_PENDING_DELETE.format(path='?2')})"
+)
+"""The objects known directly in a directory."""
 
 
 def directory_objects(connection: sqlite3.Connection, root: str, directory: str) -> dict[str, Fingerprint]:
     """Return the objects known directly in a directory: name to fingerprint."""
-    rows = connection.execute(
-        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree ="
-        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
-        f" AND sequence > ({_PENDING_DELETE.format(path='?2')})",
-        (root, key_to_bytes(directory)),
-    )
+    rows = connection.execute(_KNOWN_IN, (root, key_to_bytes(directory)))
     # Twice as fast as the class's own constructor, which counts at a million objects.
     new = tuple.__new__
     return {row[0].decode("utf-8", "surrogateescape"): new(Fingerprint, row[1:]) for row in rows}
@@ -408,24 +467,12 @@ def objects_named(connection: sqlite3.Connection, root: str, keys: Sequence[str]
         by_directory.setdefault(key[:cut], []).append(key_to_bytes(key[cut:]))
     found: dict[str, Fingerprint] = {}
     for directory, names in by_directory.items():
-        for start in range(0, len(names), _NAMES_AT_ONCE):
-            found.update(_named(connection, root, directory, names[start : start + _NAMES_AT_ONCE]))
+        for size, wanted in _in_sizes(names):
+            rows = connection.execute(
+                f"{_KNOWN_IN} AND name IN ({', '.join('?' * size)})", (root, key_to_bytes(directory), *wanted)
+            )
+            found.update((directory + key_to_text(name), Fingerprint(*rest)) for name, *rest in rows)
     return found
-
-
-def _named(
-    connection: sqlite3.Connection, root: str, directory: str, names: Sequence[bytes]
-) -> Iterator[tuple[str, Fingerprint]]:
-    # As many marks as names would make a statement of its own for each number; a few sizes are kept compiled.
-    marks = next(size for size in _MARKS if size >= len(names))
-    rows = connection.execute(
-        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree ="
-        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
-        f" AND sequence > ({_PENDING_DELETE.format(path='?2')}) AND name IN ({', '.join('?' * marks)})",
-        (root, key_to_bytes(directory), *names, *[names[0]] * (marks - len(names))),
-    )
-    for name, *rest in rows:
-        yield directory + key_to_text(name), Fingerprint(*rest)
 
 
 def directory_page(
@@ -438,9 +485,7 @@ def directory_page(
     """
     above = "name > ?3" if after is not None else "?3 IS NULL"
     rows = connection.execute(
-        "SELECT name, size_bytes, mtime_ns, ctime_ns, inode, etag, access FROM object WHERE tree ="
-        " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
-        f" AND {above} AND sequence > ({_PENDING_DELETE.format(path='?2')}) ORDER BY name LIMIT ?4",
+        f"{_KNOWN_IN} AND {above} ORDER BY name LIMIT ?4",
         (root, key_to_bytes(directory), None if after is None else key_to_bytes(after), limit),
     )
     return [(key_to_text(name), Fingerprint(*rest)) for name, *rest in rows]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from zlib import crc32
 
-from listener.change import Change, ChangeKind
+from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import due_at
 from listener.errors import KeyRejected
 from listener.refresh import NeedState, Priority, Scope
@@ -131,7 +131,7 @@ SELECT birth = ?4 AND state = {_WAITING:d} AND open < 2 AND window_first + CASE 
 FROM need WHERE directory = ?1 AND name = ?2 AND scope = ?3
 """
 _FORGET = "DELETE FROM need WHERE directory = ? AND name = ? AND scope = ?"
-_CONTENT, _METADATA = ChangeKind.CONTENT, ChangeKind.METADATA
+_DELETED = ChangeKind.DELETED
 _SUBTREES = (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED)
 
 
@@ -217,45 +217,58 @@ class _BatchWriter:
         if self.batch.message_ids:
             add_messages(self.connection, self.batch.message_ids, now=self.now)
 
-    def take(self, changes: Iterable[Change]) -> None:
+    def take(self, changes: Sequence[Change]) -> None:
         """Take these changes, in order."""
-        live = self.batch.scan_sequence is None and not self.batch.seed
-        plain = live and not self.unforced
+        start = 0
+        for at, change in enumerate(changes):
+            if change[2] in _SUBTREES:
+                self._take_objects(changes[start:at])
+                start = at + 1
+                self.flush()
+                self.subtree(change)
+        self._take_objects(changes[start:])
+
+    def _take_objects(self, changes: Sequence[Change]) -> None:
+        """Take changes of single objects."""
+        if self.batch.scan_sequence is not None or self.batch.seed:
+            self._add(changes)
+            return
         put, needs, sequence = self.index.put, self._needs, self.recorded.sequence
         for change in changes:
             root, key, kind, fingerprint, _, order, _, _, _ = change
-            if order is not None and live and kind not in _SUBTREES and is_plausible(order, self.now):
+            if order is not None and is_plausible(order, self.now):
                 self._ordered(change, order)
-            elif plain and (kind is _CONTENT or kind is _METADATA):
+            elif kind is not _DELETED and not self.unforced:
                 put(root, key, fingerprint, sequence)
                 needs(change)
-            elif kind in _SUBTREES:
-                self.flush()
-                self.subtree(change)
-                sequence = self.recorded.sequence
             else:
-                self._add(change)
+                self._add([change])
 
-    def _add(self, change: Change) -> None:
-        """Take the change of one object."""
-        scan_sequence = self.batch.scan_sequence
-        if scan_sequence is not None and self.index.newer(change.root, change.key, scan_sequence):
-            self.recorded.outdated += 1
+    def _add(self, changes: Sequence[Change]) -> None:
+        """Take changes of single objects, of a scan those of which the index knows nothing newer."""
+        if not changes:
             return
-        forced = bool(self.unforced) and self._validator_stands(change)
-        if self.batch.seed and self._is_rewrite(change):
-            self._suppress(change, SAME_BYTES)
-        self._note(change)
-        if not self.batch.seed:
-            self._needs(change, forced, change.kind is ChangeKind.DELETED)
+        batch = self.batch
+        newer = set() if batch.scan_sequence is None else self.index.newer(changes, batch.scan_sequence)
+        known = self.index.fingerprints(changes) if self.unforced or (batch.seed and self._compares(changes)) else {}
+        for change in changes:
+            if newer and change[:2] in newer:
+                self.recorded.outdated += 1
+                continue
+            before = known.get(change[:2])
+            if batch.seed and _is_rewrite(change, before):
+                self._suppress(change, SAME_BYTES)
+            self._note(change)
+            if not batch.seed:
+                forced = bool(self.unforced) and _validator_stands(change, before)
+                self._needs(change, forced, change.kind is ChangeKind.DELETED)
 
-    def _is_rewrite(self, change: Change) -> bool:
-        """Return whether a known object was written again with the same content; a first listing finds none."""
-        now = change.fingerprint
-        if now is None or now.etag is None or not self._is_seeded(change.root):
-            return False
-        known = self.index.fingerprint(change.root, change.key)
-        return known is not None and known != now and known.etag == now.etag
+    def _compares(self, changes: Sequence[Change]) -> bool:
+        """Return whether any of these may be a known object that was written again with the same content."""
+        return any(
+            change.fingerprint is not None and change.fingerprint.etag is not None and self._is_seeded(change.root)
+            for change in changes
+        )
 
     def _is_seeded(self, root: str) -> bool:
         if root not in self._seeded:
@@ -283,7 +296,8 @@ class _BatchWriter:
             self.tokens.skip(change, tokens, order)
             self._suppress(change, SAME_CONTENT)
             return
-        forced = bool(self.unforced) and self._validator_stands(change)
+        known = self.index.fingerprint(change.root, change.key) if self.unforced else None
+        forced = bool(self.unforced) and _validator_stands(change, known)
         sequence = self.recorded.sequence
         newest = self.tokens.cover(change, tokens, order, sequence=sequence, contents=contents, now=self.now)
         if newest:
@@ -393,8 +407,7 @@ class _BatchWriter:
         if change.kind is ChangeKind.SUBTREE_DELETED:
             known = self.index.keys_below(change.root, change.key, most=self.expand_limit)
             if known is not None and (known or self.index.seeded(change.root)):
-                for key in known:
-                    self._add(change._replace(key=key, kind=ChangeKind.DELETED, fingerprint=None))
+                self._add([change._replace(key=key, kind=ChangeKind.DELETED, fingerprint=None) for key in known])
                 return
             self._delete_from_index(change)
         if not self.batch.seed:
@@ -409,24 +422,31 @@ class _BatchWriter:
         # What the batch puts there from now on has a higher sequence and stays.
         self.recorded.sequence = next_sequence(self.connection)
 
-    def _validator_stands(self, change: Change) -> bool:
-        """
-        Return whether a revalidation might keep the old copy: Last-Modified (whole seconds) did not advance.
-
-        RFC 9110 §8.8.2.2: a Last-Modified validator is weak within one second, and goes backwards
-        when an older file is restored; If-Modified-Since then answers 304.
-        """
-        if change.fingerprint is None or change.fingerprint.mtime_ns is None or change.kind is ChangeKind.DELETED:
-            return False
-        old = self.index.fingerprint(change.root, change.key)
-        if old is None or old.mtime_ns is None:
-            return False
-        return change.fingerprint.mtime_ns // 1_000_000_000 <= old.mtime_ns // 1_000_000_000
-
     def reject(self, change: Change, reason: str) -> None:
         """Reject a key that can never be a URL; it is kept as a dead letter with the reason."""
         self.recorded.rejected.append((change.key, reason))
         self.rejected.append((change.root, raw_key(change.key), reason))
+
+
+def _is_rewrite(change: Change, known: Fingerprint | None) -> bool:
+    """Return whether a known object was written again with the same content; a first listing knows none."""
+    now = change.fingerprint
+    return now is not None and now.etag is not None and known is not None and known != now and known.etag == now.etag
+
+
+def _validator_stands(change: Change, known: Fingerprint | None) -> bool:
+    """
+    Return whether a revalidation might keep the old copy: Last-Modified (whole seconds) did not advance.
+
+    RFC 9110 §8.8.2.2: a Last-Modified validator is weak within one second, and goes backwards
+    when an older file is restored; If-Modified-Since then answers 304.
+    """
+    now = change.fingerprint
+    if now is None or now.mtime_ns is None or change.kind is ChangeKind.DELETED:
+        return False
+    if known is None or known.mtime_ns is None:
+        return False
+    return now.mtime_ns // 1_000_000_000 <= known.mtime_ns // 1_000_000_000
 
 
 def _object_mark(change: Change) -> int:
