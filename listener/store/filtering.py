@@ -29,10 +29,11 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
-from listener.store.index import IndexWriter, Names
+from listener.store.index import IndexWriter, Names, in_sizes
 
 __all__ = [
     "CAME_AND_WENT",
@@ -119,8 +120,12 @@ def add_messages(connection: sqlite3.Connection, ids: Sequence[str], *, now: flo
 
 def known_messages(connection: sqlite3.Connection, ids: Sequence[str]) -> frozenset[str]:
     """Return which of these messages were recorded."""
-    find = "SELECT 1 FROM message WHERE digest = ?"
-    return frozenset(one for one in ids if connection.execute(find, (_digest(one),)).fetchone() is not None)
+    id_of = {_digest(one): one for one in ids}
+    found: set[str] = set()
+    for size, digests in in_sizes([*id_of]):
+        rows = connection.execute(f"SELECT digest FROM message WHERE digest IN ({', '.join('?' * size)})", digests)
+        found.update(id_of[digest] for (digest,) in rows)
+    return frozenset(found)
 
 
 TOKEN_SECONDS = 15 * 24 * 3600.0
@@ -129,7 +134,6 @@ TOKEN_SECONDS = 15 * 24 * 3600.0
 AHEAD_SECONDS = 600.0
 """How far ahead of our clock an order token may be: clocks of storages are set by NTP."""
 
-_FIND = "SELECT told, seen, etag, sequence, at FROM heard WHERE root = ? AND key = ?"
 _KEEP = "INSERT OR REPLACE INTO heard (root, key, told, seen, etag, sequence, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
 
 
@@ -163,6 +167,22 @@ class OrderTokens:
         self._names = names
         self._index = index
         self._changed: dict[tuple[int, bytes], KeyTokens] = {}
+        self.look_up(())
+
+    def look_up(self, changes: Sequence[Change]) -> None:
+        """Read what is known of the keys of these changes; what follows may ask of these only."""
+        self._asked = changes
+        self._known: dict[tuple[str, str], Fingerprint] | None = None
+        self._latest: dict[tuple[str, str], int] | None = None
+        self._stored: dict[tuple[int, bytes], KeyTokens] = {}
+        for size, places in in_sizes([*{self._place(change) for change in changes}]):
+            rows = self._connection.execute(
+                f"WITH wanted (root_id, path) AS (VALUES {', '.join(['(?, ?)'] * size)})"
+                " SELECT root, key, told, seen, etag, sequence, at FROM wanted"
+                " CROSS JOIN heard ON root = root_id AND key = path",
+                [*chain.from_iterable(places)],
+            )
+            self._stored.update(((root, key), KeyTokens(*tokens)) for root, key, *tokens in rows)
 
     def _place(self, change: Change) -> tuple[int, bytes]:
         return self._names.root(self._connection, change.root), key_to_bytes(change.key)
@@ -170,9 +190,7 @@ class OrderTokens:
     def of(self, change: Change, now: float) -> KeyTokens | None:
         """Return the tokens of the change's key; ``None`` where no event with a plausible token was recorded."""
         place = self._place(change)
-        tokens = self._changed.get(place)
-        if tokens is None and (row := self._connection.execute(_FIND, place).fetchone()) is not None:
-            tokens = KeyTokens(*row)
+        tokens = self._changed.get(place) or self._stored.get(place)
         return tokens if tokens is not None and is_plausible(tokens.newest, now) else None
 
     def is_old(self, change: Change, tokens: KeyTokens, order: str) -> bool:
@@ -181,7 +199,7 @@ class OrderTokens:
             return False
         if order <= f"{int(tokens.at):08X}FFFFFFFF":
             return True  # it happened before the need was made: nothing was fetched for that yet
-        known = self._index.fingerprint(change.root, change.key)
+        known = self._fingerprint(change)
         etag = None if change.kind is ChangeKind.DELETED or change.fingerprint is None else change.fingerprint.etag
         return order == tokens.covered and etag == (None if known is None else known.etag)
 
@@ -192,11 +210,18 @@ class OrderTokens:
             return False
         if fingerprint is None or fingerprint.etag is None or fingerprint.etag != tokens.etag:
             return False
-        known = self._index.fingerprint(change.root, change.key)
+        known = self._fingerprint(change)
         return known is not None and known.etag == tokens.etag and self._is_unchanged(tokens.sequence, change)
 
+    def _fingerprint(self, change: Change) -> Fingerprint | None:
+        if self._known is None:
+            self._known = self._index.fingerprints(self._asked)
+        return self._known.get(change[:2])
+
     def _is_unchanged(self, sequence: int, change: Change) -> bool:
-        return not self._index.newer([change], sequence)
+        if self._latest is None:
+            self._latest = self._index.latest(self._asked)
+        return self._latest.get(change[:2], -1) <= sequence
 
     def skip(self, change: Change, tokens: KeyTokens, order: str) -> None:
         """Note a change that makes no need because its content is covered."""

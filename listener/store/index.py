@@ -27,6 +27,7 @@ __all__ = [
     "directories_below",
     "directory_objects",
     "directory_page",
+    "in_sizes",
     "is_seeded",
     "mark_seeded",
     "missed_rows",
@@ -206,66 +207,72 @@ class IndexWriter:
         root_id = self._names.root(self._connection, root)
         self._removed[self._place(root, key)] = (root_id, key_to_bytes(key), False, sequence, now)
 
-    def newer(self, changes: Sequence[Change], sequence: int) -> set[tuple[str, str]]:
+    def latest(self, changes: Sequence[Change], *, after: int = -1) -> dict[tuple[str, str], int]:
         """
-        Return of which of these objects, as root and key, the index learned after ``sequence``.
+        Return with which sequence the index learned of each of these objects, by root and key, if that is above one.
 
         What waits to be flushed is not looked at. The number of statements does not depend on that of the changes:
         one for each 512 objects in directories that hold any, and for each 512 keys where anything was deleted lately.
         """
-        found: set[tuple[str, str]] = set()
+        found: dict[tuple[str, str], int] = {}
         for root, keys in _by_root(changes).items():
-            found.update((root, key) for key, _ in self._rows(root, keys, sequence))
-            found.update((root, key) for key in self._deleted(root, keys, sequence))
+            learned = chain(
+                ((key, row[0]) for key, row in self._rows(root, keys, after)), self._deleted(root, keys, after)
+            )
+            for key, sequence in learned:
+                found[root, key] = max(sequence, found.get((root, key), -1))
         return found
 
     def fingerprints(self, changes: Sequence[Change]) -> dict[tuple[str, str], Fingerprint]:
         """Return what was last known of these objects, as root and key; those that are not known are left out."""
         return {
-            (root, key): Fingerprint(*row)
+            (root, key): Fingerprint(*row[1:])
             for root, keys in _by_root(changes).items()
             for key, row in self._rows(root, keys, -1)
         }
 
     def fingerprint(self, root: str, key: str) -> Fingerprint | None:
         """Return what was last known of an object, ``None`` where it is not known."""
-        return next((Fingerprint(*row) for _, row in self._rows(root, [key], -1)), None)
+        return next((Fingerprint(*row[1:]) for _, row in self._rows(root, [key], -1)), None)
 
-    def _rows(self, root: str, keys: Sequence[str], sequence: int) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Yield the keys that the index learned after ``sequence``, each with the columns of its fingerprint."""
+    def _rows(self, root: str, keys: Sequence[str], after: int) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Yield those of these keys that have rows above a sequence, with their sequences and fingerprints."""
         key_of = {self._place(root, key): key for key in keys}
         trees = json.dumps(list({tree for tree, _ in key_of}))
         filled = "SELECT id FROM tree WHERE id IN (SELECT value FROM json_each(?)) AND objects > 0"
         held = {row[0] for row in self._connection.execute(filled, (trees,))}
-        for size, places in _in_sizes([place for place in key_of if place[0] in held]):
+        for size, places in in_sizes([place for place in key_of if place[0] in held]):
             rows = self._connection.execute(
                 f"WITH wanted (tree_id, object_name) AS (VALUES {', '.join(['(?, ?)'] * size)})"
-                f" SELECT tree, name, {_FINGERPRINT} FROM wanted CROSS JOIN object"
+                f" SELECT tree, name, sequence, {_FINGERPRINT} FROM wanted CROSS JOIN object"
                 " ON tree = tree_id AND name = object_name WHERE sequence > ?",
-                (*chain.from_iterable(places), sequence),
+                (*chain.from_iterable(places), after),
             )
             for tree, name, *row in rows.fetchall():
                 yield key_of[tree, name], row
 
-    def _deleted(self, root: str, keys: Sequence[str], sequence: int) -> Iterator[str]:
-        """Yield the keys that were deleted after ``sequence``, each by itself or with a directory above it."""
+    def _deleted(self, root: str, keys: Sequence[str], after: int) -> Iterator[tuple[str, int]]:
+        """Yield those of these keys that were deleted above a sequence, alone or with a directory, and with which."""
         root_id = self._names.root(self._connection, root)
         if self._connection.execute("SELECT 1 FROM tombstone WHERE root = ? LIMIT 1", (root_id,)).fetchone() is None:
             return
         raws = {key_to_bytes(key): key for key in keys}
-        directories = {raw[: raw.rfind(b"/") + 1] for raw in raws}
-        above = {directory: _above(directory) for directory in directories}
-        found: set[tuple[bytes, int]] = set()
-        for size, wanted in _in_sizes([*{*raws, *chain.from_iterable(above.values())}]):
+        above = {directory: _above(directory) for directory in map(_directory, raws)}
+        found: dict[tuple[bytes, int], int] = {}
+        for size, wanted in in_sizes([*{*raws, *chain.from_iterable(above.values())}]):
             rows = self._connection.execute(
-                f"WITH wanted (path) AS (VALUES {', '.join(['(?)'] * size)}) SELECT key, below FROM wanted"
+                f"WITH wanted (path) AS (VALUES {', '.join(['(?)'] * size)}) SELECT key, below, sequence FROM wanted"
                 " CROSS JOIN tombstone ON root = ? AND key = path WHERE sequence > ?",
-                (*wanted, root_id, sequence),
+                (*wanted, root_id, after),
             )
-            found.update(rows.fetchall())
-        if found:
-            gone = {directory for directory in directories if any((one, 1) in found for one in above[directory])}
-            yield from (key for raw, key in raws.items() if (raw, 0) in found or raw[: raw.rfind(b"/") + 1] in gone)
+            found.update(((path, below), sequence) for path, below, sequence in rows)
+        if not found:
+            return
+        with_it = {directory: max(found.get((one, 1), -1) for one in above[directory]) for directory in above}
+        for raw, key in raws.items():
+            sequence = max(found.get((raw, 0), -1), with_it[_directory(raw)])
+            if sequence > after:
+                yield key, sequence
 
     def seeded(self, root: str) -> bool:
         """Return whether a first listing of this root was finished."""
@@ -303,7 +310,7 @@ def _by_root(changes: Sequence[Change]) -> dict[str, list[str]]:
 _SIZES = (1, 8, 64, 512)
 
 
-def _in_sizes(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+def in_sizes(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
     """
     Yield the values in parts of a few sizes, each with its size; the last is filled up with its first value.
 
@@ -313,6 +320,10 @@ def _in_sizes(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
         part = values[start : start + _SIZES[-1]]
         size = next(size for size in _SIZES if size >= len(part))
         yield size, [*part, *[part[0]] * (size - len(part))]
+
+
+def _directory(key: bytes) -> bytes:
+    return key[: key.rfind(b"/") + 1]
 
 
 def _above(key: bytes) -> list[bytes]:
@@ -467,7 +478,7 @@ def objects_named(connection: sqlite3.Connection, root: str, keys: Sequence[str]
         by_directory.setdefault(key[:cut], []).append(key_to_bytes(key[cut:]))
     found: dict[str, Fingerprint] = {}
     for directory, names in by_directory.items():
-        for size, wanted in _in_sizes(names):
+        for size, wanted in in_sizes(names):
             rows = connection.execute(
                 f"{_KNOWN_IN} AND name IN ({', '.join('?' * size)})", (root, key_to_bytes(directory), *wanted)
             )

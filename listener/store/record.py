@@ -234,9 +234,15 @@ class _BatchWriter:
             self._add(changes)
             return
         put, needs, sequence = self.index.put, self._needs, self.recorded.sequence
+        # One look-up for all where none of them can change what is found for another.
+        together = len(changes) == len(self.batch.changes) and self._each_once()
+        if together and any(change.order is not None for change in changes):
+            self._tokens().look_up(changes)
         for change in changes:
             root, key, kind, fingerprint, _, order, _, _, _ = change
             if order is not None and is_plausible(order, self.now):
+                if not together:
+                    self._tokens().look_up([change])
                 self._ordered(change, order)
             elif kind is not _DELETED and not self.unforced:
                 put(root, key, fingerprint, sequence)
@@ -249,7 +255,7 @@ class _BatchWriter:
         if not changes:
             return
         batch = self.batch
-        newer = set() if batch.scan_sequence is None else self.index.newer(changes, batch.scan_sequence)
+        newer = {} if batch.scan_sequence is None else self.index.latest(changes, after=batch.scan_sequence)
         known = self.index.fingerprints(changes) if self.unforced or (batch.seed and self._compares(changes)) else {}
         for change in changes:
             if newer and change[:2] in newer:
@@ -284,25 +290,29 @@ class _BatchWriter:
 
     def _ordered(self, change: Change, order: str) -> None:
         """Take a change with an order token, unless it is old news or a rewrite with the same content."""
-        if self.tokens is None:
-            self.tokens = OrderTokens(self.connection, self.names, self.index)
-        tokens = self.tokens.of(change, self.now)
-        if tokens is not None and self.tokens.is_old(change, tokens, order):
+        order_tokens = self._tokens()
+        tokens = order_tokens.of(change, self.now)
+        if tokens is not None and order_tokens.is_old(change, tokens, order):
             self._suppress(change, OLD_NEWS)
             return
         inputs = self._routed(change)
         contents = bool(inputs) and all(one.ignore_rewrites for one in inputs) and self._each_once()
-        if tokens is not None and contents and self.tokens.same_content(change, tokens):
-            self.tokens.skip(change, tokens, order)
+        if tokens is not None and contents and order_tokens.same_content(change, tokens):
+            order_tokens.skip(change, tokens, order)
             self._suppress(change, SAME_CONTENT)
             return
         known = self.index.fingerprint(change.root, change.key) if self.unforced else None
         forced = bool(self.unforced) and _validator_stands(change, known)
         sequence = self.recorded.sequence
-        newest = self.tokens.cover(change, tokens, order, sequence=sequence, contents=contents, now=self.now)
+        newest = order_tokens.cover(change, tokens, order, sequence=sequence, contents=contents, now=self.now)
         if newest:
             self._note(change)
         self._need(change, inputs, forced, newest and change.kind is ChangeKind.DELETED)
+
+    def _tokens(self) -> OrderTokens:
+        if self.tokens is None:
+            self.tokens = OrderTokens(self.connection, self.names, self.index)
+        return self.tokens
 
     def _suppress(self, change: Change, reason: str) -> None:
         """Count a change that makes no need, and keep the reason for ``status --url``."""

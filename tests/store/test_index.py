@@ -38,8 +38,8 @@ def found(root: str, key: str) -> Change:
     return Change(root, key, ChangeKind.CONTENT, Fingerprint(1))
 
 
-def is_newer(file: sqlite3.Connection, root: str, key: str, sequence: int) -> bool:
-    """Return by the rows themselves whether the index learned of one key after ``sequence``."""
+def latest(file: sqlite3.Connection, root: str, key: str) -> int:
+    """Return by the rows themselves with which sequence the index learned of one key; -1: never."""
     raw = key_to_bytes(key)
     own = "SELECT path, o.name, o.sequence FROM object o JOIN tree ON tree.id = tree JOIN root ON root.id = root"
     objects = [at for path, name, at in file.execute(f"{own} WHERE root.name = ?", (root,)) if path + name == raw]
@@ -47,7 +47,7 @@ def is_newer(file: sqlite3.Connection, root: str, key: str, sequence: int) -> bo
     for path, below, at in file.execute(deleted, (root,)):
         if (path == raw and not below) or (below and raw.startswith(path) and (not path or path.endswith(b"/"))):
             objects.append(at)
-    return max(objects, default=-1) > sequence
+    return max(objects, default=-1)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -68,8 +68,8 @@ def test_a_batch_is_answered_as_its_keys_are_one_by_one(file: sqlite3.Connection
     every = [found(root, folder + name) for root in ("www", "img", "new") for folder in FOLDERS for name in NAMES]
     chance.shuffle(every)
     for sequence in (0, 5, 20, 35, 39):
-        expected = {change[:2] for change in every if is_newer(file, change.root, change.key, sequence)}
-        assert index.newer([*every, *every[:3]], sequence) == expected
+        expected = {change[:2]: at for change in every if (at := latest(file, *change[:2])) > sequence}
+        assert index.latest([*every, *every[:3]], after=sequence) == expected
     known = {change[:2]: one for change in every if (one := index.fingerprint(change.root, change.key))}
     assert index.fingerprints(every) == known
 
@@ -80,10 +80,10 @@ def test_what_waits_to_be_flushed_is_not_looked_at(file: sqlite3.Connection) -> 
     index.put("www", "a", Fingerprint(1), 7)
     index.remove("www", "b", 7, 1.0)
     changes = [found("www", "a"), found("www", "b")]
-    assert index.newer(changes, 3) == set()
+    assert index.latest(changes, after=3) == {}
     index.flush()
-    assert index.newer(changes, 3) == {("www", "a"), ("www", "b")}
-    assert index.newer(changes, 7) == set()
+    assert index.latest(changes, after=3) == {("www", "a"): 7, ("www", "b"): 7}
+    assert index.latest(changes, after=7) == {}
 
 
 def test_the_number_of_statements_does_not_grow_with_the_keys(file: sqlite3.Connection) -> None:
@@ -99,17 +99,17 @@ def test_the_number_of_statements_does_not_grow_with_the_keys(file: sqlite3.Conn
     def statements(count: int) -> list[str]:
         seen.clear()
         file.set_trace_callback(seen.append)
-        assert len(index.newer(everything[:count], 4)) == count
+        assert len(index.latest(everything[:count], after=4)) == count
         file.set_trace_callback(None)
         return seen
 
     assert len(statements(1)) == len(statements(500)) == 4
     assert len(statements(2_000)) == 2 + 4 + 4
     new = [found("www", f"new/{number}") for number in range(500)]
-    assert index.newer(new, 4) == set()  # makes the directory's id
+    assert index.latest(new, after=4) == {}  # makes the directory's id
     file.execute("DELETE FROM tombstone")
     seen.clear()
     file.set_trace_callback(seen.append)
-    assert index.newer(new, 4) == set()
+    assert index.latest(new, after=4) == {}
     file.set_trace_callback(None)
     assert len(seen) == 2

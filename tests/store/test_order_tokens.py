@@ -132,6 +132,62 @@ def test_what_was_deleted_is_not_brought_back(written: Written) -> None:
     assert written.index() == {"a": "B"}
 
 
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_batch_is_decided_as_its_changes_are_one_by_one(ignore: bool, seed: int) -> None:
+    """Of different keys, with a random history of events, scans and deleted directories: the same needs and tokens."""
+    chance, keys = Random(seed), [f"{folder}/{name}" for folder in "ab" for name in range(6)]
+    together, single = Written(ignore), Written(ignore)
+
+    def event(key: str) -> Change:
+        order = chance.choice([None, *range(1, 9), *range(1, 9)])
+        return reported(key, order, chance.choice(["A", "B", "B", None]))
+
+    for _ in range(40):
+        batch = [event(key) for key in chance.sample(keys, chance.randint(2, len(keys)))]
+        scan = together.sequence() - chance.randint(0, 2) if chance.random() < 0.2 else None
+        whole, parts = together.record(*batch, scan=scan), [single.record(one, scan=scan) for one in batch]
+        if scan is None:
+            assert (whole.needs, whole.suppressed) == (
+                sum(one.needs for one in parts),
+                sum(one.suppressed for one in parts),
+            )
+        if chance.random() < 0.15:
+            gone = Change("site", chance.choice("ab") + "/", ChangeKind.SUBTREE_DELETED)
+            together.record(gone)
+            single.record(gone)
+        if chance.random() < 0.3:
+            assert together.settle() == single.settle()
+        for written in (together, single):  # the sequences of both files stay comparable
+            written.connection.execute("UPDATE meta SET sequence = (sequence / 1000 + 1) * 1000")
+        assert together.index() == single.index()
+        tokens = "SELECT key, told, seen, etag FROM heard ORDER BY key"
+        assert together.connection.execute(tokens).fetchall() == single.connection.execute(tokens).fetchall()
+
+
+def test_tokens_are_looked_up_for_the_whole_batch() -> None:
+    """Reading makes as many statements for three hundred events as for two; each key twice is decided in order."""
+    written = Written(ignore=True)
+    seen: list[str] = []
+
+    def reads(*changes: Change) -> int:
+        seen.clear()
+        written.connection.set_trace_callback(seen.append)
+        written.record(*changes)
+        written.connection.set_trace_callback(None)
+        return sum(statement.lstrip().startswith(("SELECT", "WITH")) for statement in seen)
+
+    for order in (1, 2):
+        events = [reported(f"a/{number}", order, "A") for number in range(300)]
+        few = [reported(f"b/{number}", order, "A") for number in range(2)]
+        reads(reported("a/", None, "A"), reported("b/", None, "A"))
+        assert reads(*events) == reads(*few)
+    recorded = written.record(reported("c", 2, "A"), reported("c", 2, "A"), reported("c", 3, "B"))
+    assert (recorded.needs, recorded.suppressed) == (2, 1)
+    recorded = written.record(reported("c", 1, "A"), reported("c", 2, "A"), reported("c", 4, "C"))
+    assert (recorded.needs, recorded.suppressed) == (1, 2)
+
+
 def test_what_makes_no_need_leaves_a_trace() -> None:
     """Each URL keeps how many of its changes made no need, when the last was recorded, and why; nothing else does."""
     written = Written(ignore=True)
