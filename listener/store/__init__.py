@@ -20,6 +20,7 @@ table              a row is
 ``tombstone``      a key deleted lately, so that a running scan cannot bring it back
 ``pending_delete`` a deleted subtree whose index rows are still being removed
 ``dead_letter``    a message or key that was set aside, with its reason; bounded, see ``letters.py``
+``order_token``    the newest event of a key, and the newest that needs cover; see ``filtering.py``
 ``message``        one message of a queue whose changes are all recorded; bounded, see ``filtering.py``
 ``dropped``        how many of these were dropped for lack of room, by source and kind
 ``account``        what keeps an account from sending, and what it deferred, as its sender reported last

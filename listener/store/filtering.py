@@ -134,7 +134,9 @@ TOKEN_SECONDS = 15 * 24 * 3600.0
 AHEAD_SECONDS = 600.0
 """How far ahead of our clock an order token may be: clocks of storages are set by NTP."""
 
-_KEEP = "INSERT OR REPLACE INTO heard (root, key, told, seen, etag, sequence, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+_KEEP = (
+    "INSERT OR REPLACE INTO order_token (root, key, covered, newest, etag, sequence, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 class KeyTokens(NamedTuple):
@@ -178,8 +180,8 @@ class OrderTokens:
         for size, places in in_sizes([*{self._place(change) for change in changes}]):
             rows = self._connection.execute(
                 f"WITH wanted (root_id, path) AS (VALUES {', '.join(['(?, ?)'] * size)})"
-                " SELECT root, key, told, seen, etag, sequence, at FROM wanted"
-                " CROSS JOIN heard ON root = root_id AND key = path",
+                " SELECT root, key, covered, newest, etag, sequence, at FROM wanted"
+                " CROSS JOIN order_token ON root = root_id AND key = path",
                 [*chain.from_iterable(places)],
             )
             self._stored.update(((root, key), KeyTokens(*tokens)) for root, key, *tokens in rows)

@@ -54,7 +54,8 @@ _OLD = (
        (SELECT source, kind FROM dropped WHERE last_at < :before LIMIT :limit)""",
     """DELETE FROM tombstone WHERE (root, key, below) IN
        (SELECT root, key, below FROM tombstone WHERE at < :tombstone_before LIMIT :limit)""",
-    """DELETE FROM heard WHERE (root, key) IN (SELECT root, key FROM heard WHERE at < :heard_before LIMIT :limit)""",
+    """DELETE FROM order_token WHERE (root, key) IN
+       (SELECT root, key FROM order_token WHERE at < :token_before LIMIT :limit)""",
     """DELETE FROM message WHERE number IN
        (SELECT number FROM message WHERE at < :message_before ORDER BY number LIMIT :limit)""",
 )
@@ -85,7 +86,7 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
         values = {
             "before": min(before, window_start(now)),
             "tombstone_before": now - TOMBSTONE_SECONDS,
-            "heard_before": now - TOKEN_SECONDS,
+            "token_before": now - TOKEN_SECONDS,
             "message_before": now - MESSAGE_SECONDS,
             "now": now,
             "limit": left,
@@ -153,8 +154,8 @@ def _retire_root(connection: sqlite3.Connection, root: int, limit: int) -> bool:
         )
         return remove_pending(connection, limit)
     removed = 0
-    for table in ("tombstone", "heard", "pending_delete"):
-        key = {"tombstone": "key, below", "heard": "key", "pending_delete": "prefix"}[table]
+    for table in ("tombstone", "order_token", "pending_delete"):
+        key = {"tombstone": "key, below", "order_token": "key", "pending_delete": "prefix"}[table]
         removed += connection.execute(
             f"DELETE FROM {table} WHERE (root, {key}) IN (SELECT root, {key} FROM {table} WHERE root = ? LIMIT ?)",
             (root, limit),

@@ -28,7 +28,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: tells our file from any other SQLite file."""
-VERSION = 12
+VERSION = 13
 REWRITTEN_PAGES = 16_384
 """A file up to this size (64 MiB) is rewritten once when it is converted, so that its space can be given back."""
 
@@ -114,9 +114,20 @@ def _book_shares_in_ledger(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM backfill WHERE id LIKE ?", (f"{_SHARE}%",))
 
 
+def _rename_tokens(connection: sqlite3.Connection) -> None:
+    """Give the order tokens and their columns standard names; a file from before version 3 has them already."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'heard'").fetchone() is None:
+        return
+    connection.execute("DROP INDEX heard_at")
+    connection.execute("ALTER TABLE heard RENAME TO order_token")
+    connection.execute("ALTER TABLE order_token RENAME COLUMN told TO covered")
+    connection.execute("ALTER TABLE order_token RENAME COLUMN seen TO newest")
+    _add("order_token_at")(connection)
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
-    2: _add("heard", "heard_at"),
+    2: _add("order_token", "order_token_at"),
     3: _mark_backfills,
     4: _mark_births_and_access,
     5: _bound_letters,
@@ -126,6 +137,7 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     9: _add_spenders,
     10: _add("message"),
     11: _book_shares_in_ledger,
+    12: _rename_tokens,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

@@ -231,17 +231,17 @@ CREATE TABLE audit (                  -- manual actions
   reason TEXT NOT NULL
 );
 
-CREATE TABLE heard (                  -- order tokens of a key's events; filtering.py draws them
+CREATE TABLE order_token (            -- of a key's events; filtering.py draws them
   root INTEGER NOT NULL REFERENCES root (id),
   key BLOB NOT NULL,
-  told TEXT NOT NULL,                 -- events up to it are old news
-  seen TEXT NOT NULL,                 -- the newest heard
+  covered TEXT NOT NULL,              -- events up to it are old news
+  newest TEXT NOT NULL,               -- of all events
   etag TEXT,                          -- the content of both, while that is sure
-  sequence INTEGER NOT NULL,          -- with which the index learned of "told"
+  sequence INTEGER NOT NULL,          -- with which the index learned of "covered"
   at REAL NOT NULL,
   PRIMARY KEY (root, key)
 ) WITHOUT ROWID;
-CREATE INDEX heard_at ON heard (at);
+CREATE INDEX order_token_at ON order_token (at);
 
 CREATE TABLE message (                -- messages of queues that were recorded; filtering.py bounds them
   number INTEGER PRIMARY KEY,         -- the order of "at"

@@ -112,7 +112,7 @@ def no_such_state(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE attempt SET state = 'rubbish'")
         connection.commit()
-        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'heard_at'").fetchone()
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'order_token_at'").fetchone()
     path.write_bytes(zeroed(path.read_bytes(), page - 1, 0))
 
 

@@ -20,14 +20,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from listener.change import Change, ChangeKind, Fingerprint
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, migrations, open_store
 from listener.store.attempts import budget
 from listener.store.database import connect, prepare, sqlite_path, translate
 from listener.store.ownership import Owner, OwnerLock, owner_of
+from listener.store.record import Batch
 from tests import ROOT
-from tests.store.steps import BASE, Bench, FakeClock, content
+from tests.store.steps import BASE, Bench, FakeClock, content, route
 
 
 @pytest.mark.parametrize("url", ["", "postgresql://h/db", "sqlite://", "sqlite:///", "sqlite://host/x.db", "/var/x.db"])
@@ -262,7 +264,9 @@ def test_booked_shares_move_to_the_ledger(tmp_path: Path) -> None:
             "INSERT INTO ledger (account, kind, window_start, quota, spent) VALUES ('a, b', 'file', 864000, 50, 3);"
             "INSERT INTO backfill (id, after, listed, finished, updated_at) VALUES"
             " ('share of a, b, file, 864000', x'', 7, 1, 0), ('share of a, b, directory, 864000', x'', 2, 1, 0),"
-            " ('a-listing', x'61', 5, 0, 0); PRAGMA user_version = 11"
+            " ('a-listing', x'61', 5, 0, 0); DROP INDEX order_token_at; ALTER TABLE order_token RENAME TO heard;"
+            "ALTER TABLE heard RENAME COLUMN covered TO told; ALTER TABLE heard RENAME COLUMN newest TO seen;"
+            "CREATE INDEX heard_at ON heard (at); PRAGMA user_version = 11"
         )
     with closing(prepare(path)) as brought_up, closing(prepare(tmp_path / "new.db")) as new:
         assert shape(brought_up) == shape(new)
@@ -271,6 +275,24 @@ def test_booked_shares_move_to_the_ledger(tmp_path: Path) -> None:
         assert brought_up.execute("SELECT id, listed FROM backfill").fetchall() == [("a-listing", 5)]
         # The limit of the day that has only a booked share is still the one that is assumed.
         assert budget(brought_up, "a, b", RefreshKind.DIRECTORY, now=864_001.0, default=9).limit == 9
+
+
+async def test_a_file_of_version_12_goes_on_with_its_tokens(tmp_path: Path, clock: FakeClock) -> None:
+    """Converted from what a daemon of that format wrote: nothing is lost, and a redelivered event is still old news."""
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "version_12.sql").read_text())
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        before = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+    before["order_token"] = before.pop("heard")
+    with closing(prepare(path)) as brought_up, closing(prepare(tmp_path / "new.db")) as new:
+        assert shape(brought_up) == shape(new)
+        assert {table: brought_up.execute(f"SELECT * FROM {table}").fetchall() for table in before} == before
+        assert len(before["order_token"]) == 3
+    async with open_store(f"sqlite:///{path}", owner=True, clock=clock) as store:
+        again = Change("site", "a", ChangeKind.CONTENT, Fingerprint(1, etag="A"), order="6B49D1FF00000001")
+        (recorded,) = await store.record([Batch([again])], route)
+        assert (recorded.needs, recorded.suppressed) == (0, 1)
 
 
 def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,7 @@ def test_a_batch_is_decided_as_its_changes_are_one_by_one(ignore: bool, seed: in
         for written in (together, single):  # the sequences of both files stay comparable
             written.connection.execute("UPDATE meta SET sequence = (sequence / 1000 + 1) * 1000")
         assert together.index() == single.index()
-        tokens = "SELECT key, told, seen, etag FROM heard ORDER BY key"
+        tokens = "SELECT key, covered, newest, etag FROM order_token ORDER BY key"
         assert together.connection.execute(tokens).fetchall() == single.connection.execute(tokens).fetchall()
 
 
@@ -327,10 +327,10 @@ async def test_old_tokens_are_forgotten(bench: Bench, clock: FakeClock) -> None:
     """Tokens are kept for longer than any queue redelivers, and then removed: what comes later makes a need."""
     await bench.change(reported("a", 5, "A"))
     await bench.store.upkeep(keep_seconds=3600)
-    assert bench.sql("SELECT told FROM heard") == [(f"{5:016X}",)]
+    assert bench.sql("SELECT covered FROM order_token") == [(f"{5:016X}",)]
     clock.advance(TOKEN_SECONDS + 1)
     await bench.store.upkeep(keep_seconds=3600)
-    assert bench.sql("SELECT told FROM heard") == []
+    assert bench.sql("SELECT covered FROM order_token") == []
     (recorded,) = await bench.store.record([Batch([reported("a", 4, "A")])], lambda _: [NeedInput("cdn", BASE + "a")])
     assert recorded.needs == 1
 
@@ -547,7 +547,7 @@ def test_a_token_of_another_century_orders_nothing(written: Written) -> None:
 def test_a_token_of_another_century_in_an_older_state_file_orders_nothing(written: Written) -> None:
     """What an earlier version noted is not believed either."""
     written.record(timed("a", written.now, "A"))
-    written.connection.execute("UPDATE heard SET told = 'FFFFFFF000000000', seen = 'FFFFFFF000000000'")
+    written.connection.execute("UPDATE order_token SET covered = 'FFFFFFF000000000', newest = 'FFFFFFF000000000'")
     assert written.record(timed("a", written.now + 1, "B")).needs == 1
     assert written.record(timed("a", written.now + 1, "B")).suppressed == 1
 

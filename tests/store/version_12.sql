@@ -1,0 +1,262 @@
+-- A state file of format 12 as the daemon of that format wrote it.
+BEGIN TRANSACTION;
+CREATE TABLE account (
+  name TEXT PRIMARY KEY,
+  problem TEXT NOT NULL,
+  remedy TEXT NOT NULL,
+  since REAL,
+  until REAL,
+  deferred TEXT NOT NULL,
+  told_at REAL NOT NULL,
+  spenders TEXT NOT NULL DEFAULT '[]'
+) WITHOUT ROWID;
+CREATE TABLE attempt (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  target INTEGER NOT NULL REFERENCES target (id),
+  kind TEXT NOT NULL,
+  url TEXT NOT NULL,
+  force INTEGER NOT NULL,
+  watermark INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  account TEXT NOT NULL,
+  window_start INTEGER NOT NULL,
+  held INTEGER NOT NULL,
+  task_id TEXT,
+  created_at REAL NOT NULL,
+  sent_at REAL,
+  accepted_at REAL,
+  finished_at REAL,
+  next_look_at REAL,
+  looks INTEGER NOT NULL DEFAULT 0,
+  tries INTEGER NOT NULL DEFAULT 1,
+  stale_since REAL,
+  covered INTEGER NOT NULL DEFAULT 1,
+  urgent INTEGER NOT NULL DEFAULT 0,
+  active INTEGER NOT NULL DEFAULT 1,
+  reason TEXT NOT NULL DEFAULT '',
+  error TEXT NOT NULL DEFAULT '',
+  priority INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE audit (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  at REAL NOT NULL,
+  action TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  reason TEXT NOT NULL
+);
+CREATE TABLE backfill (
+  id TEXT PRIMARY KEY,
+  after BLOB NOT NULL,
+  listed INTEGER NOT NULL,
+  finished INTEGER NOT NULL,
+  updated_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE control (
+  kind TEXT NOT NULL,
+  target TEXT NOT NULL,
+  prefix TEXT NOT NULL,
+  until REAL,
+  reason TEXT NOT NULL,
+  at REAL NOT NULL,
+  PRIMARY KEY (kind, target, prefix)
+) WITHOUT ROWID;
+CREATE TABLE dead_letter (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  at REAL NOT NULL,
+  source TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  digest BLOB NOT NULL,
+  subject BLOB NOT NULL,
+  reason TEXT NOT NULL,
+  body BLOB,
+  UNIQUE (digest, source, kind)
+);
+CREATE TABLE directory (
+  id INTEGER PRIMARY KEY,
+  target INTEGER NOT NULL REFERENCES target (id),
+  url TEXT NOT NULL,
+  ready INTEGER NOT NULL DEFAULT 0,
+  last_sequence INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (target, url)
+);
+INSERT INTO "directory" VALUES(1,1,'https://www.example.com/',0,0);
+INSERT INTO "directory" VALUES(2,1,'https://www.example.com/d/',0,0);
+CREATE TABLE dropped (
+  source TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  letters INTEGER NOT NULL,
+  bodies INTEGER NOT NULL,
+  last_at REAL NOT NULL,
+  PRIMARY KEY (source, kind)
+) WITHOUT ROWID;
+CREATE TABLE heard (
+  root INTEGER NOT NULL REFERENCES root (id),
+  key BLOB NOT NULL,
+  told TEXT NOT NULL,
+  seen TEXT NOT NULL,
+  etag TEXT,
+  sequence INTEGER NOT NULL,
+  at REAL NOT NULL,
+  PRIMARY KEY (root, key)
+) WITHOUT ROWID;
+INSERT INTO "heard" VALUES(1,X'61','6B49D1FF00000001','6B49D1FF00000001',NULL,1,1800000000.0);
+INSERT INTO "heard" VALUES(1,X'62FF','6B49D1FE00000002','6B49D1FE00000002',NULL,1,1800000000.0);
+INSERT INTO "heard" VALUES(1,X'676F6E65','6B49D1FD00000003','6B49D1FD00000003',NULL,1,1800000000.0);
+CREATE TABLE ledger (
+  account TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  window_start INTEGER NOT NULL,
+  quota INTEGER NOT NULL CHECK (quota >= 0),
+  spent INTEGER NOT NULL DEFAULT 0 CHECK (spent >= 0),
+  presumed INTEGER NOT NULL DEFAULT 0 CHECK (presumed >= 0),
+  others INTEGER NOT NULL DEFAULT 0,
+  held INTEGER NOT NULL DEFAULT 0 CHECK (held >= 0),
+  moves INTEGER NOT NULL DEFAULT 0,
+  read_remaining INTEGER,
+  read_moves INTEGER,
+  read_at REAL,
+  share_booked INTEGER NOT NULL DEFAULT 0 CHECK (share_booked >= 0),
+  PRIMARY KEY (account, kind, window_start)
+) WITHOUT ROWID;
+CREATE TABLE message (
+  number INTEGER PRIMARY KEY,
+  digest BLOB NOT NULL UNIQUE,
+  at REAL NOT NULL
+);
+INSERT INTO "message" VALUES(1,X'CA0DF2C95AA144C1D0FF2FF3C8F967FD',1800000000.0);
+CREATE TABLE meta (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  sequence INTEGER NOT NULL,
+  created_at REAL NOT NULL,
+  clean INTEGER NOT NULL DEFAULT 1
+);
+INSERT INTO "meta" VALUES(1,2,1.79594963895913457873e+09,0);
+CREATE TABLE need (
+  directory INTEGER NOT NULL REFERENCES directory (id),
+  name TEXT NOT NULL,
+  scope INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  stale_since REAL NOT NULL,
+  window_first REAL NOT NULL,
+  later_since REAL,
+  due_at REAL,
+  state INTEGER NOT NULL,
+  open INTEGER NOT NULL,
+  needs_force INTEGER NOT NULL DEFAULT 0,
+  asked INTEGER NOT NULL DEFAULT 0,
+  urgent INTEGER NOT NULL DEFAULT 0,
+  attempt INTEGER,
+  reason TEXT,
+  priority INTEGER NOT NULL DEFAULT 0,
+  birth INTEGER,
+  PRIMARY KEY (directory, name, scope)
+) WITHOUT ROWID;
+INSERT INTO "need" VALUES(1,'a',0,1,1800000000.0,1800000000.0,NULL,1800000001.0,0,0,0,0,0,NULL,NULL,0,NULL);
+INSERT INTO "need" VALUES(1,'b%FF',0,1,1800000000.0,1800000000.0,NULL,1800000001.0,0,0,0,0,0,NULL,NULL,0,NULL);
+INSERT INTO "need" VALUES(1,'gone',0,1,1800000000.0,1800000000.0,NULL,1800000001.0,0,0,0,0,0,NULL,NULL,0,NULL);
+INSERT INTO "need" VALUES(2,'x',0,2,1800000000.0,1800000000.0,NULL,1800000001.0,0,0,0,0,0,NULL,NULL,0,NULL);
+CREATE TABLE object (
+  tree INTEGER NOT NULL REFERENCES tree (id),
+  name BLOB NOT NULL,
+  size_bytes INTEGER,
+  mtime_ns INTEGER,
+  ctime_ns INTEGER,
+  inode INTEGER,
+  etag TEXT,
+  sequence INTEGER NOT NULL,
+  access INTEGER,
+  PRIMARY KEY (tree, name)
+) WITHOUT ROWID;
+INSERT INTO "object" VALUES(1,X'61',1,NULL,NULL,NULL,'A',1,NULL);
+INSERT INTO "object" VALUES(1,X'62FF',1,NULL,NULL,NULL,'B',1,NULL);
+INSERT INTO "object" VALUES(2,X'78',3,4,5,6,NULL,2,0);
+CREATE TABLE pending_delete (
+  root INTEGER NOT NULL REFERENCES root (id),
+  prefix BLOB NOT NULL,
+  after BLOB NOT NULL DEFAULT x'',
+  sequence INTEGER NOT NULL,
+  PRIMARY KEY (root, prefix)
+) WITHOUT ROWID;
+CREATE TABLE root (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  seeded INTEGER NOT NULL DEFAULT 0,
+  used_at REAL
+);
+INSERT INTO "root" VALUES(1,'site',1,NULL);
+INSERT INTO "root" VALUES(2,'www',0,NULL);
+CREATE TABLE source (
+  name TEXT PRIMARY KEY,
+  state TEXT NOT NULL,
+  ready INTEGER NOT NULL,
+  last_event_at REAL,
+  lost_events INTEGER NOT NULL,
+  rescans INTEGER NOT NULL,
+  detail TEXT NOT NULL,
+  figures TEXT NOT NULL,
+  told_at REAL NOT NULL,
+  trouble_since REAL
+) WITHOUT ROWID;
+CREATE TABLE suppressed (
+  id INTEGER PRIMARY KEY,
+  url TEXT NOT NULL UNIQUE,
+  times INTEGER NOT NULL,
+  at REAL NOT NULL,
+  reason TEXT NOT NULL
+);
+CREATE TABLE target (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE
+);
+INSERT INTO "target" VALUES(1,'cdn');
+CREATE TABLE tombstone (
+  root INTEGER NOT NULL REFERENCES root (id),
+  key BLOB NOT NULL,
+  below INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  at REAL NOT NULL,
+  PRIMARY KEY (root, key, below)
+) WITHOUT ROWID;
+INSERT INTO "tombstone" VALUES(1,X'676F6E65',0,1,1800000000.0);
+CREATE TABLE tree (
+  id INTEGER PRIMARY KEY,
+  root INTEGER NOT NULL REFERENCES root (id),
+  path BLOB NOT NULL,
+  objects INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (root, path)
+);
+INSERT INTO "tree" VALUES(1,1,X'',2);
+INSERT INTO "tree" VALUES(2,2,X'642F',1);
+CREATE INDEX directory_ready ON directory (target) WHERE ready > 0;
+CREATE INDEX need_due ON need (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX need_ready ON need (directory, stale_since) WHERE state = 1;
+CREATE INDEX need_attempt ON need (attempt) WHERE attempt IS NOT NULL;
+CREATE INDEX need_other ON need (directory, scope) WHERE state = 1 AND scope > 0;
+CREATE INDEX need_stubborn ON need (directory) WHERE state = 1 AND needs_force = 1;
+CREATE INDEX need_aside ON need (state, stale_since) WHERE state >= 3;
+CREATE INDEX need_asked ON need (state) WHERE asked > 0;
+CREATE INDEX need_backfill ON need (directory, priority) WHERE state = 1 AND priority > 0;
+CREATE TRIGGER need_ready_insert AFTER INSERT ON need WHEN NEW.state = 1
+BEGIN UPDATE directory SET ready = ready + 1, last_sequence = max(last_sequence, NEW.sequence) WHERE id = NEW.directory; END;
+CREATE TRIGGER need_ready_delete AFTER DELETE ON need WHEN OLD.state = 1
+BEGIN UPDATE directory SET ready = ready - 1 WHERE id = OLD.directory; END;
+CREATE TRIGGER need_ready_update AFTER UPDATE OF state ON need
+WHEN (OLD.state = 1) <> (NEW.state = 1) OR (NEW.state = 1 AND NEW.sequence > OLD.sequence)
+BEGIN
+  UPDATE directory SET ready = ready + (NEW.state = 1) - (OLD.state = 1),
+    last_sequence = CASE WHEN NEW.state = 1 THEN max(last_sequence, NEW.sequence) ELSE last_sequence END
+  WHERE id = NEW.directory;
+END;
+CREATE INDEX attempt_active ON attempt (state) WHERE active = 1;
+CREATE INDEX attempt_flying ON attempt (watermark) WHERE active = 1 AND kind = 'directory';
+CREATE INDEX attempt_url ON attempt (target, url);
+CREATE INDEX attempt_history ON attempt (finished_at) WHERE active = 0;
+CREATE INDEX dead_letter_kind ON dead_letter (kind);
+CREATE INDEX dead_letter_source ON dead_letter (source, kind);
+CREATE INDEX dead_letter_body ON dead_letter (length(body)) WHERE body IS NOT NULL;
+CREATE INDEX heard_at ON heard (at);
+DELETE FROM "sqlite_sequence";
+COMMIT;
+PRAGMA application_id = 1128549964;
+PRAGMA user_version = 12;
