@@ -6,6 +6,24 @@ and power loss. One thread owns the writing connection and commits in groups; re
 connections of their own and never wait for it. Of the processes that open the file, one at a time
 (the *owner*, by a lock on ``<file>.lock``) may send; any other may add needs and read.
 
+**Files**
+
+=================== ===========================================================================
+``store``           the coroutines that everything else calls
+``access``          the writing thread, reading connections, checkpoints
+``database``        opening the file, and its errors; ``migrations`` has its format
+``ownership``       the lock of the process that sends; damage that ends all writing
+``maintenance``     removal of old rows; backup, check, compaction
+``record``          a batch of changes becomes index rows and needs; ``filtering``: what makes none
+``index``           what each storage is known to hold; ids of names, rows in bulk
+``needs``           what planning reads: what is due, and which attempt covers what
+``transitions``     needs become due, are reserved, sent, settled
+``attempts``        the ledger, and attempts until they end
+``controls``        orders and requests of people; reports of the daemon
+``report``          counts and history; ``staleness``: which URL is stale and why
+``letters``         what was set aside, until a person decides
+=================== ===========================================================================
+
 **Rows**
 
 ================== ============================================================================
