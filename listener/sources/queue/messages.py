@@ -160,11 +160,9 @@ class MessageDecoder:
         return decoded, "; ".join(decoded.unreadable)
 
     def _own(self, change: Change) -> Change:
-        """Return the change with this source's name as its root."""
-        bucket, key = change[:2]
-        if bucket not in self.seen_buckets and len(self.seen_buckets) < MOST_BUCKETS:
-            self.seen_buckets.add(bucket)
-        return Change(self._source, f"{bucket}/{key}" if self._settings.bucket_prefix else key, *change[2:])
+        if change.root not in self.seen_buckets and len(self.seen_buckets) < MOST_BUCKETS:
+            self.seen_buckets.add(change.root)
+        return self._settings.own(self._source, change)
 
     def _note(self, number: int, note: str) -> None:
         self.ignored += number

@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from listener.formats import FORMATS
-from listener.settings import Listed
+from listener.sources.events import EventSettings
 
 __all__ = ["QueueSettings"]
 
 
-def _known_format(name: str) -> str:
-    if name not in FORMATS:
-        raise ValueError(f"must be one of {', '.join(FORMATS)}")
-    return name
-
-
-class QueueSettings(BaseModel):
+class QueueSettings(EventSettings):
     """Options of a source that reads a queue."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    buckets: Annotated[tuple[str, ...], Listed] = ()
-    """Buckets to accept events from; events of others are ignored and counted. Default: all. ``check`` and
-    ``check --print-setup`` use these names too."""
-
-    bucket_prefix: bool = False
-    """Prefix each key with the bucket's name and a ``/``, so that ``prefix`` of a site can select the bucket."""
-
-    format: Annotated[str, AfterValidator(_known_format)] = "auto"
-    """Message format, if it cannot be detected: ``s3``, ``oss``, ``sns``, ``eventbridge``, ``minio``, …"""
 
     pollers: Annotated[int, Field(ge=1, le=64)] = 4
     """Parallel receive requests while the queue is full; otherwise one."""

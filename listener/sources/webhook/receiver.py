@@ -153,7 +153,7 @@ class Receiver:
         except MalformedNotification as error:
             self._health.last_event_at = self._now()
             return (), (_dead_letter(body, str(error)),)
-        changes = [self._own(change) for change in decoded.changes]
+        changes = [self.settings.own(self.name, change) for change in decoded.changes]
         if decoded.ignored:
             self._count("ignored_records", by=decoded.ignored)
         now = self._health.last_event_at = self._now()
@@ -161,11 +161,6 @@ class Receiver:
         if times:
             self._health.figures["lag_seconds"] = round(max(0.0, now - max(times)), 3)
         return changes, (_dead_letter(body, "; ".join(decoded.unreadable)),) if decoded.unreadable else ()
-
-    def _own(self, change: Change) -> Change:
-        """Return the change as one of this source, whose only root has its own name."""
-        key = f"{change.root}/{change.key}" if self.settings.bucket_prefix else change.key
-        return Change(self.name, key, *change[2:])
 
     def _count(self, *names: str, by: int = 1) -> None:
         figures = self._health.figures

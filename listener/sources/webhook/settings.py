@@ -7,8 +7,6 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     field_serializer,
@@ -17,6 +15,7 @@ from pydantic import (
 
 from listener.redaction import MASK
 from listener.settings import FilePath, Listed, host_and_port
+from listener.sources.events import EventSettings
 
 __all__ = ["WebhookSettings"]
 
@@ -64,10 +63,8 @@ AUTHENTICATION: Final = (
 """Settings by which requests are authenticated."""
 
 
-class WebhookSettings(BaseModel):
+class WebhookSettings(EventSettings):
     """``[sources.NAME]`` with ``type = "webhook"``: events that stores and clouds send by HTTP."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     type: Literal["webhook"] = "webhook"
     """Selects this source."""
@@ -79,9 +76,6 @@ class WebhookSettings(BaseModel):
     path: Annotated[str, AfterValidator(_path), Field(repr=False)] = "/"
     """The path of this source's URL. Where a sender can prove nothing (Alibaba Cloud MNS), make it a secret:
     a path that is the only proof, or longer than 16 characters, is shown as ``/***``."""
-
-    format: str = "auto"
-    """The form of the messages, if it cannot be detected."""
 
     token: Secret | None = None
     """What senders must give as ``Authorization: Bearer …``, alone, or as the password of HTTP's Basic scheme. Set it
@@ -129,12 +123,6 @@ class WebhookSettings(BaseModel):
 
     certificate_hosts: Annotated[tuple[Annotated[str, _matching(_HOST, "host or host:port")], ...], Listed] = ()
     """Further hosts than the vendors' own from which signing certificates may be fetched, by https."""
-
-    buckets: Annotated[tuple[str, ...], Listed] = ()
-    """Buckets whose events count; others are ignored, and counted. By default any."""
-
-    bucket_prefix: bool = False
-    """Put the bucket's name and a ``/`` before each key, so that sites can select a bucket by ``prefix``."""
 
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     """The largest body. Notifications have at most a few hundred thousand bytes; beyond: 413."""

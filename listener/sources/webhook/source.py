@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, Delivery, IndexView, SourceBase, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
-from listener.formats import FORMATS
 from listener.sources.webhook.authentication import Certificates, Fetch, fetcher, make_authenticators
 from listener.sources.webhook.checks import run_checks
 from listener.sources.webhook.receiver import Receiver
@@ -98,10 +97,6 @@ class WebhookSource(SourceBase):
 
     def _check_settings(self) -> None:
         key = f"sources.{self.name}"
-        if self.settings.format not in FORMATS:
-            raise ConfigurationError(
-                f"{key}.format: there is no format {self.settings.format!r}", hint=f"one of: {', '.join(FORMATS)}"
-            )
         if not self.settings.is_authenticated:
             variable = f"LISTENER_SOURCES__{self.name.upper().replace('-', '_')}__TOKEN"
             raise ConfigurationError(
