@@ -34,7 +34,7 @@ import boto3
 from listener.backfill import audit
 from listener.backfill.plan import Tally
 from listener.change import Fingerprint
-from listener.pipeline.sites import Sites
+from listener.router.routing import Sites
 from listener.settings import parse_settings
 from listener.sources.listing import BucketListing, ListingSettings
 from listener.sources.listing.pages import Entry, Page

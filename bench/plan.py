@@ -21,8 +21,8 @@ from listener.clock import SystemClock, window_start
 from listener.pipeline.accounts import Account
 from listener.pipeline.planning_round import ActiveOverrides, PlanningResult, PlanningRound, gc_paused
 from listener.pipeline.sender import Queued
-from listener.pipeline.sites import Sites
 from listener.planner import Plan, PlanInput, plan
+from listener.router.routing import Sites
 from listener.settings import PlannerSettings, Site
 from listener.store import open_store
 from listener.store.needs import Snapshot

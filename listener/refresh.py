@@ -17,6 +17,7 @@ __all__ = [
     "AttemptState",
     "CoverageRule",
     "Need",
+    "NeedInput",
     "NeedState",
     "Priority",
     "QuotaReading",
@@ -127,6 +128,18 @@ class Need(NamedTuple):
     """True while the write is unfinished or has not reached the origin: nothing covers it yet."""
     needs_force: bool = False
     """True when its validator did not advance, so that a revalidation would keep the old copy."""
+
+
+class NeedInput(NamedTuple):
+    """What the router makes of a change: one URL of one target."""
+
+    target: str
+    url: str
+    scope: Scope = Scope.EXACT
+    delay_seconds: float = 0.0
+    """How much later than us the origin has the change."""
+    ignore_rewrites: bool = False
+    """Whether the same content once more makes no need, by the word of whoever answers for changed headers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from listener.contracts import Source
 from listener.pipeline.intake import Intake, StoreRetry
-from listener.pipeline.sites import Sites
+from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.store import open_store
 

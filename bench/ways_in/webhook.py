@@ -20,7 +20,7 @@ from aiohttp import web
 
 from bench.ways_in.durable import settings
 from listener.pipeline.intake import Intake, StoreRetry
-from listener.pipeline.sites import Sites
+from listener.router.routing import Sites
 from listener.sources.webhook import WebhookSettings, WebhookSource
 from listener.store import open_store
 

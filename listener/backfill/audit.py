@@ -31,9 +31,9 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import IndexView
 from listener.egress import connection_advice, proxy_arguments
 from listener.errors import ConfigurationError, KeyRejected
-from listener.pipeline.sites import Sites
 from listener.redaction import mask_text
 from listener.refresh import Scope
+from listener.router.routing import Sites
 from listener.sources.listing import Comparison, Drift, Listing
 from listener.text import header_time, whole_number
 

@@ -17,7 +17,7 @@ from listener.backfill.source import Mode
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.errors import ConfigurationError
 from listener.plugins import listing_settings, load_sources
-from listener.router.serving import keys_at
+from listener.router.routing import keys_at
 from listener.settings import Settings, Site, expanded, nearest
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.filesystem.names import Ignore

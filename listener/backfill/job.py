@@ -19,8 +19,8 @@ from listener.contracts import Target
 from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake, StoreRetry
-from listener.pipeline.sites import Sites
 from listener.refresh import QuotaReading, RefreshKind, Scope
+from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store

@@ -38,7 +38,7 @@ import structlog
 
 from listener.change import key_to_bytes, key_to_text
 from listener.errors import ConfigurationError
-from listener.router.serving import normal_or_refused, served_by
+from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Site, expanded
 from listener.sources.filesystem.names import Ignore
 

@@ -19,8 +19,8 @@ from listener.backfill.source import Feed, RepairFeed
 from listener.change import Change
 from listener.contracts import Target
 from listener.errors import KeyRejected
-from listener.pipeline.sites import Sites
 from listener.refresh import RefreshKind, Scope, directory_of, reserved_units
+from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.controls import Progress
 from listener.store.needs import Snapshot

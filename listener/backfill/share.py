@@ -23,8 +23,8 @@ from listener.change import Change, ChangeKind
 from listener.clock import Clock, window_start
 from listener.contracts import Target
 from listener.errors import KeyRejected
-from listener.pipeline.sites import Sites
 from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope, reserved_units
+from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.needs import Snapshot
 from listener.store.ownership import owner_of

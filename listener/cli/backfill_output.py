@@ -191,7 +191,7 @@ async def audit(settings: Settings, listing: Listing, *, as_json: bool, edge_sam
     """Compare the listing with the index, and with the edge where ``edge_samples`` is set; change nothing."""
     from listener.backfill import ask_edge
     from listener.backfill import audit as compared
-    from listener.pipeline.sites import Sites
+    from listener.router.routing import Sites
 
     async with reading(settings) as store:
         report: dict[str, Any] = (await compared(listing, store)).as_json()

@@ -259,7 +259,7 @@ def places(settings: Settings, *, site: str | None, target: str | None) -> list[
 
 def prefixes(settings: Settings, prefix: str | None, *, site: str | None) -> list[Place]:
     """Return the URLs that a prefix names: a URL, or the beginning of a path below every base URL of the sites."""
-    from listener.router.serving import normal_or_refused
+    from listener.router.routing import normal_or_refused
     from listener.store.controls import Place
     from listener.urls import encode_path
 

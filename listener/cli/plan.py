@@ -144,7 +144,7 @@ def _explain(config: Path | None, site: str | None, argument: str, *, as_json: b
     """Print the addresses of a key as the chosen site, or all sites, serve it; return 1 where it has none."""
     from listener.backfill import key_lines
     from listener.change import key_to_text
-    from listener.router.serving import normal_or_refused, served_by
+    from listener.router.routing import normal_or_refused, served_by
 
     settings = load(config)
     sites = settings.sites if site is None else [choose_site(settings, site)]

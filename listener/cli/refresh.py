@@ -170,7 +170,7 @@ def _deferred(outcome: RequestOutcome) -> RequestOutcome:
 
 def _wanted(settings: Settings, targets: Mapping[str, Target], request: _ManualRequest) -> list[RequestedUrl]:
     from listener.errors import ConfigurationError
-    from listener.router.serving import normal_or_refused
+    from listener.router.routing import normal_or_refused
     from listener.settings import nearest
 
     if request.target is not None and request.target not in targets:
@@ -189,7 +189,7 @@ def _by_target(settings: Settings, url: str, scope: Scope, target: str | None) -
     from listener.errors import ConfigurationError
     from listener.refresh import Scope
     from listener.router import Router
-    from listener.router.serving import served_by
+    from listener.router.routing import served_by
 
     if scope is Scope.SUBTREE and ("?" in url or not url.endswith("/")):
         raise ConfigurationError(

@@ -53,7 +53,7 @@ def status(
 async def _read(config: Any, url: str | None) -> dict[str, Any]:
     from listener.daemon.status import plain_stale, plain_suppressed, stale_of, status_of
     from listener.plugins import load_targets
-    from listener.router.serving import normal_or_refused
+    from listener.router.routing import normal_or_refused
 
     settings = load(config)
     asked = None if url is None else normal_or_refused(url)
@@ -79,7 +79,7 @@ async def _read(config: Any, url: str | None) -> dict[str, Any]:
 def _not_served(settings: Settings, url: str) -> str:
     """Return why no change can make this URL stale; empty where a site serves it."""
     from listener.errors import ConfigurationError
-    from listener.router.serving import served_by
+    from listener.router.routing import served_by
 
     try:
         served_by(settings.sites, url)
@@ -295,7 +295,7 @@ async def _actions(config: Any, limit: int) -> list[dict[str, Any]]:
 
 async def _attempts(config: Any, limit: int, url: str | None) -> list[dict[str, Any]]:
     from listener.daemon.status import iso
-    from listener.router.serving import normal_or_refused
+    from listener.router.routing import normal_or_refused
 
     settings = load(config)
     normal = None if url is None else normal_or_refused(url)

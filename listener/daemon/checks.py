@@ -11,8 +11,7 @@ from pathlib import Path
 
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError
-from listener.pipeline.accounts import accounts_of
-from listener.pipeline.sites import DEFAULT_SHARE, sets_a_share
+from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
 from listener.store.database import format_version, sqlite_path

@@ -18,7 +18,7 @@ from listener.pipeline import Pipeline
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
 from listener.refresh import Scope
-from listener.router.serving import normal_or_refused
+from listener.router.routing import normal_or_refused
 from listener.store import NeedInput
 from listener.store.filtering import Suppressed
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter

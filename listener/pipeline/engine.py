@@ -20,14 +20,14 @@ import structlog
 from listener import planner
 from listener.clock import Clock, window_start
 from listener.errors import TargetError
-from listener.pipeline.accounts import CAREFUL_URLS, RESET_GUARD_SECONDS, Account
+from listener.pipeline.accounts import CAREFUL_URLS, RESET_GUARD_SECONDS, Account, Spenders, large_spenders
 from listener.pipeline.intake import StoreRetry
 from listener.pipeline.outcomes import UnknownOutcomes
 from listener.pipeline.plan_inputs import learned, request_for_need
 from listener.pipeline.planning_round import ActiveOverrides, Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
-from listener.pipeline.sites import Sites, Spenders, large_spenders
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, reserved_units
+from listener.router.routing import Sites
 from listener.settings import PlannerSettings, Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, Controls

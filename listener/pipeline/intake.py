@@ -20,7 +20,7 @@ from listener.change import key_to_text
 from listener.coalescer import Inbox, Taken
 from listener.contracts import Delivery, Source, SourceHealth, SourceState, Unreadable
 from listener.errors import ConfigurationError, KeyRejected, SourceError, SourceUnavailable, StoreError, StoreUnusable
-from listener.pipeline.sites import Sites
+from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.record import Batch
 

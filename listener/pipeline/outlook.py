@@ -13,9 +13,9 @@ from listener.contracts import Target
 from listener.pipeline.accounts import Account, accounts_of
 from listener.pipeline.plan_inputs import PlanInputs, learned
 from listener.pipeline.planning_round import gc_paused
-from listener.pipeline.sites import Sites
 from listener.planner.constants import MOST_CANDIDATES
 from listener.refresh import RefreshKind
+from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.needs import Snapshot

@@ -16,8 +16,8 @@ from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import TICK_SECONDS, Engine, WakeUp
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
 from listener.pipeline.outcomes import Verifier
-from listener.pipeline.sites import Sites
 from listener.refresh import AttemptState
+from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, ControlKind, Controls

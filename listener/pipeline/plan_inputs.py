@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from listener import planner
 from listener.clock import QUOTA_DAY_SECONDS
-from listener.pipeline.accounts import EVICTION_SECONDS, Account
-from listener.pipeline.sites import DEFAULT_SHARE, Sites, Spenders, root_of, share_name
+from listener.pipeline.accounts import DEFAULT_SHARE, EVICTION_SECONDS, Account, Spenders
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
 from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, Priority, RefreshKind, Scope
+from listener.router.routing import Sites, root_of, share_name
 from listener.store.needs import DueRow, Load, Snapshot
 from listener.store.transitions import AttemptRequest
 from listener.urls import is_canonical_path

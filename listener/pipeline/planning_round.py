@@ -26,10 +26,10 @@ from listener.pipeline.plan_inputs import (
     requests_for_scope,
 )
 from listener.pipeline.sender import Queued, host_of
-from listener.pipeline.sites import Sites, root_of, share_name
 from listener.planner import Deferral
 from listener.planner.pacing import meters, room, take, too_many_evictions
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope, reserved_units
+from listener.router.routing import Sites, root_of, share_name
 from listener.settings import Approval, PlannerSettings
 from listener.store.controls import Control, ControlKind
 from listener.store.needs import DueRow, Load, Snapshot

@@ -1,20 +1,41 @@
-"""The router: one change in, the needs that it makes out."""
+"""
+Which needs a change makes, which site serves a URL, and what its settings say.
+
+The :class:`Router` takes one change and returns its needs. :class:`Sites` answers by URL: the site and its hours, which
+forbid directory refreshes while its origin can bear no wave of fetches (:func:`closed_until`). What no site serves is
+refused with the reason (:func:`served_by`).
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 from listener.change import Change, ChangeKind, key_to_text
-from listener.errors import KeyRejected
-from listener.refresh import Scope
+from listener.errors import ConfigurationError, KeyRejected
+from listener.refresh import NeedInput, Scope
 from listener.router.addresses import Address, AddressRules, addresses_of, directories_of, plain_names, spell
 from listener.router.globs import Filter
-from listener.settings import Site
-from listener.urls import decode_path
+from listener.settings import Hours, Site
+from listener.urls import decode_path, normal_url
 
-__all__ = ["RoutedNeed", "Router"]
+__all__ = [
+    "Closed",
+    "RoutedNeed",
+    "Router",
+    "Served",
+    "Sites",
+    "closed_until",
+    "keys_at",
+    "normal_or_refused",
+    "root_of",
+    "served_by",
+    "share_name",
+]
 
 MAX_FOLDERS: Final = 50_000
 """Folders whose routes are remembered, at about 600 bytes each; then all are forgotten and learnt again."""
@@ -233,3 +254,198 @@ def _distinct(needs: Iterable[RoutedNeed]) -> list[RoutedNeed]:
     for need in needs:
         found.setdefault((need.target, need.url, need.scope), need)
     return list(found.values())
+
+
+def root_of(url: str) -> str:
+    """Return the scheme and host of a URL, with the ``/`` that ends them."""
+    return url[: url.find("/", url.find("://") + 3) + 1]
+
+
+def share_name(site: Site) -> str:
+    """Return the name under which a site's share of the quota is kept."""
+    return site.name or f"{site.source}:{site.prefix} {site.base_urls[0]}"
+
+
+class Closed(NamedTuple):
+    """The base URLs of sites whose hours forbid directory refreshes now."""
+
+    bases: Sequence[str]
+    until: float | None
+    """When that ends for the first of them, in seconds since the epoch."""
+
+    def holds(self, url: str) -> bool:
+        """Return whether a refresh of this directory would refresh anything of such a site."""
+        return any(url.startswith(base) or base.startswith(url) for base in self.bases)
+
+
+class Sites:
+    """The configured sites, with the router that serves them."""
+
+    def __init__(self, sites: Sequence[Site], *, time_zone: str = "UTC") -> None:
+        """Prepare these sites; ``time_zone`` is that of their hours."""
+        self._sites = tuple(sites)
+        self._time_zone = time_zone
+        self.router = Router(sites)
+        self._bases = sorted(
+            ((target, base, site) for site in sites for target in site.targets for base in site.base_urls),
+            key=lambda one: -len(one[1]),
+        )
+        self._by_host: dict[tuple[str, str], list[tuple[str, Site]]] = {}
+        for target, base, site in self._bases:
+            self._by_host.setdefault((target, root_of(base)), []).append((base, site))
+
+    def route(self, change: Change) -> list[NeedInput]:
+        """Return the needs that the change makes; raise :class:`~listener.errors.KeyRejected` like the router."""
+        found = []
+        for need in self.router.route(change):
+            site = self._sites[need.site]
+            found.append(NeedInput(need.target, need.url, need.scope, site.origin_delay_seconds, site.ignore_rewrites))
+        return found
+
+    def of(self, target: str, url: str) -> Site | None:
+        """Return the site with the longest base URL that this URL starts with."""
+        for base, site in self._by_host.get((target, root_of(url)), ()):
+            if url.startswith(base):
+                return site
+        return None
+
+    def behind(self, targets: Collection[str]) -> list[Site]:
+        """Return the sites that any of these targets serves."""
+        return [site for site in self._sites if not set(targets).isdisjoint(site.targets)]
+
+    def targets_of(self, url: str) -> Sequence[str]:
+        """Return the layers of the site with the longest base URL that this URL starts with; none where none has."""
+        return next((site.targets for _, base, site in self._bases if url.startswith(base)), ())
+
+    def targets_serving(self, url: str) -> Sequence[str]:
+        """Return the same; raise :class:`~listener.errors.ConfigurationError` where no site serves the URL."""
+        return served_by(self._sites, url).site.targets
+
+    def closed(self, now: float) -> Closed:
+        """Return where no directory may be refreshed at this hour."""
+        found = [
+            (base, until)
+            for site in self._sites
+            if (until := closed_until(site.directory_blackout, self._time_zone, now)) is not None
+            for base in site.base_urls
+        ]
+        return Closed(tuple(base for base, _ in found), min((until for _, until in found), default=None))
+
+    @property
+    def expand_limit(self) -> int:
+        """Return the largest subtree that any site lets be refreshed object by object."""
+        return max((site.expand_limit for site in self._sites), default=0)
+
+
+DAY_MINUTES = 24 * 60
+LOOK_AHEAD_SECONDS = 48 * 3600.0
+"""Spans that together fill the day never end: it is looked again then, instead of for ever."""
+
+
+def closed_until(spans: Sequence[Hours], zone: str, now: float) -> float | None:
+    """
+    Return when the wall clock of the zone next shows a time outside all spans, in seconds since the epoch.
+
+    None where it does now. What the clock shows decides, also where it is put on or back: a span that ends
+    within an hour that is left out ends as that hour would have begun; one that ends within an hour that comes
+    twice ends twice. Where the spans leave no minute of the day, a time two days ahead is returned.
+    """
+    place, at = ZoneInfo(zone), now
+    while (end := _end(spans, datetime.fromtimestamp(at, place))) is not None:
+        at = _turn(place, at, round(at + end.total_seconds()))
+        if at - now > LOOK_AHEAD_SECONDS:
+            break
+    return at if at > now else None
+
+
+def _end(spans: Sequence[Hours], local: datetime) -> timedelta | None:
+    """Return how long the spans that hold this time go on by a clock that nobody touches; None outside of them."""
+    minute = local.hour * 60 + local.minute
+    left = [(span.to_minute - minute) % DAY_MINUTES or DAY_MINUTES for span in spans if span.holds(minute)]
+    if not left:
+        return None
+    return timedelta(minutes=max(left), seconds=-local.second, microseconds=-local.microsecond)
+
+
+def _turn(place: ZoneInfo, start: float, end: int) -> int:
+    """Return the end, or the second before it from which on the clock is put on or back."""
+    before, low, high = _offset(place, start), math.floor(start), end
+    if _offset(place, end) == before:
+        return end
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _offset(place, middle) == before else (low, middle)
+    return high
+
+
+def _offset(place: ZoneInfo, at: float) -> timedelta | None:
+    return datetime.fromtimestamp(at, place).utcoffset()
+
+
+_OTHER_SCHEME = {"http": "https", "https": "http"}
+
+
+class Served(NamedTuple):
+    """A URL below a site's base URL."""
+
+    url: str
+    base: str
+    site: Site
+
+    @property
+    def keys(self) -> list[str]:
+        """
+        The keys that the URL may stand for, the likeliest first; none where it has a query that the site does not name.
+
+        A folder's URL stands for its index documents; ``/about`` also for ``about.html`` where the site strips that.
+        """
+        path, mark, query = self.url[len(self.base) :].partition("?")
+        if mark and not self.site.all_params and query not in self.site.query_variants:
+            return []
+        return keys_at(self.site, key_to_text(decode_path(path)))
+
+
+def keys_at(site: Site, path: str) -> list[str]:
+    """Return the keys that a site may serve at a decoded path below its base URL, the likeliest first."""
+    key = site.prefix + path
+    if not path or path.endswith("/"):
+        return [key + name for name in site.index_documents]
+    folders = [f"{key}/{name}" for name in site.index_documents] if site.strip_suffixes else []
+    return [key, *(key + suffix for suffix in site.strip_suffixes), *folders]
+
+
+def normal_or_refused(text: str) -> str:
+    """Return a URL in normal form; raise :class:`~listener.errors.ConfigurationError` saying what is wrong with it."""
+    try:
+        return normal_url(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{text}: is not a URL that can be refreshed: {error}", hint="write it as a browser requests it"
+        ) from None
+
+
+def served_by(sites: Sequence[Site], url: str, *, target: str | None = None) -> Served:
+    """
+    Return the longest base URL that this URL (in normal form) starts with, of any site or of one with this target.
+
+    Raises :class:`~listener.errors.ConfigurationError` where there is none; the hint names the base URL that would
+    match with the other scheme, or all of them.
+    """
+    bases = [
+        Served(url, base, site) for site in sites for base in site.base_urls if target is None or target in site.targets
+    ]
+    found = [one for one in bases if url.startswith(one.base)]
+    if found:
+        return max(found, key=lambda one: len(one.base))
+    whose = "any site's base URL" if target is None else f"any base URL of target {target}"
+    raise ConfigurationError(f"{url}: is not below {whose}", hint=_nearest_base(url, bases))
+
+
+def _nearest_base(url: str, bases: Sequence[Served]) -> str:
+    scheme, _, rest = url.partition("://")
+    other = f"{_OTHER_SCHEME.get(scheme, scheme)}://{rest}"
+    for one in bases:
+        if other.startswith(one.base):
+            return f"The base URL is {one.base}: write {other}, or add the {scheme} one to base_urls."
+    names = ", ".join(dict.fromkeys(one.base for one in bases))
+    return f"Base URLs are: {names or 'none'}."

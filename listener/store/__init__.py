@@ -118,7 +118,7 @@ is unknown, and a backfill finds it.
 
 from __future__ import annotations
 
-from listener.store.record import NeedInput
+from listener.refresh import NeedInput
 from listener.store.store import Store, open_store
 
 __all__ = ["NeedInput", "Store", "open_store"]

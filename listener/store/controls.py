@@ -17,11 +17,19 @@ from typing import Any, NamedTuple
 
 from listener.change import key_to_bytes, key_to_text
 from listener.contracts import SourceHealth
-from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, Priority, RefreshKind, Scope, directory_of
+from listener.refresh import (
+    SCOPE_OF_KIND,
+    AttemptState,
+    NeedInput,
+    NeedState,
+    Priority,
+    RefreshKind,
+    Scope,
+    directory_of,
+)
 from listener.store.access import Access
 from listener.store.attempts import refund
 from listener.store.index import Names, above, bounded_text, next_sequence, prefix_end
-from listener.store.record import NeedInput
 
 __all__ = [
     "NEEDS_BELOW",

@@ -17,7 +17,7 @@ from zlib import crc32
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import due_at
 from listener.errors import KeyRejected
-from listener.refresh import NeedState, Priority, Scope
+from listener.refresh import NeedInput, NeedState, Priority, Scope
 from listener.settings import CoalescerSettings
 from listener.store.filtering import (
     CAME_AND_WENT,
@@ -39,7 +39,6 @@ from listener.store.needs import covered_by_marks, directory_attempts
 __all__ = [
     "Batch",
     "NeedClass",
-    "NeedInput",
     "NeedRow",
     "Recorded",
     "Recorder",
@@ -48,18 +47,6 @@ __all__ = [
     "slices",
     "write_needs",
 ]
-
-
-class NeedInput(NamedTuple):
-    """What the router makes of a change: one URL of one target."""
-
-    target: str
-    url: str
-    scope: Scope = Scope.EXACT
-    delay_seconds: float = 0.0
-    """How much later than us the origin has the change."""
-    ignore_rewrites: bool = False
-    """Whether the same content once more makes no need, by the word of whoever answers for changed headers."""
 
 
 Route = Callable[[Change], Sequence[NeedInput]]

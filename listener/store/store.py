@@ -14,7 +14,7 @@ from typing import Any
 from listener.change import Fingerprint
 from listener.clock import Clock, SystemClock
 from listener.contracts import SourceHealth, Unreadable
-from listener.refresh import Attempt, Priority, QuotaReading, RefreshKind
+from listener.refresh import Attempt, NeedInput, Priority, QuotaReading, RefreshKind
 from listener.settings import CoalescerSettings
 from listener.store import (
     attempts,
@@ -34,7 +34,7 @@ from listener.store.filtering import Suppressed, add_messages, known_messages, n
 from listener.store.index import bounded_text
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.ownership import OwnerLock
-from listener.store.record import Batch, NeedInput, Recorded, Recorder, Route, joined, slices
+from listener.store.record import Batch, Recorded, Recorder, Route, joined, slices
 
 __all__ = ["Store", "StoreOptions", "open_store"]
 

@@ -105,7 +105,7 @@ def test_an_audit_queries_the_edge(stand: Stand, command: Command) -> None:
 @pytest.mark.looptime(False)
 async def test_an_edge_that_is_gone(stand: Stand) -> None:
     """Unknown, with the reason; never fresh."""
-    from listener.pipeline.sites import Sites
+    from listener.router.routing import Sites
     from listener.settings import load_settings
 
     sites = Sites(load_settings(stand.config, {}).sites)

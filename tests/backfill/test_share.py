@@ -21,10 +21,10 @@ from listener.contracts import Target
 from listener.pipeline.accounts import accounts_of
 from listener.pipeline.planning_round import ActiveOverrides, PlanningRound
 from listener.pipeline.sender import Queued
-from listener.pipeline.sites import Sites
 from listener.planner import Arrivals
 from listener.plugins import load_targets
 from listener.refresh import QuotaReading, RefreshKind
+from listener.router.routing import Sites
 from listener.settings import Settings, load_settings
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing import TreeListing

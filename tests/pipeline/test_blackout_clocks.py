@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from listener.pipeline.sites import LOOK_AHEAD_SECONDS, closed_until
 from listener.planner import Arrivals
+from listener.router.routing import LOOK_AHEAD_SECONDS, closed_until
 from listener.settings import Hours
 
 ZONES = (

@@ -16,8 +16,8 @@ from listener.pipeline.accounts import Account
 from listener.pipeline.engine import Dispatcher, Outcome
 from listener.pipeline.planning_round import gc_paused
 from listener.pipeline.sender import Queued
-from listener.pipeline.sites import Sites
 from listener.refresh import Attempt, Priority, RefreshKind
+from listener.router.routing import Sites
 from listener.settings import PlannerSettings, Site
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn

@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 
 from listener.daemon.metrics import _Snapshot
 from listener.daemon.status import status_of
+from listener.pipeline.accounts import Spenders
 from listener.pipeline.engine import SPENDERS_SECONDS
-from listener.pipeline.sites import Sites, Spenders
+from listener.router.routing import Sites
 from listener.settings import Site
 from listener.store.ownership import Owner
 from tests.pipeline.test_planner_sharing import NO_RESERVE, deferred, deletions, run_sites, spent, to_noon
