@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from itertools import islice
 from typing import NamedTuple
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
@@ -233,6 +232,7 @@ _WORK_SECONDS = 0.05
 _REST_FACTOR = 3.0
 _CALM_SECONDS = 1.0
 _MOST_WANTED = 100_000
+"""Beyond so many files the index is asked for all that lack a digest."""
 _KEYS_AT_ONCE = 2_000
 _DIRECTORIES_AT_ONCE = 16
 
@@ -248,7 +248,8 @@ class Digests:
         self._index = root.index
         self._acks = acks
         self._most_bytes = root.settings.most_compared_bytes
-        self._wanted: dict[str, None] = {}
+        self._wanted: list[str] = []
+        """Keys of files to read, in the order of their changes, some several times."""
         self._directories: deque[str] = deque()
         self._again = False
         self._rows: deque[tuple[str, Fingerprint, int]] = deque()
@@ -264,15 +265,16 @@ class Digests:
         if self._most_bytes < 0:
             return
         self._due = max(self._due, now + _CALM_SECONDS)
-        keys = [
+        self._wanted += [
             change.key
             for change in changes
             if change.finished and (found := change.fingerprint) is not None and found.etag is None
         ]
-        self._wanted.update(dict.fromkeys(keys))
-        if len(self._wanted) > _MOST_WANTED:
-            self._wanted.clear()
-            self._again = True
+        if len(self._wanted) > 2 * _MOST_WANTED:
+            self._wanted = list(dict.fromkeys(self._wanted))
+            if len(self._wanted) > _MOST_WANTED:
+                self._wanted.clear()
+                self._again = True
 
     def next_due(self, now: float) -> float:
         """Return in how many seconds there is something to do (infinity: nothing)."""
@@ -301,9 +303,8 @@ class Digests:
         """Get the next rows of the index that lack a digest."""
         sequence = await self._index.sequence()
         if self._wanted:
-            keys = list(islice(self._wanted, _KEYS_AT_ONCE))
-            for key in keys:
-                del self._wanted[key]
+            keys = list(dict.fromkeys(self._wanted[:_KEYS_AT_ONCE]))
+            del self._wanted[:_KEYS_AT_ONCE]
             self._take((await self._index.objects(self._name, keys)).items(), sequence)
             return
         if self._again and not self._directories:

@@ -14,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from listener.change import ChangeKind, Fingerprint
+from listener.change import Change, ChangeKind, Fingerprint
+from listener.contracts import Delivery
 from listener.files import guard
-from listener.sources.filesystem.known import digest_of, with_digest
-from listener.sources.filesystem.names import fingerprint_of
+from listener.sources.filesystem import FilesystemSettings, known
+from listener.sources.filesystem.known import Acks, Digests, digest_of, with_digest
+from listener.sources.filesystem.links import Links
+from listener.sources.filesystem.names import Ignore, fingerprint_of
+from listener.sources.filesystem.settings import Root
 from listener.store import open_store
 from tests.sources.harness import MemoryIndex, Reader, fanotify_needed
 
@@ -308,3 +312,33 @@ async def test_digests_are_of_what_the_index_knows(tmp_path: Path) -> None:
         digests = {key: found.etag for key, (found, _) in index.rows.items()}
         assert "4.html" not in digests
         assert digests["3.html"] == digest(tmp_path / "3.html") != digests["5.html"] == digest(tmp_path / "5.html")
+
+
+@pytest.mark.parametrize(("number", "times"), [(3, 100), (12, 5)])
+async def test_a_burst_beyond_the_bound_is_read_from_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, times: int
+) -> None:
+    """Many changes of few files do not count; beyond so many files the whole index is asked."""
+    monkeypatch.setattr(known, "_MOST_WANTED", 10)
+    index, path = MemoryIndex(), os.fsencode(tmp_path) + b"/"
+    for each in range(number):
+        (tmp_path / f"{each}").write_text("x")
+    changes = [Change("www", f"{each}", fingerprint=state(tmp_path / f"{each}")) for each in range(number)]
+    index.apply(Delivery(changes, acknowledged))
+    root = Root("www", path, FilesystemSettings(path=tmp_path), Ignore(), Links(path), index)
+    digests = Digests(root, Acks(on_ack=lambda: None))
+    for change in changes * times:
+        digests.note([change], now=0.0)
+        assert len(digests._wanted) <= 20
+    assert digests._again is (number > 10)
+    found: list[str] = []
+    while digests._is_busy or digests._rows:
+        digests._due = 0.0
+        async for delivery in digests.deliveries():
+            index.apply(delivery)
+            found += [change.key for change in delivery.changes]
+    assert sorted(found, key=int) == [f"{each}" for each in range(number)]
+
+
+async def acknowledged() -> None:
+    """Acknowledge nothing."""
