@@ -11,7 +11,7 @@ from tests.product.crash.storm import storm
 pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 async def test_every_change_is_fresh_after_a_storm(tmp_path: Path, seed: int) -> None:
     """
     After a storm every key at the edge is what the origin has.
