@@ -51,8 +51,8 @@ def choose_backend(settings: FilesystemSettings) -> tuple[str, str]:
     if settings.backend != "auto":
         return settings.backend, "as configured"
     mount = mount_of(settings.path)
-    if mount is not None and not mount.is_heard:
-        return "polling", f"{mount.kind} at {mount.point}: other machines change it without a word to this kernel"
+    if mount is not None and not mount.reports_every_change:
+        return "polling", f"{mount.kind} at {mount.point}: other machines change it, which this kernel does not report"
     return "inotify", f"{mount.kind} at {mount.point}" if mount else "the mount table cannot be read"
 
 
@@ -84,9 +84,10 @@ def probe(key: str, settings: FilesystemSettings) -> Iterator[Check]:
             f"let user {os.geteuid()} read and enter them, or ignore them",
         )  # fmt: skip
     here = mount_of(settings.path)
-    if backend != "polling" and here is not None and not here.is_heard:
+    if backend != "polling" and here is not None and not here.reports_every_change:
         yield Check(
-            key, CheckState.WARNING, f"{here.kind} at {here.point}: other machines change it unheard by {backend}",
+            key, CheckState.WARNING,
+            f"{here.kind} at {here.point}: other machines change it, which {backend} does not report",
             'take backend = "auto" or "polling"',
         )  # fmt: skip
     if here is not None and here.is_deleted:
@@ -100,7 +101,7 @@ def probe(key: str, settings: FilesystemSettings) -> Iterator[Check]:
         )  # fmt: skip
     yield from links_outside(key, settings)
     for mount in mounts_below(settings.path):
-        if not mount.is_heard and backend != "polling":
+        if not mount.reports_every_change and backend != "polling":
             yield Check(
                 key, CheckState.WARNING, f"changes below {mount.point} ({mount.kind}) are found by scans only",
                 'give it a source of its own with backend = "polling"',

@@ -151,7 +151,7 @@ def _refusal(error: OSError) -> Refusal:
 
 
 _WRITTEN = kernel.CREATE | kernel.MODIFY
-_TOLD = _WRITTEN | kernel.CLOSE_WRITE | kernel.DELETE | kernel.ATTRIB
+_REPORTED = _WRITTEN | kernel.CLOSE_WRITE | kernel.DELETE | kernel.ATTRIB
 
 
 class FanotifyWatches(Watches):
@@ -212,7 +212,7 @@ class FanotifyWatches(Watches):
         if mask & RENAME:
             mask = kernel.MOVED_TO if kind == NEW_NAME else kernel.MOVED_FROM
         else:
-            mask &= _TOLD
+            mask &= _REPORTED
         # Merged with its closing, a write may have come after it: then its own closing is still to come.
         is_open = mask & _WRITTEN and not mask & kernel.CLOSE_WRITE
         keep, come = (-1, mask | OPEN) if is_open else (-1 if mask == kernel.ATTRIB else ENDED, mask)
@@ -226,7 +226,7 @@ class FanotifyWatches(Watches):
 
     def _on_directory_hint(self, parent: Node, mask: int, kind: int, name: bytes) -> None:
         """
-        Look at a directory's name, whichever event it was: only the tree itself tells which came last.
+        Look at a directory's name, whichever event it was: only the tree itself shows which came last.
 
         Merged, "made" and "removed" may stand for either order; and of three renames to and fro the
         third stands where the first did.

@@ -89,6 +89,7 @@ class Live:
         )
         self._hard_links = HardLinks()
         self._ignore = root.ignore
+        self._links = root.links
         self._name = root.name
         self._root = root.path
         self._settings = root.settings
@@ -139,7 +140,7 @@ class Live:
                 self.unread.note(key, error)
             self._follow_links(looks)
             self._hard_links.want(looks.hard_links, time.monotonic())
-            looks.gone.extend(await self._gone_unheard(batch.gaps))
+            looks.gone.extend(await self._gone_unwatched(batch.gaps))
             for delivery in self._deliver(*await self._changes(batch, looks)):
                 yield delivery
             if not batch.is_hint and batch.name_count < self._settings.batch_changes:
@@ -244,7 +245,7 @@ class Live:
         moment = None if found.ctime_ns is None else found.ctime_ns / 1e9
         return _new(Change, (self._name, key, _CONTENT, found, moment, None, finished, False, is_birth))
 
-    async def _gone_unheard(self, gaps: Iterable[bytes]) -> list[str]:
+    async def _gone_unwatched(self, gaps: Iterable[bytes]) -> list[str]:
         """Return the known files that went while their directory was not watched: no listing can show them."""
         gone: list[str] = []
         if gaps:
@@ -361,9 +362,7 @@ class Live:
 
     def _find_names(self, inodes: Mapping[int, int], is_watched: Callable[[bytes], bool]) -> dict[str, Fingerprint]:
         follow = self._settings.follow_symlinks
-        keys = find_names(
-            self._root, self._ignore, inodes, follow=follow, is_watched=is_watched, may_enter=self.stat_reader.may_enter
-        )
+        keys = find_names(self._root, self._ignore, self._links, inodes, follow=follow, is_watched=is_watched)
         return self.stat_reader.names(keys, inodes, is_watched)
 
     async def _contents(
@@ -426,7 +425,7 @@ class DeletionGuard:
 
     @property
     def look_limit(self) -> int:
-        """How many deletions decide: counting further tells nothing more."""
+        """How many deletions decide: counting further decides nothing."""
         return int(max(self._minimum, self._share * self.known)) + 1
 
     def refuses(self, *, missing: int, known: int, root_empty: bool, from_event: bool = False) -> str:

@@ -334,11 +334,11 @@ def _place(point: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-_DEAF = frozenset(
+_CHANGED_ELSEWHERE = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "coda", "davfs", "gfs2", "glusterfs", "gpfs"}
     | {"lustre", "beegfs", "ocfs2", "orangefs", "prl_fs", "vboxsf", "vmhgfs", "virtiofs", "ncpfs"}
 )
-"""Other machines change these without a word to this kernel."""
+"""Other machines change these, which this kernel does not report."""
 TABLE = Path("/proc/self/mountinfo")
 _DELETED = "//deleted"
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -366,9 +366,9 @@ class Mount(NamedTuple):
         return self.shown.endswith(_DELETED)
 
     @property
-    def is_heard(self) -> bool:
-        """Whether inotify tells of every change; through FUSE it tells only of those made through this mount."""
-        return self.kind not in _DEAF and self.kind != "fuse" and not self.kind.startswith("fuse.")
+    def reports_every_change(self) -> bool:
+        """Whether the kernel reports every change; through FUSE it reports only those made through this mount."""
+        return self.kind not in _CHANGED_ELSEWHERE and self.kind != "fuse" and not self.kind.startswith("fuse.")
 
 
 def parse_mounts(text: str) -> list[Mount]:

@@ -254,8 +254,6 @@ class StatReader:
     def __init__(self, root: bytes, ignore: Ignore, links: Links, *, stable_seconds: float) -> None:
         """Look below ``root``; ``links`` learns of every file with several names."""
         self._links = links
-        self.may_enter = links.may_enter
-        """See there."""
         self._root = root
         self._ignore = ignore
         self._stable_ns = int(stable_seconds * 1e9)

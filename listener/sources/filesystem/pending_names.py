@@ -279,7 +279,7 @@ class PendingNames:
 class Node:
     """One directory: its place, its kernel watch, and which of its names were reported since last taken."""
 
-    __slots__ = ("access", "children", "deaf", "name", "names", "parent", "round", "wd")
+    __slots__ = ("access", "children", "lost_watch", "name", "names", "parent", "round", "wd")
 
     def __init__(self, parent: Node | None, name: bytes) -> None:
         """Make a directory that is not watched yet."""
@@ -290,7 +290,7 @@ class Node:
         self.wd: int | None = None
         self.access: int | None = None
         """Who might enter it when it was last looked at (see :func:`of_directory`); ``None``: nobody looked."""
-        self.deaf = False
+        self.lost_watch = False
         """Whether it lost a watch that it had: what happened since was not reported."""
         self.round = 0
         """The last scan that came by."""

@@ -86,7 +86,7 @@ class Scanner:
             await asyncio.to_thread(watcher.end_round, key_to_bytes(prefix), round_number)
         took_seconds = time.monotonic() - began
         self._conclude(scan, prefix, took_seconds)
-        self._tell(scan, walker, prefix, reason, took_seconds)
+        self._report(scan, walker, prefix, reason, took_seconds)
 
     def _deliver(self, prefix: str, findings: Findings, sequence: int) -> list[Delivery]:
         changes = [change for change in findings.changes if not self._is_fresh(change) and not self._is_pending(change)]
@@ -118,7 +118,7 @@ class Scanner:
         if scan.refused and not self._deletion_guard.suspended:
             self._rescans.want("", WAITING, time.monotonic())
 
-    def _tell(self, scan: Scan, walker: Walker, prefix: str, reason: str, seconds: float) -> None:
+    def _report(self, scan: Scan, walker: Walker, prefix: str, reason: str, seconds: float) -> None:
         """Write down what was found, where status reads it."""
         self._live.unread.replace(prefix, walker.unread)
         self._health.rescans += reason != START

@@ -253,7 +253,7 @@ class Session:
             await self._open()
             while True:
                 if self._identity is not None:
-                    self._tell(SourceState.SCANNING)
+                    self._report(SourceState.SCANNING)
                     async for delivery in self._scanner.deliveries(
                         self._identity.holds, "", reason, not_before=self._served_until
                     ):
@@ -301,7 +301,7 @@ class Session:
             self._served_until = self._sound_at
         self._health.ready = self._is_complete = self._live.may_skip = False
         self._deletion_guard.drop()
-        self._tell(SourceState.SCANNING)
+        self._report(SourceState.SCANNING)
         await self._close()
         while True:
             self._health.progressed(time.monotonic())
@@ -310,7 +310,7 @@ class Session:
             except OSError as error:
                 await self._surroundings.look_at_mounts()
                 parts = (f"{self._settings.path} cannot be read: {error.strerror}", self._deletion_guard.suspended)
-                self._tell(SourceState.DEGRADED, ". ".join(filter(None, parts)))
+                self._report(SourceState.DEGRADED, ". ".join(filter(None, parts)))
                 await asyncio.sleep(self._settings.root_check_seconds)
             else:
                 _log.info("filesystem.root_found", source=self._name, path=str(self._settings.path))
@@ -340,7 +340,7 @@ class Session:
             await self._end_first_scan()
             self._allow_skipping()
             self._poll_unwatched()
-            self._tell(SourceState.LISTENING)
+            self._report(SourceState.LISTENING)
             self._figures()
             async for delivery in self._live.deliveries():
                 self._health.last_event_at = time.time()
@@ -381,7 +381,7 @@ class Session:
             self._next_poll = now + self._settings.poll_interval_seconds
             for prefix in polled if len(polled) <= _MOST_POLLED else [""]:
                 self._rescans.want(prefix, UNWATCHED, now)
-            self._tell(SourceState.LISTENING)
+            self._report(SourceState.LISTENING)
 
     async def _rest(self) -> None:
         # Events within a moment make one delivery: fewer wake-ups, fewer commits.
@@ -393,7 +393,7 @@ class Session:
             async with asyncio.timeout(wait):
                 await self._wake.wait()
         self._wake.clear()
-        if self._live.watcher.root_stirred():
+        if self._live.watcher.root_may_be_gone():
             self._next_check = 0.0
 
     # --- telling ----------------------------------------------------------------------------------
@@ -423,7 +423,7 @@ class Session:
         waiting = self._rescans.waiting()
         return time.time() - (time.monotonic() - waiting[0].since) if waiting else 0.0
 
-    def _tell(self, state: SourceState, detail: str = "") -> None:
+    def _report(self, state: SourceState, detail: str = "") -> None:
         """Write the state where status reads it; what is wrong turns listening into degraded."""
         troubles = {detail: detail} if detail else {}
         if state is SourceState.LISTENING:

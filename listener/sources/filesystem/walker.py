@@ -66,7 +66,7 @@ class Walker:
         self.files = 0
         self._root = root
         self._ignore = ignore
-        self._links = links
+        self._links = links or Links(root)
         self._follow = follow
         self._enter = enter
         self._access = Directories(root)
@@ -109,7 +109,7 @@ class Walker:
         if not self._follow or not is_followed(self._root, prefix, name):
             return False
         key = key_to_text(prefix + name)
-        if self._links is None or self._links.may_enter(key):
+        if self._links.may_enter(key):
             return True
         self.unread.note(key + "/", errno.ELOOP)
         return False
@@ -120,15 +120,11 @@ class Walker:
 
     def _read(self, prefix: bytes, *, gone_is_empty: bool = False) -> tuple[Listing | None, list[bytes]]:
         text = key_to_text(prefix)
-        self._verify_links(text)
+        self._links.targets.verify(text)
         try:
             return self._list(prefix, text, gone_is_empty=gone_is_empty)
         finally:
-            self._verify_links(text)
-
-    def _verify_links(self, directory: str) -> None:
-        if self._links is not None:
-            self._links.targets.verify(directory)
+            self._links.targets.verify(text)
 
     def _list(self, prefix: bytes, text: str, *, gone_is_empty: bool) -> tuple[Listing | None, list[bytes]]:
         files: dict[str, Fingerprint] = {}
@@ -172,13 +168,13 @@ class Walker:
             status = entry.stat()
             if stat.S_ISREG(status.st_mode):
                 found = fingerprint_of(status, above)
-                if status.st_nlink > 1 and not is_link and self._links is not None:
+                if status.st_nlink > 1 and not is_link:
                     self._links.note_hard(key, found)
         except OSError as error:
             if not means_absent(error):
                 raise
         finally:
-            if is_link and self._links is not None:
+            if is_link:
                 self._links.note_soft(key, found)
         return found
 
@@ -195,16 +191,14 @@ class Walker:
 def find_names(
     root: bytes,
     ignore: Ignore,
+    links: Links,
     inodes: Mapping[int, int],
     *,
     follow: bool,
     is_watched: Callable[[bytes], bool],
-    may_enter: Callable[[str], bool],
 ) -> list[str]:
     """
     Return the keys below ``root`` that are names of these inodes, by what directories say.
-
-    ``may_enter`` tells whether a link to a directory, given as a key, is followed.
 
     Names in a directory that is not watched yet are left out: whoever reports them would not see
     their end, and they are looked at as soon as the directory is listed.
@@ -216,22 +210,12 @@ def find_names(
         text = key_to_text(prefix)
         with suppress(OSError), os.scandir(root + prefix) as entries:
             for entry in entries:
+                name = key_to_text(entry.name)
                 if entry.inode() in inodes:
-                    name = key_to_text(entry.name)
                     if entry.is_file(follow_symlinks=False) and not ignore.file(text, name) and is_watched(prefix):
                         found.append(text + name)
-                elif _has_more(entry, root, prefix, follow=follow, may_enter=may_enter) and not ignore.directory(
-                    text, key_to_text(entry.name)
-                ):
-                    stack.append(prefix + entry.name + b"/")
+                elif entry.is_dir(follow_symlinks=follow) and not ignore.directory(text, name):
+                    is_followed_link = entry.is_symlink() and is_followed(root, prefix, entry.name)
+                    if not entry.is_symlink() or (is_followed_link and links.may_enter(text + name)):
+                        stack.append(prefix + entry.name + b"/")
     return found
-
-
-def _has_more(
-    entry: os.DirEntry[bytes], root: bytes, prefix: bytes, *, follow: bool, may_enter: Callable[[str], bool]
-) -> bool:
-    if entry.is_dir(follow_symlinks=False):
-        return True
-    if not (follow and entry.is_symlink() and entry.is_dir()):
-        return False
-    return is_followed(root, prefix, entry.name) and may_enter(key_to_text(prefix + entry.name))

@@ -113,7 +113,7 @@ class Watcher:
         """Whether everything that was read has been worked through and taken."""
         return True
 
-    def root_stirred(self) -> bool:
+    def root_may_be_gone(self) -> bool:
         """Return, once for each time, that the root itself may have been moved, deleted or unmounted."""
         return False
 
@@ -129,9 +129,8 @@ class Watcher:
         """Start a scan: what it does not come by can be forgotten by :meth:`end_round`."""
         return 0
 
-    def end_round(self, prefix: bytes, started: int) -> int:  # noqa: ARG002 - nothing is watched
-        """Unwatch what no scan came by below a path since this round; return how many directories that were."""
-        return 0
+    def end_round(self, prefix: bytes, started: int) -> None:
+        """Unwatch what no scan came by below a path since this round."""
 
     def is_watched(self, prefix: bytes) -> bool:  # noqa: ARG002 - of a tree that is polled
         """Return whether the directory at this path is watched, as far as is known, or scanned because it cannot be."""

@@ -108,11 +108,11 @@ class Watches(EventWatcher):
         self._notified, self._root_notified = True, self.root_events
         return True
 
-    def root_stirred(self) -> bool:
+    def root_may_be_gone(self) -> bool:
         """Return, once for each time, that the root itself may have gone."""
-        stirred = self.root_events > self._root_seen
+        may_be_gone = self.root_events > self._root_seen
         self._root_seen = self.root_events
-        return stirred
+        return may_be_gone
 
     def overrun(self) -> None:
         """Note that events were thrown away because nobody worked them through."""
@@ -155,8 +155,8 @@ class Watches(EventWatcher):
             node.access = self._access(prefix)
             return is_watched
 
-    def end_round(self, prefix: bytes, started: int) -> int:
-        """Unwatch what no scan came by since this round; return how many directories that were."""
+    def end_round(self, prefix: bytes, started: int) -> None:
+        """Unwatch what no scan came by since this round."""
         with self.lock:
             top = self.tree.find(prefix)
             stale = [node for node in self.tree.below(top) if node.round < started] if top else []
@@ -165,7 +165,6 @@ class Watches(EventWatcher):
                 if node.parent is not None:
                     self._release(self.tree.take_out(node.parent, node.name))
             self.failed = {path: error for path, error in self.failed.items() if not is_absent(self._root + path)}
-            return len(stale)
 
     def drop_linked(self, prefix: bytes) -> bool:
         """Unwatch a directory behind a symbolic link that went away; return whether there was one."""
@@ -198,8 +197,8 @@ class Watches(EventWatcher):
         displaced = self._bindings.bind(node, watch)
         if displaced is not None:
             self._new.append((displaced, FOUND))
-        if node.deaf:
-            node.deaf = False
+        if node.lost_watch:
+            node.lost_watch = False
             self.pending.gaps[node] = None
         return True
 
@@ -327,7 +326,7 @@ class Watches(EventWatcher):
             self.pending.gaps.pop(dropped, None)
             self._bindings.unbind(dropped)
             # What was reported of this place while the other stood for it may have ended since.
-            kept.deaf = kept.deaf or dropped.deaf
+            kept.lost_watch = kept.lost_watch or dropped.lost_watch
 
     def _on_directory_went(self, parent: Node, name: bytes, cookie: int) -> None:
         prefix = self.tree.prefix_of(parent)
@@ -444,7 +443,7 @@ class Bindings:
                 twins.append(node)
             return None
         self.nodes[watch] = node
-        before.wd, before.deaf = None, True
+        before.wd, before.lost_watch = None, True
         return before
 
     def unbind(self, node: Node) -> None:
@@ -452,7 +451,7 @@ class Bindings:
         watch, node.wd = node.wd, None
         if watch is None:
             return
-        node.deaf = True
+        node.lost_watch = True
         bound = self.of(watch)
         if node not in bound:
             return
@@ -470,7 +469,7 @@ class Bindings:
         """Note that the kernel has given up a watch: its directory is gone, or unmounted."""
         for node in self.of(watch):
             if node.wd == watch:
-                node.wd, node.deaf = None, True
+                node.wd, node.lost_watch = None, True
         self.nodes.pop(watch, None)
         self.twins.pop(watch, None)
 

@@ -114,12 +114,8 @@ class World:
         """Search for the names that files turned out to have besides those that are known."""
         wanted, self.wanted = self.wanted, {}
         is_watched = self.watches.is_watched
-        enters = self.stat_reader.may_enter
-        keys = (
-            find_names(self.raw, self.ignore, wanted, follow=False, is_watched=is_watched, may_enter=enters)
-            if wanted
-            else []
-        )
+        searched = (self.raw, self.ignore, self.links, wanted)
+        keys = find_names(*searched, follow=False, is_watched=is_watched) if wanted else []
         found = self.stat_reader.names(keys, wanted, is_watched)
         self.index.update((key, there[:4]) for key, there in found.items())
         return bool(wanted)
