@@ -39,6 +39,13 @@ from listener.text import header_time, whole_number
 
 __all__ = ["EdgeReport", "Seen", "Verdict", "ask_edge", "audit", "judge", "sample"]
 
+CONCURRENCY: Final = 8
+TIMEOUT_SECONDS: Final = 10.0
+EXAMPLES: Final = 10
+SLACK_SECONDS: Final = 2.0
+"""Clocks of storage and edge may differ by so much, and HTTP dates are whole seconds."""
+_DIGEST: Final = re.compile(r"[0-9a-f]{32}(-\d+)?")
+
 
 class _NothingKnown:
     """The index where there is no state file yet."""
@@ -65,14 +72,6 @@ async def audit(listing: Listing, index: IndexView | None) -> Drift:
         async for _ in comparison.findings():
             pass
         return comparison.drift
-
-
-CONCURRENCY: Final = 8
-TIMEOUT_SECONDS: Final = 10.0
-EXAMPLES: Final = 10
-SLACK_SECONDS: Final = 2.0
-"""Clocks of storage and edge may differ by so much, and HTTP dates are whole seconds."""
-_DIGEST: Final = re.compile(r"[0-9a-f]{32}(-\d+)?")
 
 
 class Verdict(NamedTuple):

@@ -50,6 +50,11 @@ __all__ = [
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
+MOST_WEIGHED: Final = 1_000_000
+"""Keys whose weight is kept: of more, the most wanted; the rest comes last anyway."""
+_LOG: Final = re.compile(rb'"(?:GET|HEAD) (\S+) HTTP/[\d.]+" (\d{3})\b')
+_WEIGHT: Final = re.compile(rb"(\d+(?:\.\d+)?)[\s,;]+([^\s,;].*)", re.DOTALL)
+
 
 def parse_modes(text: str) -> list[Mode]:
     """Return the modes that a text names, separated by commas; raise ConfigurationError for anything else."""
@@ -184,12 +189,6 @@ def _narrowed(listing: Listing, choice: Choice, *, since: float | None) -> Listi
     if not (choice.include or choice.exclude or since is not None):
         return listing
     return FilteredListing(listing, include=choice.include, exclude=choice.exclude, since=since)
-
-
-MOST_WEIGHED: Final = 1_000_000
-"""Keys whose weight is kept: of more, the most wanted; the rest comes last anyway."""
-_LOG: Final = re.compile(rb'"(?:GET|HEAD) (\S+) HTTP/[\d.]+" (\d{3})\b')
-_WEIGHT: Final = re.compile(rb"(\d+(?:\.\d+)?)[\s,;]+([^\s,;].*)", re.DOTALL)
 
 
 def read_popularity(lines: Iterable[bytes], sites: Sequence[Site]) -> Counter[str]:

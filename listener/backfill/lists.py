@@ -50,6 +50,14 @@ _INVISIBLE: Final = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 _FIELDS: Final = re.compile(rb"[,;\t\"'<>?#]|  +")
 """What stands between the fields of a table, around a quoted name, and behind the path of a URL."""
 
+CHUNK_BYTES: Final = 1 << 16
+MAX_ENTRY_BYTES: Final = 1 << 16
+"""Longer than any path or key: what has no separator for so long is no list."""
+MAX_REASONS: Final = 5
+"""So many refused lines are named; of the others their number."""
+_SLASHES: Final = re.compile(rb"/(?:\.?/)+")
+"""Slashes that mean one on disk, where nothing or ``.`` stands between them."""
+
 
 class Refused(Exception):
     """A line cannot be meant as it stands; the text says why."""
@@ -103,14 +111,6 @@ def _has_blank_end(line: bytes) -> bool:
 
 
 log = structlog.get_logger()
-
-CHUNK_BYTES: Final = 1 << 16
-MAX_ENTRY_BYTES: Final = 1 << 16
-"""Longer than any path or key: what has no separator for so long is no list."""
-MAX_REASONS: Final = 5
-"""So many refused lines are named; of the others their number."""
-_SLASHES: Final = re.compile(rb"/(?:\.?/)+")
-"""Slashes that mean one on disk, where nothing or ``.`` stands between them."""
 
 
 def read_entries(path: Path, *, null: bool = False) -> Iterator[bytes]:

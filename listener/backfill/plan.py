@@ -28,6 +28,9 @@ from listener.store.report import Counts
 
 __all__ = ["BackfillPlan", "Cost", "Figures", "Outcome", "Tally", "Watch", "cost_of"]
 
+RATE_SECONDS = 30.0
+"""The rate is that of so long."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackfillPlan:
@@ -269,10 +272,6 @@ def _weights(
         )
 
     return weight
-
-
-RATE_SECONDS = 30.0
-"""The rate is that of so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

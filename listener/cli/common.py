@@ -67,6 +67,10 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Also print the numbers behind each decision.")]
 
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN: Final = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+|\d+(?:\.\d+)?")
+MOST_SECONDS: Final = 366 * 86400.0
+
 
 def log_at(default: str) -> None:
     """Set up logging on stderr, at ``$LISTENER_LOG_LEVEL`` or else this level."""
@@ -186,11 +190,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for row in rows:
         table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
     console().print(table)
-
-
-_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SPAN: Final = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+|\d+(?:\.\d+)?")
-MOST_SECONDS: Final = 366 * 86400.0
 
 
 def _seconds(text: str) -> float:

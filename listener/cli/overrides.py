@@ -43,6 +43,10 @@ __all__ = ["approve", "cancel", "confirm_deletions", "hold", "pause", "release",
 CONFIRMATION_SECONDS: Final = 600.0
 """A confirmation that no daemon used within this time is about other deletions than the operator looked at."""
 
+POLL_SECONDS = 0.2
+_NEEDS_A_PERSON: Final = {"parked", "unconfirmed"}
+"""States that only a person can end."""
+
 
 def hold(
     config: ConfigOption = None,
@@ -228,11 +232,6 @@ def _end(
     for one in wider:
         typer.echo(f"still in effect: {kind.value}  {one.place.words}; to end all: cdn-listener {command}")
     return 0
-
-
-POLL_SECONDS = 0.2
-_NEEDS_A_PERSON: Final = {"parked", "unconfirmed"}
-"""States that only a person can end."""
 
 
 def wait(

@@ -28,6 +28,9 @@ __all__ = ["bound_exit", "make_safe", "run_to_end"]
 _GONE = {errno.EPIPE, errno.EIO}
 """The reader of a pipe ended; the terminal was closed."""
 
+EXIT_SECONDS: Final = 20.0
+"""An open poll of a queue may take 10 seconds, and gives back what it brings; the unit allows 45 for the whole stop."""
+
 
 class _Lasting(io.FileIO):
     """A descriptor that becomes the null device once its reader has gone, so that the command still does its work."""
@@ -89,9 +92,6 @@ class _Buffer(io.BufferedWriter):
 
 
 T = TypeVar("T")
-
-EXIT_SECONDS: Final = 20.0
-"""An open poll of a queue may take 10 seconds, and gives back what it brings; the unit allows 45 for the whole stop."""
 
 
 class _Pool(ThreadPoolExecutor):

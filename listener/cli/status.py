@@ -35,6 +35,10 @@ _ORDER = ("kind", "target", "prefix", "until", "reason", "at")
 ATTEMPTS_SHOWN = 5
 STALE_SHOWN = 10
 
+_TIMES = ("created_at", "sent_at", "accepted_at", "finished_at")
+_ACTIONS = ("at", "action", "subject", "count", "reason")
+_COLUMNS = ("id", "state", "kind", "url", "task_id", "looks", "tries", "created_at", "reason", "error")
+
 
 def status(
     config: ConfigOption = None,
@@ -252,11 +256,6 @@ async def _read_quota(config: Any) -> tuple[dict[str, Any], dict[str, str]]:
                 if reported is not None:  # the daemon corrects the ledger by it within minutes
                     row["left"] = min(row["left"], max(0, reported.remaining - row["held"]))
     return found, errors
-
-
-_TIMES = ("created_at", "sent_at", "accepted_at", "finished_at")
-_ACTIONS = ("at", "action", "subject", "count", "reason")
-_COLUMNS = ("id", "state", "kind", "url", "task_id", "looks", "tries", "created_at", "reason", "error")
 
 
 def tasks(

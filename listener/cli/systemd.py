@@ -37,6 +37,52 @@ NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[UNIT]...", help="Names from `systemd list`. Default: the daemon's.")
 ]
 
+UNIT_MODE = 0o644
+"""As systemd expects: units contain no secret."""
+RUNTIME_UNITS: Final = Path("/run/systemd/system")
+"""Exists where systemd is the service manager (sd_booted(3)); units there end with the machine."""
+CALL_SECONDS: Final = 30.0
+CHECK_SECONDS: Final = 600.0
+_REASONS: Final = {
+    "203": (
+        "its command cannot be executed",
+        "install into /opt/cdn-listener, then `systemd install --force`",
+    ),
+    "216": ("a group of SupplementaryGroups= does not exist", "name an existing group"),
+    "217": ("its user does not exist", "correct User= in the unit"),
+    "226": ("its mounts cannot be set up", "check the paths in BindReadOnlyPaths= and similar settings"),
+    "238": ("its state directory cannot be created", "see `journalctl -u {unit}`; move what is in its place"),
+    "243": ("a file that LoadCredential= names cannot be read", "put the keys where the unit expects them"),
+}
+"""By exit status (systemd.exec(5)): what failed before the program ran, and what to do."""
+_CHANGES: Final = """
+[Unit]
+OnFailure=
+[Service]
+Type=oneshot
+ExecCondition=
+ExecStartPre=
+ExecStart=
+ExecStart={command} check --here --json
+ExecStartPost=
+ExecReload=
+ExecStop=
+ExecStopPost=
+Restart=no
+Slice=system.slice
+RuntimeDirectory=
+Sockets=
+SuccessExitStatus=1
+TimeoutStartSec={seconds:.0f}
+WatchdogSec=0
+StandardOutput=file:{folder}/out
+StandardError=file:{folder}/err
+"""
+"""
+Turns a copy of the daemon's unit into one check. A runtime directory would be removed at its end, including the
+daemon's own; a template unit has a slice of its own, which would remain.
+"""
+
 
 @app.command("list")
 def list_units() -> None:
@@ -87,10 +133,6 @@ def install(
     typer.echo(f"next: systemctl daemon-reload && systemctl {begin} {units}", err=True)
 
 
-UNIT_MODE = 0o644
-"""As systemd expects: units contain no secret."""
-
-
 def _units() -> dict[str, Path]:
     """Return every unit by name: from the installed package, or from a source checkout."""
     import listener
@@ -120,51 +162,6 @@ def _command() -> str:
     """Return the path of this installation's command."""
     installed = Path(sys.executable).with_name("cdn-listener")
     return str(installed) if installed.exists() else shutil.which("cdn-listener") or SHIPPED_COMMAND
-
-
-RUNTIME_UNITS: Final = Path("/run/systemd/system")
-"""Exists where systemd is the service manager (sd_booted(3)); units there end with the machine."""
-CALL_SECONDS: Final = 30.0
-CHECK_SECONDS: Final = 600.0
-_REASONS: Final = {
-    "203": (
-        "its command cannot be executed",
-        "install into /opt/cdn-listener, then `systemd install --force`",
-    ),
-    "216": ("a group of SupplementaryGroups= does not exist", "name an existing group"),
-    "217": ("its user does not exist", "correct User= in the unit"),
-    "226": ("its mounts cannot be set up", "check the paths in BindReadOnlyPaths= and similar settings"),
-    "238": ("its state directory cannot be created", "see `journalctl -u {unit}`; move what is in its place"),
-    "243": ("a file that LoadCredential= names cannot be read", "put the keys where the unit expects them"),
-}
-"""By exit status (systemd.exec(5)): what failed before the program ran, and what to do."""
-_CHANGES: Final = """
-[Unit]
-OnFailure=
-[Service]
-Type=oneshot
-ExecCondition=
-ExecStartPre=
-ExecStart=
-ExecStart={command} check --here --json
-ExecStartPost=
-ExecReload=
-ExecStop=
-ExecStopPost=
-Restart=no
-Slice=system.slice
-RuntimeDirectory=
-Sockets=
-SuccessExitStatus=1
-TimeoutStartSec={seconds:.0f}
-WatchdogSec=0
-StandardOutput=file:{folder}/out
-StandardError=file:{folder}/err
-"""
-"""
-Turns a copy of the daemon's unit into one check. A runtime directory would be removed at its end, including the
-daemon's own; a template unit has a slice of its own, which would remain.
-"""
 
 
 def is_installed(unit: str) -> bool:

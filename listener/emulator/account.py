@@ -22,6 +22,8 @@ __all__ = ["CallRates", "EmulatedAccount", "QuotaLedger", "Submission"]
 FAILURE = "Internal Error"
 """One of the three descriptions that the vendor lists for a failed task."""
 
+MINUTE_SECONDS = 60
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
@@ -132,9 +134,6 @@ class EmulatedAccount:
         if not self._faults.any("fail"):
             return lambda _: ""
         return lambda path: FAILURE if self._faults.take_containing("fail", path, now, action=action) else ""
-
-
-MINUTE_SECONDS = 60
 
 
 class QuotaLedger:

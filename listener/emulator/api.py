@@ -42,6 +42,12 @@ HOST_ID: Final = "cdn-listener-emulator"
 HELP_PAGE: Final = "https://next.api.aliyun.com/document/Cdn/2018-05-10/errorCode"
 log = structlog.get_logger()
 
+TIME_WINDOW_SECONDS = 15 * 60
+"""How far a time stamp may be away from the server's time, either way; the vendor's page on signatures."""
+MAX_NONCES = 1_000_000
+ACS3_REQUIRED = ("x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256")
+V1_REQUIRED = ("AccessKeyId", "Signature", "SignatureNonce", "Timestamp")
+
 
 class ApiServer:
     """Answers calls on ``/``."""
@@ -220,13 +226,6 @@ def journal_line(call: Call, records: Sequence[TaskRecord], request_id: str) -> 
         "task_ids": list(dict.fromkeys(record.task_id for record in records)),
         "paths": [record.path for record in records],
     }
-
-
-TIME_WINDOW_SECONDS = 15 * 60
-"""How far a time stamp may be away from the server's time, either way; the vendor's page on signatures."""
-MAX_NONCES = 1_000_000
-ACS3_REQUIRED = ("x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256")
-V1_REQUIRED = ("AccessKeyId", "Signature", "SignatureNonce", "Timestamp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

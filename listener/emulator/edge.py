@@ -24,6 +24,11 @@ from listener.refresh import RefreshKind
 
 __all__ = ["Copy", "CopyState", "Edge", "EdgeCache", "Flight", "Lifetimes"]
 
+MISSING_STATUSES = (404, 410)
+CACHEABLE: Final = frozenset({200, 203, 204, 300, 301, 308, 404, 410})
+"""Statuses that may be kept by default (RFC 9110 §15.1), without those that the edge does not handle."""
+VALIDATORS: Final = (("etag", "if-none-match"), ("last-modified", "if-modified-since"))
+
 
 class CopyState(Enum):
     """What may be done with a cached copy."""
@@ -84,7 +89,6 @@ class _Held:
 
 
 NO_MARK = _Mark(0, 0)
-MISSING_STATUSES = (404, 410)
 
 
 class EdgeCache:
@@ -190,11 +194,6 @@ def _directories_above(key: CacheKey) -> Iterator[CacheKey]:
     while end != -1:
         yield CacheKey(key.host, path[: end + 1])
         end = path.find("/", end + 1)
-
-
-CACHEABLE: Final = frozenset({200, 203, 204, 300, 301, 308, 404, 410})
-"""Statuses that may be kept by default (RFC 9110 §15.1), without those that the edge does not handle."""
-VALIDATORS: Final = (("etag", "if-none-match"), ("last-modified", "if-modified-since"))
 
 
 class Edge:

@@ -79,6 +79,17 @@ REJECTIONS: Final[dict[str, tuple[int, str]]] = {
 """Code to HTTP status and message. Codes and statuses as the vendor's error tables of the CDN API list them;
 ``RequestEntityTooLarge`` and the page codes are the emulator's own, since the vendor names none."""
 
+ACTIONS: Final = (
+    "RefreshObjectCaches",
+    "PushObjectCache",
+    "DescribeRefreshTasks",
+    "DescribeRefreshTaskById",
+    "DescribeRefreshQuota",
+)
+_COUNT = r"(?::(?P<count>\d+))?"
+_SECONDS = r"(?P<seconds>-?\d+(?:\.\d+)?)"
+_OPTION = re.compile(r",(count|action|after)=([^,]*)\Z")
+
 
 class Rejection(Exception):
     """One answer other than 200; ``code`` is a key of :data:`REJECTIONS`."""
@@ -108,15 +119,6 @@ class _Unnamed(str):
         return str(self)
 
 
-ACTIONS: Final = (
-    "RefreshObjectCaches",
-    "PushObjectCache",
-    "DescribeRefreshTasks",
-    "DescribeRefreshTaskById",
-    "DescribeRefreshQuota",
-)
-
-
 @dataclass(frozen=True, slots=True)
 class FaultKind:
     """One line of the table."""
@@ -127,9 +129,6 @@ class FaultKind:
     usage: str
     effect: str
 
-
-_COUNT = r"(?::(?P<count>\d+))?"
-_SECONDS = r"(?P<seconds>-?\d+(?:\.\d+)?)"
 
 FAULT_KINDS: Final[dict[str, FaultKind]] = {
     kind.name: kind
@@ -193,8 +192,6 @@ FAULT_KINDS: Final[dict[str, FaultKind]] = {
         FaultKind("clock-skew", rf":{_SECONDS}", "clock-skew:SECONDS", "the server's clock is this much ahead"),
     )
 }
-
-_OPTION = re.compile(r",(count|action|after)=([^,]*)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,10 @@ QUOTA: Final[Mapping[RefreshKind, int]] = {
 """Units a day of an account as it is today; older ones have 2,000 files."""
 QUOTA_ORDER: Final = (RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.PREFETCH, RefreshKind.IGNORE_PARAMS)
 
+SHUTDOWN_SECONDS: Final = 1.0
+MIN_NAP_SECONDS: Final = 0.005
+PREFETCHES_AT_ONCE: Final = 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorSettings:
@@ -125,9 +129,6 @@ def parse_address(text: str) -> tuple[str, int]:
         ) from None
 
 
-SHUTDOWN_SECONDS: Final = 1.0
-MIN_NAP_SECONDS: Final = 0.005
-PREFETCHES_AT_ONCE: Final = 16
 log = structlog.get_logger()
 
 

@@ -58,6 +58,14 @@ _URL = re.compile(r"https?://([A-Za-z0-9._*-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
+FOREVER = float("inf")
+PATHS_PER_ID = dict.fromkeys(RefreshKind, 2000) | {RefreshKind.PREFETCH: 500}
+"""Paths under one task id; the comments of the official SDK for RefreshTaskId and PushTaskId."""
+PENDING_PART = 0.1
+DEFAULT_PAGE_SIZE = 20
+MAX_PAGE_NUMBER = 100_000
+STATUSES = ("Complete", "Refreshing", "Failed", "Pending")
+
 
 class CacheKey(NamedTuple):
     """Where the edge keeps an object."""
@@ -123,12 +131,6 @@ def _parse_path(path: str, kind: RefreshKind, malformed_code: str) -> CacheKey:
     if kind is RefreshKind.DIRECTORY and not key.target.endswith("/"):
         raise Rejection(malformed_code)
     return key
-
-
-FOREVER = float("inf")
-PATHS_PER_ID = dict.fromkeys(RefreshKind, 2000) | {RefreshKind.PREFETCH: 500}
-"""Paths under one task id; the comments of the official SDK for RefreshTaskId and PushTaskId."""
-PENDING_PART = 0.1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -265,11 +267,6 @@ def _drop_first(index: dict[str, list[TaskRecord]], name: str) -> None:
     del records[0]
     if not records:
         del index[name]
-
-
-DEFAULT_PAGE_SIZE = 20
-MAX_PAGE_NUMBER = 100_000
-STATUSES = ("Complete", "Refreshing", "Failed", "Pending")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

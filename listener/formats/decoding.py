@@ -38,6 +38,11 @@ MOST_TAGS: Final = 1_000
 """A notification of MNS has some twenty."""
 _HANDSHAKES: Final = frozenset({"SubscriptionConfirmation", "UnsubscribeConfirmation"})
 
+_BASE64_FIRST: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+MAX_DEPTH: Final = 8
+"""Texts, lists and envelopes around a notification. Three SNS topics in a row need seven."""
+_HINT: Final = "Set the source's format if it is one of these in other clothes: {}."
+
 
 class Envelope(NamedTuple):
     """One way to carry notifications."""
@@ -57,9 +62,6 @@ def read_text(body: bytes | str) -> Any:
     if first and first in _BASE64_FIRST and (opened := unbase64(found)) is not None:
         return opened
     return load(body)
-
-
-_BASE64_FIRST: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
 
 def _xml_message(document: bytes) -> str:
@@ -105,11 +107,6 @@ ENVELOPES: Final = (
 def is_handshake(value: Mapping[str, Any]) -> bool:
     """Return whether this is SNS asking to confirm a subscription, or its end."""
     return text(value, "Type") in _HANDSHAKES and "TopicArn" in value
-
-
-MAX_DEPTH: Final = 8
-"""Texts, lists and envelopes around a notification. Three SNS topics in a row need seven."""
-_HINT: Final = "Set the source's format if it is one of these in other clothes: {}."
 
 
 class _Form(NamedTuple):

@@ -42,6 +42,16 @@ __all__ = [
     "unbase64",
 ]
 
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+"""More than any transport takes: SQS and SNS 1 MiB, MNS 64 KB, an EventBridge batch 256 KB."""
+SHOWN_CHARACTERS: Final = 80
+NOTHING: Final[Mapping[str, Any]] = {}
+_HALF_A_PAIR = re.compile(r"[\ud800-\udfff]")
+MAX_RECORDS: Final = 20_000
+"""In one message. SQS batches, Lambda payloads and Event Grid arrays stay far below."""
+MAX_UNREADABLE: Final = 10
+"""How many of them are reported."""
+
 
 class Effect(Enum):
     """What an event did to the object that a URL shows."""
@@ -76,14 +86,6 @@ def meaning_of_family(table: Mapping[str, Effect], family: str) -> Effect | None
     while (effect := table.get(f"{family}:*")) is None and (cut := family.rfind(":")) > 0:
         family = family[:cut]
     return effect
-
-
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024
-"""More than any transport takes: SQS and SNS 1 MiB, MNS 64 KB, an EventBridge batch 256 KB."""
-SHOWN_CHARACTERS: Final = 80
-
-NOTHING: Final[Mapping[str, Any]] = {}
-_HALF_A_PAIR = re.compile(r"[\ud800-\udfff]")
 
 
 class Unreadable(ValueError):
@@ -200,10 +202,6 @@ def epoch(time: object) -> float | None:
         return None
 
 
-MAX_RECORDS: Final = 20_000
-"""In one message. SQS batches, Lambda payloads and Event Grid arrays stay far below."""
-MAX_UNREADABLE: Final = 10
-"""How many of them are reported."""
 _KINDS: Final = {
     Effect.CONTENT: ChangeKind.CONTENT,
     Effect.METADATA: ChangeKind.METADATA,

@@ -103,6 +103,29 @@ _CEPH: Final = _COMMON | {
 
 _TIMED = re.compile(r"00([0-9A-F]{8}[0-9A-F]{8})")
 
+_TYPES: Final = {
+    "Object Created": Effect.CONTENT,
+    "Object Deleted": Effect.REMOVED,
+    "Object ACL Updated": Effect.METADATA,
+    "Object Restore Initiated": Effect.NOTHING,
+    "Object Restore Completed": Effect.NOTHING,
+    "Object Restore Expired": Effect.NOTHING,
+    "Object Tags Added": Effect.NOTHING,
+    "Object Tags Deleted": Effect.NOTHING,
+    "Object Storage Class Changed": Effect.NOTHING,
+    "Object Access Tier Changed": Effect.NOTHING,
+}
+_REASONS: Final = {
+    "PutObject": Effect.CONTENT,
+    "POST Object": Effect.CONTENT,
+    "CopyObject": Effect.CONTENT,
+    "CompleteMultipartUpload": Effect.CONTENT,
+    "DeleteObject": Effect.REMOVED,
+    "Lifecycle Expiration": Effect.REMOVED,
+}
+"""Where the type was cut off; the reason of anything else is absent or means nothing."""
+_MARKER = "Delete Marker Created"
+
 
 def sequencer(token: str, event_time: float | None) -> str | None:
     """
@@ -180,30 +203,6 @@ def read_records(dialect: Dialect | None, value: Mapping[str, Any], tally: Tally
         tally.ignore("s3:TestEvent")
         return
     tally.each(value["Records"], by_source if dialect is None else dialect.read, "Records")
-
-
-_TYPES: Final = {
-    "Object Created": Effect.CONTENT,
-    "Object Deleted": Effect.REMOVED,
-    "Object ACL Updated": Effect.METADATA,
-    "Object Restore Initiated": Effect.NOTHING,
-    "Object Restore Completed": Effect.NOTHING,
-    "Object Restore Expired": Effect.NOTHING,
-    "Object Tags Added": Effect.NOTHING,
-    "Object Tags Deleted": Effect.NOTHING,
-    "Object Storage Class Changed": Effect.NOTHING,
-    "Object Access Tier Changed": Effect.NOTHING,
-}
-_REASONS: Final = {
-    "PutObject": Effect.CONTENT,
-    "POST Object": Effect.CONTENT,
-    "CopyObject": Effect.CONTENT,
-    "CompleteMultipartUpload": Effect.CONTENT,
-    "DeleteObject": Effect.REMOVED,
-    "Lifecycle Expiration": Effect.REMOVED,
-}
-"""Where the type was cut off; the reason of anything else is absent or means nothing."""
-_MARKER = "Delete Marker Created"
 
 
 def is_bus_event(value: Mapping[str, Any]) -> bool:

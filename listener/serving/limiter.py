@@ -41,6 +41,10 @@ SWEEP_SECONDS: Final = 0.25
 ONE_CLIENT: Final = 0.75
 """Part of the places beyond which a client address without a credential makes room for itself only."""
 
+HEAD_END: Final = b"\r\n\r\n"
+MAX_HEAD_BYTES: Final = 16 * 1024
+MAX_HEAD_LINES: Final = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
@@ -292,11 +296,6 @@ def _decrement(counts: dict[str, int], name: str) -> None:
 
 def _overdue(row: Mapping[PendingConnection, float], before: float) -> list[PendingConnection]:
     return [pending for pending, _ in takewhile(lambda entry: entry[1] <= before, row.items())]
-
-
-HEAD_END: Final = b"\r\n\r\n"
-MAX_HEAD_BYTES: Final = 16 * 1024
-MAX_HEAD_LINES: Final = 100
 
 
 class PendingConnection(asyncio.Protocol):

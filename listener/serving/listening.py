@@ -37,6 +37,9 @@ _BOTH: Final = frozenset({"::", "*", ""})
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+FIRST_DESCRIPTOR: Final = 3
+ANY_HOST: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
+
 
 def open_sockets(host: str, port: int) -> list[socket.socket]:
     """Return listening sockets for every address of the host. Raise OSError where one cannot be had."""
@@ -189,10 +192,6 @@ class Acceptor:
     def _resume(self, listening: socket.socket) -> None:
         del self._paused[listening]
         asyncio.get_running_loop().add_reader(listening.fileno(), self._accept, listening)
-
-
-FIRST_DESCRIPTOR: Final = 3
-ANY_HOST: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 
 
 def inherited_socket(host: str, port: int, environ: Mapping[str, str] = os.environ) -> socket.socket | None:

@@ -24,6 +24,9 @@ _HEADERS: Final[Mapping[int, Mapping[str, str]]] = {
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_SECONDS)},
 }
 
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""What all bodies of one server hold at once, in addition to a small buffer for each connection."""
+
 
 class HTTPRejection(Exception):
     """A request that is not accepted, with the status and the reason that the client gets."""
@@ -49,10 +52,6 @@ def raw_answer(status: HTTPStatus) -> bytes:
         f"HTTP/1.1 {status.value} {status.phrase}\r\nServer: {SERVER}\r\n{more}Content-Length: 0\r\n"
         "Connection: close\r\n\r\n"
     ).encode()
-
-
-MOST_BYTES: Final = 64 * 1024 * 1024
-"""What all bodies of one server hold at once, in addition to a small buffer for each connection."""
 
 
 def client_of(address: str) -> str:

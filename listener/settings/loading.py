@@ -60,6 +60,13 @@ DEFAULT_PATHS: Final = (Path("listener.toml"), Path("/etc/cdn-listener/listener.
 _FILE_ENDING: Final = "_file"
 _SECRET_FILE_LIMIT_BYTES: Final = 64 * 1024
 
+CONFIG_DIRECTORY: Final = Path("/etc/cdn-listener")
+PLAIN: Final = "listener"
+STATE_PARENT: Final = Path("/var/lib")
+TEMPLATE: Final = "cdn-listener@.service"
+_NAME: Final = re.compile(r"[A-Za-z0-9:_.\\-]+")
+"""What systemd accepts after @."""
+
 
 class Override(NamedTuple):
     """One value from outside the file."""
@@ -258,13 +265,7 @@ def _value(text: str) -> Any:
         return text
 
 
-CONFIG_DIRECTORY: Final = Path("/etc/cdn-listener")
-PLAIN: Final = "listener"
-STATE_PARENT: Final = Path("/var/lib")
 UNIT_DIRECTORIES: Final = tuple(Path(path, "systemd/system") for path in ("/etc", "/run", "/usr/lib"))
-TEMPLATE: Final = "cdn-listener@.service"
-_NAME: Final = re.compile(r"[A-Za-z0-9:_.\\-]+")
-"""What systemd accepts after @."""
 
 
 def config_of(instance: str) -> Path | None:

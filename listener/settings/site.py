@@ -31,6 +31,8 @@ _PLACEHOLDER = re.compile(r"\{[A-Za-z_]*\}")
 Spelling = Literal["browser", "plus", "encoded", "strict", "nfc", "nfd"]
 """A way to write a key as a URL, in addition to the canonical one; ``listener.router.addresses`` has the table."""
 
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
 
 class AlsoPattern(NamedTuple):
     """One rule from a key to another path under which it is served."""
@@ -139,9 +141,6 @@ class Hours(NamedTuple):
         if self.from_minute < self.to_minute:
             return self.from_minute <= minute < self.to_minute
         return minute >= self.from_minute or minute < self.to_minute
-
-
-_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 def _hours(value: object) -> object:

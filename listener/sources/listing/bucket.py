@@ -30,6 +30,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Bucket", "BucketListing"]
 
+PAGE_KEYS: Final = 1000
+"""As many as S3 and OSS list at once."""
+CONNECT_SECONDS: Final = 10
+READ_SECONDS: Final = 60
+PAGE_SECONDS: Final = 120.0
+"""For a whole page, however slowly it comes."""
+LARGEST_PAGE_BYTES: Final = 16 * 1024 * 1024
+"""A thousand keys of 1,024 bytes, each byte percent-encoded, with all their fields, have some 4 MB."""
+TRIES: Final = 5
+_EMPTY: Final = b"<ListBucketResult></ListBucketResult>"
+_DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "403", "Forbidden"})
+_BAD_KEYS: Final = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "RequestTimeTooSkewed"}
+)
+
 
 class BucketListing:
     """What a bucket holds below a prefix; empty objects whose keys end with ``/`` are folders, and no content."""
@@ -84,22 +99,6 @@ class BucketListing:
             for key, fingerprint in page:
                 if fingerprint.size_bytes or not key.endswith("/"):
                     yield Change(self.root, key, ChangeKind.CONTENT, fingerprint)
-
-
-PAGE_KEYS: Final = 1000
-"""As many as S3 and OSS list at once."""
-CONNECT_SECONDS: Final = 10
-READ_SECONDS: Final = 60
-PAGE_SECONDS: Final = 120.0
-"""For a whole page, however slowly it comes."""
-LARGEST_PAGE_BYTES: Final = 16 * 1024 * 1024
-"""A thousand keys of 1,024 bytes, each byte percent-encoded, with all their fields, have some 4 MB."""
-TRIES: Final = 5
-_EMPTY: Final = b"<ListBucketResult></ListBucketResult>"
-_DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "403", "Forbidden"})
-_BAD_KEYS: Final = frozenset(
-    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "RequestTimeTooSkewed"}
-)
 
 
 class Bucket:

@@ -42,6 +42,17 @@ from listener.text import whole_number
 
 __all__ = ["Entry", "Fetch", "Page", "entries_in_order", "etag_of", "half_way", "read_page", "time_ns"]
 
+_FOLDER: Final = re.compile(rb"<CommonPrefixes>\s*<Prefix>([^<]*)</Prefix>")
+_TOKEN: Final = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
+_TRUNCATED: Final = re.compile(rb"<IsTruncated>\s*(?:true|True)\s*</IsTruncated>")
+_ENCODED: Final = re.compile(rb"<EncodingType>\s*url\s*</EncodingType>")
+_MOST_TAGS: Final = 100_000
+"""A thousand objects with all their fields have some 20,000."""
+PAGES_AHEAD: Final = 8
+SPLIT_TRIES: Final = 6
+_WIDTH: Final = 12
+_PLAIN: Final = (0x21, 0x7E)
+
 
 class Entry(NamedTuple):
     """One object, as a listing has it."""
@@ -64,12 +75,6 @@ class Page(NamedTuple):
 _FIELDS: Final = tuple(
     re.compile(rb"<%b>([^<]*)</%b>" % (name, name)) for name in (b"Key", b"LastModified", b"ETag", b"Size")
 )
-_FOLDER: Final = re.compile(rb"<CommonPrefixes>\s*<Prefix>([^<]*)</Prefix>")
-_TOKEN: Final = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
-_TRUNCATED: Final = re.compile(rb"<IsTruncated>\s*(?:true|True)\s*</IsTruncated>")
-_ENCODED: Final = re.compile(rb"<EncodingType>\s*url\s*</EncodingType>")
-_MOST_TAGS: Final = 100_000
-"""A thousand objects with all their fields have some 20,000."""
 
 
 def read_page(body: bytes) -> Page:
@@ -162,12 +167,6 @@ def _slow_rows(body: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
                 found.get("ETag", "").encode(),
                 found["Size"].encode(),
             )
-
-
-PAGES_AHEAD: Final = 8
-SPLIT_TRIES: Final = 6
-_WIDTH: Final = 12
-_PLAIN: Final = (0x21, 0x7E)
 
 
 class Fetch(Protocol):

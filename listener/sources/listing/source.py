@@ -42,6 +42,16 @@ MOST_RETRY_SECONDS: Final = 900.0
 DELIVERIES_AHEAD: Final = 4
 """Deliveries that may wait for their commit: a listing of ten million keys must not pile up in memory."""
 
+REPORT_SECONDS: Final = 0.2
+_WORST: Final = (
+    SourceState.FAILED,
+    SourceState.DEGRADED,
+    SourceState.STARTING,
+    SourceState.SCANNING,
+    SourceState.STOPPED,
+    SourceState.LISTENING,
+)
+
 
 def listing_of(name: str, settings: ListingSettings, *, prefix: str = "", key: str = "") -> Listing:
     """Return the listing that settings describe; ``key`` is where they stand, for messages."""
@@ -194,17 +204,6 @@ class ListingSource:
 
 def _portion(changes: Iterator[Change]) -> list[Change]:
     return list(islice(changes, PORTION_KEYS))
-
-
-REPORT_SECONDS: Final = 0.2
-_WORST: Final = (
-    SourceState.FAILED,
-    SourceState.DEGRADED,
-    SourceState.STARTING,
-    SourceState.SCANNING,
-    SourceState.STOPPED,
-    SourceState.LISTENING,
-)
 
 
 class EventsWithReconcile:

@@ -42,6 +42,11 @@ XMLNS: Final = "http://mns.aliyuncs.com/doc/v1/"
 MOST_TAGS: Final = 8_000
 """Sixteen messages with all their fields and properties have some hundreds."""
 
+_SETUP: Final = "`cdn-listener check --print-setup SOURCE` prints the policy"
+_KEY: Final = "check ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
+INVALID_HANDLE: Final = frozenset({"ReceiptHandleError", "MessageNotExist"})
+"""The message was deleted, or redelivered with another handle."""
+
 
 class HandleError(NamedTuple):
     """Why one of several deletions failed."""
@@ -165,8 +170,6 @@ class _Rule(NamedTuple):
     hint: str = ""
 
 
-_SETUP: Final = "`cdn-listener check --print-setup SOURCE` prints the policy"
-_KEY: Final = "check ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
 _RENEW: Final = _Rule(Remedy.RENEW, "renew the temporary key, or set credentials = 'default-chain'")
 _WAIT: Final = _Rule(Remedy.WAIT)
 
@@ -187,9 +190,6 @@ TABLE: Final[Mapping[str, _Rule]] = {
     "ServiceUnavailable": _WAIT,
 }
 """From the vendor's page on error codes, and the codes about keys in its SDK."""
-
-INVALID_HANDLE: Final = frozenset({"ReceiptHandleError", "MessageNotExist"})
-"""The message was deleted, or redelivered with another handle."""
 
 
 def refused(status: int, reply: ErrorReply, *, skew_seconds: float | None = None) -> QueueError:

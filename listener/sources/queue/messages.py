@@ -27,6 +27,10 @@ LONGEST_HIDDEN_SECONDS: Final = 11.5 * 3600
 """SQS hides a message for at most twelve hours after it was received."""
 NEVER: Final = float("inf")
 
+MOST_NOTES: Final = 100
+"""Reasons for ignoring records that are logged, each once; further ones are only counted."""
+MOST_BUCKETS: Final = 20
+
 
 @dataclass(slots=True)
 class InFlightMessage:
@@ -102,10 +106,6 @@ class InFlight:
 
 
 log = structlog.get_logger()
-
-MOST_NOTES: Final = 100
-"""Reasons for ignoring records that are logged, each once; further ones are only counted."""
-MOST_BUCKETS: Final = 20
 
 
 class DecodedMessages(NamedTuple):

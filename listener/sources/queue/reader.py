@@ -45,6 +45,11 @@ HELPER_WAIT_SECONDS: Final = 1
 HIDDEN_SECONDS: Final = 60.0
 """Assumed where the transport does not state how long messages are hidden."""
 
+DELETE_TRIES: Final = 4
+"""Then the message is redelivered, and deleted as a duplicate."""
+FIRST_RETRY_SECONDS: Final = 0.2
+LONGEST_RETRY_SECONDS: Final = 5.0
+
 
 class QueueReader:
     """Reads one queue until its ``run`` is closed."""
@@ -317,12 +322,6 @@ def _raise_failure(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         if task.done():
             task.result()
-
-
-DELETE_TRIES: Final = 4
-"""Then the message is redelivered, and deleted as a duplicate."""
-FIRST_RETRY_SECONDS: Final = 0.2
-LONGEST_RETRY_SECONDS: Final = 5.0
 
 
 class Deleter:

@@ -36,6 +36,9 @@ _DETOURS: Final = {"TopicConfigurations": "SNS", "EventBridgeConfiguration": "Ev
 _BOGUS: Final = "cdn-listener-check"
 _NO_HANDLE: Final = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"})
 
+_SINGLES: Final = {"s3:ObjectCreated:": 4, "s3:ObjectRemoved:": 2, "s3:LifecycleExpiration:": 2}
+"""Number of single event types in each family, such as Put, Post, Copy and CompleteMultipartUpload."""
+
 
 def run_checks(name: str, settings: SqsSettings, now: Callable[[], float]) -> Iterator[Check]:
     """Yield results; a failure of the queue, the key or the network is the last one."""
@@ -297,7 +300,3 @@ def _covered(wanted: str, sent: set[str]) -> bool:
     family = wanted.removesuffix("*")
     singles = {event for event in sent if event.startswith(family)} - {wanted}
     return wanted in sent or len(singles) >= _SINGLES[family]
-
-
-_SINGLES: Final = {"s3:ObjectCreated:": 4, "s3:ObjectRemoved:": 2, "s3:LifecycleExpiration:": 2}
-"""Number of single event types in each family, such as Put, Post, Copy and CompleteMultipartUpload."""

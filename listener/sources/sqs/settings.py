@@ -25,6 +25,8 @@ _FIRST_REGION: Final = "us-east-1"
 """The region of ``queue.amazonaws.com``, and the default for emulators."""
 _PARTITIONS: Final = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b"}
 
+_SECRETS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
+
 
 class Address(NamedTuple):
     """One queue."""
@@ -85,9 +87,6 @@ def address_of(queue_url: str, *, region: str = "", endpoint_url: str = "") -> A
 def _region_in(match: re.Match[str] | None) -> str:
     groups = match.groupdict() if match else {}
     return groups.get("region") or groups.get("legacy") or _FIRST_REGION
-
-
-_SECRETS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 
 
 class SqsSettings(QueueSettings):

@@ -56,6 +56,62 @@ _METRICS: Final = {
     "queue_delayed_messages": "ApproximateNumberOfMessagesDelayed",
 }
 
+LONGEST_MESSAGE: Final = 300
+_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
+_UNKNOWN_KEY: Final = frozenset(
+    {
+        "AuthFailure",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NoCredentials",
+        "NotAuthorized",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+"""The key is wrong; it is reloaded each time, because keys are rotated by replacing files."""
+_DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "OptInRequired", "UnauthorizedOperation"})
+_MISSING: Final = frozenset(
+    {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NonExistentQueue", "InvalidAddress"}
+)
+_WAIT: Final = frozenset(
+    {
+        "InternalError",
+        "InternalFailure",
+        "KmsThrottled",
+        "LimitExceededException",
+        "OverLimit",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_HINTS: Final = {
+    **dict.fromkeys(_EXPIRED, "the key is reloaded from where AWS's chain found it; renew it there"),
+    **dict.fromkeys(
+        _UNKNOWN_KEY, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile or the role, and the clock"
+    ),
+    **dict.fromkeys(
+        _DENIED, "allow this key sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility: "
+        "`cdn-listener check --print-setup SOURCE` prints the policy",
+    ),
+    **dict.fromkeys(_MISSING, "check queue_url and region; a deleted queue cannot be created again within a minute"),
+    "OverLimit": "120,000 messages were received and not deleted: check the other readers of this queue",
+}  # fmt: skip
+_TOO_OLD: Final = ("signature expired", "signature not yet current", "request timestamp")
+
 
 def make_client(settings: SqsSettings, service: str = "sqs", *, connections: int = 10) -> Any:
     """Return a client with a session of its own, which reads the key again. Blocking. Raise QueueError."""
@@ -280,64 +336,6 @@ class SqsTransport:
             done = self._closed and not self._open
         if done:
             self._drop_client()
-
-
-LONGEST_MESSAGE: Final = 300
-
-_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
-_UNKNOWN_KEY: Final = frozenset(
-    {
-        "AuthFailure",
-        "IncompleteSignature",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidSecurity",
-        "InvalidSignatureException",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
-        "NoCredentials",
-        "NotAuthorized",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
-"""The key is wrong; it is reloaded each time, because keys are rotated by replacing files."""
-_DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "OptInRequired", "UnauthorizedOperation"})
-_MISSING: Final = frozenset(
-    {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NonExistentQueue", "InvalidAddress"}
-)
-_WAIT: Final = frozenset(
-    {
-        "InternalError",
-        "InternalFailure",
-        "KmsThrottled",
-        "LimitExceededException",
-        "OverLimit",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
-_HINTS: Final = {
-    **dict.fromkeys(_EXPIRED, "the key is reloaded from where AWS's chain found it; renew it there"),
-    **dict.fromkeys(
-        _UNKNOWN_KEY, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile or the role, and the clock"
-    ),
-    **dict.fromkeys(
-        _DENIED, "allow this key sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility: "
-        "`cdn-listener check --print-setup SOURCE` prints the policy",
-    ),
-    **dict.fromkeys(_MISSING, "check queue_url and region; a deleted queue cannot be created again within a minute"),
-    "OverLimit": "120,000 messages were received and not deleted: check the other readers of this queue",
-}  # fmt: skip
-_TOO_OLD: Final = ("signature expired", "signature not yet current", "request timestamp")
 
 
 def refused(code: str, message: str, *, status: int = 400) -> QueueError:

@@ -53,6 +53,12 @@ PING_BYTES: Final = 64
 Claim = Callable[[web.BaseRequest, str], bool]
 """Counts the connection of a request for a credential; False where that has too many."""
 
+MOST_TAKEN: Final = 1_000
+"""Requests in one delivery: beyond, the first of them would wait for the last."""
+MOST_REMEMBERED: Final = 20_000
+"""Names that are kept, some 150 bytes each; the oldest go first, and are then merely recorded once more."""
+_HEADERS: Final = CIMultiDict({"Server": SERVER})
+
 
 class Receiver:
     """Takes the requests of one path for one source."""
@@ -186,10 +192,6 @@ def _dead_letter(body: bytes, reason: str) -> Unreadable:
     return Unreadable(hashlib.sha256(body).hexdigest().encode(), body, reason)
 
 
-MOST_TAKEN: Final = 1_000
-"""Requests in one delivery: beyond, the first of them would wait for the last."""
-
-
 @dataclass(slots=True, eq=False)
 class _PendingRequest:
     changes: Sequence[Change]
@@ -288,10 +290,6 @@ class PendingRequests:
             self._health.rests()
 
 
-MOST_REMEMBERED: Final = 20_000
-"""Names that are kept, some 150 bytes each; the oldest go first, and are then merely recorded once more."""
-
-
 class Replays:
     """
     Recognizes a message that was delivered twice, by its sender or by somebody who recorded it.
@@ -320,9 +318,6 @@ class Replays:
 
 def _digest(message_id: str) -> bytes:
     return hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).digest()
-
-
-_HEADERS: Final = CIMultiDict({"Server": SERVER})
 
 
 class _AcceptedText:

@@ -25,6 +25,12 @@ MOST_PLAIN_PATH_CHARACTERS: Final = 16
 """A longer path may hold 64 random bits."""
 _HOST: Final = re.compile(r"[a-z0-9.-]+(:\d{1,5})?")
 
+AUTHENTICATION: Final = (
+    "token", "secret", "sns_topics", "eventbridge_accounts", "opaque_data", "credential_header",
+    "signature_header", "timestamp_header", "certificate_hosts",
+)  # fmt: skip
+"""Settings by which requests are authenticated."""
+
 
 def _address(listen: str) -> str:
     host_and_port(listen)
@@ -54,13 +60,6 @@ def _matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
 
 Header = Annotated[str, _matching(_HEADER, "the name of a header")]
 Secret = Annotated[SecretStr, Field(min_length=1)]
-
-
-AUTHENTICATION: Final = (
-    "token", "secret", "sns_topics", "eventbridge_accounts", "opaque_data", "credential_header",
-    "signature_header", "timestamp_header", "certificate_hosts",
-)  # fmt: skip
-"""Settings by which requests are authenticated."""
 
 
 class WebhookSettings(EventSettings):

@@ -61,6 +61,14 @@ HASHES: Final[dict[str, Callable[[], hashes.HashAlgorithm]]] = {"sha1": hashes.S
 
 T = TypeVar("T")
 
+MOST_AT_ONCE: Final = 96
+"""Fetches at once, of all senders: each is an open file, of those that are reserved for other things than listening."""
+SENDER_AT_ONCE: Final = 64
+"""Fetches at once for one sender: 20 a second that each take the whole three seconds leave room for a genuine one."""
+SENDER_A_MINUTE: Final = 1_500
+"""Fetches a minute for one sender: 25 a second."""
+MOST_SENDERS: Final = 1_024
+
 
 class FetchFailed(Exception):
     """The fetch failed; ``is_final`` when the server says that there is no such thing."""
@@ -256,15 +264,6 @@ def _verifies(key: RSAPublicKey, signature: bytes, signed: bytes, algorithm: has
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         return False
     return True
-
-
-MOST_AT_ONCE: Final = 96
-"""Fetches at once, of all senders: each is an open file, of those that are reserved for other things than listening."""
-SENDER_AT_ONCE: Final = 64
-"""Fetches at once for one sender: 20 a second that each take the whole three seconds leave room for a genuine one."""
-SENDER_A_MINUTE: Final = 1_500
-"""Fetches a minute for one sender: 25 a second."""
-MOST_SENDERS: Final = 1_024
 
 
 class ExpiringCache(Generic[T]):

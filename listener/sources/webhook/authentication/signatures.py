@@ -61,6 +61,21 @@ _CERTIFICATE_PATH: Final = re.compile(r"/SimpleNotificationService-[0-9a-f]{8,64
 _TYPE_HEADER: Final = "x-amz-sns-message-type"
 _RAW_HEADER: Final = "x-amz-sns-rawdelivery"
 
+EVENTBRIDGE_REGIONS: Final = frozenset(
+    {
+        "cn-hangzhou", "cn-shanghai", "cn-qingdao", "cn-beijing", "cn-zhangjiakou", "cn-huhehaote", "cn-wulanchabu",
+        "cn-shenzhen", "cn-guangzhou", "cn-heyuan", "cn-chengdu", "cn-hongkong", "ap-southeast-1", "ap-southeast-3",
+        "ap-southeast-5", "ap-northeast-1", "eu-central-1", "eu-west-1", "us-east-1", "us-west-1",
+    }
+)  # fmt: skip
+EVENTBRIDGE_HEADERS: Final = (
+    "x-eventbridge-signature-timestamp",
+    "x-eventbridge-hash-method",
+    "x-eventbridge-signature-version",
+    "x-eventbridge-signature-url",
+    "x-eventbridge-signature-token",
+)
+
 
 class SnsMessage(NamedTuple):
     """The fields of a message, whose form is checked and whose signature is not."""
@@ -227,22 +242,6 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 def _moment(text: str) -> float:
     found = datetime.fromisoformat(text)
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-EVENTBRIDGE_REGIONS: Final = frozenset(
-    {
-        "cn-hangzhou", "cn-shanghai", "cn-qingdao", "cn-beijing", "cn-zhangjiakou", "cn-huhehaote", "cn-wulanchabu",
-        "cn-shenzhen", "cn-guangzhou", "cn-heyuan", "cn-chengdu", "cn-hongkong", "ap-southeast-1", "ap-southeast-3",
-        "ap-southeast-5", "ap-northeast-1", "eu-central-1", "eu-west-1", "us-east-1", "us-west-1",
-    }
-)  # fmt: skip
-EVENTBRIDGE_HEADERS: Final = (
-    "x-eventbridge-signature-timestamp",
-    "x-eventbridge-hash-method",
-    "x-eventbridge-signature-version",
-    "x-eventbridge-signature-url",
-    "x-eventbridge-signature-token",
-)
 
 
 class EventBridge:
