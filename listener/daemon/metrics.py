@@ -39,6 +39,8 @@ class Gauges(NamedTuple):
     longest_commit_seconds: float
     loop_late_seconds: float
     state_bytes: int
+    missed_wake_ups: int
+    """Since the start of the pipeline."""
     accounts_open: Mapping[str, bool]
     watches_limit: int | None
     """How many directories one user may watch; None where the kernel has no such limit."""
@@ -65,6 +67,8 @@ class _Snapshot(Collector):
         yield build
         for name, (text, value) in self._plain().items():
             yield GaugeMetricFamily(name, text, value=value)
+        text = "Changes that planning found by its slow tick, since nothing announced them"
+        yield CounterMetricFamily("listener_missed_wake_ups", text, value=self._gauges.missed_wake_ups)
         needs = GaugeMetricFamily("listener_needs", "Stale URLs by state", labels=["state"])
         for state in _STATES:
             needs.add_metric([state], self._status[state])

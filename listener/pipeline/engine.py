@@ -111,6 +111,9 @@ class Engine:
         self._spenders_read_at = -math.inf
         self._wake = asyncio.Event()
         self._watch_due = WakeUp()
+        self._is_tick = False
+        self.missed_wake_ups = 0
+        """How often a change was found that nothing had announced for :data:`TICK_SECONDS`."""
         self._quota_known = asyncio.Event()
         self._replan = True
         self._seen = -1
@@ -175,6 +178,7 @@ class Engine:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(wait, 0.005)):
                     await self._wake.wait()
+            self._is_tick = wait >= TICK_SECONDS and not self._wake.is_set()
             await asyncio.sleep(REST * took)
 
     async def _round(self) -> float:
@@ -183,6 +187,7 @@ class Engine:
         if promoted := await self._store.promote_due():
             self._ripened(promoted)
         sequence = await self._store.sequence()
+        self.missed_wake_ups += self._is_tick and sequence != self._seen
         woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at
         if not (promoted or self._replan or woken or sequence != self._seen):
             self.settled = True

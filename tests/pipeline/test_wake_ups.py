@@ -45,6 +45,7 @@ async def test_what_is_never_woken_converges_by_the_tick(tmp_path: Path, monkeyp
         world.source.deliver(world.write("c.html", "new"))
         await world.settled()
         assert sorted(world.paths) == [world.url(f"{name}.html") for name in "abc"]
+        assert world.pipeline.engines[0].missed_wake_ups > 0
 
 
 async def test_what_another_process_requests_is_sent_long_before_the_tick(tmp_path: Path) -> None:
@@ -55,6 +56,7 @@ async def test_what_another_process_requests_is_sent_long_before_the_tick(tmp_pa
             await other.request([NeedInput("cdn", world.url("a.html"))])
         await world.settled(seconds=10.0)
         assert world.paths == [world.url("a.html")]
+        assert world.pipeline.engines[0].missed_wake_ups == 0
 
 
 async def test_idle_the_store_is_asked_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

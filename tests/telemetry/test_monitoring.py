@@ -101,6 +101,7 @@ def test_the_figures_are_right(metrics: str) -> None:
     assert samples["listener_account_open", (("account", "main"),)] == 1
     assert samples["listener_source_watched_directories", (("source", "www"),)] >= 1
     assert samples["listener_store_size_bytes", ()] > 0
+    assert samples["listener_missed_wake_ups_total", ()] == 0
 
 
 def test_the_rules_have_no_fault(promtool: Promtool) -> None:
