@@ -15,8 +15,6 @@ from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from listener.change import Change, Fingerprint, key_to_bytes, key_to_text
-from listener.refresh import NeedState, Scope
-from listener.urls import decode_path
 
 __all__ = [
     "IndexWriter",
@@ -32,13 +30,10 @@ __all__ = [
     "mark_seeded",
     "missed_rows",
     "next_sequence",
-    "objects_due",
-    "objects_in",
     "objects_named",
     "prefix_end",
     "prefix_end_bytes",
     "remove_pending",
-    "weight_below",
 ]
 
 
@@ -330,46 +325,6 @@ def _above(key: bytes) -> list[bytes]:
     """Return the directories that hold a key, the storage itself first."""
     parts = key.split(b"/")[:-1]
     return [b"".join(part + b"/" for part in parts[:depth]) for depth in range(len(parts) + 1)]
-
-
-def weight_below(connection: sqlite3.Connection, root: str, prefix: str) -> int:
-    """Return how many objects the index knows below a prefix (``""`` or ending with ``/``)."""
-    raw = key_to_bytes(prefix)
-    row = connection.execute(
-        "SELECT coalesce(sum(objects), 0) FROM tree WHERE root = (SELECT id FROM root WHERE name = ?)"
-        " AND path >= ? AND path < ?",
-        (root, raw, prefix_end_bytes(raw)),
-    ).fetchone()
-    return int(row[0])
-
-
-def objects_in(connection: sqlite3.Connection, root: str, folder: str) -> int:
-    """Return how many objects the index knows directly in a folder (``""`` or ending with ``/``)."""
-    row = connection.execute(_IN_FOLDER.format("objects"), (root, key_to_bytes(folder))).fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def objects_due(connection: sqlite3.Connection, root: str, folder: str, directory: int) -> int:
-    """
-    Return how many of a folder's known objects the ready needs of a directory URL are about.
-
-    An object with several URLs counts once, one that was deleted not at all.
-    """
-    connection.create_function("object_name", 1, _object_name, deterministic=True)
-    row = connection.execute(
-        f"SELECT count(*) FROM object WHERE tree = ({_IN_FOLDER.format('id')}) AND name IN"
-        f" (SELECT object_name(name) FROM need WHERE directory = ? AND state = {NeedState.READY:d}"
-        f" AND scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d}))",
-        (root, key_to_bytes(folder), directory),
-    ).fetchone()
-    return int(row[0])
-
-
-_IN_FOLDER = "SELECT {} FROM tree WHERE root = (SELECT id FROM root WHERE name = ?) AND path = ?"
-
-
-def _object_name(url_name: str) -> bytes:
-    return decode_path(url_name.partition("?")[0])
 
 
 def remove_pending(connection: sqlite3.Connection, limit: int) -> bool:

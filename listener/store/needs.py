@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from listener.change import key_to_bytes
 from listener.clock import window_start
 from listener.refresh import COVERAGE, KIND_OF_SCOPE, AttemptState, NeedState, Priority, RefreshKind, Scope
-from listener.store import attempts, index
-from listener.store.index import is_seeded
+from listener.store import attempts
+from listener.store.index import is_seeded, prefix_end_bytes
+from listener.urls import decode_path
 
 __all__ = [
     "EXPIRED",
@@ -259,7 +261,7 @@ class Snapshot:
         """
         rows = self._connection.execute(
             "SELECT min(created_at), sum(CASE kind WHEN 'directory' THEN covered ELSE 1 END) FROM attempt"
-            f" WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1"
+            " WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1"
             f" AND priority = {Priority.LIVE:d} AND created_at >= ?"
             " GROUP BY CAST(created_at / ? AS INTEGER) ORDER BY 1",
             (account, since, span_seconds),
@@ -277,20 +279,41 @@ class Snapshot:
     # -- index -----------------------------------------------------------------------------------
 
     def is_seeded(self, root: str) -> bool:
-        """See :func:`listener.store.index.is_seeded`."""
+        """Return whether a first listing of this root was finished."""
         return is_seeded(self._connection, root)
 
     def weight_below(self, root: str, prefix: str) -> int:
-        """See :func:`listener.store.index.weight_below`."""
-        return index.weight_below(self._connection, root, prefix)
+        """Return how many objects the index knows below a prefix (``""`` or ending with ``/``)."""
+        raw = key_to_bytes(prefix)
+        below = f"SELECT coalesce(sum(objects), 0) FROM tree WHERE {_ROOT} AND path >= ? AND path < ?"
+        return int(self._connection.execute(below, (root, raw, prefix_end_bytes(raw))).fetchone()[0])
 
     def objects_in(self, root: str, folder: str) -> int:
-        """See :func:`listener.store.index.objects_in`."""
-        return index.objects_in(self._connection, root, folder)
+        """Return how many objects the index knows directly in a folder (``""`` or ending with ``/``)."""
+        known = f"SELECT coalesce(sum(objects), 0) FROM tree WHERE {_ROOT} AND path = ?"
+        return int(self._connection.execute(known, (root, key_to_bytes(folder))).fetchone()[0])
 
     def objects_named(self, root: str, folder: str, directory: int) -> int:
-        """See :func:`listener.store.index.objects_due`."""
-        return index.objects_due(self._connection, root, folder, directory)
+        """
+        Return how many of a folder's known objects the ready needs of a directory URL are about.
+
+        An object with several URLs counts once, one that was deleted not at all.
+        """
+        self._connection.create_function("object_name", 1, _object_name, deterministic=True)
+        row = self._connection.execute(
+            f"SELECT count(*) FROM object WHERE tree = (SELECT id FROM tree WHERE {_ROOT} AND path = ?) AND name IN"
+            f" (SELECT object_name(name) FROM need WHERE directory = ? AND {_READY}"
+            f" AND scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d}))",
+            (root, key_to_bytes(folder), directory),
+        ).fetchone()
+        return int(row[0])
+
+
+_ROOT = "root = (SELECT id FROM root WHERE name = ?)"
+
+
+def _object_name(url_name: str) -> bytes:
+    return decode_path(url_name.partition("?")[0])
 
 
 def covered(kind: RefreshKind, *, watermark: str, force: str) -> str:

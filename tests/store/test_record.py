@@ -12,7 +12,6 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.errors import KeyRejected
 from listener.refresh import Scope
 from listener.store import NeedInput, open_store
-from listener.store.index import weight_below
 from listener.store.record import Batch
 from listener.store.store import RECORD_ROWS, StoreOptions
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
@@ -295,8 +294,8 @@ async def test_a_large_batch_is_one_record(bench: Bench) -> None:
     assert recorded.needs == many + 6
     assert (await bench.store.directory("www", "d/"))["0"].mtime_ns == 9 * 10**9
     assert other.sequence > recorded.sequence
-    assert await bench.store._read(lambda c: weight_below(c, "www", "d/")) == many
-    assert await bench.store._read(lambda c: weight_below(c, "www", "")) == many
+    assert await bench.store.read(lambda s: s.weight_below("www", "d/")) == many
+    assert await bench.store.read(lambda s: s.weight_below("www", "")) == many
 
 
 KEYS = st.sampled_from(["a", "b/1", "b/2", "b/c/1", "b/c/2", "d/1"])
