@@ -155,7 +155,7 @@ class FilesystemSource:
 _ENDS = (asyncio.CancelledError, GeneratorExit)
 _BACKENDS = {"inotify": Watches, "fanotify": FanotifyWatches}
 """Those that read events; the backend ``polling`` is a :class:`Watcher` alone."""
-_GATHER_SECONDS = 0.03
+_GATHER_SECONDS = 0.05
 _MOST_POLLED = 256
 """Beyond so many unwatched directories the whole tree is polled."""
 _SOON_SECONDS = 5.0
