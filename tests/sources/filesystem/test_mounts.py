@@ -74,19 +74,19 @@ def test_what_is_mounted_over_a_directory_is_compared(tmp_path: Path, backend: s
         listed = fresh(source)
         source.inside("mount", "--bind", new, root / "a" / "docs")
         expected = {"a/docs/index.html", "a/docs/sub/more.html"}
-        source.until(lambda: listed() >= expected, "what is mounted is reported", 10)
+        source.until(lambda: listed() >= expected, "what is mounted is reported", 20)
         if backend != "polling":
             listed = fresh(source)
             write(new / "sub" / "more.html", "written in the mount")
-            source.until(lambda: listed() == {"a/docs/sub/more.html"}, "what is written in it is reported", 10)
+            source.until(lambda: listed() == {"a/docs/sub/more.html"}, "what is written in it is reported", 20)
         listed = fresh(source)
         source.inside("umount", root / "a" / "docs")
-        source.until(lambda: listed() == {"a/docs/index.html"}, "what was below is reported", 10)
-        source.until(lambda: "a/docs/sub/more.html" in source.keys("deleted"), "what was mounted is gone", 10)
+        source.until(lambda: listed() == {"a/docs/index.html"}, "what was below is reported", 20)
+        source.until(lambda: "a/docs/sub/more.html" in source.keys("deleted"), "what was mounted is gone", 20)
         listed = fresh(source)
         source.inside("mount", "-t", "tmpfs", "none", root / "a" / "docs")
         source.inside("sh", "-c", f"echo fresh > {root}/a/docs/index.html")
-        source.until(lambda: listed() == {"a/docs/index.html"}, "a file system of its own is reported", 10)
+        source.until(lambda: listed() == {"a/docs/index.html"}, "a file system of its own is reported", 20)
 
 
 def test_a_mount_is_noticed_as_soon_as_it_comes_or_goes(tmp_path: Path, backend: str) -> None:
@@ -99,7 +99,7 @@ def test_a_mount_is_noticed_as_soon_as_it_comes_or_goes(tmp_path: Path, backend:
         for command in (["mount", "--bind", new], ["umount"], ["mount", "--bind", new], ["umount"]):
             reported = fresh(source)
             source.inside(*command, root / "docs")
-            source.until(lambda reported=reported: reported() == {"docs/index.html"}, f"{command[0]} is noticed", 10)
+            source.until(lambda reported=reported: reported() == {"docs/index.html"}, f"{command[0]} is noticed", 20)
 
 
 def test_a_mount_that_goes_after_its_directory_was_renamed_is_compared(tmp_path: Path, backend: str) -> None:
@@ -110,11 +110,11 @@ def test_a_mount_that_goes_after_its_directory_was_renamed_is_compared(tmp_path:
     write(new / "more.html", "1")
     with apart(root, tmp_path / "out", backend=backend, root_check_seconds=2) as source:
         source.inside("mount", "--bind", new, root / "a" / "docs")
-        source.until(lambda: source.keys() >= {"a/docs/more.html"}, "what is mounted is reported", 10)
+        source.until(lambda: source.keys() >= {"a/docs/more.html"}, "what is mounted is reported", 20)
         source.inside("sh", "-c", f"mv {root}/a {root}/b && sleep 0.5 && umount {root}/b/docs")
-        source.until(lambda: source.keys() >= {"b/docs/index.html"}, "what was below is reported", 10)
+        source.until(lambda: source.keys() >= {"b/docs/index.html"}, "what was below is reported", 20)
         if backend != "polling":
-            source.until(lambda: "b/docs/more.html" in source.keys("deleted"), "what was mounted is gone", 10)
+            source.until(lambda: "b/docs/more.html" in source.keys("deleted"), "what was mounted is gone", 20)
 
 
 def test_what_is_mounted_over_a_file_is_looked_at(tmp_path: Path, backend: str) -> None:
@@ -130,9 +130,9 @@ def test_what_is_mounted_over_a_file_is_looked_at(tmp_path: Path, backend: str) 
         source.inside("mount", "-t", "tmpfs", "none", root / "cache")
         source.inside("sh", "-c", f"echo x > {root}/cache/x")
         source.inside("mount", "--bind", tmp_path / "new.json", root / "conf.json")
-        source.until(lambda: listed() == {"conf.json"}, "the mounted file is reported", 10)
+        source.until(lambda: listed() == {"conf.json"}, "the mounted file is reported", 20)
         source.inside("umount", root / "conf.json")
-        source.until(lambda: source.out.read_text().count("conf.json") == 2, "and the one below", 10)
+        source.until(lambda: source.out.read_text().count("conf.json") == 2, "and the one below", 20)
         assert source.keys() == {"conf.json"}
 
 
@@ -147,7 +147,7 @@ def test_a_root_whose_mount_was_replaced_elsewhere_is_degraded(tmp_path: Path, b
     with apart(seen / where, tmp_path / "out", f"mount --bind {site} {seen}", **settings) as source:
         site.rename(tmp_path / "old")
         write(site / where / "0.html", "another")
-        source.until(lambda: "was renamed" in source.health["detail"], "it is said", 10)
+        source.until(lambda: "was renamed" in source.health["detail"], "it is said", 20)
         assert "mount the parent directory" in source.health["detail"]
         assert source.health["state"] == "degraded"
         assert not source.health["ready"]
@@ -159,7 +159,7 @@ def test_a_root_whose_mount_was_replaced_elsewhere_is_degraded(tmp_path: Path, b
         for path in (tmp_path / "old" / "public", tmp_path / "old"):
             if path.exists():
                 path.rmdir()
-        source.until(lambda: "was removed" in source.health["detail"], "its end is said", 10)
+        source.until(lambda: "was removed" in source.health["detail"], "its end is said", 20)
         time.sleep(2)
         assert "confirm-deletions" not in source.health["detail"]
         assert source.keys("deleted") == set()
@@ -175,7 +175,7 @@ def test_a_mounted_root_that_is_removed_at_once_deletes_nothing(tmp_path: Path, 
     with apart(seen / "public", tmp_path / "out", f"mount --bind {site} {seen}", **settings) as source:
         script = f"mkdir next && mv {site} old && mv next {site} && rm -r old/public/d1 old/public/d2"
         subprocess.run(["sh", "-c", script], check=True, cwd=tmp_path)
-        source.until(lambda: "was renamed" in source.health["detail"], "it is said", 10)
+        source.until(lambda: "was renamed" in source.health["detail"], "it is said", 20)
         time.sleep(1.5)
         assert not any(line.startswith("subtree") or "deleted" in line for line in source.out.read_text().splitlines())
 
@@ -187,14 +187,14 @@ def test_a_mounted_root_that_comes_back_is_well_again(tmp_path: Path, backend: s
     seen.mkdir()
     with apart(seen, tmp_path / "out", f"mount --bind {site} {seen}", backend=backend) as source:
         site.rename(tmp_path / "old")
-        source.until(lambda: not source.health["ready"], "not ready", 10)
+        source.until(lambda: not source.health["ready"], "not ready", 20)
         rescans = source.health["rescans"]
         (tmp_path / "old").rename(site)
-        source.until(lambda: source.health["ready"] and not source.health["detail"], "well again", 10)
-        source.until(lambda: source.health["rescans"] > rescans, "compared", 10)
+        source.until(lambda: source.health["ready"] and not source.health["detail"], "well again", 20)
+        source.until(lambda: source.health["rescans"] > rescans, "compared", 20)
         if backend != "polling":
             write(site / "index.html", "two!")
-            source.until(lambda: source.keys() == {"index.html"}, "reported", 10)
+            source.until(lambda: source.keys() == {"index.html"}, "reported", 20)
 
 
 def test_a_mount_that_comes_and_goes_between_two_looks_is_noticed(tmp_path: Path) -> None:
