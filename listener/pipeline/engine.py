@@ -160,9 +160,11 @@ class Engine:
             self._watch_due.set()
 
     def notice(self, *, attempts_due: bool) -> None:
-        """Wake what resolves unknown outcomes, reads the live quota and looks who spends it, where it is time to."""
+        """Wake what plans, resolves unknown outcomes or reads the live quota and its spenders, where it is time to."""
         if attempts_due or self._quota_due() or self._spenders_due():
             self._watch_due.set()
+        if self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at:
+            self._wake.set()  # also where the clock was set on, or the machine slept, meanwhile
 
     async def dispatch(self) -> None:
         """Plan whenever something is due or a plan may come out differently, for ever; the live quota first."""
