@@ -32,10 +32,10 @@ from listener.sources.listing import (
     listing_of,
 )
 from listener.sources.listing.bucket import Bucket
-from listener.sources.listing.keys import Spool
 from listener.sources.listing.listing import digest_of
 from listener.sources.listing.pages import Entry
 from listener.sources.listing.settings import Place, is_bucket, parse_place
+from listener.sources.listing.spool import Spool
 
 __all__ = [
     "Choice",

@@ -21,10 +21,10 @@ from __future__ import annotations
 from listener.sources.listing.bucket import BucketListing
 from listener.sources.listing.comparing import Comparison, Drift
 from listener.sources.listing.inventory import InventoryListing, is_manifest
-from listener.sources.listing.keys import KeyList
 from listener.sources.listing.listing import FilteredListing, Listing
 from listener.sources.listing.settings import ListingSettings
 from listener.sources.listing.source import EventsWithReconcile, ListingSource, listing_of
+from listener.sources.listing.spool import KeyList
 from listener.sources.listing.tree import TreeListing
 
 __all__ = [

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.contracts import IndexView
-from listener.sources.listing.keys import Spool
 from listener.sources.listing.listing import Listing
 from listener.sources.listing.pages import Entry
+from listener.sources.listing.spool import Spool
 
 __all__ = ["Comparison", "Drift", "same_content"]
 

@@ -24,10 +24,10 @@ from urllib.parse import unquote_plus
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.sources.listing.bucket import Bucket
-from listener.sources.listing.keys import Spool
 from listener.sources.listing.listing import digest_of
 from listener.sources.listing.pages import Entry, etag_of, time_ns
 from listener.sources.listing.settings import Place
+from listener.sources.listing.spool import Spool
 from listener.text import MAX_OBJECTS, is_too_large, whole_number
 
 __all__ = ["InventoryListing", "Manifest", "is_manifest", "read_manifest"]

@@ -1,7 +1,7 @@
 """
 Keys in any order in, keys in byte order out, each once: the spool, and a listing of the keys of a list.
 
-The spool is on disk where keys are many, and gone when nobody needs it.
+The spool is on disk where keys are many, and removed when it is closed.
 """
 
 from __future__ import annotations
