@@ -260,9 +260,10 @@ class KeyLines:
             if key.startswith(b"/"):
                 raise Refused("starts with a slash; write the key as the storage lists it")
             return key
-        root = os.fsencode(self.tree).rstrip(b"/") + b"/"
-        outside = key.startswith(b"/") and not key.startswith(root) and os.path.lexists(key)
-        key = _SLASHES.sub(b"/", key.removeprefix(root) if key.startswith(root) else key).lstrip(b"/")
+        roots = (os.fsencode(root).rstrip(b"/") + b"/" for root in (self.tree.absolute(), os.path.realpath(self.tree)))
+        root = next((one for one in roots if key.startswith(one)), b"")
+        outside = key.startswith(b"/") and not root and os.path.lexists(key)
+        key = _SLASHES.sub(b"/", key.removeprefix(root)).lstrip(b"/")
         if outside and not self._exists(key):
             raise Refused(f"is a file outside of {self.tree}")
         return b"" if key == b"." else key

@@ -98,6 +98,20 @@ def test_paths_of_a_tree_are_relative_to_it(tree: Path) -> None:
     assert keys(urls, tree=tree) == expected
 
 
+def test_absolute_paths_match_a_tree_that_is_configured_by_a_relative_path(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``find "$PWD/www"`` prints them where the source has ``path = "www"``, ``"../www"`` or the name of a link."""
+    for directory, path in ((tree.parent, "www"), (tree.parent, "./www/"), (tree / "sub", "../../www"), (tree, ".")):
+        monkeypatch.chdir(directory)
+        assert keys(f"{tree}/sub/c.html\n{tree}/gone.html\n".encode(), tree=Path(path)) == [b"sub/c.html", b"gone.html"]
+        assert "is a file outside of" in refusal(f"{tree.parent}/outside.html\n".encode(), tree=Path(path))
+    (tree.parent / "current").symlink_to("www")
+    monkeypatch.chdir(tree.parent)
+    for line in (f"{tree}/a.html\n", f"{tree.parent}/current/a.html\n"):
+        assert keys(line.encode(), tree=Path("current")) == [b"a.html"], "under the link's name, and where it leads"
+
+
 def test_directories_of_a_tree_are_left_out_and_logged(tree: Path) -> None:
     """What plain ``find .`` prints: the files count, the directories are named once in the log."""
     with capture_logs() as logs:
