@@ -227,7 +227,7 @@ def _end(
     if as_json:
         print_json({"ended": count, "still_in_effect": [plain_order(one) for one in wider]})
         return 0
-    typer.echo(f"ended {count}" if count else f"there is no {kind.value} to end")
+    typer.echo(f"ended {count} {kind.value}{'s' * (count > 1)}" if count else f"there is no {kind.value} to end")
     command = "release" if kind is ControlKind.HOLD else "resume"
     for one in wider:
         typer.echo(f"still in effect: {kind.value}  {one.place.words}; to end all: cdn-listener {command}")

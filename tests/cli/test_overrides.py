@@ -90,13 +90,13 @@ def test_what_is_paused_waits_and_what_is_cancelled_goes(stand: Stand, command: 
     assert json.loads(command("status", "--json")[1])["pending"] == 0
     assert command("pause", "--site", "0")[0] == 0
     status, out, _ = command("resume", "--site", "0")
-    assert (status, out) == (0, "ended 1\n")
+    assert (status, out) == (0, "ended 1 pause\n")
     assert command("pause")[0] == 0
     assert "there is no pause to end\nstill in effect: pause  everything" in command("resume", "--site", "0")[1]
     assert json.loads(command("resume", "--site", "0", "--json")[1])["still_in_effect"][0]["kind"] == "pause"
-    assert command("resume")[1] == "ended 2\n"
+    assert command("resume")[1] == "ended 2 pauses\n"
     assert command("pause")[0] == 0
-    assert command("resume")[1] == "ended 1\n"
+    assert command("resume")[1] == "ended 1 pause\n"
     assert command("resume")[1] == "there is no pause to end\n"
     assert stand.paths() == [stand.url("first.html")]
 
