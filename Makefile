@@ -25,7 +25,7 @@ MAKEFLAGS += --no-print-directory
 help:  ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14
 
-demo: $(VENV)/.runtime  ## files change, the edge turns fresh: the whole path on a local stand-in
+demo: $(VENV)/.runtime  ## files change and the edge becomes fresh, with an emulated CDN
 	@$(BIN)/cdn-listener demo
 
 test: lint  ## all checks: lint, types, layers, tests with coverage
@@ -35,7 +35,7 @@ test: lint  ## all checks: lint, types, layers, tests with coverage
 	@$(BIN)/coverage report --skip-covered --fail-under=95
 	@tests/system-packages --report
 
-versions:  ## all checks on each Python that pyproject.toml claims and that is here (or PYTHONS="/path/to/python3.13 …")
+versions:  ## all checks on each installed Python that pyproject.toml supports (or PYTHONS="/path/to/python3.13 …")
 	@for python in $(PYTHONS); do \
 	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || { \
 	    echo "NOT TESTED: $$python is absent" >&2; continue; }; \
@@ -51,17 +51,17 @@ format: $(VENV)/.dev  ## rewrite the code in the common style
 	@$(BIN)/ruff check --quiet --fix
 	@$(BIN)/ruff format --quiet
 
-bench: $(VENV)/.dev  ## measure; results and how to read them are in bench/README.md
+bench: $(VENV)/.dev  ## measure; bench/README.md has the results
 	@for file in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$file .py) || exit; done
 
 soak: $(VENV)/.dev  ## the slow tests, and long searches of the state machines
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --quiet --timeout=0 -m ""
 
-storm: $(VENV)/.dev  ## kill the daemon 200 times while files change, twice; prints what the books say
+storm: $(VENV)/.dev  ## kill the daemon 200 times while files change, twice; prints what was lost and spent
 	@$(BIN)/python -m tests.product.crash.storm --kills 200
 	@$(BIN)/python -m tests.product.crash.storm --kills 200 --once --keys 300
 
-examples: $(VENV)/.dev  ## write what is derived: config/examples/full.toml, and the units that share a hardening
+examples: $(VENV)/.dev  ## generate config/examples/full.toml and the units that share sandbox settings
 	@$(BIN)/python -m tests.repository.full_example > config/examples/full.toml.new
 	@mv config/examples/full.toml.new config/examples/full.toml
 	@$(BIN)/python -m tests.repository.units >/dev/null

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,43 @@ def test_every_test_that_is_named_exists() -> None:
         for name in re.findall(r"`((?:\w+/)*test_\w+)(?:\.py)?`", page.read_text("utf-8"))
     }
     assert sorted(one for one in named if not (ROOT / "tests" / f"{one[1]}.py").exists()) == []
+
+
+def test_the_table_of_layers_is_the_one_that_is_checked() -> None:
+    """Each of its rows is one or more layers of ``pyproject.toml``, in their order, and none is left out."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [
+        {name.strip() for name in layer.split("|")}
+        for contract in contracts
+        if contract["id"] == "layers"
+        for layer in contract["layers"]
+    ]
+    section = (ROOT / "docs/architecture.md").read_text("utf-8").partition("## Layers")[2]
+    _, *rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("| ")]
+    for row in ({*re.findall(r"`(\w+)`", cell)} for cell in rows):
+        named: set[str] = set()
+        while layers and named < row:
+            named |= layers.pop(0)
+        assert named == row
+    assert layers == []
+
+
+def _paths_named(text: str) -> Iterator[str]:
+    """Yield the paths that a page links, starts as a module, or names in the text."""
+    yield from re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", text)
+    yield from (one.replace(".", "/") + ".py" for one in re.findall(r"python3? -m ((?:bench|tests)\.[\w.]*\w)", text))
+    yield from re.findall(r"(?<![\w/.:-])((?:bench|config|docs|examples|listener|systemd|tests)/[\w./-]*\w)", text)
+
+
+def test_every_path_and_module_that_is_named_exists() -> None:
+    """Of the repository, in every page: in links, in commands (``python -m``) and in the text."""
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    pages = [ROOT / one for one in listed.split() if (ROOT / one).exists()]
+    named = [(page, path) for page in pages for path in _paths_named(page.read_text("utf-8"))]
+    assert len(named) > 100
+    missing = [
+        f"{page.relative_to(ROOT)}: {path}"
+        for page, path in named
+        if not any((base / path).exists() for base in (ROOT, page.parent, ROOT / "examples/plugin"))
+    ]
+    assert missing == []

@@ -1,4 +1,4 @@
-"""Why a path is closed to this process: its group, also that of a parent; the sandbox is in systemd/test_instances."""
+"""Why a path is closed to this process: its group, also that of a parent; the sandbox is in product/systemd."""
 
 from __future__ import annotations
 
