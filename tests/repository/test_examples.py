@@ -33,6 +33,14 @@ def test_every_example_file_loads(path: Path) -> None:
     assert loaded(path.read_text()).sites
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_what_is_commented_out_can_be_used(path: Path) -> None:
+    """Each group of commented settings, one at a time, is accepted as it stands."""
+    text = path.read_text()
+    for group in re.finditer(r"(?:^# [a-z_]+ = .+\n)+", text, re.MULTILINE):
+        assert loaded(text[: group.start()] + KEY_LINE.sub("", group.group()) + text[group.end() :]).sites
+
+
 def test_the_readme_shows_the_three_shapes_and_each_loads() -> None:
     """The daemon, the sidecar and the backfill of the README are accepted as they stand."""
     assert len(README_BLOCKS) == 3

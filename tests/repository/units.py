@@ -11,8 +11,8 @@ DAEMON = ROOT / "systemd/cdn-listener.service"
 INSTANCE = {
     "# `cdn-listener systemd install` writes": "# Several daemons: cdn-listener@shop.service reads"
     " /etc/cdn-listener/shop.toml."
-    "\n# Each has a state directory and an admin socket of its own; give each target an account of its own, since no"
-    "\n# two share a ledger. Every command finds it: cdn-listener status --instance shop."
+    "\n# Each has its own state directory, ledger and admin socket, so give each target its own account."
+    "\n# Select it in commands: cdn-listener status --instance shop."
     "\n# `cdn-listener systemd install` writes",
     "Description=cdn-listener:": "Description=cdn-listener for %i:",
     "LISTENER_CONFIG=/etc/cdn-listener/listener.toml": "LISTENER_CONFIG=/etc/cdn-listener/%i.toml",
@@ -25,9 +25,9 @@ INSTANCE = {
     "%S/cdn-listener\n": "%S/cdn-listener-%i\n",
 }
 BACKFILL_HEAD = """\
-# One comparison of the storage with what is known of it: cdn-listener-backfill.timer starts it.
+# Compares the storage with the index once; cdn-listener-backfill.timer starts it.
 [Unit]
-Description=Refresh what no event told
+Description=Refresh changes that no event reported
 Wants=network-online.target
 After=network-online.target
 
@@ -36,9 +36,9 @@ Type=oneshot
 Environment=LISTENER_CONFIG=/etc/cdn-listener/listener.toml
 EnvironmentFile=-/etc/default/cdn-listener
 ExecStart=/opt/cdn-listener/bin/cdn-listener backfill --mode repair --yes
-# Exit status 3: done, and some of it waits for quota; the daemon sends it.
+# Exit status 3: done, but some refreshes wait for quota; the daemon sends them.
 SuccessExitStatus=3
-# A listing of many millions takes hours; one that hangs must not keep the timer from the next week.
+# A listing of many millions takes hours; a listing that hangs must not prevent the run of the next week.
 TimeoutStartSec=1d
 
 """
