@@ -68,7 +68,8 @@ class StoreSettings(Section):
     """Where state is stored."""
 
     url: str = "sqlite:////var/lib/cdn-listener/state.db"
-    """``sqlite:///relative/path``, ``sqlite:////absolute/path``, ``sqlite:///~/path`` or ``postgresql://…``. The
+    """``sqlite:////absolute/path``, ``sqlite:///~/path`` or ``sqlite:///relative/path``. A relative path begins in
+    the directory in which a command is started: in another one, a command has another state and another ledger. The
     default is a file in the directory that belongs to the systemd unit and the container image."""
     keep_days: Annotated[float, Field(gt=0, le=3660)] = 30.0
     """Days to keep settled attempts, the audit trail, backfill progress, and data about names that are no longer
