@@ -271,7 +271,7 @@ def test_mounts_say_which_changes_the_kernel_reports() -> None:
 26 22 0:23 / /srv/disk rw - fuseblk /dev/sdb rw
 broken line
 """
-    found = {mount.point: (mount.kind, mount.is_heard) for mount in parse_mounts(table)}
+    found = {mount.point: (mount.kind, mount.reports_every_change) for mount in parse_mounts(table)}
     assert found == {
         "/": ("ext4", True),
         "/srv/a b": ("nfs4", False),
