@@ -18,7 +18,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import NamedTuple
@@ -29,7 +29,17 @@ from listener.files import is_guarded
 from listener.sources.filesystem.names import has_access_list
 from listener.sources.filesystem.settings import Root
 
-__all__ = ["SETTLE_SECONDS", "Acks", "Digests", "Lives", "Standing", "is_proved_same", "same_state", "with_digest"]
+__all__ = [
+    "SETTLE_SECONDS",
+    "Acks",
+    "Digests",
+    "Lives",
+    "Standing",
+    "is_proved_same",
+    "keys_below",
+    "same_state",
+    "with_digest",
+]
 
 
 class Lives(NamedTuple):
@@ -78,6 +88,19 @@ async def standing_of(index: IndexView, acks: Acks, root: str, keys: Collection[
     asked = [key for key in useful if key not in under_way] if under_way else list(useful)
     known = await index.objects(root, asked) if asked else {}
     return Standing(known, under_way, lives)
+
+
+def keys_below(keys: Iterable[str], directories: AbstractSet[str]) -> set[str]:
+    """Return those of these keys that are one of these directories (``""`` or ending with ``/``) or below one."""
+    return {key for key in keys if any(above in directories for above in _directories_above(key))}
+
+
+def _directories_above(key: str) -> Iterator[str]:
+    """Yield the directories that hold a key, the root first; a key that ends with ``/`` is the last of them."""
+    end = 0
+    yield ""
+    while end := key.find("/", end) + 1:
+        yield key[:end]
 
 
 SETTLE_SECONDS = 30.0
@@ -134,8 +157,8 @@ class Acks:
             return frozenset()
         asked = frozenset(keys)
         found = frozenset[str]().union(*(asked & open_ for open_ in self._open.values()))
-        directories = tuple(key for each in self._directories.values() for key in each)
-        return found.union(key for key in asked if key.startswith(directories)) if directories else found
+        directories = {key for each in self._directories.values() for key in each}
+        return found | keys_below(asked, directories) if directories else found
 
     async def settled(self, timeout_seconds: float) -> None:
         """Wait until nothing is under way, but not for ever."""

@@ -21,6 +21,7 @@ from listener.sources.filesystem.known import (
     Lives,
     Standing,
     is_proved_same,
+    keys_below,
     same_state,
     standing_of,
     with_digest,
@@ -277,9 +278,9 @@ class Live:
         for key in sorted(change.key for change in deletions if change.kind is ChangeKind.SUBTREE_DELETED):
             if not outermost or not key.startswith(outermost[-1]):
                 outermost.append(key)
-        below, limit = tuple(outermost), self._deletion_guard.look_limit
-        files = (change.key for change in deletions if change.kind is ChangeKind.DELETED)
-        count = sum(not key.startswith(below) for key in files)
+        limit = self._deletion_guard.look_limit
+        files = {change.key for change in deletions if change.kind is ChangeKind.DELETED}
+        count = len(files) - len(keys_below(files, set(outermost)))
         for top in outermost:
             for directory in await self._index.directories(self._name, top):
                 if count >= limit:
