@@ -33,6 +33,8 @@ DRAIN_SECONDS = 20.0
 """What a stop waits for requests under way; their time-outs are shorter."""
 LOOK_SECONDS = 1.0
 """How often the store is asked what is due, and whether another process changed anything."""
+LEAST_LOOK_SECONDS = 0.05
+"""Not more often, however short the times that are set: each look costs a tenth of a millisecond or more."""
 REPORT_SECONDS = 1.0
 """How often to see whether sources or accounts have something new to keep for ``status``."""
 KEPT_SECONDS = 10.0
@@ -282,7 +284,8 @@ class Pipeline:
     async def _look(self) -> None:
         """See what is due and what any process changed, and wake what has to act: the only poll of the store."""
         verifier, quiet_seconds = self._settings.verifier, self._settings.coalescer.quiet_seconds or LOOK_SECONDS
-        pause = min(LOOK_SECONDS, quiet_seconds, max(0.05, min(verifier.first_seconds, verifier.interval_seconds) / 2))
+        shortest_seconds = min(quiet_seconds, verifier.first_seconds / 2, verifier.interval_seconds / 2)
+        pause = min(LOOK_SECONDS, max(LEAST_LOOK_SECONDS, shortest_seconds))
         sequence = -1
         while True:
             agenda = await self._retry.until_done("look", lambda: self._store.agenda(list(self._targets)))

@@ -73,6 +73,22 @@ async def test_idle_the_store_is_asked_once_a_second(tmp_path: Path, monkeypatch
         assert not calls
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.001])
+async def test_short_times_do_not_keep_a_processor_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Whoever sets times of a moment, so that nothing waits, gets some twenty looks a second and not a thousand."""
+    calls: Counter[str] = Counter()
+    counted(monkeypatch, "agenda", calls)
+    short = {"verifier": {"first_seconds": 0.001, "interval_seconds": 0.001}, "coalescer": {"quiet_seconds": seconds}}
+    async with a_world(tmp_path, extra=short) as world:
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.5)
+        assert calls["agenda"] <= 25 * (asyncio.get_running_loop().time() - began) + 2
+        world.source.deliver(world.write("a.html", "new"))
+        await world.settled()
+
+
 def counted(monkeypatch: pytest.MonkeyPatch, name: str, calls: Counter[str]) -> None:
     """Count the calls of a method of the store."""
     real = getattr(Store, name)
