@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ third-source = third_party:ThirdSource
 gone-source = third_party:Gone
 [listener.targets]
 third-target = third_party:ThirdTarget
+secret-target = third_party:SecretTarget
 needy-target = third_party_needy:Needy [special]
 """
 
@@ -52,6 +54,12 @@ class ThirdTarget:
 
     def __init__(self, name, settings):
         self.name, self.settings = name, settings
+
+
+class SecretTarget(ThirdTarget):
+    class Settings(Base):
+        api_token: SecretStr
+        '''The token.'''
 """
 
 
@@ -109,6 +117,7 @@ def test_configured_plugins_are_made_with_checked_settings() -> None:
         ({"pth": "x"}, {}, "x.toml: sources.s.pth: unknown key", "sources.s.path?"),
         ({}, {"quota": {"flie": 1}}, "targets.t.quota.flie", "targets.t.quota.file?"),
         ({"depth": "deep"}, {}, "sources.s.depth: ", ""),
+        ({}, {"type": "secret-target"}, "targets.t.api_token: is missing", "Set LISTENER_TARGETS__T__API_TOKEN or"),
     ],
 )
 def test_a_wrong_plugin_table_is_named_with_a_remedy(
@@ -120,6 +129,18 @@ def test_a_wrong_plugin_table_is_named_with_a_remedy(
         plugins.load_sources(settings), plugins.load_targets(settings)
     assert message in str(caught.value)
     assert hint in caught.value.hint
+
+
+def test_the_variable_that_is_named_for_a_missing_secret_sets_it() -> None:
+    """Also of a target whose name has a hyphen."""
+    table = {"type": "secret-target"}
+    site = {"source": "s", "target": "my-cdn", "base_urls": ["https://h/"]}
+    whole = {"sources": {"s": {"type": "third-source", "path": "/p"}}, "targets": {"my-cdn": table}, "sites": [site]}
+    with pytest.raises(ConfigurationError) as caught:
+        plugins.load_targets(parse_settings(whole, {}))
+    (variable,) = re.findall(r"Set (LISTENER_\w+) or", caught.value.hint)
+    target: Any = plugins.load_targets(parse_settings(whole, {variable: "s3cret"}))["my-cdn"]
+    assert target.settings.api_token.get_secret_value() == "s3cret"
 
 
 def test_one_broken_plugin_disturbs_nobody_else() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from listener.settings.loading import CONFIG_VARIABLE, DEFAULT_PATHS, find_file, load_settings, parse_settings
 from listener.settings.model import PluginTable, Settings, SettingsOrigin, as_toml, effective, json_schema
-from listener.settings.problems import SettingsProblem, nearest, refuse, validate_table
+from listener.settings.problems import SettingsProblem, nearest, refuse, validate_table, variable_of
 from listener.settings.sections import (
     AdminSettings,
     Approval,
@@ -52,4 +52,5 @@ __all__ = [
     "parse_settings",
     "refuse",
     "validate_table",
+    "variable_of",
 ]

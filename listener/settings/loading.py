@@ -38,13 +38,12 @@ from pydantic import BaseModel
 from listener.errors import ConfigurationError
 from listener.redaction import is_secret_name
 from listener.settings.model import Settings, SettingsOrigin
-from listener.settings.problems import SettingsProblem, nearest, refuse, validate_table
+from listener.settings.problems import PREFIX, SettingsProblem, nearest, refuse, validate_table
 from listener.settings.sections import expanded
 
 __all__ = [
     "CONFIG_VARIABLE",
     "DEFAULT_PATHS",
-    "PREFIX",
     "config_of",
     "defaults_of",
     "find_file",
@@ -54,7 +53,6 @@ __all__ = [
     "unit_of",
 ]
 
-PREFIX: Final = "LISTENER_"
 CONFIG_VARIABLE: Final = "LISTENER_CONFIG"
 DEFAULT_PATHS: Final = (Path("listener.toml"), Path("/etc/cdn-listener/listener.toml"))
 _FILE_ENDING: Final = "_file"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Self, TypeVar, get_args
+from typing import Any, Final, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from listener.errors import ConfigurationError
+from listener.redaction import is_secret_name
 
-__all__ = ["SettingsProblem", "nearest", "refuse", "validate_table"]
+__all__ = ["PREFIX", "SettingsProblem", "nearest", "refuse", "validate_table", "variable_of"]
+
+PREFIX: Final = "LISTENER_"
+"""What the name of every variable begins with that sets a value."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -35,6 +39,11 @@ def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     if close:
         return f"Did you mean {prefix}{close[0]}?"
     return f"Known are: {', '.join(names)}." if names else "None is configured."
+
+
+def variable_of(key: str) -> str:
+    """Return the environment variable that sets a dotted key."""
+    return PREFIX + key.upper().replace("-", "_").replace(".", "__")
 
 
 def refuse(problems: Sequence[SettingsProblem], *, origin: str, variables: Mapping[str, str]) -> None:
@@ -75,7 +84,9 @@ def _problem(model: type[BaseModel], line: Mapping[str, Any], key: str) -> Setti
             hint = nearest(str(where[-1]), known, prefix=parent)
             return SettingsProblem(dotted, "unknown key", hint)
         case "missing":
-            return SettingsProblem(dotted, "is missing", _meaning(model, where))
+            variable = variable_of(dotted)
+            way = f"Set {variable} or {variable}_FILE." if is_secret_name(str(where[-1])) else ""
+            return SettingsProblem(dotted, "is missing", " ".join(filter(None, (_meaning(model, where), way))))
     message = str(line["msg"]).removeprefix("Value error, ")
     return SettingsProblem(dotted or "the file", message, _meaning(model, where))
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from listener.clock import Clock, SystemClock
 from listener.contracts import Check, Delivery, IndexView, SourceBase, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
+from listener.settings import variable_of
 from listener.sources.webhook.authentication import Certificates, Fetch, fetcher, make_authenticators
 from listener.sources.webhook.checks import run_checks
 from listener.sources.webhook.receiver import Receiver
@@ -98,7 +99,7 @@ class WebhookSource(SourceBase):
     def _check_settings(self) -> None:
         key = f"sources.{self.name}"
         if not self.settings.is_authenticated:
-            variable = f"LISTENER_SOURCES__{self.name.upper().replace('-', '_')}__TOKEN"
+            variable = variable_of(f"{key}.token")
             raise ConfigurationError(
                 f"{key}.token: not set, so no request could be authenticated",
                 hint=f"set {variable} or {variable}_FILE (python -c 'import secrets; print(secrets.token_hex())'), "
