@@ -20,8 +20,8 @@ from listener.backfill.audit import _head
 from listener.clock import SystemClock
 from listener.sources.mns.settings import MnsSettings
 from listener.sources.mns.transport import MnsTransport
+from listener.sources.sqs.boto import SqsTransport
 from listener.sources.sqs.settings import SqsSettings
-from listener.sources.sqs.transport import SqsTransport
 from listener.sources.webhook.authentication.certificates import fetcher
 from listener.targets.alibaba_cdn import AlibabaCdn
 from listener.telemetry import configure_logging

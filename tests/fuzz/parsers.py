@@ -29,9 +29,9 @@ from listener.sources.listing.inventory import _csv_rows, _entry, read_manifest
 from listener.sources.listing.pages import read_page, time_ns
 from listener.sources.mns import wire
 from listener.sources.queue.transport import QueueError
+from listener.sources.sqs.boto import failures_in, messages_in, refused
 from listener.sources.sqs.checks import missing_events, rules_for, senders, sends_from
 from listener.sources.sqs.settings import address_of
-from listener.sources.sqs.transport import failures_in, messages_in, refused
 from listener.sources.webhook.authentication.certificates import _parse, https_url
 from listener.sources.webhook.authentication.shared_secrets import Token, _number, _signature
 from listener.sources.webhook.authentication.signatures import _account_and_id, read_message

@@ -4,7 +4,7 @@ Events of Amazon S3 in an SQS queue; ``listener.sources.queue`` has the reader.
 ::
 
     settings    options, and what a queue URL contains
-    transport   calls by boto3, and error codes by what helps
+    boto        calls by boto3, and error codes by what helps
     checks      what `check` tests, and how it judges policies and notification rules
     setup       what to paste at AWS
     source      the Source contract

@@ -17,9 +17,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from listener.contracts import Check, CheckState
 from listener.sources.queue.transport import QueueError
+from listener.sources.sqs.boto import make_client, translated
 from listener.sources.sqs.settings import SqsSettings
 from listener.sources.sqs.setup import WANTED
-from listener.sources.sqs.transport import make_client, translated
 from listener.text import header_time, whole_number
 
 __all__ = ["Rule", "missing_events", "rules_for", "run_checks", "senders", "sends_from"]

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 
 from listener.contracts import Check
 from listener.sources.queue.source import QueueSource
+from listener.sources.sqs.boto import SqsTransport
 from listener.sources.sqs.checks import run_checks
 from listener.sources.sqs.settings import SqsSettings
 from listener.sources.sqs.setup import setup_text
-from listener.sources.sqs.transport import SqsTransport
 
 __all__ = ["SqsSource"]
 

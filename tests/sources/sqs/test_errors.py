@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from listener.contracts import CheckState
 from listener.sources.queue.transport import Remedy
 from listener.sources.sqs import SqsSettings, SqsSource
-from listener.sources.sqs.transport import refused
+from listener.sources.sqs.boto import refused
 from tests.sources.queue.backends import SqsBackend, reading, s3_event
 from tests.sources.sqs.fake_sqs import FakeSqs
 from tests.waiting import until

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from listener.contracts import SourceState
-from listener.sources.sqs import SqsSettings, SqsSource, transport
-from listener.sources.sqs.transport import LARGEST_REPLY_BYTES
+from listener.sources.sqs import SqsSettings, SqsSource, boto
+from listener.sources.sqs.boto import LARGEST_REPLY_BYTES
 from tests.sources.queue.backends import reading, s3_event
 from tests.waiting import until
 
@@ -127,7 +127,7 @@ async def test_an_answer_without_end_is_cut_off(aws_keys: None) -> None:
 
 async def test_an_answer_that_drips_is_cut_off(aws_keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is that of the whole answer, not of each byte: a poll never hangs."""
-    monkeypatch.setattr(transport, "REPLY_SECONDS", 0.2)
+    monkeypatch.setattr(boto, "REPLY_SECONDS", 0.2)
     async with (
         hostile(slow) as server,
         reading(source_at(server)) as taker,

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from listener.cli import main
 from listener.contracts import CheckState, ProvidesSetup
 from listener.sources.sqs import SqsSettings, SqsSource
+from listener.sources.sqs.boto import make_client
 from listener.sources.sqs.checks import Rule, missing_events, senders, sends_from
 from listener.sources.sqs.settings import address_of
-from listener.sources.sqs.transport import make_client
 
 
 @pytest.fixture
