@@ -131,7 +131,7 @@ class Remounted(NamedTuple):
     names: list[bytes]
     """Files, and what is gone."""
     is_unexplained: bool = False
-    """Whether the table changed and is as it was before: something was mounted anywhere meanwhile, or remounted."""
+    """Whether something may have been mounted at a place that the table does not show: see :class:`MountWatch`."""
 
 
 class _Pinned(NamedTuple):
@@ -150,7 +150,8 @@ class MountWatch:
     which is mounted elsewhere was renamed or removed, nor that a mount point moved because a directory
     above it was renamed: the table is read at each look for that. A mount that went after such a rename was at
     a place that nobody knows: the whole tree is compared then. So was one that came and went between two looks,
-    perhaps of another tree: that matters only where this tree was read meanwhile.
+    perhaps of another tree, and one whose directory is gone from outside of the tree, perhaps into it: these
+    matter only where this tree was read meanwhile.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -167,7 +168,7 @@ class MountWatch:
         self._replaced: dict[str, Mount] = {}
         self._signal: tuple[select.epoll, BinaryIO] | None = None
         self._is_unexplained = False
-        """Whether the kernel reported a change of the table that left it as it was before."""
+        """Whether the table changed and is as it was before, or a mount left a place outside that is gone, too."""
         try:
             self._file = TABLE.open("rb")
         except OSError:
@@ -242,7 +243,8 @@ class MountWatch:
             self._follow_renames(before, after)
             return []
         changed = sorted(point for point in before.keys() | after.keys() if before.get(point) != after.get(point))
-        self._is_unexplained = not changed
+        left = before.keys() - after.keys() - self._parents.keys()
+        self._is_unexplained = not changed or any(_is_gone(_above(point)) for point in left)
         return changed
 
     def _read(self) -> bool:
@@ -317,6 +319,16 @@ def _is_below(top: str, path: str) -> bool:
 
 def _above(point: str) -> str:
     return os.path.dirname(point)  # noqa: PTH120 - any bytes
+
+
+def _is_gone(directory: str) -> bool:
+    try:
+        os.stat(directory)  # noqa: PTH116 - any bytes
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _parents(points: Collection[str]) -> dict[str, tuple[int, int] | None]:

@@ -117,6 +117,22 @@ def test_a_mount_that_goes_after_its_directory_was_renamed_is_compared(tmp_path:
             source.until(lambda: "b/docs/more.html" in source.keys("deleted"), "what was mounted is gone", 20)
 
 
+def test_a_mount_that_came_with_its_directory_and_goes_is_compared(tmp_path: Path, backend: str) -> None:
+    """A directory with a mount in it is moved into the tree: the table knew the mount at its old place only."""
+    root, new, outside = tmp_path / "www", tmp_path / "new", tmp_path / "outside"
+    write(root / "other.html", "one")
+    write(outside / "a" / "docs" / "index.html", "one")
+    write(new / "more.html", "1")
+    before = f"mount --bind {new} {outside}/a/docs"
+    settings = {"backend": backend, "root_check_seconds": 600, "poll_interval_seconds": 1}
+    with apart(root, tmp_path / "out", before, **settings) as source:
+        source.inside("mv", outside / "a", root / "b")
+        source.until(lambda: source.keys() >= {"b/docs/more.html"}, "what is mounted is reported", 20)
+        source.inside("umount", root / "b" / "docs")
+        source.until(lambda: source.keys() >= {"b/docs/index.html"}, "what was below is reported", 20)
+        source.until(lambda: "b/docs/more.html" in source.keys("deleted"), "what was mounted is gone", 20)
+
+
 def test_what_is_mounted_over_a_file_is_looked_at(tmp_path: Path, backend: str) -> None:
     """A file too can be mounted over; a mount over what is ignored, or elsewhere, is nobody's business."""
     root = tmp_path / "www"
