@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 from listener.change import key_to_bytes, key_to_text
 from listener.sources.filesystem.live import DeletionGuard, Live
-from listener.sources.filesystem.outstanding import MOUNTED, Rescans
+from listener.sources.filesystem.outstanding import MOUNTED, Rescans, is_absent
 from listener.sources.filesystem.settings import Root
 
 __all__ = ["Mount", "Surroundings", "mount_of", "mounts_below", "outdated"]
@@ -244,7 +244,7 @@ class MountWatch:
             return []
         changed = sorted(point for point in before.keys() | after.keys() if before.get(point) != after.get(point))
         left = before.keys() - after.keys() - self._parents.keys()
-        self._is_unexplained = not changed or any(_is_gone(_above(point)) for point in left)
+        self._is_unexplained = not changed or any(is_absent(os.fsencode(_above(point))) for point in left)
         return changed
 
     def _read(self) -> bool:
@@ -319,16 +319,6 @@ def _is_below(top: str, path: str) -> bool:
 
 def _above(point: str) -> str:
     return os.path.dirname(point)  # noqa: PTH120 - any bytes
-
-
-def _is_gone(directory: str) -> bool:
-    try:
-        os.stat(directory)  # noqa: PTH116 - any bytes
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _parents(points: Collection[str]) -> dict[str, tuple[int, int] | None]:
