@@ -36,7 +36,6 @@ __all__ = [
 
 GROUPS: Final = {"sources": "listener.sources", "targets": "listener.targets"}
 """Table of the configuration to entry-point group."""
-DISTRIBUTION: Final = "cdn-listener"
 LISTING: Final = "listing"
 """The table of an event source that names the storage, so that it can be listed."""
 

@@ -206,7 +206,7 @@ _QUOTAS = {
 
 
 def parse_quota(fields: Mapping[str, Any]) -> dict[RefreshKind, QuotaReading]:
-    """Return the quota of each kind that the answer tells: numbers or strings, names in any case, some missing."""
+    """Return the quota of each kind in the answer: numbers or strings, names in any case, some missing."""
     lower = {name.lower(): _count(value) for name, value in fields.items()}
     return {
         kind: QuotaReading(limit, min(remaining, limit))
@@ -332,7 +332,7 @@ STATUS_TABLE: Mapping[int, Rule] = {
 
 
 def rule_for(status: int, code: str) -> Rule:
-    """Return the row that tells what to do: by the code's longest prefix, else by status."""
+    """Return the row with the remedy: by the code's longest prefix, else by status."""
     rows = [rule for rule in TABLE if code.startswith(rule.prefix)]
     if rows:
         return max(rows, key=lambda rule: len(rule.prefix))

@@ -106,7 +106,7 @@ def pairs(params: Pairs) -> list[tuple[str, str]]:
 
 
 def same(expected: str, received: str) -> bool:
-    """Compare in a time that tells nothing of where the two differ."""
+    """Compare in a time that does not depend on where the two differ."""
     return hmac.compare_digest(expected.encode(), received.encode("utf-8", "surrogateescape"))
 
 

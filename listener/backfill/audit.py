@@ -213,7 +213,7 @@ async def ask_edge(
         sites: where it is served.
         count: objects to draw.
         per_second: requests a second at most.
-        now: tells seconds since the epoch.
+        now: returns seconds since the epoch.
         chance: decides what is drawn.
     """
     report = EdgeReport()

@@ -153,7 +153,7 @@ def _tree(settings: Settings, name: str) -> FilesystemSettings:
 
 def _key_list(settings: Settings, name: str, choice: Choice) -> KeyList:
     if choice.since is not None:
-        raise ConfigurationError("--since: a list of keys tells no times", hint="leave --since or --from out")
+        raise ConfigurationError("--since: a list of keys has no times", hint="leave --since or --from out")
     lines = key_lines(settings, name, name=choice.lines_name, null=choice.null)
     return KeyList(name, lines.keys(choice.lines or ()), prefix=choice.prefix, tree=lines.tree)
 

@@ -57,7 +57,7 @@ class Backfill:
             listing: the keys.
             modes: what to do with each.
             share: part of each day's quota (0 to 1) that it may have; None: all, and the rest waits in the store.
-            clock: tells the time of day.
+            clock: returns the time of day.
 
         Raises :class:`~listener.errors.ConfigurationError` for modes that exclude one another.
         """

@@ -172,7 +172,7 @@ class Tally:
         ]
 
     def weigher(self) -> Callable[[str, str], int]:
-        """Return a function that tells how many of the listed keys lie below a (root, prefix)."""
+        """Return a function that returns how many of the listed keys lie below a (root, prefix)."""
         roots: dict[str, tuple[list[str], list[int]]] = {}
         for root, directory in sorted(self.keys):
             directories, sums = roots.setdefault(root, ([], [0]))

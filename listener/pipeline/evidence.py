@@ -1,7 +1,7 @@
 """
 Which request made the tasks that a CDN lists: evidence about one host of one request; pure.
 
-A CDN's list tells a task's id, URL and time of creation, and not which request made it. Requests of the
+A CDN's list has a task's id, URL and time of creation, but not which request made it. Requests of the
 same second and domain share ids. A request is accepted or refused as a whole. So:
 
 1. Each attempt whose task id is known owns one listed task of its URL.
@@ -30,7 +30,7 @@ CLOCK_MARGIN_SECONDS = 5.0
 LATEST_SECONDS = 120.0
 """A CDN that takes a request up so much later than it was sent has closed the connection long before."""
 TOGETHER_SECONDS = 1.5
-"""Tasks of one request were created within this time: the list tells whole seconds."""
+"""Tasks of one request were created within this time: the list has whole seconds."""
 
 
 class Evidence(NamedTuple):

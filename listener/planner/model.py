@@ -220,7 +220,7 @@ class PlanInput:
 
     ``weights`` is asked only for directories that might be refreshed: how many known objects lie
     below, at any depth; ``None`` where nothing is known, 0 where it is known that there are none.
-    ``allowed`` tells whether a directory is within its site's blast radius; whatever lies below an
+    ``allowed`` returns whether a directory is within its site's blast radius; whatever lies below an
     allowed directory must be allowed too. A kind that ``budgets`` does not name cannot be asked for.
     """
 

@@ -88,7 +88,7 @@ def sqlite_path(url: str) -> Path:
 
 
 def translate(error: Exception, path: Path) -> StoreError:
-    """Return the error that tells an operator what one of :data:`STORE_ERRORS` means for the state file."""
+    """Return the error that explains to an operator what one of :data:`STORE_ERRORS` means for the state file."""
     name = getattr(error, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or _is_undecodable(error):
         return damaged(path, f"not a usable SQLite file ({error})")

@@ -27,7 +27,7 @@ __all__ = [
 
 
 APPLICATION_ID = 0x43444E4C
-"""``CDNL`` in the file's header: tells our file from any other SQLite file."""
+"""``CDNL`` in the file's header: distinguishes our file from any other SQLite file."""
 VERSION = 13
 REWRITTEN_PAGES = 16_384
 """A file up to this size (64 MiB) is rewritten once when it is converted, so that its space can be given back."""

@@ -150,7 +150,7 @@ WHOLE_SECONDS: Final = 10.0
 TABLE_SECONDS: Final = 60.0
 """The check of one table of a larger file ends after this: while it reads, the write-ahead log cannot be reset."""
 EXPLAIN_SECONDS: Final = 5.0
-"""How long an unexpected error waits for the check that tells damage from a defect."""
+"""How long an unexpected error waits for the check that distinguishes damage from a defect."""
 EXPLAIN_PAUSE_SECONDS: Final = 60.0
 """Further unexpected errors within this time are reported as they are: the check found nothing just now."""
 STEPS: Final = 10_000
