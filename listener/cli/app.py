@@ -86,7 +86,7 @@ def _with_instance(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _config(instance: str) -> Path:
-    from listener.settings.loading import config_of
+    from listener.configuration import config_of
 
     path = config_of(instance)
     if path is None:

@@ -112,8 +112,8 @@ async def reading(settings: Settings) -> AsyncIterator[Store | None]:
 
 
 def _has_state(settings: Settings) -> bool:
+    from listener.configuration import sqlite_path
     from listener.errors import StoreError
-    from listener.store.database import sqlite_path
 
     path = sqlite_path(settings.store.url)
     try:
@@ -147,7 +147,7 @@ def present(store: Store | None) -> Store:
 
 def owner_of_store(settings: Settings) -> Owner:
     """Return whether a process owns the state file, and which."""
-    from listener.store.database import sqlite_path
+    from listener.configuration import sqlite_path
     from listener.store.ownership import owner_of
 
     return owner_of(sqlite_path(settings.store.url))

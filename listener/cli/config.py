@@ -125,8 +125,8 @@ def check(
 def _checks(config: Any, *, here: bool) -> Sequence[Check]:
     """Return the checks as the installed unit, or else as this process, with a warning about the difference."""
     from listener.cli.systemd import check_as_unit, is_installed
+    from listener.configuration import unit_of
     from listener.contracts import Check, CheckState
-    from listener.settings.loading import unit_of
 
     settings = load(config)
     unit = "" if here else unit_of(settings.origin.path)

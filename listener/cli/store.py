@@ -15,8 +15,8 @@ app = typer.Typer(no_args_is_help=True, help="Maintain the state file: back up, 
 
 
 def _state_file(config: Path | None) -> Path:
+    from listener.configuration import sqlite_path
     from listener.errors import StoreError
-    from listener.store.database import sqlite_path
 
     path = sqlite_path(load(config).store.url)
     if not path.exists():

@@ -9,12 +9,13 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from listener.configuration import sqlite_path
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
-from listener.store.database import format_version, sqlite_path
+from listener.store.database import format_version
 from listener.store.ownership import owner_of
 
 __all__ = ["run_checks"]

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from listener.settings.loading import CONFIG_VARIABLE, DEFAULT_PATHS, find_file, load_settings, parse_settings
+from listener.configuration import (
+    CONFIG_VARIABLE,
+    DEFAULT_PATHS,
+    SettingsProblem,
+    expanded,
+    find_file,
+    nearest,
+    refuse,
+    variable_of,
+)
+from listener.settings.loading import load_settings, parse_settings
 from listener.settings.model import PluginTable, Settings, SettingsOrigin, as_toml, effective, json_schema
-from listener.settings.problems import SettingsProblem, nearest, refuse, validate_table, variable_of
+from listener.settings.problems import validate_table
 from listener.settings.sections import (
     AdminSettings,
     Approval,
@@ -15,7 +25,6 @@ from listener.settings.sections import (
     Section,
     StoreSettings,
     VerifierSettings,
-    expanded,
     host_and_port,
     is_loopback,
 )

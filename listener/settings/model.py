@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import tomli_w
 from pydantic import BaseModel, Field, PrivateAttr
 
+from listener.configuration import SettingsProblem
 from listener.redaction import mask_url, masked
-from listener.settings.problems import SettingsProblem
 from listener.settings.sections import (
     AdminSettings,
     CoalescerSettings,
@@ -35,13 +36,16 @@ PluginTable = dict[str, Any]
 """The table of one source or target as written; ``type`` names its plugin."""
 
 
-class SettingsOrigin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SettingsOrigin:
     """Where settings came from, for messages about them."""
 
     path: Path | None = None
     """The file that was read."""
-    variables: Mapping[str, str] = {}
+    variables: Mapping[str, str] = field(default_factory=dict)
     """Dotted key to the environment variable (or file) that set it."""
+    fingerprints: tuple[str, ...] = field(default=(), compare=False)
+    """What identifies these settings; see :class:`listener.configuration.Configuration`."""
 
 
 class Settings(Section):

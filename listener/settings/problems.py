@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self, TypeVar, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from listener.errors import ConfigurationError
+from listener.configuration import SettingsProblem, nearest, refuse, variable_of
 from listener.redaction import is_secret_name
 
-__all__ = ["PREFIX", "SettingsProblem", "nearest", "refuse", "validate_table", "variable_of"]
-
-PREFIX: Final = "LISTENER_"
-"""What the name of every variable begins with that sets a value."""
+__all__ = ["validate_table"]
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class SettingsProblem(NamedTuple):
-    """One error: the full dotted key, what is wrong, and what to do."""
-
-    key: str
-    what: str
-    hint: str = ""
-
-    @classmethod
-    def of_unknown_name(cls, key: str, kind: str, name: str, known: Iterable[str]) -> Self:
-        """Return the problem of an unknown name."""
-        return cls(key, f"there is no {kind} named {name!r}", nearest(name, known))
-
-
-def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Return a hint with the most similar known name, or with all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    if close:
-        return f"Did you mean {prefix}{close[0]}?"
-    return f"Known are: {', '.join(names)}." if names else "None is configured."
-
-
-def variable_of(key: str) -> str:
-    """Return the environment variable that sets a dotted key."""
-    return PREFIX + key.upper().replace("-", "_").replace(".", "__")
-
-
-def refuse(problems: Sequence[SettingsProblem], *, origin: str, variables: Mapping[str, str]) -> None:
-    """Raise :class:`~listener.errors.ConfigurationError` naming all these problems, if there are any."""
-    if not problems:
-        return
-    lines = [f"{problem.key}{_set_by(problem.key, variables)}: {problem.what}" for problem in problems]
-    hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
-    raise ConfigurationError(f"{origin}: " + "; ".join(lines), hint=" ".join(hints))
 
 
 def validate_table(
@@ -65,12 +25,6 @@ def validate_table(
         problems = [_problem(model, dict(line), key) for line in error.errors(include_url=False, include_context=False)]
     refuse(problems, origin=origin, variables=variables)
     raise AssertionError("a rejected table has a problem")  # pragma: no cover
-
-
-def _set_by(key: str, variables: Mapping[str, str]) -> str:
-    while key and key not in variables:
-        key = key.rpartition(".")[0]
-    return f" (set by {variables[key]})" if key else ""
 
 
 def _problem(model: type[BaseModel], line: Mapping[str, Any], key: str) -> SettingsProblem:

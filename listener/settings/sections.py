@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from listener.configuration import expanded
+
 __all__ = [
     "AdminSettings",
     "Approval",
@@ -31,7 +33,6 @@ __all__ = [
     "Section",
     "StoreSettings",
     "VerifierSettings",
-    "expanded",
     "host_and_port",
     "is_loopback",
 ]
@@ -39,14 +40,6 @@ __all__ = [
 _SOCKET_BYTES: Final = 107
 """The size of ``sun_path`` (unix(7)) without its final zero."""
 _DATABASES: Final = ("sqlite", "postgresql", "postgres")
-
-
-def expanded(path: Path) -> Path:
-    """Return the path with a leading ``~`` or ``~user`` expanded; unchanged if that home directory is unknown."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        return path
 
 
 FilePath = Annotated[Path, AfterValidator(expanded)]
@@ -69,8 +62,8 @@ class StoreSettings(Section):
 
     url: str = "sqlite:////var/lib/cdn-listener/state.db"
     """``sqlite:////absolute/path``, ``sqlite:///~/path`` or ``sqlite:///relative/path``. A relative path begins in
-    the directory in which a command is started: in another one, a command has another state and another ledger. The
-    default is a file in the directory that belongs to the systemd unit and the container image."""
+    the directory of the configuration file, one from the environment in the current directory. The default is a file
+    in the directory that belongs to the systemd unit and the container image."""
     keep_days: Annotated[float, Field(gt=0, le=3660)] = 30.0
     """Days to keep settled attempts, the audit trail, backfill progress, and data about names that are no longer
     configured. What belongs to the current quota day is always kept."""

@@ -24,12 +24,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
-from listener.errors import ConfigurationError, StoreError, StoreUnusable
+from listener.errors import StoreError, StoreUnusable
 from listener.files import guard, make_private
-from listener.redaction import mask_url
-from listener.settings import expanded
 from listener.store import migrations
 from listener.store.migrations import pragma, upgrade
 
@@ -48,7 +46,6 @@ __all__ = [
     "set_up",
     "size_bytes",
     "snapshot",
-    "sqlite_path",
     "translate",
 ]
 
@@ -64,27 +61,6 @@ BUSY_SECONDS = 10.0
 STORE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """What SQLite's binding raises; the second for text of the file, or in SQLite's message about it, that is no UTF-8."""
 DAMAGE_HINT = "restore a backup, or move the file away and start again (the first scan seeds, a backfill refreshes)"
-
-
-_URL_HINT = "write sqlite:////absolute/path.db, or sqlite:///relative/path.db"
-
-
-def sqlite_path(url: str) -> Path:
-    """
-    Return the file that a ``sqlite:///`` URL names (three slashes: relative, four: absolute).
-
-    Raises:
-        ConfigurationError: it is no such URL.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ConfigurationError(f"store.url: {mask_url(url)!r} is no URL", hint=_URL_HINT) from None
-    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
-        raise ConfigurationError(
-            f"store.url: {parts.scheme or mask_url(url)!r} is not a store that this version knows", hint=_URL_HINT
-        )
-    return expanded(Path(unquote(parts.path[1:])))
 
 
 def translate(error: Exception, path: Path) -> StoreError:

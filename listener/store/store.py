@@ -13,6 +13,7 @@ from typing import Any
 
 from listener.change import Fingerprint
 from listener.clock import Clock, SystemClock
+from listener.configuration import sqlite_path
 from listener.contracts import SourceHealth, Unreadable
 from listener.refresh import Attempt, NeedInput, Priority, QuotaReading, RefreshKind
 from listener.settings import CoalescerSettings
@@ -29,7 +30,7 @@ from listener.store import (
 )
 from listener.store.access import SLICE_ROWS, Access
 from listener.store.controls import Progress, load_progress, save_progress
-from listener.store.database import prepare, size_bytes, sqlite_path
+from listener.store.database import prepare, size_bytes
 from listener.store.filtering import Suppressed, add_messages, known_messages, note_redelivered, suppressed_of
 from listener.store.index import bounded_text
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter

@@ -9,12 +9,12 @@ import pytest
 from listener.alibaba import EnvironmentKeys
 from listener.alibaba.signature import Credentials
 from listener.backfill import read_entries
+from listener.configuration import sqlite_path
 from listener.emulator.origin import origin_of
 from listener.settings import expanded, load_settings
 from listener.sources.filesystem import FilesystemSettings
 from listener.sources.listing.settings import parse_place
 from listener.sources.webhook.settings import WebhookSettings
-from listener.store.database import sqlite_path
 
 
 @pytest.fixture

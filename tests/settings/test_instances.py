@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from listener import configuration
+from listener.configuration import config_of, instance_of, unit_of
 from listener.errors import ConfigurationError
-from listener.settings import loading, parse_settings
-from listener.settings.loading import config_of, instance_of, unit_of
+from listener.settings import parse_settings
 
 
 @pytest.fixture
@@ -16,9 +17,9 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine whose systemd knows the template."""
     for name in ("etc", "var", "units"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr(loading, "CONFIG_DIRECTORY", tmp_path / "etc")
-    monkeypatch.setattr(loading, "STATE_PARENT", tmp_path / "var")
-    monkeypatch.setattr(loading, "UNIT_DIRECTORIES", (tmp_path / "units",))
+    monkeypatch.setattr(configuration, "CONFIG_DIRECTORY", tmp_path / "etc")
+    monkeypatch.setattr(configuration, "STATE_PARENT", tmp_path / "var")
+    monkeypatch.setattr(configuration, "UNIT_DIRECTORIES", (tmp_path / "units",))
     (tmp_path / "units/cdn-listener@.service").touch()
     return tmp_path / "etc"
 

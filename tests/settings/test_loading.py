@@ -105,7 +105,7 @@ def test_a_variable_finds_names_with_dashes_and_capitals() -> None:
 def test_the_environment_alone_can_configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container needs no file: sources, targets and sites may all come from variables."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("listener.settings.loading.DEFAULT_PATHS", (Path("listener.toml"),))
+    monkeypatch.setattr("listener.configuration.DEFAULT_PATHS", (Path("listener.toml"),))
     environ = {
         "LISTENER_SOURCES__WWW__TYPE": "filesystem",
         "LISTENER_TARGETS__CDN__TYPE": "alibaba-cdn",
@@ -124,7 +124,7 @@ def test_the_file_is_searched_where_it_is_documented(
     assert find_file({}) == Path("listener.toml")
     assert find_file({"LISTENER_CONFIG": "/x.toml"}) == Path("/x.toml")
     file.unlink()
-    monkeypatch.setattr("listener.settings.loading.DEFAULT_PATHS", (Path("listener.toml"), Path("etc.toml")))
+    monkeypatch.setattr("listener.configuration.DEFAULT_PATHS", (Path("listener.toml"), Path("etc.toml")))
     with pytest.raises(ConfigurationError, match=r"no configuration file.*listener\.toml, etc\.toml") as caught:
         load_settings(None, {"LISTENER_STORE__URL": "sqlite:///s.db"})
     assert "--config" in caught.value.hint

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.configuration import sqlite_path
 from listener.errors import ConfigurationError
 from listener.redaction import MASK, is_secret_name, mask_text, mask_url, masked
 from listener.settings import as_toml, effective, parse_settings
 from listener.sources.webhook.settings import WebhookSettings
-from listener.store.database import sqlite_path
 
 SECRET = "hunter2"  # what no output may hold
 

@@ -21,11 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from listener.change import Change, ChangeKind, Fingerprint
+from listener.configuration import sqlite_path
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, migrations, open_store
 from listener.store.attempts import budget
-from listener.store.database import connect, prepare, sqlite_path, translate
+from listener.store.database import connect, prepare, translate
 from listener.store.ownership import Owner, OwnerLock, owner_of
 from listener.store.record import Batch
 from tests import ROOT
