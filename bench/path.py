@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,7 +41,7 @@ from listener.refresh import RefreshKind
 from listener.alibaba.signature import Credentials
 async def main():
     settings = EmulatorSettings(origin=sys.argv[1], credentials=Credentials("testid", "testsecret"), api_port=0,
-        edge_port=0, task_seconds=600, quota={RefreshKind.FILE: 10**9, RefreshKind.DIRECTORY: 0},
+        edge_port=0, task_seconds=float(sys.argv[2]), quota={RefreshKind.FILE: 10**9, RefreshKind.DIRECTORY: 0},
         urls_per_domain_minute=10**9, calls_per_second={"RefreshObjectCaches": 10**6})
     async with Emulator(settings) as emulator:
         print(emulator.api_url, flush=True)
@@ -117,27 +118,36 @@ async def bare(target: AlibabaCdn, count: int) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+@asynccontextmanager
+async def emulated(folder: Path, *, task_seconds: float = 600.0) -> AsyncIterator[AlibabaCdn]:
+    """Start an emulator with ample quota in another process, and yield a target that sends to it."""
+    emulator = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", EMULATOR, str(folder), str(task_seconds)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert emulator.stdout is not None
+    assert emulator.stdin is not None
+    endpoint = (await emulator.stdout.readline()).decode().strip()
+    limits = {"calls_per_second": 10_000, "urls_per_domain_minute": 10**9}
+    target = AlibabaCdn(
+        "cdn", AlibabaCdn.Settings(endpoint=endpoint, limits=limits), environment={**os.environ, **KEYS}
+    )  # type: ignore[call-arg]
+    try:
+        yield target
+    finally:
+        await target.close()
+        emulator.stdin.close()
+        await emulator.wait()
+
+
 async def run(count: int) -> dict[str, float]:
     """Measure both against one emulator."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        emulator = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", EMULATOR, name, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
-        assert emulator.stdout is not None
-        assert emulator.stdin is not None
-        endpoint = (await emulator.stdout.readline()).decode().strip()
-        limits = {"calls_per_second": 10_000, "urls_per_domain_minute": 10**9}
-        target = AlibabaCdn(
-            "cdn", AlibabaCdn.Settings(endpoint=endpoint, limits=limits), environment={**os.environ, **KEYS}
-        )  # type: ignore[call-arg]
-        try:
+        async with emulated(Path(name)) as target:
             bare_wall, bare_cpu = await bare(target, count)
-            wall, cpu = await ours(folder, target, count)
-        finally:
-            await target.close()
-            emulator.stdin.close()
-            await emulator.wait()
+            wall, cpu = await ours(Path(name), target, count)
     return {
         "changes": count,
         "changes_per_second": round(count / wall),

@@ -113,19 +113,19 @@ def starts(folder: Path) -> dict[str, Callable[[], Cost]]:
     }
 
 
-def configured(folder: Path) -> subprocess.Popen[str]:
-    """Start the emulator, and write the configuration that names it."""
+def configured(folder: Path, *emulate: str, more: str = "") -> subprocess.Popen[str]:
+    """Start the emulator, with further options of it, and write the configuration that names it, with more tables."""
     (folder / "www").mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "listener", "emulate", "--origin", str(folder / "www")]
-    command += ["--api", "127.0.0.1:0", "--edge", "127.0.0.1:0"]
+    command += ["--api", "127.0.0.1:0", "--edge", "127.0.0.1:0", *emulate]
     process = subprocess.Popen(
         command, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     _, api, _, edge = (process.stdout or sys.stdin).readline().split()
-    (folder / "listener.toml").write_text(CONFIGURATION.format(folder=folder, port=port, api=api, edge=edge))
+    (folder / "listener.toml").write_text(CONFIGURATION.format(folder=folder, port=port, api=api, edge=edge) + more)
     return process
 
 

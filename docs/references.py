@@ -1,8 +1,10 @@
-"""Writes the reference pages of commands and settings from where they are declared."""
+"""Writes the reference pages of commands, settings and the state file's tables from where they are declared."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import typer
@@ -12,13 +14,16 @@ from pydantic.fields import FieldInfo
 from listener.cli.app import app
 from listener.plugins import installed, plugin_class
 from listener.settings import Settings, Site
+from listener.store.migrations import schema
+from listener.store.retention import BOUNDS
 
 OWN = "cdn-listener"
 
 
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
-    return {"commands.md": "\n".join(_commands()) + "\n", "settings.md": "\n".join(_settings()) + "\n"}
+    written = {"commands.md": _commands(), "settings.md": _settings(), "state.md": _state()}
+    return {name: "\n".join(lines) + "\n" for name, lines in written.items()}
 
 
 def _commands() -> Iterator[str]:
@@ -78,6 +83,24 @@ def _settings() -> Iterator[str]:
             model = plugin_class(plugin.group, plugin.name).Settings
             yield from _table(f'[{plugin.group}.NAME] type = "{plugin.name}"', model, model.__doc__ or "")
     yield from _table("[[sites]]", Site, Site.__doc__ or "")
+
+
+def _state() -> Iterator[str]:
+    yield "# Tables of the state file"
+    yield ""
+    yield "Each table has a bound, or a time after which its rows are removed: once an hour, in slices of some"
+    yield "milliseconds. An index has at most one entry for each row of its table."
+    yield ""
+    yield "| table | rows at most | a row is removed | indexes |"
+    yield "|---|---|---|---|"
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(schema())
+        for name, bound in BOUNDS.items():
+            indexes = connection.execute(
+                "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL", (name,)
+            )
+            named = ", ".join(f"`{index}`" for (index,) in indexes)
+            yield f"| `{name}` | {bound.most} | {bound.removed} | {named} |"
 
 
 def _table(head: str, model: type[BaseModel] | BaseModel, meaning: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, ControlKind, Controls
-from listener.store.maintenance import Configured
+from listener.store.retention import Configured
 from listener.store.store import StoreOptions
 from listener.store.transitions import Promoted
 
@@ -41,6 +41,7 @@ KEPT_SECONDS = 10.0
 """How old what a source said may become: ``status`` takes one that is silent for 30 s to be stopped."""
 CHECKPOINT_SECONDS = 1.0
 UPKEEP_SECONDS = 3600.0
+UPKEEP_RETRY_SECONDS = 60.0
 CLOCK_STEP_SECONDS = 60.0
 """A clock that is set back by less delays nothing for long."""
 DAY_SECONDS = 24 * 3600.0
@@ -168,6 +169,7 @@ class Pipeline:
             readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
             others = [tasks.create_task(self._settle(), name="settle"), tasks.create_task(self._keep(), name="keep")]
+            others.append(tasks.create_task(self._upkeep(), name="upkeep"))
             others.append(tasks.create_task(self._look(), name="look"))
             others.append(tasks.create_task(self._stalls.watch(), name="watch sources"))
             planners = []
@@ -320,8 +322,8 @@ class Pipeline:
         return len(over) + len(complete)
 
     async def _keep(self) -> None:
-        """Report the state of the sources, move the log to the file, remove what is old: for ever."""
-        checkpoint_at = upkeep_at = self._clock.now()
+        """Report the state of the sources, and move the log to the file: for ever."""
+        checkpoint_at = self._clock.now()
         moved_rows = -1
         latest: float | None = None
         while True:
@@ -330,22 +332,31 @@ class Pipeline:
                 latest = await self._reported_last() if latest is None else latest
                 if now < latest - CLOCK_STEP_SECONDS:
                     await self._set_back(latest - now)
-                    checkpoint_at = upkeep_at = now
+                    checkpoint_at = now
                 latest = now
                 await self._report_sources()
                 if now >= checkpoint_at and (changed_rows := self._store.changed_rows) != moved_rows:
                     await self._store.checkpoint()
                     checkpoint_at, moved_rows = now + CHECKPOINT_SECONDS, changed_rows
-                if now >= upkeep_at:
-                    await self._store.upkeep(
-                        keep_seconds=self._settings.store.keep_days * DAY_SECONDS, configured=self._configured()
-                    )
-                    upkeep_at = now + UPKEEP_SECONDS
             except StoreUnusable:
                 return  # damage was reported, and stays
             except StoreError as error:
                 log.error("store.upkeep_failed", error=str(error), hint=error.hint)
             await asyncio.sleep(REPORT_SECONDS)
+
+    async def _upkeep(self) -> None:
+        """Remove what is old, for ever; by itself, since a mass of rows takes minutes, a slice at a time."""
+        keep_seconds = self._settings.store.keep_days * DAY_SECONDS
+        while True:
+            pause = UPKEEP_SECONDS
+            try:
+                await self._store.upkeep(keep_seconds=keep_seconds, configured=self._configured())
+            except StoreUnusable:
+                return
+            except StoreError as error:
+                log.error("store.upkeep_failed", error=str(error), hint=error.hint)
+                pause = UPKEEP_RETRY_SECONDS
+            await asyncio.sleep(pause)
 
     async def _reported_last(self) -> float:
         """Return when sources were reported last, maybe by an earlier process with a wrong clock."""

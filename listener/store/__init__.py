@@ -13,7 +13,8 @@ connections of their own and never wait for it. Of the processes that open the f
 ``access``          the writing thread, reading connections, checkpoints
 ``database``        opening the file, and its errors; ``migrations`` has its format
 ``ownership``       the lock of the process that sends; damage that ends all writing
-``maintenance``     removal of old rows; backup, check, compaction
+``retention``       what bounds each table; removal of old rows in slices
+``maintenance``     backup, check, compaction; free space given back
 ``record``          a batch of changes becomes index rows and needs; ``filtering``: what makes none
 ``index``           what each storage is known to hold; ids of names, rows in bulk
 ``needs``           what planning reads: what is due, and which attempt covers what

@@ -52,8 +52,8 @@ __all__ = [
 
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 64 * 1024
-LOG_BYTES = 64 * 1024 * 1024
-"""What a write-ahead log that grew in a storm is cut back to."""
+LOG_BYTES = 16 * 1024 * 1024
+"""What a write-ahead log that grew in a storm is cut back to: as much as it is used again after."""
 INCREMENTAL = 2
 """The mode of ``PRAGMA auto_vacuum`` in which free pages are given back when we ask."""
 BUSY_SECONDS = 10.0

@@ -22,6 +22,7 @@ __all__ = [
     "MIGRATIONS",
     "VERSION",
     "pragma",
+    "schema",
     "upgrade",
 ]
 
@@ -37,7 +38,7 @@ def _add(*names: str) -> Callable[[sqlite3.Connection], None]:
     """Return the step that makes these tables and indexes as the schema has them."""
 
     def step(connection: sqlite3.Connection) -> None:
-        for statement in _statements(_schema()):
+        for statement in _statements(schema()):
             if statement.split()[2] in names:
                 connection.execute(statement)
 
@@ -150,7 +151,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
     try:
         version = version_before = pragma(connection, "user_version")
         if not version:
-            for statement in _statements(_schema()):
+            for statement in _statements(schema()):
                 connection.execute(statement)
             connection.execute("INSERT INTO meta (id, sequence, created_at) VALUES (1, 0, ?)", (time.time(),))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -167,7 +168,8 @@ def upgrade(connection: sqlite3.Connection) -> None:
             connection.execute("VACUUM")
 
 
-def _schema() -> str:
+def schema() -> str:
+    """Return the statements that make the tables and indexes of this version."""
     return (files("listener.store") / "schema.sql").read_text("utf-8")
 
 

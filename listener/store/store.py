@@ -25,6 +25,7 @@ from listener.store import (
     maintenance,
     needs,
     report,
+    retention,
     staleness,
     transitions,
 )
@@ -365,7 +366,7 @@ class Store(Access):
 
     # -- upkeep ----------------------------------------------------------------------------------
 
-    async def upkeep(self, *, keep_seconds: float, configured: maintenance.Configured | None = None) -> None:
+    async def upkeep(self, *, keep_seconds: float, configured: retention.Configured | None = None) -> None:
         """
         Remove, in slices, what is of no more use, and give free space back to the disk.
 
@@ -376,14 +377,16 @@ class Store(Access):
         now = self.clock.now()
         before = now - keep_seconds
         if configured is not None:
-            retire = partial(maintenance.retire, names=self._names, configured=configured, before=before, now=now)
+            retire = partial(retention.retire, names=self._names, configured=configured, before=before, now=now)
             while await self._write(lambda connection: retire(connection, limit=REMOVE_ROWS)):
                 pass
-        while await self._write(maintenance.remove_old, before=before, now=now, limit=REMOVE_ROWS):
+        while ids := await self._read(retention.unneeded_directory_attempts, before=before, limit=REMOVE_ROWS):
+            await self._write(retention.end_directory_attempts, ids, now=now)
+        while await self._write(retention.remove_old, before=before, now=now, limit=REMOVE_ROWS):
             pass
         after: int | None = 0 if self.owner else None
         while after is not None:
-            after = await self._write(maintenance.remove_empty, self._names, after=after, limit=SLICE_ROWS)
+            after = await self._write(retention.remove_empty, self._names, after=after, limit=SLICE_ROWS)
         while await self._write(letters.bound_letters, now=now):
             pass
         while self.owner and await self._write(maintenance.give_back):

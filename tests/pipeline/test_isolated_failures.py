@@ -14,7 +14,7 @@ from listener.clock import window_start
 from listener.contracts import Delivery
 from listener.errors import StoreError
 from listener.refresh import AttemptState, RefreshKind, Scope
-from listener.store import NeedInput
+from listener.store import NeedInput, Store
 from tests.pipeline.world import a_world, leave_in_flight, stays
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
@@ -56,6 +56,33 @@ async def test_a_plan_that_the_store_could_not_carry_out_is_made_again(tmp_path:
         world.store.hold = failing  # type: ignore[method-assign]
         world.source.deliver(world.write("a.html", "new"))
         await world.until(lambda: world.paths, seconds=30.0)
+
+
+async def test_a_long_removal_of_old_rows_holds_up_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mass of rows takes minutes: sources are reported, and the log is moved to the file, meanwhile."""
+    begun, moved = asyncio.Event(), []
+    checkpoint = Store.checkpoint
+
+    async def upkeep(_store: Store, **_kw: Any) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def counted(store: Store) -> None:
+        moved.append(begun.is_set())
+        await checkpoint(store)
+
+    monkeypatch.setattr(Store, "upkeep", upkeep)
+    monkeypatch.setattr(Store, "checkpoint", counted)
+    async with a_world(tmp_path) as world:
+        await begun.wait()
+        world.source.health.detail = "said later"
+
+        async def is_reported() -> bool:
+            found = await world.store.sources()
+            return "www" in found and found["www"]["detail"] == "said later"
+
+        await world.until(is_reported)
+        await world.until(lambda: any(moved))
 
 
 async def test_an_ack_that_breaks_stops_nothing(tmp_path: Path) -> None:

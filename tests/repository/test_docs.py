@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import typer
 from listener.cli.app import app
 from listener.plugins import effective_settings, installed, plugin_class
 from listener.settings import Section, Settings, Site, parse_settings
+from listener.store.database import prepare
 from tests import ROOT
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -104,6 +106,18 @@ def test_every_command_and_setting_is_in_the_reference(site: Path) -> None:
     models += [plugin_class(one.group, one.name).Settings for one in installed() if one.package == "cdn-listener"]
     keys = {field.alias or name for model in (*models, Site) for name, field in model.model_fields.items()}
     assert [key for key in sorted(keys - {"type"}) if f">{key}<" not in shown] == []
+
+
+@pytest.mark.timeout(300)
+def test_every_table_of_the_state_file_is_in_the_reference(site: Path, tmp_path: Path) -> None:
+    """Each table and index that a new file has."""
+    shown = (site / "reference/state.html").read_text("utf-8")
+    with closing(prepare(tmp_path / "state.db")) as connection:
+        names = connection.execute(
+            "SELECT name FROM sqlite_schema WHERE sql IS NOT NULL AND type IN ('table', 'index')"
+        )
+        missing = [name for (name,) in names if f">{name}<" not in shown]
+    assert missing == ["sqlite_sequence"]  # SQLite's own
 
 
 def test_every_configuration_shown_is_valid() -> None:

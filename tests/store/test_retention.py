@@ -15,10 +15,11 @@ from listener.refresh import AttemptState
 from listener.store import open_store
 from listener.store.controls import AccountReport, ControlKind, Controls, Place, Progress
 from listener.store.database import prepare
-from listener.store.maintenance import Configured
 from listener.store.record import Batch
+from listener.store.retention import BOUNDS, UNSETTLED_SECONDS, Configured
+from listener.store.store import REMOVE_ROWS
 from listener.store.transitions import AttemptRequest
-from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder
+from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, subtree
 
 DAY = 86400.0
 KEEP = 30 * DAY
@@ -36,6 +37,13 @@ def rows(bench: Bench) -> dict[str, int]:
     tables = [name for (name,) in bench.sql("SELECT name FROM sqlite_schema WHERE type = 'table'")]
     counts = {name: bench.sql(f"SELECT count(*) FROM {name}")[0][0] for name in tables}
     return {name: count for name, count in counts.items() if count and name not in ("meta", "sqlite_sequence")}
+
+
+async def test_every_table_has_a_stated_bound(bench: Bench) -> None:
+    """A new table needs one; what is stated of a table that is gone is removed."""
+    tables = {name for (name,) in bench.sql("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert tables - {"sqlite_sequence"} == set(BOUNDS)
+    assert all(bound.most and bound.removed for bound in BOUNDS.values())
 
 
 async def test_every_row_of_history_ends(bench: Bench) -> None:
@@ -92,6 +100,161 @@ async def test_names_that_are_configured_no_longer_end(bench: Bench, name: str) 
     await bench.change(Change(name, "again", content("x").kind, content("x").fingerprint))
     assert rows(bench)["root"] == 1
     assert bench.sql("SELECT count(*) FROM tree WHERE root NOT IN (SELECT id FROM root)") == [(0,)]
+
+
+WITHOUT = WWW._replace(targets=frozenset({"other"}))
+
+
+async def test_a_target_stays_while_a_url_of_it_is_stale(bench: Bench) -> None:
+    """The configuration has it no longer, and nothing was ever sent to it."""
+    await bench.change(content("a"))
+    bench.clock.advance(3 * KEEP)
+    await bench.store.upkeep(keep_seconds=KEEP, configured=WITHOUT)
+    assert rows(bench)["target"] == 1
+    assert (await bench.store.counts()).deferred == 1
+
+
+async def test_a_target_ends_with_its_history(bench: Bench) -> None:
+    """One that is configured stays; one that is not ends after its last attempt, and may come back."""
+    await bench.change(content("d/a"))
+    await bench.finish(await bench.send(folder("d/")))
+    for days, configured, left in ((0, WITHOUT, 1), (0, WITHOUT, 1), (31, WWW, 1), (0, WITHOUT, 0)):
+        bench.clock.advance(days * DAY)
+        (reserved,) = await bench.hold(folder("d/"))  # its id is cached
+        await bench.store.refund([reserved.id])
+        await bench.store.upkeep(keep_seconds=KEEP, configured=configured)
+        assert rows(bench).get("target", 0) == left
+    await bench.change(content("a"))
+    assert (await bench.store.counts()).deferred == 1
+
+
+async def test_what_an_unknown_outcome_is_compared_with_stays(bench: Bench) -> None:
+    """A task in the list may be that of an earlier request, which must be known as long as one is not settled."""
+    await bench.change(content("a"), content("b"))
+    await bench.finish(await bench.send(file("a")))
+    (unknown,) = await bench.hold(file("b"))
+    await bench.store.mark_sending([unknown.id])
+    await bench.store.mark_unknown([unknown.id], next_look_at=bench.clock.now(), error="lost")
+    bench.clock.advance(KEEP + 2 * DAY)
+    await upkeep(bench)
+    assert bench.sql("SELECT state FROM attempt ORDER BY id") == [("complete",), ("unknown",)]
+    await bench.store.accept({unknown.id: "task"}, next_look_at=bench.clock.now())
+    await upkeep(bench)
+    assert bench.sql("SELECT state FROM attempt ORDER BY id") == [("accepted",)]
+
+
+async def test_what_ended_long_before_an_unknown_outcome_is_removed(bench: Bench) -> None:
+    """A request whose outcome stays unknown does not keep the whole history."""
+    await bench.change(content("a"), content("b"))
+    await bench.finish(await bench.send(file("a")))
+    bench.clock.advance(UNSETTLED_SECONDS + 60)
+    (unknown,) = await bench.hold(file("b"))
+    await bench.store.mark_sending([unknown.id])
+    await bench.store.mark_unknown([unknown.id], next_look_at=bench.clock.now(), error="lost")
+    bench.clock.advance(KEEP + 2 * DAY)
+    await upkeep(bench)
+    assert bench.sql("SELECT state FROM attempt") == [("unknown",)]
+
+
+async def unconfirmed(bench: Bench, *wanted: AttemptRequest) -> list[int]:
+    """Send these; their tasks never end. Return their ids."""
+    made = await bench.send(*wanted)
+    for one in made:
+        await bench.store.unconfirm(one, next_look_at=None, error="late")
+    return [one.id for one in made]
+
+
+def active(bench: Bench) -> list[int]:
+    """Return the ids of the attempts on which anything depends."""
+    return [id_ for (id_,) in bench.sql("SELECT id FROM attempt WHERE active = 1 ORDER BY id")]
+
+
+async def test_an_unconfirmed_directory_stays_while_it_covers_a_need(bench: Bench) -> None:
+    """However old it is: without it the URL would be sent again merely because its task is old."""
+    await bench.change(content("d/a"), content("d/b"))
+    (id_,) = await unconfirmed(bench, folder("d/"))
+    await bench.change(content("d/b", 2))
+    bench.clock.advance(3 * KEEP)
+    await upkeep(bench)
+    assert active(bench) == [id_]
+    counts = await bench.store.counts()
+    assert (counts.unconfirmed, counts.deferred) == (1, 1)
+
+
+async def test_an_unconfirmed_directory_ends_once_it_covers_nothing(bench: Bench) -> None:
+    """All that was below it changed again; it is history after ``keep_days``, and gone after as long again."""
+    await bench.change(content("d/a"), content("d/b"), content("other"))
+    (id_,) = await unconfirmed(bench, folder("d/"))
+    await bench.change(content("d/a", 2), content("d/b", 2))
+    await upkeep(bench)
+    assert active(bench) == [id_]
+    bench.clock.advance(KEEP + DAY)
+    await upkeep(bench)
+    assert active(bench) == []
+    assert (await bench.store.counts()).deferred == 3
+    bench.clock.advance(KEEP + DAY)
+    await upkeep(bench)
+    assert "attempt" not in rows(bench)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_kept"),
+    [
+        (folder("d/"), folder("d/"), False),
+        (folder("d/e/"), folder("d/"), False),
+        (folder("d/"), folder("d/e/"), True),
+        (folder("d/e/"), folder("d/f/"), True),
+        (folder("d/"), folder("d/", force=False), True),
+    ],
+)
+async def test_an_unconfirmed_directory_ends_where_a_later_one_covers_it_all(
+    bench: Bench, first: AttemptRequest, second: AttemptRequest, is_kept: bool
+) -> None:
+    """One that is requested day after day leaves one row, and its URLs stay unconfirmed."""
+    await bench.change(content("d/e/a"), content("d/f/a"))
+    before = await unconfirmed(bench, first)
+    after = await unconfirmed(bench, second)
+    counts = await bench.store.counts()
+    bench.clock.advance(KEEP + DAY)
+    await upkeep(bench)
+    assert active(bench) == [*(before if is_kept else ()), *after]
+    assert await bench.store.counts() == counts
+
+
+async def test_removal_is_done_in_slices(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit removes more than a slice, however much has to go."""
+    keys = [f"{n % 2}/{n}" for n in range(3_000)]
+    await bench.change(*(content(key) for key in keys))
+    await bench.change(*(deleted(key) for key in keys if key.startswith("0/")), subtree("1/", gone=True), wait=0)
+    for number in range(2):
+        await bench.finish(await bench.send(folder(f"{number}/")))
+    assert {"object": 1_500, "tombstone": 1_501, "pending_delete": 1}.items() <= rows(bench).items()
+    connection = sqlite3.connect(bench.store.path)
+    with closing(connection), connection:
+        connection.executemany(
+            "INSERT INTO attempt (target, kind, url, force, watermark, state, account, window_start, held, created_at,"
+            " finished_at, active) VALUES (1, 'file', ?, 1, 1, 'complete', 'main', 0, 0, 0, 0, 0)",
+            [(key,) for key in keys],
+        )
+    written: list[int] = []
+    write = bench.store._write
+
+    async def counting(operation: Callable[..., object], *args: object, **kw: object) -> object:
+        def counted(connection: sqlite3.Connection) -> object:
+            before = connection.total_changes
+            result = operation(connection, *args, **kw)
+            written.append(connection.total_changes - before)
+            return result
+
+        return await write(counted)
+
+    monkeypatch.setattr(bench.store, "_write", counting)
+    bench.clock.advance(KEEP + 2 * DAY)
+    await upkeep(bench)
+    left = rows(bench)
+    assert not {"attempt", "tombstone", "object", "pending_delete"} & set(left)
+    assert sum(written) > 2 * len(keys)
+    assert max(written) <= REMOVE_ROWS + 2  # with the count of the directory, and where the next slice begins
 
 
 @pytest.mark.parametrize("state", ["unknown", "accepted", "unconfirmed"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from listener.errors import StoreError
-from listener.store import NeedInput, access, open_store
+from listener.store import NeedInput, access, database, open_store
 from listener.store.access import Writer
 from listener.store.database import connect, prepare
 from listener.store.ownership import Damage
@@ -259,3 +259,17 @@ async def test_the_log_does_not_grow_for_ever(bench: Bench, monkeypatch: pytest.
     await asyncio.gather(*feeders)
     assert sum(later <= sooner for sooner, later in pairwise(sizes)) > 10
     assert len(bench.index()) > 1000
+
+
+async def test_a_log_that_grew_in_a_storm_is_cut_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it starts over, the disk has back what it took beyond its limit."""
+    monkeypatch.setattr(access, "LONG_LOG_PAGES", 100)
+    monkeypatch.setattr(database, "LOG_BYTES", 1_000_000)
+    async with open_store(f"sqlite:///{tmp_path}/state.db", owner=True) as store:
+        log = store.path.with_name(store.path.name + "-wal")
+        for lane in range(10):
+            await store.record([Batch([content(f"{lane}/{n}") for n in range(500)])], route)
+        assert log.stat().st_size > 1_000_000
+        await store.checkpoint()
+        await store.record([Batch([content("one")])], route)
+        assert log.stat().st_size <= 1_000_000

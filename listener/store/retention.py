@@ -1,0 +1,297 @@
+"""
+Retention: what bounds each table, and the removal, in slices, of rows that are of no more use.
+
+:data:`BOUNDS` names every table; a test compares it with the schema, and the reference page of the state file is
+written from it. No slice holds the writer for more than some milliseconds. What protects data stays however old it is:
+needs, attempts whose outcome is not settled and those sent around the same time, and what the current quota day spent.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from listener.clock import window_start
+from listener.refresh import AttemptState, RefreshKind
+from listener.store.attempts import presume_spent
+from listener.store.filtering import MESSAGE_SECONDS, MOST_MESSAGES, MOST_SUPPRESSED, TOKEN_SECONDS
+from listener.store.index import Names, prefix_end, remove_pending
+from listener.store.letters import MAX_BODIES, MAX_BODIES_BYTES, MAX_LETTERS
+
+__all__ = [
+    "BOUNDS",
+    "Bound",
+    "Configured",
+    "end_directory_attempts",
+    "remove_empty",
+    "remove_old",
+    "retire",
+    "unneeded_directory_attempts",
+]
+
+
+TOMBSTONE_SECONDS: Final = 24 * 3600.0
+"""How long a deleted key is remembered: longer than any scan runs."""
+UNSETTLED_SECONDS: Final = 24 * 3600.0
+"""Attempts that ended so long before the oldest unsettled one was sent are no longer compared with it."""
+_DAY: Final = 24 * 3600.0
+
+
+class Bound(NamedTuple):
+    """What keeps a table small; sentences for people."""
+
+    most: str
+    """How many rows there may be."""
+    removed: str
+    """When a row is removed."""
+
+
+_KEPT: Final = "`store.keep_days`"
+_RETIRED: Final = f"{_KEPT} after the configuration last named it"
+_SETTLED: Final = f"{_KEPT} after it ended"
+
+BOUNDS: Final[Mapping[str, Bound]] = {
+    "account": Bound("one for each account", _RETIRED),
+    "attempt": Bound(
+        f"the quota of {_KEPT}, and what is in flight",
+        f"{_SETTLED}; never while its outcome is open, or that of a request sent up to a day after it ended. One that"
+        f" stays unconfirmed ends once it covers no need, a directory after {_KEPT} at the earliest",
+    ),
+    "audit": Bound(f"the manual actions of {_KEPT}", f"after {_KEPT}"),
+    "backfill": Bound(f"the listings of {_KEPT}", f"{_KEPT} after its last progress"),
+    "control": Bound("one for each kind, target and prefix that was ordered", "when its time is over, or by order"),
+    "dead_letter": Bound(
+        f"{MAX_LETTERS:,}, {MAX_BODIES:,} of them with a body, all bodies {MAX_BODIES_BYTES >> 20} MiB",
+        "by a person; beyond the bound the oldest of whichever source has most",
+    ),
+    "directory": Bound("the directories of stale URLs", "within an hour after its last need was settled"),
+    "dropped": Bound("two for each source", f"{_KEPT} after the last drop"),
+    "ledger": Bound(
+        f"one for each account, kind and day of {_KEPT}",
+        f"after {_KEPT}; never while units are reserved, nor in the current quota day",
+    ),
+    "message": Bound(f"{MOST_MESSAGES:,}", f"after {MESSAGE_SECONDS / _DAY:.0f} days: queues redeliver for 14 at most"),
+    "meta": Bound("one", "never"),
+    "need": Bound("the stale URLs, at most four for each", "when it is settled or cancelled; never because of its age"),
+    "object": Bound("the objects of the configured storages", "when the object is deleted, or with its storage"),
+    "order_token": Bound(
+        f"the keys with events of the last {TOKEN_SECONDS / _DAY:.0f} days",
+        f"{TOKEN_SECONDS / _DAY:.0f} days after its last event: queues redeliver for 14 at most",
+    ),
+    "pending_delete": Bound("the directories deleted within an hour", "within an hour, after the rows below it"),
+    "root": Bound("one for each storage", f"{_RETIRED}, after everything in it"),
+    "source": Bound("one for each source", _RETIRED),
+    "suppressed": Bound(f"{MOST_SUPPRESSED:,}", "beyond the bound the oldest"),
+    "target": Bound("one for each target", "once the configuration and no row name it"),
+    "tombstone": Bound(
+        f"the keys deleted within {TOMBSTONE_SECONDS / 3600:.0f} hours",
+        f"after {TOMBSTONE_SECONDS / 3600:.0f} hours: longer than any scan runs",
+    ),
+    "tree": Bound("the directories that hold objects", "within an hour after its last object"),
+}
+"""What bounds each table of the schema."""
+
+_OLD = (
+    # An unconfirmed file attempt whose need was changed, settled or discarded since covers nothing any more.
+    """UPDATE attempt SET active = 0, finished_at = :now WHERE id IN
+       (SELECT id FROM attempt WHERE active = 1 AND state = 'unconfirmed' AND kind <> 'directory'
+        AND NOT EXISTS (SELECT 1 FROM need WHERE need.attempt = attempt.id) LIMIT :limit)""",
+    """DELETE FROM attempt WHERE id IN
+       (SELECT id FROM attempt WHERE active = 0 AND finished_at < :settled_before LIMIT :limit)""",
+    """DELETE FROM ledger WHERE (account, kind, window_start) IN
+       (SELECT account, kind, window_start FROM ledger WHERE window_start < :before AND held = 0 LIMIT :limit)""",
+    """DELETE FROM backfill WHERE id IN (SELECT id FROM backfill WHERE updated_at < :before LIMIT :limit)""",
+    """DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < :before LIMIT :limit)""",
+    """DELETE FROM control WHERE (kind, target, prefix) IN
+       (SELECT kind, target, prefix FROM control WHERE until <= :now LIMIT :limit)""",
+    """DELETE FROM dropped WHERE (source, kind) IN
+       (SELECT source, kind FROM dropped WHERE last_at < :before LIMIT :limit)""",
+    """DELETE FROM tombstone WHERE (root, key, below) IN
+       (SELECT root, key, below FROM tombstone WHERE at < :tombstone_before LIMIT :limit)""",
+    """DELETE FROM order_token WHERE (root, key) IN
+       (SELECT root, key FROM order_token WHERE at < :token_before LIMIT :limit)""",
+    """DELETE FROM message WHERE number IN
+       (SELECT number FROM message WHERE at < :message_before ORDER BY number LIMIT :limit)""",
+)
+_EMPTY = (
+    """DELETE FROM directory WHERE id > :after AND id <= :to AND ready = 0
+       AND NOT EXISTS (SELECT 1 FROM need WHERE need.directory = directory.id)""",
+    """DELETE FROM tree WHERE id > :after AND id <= :to AND objects = 0
+       AND NOT EXISTS (SELECT 1 FROM object WHERE object.tree = tree.id)""",
+)
+
+
+def remove_old(connection: sqlite3.Connection, *, before: float, now: float, limit: int) -> bool:
+    """
+    Remove one slice of what is older than ``before`` or of no more use; return whether to go on.
+
+    What the running quota day was spent on is still to be counted, and stays however short the history is.
+    """
+    if remove_pending(connection, limit):
+        return True
+    before = min(before, window_start(now))
+    values = {
+        "before": before,
+        "settled_before": min(before, _oldest_unsettled(connection, now) - UNSETTLED_SECONDS),
+        "tombstone_before": now - TOMBSTONE_SECONDS,
+        "token_before": now - TOKEN_SECONDS,
+        "message_before": now - MESSAGE_SECONDS,
+        "now": now,
+    }
+    left = limit
+    for statement in _OLD:
+        left -= connection.execute(statement, {**values, "limit": left}).rowcount
+    return left <= 0
+
+
+def _oldest_unsettled(connection: sqlite3.Connection, now: float) -> float:
+    """Return when the oldest request with an unknown outcome was sent: others may have claims to its tasks."""
+    row = connection.execute(
+        "SELECT min(sent_at) FROM attempt WHERE active = 1 AND state IN ('sending', 'unknown')"
+    ).fetchone()
+    return now if row[0] is None else float(row[0])
+
+
+def unneeded_directory_attempts(connection: sqlite3.Connection, *, before: float, limit: int) -> list[int]:
+    """
+    Return up to ``limit`` unconfirmed directory attempts from before then that need not be kept.
+
+    Such a one covers no need, or none that a later one does not cover, too. That remains so, since what is recorded
+    later has a higher sequence: it may be read apart from the transaction that ends them.
+    """
+    rows = connection.execute(
+        "SELECT id, target, url, watermark, force FROM attempt WHERE active = 1"
+        f" AND state = '{AttemptState.UNCONFIRMED.value}' AND kind = '{RefreshKind.DIRECTORY.value}'"
+        " AND coalesce(accepted_at, sent_at, created_at) < ? ORDER BY id",
+        (before,),
+    ).fetchall()
+    found: list[int] = []
+    for id_, target, url, watermark, force in rows:
+        values = {"id": id_, "target": target, "url": url, "end": prefix_end(url), "mark": watermark, "force": force}
+        if len(found) < limit and (_is_superseded(connection, values) or not _covers_any(connection, values)):
+            found.append(id_)
+    return found
+
+
+def _is_superseded(connection: sqlite3.Connection, values: Mapping[str, object]) -> bool:
+    """Return whether a later unconfirmed attempt covers whatever this one does."""
+    return bool(
+        connection.execute(
+            f"SELECT 1 FROM attempt WHERE active = 1 AND state = '{AttemptState.UNCONFIRMED.value}'"
+            f" AND kind = '{RefreshKind.DIRECTORY.value}' AND target = :target AND id > :id AND watermark >= :mark"
+            " AND force >= :force AND url = substr(:url, 1, length(url)) LIMIT 1",
+            values,
+        ).fetchone()
+    )
+
+
+def _covers_any(connection: sqlite3.Connection, values: Mapping[str, object]) -> bool:
+    """Return whether a need is left below an attempt that is not newer than its watermark."""
+    return bool(
+        connection.execute(
+            "SELECT 1 FROM directory d JOIN need n ON n.directory = d.id WHERE d.target = :target"
+            " AND d.url >= :url AND d.url < :end AND n.sequence <= :mark LIMIT 1",
+            values,
+        ).fetchone()
+    )
+
+
+def end_directory_attempts(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> None:
+    """Make history of what :func:`unneeded_directory_attempts` found, unless its task ended meanwhile."""
+    connection.execute(
+        "UPDATE attempt SET active = 0, finished_at = ? WHERE id IN (SELECT value FROM json_each(?))"
+        f" AND active = 1 AND state = '{AttemptState.UNCONFIRMED.value}'",
+        (now, json.dumps(ids)),
+    )
+
+
+class Configured(NamedTuple):
+    """The names that the configuration has."""
+
+    sources: frozenset[str]
+    accounts: frozenset[str]
+    roots: frozenset[str]
+    """Of storages, as changes name them."""
+    targets: frozenset[str]
+
+
+def retire(
+    connection: sqlite3.Connection, *, names: Names, configured: Configured, before: float, now: float, limit: int
+) -> bool:
+    """
+    Remove one slice of what is kept of names that are configured no longer, and were not since ``before``.
+
+    Of a storage that is its index; a source that returns later begins with a first scan. Needs stay: a URL is stale
+    whatever the configuration says. The attempts that cover them for a target without configuration end, since nobody
+    follows these: their needs are due again. Return whether to go on.
+    """
+    sources, accounts, roots, targets = (json.dumps(sorted(each)) for each in configured)
+    for table, kept in (("source", sources), ("account", accounts)):
+        connection.execute(
+            f"DELETE FROM {table} WHERE told_at < ? AND name NOT IN (SELECT value FROM json_each(?))", (before, kept)
+        )
+    connection.execute(
+        "UPDATE root SET used_at = ? WHERE used_at IS NULL OR name IN (SELECT value FROM json_each(?))", (now, roots)
+    )
+    for (root,) in connection.execute("SELECT id FROM root WHERE used_at < ?", (before,)).fetchall():
+        if _retire_root(connection, root, limit):
+            return True
+        names.clear()  # its id may be gone
+    if _end_attempts(connection, targets, before=before, now=now, limit=limit):
+        return True
+    if connection.execute(_UNUSED_TARGETS, (targets,)).rowcount:
+        names.clear()
+    return False
+
+
+_UNUSED_TARGETS = """
+DELETE FROM target WHERE name NOT IN (SELECT value FROM json_each(?))
+  AND NOT EXISTS (SELECT 1 FROM directory WHERE directory.target = target.id)
+  AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.target = target.id)
+"""
+
+
+def _end_attempts(connection: sqlite3.Connection, targets: str, *, before: float, now: float, limit: int) -> bool:
+    """End a slice of the attempts of targets that are configured no longer; return whether to go on."""
+    # What was only reserved is refunded, and what was being sent becomes unknown, whenever an owner starts.
+    states = (AttemptState.UNKNOWN, AttemptState.ACCEPTED, AttemptState.UNCONFIRMED)
+    listed = ", ".join(f"'{state.value}'" for state in states)
+    rows = connection.execute(
+        f"SELECT id FROM attempt WHERE active = 1 AND state IN ({listed})"
+        " AND coalesce(accepted_at, sent_at, created_at) < ? AND target NOT IN"
+        " (SELECT id FROM target WHERE name IN (SELECT value FROM json_each(?))) LIMIT ?",
+        (before, targets, limit),
+    ).fetchall()
+    presume_spent(connection, [row[0] for row in rows], now=now, error="its target is not configured any more")
+    return len(rows) >= limit
+
+
+def _retire_root(connection: sqlite3.Connection, root: int, limit: int) -> bool:
+    """Remove one slice of a storage's rows, at last its name; return whether to go on."""
+    has_objects = "SELECT 1 FROM tree JOIN object ON object.tree = tree.id WHERE root = ? LIMIT 1"
+    if connection.execute(has_objects, (root,)).fetchone():
+        connection.execute(
+            "INSERT OR REPLACE INTO pending_delete (root, prefix, sequence) SELECT ?, x'', sequence FROM meta", (root,)
+        )
+        return remove_pending(connection, limit)
+    removed = 0
+    for table in ("tombstone", "order_token", "pending_delete"):
+        key = {"tombstone": "key, below", "order_token": "key", "pending_delete": "prefix"}[table]
+        removed += connection.execute(
+            f"DELETE FROM {table} WHERE (root, {key}) IN (SELECT root, {key} FROM {table} WHERE root = ? LIMIT ?)",
+            (root, limit),
+        ).rowcount
+    if removed:
+        return True
+    connection.execute("DELETE FROM root WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM tree WHERE root = ?1)", (root,))
+    return False
+
+
+def remove_empty(connection: sqlite3.Connection, names: Names, *, after: int, limit: int) -> int | None:
+    """Remove the empty directories among the next ``limit`` ids; return where to go on, ``None`` at the end."""
+    last = connection.execute("SELECT max((SELECT max(id) FROM directory), (SELECT max(id) FROM tree))").fetchone()[0]
+    if sum(connection.execute(statement, {"after": after, "to": after + limit}).rowcount for statement in _EMPTY):
+        names.clear()
+    return after + limit if last is not None and after + limit < last else None
