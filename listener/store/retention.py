@@ -9,6 +9,7 @@ needs, attempts whose outcome is not settled and those sent around the same time
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -134,7 +135,7 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
     before = min(before, window_start(now))
     values = {
         "before": before,
-        "settled_before": min(before, _oldest_unsettled(connection, now) - UNSETTLED_SECONDS),
+        "settled_before": min(before, _oldest_unsettled(connection) - UNSETTLED_SECONDS),
         "tombstone_before": now - TOMBSTONE_SECONDS,
         "token_before": now - TOKEN_SECONDS,
         "message_before": now - MESSAGE_SECONDS,
@@ -146,12 +147,12 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
     return left <= 0
 
 
-def _oldest_unsettled(connection: sqlite3.Connection, now: float) -> float:
-    """Return when the oldest request with an unknown outcome was sent: others may have claims to its tasks."""
+def _oldest_unsettled(connection: sqlite3.Connection) -> float:
+    """Return when the oldest request with an unknown outcome was sent, infinity where none has one."""
     row = connection.execute(
         "SELECT min(sent_at) FROM attempt WHERE active = 1 AND state IN ('sending', 'unknown')"
     ).fetchone()
-    return now if row[0] is None else float(row[0])
+    return math.inf if row[0] is None else float(row[0])
 
 
 def unneeded_directory_attempts(connection: sqlite3.Connection, *, before: float, limit: int) -> list[int]:
