@@ -1,9 +1,9 @@
 """
 Files with several names: what is written under one name changes under all.
 
-inotify reports the one name that was used. Hard links are known by their inode, symbolic links by
-the path that they name and every directory on it, so that ``..data`` of a Kubernetes volume or
-``current`` of a release switch brings up all that leads through it.
+inotify reports the one name that was used. Hard links are known by device and inode (:func:`file_number`),
+symbolic links by the path that they name and every directory on it, so that ``..data`` of a Kubernetes
+volume or ``current`` of a release switch brings up all that leads through it.
 
 Events report only what happens below the root. What each of these names leads to, through whatever
 hops, is therefore looked at again now and then as well (:class:`Targets`).
@@ -26,7 +26,7 @@ from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.files import guarded_directories
 from listener.sources.filesystem.outstanding import means_absent
 
-__all__ = ["MOST_ENTERED", "Links", "is_cut_off", "is_followed", "is_loop", "links_to"]
+__all__ = ["MOST_ENTERED", "Links", "file_number", "inode_of", "is_cut_off", "is_followed", "is_loop", "links_to"]
 
 _MOST = 200_000
 MOST_ENTERED = 10_000
@@ -34,6 +34,17 @@ MOST_ENTERED = 10_000
 _SWEEP_SECONDS = 60.0
 """How long to wait before it is looked again which followed links are gone."""
 _KERNEL = (b"/proc", b"/sys", b"/dev")
+_INODE_BITS = 64
+
+
+def file_number(status: os.stat_result) -> int:
+    """Return device and inode as one number: an inode alone may be another file's on each mounted file system."""
+    return status.st_dev << _INODE_BITS | status.st_ino
+
+
+def inode_of(number: int) -> int:
+    """Return the inode in a :func:`file_number`."""
+    return number & ((1 << _INODE_BITS) - 1)
 
 
 class Links:
@@ -54,18 +65,18 @@ class Links:
         self._real_root = os.path.realpath(root)
         self._lock = threading.Lock()
         self.leads: dict[str, int | str] = {}
-        """By key: the inode of a file with several names, or the path that a symbolic link names. Often empty."""
-        self._by_inode: dict[int, set[str]] = {}
+        """By key: the :func:`file_number` of a file with several names, or the path that a symbolic link names. Often empty."""
+        self._by_number: dict[int, set[str]] = {}
         self._by_path: dict[str, set[str]] = {}
         self._entered: set[str] = set()
         """The links to directories that are followed, by key."""
         self._swept_at = -math.inf
         self._complete: dict[int, int] = {}
-        """By inode: with how many names all those in the tree were searched for."""
+        """By :func:`file_number`: with how many names all those in the tree were searched for."""
 
-    def note_hard(self, key: str, found: Fingerprint) -> None:
-        """Remember a name of a file that has several."""
-        if self._note(key, found.inode or 0):
+    def note_hard(self, key: str, found: Fingerprint, number: int) -> None:
+        """Remember a name of a file that has several; ``number`` is its :func:`file_number`."""
+        if self._note(key, number):
             self.targets.note(key, found)
 
     def note_soft(self, key: str, found: Fingerprint | None) -> None:
@@ -146,8 +157,8 @@ class Links:
         self.outside -= lead == ""
         for keys in self._sets(lead):
             keys.discard(key)
-        if isinstance(lead, int) and not self._by_inode[lead]:
-            del self._by_inode[lead]
+        if isinstance(lead, int) and not self._by_number[lead]:
+            del self._by_number[lead]
             self._complete.pop(lead, None)
         for path in _ways(lead) if isinstance(lead, str) else ():
             if not self._by_path[path]:
@@ -155,7 +166,7 @@ class Links:
 
     def _sets(self, lead: int | str) -> list[set[str]]:
         if isinstance(lead, int):
-            return [self._by_inode.setdefault(lead, set())]
+            return [self._by_number.setdefault(lead, set())]
         return [self._by_path.setdefault(path, set()) for path in _ways(lead)]
 
     def _sweep(self) -> None:
@@ -164,10 +175,10 @@ class Links:
             if not os.path.lexists(self._root + key_to_bytes(key)):
                 self._drop(key)
 
-    def depending(self, key: str, inode: int | None = None) -> set[str]:
-        """Return the other keys to look at when this key or directory changed, links of links included."""
+    def depending(self, key: str, number: int | None = None) -> set[str]:
+        """Return the other keys to look at when this key, file or directory changed, links of links included."""
         with self._lock:
-            found = set(self._by_inode.get(inode, ())) if inode is not None else set()
+            found = set(self._by_number.get(number, ())) if number is not None else set()
             waiting = [key.rstrip("/"), *found]
             while waiting:
                 new = self._by_path.get(waiting.pop(), set()) - found
@@ -176,16 +187,16 @@ class Links:
         found.discard(key)
         return found
 
-    def lacking(self, inode: int, number: int) -> bool:
+    def lacking(self, number: int, names: int) -> bool:
         """Return whether a file of so many names may have one in the tree that is not known."""
-        known = len(self._by_inode.get(inode, ()))
-        return known < number and self._complete.get(inode) != number and not self.overfull
+        known = len(self._by_number.get(number, ()))
+        return known < names and self._complete.get(number) != names and not self.overfull
 
-    def found_all(self, inode: int, number: int) -> None:
+    def found_all(self, number: int, names: int) -> None:
         """Note that every name in the tree is known of a file of so many names; others lie outside."""
         with self._lock:
-            if inode in self._by_inode:
-                self._complete[inode] = number
+            if number in self._by_number:
+                self._complete[number] = names
 
 
 def _ways(path: str) -> list[str]:

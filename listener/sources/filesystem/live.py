@@ -353,18 +353,18 @@ class Live:
     async def _after_searching(self) -> tuple[list[Change], list[Change]]:
         """Search for the other names of files that were given some, and report those that changed meanwhile."""
         began = time.monotonic()
-        inodes = self._hard_links.take(began)
-        if not inodes:
+        wanted = self._hard_links.take(began)
+        if not wanted:
             return [], []
         is_watched = self.watcher.is_watched
-        there = {} if self.watcher.is_polling else await asyncio.to_thread(self._find_names, inodes, is_watched)
+        there = {} if self.watcher.is_polling else await asyncio.to_thread(self._find_names, wanted, is_watched)
         self._hard_links.searched(began, time.monotonic())
         return await self._contents(there, set(), await self._standing(there))
 
-    def _find_names(self, inodes: Mapping[int, int], is_watched: Callable[[bytes], bool]) -> dict[str, Fingerprint]:
+    def _find_names(self, wanted: Mapping[int, int], is_watched: Callable[[bytes], bool]) -> dict[str, Fingerprint]:
         follow = self._settings.follow_symlinks
-        keys = find_names(self._root, self._ignore, self._links, inodes, follow=follow, is_watched=is_watched)
-        return self.stat_reader.names(keys, inodes, is_watched)
+        keys = find_names(self._root, self._ignore, self._links, wanted, follow=follow, is_watched=is_watched)
+        return self.stat_reader.names(keys, wanted, is_watched)
 
     async def _contents(
         self, there: Mapping[str, Fingerprint], in_place: AbstractSet[str], standing: Standing

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.router.globs import glob_expression
 from listener.sources.filesystem import kernel
-from listener.sources.filesystem.links import Links, is_cut_off
+from listener.sources.filesystem.links import Links, file_number, is_cut_off
 from listener.sources.filesystem.outstanding import found_rest_seconds, means_absent
 from listener.sources.filesystem.pending_names import ARRIVED, FOUND, GONE, OPEN, UNBROKEN, Batch
 
@@ -181,7 +181,7 @@ class FileStats(NamedTuple):
     linked: list[str]
     """Directories behind symbolic links, or in place of one, as keys that end with ``/``: to be compared."""
     hard_links: dict[int, int]
-    """Inodes of files with more names than are known, and how many they have."""
+    """Files with more names than are known, each by its :func:`file_number`, and how many they have."""
     unknown: dict[str, int]
     """Keys that could not be looked at, each with its errno: what was known of them stays."""
     unlinked: list[str]
@@ -201,32 +201,32 @@ def fingerprint_of(status: os.stat_result, above: int = 0) -> Fingerprint:
     return _new(Fingerprint, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None, who))
 
 
-def fingerprint_at(path: bytes, above: int = 0) -> tuple[Fingerprint | None, int]:
+def fingerprint_at(path: bytes, above: int = 0) -> tuple[Fingerprint | None, int, int | None]:
     """
     Look at a path, through a symbolic link where it is one: what a web server would serve.
 
-    Return the fingerprint, or ``None`` unless there is a regular file, and how many names it has
-    (``LINK`` for a symbolic link, ``LINKED_DIRECTORY`` for one that leads to a directory). A link
-    that leads nowhere or in a circle is one to no file. Raise OSError where nothing is known: after
-    any error that does not prove absence (see :func:`means_absent`).
+    Return the fingerprint, or ``None`` unless there is a regular file, how many names it has
+    (``LINK`` for a symbolic link, ``LINKED_DIRECTORY`` for one that leads to a directory), and its
+    :func:`file_number`. A link that leads nowhere or in a circle is one to no file. Raise OSError
+    where nothing is known: after any error that does not prove absence (see :func:`means_absent`).
     """
     links = 0
     try:
         status = os.lstat(path)
         if stat.S_ISREG(status.st_mode):
-            return fingerprint_of(status, above), status.st_nlink
+            return fingerprint_of(status, above), status.st_nlink, file_number(status)
         if stat.S_ISLNK(status.st_mode):
             links = LINK
             status = os.stat(path)  # noqa: PTH116 - bytes
     except OSError as error:
         if means_absent(error):
-            return None, links
+            return None, links, None
         raise
     if links and stat.S_ISDIR(status.st_mode):
-        return None, LINKED_DIRECTORY
+        return None, LINKED_DIRECTORY, None
     if not stat.S_ISREG(status.st_mode):
-        return None, 0
-    return fingerprint_of(status, above), links
+        return None, 0, None
+    return fingerprint_of(status, above), links, file_number(status)
 
 
 def _is_atomic(flags: int) -> bool:
@@ -378,17 +378,16 @@ class StatReader:
     def _look(self, looks: FileStats, path: bytes, key: str, flags: int, *, follow: bool = True) -> None:
         try:
             prefix = path[len(self._root) : path.rfind(b"/") + 1]
-            found, links = fingerprint_at(path, self._directories.of(prefix))
+            found, links, number = fingerprint_at(path, self._directories.of(prefix))
         except OSError as error:
             looks.unknown[key] = error.errno or 0
             return
-        inode = found.inode if found else None
         was_link = bool(self._links.leads) and self._links.targets.leads_to_directory(key)
-        self._note(key, found, links)
+        self._note(key, found, links, number)
         if follow and self._links.leads:
-            self._look_at_links(looks, self._links.depending(key, inode), flags)
-            if inode is not None and links > 1 and self._links.lacking(inode, links):
-                looks.hard_links[inode] = links
+            self._look_at_links(looks, self._links.depending(key, number), flags)
+            if number is not None and links > 1 and self._links.lacking(number, links):
+                looks.hard_links[number] = links
         is_directory = links == LINKED_DIRECTORY or (was_link and os.path.isdir(path))  # noqa: PTH112 - bytes
         if was_link and not is_directory:
             looks.unlinked.append(key)
@@ -403,25 +402,24 @@ class StatReader:
         else:
             looks.finish(key, found, flags)
 
-    def _note(self, key: str, found: Fingerprint | None, links: int) -> None:
+    def _note(self, key: str, found: Fingerprint | None, links: int, number: int | None) -> None:
         if links in (LINK, LINKED_DIRECTORY):
             self._links.note_soft(key, found)
-        elif links > 1 and found is not None:
-            self._links.note_hard(key, found)
+        elif links > 1 and found is not None and number is not None:
+            self._links.note_hard(key, found, number)
         elif self._links.leads:
             self._links.forget(key)
 
     def names(
-        self, keys: Iterable[str], inodes: Mapping[int, int], is_watched: Callable[[bytes], bool] = _everywhere
+        self, keys: Iterable[str], wanted: Mapping[int, int], is_watched: Callable[[bytes], bool] = _everywhere
     ) -> dict[str, Fingerprint]:
-        """Look at what a search for other names of these inodes found, and at links to them; note that it is all."""
+        """Look at what a search for other names of these files found, and at links to them; note that it is all."""
         self.look_afresh()
         for key in (found := set(keys)):
             with suppress(OSError):
-                fingerprint, links = fingerprint_at(self._root + key_to_bytes(key))
-                self._note(key, fingerprint, links)
-        for inode, number in inodes.items():
-            self._links.found_all(inode, number)
+                self._note(key, *fingerprint_at(self._root + key_to_bytes(key)))
+        for number, names in wanted.items():
+            self._links.found_all(number, names)
         looks: dict[str, Fingerprint] = {}
         for key in sorted(found.union(*map(self._links.depending, found))):
             with suppress(OSError):

@@ -424,11 +424,11 @@ class HardLinks:
         self._due = 0.0
         self._rested = 0.0
 
-    def want(self, inodes: Mapping[int, int], now: float) -> None:
-        """Ask for all names of these files, given with how many they have."""
-        if inodes and not self._wanted:
+    def want(self, files: Mapping[int, int], now: float) -> None:
+        """Ask for all names of these files: by number (:func:`.links.file_number`), how many names each has."""
+        if files and not self._wanted:
             self._due = max(now + _SEARCH_DELAY_SECONDS, self._rested)
-        self._wanted.update(inodes)
+        self._wanted.update(files)
 
     def next_due(self, now: float) -> float | None:
         """Return in how many seconds to search; ``None`` when nothing is wanted."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
-from listener.sources.filesystem.links import Links, is_cut_off, is_followed, links_to
+from listener.sources.filesystem.links import Links, file_number, inode_of, is_cut_off, is_followed, links_to
 from listener.sources.filesystem.names import Directories, Ignore, fingerprint_of
 from listener.sources.filesystem.outstanding import Unread, means_absent
 
@@ -169,7 +169,7 @@ class Walker:
             if stat.S_ISREG(status.st_mode):
                 found = fingerprint_of(status, above)
                 if status.st_nlink > 1 and not is_link:
-                    self._links.note_hard(key, found)
+                    self._links.note_hard(key, found, file_number(status))
         except OSError as error:
             if not means_absent(error):
                 raise
@@ -192,18 +192,19 @@ def find_names(
     root: bytes,
     ignore: Ignore,
     links: Links,
-    inodes: Mapping[int, int],
+    wanted: Collection[int],
     *,
     follow: bool,
     is_watched: Callable[[bytes], bool],
 ) -> list[str]:
     """
-    Return the keys below ``root`` that are names of these inodes, by what directories say.
+    Return the keys below ``root`` that are names of the wanted files, given by their :func:`.links.file_number`.
 
     Names in a directory that is not watched yet are left out: whoever reports them would not see
     their end, and they are looked at as soon as the directory is listed.
     """
     found: list[str] = []
+    inodes = set(map(inode_of, wanted))
     stack = [b""]
     while stack:
         prefix = stack.pop()
@@ -211,11 +212,25 @@ def find_names(
         with suppress(OSError), os.scandir(root + prefix) as entries:
             for entry in entries:
                 name = key_to_text(entry.name)
-                if entry.inode() in inodes:
-                    if entry.is_file(follow_symlinks=False) and not ignore.file(text, name) and is_watched(prefix):
+                if entry.inode() in inodes and entry.is_file(follow_symlinks=False):
+                    if _is_one_of(entry, wanted) and not ignore.file(text, name) and is_watched(prefix):
                         found.append(text + name)
-                elif entry.is_dir(follow_symlinks=follow) and not ignore.directory(text, name):
+                elif _is_directory(entry, follow=follow) and not ignore.directory(text, name):
                     is_followed_link = entry.is_symlink() and is_followed(root, prefix, entry.name)
                     if not entry.is_symlink() or (is_followed_link and links.may_enter(text + name)):
                         stack.append(prefix + entry.name + b"/")
     return found
+
+
+def _is_directory(entry: os.DirEntry[bytes], *, follow: bool) -> bool:
+    """Return whether a name is a directory's; one that cannot be looked at, such as a link to itself, is none."""
+    with suppress(OSError):
+        return entry.is_dir(follow_symlinks=follow)
+    return False
+
+
+def _is_one_of(entry: os.DirEntry[bytes], wanted: Collection[int]) -> bool:
+    """Return whether a name is one of these files, of the same file system too."""
+    with suppress(OSError):
+        return file_number(entry.stat(follow_symlinks=False)) in wanted
+    return False

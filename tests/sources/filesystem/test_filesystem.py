@@ -182,6 +182,20 @@ async def test_links_are_reported_at_once(root: Path) -> None:
         await reader.until_reported("soft.html")
 
 
+async def test_other_names_are_found_next_to_links_in_a_circle(root: Path) -> None:
+    """A link that cannot be resolved, in whatever order the directory is read, ends no search for other names."""
+    for number in range(50):
+        (root / "a" / f"circle{number}").symlink_to(f"circle{number}")
+    async with Reader(root) as reader:
+        os.link(root / "a/one.html", root / "linked.html")
+        await reader.until_reported("linked.html")
+        await asyncio.sleep(1)
+        reader.clear()
+        (root / "linked.html").write_text("two!")
+        await reader.until_reported("linked.html")
+        await reader.until_reported("a/one.html")
+
+
 async def test_a_file_linked_from_an_unnamed_one_is_reported(root: Path) -> None:
     """O_TMPFILE with linkat: the name appears complete, and no close is seen."""
     async with Reader(root) as reader:

@@ -133,6 +133,23 @@ def test_a_mount_that_came_with_its_directory_and_goes_is_compared(tmp_path: Pat
         source.until(lambda: "b/docs/more.html" in source.keys("deleted"), "what was mounted is gone", 20)
 
 
+def test_a_file_with_the_inode_of_a_file_on_another_mount_is_not_taken_for_it(tmp_path: Path) -> None:
+    """Inodes are unique in one file system only: the other name of a hard link is searched for on its own mount."""
+    root = tmp_path / "www"
+    write(root / "other.html", "one")
+    a, b = root / "a", root / "b"
+    mounts = [f"mkdir {path}; mount -t tmpfs none {path}; echo 1 > {path}/one.html" for path in (a, b)]
+    before = "; ".join([*mounts, f"ln {a}/one.html {a}/two.html"])
+    with apart(root, tmp_path / "out", before, backend="inotify") as source:
+        source.inside("sh", "-c", f'[ "$(stat -c %i {a}/one.html)" = "$(stat -c %i {b}/one.html)" ]')
+        source.inside("ln", b / "one.html", b / "two.html")
+        source.until(lambda: source.keys() >= {"b/two.html"}, "the new name is reported", 20)
+        time.sleep(2.0)
+        written = fresh(source)
+        source.inside("sh", "-c", f"echo 2 > {b}/two.html")
+        source.until(lambda: written() == {"b/one.html", "b/two.html"}, "it is reported under both names", 20)
+
+
 def test_what_is_mounted_over_a_file_is_looked_at(tmp_path: Path, backend: str) -> None:
     """A file too can be mounted over; a mount over what is ignored, or elsewhere, is nobody's business."""
     root = tmp_path / "www"
