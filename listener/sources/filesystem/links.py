@@ -65,7 +65,7 @@ class Links:
         self._real_root = os.path.realpath(root)
         self._lock = threading.Lock()
         self.leads: dict[str, int | str] = {}
-        """By key: the :func:`file_number` of a file with several names, or the path that a symbolic link names. Often empty."""
+        """By key: a file of several names by its :func:`file_number`, or the path that a symbolic link names. Often empty."""
         self._by_number: dict[int, set[str]] = {}
         self._by_path: dict[str, set[str]] = {}
         self._entered: set[str] = set()
@@ -133,6 +133,20 @@ class Links:
                     return False
                 self._entered.add(key)
         return True
+
+    def leads_on(self, prefix: bytes, name: bytes) -> bool:
+        """Return whether a walk follows the link ``name`` in ``prefix``, apart from the limit: :func:`is_followed`."""
+        is_on = is_followed(self._root, prefix, name)
+        if not is_on:
+            self.targets.verify(key_to_text(prefix + name + b"/"))
+        return is_on
+
+    def cuts_off(self, prefix: bytes, *, follow: bool = True) -> bool:
+        """Return whether no walk comes to a directory: :func:`is_cut_off`."""
+        is_off = is_cut_off(self._root, prefix, follow=follow)
+        if is_off:
+            self.targets.verify(key_to_text(prefix))
+        return is_off
 
     def _sweep_entered(self) -> None:
         """Forget followed links that are not there any more."""
@@ -290,10 +304,11 @@ class Targets:
 
     def verify(self, key: str) -> None:
         """
-        Check the links on the way to a key or directory; call before and after it is read.
+        Check the links on the way to a key or directory; call before and after it is read, or if it is left out.
 
-        A link may lead elsewhere only while something behind it is read. The result belongs to another
-        place then, so the link counts as changed, although it leads again to where it led when it was noted.
+        A link may lead elsewhere only while something behind it is read, or while it is found to be one that is not
+        followed. The result belongs to another place then, so the link counts as changed, although it leads again to
+        where it led when it was noted.
         """
         if not self._seen:
             return

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.router.globs import glob_expression
 from listener.sources.filesystem import kernel
-from listener.sources.filesystem.links import Links, file_number, is_cut_off
+from listener.sources.filesystem.links import Links, file_number
 from listener.sources.filesystem.outstanding import found_rest_seconds, means_absent
 from listener.sources.filesystem.pending_names import ARRIVED, FOUND, GONE, OPEN, UNBROKEN, Batch
 
@@ -310,7 +310,7 @@ class StatReader:
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE)
         for prefix, names in batch.names:
             text = key_to_text(prefix)
-            if (batch.is_hint and not is_watched(prefix)) or (self._links.leads and is_cut_off(self._root, prefix)):
+            if (batch.is_hint and not is_watched(prefix)) or (self._links.leads and self._links.cuts_off(prefix)):
                 self._forget(text + key_to_text(name) for name in names)
                 continue
             path, above = self._root + prefix, self._directories.of(prefix)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
-from listener.sources.filesystem.links import Links, file_number, inode_of, is_cut_off, is_followed, links_to
+from listener.sources.filesystem.links import Links, file_number, inode_of, links_to
 from listener.sources.filesystem.names import Directories, Ignore, fingerprint_of
 from listener.sources.filesystem.outstanding import Unread, means_absent
 
@@ -93,7 +93,7 @@ class Walker:
         """Read one directory once more; ``None`` when it cannot be read, so that nothing is known."""
         raw = key_to_bytes(directory)
         listing = self._read(raw, gone_is_empty=True)[0]
-        if listing is not None and is_cut_off(self._root, raw, follow=self._follow):
+        if listing is not None and self._links.cuts_off(raw, follow=self._follow):
             listing = Listing(directory, {})
         return listing
 
@@ -106,7 +106,7 @@ class Walker:
 
     def _enters(self, prefix: bytes, name: bytes) -> bool:
         """Return whether a link to a directory is followed; what is behind one beyond the limit is unread."""
-        if not self._follow or not is_followed(self._root, prefix, name):
+        if not self._follow or not self._links.leads_on(prefix, name):
             return False
         key = key_to_text(prefix + name)
         if self._links.may_enter(key):
@@ -216,7 +216,7 @@ def find_names(
                     if _is_one_of(entry, wanted) and not ignore.file(text, name) and is_watched(prefix):
                         found.append(text + name)
                 elif _is_directory(entry, follow=follow) and not ignore.directory(text, name):
-                    is_followed_link = entry.is_symlink() and is_followed(root, prefix, entry.name)
+                    is_followed_link = entry.is_symlink() and links.leads_on(prefix, entry.name)
                     if not entry.is_symlink() or (is_followed_link and links.may_enter(text + name)):
                         stack.append(prefix + entry.name + b"/")
     return found

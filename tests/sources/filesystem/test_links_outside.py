@@ -14,6 +14,7 @@ import pytest
 from listener.change import ChangeKind
 from listener.contracts import SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
+from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.pending_names import batch_of
 from listener.sources.filesystem.walker import Walker
 from listener.sources.filesystem.watches import Watches
@@ -349,6 +350,30 @@ async def test_a_file_that_is_looked_at_while_its_link_leads_elsewhere_is_compar
         assert looks.unfinished[0].fingerprint.inode == (tmp_path / "2" / "a.html").stat().st_ino
         switch(link, "1")
         assert live.stat_reader._links.targets.changed() == ["app"]
+
+
+@pytest.mark.parametrize("by", ["a scan of it", "a scan of what is above", "a look"])
+async def test_a_link_that_is_a_loop_only_while_it_is_looked_at_counts_as_changed(tmp_path: Path, by: str) -> None:
+    """It is left out, so that nothing behind it is read, and leads again to where it led before."""
+    root, link = tmp_path / "root", tmp_path / "current"
+    write(root / "page.html", "1")
+    write(tmp_path / "1" / "a.html", "1")
+    link.symlink_to("1")
+    (root / "app").symlink_to(link)
+    async with reader_of(root) as reader:
+        await reader.until(lambda: "app/a.html" in reader.index.rows, "the file is known")
+        await reader.until_compared()
+        reader_links = reader.source._session._live._links  # type: ignore[union-attr]
+        stat_reader = reader.source._session._live.stat_reader  # type: ignore[union-attr]
+        switch(link, "root")
+        if by == "a look":
+            stat_reader.all(batch_of([b"app/a.html"]), time.time_ns())
+        else:
+            prefix = "app/" if by == "a scan of it" else ""
+            walker = Walker(os.fsencode(root) + b"/", Ignore(), prefix=prefix, links=reader_links, enter=lambda _: None)
+            assert {listing.directory for listing in walker.step(1000)} == {prefix} - {"app/"}
+        switch(link, "1")
+        assert reader_links.targets.changed() == ["app"]
 
 
 async def test_a_link_that_becomes_a_loop_is_left_out_and_its_files_are_reported_once(tmp_path: Path) -> None:
