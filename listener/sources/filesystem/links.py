@@ -65,7 +65,7 @@ class Links:
         self._real_root = os.path.realpath(root)
         self._lock = threading.Lock()
         self.leads: dict[str, int | str] = {}
-        """By key: a file of several names by its :func:`file_number`, or the path that a symbolic link names. Often empty."""
+        """By key: the :func:`file_number` of a file with several names, or the path that a link names. Often empty."""
         self._by_number: dict[int, set[str]] = {}
         self._by_path: dict[str, set[str]] = {}
         self._entered: set[str] = set()
