@@ -138,6 +138,7 @@ class Follower:
         self.acknowledges = acknowledges
         self.task: asyncio.Task[None] | None = None
         """What reads; None while stopped."""
+        self._is_cancelled = False
 
     async def __aenter__(self) -> Self:
         """Start, and wait until the source is ready."""
@@ -156,13 +157,20 @@ class Follower:
     def start(self) -> None:
         """Start reading, without waiting."""
         self.task = asyncio.create_task(self._follow())
+        self._is_cancelled = False
+
+    def cancel(self) -> None:
+        """Cancel the source as the pipeline does, without waiting: once, or what it does to end would be broken off."""
+        # Not by Task.cancelling(), which a time-out that expires just now sets, too.
+        if self.task is not None and not self._is_cancelled:
+            self._is_cancelled = True
+            self.task.cancel()
 
     async def stop(self) -> None:
-        """Cancel the source as the pipeline does; raise what the source raised. Safe to call twice."""
+        """Cancel the source and wait for its end; raise what the source raised. Safe to call twice."""
+        self.cancel()
         task, self.task = self.task, None
         if task is not None:
-            if not task.cancelling():  # a second time would break off what it does to end
-                task.cancel()
             await asyncio.wait([task], timeout=STOP_SECONDS)
             assert task.done(), f"the source did not end within {STOP_SECONDS:g} s"
             if not task.cancelled():

@@ -109,7 +109,7 @@ async def test_a_stop_answers_what_is_being_committed_and_refuses_the_rest() -> 
         waiting = asyncio.create_task(hook.post(s3_event("b")))
         await hook.until(lambda: hook.figures.get("in_flight") == 2, "both wait")
         assert hook.task is not None
-        hook.task.cancel()
+        hook.cancel()
         assert (await waiting)[0] == 503
         status, _ = await hook.post(s3_event("c"), url=url)
         assert status == 503
@@ -146,7 +146,7 @@ async def test_a_successor_waits_for_what_still_ends() -> None:
         taken = asyncio.create_task(hook.post(s3_event("a")))
         await hook.until(lambda: hook.deliveries, "taken")
         assert hook.task is not None
-        hook.task.cancel()
+        hook.cancel()
         await hook.until(lambda: hook.source.health.state is SourceState.STOPPED, "it ends")
         with pytest.raises(SourceUnavailable, match="still ending"):
             await start(WebhookSource("hook", WebhookSettings(listen=listen, token=TOKEN)))
