@@ -29,9 +29,9 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import Inbox
 from listener.contracts import Delivery
 from listener.refresh import RefreshKind
-from listener.router import Router
+from listener.router.routing import Sites
 from listener.settings import Site
-from listener.store import NeedInput, Store, open_store
+from listener.store import Store, open_store
 from listener.store.database import prepare
 from listener.store.needs import Snapshot
 from listener.store.record import Batch
@@ -42,11 +42,7 @@ COMMIT_KEYS = 2_000
 PER_DIRECTORY = 200
 CHECKPOINT_SECONDS = 1.0
 RUNS = 3
-_router = Router([Site(source="www", target="cdn", base_urls=(BASE,))])
-
-
-def route(change: Change) -> list[NeedInput]:
-    return [NeedInput(need.target, need.url, need.scope, 0.0) for need in _router.route(change)]
+_sites = Sites([Site(source="www", target="cdn", base_urls=(BASE,))])
 
 
 def change(number: int, version: int = 0) -> Change:
@@ -110,7 +106,7 @@ async def ours(deliveries: Sequence[list[Change]]) -> tuple[Timed, list[list[Cha
                 while not (done and inbox.idle):
                     taken = inbox.take(COMMIT_KEYS)
                     if taken.changes:
-                        await store.record([Batch(taken.changes)], route)
+                        await store.record([Batch(taken.changes)], _sites.route, _sites.folder)
                         committed.append(taken.changes)
                     else:
                         await asyncio.sleep(0)
@@ -229,12 +225,16 @@ async def size(needs: int) -> dict[str, float]:
     with folder() as path:
         async with open_store(f"sqlite:///{path}/s.db", owner=True) as store:
             await store.recover()
-            await store.record([Batch([change(needs)])], route)
+            await store.record([Batch([change(needs)])], _sites.route, _sites.folder)
             before = resident_bytes()
 
             async def fill(start: int, stop: int) -> None:
                 for at in range(start, stop, COMMIT_KEYS):
-                    await store.record([Batch([change(n) for n in range(at, min(stop, at + COMMIT_KEYS))])], route)
+                    await store.record(
+                        [Batch([change(n) for n in range(at, min(stop, at + COMMIT_KEYS))])],
+                        _sites.route,
+                        _sites.folder,
+                    )
 
             with beside(checkpoints(store)):
                 await phase("record", fill(0, needs))
@@ -256,7 +256,7 @@ async def size(needs: int) -> dict[str, float]:
                 await store.accept({made.id: "1"}, next_look_at=0.0)
                 await phase("counts_in_flight", store.counts())
                 spread = [change(n * (needs // 20_000 or 1), 1) for n in range(20_000)]
-                await phase("record_spread", store.record([Batch(spread)], route))
+                await phase("record_spread", store.record([Batch(spread)], _sites.route, _sites.folder))
                 await store.complete([made])
                 await phase("sweep", store.sweep(made))
                 await phase("counts_after", store.counts())

@@ -61,28 +61,44 @@ class _Waiting:
         self.entries = 0
 
 
-class _Entry:
-    """A key's merged change, and the deliveries that wait for it."""
-
-    __slots__ = ("change", "waiting")
-
-    def __init__(self, change: Change) -> None:
-        self.change = change
-        self.waiting: list[_Waiting] | None = None
-
-    def hold(self, waiting: _Waiting) -> None:
-        """Let the delivery wait for this entry too."""
-        if self.waiting is None:
-            self.waiting = [waiting]
-        elif self.waiting[-1] is waiting:
-            return
-        else:
-            self.waiting.append(waiting)
-        waiting.entries += 1
+_EntryKey = tuple[str, ...]
+"""Root and key; of a subtree change also its kind, apart from a key of the same name."""
 
 
-_Segment = dict[tuple[str, ...], _Entry]
-"""By root and key; a subtree change also by its kind, apart from a key of the same name."""
+class _Segment:
+    """Merged changes by key, and the deliveries that wait for each of them."""
+
+    __slots__ = ("changes", "waiting")
+
+    def __init__(self) -> None:
+        self.changes: dict[_EntryKey, Change] = {}
+        self.waiting: dict[_EntryKey, list[_Waiting]] = {}
+
+    def put_new(self, changes: Sequence[Change], waiting: _Waiting | None) -> bool:
+        """Take these changes if each is the first of its key; return whether they were taken."""
+        new: dict[_EntryKey, Change] = {change[:2]: change for change in changes}
+        if len(new) < len(changes) or not self.changes.keys().isdisjoint(new):
+            return False
+        self.changes.update(new)
+        if waiting is not None:
+            alone = [waiting]
+            self.waiting.update((key, alone) for key in new)
+            waiting.entries += len(new)
+        return True
+
+    def put(self, key: _EntryKey, change: Change, waiting: _Waiting | None) -> bool:
+        """Merge a change into what is here of its key; return whether that is the first."""
+        old = self.changes.get(key)
+        self.changes[key] = change if old is None else merge(old, change)
+        if waiting is not None:
+            held = self.waiting.get(key, [])
+            if not held or held[-1] is not waiting:
+                if len(held) < 2:
+                    self.waiting[key] = [*held, waiting]  # a list of one may be that of other keys, too
+                else:
+                    held.append(waiting)
+                waiting.entries += 1
+        return old is None
 
 
 _LaneKey = tuple[bool, int | None, Priority]
@@ -92,52 +108,58 @@ _LaneKey = tuple[bool, int | None, Priority]
 class _Lane:
     """Segments in order; the oldest is being handed out, the newest takes what arrives."""
 
-    __slots__ = ("leaving", "segments")
+    __slots__ = ("keys", "leaving", "segments", "waiting")
 
     def __init__(self) -> None:
-        self.leaving: deque[_Entry] = deque()
-        self.segments: deque[_Segment] = deque([{}])
+        self.leaving: list[Change] = []
+        self.keys: list[_EntryKey] = []
+        """Of what is leaving."""
+        self.waiting: dict[_EntryKey, list[_Waiting]] = {}
+        """Likewise."""
+        self.segments: deque[_Segment] = deque([_Segment()])
 
-    def put(self, change: Change) -> tuple[_Entry, bool]:
-        """Merge the change into its entry; return that, and whether it is new."""
-        kind = change.kind
-        if kind is _SUBTREE or kind is _SUBTREE_DELETED:
-            return self._put_subtree(change)
-        segment, key = self.segments[-1], change[:2]
-        entry = segment.get(key)
-        if entry is None:
-            entry = segment[key] = _Entry(change)
-            return entry, True
-        entry.change = merge(entry.change, change)
-        return entry, False
+    def put(self, changes: Sequence[Change], waiting: _Waiting | None) -> int:
+        """Merge these changes into what is here; return how many keys are new."""
+        kinds = [change[2] for change in changes]
+        plain = _SUBTREE not in kinds and _SUBTREE_DELETED not in kinds
+        if plain and self.segments[-1].put_new(changes, waiting):
+            return len(changes)
+        return sum(self._put(change, waiting) for change in changes)
 
-    def _put_subtree(self, change: Change) -> tuple[_Entry, bool]:
-        if not self.segments[-1] and len(self.segments) > 1:
-            last = next(reversed(self.segments[-2].values()))
-            if last.change[:3] == change[:3]:
-                last.change = merge(last.change, change)
-                return last, False
-        entry = self.segments[-1][change[:3]] = _Entry(change)
-        self.segments.append({})
-        return entry, True
+    def _put(self, change: Change, waiting: _Waiting | None) -> bool:
+        last = self.segments[-1]
+        if change.kind is not _SUBTREE and change.kind is not _SUBTREE_DELETED:
+            return last.put(change[:2], change, waiting)
+        key = change[:3]
+        if not last.changes and len(self.segments) > 1:
+            before = self.segments[-2]
+            if next(reversed(before.changes)) == key:
+                return before.put(key, change, waiting)
+        self.segments.append(_Segment())
+        return last.put(key, change, waiting)
 
-    def take(self, most: int) -> list[_Entry]:
-        """Remove and return the oldest entries, ``most`` at most."""
-        taken: list[_Entry] = []
-        while len(taken) < most and (self.leaving or self._next_segment()):
-            count = min(most - len(taken), len(self.leaving))
-            taken += [self.leaving.popleft() for _ in range(count)]
-        return taken
+    def take(self, most: int) -> tuple[list[Change], list[_Waiting]]:
+        """Remove and return the oldest changes, ``most`` at most, and for each the deliveries that wait for it."""
+        changes: list[Change] = []
+        waiting: list[_Waiting] = []
+        while len(changes) < most and (self.leaving or self._next_segment()):
+            count = min(most - len(changes), len(self.leaving))
+            changes += self.leaving[:count]
+            if self.waiting:
+                waiting += [one for key in self.keys[:count] for one in self.waiting.pop(key, ())]
+            del self.leaving[:count], self.keys[:count]
+        return changes, waiting
 
     def _next_segment(self) -> bool:
-        self.leaving.extend(self.segments.popleft().values())
+        segment = self.segments.popleft()
+        self.keys, self.leaving, self.waiting = list(segment.changes), list(segment.changes.values()), segment.waiting
         if not self.segments:
-            self.segments.append({})
+            self.segments.append(_Segment())
         return bool(self.leaving)
 
     @property
     def empty(self) -> bool:
-        return not self.leaving and not any(self.segments)
+        return not self.leaving and not any(segment.changes for segment in self.segments)
 
 
 class Inbox:
@@ -185,25 +207,19 @@ class Inbox:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane()
-        for change in delivery.changes:
-            entry, new = lane.put(change)
-            self._entries += new
-            if waiting is not None:
-                entry.hold(waiting)
+        self._entries += lane.put(delivery.changes, waiting)
 
     def take(self, max_keys: int) -> Taken:
         """Remove and return the oldest changes of one lane, ``max_keys`` at most; lanes take turns."""
         acks, self._nothing_to_wait_for = self._nothing_to_wait_for, []
-        changes: list[Change] = []
         message_ids: list[str] = []
         seed, scan_sequence, priority = lane_key = self._next_lane()
-        for entry in self._from_lane(lane_key, max_keys):
-            changes.append(entry.change)
-            for waiting in entry.waiting or ():
-                waiting.entries -= 1
-                if not waiting.entries:
-                    acks.append(waiting.ack)
-                    message_ids += waiting.message_ids
+        changes, held = self._from_lane(lane_key, max_keys)
+        for waiting in held:
+            waiting.entries -= 1
+            if not waiting.entries:
+                acks.append(waiting.ack)
+                message_ids += waiting.message_ids
         self._entries -= len(changes)
         self._acks -= len(acks)
         return Taken(changes, acks, scan_sequence, seed, priority, tuple(message_ids))
@@ -211,14 +227,14 @@ class Inbox:
     def _next_lane(self) -> _LaneKey:
         return next(iter(self._lanes), (False, None, Priority.LIVE))
 
-    def _from_lane(self, key: _LaneKey, max_keys: int) -> list[_Entry]:
+    def _from_lane(self, key: _LaneKey, max_keys: int) -> tuple[list[Change], list[_Waiting]]:
         lane = self._lanes.pop(key, None)
         if lane is None:
-            return []
-        entries = lane.take(max_keys)
+            return [], []
+        taken = lane.take(max_keys)
         if not lane.empty:
             self._lanes[key] = lane
-        return entries
+        return taken
 
 
 def merge(old: Change, new: Change) -> Change:

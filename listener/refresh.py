@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -16,6 +17,7 @@ __all__ = [
     "Attempt",
     "AttemptState",
     "CoverageRule",
+    "FolderInputs",
     "Need",
     "NeedInput",
     "NeedState",
@@ -140,6 +142,17 @@ class NeedInput(NamedTuple):
     """How much later than us the origin has the change."""
     ignore_rewrites: bool = False
     """Whether the same content once more makes no need, by the word of whoever answers for changed headers."""
+
+
+class FolderInputs(NamedTuple):
+    """What the router makes of the keys of one folder whose names no rule changes: the same for each, but its name."""
+
+    names: re.Pattern[str]
+    """Matches these names; any other is routed by itself."""
+    longest: int
+    """So is a longer one."""
+    inputs: tuple[NeedInput, ...]
+    """Those of a key with the empty name: the name of any other follows the URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,7 +170,8 @@ class Intake:
     async def _record(self, taken: Taken) -> None:
         """Record until it is durable: without that nothing more is taken, so the sources stop by themselves."""
         batch = Batch(taken.changes, taken.scan_sequence, taken.seed, taken.priority, taken.message_ids)
-        (recorded,) = await self._retry.until_done("record", lambda: self._store.record([batch], self._sites.route))
+        record, sites = self._store.record, self._sites
+        (recorded,) = await self._retry.until_done("record", lambda: record([batch], sites.route, sites.folder))
         for key, reason in recorded.rejected:
             log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)
 

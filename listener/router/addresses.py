@@ -160,11 +160,17 @@ def spell(key: str, spellings: Sequence[Spelling]) -> dict[str, str]:
     return found
 
 
-def plain_names(spellings: Sequence[Spelling]) -> re.Pattern[str]:
-    """Return what matches names that are one and the same in every spelling, and no dot segment: nearly all."""
-    changed = {character for name in spellings for character in _CHANGED.get(name, "")}
+def plain_names(rules: AddressRules) -> re.Pattern[str]:
+    """
+    Return what matches names that have one address, their own in its one spelling: nearly all.
+
+    Such a name is no dot segment, no index document, and ends with no suffix that is stripped.
+    """
+    changed = {character for name in rules.spellings for character in _CHANGED.get(name, "")}
     kept = "".join(character for character in "_.~!$&'()*+,;=:@" if character not in changed)
-    return re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9{re.escape(kept)}-]*")
+    others = "|".join([r"\.{1,2}", *map(re.escape, sorted(rules.index_documents))])
+    suffixes = "".join(rf"(?<!{re.escape(suffix)})" for suffix in rules.strip_suffixes)
+    return re.compile(rf"(?!(?:{others})\Z)[A-Za-z0-9{re.escape(kept)}-]*{suffixes}")
 
 
 MAX_URL_BYTES: Final = 1024

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from listener.change import Change, ChangeKind, key_to_text
 from listener.errors import ConfigurationError, KeyRejected
-from listener.refresh import NeedInput, Scope
+from listener.refresh import FolderInputs, NeedInput, Scope
 from listener.router.addresses import Address, AddressRules, addresses_of, directories_of, plain_names, spell
 from listener.router.globs import Filter
 from listener.settings import Hours, Site
@@ -76,7 +76,7 @@ class _Lane(NamedTuple):
     scope: Scope
     rules: AddressRules
     plain: re.Pattern[str]
-    """Matches names that have one spelling."""
+    """Matches names that have one address and one spelling."""
 
 
 class _Route(NamedTuple):
@@ -123,6 +123,23 @@ class Router:
         if len(routes) == 1:
             return _needs(routes[0], name)
         return _distinct(need for route in routes for need in _needs(route, name))
+
+    def plain(self, root: str, folder: str) -> tuple[re.Pattern[str], int, list[RoutedNeed]] | None:
+        """
+        Return what becomes of a folder's plain names, None where its sites have to look at each name.
+
+        That is what matches them, how long one may be, and the needs of the empty name: any other follows their URLs.
+        """
+        routes = self._folders.get((root, folder))
+        if routes is None:
+            routes = self._learn(root, folder)
+        lanes = [route.lane for route in routes]
+        if any(lane.plain != lanes[0].plain or not lane.takes_all or len(lane.tails) > 1 for lane in lanes):
+            return None
+        if not routes or not all(route.heads for route in routes):
+            return None
+        needs = (need for route in routes for need in _needs(route, ""))
+        return lanes[0].plain, min(route.room_bytes for route in routes), _distinct(needs)
 
     def explain(self, root: str, key: str) -> list[tuple[RoutedNeed, str]]:
         """
@@ -194,8 +211,7 @@ def _lane(number: int, site: Site) -> _Lane:
     scope = Scope.ALL_PARAMS if site.all_params else Scope.EXACT
     keep = Filter(site.include, site.exclude)
     rules = AddressRules.of(site, longest_tail=max(map(len, tails), default=0))
-    plain = plain_names(site.spellings)
-    return _Lane(number, site, keep, keep.takes_all, places, ("", *tails), scope, rules, plain)
+    return _Lane(number, site, keep, keep.takes_all, places, ("", *tails), scope, rules, plain_names(rules))
 
 
 def _folder_route(lane: _Lane, folder: str) -> _Route:
@@ -212,20 +228,29 @@ def _folder_route(lane: _Lane, folder: str) -> _Route:
 
 def _needs(route: _Route, name: str) -> list[RoutedNeed]:
     lane, folder, heads, room_bytes = route
-    number, _, keep, takes_all, _, tails, scope, rules, plain = lane
+    number, _, keep, takes_all, _, tails, scope, rules, _ = lane
     if not takes_all and not keep.takes(folder + name):
         return []
-    if heads and name not in rules.index_documents and not name.endswith(rules.strip_suffixes):
-        encoded, *others = (name,) if plain.fullmatch(name) else spell(name, rules.spellings)
-        if not others and len(encoded) <= room_bytes:
-            if len(tails) == 1:
-                return [RoutedNeed(target, head + encoded, scope, number, layer) for target, head, layer in heads]
-            return [
-                RoutedNeed(target, head + encoded + tail, scope, number, layer)
-                for target, head, layer in heads
-                for tail in tails
-            ]
+    encoded = _only_spelling(lane, name) if heads else None
+    if encoded is not None and len(encoded) <= room_bytes:
+        if len(tails) == 1:
+            return [RoutedNeed(target, head + encoded, scope, number, layer) for target, head, layer in heads]
+        return [
+            RoutedNeed(target, head + encoded + tail, scope, number, layer)
+            for target, head, layer in heads
+            for tail in tails
+        ]
     return [need for need, _ in _placed(lane, addresses_of(rules, folder + name))]
+
+
+def _only_spelling(lane: _Lane, name: str) -> str | None:
+    """Return the encoded name where a lane serves it under that alone, else None."""
+    if lane.plain.fullmatch(name):
+        return name
+    if name in lane.rules.index_documents or name.endswith(lane.rules.strip_suffixes):
+        return None
+    encoded, *others = spell(name, lane.rules.spellings)
+    return None if others else encoded
 
 
 def _placed(lane: _Lane, addresses: Sequence[Address]) -> Iterator[tuple[RoutedNeed, str]]:
@@ -296,11 +321,18 @@ class Sites:
 
     def route(self, change: Change) -> list[NeedInput]:
         """Return the needs that the change makes; raise :class:`~listener.errors.KeyRejected` like the router."""
-        found = []
-        for need in self.router.route(change):
-            site = self._sites[need.site]
-            found.append(NeedInput(need.target, need.url, need.scope, site.origin_delay_seconds, site.ignore_rewrites))
-        return found
+        return [self._input(need) for need in self.router.route(change)]
+
+    def folder(self, root: str, folder: str) -> FolderInputs | None:
+        """Return the needs of a folder's plain names; None where each name is to be routed by itself."""
+        if (plain := self.router.plain(root, folder)) is None:
+            return None
+        names, longest, needs = plain
+        return FolderInputs(names, longest, tuple(map(self._input, needs)))
+
+    def _input(self, need: RoutedNeed) -> NeedInput:
+        site = self._sites[need.site]
+        return NeedInput(need.target, need.url, need.scope, site.origin_delay_seconds, site.ignore_rewrites)
 
     def of(self, target: str, url: str) -> Site | None:
         """Return the site with the longest base URL that this URL starts with."""

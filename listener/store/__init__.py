@@ -16,7 +16,7 @@ connections of their own and never wait for it. Of the processes that open the f
 ``retention``       what bounds each table; removal of old rows in slices
 ``maintenance``     backup, check, compaction; free space given back
 ``record``          a batch of changes becomes index rows and needs; ``filtering``: what makes none
-``index``           what each storage is known to hold; ids of names, rows in bulk
+``index``           what each storage is known to hold; ids of names; ``bulk``: many rows by few statements
 ``needs``           what planning reads: what is due, and which attempt covers what
 ``transitions``     needs become due, are reserved, sent, settled
 ``attempts``        the ledger, and attempts until they end

@@ -15,11 +15,11 @@ from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from listener.change import Change, Fingerprint, key_to_bytes, key_to_text
+from listener.store.bulk import BulkInsert
 
 __all__ = [
     "IndexWriter",
     "Names",
-    "Upsert",
     "above",
     "bounded_text",
     "directories_below",
@@ -121,10 +121,11 @@ def _id(connection: sqlite3.Connection, table: str, columns: str, values: tuple[
     return cursor.lastrowid
 
 
-_PUT_NEW = """
-INSERT OR IGNORE INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-"""
+_PUT_NEW = BulkInsert(
+    "object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence)",
+    "({0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8})",
+    columns=9,
+)
 _PUT_KNOWN = """
 UPDATE object SET size_bytes = ?3, mtime_ns = ?4, ctime_ns = ?5, inode = ?6, access = ?8, sequence = ?9,
   -- what says nothing of the content leaves what is known of an untouched file
@@ -136,6 +137,8 @@ _TOMBSTONE = "INSERT OR REPLACE INTO tombstone (root, key, below, sequence, at) 
 _UNKNOWN = Fingerprint()
 _TREE = itemgetter(0)
 _PLACE = itemgetter(0, 1)
+_Place = tuple[int, bytes]
+"""A directory of a storage, by id, and a name in it."""
 ObjectRow = tuple[int, bytes, int | None, int | None, int | None, int | None, str | None, int | None, int]
 
 
@@ -145,7 +148,6 @@ class IndexWriter:
     def __init__(self, names: Names) -> None:
         """Take the id cache of the writing thread."""
         self._names = names
-        self._upsert = Upsert()
         self._puts: list[ObjectRow] = []
         self._removed: dict[tuple[int, bytes], tuple[object, ...]] = {}
 
@@ -155,7 +157,7 @@ class IndexWriter:
         self._puts = []
         self._removed = {}
 
-    def _place(self, root: str, key: str) -> tuple[int, bytes]:
+    def _place(self, root: str, key: str) -> _Place:
         at = key.rfind("/") + 1
         return self._names.tree(self._connection, root, key[:at]), key_to_bytes(key[at:])
 
@@ -163,10 +165,13 @@ class IndexWriter:
         """Note that the storage holds this object."""
         at = key.rfind("/") + 1
         tree, name = self._names.tree(self._connection, root, key[:at]), key[at:].encode("utf-8", "surrogateescape")
+        self.put_in(tree, name, fingerprint, sequence)
+
+    def put_in(self, tree: int, name: bytes, fingerprint: Fingerprint | None, sequence: int) -> None:
+        """Note that a directory of the storage, given by its id, holds an object of this name."""
         if self._removed and (tree, name) in self._removed:
             self.flush()
-        size, mtime, ctime, inode, etag, access = fingerprint or _UNKNOWN
-        self._puts.append((tree, name, size, mtime, ctime, inode, etag, access, sequence))
+        self._puts.append((tree, name, *(fingerprint or _UNKNOWN), sequence))
 
     def flush(self) -> None:
         """Write what was put and removed; each directory's count follows from what was new in it."""
@@ -178,10 +183,14 @@ class IndexWriter:
     def _flush_puts(self) -> None:
         rows = sorted(self._puts, key=_PLACE)
         self._puts = []
-        tried, known = self._upsert.write(self._connection, rows, insert=_PUT_NEW, updates=(_PUT_KNOWN,))
-        new = Counter(map(_TREE, tried))
-        new.subtract(map(_TREE, known))
-        self._count(new)
+        known = set(self._known(list(map(_PLACE, rows)), "tree, name", after=-1))
+        again = [row for row in rows if row[:2] in known] if known else []
+        new = [row for row in rows if row[:2] not in known] if known else rows
+        twice = _PUT_NEW.write(self._connection, new)
+        if twice:  # put more than once in this batch: the last of them counts
+            new = list({row[:2]: row for row in new}.values())
+        self._connection.executemany(_PUT_KNOWN, [*again, *twice])
+        self._count(Counter(map(_TREE, new)))
 
     def _flush_removed(self) -> None:
         rows = sorted(self._removed)
@@ -233,18 +242,22 @@ class IndexWriter:
     def _rows(self, root: str, keys: Sequence[str], after: int) -> Iterator[tuple[str, Sequence[Any]]]:
         """Yield those of these keys that have rows above a sequence, with their sequences and fingerprints."""
         key_of = {self._place(root, key): key for key in keys}
-        trees = json.dumps(list({tree for tree, _ in key_of}))
+        for tree, name, *row in self._known(list(key_of), f"tree, name, sequence, {_FINGERPRINT}", after=after):
+            yield key_of[tree, name], row
+
+    def _known(self, places: Sequence[_Place], columns: str, *, after: int) -> Iterator[Any]:
+        """Yield these columns of the objects at these places that the index learned of above a sequence."""
+        trees = json.dumps(list({tree for tree, _ in places}))
         filled = "SELECT id FROM tree WHERE id IN (SELECT value FROM json_each(?)) AND objects > 0"
         held = {row[0] for row in self._connection.execute(filled, (trees,))}
-        for size, places in in_sizes([place for place in key_of if place[0] in held]):
+        for size, wanted in in_sizes([place for place in places if place[0] in held]):
             rows = self._connection.execute(
                 f"WITH wanted (tree_id, object_name) AS (VALUES {', '.join(['(?, ?)'] * size)})"
-                f" SELECT tree, name, sequence, {_FINGERPRINT} FROM wanted CROSS JOIN object"
+                f" SELECT {columns} FROM wanted CROSS JOIN object"
                 " ON tree = tree_id AND name = object_name WHERE sequence > ?",
-                (*chain.from_iterable(places), after),
+                (*chain.from_iterable(wanted), after),
             )
-            for tree, name, *row in rows.fetchall():
-                yield key_of[tree, name], row
+            yield from rows.fetchall()
 
     def _deleted(self, root: str, keys: Sequence[str], after: int) -> Iterator[tuple[str, int]]:
         """Yield those of these keys that were deleted above a sequence, alone or with a directory, and with which."""
@@ -353,36 +366,6 @@ def remove_pending(connection: sqlite3.Connection, limit: int) -> bool:
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=tuple[object, ...])
-
-
-class Upsert:
-    """Inserts rows or updates them, and begins with what the last rows needed most: that saves a search each."""
-
-    def __init__(self) -> None:
-        """Begin with inserts."""
-        self._new_first = True
-
-    def write(
-        self, connection: sqlite3.Connection, rows: Sequence[Row], *, insert: str, updates: Sequence[str]
-    ) -> tuple[Sequence[Row], Sequence[Row]]:
-        """
-        Write the rows; return those that the inserts saw, and which of these were there already.
-
-        Args:
-            connection: the writing connection, inside a transaction.
-            rows: sorted by primary key; the later of two with one key wins.
-            insert: an ``INSERT OR IGNORE`` of a row.
-            updates: updates of a row, each for what those before it left; the last one takes any.
-        """
-        tried = rows
-        if not self._new_first:
-            for update in updates:
-                tried = missed_rows(connection, update, tried)
-        known = missed_rows(connection, insert, tried)
-        if known:
-            connection.executemany(updates[-1], known)
-        self._new_first = 2 * (len(tried) - len(known)) >= len(rows)
-        return tried, known
 
 
 def missed_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> Sequence[Row]:

@@ -7,18 +7,22 @@ loop in C, in the order of their pages.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise
+from operator import itemgetter
 from typing import NamedTuple
 from zlib import crc32
 
-from listener.change import Change, ChangeKind, Fingerprint
+from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.coalescer import due_at
 from listener.errors import KeyRejected
-from listener.refresh import NeedInput, NeedState, Priority, Scope
+from listener.refresh import FolderInputs, NeedInput, NeedState, Priority, Scope
 from listener.settings import CoalescerSettings
+from listener.store.bulk import BulkInsert
 from listener.store.filtering import (
     CAME_AND_WENT,
     MAX_KEY_BYTES,
@@ -32,7 +36,7 @@ from listener.store.filtering import (
     raw_key,
     sanitized,
 )
-from listener.store.index import IndexWriter, Names, Upsert, next_sequence
+from listener.store.index import IndexWriter, Names, in_sizes, missed_rows, next_sequence
 from listener.store.letters import add_keys
 from listener.store.needs import covered_by_marks, directory_attempts
 
@@ -43,13 +47,26 @@ __all__ = [
     "Recorded",
     "Recorder",
     "Route",
+    "RouteFolder",
     "joined",
+    "no_folder",
     "slices",
     "write_needs",
 ]
 
 
 Route = Callable[[Change], Sequence[NeedInput]]
+RouteFolder = Callable[[str, str], FolderInputs | None]
+"""Of a storage and one of its folders."""
+
+
+def no_folder(_root: str, _folder: str) -> FolderInputs | None:
+    """Know no folder: every change is routed by itself."""
+    return None
+
+
+_NO_NAMES = FolderInputs(re.compile(r"(?!)"), 0, ())
+"""Of a folder each of whose names is routed by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +101,22 @@ def slices(batch: Batch, most: int, *, subtree: int) -> Iterator[Batch]:
 
     An empty one stays; one that is cut loses its message ids.
     """
-    start = rows = 0
-    for at, change in enumerate(batch.changes):
-        weight = subtree if change.kind is ChangeKind.SUBTREE_DELETED else 1
-        if rows and rows + weight > most:
-            yield replace(batch, changes=batch.changes[start:at], message_ids=())
-            start, rows = at, 0
-        rows += weight
-    yield replace(batch, changes=batch.changes[start:], message_ids=()) if start else batch
+    changes = batch.changes
+    if ChangeKind.SUBTREE_DELETED not in map(_KIND, changes):
+        starts = list(range(0, len(changes), most)) or [0]
+    else:
+        starts, rows = [0], 0
+        for at, change in enumerate(changes):
+            weight = subtree if change.kind is ChangeKind.SUBTREE_DELETED else 1
+            if rows and rows + weight > most:
+                starts.append(at)
+                rows = 0
+            rows += weight
+    if len(starts) == 1:
+        yield batch
+        return
+    for start, end in pairwise([*starts, len(changes)]):
+        yield replace(batch, changes=changes[start:end], message_ids=())
 
 
 def joined(parts: Sequence[Recorded]) -> Recorded:
@@ -113,12 +138,16 @@ LONG_KEY_CHARACTERS = MAX_KEY_BYTES // 4
 
 _WAITING, _READY, _ATTEMPTED, _PARKED, _UNCONFIRMED = NeedState
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
-_MAY_FORGET = f"""
-SELECT birth = ?4 AND state = {_WAITING:d} AND open < 2 AND window_first + CASE open WHEN 0 THEN ?5 ELSE ?6 END >= ?7
-FROM need WHERE directory = ?1 AND name = ?2 AND scope = ?3
+_BIRTHS = f"""
+SELECT directory, name, scope, CASE WHEN state = {_WAITING:d} AND open < 2
+  AND window_first + CASE open WHEN 0 THEN ? ELSE ? END >= ? THEN birth END
+FROM wanted CROSS JOIN need ON directory = in_directory AND name = of_name AND scope = of_scope
 """
+"""The needs of these keys; of those whose window is open the object whose birth made them."""
 _FORGET = "DELETE FROM need WHERE directory = ? AND name = ? AND scope = ?"
 _DELETED = ChangeKind.DELETED
+_PLACE, _NAME, _KIND, _ORDER = itemgetter(0, 1), itemgetter(1), itemgetter(2), itemgetter(5)
+"""Of a change."""
 _SUBTREES = (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED)
 
 
@@ -151,41 +180,97 @@ class Recorder:
         self.unforced = unforced
         self.expand_limit = expand_limit
         self.index = IndexWriter(names)
-        self.upsert = Upsert()
 
     def record(
-        self, connection: sqlite3.Connection, batch: Batch, route: Route, *, now: float, sanitize: bool = False
+        self,
+        connection: sqlite3.Connection,
+        batch: Batch,
+        route: Route,
+        *,
+        now: float,
+        folders: RouteFolder = no_folder,
+        sanitize: bool = False,
     ) -> Recorded:
         """
         Write index and needs of the batch; return its sequence and what it came to.
+
+        Args:
+            connection: the writing connection, inside a transaction.
+            batch: what to record.
+            route: what a change makes stale.
+            now: in seconds since the epoch.
+            folders: the same for the plain names of a folder, which saves routing them one by one.
+            sanitize: whether what cannot be stored is left out.
 
         Raises:
             UnicodeError: a text in it cannot be stored; ``sanitize`` rejects that instead.
             OverflowError: a number likewise.
         """
         self.index.begin(connection)
-        writer = _BatchWriter(self, connection, batch, route, now)
-        sanitize = sanitize or any(len(change[1]) > LONG_KEY_CHARACTERS for change in batch.changes)
+        writer = _BatchWriter(self, connection, batch, (route, folders), now=now)
+        sanitize = sanitize or max(map(len, map(_NAME, batch.changes)), default=0) > LONG_KEY_CHARACTERS
         writer.take(list(sanitized(batch.changes, writer.reject)) if sanitize else batch.changes)
         writer.finish()
         return writer.recorded
 
 
+NeedRow = tuple[int, str, int, float, int]
+"""Directory, name, scope, stale since, and the object's mark: a number that stands for its storage and key."""
+
+
+class _Deletion(NamedTuple):
+    """A URL of a deleted object."""
+
+    url: str
+    of: _Kind
+    row: NeedRow
+    is_birth: bool
+    """Whether the object came after the index looked last."""
+
+
+class _Folder(NamedTuple):
+    """A folder of a storage, while changes in it are written."""
+
+    root: str
+    path: str
+    tree: int
+    mark: int
+    """What the marks of its objects begin with."""
+    plain: FolderInputs
+    rows: dict[tuple[bool, bool, bool], list[tuple[list[NeedRow], int, int]]]
+    """For finished, forced and birth: where to put rows of plain names, with directory and scope."""
+
+
+_NOWHERE = _Folder("", "/", 0, 0, _NO_NAMES, {})
+
+
 class _BatchWriter:
     """Writes one batch."""
 
-    def __init__(self, parts: Recorder, connection: sqlite3.Connection, batch: Batch, route: Route, now: float) -> None:
-        self.connection, self.batch, self.route, self.now = connection, batch, route, now
-        self.names, self.index, self.upsert = parts.names, parts.index, parts.upsert
+    def __init__(
+        self,
+        parts: Recorder,
+        connection: sqlite3.Connection,
+        batch: Batch,
+        routes: tuple[Route, RouteFolder],
+        *,
+        now: float,
+    ) -> None:
+        self.connection, self.batch, self.now = connection, batch, now
+        self.route, self.route_folder = routes
+        self.names, self.index = parts.names, parts.index
         self.timing, self.unforced, self.expand_limit = parts.timing, parts.unforced, parts.expand_limit
         self.recorded = Recorded(next_sequence(connection))
         self.tokens: OrderTokens | None = None
         self.suppressed: SuppressedWriter | None = None
         self.under_way = directory_attempts(connection)
         self.rows: dict[_Kind, list[NeedRow]] = {}
+        self.deletions: list[_Deletion] = []
         self.places: dict[tuple[str, str], tuple[int, int, int]] = {}
         """Target and directory URL → its id, and the two watermarks above it."""
-        self.cancelled: list[tuple[int, str]] = []
+        self.here = _NOWHERE
+        """The folder of the last change."""
+        self.folders: dict[tuple[str, str], _Folder] = {}
         self.rejected: list[tuple[str, bytes, str]] = []
         """Source, key and reason of keys that can never be a URL."""
         self._is_each_key_once: bool | None = None
@@ -217,25 +302,23 @@ class _BatchWriter:
 
     def _take_objects(self, changes: Sequence[Change]) -> None:
         """Take changes of single objects."""
-        if self.batch.scan_sequence is not None or self.batch.seed:
+        listed = self.batch.scan_sequence is not None or self.batch.seed
+        is_ordered = not listed and any(map(_ORDER, changes))
+        # One look-up for all where none of them can change what is found for another.
+        if listed or not (is_ordered or (self.unforced and not self._each_once())):
             self._add(changes)
             return
-        put, needs, sequence = self.index.put, self._needs, self.recorded.sequence
-        # One look-up for all where none of them can change what is found for another.
-        together = len(changes) == len(self.batch.changes) and self._each_once()
-        if together and any(change.order is not None for change in changes):
+        together = is_ordered and len(changes) == len(self.batch.changes) and self._each_once()
+        if together:
             self._tokens().look_up(changes)
         for change in changes:
-            root, key, kind, fingerprint, _, order, _, _, _ = change
-            if order is not None and is_plausible(order, self.now):
-                if not together:
-                    self._tokens().look_up([change])
-                self._ordered(change, order)
-            elif kind is not _DELETED and not self.unforced:
-                put(root, key, fingerprint, sequence)
-                needs(change)
-            else:
+            order = change.order
+            if order is None or not is_plausible(order, self.now):
                 self._add([change])
+                continue
+            if not together:
+                self._tokens().look_up([change])
+            self._ordered(change, order)
 
     def _add(self, changes: Sequence[Change]) -> None:
         """Take changes of single objects, of a scan those of which the index knows nothing newer."""
@@ -248,13 +331,13 @@ class _BatchWriter:
             if newer and change[:2] in newer:
                 self.recorded.outdated += 1
                 continue
-            before = known.get(change[:2])
-            if batch.seed and _is_rewrite(change, before):
-                self._suppress(change, SAME_BYTES)
-            self._note(change)
-            if not batch.seed:
+            forced = False
+            if known:
+                before = known.get(change[:2])
+                if batch.seed and _is_rewrite(change, before):
+                    self._suppress(change, SAME_BYTES)
                 forced = bool(self.unforced) and _validator_stands(change, before)
-                self._needs(change, forced, change.kind is ChangeKind.DELETED)
+            self._object(change, forced)
 
     def _compares(self, changes: Sequence[Change]) -> bool:
         """Return whether any of these may be a known object that was written again with the same content."""
@@ -268,12 +351,54 @@ class _BatchWriter:
             self._seeded[root] = self.index.seeded(root)
         return self._seeded[root]
 
-    def _note(self, change: Change) -> None:
-        """Have the index follow one object's change."""
-        if change.kind is ChangeKind.DELETED:
-            self.index.remove(change.root, change.key, self.recorded.sequence, self.now)
+    def _object(self, change: Change, forced: bool) -> None:
+        """Have the index follow one object's change, and make its needs unless it was only listed."""
+        root, key, kind, fingerprint, event_time, _, finished, _, is_birth = change
+        cut = key.rfind("/") + 1
+        folder, here = key[:cut], self.here
+        if folder != here.path or root != here.root:
+            here = self.here = self.folders.get((root, folder)) or self._enter(root, folder)
+        name = key[cut:]
+        raw = name.encode("utf-8", "surrogateescape")
+        if kind is _DELETED:
+            self.index.remove(root, key, self.recorded.sequence, self.now)
         else:
-            self.index.put(change.root, change.key, change.fingerprint, self.recorded.sequence)
+            self.index.put_in(here.tree, raw, fingerprint, self.recorded.sequence)
+        if self.batch.seed:
+            return
+        names, longest, inputs = here.plain
+        if kind is _DELETED or len(name) > longest or not names.fullmatch(name):
+            self._need(change, self._routed(change), forced, kind is _DELETED)
+            return
+        rows = here.rows.get((finished, forced, is_birth))
+        if rows is None:
+            rows = here.rows[finished, forced, is_birth] = [
+                self._rows_of(one, finished, forced=forced, is_birth=is_birth) for one in inputs
+            ]
+        since = self.now if event_time is None else self._since(event_time)
+        mark = crc32(raw, here.mark)
+        for needs, directory, scope in rows:
+            needs.append((directory, name, scope, since, mark))
+
+    def _enter(self, root: str, path: str) -> _Folder:
+        plain = None if self.batch.seed else self.route_folder(root, path)
+        tree = self.names.tree(self.connection, root, path)
+        found = _Folder(root, path, tree, _folder_mark(root, path), plain or _NO_NAMES, {})
+        self.folders[root, path] = found
+        return found
+
+    def _rows_of(
+        self, one: NeedInput, finished: bool, *, forced: bool, is_birth: bool
+    ) -> tuple[list[NeedRow], int, int]:
+        """Return where to put the rows of needs that differ from one of the empty name in their names only."""
+        directory, mark, forced_mark = self._place(one.target, one.url)
+        of = _Kind(finished, one.delay_seconds, forced and one.target in self.unforced, mark, forced_mark, is_birth)
+        return self.rows.setdefault(of, []), directory, int(one.scope)
+
+    def _since(self, event_time: float | None) -> float:
+        """Return since when something is stale; a time that cannot be right is none."""
+        now = self.now
+        return now if event_time is None or not now - OLDEST_EVENT_SECONDS <= event_time <= now else event_time
 
     def _ordered(self, change: Change, order: str) -> None:
         """Take a change with an order token, unless it is old news or a rewrite with the same content."""
@@ -292,9 +417,11 @@ class _BatchWriter:
         forced = bool(self.unforced) and _validator_stands(change, known)
         sequence = self.recorded.sequence
         newest = order_tokens.cover(change, tokens, order, sequence=sequence, contents=contents, now=self.now)
-        if newest:
-            self._note(change)
-        self._need(change, inputs, forced, newest and change.kind is ChangeKind.DELETED)
+        if newest and change.kind is _DELETED:
+            self.index.remove(change.root, change.key, sequence, self.now)
+        elif newest:
+            self.index.put(change.root, change.key, change.fingerprint, sequence)
+        self._need(change, inputs, forced, newest and change.kind is _DELETED)
 
     def _tokens(self) -> OrderTokens:
         if self.tokens is None:
@@ -317,7 +444,7 @@ class _BatchWriter:
         """Return whether every key is in the batch once, so that no change of it still waits to be written."""
         if self._is_each_key_once is None:
             changes = self.batch.changes
-            self._is_each_key_once = len({change[:2] for change in changes}) == len(changes)
+            self._is_each_key_once = len(set(map(_PLACE, changes))) == len(changes)
         return self._is_each_key_once
 
     def _routed(self, change: Change) -> Sequence[NeedInput]:
@@ -327,47 +454,57 @@ class _BatchWriter:
             self.reject(change, str(error))
             return ()
 
-    def _needs(self, change: Change, forced: bool = False, deleted: bool = False) -> None:
-        self._need(change, self._routed(change), forced, deleted)
-
     def _need(self, change: Change, inputs: Iterable[NeedInput], forced: bool, deleted: bool) -> None:
-        now, stale, finished = self.now, change.event_time, change.finished
-        mark_of_object = _object_mark(change)
-        if stale is None or not now - OLDEST_EVENT_SECONDS <= stale <= now:
-            stale = now
+        since, mark_of_object = self._since(change.event_time), _object_mark(change)
         for target, url, scope, delay, _ in inputs:
             cut = url.rfind("/", 0, url.find("?") if "?" in url else None) + 1
             place = url[:cut]
             found = self.places.get((target, place))
             directory, mark, forced_mark = found if found is not None else self._place(target, place)
-            if deleted and self._came_and_went(change, mark_of_object, (directory, url[cut:], int(scope))):
-                self.recorded.suppressed += 1
-                self._note_suppressed(url, CAME_AND_WENT)
-                continue
             is_birth = change.is_birth and not deleted
-            of = _Kind(finished, delay, forced and target in self.unforced, mark, forced_mark, is_birth)
-            rows = self.rows.get(of)
-            if rows is None:
-                rows = self.rows[of] = []
-            rows.append((directory, url[cut:], int(scope), stale, mark_of_object))
+            of = _Kind(change.finished, delay, forced and target in self.unforced, mark, forced_mark, is_birth)
+            row = (directory, url[cut:], int(scope), since, mark_of_object)
             if deleted:
-                self.cancelled.append((directory, url[cut:]))
+                self.deletions.append(_Deletion(url, of, row, change.is_birth))
+            else:
+                self.rows.setdefault(of, []).append(row)
 
-    def _came_and_went(self, change: Change, mark: int, place: tuple[int, str, int]) -> bool:
+    def _flush_deletions(self) -> None:
         """
-        Forget the need of a new object for which nothing was requested; return whether a deletion needs nothing.
+        Make the needs of deleted objects; of one that came and went forget the need instead, if nothing was requested.
 
         Its window is still open (other changes would be merged with the first), also for a process that died since.
         """
-        if not self._each_once():
-            return False  # what came earlier in this batch is not written yet
+        deletions, self.deletions = self.deletions, []
+        # Of a key that is in the batch twice, what came earlier is not written yet.
+        births = self._births([one.row[:3] for one in deletions]) if self._each_once() else None
+        forgotten: list[tuple[int, str, int]] = []
+        cancelled: list[tuple[int, str]] = []
+        for url, of, row, is_birth in deletions:
+            place, mark = row[:3], row[4]
+            if births is not None and (births[place] == mark if place in births else is_birth):
+                if births.pop(place, None) is not None:
+                    forgotten.append(place)
+                self.recorded.suppressed += 1
+                self._note_suppressed(url, CAME_AND_WENT)
+            else:
+                self.rows.setdefault(of, []).append(row)
+                cancelled.append(row[:2])
+        self.connection.executemany(_FORGET, forgotten)
+        self.connection.executemany(_CANCEL_PREFETCH, cancelled)
+
+    def _births(self, places: Sequence[tuple[int, str, int]]) -> dict[tuple[int, str, int], int | None]:
+        """Return the needs at these places; of those that may be forgotten the mark of the object that was born."""
         caps = (self.timing.cap_seconds, self.timing.unfinished_cap_seconds)
-        row = self.connection.execute(_MAY_FORGET, (*place, mark, *caps, self.now)).fetchone()
-        if row is None:
-            return change.is_birth
-        if row[0]:
-            self.connection.execute(_FORGET, place)
-        return bool(row[0])
+        found: dict[tuple[int, str, int], int | None] = {}
+        for size, wanted in in_sizes(places):
+            values = ", ".join(["(?, ?, ?)"] * size)
+            rows = self.connection.execute(
+                f"WITH wanted (in_directory, of_name, of_scope) AS (VALUES {values}) {_BIRTHS}",
+                (*chain.from_iterable(wanted), *caps, self.now),
+            )
+            found.update((row[:3], row[3]) for row in rows)
+        return found
 
     def _place(self, target: str, url: str) -> tuple[int, int, int]:
         target_id = self.names.target(self.connection, target)
@@ -378,15 +515,14 @@ class _BatchWriter:
     def flush(self) -> None:
         """Write what was taken so far: a subtree change must find it in the index."""
         self.index.flush()
+        if self.deletions:
+            self._flush_deletions()
         for kind, rows in self.rows.items():
             rows.sort()
-            sequence = self.recorded.sequence
-            write_needs(self.connection, self.upsert, self._class(kind), rows, sequence=sequence, now=self.now)
+            write_needs(self.connection, self._class(kind), rows, sequence=self.recorded.sequence, now=self.now)
             self.recorded.needs += len(rows)
         self.rows = {}
-        if self.cancelled:
-            self.connection.executemany(_CANCEL_PREFETCH, self.cancelled)
-            self.cancelled = []
+        self.folders, self.here = {}, _NOWHERE
 
     def _class(self, kind: _Kind) -> NeedClass:
         timing, finished, delay = self.timing, kind.finished, kind.delay_seconds
@@ -408,7 +544,7 @@ class _BatchWriter:
                 return
             self._delete_from_index(change)
         if not self.batch.seed:
-            self._needs(change)
+            self._need(change, self._routed(change), forced=False, deleted=False)
             self.flush()
 
     def _delete_from_index(self, change: Change) -> None:
@@ -448,11 +584,12 @@ def _validator_stands(change: Change, known: Fingerprint | None) -> bool:
 
 def _object_mark(change: Change) -> int:
     """Return a number that stands for the object, the same in every process."""
-    return crc32(f"{change.root}\0{change.key}".encode("utf-8", "surrogateescape"))
+    cut = change.key.rfind("/") + 1
+    return crc32(key_to_bytes(change.key[cut:]), _folder_mark(change.root, change.key[:cut]))
 
 
-NeedRow = tuple[int, str, int, float, int]
-"""Directory, name, scope, stale since, and the object's mark: a number that stands for its storage and key."""
+def _folder_mark(root: str, folder: str) -> int:
+    return crc32(f"{root}\0{folder}".encode("utf-8", "surrogateescape"))
 
 
 class NeedClass(NamedTuple):
@@ -476,29 +613,29 @@ class NeedClass(NamedTuple):
     """Whether they are about objects that were not known before these changes."""
 
 
+_INSERT = BulkInsert(
+    "need (directory, name, scope, stale_since,"
+    " sequence, window_first, due_at, state, open, needs_force, priority, birth)",
+    f"({{0}}, {{1}}, {{2}}, {{3}}, ?1, ?2, ?3, {_WAITING:d}, ?4, ?5, ?6, CASE ?7 WHEN 1 THEN {{4}} END)",
+    columns=5,
+    constants=7,
+)
 _KEY = "WHERE directory = ?1 AND name = ?2 AND scope = ?3"
 
 
 def write_needs(
-    connection: sqlite3.Connection, upsert: Upsert, of: NeedClass, rows: Sequence[NeedRow], *, sequence: int, now: float
+    connection: sqlite3.Connection, of: NeedClass, rows: Sequence[NeedRow], *, sequence: int, now: float
 ) -> None:
-    """Make these needs, or raise those that are there to this change."""
-    updates = [_update(of, sequence, now)]
-    if not (of.mark or of.open or of.needs_force):
-        updates.insert(0, _update_waiting(of, sequence, now))
-    upsert.write(connection, rows, insert=_insert(of, sequence, now), updates=updates)
+    """Make these needs, or raise those that are there to this change; to raise one twice is to raise it once."""
+    constants = (sequence, now, now + of.due_seconds, of.open, of.needs_force, int(of.priority), of.is_birth)
+    left: Sequence[NeedRow] = _INSERT.write(connection, rows, constants)
+    if left and not (of.mark or of.open or of.needs_force):
+        left = missed_rows(connection, _update_waiting(of, sequence, now), left)
+    if left:
+        connection.executemany(_update(of, sequence, now), left)
 
 
 # The numbers in these statements are our own; binding them for each row would cost as much as the row.
-def _insert(of: NeedClass, sequence: int, now: float) -> str:
-    return (
-        "INSERT OR IGNORE INTO need (directory, name, scope, stale_since,"
-        " sequence, window_first, due_at, state, open, needs_force, priority, birth)"
-        f" VALUES (?1, ?2, ?3, ?4, {sequence}, {now!r}, {now + of.due_seconds!r}, {_WAITING:d}, {of.open},"
-        f" {of.needs_force:d}, {of.priority:d}, {'?5' if of.is_birth else 'nullif(?5, ?5)'})"
-    )
-
-
 def _due(of: NeedClass, now: float) -> str:
     # Also at the cap not before the origin has the change: it would be fetched too early, and lost.
     return f"max({now + of.delay_seconds!r}, min({now + of.due_seconds!r}, window_first + {of.cap_seconds!r}))"

@@ -36,7 +36,7 @@ from listener.store.filtering import Suppressed, add_messages, known_messages, n
 from listener.store.index import bounded_text
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.ownership import OwnerLock
-from listener.store.record import Batch, Recorded, Recorder, Route, joined, slices
+from listener.store.record import Batch, Recorded, Recorder, Route, RouteFolder, joined, no_folder, slices
 
 __all__ = ["Store", "StoreOptions", "open_store"]
 
@@ -116,14 +116,15 @@ class Store(Access):
 
     # -- recording -------------------------------------------------------------------------------
 
-    async def record(self, batches: Sequence[Batch], route: Route) -> list[Recorded]:
+    async def record(self, batches: Sequence[Batch], route: Route, folders: RouteFolder = no_folder) -> list[Recorded]:
         """
         Make index rows and needs of these batches durable; each change's are written in one transaction.
 
-        A large batch is committed in slices. When one fails the whole is to be recorded once more: that does no harm.
+        ``folders`` routes the plain names of a folder at once, to the same needs as ``route``. A large batch is
+        committed in slices. When one fails the whole is to be recorded once more: that does no harm.
         """
         sliced = [list(slices(batch, RECORD_ROWS, subtree=self._expand_limit)) for batch in batches]
-        recorded = iter(await self._record([part for parts in sliced for part in parts], route))
+        recorded = iter(await self._record([part for parts in sliced for part in parts], route, folders))
         whole = [joined([next(recorded) for _ in parts]) for parts in sliced]
         # Of a batch in slices only once all are durable: any one may fail.
         ids = [one for batch, parts in zip(batches, sliced, strict=True) if len(parts) > 1 for one in batch.message_ids]
@@ -139,18 +140,19 @@ class Store(Access):
         """Keep for each of these URLs that a change of it was delivered again and not recorded."""
         await self._write(note_redelivered, urls, now=self.clock.now())
 
-    async def _record(self, parts: Sequence[Batch], route: Route) -> list[Recorded]:
+    async def _record(self, parts: Sequence[Batch], route: Route, folders: RouteFolder) -> list[Recorded]:
         """Queue all parts before waiting for the first, so that no other batch comes between them."""
         try:
-            return list(await asyncio.gather(*(self._write(self._record_part, part, route) for part in parts)))
+            return list(await asyncio.gather(*(self._write(self._record_part, part, route, folders) for part in parts)))
         except (UnicodeError, OverflowError):
-            sanitize = (self._write(self._record_part, part, route, sanitize=True) for part in parts)
+            sanitize = (self._write(self._record_part, part, route, folders, sanitize=True) for part in parts)
             return list(await asyncio.gather(*sanitize))
 
     def _record_part(
-        self, connection: sqlite3.Connection, part: Batch, route: Route, *, sanitize: bool = False
+        self, connection: sqlite3.Connection, part: Batch, route: Route, folders: RouteFolder, *, sanitize: bool = False
     ) -> Recorded:
-        return self._recorder.record(connection, part, route, now=self.clock.now(), sanitize=sanitize)
+        now = self.clock.now()
+        return self._recorder.record(connection, part, route, now=now, folders=folders, sanitize=sanitize)
 
     async def request(
         self,

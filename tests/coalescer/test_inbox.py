@@ -167,6 +167,16 @@ def test_an_ack_waits_for_the_last_of_its_changes() -> None:
     assert inbox.take(1) == Taken([change("b")], [first])
 
 
+def test_an_ack_waits_only_for_its_own_changes() -> None:
+    """Of keys that came in one delivery, a later delivery waits for the one that it changes, not for the others."""
+    inbox = Inbox()
+    first, second = Ack(1), Ack(2)
+    inbox.add(Delivery([change("a"), change("b")], first))
+    inbox.add(Delivery([change("b", D)], second))
+    assert inbox.take(1) == Taken([change("a")], [])
+    assert inbox.take(1) == Taken([change("b", D)], [first, second])
+
+
 def test_an_empty_delivery_is_acked() -> None:
     """A message without changes is reported so at the next commit."""
     inbox = Inbox()

@@ -15,6 +15,7 @@ from listener.change import Change, ChangeKind, key_to_text
 from listener.errors import KeyRejected
 from listener.refresh import RefreshKind, Scope
 from listener.router import MAX_URL_BYTES, Router
+from listener.router.routing import Sites
 from listener.settings import Site
 from listener.targets.alibaba_cdn.requests import require_plain
 from listener.urls import normal_url
@@ -204,6 +205,34 @@ def test_the_quick_way_and_the_explained_way_agree(of: Site, key: str) -> None:
         return
     for _ in range(2):
         assert router.route(Change("www", key)) == explained
+
+
+NAMES = st.sampled_from(["", "a", "ab.html", "a+b,c", "index.html", ".html", "index.htmlx", ".", "..", "x" * 1_100])
+
+
+@given(st.lists(SITES, min_size=1, max_size=3), KEY, NAMES)
+def test_a_plain_name_follows_the_urls_of_its_folder(sites: list[Site], above: str, name: str) -> None:
+    """Whatever the sites of a source: a name that its folder calls plain has the needs that routing its key gives."""
+    folder = above[: above.rfind("/") + 1]
+    chosen = Sites(sites)
+    plain = chosen.folder("www", folder)
+    if plain is not None and plain.names.fullmatch(name) and len(name) <= plain.longest:
+        named = [one._replace(url=one.url + name) for one in plain.inputs]
+        assert named == chosen.route(Change("www", folder + name))
+
+
+def test_which_names_are_plain() -> None:
+    """Those without an address of their own are, in a folder whose sites take everything; no query is added to them."""
+    rules = {"index_documents": ["index.html"], "strip_suffixes": [".html"], "spellings": ["strict"]}
+    plain = Sites([site(**rules), site(base_urls=["https://b.example/c/"], **rules)]).folder("www", "f/")
+    assert plain is not None
+    assert [one.url for one in plain.inputs] == [BASE + "f/", "https://b.example/c/f/"]
+    assert plain.longest == MAX_URL_BYTES - len("https://b.example/c/f/")
+    names = ["a.png", "", "index.html", "a.html", "a+b", "é", "..", "index.htm"]
+    assert [bool(plain.names.fullmatch(name)) for name in names] == [True, True] + [False] * 5 + [True]
+    for others in ([site(query_variants=["w=1"])], [site(also=["{path}.gz -> {path}"])], [site(exclude=["*.tmp"])]):
+        assert Sites(others).folder("www", "f/") is None
+    assert Sites([site(), site(**rules)]).folder("www", "f/") is None
 
 
 @given(SITES, KEY)

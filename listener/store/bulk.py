@@ -1,0 +1,49 @@
+"""
+Inserting many rows by few statements.
+
+Running a statement costs more than the row that it writes, the more so for a table with triggers. So rows are written
+by statements of many rows, of a few sizes: those stay compiled.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from typing import TypeVar
+
+__all__ = ["BulkInsert"]
+
+Row = TypeVar("Row", bound=tuple[object, ...])
+_SIZES = (64, 8, 1)
+
+
+class BulkInsert:
+    """An ``INSERT OR IGNORE`` of rows into one table."""
+
+    def __init__(self, into: str, row: str, *, columns: int, constants: int = 0) -> None:
+        """
+        Prepare it.
+
+        Args:
+            into: the table with the names of its columns.
+            row: one row in SQL: its values are ``{0}`` and so on, those that all rows share ``?1`` and so on.
+            columns: how many values of its own a row has.
+            constants: how many are shared.
+        """
+        marks = iter(f"?{number}" for number in range(constants + 1, constants + 1 + columns * _SIZES[0]))
+        rows = [row.format(*(next(marks) for _ in range(columns))) for _ in range(_SIZES[0])]
+        self._statements = {size: f"INSERT OR IGNORE INTO {into} VALUES {', '.join(rows[:size])}" for size in _SIZES}
+
+    def write(self, connection: sqlite3.Connection, rows: Sequence[Row], constants: Sequence[object] = ()) -> list[Row]:
+        """Insert the rows; return those among which some were there already, and were left as they are."""
+        left: list[Row] = []
+        start = 0
+        while start < len(rows):
+            size = next(size for size in _SIZES if size <= len(rows) - start)
+            part = rows[start : start + size]
+            done = connection.execute(self._statements[size], (*constants, *chain.from_iterable(part)))
+            if done.rowcount < size:
+                left += part
+            start += size
+        return left
