@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 from bench.idle import resident_mebibytes, spent
@@ -30,9 +31,10 @@ reserve = 0.0
 """
 
 
-def start(folder: Path, quota: int) -> list[subprocess.Popen[str]]:
-    """Start an emulator and a daemon in a folder; return both, the daemon last."""
+def start(folder: Path, quota: int, files: int) -> list[subprocess.Popen[str]]:
+    """Start an emulator, write so many files, and start a daemon in a folder; return both, the daemon last."""
     emulator = configured(folder, "--quota", f"{quota},0", "--task-seconds", "3600", more=SETTINGS)
+    make_tree(folder / "www", files)
     daemon = subprocess.Popen(
         [sys.executable, "-m", "listener", "run"],
         env=environment(folder),
@@ -41,6 +43,12 @@ def start(folder: Path, quota: int) -> list[subprocess.Popen[str]]:
         text=True,
     )
     return [emulator, daemon]
+
+
+def url_of(folder: Path, number: int) -> str:
+    """Return the URL of a file of the tree."""
+    (base,) = tomllib.loads((folder / "listener.toml").read_text())["sites"][0]["base_urls"]
+    return f"{base}{path_of(folder / 'www', number).relative_to(folder / 'www')}"
 
 
 def command(folder: Path, *words: str) -> str:
@@ -70,14 +78,13 @@ def main() -> None:
             for kind in ("much waits", "nothing waits"):
                 folder = Path(name) / kind.split()[0]
                 folder.mkdir()
-                running[kind] = start(folder, options.flying)
-                make_tree(folder / "www", files)
+                running[kind] = start(folder, options.flying, files)
             folder = Path(name) / "much"
             for kind in running:
                 wait_ready(Path(name) / kind.split()[0])
             time.sleep(5)
-            for number in range(options.flying):
-                path_of(folder / "www", number).write_text("later")
+            # Requested, since changes alone spend a small quota only bit by bit.
+            command(folder, "refresh", *(url_of(folder, number) for number in range(options.flying)))
             time.sleep(10)
             if options.paused:
                 command(folder, "pause", "--reason", "bench")

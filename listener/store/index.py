@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
@@ -340,27 +340,37 @@ def _above(key: bytes) -> list[bytes]:
     return [b"".join(part + b"/" for part in parts[:depth]) for depth in range(len(parts) + 1)]
 
 
+LOOKED_ROWS = 10_000
+"""Rows of deleted subtrees that one slice looks at, at most; of one directory all. What came there since stays."""
+LOOKED_DIRECTORIES = 500
+
+
 def remove_pending(connection: sqlite3.Connection, limit: int) -> bool:
     """Remove up to ``limit`` index rows of deleted subtrees; return whether any may be left."""
     pending = connection.execute("SELECT root, prefix, after, sequence FROM pending_delete LIMIT 1").fetchone()
     if pending is None:
         return False
     root, prefix, after, sequence = pending
-    rows = connection.execute(
-        "SELECT tree.id, object.name, path FROM tree JOIN object ON object.tree = tree.id"
-        " WHERE root = ? AND path >= max(?, ?) AND path < ? AND object.sequence <= ? ORDER BY path LIMIT ?",
-        (root, prefix, after, prefix_end_bytes(prefix), sequence, limit),
+    directories = connection.execute(
+        "SELECT id, path, objects FROM tree WHERE root = ? AND path >= max(?, ?) AND path < ? AND objects > 0"
+        " ORDER BY path LIMIT ?",
+        (root, prefix, after, prefix_end_bytes(prefix), LOOKED_DIRECTORIES),
     ).fetchall()
-    connection.executemany("DELETE FROM object WHERE tree = ? AND name = ?", [row[:2] for row in rows])
+    until = [*accumulate((row[2] for row in directories), initial=0)]
+    looked = [row for row, before in zip(directories, until, strict=False) if before < LOOKED_ROWS]
+    rows = connection.execute(
+        "SELECT tree, name FROM object WHERE tree IN (SELECT value FROM json_each(?)) AND sequence <= ? LIMIT ?",
+        (json.dumps([row[0] for row in looked]), sequence, limit),
+    ).fetchall()
+    connection.executemany("DELETE FROM object WHERE tree = ? AND name = ?", rows)
     connection.executemany(
         "UPDATE tree SET objects = objects - ?2 WHERE id = ?1", list(Counter(map(_TREE, rows)).items())
     )
-    if len(rows) < limit:
+    if len(rows) < limit and len(looked) == len(directories) < LOOKED_DIRECTORIES:
         connection.execute("DELETE FROM pending_delete WHERE root = ? AND prefix = ?", (root, prefix))
-    else:
-        connection.execute(
-            "UPDATE pending_delete SET after = ? WHERE root = ? AND prefix = ?", (rows[-1][2], root, prefix)
-        )
+    elif len(rows) < limit:
+        after = looked[-1][1] + b"\0"  # the next directory
+        connection.execute("UPDATE pending_delete SET after = ? WHERE root = ? AND prefix = ?", (after, root, prefix))
     return True
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
+from listener.store import index as index_module
 from listener.store.database import prepare
-from listener.store.index import IndexWriter, Names
+from listener.store.index import IndexWriter, Names, remove_pending
 
 NAMES = ("a", "b", "é", "\udcff", "a b", "")
 FOLDERS = ("", "d/", "d/e/", "d/e/f/", "da/", "\udcfe/", "d//")
@@ -113,3 +114,59 @@ def test_the_number_of_statements_does_not_grow_with_the_keys(file: sqlite3.Conn
     assert index.latest(new, after=4) == {}
     file.set_trace_callback(None)
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_deleted_subtrees_are_removed_and_nothing_else(
+    file: sqlite3.Connection, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the slices: what is newer or elsewhere stays, and each directory's count is that of its rows."""
+    chance = random.Random(seed)
+    monkeypatch.setattr(index_module, "LOOKED_ROWS", chance.choice([1, 3, 10_000]))
+    monkeypatch.setattr(index_module, "LOOKED_DIRECTORIES", chance.choice([1, 2, 500]))
+    index = writer(file)
+    for sequence in range(1, 80):
+        root, folder = chance.choice(["www", "img"]), chance.choice(FOLDERS)
+        if chance.random() < 0.93:
+            index.put(root, folder + chance.choice(NAMES), Fingerprint(sequence), sequence)
+        else:
+            known_to = chance.randrange(sequence + 1)
+            index.delete_below(root, folder, known_to=known_to, sequence=sequence, now=1.0)
+        index.flush()
+    rows = "SELECT root, path, object.name, object.sequence FROM object JOIN tree ON tree.id = tree"
+    pending = file.execute("SELECT root, prefix, sequence FROM pending_delete").fetchall()
+    expected = {
+        (root, path, name)
+        for root, path, name, sequence in file.execute(rows)
+        if not any(root == one and path.startswith(prefix) and sequence <= to for one, prefix, to in pending)
+    }
+    limit = chance.choice([1, 2, 100])
+    for _ in range(2_000):
+        if not remove_pending(file, limit):
+            break
+    assert {row[:3] for row in file.execute(rows)} == expected
+    assert file.execute("SELECT count(*) FROM pending_delete").fetchone() == (0,)
+    wrong = "SELECT path FROM tree WHERE objects <> (SELECT count(*) FROM object WHERE tree = tree.id)"
+    assert file.execute(wrong).fetchall() == []
+
+
+def test_a_slice_of_removal_looks_at_few_rows(file: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many objects came to a deleted directory since: the writer is not held until all were looked at."""
+    monkeypatch.setattr(index_module, "LOOKED_ROWS", 500)
+    index = writer(file)
+    for number in range(20_000):
+        index.put("www", f"d/{number // 50}/{number}", Fingerprint(1), 2)
+    index.put("www", "d/9/old", Fingerprint(1), 1)
+    index.delete_below("www", "d/", known_to=1, sequence=2, now=1.0)
+    index.flush()
+    steps = [0]
+    file.set_progress_handler(lambda: steps.append(steps.pop() + 1), 100)
+    slices = []
+    while remove_pending(file, 500):
+        slices.append(steps[0])
+        steps[0] = 0
+    file.set_progress_handler(None, 0)
+    assert len(slices) >= 40
+    assert max(slices) < 200  # hundreds of instructions; all rows at once take 2,000
+    assert index.fingerprint("www", "d/9/old") is None
+    assert index.fingerprint("www", "d/9/450") is not None
