@@ -85,9 +85,8 @@ def main() -> None:
     found = sorted(found[1:])  # the first one opens connections
     load = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
     print(f"{options.changes} changes, quiet time {QUIET_SECONDS} s; {load}")
-    print(
-        f"median {statistics.median(found):.3f} s, least {found[0]:.3f} s, nine tenths {found[len(found) * 9 // 10]:.3f} s"
-    )
+    tenths = found[len(found) * 9 // 10]
+    print(f"median {statistics.median(found):.3f} s, least {found[0]:.3f} s, nine tenths within {tenths:.3f} s")
 
 
 if __name__ == "__main__":
