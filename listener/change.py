@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Change", "ChangeKind", "Fingerprint", "key_to_bytes", "key_to_text"]
+__all__ = ["Change", "ChangeKind", "Fingerprint", "ObjectState", "key_to_bytes", "key_to_text"]
 
 
 class ChangeKind(StrEnum):
@@ -36,6 +36,14 @@ class Fingerprint(NamedTuple):
     """Entity tag or content hash, as the storage or the reader of the content gives it."""
     access: int | None = None
     """Who may read it, by the modes on its path: equal values mean the same readers, 0 everybody; file systems only."""
+
+
+ObjectState = tuple[bytes, int | None, int | None, int | None, int | None, int | None]
+"""
+An object's name in its directory, and of its fingerprint what tells whether it was touched.
+
+That is its size in bytes, mtime, ctime, inode and access.
+"""
 
 
 class Change(NamedTuple):

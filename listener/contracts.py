@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
-from listener.change import Change, Fingerprint
+from listener.change import Change, Fingerprint, ObjectState
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
 
 __all__ = [
@@ -149,6 +149,14 @@ class IndexView(Protocol):
 
     async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
         """Return :meth:`directory` of each of these directories, in one consistent read."""
+        ...
+
+    async def states(self, root: str, directories: Sequence[str]) -> Mapping[str, Sequence[ObjectState]]:
+        """
+        Return what decides whether an object was touched, for those directly in each of these directories.
+
+        In one consistent read, and in byte order of the names.
+        """
         ...
 
     async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, Self
 
 from pydantic import BaseModel
 
-from listener.change import Change, ChangeKind, Fingerprint
+from listener.change import Change, ChangeKind, Fingerprint, ObjectState
 from listener.contracts import (
     Check,
     CheckState,
@@ -74,6 +74,14 @@ class MemoryIndex:
     async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
         """Return the objects directly in each of these directories."""
         return {name: await self.directory(root, name) for name in directories}
+
+    async def states(self, root: str, directories: Sequence[str]) -> Mapping[str, Sequence[ObjectState]]:
+        """Return the states of the objects directly in each of these directories."""
+        contents = await self.contents(root, directories)
+        return {
+            name: sorted((_bytes(key), *found[:4], found.access) for key, found in rows.items())
+            for name, rows in contents.items()
+        }
 
     async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:  # noqa: ARG002
         """Return those of these objects that are known."""

@@ -14,7 +14,7 @@ from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
-from listener.change import Change, Fingerprint, key_to_bytes, key_to_text
+from listener.change import Change, Fingerprint, ObjectState, key_to_bytes, key_to_text
 from listener.store.bulk import BulkInsert
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "directories_below",
     "directory_objects",
     "directory_page",
+    "directory_states",
     "in_sizes",
     "is_seeded",
     "mark_seeded",
@@ -402,12 +403,14 @@ SELECT coalesce(max(sequence), -1) FROM pending_delete WHERE root = (SELECT id F
 """
 """Rows up to this sequence are gone, although they still stand."""
 _FINGERPRINT = "size_bytes, mtime_ns, ctime_ns, inode, etag, access"
-_KNOWN_IN = (
-    f"SELECT name, {_FINGERPRINT} FROM object WHERE tree ="
+_IN_DIRECTORY = (
+    "FROM object WHERE tree ="
     " (SELECT id FROM tree WHERE root = (SELECT id FROM root WHERE name = ?1) AND path = ?2)"
     f" AND sequence > ({_PENDING_DELETE.format(path='?2')})"
 )
+_KNOWN_IN = f"SELECT name, {_FINGERPRINT} {_IN_DIRECTORY}"
 """The objects known directly in a directory."""
+_STATES_IN = f"SELECT name, size_bytes, mtime_ns, ctime_ns, inode, access {_IN_DIRECTORY} ORDER BY name"
 
 
 def directory_objects(connection: sqlite3.Connection, root: str, directory: str) -> dict[str, Fingerprint]:
@@ -416,6 +419,11 @@ def directory_objects(connection: sqlite3.Connection, root: str, directory: str)
     # Twice as fast as the class's own constructor, which counts at a million objects.
     new = tuple.__new__
     return {row[0].decode("utf-8", "surrogateescape"): new(Fingerprint, row[1:]) for row in rows}
+
+
+def directory_states(connection: sqlite3.Connection, root: str, directory: str) -> list[ObjectState]:
+    """Return the states of the objects known directly in a directory, in order of their names."""
+    return connection.execute(_STATES_IN, (root, key_to_bytes(directory))).fetchall()
 
 
 def objects_named(connection: sqlite3.Connection, root: str, keys: Sequence[str]) -> dict[str, Fingerprint]:

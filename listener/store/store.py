@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from listener.change import Fingerprint
+from listener.change import Fingerprint, ObjectState
 from listener.clock import Clock, SystemClock
 from listener.configuration import sqlite_path
 from listener.contracts import SourceHealth, Unreadable
@@ -190,6 +190,10 @@ class Store(Access):
     async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
         """Return the objects known directly in each of these directories, as of one instant."""
         return await self._read(lambda c: {each: index.directory_objects(c, root, each) for each in directories})
+
+    async def states(self, root: str, directories: Sequence[str]) -> Mapping[str, Sequence[ObjectState]]:
+        """Return the states of the objects known directly in each of these directories, as of one instant."""
+        return await self._read(lambda c: {each: index.directory_states(c, root, each) for each in directories})
 
     async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
         """Return those of these objects that are known: key to fingerprint."""

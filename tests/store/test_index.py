@@ -12,7 +12,7 @@ import pytest
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.store import index as index_module
 from listener.store.database import prepare
-from listener.store.index import IndexWriter, Names, remove_pending
+from listener.store.index import IndexWriter, Names, directory_objects, directory_states, remove_pending
 
 NAMES = ("a", "b", "é", "\udcff", "a b", "")
 FOLDERS = ("", "d/", "d/e/", "d/e/f/", "da/", "\udcfe/", "d//")
@@ -73,6 +73,26 @@ def test_a_batch_is_answered_as_its_keys_are_one_by_one(file: sqlite3.Connection
         assert index.latest([*every, *every[:3]], after=sequence) == expected
     known = {change[:2]: one for change in every if (one := index.fingerprint(change.root, change.key))}
     assert index.fingerprints(every) == known
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_states_are_those_of_the_fingerprints_in_byte_order(file: sqlite3.Connection, seed: int) -> None:
+    """Also below a deleted directory whose rows still stand, and of one that was filled again since."""
+    chance = random.Random(seed)
+    index = writer(file)
+    for sequence in range(1, 60):
+        key = chance.choice(FOLDERS) + chance.choice(NAMES)
+        if chance.random() < 0.9:
+            index.put(
+                "www", key, Fingerprint(sequence, *chance.sample(range(9), 3), chance.choice(["e", None])), sequence
+            )
+        else:
+            index.delete_below("www", chance.choice(FOLDERS), known_to=sequence, sequence=sequence, now=1.0)
+        index.flush()
+    for folder in FOLDERS:
+        contents = directory_objects(file, "www", folder)
+        rows = [(key_to_bytes(name), *one[:4], one.access) for name, one in contents.items()]
+        assert directory_states(file, "www", folder) == sorted(rows)
 
 
 def test_what_waits_to_be_flushed_is_not_looked_at(file: sqlite3.Connection) -> None:

@@ -27,11 +27,13 @@ from listener.sources.filesystem.pending_names import ARRIVED, FOUND, GONE, OPEN
 
 __all__ = [
     "DEFAULT_IGNORE",
+    "READ",
     "Directories",
     "FileStat",
     "FileStats",
     "Ignore",
     "StatReader",
+    "access_of",
     "fingerprint_of",
     "has_access_list",
     "of_directory",
@@ -118,6 +120,8 @@ class Ignore:
         self._file_paths = _either([path for path in paths if not path.endswith("/")])
         self._directory_paths = _either([path.rstrip("/").removesuffix("/**") for path in paths])
         self._starts = self._files.starts if self._file_paths is None else None
+        self.first_bytes = None if self._starts is None else frozenset(key_to_bytes(one)[0] for one in self._starts)
+        """With which bytes the names of ignored files begin, as far as these decide; ``None``: with any."""
 
     def file(self, prefix: str, name: str) -> bool:
         """Return whether the file ``name`` directly in the directory ``prefix`` (``""`` or ``"a/"``) is no content."""
@@ -197,8 +201,13 @@ class FileStats(NamedTuple):
 def fingerprint_of(status: os.stat_result, above: int = 0) -> Fingerprint:
     """Return what the index keeps of a file; ``above`` says who may enter its directory (see :func:`of_directory`)."""
     # Twice as fast as the class's own constructor, which counts at a million files.
-    who = 0 if not above and status.st_mode & 0o444 == 0o444 else joined(above, of_file(status))
+    who = 0 if not above and status.st_mode & READ == READ else access_of(status, above)
     return _new(Fingerprint, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, None, who))
+
+
+def access_of(status: os.stat_result, above: int) -> int:
+    """Return who may read a file in a directory that those above it let ``above`` into."""
+    return joined(above, of_file(status))
 
 
 def fingerprint_at(path: bytes, above: int = 0) -> tuple[Fingerprint | None, int, int | None]:
@@ -440,13 +449,13 @@ class StatReader:
         return links > 0 and (bool(flags & kernel.MODIFY) or links == 1)
 
 
-_READ, _SEARCH = 0o444, 0o111
+READ, _SEARCH = 0o444, 0o111
 _MOST_CACHED = 10_000
 
 
 def of_file(status: os.stat_result) -> int:
     """Return who may read a file, 0 for everybody."""
-    return 0 if status.st_mode & _READ == _READ else _packed(status, _READ)
+    return 0 if status.st_mode & READ == READ else _packed(status, READ)
 
 
 def of_directory(status: os.stat_result) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import structlog
 
-from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
+from listener.change import Change, ChangeKind, Fingerprint, ObjectState, key_to_bytes
 from listener.contracts import Delivery, SourceHealth
 from listener.sources.filesystem.known import SETTLE_SECONDS, Acks, is_proved_same, same_state, with_digest
 from listener.sources.filesystem.live import DeletionGuard, Live
@@ -138,7 +138,9 @@ class Scanner:
         )  # fmt: skip
 
 
-_LOOKUPS_AT_ONCE = 64
+_Candidate = tuple[str, Fingerprint, Fingerprint | None]
+"""A key, what is there now, and what the index knows."""
+_new = tuple.__new__
 
 
 class ScanMode(NamedTuple):
@@ -234,45 +236,55 @@ class Scan:
 
     async def _compare(self, listings: list[Listing]) -> Findings:
         findings = Findings()
-        candidates: list[tuple[str, Fingerprint, Fingerprint | None]] = []
-        listings = [listing for listing in listings if listing.files or listing.directory in self._indexed]
-        for start in range(0, len(listings), _LOOKUPS_AT_ONCE):
-            some = listings[start : start + _LOOKUPS_AT_ONCE]
-            indexed = [listing.directory for listing in some if listing.directory in self._indexed]
-            known = await self._index.contents(self._name, indexed) if indexed else {}
-            for listing in some:
-                candidates.extend(self._differences(listing, known.get(listing.directory, {})))
-        if candidates:
+        indexed = [listing.directory for listing in listings if listing.directory in self._indexed]
+        states = await self._index.states(self._name, indexed) if indexed else {}
+        # A plain comparison of a directory as a whole decides nearly always, and costs next to nothing.
+        differing = [listing for listing in listings if listing.states != states.get(listing.directory, [])]
+        self._count(listings, states)
+        changed = [listing.directory for listing in differing if states.get(listing.directory)]
+        known = await self._index.contents(self._name, changed) if changed else {}
+        candidates: list[_Candidate] = []
+        for listing in differing:
+            if listing.directory in known:
+                candidates += self._differences(listing, known[listing.directory])
+            elif self._mode.seeding:
+                self._learn(findings, listing)
+            else:
+                candidates += [(listing.directory + name, now, None) for name, now in listing.files.items()]
+        if changed:
             candidates = await asyncio.to_thread(self._compared, candidates)
         for key, now, before in candidates:
             self._judge(findings, key, now, before)
         return findings
 
-    def _differences(
-        self, listing: Listing, rows: Mapping[str, Fingerprint]
-    ) -> list[tuple[str, Fingerprint, Fingerprint | None]]:
-        directory, files, unknown = listing
-        self._indexed.discard(directory)
-        self.present += len(files)
-        self.known += len(rows)
-        # A plain comparison of all decides nearly always, and costs next to nothing.
-        if rows == files:
-            return []
-        missing = len(rows.keys() - files.keys() - unknown)
+    def _count(self, listings: Iterable[Listing], states: Mapping[str, Sequence[ObjectState]]) -> None:
+        self._indexed.difference_update(states)
+        self.present += sum(len(listing.states) for listing in listings)
+        self.known += sum(map(len, states.values()))
+
+    def _differences(self, listing: Listing, rows: Mapping[str, Fingerprint]) -> list[_Candidate]:
+        directory, files = listing.directory, listing.files
+        missing = len(rows.keys() - files.keys() - listing.unknown)
         if missing:
             self.missing += missing
             self._suspects.append(directory)
-        if not rows:
-            return [(directory + name, now, None) for name, now in files.items()]
         return [
             (directory + name, now, rows.get(name))
             for name, now in files.items()
-            if (before := rows.get(name)) is None or before[:4] != now[:4] or before.access != now.access
+            if (before := rows.get(name)) is None or not same_state(before, now) or before.access != now.access
         ]
 
-    def _compared(
-        self, candidates: list[tuple[str, Fingerprint, Fingerprint | None]]
-    ) -> list[tuple[str, Fingerprint, Fingerprint | None]]:
+    def _learn(self, findings: Findings, listing: Listing) -> None:
+        """Have the index learn a directory of which it knows nothing, while it is seeded: no file there is a change."""
+        root, directory, content = self._name, listing.directory, ChangeKind.CONTENT
+        findings.births += len(listing.states)
+        for raw, size_bytes, mtime_ns, ctime_ns, inode, access in listing.states:
+            # Half as expensive as the constructors of the classes, which counts for a million files.
+            found = _new(Fingerprint, (size_bytes, mtime_ns, ctime_ns, inode, None, access))
+            key = directory + raw.decode("utf-8", "surrogateescape")
+            findings.learnt.append(_new(Change, (root, key, content, found, None, None, True, False, False)))
+
+    def _compared(self, candidates: list[_Candidate]) -> list[_Candidate]:
         """Add the digests of the files that may prove to be what the index knows; blocking."""
         most, root = self._mode.most_bytes, self._root
         return [(key, with_digest(root, key, now, before, most_bytes=most), before) for key, now, before in candidates]

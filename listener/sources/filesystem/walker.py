@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection
-from collections.abc import Set as AbstractSet
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from listener.change import Fingerprint, key_to_bytes, key_to_text
+from listener.change import Fingerprint, ObjectState, key_to_bytes, key_to_text
 from listener.sources.filesystem.links import Links, file_number, inode_of, links_to
-from listener.sources.filesystem.names import Directories, Ignore, fingerprint_of
+from listener.sources.filesystem.names import READ, Directories, Ignore, access_of, fingerprint_of
 from listener.sources.filesystem.outstanding import Unread, means_absent
 
 __all__ = ["Listing", "Walker", "find_names", "holds_files"]
@@ -30,14 +30,43 @@ def holds_files(root: bytes) -> bool:
     return False
 
 
+_TYPE, _REGULAR = 0o170000, 0o100000
+"""The bits of a mode that say what it is of, and those of a regular file."""
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+"""How ``os`` decodes names; encoded so they are the bytes again."""
+
+
+@contextmanager
+def _entries(path: bytes) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """Open a directory, and read it: its files are looked at from there, without the way to it for each."""
+    descriptor = os.open(path, _OPEN_DIRECTORY)
+    try:
+        with os.scandir(descriptor) as entries:
+            yield entries
+    finally:
+        os.close(descriptor)
+
+
 class Listing(NamedTuple):
     """One directory as it was when it was read."""
 
     directory: str
     """As a key: ``""`` or ending with ``/``."""
-    files: dict[str, Fingerprint]
-    unknown: AbstractSet[str] = frozenset()
+    states: list[ObjectState]
+    """Of its files, in byte order of their names."""
+    unknown: set[str]
     """Names that are there and could not be looked at: whether they are files, and which, is not known."""
+
+    @property
+    def files(self) -> dict[str, Fingerprint]:
+        """The fingerprints of its files by name."""
+        return {
+            key_to_text(raw): Fingerprint(size_bytes, mtime_ns, ctime_ns, inode, access=access)
+            for raw, size_bytes, mtime_ns, ctime_ns, inode, access in self.states
+        }
 
 
 class Walker:
@@ -83,7 +112,7 @@ class Walker:
             listing, below = self._read(prefix)
             if listing is not None:
                 listings.append(listing)
-                seen += len(listing.files) + 1
+                seen += len(listing.states) + 1
             self._stack.extend(reversed(below))
         self.directories += len(listings)
         self.files += seen - len(listings)
@@ -94,7 +123,7 @@ class Walker:
         raw = key_to_bytes(directory)
         listing = self._read(raw, gone_is_empty=True)[0]
         if listing is not None and self._links.cuts_off(raw, follow=self._follow):
-            listing = Listing(directory, {})
+            listing = Listing(directory, [], set())
         return listing
 
     def _belongs(self, start: bytes) -> bool:
@@ -127,41 +156,62 @@ class Walker:
             self._links.targets.verify(text)
 
     def _list(self, prefix: bytes, text: str, *, gone_is_empty: bool) -> tuple[Listing | None, list[bytes]]:
-        files: dict[str, Fingerprint] = {}
-        below: list[bytes] = []
-        unknown: set[str] = set()
-        above = self._access.of(prefix)
+        listing = Listing(text, [], set())
         try:
-            with os.scandir(self._root + prefix) as entries:
-                for entry in entries:
-                    raw = entry.name
-                    name = raw.decode("utf-8", "surrogateescape")
-                    if entry.is_dir(follow_symlinks=False):
-                        if self._ignore.directory(text, name):
-                            self.ignored += 1
-                        else:
-                            below.append(prefix + raw + b"/")
-                    elif self._ignore.file(text, name):
-                        self.ignored += 1
-                    else:
-                        try:
-                            found = self._look(entry, text + name, above)
-                        except OSError as error:
-                            unknown.add(name)
-                            self.unread.note(text + name, error.errno or 0)
-                            continue
-                        if found is not None:
-                            files[name] = found
-                        elif entry.is_symlink() and self._leads_on(entry, prefix, text, name):
-                            below.append(prefix + raw + b"/")
+            with _entries(self._root + prefix) as entries:
+                below = self._sort_out(entries, listing, prefix)
         except OSError as error:
             if means_absent(error):
-                return (Listing(text, {}) if gone_is_empty else None), []
+                return (Listing(text, [], set()) if gone_is_empty else None), []
             self.unread.note(text, error.errno or 0)
             return None, []
-        return Listing(text, files, unknown), below
+        listing.states.sort()
+        return listing, below
 
-    def _look(self, entry: os.DirEntry[bytes], key: str, above: int) -> Fingerprint | None:
+    def _sort_out(self, entries: Iterable[os.DirEntry[str]], listing: Listing, prefix: bytes) -> list[bytes]:
+        """Take the files of a directory into its listing; return the directories in it that belong to the tree."""
+        below: list[bytes] = []
+        above, add = self._access.of(prefix), listing.states.append
+        ignore, first = self._ignore, self._ignore.first_bytes
+        # One loop without calls of our own for a plain file: each would cost some percent of a scan.
+        for entry in entries:
+            raw = entry.name.encode(_ENCODING, _ERRORS)
+            if entry.is_dir(follow_symlinks=False):
+                if ignore.directory(listing.directory, key_to_text(raw)):
+                    self.ignored += 1
+                else:
+                    below.append(prefix + raw + b"/")
+                continue
+            if (first is None or raw[0] in first) and ignore.file(listing.directory, key_to_text(raw)):
+                self.ignored += 1
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                is_plain = False
+            else:
+                is_plain = status.st_mode & _TYPE == _REGULAR and status.st_nlink == 1
+            if is_plain:
+                who = 0 if not above and status.st_mode & READ == READ else access_of(status, above)
+                add((raw, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, who))
+            elif self._add_other(entry, raw, listing, prefix=prefix, above=above):
+                below.append(prefix + raw + b"/")
+        return below
+
+    def _add_other(self, entry: os.DirEntry[str], raw: bytes, listing: Listing, *, prefix: bytes, above: int) -> bool:
+        """Take what is no file of one name; return whether it is a link to a directory that belongs to the tree."""
+        directory, name = listing.directory, key_to_text(raw)
+        try:
+            found = self._look(entry, directory + name, above)
+        except OSError as error:
+            listing.unknown.add(name)
+            self.unread.note(directory + name, error.errno or 0)
+            return False
+        if found is not None:
+            listing.states.append((raw, *found[:4], found.access))
+        return found is None and entry.is_symlink() and self._leads_on(entry, prefix, directory, name)
+
+    def _look(self, entry: os.DirEntry[str], key: str, above: int) -> Fingerprint | None:
         """Return the fingerprint of a regular file, links followed. Raise OSError where nothing is known."""
         found, is_link = None, entry.is_symlink()
         try:
@@ -178,12 +228,12 @@ class Walker:
                 self._links.note_soft(key, found)
         return found
 
-    def _leads_on(self, entry: os.DirEntry[bytes], prefix: bytes, text: str, name: str) -> bool:
+    def _leads_on(self, entry: os.DirEntry[str], prefix: bytes, text: str, name: str) -> bool:
         """Return whether a symbolic link leads to a directory that belongs to the tree."""
         with suppress(OSError):
             if self._follow and entry.is_dir():
                 if not self._ignore.directory(text, name):
-                    return self._enters(prefix, entry.name)
+                    return self._enters(prefix, key_to_bytes(name))
                 self.ignored += 1
         return False
 

@@ -65,7 +65,7 @@ def test_only_three_errors_mean_absent(tmp_path: Path, failing: dict[bytes, int]
 class Entry:
     """A directory entry whose status cannot be read."""
 
-    def __init__(self, entry: os.DirEntry[bytes], error: int) -> None:
+    def __init__(self, entry: os.DirEntry[str], error: int) -> None:
         """Stand for this entry."""
         self.name, self.path, self._error = entry.name, entry.path, error
 
@@ -77,7 +77,7 @@ class Entry:
         """Return what the directory says."""
         return False
 
-    def stat(self) -> os.stat_result:
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         """Fail."""
         raise OSError(self._error, os.strerror(self._error), self.path)
 
@@ -92,11 +92,11 @@ def test_a_scan_keeps_apart_what_it_could_not_look_at(
     real = os.scandir
 
     class Entries:
-        def __init__(self, path: bytes) -> None:
-            self._entries = real(path)
+        def __init__(self, directory: int) -> None:
+            self._entries = real(directory)
 
         def __enter__(self) -> Iterator[Any]:
-            return (Entry(one, error) if one.name == b"broken" else one for one in self._entries)
+            return (Entry(one, error) if one.name == "broken" else one for one in self._entries)
 
         def __exit__(self, *_: object) -> None:
             self._entries.close()
