@@ -3,7 +3,8 @@ How long the start takes: commands, and the daemon from exec to ready, compared 
 
     python -m bench.start [--runs 10]
 
-Each run is a process of its own with an empty state and the smallest configuration, on an emulator in another process.
+Each run is a process of its own with the smallest configuration, on an emulator in another process; ``run`` has an
+empty state, and the commands that ask a daemon have one running.
 Wall time is from exec to the end, for ``run`` to the ``READY=1`` that systemd waits for; processor time is the
 kernel's account of the process until then. Limits of the same run: the bare interpreter, and ``import aiohttp,
 pydantic``. Runs of all kinds take turns, so that a busy moment meets each.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import socket
 import statistics
@@ -27,7 +29,6 @@ from typing import NamedTuple
 from tests.keys import KEYS
 
 ROOT = Path(__file__).parents[1]
-TICKS = os.sysconf("SC_CLK_TCK")
 READY_SECONDS = 60.0
 CONFIGURATION = """
 [store]
@@ -101,14 +102,30 @@ def until_ready(folder: Path) -> Cost:
             process.wait(READY_SECONDS)
 
 
-def starts(folder: Path) -> dict[str, Callable[[], Cost]]:
+def beside_a_daemon(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
+    """Start a daemon with a state of its own; return its folder."""
+    own = folder / "beside"
+    own.mkdir()
+    text = (folder / "listener.toml").read_text().replace(f"{folder}/state.db", f"{own}/state.db")
+    (own / "listener.toml").write_text(re.sub("listen = .*", 'listen = ""', text))
+    command = [sys.executable, "-m", "listener", "run"]
+    process = subprocess.Popen(command, env=environment(own), cwd=own, stderr=subprocess.DEVNULL)
+    while not (own / "state.sock").exists():
+        time.sleep(0.1)
+    return own, process
+
+
+def starts(folder: Path, beside: Path) -> dict[str, Callable[[], Cost]]:
     """Return everything that is measured, by the name under which it is reported."""
     listener = ("-m", "listener")
     return {
         "limit: python -c pass": lambda: to_the_end(folder, "-c", "pass"),
         "limit: import aiohttp, pydantic": lambda: to_the_end(folder, "-c", "import aiohttp, pydantic"),
         "cdn-listener --version": lambda: to_the_end(folder, *listener, "--version"),
-        "cdn-listener status --json": lambda: to_the_end(folder, *listener, "status", "--json"),
+        "status --json, no daemon": lambda: to_the_end(folder, *listener, "status", "--json"),
+        "status --json, asking a daemon": lambda: to_the_end(beside, *listener, "status", "--json"),
+        "status, asking a daemon": lambda: to_the_end(beside, *listener, "status"),
+        "hold, asking a daemon": lambda: to_the_end(beside, *listener, "hold", "--for", "1s"),
         "cdn-listener run, until ready": lambda: until_ready(folder),
     }
 
@@ -138,7 +155,8 @@ def main() -> None:
         folder = Path(name)
         emulator = configured(folder)
         try:
-            kinds = starts(folder)
+            beside, daemon = beside_a_daemon(folder)
+            kinds = starts(folder, beside)
             for start in kinds.values():  # byte code and files are in memory from here on
                 start()
             found: dict[str, list[Cost]] = {kind: [] for kind in kinds}
@@ -146,8 +164,9 @@ def main() -> None:
                 for kind, start in kinds.items():
                     found[kind].append(start())
         finally:
-            emulator.terminate()
-            emulator.wait()
+            for process in (daemon, emulator):
+                process.terminate()
+                process.wait()
     limit = statistics.median(cost.processor_seconds for cost in found["limit: import aiohttp, pydantic"])
     print(f"medians of {runs}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     print(f"{'':32} {'wall s':>7} {'processor s':>12} {'of imports':>11}")

@@ -42,14 +42,18 @@ from listener.redaction import is_secret_name, mask_url
 __all__ = [
     "CONFIG_VARIABLE",
     "DEFAULT_PATHS",
+    "DEFAULT_STORE",
+    "LEVELS",
     "PREFIX",
     "SECTIONS",
     "Configuration",
     "SettingsProblem",
+    "command_socket_path",
     "config_of",
     "expanded",
     "find_file",
     "instance_of",
+    "level_of",
     "merged",
     "nearest",
     "read_configuration",
@@ -65,7 +69,10 @@ PREFIX: Final = "LISTENER_"
 SECTIONS: Final = ("store", "coalescer", "planner", "verifier", "admin", "sources", "targets", "sites")
 """The tables of the file; the fields of :class:`listener.settings.Settings`, whose import takes longer than reading."""
 DEFAULT_PATHS: Final = (Path("listener.toml"), Path("/etc/cdn-listener/listener.toml"))
-_OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "LISTENER_DEBUG", "LISTENER_LOG_LEVEL"})
+LEVEL_VARIABLE: Final = "LISTENER_LOG_LEVEL"
+LEVELS: Final = ("debug", "info", "warning", "error")
+_OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, LEVEL_VARIABLE, "LISTENER_DEBUG"})
+DEFAULT_STORE: Final = "sqlite:////var/lib/cdn-listener/state.db"
 _SQLITE: Final = "sqlite:///"
 _URL_HINT: Final = "write sqlite:////absolute/path.db, or sqlite:///relative/path.db"
 _FILE_ENDING: Final = "_file"
@@ -417,3 +424,16 @@ def sqlite_path(url: str) -> Path:
             f"store.url: {parts.scheme or mask_url(url)!r} is not a store that this version knows", hint=_URL_HINT
         )
     return expanded(Path(unquote(parts.path[1:])))
+
+
+def command_socket_path(state: Path) -> Path:
+    """Return the socket through which commands ask the daemon that owns this state file."""
+    return state.with_suffix(".sock")
+
+
+def level_of(environ: Mapping[str, str], default: str) -> str:
+    """Return the level in ``$LISTENER_LOG_LEVEL``, or the default; raise ConfigurationError for an unknown one."""
+    level = environ.get(LEVEL_VARIABLE, "").lower() or default
+    if level not in LEVELS:
+        raise ConfigurationError(f"{LEVEL_VARIABLE}: {level!r} is not a level", hint=f"use one of {', '.join(LEVELS)}")
+    return level

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from listener.change import Change, Fingerprint, ObjectState
-from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
+from listener.refresh import UNLIMITED, Priority, QuotaReading, Receipt, RefreshKind, Task
 
 __all__ = [
     "UNLIMITED",
@@ -299,9 +299,6 @@ class ConfirmsDeletions(Protocol):
 
 
 # -- targets -------------------------------------------------------------------------------------
-
-UNLIMITED = 1_000_000_000
-"""The daily quota of a CDN or a cache that has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from typing import Final, NamedTuple
 __all__ = [
     "COVERAGE",
     "KIND_OF_SCOPE",
+    "NUMBERS",
     "SCOPE_OF_KIND",
+    "UNLIMITED",
     "Attempt",
     "AttemptState",
     "CoverageRule",
@@ -31,6 +33,7 @@ __all__ = [
     "covers",
     "directory_of",
     "reserved_units",
+    "split_reason",
     "strip_query",
 ]
 
@@ -297,3 +300,15 @@ class QuotaReading(NamedTuple):
 
     limit: int
     remaining: int
+
+
+UNLIMITED: Final = 1_000_000_000
+"""The daily quota of a CDN or a cache that has none."""
+NUMBERS: Final = " [planner: "
+"""Begins the numbers at the end of a reason."""
+
+
+def split_reason(reason: str) -> tuple[str, str]:
+    """Return the decision, and the numbers behind it (empty where a reason has none)."""
+    decision, _, numbers = reason.partition(NUMBERS)
+    return (decision, numbers.removesuffix("]")) if reason.endswith("]") else (reason, "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 __all__ = ["MAX_OBJECTS", "header_time", "is_too_large", "printable", "whole_number"]
@@ -47,6 +46,8 @@ def whole_number(text: str) -> int | None:
 
 def header_time(date: str) -> float | None:
     """Return the time in a header such as ``Date``, in seconds since the epoch; None for anything else."""
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - email takes longer to import than most commands run
+
     try:
         found = parsedate_to_datetime(date)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -20,9 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from listener.cli.early_signals import install
 
         install()
-    from listener.cli.app import main as run
+    from listener.cli.plain import run_plain
 
-    status = run(arguments)
+    status = run_plain(sys.argv[1:] if arguments is None else arguments)
+    if status is None:
+        from listener.cli.app import main as run
+
+        status = run(arguments)
     if arguments is None and threading.active_count() > 1:
         from listener.cli.process import bound_exit
 

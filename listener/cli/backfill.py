@@ -12,18 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from listener.cli.backfill_output import BackfillOptions, show_outcome, show_plan
-from listener.cli.common import (
-    ConfigOption,
-    JsonOption,
-    NullOption,
-    SiteOption,
-    choose_site,
-    load,
-    owner_of_store,
-    print_json,
-    reading,
-    run_async,
-)
+from listener.cli.common import load, owner_of_store, print_json, reading, run_async
+from listener.cli.options import ConfigOption, JsonOption, NullOption, SiteOption
 
 if TYPE_CHECKING:
     from listener.backfill import Backfill, BackfillPlan, Feed, Mode, Outcome, RepairFeed
@@ -111,6 +101,7 @@ def backfill(
 ) -> int:
     """List a source or keys, show the cost, then refresh (or prefetch, seed, audit, repair). Resumable."""
     from listener.backfill import Choice, choose_listing, choose_source, parse_modes, parse_moment, read_entries
+    from listener.daemon.selection import choose_site
     from listener.sources.listing import is_manifest
     from listener.sources.listing.settings import is_bucket
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from listener.cli.common import INTERRUPTED, print_json, print_table, reading
+from listener.cli.common import print_json, print_table, reading
+from listener.cli.reporting import INTERRUPTED
 from listener.text import printable
 
 if TYPE_CHECKING:

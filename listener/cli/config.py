@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from listener.cli.common import ConfigOption, JsonOption, load, print_json, print_table, run_async
+from listener.cli.common import load, print_json, print_table, run_async
+from listener.cli.options import ConfigOption, JsonOption
 
 if TYPE_CHECKING:
     from listener.contracts import Check

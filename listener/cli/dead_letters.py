@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from listener.cli.common import (
-    ConfigOption,
-    JsonOption,
-    load,
-    print_json,
-    print_table,
-    reading,
-    run_async,
-    writing,
-)
+from listener.cli.common import load, print_json, print_table, reading, run_async, writing
+from listener.cli.options import ConfigOption, JsonOption
 from listener.text import printable
 
 if TYPE_CHECKING:

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import typer
-
-from listener.cli.common import (
+from listener.cli.asking import ask
+from listener.cli.common import echo_under_way, load, print_json, run_async, say, writing
+from listener.cli.options import (
+    Argument,
     ConfigOption,
     JsonOption,
+    Option,
     PrefixOption,
     ReasonOption,
     SiteOption,
     TargetOption,
-    echo_under_way,
-    load,
-    owner_of_store,
-    places,
-    prefixes,
-    present,
-    print_json,
-    reading,
-    run_async,
     span_option,
-    writing,
 )
 
 if TYPE_CHECKING:
     from listener.settings import Settings
-    from listener.store import Store
-    from listener.store.controls import Control, ControlKind, Place
-    from listener.store.staleness import Unsettled
+    from listener.store.controls import Place
 
 
 __all__ = ["approve", "cancel", "confirm_deletions", "hold", "pause", "release", "resume", "wait"]
-
-CONFIRMATION_SECONDS: Final = 600.0
-"""A confirmation that no daemon used within this time is about other deletions than the operator looked at."""
 
 POLL_SECONDS = 0.2
 _NEEDS_A_PERSON: Final = {"parked", "unconfirmed"}
@@ -57,10 +44,7 @@ def hold(
     reason: ReasonOption = "",
 ) -> None:
     """Gather changes during a deploy, so that `release` plans them together. Manual refreshes are still sent."""
-    from listener.store.controls import ControlKind
-
-    settings = load(config)
-    _impose(settings, ControlKind.HOLD, places(settings, site=site, target=target), for_, reason, as_json)
+    _show(ask("impose", config, kind="hold", site=site, target=target, seconds=for_, reason=reason), as_json)
 
 
 def release(
@@ -71,9 +55,7 @@ def release(
     reason: ReasonOption = "",
 ) -> int:
     """End a hold and plan what was gathered. Without --site and --target, end every hold."""
-    from listener.store.controls import ControlKind
-
-    return _end(config, ControlKind.HOLD, site, target, reason, as_json)
+    return _end("hold", "release", as_json, config, site=site, target=target, reason=reason)
 
 
 def pause(
@@ -87,10 +69,7 @@ def pause(
     reason: ReasonOption = "",
 ) -> None:
     """Send nothing, manual refreshes included. Changes are still recorded."""
-    from listener.store.controls import ControlKind
-
-    settings = load(config)
-    _impose(settings, ControlKind.PAUSE, places(settings, site=site, target=target), for_, reason, as_json)
+    _show(ask("impose", config, kind="pause", site=site, target=target, seconds=for_, reason=reason), as_json)
 
 
 def resume(
@@ -101,9 +80,7 @@ def resume(
     reason: ReasonOption = "",
 ) -> int:
     """End a pause. Without --site and --target, end every pause."""
-    from listener.store.controls import ControlKind
-
-    return _end(config, ControlKind.PAUSE, site, target, reason, as_json)
+    return _end("pause", "resume", as_json, config, site=site, target=target, reason=reason)
 
 
 def approve(
@@ -114,40 +91,31 @@ def approve(
     reason: ReasonOption = "",
 ) -> None:
     """Approve plans above `planner.approve_above` for a while."""
-    from listener.store.controls import ControlKind
-
-    settings = load(config)
-    _impose(settings, ControlKind.APPROVAL, places(settings, site=None, target=target), for_, reason, as_json)
+    _show(ask("impose", config, kind="approval", target=target, seconds=for_, reason=reason), as_json)
 
 
 def confirm_deletions(
-    source: Annotated[str, typer.Argument(help="The source whose deletion guard stopped it.")],
+    source: Annotated[str, Argument("SOURCE", "The source whose deletion guard stopped it.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
     reason: ReasonOption = "",
 ) -> None:
     """Confirm a mass deletion so that the paused source continues."""
-    from listener.errors import ConfigurationError
-    from listener.settings import nearest
-    from listener.store.controls import ControlKind, Place
-
-    settings = load(config)
-    if source not in settings.sources:
-        raise ConfigurationError(f"there is no source {source!r}", hint=nearest(source, settings.sources))
-    _impose(settings, ControlKind.CONFIRMATION, [Place(source)], CONFIRMATION_SECONDS, reason, as_json)
+    _show(ask("confirm_deletions", config, source=source, reason=reason), as_json)
 
 
 def cancel(
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why. Kept in the audit.")],
+    reason: Annotated[str, Option("--reason", metavar="TEXT", help="Why. Kept in the audit.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
     site: SiteOption = None,
     target: TargetOption = None,
     prefix: PrefixOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every URL of every target.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
+    everything: Annotated[bool, Option("--all", help="Every URL of every target.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Skip the confirmation.")] = False,
 ) -> int:
     """Drop what is stale without a refresh: caches keep the old copy until it expires. What was sent stays sent."""
+    from listener.daemon.selection import places, prefixes
     from listener.errors import ConfigurationError
 
     settings = load(config)
@@ -157,15 +125,21 @@ def cancel(
     if prefix is not None:
         where = [place._replace(target=target or "") for place in prefixes(settings, prefix, site=site)]
     question = f"Leave old copies in the caches below {', '.join(place.words for place in where)}?"
-    if not yes and not (sys.stdin.isatty() and typer.confirm(question)):
+    if not yes and not (sys.stdin.isatty() and _confirmed(question)):
         raise ConfigurationError("cancel: confirmation required", hint="pass --yes")
     count, under_way = run_async(_cancel(settings, where, reason))
     if as_json:
         print_json({"cancelled": count, "requests_under_way": under_way})
     else:
-        typer.echo(f"cancelled {count}")
+        say(f"cancelled {count}")
         echo_under_way(under_way)
     return 0
+
+
+def _confirmed(question: str) -> bool:
+    import typer
+
+    return typer.confirm(question)
 
 
 async def _cancel(settings: Settings, where: Sequence[Place], reason: str) -> tuple[int, int]:
@@ -177,60 +151,25 @@ async def _cancel(settings: Settings, where: Sequence[Place], reason: str) -> tu
         return count, await controls.under_way(where)
 
 
-def _impose(
-    settings: Settings, kind: ControlKind, where: Sequence[Place], seconds: float | None, reason: str, as_json: bool
-) -> None:
-    from listener.store.controls import ControlKind, Controls
-
-    async def put() -> tuple[list[Control], int]:
-        async with writing(settings) as store:
-            controls = Controls(store)
-            given = await controls.put(kind, where, seconds=seconds, reason=reason)
-            stops = kind in (ControlKind.HOLD, ControlKind.PAUSE)
-            return given, await controls.under_way(where) if stops else 0
-
-    _show(*run_async(put()), as_json)
-
-
-def _show(given: Sequence[Control], under_way: int, as_json: bool) -> None:
-    from listener.daemon.status import plain_order
-
-    rows = [{**plain_order(one), "requests_under_way": under_way} for one in given]
+def _show(imposed: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
-        print_json(rows)
+        print_json([{**one["order"], "requests_under_way": one["under_way"]} for one in imposed])
         return
-    for one, row in zip(given, rows, strict=True):
-        until = f"until {row['until']}" if row["until"] else "until you end it"
-        typer.echo(f"{row['kind']}  {one.place.words}  {until}")
-    echo_under_way(under_way)
+    for one in imposed:
+        until = one["order"]["until"]
+        say(f"{one['order']['kind']}  {one['words']}  {f'until {until}' if until else 'until you end it'}")
+    echo_under_way(imposed[0]["under_way"] if imposed else 0)
 
 
-def _end(
-    config: Path | None, kind: ControlKind, site: str | None, target: str | None, reason: str, as_json: bool
-) -> int:
-    from listener.daemon.status import plain_order
-    from listener.store.controls import ControlKind, Controls
-
-    settings = load(config)
-    where = places(settings, site=site, target=target)
-
-    async def remove() -> tuple[int, list[Control]]:
-        async with writing(settings) as store:
-            controls = Controls(store)
-            every = [one.place for one in await controls.active() if one.kind is kind]
-            chosen = every if site is None and target is None else where
-            count = await controls.remove(kind, chosen, reason=reason)
-            return count, [one for one in await controls.active() if one.kind is kind]
-
-    count, left = run_async(remove())
-    wider = [one for one in left if any(one.place.holds(*place) for place in where)]
+def _end(kind: str, command: str, as_json: bool, config: Path | None, **selected: str | None) -> int:
+    found = ask("end", config, kind=kind, **selected)
+    count, wider = found["ended"], found["wider"]
     if as_json:
-        print_json({"ended": count, "still_in_effect": [plain_order(one) for one in wider]})
+        print_json({"ended": count, "still_in_effect": [one["order"] for one in wider]})
         return 0
-    typer.echo(f"ended {count} {kind.value}{'s' * (count > 1)}" if count else f"there is no {kind.value} to end")
-    command = "release" if kind is ControlKind.HOLD else "resume"
+    say(f"ended {count} {kind}{'s' * (count > 1)}" if count else f"there is no {kind} to end")
     for one in wider:
-        typer.echo(f"still in effect: {kind.value}  {one.place.words}; to end all: cdn-listener {command}")
+        say(f"still in effect: {kind}  {one['words']}; to end all: cdn-listener {command}")
     return 0
 
 
@@ -243,52 +182,37 @@ def wait(
     grace: Annotated[float, span_option("--grace", "Allow this much time for recent writes to be noticed.")] = "2s",  # type: ignore[assignment]
 ) -> int:
     """Wait until everything that changed so far is fresh. Exit status 1 if it is not, with what is left."""
-    settings = load(config)
     began = time.monotonic()
-    left, why = run_async(_wait(settings, prefixes(settings, prefix, site=site), timeout, grace))
+    left, why = _wait(config, site, prefix, timeout, grace)
     waited = round(time.monotonic() - began, 3)
     if as_json:
-        fresh = not left and not why
-        rows = [one._asdict() for one in left]
-        print_json({"fresh": fresh, "waited_seconds": waited, "reason": why, "unsettled": rows})
+        print_json({"fresh": not left and not why, "waited_seconds": waited, "reason": why, "unsettled": left})
     elif not left and not why:
-        typer.echo(f"fresh after {waited:.1f} s")
+        say(f"fresh after {waited:.1f} s")
     for one in left if not as_json else ():
-        typer.echo(f"{one.state}  {one.needs}  {one.example}")
+        say(f"{one['state']}  {one['needs']}  {one['example']}")
     if why:
-        typer.echo(f"error: {why}", err=True)
+        say(f"error: {why}", error=True)
     return 1 if left or why else 0
 
 
-async def _wait(
-    settings: Settings, where: Sequence[Place], timeout_seconds: float, grace_seconds: float
-) -> tuple[list[Unsettled], str]:
+def _wait(
+    config: Path | None, site: str | None, prefix: str | None, timeout_seconds: float, grace_seconds: float
+) -> tuple[Sequence[Mapping[str, Any]], str]:
     """Return what is left, and why the wait ended with it."""
-    ends = time.monotonic() + timeout_seconds
-    async with reading(settings) as found:
-        store = present(found)
-        changed_before = time.time() + grace_seconds
-        await asyncio.sleep(min(grace_seconds, timeout_seconds))
-        while True:
-            left = await _left(store, where, changed_before)
-            blind = await _not_listening(settings, store)
-            if not left and not blind:
-                return [], ""
-            if owner_of_store(settings).is_running is False:
-                return left, "no daemon is running, so nothing is refreshed: start cdn-listener run"
-            if left and all(one.state in _NEEDS_A_PERSON for one in left):
-                return left, "what is left needs a person: see cdn-listener dead-letters and cdn-listener tasks"
-            if time.monotonic() >= ends:
-                return left, blind or f"not fresh within {timeout_seconds:g} s: see cdn-listener status"
-            await asyncio.sleep(POLL_SECONDS)
-
-
-async def _left(store: Store, where: Sequence[Place], changed_before: float) -> list[Unsettled]:
-    return [one for place in where for one in await store.unsettled(place, changed_before=changed_before)]
-
-
-async def _not_listening(settings: Settings, store: Store) -> str:
-    """Return which source is not listening, so that freshness is unknown; empty if all are."""
-    reported: dict[str, dict[str, Any]] = await store.sources()
-    names = [name for name in settings.sources if not reported.get(name, {}).get("ready")]
-    return f"source {names[0]} is not listening: see cdn-listener status" if names else ""
+    ends, changed_before = time.monotonic() + timeout_seconds, time.time() + grace_seconds
+    look = partial(ask, "unsettled", config, site=site, prefix=prefix, changed_before=changed_before)
+    look()  # what is wrong is reported at once
+    time.sleep(min(grace_seconds, timeout_seconds))
+    while True:
+        found = look()
+        left, blind = found["left"], found["blind"]
+        if not left and not blind:
+            return [], ""
+        if found["running"] is False:
+            return left, "no daemon is running, so nothing is refreshed: start cdn-listener run"
+        if left and all(one["state"] in _NEEDS_A_PERSON for one in left):
+            return left, "what is left needs a person: see cdn-listener dead-letters and cdn-listener tasks"
+        if time.monotonic() >= ends:
+            return left, blind or f"not fresh within {timeout_seconds:g} s: see cdn-listener status"
+        time.sleep(POLL_SECONDS)

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from listener.cli.common import (
-    ConfigOption,
-    JsonOption,
-    NullOption,
-    SiteOption,
-    VerboseOption,
-    choose_site,
-    load,
-    log_at,
-    print_json,
-    print_table,
-    reason_for,
-)
+from listener.cli.common import load, log_at, print_json, print_table, reason_for
+from listener.cli.options import ConfigOption, JsonOption, NullOption, SiteOption, VerboseOption
 from listener.text import printable
 
 if TYPE_CHECKING:
@@ -54,6 +43,7 @@ def plan(
     verbose: VerboseOption = False,
 ) -> int:
     """Plan offline: which refreshes would cover the changes, what would be deferred, and why. Nothing is sent."""
+    from listener.daemon.selection import choose_site
     from listener.errors import ConfigurationError
     from listener.planner import plan_keys
 
@@ -144,6 +134,7 @@ def _explain(config: Path | None, site: str | None, argument: str, *, as_json: b
     """Print the addresses of a key as the chosen site, or all sites, serve it; return 1 where it has none."""
     from listener.backfill import key_lines
     from listener.change import key_to_text
+    from listener.daemon.selection import choose_site
     from listener.router.routing import normal_or_refused, served_by
 
     settings = load(config)

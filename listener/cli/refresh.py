@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from listener.cli.common import INTERRUPTED, ConfigOption, JsonOption, load, print_json, run_async
+from listener.cli.common import load, print_json, run_async, say
+from listener.cli.options import Argument, ConfigOption, JsonOption, Option
+from listener.cli.reporting import INTERRUPTED
 
 if TYPE_CHECKING:
     from listener.backfill import RequestedUrl, RequestOutcome
@@ -25,19 +25,19 @@ __all__ = ["prefetch", "refresh"]
 STALLED_SECONDS = 15.0
 """How long a daemon may leave something due unsent before ``--wait`` counts it as deferred."""
 POLL_SECONDS = 0.2
-OnlyTargetOption = Annotated[str | None, typer.Option("--target", metavar="NAME", help="Only this target.")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until the CDN reports completion.")]
+OnlyTargetOption = Annotated[str | None, Option("--target", metavar="NAME", help="Only this target.")]
+WaitOption = Annotated[bool, Option("--wait", help="Wait until the CDN reports completion.")]
 
 
 def refresh(
-    urls: Annotated[list[str], typer.Argument(metavar="URL...", help="URLs to refresh, below a site's base URL.")],
+    urls: Annotated[list[str], Argument(metavar="URL...", help="URLs to refresh, below a site's base URL.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
     directory: Annotated[
-        bool, typer.Option("--directory", help="Refresh everything below each URL, which must end with /.")
+        bool, Option("--directory", help="Refresh everything below each URL, which must end with /.")
     ] = False,
-    urgent: Annotated[bool, typer.Option("--urgent", help="Send at once, from the reserve; needs --reason.")] = False,
-    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why. Kept in the audit.")] = None,
+    urgent: Annotated[bool, Option("--urgent", help="Send at once, from the reserve; needs --reason.")] = False,
+    reason: Annotated[str | None, Option("--reason", metavar="TEXT", help="Why. Kept in the audit.")] = None,
     target: OnlyTargetOption = None,
     wait: WaitOption = False,
 ) -> int:
@@ -47,7 +47,7 @@ def refresh(
 
 
 def prefetch(
-    urls: Annotated[list[str], typer.Argument(metavar="URL...", help="URLs to fetch, below a site's base URL.")],
+    urls: Annotated[list[str], Argument(metavar="URL...", help="URLs to fetch, below a site's base URL.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
     target: OnlyTargetOption = None,
@@ -92,9 +92,9 @@ def _send(config: Path | None, request: _ManualRequest, *, as_json: bool) -> int
         print_json({"sent_by": sent_by, "urls": [_plain(one) for one in found]})
     else:
         for one in found:
-            typer.echo(f"{one.state}  {one.wanted.target}  {one.wanted.url}  {one.reason or one.task_id}".rstrip())
+            say(f"{one.state}  {one.wanted.target}  {one.wanted.url}  {one.reason or one.task_id}".rstrip())
         if not sent_here and not request.wait:
-            typer.echo("the running daemon sends them; --wait waits for the outcome")
+            say("the running daemon sends them; --wait waits for the outcome")
     if interrupted:
         return INTERRUPTED
     return 3 if (sent_here or request.wait) and any(one.put_off for one in found) else 0

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from listener.cli.common import ConfigOption, JsonOption, load, print_json
+from listener.cli.common import load, print_json
+from listener.cli.options import ConfigOption, JsonOption
 
 __all__ = ["app"]
 

@@ -12,6 +12,8 @@ freshness   how long changes took to become fresh
 status_page what the admin port shows and does
 metrics     the status as Prometheus metrics
 admin       the port: probes, status page, authentication
+answers     what commands find out and change; ``selection``: what their options select
+command_socket  the socket through which commands ask the daemon
 checks      ``check``: tries everything that the configuration names
 =========== ===============================================================================
 

@@ -29,6 +29,7 @@ from typing import Any, Final
 import structlog
 
 from listener.daemon.admin import AddressNotAvailable, AdminServer
+from listener.daemon.command_socket import CommandSocket
 from listener.daemon.state import DaemonState, Parts, check_sources, make_parts, reopen, require_credentials
 from listener.daemon.status_page import StatusPage
 from listener.daemon.systemd import NotifySocket, SystemdNotifier, watchdog_seconds
@@ -76,6 +77,7 @@ class Daemon:
         self._systemd = SystemdNotifier(self._state, self._notify)
         self._next: Parts | None = None
         self._admin: AdminServer | None = None
+        self._commands = CommandSocket(self._state)
         self._reloading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -95,6 +97,7 @@ class Daemon:
             self._inputs = await asyncio.to_thread(InputFiles.read, parts.settings, self._environ)
             state.store = parts.open_store()
             try:
+                await self._commands.listen(parts.settings.store.url)
                 self._admin = AdminServer(parts.settings.admin, self._status_page)
                 is_listening = await self._start_admin(self._admin)
                 async with asyncio.TaskGroup() as tasks:
@@ -160,6 +163,7 @@ class Daemon:
             self._refuse(error)
             state.store = await reopen(old)
             return old
+        await self._commands.listen(new.settings.store.url)
         await self._report_reload(new)
         return new
 
@@ -173,6 +177,7 @@ class Daemon:
         log.info("daemon.reloaded", changed=list(map(str, changed)) or "nothing: every file is unchanged")
 
     async def _close(self) -> None:
+        await self._commands.close()
         if self._admin is not None:
             await self._admin.close()
         if self._state.store is not None:

@@ -7,12 +7,12 @@ The problems that keep changes from being seen or refreshed are one list for eve
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from listener.clock import window_end
-from listener.contracts import UNLIMITED, WAITING_SINCE, SourceHealth, SourceState, Target
+from listener.contracts import WAITING_SINCE, SourceHealth, SourceState, Target
 from listener.errors import StoreError
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
@@ -25,14 +25,17 @@ from listener.store.ownership import Owner
 from listener.store.report import Counts
 from listener.store.staleness import StaleNeed, Surroundings
 
+if TYPE_CHECKING:
+    from listener.pipeline import Pipeline
+
 __all__ = [
+    "Known",
     "Problem",
     "iso",
     "plain_order",
     "plain_stale",
     "plain_suppressed",
     "problems_of",
-    "quota_as_text",
     "quota_of",
     "stale_of",
     "status_of",
@@ -58,6 +61,26 @@ def iso(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
 
 
+class Known(NamedTuple):
+    """What the daemon knows beyond the store."""
+
+    live: Mapping[str, SourceHealth] = MappingProxyType({})
+    """The present health of the sources."""
+    arrivals: Mapping[str, Arrivals] | None = None
+    """The arrivals learned for each account."""
+    store_trouble: StoreError | None = None
+    """The store's present error."""
+
+    @classmethod
+    def to(cls, pipeline: Pipeline) -> Self:
+        """Return what a running pipeline knows."""
+        return cls(
+            {name: source.health for name, source in pipeline.intake.sources.items()},
+            {engine.account.name: engine.account.arrivals for engine in pipeline.engines},
+            pipeline.store_trouble,
+        )
+
+
 async def status_of(
     store: Store | None,
     settings: Settings,
@@ -65,9 +88,7 @@ async def status_of(
     *,
     now: float,
     owner: Owner,
-    live: Mapping[str, SourceHealth] | None = None,
-    arrivals: Mapping[str, Arrivals] | None = None,
-    store_trouble: StoreError | None = None,
+    known: Known | None = None,
     brief: bool = False,
     counts: Counts | None = None,
 ) -> dict[str, Any]:
@@ -80,16 +101,14 @@ async def status_of(
         targets: the configured targets.
         now: seconds since the epoch.
         owner: what is known of the process that owns the state file.
-        live: the present health of the sources, where they run in this process.
-        arrivals: the arrivals learned for each account, where they are known in this process.
-        store_trouble: the store's error, where it is known in this process.
+        known: what this process knows beyond the store.
         brief: leave out ``forecasts`` and ``backlog``, which cost a planning round.
         counts: the store's counts, where the caller has read them.
     """
-    ahead = {}
+    ahead, known = {}, known or Known()
     if store is not None and not brief:
-        ahead = await outlooks(store, settings, targets, now=now, arrivals=arrivals)
-    sources = await _sources(store, settings, now, is_running=owner.is_running, live=live or {})
+        ahead = await outlooks(store, settings, targets, now=now, arrivals=known.arrivals)
+    sources = await _sources(store, settings, now, is_running=owner.is_running, live=known.live)
     needs: dict[str, Any] = dict(_NO_NEEDS)
     if store is not None:
         needs = await _needs(store, counts or await store.counts(), sources, now)
@@ -99,7 +118,7 @@ async def status_of(
         unsettled=needs["pending"] + needs["in_flight"] + needs["failed"],
         sources=sources,
         accounts=reports,
-        store_trouble=store_trouble,
+        store_trouble=known.store_trouble,
     )
     return {
         "at": iso(now),
@@ -226,19 +245,13 @@ async def quota_of(
     return found
 
 
-def quota_as_text(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of one quota as people read them: what has no limit is ``unlimited``."""
-    is_unlimited = figures["limit"] >= UNLIMITED
-    return {**figures, **(dict.fromkeys(("limit", "left"), "unlimited") if is_unlimited else {})}
-
-
 async def _sources(
     store: Store | None, settings: Settings, now: float, *, is_running: bool | None, live: Mapping[str, SourceHealth]
 ) -> dict[str, Any]:
     stored = {} if store is None else await store.sources()
     found = {}
     for name, table in settings.sources.items():
-        row = {**asdict(live[name]), "told_at": now} if name in live else stored.get(name)
+        row = _plain_health(live[name], now) if name in live else stored.get(name)
         if row is None:
             row = {"state": SourceState.STOPPED.value, "ready": False, "last_event_at": None, "lost_events": 0}
             row |= {"rescans": 0, "detail": "", "figures": {}, "told_at": None}
@@ -246,6 +259,12 @@ async def _sources(
             row |= {"state": SourceState.STOPPED.value, "ready": False}
         found[name] = {"type": table["type"], **row, "trouble_since": (stored.get(name) or {}).get("trouble_since")}
     return found
+
+
+def _plain_health(health: SourceHealth, now: float) -> dict[str, Any]:
+    """Return what the store keeps of it."""
+    names = ("state", "ready", "last_event_at", "lost_events", "rescans", "detail", "figures")
+    return {**{name: getattr(health, name) for name in names}, "told_at": now}
 
 
 def _plain_source(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 
 from listener.daemon.freshness import Freshness, PeriodFreshness
 from listener.daemon.state import DaemonState, HealthCheck, health_checks, reasons_degraded, reasons_not_ready
-from listener.daemon.status import stale_of, status_of
+from listener.daemon.status import Known, stale_of, status_of
 from listener.errors import ConfigurationError
-from listener.pipeline import Pipeline
 from listener.pipeline.outlook import Outlook, outlooks
-from listener.planner import Arrivals
 from listener.refresh import Scope
 from listener.router.routing import normal_or_refused
 from listener.store import NeedInput
@@ -129,9 +127,7 @@ class StatusPage:
             parts.targets,
             now=self._state.clock.now(),
             owner=Owner(True, os.getpid()),
-            live={name: source.health for name, source in pipeline.intake.sources.items()},
-            arrivals=_arrivals(pipeline),
-            store_trouble=pipeline.store_trouble,
+            known=Known.to(pipeline),
             brief=brief,
             counts=counts,
         )
@@ -196,7 +192,7 @@ class StatusPage:
         if now - self._looked_ahead_at >= AHEAD_SECONDS:
             parts, store, pipeline = self._state.running()
             found = await outlooks(
-                store, parts.settings, parts.targets, now=self._state.clock.now(), arrivals=_arrivals(pipeline)
+                store, parts.settings, parts.targets, now=self._state.clock.now(), arrivals=Known.to(pipeline).arrivals
             )
             self._outlooks = {name: found[target.account] for name, target in parts.targets.items()}
             self._looked_ahead_at = asyncio.get_running_loop().time()
@@ -244,10 +240,6 @@ class StatusPage:
         targets = pipeline.targets_serving(url)
         await store.request([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
         return Decision(url, len(targets))
-
-
-def _arrivals(pipeline: Pipeline) -> dict[str, Arrivals]:
-    return {engine.account.name: engine.account.arrivals for engine in pipeline.engines}
 
 
 def _watches_limit() -> int | None:

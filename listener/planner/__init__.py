@@ -17,7 +17,7 @@ from listener.planner.model import (
     TokenBudget,
 )
 from listener.planner.pacing import widest_seconds
-from listener.planner.plan import plan, split_reason
+from listener.planner.plan import plan
 
 __all__ = [
     "Arrivals",
@@ -39,6 +39,5 @@ __all__ = [
     "forecast",
     "plan",
     "plan_keys",
-    "split_reason",
     "widest_seconds",
 ]

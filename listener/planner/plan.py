@@ -5,7 +5,7 @@ One plan: what to send now, as files or as directories, and what waits, with the
 first. A :class:`Draft` collects the decisions and keeps them within tokens, shares and limits; :class:`Reasons` writes
 why: the decision in an operator's words, then the numbers behind it. A reason is one text, so that it can be stored
 and printed anywhere: ``decision [planner: numbers]``. Text output and the page show the decision, and the numbers where
-they are asked for (:func:`split_reason`).
+they are asked for (:func:`listener.refresh.split_reason`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from listener.planner.pacing import (
     token_prices,
     too_many_evictions,
 )
-from listener.refresh import RefreshKind
+from listener.refresh import NUMBERS, RefreshKind
 
-__all__ = ["Cause", "Draft", "Reasons", "plan", "split_reason"]
+__all__ = ["Cause", "Draft", "Reasons", "plan"]
 
 NOT_COVERED = -1
 
@@ -250,15 +250,6 @@ class Draft:
         self.deferred.append(Deferral(load.target, load.url, needs, reason, load.oldest))
 
 
-_NUMBERS = " [planner: "
-
-
-def split_reason(reason: str) -> tuple[str, str]:
-    """Return the decision, and the numbers behind it (empty where a reason has none)."""
-    decision, _, numbers = reason.partition(_NUMBERS)
-    return (decision, numbers.removesuffix("]")) if reason.endswith("]") else (reason, "")
-
-
 class Cause(NamedTuple):
     """What some needs of one directory wait for."""
 
@@ -288,7 +279,7 @@ class Reasons:
         gains += [f"covers {_counted(subtrees, 'changed folder', 'changed folders')}"] if subtrees else []
         decision = f"One directory refresh {' and '.join(gains)}, and {self._touches(evicts, known=known)}."
         numbers = f"covers {files + subtrees}, evicts {evicts}{'' if known else ' (assumed)'}; {self._tokens()}"
-        return f"{decision}{_NUMBERS}{numbers}]"
+        return f"{decision}{NUMBERS}{numbers}]"
 
     def _touches(self, evicts: int, *, known: bool) -> str:
         verb = "evicts" if self.given.force else "revalidates"
@@ -299,7 +290,7 @@ class Reasons:
     def file(self, kind: RefreshKind, due: int, sent: int) -> str:
         """Return why needs are sent one by one."""
         decision = "Sent by itself: the quota allows it, and no directory refresh costs less."
-        return f"{decision}{_NUMBERS}{kind}, {sent} of {due} due; {self._tokens()}]"
+        return f"{decision}{NUMBERS}{kind}, {sent} of {due} due; {self._tokens()}]"
 
     def directory_waits(self, limit: Limit, needs: int) -> str:
         """Return why a load waits for the refresh of a directory above it."""
@@ -330,7 +321,7 @@ class Reasons:
             until = f" until {_clock(max(times))}" if times else ""
             decision = f"Deferred{until}: {'; '.join(cause.what for cause in causes)}.{directory}"
             counts = ", ".join(f"{cause.needs} due: {cause.what}" for cause in causes)
-            text = self._made[key] = f"{decision}{_NUMBERS}{counts}; {self._tokens()}]"
+            text = self._made[key] = f"{decision}{NUMBERS}{counts}; {self._tokens()}]"
         return text
 
     def _no_directory(self, load: DirectoryLoad) -> str:

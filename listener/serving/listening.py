@@ -62,6 +62,7 @@ def open_unix_socket(path: str, mode: int) -> socket.socket:
             os.unlink(path)  # noqa: PTH108 - one call
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        os.fchmod(made.fileno(), mode)  # as it is bound, nobody else can connect
         made.bind(path)
         os.chmod(path, mode)  # noqa: PTH101 - one call
         made.listen(BACKLOG)

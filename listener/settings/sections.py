@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from listener.configuration import expanded
+from listener.configuration import DEFAULT_STORE, expanded
 
 __all__ = [
     "AdminSettings",
@@ -60,7 +60,7 @@ class Section(BaseModel):
 class StoreSettings(Section):
     """Where state is stored."""
 
-    url: str = "sqlite:////var/lib/cdn-listener/state.db"
+    url: str = DEFAULT_STORE
     """``sqlite:////absolute/path``, ``sqlite:///~/path`` or ``sqlite:///relative/path``. A relative path begins in
     the directory of the configuration file, one from the environment in the current directory. The default is a file
     in the directory that belongs to the systemd unit and the container image."""

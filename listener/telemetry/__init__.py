@@ -22,41 +22,25 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from listener.errors import ConfigurationError
+from listener.configuration import LEVELS
 from listener.telemetry.fields import LINE_BREAKS, safe_fields
 from listener.telemetry.repeats import INTERVAL_SECONDS, RepeatLimiter
 from listener.text import printable
 
 __all__ = [
     "INTERVAL_SECONDS",
-    "LEVEL_VARIABLE",
     "configure_logging",
     "leads_to_journal",
-    "level_of",
     "report_repeats",
 ]
 
-LEVEL_VARIABLE: Final = "LISTENER_LOG_LEVEL"
-_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
+_LEVELS: Final = {name: getattr(logging, name.upper()) for name in LEVELS}
 
 _PRIORITIES: Final = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 """As syslog(3) numbers them."""
 
 _limiters: Final[list[RepeatLimiter]] = []
 """The one in use, once logging is set up."""
-
-
-def level_of(environ: Mapping[str, str], default: str) -> str:
-    """Return the level in ``$LISTENER_LOG_LEVEL``, or the default; raise ConfigurationError for an unknown one."""
-    level = environ.get(LEVEL_VARIABLE, "").lower() or default
-    if level not in _LEVELS:
-        raise ConfigurationError(f"{LEVEL_VARIABLE}: {level!r} is not a level", hint=f"use one of {', '.join(_LEVELS)}")
-    return level
 
 
 def leads_to_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.cli.common import choose_site
+from listener.daemon.selection import choose_site
 from listener.errors import ConfigurationError
 from listener.settings import parse_settings
 from tests.stand import Stand, fetch, until

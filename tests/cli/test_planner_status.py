@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from listener.emulator import parse_quota
-from listener.planner import split_reason
-from listener.refresh import RefreshKind
+from listener.refresh import RefreshKind, split_reason
 from tests.stand import Stand
 
 Command = Callable[..., tuple[int, str, str]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from listener.contracts import WAITING_SINCE
-from listener.daemon.status import status_of
+from listener.daemon.status import Known, status_of
 from listener.store.ownership import Owner
 from tests.pipeline.world import a_world
 
@@ -22,6 +22,6 @@ async def test_a_comparison_that_waits_counts_as_staleness(tmp_path: Path, age: 
         world.source.health.figures[WAITING_SINCE] = now - age if age else 0.0
         live = {"www": world.source.health}
         reported = await status_of(
-            world.store, world.settings, {"cdn": world.target}, now=now, owner=Owner(True, 1), live=live
+            world.store, world.settings, {"cdn": world.target}, now=now, owner=Owner(True, 1), known=Known(live)
         )
         assert reported["oldest_unsettled_seconds"] == age

@@ -7,8 +7,8 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.planner import DirectoryLoad, Plan, PlanInput, TokenBudget, plan, split_reason
-from listener.refresh import RefreshKind
+from listener.planner import DirectoryLoad, Plan, PlanInput, TokenBudget, plan
+from listener.refresh import RefreshKind, split_reason
 
 DAY = 86_400.0
 URLS = [

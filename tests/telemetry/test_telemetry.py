@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import structlog
 
+from listener.configuration import level_of
 from listener.errors import ConfigurationError
-from listener.telemetry import configure_logging, leads_to_journal, level_of
+from listener.telemetry import configure_logging, leads_to_journal
 from listener.telemetry.fields import MOST_CHARACTERS, MOST_ITEMS
 
 SECRET = "hunter2"

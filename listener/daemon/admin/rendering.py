@@ -20,7 +20,7 @@ from listener.contracts import UNLIMITED
 from listener.daemon.freshness import BOUNDS_SECONDS
 from listener.daemon.status import iso
 from listener.daemon.status_page import DeadLetterPage, PageSnapshot, UrlStatus
-from listener.planner import split_reason
+from listener.refresh import split_reason
 from listener.store.letters import LetterKind
 from listener.text import printable
 

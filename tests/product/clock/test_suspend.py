@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from listener.clock import window_end, window_start
-from listener.daemon.status import status_of
+from listener.daemon.status import Known, status_of
 from listener.refresh import RefreshKind
 from listener.store.controls import ControlKind, Controls, Place
 from listener.store.ownership import Owner
@@ -37,7 +37,7 @@ async def status(world: World) -> dict[str, Any]:
         {"cdn": world.target},
         now=world.clock.now(),
         owner=Owner(True, 1),
-        live={"www": world.source.health},
+        known=Known({"www": world.source.health}),
     )
 
 

@@ -1,0 +1,144 @@
+"""
+Commands ask the running daemon where it runs with the same configuration, and do the work themselves where it does not.
+
+Both ways call the same function of :mod:`listener.daemon.answers`. Asking takes nothing but a socket and JSON: no
+configuration model, no state file, no event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from listener.configuration import (
+    DEFAULT_STORE,
+    Configuration,
+    command_socket_path,
+    level_of,
+    read_configuration,
+    sqlite_path,
+)
+from listener.errors import ConfigurationError, ListenerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from listener.daemon.answers import Context
+    from listener.settings import Settings
+
+__all__ = ["ask"]
+
+GREETING_SECONDS: Final = 1.0
+"""A daemon that runs greets at once; one that is stopped, or whose loop hangs, never does."""
+ANSWER_SECONDS: Final = 30.0
+"""Longer than a read of the CDN's quota takes; see :class:`listener.targets.alibaba_cdn.settings.Timeouts`."""
+_WRITING: Final = frozenset({"impose", "confirm_deletions", "end"})
+_CREDENTIALS: Final = struct.Struct("3i")
+"""``struct ucred`` of unix(7): process, user, group."""
+
+
+def ask(command: str, config: Path | None, **arguments: Any) -> Any:
+    """
+    Return the result of this command of :mod:`listener.daemon.answers`, as plain data.
+
+    Raises :class:`~listener.errors.ListenerError` as that does, and as reading the configuration does.
+    """
+    level_of(os.environ, "warning")  # raises for a wrong one
+    read = read_configuration(config, os.environ)
+    try:
+        answer = _from_daemon(read, {"command": command, "arguments": arguments})
+    except OSError:
+        answer = {}
+    if "error" in answer:
+        raise _as_raised(answer["error"])
+    return answer["result"] if "result" in answer else _here(read, command, arguments)
+
+
+def _from_daemon(read: Configuration, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the daemon's answer; empty where none runs with this configuration. Raise OSError where it is silent."""
+    store = read.table.get("store", {})
+    url = store.get("url", DEFAULT_STORE) if isinstance(store, dict) else None
+    if not isinstance(url, str):
+        return {}
+    try:
+        state = sqlite_path(url)
+    except ConfigurationError:
+        return {}  # as reading the settings will say
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        channel.settimeout(GREETING_SECONDS)
+        channel.connect(os.fspath(command_socket_path(state)))
+        if not _is_trusted(channel, state):
+            return {}
+        with channel.makefile("rb") as lines:
+            if read.fingerprints[0] not in _line(lines).get("accepts", ()):
+                return {}
+            channel.settimeout(ANSWER_SECONDS)
+            channel.sendall(json.dumps(asked).encode() + b"\n")
+            try:
+                return _line(lines)
+            except TimeoutError:
+                if asked["command"] not in _WRITING:
+                    raise
+        raise ListenerError(
+            f"the daemon did not answer within {ANSWER_SECONDS:g} s, and may still do it",
+            hint="see cdn-listener status",
+        )
+
+
+def _is_trusted(channel: socket.socket, state: Path) -> bool:
+    """Return whether the other end is root's, ours, or of the user whose state file it is."""
+    user = _CREDENTIALS.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+    return user in {0, os.geteuid(), state.stat().st_uid}
+
+
+def _line(lines: BinaryIO) -> dict[str, Any]:
+    """Return the next message; empty at the end, as when the daemon ends, and for what is none."""
+    line = lines.readline()
+    try:
+        found = json.loads(line) if line.endswith(b"\n") else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _as_raised(error: dict[str, Any]) -> ListenerError:
+    raised = ListenerError(error["message"], hint=error["hint"])
+    raised.exit_status = error["exit_status"]
+    return raised
+
+
+def _here(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
+    """Do it in this process."""
+    from listener.cli.common import log_at, run_async
+    from listener.daemon.answers import ANSWERS
+    from listener.settings.loading import settings_of
+
+    async def answered() -> Any:
+        async with _context(settings, writes=command in _WRITING) as context:
+            return await ANSWERS[command](context, **arguments)
+
+    log_at("warning")
+    settings = settings_of(read)
+    return run_async(answered())
+
+
+@asynccontextmanager
+async def _context(settings: Settings, *, writes: bool) -> AsyncIterator[Context]:
+    """Open what a command needs; its targets are closed in the end."""
+    from listener.cli.common import opened_store, owner_of_store
+    from listener.daemon.answers import Context
+    from listener.plugins import load_targets
+
+    async with opened_store(settings, writes=writes) as store:
+        context = Context(settings, store, owner_of_store(settings), lambda: load_targets(settings))
+        try:
+            yield context
+        finally:
+            if "targets" in vars(context):
+                for target in context.targets.values():
+                    await target.close()

@@ -1,0 +1,21 @@
+"""``cdn-listener run``: the daemon."""
+
+from __future__ import annotations
+
+import os
+
+from listener.cli.common import log_at, run_async
+from listener.cli.options import ConfigOption
+
+__all__ = ["run"]
+
+
+def run(config: ConfigOption = None) -> None:
+    """Run the daemon: refresh what changes, until SIGTERM or SIGINT. SIGHUP reloads the configuration."""
+    from listener.cli.early_signals import take_reload_request
+    from listener.daemon.service import Daemon
+    from listener.settings import load_settings
+
+    log_at("info")
+    daemon = Daemon(lambda: load_settings(config, os.environ), take_reload_request=take_reload_request)
+    run_async(daemon.run())

@@ -1,0 +1,179 @@
+"""
+What commands find out and change, as plain data: the same functions in the daemon and in the process of a command.
+
+A command asks the daemon that runs with its configuration (:mod:`listener.daemon.command_socket`), and does the same
+itself where none does. Results, and the arguments but for the context, are what JSON can express.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from listener.contracts import Target
+from listener.daemon.selection import places, prefixes
+from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
+from listener.errors import ConfigurationError, StoreError, TargetError
+from listener.router.routing import normal_or_refused, served_by
+from listener.settings import Settings, nearest
+from listener.store import Store
+from listener.store.controls import Control, ControlKind, Controls, Place
+from listener.store.ownership import Owner
+
+__all__ = ["ANSWERS", "Context", "present"]
+
+ATTEMPTS_SHOWN = 5
+CONFIRMATION_SECONDS: Final = 600.0
+"""A confirmation that no daemon used within this time is about other deletions than the operator looked at."""
+_TIMES = ("created_at", "sent_at", "accepted_at", "finished_at")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a command works with."""
+
+    settings: Settings
+    store: Store | None
+    """None where there is no state file yet."""
+    owner: Owner
+    make_targets: Callable[[], Mapping[str, Target]]
+    """Called only by commands that need the targets: it raises for a wrong table."""
+    known: Known | None = None
+    """What the process knows beyond the store; only the daemon does."""
+
+    @cached_property
+    def targets(self) -> Mapping[str, Target]:
+        """The configured targets."""
+        return self.make_targets()
+
+
+def present(store: Store | None) -> Store:
+    """Return the store; raise StoreError where there is none yet."""
+    if store is None:
+        raise StoreError("there is no state file yet", hint="start the daemon first: cdn-listener run")
+    return store
+
+
+async def status(context: Context, *, url: str | None = None) -> dict[str, Any]:
+    """Return the content of ``status --json``."""
+    store, targets, owner, now = context.store, context.targets, context.owner, time.time()
+    asked = None if url is None else normal_or_refused(url)
+    found = await status_of(store, context.settings, targets, now=now, owner=owner, known=context.known)
+    if asked is not None:
+        stale = [] if store is None else await stale_of(store, targets, now, owner, url=asked)
+        needs = [plain_stale(one) for one in stale]
+        found["url"] = {
+            "url": asked,
+            "stale": any(need["scope"] != "prefetch" for need in needs),
+            "problem": _not_served(context.settings, asked),
+            "needs": needs,
+            "attempts": [] if store is None else await store.history(limit=ATTEMPTS_SHOWN, url=asked),
+            "suppressed": None if store is None else plain_suppressed(await store.suppressed(asked)),
+        }
+    return found
+
+
+def _not_served(settings: Settings, url: str) -> str:
+    """Return why no change can make this URL stale; empty where a site serves it."""
+    try:
+        served_by(settings.sites, url)
+    except ConfigurationError as error:
+        return f"{error}. {error.hint}"
+    return ""
+
+
+async def quota(context: Context) -> dict[str, Any]:
+    """Return today's quota by target and kind with what the CDN reports, and the errors by target."""
+    found = await quota_of(context.store, context.targets, now=time.time())
+    errors: dict[str, str] = {}
+    for name, target in context.targets.items():
+        try:
+            live = await target.read_quota()
+        except TargetError as error:
+            live = {}
+            errors[name] = f"{error} {error.hint}".strip()
+        for kind, row in found[name].items():
+            reported = next((reading for known, reading in live.items() if known.value == kind), None)
+            row["live"] = None if reported is None else reported._asdict()
+            if reported is not None:  # the daemon corrects the ledger by it within minutes
+                row["left"] = min(row["left"], max(0, reported.remaining - row["held"]))
+    return {"quota": found, "errors": errors}
+
+
+async def attempts(context: Context, *, limit: int, url: str | None) -> list[dict[str, Any]]:
+    """Return the newest requests to the CDN."""
+    normal = None if url is None else normal_or_refused(url)
+    rows = [] if context.store is None else await context.store.history(limit=limit, url=normal)
+    return [{**row, **{name: iso(row[name]) for name in _TIMES}, "force": bool(row["force"])} for row in rows]
+
+
+async def actions(context: Context, *, limit: int) -> list[dict[str, Any]]:
+    """Return the newest actions of people."""
+    rows = [] if context.store is None else await Controls(context.store).audit(limit=limit)
+    return [{**row, "at": iso(row["at"])} for row in rows]
+
+
+async def unsettled(context: Context, *, site: str | None, prefix: str | None, changed_before: float) -> dict[str, Any]:
+    """Return what of the changes until then is not fresh, which source does not listen, and whether a daemon runs."""
+    where = prefixes(context.settings, prefix, site=site)
+    store = present(context.store)
+    left = [one for place in where for one in await store.unsettled(place, changed_before=changed_before)]
+    known: dict[str, dict[str, Any]] = await store.sources()
+    silent = [name for name in context.settings.sources if not known.get(name, {}).get("ready")]
+    return {
+        "left": [one._asdict() for one in left],
+        "blind": f"source {silent[0]} is not listening: see cdn-listener status" if silent else "",
+        "running": context.owner.is_running,
+    }
+
+
+async def impose(
+    context: Context,
+    *,
+    kind: str,
+    site: str | None = None,
+    target: str | None = None,
+    seconds: float | None,
+    reason: str,
+) -> list[dict[str, Any]]:
+    """Impose an order on a site, a target or everything; return each with what can no longer be stopped."""
+    return await _put(context, ControlKind(kind), places(context.settings, site=site, target=target), seconds, reason)
+
+
+async def confirm_deletions(context: Context, *, source: str, reason: str) -> list[dict[str, Any]]:
+    """Confirm the deletions that stopped a source."""
+    if source not in context.settings.sources:
+        raise ConfigurationError(f"there is no source {source!r}", hint=nearest(source, context.settings.sources))
+    return await _put(context, ControlKind.CONFIRMATION, [Place(source)], CONFIRMATION_SECONDS, reason)
+
+
+async def _put(
+    context: Context, kind: ControlKind, where: list[Place], seconds: float | None, reason: str
+) -> list[dict[str, Any]]:
+    controls = Controls(present(context.store))
+    given = await controls.put(kind, where, seconds=seconds, reason=reason)
+    under_way = await controls.under_way(where) if kind in (ControlKind.HOLD, ControlKind.PAUSE) else 0
+    return [{"order": plain_order(one), "words": one.place.words, "under_way": under_way} for one in given]
+
+
+async def end(context: Context, *, kind: str, site: str | None, target: str | None, reason: str) -> dict[str, Any]:
+    """End an order; return how many ended, and the wider ones that are still in effect."""
+    where = places(context.settings, site=site, target=target)
+    controls = Controls(present(context.store))
+    every = [one.place for one in await _active(controls, kind)]
+    count = await controls.remove(ControlKind(kind), every if site is None and target is None else where, reason=reason)
+    wider = [one for one in await _active(controls, kind) if any(one.place.holds(*place) for place in where)]
+    return {"ended": count, "wider": [{"order": plain_order(one), "words": one.place.words} for one in wider]}
+
+
+async def _active(controls: Controls, kind: str) -> list[Control]:
+    return [one for one in await controls.active() if one.kind is ControlKind(kind)]
+
+
+ANSWERS: Final = {
+    answer.__name__: answer for answer in (status, quota, attempts, actions, unsettled, impose, confirm_deletions, end)
+}
+"""By the name under which a command asks for it."""

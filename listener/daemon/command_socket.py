@@ -1,0 +1,128 @@
+"""
+The socket next to the state file, through which commands ask the running daemon.
+
+A command that imports nothing but what it prints is several times faster than one that reads the configuration and the
+state itself. It may ask where the daemon would read the same configuration; the greeting says which those are. One
+line of JSON each way::
+
+    daemon   {"accepts": [fingerprint, …]}
+    command  {"command": "status", "arguments": {…}}
+    daemon   {"result": …}   {"error": {"message", "hint", "exit_status"}}   {"declined": true}
+
+A command sends nothing before it has read the greeting, so that a daemon that hangs executes no command later whose
+user has given up. Like the state file, the socket is for the daemon's user alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from listener.configuration import command_socket_path, sqlite_path
+from listener.daemon.answers import ANSWERS, Context
+from listener.daemon.state import DaemonState
+from listener.daemon.status import Known
+from listener.errors import ListenerError
+from listener.files import PRIVATE
+from listener.serving import open_unix_socket
+from listener.store.ownership import Owner
+
+__all__ = ["CommandSocket"]
+
+log = structlog.get_logger()
+
+MOST_CONNECTIONS: Final = 32
+"""Commands at once; a further one reads the state file itself."""
+LINE_BYTES: Final = 4 * 1024 * 1024
+"""Longer than the arguments of a process can be (execve(2): 2 MiB by default)."""
+IDLE_SECONDS: Final = 60.0
+"""How long a connection may wait for its command, and an answer for its reader."""
+
+
+class CommandSocket:
+    """Answers commands while the daemon runs."""
+
+    def __init__(self, state: DaemonState) -> None:
+        """Answer from this state; nothing is open yet."""
+        self._state = state
+        self._path: Path | None = None
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def listen(self, store_url: str) -> None:
+        """Listen next to this state file, unless it listens there already. Without a socket, commands read the file."""
+        path = command_socket_path(sqlite_path(store_url))
+        if path == self._path:
+            return
+        await self.close()
+        try:
+            made = await asyncio.to_thread(open_unix_socket, str(path), PRIVATE)
+        except OSError as error:
+            log.info("daemon.no_command_socket", path=str(path), error=str(error))
+            return
+        self._path = path
+        self._server = await asyncio.start_unix_server(self._accept, sock=made, limit=LINE_BYTES)
+
+    async def close(self) -> None:
+        """Stop answering, and remove the socket."""
+        if self._server is not None:
+            self._server.close()
+        for one in self._connections:
+            one.cancel()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        self._path = self._server = None
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._connections) >= MOST_CONNECTIONS:
+            writer.close()
+            return
+        self._connections.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, ValueError, TimeoutError, asyncio.CancelledError):
+            pass  # the command has gone, sent no command, or the daemon ends
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _write(writer, {"accepts": self._fingerprints()})
+        while True:
+            async with asyncio.timeout(IDLE_SECONDS):
+                line = await reader.readline()
+            if not line:
+                return
+            await _write(writer, await self._answer(json.loads(line)))
+
+    def _fingerprints(self) -> Sequence[str]:
+        parts = self._state.parts
+        return () if parts is None or self._state.phase != "running" else parts.settings.origin.fingerprints
+
+    async def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        try:
+            parts, store, pipeline = self._state.running()
+        except ListenerError:
+            return {"declined": True}
+        owner = Owner(True, os.getpid())
+        context = Context(parts.settings, store, owner, lambda: parts.targets, Known.to(pipeline))
+        try:
+            return {"result": await ANSWERS[asked["command"]](context, **asked["arguments"])}
+        except ListenerError as error:
+            return {"error": {"message": str(error), "hint": error.hint, "exit_status": error.exit_status}}
+        except Exception:
+            log.exception("daemon.command_failed", command=asked.get("command"))
+            return {"declined": True}
+
+
+async def _write(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+    writer.write(json.dumps(message, default=str).encode() + b"\n")
+    async with asyncio.timeout(IDLE_SECONDS):
+        await writer.drain()

@@ -1,0 +1,227 @@
+"""Commands next to a running daemon: what they import, who answers them, and when they do the work themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from listener.cli import asking
+from listener.configuration import read_configuration
+from tests.stand import KEYS, Stand, until
+
+pytestmark = pytest.mark.timeout(240)
+
+HEAVY = ("aiohttp", "asyncio", "boto3", "click", "pydantic", "rich", "sqlite3", "structlog", "typer")
+"""Libraries, of which each takes longer to import than a light command runs."""
+LIGHT = {"listener.cli", "listener.configuration", "listener.errors", "listener.redaction", "listener.text"}
+WHICH = """
+import json, sys
+from listener.cli import main
+status = main(sys.argv[1:])
+print(json.dumps([status, sorted(sys.modules)]), file=sys.stderr)
+"""
+COMMANDS = (
+    ["status", "--json"],
+    ["status", "--url", "http://127.0.0.1:1/a.html", "--json"],
+    ["quota", "--json"],
+    ["tasks", "--json", "--limit", "3"],
+    ["tasks", "--manual", "--json"],
+    ["hold", "--for", "10m", "--reason", "deploy", "--json"],
+    ["release", "--json"],
+    ["pause", "--target=cdn", "--json"],
+    ["resume", "--json"],
+    ["approve", "--json"],
+    ["confirm-deletions", "www", "--json"],
+    ["wait", "--grace", "0s", "--timeout", "20s", "--json"],
+)
+
+
+def run(stand: Stand, *arguments: str, **environment: str) -> tuple[int, str, set[str]]:
+    """Run a command in a process of its own; return its status, its output and the modules that it imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", WHICH, *arguments],
+        cwd=stand.root,
+        env={**os.environ, **KEYS, "LISTENER_CONFIG": str(stand.config), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    status, modules = json.loads(done.stderr.splitlines()[-1])
+    return status, done.stdout, set(modules)
+
+
+def did_it_itself(modules: set[str]) -> bool:
+    """Return whether the command read the state itself."""
+    return "listener.store" in modules
+
+
+def settled(text: str) -> Any:
+    """Return the output without what changes with time."""
+    return re.sub(r'"(at|ended|told_at|until|oldest_unsettled_seconds|waited_seconds|per_hour)": [^,\n]*', "", text)
+
+
+def test_light_commands_import_no_more_than_they_need_and_get_the_same_answer(stand: Stand) -> None:
+    """Beside a daemon: no library that takes long to import, and no part of ours that reads configuration or state."""
+    stand.configure()
+    stand.write("a.html")
+    with stand.daemon():
+        stand.write("a.html", "changed")
+        until(stand.paths, what="a refresh was sent")
+        until(lambda: stand.json("/api/status")["in_flight"] == 0)
+        other = {"LISTENER_PLANNER__RESERVE": "0.11"}
+        until(lambda: '"listening"' in run(stand, "status", "--json", **other)[1], what="the health is in the file")
+        for arguments in COMMANDS:
+            status, asked, modules = run(stand, *arguments)
+            assert not [name for name in HEAVY if name in modules], arguments
+            ours = {name for name in modules if name.startswith("listener.") and not name.startswith("listener.cli.")}
+            assert ours <= LIGHT, arguments
+            assert status == 0, (arguments, asked)
+            alone, own, modules = run(stand, *arguments, **other)
+            assert did_it_itself(modules), arguments
+            assert alone == status, arguments
+            assert settled(own).splitlines() == settled(asked).splitlines(), arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--url", "nonsense"],
+        ["hold", "--site", "nobody"],
+        ["pause", "--target", "nobody"],
+        ["confirm-deletions", "nobody"],
+        ["wait", "--site", "nobody"],
+    ],
+)
+def test_mistakes_are_reported_alike_by_the_daemon_and_without_it(stand: Stand, arguments: list[str]) -> None:
+    """The same message, hint and exit status."""
+    stand.configure()
+    with stand.daemon():
+        asked = stand.run(*arguments)
+        assert asked[0] == 2
+        assert asked == stand.run(*arguments, LISTENER_PLANNER__RESERVE="0.11")
+
+
+def test_a_configuration_that_the_daemon_does_not_run_with_is_read_and_checked(stand: Stand) -> None:
+    """Other values are used, and mistakes are reported, also while a daemon runs with what was there before."""
+    stand.configure()
+    with stand.daemon():
+        stand.configure(target="quota = { file = 7 }")
+        status, out, modules = run(stand, "status", "--json")
+        assert (status, did_it_itself(modules)) == (0, True)
+        assert json.loads(out)["running"] is True
+        for wrong in ("x = 1", "[admin]\ntoken = 'short'", "store.keep_days = -1"):
+            stand.put(wrong)
+            assert run(stand, "status")[0] == 2, wrong
+        stand.configure()
+        assert run(stand, "status", LISTENER_LOG_LEVEL="loud")[0] == 2
+        assert run(stand, "status", LISTENER_STORE_URL="x")[0] == 2
+        assert not did_it_itself(run(stand, "status")[2])
+
+
+def test_a_reload_answers_with_the_new_configuration(stand: Stand) -> None:
+    """Also where the state file, and with it the socket, moves."""
+    stand.configure()
+    with stand.daemon() as process:
+        moved = stand.config.read_text().replace("state.db", "other.db")
+        stand.put(moved)
+        process.send_signal(signal.SIGHUP)
+        until((stand.root / "other.sock").exists, what="the socket moved")
+        until(lambda: not did_it_itself(run(stand, "status")[2]), what="the daemon answers")
+        assert not (stand.root / "state.sock").exists()
+
+
+def test_a_daemon_that_hangs_is_not_waited_for(stand: Stand) -> None:
+    """The command reads the state itself, and what it asked for is not done a second time later."""
+    stand.configure()
+    with stand.daemon() as process:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            status, out, modules = run(stand, "status", "--json")
+            assert (status, did_it_itself(modules)) == (0, True)
+            assert json.loads(out)["running"] is True
+            assert run(stand, "hold", "--for", "10m")[0] == 0
+        finally:
+            process.send_signal(signal.SIGCONT)
+        until(lambda: not did_it_itself(run(stand, "status")[2]), what="the daemon answers again")
+        assert len(json.loads(run(stand, "tasks", "--manual", "--json")[1])) == 1
+
+
+def test_only_the_daemons_user_reaches_the_socket_and_it_goes_with_the_daemon(stand: Stand) -> None:
+    """Whatever the umask; one that a killed daemon left hinders neither commands nor the next daemon."""
+    stand.configure()
+    path = stand.root / "state.sock"
+    umask = os.umask(0)
+    try:
+        with stand.daemon() as process:
+            assert path.stat().st_mode & 0o777 == 0o600
+            process.kill()
+    finally:
+        os.umask(umask)
+    assert path.exists()
+    status, out, modules = run(stand, "status", "--json")
+    assert (status, json.loads(out)["running"], did_it_itself(modules)) == (0, False, True)
+    with stand.daemon():
+        assert not did_it_itself(run(stand, "status")[2])
+    assert not path.exists()
+
+
+def test_a_daemon_that_answers_nonsense_is_not_asked(stand: Stand) -> None:
+    """Nor one that says nothing, or closes at once."""
+    stand.configure()
+    with stand.daemon():
+        pass
+    path = stand.root / "state.sock"
+    for greeting in (b"", b"nonsense\n", b"[]\n", b'{"accepts": []}\n', b'{"accepts"'):
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            server.listen()
+            command = stand.command("status", "--json")
+            with server.accept()[0] as channel:
+                channel.sendall(greeting)
+            out, err = command.communicate(timeout=60)
+            assert (command.returncode, json.loads(out)["running"]) == (0, False), err
+        path.unlink()
+
+
+class Foreign(socket.socket):
+    """A connection to a server of another user."""
+
+    def getsockopt(self, *_: Any) -> Any:
+        """Return the credentials of that user."""
+        return struct.pack("3i", 1, 4711, 4711)
+
+
+def test_another_users_socket_is_not_trusted(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a directory that others may write to, anybody could answer."""
+    stand.configure()
+    with stand.daemon():
+        read = read_configuration(stand.config, {})
+        asked = {"command": "status", "arguments": {}}
+        assert asking._from_daemon(read, asked)["result"]["running"] is True
+        monkeypatch.setattr(socket, "socket", Foreign)
+        assert asking._from_daemon(read, asked) == {}
+
+
+def test_more_commands_than_the_daemon_takes_are_answered_all_the_same(stand: Stand) -> None:
+    """A further one reads the state itself."""
+    stand.configure()
+    with stand.daemon():
+        channels = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+        try:
+            for channel in channels:
+                channel.connect(str(stand.root / "state.sock"))
+            assert run(stand, "status")[0] == 0
+        finally:
+            for channel in channels:
+                channel.close()
+        until(lambda: not did_it_itself(run(stand, "status")[2]), what="there is room again")
