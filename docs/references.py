@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from listener.cli.app import app
 from listener.plugins import installed, plugin_class
 from listener.settings import Settings, Site
+from listener.settings.meanings import describe
 from listener.store.migrations import schema
 from listener.store.retention import BOUNDS
 
@@ -75,12 +76,14 @@ def _settings() -> Iterator[str]:
     yield "One TOML file; unknown keys are refused with the nearest valid name. Every key can also be set by the"
     yield "environment: `LISTENER_COALESCER__QUIET_SECONDS=2`, `LISTENER_SOURCES__WWW__PATH=/srv/www`. Secrets come"
     yield "only from the environment, from a file that `…_FILE` names, or from a credential called like the key."
+    describe(Settings)
     for name, field in Settings.model_fields.items():
         if name not in ("sources", "targets", "sites"):
             yield from _table(f"[{name}]", field.default, field.description or "")
     for plugin in installed():
         if plugin.package == OWN:
             model = plugin_class(plugin.group, plugin.name).Settings
+            describe(model)
             yield from _table(f'[{plugin.group}.NAME] type = "{plugin.name}"', model, model.__doc__ or "")
     yield from _table("[[sites]]", Site, Site.__doc__ or "")
 

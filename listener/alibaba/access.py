@@ -65,7 +65,7 @@ Origin = Annotated[str, AfterValidator(_origin)]
 class Table(BaseModel):
     """A table of the configuration: unknown keys are refused, values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class KeySettings(Table):

@@ -115,6 +115,9 @@ def _as_raised(error: dict[str, Any]) -> ListenerError:
 def _here(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
     """Do it in this process."""
     from listener.cli.common import log_at, run_async
+
+    log_at("warning")  # before any other import of structlog
+
     from listener.daemon.answers import ANSWERS
     from listener.settings.loading import settings_of
 
@@ -122,7 +125,6 @@ def _here(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
         async with _context(settings, writes=command in _WRITING) as context:
             return await ANSWERS[command](context, **arguments)
 
-    log_at("warning")
     settings = settings_of(read)
     return run_async(answered())
 

@@ -12,10 +12,11 @@ __all__ = ["run"]
 
 def run(config: ConfigOption = None) -> None:
     """Run the daemon: refresh what changes, until SIGTERM or SIGINT. SIGHUP reloads the configuration."""
+    log_at("info")  # before any other import of structlog
+
     from listener.cli.early_signals import take_reload_request
     from listener.daemon.service import Daemon
     from listener.settings import load_settings
 
-    log_at("info")
     daemon = Daemon(lambda: load_settings(config, os.environ), take_reload_request=take_reload_request)
     run_async(daemon.run())

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from listener.configuration import SettingsProblem
 from listener.redaction import mask_url, masked
+from listener.settings.meanings import described
 from listener.settings.sections import (
     AdminSettings,
     CoalescerSettings,
@@ -156,7 +157,7 @@ def as_toml(table: Mapping[str, Any]) -> str:
 
 def json_schema(plugins: Mapping[str, Mapping[str, type[BaseModel]]]) -> dict[str, Any]:
     """Return the JSON Schema of the file, with the tables of these plugins by group and type name."""
-    schema = Settings.model_json_schema()
+    schema = described(Settings).model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "cdn-listener"
     for group, models in plugins.items():
@@ -167,7 +168,7 @@ def json_schema(plugins: Mapping[str, Mapping[str, type[BaseModel]]]) -> dict[st
 
 
 def _plugin_schema(name: str, model: type[BaseModel], schema: dict[str, Any]) -> dict[str, Any]:
-    own = model.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+    own = described(model).model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
     for title, definition in own.pop("$defs", {}).items():
         schema.setdefault("$defs", {})[f"{name}.{title}"] = definition
     own["title"] = name

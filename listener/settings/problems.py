@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from listener.configuration import SettingsProblem, nearest, refuse, variable_of
 from listener.redaction import is_secret_name
+from listener.settings.meanings import describe, models_in
 
 __all__ = ["validate_table"]
 
@@ -48,6 +49,7 @@ def _problem(model: type[BaseModel], line: Mapping[str, Any], key: str) -> Setti
 def _meaning(model: type[BaseModel], where: Sequence[str | int]) -> str:
     """Return the description of the key."""
     names = [part for part in where if isinstance(part, str)]
+    describe(model)
     field = _model_at(model, names[:-1]).model_fields.get(names[-1]) if names else None
     return " ".join((field.description or "").replace("``", "").split()) if field else ""
 
@@ -55,12 +57,5 @@ def _meaning(model: type[BaseModel], where: Sequence[str | int]) -> str:
 def _model_at(model: type[BaseModel], where: Sequence[str | int]) -> type[BaseModel]:
     for part in where:
         if isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
+            model = next(models_in(model.model_fields[part].annotation), model)
     return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the first model in a type: itself, or inside lists, unions and mappings."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

@@ -22,7 +22,7 @@ def _known_format(name: str) -> str:
 class EventSettings(BaseModel):
     """Options of a source that decodes the events of buckets."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     buckets: Annotated[tuple[str, ...], Listed] = ()
     """Buckets to accept events from; events of others are ignored and counted. Default: all. ``check`` and

@@ -20,7 +20,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, TextIO
 
-import structlog
+from listener.telemetry.loading import without_rich
+
+with without_rich():
+    import structlog
 
 from listener.configuration import LEVELS
 from listener.telemetry.fields import LINE_BREAKS, safe_fields

@@ -79,7 +79,10 @@ def test_light_commands_import_no_more_than_they_need_and_get_the_same_answer(st
         until(stand.paths, what="a refresh was sent")
         until(lambda: stand.json("/api/status")["in_flight"] == 0)
         other = {"LISTENER_PLANNER__RESERVE": "0.11"}
-        until(lambda: '"listening"' in run(stand, "status", "--json", **other)[1], what="the health is in the file")
+        until(
+            lambda: settled(run(stand, *COMMANDS[0], **other)[1]) == settled(run(stand, *COMMANDS[0])[1]),
+            what="what the sources last counted is in the file",
+        )
         for arguments in COMMANDS:
             status, asked, modules = run(stand, *arguments)
             assert not [name for name in HEAVY if name in modules], arguments

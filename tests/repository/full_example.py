@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from listener.plugins import installed, plugin_class
 from listener.settings import Settings, Site
+from listener.settings.meanings import describe
 
 HEAD = """\
 # Every option of cdn-listener with its default. Uncommented lines are required.
@@ -38,12 +39,14 @@ SHOWN = {"filesystem", "listing", "mns", "sqs", "webhook", "alibaba-cdn"}
 def full_example() -> str:
     """Return the file's text."""
     lines = [HEAD.rstrip()]
+    describe(Settings)
     for name, field in Settings.model_fields.items():
         if name not in ("sources", "targets", "sites"):
             lines += _table(f"[{name}]", field.default, {}, field.description or "")
     for plugin in installed():
         if plugin.name in SHOWN:
             model = plugin_class(plugin.group, plugin.name).Settings
+            describe(model)
             head = f'[{plugin.group}.{plugin.name}]\ntype = "{plugin.name}"'
             lines += _table(head, model, EXAMPLES.get(plugin.name, {}), model.__doc__ or "")
     lines += _table("[[sites]]", Site, EXAMPLES["sites"], Site.__doc__ or "")

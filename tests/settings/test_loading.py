@@ -11,6 +11,7 @@ import pytest
 
 from listener.errors import ConfigurationError
 from listener.settings import Settings, SiteShare, find_file, load_settings, parse_settings
+from listener.settings.meanings import described
 
 SMALLEST = """
 [sources.www]
@@ -312,7 +313,7 @@ def test_the_tables_given_are_not_changed() -> None:
 
 def test_every_key_says_what_it_is_for() -> None:
     """Each setting of each section carries its meaning where it is declared."""
-    schema = Settings.model_json_schema()
+    schema = described(Settings).model_json_schema()
     for name, section in {"Settings": schema, **schema["$defs"]}.items():
         for key, field in section["properties"].items():
             assert field.get("description") or "$ref" in field, f"{name}.{key}"

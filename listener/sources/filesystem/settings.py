@@ -18,7 +18,7 @@ __all__ = ["FilesystemSettings", "Root"]
 class FilesystemSettings(BaseModel):
     """``[sources.NAME]`` with ``type = "filesystem"``: a tree of files, watched and compared with the index."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["filesystem"] = "filesystem"
     """Selects this source."""

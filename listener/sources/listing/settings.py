@@ -61,7 +61,7 @@ class ListingSettings(BaseModel):
     from ``ALIBABA_CLOUD_ACCESS_KEY_ID`` and ``ALIBABA_CLOUD_ACCESS_KEY_SECRET`` or the files that ``…_FILE`` names.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["listing"] = "listing"
     """Selects this source."""
