@@ -114,12 +114,13 @@ def _as_raised(error: dict[str, Any]) -> ListenerError:
 
 def _here(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
     """Do it in this process."""
-    from listener.cli.common import log_at, run_async
+    from listener.cli.common import importing, log_at, run_async
 
-    log_at("warning")  # before any other import of structlog
+    with importing():
+        log_at("warning")  # before any other import of structlog
 
-    from listener.daemon.answers import ANSWERS
-    from listener.settings.loading import settings_of
+        from listener.daemon.answers import ANSWERS
+        from listener.settings.loading import settings_of
 
     async def answered() -> Any:
         async with _context(settings, writes=command in _WRITING) as context:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "console",
+    "importing",
     "load",
     "log_at",
     "opened_store",
@@ -36,6 +38,21 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """
+    Import a lot: the garbage collector runs only afterwards, and never looks at what was imported.
+
+    Modules stay, so that it would find nothing, again and again: a tenth of the time that imports take.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def log_at(default: str) -> None:
