@@ -1,5 +1,5 @@
 """
-Inserting many rows by few statements.
+Inserting many rows by few statements, and deleting rows by their keys.
 
 Running a statement costs more than the row that it writes, the more so for a table with triggers. So rows are written
 by statements of many rows, of a few sizes: those stay compiled.
@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TypeVar
 
-__all__ = ["BulkInsert"]
+__all__ = ["NEED_KEY", "BulkInsert", "delete_rows"]
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 _SIZES = (64, 8, 1)
+NEED_KEY = ("directory", "name", "scope")
 
 
 class BulkInsert:
@@ -47,3 +48,13 @@ class BulkInsert:
                 left += part
             start += size
         return left
+
+
+def delete_rows(connection: sqlite3.Connection, table: str, key: Sequence[str], rows: Sequence[Row]) -> int:
+    """
+    Delete the rows with these values of the key's columns; return how many there were.
+
+    A ``DELETE`` of what a subquery finds by several columns would search every row that shares the first of them.
+    """
+    where = " AND ".join(f"{column} = ?" for column in key)
+    return connection.executemany(f"DELETE FROM {table} WHERE {where}", rows).rowcount if rows else 0

@@ -29,6 +29,7 @@ from listener.refresh import (
 )
 from listener.store.access import Access
 from listener.store.attempts import refund
+from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.index import Names, above, bounded_text, next_sequence, prefix_end
 
 __all__ = [
@@ -301,12 +302,13 @@ _FREE = (NeedState.WAITING, NeedState.READY, NeedState.PARKED)
 
 def _cancel(connection: sqlite3.Connection, place: Place, limit: int) -> int:
     """Remove needs; of those in an attempt the ones that the CDN has not got: what is refused is not sent again."""
-    count = connection.execute(
-        f"DELETE FROM need WHERE (directory, name, scope) IN (SELECT n.directory, n.name, n.scope {NEEDS_BELOW}"
+    rows = connection.execute(
+        f"SELECT n.directory, n.name, n.scope {NEEDS_BELOW}"
         f" AND (n.state IN ({', '.join(f'{state:d}' for state in _FREE)}) OR a.state IN ('held', 'sending'))"
-        " LIMIT :limit)",
+        " LIMIT :limit",
         {**place_values(place), "limit": limit},
-    ).rowcount
+    ).fetchall()
+    count = delete_rows(connection, "need", NEED_KEY, rows)
     if count:
         next_sequence(connection)  # whoever plans and sends looks again
     return count

@@ -35,7 +35,8 @@ def give_back(connection: sqlite3.Connection) -> bool:
     )
     if mode != INCREMENTAL or free <= max(GIVEN_BACK_PAGES, pages // 20):
         return False
-    connection.execute(f"PRAGMA incremental_vacuum({GIVEN_BACK_PAGES})").fetchall()
+    for _ in range(GIVEN_BACK_PAGES):  # a cursor runs the pragma to its first page only, however many it names
+        connection.execute("PRAGMA incremental_vacuum(1)")
     return True
 
 

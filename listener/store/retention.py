@@ -17,17 +17,21 @@ from typing import Final, NamedTuple
 from listener.clock import window_start
 from listener.refresh import AttemptState, RefreshKind
 from listener.store.attempts import presume_spent
+from listener.store.bulk import delete_rows
 from listener.store.filtering import MESSAGE_SECONDS, MOST_MESSAGES, MOST_SUPPRESSED, TOKEN_SECONDS
 from listener.store.index import Names, prefix_end, remove_pending
 from listener.store.letters import MAX_BODIES, MAX_BODIES_BYTES, MAX_LETTERS
 
 __all__ = [
     "BOUNDS",
+    "FIRST_TOMBSTONE",
     "Bound",
     "Configured",
+    "TombstoneKey",
     "end_directory_attempts",
     "remove_empty",
     "remove_old",
+    "remove_old_tombstones",
     "retire",
     "unneeded_directory_attempts",
 ]
@@ -38,6 +42,12 @@ TOMBSTONE_SECONDS: Final = 24 * 3600.0
 UNSETTLED_SECONDS: Final = 24 * 3600.0
 """Attempts that ended so long before the oldest unsettled one was sent are no longer compared with it."""
 _DAY: Final = 24 * 3600.0
+
+
+TombstoneKey = tuple[int, bytes, int]
+"""Root, key, and whether everything below it is meant."""
+FIRST_TOMBSTONE: Final[TombstoneKey] = (-1, b"", -1)
+"""Before every tombstone."""
 
 
 class Bound(NamedTuple):
@@ -95,27 +105,17 @@ BOUNDS: Final[Mapping[str, Bound]] = {
 """What bounds each table of the schema."""
 
 _OLD = (
-    # An unconfirmed file attempt whose need was changed, settled or discarded since covers nothing any more.
-    """UPDATE attempt SET active = 0, finished_at = :now WHERE id IN
-       (SELECT id FROM attempt WHERE active = 1 AND state = 'unconfirmed' AND kind <> 'directory'
-        AND NOT EXISTS (SELECT 1 FROM need WHERE need.attempt = attempt.id) LIMIT :limit)""",
-    """DELETE FROM attempt WHERE id IN
-       (SELECT id FROM attempt WHERE active = 0 AND finished_at < :settled_before LIMIT :limit)""",
-    """DELETE FROM ledger WHERE (account, kind, window_start) IN
-       (SELECT account, kind, window_start FROM ledger WHERE window_start < :before AND held = 0 LIMIT :limit)""",
-    """DELETE FROM backfill WHERE id IN (SELECT id FROM backfill WHERE updated_at < :before LIMIT :limit)""",
-    """DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < :before LIMIT :limit)""",
-    """DELETE FROM control WHERE (kind, target, prefix) IN
-       (SELECT kind, target, prefix FROM control WHERE until <= :now LIMIT :limit)""",
-    """DELETE FROM dropped WHERE (source, kind) IN
-       (SELECT source, kind FROM dropped WHERE last_at < :before LIMIT :limit)""",
-    """DELETE FROM tombstone WHERE (root, key, below) IN
-       (SELECT root, key, below FROM tombstone WHERE at < :tombstone_before LIMIT :limit)""",
-    """DELETE FROM order_token WHERE (root, key) IN
-       (SELECT root, key FROM order_token WHERE at < :token_before LIMIT :limit)""",
-    """DELETE FROM message WHERE number IN
-       (SELECT number FROM message WHERE at < :message_before ORDER BY number LIMIT :limit)""",
+    ("attempt", ("id",), "active = 0 AND finished_at < :settled_before"),
+    ("ledger", ("account", "kind", "window_start"), "window_start < :before AND held = 0"),
+    ("backfill", ("id",), "updated_at < :before"),
+    ("audit", ("id",), "at < :before"),
+    ("control", ("kind", "target", "prefix"), "until <= :now"),
+    ("dropped", ("source", "kind"), "last_at < :before"),
+    ("order_token", ("root", "key"), "at < :token_before"),
+    # Its numbers follow its times: nothing old is found beyond the first rows.
+    ("message", ("number",), "number <= (SELECT min(number) FROM message) + :limit AND at < :message_before"),
 )
+"""Of each table the columns of its key, and which rows are old; tombstones are in no order of their age."""
 _EMPTY = (
     """DELETE FROM directory WHERE id > :after AND id <= :to AND ready = 0
        AND NOT EXISTS (SELECT 1 FROM need WHERE need.directory = directory.id)""",
@@ -130,21 +130,46 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
 
     What the running quota day was spent on is still to be counted, and stays however short the history is.
     """
-    if remove_pending(connection, limit):
+    if remove_pending(connection, limit) or _end_file_attempts(connection, now=now, limit=limit):
         return True
     before = min(before, window_start(now))
     values = {
         "before": before,
         "settled_before": min(before, _oldest_unsettled(connection) - UNSETTLED_SECONDS),
-        "tombstone_before": now - TOMBSTONE_SECONDS,
         "token_before": now - TOKEN_SECONDS,
         "message_before": now - MESSAGE_SECONDS,
         "now": now,
     }
     left = limit
-    for statement in _OLD:
-        left -= connection.execute(statement, {**values, "limit": left}).rowcount
+    for table, key, is_old in _OLD:
+        query = f"SELECT {', '.join(key)} FROM {table} WHERE {is_old} LIMIT :limit"
+        left -= delete_rows(connection, table, key, connection.execute(query, {**values, "limit": left}).fetchall())
     return left <= 0
+
+
+def remove_old_tombstones(
+    connection: sqlite3.Connection, *, after: TombstoneKey, now: float, limit: int
+) -> TombstoneKey | None:
+    """Remove what is old of the next ``limit`` tombstones; return where to go on, ``None`` at the end."""
+    rows = connection.execute(
+        "SELECT root, key, below, at FROM tombstone WHERE (root, key, below) > (?, ?, ?)"
+        " ORDER BY root, key, below LIMIT ?",
+        (*after, limit),
+    ).fetchall()
+    old = [row[:3] for row in rows if row[3] < now - TOMBSTONE_SECONDS]
+    delete_rows(connection, "tombstone", ("root", "key", "below"), old)
+    return rows[-1][:3] if len(rows) == limit else None
+
+
+def _end_file_attempts(connection: sqlite3.Connection, *, now: float, limit: int) -> bool:
+    """End unconfirmed attempts whose need was changed, settled or discarded since; return whether to go on."""
+    ended = connection.execute(
+        "UPDATE attempt SET active = 0, finished_at = :now WHERE id IN (SELECT id FROM attempt WHERE active = 1"
+        " AND state = 'unconfirmed' AND kind <> 'directory'"
+        " AND NOT EXISTS (SELECT 1 FROM need WHERE need.attempt = attempt.id) LIMIT :limit)",
+        {"now": now, "limit": limit},
+    )
+    return ended.rowcount >= limit
 
 
 def _oldest_unsettled(connection: sqlite3.Connection) -> float:
@@ -269,6 +294,13 @@ def _end_attempts(connection: sqlite3.Connection, targets: str, *, before: float
     return len(rows) >= limit
 
 
+_OF_ROOT = {
+    "tombstone": ("root", "key", "below"),
+    "order_token": ("root", "key"),
+    "pending_delete": ("root", "prefix"),
+}
+
+
 def _retire_root(connection: sqlite3.Connection, root: int, limit: int) -> bool:
     """Remove one slice of a storage's rows, at last its name; return whether to go on."""
     has_objects = "SELECT 1 FROM tree JOIN object ON object.tree = tree.id WHERE root = ? LIMIT 1"
@@ -278,12 +310,9 @@ def _retire_root(connection: sqlite3.Connection, root: int, limit: int) -> bool:
         )
         return remove_pending(connection, limit)
     removed = 0
-    for table in ("tombstone", "order_token", "pending_delete"):
-        key = {"tombstone": "key, below", "order_token": "key", "pending_delete": "prefix"}[table]
-        removed += connection.execute(
-            f"DELETE FROM {table} WHERE (root, {key}) IN (SELECT root, {key} FROM {table} WHERE root = ? LIMIT ?)",
-            (root, limit),
-        ).rowcount
+    for table, key in _OF_ROOT.items():
+        query = f"SELECT {', '.join(key)} FROM {table} WHERE root = ? LIMIT ?"
+        removed += delete_rows(connection, table, key, connection.execute(query, (root, limit)).fetchall())
     if removed:
         return True
     connection.execute("DELETE FROM root WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM tree WHERE root = ?1)", (root,))

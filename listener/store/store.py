@@ -390,6 +390,9 @@ class Store(Access):
             await self._write(retention.end_directory_attempts, ids, now=now)
         while await self._write(retention.remove_old, before=before, now=now, limit=REMOVE_ROWS):
             pass
+        key: retention.TombstoneKey | None = retention.FIRST_TOMBSTONE
+        while key is not None:
+            key = await self._write(retention.remove_old_tombstones, after=key, now=now, limit=REMOVE_ROWS)
         after: int | None = 0 if self.owner else None
         while after is not None:
             after = await self._write(retention.remove_empty, self._names, after=after, limit=SLICE_ROWS)

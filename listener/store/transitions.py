@@ -36,6 +36,7 @@ from listener.store.attempts import (
     release_needs,
     take_held,
 )
+from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.controls import withdraw
 from listener.store.index import Names, next_sequence, prefix_end
 from listener.store.needs import EXPIRED, Load, covered, directory_attempts
@@ -79,8 +80,10 @@ def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Pr
         f"""
         UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = ?2,
           sequence = CASE WHEN open THEN ?1 ELSE sequence END
-        WHERE (directory, name, scope) IN (
-          SELECT directory, name, scope FROM need WHERE due_at <= ?2 ORDER BY due_at LIMIT ?3)
+        -- WHERE (directory, name, scope) IN (SELECT …) would search all needs of the directories
+        FROM (SELECT directory AS in_directory, name AS of_name, scope AS of_scope FROM need
+          WHERE due_at <= ?2 ORDER BY due_at LIMIT ?3)
+        WHERE directory = in_directory AND name = of_name AND scope = of_scope
         RETURNING directory, scope, priority
         """,
         (next_sequence(connection), now, limit),
@@ -471,8 +474,7 @@ def expire(connection: sqlite3.Connection, load: Load, *, before: float, limit: 
 
     The newest, and not the first: what a cache fetched again in between may lack the later change.
     """
-    return connection.execute(
-        "DELETE FROM need WHERE (directory, name, scope) IN (SELECT directory, name, scope FROM need"
-        f" WHERE {EXPIRED} LIMIT ?)",
-        (load.directory, before, limit),
-    ).rowcount
+    rows = connection.execute(
+        f"SELECT directory, name, scope FROM need WHERE {EXPIRED} LIMIT ?", (load.directory, before, limit)
+    )
+    return delete_rows(connection, "need", NEED_KEY, rows.fetchall())
