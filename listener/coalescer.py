@@ -18,8 +18,10 @@ What was handed out stays the taker's: it commits the changes, then calls the ac
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import chain, repeat
+from operator import itemgetter
 from typing import NamedTuple
 
 from listener.change import Change, ChangeKind
@@ -61,6 +63,7 @@ class _Waiting:
         self.entries = 0
 
 
+_KEY = itemgetter(0, 1)
 _EntryKey = tuple[str, ...]
 """Root and key; of a subtree change also its kind, apart from a key of the same name."""
 
@@ -76,13 +79,13 @@ class _Segment:
 
     def put_new(self, changes: Sequence[Change], waiting: _Waiting | None) -> bool:
         """Take these changes if each is the first of its key; return whether they were taken."""
-        new: dict[_EntryKey, Change] = {change[:2]: change for change in changes}
+        new: dict[_EntryKey, Change] = dict(zip(map(_KEY, changes), changes, strict=True))
         if len(new) < len(changes) or not self.changes.keys().isdisjoint(new):
             return False
         self.changes.update(new)
         if waiting is not None:
             alone = [waiting]
-            self.waiting.update((key, alone) for key in new)
+            self.waiting.update(dict.fromkeys(new, alone))
             waiting.entries += len(new)
         return True
 
@@ -146,7 +149,7 @@ class _Lane:
             count = min(most - len(changes), len(self.leaving))
             changes += self.leaving[:count]
             if self.waiting:
-                waiting += [one for key in self.keys[:count] for one in self.waiting.pop(key, ())]
+                waiting += chain.from_iterable(map(self.waiting.pop, self.keys[:count], repeat(())))
             del self.leaving[:count], self.keys[:count]
         return changes, waiting
 
@@ -215,8 +218,8 @@ class Inbox:
         message_ids: list[str] = []
         seed, scan_sequence, priority = lane_key = self._next_lane()
         changes, held = self._from_lane(lane_key, max_keys)
-        for waiting in held:
-            waiting.entries -= 1
+        for waiting, count in Counter(held).items():
+            waiting.entries -= count
             if not waiting.entries:
                 acks.append(waiting.ack)
                 message_ids += waiting.message_ids

@@ -14,7 +14,7 @@ from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
-from listener.change import Change, Fingerprint, ObjectState, key_to_bytes, key_to_text
+from listener.change import Change, ChangeKind, Fingerprint, ObjectState, key_to_bytes, key_to_text
 from listener.store.bulk import BulkInsert
 
 __all__ = [
@@ -135,6 +135,7 @@ UPDATE object SET size_bytes = ?3, mtime_ns = ?4, ctime_ns = ?5, inode = ?6, acc
 WHERE tree = ?1 AND name = ?2
 """
 _TOMBSTONE = "INSERT OR REPLACE INTO tombstone (root, key, below, sequence, at) VALUES (?, ?, ?, ?, ?)"
+_CONTENT = ChangeKind.CONTENT
 _UNKNOWN = Fingerprint()
 _TREE = itemgetter(0)
 _PLACE = itemgetter(0, 1)
@@ -181,17 +182,47 @@ class IndexWriter:
         if self._removed:
             self._flush_removed()
 
+    def learn(self, changes: Sequence[Change], *, known_to: int, sequence: int) -> int | None:
+        """
+        Have the index follow what a listing found there; return of how many objects it learned after ``known_to``.
+
+        Those stay as they are. ``None``, and nothing is done, where each object must be looked up by itself: where
+        anything was deleted lately, or a change has more to it than that the object is there.
+        """
+        rows: list[ObjectRow] = []
+        root = folder = ""
+        tree = 0
+        for change in changes:
+            key, fingerprint = change[1], change[3] or _UNKNOWN
+            if change[2] is not _CONTENT or fingerprint[4] is not None:
+                return None
+            cut = key.rfind("/") + 1
+            if not tree or key[:cut] != folder or change[0] != root:
+                if change[0] != root and self._has_tombstones(change[0]):
+                    return None
+                root, folder = change[0], key[:cut]
+                tree = self._names.tree(self._connection, root, folder)
+            rows.append((tree, key[cut:].encode("utf-8", "surrogateescape"), *fingerprint, sequence))
+        self.flush()
+        return self._write(rows, known_to=known_to)
+
     def _flush_puts(self) -> None:
-        rows = sorted(self._puts, key=_PLACE)
-        self._puts = []
-        known = set(self._known(list(map(_PLACE, rows)), "tree, name", after=-1))
-        again = [row for row in rows if row[:2] in known] if known else []
+        rows, self._puts = self._puts, []
+        self._write(rows)
+
+    def _write(self, rows: list[ObjectRow], *, known_to: int | None = None) -> int:
+        """Write these rows, but not over those that came after a sequence; return how many of those there are."""
+        rows.sort(key=_PLACE)
+        known = {row[:2]: row[2] for row in self._known(list(map(_PLACE, rows)), "tree, name, sequence", after=-1)}
+        newer = {place for place, sequence in known.items() if known_to is not None and sequence > known_to}
+        again = [row for row in rows if row[:2] in known and row[:2] not in newer] if known else []
         new = [row for row in rows if row[:2] not in known] if known else rows
         twice = _PUT_NEW.write(self._connection, new)
         if twice:  # put more than once in this batch: the last of them counts
             new = list({row[:2]: row for row in new}.values())
         self._connection.executemany(_PUT_KNOWN, [*again, *twice])
         self._count(Counter(map(_TREE, new)))
+        return sum(row[:2] in newer for row in rows) if newer else 0
 
     def _flush_removed(self) -> None:
         rows = sorted(self._removed)
@@ -262,9 +293,9 @@ class IndexWriter:
 
     def _deleted(self, root: str, keys: Sequence[str], after: int) -> Iterator[tuple[str, int]]:
         """Yield those of these keys that were deleted above a sequence, alone or with a directory, and with which."""
-        root_id = self._names.root(self._connection, root)
-        if self._connection.execute("SELECT 1 FROM tombstone WHERE root = ? LIMIT 1", (root_id,)).fetchone() is None:
+        if not self._has_tombstones(root):
             return
+        root_id = self._names.root(self._connection, root)
         raws = {key_to_bytes(key): key for key in keys}
         above = {directory: _above(directory) for directory in map(_directory, raws)}
         found: dict[tuple[bytes, int], int] = {}
@@ -282,6 +313,11 @@ class IndexWriter:
             sequence = max(found.get((raw, 0), -1), with_it[_directory(raw)])
             if sequence > after:
                 yield key, sequence
+
+    def _has_tombstones(self, root: str) -> bool:
+        """Return whether anything of a storage was deleted lately."""
+        query = "SELECT 1 FROM tombstone WHERE root = ? LIMIT 1"
+        return self._connection.execute(query, (self._names.root(self._connection, root),)).fetchone() is not None
 
     def seeded(self, root: str) -> bool:
         """Return whether a first listing of this root was finished."""

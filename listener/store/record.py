@@ -325,6 +325,11 @@ class _BatchWriter:
         if not changes:
             return
         batch = self.batch
+        if batch.seed and batch.scan_sequence is not None:
+            outdated = self.index.learn(changes, known_to=batch.scan_sequence, sequence=self.recorded.sequence)
+            if outdated is not None:
+                self.recorded.outdated += outdated
+                return
         newer = {} if batch.scan_sequence is None else self.index.latest(changes, after=batch.scan_sequence)
         known = self.index.fingerprints(changes) if self.unforced or (batch.seed and self._compares(changes)) else {}
         for change in changes:
