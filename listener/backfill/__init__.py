@@ -10,7 +10,7 @@ plan       modes, the cost before anything is spent, the progress, the outcome
 source     what is listed, or what differs, as a source of the pipeline that ends
 share      a part of each day's quota, and no more
 job        one backfill: cost, listing, pipeline, outcome
-oneshot    the pipeline without a daemon, and what became of what was requested
+oneshot    the pipeline without a daemon
 audit      a listing compared with the index, and with what the edge serves
 ========== =====================================================================
 
@@ -32,7 +32,7 @@ from listener.backfill.choosing import (
 )
 from listener.backfill.job import Backfill
 from listener.backfill.lists import KeyLines, read_entries
-from listener.backfill.oneshot import RequestedUrl, RequestOutcome, opened, outcomes, run_until_idle, stopping
+from listener.backfill.oneshot import opened, run_until_idle, stopping
 from listener.backfill.plan import BackfillPlan, Cost, Figures, Outcome, Watch, cost_of
 from listener.backfill.source import Feed, Mode, RepairFeed
 
@@ -48,8 +48,6 @@ __all__ = [
     "Mode",
     "Outcome",
     "RepairFeed",
-    "RequestOutcome",
-    "RequestedUrl",
     "WantedListing",
     "Watch",
     "ask_edge",
@@ -59,7 +57,6 @@ __all__ = [
     "cost_of",
     "key_lines",
     "opened",
-    "outcomes",
     "parse_modes",
     "parse_moment",
     "read_entries",

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from listener.daemon.answers import Context
     from listener.settings import Settings
 
-__all__ = ["ask"]
+__all__ = ["ask", "ask_daemon"]
 
 GREETING_SECONDS: Final = 1.0
 """A daemon that runs greets at once; one that is stopped, or whose loop hangs, never does."""
 ANSWER_SECONDS: Final = 30.0
 """Longer than a read of the CDN's quota takes; see :class:`listener.targets.alibaba_cdn.settings.Timeouts`."""
-_WRITING: Final = frozenset({"impose", "confirm_deletions", "end"})
+_WRITING: Final = frozenset({"impose", "confirm_deletions", "end", "request"})
 _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user, group."""
 
@@ -48,15 +48,29 @@ def ask(command: str, config: Path | None, **arguments: Any) -> Any:
 
     Raises :class:`~listener.errors.ListenerError` as that does, and as reading the configuration does.
     """
+    read = _read(config)
+    found = _asked(read, command, arguments)
+    return _here(read, command, arguments) if found is None else found
+
+
+def ask_daemon(command: str, config: Path | None, **arguments: Any) -> Any:
+    """Return the daemon's result, as :func:`ask` does; None where none runs with this configuration."""
+    return _asked(_read(config), command, arguments)
+
+
+def _read(config: Path | None) -> Configuration:
     level_of(os.environ, "warning")  # raises for a wrong one
-    read = read_configuration(config, os.environ)
+    return read_configuration(config, os.environ)
+
+
+def _asked(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
     try:
         answer = _from_daemon(read, {"command": command, "arguments": arguments})
     except OSError:
-        answer = {}
+        return None
     if "error" in answer:
         raise _as_raised(answer["error"])
-    return answer["result"] if "result" in answer else _here(read, command, arguments)
+    return answer.get("result")
 
 
 def _from_daemon(read: Configuration, asked: dict[str, Any]) -> dict[str, Any]:

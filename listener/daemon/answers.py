@@ -8,7 +8,7 @@ itself where none does. Results, and the arguments but for the context, are what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -17,13 +17,16 @@ from listener.contracts import Target
 from listener.daemon.selection import places, prefixes
 from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
 from listener.errors import ConfigurationError, StoreError, TargetError
+from listener.pipeline import Pipeline
+from listener.pipeline.requests import RequestedUrl, outcomes, requested_urls
+from listener.refresh import Scope
 from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Settings, nearest
-from listener.store import Store
+from listener.store import NeedInput, Store
 from listener.store.controls import Control, ControlKind, Controls, Place
 from listener.store.ownership import Owner
 
-__all__ = ["ANSWERS", "Context", "present"]
+__all__ = ["ANSWERS", "Context", "plain_outcomes", "present", "record"]
 
 ATTEMPTS_SHOWN = 5
 CONFIRMATION_SECONDS: Final = 600.0
@@ -173,7 +176,56 @@ async def _active(controls: Controls, kind: str) -> list[Control]:
     return [one for one in await controls.active() if one.kind is ControlKind(kind)]
 
 
-ANSWERS: Final = {
-    answer.__name__: answer for answer in (status, quota, attempts, actions, unsettled, impose, confirm_deletions, end)
-}
+async def request(
+    context: Context, *, urls: list[str], scope: str, target: str | None, urgent: bool, reason: str | None
+) -> list[dict[str, Any]]:
+    """Request URLs, which the daemon sends; return what is known of each."""
+    wanted = requested_urls(context.settings, urls, Scope[scope], target=target)
+    store = present(context.store)
+    await record(store, wanted, urgent=urgent, reason=reason)
+    return await plain_outcomes(store, wanted)
+
+
+async def requested(context: Context, *, wanted: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return what became of requests; each has ``target``, ``url`` and ``scope``."""
+    urls = [RequestedUrl(one["target"], one["url"], Scope[one["scope"]]) for one in wanted]
+    return await plain_outcomes(present(context.store), urls)
+
+
+async def record(store: Store, wanted: Sequence[RequestedUrl], *, urgent: bool, reason: str | None) -> None:
+    """Record requests of people."""
+    inputs = [NeedInput(one.target, one.url, one.scope) for one in wanted]
+    await store.request(inputs, urgent=urgent, reason=reason)
+
+
+async def plain_outcomes(
+    store: Store, wanted: Sequence[RequestedUrl], pipeline: Pipeline | None = None
+) -> list[dict[str, Any]]:
+    """Return what became of each as plain data."""
+    return [
+        {
+            "url": one.wanted.url,
+            "target": one.wanted.target,
+            "scope": one.wanted.scope.name,
+            "state": one.state,
+            "reason": one.reason,
+            "task_id": one.task_id,
+        }
+        for one in await outcomes(store, wanted, pipeline)
+    ]
+
+
+_EVERY: Final = (
+    status,
+    quota,
+    attempts,
+    actions,
+    unsettled,
+    impose,
+    confirm_deletions,
+    end,
+    request,
+    requested,
+)
+ANSWERS: Final = {answer.__name__: answer for answer in _EVERY}
 """By the name under which a command asks for it."""
