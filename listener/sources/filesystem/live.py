@@ -120,6 +120,11 @@ class Live:
         """Look soon at these paths of files and links, relative to the root, of which no event speaks."""
         self._hints.update(paths)
 
+    def search_names(self, files: Mapping[int, int]) -> None:
+        """Search soon for those names of these files (:func:`.links.file_number`, number of names) that are unknown."""
+        lacking = {number: names for number, names in files.items() if self._links.lacking(number, names)}
+        self._hard_links.want(lacking, time.monotonic())
+
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield what has come up since the last call, then end."""
         if not self.watcher.has_names and self.next_due(time.monotonic()) > 0:
@@ -140,7 +145,7 @@ class Live:
             for key, error in looks.unknown.items():
                 self.unread.note(key, error)
             self._follow_links(looks)
-            self._hard_links.want(looks.hard_links, time.monotonic())
+            self.search_names(looks.hard_links)
             looks.gone.extend(await self._gone_unwatched(batch.gaps))
             for delivery in self._deliver(*await self._changes(batch, looks)):
                 yield delivery

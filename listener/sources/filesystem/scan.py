@@ -84,6 +84,7 @@ class Scanner:
                 async for delivery in self._live.deliveries():
                     yield delivery
             await asyncio.to_thread(watcher.end_round, key_to_bytes(prefix), round_number)
+            self._live.search_names(walker.hard_links)
         took_seconds = time.monotonic() - began
         self._conclude(scan, prefix, took_seconds)
         self._report(scan, walker, prefix, reason, took_seconds)

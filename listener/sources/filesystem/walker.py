@@ -91,9 +91,16 @@ class Walker:
         """Directories and names that could not be looked at."""
         self.ignored = 0
         """How many names it came by and left out: ignored files, and ignored directories as a whole."""
+        self.hard_links: dict[int, int] = {}
+        """
+        Files of several names, by :func:`.links.file_number`, with how many names each has.
+
+        Empty after a walk over the whole tree, which came by every name.
+        """
         self.directories = 0
         self.files = 0
         self._root = root
+        self._is_part = bool(prefix)
         self._ignore = ignore
         self._links = links or Links(root)
         self._follow = follow
@@ -219,7 +226,10 @@ class Walker:
             if stat.S_ISREG(status.st_mode):
                 found = fingerprint_of(status, above)
                 if status.st_nlink > 1 and not is_link:
-                    self._links.note_hard(key, found, file_number(status))
+                    number = file_number(status)
+                    self._links.note_hard(key, found, number)
+                    if self._is_part:
+                        self.hard_links[number] = status.st_nlink
         except OSError as error:
             if not means_absent(error):
                 raise

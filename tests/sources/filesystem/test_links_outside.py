@@ -352,6 +352,25 @@ async def test_a_file_that_is_looked_at_while_its_link_leads_elsewhere_is_compar
         assert live.stat_reader._links.targets.changed() == ["app"]
 
 
+async def test_a_scan_of_a_part_finds_the_other_names_of_its_files(tmp_path: Path) -> None:
+    """A file of one name that was given another, and written to through it, in a directory that was not watched yet."""
+    root, link = tmp_path / "root", tmp_path / "current"
+    page = write(root / "page.html", "1")
+    for release in "12":
+        write(tmp_path / release / "a.html", release)
+    link.symlink_to("1")
+    (root / "app").symlink_to(link)
+    async with reader_of(root) as reader:
+        await reader.until(lambda: "app/a.html" in reader.index.rows, "the file is known")
+        await reader.until_compared()
+        os.link(page, tmp_path / "2" / "other.html")
+        (tmp_path / "2" / "other.html").write_text("two!")
+        switch(link, "2")
+        await reader.until_reported("app/other.html")
+        if reader.backend != "polling":  # which compares the whole tree, and nothing sooner
+            await reader.until_reported("page.html")
+
+
 @pytest.mark.parametrize("by", ["a scan of it", "a scan of what is above", "a look"])
 async def test_a_link_that_is_a_loop_only_while_it_is_looked_at_counts_as_changed(tmp_path: Path, by: str) -> None:
     """It is left out, so that nothing behind it is read, and leads again to where it led before."""
