@@ -191,8 +191,19 @@ WAITING_SINCE = "waiting_since_timestamp_seconds"
 """A figure of a source: since when possible changes wait for a comparison; 0 or absent: none waits."""
 
 
+class _Announced:
+    """Keeps whom to call outside of the fields, which are compared and copied."""
+
+    __slots__ = ("_changed",)
+    _changed: Callable[[], None]
+
+
+_SILENT_FIELDS = frozenset({"last_event_at", "_progressed_at"})
+"""What may change with each event or key: too often to be announced."""
+
+
 @dataclass(slots=True)
-class SourceHealth:
+class SourceHealth(_Announced):
     """The health of a source. The source writes it; status, metrics and readiness read it."""
 
     state: SourceState = SourceState.STARTING
@@ -206,8 +217,25 @@ class SourceHealth:
     detail: str = ""
     """For the operator: what is wrong and what to do; empty when nothing is."""
     figures: dict[str, float] = field(default_factory=dict)
-    """Further numbers by name, with units in the names."""
+    """Further numbers by name, with units in the names; call :meth:`changed` after writing some."""
     _progressed_at: float | None = field(default=None, init=False, repr=False, compare=False)
+
+    def announce_to(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` whenever a field changed, in the thread of whoever wrote it."""
+        object.__setattr__(self, "_changed", changed)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set a field, and announce it where it differs."""
+        is_announced = name not in _SILENT_FIELDS and getattr(self, name, None) != value
+        object.__setattr__(self, name, value)
+        if is_announced:
+            self.changed()
+
+    def changed(self) -> None:
+        """Announce that something changed: of figures, which are written in place, nothing else shows it."""
+        call = getattr(self, "_changed", None)
+        if call is not None:
+            call()
 
     def progressed(self, now: float) -> None:
         """

@@ -97,6 +97,7 @@ async def test_who_waits_for_us_or_says_nothing_is_not_judged() -> None:
 async def test_a_file_tree_that_hangs_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at a file that does not return, as on a dead mount: reported, in readiness too, and gone by itself."""
     monkeypatch.setattr("listener.pipeline.intake.STALLED_SECONDS", 1.0)
+    monkeypatch.setattr("listener.sources.filesystem.source._PROGRESS_SECONDS", 0.2)
     monkeypatch.setattr("listener.pipeline.intake._LOOK_SECONDS", 0.1)
     hangs, real = threading.Event(), StatReader.all
 

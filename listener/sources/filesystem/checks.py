@@ -19,8 +19,8 @@ from typing import Final, NamedTuple
 from listener.change import key_to_text
 from listener.contracts import Check, CheckState
 from listener.errors import SourceUnavailable
+from listener.kernel import Inotify
 from listener.sources.filesystem.fanotify import refusal
-from listener.sources.filesystem.kernel import Inotify
 from listener.sources.filesystem.links import MOST_ENTERED, is_followed, is_loop
 from listener.sources.filesystem.mounts import Mount, mount_of, mounts_below, outdated
 from listener.sources.filesystem.names import Ignore

@@ -17,7 +17,7 @@ import os
 import struct
 from typing import cast
 
-from listener.sources.filesystem import kernel
+from listener import kernel
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.pending_names import BORN, ENDED, OPEN, Node
 from listener.sources.filesystem.watches import Watches

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from listener import kernel
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.router.globs import glob_expression
-from listener.sources.filesystem import kernel
 from listener.sources.filesystem.links import Links, file_number
 from listener.sources.filesystem.outstanding import found_rest_seconds, means_absent
 from listener.sources.filesystem.pending_names import ARRIVED, FOUND, GONE, OPEN, UNBROKEN, Batch

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from listener import kernel
 from listener.change import key_to_text
-from listener.sources.filesystem import kernel
 from listener.sources.filesystem.outstanding import TOO_MANY
 
 __all__ = [

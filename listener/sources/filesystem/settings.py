@@ -67,7 +67,10 @@ class FilesystemSettings(BaseModel):
     """With polling: how long to rest between scans."""
 
     root_check_seconds: float = Field(default=2.0, gt=0)
-    """How often to look whether the path is still the same directory."""
+    """
+    How often to look whether the path is still the same directory, and what is mounted and linked there. Twelve
+    times as rarely, at least every 24 s, while the kernel reports what happens to the path and reports nothing.
+    """
 
     stable_seconds: float = Field(default=2.0, ge=0)
     """A file without a close event counts as finished once its size and times are stable for this long."""

@@ -11,6 +11,7 @@ The filesystem source, and one run of it: watch first, then scan, then follow ev
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -41,6 +42,7 @@ from listener.sources.filesystem.live import DeletionGuard, Live
 from listener.sources.filesystem.mounts import Surroundings, outdated
 from listener.sources.filesystem.names import Ignore, StatReader
 from listener.sources.filesystem.outstanding import START, UNWATCHED, Rescans, found_rest_seconds
+from listener.sources.filesystem.path_watch import PathSignal
 from listener.sources.filesystem.scan import Scanner
 from listener.sources.filesystem.settings import FilesystemSettings, Root
 from listener.sources.filesystem.watcher import RootIdentity, Watcher
@@ -156,6 +158,11 @@ _ENDS = (asyncio.CancelledError, GeneratorExit)
 _BACKENDS = {"inotify": Watches, "fanotify": FanotifyWatches}
 """Those that read events; the backend ``polling`` is a :class:`Watcher` alone."""
 _GATHER_SECONDS = 0.05
+_PROGRESS_SECONDS = 25.0
+"""How long it may wait without reporting progress: see :meth:`listener.contracts.SourceHealth.progressed`."""
+_QUIET_FACTOR = 12
+_QUIET_SECONDS = 24.0
+"""How much more rarely, and how often at least, to check what the kernel reports, while it reports nothing."""
 _MOST_POLLED = 256
 """Beyond so many unwatched directories the whole tree is polled."""
 _SOON_SECONDS = 5.0
@@ -204,9 +211,13 @@ class Session:
             root, live=self._live, deletion_guard=self._deletion_guard, rescans=self._rescans
         )
         self._digests = Digests(root, self._acks)
+        self._path_signal = PathSignal(path, self._check_soon)
         self._identity: RootIdentity | None = None
         """Of the root that is watched; ``None`` while none is."""
-        self._next_check = 0.0
+        self._checked_at = -math.inf
+        """When the root was checked last, on the monotonic clock; minus infinity: it is to be checked now."""
+        self._checked_events = 0
+        """How many events had been read then."""
         self._next_poll = 0.0
         self._is_first = False
         """True from the end of the first scan until what it delivered is durable."""
@@ -248,7 +259,7 @@ class Session:
     async def run(self) -> AsyncGenerator[Delivery, None]:
         """Yield deliveries until cancelled. Raise OSError when the root cannot be opened at first."""
         reason = START
-        self._surroundings.follow_mounts(self._wake.set)
+        self._surroundings.follow_mounts(self._check_soon)
         try:
             await self._open()
             while True:
@@ -266,14 +277,38 @@ class Session:
                 reason = await self._reopen()
         finally:
             self._surroundings.close()
+            self._path_signal.close()
             await self._close()
 
     # --- the root -------------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        await self._path_signal.follow()
         self._identity, watcher = await asyncio.to_thread(self._find_root)
         self._live.follow(watcher)
-        self._next_check = time.monotonic() + self._settings.root_check_seconds
+        self._note_check()
+
+    def _note_check(self) -> None:
+        self._checked_at, self._checked_events = time.monotonic(), self._live.watcher.events
+
+    def _check_soon(self) -> None:
+        """Check the root at once: something may have happened to it."""
+        self._checked_at = -math.inf
+        self._wake.set()
+
+    @property
+    def _next_check(self) -> float:
+        """
+        When to check the root, on the monotonic clock.
+
+        Where the kernel reports whatever may happen to it, more rarely, as long as nothing happens in the tree either:
+        a renamed directory takes mounts with it.
+        """
+        seconds = self._settings.root_check_seconds
+        is_quiet = self._live.watcher.events == self._checked_events and not self._root.links.leads
+        if is_quiet and self._backend != "polling" and self._path_signal.reports_all:
+            seconds = max(seconds, min(_QUIET_FACTOR * seconds, _QUIET_SECONDS))
+        return self._checked_at + seconds
 
     def _find_root(self) -> tuple[RootIdentity, Watcher]:
         identity = RootIdentity(self._root.path)
@@ -320,7 +355,11 @@ class Session:
         """Look, now and then, whether the root is the same and every thread lives."""
         if self._identity is None or time.monotonic() < self._next_check:
             return self._identity is not None
-        self._next_check = time.monotonic() + self._settings.root_check_seconds
+        if self._checked_at == -math.inf:  # a signal called for it, and comes in time
+            self._sound_at = max(self._sound_at, time.time() - self._settings.root_check_seconds)
+        self._note_check()
+        if not self._path_signal.is_watching:
+            await self._path_signal.follow()
         if not await asyncio.to_thread(self._identity.holds):
             _log.warning("filesystem.root_lost", source=self._name, path=str(self._settings.path))
             return False
@@ -388,19 +427,20 @@ class Session:
         await asyncio.sleep(_GATHER_SECONDS)
         now = time.monotonic()
         dues = (part.next_due(now) for part in (self._live, self._rescans, self._digests))
-        wait = max(0.0, min(self._next_check - now, *dues))
+        wait = max(0.0, min(_PROGRESS_SECONDS, self._next_check - now, *dues))
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self._wake.wait()
         self._wake.clear()
         if self._live.watcher.root_may_be_gone():
-            self._next_check = 0.0
+            self._check_soon()
 
     # --- telling ----------------------------------------------------------------------------------
 
     def _figures(self) -> None:
         """Write what is known at any time; what a scan found is written when it ends."""
         watcher = self._live.watcher
+        known = dict(self._health.figures)
         self._health.figures.update(
             unreadable_paths=len(self._live.unread),
             unwatched_directories=len(watcher.failed),
@@ -417,6 +457,8 @@ class Session:
             ignored_changes=self._live.stat_reader.ignored,
         )
         self._health.figures[WAITING_SINCE] = self._waiting_since()
+        if self._health.figures != known:
+            self._health.changed()
 
     def _waiting_since(self) -> float:
         """Return since when what may have changed waits to be compared, in seconds since the epoch; 0: nothing does."""

@@ -24,7 +24,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import DEFAULT_EMITTER_TIMEOUT, BaseObserver, EventEmitter
 from watchdog.utils import BaseThread
 
-from listener.sources.filesystem.kernel import Kernel
+from listener.kernel import Kernel
 from listener.sources.filesystem.pending_names import Batch
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EventWatcher", "RootIdentity", "Watcher"]
 
-_OBSERVER_SECONDS = 0.5
+_IDLE_SECONDS = 30.0
+"""How long the thread that works events through sleeps without one; what is read, and its end, wake it."""
+_MOVE_SECONDS = 0.25
+"""And while half of a rename waits for the other half."""
 _JOIN_SECONDS = 2.0
 _READ_BYTES = 256 * 1024
 _GATHER_SECONDS = 0.008
@@ -164,7 +167,7 @@ class EventWatcher(Watcher):
 
     def start(self, on_event: Callable[[], None]) -> None:
         """Start the threads."""
-        self._observer = BaseObserver(InotifyEmitter, timeout=_OBSERVER_SECONDS, watcher=self)
+        self._observer = BaseObserver(InotifyEmitter, timeout=_IDLE_SECONDS, watcher=self)
         self._observer.schedule(_Handler(on_event), os.fsdecode(self._root), recursive=True)
         self._emitters = [emitter for emitter in self._observer.emitters if isinstance(emitter, InotifyEmitter)]
         self._observer.start()
@@ -200,6 +203,11 @@ class EventWatcher(Watcher):
     @abstractmethod
     def settle(self, should_keep_running: Callable[[], bool]) -> None:
         """Watch and list the directories that came."""
+
+    @property
+    @abstractmethod
+    def awaits_rename(self) -> bool:
+        """Whether :meth:`settle` is to be called soon, although no event may come."""
 
     @abstractmethod
     def has_news(self) -> bool:
@@ -334,7 +342,7 @@ class InotifyEmitter(EventEmitter):
 
     def queue_events(self, timeout: float) -> None:
         """Work through what was read, then rest; wait for it first, at most ``timeout`` seconds."""
-        has_arrived = self._reader.arrived.wait(timeout)
+        has_arrived = self._reader.arrived.wait(_MOVE_SECONDS if self._watcher.awaits_rename else timeout)
         self._reader.arrived.clear()
         while self.should_keep_running() and (blob := self._reader.next()) is not None:
             self._watcher.feed(blob)

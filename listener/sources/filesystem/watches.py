@@ -23,9 +23,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from listener import kernel
 from listener.change import key_to_text
-from listener.sources.filesystem import kernel
-from listener.sources.filesystem.kernel import Kernel
+from listener.kernel import Kernel
 from listener.sources.filesystem.links import is_cut_off
 from listener.sources.filesystem.names import Ignore, of_directory
 from listener.sources.filesystem.outstanding import MOUNTED, OPENED, OVERFLOWED, OVERRAN, is_absent, is_directory_gone
@@ -100,6 +100,11 @@ class Watches(EventWatcher):
             for prefix, _ in batch.names:
                 self._note_access(prefix)
             return batch
+
+    @property
+    def awaits_rename(self) -> bool:
+        """Whether half of a rename has come, whose other half may not."""
+        return bool(self._moved)
 
     def has_news(self) -> bool:
         """Return, once between two takes, whether there is something to take."""

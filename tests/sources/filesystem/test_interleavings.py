@@ -22,8 +22,9 @@ from typing import Any
 
 import pytest
 
+from listener import kernel
 from listener.change import key_to_text
-from listener.sources.filesystem import kernel, pending_names, watches
+from listener.sources.filesystem import pending_names, watches
 from listener.sources.filesystem.fanotify import EVENT, FanotifyWatches
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.names import Ignore, StatReader

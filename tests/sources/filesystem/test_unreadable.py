@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from listener.errors import SourceUnavailable
+from listener.kernel import MOVED_TO
 from listener.sources.filesystem import FilesystemSettings
-from listener.sources.filesystem.kernel import MOVED_TO
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.names import Ignore, StatReader
 from listener.sources.filesystem.outstanding import Unread, is_absent, is_directory_gone

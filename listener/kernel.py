@@ -1,7 +1,7 @@
 """
-The kernel's inotify, reached through the C library: no more than is needed here.
+The kernel's inotify and timers, reached through the C library: no more than is needed here.
 
-Masks are those of ``<sys/inotify.h>``. Only events that can mean a change of content are
+Masks are those of ``<sys/inotify.h>``. By default only events that can mean a change of content are
 requested: opening and reading are not, so that a web server's reads cost nothing.
 """
 
@@ -18,6 +18,7 @@ __all__ = [
     "CLOSE_WRITE",
     "CREATE",
     "DELETE",
+    "DELETE_SELF",
     "HEADER",
     "IGNORED",
     "IS_DIRECTORY",
@@ -25,10 +26,12 @@ __all__ = [
     "MOVED_FROM",
     "MOVED_TO",
     "MOVE_SELF",
+    "ONLY_DIRECTORY",
     "OVERFLOW",
     "UNMOUNT",
     "Inotify",
     "Kernel",
+    "clock_steps",
     "libc",
 ]
 
@@ -71,7 +74,7 @@ def _raise(path: bytes | None = None) -> None:
 class Kernel(ABC):
     """A queue of events of the kernel, and what puts directories on it; every method may be called from any thread."""
 
-    descriptor: int
+    descriptor = -1
     """What to poll and read; negative once closed."""
 
     @abstractmethod
@@ -88,12 +91,21 @@ class Kernel(ABC):
             os.close(self.descriptor)
             self.descriptor = -1
 
+    def __del__(self) -> None:
+        """Close what a thread opened for somebody who no longer waited for it."""
+        self.close()
+
 
 class Inotify(Kernel):
     """One inotify instance; every method may be called from any thread."""
 
-    def __init__(self) -> None:
-        """Open the instance. Raise OSError: EMFILE when ``fs.inotify.max_user_instances`` are in use."""
+    def __init__(self, events: int = WATCHED) -> None:
+        """
+        Open the instance for these events of directories.
+
+        Raise OSError: EMFILE when ``fs.inotify.max_user_instances`` are in use.
+        """
+        self._events = events
         self._libc = libc()
         self.descriptor = self._libc.inotify_init1(NONBLOCKING_CLOEXEC)
         if self.descriptor < 0:
@@ -101,12 +113,12 @@ class Inotify(Kernel):
 
     def add(self, path: bytes, *, follow: bool = False, extra: int = 0) -> int:
         """
-        Watch a directory and return its watch descriptor; the same one when its inode is watched already.
+        Watch a path and return its watch descriptor; the same one when its inode is watched already.
 
         Raise OSError: ENOSPC at ``fs.inotify.max_user_watches``, EACCES without read permission,
         ENOENT, ENOTDIR.
         """
-        mask = WATCHED | extra if follow else WATCHED | extra | DONT_FOLLOW
+        mask = self._events | extra if follow else self._events | extra | DONT_FOLLOW
         found: int = self._libc.inotify_add_watch(self.descriptor, path, mask)
         if found < 0:
             _raise(path)
@@ -115,3 +127,29 @@ class Inotify(Kernel):
     def remove(self, number: int) -> None:
         """Stop watching a directory."""
         self._libc.inotify_rm_watch(self.descriptor, number)
+
+
+class _TimerSetting(ctypes.Structure):
+    _fields_ = (("interval", ctypes.c_long * 2), ("value", ctypes.c_long * 2))
+
+
+_REALTIME = 0
+_ABSOLUTE_CANCEL_ON_SET = 0x1 | 0x2
+_FAR_SECONDS = 1 << 40
+
+
+def clock_steps() -> int:
+    """
+    Return a descriptor that becomes readable once the machine's clock is set, or the machine resumes; close it then.
+
+    It is a timer far ahead that the kernel cancels then (timerfd_create(2), ``TFD_TIMER_CANCEL_ON_SET``). Raise
+    OSError where there is none.
+    """
+    descriptor = int(libc().timerfd_create(_REALTIME, NONBLOCKING_CLOEXEC))
+    if descriptor < 0:
+        _raise()
+    far = _TimerSetting(value=(_FAR_SECONDS, 0))
+    if libc().timerfd_settime(descriptor, _ABSOLUTE_CANCEL_ON_SET, ctypes.byref(far), None) < 0:
+        os.close(descriptor)
+        _raise()
+    return descriptor
