@@ -1,10 +1,11 @@
 """
 What waiting costs: the daemon and a bare watchdog observer, each on the same three files, with nothing to do.
 
-    python -m bench.idle [--seconds 60]
+    python -m bench.idle [--seconds 300]
 
 Both run at the same time. Counted over the span, for all threads of a process: voluntary context switches, which are
-wake-ups, and the kernel's account of processor time; at its end, resident memory.
+wake-ups; those that other processes enforced, which grow with the load of the machine; and the kernel's account of
+processor time. At its end, resident memory.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Spent(NamedTuple):
     """What a process used so far."""
 
     wake_ups: int
+    preemptions: int
     processor_seconds: float
 
 
@@ -43,7 +45,10 @@ def spent(pid: int) -> Spent:
     """Return what all threads of a process used so far."""
     tasks = list(Path(f"/proc/{pid}/task").iterdir())
     lines = [line for task in tasks for line in (task / "status").read_text().splitlines()]
-    return Spent(sum(int(line.split()[1]) for line in lines if line.startswith("voluntary")), used_seconds(pid))
+    wake_ups, preemptions = (
+        sum(int(line.split()[1]) for line in lines if line.startswith(kind)) for kind in ("voluntary", "nonvoluntary")
+    )
+    return Spent(wake_ups, preemptions, used_seconds(pid))
 
 
 def resident_mebibytes(pid: int) -> float:
@@ -55,7 +60,7 @@ def resident_mebibytes(pid: int) -> float:
 def main() -> None:
     """Measure both."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=300.0)
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -77,11 +82,15 @@ def main() -> None:
             before = {kind: spent(process.pid) for kind, process in running.items()}
             time.sleep(seconds)
             print(f"{seconds:.0f} s; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
-            print(f"{'':26} {'wake-ups a second':>18} {'of a processor':>15} {'resident MiB':>13}")
+            heads = ("wake-ups a second", "preemptions a second", "of a processor", "resident MiB")
+            print(f"{'':26} {heads[0]:>18} {heads[1]:>21} {heads[2]:>15} {heads[3]:>13}")
             for kind, process in running.items():
-                wake_ups, used = (now - then for now, then in zip(spent(process.pid), before[kind], strict=True))
+                wake_ups, preemptions, used = (
+                    now - then for now, then in zip(spent(process.pid), before[kind], strict=True)
+                )
                 memory = resident_mebibytes(process.pid)
-                print(f"{kind:26} {wake_ups / seconds:18.1f} {used / seconds:15.2%} {memory:13.0f}")
+                switches = f"{wake_ups / seconds:18.1f} {preemptions / seconds:21.1f}"
+                print(f"{kind:26} {switches} {used / seconds:15.2%} {memory:13.0f}")
         finally:
             for process in (*running.values(), emulator):
                 process.terminate()

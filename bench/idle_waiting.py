@@ -98,7 +98,7 @@ def main() -> None:
             print(f"{options.seconds:.0f} s; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
             print(f"{'':26} {'wake-ups a second':>18} {'of a processor':>15} {'resident MiB':>13}")
             for kind, (_, daemon) in running.items():
-                wake_ups, used = (now - then for now, then in zip(spent(daemon.pid), before[kind], strict=True))
+                wake_ups, _, used = (now - then for now, then in zip(spent(daemon.pid), before[kind], strict=True))
                 print(
                     f"{kind:26} {wake_ups / options.seconds:18.1f} {used / options.seconds:15.3%}"
                     f" {resident_mebibytes(daemon.pid):13.0f}"

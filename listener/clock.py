@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol, runtime_checkable
 
 __all__ = [
     "QUOTA_DAY_SECONDS",
     "QUOTA_RESET_OFFSET_SECONDS",
     "Clock",
+    "ReportsSteps",
     "SystemClock",
     "back_off_seconds",
     "window_end",
@@ -26,6 +28,15 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return seconds since the epoch."""
+        ...
+
+
+@runtime_checkable
+class ReportsSteps(Protocol):
+    """A clock that says when it was set."""
+
+    def follow_steps(self, stepped: Callable[[], None]) -> Callable[[], None]:
+        """Call ``stepped`` whenever the clock was set; return what ends that."""
         ...
 
 

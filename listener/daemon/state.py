@@ -58,10 +58,10 @@ class Parts:
         return open_store(self.settings.store.url, options=store_options(self.settings, self.targets), owner=True)
 
 
-LOOP_SECONDS = 2.0
+LOOP_SECONDS = 20.0
 LATE_SECONDS = 5.0
 """A loop this late is blocked: nothing that runs on it takes more than a fraction of a second."""
-WRITER_SECONDS = 5.0
+WRITER_SECONDS = 20.0
 STUCK_SECONDS = 30.0
 """A writer that does not answer for so long is stuck: its longest work takes some 50 ms, a slow disk seconds."""
 

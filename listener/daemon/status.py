@@ -41,8 +41,8 @@ __all__ = [
     "status_of",
 ]
 
-SILENT_SECONDS = 30.0
-"""The daemon stores the health of its sources every second; older health means that no daemon listens."""
+SILENT_SECONDS = 150.0
+"""The daemon stores the health of its sources once a minute at least; older health means that no daemon listens."""
 _NO_NEEDS = {
     "pending": 0,
     "deferred": 0,

@@ -13,14 +13,18 @@ import structlog
 from listener.contracts import SourceState
 from listener.daemon.state import DaemonState, reasons_not_ready, store_answers
 from listener.pipeline import Pipeline
+from listener.pipeline.waking import TICK_SECONDS
 
 __all__ = ["NotifySocket", "SystemdNotifier", "watchdog_seconds"]
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.1
-"""How often to look during a start; later once in :data:`READY_POLL_SECONDS`."""
-READY_POLL_SECONDS = 1.0
+"""How often to look whether there is a pipeline."""
+STARTING_SECONDS = 1.0
+"""How often to look, during a start, who takes long, and whether to request more time."""
+REST_SECONDS = 1.0
+"""Between two looks once it is ready."""
 MORE_TIME_SECONDS = 30.0
 DEGRADED_START_SECONDS = 10.0
 """A source that is degraded for so long no longer delays readiness: it may wait for days, and a boot must not."""
@@ -99,14 +103,20 @@ class SystemdNotifier:
         """Report until cancelled."""
         while True:
             pipeline = self._state.pipeline
+            since = 0 if pipeline is None else pipeline.changed.count
             if self._state.phase == "running" and pipeline is not None:
                 reasons = reasons_not_ready(pipeline, self._state.phase)
                 if pipeline is not self._ready:
                     self._report_start(pipeline, reasons)
                 elif reasons != self._reasons:
                     self._report(reasons, is_logged=bool(reasons) != bool(self._reasons))
-            is_ready = self._ready is not None and self._ready is self._state.pipeline
-            await asyncio.sleep(READY_POLL_SECONDS if is_ready else POLL_SECONDS)
+            if pipeline is None or self._state.phase != "running":
+                await asyncio.sleep(POLL_SECONDS)
+            elif pipeline is not self._ready:
+                await pipeline.changed.wait(STARTING_SECONDS, since=since)
+            else:
+                await asyncio.sleep(REST_SECONDS)
+                await pipeline.changed.wait(TICK_SECONDS, since=since)
 
     def _report_start(self, pipeline: Pipeline, reasons: list[str]) -> None:
         now = asyncio.get_running_loop().time()

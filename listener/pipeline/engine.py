@@ -18,7 +18,7 @@ from typing import NamedTuple
 import structlog
 
 from listener import planner
-from listener.clock import Clock, window_start
+from listener.clock import Clock, window_end, window_start
 from listener.errors import TargetError
 from listener.pipeline.accounts import CAREFUL_URLS, RESET_GUARD_SECONDS, Account, Spenders, large_spenders
 from listener.pipeline.intake import StoreRetry
@@ -26,6 +26,7 @@ from listener.pipeline.outcomes import UnknownOutcomes
 from listener.pipeline.plan_inputs import learned, request_for_need
 from listener.pipeline.planning_round import ActiveOverrides, Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
+from listener.pipeline.waking import TICK_SECONDS, Horizon, WakeUp
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, reserved_units
 from listener.router.routing import Sites
 from listener.settings import PlannerSettings, Settings
@@ -37,10 +38,10 @@ __all__ = ["Dispatcher", "Engine", "Outcome"]
 
 log = structlog.get_logger()
 
-TICK_SECONDS = 30.0
-"""How often to look without being woken: a wake-up that was lost delays nothing for longer."""
 SPENDERS_SECONDS = 30.0
 """How often the account looks who spends its quota."""
+LEAST_REST_SECONDS = 1.0
+"""How often, at most, to try what could not be done when it was due."""
 QUOTA_SECONDS = 300.0
 """How often the live quota is read when nothing needs it sooner."""
 PATIENCE_SECONDS = 30.0
@@ -50,25 +51,6 @@ QUOTA_REFUSALS = 5
 REPORTED_DEFERRALS = 100
 REST = 4
 """Planning takes at most a fifth of the time: it rests this many times as long as it took."""
-
-
-class WakeUp:
-    """Wakes every task that waits for it."""
-
-    def __init__(self) -> None:
-        """Start without any that waits."""
-        self._event = asyncio.Event()
-
-    def set(self) -> None:
-        """Wake those that wait now; who is busy meanwhile is not woken."""
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self, most_seconds: float) -> None:
-        """Wait until it is set, or for so long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(most_seconds):
-                await self._event.wait()
 
 
 class Engine:
@@ -83,11 +65,27 @@ class Engine:
         settings: Settings,
         retry: StoreRetry,
         promoted: Callable[[Promoted], None],
+        changed: Callable[[], None],
+        horizon: Horizon,
     ) -> None:
-        """Take the account, and what to call with the needs that became due, of whatever account."""
+        """
+        Take the account.
+
+        Args:
+            account: to plan and send for.
+            store: holds what is due.
+            clock: the time of day.
+            settings: of the whole program.
+            retry: repeats what the store could not do.
+            promoted: called with the needs that became due, of whatever account.
+            changed: called whenever :attr:`report` may have changed.
+            horizon: knows what is due.
+        """
         sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
         self.account = account
         self._ripened = promoted
+        self._changed = changed
+        self._horizon = horizon
         self._store = store
         self._retry = retry
         self._clock = clock
@@ -109,6 +107,7 @@ class Engine:
         )
         self._spenders = Spenders(sites, account.targets)
         self._spenders_read_at = -math.inf
+        self._spenders_rows = -1
         self._wake = asyncio.Event()
         self._watch_due = WakeUp()
         self._is_tick = False
@@ -145,6 +144,7 @@ class Engine:
     def set_back(self, seconds: float) -> None:
         """Follow a clock that was set back by so much."""
         self.account.set_back(seconds)
+        self._spenders_read_at = -math.inf
         self.replan()
 
     def wake(self) -> None:
@@ -156,15 +156,13 @@ class Engine:
         self._replan = True
         self.settled = False
         self._wake.set()
+        self._changed()
         if self.sender.read_quota_soon:
             self._watch_due.set()
 
-    def notice(self, *, attempts_due: bool) -> None:
-        """Wake what plans, resolves unknown outcomes or reads the live quota and its spenders, where it is time to."""
-        if attempts_due or self._quota_due() or self._spenders_due():
-            self._watch_due.set()
-        if self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at:
-            self._wake.set()  # also where the clock was set on, or the machine slept, meanwhile
+    def resolve(self) -> None:
+        """Look whether an unknown outcome can be resolved, or the live quota is to be read."""
+        self._watch_due.set()
 
     async def dispatch(self) -> None:
         """Plan whenever something is due or a plan may come out differently, for ever; the live quota first."""
@@ -175,13 +173,22 @@ class Engine:
             self._wake.clear()
             took = await self._retry.until_done("plan", self._round)
             due = await self._retry.until_done("plan", self._store.next_due)
+            self._is_tick = await self._wait(due)
+            await asyncio.sleep(REST * took)
+
+    async def _wait(self, due: float | None) -> bool:
+        """Wait until something is due or was announced, and return False; or until the tick finds what was not."""
+        while True:
             times = [at for at in (due, self.outcome.wake_at) if at is not None]
             wait = min([TICK_SECONDS, *(max(0.0, at - self._clock.now()) for at in times)])
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(wait, 0.005)):
                     await self._wake.wait()
-            self._is_tick = wait >= TICK_SECONDS and not self._wake.is_set()
-            await asyncio.sleep(REST * took)
+            if wait < TICK_SECONDS or self._wake.is_set():
+                return False
+            look = partial(self._horizon.is_need_due, since_sequence=self._seen)
+            if await self._retry.until_done("plan", look):
+                return not self._wake.is_set()
 
     async def _round(self) -> float:
         """Ripen, and plan where there is reason to; return how long planning took, in seconds."""
@@ -202,14 +209,24 @@ class Engine:
             self._replan = True  # what is ready would else wait for the next change
             raise
         self.settled = not self.outcome.held and not self._replan
+        self._changed()
         return self.outcome.planning_seconds
 
     async def watch(self) -> None:
         """Resolve unknown outcomes and keep the ledger true, for ever."""
         await self._quota_known.wait()
         while True:
+            since = self._watch_due.count
             await self._retry.until_done("watch", self._watch_once)
-            await self._watch_due.wait(TICK_SECONDS)
+            while not await self._watch_due.wait(self._watch_seconds(), since=since):
+                is_due = self._quota_due() or self._spenders_due()
+                if is_due or await self._retry.until_done("watch", self._horizon.is_attempt_due):
+                    break
+
+    def _watch_seconds(self) -> float:
+        """Return how long there is nothing to watch, as far as is known."""
+        due_at = min(self._quota_due_at(), self._spenders_due_at())
+        return min(TICK_SECONDS, max(LEAST_REST_SECONDS, due_at - self._clock.now()))
 
     async def _watch_once(self) -> None:
         if await self._unknowns.resolve():
@@ -220,13 +237,19 @@ class Engine:
         if self._spenders_due():
             await self._report_spenders()
 
+    def _spenders_due_at(self) -> float:
+        """Return when to look at spenders, in seconds since the epoch: not where nothing was stored since."""
+        if not self.account.spenders and self._store.changed_rows == self._spenders_rows:
+            return math.inf
+        return self._spenders_read_at + SPENDERS_SECONDS
+
     def _spenders_due(self) -> bool:
-        return abs(self._clock.now() - self._spenders_read_at) >= SPENDERS_SECONDS
+        return self._clock.now() >= self._spenders_due_at()
 
     async def _report_spenders(self) -> None:
         """Look who spent much of the quota within the last hour, and log who is new among them."""
         now, account = self._clock.now(), self.account
-        self._spenders_read_at = now
+        self._spenders_read_at, self._spenders_rows = now, self._store.changed_rows
         known = {(one.name, one.kind) for one in account.spenders}
         account.spenders = await self._store.read(
             lambda snapshot: large_spenders(snapshot, account.name, self._spenders, account.quota, now=now)
@@ -242,12 +265,17 @@ class Engine:
                     spent=one.units,
                     left_before=one.left,
                 )
+        self._changed()
+
+    def _quota_due_at(self) -> float:
+        """Return when to read the live quota next, in seconds since the epoch: regularly, and once a day begins."""
+        if self.sender.read_quota_soon:
+            return -math.inf
+        read_at = self.account.quota_read_at
+        return min(read_at + QUOTA_SECONDS, window_end(read_at) + RESET_GUARD_SECONDS)
 
     def _quota_due(self) -> bool:
-        now = self._clock.now()
-        new_day = window_start(now) != window_start(self.account.quota_read_at)
-        settled = now - window_start(now) >= RESET_GUARD_SECONDS
-        return self.sender.read_quota_soon or now - self.account.quota_read_at >= QUOTA_SECONDS or (new_day and settled)
+        return self._clock.now() >= self._quota_due_at()
 
     async def read_quota(self) -> None:
         """Read the live quota while nothing is being sent, and correct the ledger by it."""

@@ -46,10 +46,24 @@ class Intake:
         *,
         retry: StoreRetry,
         committed: Callable[[], None],
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take a factory of sources (a failed source is recreated), and the callback after a commit."""
+        """
+        Make the sources.
+
+        Args:
+            make_sources: makes them, and again when one has failed.
+            store: keeps what they bring.
+            sites: what is served where.
+            retry: repeats what the store could not do.
+            committed: called after a commit, and when a source has ended.
+            changed: called when the health of a source changed, maybe in a thread.
+        """
         self._make_sources = make_sources
+        self._changed = changed
         self.sources: dict[str, Source] = dict(make_sources())
+        for source in self.sources.values():
+            source.health.announce_to(changed)
         self._first = dict(self.sources)
         self._store = store
         self._sites = sites
@@ -97,6 +111,7 @@ class Intake:
             else:
                 self.finished.add(name)
                 _rest(source)
+                self._changed()
                 self._committed()
                 return
             _rest(source)
@@ -104,7 +119,9 @@ class Intake:
             wait = min(RETRY_MOST_SECONDS, 2 * wait)
             fresh = self._make_sources()[name]
             fresh.health.lost_events, fresh.health.rescans = source.health.lost_events, source.health.rescans
+            fresh.health.announce_to(self._changed)
             self.sources[name] = fresh
+            self._changed()
 
     async def _take(self, name: str, delivery: Delivery) -> None:
         """Merge a delivery, and wait until there is room for another; the source waits for us meanwhile."""
@@ -218,6 +235,9 @@ STALLED_SECONDS = 60.0
 
 
 _LOOK_SECONDS = 5.0
+"""How often, at most, to look."""
+_REST_SECONDS = 30.0
+"""How often at least, while no source can have been silent for too long."""
 
 
 _REPORTED = (SourceState.FAILED, SourceState.STOPPED)
@@ -239,11 +259,12 @@ class Stalls:
     async def watch(self) -> None:
         """Look at all sources, for ever."""
         while True:
-            now = asyncio.get_running_loop().time()
+            now, rest = asyncio.get_running_loop().time(), _REST_SECONDS
             for name, source in self._sources().items():
                 for part, health in enumerate(judged(source)):
                     self._judge((name, part), health, now)
-            await asyncio.sleep(_LOOK_SECONDS)
+                    rest = min(rest, STALLED_SECONDS - (health.silent_seconds(now) or 0.0))
+            await asyncio.sleep(max(_LOOK_SECONDS, rest) if not self._reported else _LOOK_SECONDS)
 
     def _judge(self, worker: tuple[str, int], health: SourceHealth, now: float) -> None:
         name, silent = worker[0], health.silent_seconds(now)
@@ -289,8 +310,9 @@ class StoreRetry:
     a known outcome into an unknown one; and a restart would not free the disk.
     """
 
-    def __init__(self) -> None:
-        """Start without trouble."""
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        """Start without trouble; call ``changed`` whenever there is another one, or none any more."""
+        self._changed = changed
         self._troubles: dict[str, StoreError] = {}
         self.raises_damage = False
         """Whether a damaged state file ends the work: a daemon stays up to report it, a command does not."""
@@ -312,13 +334,15 @@ class StoreRetry:
                 result = await do()
             except StoreError as error:
                 self._troubles[what] = error
+                self._changed()
                 log.error("store.failed", doing=what, error=str(error), hint=error.hint, retry_seconds=wait)
                 if isinstance(error, StoreUnusable):
                     if self.raises_damage:
                         raise
                     await asyncio.Event().wait()
             else:
-                self._troubles.pop(what, None)
+                if self._troubles.pop(what, None) is not None:
+                    self._changed()
                 return result
             await asyncio.sleep(wait)
             wait = min(STORE_RETRY_MOST_SECONDS, 2 * wait)

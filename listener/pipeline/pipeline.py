@@ -13,13 +13,15 @@ from listener.clock import Clock, SystemClock
 from listener.contracts import ConfirmsDeletions, Source, SourceHealth, Target
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
-from listener.pipeline.engine import TICK_SECONDS, Engine, WakeUp
+from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
 from listener.pipeline.outcomes import Verifier
+from listener.pipeline.waking import TICK_SECONDS, Horizon, WakeUp, followed_steps
 from listener.refresh import AttemptState
 from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.store import Store
+from listener.store.attempts import Agenda
 from listener.store.controls import AccountReport, ControlKind, Controls
 from listener.store.retention import Configured
 from listener.store.store import StoreOptions
@@ -32,13 +34,18 @@ log = structlog.get_logger()
 DRAIN_SECONDS = 20.0
 """What a stop waits for requests under way; their time-outs are shorter."""
 LOOK_SECONDS = 1.0
-"""How often the store is asked what is due, and whether another process changed anything."""
+"""
+How often, at most, the store is asked what is due after commits, and how often where those of other processes are not
+announced.
+"""
 LEAST_LOOK_SECONDS = 0.05
-"""Not more often, however short the times that are set: each look costs a tenth of a millisecond or more."""
+"""And where times are set that are shorter: each look costs a tenth of a millisecond or more."""
+ON_ITS_WAY_SECONDS = 0.1
+"""How long a commit may be seen before its announcement."""
 REPORT_SECONDS = 1.0
-"""How often to see whether sources or accounts have something new to keep for ``status``."""
-KEPT_SECONDS = 10.0
-"""How old what a source said may become: ``status`` takes one that is silent for 30 s to be stopped."""
+"""How long what sources and accounts say is gathered before it is kept for ``status``."""
+KEPT_SECONDS = 55.0
+"""How old what a source said may become: ``status`` takes one that is silent for 150 s to be stopped."""
 CHECKPOINT_SECONDS = 1.0
 UPKEEP_SECONDS = 3600.0
 UPKEEP_RETRY_SECONDS = 60.0
@@ -76,9 +83,20 @@ class Pipeline:
         self._clock = clock or SystemClock()
         self._sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
         self._targets = targets
-        self._retry = StoreRetry()
+        self.changed = WakeUp()
+        """Set when anything changed that people see: sources, accounts, trouble, what is stored."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._retry = StoreRetry(self.changed.set)
         self._controls = Controls(store)
-        self.intake = Intake(make_sources, store, self._sites, retry=self._retry, committed=self._committed)
+        self._horizon = Horizon(lambda: store.agenda(list(targets)), self._clock)
+        self.intake = Intake(
+            make_sources,
+            store,
+            self._sites,
+            retry=self._retry,
+            committed=self._committed,
+            changed=self._source_changed,
+        )
         self.engines = [
             Engine(
                 account,
@@ -87,6 +105,8 @@ class Pipeline:
                 settings=settings,
                 retry=self._retry,
                 promoted=self._ripened,
+                changed=self.changed.set,
+                horizon=self._horizon,
             )
             for account in accounts_of(targets).values()
         ]
@@ -96,6 +116,9 @@ class Pipeline:
         self._was_clean = False
         """Whether the last owner of the state file left in order."""
         self._attempts_due = WakeUp()
+        self._stored = WakeUp()
+        """Set after each commit, of any process."""
+        self._missed_wake_ups = 0
         self._reported: dict[str, AccountReport] = {}
         self._kept: dict[str, tuple[SourceHealth, float]] = {}
         """What each source said when it was kept last, and when that was."""
@@ -130,6 +153,11 @@ class Pipeline:
         ]
         return found
 
+    @property
+    def missed_wake_ups(self) -> int:
+        """How often a change was found that nothing had announced."""
+        return self._missed_wake_ups + sum(engine.missed_wake_ups for engine in self.engines)
+
     def targets_of(self, url: str) -> Sequence[str]:
         """Return the targets in front of which this URL is served, inner layers first."""
         return self._sites.targets_of(url)
@@ -153,15 +181,20 @@ class Pipeline:
             follow: with ``until_idle``, wait for tasks to end too, not only for their acceptance.
         """
         self._retry.raises_damage = until_idle
+        self._loop = asyncio.get_running_loop()
         if not await self._begin():
+            self.changed.set()
             await self._stop.wait()
             return
         try:
-            await self._flow(until_idle=until_idle, follow=follow)
+            with followed_steps(self._clock, self._look_at_all):
+                await self._flow(until_idle=until_idle, follow=follow)
         except BaseExceptionGroup as errors:
             if errors.split(ConfigurationError)[1] is None:
                 await self._leave_as_found()
             raise
+        finally:
+            self.changed.set()  # for who reports on it: there is nothing more to wait for
 
     async def _flow(self, *, until_idle: bool, follow: bool) -> None:
         """Run every task until the stop, and end them in order."""
@@ -270,39 +303,81 @@ class Pipeline:
         for engine in self.engines:
             engine.wake()
 
+    def _source_changed(self) -> None:
+        """Note that the health of a source changed; it may be written in a thread."""
+        if self._loop is None or _running_loop() is self._loop:
+            self.changed.set()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self.changed.set)
+
+    def _note_commit(self) -> None:
+        self._stored.set()
+        self.changed.set()
+
+    def _look_at_all(self) -> None:
+        """See what is due by a clock that was set."""
+        self._attempts_due.set()
+        for engine in self.engines:
+            engine.wake()
+            engine.resolve()
+        self._note_commit()
+
     async def _verify(self, account: Account) -> None:
         """Follow the tasks of one account, for ever: a CDN that does not answer holds up no other's."""
         verifier = Verifier(account.targets, self._store, self._clock, self._settings.verifier)
-        while True:
-            await self._looking(f"verify {account.name}", verifier.look)
-            await self._attempts_due.wait(TICK_SECONDS)
+        await self._whenever_attempts_are_due(f"verify {account.name}", verifier.look)
 
     async def _settle(self) -> None:
         """End back-offs that are over, and settle what complete directories cover, for ever."""
+        await self._whenever_attempts_are_due("settle", self._settle_once)
+
+    async def _whenever_attempts_are_due(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
         while True:
-            await self._looking("settle", self._settle_once)
-            await self._attempts_due.wait(TICK_SECONDS)
+            since = self._attempts_due.count
+            await self._looking(what, look)
+            while not await self._attempts_due.wait(TICK_SECONDS, since=since):
+                if await self._retry.until_done(what, self._horizon.is_attempt_due):
+                    break
 
     async def _look(self) -> None:
-        """See what is due and what any process changed, and wake what has to act: the only poll of the store."""
+        """
+        See what is due and what any process changed, and wake what has to act.
+
+        It reads the store after commits and when an attempt is due; without either once in a tick, or once a second
+        where commits of other processes are not announced.
+        """
         verifier, quiet_seconds = self._settings.verifier, self._settings.coalescer.quiet_seconds or LOOK_SECONDS
         shortest_seconds = min(quiet_seconds, verifier.first_seconds / 2, verifier.interval_seconds / 2)
         pause = min(LOOK_SECONDS, max(LEAST_LOOK_SECONDS, shortest_seconds))
-        sequence = -1
-        while True:
-            agenda = await self._retry.until_done("look", lambda: self._store.agenda(list(self._targets)))
-            now = self._clock.now()
-            attempts_due = agenda.attempt_due_at is not None and agenda.attempt_due_at <= now
-            if attempts_due:
-                self._attempts_due.set()
+        sequence, is_announced = -1, True
+        with self._store.announcing(self._note_commit) as announcements:
+            while True:
+                since = self._stored.count
+                agenda = await self._retry.until_done("look", self._horizon.agenda)
+                is_new, sequence = agenda.sequence != sequence, agenda.sequence
+                if is_new and not is_announced and announcements.of_others:
+                    self._missed_wake_ups += not await self._stored.wait(ON_ITS_WAY_SECONDS, since=since)
+                wait = self._wake_for(agenda, is_new=is_new)
+                if is_new:
+                    await self._retry.until_done("confirm", self._confirm)
+                if not announcements.of_others:
+                    wait = min(wait, LOOK_SECONDS)
+                await asyncio.sleep(pause)
+                is_announced = await self._stored.wait(max(0.0, wait - pause), since=since)
+
+    def _wake_for(self, agenda: Agenda, *, is_new: bool) -> float:
+        """Wake what has to act; return in how many seconds there is more to do."""
+        now = self._clock.now()
+        is_attempt_due = agenda.attempt_due_at is not None and agenda.attempt_due_at <= now
+        if is_attempt_due:
+            self._attempts_due.set()
             for engine in self.engines:
-                engine.notice(attempts_due=attempts_due)
-            if agenda.sequence != sequence or (agenda.need_due_at is not None and agenda.need_due_at <= now):
-                self._committed()
-            if agenda.sequence != sequence:
-                await self._retry.until_done("confirm", self._confirm)
-            sequence = agenda.sequence
-            await asyncio.sleep(pause)
+                engine.resolve()
+        if is_new or (agenda.need_due_at is not None and agenda.need_due_at <= now):
+            self._committed()
+        # For what waits, each engine keeps time by itself.
+        return TICK_SECONDS if agenda.attempt_due_at is None else min(TICK_SECONDS, agenda.attempt_due_at - now)
 
     async def _looking(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
         """Look once; where something ended, plan again."""
@@ -327,7 +402,7 @@ class Pipeline:
         moved_rows = -1
         latest: float | None = None
         while True:
-            now = self._clock.now()
+            since, now = self.changed.count, self._clock.now()
             try:
                 latest = await self._reported_last() if latest is None else latest
                 if now < latest - CLOCK_STEP_SECONDS:
@@ -342,6 +417,7 @@ class Pipeline:
                 return  # damage was reported, and stays
             except StoreError as error:
                 log.error("store.upkeep_failed", error=str(error), hint=error.hint)
+            await self.changed.wait(TICK_SECONDS, since=since)
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _upkeep(self) -> None:
@@ -400,6 +476,13 @@ class Pipeline:
             if self._reported.get(report.name) != report:
                 await self._store.save_account(report)
                 self._reported[report.name] = report
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -72,6 +72,7 @@ class ConnectionLimiter:
         make_handler: Callable[[], web.RequestHandler],
         release_slow_body: Callable[[str | None], bool] = lambda _: False,
         count_rejected: Callable[[int], None] = lambda _: None,
+        changed: Callable[[], None] = lambda: None,
         tls: ssl.SSLContext | None = None,
         budget: DescriptorBudget = process_budget,
     ) -> None:
@@ -84,6 +85,7 @@ class ConnectionLimiter:
             release_slow_body: rejects the request, of one client address if given, that has waited longest for its
                 body; returns whether there was one.
             count_rejected: called with the status of a connection that is closed before its first request.
+            changed: called whenever there are more or fewer connections.
             tls: the context for TLS handshakes, if the port uses TLS.
             budget: open files that the connections are part of.
         """
@@ -92,6 +94,7 @@ class ConnectionLimiter:
         self._make_handler = make_handler
         self._release_slow_body = release_slow_body
         self._count_rejected = count_rejected
+        self._changed = changed
         self._budget = budget
         self._share = budget.join(limits.connections)
         self._pending: dict[PendingConnection, float] = {}
@@ -136,6 +139,7 @@ class ConnectionLimiter:
             pending.reject(HTTPStatus.SERVICE_UNAVAILABLE)
             return False
         self._pending[pending] = _now()
+        self._changed()
         return True
 
     def make_room(self) -> bool:
@@ -183,6 +187,7 @@ class ConnectionLimiter:
         self._count_rejected(status.value)
         self._pending.pop(pending, None)
         self._leaving[pending] = _now()
+        self._changed()
         if len(self._leaving) > MAX_LEAVING:
             self._drop(next(iter(self._leaving)))
 
@@ -192,6 +197,7 @@ class ConnectionLimiter:
             _decrement(self._clients, pending.client)
         self._pending.pop(pending, None)
         self._leaving.pop(pending, None)
+        self._changed()
 
     def _drop(self, pending: PendingConnection) -> None:
         pending.abort()
@@ -214,6 +220,7 @@ class ConnectionLimiter:
         handled = self._handled.pop(handler, None)
         if handled is not None:
             self._uncount(handled)
+            self._changed()
 
     def claim(self, handler: web.RequestHandler, credential: str, sharers: Callable[[], Collection[str]]) -> bool:
         """

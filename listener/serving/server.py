@@ -48,9 +48,14 @@ class HttpServer:
         limits: ConnectionLimits,
         *,
         bodies: Bodies | None = None,
+        changed: Callable[[], None] = lambda: None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Take a server that was made with :data:`WEB_OPTIONS`, and what reads bodies for it; open nothing."""
+        """
+        Take a server that was made with :data:`WEB_OPTIONS`, and what reads bodies for it; open nothing.
+
+        ``changed`` is called whenever there are more or fewer connections.
+        """
         self.bodies = Bodies() if bodies is None else bodies
         self.rejected: Counter[int] = Counter()
         """Connections closed before their first request, by status."""
@@ -60,6 +65,7 @@ class HttpServer:
             make_handler=server,
             release_slow_body=self.bodies.release_slowest,
             count_rejected=lambda status: self.rejected.update((status,)),
+            changed=changed,
             tls=tls,
         )
         self._acceptor: Acceptor | None = None

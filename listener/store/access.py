@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,10 +23,11 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from listener.clock import Clock
 from listener.errors import StoreError, StoreUnusable
+from listener.store.announcements import Announcements, announce
 from listener.store.database import Opened, connect, open_reading, open_unlocked, snapshot
 from listener.store.index import Names
 from listener.store.needs import Snapshot
-from listener.store.ownership import Damage, OwnerLock
+from listener.store.ownership import Damage, OwnerLock, lock_path
 
 __all__ = [
     "GROUP_SECONDS",
@@ -72,6 +73,7 @@ class Writer:
         *,
         translated: Callable[[Exception], Exception],
         undone: Callable[[], None],
+        changed: Callable[[], None],
     ) -> None:
         """
         Take over the connection.
@@ -80,9 +82,11 @@ class Writer:
             connection: the writing connection.
             translated: returns the error to raise for one that an operation raised.
             undone: called whenever something that an operation did was taken back.
+            changed: called after each commit that changed anything, in the writing thread.
         """
         self._connection = connection
         self._undone = undone
+        self._changed = changed
         self._translated = translated
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._entry = threading.Lock()
@@ -90,7 +94,7 @@ class Writer:
         self._chore: Item | None = None
         self.longest_group_seconds = 0.0
         self.longest_work_seconds = 0.0
-        self.changed_rows = 0
+        self.changed_rows = connection.total_changes
         """Grows with each commit that changed anything."""
         self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
         self._thread.start()
@@ -165,12 +169,14 @@ class Writer:
                 begun.append(item)
                 results.append(item.operation(self._connection))
             self._connection.execute("COMMIT")
-            self.changed_rows = self._connection.total_changes
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
             self._undo()
             return error
+        changed_rows, self.changed_rows = self.changed_rows, self._connection.total_changes
         for item, result in zip(begun, results, strict=True):
             item.future.set_result(result)
+        if changed_rows != self.changed_rows:
+            self._changed()
         return None
 
     def _gather(self, first: Item, began: float) -> Iterator[Item]:
@@ -258,6 +264,11 @@ class Readers:
         self._all.clear()
 
 
+def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(call)
+
+
 SLICE_ROWS = 1_000
 """Rows that one operation writes at most: some 15 ms, so that nothing holds the writer over 50 ms."""
 READERS = 2
@@ -281,12 +292,19 @@ class Access:
         self.path = path
         self.clock = clock
         self._lock = lock
+        self._committed: Callable[[], None] = partial(announce, lock_path(path))
+        """Called in the writing thread after a commit that changed anything."""
         self._names = Names()
         opens = partial(connect, path, readonly=True) if connection is not None else partial(open_reading, path)
         self._damage = Damage(path, opens)
         self._writer: Writer | None = None
         if connection is not None:
-            self._writer = Writer(connection, translated=self._damage.translated, undone=self._names.clear)
+            self._writer = Writer(
+                connection,
+                translated=self._damage.translated,
+                undone=self._names.clear,
+                changed=self._announce,
+            )
         self._readers = Readers(path, has_writer=connection is not None)
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store reader")
         self._checkpoints = ThreadPoolExecutor(1, thread_name_prefix="store checkpoint")
@@ -331,6 +349,9 @@ class Access:
             return await writer.run(lambda connection: operation(self._forget(connection), *args, **kw))
         return await writer.run(lambda connection: operation(connection, *args, **kw))
 
+    def _announce(self) -> None:
+        self._committed()
+
     def _present_writer(self) -> Writer:
         """Return the writer; raise where there is none, or where the file is known to be damaged."""
         self._refuse_damaged()
@@ -371,6 +392,18 @@ class Access:
         except RuntimeError:
             raise closed() from None
         return await future
+
+    @contextmanager
+    def announcing(self, changed: Callable[[], None]) -> Iterator[Announcements]:
+        """Call ``changed`` in the event loop after each commit that changed anything; for the owner, also of others."""
+        loop, before = asyncio.get_running_loop(), self._committed
+        announcements = Announcements(lock_path(self.path), changed)
+        self._committed = partial(_call_in, loop, changed)
+        try:
+            yield announcements
+        finally:
+            self._committed = before
+            announcements.close()
 
     # -- damage and the log ------------------------------------------------------------------------
 

@@ -32,9 +32,15 @@ __all__ = [
     "Damage",
     "Owner",
     "OwnerLock",
+    "lock_path",
     "owner_of",
     "problems_of",
 ]
+
+
+def lock_path(path: Path) -> Path:
+    """Return the path of a state file's lock file."""
+    return path.with_name(path.name + ".lock")
 
 
 class OwnerLock:
@@ -42,7 +48,7 @@ class OwnerLock:
 
     def __init__(self, path: Path) -> None:
         """Take the path of the state file; nothing is locked yet."""
-        self._path = path.with_name(path.name + ".lock")
+        self._path = lock_path(path)
         self._fd: int | None = None
 
     def acquire(self) -> None:
@@ -109,7 +115,7 @@ class Owner(NamedTuple):
 
 def owner_of(path: Path) -> Owner:
     """Return whether a process owns this state file, and which."""
-    lock = path.with_name(path.name + ".lock")
+    lock = lock_path(path)
     try:
         fd = _open_lock(lock, os.O_RDONLY)
     except FileNotFoundError:

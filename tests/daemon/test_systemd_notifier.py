@@ -10,6 +10,7 @@ from typing import Any
 
 from listener.contracts import SourceHealth, SourceState
 from listener.daemon.systemd import DEGRADED_START_SECONDS, SystemdNotifier
+from listener.pipeline.waking import WakeUp
 
 
 class Recorder:
@@ -35,7 +36,10 @@ async def notifying(**sources: SourceHealth) -> AsyncIterator[tuple[Recorder, An
     intake = SimpleNamespace(
         sources={name: SimpleNamespace(health=health) for name, health in sources.items()}, finished=set()
     )
-    pipeline = SimpleNamespace(intake=intake, store_trouble=None, ready=False, engines=[], troubles=[])
+    changed = WakeUp()
+    for health in sources.values():
+        health.announce_to(changed.set)
+    pipeline = SimpleNamespace(intake=intake, store_trouble=None, ready=False, engines=[], troubles=[], changed=changed)
     recorder = Recorder()
     state = SimpleNamespace(phase="running", pipeline=pipeline)
     task = asyncio.create_task(SystemdNotifier(state, recorder).run())  # type: ignore[arg-type]

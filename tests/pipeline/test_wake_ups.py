@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 
 from listener.pipeline import Pipeline
-from listener.pipeline.engine import WakeUp
+from listener.pipeline.waking import WakeUp
 from listener.store import NeedInput, Store, open_store
-from tests.pipeline.world import a_world
+from listener.store.announcements import announce
+from listener.store.ownership import lock_path
+from tests.pipeline.world import World, a_world
+from tests.waiting import until
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
 
@@ -45,32 +49,103 @@ async def test_what_is_never_woken_converges_by_the_tick(tmp_path: Path, monkeyp
         world.source.deliver(world.write("c.html", "new"))
         await world.settled()
         assert sorted(world.paths) == [world.url(f"{name}.html") for name in "abc"]
-        assert world.pipeline.engines[0].missed_wake_ups > 0
+        assert world.pipeline.missed_wake_ups > 0
 
 
-async def test_what_another_process_requests_is_sent_long_before_the_tick(tmp_path: Path) -> None:
-    """Nothing in this process announces it: the store is asked what changed."""
+@pytest.mark.parametrize("is_announced", [True, False])
+async def test_what_another_process_requests_is_sent_long_before_the_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_announced: bool
+) -> None:
+    """The other process announces it; where no more can be watched, the store is asked what changed."""
+    if not is_announced:
+        monkeypatch.setattr("listener.store.announcements.kernel.Inotify", refused)
+    async with a_world(tmp_path, extra=USUAL) as world:
+        await at_rest(world)
+        began = time.monotonic()
+        await requested(world, "a.html")
+        await world.until(lambda: world.paths == [world.url("a.html")], seconds=10.0)
+        assert time.monotonic() - began < 5.0
+        assert world.pipeline.missed_wake_ups == 0
+
+
+async def test_an_announcement_that_is_lost_is_made_up_for_by_the_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process was killed between its commit and the announcement: found, and counted."""
+    monkeypatch.setattr("listener.store.access.announce", lambda _: None)
+    monkeypatch.setattr("listener.pipeline.pipeline.TICK_SECONDS", 1.0)
     async with a_world(tmp_path) as world:
-        await world.until(lambda: world.pipeline.engines[0].settled)
-        async with open_store(world.settings.store.url) as other:
-            await other.request([NeedInput("cdn", world.url("a.html"))])
+        await at_rest(world)
+        await requested(world, "a.html")
+        await world.settled()
+        assert world.paths == [world.url("a.html")]
+        assert world.pipeline.missed_wake_ups > 0
+
+
+async def test_what_is_announced_elsewhere_is_found_by_looking(tmp_path: Path) -> None:
+    """Somebody replaced the lock file, and others touch the new one: the store is asked once a second from then on."""
+    async with a_world(tmp_path) as world:
+        await at_rest(world)
+        (tmp_path / "state.db.lock").unlink()
+        (tmp_path / "state.db.lock").touch()
+        await asyncio.sleep(2.0)  # the removal is an event, too
+        await requested(world, "a.html")
         await world.settled(seconds=10.0)
         assert world.paths == [world.url("a.html")]
-        assert world.pipeline.engines[0].missed_wake_ups == 0
 
 
-async def test_idle_the_store_is_asked_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits and nothing changes: one read a second, no write, no checkpoint."""
-    usual = {"verifier": {"first_seconds": 60.0, "interval_seconds": 30.0}, "coalescer": {"quiet_seconds": 1.0}}
-    async with a_world(tmp_path, extra=usual) as world:
-        await world.until(lambda: world.pipeline.engines[0].settled and "www" in world.pipeline._kept)
-        await asyncio.sleep(1.5)  # what the start left to be looked at
+async def test_idle_nothing_reads_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits and nothing changes: no read, no write, no checkpoint; a commit of another process costs a few."""
+    async with a_world(tmp_path, extra=USUAL) as world:
+        await at_rest(world)
         calls: Counter[str] = Counter()
         for name in ("_read", "_write", "checkpoint"):
             counted(monkeypatch, name, calls)
         await asyncio.sleep(3.0)
-        assert calls.pop("_read") <= 4
         assert not calls
+        announce(lock_path(world.store.path))
+        await asyncio.sleep(2.0)
+        assert calls == {"_read": 1}
+
+
+async def test_a_commit_is_announced_to_its_own_process_without_the_lock_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner touches nothing; what changed nothing is not announced."""
+    monkeypatch.setattr("listener.store.access.announce", lambda _: pytest.fail("the owner touched its lock file"))
+    announced: list[int] = []
+    async with open_store(f"sqlite:///{tmp_path}/state.db", owner=True) as store:
+        with store.announcing(lambda: announced.append(1)) as announcements:
+            assert announcements.of_others
+            await store.request([NeedInput("cdn", "https://example.com/")])
+            await until(lambda: announced == [1])
+            await store.look_again([])
+            await asyncio.sleep(0.1)
+            assert announced == [1]
+
+
+USUAL = {"verifier": {"first_seconds": 60.0, "interval_seconds": 30.0}, "coalescer": {"quiet_seconds": 1.0}}
+
+
+def refused(*_: object) -> None:
+    """Open no instance, as where all are in use."""
+    raise OSError(24, "Too many open files")
+
+
+async def at_rest(world: World) -> None:
+    """Wait until what the start left to be done and kept is over: its commits are announced, too."""
+    await world.until(lambda: world.pipeline.engines[0].settled and "www" in world.pipeline._kept)
+    while True:
+        count = world.pipeline._stored.count
+        await asyncio.sleep(2.0)
+        if world.pipeline._stored.count == count:
+            return
+
+
+async def requested(world: World, key: str) -> None:
+    """Request a refresh as another process does."""
+    async with open_store(world.settings.store.url) as other:
+        await other.request([NeedInput("cdn", world.url(key))])
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.001])

@@ -30,18 +30,33 @@ DEADLINE_SECONDS = 20.0
 
 
 class MovableClock:
-    """The machine's clock, moved on manually."""
+    """The machine's clock, moved on manually; reports that as the kernel does."""
 
     def __init__(self) -> None:
         """Start at the machine's time, but never near a reset of the quota day."""
-        self.ahead = 0.0
+        self._followers: list[Callable[[], None]] = []
         second_of_day = (time.time() + 8 * 3600) % 86400
-        if not 3600 < second_of_day < 86400 - 3600:
-            self.ahead = 7200.0
+        self._ahead = 0.0 if 3600 < second_of_day < 86400 - 3600 else 7200.0
+
+    @property
+    def ahead(self) -> float:
+        """By how much it is ahead of the machine's, in seconds."""
+        return self._ahead
+
+    @ahead.setter
+    def ahead(self, seconds: float) -> None:
+        self._ahead = seconds
+        for stepped in self._followers:
+            stepped()
+
+    def follow_steps(self, stepped: Callable[[], None]) -> Callable[[], None]:
+        """Call ``stepped`` whenever it is moved."""
+        self._followers.append(stepped)
+        return lambda: self._followers.remove(stepped)
 
     def now(self) -> float:
         """Return seconds since the epoch."""
-        return time.time() + self.ahead
+        return time.time() + self._ahead
 
 
 class PlayedSource:

@@ -42,7 +42,6 @@ MOST_RETRY_SECONDS: Final = 900.0
 DELIVERIES_AHEAD: Final = 4
 """Deliveries that may wait for their commit: a listing of ten million keys must not pile up in memory."""
 
-REPORT_SECONDS: Final = 0.2
 _WORST: Final = (
     SourceState.FAILED,
     SourceState.DEGRADED,
@@ -140,12 +139,14 @@ class ListingSource:
         self.health.ready, self.health.state = True, SourceState.LISTENING
         self.health.figures["last_listing_seconds"] = round(time.monotonic() - began, 3)
         self.health.figures["last_listing_at"] = round(time.time(), 3)
+        self.health.changed()
 
     async def _seed(self, changes: Iterator[Change], index: IndexView) -> AsyncGenerator[Delivery, None]:
         count = 0
         while portion := await asyncio.to_thread(_portion, changes):
             count += len(portion)
             self.health.figures["listed_keys"] = count
+            self.health.changed()
             yield Delivery(portion, self._ack, seed=True)
         await self._all_acked()
         await index.mark_seeded(self.name)
@@ -206,6 +207,10 @@ def _portion(changes: Iterator[Change]) -> list[Change]:
     return list(islice(changes, PORTION_KEYS))
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class EventsWithReconcile:
     """See :class:`listener.contracts.Source`; ready once both are."""
 
@@ -250,7 +255,9 @@ class EventsWithReconcile:
                     await deliveries.aclose()
 
         tasks = [asyncio.create_task(read(part), name=f"read {self.name}") for part in self.parts]
-        tasks.append(asyncio.create_task(self._report(lost, rescans), name=f"health {self.name}"))
+        for part in self.parts:
+            part.health.announce_to(lambda: self._join(lost, rescans))
+        self._join(lost, rescans)
         try:
             while True:
                 found = await queue.get()
@@ -258,18 +265,15 @@ class EventsWithReconcile:
                     raise found
                 yield found
         finally:
+            for part in self.parts:  # what becomes of this source is now for the pipeline to say
+                part.health.announce_to(_nothing)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.health.ready = False
 
-    async def _report(self, lost: int, rescans: int) -> None:
-        """Say of both what the worse of them says, for ever."""
-        while True:
-            self._join(lost, rescans)
-            await asyncio.sleep(REPORT_SECONDS)
-
     def _join(self, lost: int, rescans: int) -> None:
+        """Say of both what the worse of them says."""
         parts = (self._events.health, self._listing.health)
         health = self.health
         health.state = min((part.state for part in parts), key=_WORST.index)

@@ -85,7 +85,9 @@ class HealthReporter:
     def count(self, name: str, number: float) -> None:
         """Add to a metric."""
         self._health.figures[name] = self._health.figures.get(name, 0) + number
+        self._health.changed()
 
     def set(self, **metrics: float) -> None:
         """Set metrics."""
         self._health.figures.update(metrics)
+        self._health.changed()

@@ -136,6 +136,7 @@ class Receiver:
     def report(self, **figures: float) -> None:
         """Note figures of the server, and how many requests wait."""
         self._health.figures.update(figures, in_flight=len(self.pending))
+        self._health.changed()
 
     def _authenticator(self, head: RequestHead) -> Authenticator:
         """Return what will authenticate the body. Raise :class:`HTTPRejection` for what the head shows to be wrong."""

@@ -31,6 +31,7 @@ __all__ = ["Servers", "WebhookServer", "tls_context"]
 log = structlog.get_logger()
 
 SWEEP_SECONDS: Final = 0.25
+"""How often to look, while requests wait or come, which have waited too long."""
 CLOSE_SECONDS: Final = 2.0
 """How long a stop waits for answers to be written."""
 
@@ -56,6 +57,7 @@ class WebhookServer:
         self._settings = settings
         self._http: HttpServer | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._busy = asyncio.Event()
 
     async def start(self) -> None:
         """Listen. Raise :class:`SourceUnavailable` where the address cannot be had, and ``ConfigurationError``."""
@@ -63,6 +65,7 @@ class WebhookServer:
         self._http = HttpServer(
             web.Server(self._handle, **WEB_OPTIONS),
             ConnectionLimits(connections=settings.max_connections, head_seconds=settings.request_seconds),
+            changed=self._busy.set,
             tls=await asyncio.to_thread(tls_context, settings),
         )
         self._http.start(await asyncio.to_thread(self._sockets))
@@ -94,6 +97,7 @@ class WebhookServer:
         if receiver is None or http is None:
             return rejection(HTTPRejection(HTTPStatus.NOT_FOUND, "nothing is received here"))
         limiter, connection = http.limiter, request.protocol
+        self._busy.set()
         limiter.busy(connection)
         try:
             return await receiver.answer(request, http.bodies, self._claim)
@@ -101,7 +105,12 @@ class WebhookServer:
             log.exception("webhook.broken", source=receiver.name, error_type=type(error).__name__)
             return rejection(HTTPRejection(HTTPStatus.INTERNAL_SERVER_ERROR, "an error in the receiver: see its log"))
         finally:
+            self._busy.set()
             limiter.idle(connection)
+
+    def has_joined(self) -> None:
+        """Report the figures of the server to a receiver that came."""
+        self._busy.set()
 
     def _claim(self, request: web.BaseRequest, credential: str) -> bool:
         """Count the connection of a request for the credential that it proved; see ``ConnectionLimiter.claim``."""
@@ -111,13 +120,16 @@ class WebhookServer:
         return {receiver.name for receiver in self.receivers.values() if not receiver.draining}
 
     async def _sweep(self) -> None:
-        """Answer requests whose commit takes too long, and report figures, until cancelled."""
+        """Answer requests whose commit takes too long, and report figures, until cancelled; rest while none comes."""
         while True:
+            self._busy.clear()
             for receiver in self.receivers.values():
                 receiver.pending.sweep()
                 if self._http is not None:
                     rejected = {f"turned_away_{status}": count for status, count in self._http.rejected.items()}
                     receiver.report(connections=len(self._http), **rejected)
+            if not any(len(receiver.pending) for receiver in self.receivers.values()):
+                await self._busy.wait()
             await asyncio.sleep(SWEEP_SECONDS)
 
     def stop_accepting(self) -> None:
@@ -171,6 +183,7 @@ class Servers:
                 raise SourceUnavailable(f"what listened on {settings.listen} is still ending", hint="wait a moment")
             _check_joining(server, receiver)
             server.receivers[settings.path] = receiver
+            server.has_joined()
             return server
 
     async def leave(self, receiver: Receiver) -> None:
