@@ -31,6 +31,31 @@ observer.schedule(FileSystemEventHandler(), sys.argv[1], recursive=True)
 observer.start()
 time.sleep(1e6)
 """
+LIBRARIES = """
+import asyncio, sqlite3, sys
+from aiohttp import ClientSession, web
+from pydantic import BaseModel
+
+class Settings(BaseModel):
+    host: str = "127.0.0.1"
+
+async def answer(request):
+    return web.Response(text="ok")
+
+async def main():
+    database = sqlite3.connect(sys.argv[1], check_same_thread=False)
+    for statement in ("PRAGMA journal_mode=WAL", "CREATE TABLE t(x)", "INSERT INTO t VALUES (1)", "COMMIT"):
+        await asyncio.to_thread(database.execute, statement)
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.TCPSite(runner, Settings.model_validate({}).host, 0).start()
+    async with ClientSession() as session, session.get("http://%s:%d/" % runner.addresses[0]) as response:
+        await response.read()
+    await asyncio.sleep(1e6)
+
+asyncio.run(main())
+"""
+"""The floor of memory: the libraries alone, each in use; a port, a client, a checked setting, a database, a thread."""
 
 
 class Spent(NamedTuple):
@@ -69,6 +94,7 @@ def main() -> None:
             (folder / "www" / f"{key}.html").write_text(key)
         commands = {
             "cdn-listener run": ["-m", "listener", "run"],
+            "limit: the libraries alone": ["-c", LIBRARIES, str(folder / "libraries.db")],
             "a bare watchdog observer": ["-c", WATCHDOG, str(folder / "www")],
         }
         running = {
