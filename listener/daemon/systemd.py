@@ -19,8 +19,8 @@ __all__ = ["NotifySocket", "SystemdNotifier", "watchdog_seconds"]
 
 log = structlog.get_logger()
 
-POLL_SECONDS = 0.1
-"""How often to look whether there is a pipeline."""
+POLL_SECONDS = 0.02
+"""How often to look whether there is a pipeline: that is some 50 ms after the start."""
 STARTING_SECONDS = 1.0
 """How often to look, during a start, who takes long, and whether to request more time."""
 REST_SECONDS = 1.0
