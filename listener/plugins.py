@@ -58,7 +58,7 @@ def installed() -> list[Installed]:
     return [
         Installed(group, entry.name, entry.value, *_distribution(entry))
         for group in GROUPS
-        for entry in sorted(_entries(group).values(), key=lambda entry: entry.name)
+        for entry in sorted(_entries()[group].values(), key=lambda entry: entry.name)
     ]
 
 
@@ -69,7 +69,7 @@ def plugin_class(group: str, name: str, *, key: str = "") -> type[Any]:
     Raises :class:`~listener.errors.ConfigurationError` where there is none of that name, or where it cannot be
     imported, with the command that installs what is missing.
     """
-    entries = _entries(group)
+    entries = _entries()[group]
     subject = f"{key}: " if key else ""
     if name not in entries:
         hint = f"{nearest(name, entries)} Installed are: {', '.join(sorted(entries)) or 'none'}."
@@ -168,8 +168,10 @@ def _validated(model: type[BaseModel], table: Mapping[str, Any], key: str, setti
 
 
 @functools.cache
-def _entries(group: str) -> Mapping[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUPS[group])}
+def _entries() -> Mapping[str, Mapping[str, EntryPoint]]:
+    """Return the plugins by table and name, of one look at everything that is installed."""
+    every = entry_points()
+    return {table: {entry.name: entry for entry in every.select(group=group)} for table, group in GROUPS.items()}
 
 
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
