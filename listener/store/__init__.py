@@ -15,10 +15,10 @@ connections of their own and never wait for it. Of the processes that open the f
 ``ownership``       the lock of the process that sends; damage that ends all writing
 ``retention``       what bounds each table; removal of old rows in slices
 ``maintenance``     backup, check, compaction; free space given back
-``record``          a batch of changes becomes index rows and needs; ``filtering``: what makes none
+``record``          a batch of changes becomes index rows and needs (``need_rows``); ``filtering``: what makes none
 ``index``           what each storage is known to hold; ids of names; ``bulk``: many rows by few statements
 ``needs``           what planning reads: what is due, and which attempt covers what
-``transitions``     needs become due, are reserved, sent, settled
+``transitions``     needs become due, are sent, settled; ``reserve``: a plan becomes attempts
 ``attempts``        the ledger, and attempts until they end
 ``controls``        orders and requests of people; reports of the daemon
 ``report``          counts and history; ``staleness``: which URL is stale and why

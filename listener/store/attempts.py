@@ -211,12 +211,8 @@ _COLUMNS = (
 )
 
 
-def _attempt(row: Sequence[object]) -> Attempt:
-    fields: dict[str, Any] = dict(zip(Attempt.__slots__, row, strict=True))
-    fields["kind"] = RefreshKind(str(row[2]))
-    fields["force"] = bool(row[4])
-    fields["state"] = AttemptState(str(row[6]))
-    return Attempt(**fields)
+def _attempt(row: Sequence[Any]) -> Attempt:
+    return Attempt(*row)._replace(kind=RefreshKind(row[2]), force=bool(row[4]), state=AttemptState(row[6]))
 
 
 class Agenda(NamedTuple):
@@ -364,13 +360,25 @@ def accept(
 
     What was only ``inferred`` from the task list is booked as presumed, so that the live quota can correct it.
     """
-    ids = list(task_ids)
-    book = book_presumed if inferred else book_spent
-    book(connection, take_held(connection, ids))
-    connection.executemany(
-        "UPDATE attempt SET state = 'accepted', task_id = ?, accepted_at = ?, next_look_at = ? WHERE id = ?",
-        [(task_id, now, next_look_at, i) for i, task_id in task_ids.items()],
-    )
+    ids_of: dict[str, list[int]] = {}
+    for number, task_id in task_ids.items():
+        ids_of.setdefault(task_id, []).append(number)
+    units: Counter[BookingKey] = Counter()
+    for task_id, ids in ids_of.items():
+        accepted = (task_id, now, next_look_at)
+        rows = connection.execute(
+            f"{_ACCEPT} AND held = 1 RETURNING id, account, kind, window_start", (*accepted, json.dumps(ids))
+        )
+        booked = {number: tuple(key) for number, *key in rows.fetchall()}
+        units.update(booked.values())
+        if late := [number for number in ids if number not in booked]:  # their units were presumed spent, or refunded
+            connection.execute(_ACCEPT, (*accepted, json.dumps(late)))
+    (book_presumed if inferred else book_spent)(connection, units)
+
+
+_ACCEPT = (
+    f"UPDATE attempt SET state = 'accepted', held = 0, task_id = ?, accepted_at = ?, next_look_at = ? WHERE {_THESE}"
+)
 
 
 def mark_unknown(connection: sqlite3.Connection, ids: Sequence[int], *, next_look_at: float, error: str) -> None:

@@ -1,5 +1,5 @@
 """
-Inserting many rows by few statements, and deleting rows by their keys.
+Writing many rows by few statements, and deleting rows by their keys.
 
 Running a statement costs more than the row that it writes, the more so for a table with triggers. So rows are written
 by statements of many rows, of a few sizes: those stay compiled.
@@ -12,32 +12,32 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TypeVar
 
-__all__ = ["NEED_KEY", "BulkInsert", "delete_rows"]
+__all__ = ["NEED_KEY", "Bulk", "delete_rows"]
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 _SIZES = (64, 8, 1)
 NEED_KEY = ("directory", "name", "scope")
 
 
-class BulkInsert:
-    """An ``INSERT OR IGNORE`` of rows into one table."""
+class Bulk:
+    """A statement that writes rows into one table."""
 
-    def __init__(self, into: str, row: str, *, columns: int, constants: int = 0) -> None:
+    def __init__(self, statement: str, row: str, *, columns: int, constants: int = 0) -> None:
         """
         Prepare it.
 
         Args:
-            into: the table with the names of its columns.
+            statement: has ``{}`` where its rows stand, as ``VALUES``.
             row: one row in SQL: its values are ``{0}`` and so on, those that all rows share ``?1`` and so on.
             columns: how many values of its own a row has.
             constants: how many are shared.
         """
         marks = iter(f"?{number}" for number in range(constants + 1, constants + 1 + columns * _SIZES[0]))
         rows = [row.format(*(next(marks) for _ in range(columns))) for _ in range(_SIZES[0])]
-        self._statements = {size: f"INSERT OR IGNORE INTO {into} VALUES {', '.join(rows[:size])}" for size in _SIZES}
+        self._statements = {size: statement.format(f"VALUES {', '.join(rows[:size])}") for size in _SIZES}
 
     def write(self, connection: sqlite3.Connection, rows: Sequence[Row], constants: Sequence[object] = ()) -> list[Row]:
-        """Insert the rows; return those among which some were there already, and were left as they are."""
+        """Write the rows; return those among which some were not written, for what stands in the table already."""
         left: list[Row] = []
         start = 0
         while start < len(rows):

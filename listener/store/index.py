@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from listener.change import Change, ChangeKind, Fingerprint, ObjectState, key_to_bytes, key_to_text
-from listener.store.bulk import BulkInsert
+from listener.store.bulk import Bulk
 
 __all__ = [
     "IndexWriter",
@@ -122,8 +122,8 @@ def _id(connection: sqlite3.Connection, table: str, columns: str, values: tuple[
     return cursor.lastrowid
 
 
-_PUT_NEW = BulkInsert(
-    "object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence)",
+_PUT_NEW = Bulk(
+    "INSERT OR IGNORE INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence) {}",
     "({0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8})",
     columns=9,
 )

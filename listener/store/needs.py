@@ -302,7 +302,7 @@ class Snapshot:
         self._connection.create_function("object_name", 1, _object_name, deterministic=True)
         row = self._connection.execute(
             f"SELECT count(*) FROM object WHERE tree = (SELECT id FROM tree WHERE {_ROOT} AND path = ?) AND name IN"
-            f" (SELECT object_name(name) FROM need WHERE directory = ? AND {_READY}"
+            f" (SELECT {_NAME_OF_OBJECT} FROM need WHERE directory = ? AND {_READY}"
             f" AND scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d}))",
             (root, key_to_bytes(folder), directory),
         ).fetchone()
@@ -310,6 +310,10 @@ class Snapshot:
 
 
 _ROOT = "root = (SELECT id FROM root WHERE name = ?)"
+
+
+_NAME_OF_OBJECT = "CASE WHEN instr(name, '%') OR instr(name, '?') THEN object_name(name) ELSE CAST(name AS BLOB) END"
+"""Python is asked only for names that are not their own."""
 
 
 def _object_name(url_name: str) -> bytes:

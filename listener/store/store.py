@@ -25,6 +25,7 @@ from listener.store import (
     maintenance,
     needs,
     report,
+    reserve,
     retention,
     staleness,
     transitions,
@@ -267,7 +268,7 @@ class Store(Access):
         for start in range(0, len(wanted), SLICE_ROWS // 2):
             part = wanted[start : start + SLICE_ROWS // 2]
             made += await self._write(
-                transitions.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
+                reserve.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
             )
         return made
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from listener.clock import window_start
 from listener.contracts import KindLimits, Target
 from listener.pipeline.accounts import RESET_GUARD_SECONDS, SLOTS, Account
-from listener.pipeline.sender import host_of, into_batches, split
+from listener.pipeline.sender import into_batches, split
 from listener.refresh import Attempt, RefreshKind
+from listener.urls import host_of
 
 NOON = window_start(1_800_000_000.0) + 12 * 3600.0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from listener.refresh import NeedState, Priority, Scope
-from listener.store.record import NeedClass, NeedRow
+from listener.store.need_rows import NeedClass, NeedRow
 
 WAITING, READY, ATTEMPTED, PARKED, UNCONFIRMED = NeedState
 NeedKey = tuple[int, str, int]

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def turn(self, attempts: list[Attempt], state: AttemptState) -> None:
         for one in attempts:
-            self.model.attempts[one.id] = replace(self.model.attempts[one.id], state=state)
+            self.model.attempts[one.id] = self.model.attempts[one.id]._replace(state=state)
 
     # -- sources -------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from listener.router.routing import Sites
 from listener.settings import CoalescerSettings, Site
 from listener.store.database import prepare
 from listener.store.index import Names
-from listener.store.record import Batch, NeedClass, NeedRow, Recorder, write_needs
+from listener.store.need_rows import NeedClass, NeedRow, write_needs
+from listener.store.record import Batch, Recorder
 from tests.store.need_model import NeedKey, NeedModel, recorded
 from tests.store.steps import BASE
 

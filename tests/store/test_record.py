@@ -357,3 +357,15 @@ async def test_a_first_change_below_a_directory_under_way_keeps_its_age(bench: B
     await bench.finish(made)
     (need,) = await bench.store.explain(BASE + "a/x")
     assert need["stale_since"] == since
+
+
+async def test_objects_of_a_folder_are_counted_by_their_names(bench: Bench) -> None:
+    """A URL names its object also where it has escapes or a query; two URLs of one object count once."""
+    await bench.change(
+        content("d/a"), content("d/é x"), content("d/%41"), content("d/b"), content("d/c"), wait=0, seed=True
+    )
+    urls = ["d/a", "d/a?w=1", "d/b?w=1", "d/%C3%A9%20x", "d/%2541", "d/gone"]
+    await bench.store.request([NeedInput("cdn", BASE + url) for url in urls])
+    await bench.store.promote_due()
+    (load,) = await bench.store.read(lambda snapshot: snapshot.loads())
+    assert await bench.store.read(lambda snapshot: snapshot.objects_named("www", "d/", load.directory)) == 4

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from listener.refresh import AttemptState, RefreshKind, Scope
@@ -38,7 +36,7 @@ async def test_an_unconfirmed_file_that_fails_for_good_stands_among_the_dead_let
     await bench.change(content("a.html"))
     (made,) = await bench.send(file("a.html"))
     await bench.store.unconfirm(made, next_look_at=None, error="never ended")
-    await bench.store.park(replace(made, state=AttemptState.UNCONFIRMED), error="failed 8 times")
+    await bench.store.park(made._replace(state=AttemptState.UNCONFIRMED), error="failed 8 times")
     assert await bench.stale("a.html") == ["parked"]
     assert [letter.subject for letter in await bench.store.dead_letters()] == [BASE + "a.html"]
 

@@ -26,12 +26,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from listener.alibaba.signature import percent_encode, timestamp
 from listener.errors import BatchRejected, BatchTooLarge
 from listener.refresh import Priority, RefreshKind
 from listener.targets.alibaba_cdn.settings import Prefetch, Settings
+from listener.urls import host_of
 
 __all__ = [
     "FORM_TYPE",
@@ -83,7 +84,7 @@ class Request(NamedTuple):
 
 def domain_of(url: str) -> str:
     """Return the host, and the port where there is one: what the limits per domain count by."""
-    return urlsplit(url).netloc.lower()
+    return host_of(url).lower()
 
 
 def require_plain(kind: RefreshKind, urls: Sequence[str]) -> None:
