@@ -423,8 +423,8 @@ class Session:
             self._report(SourceState.LISTENING)
 
     async def _rest(self) -> None:
-        # Events within a moment make one delivery: fewer wake-ups, fewer commits.
-        await asyncio.sleep(_GATHER_SECONDS)
+        if not self._is_first:  # events within a moment make one delivery; the end of the start waits for no such
+            await asyncio.sleep(_GATHER_SECONDS)
         now = time.monotonic()
         dues = (part.next_due(now) for part in (self._live, self._rescans, self._digests))
         wait = max(0.0, min(_PROGRESS_SECONDS, self._next_check - now, *dues))
