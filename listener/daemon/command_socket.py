@@ -39,6 +39,8 @@ log = structlog.get_logger()
 
 MOST_CONNECTIONS: Final = 32
 """Commands at once; a further one reads the state file itself."""
+MOST_ROWS: Final = 1_000
+"""A longer list is left to the command: to write it would hold up the event loop, and take memory for good."""
 LINE_BYTES: Final = 4 * 1024 * 1024
 """Longer than the arguments of a process can be (execve(2): 2 MiB by default)."""
 IDLE_SECONDS: Final = 60.0
@@ -110,6 +112,8 @@ class CommandSocket:
         try:
             parts, store, pipeline = self._state.running()
         except ListenerError:
+            return {"declined": True}
+        if asked["arguments"].get("limit", 0) > MOST_ROWS:
             return {"declined": True}
         owner = Owner(True, os.getpid())
         context = Context(parts.settings, store, owner, lambda: parts.targets, Known.to(pipeline))

@@ -170,6 +170,14 @@ def test_a_daemon_that_hangs_is_not_waited_for(stand: Stand) -> None:
         assert len(json.loads(run(stand, "tasks", "--manual", "--json")[1])) == 1
 
 
+def test_a_long_list_is_not_the_daemons_work(stand: Stand) -> None:
+    """To write it would hold up everything else."""
+    stand.configure()
+    with stand.daemon():
+        assert not did_it_itself(run(stand, "tasks", "--limit", "1000")[2])
+        assert did_it_itself(run(stand, "tasks", "--limit", "1001")[2])
+
+
 def test_only_the_daemons_user_reaches_the_socket_and_it_goes_with_the_daemon(stand: Stand) -> None:
     """Whatever the umask; one that a killed daemon left hinders neither commands nor the next daemon."""
     stand.configure()

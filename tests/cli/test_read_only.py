@@ -94,13 +94,13 @@ def test_a_lock_that_may_not_be_read_does_not_mean_not_running(stand: Stand) -> 
     with stand.daemon():
         for path in stand.root.glob("state.db*"):
             path.chmod(0o000 if path.suffix == ".lock" else 0o644)
-        as_root = partial(run_bare, stand, "status", "--json")
-        until(lambda: '"listening"' in as_root().stdout, what="the daemon has saved its state")
         # Another pytest session of this user closes the common parent of all temporary directories when it starts.
         for folder in (stand.root, *stand.root.parents):
             if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
                 folder.chmod(folder.stat().st_mode | 0o055)
-        done = run_bare(stand, "status", "--json", user=65534)
+        as_another = partial(run_bare, stand, "status", "--json", user=65534)
+        until(lambda: '"listening"' in as_another().stdout, what="the daemon has saved its state")
+        done = as_another()
     assert done.returncode == 0, done.stderr
     reported = json.loads(done.stdout)
     assert reported["running"] is None
