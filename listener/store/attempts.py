@@ -431,35 +431,40 @@ def recover(connection: sqlite3.Connection, *, now: float) -> bool:
 
 
 def finish(
-    connection: sqlite3.Connection, attempt: int, state: AttemptState, now: float, *, active: bool, error: str = ""
+    connection: sqlite3.Connection,
+    ids: Sequence[int],
+    state: AttemptState,
+    now: float,
+    *,
+    active: bool,
+    error: str = "",
 ) -> None:
-    """Note how an attempt ended; one that stays active covers its needs, or holds them back, until it is swept."""
+    """Note how these attempts ended; one that stays active covers its needs, or holds them back, until it is swept."""
     connection.execute(
         "UPDATE attempt SET state = ?, finished_at = ?, next_look_at = NULL, active = ?,"
-        " error = CASE WHEN ? = '' THEN error ELSE ? END WHERE id = ?",
-        (state.value, now, active, error, error, attempt),
+        f" error = CASE WHEN ? = '' THEN error ELSE ? END WHERE {_THESE}",
+        (state.value, now, active, error, error, json.dumps(ids)),
     )
 
 
 def fail(connection: sqlite3.Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:
     """Note that the CDN failed or refused this attempt; its needs are READY again at ``retry_at``."""
     book_refund(connection, take_held(connection, [attempt.id]))
-    finish(connection, attempt.id, AttemptState.FAILED, now, active=True, error=error)
+    finish(connection, [attempt.id], AttemptState.FAILED, now, active=True, error=error)
     connection.execute("UPDATE attempt SET next_look_at = ? WHERE id = ?", (retry_at, attempt.id))
 
 
 def end_backoff(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     """Make the needs of failed attempts READY: their back-off is over."""
     release_needs(connection, ids)
-    connection.executemany("UPDATE attempt SET active = 0, next_look_at = NULL WHERE id = ?", [(i,) for i in ids])
+    connection.execute(f"UPDATE attempt SET active = 0, next_look_at = NULL WHERE {_THESE}", (json.dumps(ids),))
 
 
 def presume_spent(connection: sqlite3.Connection, ids: Sequence[int], *, now: float, error: str) -> None:
     """Book attempts whose outcome cannot be found out as spent, and make their needs READY again."""
     book_presumed(connection, take_held(connection, ids))
     release_needs(connection, ids)
-    for attempt in ids:
-        finish(connection, attempt, AttemptState.FAILED, now, active=False, error=error)
+    finish(connection, ids, AttemptState.FAILED, now, active=False, error=error)
 
 
 def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error: str) -> None:
@@ -477,7 +482,7 @@ def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error:
             " (SELECT d.id FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ? AND d.url = ?)",
             (error, attempt.target, attempt.url),
         )
-    finish(connection, attempt.id, AttemptState.FAILED, now, active=False, error=error)
+    finish(connection, [attempt.id], AttemptState.FAILED, now, active=False, error=error)
 
 
 def unconfirm(connection: sqlite3.Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:

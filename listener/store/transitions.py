@@ -12,6 +12,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from listener.refresh import (
@@ -29,7 +30,7 @@ from listener.settings import CoalescerSettings
 from listener.store.attempts import book_spent, finish, release_needs, take_held
 from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.controls import withdraw
-from listener.store.index import next_sequence, prefix_end
+from listener.store.index import in_sizes, next_sequence, prefix_end
 from listener.store.needs import EXPIRED, Load, covered
 
 __all__ = [
@@ -185,40 +186,57 @@ SWEEP_DIRECTORIES = 200
 def complete(connection: sqlite3.Connection, attempts: Sequence[Attempt], *, now: float) -> None:
     """Settle what these attempts cover, up to their watermarks; a directory attempt's needs are left to the sweep."""
     book_spent(connection, take_held(connection, [attempt.id for attempt in attempts]))
+    for kind in {attempt.kind for attempt in attempts}:
+        group = [attempt for attempt in attempts if attempt.kind is kind]
+        is_directory = kind is RefreshKind.DIRECTORY
+        finish(connection, [attempt.id for attempt in group], AttemptState.COMPLETE, now, active=is_directory)
+        if not is_directory:
+            _settle_marked(connection, kind, group)
+
+
+def _settle_marked(connection: sqlite3.Connection, kind: RefreshKind, attempts: Sequence[Attempt]) -> None:
+    """Settle what attempts of one kind cover, and release what they marked and do not cover."""
+    places = {(attempt.target, directory_of(attempt.url)) for attempt in attempts}
+    directories = _directories(connection, list(places))
+    values = []
     for attempt in attempts:
-        directory = attempt.kind is RefreshKind.DIRECTORY
-        finish(connection, attempt.id, AttemptState.COMPLETE, now, active=directory)
-        if not directory:
-            _settle_marked(connection, attempt)
-
-
-def _settle_marked(connection: sqlite3.Connection, attempt: Attempt) -> None:
-    place = directory_of(attempt.url)
-    row = connection.execute(
-        "SELECT d.id FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ? AND d.url = ?",
-        (attempt.target, place),
-    ).fetchone()
-    if row is None:
-        return
-    name, reached = attempt.url[len(place) :], "name = :name"
-    if attempt.kind is RefreshKind.IGNORE_PARAMS:
+        place = directory_of(attempt.url)
+        url = strip_query(attempt.url) if kind is RefreshKind.IGNORE_PARAMS else attempt.url
+        if (directory := directories.get((attempt.target, place))) is not None:
+            name = url[len(place) :]
+            values.append(
+                {"directory": directory, "name": name, "watermark": attempt.watermark, "force": attempt.force}
+            )
+    reached = "name = :name"
+    if kind is RefreshKind.IGNORE_PARAMS:
         # The path itself and the path with any query: "?" sorts right before "@".
-        name = strip_query(attempt.url)[len(place) :]
         reached = "(name = :name OR (name >= :name || '?' AND name < :name || '@'))"
     within = f"directory = :directory AND {reached}"
-    values = {"directory": row[0], "name": name, "watermark": attempt.watermark, "force": attempt.force}
-    connection.execute(f"DELETE FROM need WHERE {within} AND {_COVERED[attempt.kind]}", values)
-    _later_since(connection, f"{within} AND scope IN ({_SCOPES[attempt.kind]})", values)
-    release_needs(connection, [attempt.id])
+    connection.executemany(f"DELETE FROM need WHERE {within} AND {_COVERED[kind]}", values)
+    _later_since(connection, f"{within} AND scope IN ({_SCOPES[kind]})", values)
+    release_needs(connection, [attempt.id for attempt in attempts])
+
+
+def _directories(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Return the ids of these directories (target and URL), where there are any."""
+    found: dict[tuple[str, str], int] = {}
+    for size, wanted in in_sizes(places):
+        rows = connection.execute(
+            f"WITH wanted AS (VALUES {', '.join(['(?, ?)'] * size)}) SELECT t.name, d.url, d.id FROM wanted"
+            " CROSS JOIN target t ON t.name = column1 CROSS JOIN directory d ON d.target = t.id AND d.url = column2",
+            [*chain.from_iterable(wanted)],
+        )
+        found.update(((target, url), number) for target, url, number in rows)
+    return found
 
 
 _COVERED = {kind: covered(kind, watermark=":watermark", force=":force") for kind in COVERAGE}
 _SCOPES = {kind: ", ".join(f"{scope:d}" for scope in rule.scopes) for kind, rule in COVERAGE.items()}
 
 
-def _later_since(connection: sqlite3.Connection, where: str, values: Mapping[str, object]) -> None:
+def _later_since(connection: sqlite3.Connection, where: str, values: Sequence[Mapping[str, object]]) -> None:
     """What was changed again during the flight is stale only since then: the older change is settled."""
-    connection.execute(
+    connection.executemany(
         "UPDATE need SET stale_since = max(stale_since, later_since), later_since = NULL"
         f" WHERE {where} AND sequence > :watermark AND later_since IS NOT NULL",
         values,
@@ -287,7 +305,7 @@ def _sweep_directory(
         "scope": scope,
     }
     connection.execute(f"DELETE FROM need WHERE {within} AND {_COVERED[RefreshKind.DIRECTORY]}", values)
-    _later_since(connection, within, values)
+    _later_since(connection, within, [values])
     return len(keys), SweepPosition(start.url, name, scope) if len(keys) >= limit else None
 
 
