@@ -34,7 +34,7 @@ from listener.store import Store
 from listener.store.controls import AccountReport, Controls
 from listener.store.transitions import AttemptRequest, Promoted
 
-__all__ = ["Dispatcher", "Engine", "Outcome"]
+__all__ = ["Dispatcher", "Engine", "Outcome", "rest_seconds"]
 
 log = structlog.get_logger()
 
@@ -51,6 +51,10 @@ QUOTA_REFUSALS = 5
 REPORTED_DEFERRALS = 100
 REST = 4
 """Planning takes at most a fifth of the time: it rests this many times as long as it took."""
+FRUITLESS_REST = 9
+"""A tenth where the last round found nothing to send, although changes go on."""
+FRUITLESS_REST_SECONDS = 5.0
+"""What that adds ends here, since something urgent may come: what takes longer rests no longer than any round."""
 
 
 class Engine:
@@ -174,7 +178,7 @@ class Engine:
             took = await self._retry.until_done("plan", self._round)
             due = await self._retry.until_done("plan", self._store.next_due)
             self._is_tick = await self._wait(due)
-            await asyncio.sleep(REST * took)
+            await asyncio.sleep(rest_seconds(took, is_fruitless=not self.outcome.held))
 
     async def _wait(self, due: float | None) -> bool:
         """Wait until something is due or was announced, and return False; or until the tick finds what was not."""
@@ -295,6 +299,12 @@ class Engine:
             if window_start(self._clock.now()) == window_start(now):
                 await self._store.correct_ledger(self.account.name, readings)
         self.replan()
+
+
+def rest_seconds(took_seconds: float, *, is_fruitless: bool) -> float:
+    """Return for how long to plan no more after a round that took so long."""
+    rest = REST * took_seconds
+    return max(rest, min(FRUITLESS_REST * took_seconds, FRUITLESS_REST_SECONDS)) if is_fruitless else rest
 
 
 MANUAL_ROWS = 1_000

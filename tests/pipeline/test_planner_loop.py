@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from listener.pipeline.accounts import Account
-from listener.pipeline.engine import Dispatcher, Outcome
+from listener.pipeline.engine import Dispatcher, Outcome, rest_seconds
 from listener.pipeline.planning_round import gc_paused
 from listener.pipeline.sender import Queued
 from listener.refresh import Attempt, Priority, RefreshKind
@@ -134,3 +134,21 @@ def test_the_garbage_collector_is_off_until_the_last_plan_is_made() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("took_seconds", "is_fruitless", "rest"),
+    [
+        (0.0, True, 0.0),
+        (0.02, False, 0.08),
+        (0.02, True, 0.18),
+        (1.0, True, 5.0),
+        (3.0, True, 12.0),
+        (3.0, False, 12.0),
+    ],
+)
+def test_planning_rests_longer_where_it_finds_nothing_to_send(
+    took_seconds: float, is_fruitless: bool, rest: float
+) -> None:
+    """While changes go on and no quota is left; but what is urgent waits no longer than 5 s for that."""
+    assert rest_seconds(took_seconds, is_fruitless=is_fruitless) == pytest.approx(rest)
