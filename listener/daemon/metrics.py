@@ -67,7 +67,7 @@ class _Snapshot(Collector):
         yield build
         for name, (text, value) in self._plain().items():
             yield GaugeMetricFamily(name, text, value=value)
-        text = "Changes that planning found by its slow tick, since nothing announced them"
+        text = "Changes that were found by a slow tick, since nothing had announced them"
         yield CounterMetricFamily("listener_missed_wake_ups", text, value=self._gauges.missed_wake_ups)
         needs = GaugeMetricFamily("listener_needs", "Stale URLs by state", labels=["state"])
         for state in _STATES:

@@ -196,7 +196,8 @@ class Engine:
 
     async def _round(self) -> float:
         """Ripen, and plan where there is reason to; return how long planning took, in seconds."""
-        self.settled = False  # what ripens here must not be taken for deferred before it was planned
+        # What ripens here must not be taken for deferred before it was planned.
+        was_settled, self.settled = self.settled, False
         if promoted := await self._store.promote_due():
             self._ripened(promoted)
         sequence = await self._store.sequence()
@@ -204,6 +205,8 @@ class Engine:
         woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at
         if not (promoted or self._replan or woken or sequence != self._seen):
             self.settled = True
+            if not was_settled:
+                self._changed()
             return 0.0
         self._replan, self._seen = False, sequence
         await self.sender.recheck()

@@ -113,6 +113,7 @@ class Pipeline:
         self._stalls = Stalls(lambda: self.intake.sources, self.intake.busy)
         self._stop = asyncio.Event()
         self._verifying = 0
+        self._ends_when_idle = False
         self._was_clean = False
         """Whether the last owner of the state file left in order."""
         self._attempts_due = WakeUp()
@@ -180,7 +181,7 @@ class Pipeline:
             until_idle: end once all sources have ended and what is left must wait for quota or people.
             follow: with ``until_idle``, wait for tasks to end too, not only for their acceptance.
         """
-        self._retry.raises_damage = until_idle
+        self._retry.raises_damage = self._ends_when_idle = until_idle
         self._loop = asyncio.get_running_loop()
         if not await self._begin():
             self.changed.set()
@@ -277,8 +278,11 @@ class Pipeline:
 
     async def _stop_when_idle(self, follow: bool) -> None:
         states = _UNSETTLED + (_FOLLOWED if follow else ())
+        since = self.changed.count
         while not await self._retry.until_done("see what is left", lambda: self._idle(states)):
-            await asyncio.sleep(0.05)
+            await self.changed.wait(LOOK_SECONDS, since=since)
+            await asyncio.sleep(LEAST_LOOK_SECONDS)
+            since = self.changed.count
         self.stop()
 
     async def _idle(self, states: Sequence[AttemptState]) -> bool:
@@ -386,6 +390,8 @@ class Pipeline:
             for engine in self.engines:
                 engine.replan()
         self._verifying -= 1
+        if not self._verifying and self._ends_when_idle:
+            self.changed.set()
 
     async def _settle_once(self) -> int:
         over = await self._store.attempts_in(AttemptState.FAILED, due_by=self._clock.now())
