@@ -414,7 +414,7 @@ class Access:
 
     async def check_at_start(self) -> None:
         """Check a small file; begin to check a larger one in the background. Raise StoreUnusable for a damaged one."""
-        if not await self._run_in(self._checks, self._damage.check_small):
+        if not await self._run_in(self._pool, self._damage.check_small):
             self._checks.submit(self._damage.check_large)
         self._refuse_damaged()
 

@@ -37,12 +37,12 @@ class Announcements:
         self._watch: kernel.Inotify | None = None
         self._inode = 0
         with suppress(OSError):
-            self._watch = kernel.Inotify(_TOUCHED_OR_GONE)
-            self._watch.add(os.fsencode(lock))
-            self._inode = lock.lstat().st_ino
-            asyncio.get_running_loop().add_reader(self._watch.descriptor, self._on_touch)
-        if not self._inode:
-            self.close()
+            watch = kernel.Inotify(_TOUCHED_OR_GONE)
+            watch.add(os.fsencode(lock))
+            announce(lock)
+            os.read(watch.descriptor, _READ_BYTES)  # raises where not even our own touch was reported
+            self._watch, self._inode = watch, lock.lstat().st_ino
+            asyncio.get_running_loop().add_reader(watch.descriptor, self._on_touch)
 
     @property
     def of_others(self) -> bool:
@@ -67,7 +67,6 @@ class Announcements:
     def close(self) -> None:
         """Watch nothing any more; safe to call twice."""
         if self._watch is not None:
-            if self._inode:
-                asyncio.get_running_loop().remove_reader(self._watch.descriptor)
+            asyncio.get_running_loop().remove_reader(self._watch.descriptor)
             self._watch.close()
             self._watch = None

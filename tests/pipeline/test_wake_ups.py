@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from listener.clock import SystemClock
 from listener.pipeline import Pipeline
-from listener.pipeline.waking import WakeUp
+from listener.pipeline.waking import WakeUp, followed_steps
 from listener.store import NeedInput, Store, open_store
 from listener.store.announcements import announce
 from listener.store.ownership import lock_path
@@ -92,6 +94,35 @@ async def test_what_is_announced_elsewhere_is_found_by_looking(tmp_path: Path) -
         await requested(world, "a.html")
         await world.settled(seconds=10.0)
         assert world.paths == [world.url("a.html")]
+
+
+async def test_a_touch_that_is_not_reported_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel reports nothing of a file, announcements are not waited for."""
+    monkeypatch.setattr("listener.store.announcements.announce", lambda _: None)
+    async with open_store(f"sqlite:///{tmp_path}/state.db", owner=True) as store:
+        with store.announcing(lambda: None) as announcements:
+            assert not announcements.of_others
+
+
+async def test_a_clock_that_is_set_wakes_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's timer is spent by the first step, and set again; what cannot be known is not waited for."""
+    timers: list[int] = []
+
+    def timer() -> int:
+        timers.append(os.eventfd(0, os.EFD_NONBLOCK))
+        return timers[-1]
+
+    steps: list[int] = []
+    monkeypatch.setattr("listener.pipeline.waking.clock_steps", timer)
+    with followed_steps(SystemClock(), lambda: steps.append(1)):
+        for number in (1, 2, 3):
+            os.eventfd_write(timers[-1], 1)
+            await until(lambda number=number: len(steps) == number)  # type: ignore[misc]
+    assert len(timers) == 4
+    monkeypatch.setattr("listener.pipeline.waking.clock_steps", refused)
+    with followed_steps(SystemClock(), lambda: steps.append(1)):
+        await asyncio.sleep(0)
+    assert len(steps) == 3
 
 
 async def test_idle_nothing_reads_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
