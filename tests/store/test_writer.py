@@ -40,7 +40,7 @@ class Bed:
         self.path = path
         self.undone = 0
         damage = Damage(path, partial(connect, path, readonly=True))
-        self.writer = Writer(prepare(path), translated=damage.translated, undone=self._undone)
+        self.writer = Writer(prepare(path), translated=damage.translated, undone=self._undone, changed=lambda: None)
 
     def _undone(self) -> None:
         self.undone += 1
