@@ -26,6 +26,21 @@ async def test_a_change_is_in_index_and_needs(bench: Bench) -> None:
     bench.assert_counted()
 
 
+async def test_only_what_is_due_becomes_ready(bench: Bench) -> None:
+    """Its neighbours in the directory wait on, and so does another scope of its own URL."""
+
+    def delayed(change: Change) -> list[NeedInput]:
+        url, later = BASE + change.key, 1_000.0
+        exact = NeedInput("cdn", url, Scope.EXACT, later if change.key == "d/later" else 0.0)
+        return [exact, NeedInput("cdn", url, Scope.PREFETCH, later)]
+
+    await bench.store.record([Batch([content("d/now"), content("d/later")])], delayed)
+    bench.clock.advance(60)
+    assert (await bench.store.promote_due()).total() == 1
+    assert [await bench.stale(key) for key in ("d/now", "d/later")] == [["ready", "waiting"], ["waiting", "waiting"]]
+    bench.assert_counted()
+
+
 async def test_new_and_known_objects_mix(bench: Bench) -> None:
     """Whatever part of a batch is new, each directory's count equals its rows, and each row is the latest."""
     for keys in (["a/1", "b/1"], ["a/1", "a/2"], ["a/1", "a/2"], ["a/2", "a/1", "c/1", "b/1", "b/2"]):

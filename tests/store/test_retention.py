@@ -221,6 +221,20 @@ async def test_an_unconfirmed_directory_ends_where_a_later_one_covers_it_all(
     assert await bench.store.counts() == counts
 
 
+async def test_a_tombstone_does_not_end_with_an_older_one_of_its_key(bench: Bench) -> None:
+    """An object whose key ends with a slash was deleted two days ago, the directory of that name just now."""
+    await bench.change(deleted("d/"), content("d/a"))
+    bench.clock.advance(2 * DAY)
+    await bench.change(subtree("d/", gone=True), wait=0)
+    await bench.store._write(
+        lambda connection: connection.execute(
+            "INSERT OR REPLACE INTO tombstone VALUES (1, ?, 1, 9, ?)", (b"d/", bench.clock.now())
+        )
+    )
+    await upkeep(bench)
+    assert bench.sql("SELECT key, below FROM tombstone WHERE key = ?", b"d/") == [(b"d/", 1)]
+
+
 async def test_removal_is_done_in_slices(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """No commit removes more than a slice, however much has to go."""
     keys = [f"{n % 2}/{n}" for n in range(3_000)]
