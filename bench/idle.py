@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.start import configured, environment, used_seconds
+from bench.start import configured, environment, until_ready, used_seconds
 
 SETTLE_SECONDS = 15.0
 WATCHDOG = """
@@ -92,6 +92,7 @@ def main() -> None:
         emulator = configured(folder)
         for key in ("a", "b", "c"):
             (folder / "www" / f"{key}.html").write_text(key)
+        until_ready(folder)  # byte code exists from here on: what compiling takes stays resident
         commands = {
             "cdn-listener run": ["-m", "listener", "run"],
             "limit: the libraries alone": ["-c", LIBRARIES, str(folder / "libraries.db")],
