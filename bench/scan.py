@@ -107,26 +107,33 @@ def needs_in(folder: Path) -> int:
         return int(connection.execute("SELECT count(*) FROM need").fetchone()[0])
 
 
+def state_mebibytes(folder: Path) -> int:
+    """Return the size of the state file and its log."""
+    return sum(file.stat().st_size for file in folder.glob("state.db*")) >> 20
+
+
 def measure(files: int, *, where: str, runs: int, memory_seconds: float) -> None:
     """Print a line for each process."""
-    with tempfile.TemporaryDirectory(dir=where) as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(dir=where) as tree:
+        folder, root = Path(name), Path(tree) / "www"
+        root.mkdir()
         emulator = configured(folder)
+        configuration = folder / "listener.toml"
+        configuration.write_text(configuration.read_text().replace(f'"{folder}/www"', f'"{root}"'))
         try:
             daemon_cost(folder, memory_seconds=0)  # byte code and files are in memory from here on
             start = min(daemon_cost(folder, memory_seconds=0).processor_seconds for _ in range(3))
             print(f"a start on an empty tree: cpu {start:.2f} s")
-            write_files(folder / "www", files // FILES_IN_DIRECTORY, text=b"x" * 200)
+            write_files(root, files // FILES_IN_DIRECTORY, text=b"x" * 200)
             for _ in range(runs):
-                measure_once(folder, files, start, memory_seconds)
+                measure_once(folder, root, files, start_seconds=start, memory_seconds=memory_seconds)
         finally:
             emulator.terminate()
             emulator.wait()
 
 
-def measure_once(folder: Path, files: int, start_seconds: float, memory_seconds: float) -> None:
+def measure_once(folder: Path, root: Path, files: int, *, start_seconds: float, memory_seconds: float) -> None:
     """Print a line for each process, once."""
-    root = folder / "www"
 
     def print_cost(what: str, cost: Cost, *, without_seconds: float = 0.0) -> None:
         each = cost.processor_seconds / files * 1e6
@@ -149,6 +156,9 @@ def measure_once(folder: Path, files: int, start_seconds: float, memory_seconds:
         file.unlink()
     for what in ("first scan", "rescan"):
         print_cost(what, daemon_cost(folder, memory_seconds=memory_seconds), without_seconds=start_seconds)
+    write_files(root, files // FILES_IN_DIRECTORY // 10, text=b"y" * 200)
+    print_cost("rescan, a tenth changed", daemon_cost(folder, memory_seconds=0), without_seconds=start_seconds)
+    print(f"needs of changed files, before the daemon ended: {needs_in(folder)}; state {state_mebibytes(folder)} MiB")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@ What file watchers capture of a burst, and what it costs them: ours, stock watch
 
     python -m bench.watch [--files 50000] [--directories 500] [--runs 1] [--where /dev/shm]
     python -m bench.watch --start 100000            # time until so many directories are listened to
-    python -m bench.watch --scan 1000000            # first scan and rescan on the real store, find and rsync
+    python -m bench.watch --scan 1000000            # first scan and rescan by the daemon, memory: see bench/scan.py
 
 Each watcher runs in a process of its own and is measured from readiness to the end by the
 kernel's account of that process (user and system time). Bursts: files written into directories
@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import functools
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -308,87 +307,6 @@ def measure_start(directories: int, names: list[str], arguments: argparse.Namesp
                 watcher.stop()
 
 
-def measure_scan(files: int, arguments: argparse.Namespace) -> None:
-    """Print how long a first scan and a rescan of so many files take, compared with find and rsync on the same tree."""
-    with tempfile.TemporaryDirectory(dir=arguments.where) as parent, tempfile.TemporaryDirectory() as state:
-        root = Path(parent) / "www"
-        write_files(root, files // 100, files)
-        listings = [
-            ["find", str(root), "-type", "f", "-printf", "%p %s %T@ %C@ %i\\n"],
-            ["rsync", "-a", "--dry-run", f"{root}/", f"{root}/"],
-        ]
-        for command in listings:
-            if shutil.which(command[0]):
-                began, used = time.monotonic(), children_seconds()
-                subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-                print_scan(command[0], began, children_seconds() - used, "")
-        for what in ("first scan", "rescan", "rescan of a tenth written anew"):
-            if what.endswith("anew"):
-                write_files(root, files // 1000, files // 10, text=b"y" * 200)
-            child = [sys.executable, __file__, "--scan-child", str(root), state, what]
-            subprocess.run(child, check=True)
-
-
-def children_seconds() -> float:
-    """Return what all processes that were waited for have used."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def print_scan(what: str, began: float, used: float, more: str) -> None:
-    """Print one line."""
-    print(f"{what:32} {time.monotonic() - began:7.2f} s  cpu {used:7.2f} s  {more}", flush=True)
-
-
-def scan_child(root: str, state: str, what: str) -> None:
-    """Follow the source on the real store, as the daemon does, until the scan is over and all that it found durable."""
-    from listener.contracts import Delivery  # noqa: PLC0415
-    from listener.router import Router  # noqa: PLC0415
-    from listener.settings import Site  # noqa: PLC0415
-    from listener.sources.filesystem import FilesystemSettings, FilesystemSource  # noqa: PLC0415
-    from listener.store import open_store  # noqa: PLC0415
-    from listener.store.record import Batch  # noqa: PLC0415
-
-    site = Site.model_validate({"source": "www", "target": "cdn", "base_urls": ["https://www.example.com/"]})
-    reported = 0
-
-    async def record(queue: asyncio.Queue[Delivery]) -> None:
-        nonlocal reported
-        router = Router([site])
-        while True:
-            delivery = await queue.get()
-            reported += 0 if delivery.seed else len(delivery.changes)
-            await store.record([Batch(delivery.changes, delivery.scan_sequence, delivery.seed)], router.route)
-            await delivery.ack()
-
-    async def read(source: FilesystemSource, queue: asyncio.Queue[Delivery]) -> None:
-        async for delivery in source.deliveries(store):
-            await queue.put(delivery)
-
-    async def run() -> None:
-        source = FilesystemSource("www", FilesystemSettings(path=Path(root), stable_seconds=0))
-        queue: asyncio.Queue[Delivery] = asyncio.Queue(8)
-        tasks = [asyncio.create_task(record(queue)), asyncio.create_task(read(source, queue))]
-        while not source.health.ready:
-            await asyncio.sleep(0.02)
-            for task in tasks:
-                if task.done():
-                    task.result()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        figures = source.health.figures
-        size = sum(path.stat().st_size for path in Path(state).iterdir()) // (1 << 20)
-        more = f"files {figures['scan_files']:.0f}  reported {reported}  peak memory {peak} MiB  state {size} MiB"
-        print_scan(what, began, time.process_time(), more)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await store.close()
-
-    began = time.monotonic()
-    store = open_store(f"sqlite:///{state}/state.db", owner=True)
-    asyncio.run(run())
-
-
 def installed(arguments: argparse.Namespace) -> list[str]:
     """Return the watchers that can run here, and name the others."""
     names = [name for name in WATCHERS if name != "ours, fanotify" or os.geteuid() == 0]
@@ -408,9 +326,6 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         WATCHERS[sys.argv[2]](sys.argv[3])
         return
-    if sys.argv[1:2] == ["--scan-child"]:
-        scan_child(*sys.argv[2:5])
-        return
     if sys.argv[1:2] == ["--write"]:
         write_files(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
         return
@@ -427,7 +342,9 @@ def main() -> None:
     parser.add_argument("--watchfiles-python", default=sys.executable)
     arguments = parser.parse_args()
     if arguments.scan:
-        measure_scan(arguments.scan, arguments)
+        from bench import scan  # noqa: PLC0415 - a child process is a script by itself
+
+        scan.measure(arguments.scan, where=arguments.where, runs=arguments.runs, memory_seconds=60.0)
         return
     names = installed(arguments)
     if arguments.start:

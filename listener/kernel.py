@@ -1,5 +1,5 @@
 """
-The kernel's inotify and timers, reached through the C library: no more than is needed here.
+The kernel's inotify and timers, and the heaps of the C library: no more than is needed here.
 
 Masks are those of ``<sys/inotify.h>``. By default only events that can mean a change of content are
 requested: opening and reading are not, so that a web server's reads cost nothing.
@@ -33,6 +33,7 @@ __all__ = [
     "Kernel",
     "clock_steps",
     "libc",
+    "share_heaps",
 ]
 
 MODIFY = 0x2
@@ -64,6 +65,22 @@ NONBLOCKING_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 def libc() -> ctypes.CDLL:
     """Return the C library of this process."""
     return ctypes.CDLL(None, use_errno=True)
+
+
+_ARENA_MAX = -8
+"""``M_ARENA_MAX`` of ``<malloc.h>``."""
+HEAPS = 2
+
+
+def share_heaps() -> None:
+    """
+    Have the threads that start from now on share two heaps of the C library; other libraries than glibc do as ever.
+
+    By default each thread gets one of its own, up to eight for each processor, and keeps what it once needed.
+    """
+    mallopt = getattr(libc(), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_ARENA_MAX, HEAPS)
 
 
 def _raise(path: bytes | None = None) -> None:

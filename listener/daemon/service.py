@@ -34,6 +34,7 @@ from listener.daemon.state import DaemonState, Parts, check_sources, make_parts,
 from listener.daemon.status_page import StatusPage
 from listener.daemon.systemd import NotifySocket, SystemdNotifier, watchdog_seconds
 from listener.errors import ListenerError
+from listener.kernel import share_heaps
 from listener.pipeline import Pipeline
 from listener.settings import Settings
 from listener.sources.filesystem.mounts import mount_of
@@ -90,6 +91,7 @@ class Daemon:
             StoreUnusable: the state file is corrupt, foreign or of a newer version.
             ListenerError: the admin port is taken.
         """
+        share_heaps()
         state = self._state
         with self._signals():
             self._take_early_request()  # the configuration is read after this

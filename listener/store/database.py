@@ -51,7 +51,11 @@ __all__ = [
 
 
 _MAGIC = b"SQLite format 3\x00"
-CACHE_KIBIBYTES = 64 * 1024
+CACHE_KIBIBYTES = 6 * 1024
+"""
+Of the writer; a reader has a quarter. What it lacks is in the system's own cache: ten times as much made changes that
+are scattered over a million objects up to a tenth cheaper, and others not, and was kept for good.
+"""
 LOG_BYTES = 16 * 1024 * 1024
 """What a write-ahead log that grew in a storm is cut back to: as much as it is used again after."""
 INCREMENTAL = 2

@@ -119,6 +119,7 @@ class Acks:
         self._next = 0
         self._settled = asyncio.Event()
         self._settled.set()
+        self._acked = asyncio.Event()
 
     def __len__(self) -> int:
         """How many deliveries are under way."""
@@ -139,6 +140,7 @@ class Acks:
             self._directories.pop(number, None)
             if not self._open:
                 self._settled.set()
+            self._acked.set()
             self._on_ack()
 
         return Delivery(changes, ack, scan_sequence, seed)
@@ -159,6 +161,14 @@ class Acks:
         found = frozenset[str]().union(*(asked & open_ for open_ in self._open.values()))
         directories = {key for each in self._directories.values() for key in each}
         return found | keys_below(asked, directories) if directories else found
+
+    async def room(self, most: int, timeout_seconds: float) -> None:
+        """Wait until at most so many deliveries are under way, but not for ever."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while len(self._open) > most:
+                    self._acked.clear()
+                    await self._acked.wait()
 
     async def settled(self, timeout_seconds: float) -> None:
         """Wait until nothing is under way, but not for ever."""

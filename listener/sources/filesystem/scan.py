@@ -81,6 +81,7 @@ class Scanner:
                 self._health.progressed(time.monotonic())
                 for delivery in self._deliver(prefix, findings, sequence):
                     yield delivery
+                await self._acks.room(_MOST_UNDER_WAY, SETTLE_SECONDS)
                 async for delivery in self._live.deliveries():
                     yield delivery
             await asyncio.to_thread(watcher.end_round, key_to_bytes(prefix), round_number)
@@ -139,6 +140,8 @@ class Scanner:
         )  # fmt: skip
 
 
+_MOST_UNDER_WAY = 2
+"""Deliveries that a scan leaves to be recorded before it goes on: what it found is not piled up in memory."""
 _Candidate = tuple[str, Fingerprint, Fingerprint | None]
 """A key, what is there now, and what the index knows."""
 _new = tuple.__new__

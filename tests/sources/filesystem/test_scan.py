@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from listener.change import Change, ChangeKind, Fingerprint, ObjectState
 from listener.contracts import Delivery, no_ack
-from listener.sources.filesystem import walker
+from listener.sources.filesystem import FilesystemSource, walker
+from listener.sources.filesystem.known import Acks
 from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.live import DeletionGuard
 from listener.sources.filesystem.names import Ignore
-from listener.sources.filesystem.scan import Scan, ScanMode
+from listener.sources.filesystem.scan import _MOST_UNDER_WAY, Scan, ScanMode
 from listener.sources.filesystem.settings import FilesystemSettings, Root
 from listener.sources.filesystem.walker import Walker
 from listener.testing import MemoryIndex
+from tests.waiting import until
 
 NAMES = ("a.html", "b", "é", "\udcff", "with blank", ".hidden", ".x.swp", "Thumbs.db", "z" * 200)
 FOLDERS = ("", "d/", "d/e/", "d/e/f/", "\udcfe/", ".git/", "empty/", "many/")
@@ -209,3 +213,44 @@ def test_names_are_bytes_whatever_the_encoding_of_the_system() -> None:
     for raw in (b"a", b"\xff\xfe", "é".encode()):
         assert os.fsdecode(raw).encode(walker._ENCODING, walker._ERRORS) == raw
     assert sys.getfilesystemencoding() == walker._ENCODING
+
+
+@pytest.mark.looptime(False)
+async def test_what_a_scan_found_does_not_pile_up(tmp_path: Path) -> None:
+    """It goes on once what it delivered is recorded, so that its memory does not grow with the tree."""
+    for number in range(20):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "a").write_text("x")
+    source = FilesystemSource("www", FilesystemSettings(path=tmp_path, batch_changes=1, backend="polling"))
+    waiting: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    async def read() -> None:
+        async with aclosing(source.deliveries(MemoryIndex())) as deliveries:  # type: ignore[type-var]
+            async for delivery in deliveries:
+                waiting.put_nowait(delivery)
+
+    task = asyncio.create_task(read())
+    try:
+        for number in range(20):
+            await until(lambda left=20 - number: waiting.qsize() == min(_MOST_UNDER_WAY + 1, left))
+            if number == 5:
+                await asyncio.sleep(0.1)
+                assert waiting.qsize() == _MOST_UNDER_WAY + 1
+            await (await waiting.get()).ack()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_scan_does_not_wait_for_ever() -> None:
+    """Where nothing is acknowledged it goes on after a while; else as soon as there is room."""
+    acks, loop = Acks(on_ack=lambda: None), asyncio.get_running_loop()
+    deliveries = [acks.deliver([Change("www", key)]) for key in "abc"]
+    began = loop.time()
+    await acks.room(3, 30.0)
+    assert loop.time() == began
+    await acks.room(2, 30.0)
+    assert loop.time() == began + 30.0
+    loop.call_later(5.0, lambda: asyncio.ensure_future(deliveries[0].ack()))
+    await acks.room(2, 30.0)
+    assert loop.time() == began + 35.0
