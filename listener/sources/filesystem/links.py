@@ -20,7 +20,8 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.files import guarded_directories
@@ -203,8 +204,23 @@ class Links:
 
     def lacking(self, number: int, names: int) -> bool:
         """Return whether a file of so many names may have one in the tree that is not known."""
-        known = len(self._by_number.get(number, ()))
-        return known < names and self._complete.get(number) != names and not self.overfull
+        return self._complete.get(number) != names and not self.overfull
+
+    def still_lacking(self, files: Mapping[int, int]) -> dict[int, int]:
+        """Return those of the files, by number, with fewer known names than they have; blocking."""
+        return {number: names for number, names in files.items() if self._count_names(number) < names}
+
+    def _count_names(self, number: int) -> int:
+        """Return how many names of a file are known; one in a directory with several paths is one name."""
+        with self._lock:
+            keys = list(self._by_number.get(number, ()))
+        names: set[tuple[int, int, str]] = set()
+        for key in keys:
+            directory, _, name = key.rpartition("/")
+            with suppress(OSError):
+                status = os.stat(self._root + key_to_bytes(directory))  # noqa: PTH116 - bytes
+                names.add((status.st_dev, status.st_ino, name))
+        return len(names)
 
     def found_all(self, number: int, names: int) -> None:
         """Note that every name in the tree is known of a file of so many names; others lie outside."""

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -252,20 +252,23 @@ def find_names(
     root: bytes,
     ignore: Ignore,
     links: Links,
-    wanted: Collection[int],
+    wanted: Mapping[int, int],
     *,
     follow: bool,
     is_watched: Callable[[bytes], bool],
 ) -> list[str]:
     """
-    Return the keys below ``root`` that are names of the wanted files, given by their :func:`.links.file_number`.
+    Return the keys below ``root`` that are names of the wanted files, by what directories say.
+
+    Files are given by :func:`.links.file_number`, with how many names each has; where all are known, none is searched.
 
     Names in a directory that is not watched yet are left out: whoever reports them would not see
     their end, and they are looked at as soon as the directory is listed.
     """
     found: list[str] = []
+    wanted = links.still_lacking(wanted)
     inodes = set(map(inode_of, wanted))
-    stack = [b""]
+    stack = [b""] if wanted else []
     while stack:
         prefix = stack.pop()
         text = key_to_text(prefix)

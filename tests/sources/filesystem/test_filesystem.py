@@ -196,6 +196,20 @@ async def test_other_names_are_found_next_to_links_in_a_circle(root: Path) -> No
         await reader.until_reported("a/one.html")
 
 
+async def test_a_name_with_two_paths_is_one_name(root: Path) -> None:
+    """A link to a directory shows each of its files at another path: that is no other name of the file."""
+    (root / "b").mkdir()
+    (root / "alias").symlink_to("b")
+    async with Reader(root) as reader:
+        os.link(root / "a/one.html", root / "b/other.html")
+        await reader.until_reported("alias/other.html")
+        await asyncio.sleep(1)
+        reader.clear()
+        (root / "alias/other.html").write_text("two!")
+        await reader.until_reported("b/other.html")
+        await reader.until_reported("a/one.html")
+
+
 async def test_a_file_linked_from_an_unnamed_one_is_reported(root: Path) -> None:
     """O_TMPFILE with linkat: the name appears complete, and no close is seen."""
     async with Reader(root) as reader:
