@@ -8,7 +8,7 @@ from pathlib import Path
 
 from listener.emulator import parse_quota
 from listener.refresh import RefreshKind, split_reason
-from tests.stand import Stand
+from tests.stand import Stand, until
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -30,6 +30,7 @@ def test_status_explains_a_quota_of_zero(stand: Stand, command: Command) -> None
     with stand.daemon():
         for key in ("a.html", "b.html", "c.html"):
             assert command("refresh", stand.url(key))[0] in (0, 3)
+        until(stand.paths, what="what the quota allows was sent")
         reported = json.loads(command("status", "--json")[1])
         assert set(reported["forecasts"]["main"]) >= {"file", "directory"}
         assert stand.json("/api/status").keys() >= {"forecasts", "backlog"}
