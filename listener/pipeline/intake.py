@@ -22,7 +22,7 @@ from listener.contracts import Delivery, Source, SourceHealth, SourceState, Unre
 from listener.errors import ConfigurationError, KeyRejected, SourceError, SourceUnavailable, StoreError, StoreUnusable
 from listener.router.routing import Sites
 from listener.store import Store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 
 __all__ = ["STALLED_SECONDS", "Intake", "Stalls", "StoreRetry", "judged"]
 

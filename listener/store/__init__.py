@@ -13,9 +13,10 @@ connections of their own and never wait for it. Of the processes that open the f
 ``access``          the writing thread, reading connections, checkpoints
 ``database``        opening the file, and its errors; ``migrations`` has its format
 ``ownership``       the lock of the process that sends; damage that ends all writing
+``announcements``   how the owner learns of commits of other processes
 ``retention``       what bounds each table; removal of old rows in slices
 ``maintenance``     backup, check, compaction; free space given back
-``record``          a batch of changes becomes index rows and needs (``need_rows``); ``filtering``: what makes none
+``record``          changes become index rows and needs (``need_rows``), by ``batches``; ``filtering``: what makes none
 ``index``           what each storage is known to hold; ids of names; ``bulk``: many rows by few statements
 ``needs``           what planning reads: what is due, and which attempt covers what
 ``transitions``     needs become due, are sent, settled; ``reserve``: a plan becomes attempts

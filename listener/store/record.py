@@ -1,18 +1,17 @@
 """
 Recording: the index rows and needs of a batch of changes, in one transaction under one sequence (promise 1).
 
-A batch that is too large for one transaction is cut into :func:`slices`. Rows are written in bulk, each statement a
-loop in C, in the order of their pages.
+A batch that is too large for one transaction is cut into slices (:mod:`listener.store.batches`). Rows are written in
+bulk, many to a statement, in the order of their pages.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import chain, pairwise
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 from zlib import crc32
@@ -20,8 +19,9 @@ from zlib import crc32
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.coalescer import due_at
 from listener.errors import KeyRejected
-from listener.refresh import FolderInputs, NeedInput, NeedState, Priority, Scope
+from listener.refresh import FolderInputs, NeedInput, NeedState, Scope
 from listener.settings import CoalescerSettings
+from listener.store.batches import Batch, Recorded
 from listener.store.filtering import (
     CAME_AND_WENT,
     MAX_KEY_BYTES,
@@ -40,16 +40,7 @@ from listener.store.letters import add_keys
 from listener.store.need_rows import NeedClass, NeedRow, write_needs
 from listener.store.needs import directory_attempts
 
-__all__ = [
-    "Batch",
-    "Recorded",
-    "Recorder",
-    "Route",
-    "RouteFolder",
-    "joined",
-    "no_folder",
-    "slices",
-]
+__all__ = ["Recorder", "Route", "RouteFolder", "no_folder"]
 
 
 Route = Callable[[Change], Sequence[NeedInput]]
@@ -64,67 +55,6 @@ def no_folder(_root: str, _folder: str) -> FolderInputs | None:
 
 _NO_NAMES = FolderInputs(re.compile(r"(?!)"), 0, ())
 """Of a folder each of whose names is routed by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Changes to be recorded together."""
-
-    changes: Sequence[Change]
-    scan_sequence: int | None = None
-    seed: bool = False
-    priority: Priority = Priority.LIVE
-    message_ids: Sequence[str] = ()
-    """Ids of the messages of which these changes are the last to be recorded."""
-
-
-@dataclass(slots=True)
-class Recorded:
-    """What recording a batch came to."""
-
-    sequence: int
-    needs: int = 0
-    outdated: int = 0
-    """Findings of a scan that the index knew better."""
-    suppressed: int = 0
-    """Changes without need: received before, or the same content once more where that is to be ignored."""
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    """Keys that can never be a URL, each with the reason."""
-
-
-def slices(batch: Batch, most: int, *, subtree: int) -> Iterator[Batch]:
-    """
-    Cut a batch into such of at most so many rows; a subtree may become ``subtree`` of them.
-
-    An empty one stays; one that is cut loses its message ids.
-    """
-    changes = batch.changes
-    if ChangeKind.SUBTREE_DELETED not in map(_KIND, changes):
-        starts = list(range(0, len(changes), most)) or [0]
-    else:
-        starts, rows = [0], 0
-        for at, change in enumerate(changes):
-            weight = subtree if change.kind is ChangeKind.SUBTREE_DELETED else 1
-            if rows and rows + weight > most:
-                starts.append(at)
-                rows = 0
-            rows += weight
-    if len(starts) == 1:
-        yield batch
-        return
-    for start, end in pairwise([*starts, len(changes)]):
-        yield replace(batch, changes=changes[start:end], message_ids=())
-
-
-def joined(parts: Sequence[Recorded]) -> Recorded:
-    """Return what the slices of one batch came to."""
-    whole = parts[-1]
-    for part in parts[:-1]:
-        whole.needs += part.needs
-        whole.outdated += part.outdated
-        whole.suppressed += part.suppressed
-    whole.rejected = [one for part in parts for one in part.rejected]
-    return whole
 
 
 OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
@@ -142,7 +72,7 @@ FROM wanted CROSS JOIN need ON directory = in_directory AND name = of_name AND s
 """The needs of these keys; of those whose window is open the object whose birth made them."""
 _FORGET = "DELETE FROM need WHERE directory = ? AND name = ? AND scope = ?"
 _DELETED = ChangeKind.DELETED
-_PLACE, _NAME, _KIND, _ORDER = itemgetter(0, 1), itemgetter(1), itemgetter(2), itemgetter(5)
+_PLACE, _NAME, _ORDER = itemgetter(0, 1), itemgetter(1), itemgetter(5)
 """Of a change."""
 _SUBTREES = (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED)
 

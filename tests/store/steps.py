@@ -9,9 +9,9 @@ from typing import Any
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.refresh import Attempt, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, Store
+from listener.store.batches import Batch
 from listener.store.maintenance import check
 from listener.store.needs import Snapshot
-from listener.store.record import Batch
 from listener.store.transitions import AttemptRequest
 
 BASE = "https://www.example.com/"

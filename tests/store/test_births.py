@@ -17,7 +17,7 @@ from listener.change import Change
 from listener.coalescer import merge
 from listener.refresh import Scope
 from listener.store import NeedInput, open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 from tests import ROOT
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
 

@@ -26,9 +26,9 @@ from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnus
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, migrations, open_store
 from listener.store.attempts import budget
+from listener.store.batches import Batch
 from listener.store.database import connect, prepare, translate
 from listener.store.ownership import Owner, OwnerLock, owner_of
-from listener.store.record import Batch
 from tests import ROOT
 from tests.store.steps import BASE, Bench, FakeClock, content, route
 
@@ -345,7 +345,7 @@ from pathlib import Path
 from tests.store.steps import content, route
 from listener.errors import StoreError
 from listener.store import open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 
 async def main(folder):
     told, refused = [], None
@@ -410,7 +410,7 @@ STORM = """
 import asyncio, sys
 from tests.store.steps import content, route
 from listener.store import open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 
 async def main(folder):
     async with open_store(f"sqlite:///{folder}/s.db", owner=True) as store:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
 from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
 from listener.store import NeedInput, open_store
+from listener.store.batches import Batch
 from listener.store.controls import Progress
 from listener.store.needs import Snapshot
-from listener.store.record import Batch
 from listener.store.transitions import AttemptRequest
 from tests.store.steps import BASE, QUOTA, Bench, FakeClock, content, file, folder, route
 

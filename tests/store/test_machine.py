@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from listener.change import Change
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
 from listener.store import NeedInput, Store, open_store, transitions
-from listener.store.record import Batch
+from listener.store.batches import Batch
 from listener.store.store import StoreOptions
 from tests.store.coverage_model import assert_readers_agree
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, subtree

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from listener.errors import StoreError
+from listener.store.batches import Batch, Recorded
 from listener.store.filtering import MESSAGE_SECONDS
-from listener.store.record import Batch, Recorded
 from tests.store.steps import Bench, content, route
 
 

@@ -15,10 +15,11 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.refresh import NeedInput, NeedState, Priority, Scope
 from listener.router.routing import Sites
 from listener.settings import CoalescerSettings, Site
+from listener.store.batches import Batch
 from listener.store.database import prepare
 from listener.store.index import Names
 from listener.store.need_rows import NeedClass, NeedRow, write_needs
-from listener.store.record import Batch, Recorder
+from listener.store.record import Recorder
 from tests.store.need_model import NeedKey, NeedModel, recorded
 from tests.store.steps import BASE
 

@@ -18,10 +18,11 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import merge
 from listener.settings import CoalescerSettings
 from listener.store import NeedInput
+from listener.store.batches import Batch, Recorded
 from listener.store.filtering import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, TOKEN_SECONDS, suppressed_of
 from listener.store.index import Names
 from listener.store.migrations import _statements, schema
-from listener.store.record import Batch, Recorded, Recorder
+from listener.store.record import Recorder
 from tests.store.steps import BASE, Bench, FakeClock
 
 

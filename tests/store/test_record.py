@@ -12,7 +12,7 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.errors import KeyRejected
 from listener.refresh import Scope
 from listener.store import NeedInput, open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 from listener.store.store import RECORD_ROWS, StoreOptions
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
 

@@ -13,9 +13,9 @@ from listener.change import Change
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState
 from listener.store import open_store
+from listener.store.batches import Batch
 from listener.store.controls import AccountReport, ControlKind, Controls, Place, Progress
 from listener.store.database import prepare
-from listener.store.record import Batch
 from listener.store.retention import BOUNDS, UNSETTLED_SECONDS, Configured
 from listener.store.store import REMOVE_ROWS
 from listener.store.transitions import AttemptRequest

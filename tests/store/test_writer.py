@@ -15,9 +15,9 @@ import pytest
 from listener.errors import StoreError
 from listener.store import NeedInput, access, database, open_store
 from listener.store.access import Writer
+from listener.store.batches import Batch
 from listener.store.database import connect, prepare
 from listener.store.ownership import Damage
-from listener.store.record import Batch
 from tests.store.steps import BASE, Bench, content, route
 
 

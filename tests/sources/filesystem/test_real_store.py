@@ -18,8 +18,8 @@ from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.walker import Walker
 from listener.store import Store, open_store
+from listener.store.batches import Batch
 from listener.store.filtering import SAME_BYTES
-from listener.store.record import Batch
 
 pytestmark = pytest.mark.looptime(False)
 

@@ -18,7 +18,7 @@ from listener.router import Router
 from listener.settings import CoalescerSettings, Site
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 from listener.store import Store, open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 from listener.store.store import StoreOptions
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(120)]

@@ -19,7 +19,7 @@ from listener.settings import CoalescerSettings
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource, watches
 from listener.sources.filesystem.source import Session
 from listener.store import NeedInput, Store, open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 from listener.store.store import StoreOptions
 from tests.sources.harness import fanotify_needed
 

@@ -17,7 +17,7 @@ from listener.sources.listing import Comparison, Drift
 from listener.sources.listing import comparing as comparing_module
 from listener.sources.listing.comparing import same_content
 from listener.store import Store, open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 from tests.sources.listing.buckets import MadeUp
 
 KEYS = st.sampled_from(

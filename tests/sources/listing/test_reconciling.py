@@ -18,7 +18,7 @@ from listener.settings import parse_settings
 from listener.sources.listing import EventsWithReconcile, ListingSource
 from listener.sources.listing import bucket as bucket_module
 from listener.store import Store, open_store
-from listener.store.record import Batch
+from listener.store.batches import Batch
 from listener.testing import Follower
 from tests.sources.listing.buckets import FakeBucket, a_bucket, denied
 from tests.stand import Stand, until
