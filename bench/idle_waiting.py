@@ -1,5 +1,5 @@
 """
-What waiting costs while much waits: 10,000 stale URLs without quota and 100 requests in flight, beside an empty daemon.
+What waiting costs while much waits: 10,000 stale URLs without quota and 100 requests in flight; next to an idle daemon.
 
     python -m bench.idle_waiting [--seconds 300] [--waiting 10000] [--flying 100] [--paused]
 

@@ -102,9 +102,9 @@ def until_ready(folder: Path) -> Cost:
             process.wait(READY_SECONDS)
 
 
-def beside_a_daemon(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
+def with_a_daemon(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
     """Start a daemon with a state of its own; return its folder."""
-    own = folder / "beside"
+    own = folder / "running"
     own.mkdir()
     text = (folder / "listener.toml").read_text().replace(f"{folder}/state.db", f"{own}/state.db")
     (own / "listener.toml").write_text(re.sub("listen = .*", 'listen = ""', text))
@@ -115,7 +115,7 @@ def beside_a_daemon(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
     return own, process
 
 
-def starts(folder: Path, beside: Path) -> dict[str, Callable[[], Cost]]:
+def starts(folder: Path, running: Path) -> dict[str, Callable[[], Cost]]:
     """Return everything that is measured, by the name under which it is reported."""
     listener = ("-m", "listener")
     return {
@@ -123,9 +123,9 @@ def starts(folder: Path, beside: Path) -> dict[str, Callable[[], Cost]]:
         "limit: import aiohttp, pydantic": lambda: to_the_end(folder, "-c", "import aiohttp, pydantic"),
         "cdn-listener --version": lambda: to_the_end(folder, *listener, "--version"),
         "status --json, no daemon": lambda: to_the_end(folder, *listener, "status", "--json"),
-        "status --json, asking a daemon": lambda: to_the_end(beside, *listener, "status", "--json"),
-        "status, asking a daemon": lambda: to_the_end(beside, *listener, "status"),
-        "hold, asking a daemon": lambda: to_the_end(beside, *listener, "hold", "--for", "1s"),
+        "status --json, through a daemon": lambda: to_the_end(running, *listener, "status", "--json"),
+        "status, through a daemon": lambda: to_the_end(running, *listener, "status"),
+        "hold, through a daemon": lambda: to_the_end(running, *listener, "hold", "--for", "1s"),
         "cdn-listener run, until ready": lambda: until_ready(folder),
     }
 
@@ -155,8 +155,8 @@ def main() -> None:
         folder = Path(name)
         emulator = configured(folder)
         try:
-            beside, daemon = beside_a_daemon(folder)
-            kinds = starts(folder, beside)
+            running, daemon = with_a_daemon(folder)
+            kinds = starts(folder, running)
             for start in kinds.values():  # byte code and files are in memory from here on
                 start()
             found: dict[str, list[Cost]] = {kind: [] for kind in kinds}

@@ -427,7 +427,7 @@ def sqlite_path(url: str) -> Path:
 
 
 def command_socket_path(state: Path) -> Path:
-    """Return the socket through which commands ask the daemon that owns this state file."""
+    """Return the socket through which commands send requests to the daemon that owns this state file."""
     return state.with_suffix(".sock")
 
 

@@ -118,7 +118,7 @@ def _has_state(settings: Settings) -> bool:
 @asynccontextmanager
 async def writing(settings: Settings) -> AsyncIterator[Store]:
     """Open the state file while another process may own it; raise StoreError where there is none yet."""
-    from listener.daemon.answers import present
+    from listener.daemon.command_handlers import present
 
     async with opened_store(settings, writes=True) as store:
         yield present(store)

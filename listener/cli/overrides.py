@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from listener.cli.asking import ask
 from listener.cli.common import echo_under_way, load, print_json, run_async, say, writing
+from listener.cli.daemon_client import call
 from listener.cli.options import (
     Argument,
     ConfigOption,
@@ -44,7 +44,7 @@ def hold(
     reason: ReasonOption = "",
 ) -> None:
     """Gather changes during a deploy, so that `release` plans them together. Manual refreshes are still sent."""
-    _show(ask("impose", config, kind="hold", site=site, target=target, seconds=for_, reason=reason), as_json)
+    _show(call("impose", config, kind="hold", site=site, target=target, seconds=for_, reason=reason), as_json)
 
 
 def release(
@@ -69,7 +69,7 @@ def pause(
     reason: ReasonOption = "",
 ) -> None:
     """Send nothing, manual refreshes included. Changes are still recorded."""
-    _show(ask("impose", config, kind="pause", site=site, target=target, seconds=for_, reason=reason), as_json)
+    _show(call("impose", config, kind="pause", site=site, target=target, seconds=for_, reason=reason), as_json)
 
 
 def resume(
@@ -91,7 +91,7 @@ def approve(
     reason: ReasonOption = "",
 ) -> None:
     """Approve plans above `planner.approve_above` for a while."""
-    _show(ask("impose", config, kind="approval", target=target, seconds=for_, reason=reason), as_json)
+    _show(call("impose", config, kind="approval", target=target, seconds=for_, reason=reason), as_json)
 
 
 def confirm_deletions(
@@ -101,7 +101,7 @@ def confirm_deletions(
     reason: ReasonOption = "",
 ) -> None:
     """Confirm a mass deletion so that the paused source continues."""
-    _show(ask("confirm_deletions", config, source=source, reason=reason), as_json)
+    _show(call("confirm_deletions", config, source=source, reason=reason), as_json)
 
 
 def cancel(
@@ -162,7 +162,7 @@ def _show(imposed: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
 
 def _end(kind: str, command: str, as_json: bool, config: Path | None, **selected: str | None) -> int:
-    found = ask("end", config, kind=kind, **selected)
+    found = call("end", config, kind=kind, **selected)
     count, wider = found["ended"], found["wider"]
     if as_json:
         print_json({"ended": count, "still_in_effect": [one["order"] for one in wider]})
@@ -201,7 +201,7 @@ def _wait(
 ) -> tuple[Sequence[Mapping[str, Any]], str]:
     """Return what is left, and why the wait ended with it."""
     ends, changed_before = time.monotonic() + timeout_seconds, time.time() + grace_seconds
-    look = partial(ask, "unsettled", config, site=site, prefix=prefix, changed_before=changed_before)
+    look = partial(call, "unsettled", config, site=site, prefix=prefix, changed_before=changed_before)
     look()  # what is wrong is reported at once
     time.sleep(min(grace_seconds, timeout_seconds))
     while True:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
-from listener.cli.asking import ask, ask_daemon
 from listener.cli.common import load, print_json, run_async, say
+from listener.cli.daemon_client import call, call_daemon
 from listener.cli.options import Argument, ConfigOption, JsonOption, Option
 from listener.cli.reporting import INTERRUPTED
 from listener.errors import ConfigurationError
@@ -74,7 +74,7 @@ def _send(config: Path | None, request: _ManualRequest, *, wait: bool, as_json: 
             "--urgent needs --reason TEXT: it spends the reserve, and the audit records why",
             hint='add --reason "wrong price"',
         )
-    found, interrupted, sent_here = ask_daemon("request", config, **request._asdict()), False, False
+    found, interrupted, sent_here = call_daemon("request", config, **request._asdict()), False, False
     if found is None:
         found, interrupted, sent_here = run_async(_record_and_send(load(config), request, wait=wait))
     if wait and not sent_here:
@@ -97,7 +97,7 @@ async def _record_and_send(
 ) -> tuple[list[dict[str, Any]], bool, bool]:
     """Return the outcomes, whether a signal ended it, and whether this process sent them."""
     from listener.backfill import opened, run_until_idle
-    from listener.daemon.answers import plain_outcomes, record
+    from listener.daemon.command_handlers import plain_outcomes, record
     from listener.pipeline.requests import requested_urls
     from listener.plugins import load_targets
     from listener.refresh import Scope
@@ -132,7 +132,7 @@ def _settled(config: Path | None, found: list[dict[str, Any]]) -> list[dict[str,
     wanted = [{name: one[name] for name in ("target", "url", "scope")} for one in found]
     moved_at, last = time.monotonic(), [""]
     while True:
-        found = ask("requested", config, wanted=wanted)
+        found = call("requested", config, wanted=wanted)
         states = [one["state"] for one in found]
         if states != last:
             moved_at, last = time.monotonic(), states

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from listener.cli.asking import ask
 from listener.cli.common import print_json, print_table, reason_for, say
+from listener.cli.daemon_client import call
 from listener.cli.options import ConfigOption, JsonOption, Option, VerboseOption
 from listener.text import printable
 
@@ -28,7 +28,7 @@ def status(
     verbose: VerboseOption = False,
 ) -> None:
     """Show what is stale, since when and why. Works with and without a running daemon."""
-    found = ask("status", config, url=url)
+    found = call("status", config, url=url)
     if as_json:
         print_json(found)
     else:
@@ -143,10 +143,10 @@ def _show_url(found: Mapping[str, Any], *, verbose: bool) -> None:
 
 def quota(config: ConfigOption = None, as_json: JsonOption = False) -> int:
     """Show today's quota: our ledger and what the CDN reports. Exit status 1 if the CDN cannot be reached."""
-    answer = ask("quota", config)
-    found, errors = answer["quota"], answer["errors"]
+    result = call("quota", config)
+    found, errors = result["quota"], result["errors"]
     if as_json:
-        print_json(answer)
+        print_json(result)
     else:
         print_table(
             ("target", "kind", "limit", "spent", "held", "left", "live limit", "live left", "resets at"),
@@ -195,7 +195,7 @@ def tasks(
     """List requests to the CDN, newest first: why each was sent, and its outcome."""
     manual = manual or old_manual
     columns, none = (_ACTIONS, "no manual actions yet") if manual else (_COLUMNS, "nothing was sent to any CDN yet")
-    found = ask("actions", config, limit=limit) if manual else ask("attempts", config, limit=limit, url=url)
+    found = call("actions", config, limit=limit) if manual else call("attempts", config, limit=limit, url=url)
     if as_json:
         print_json(found)
     elif found:

@@ -1,16 +1,16 @@
 """
-The socket next to the state file, through which commands ask the running daemon.
+The socket next to the state file, through which commands send their requests to the running daemon.
 
 A command that imports nothing but what it prints is several times faster than one that reads the configuration and the
-state itself. It may ask where the daemon would read the same configuration; the greeting says which those are. One
-line of JSON each way::
+state itself. It sends a request only where the daemon would read the same configuration; the first line of a connection
+names the fingerprints of those. One line of JSON each way::
 
     daemon   {"accepts": [fingerprint, …]}
     command  {"command": "status", "arguments": {…}}
     daemon   {"result": …}   {"error": {"message", "hint", "exit_status"}}   {"declined": true}
 
-A command sends nothing before it has read the greeting, so that a daemon that hangs executes no command later whose
-user has given up. Like the state file, the socket is for the daemon's user alone.
+A command sends nothing before it has read that line, so that a daemon that hangs executes no command later whose user
+has given up. Like the state file, the socket is for the daemon's user alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, Final
 import structlog
 
 from listener.configuration import command_socket_path, sqlite_path
-from listener.daemon.answers import ANSWERS, Context
+from listener.daemon.command_handlers import HANDLERS, Context
 from listener.daemon.state import DaemonState
 from listener.daemon.status import Known
 from listener.errors import ListenerError
@@ -44,14 +44,14 @@ MOST_ROWS: Final = 1_000
 LINE_BYTES: Final = 4 * 1024 * 1024
 """Longer than the arguments of a process can be (execve(2): 2 MiB by default)."""
 IDLE_SECONDS: Final = 60.0
-"""How long a connection may wait for its command, and an answer for its reader."""
+"""How long a connection may wait for its command, and a response for its reader."""
 
 
 class CommandSocket:
-    """Answers commands while the daemon runs."""
+    """Responds to commands while the daemon runs."""
 
     def __init__(self, state: DaemonState) -> None:
-        """Answer from this state; nothing is open yet."""
+        """Respond from this state; nothing is open yet."""
         self._state = state
         self._path: Path | None = None
         self._server: asyncio.Server | None = None
@@ -72,7 +72,7 @@ class CommandSocket:
         self._server = await asyncio.start_unix_server(self._accept, sock=made, limit=LINE_BYTES)
 
     async def close(self) -> None:
-        """Stop answering, and remove the socket."""
+        """Close all connections, and remove the socket."""
         if self._server is not None:
             self._server.close()
         for one in self._connections:
@@ -88,41 +88,41 @@ class CommandSocket:
             return
         self._connections.add(task)
         try:
-            await self._converse(reader, writer)
+            await self._serve(reader, writer)
         except (OSError, ValueError, TimeoutError, asyncio.CancelledError):
             pass  # the command has gone, sent no command, or the daemon ends
         finally:
             self._connections.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _write(writer, {"accepts": self._fingerprints()})
         while True:
             async with asyncio.timeout(IDLE_SECONDS):
                 line = await reader.readline()
             if not line:
                 return
-            await _write(writer, await self._answer(json.loads(line)))
+            await _write(writer, await self._response(json.loads(line)))
 
     def _fingerprints(self) -> Sequence[str]:
         parts = self._state.parts
         return () if parts is None or self._state.phase != "running" else parts.settings.origin.fingerprints
 
-    async def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+    async def _response(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             parts, store, pipeline = self._state.running()
         except ListenerError:
             return {"declined": True}
-        if asked["arguments"].get("limit", 0) > MOST_ROWS:
+        if request["arguments"].get("limit", 0) > MOST_ROWS:
             return {"declined": True}
         owner = Owner(True, os.getpid())
         context = Context(parts.settings, store, owner, lambda: parts.targets, Known.to(pipeline))
         try:
-            return {"result": await ANSWERS[asked["command"]](context, **asked["arguments"])}
+            return {"result": await HANDLERS[request["command"]](context, **request["arguments"])}
         except ListenerError as error:
             return {"error": {"message": str(error), "hint": error.hint, "exit_status": error.exit_status}}
         except Exception:
-            log.exception("daemon.command_failed", command=asked.get("command"))
+            log.exception("daemon.command_failed", command=request.get("command"))
             return {"declined": True}
 
 

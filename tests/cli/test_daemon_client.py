@@ -1,4 +1,4 @@
-"""Commands next to a running daemon: what they import, who answers them, and when they do the work themselves."""
+"""Commands on the machine of a running daemon: what they import, and when they do the work themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from listener.cli import asking
+from listener.cli import daemon_client
 from listener.configuration import read_configuration
 from tests.stand import KEYS, Stand, until
 
@@ -77,8 +77,8 @@ def settled(text: str) -> Any:
     return re.sub(rf'"({CHANGING})": [^,\n]*', "", text)
 
 
-def test_light_commands_import_no_more_than_they_need_and_get_the_same_answer(stand: Stand) -> None:
-    """Beside a daemon: no library that takes long to import, and no part of ours that reads configuration or state."""
+def test_light_commands_import_no_more_than_they_need_and_have_the_same_result(stand: Stand) -> None:
+    """While a daemon runs: no library that takes long to import, no part of ours that reads configuration or state."""
     stand.configure()
     stand.write("a.html")
     with stand.daemon():
@@ -92,15 +92,15 @@ def test_light_commands_import_no_more_than_they_need_and_get_the_same_answer(st
         )
         for words in COMMANDS:
             arguments = [word.replace("EDGE", stand.edge) for word in words]
-            status, asked, modules = run(stand, *arguments)
+            status, served, modules = run(stand, *arguments)
             assert not [name for name in HEAVY if name in modules], arguments
             ours = {name for name in modules if name.startswith("listener.") and not name.startswith("listener.cli.")}
             assert ours <= LIGHT, arguments
-            assert status == 0, (arguments, asked)
+            assert status == 0, (arguments, served)
             alone, own, modules = run(stand, *arguments, **other)
             assert did_it_itself(modules), arguments
             assert alone == status, arguments
-            assert settled(own).splitlines() == settled(asked).splitlines(), arguments
+            assert settled(own).splitlines() == settled(served).splitlines(), arguments
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_mistakes_are_reported_alike_by_the_daemon_and_without_it(stand: Stand, 
     """The same message, hint and exit status."""
     stand.configure()
     with stand.daemon():
-        asked = stand.run(*arguments)
-        assert asked[0] == 2
-        assert asked == stand.run(*arguments, LISTENER_PLANNER__RESERVE="0.11")
+        served = stand.run(*arguments)
+        assert served[0] == 2
+        assert served == stand.run(*arguments, LISTENER_PLANNER__RESERVE="0.11")
 
 
 def test_a_configuration_that_the_daemon_does_not_run_with_is_read_and_checked(stand: Stand) -> None:
@@ -142,7 +142,7 @@ def test_a_configuration_that_the_daemon_does_not_run_with_is_read_and_checked(s
         assert not did_it_itself(run(stand, "status")[2])
 
 
-def test_a_reload_answers_with_the_new_configuration(stand: Stand) -> None:
+def test_a_reload_takes_requests_with_the_new_configuration(stand: Stand) -> None:
     """Also where the state file, and with it the socket, moves."""
     stand.configure()
     with stand.daemon() as process:
@@ -150,12 +150,12 @@ def test_a_reload_answers_with_the_new_configuration(stand: Stand) -> None:
         stand.put(moved)
         process.send_signal(signal.SIGHUP)
         until((stand.root / "other.sock").exists, what="the socket moved")
-        until(lambda: not did_it_itself(run(stand, "status")[2]), what="the daemon answers")
+        until(lambda: not did_it_itself(run(stand, "status")[2]), what="the daemon responds")
         assert not (stand.root / "state.sock").exists()
 
 
 def test_a_daemon_that_hangs_is_not_waited_for(stand: Stand) -> None:
-    """The command reads the state itself, and what it asked for is not done a second time later."""
+    """The command reads the state itself, and its request is not carried out a second time later."""
     stand.configure()
     with stand.daemon() as process:
         process.send_signal(signal.SIGSTOP)
@@ -166,7 +166,7 @@ def test_a_daemon_that_hangs_is_not_waited_for(stand: Stand) -> None:
             assert run(stand, "hold", "--for", "10m")[0] == 0
         finally:
             process.send_signal(signal.SIGCONT)
-        until(lambda: not did_it_itself(run(stand, "status")[2]), what="the daemon answers again")
+        until(lambda: not did_it_itself(run(stand, "status")[2]), what="the daemon responds again")
         assert len(json.loads(run(stand, "tasks", "--manual", "--json")[1])) == 1
 
 
@@ -197,19 +197,19 @@ def test_only_the_daemons_user_reaches_the_socket_and_it_goes_with_the_daemon(st
     assert not path.exists()
 
 
-def test_a_daemon_that_answers_nonsense_is_not_asked(stand: Stand) -> None:
+def test_a_socket_that_sends_nonsense_gets_no_request(stand: Stand) -> None:
     """Nor one that says nothing, or closes at once."""
     stand.configure()
     with stand.daemon():
         pass
     path = stand.root / "state.sock"
-    for greeting in (b"", b"nonsense\n", b"[]\n", b'{"accepts": []}\n', b'{"accepts"'):
+    for first_line in (b"", b"nonsense\n", b"[]\n", b'{"accepts": []}\n', b'{"accepts"'):
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))
             server.listen()
             command = stand.command("status", "--json")
             with server.accept()[0] as channel:
-                channel.sendall(greeting)
+                channel.sendall(first_line)
             out, err = command.communicate(timeout=60)
             assert (command.returncode, json.loads(out)["running"]) == (0, False), err
         path.unlink()
@@ -224,17 +224,17 @@ class Foreign(socket.socket):
 
 
 def test_another_users_socket_is_not_trusted(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a directory that others may write to, anybody could answer."""
+    """In a directory that others may write to, anybody could listen there."""
     stand.configure()
     with stand.daemon():
         read = read_configuration(stand.config, {})
-        asked = {"command": "status", "arguments": {}}
-        assert asking._from_daemon(read, asked)["result"]["running"] is True
+        request = {"command": "status", "arguments": {}}
+        assert daemon_client._response(read, request)["result"]["running"] is True
         monkeypatch.setattr(socket, "socket", Foreign)
-        assert asking._from_daemon(read, asked) == {}
+        assert daemon_client._response(read, request) == {}
 
 
-def test_more_commands_than_the_daemon_takes_are_answered_all_the_same(stand: Stand) -> None:
+def test_more_commands_than_the_daemon_takes_work_all_the_same(stand: Stand) -> None:
     """A further one reads the state itself."""
     stand.configure()
     with stand.daemon():

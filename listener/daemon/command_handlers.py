@@ -1,8 +1,8 @@
 """
-What commands find out and change, as plain data: the same functions in the daemon and in the process of a command.
+What commands read and change, as plain data: the same functions in the daemon and in the process of a command.
 
-A command asks the daemon that runs with its configuration (:mod:`listener.daemon.command_socket`), and does the same
-itself where none does. Results, and the arguments but for the context, are what JSON can express.
+A command sends its request to the daemon that runs with its configuration (:mod:`listener.daemon.command_socket`), and
+calls the function itself where none does. Results, and the arguments but for the context, are what JSON can express.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from listener.store import NeedInput, Store
 from listener.store.controls import Control, ControlKind, Controls, Place
 from listener.store.ownership import Owner
 
-__all__ = ["ANSWERS", "Context", "plain_outcomes", "present", "record"]
+__all__ = ["HANDLERS", "Context", "plain_outcomes", "present", "record"]
 
 ATTEMPTS_SHOWN = 5
 CONFIRMATION_SECONDS: Final = 600.0
@@ -63,18 +63,18 @@ def present(store: Store | None) -> Store:
 async def status(context: Context, *, url: str | None = None) -> dict[str, Any]:
     """Return the content of ``status --json``."""
     store, targets, owner, now = context.store, context.targets, context.owner, time.time()
-    asked = None if url is None else normal_or_refused(url)
+    normal = None if url is None else normal_or_refused(url)
     found = await status_of(store, context.settings, targets, now=now, owner=owner, known=context.known)
-    if asked is not None:
-        stale = [] if store is None else await stale_of(store, targets, now, owner, url=asked)
+    if normal is not None:
+        stale = [] if store is None else await stale_of(store, targets, now, owner, url=normal)
         needs = [plain_stale(one) for one in stale]
         found["url"] = {
-            "url": asked,
+            "url": normal,
             "stale": any(need["scope"] != "prefetch" for need in needs),
-            "problem": _not_served(context.settings, asked),
+            "problem": _not_served(context.settings, normal),
             "needs": needs,
-            "attempts": [] if store is None else await store.history(limit=ATTEMPTS_SHOWN, url=asked),
-            "suppressed": None if store is None else plain_suppressed(await store.suppressed(asked)),
+            "attempts": [] if store is None else await store.history(limit=ATTEMPTS_SHOWN, url=normal),
+            "suppressed": None if store is None else plain_suppressed(await store.suppressed(normal)),
         }
     return found
 
@@ -227,5 +227,5 @@ _EVERY: Final = (
     request,
     requested,
 )
-ANSWERS: Final = {answer.__name__: answer for answer in _EVERY}
-"""By the name under which a command asks for it."""
+HANDLERS: Final = {handler.__name__: handler for handler in _EVERY}
+"""By the name in a command's request."""

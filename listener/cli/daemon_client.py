@@ -1,8 +1,8 @@
 """
-Commands ask the running daemon where it runs with the same configuration, and do the work themselves where it does not.
+Commands send a request to the daemon where it runs with the same configuration, and do the work themselves elsewhere.
 
-Both ways call the same function of :mod:`listener.daemon.answers`. Asking takes nothing but a socket and JSON: no
-configuration model, no state file, no event loop.
+Both ways call the same function of :mod:`listener.daemon.command_handlers`. A request takes nothing but a socket and
+JSON: no configuration model, no state file, no event loop.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from listener.errors import ConfigurationError, ListenerError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from listener.daemon.answers import Context
+    from listener.daemon.command_handlers import Context
     from listener.settings import Settings
 
-__all__ = ["ask", "ask_daemon"]
+__all__ = ["call", "call_daemon"]
 
-GREETING_SECONDS: Final = 1.0
-"""A daemon that runs greets at once; one that is stopped, or whose loop hangs, never does."""
-ANSWER_SECONDS: Final = 30.0
+HANDSHAKE_SECONDS: Final = 1.0
+"""A daemon that runs sends its first line at once; one that is stopped, or whose loop hangs, never does."""
+RESPONSE_SECONDS: Final = 30.0
 """Longer than a read of the CDN's quota takes; see :class:`listener.targets.alibaba_cdn.settings.Timeouts`."""
 _WRITING: Final = frozenset({"impose", "confirm_deletions", "end", "request"})
 _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user, group."""
 
 
-def ask(command: str, config: Path | None, **arguments: Any) -> Any:
+def call(command: str, config: Path | None, **arguments: Any) -> Any:
     """
-    Return the result of this command of :mod:`listener.daemon.answers`, as plain data.
+    Return the result of this command of :mod:`listener.daemon.command_handlers`, as plain data.
 
     Raises :class:`~listener.errors.ListenerError` as that does, and as reading the configuration does.
     """
     read = _read(config)
-    found = _asked(read, command, arguments)
+    found = _call_daemon(read, command, arguments)
     return _here(read, command, arguments) if found is None else found
 
 
-def ask_daemon(command: str, config: Path | None, **arguments: Any) -> Any:
-    """Return the daemon's result, as :func:`ask` does; None where none runs with this configuration."""
-    return _asked(_read(config), command, arguments)
+def call_daemon(command: str, config: Path | None, **arguments: Any) -> Any:
+    """Return the daemon's result, as :func:`call` does; None where none runs with this configuration."""
+    return _call_daemon(_read(config), command, arguments)
 
 
 def _read(config: Path | None) -> Configuration:
@@ -63,18 +63,18 @@ def _read(config: Path | None) -> Configuration:
     return read_configuration(config, os.environ)
 
 
-def _asked(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
+def _call_daemon(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
     try:
-        answer = _from_daemon(read, {"command": command, "arguments": arguments})
+        response = _response(read, {"command": command, "arguments": arguments})
     except OSError:
         return None
-    if "error" in answer:
-        raise _as_raised(answer["error"])
-    return answer.get("result")
+    if "error" in response:
+        raise _as_raised(response["error"])
+    return response.get("result")
 
 
-def _from_daemon(read: Configuration, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the daemon's answer; empty where none runs with this configuration. Raise OSError where it is silent."""
+def _response(read: Configuration, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the daemon's response; empty where none runs with this configuration. Raise OSError where it is silent."""
     store = read.table.get("store", {})
     url = store.get("url", DEFAULT_STORE) if isinstance(store, dict) else None
     if not isinstance(url, str):
@@ -82,24 +82,24 @@ def _from_daemon(read: Configuration, asked: dict[str, Any]) -> dict[str, Any]:
     try:
         state = sqlite_path(url)
     except ConfigurationError:
-        return {}  # as reading the settings will say
+        return {}  # reading the settings reports what is wrong
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-        channel.settimeout(GREETING_SECONDS)
+        channel.settimeout(HANDSHAKE_SECONDS)
         channel.connect(os.fspath(command_socket_path(state)))
         if not _is_trusted(channel, state):
             return {}
         with channel.makefile("rb") as lines:
             if read.fingerprints[0] not in _line(lines).get("accepts", ()):
                 return {}
-            channel.settimeout(ANSWER_SECONDS)
-            channel.sendall(json.dumps(asked).encode() + b"\n")
+            channel.settimeout(RESPONSE_SECONDS)
+            channel.sendall(json.dumps(request).encode() + b"\n")
             try:
                 return _line(lines)
             except TimeoutError:
-                if asked["command"] not in _WRITING:
+                if request["command"] not in _WRITING:
                     raise
         raise ListenerError(
-            f"the daemon did not answer within {ANSWER_SECONDS:g} s, and may still do it",
+            f"the daemon did not respond within {RESPONSE_SECONDS:g} s, and may still do it",
             hint="see cdn-listener status",
         )
 
@@ -133,22 +133,22 @@ def _here(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
     with importing():
         log_at("warning")  # before any other import of structlog
 
-        from listener.daemon.answers import ANSWERS
+        from listener.daemon.command_handlers import HANDLERS
         from listener.settings.loading import settings_of
 
-    async def answered() -> Any:
+    async def handled() -> Any:
         async with _context(settings, writes=command in _WRITING) as context:
-            return await ANSWERS[command](context, **arguments)
+            return await HANDLERS[command](context, **arguments)
 
     settings = settings_of(read)
-    return run_async(answered())
+    return run_async(handled())
 
 
 @asynccontextmanager
 async def _context(settings: Settings, *, writes: bool) -> AsyncIterator[Context]:
     """Open what a command needs; its targets are closed in the end."""
     from listener.cli.common import opened_store, owner_of_store
-    from listener.daemon.answers import Context
+    from listener.daemon.command_handlers import Context
     from listener.plugins import load_targets
 
     async with opened_store(settings, writes=writes) as store:
