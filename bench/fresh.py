@@ -3,7 +3,7 @@ How soon a change is fresh: from the end of a write until the edge serves it, wi
 
     python -m bench.fresh [--changes 40] [--code DIRECTORY]
 
-One file after another of a small tree is rewritten under a running daemon, and the emulator's edge is asked until it
+One file after another of a small tree is rewritten under a running daemon, and the emulator's edge is read until it
 serves the new content; its tasks take no time. What is left above the quiet time is the way through the daemon: events,
 the commit, the plan, reserving, the request. ``--code`` runs the daemon of another checkout, to compare.
 """
@@ -37,8 +37,8 @@ quiet_seconds = {QUIET_SECONDS}
 
 def read(url: str) -> str:
     """Return what the edge serves."""
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return str(answer.read().decode())
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return str(response.read().decode())
 
 
 def seconds_until_fresh(path: Path, url: str, text: str) -> float:

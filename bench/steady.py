@@ -5,8 +5,8 @@ A steady stream of changes for minutes: what a change costs the daemon in the fi
 
 So many files a second, chosen at random from the whole tree, are rewritten by another process. The daemon sends to the
 emulator in a third one, whose quota is used up on the way unless ``--quota`` is ample. Counted for each minute: the
-kernel's account of the daemon's processor time, divided by the changes; its memory and state file at the end. Beside it
-a bare watchdog observer counts the events of the same tree.
+kernel's account of the daemon's processor time, divided by the changes; its memory and state file at the end. A bare
+watchdog observer counts the events of the same tree in the same run.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ class Fingerprint(NamedTuple):
 
 ObjectState = tuple[bytes, int | None, int | None, int | None, int | None, int | None]
 """
-An object's name in its directory, and of its fingerprint what tells whether it was touched.
+An object's name in its directory, and those fields of its fingerprint that decide whether it was touched.
 
-That is its size in bytes, mtime, ctime, inode and access.
+They are its size in bytes, mtime and ctime in nanoseconds, inode, and access.
 """
 
 

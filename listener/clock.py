@@ -33,7 +33,7 @@ class Clock(Protocol):
 
 @runtime_checkable
 class ReportsSteps(Protocol):
-    """A clock that says when it was set."""
+    """A clock that reports when it is set."""
 
     def follow_steps(self, stepped: Callable[[], None]) -> Callable[[], None]:
         """Call ``stepped`` whenever the clock was set; return what ends that."""

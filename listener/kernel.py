@@ -74,7 +74,7 @@ HEAPS = 2
 
 def share_heaps() -> None:
     """
-    Have the threads that start from now on share two heaps of the C library; other libraries than glibc do as ever.
+    Have the threads that start from now on share :data:`HEAPS` heaps of glibc; other C libraries are left as they are.
 
     By default each thread gets one of its own, up to eight for each processor, and keeps what it once needed.
     """

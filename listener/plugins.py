@@ -169,7 +169,7 @@ def _validated(model: type[BaseModel], table: Mapping[str, Any], key: str, setti
 
 @functools.cache
 def _entries() -> Mapping[str, Mapping[str, EntryPoint]]:
-    """Return the plugins by table and name, of one look at everything that is installed."""
+    """Return the plugins by table and name; the installed packages are read once for all tables."""
     every = entry_points()
     return {table: {entry.name: entry for entry in every.select(group=group)} for table, group in GROUPS.items()}
 

@@ -1,4 +1,4 @@
-"""What the C library is asked for."""
+"""What the C library is called for."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ T = TypeVar("T")
 @contextmanager
 def importing() -> Iterator[None]:
     """
-    Import a lot: the garbage collector runs only afterwards, and never looks at what was imported.
+    Import many modules: the garbage collector is off meanwhile, and never examines what was imported.
 
     Modules stay, so that it would find nothing, again and again: a tenth of the time that imports take.
     """

@@ -105,7 +105,7 @@ def confirm_deletions(
 
 
 def cancel(
-    reason: Annotated[str, Option("--reason", metavar="TEXT", help="Why. Kept in the audit.")],
+    reason: ReasonOption,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     site: SiteOption = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 from listener.cli.common import load, print_json, run_async, say
 from listener.cli.daemon_client import call, call_daemon
-from listener.cli.options import Argument, ConfigOption, JsonOption, Option
+from listener.cli.options import Argument, ConfigOption, JsonOption, Option, TargetOption
 from listener.cli.reporting import INTERRUPTED
 from listener.errors import ConfigurationError
 
@@ -26,7 +26,6 @@ _SETTLED: Final = {"complete", "parked", "unconfirmed"}
 """Nothing more happens to it without people."""
 _PUT_OFF: Final = {"deferred", "failed", "parked", "unconfirmed"}
 """It was not done, and waits for quota, time or people."""
-OnlyTargetOption = Annotated[str | None, Option("--target", metavar="NAME", help="Only this target.")]
 WaitOption = Annotated[bool, Option("--wait", help="Wait until the CDN reports completion.")]
 
 
@@ -39,7 +38,7 @@ def refresh(
     ] = False,
     urgent: Annotated[bool, Option("--urgent", help="Send at once, from the reserve; needs --reason.")] = False,
     reason: Annotated[str | None, Option("--reason", metavar="TEXT", help="Why. Kept in the audit.")] = None,
-    target: OnlyTargetOption = None,
+    target: TargetOption = None,
     wait: WaitOption = False,
 ) -> int:
     """Refresh URLs now, within the quota. Exit status 3 if something was deferred or rejected."""
@@ -51,7 +50,7 @@ def prefetch(
     urls: Annotated[list[str], Argument(metavar="URL...", help="URLs to fetch, below a site's base URL.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    target: OnlyTargetOption = None,
+    target: TargetOption = None,
     wait: WaitOption = False,
 ) -> int:
     """Fetch URLs into the cache, after any refresh of them. Exit status 3 if something was deferred or rejected."""

@@ -22,9 +22,9 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.02
 """How often to look whether there is a pipeline: that is some 50 ms after the start."""
 STARTING_SECONDS = 1.0
-"""How often to look, during a start, who takes long, and whether to request more time."""
+"""How often to check, during a start, which source takes long, and whether to request more time."""
 REST_SECONDS = 1.0
-"""Between two looks once it is ready."""
+"""Least time between two checks once it is ready."""
 MORE_TIME_SECONDS = 30.0
 DEGRADED_START_SECONDS = 10.0
 """A source that is degraded for so long no longer delays readiness: it may wait for days, and a boot must not."""

@@ -87,7 +87,7 @@ class Engine:
         """
         sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
         self.account = account
-        self._ripened = promoted
+        self._promoted = promoted
         self._changed = changed
         self._horizon = horizon
         self._store = store
@@ -195,11 +195,11 @@ class Engine:
                 return not self._wake.is_set()
 
     async def _round(self) -> float:
-        """Ripen, and plan where there is reason to; return how long planning took, in seconds."""
-        # What ripens here must not be taken for deferred before it was planned.
+        """Promote due needs, and plan where there is reason to; return how long planning took, in seconds."""
+        # What becomes due here must not be taken for deferred before it was planned.
         was_settled, self.settled = self.settled, False
         if promoted := await self._store.promote_due():
-            self._ripened(promoted)
+            self._promoted(promoted)
         sequence = await self._store.sequence()
         self.missed_wake_ups += self._is_tick and sequence != self._seen
         woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at

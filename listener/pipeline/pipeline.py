@@ -35,17 +35,16 @@ DRAIN_SECONDS = 20.0
 """What a stop waits for requests under way; their time-outs are shorter."""
 LOOK_SECONDS = 1.0
 """
-How often, at most, the store is asked what is due after commits, and how often where those of other processes are not
-announced.
+How often, at most, the store is read after commits, and how often where those of other processes are not announced.
 """
 LEAST_LOOK_SECONDS = 0.05
 """And where times are set that are shorter: each look costs a tenth of a millisecond or more."""
 ON_ITS_WAY_SECONDS = 0.1
 """How long a commit may be seen before its announcement."""
 REPORT_SECONDS = 1.0
-"""How long what sources and accounts say is gathered before it is kept for ``status``."""
+"""How long reports of sources and accounts are gathered before they are stored for ``status``."""
 KEPT_SECONDS = 55.0
-"""How old what a source said may become: ``status`` takes one that is silent for 150 s to be stopped."""
+"""The greatest age of a stored report of a source: ``status`` takes one that is silent for 150 s to be stopped."""
 CHECKPOINT_SECONDS = 1.0
 UPKEEP_SECONDS = 3600.0
 UPKEEP_RETRY_SECONDS = 60.0
@@ -104,7 +103,7 @@ class Pipeline:
                 self._clock,
                 settings=settings,
                 retry=self._retry,
-                promoted=self._ripened,
+                promoted=self._promoted,
                 changed=self.changed.set,
                 horizon=self._horizon,
             )
@@ -299,7 +298,7 @@ class Pipeline:
         planned = all(engine.idle and engine.planned_to >= sequence for engine in self.engines)
         return planned and not self._verifying
 
-    def _ripened(self, counts: Promoted) -> None:
+    def _promoted(self, counts: Promoted) -> None:
         for engine in self.engines:
             engine.account.promoted(counts, self._clock.now())
 

@@ -30,7 +30,7 @@ _ACTIVE = (
 
 
 class RequestedUrl(NamedTuple):
-    """What a person asked for: one URL of one target."""
+    """What a person requested: one URL of one target."""
 
     target: str
     url: str

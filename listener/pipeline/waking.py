@@ -96,7 +96,7 @@ _RECENT_SECONDS = 5.0
 
 
 class Horizon:
-    """What is due by the store, for stages that look without being woken: those that look at one time share a read."""
+    """What is due in the store, for stages that check without being woken; at the same time they share a read."""
 
     def __init__(self, read: Callable[[], Awaitable[Agenda]], clock: Clock) -> None:
         """Read nothing yet."""

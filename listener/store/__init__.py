@@ -69,7 +69,7 @@ higher sequence and outlives the attempt. No clock decides any of this.
                        └─────────────────────────────────────────────────── (settled)
 
 A file attempt marks its need ``ATTEMPTED``. A directory attempt marks nothing: it stores its URL
-and watermark, and ``covers`` tells what lies below it, so that leasing ten million needs is one
+and watermark, and ``covers`` finds what lies below it, so that leasing ten million needs is one
 row. Once it is complete its needs are *swept* in slices; until the sweep is over they count as
 settled. An *open* need (unfinished write, or not yet at the origin) is covered by nothing; when
 its wait is over it takes a new sequence, above the watermark of every attempt made meanwhile.

@@ -395,7 +395,11 @@ class Access:
 
     @contextmanager
     def announcing(self, changed: Callable[[], None]) -> Iterator[Announcements]:
-        """Call ``changed`` in the event loop after each commit that changed anything; for the owner, also of others."""
+        """
+        Call ``changed`` in the event loop after each commit of this process that changed anything.
+
+        Where this process owns the file, also after those of other processes, unless ``of_others`` says that none come.
+        """
         loop, before = asyncio.get_running_loop(), self._committed
         announcements = Announcements(lock_path(self.path), changed)
         self._committed = partial(_call_in, loop, changed)

@@ -53,8 +53,8 @@ __all__ = [
 _MAGIC = b"SQLite format 3\x00"
 CACHE_KIBIBYTES = 6 * 1024
 """
-Of the writer; a reader has a quarter. What it lacks is in the system's own cache: ten times as much made changes that
-are scattered over a million objects up to a tenth cheaper, and others not, and was kept for good.
+SQLite's page cache of the writer; a reader has a quarter. Other pages come from the system's cache. Ten times as much
+made changes that are scattered over a million objects up to a tenth cheaper and others not, and was never given back.
 """
 LOG_BYTES = 16 * 1024 * 1024
 """What a write-ahead log that grew in a storm is cut back to: as much as it is used again after."""

@@ -378,8 +378,9 @@ def _above(key: bytes) -> list[bytes]:
 
 
 LOOKED_ROWS = 10_000
-"""Rows of deleted subtrees that one slice looks at, at most; of one directory all. What came there since stays."""
+"""Rows of deleted subtrees that one slice reads, at most; a directory is always read as a whole."""
 LOOKED_DIRECTORIES = 500
+"""Directories of deleted subtrees that one slice reads, at most."""
 
 
 def remove_pending(connection: sqlite3.Connection, limit: int) -> bool:

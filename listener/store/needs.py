@@ -313,7 +313,7 @@ _ROOT = "root = (SELECT id FROM root WHERE name = ?)"
 
 
 _NAME_OF_OBJECT = "CASE WHEN instr(name, '%') OR instr(name, '?') THEN object_name(name) ELSE CAST(name AS BLOB) END"
-"""Python is asked only for names that are not their own."""
+"""Python decodes only names with an escape or a query; any other is the name of its object."""
 
 
 def _object_name(url_name: str) -> bytes:

@@ -147,7 +147,7 @@ class _Deletion(NamedTuple):
     of: _Kind
     row: NeedRow
     is_birth: bool
-    """Whether the object came after the index looked last."""
+    """Whether the index did not know the object before it came."""
 
 
 class _Folder(NamedTuple):

@@ -41,9 +41,9 @@ def hold(
     watermark = int(connection.execute("SELECT sequence FROM meta").fetchone()[0])
     made: list[Attempt] = []
     for kind in dict.fromkeys(one.kind for one in wanted):
-        asked = list({(one.target, one.url): one for one in wanted if one.kind is kind}.values())
+        requests = list({(one.target, one.url): one for one in wanted if one.kind is kind}.values())
         left = budget(connection, account, kind, now=now, default=quota.get(kind, 0)).left
-        claimed = _claim(connection, names, asked, now=now, most=left)
+        claimed = _claim(connection, names, requests, now=now, most=left)
         hold_units(connection, account, kind, len(claimed), now=now, default=quota.get(kind, 0))
         rows = _attempt_rows(connection, claimed)
         _ADD_ATTEMPTS.write(connection, rows, (kind.value, watermark, account, window_start(now), now))
@@ -93,11 +93,11 @@ class _Claim(NamedTuple):
 
 
 def _claim(
-    connection: sqlite3.Connection, names: Names, asked: Sequence[AttemptRequest], *, now: float, most: int
+    connection: sqlite3.Connection, names: Names, requests: Sequence[AttemptRequest], *, now: float, most: int
 ) -> list[_Claim]:
     """Return up to ``most`` of these requests, of one kind: those whose needs are READY and may be sent now."""
-    target_ids = {name: names.target(connection, name) for name in {one.target for one in asked}}
-    claims = [_Claim(one, target_ids[one.target], _need_key(connection, names, one)) for one in asked]
+    target_ids = {name: names.target(connection, name) for name in {one.target for one in requests}}
+    claims = [_Claim(one, target_ids[one.target], _need_key(connection, names, one)) for one in requests]
     if not claims or claims[0].need is None:
         return claims[:most]
     ready = _ready(connection, [claim.need for claim in claims if claim.need])

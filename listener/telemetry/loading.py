@@ -21,8 +21,8 @@ def without_rich() -> Iterator[None]:
     if _NAME in sys.modules:
         yield
         return
+    # With None there the import system raises ModuleNotFoundError.
     sys.modules[_NAME] = None  # type: ignore[assignment]
-    # As the import system defines it: a module that is not found.
     try:
         yield
     finally:

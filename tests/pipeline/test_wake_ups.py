@@ -58,7 +58,7 @@ async def test_what_is_never_woken_converges_by_the_tick(tmp_path: Path, monkeyp
 async def test_what_another_process_requests_is_sent_long_before_the_tick(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_announced: bool
 ) -> None:
-    """The other process announces it; where no more can be watched, the store is asked what changed."""
+    """The other process announces it; where no more can be watched, the store is read."""
     if not is_announced:
         monkeypatch.setattr("listener.store.announcements.kernel.Inotify", refused)
     async with a_world(tmp_path, extra=USUAL) as world:
@@ -85,7 +85,7 @@ async def test_an_announcement_that_is_lost_is_made_up_for_by_the_tick(
 
 
 async def test_what_is_announced_elsewhere_is_found_by_looking(tmp_path: Path) -> None:
-    """Somebody replaced the lock file, and others touch the new one: the store is asked once a second from then on."""
+    """Somebody replaced the lock file, and others touch the new one: the store is read once a second from then on."""
     async with a_world(tmp_path) as world:
         await at_rest(world)
         (tmp_path / "state.db.lock").unlink()

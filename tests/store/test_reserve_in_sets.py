@@ -1,4 +1,4 @@
-"""Requests reserved together become what a plain loop makes of them, one after the other; so do answers."""
+"""Requests reserved together become what a plain loop makes of them, one after the other; so do accepted ones."""
 
 from __future__ import annotations
 

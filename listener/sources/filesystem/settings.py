@@ -68,8 +68,8 @@ class FilesystemSettings(BaseModel):
 
     root_check_seconds: float = Field(default=2.0, gt=0)
     """
-    How often to look whether the path is still the same directory, and what is mounted and linked there. Twelve
-    times as rarely, at least every 24 s, while the kernel reports what happens to the path and reports nothing.
+    How often to check whether the path is still the same directory, and what is mounted and linked there. While the
+    kernel would report any change of the path and reports none, the interval is twelve times as long, up to 24 s.
     """
 
     stable_seconds: float = Field(default=2.0, ge=0)

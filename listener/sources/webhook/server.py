@@ -109,7 +109,7 @@ class WebhookServer:
             limiter.idle(connection)
 
     def has_joined(self) -> None:
-        """Report the figures of the server to a receiver that came."""
+        """Report the figures of the server to a receiver that was added."""
         self._busy.set()
 
     def _claim(self, request: web.BaseRequest, credential: str) -> bool:
