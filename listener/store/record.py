@@ -442,6 +442,9 @@ class _BatchWriter:
     def flush(self) -> None:
         """Write what was taken so far: a subtree change must find it in the index."""
         self.index.flush()
+        self._flush_needs()
+
+    def _flush_needs(self) -> None:
         if self.deletions:
             self._flush_deletions()
         for kind, rows in self.rows.items():
@@ -468,6 +471,7 @@ class _BatchWriter:
             known = self.index.keys_below(change.root, change.key, most=self.expand_limit)
             if known is not None and (known or self.index.seeded(change.root)):
                 self._add([change._replace(key=key, kind=ChangeKind.DELETED, fingerprint=None) for key in known])
+                self._flush_needs()  # before those of what is made there again; the index stays as the batch found it
                 return
             self._delete_from_index(change)
         if not self.batch.seed:

@@ -18,6 +18,7 @@ from listener.coalescer import merge
 from listener.refresh import Scope
 from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
+from listener.store.store import StoreOptions
 from tests import ROOT
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
 
@@ -54,6 +55,19 @@ async def test_a_directory_that_came_and_went_needs_nothing(bench: Bench) -> Non
     await bench.change(subtree("t/", gone=True))
     assert await bench.ready() == {}
     bench.assert_counted()
+
+
+@pytest.mark.parametrize("again", [birth("t/page"), content("t/page", 2, finished=False)], ids=["birth", "unfinished"])
+async def test_what_comes_back_in_the_batch_of_its_end_counts_last(tmp_path: Path, again: Change) -> None:
+    """A known directory is removed and made again: its deletions are written before what is there now."""
+    options, clock = StoreOptions(expand_limit=5), FakeClock()
+    async with open_store(f"sqlite:///{tmp_path}/state.db", clock=clock, owner=True, options=options) as store:
+        bench = Bench(store, clock)
+        await bench.change(content("t/page"), content("t/other"), seed=True, wait=0)
+        await bench.change(subtree("t/", gone=True), again, wait=0)
+        assert bench.sql("SELECT open, birth FROM need WHERE name = 'page'") == [(int(not again.finished), None)]
+        await bench.change(deleted("t/page"))
+        assert await bench.ready() == {"t/": 2}
 
 
 @pytest.mark.parametrize("why", ["ripe", "asked", "deleted before", "known", "requested", "covered"])
