@@ -192,7 +192,7 @@ WAITING_SINCE = "waiting_since_timestamp_seconds"
 
 
 class _Announced:
-    """Keeps whom to call outside of the fields, which are compared and copied."""
+    """Holds the callback of a health apart from the fields of the data class, which are compared and copied."""
 
     __slots__ = ("_changed",)
     _changed: Callable[[], None]

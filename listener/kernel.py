@@ -109,7 +109,7 @@ class Kernel(ABC):
             self.descriptor = -1
 
     def __del__(self) -> None:
-        """Close what a thread opened for somebody who no longer waited for it."""
+        """Close what a thread opened for a caller that was cancelled meanwhile."""
         self.close()
 
 

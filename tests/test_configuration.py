@@ -74,7 +74,7 @@ def test_whatever_decides_the_settings_changes_the_fingerprint(tmp_path: Path) -
 
 
 def test_a_secret_of_the_daemon_and_its_runtime_directory_do_not_make_another_configuration(tmp_path: Path) -> None:
-    """A user has neither, and is answered all the same; a secret that differs is another configuration."""
+    """A user has neither, and the daemon accepts the request; a secret that differs is another configuration."""
     path, token = tmp_path / "listener.toml", {"LISTENER_ADMIN__TOKEN": "t" * 16}
     user = merged(TABLE, {}, path=path).fingerprints[0]
     daemon = merged(TABLE, {**token, "RUNTIME_DIRECTORY": "/run/x"}, path=path)

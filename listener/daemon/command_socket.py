@@ -38,9 +38,9 @@ __all__ = ["CommandSocket"]
 log = structlog.get_logger()
 
 MOST_CONNECTIONS: Final = 32
-"""Commands at once; a further one reads the state file itself."""
+"""Open connections; a further command reads the state file itself."""
 MOST_ROWS: Final = 1_000
-"""A longer list is left to the command: to write it would hold up the event loop, and take memory for good."""
+"""A longer list is left to the command: writing it would block the event loop, and take memory for good."""
 LINE_BYTES: Final = 4 * 1024 * 1024
 """Longer than the arguments of a process can be (execve(2): 2 MiB by default)."""
 IDLE_SECONDS: Final = 60.0

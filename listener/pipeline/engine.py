@@ -52,9 +52,9 @@ REPORTED_DEFERRALS = 100
 REST = 4
 """Planning takes at most a fifth of the time: it rests this many times as long as it took."""
 FRUITLESS_REST = 9
-"""A tenth where the last round found nothing to send, although changes go on."""
+"""Likewise after a round that found nothing to send: at most a tenth of the time."""
 FRUITLESS_REST_SECONDS = 5.0
-"""What that adds ends here, since something urgent may come: what takes longer rests no longer than any round."""
+"""The longest rest for that reason, since something urgent may come; after longer rounds :data:`REST` decides alone."""
 
 
 class Engine:

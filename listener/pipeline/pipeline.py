@@ -38,9 +38,9 @@ LOOK_SECONDS = 1.0
 How often, at most, the store is read after commits, and how often where those of other processes are not announced.
 """
 LEAST_LOOK_SECONDS = 0.05
-"""And where times are set that are shorter: each look costs a tenth of a millisecond or more."""
+"""The least pause between two reads, also where shorter times are set: each costs a tenth of a millisecond or more."""
 ON_ITS_WAY_SECONDS = 0.1
-"""How long a commit may be seen before its announcement."""
+"""How much earlier than its announcement a commit may be read."""
 REPORT_SECONDS = 1.0
 """How long reports of sources and accounts are gathered before they are stored for ``status``."""
 KEPT_SECONDS = 55.0
@@ -194,7 +194,7 @@ class Pipeline:
                 await self._leave_as_found()
             raise
         finally:
-            self.changed.set()  # for who reports on it: there is nothing more to wait for
+            self.changed.set()  # wakes what reports on it: no further change would
 
     async def _flow(self, *, until_idle: bool, follow: bool) -> None:
         """Run every task until the stop, and end them in order."""

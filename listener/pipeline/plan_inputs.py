@@ -273,7 +273,7 @@ PLENTY = 0.5
 def request_for_need(
     account: Account, row: DueRow, reason: str, *, urgent: bool = False, intervals: tuple[float, float] = (0.0, 0.0)
 ) -> AttemptRequest:
-    """Return the attempt for one need; ``intervals``: the shortest time between two of its URL, and the longest."""
+    """Return the attempt for one need; ``intervals`` are the least and the greatest seconds between two of its URL."""
     kind = KIND_OF_SCOPE[row.scope]
     target = account.targets[row.target]
     # Like a file, one path with its queries is always evicted.

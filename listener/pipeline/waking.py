@@ -24,7 +24,7 @@ class WakeUp:
         """Start without any that waits."""
         self._event = asyncio.Event()
         self.count = 0
-        """How often it was set: who was busy meanwhile sees by this that it missed something."""
+        """How often it was set; a task that was busy meanwhile compares it, to see whether it missed one."""
 
     def set(self) -> None:
         """Wake those that wait now."""
@@ -92,7 +92,7 @@ def _follow_machine(stepped: Callable[[], None]) -> Callable[[], None]:
 
 
 _RECENT_SECONDS = 5.0
-"""How old a read may be that is shared: a lost wake-up costs so much more than the tick."""
+"""The greatest age of a shared read: so much later than the tick a lost wake-up may be found."""
 
 
 class Horizon:

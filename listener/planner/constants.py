@@ -50,8 +50,8 @@ COVER_ALL_COST = 1e9
 """What leaving one object costs where everything is to be covered if it can be: more than any storage holds."""
 
 ARRIVAL_SECONDS = 30.0
-"""What becomes due within half a minute of an arrival's first need belongs to it: URLs ripen one by one, a publication
-is one event all the same."""
+"""What becomes due within half a minute of an arrival's first need belongs to it: URLs become due one by one, although
+a publication is one event."""
 
 HISTORY_DAYS = 30.0
 """How long arrivals are remembered for the usual rate: a month holds every weekday four times."""

@@ -27,7 +27,7 @@ class Bulk:
         Prepare it.
 
         Args:
-            statement: has ``{}`` where its rows stand, as ``VALUES``.
+            statement: SQL with ``{}`` in place of ``VALUES`` and the rows.
             row: one row in SQL: its values are ``{0}`` and so on, those that all rows share ``?1`` and so on.
             columns: how many values of its own a row has.
             constants: how many are shared.
@@ -37,7 +37,7 @@ class Bulk:
         self._statements = {size: statement.format(f"VALUES {', '.join(rows[:size])}") for size in _SIZES}
 
     def write(self, connection: sqlite3.Connection, rows: Sequence[Row], constants: Sequence[object] = ()) -> list[Row]:
-        """Write the rows; return those among which some were not written, for what stands in the table already."""
+        """Write the rows; return those of statements that wrote fewer than all, since rows are there already."""
         left: list[Row] = []
         start = 0
         while start < len(rows):

@@ -211,7 +211,7 @@ def withdraw(
     """Refund reserved attempts (of these ids, or all) that a hold, a pause or a cancellation stops; return how many."""
     orders = [one for one in active(connection, now) if one.kind in (ControlKind.HOLD, ControlKind.PAUSE)]
     these, values = ("", ()) if ids is None else (" AND a.id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
-    # Without orders only those matter whose need is not theirs any more.
+    # Without orders, only attempts that lost their need are stopped.
     looked_at = "" if orders else " AND n.attempt IS NULL"
     rows = connection.execute(
         "SELECT a.id, a.target, t.name, a.kind, a.url, a.urgent, n.asked FROM attempt a"

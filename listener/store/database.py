@@ -57,7 +57,7 @@ SQLite's page cache of the writer; a reader has a quarter. Other pages come from
 made changes that are scattered over a million objects up to a tenth cheaper and others not, and was never given back.
 """
 LOG_BYTES = 16 * 1024 * 1024
-"""What a write-ahead log that grew in a storm is cut back to: as much as it is used again after."""
+"""What a write-ahead log that grew in a storm is truncated to: so large it may grow before it starts over."""
 INCREMENTAL = 2
 """The mode of ``PRAGMA auto_vacuum`` in which free pages are given back when we ask."""
 BUSY_SECONDS = 10.0

@@ -148,10 +148,12 @@ def _ready(connection: sqlite3.Connection, needs: Sequence[_NeedKey]) -> set[_Ne
 
 
 class _LastSent(NamedTuple):
-    """How often and when a URL was sent."""
+    """When a URL was sent last, and how often today."""
 
     at: float
+    """In seconds since the epoch."""
     today: int
+    """Its attempts of the current quota day."""
 
 
 def _last_sent(

@@ -112,7 +112,7 @@ _OLD = (
     ("control", ("kind", "target", "prefix"), "until <= :now"),
     ("dropped", ("source", "kind"), "last_at < :before"),
     ("order_token", ("root", "key"), "at < :token_before"),
-    # Its numbers follow its times: nothing old is found beyond the first rows.
+    # Numbers and times grow together: what is old is among the first rows.
     ("message", ("number",), "number <= (SELECT min(number) FROM message) + :limit AND at < :message_before"),
 )
 """Of each table the columns of its key, and which rows are old; tombstones are in no order of their age."""
@@ -225,7 +225,7 @@ def _covers_any(connection: sqlite3.Connection, values: Mapping[str, object]) ->
 
 
 def end_directory_attempts(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> None:
-    """Make history of what :func:`unneeded_directory_attempts` found, unless its task ended meanwhile."""
+    """End the attempts that :func:`unneeded_directory_attempts` found, unless their tasks ended meanwhile."""
     connection.execute(
         "UPDATE attempt SET active = 0, finished_at = ? WHERE id IN (SELECT value FROM json_each(?))"
         f" AND active = 1 AND state = '{AttemptState.UNCONFIRMED.value}'",

@@ -425,7 +425,7 @@ class HardLinks:
         self._rested = 0.0
 
     def want(self, files: Mapping[int, int], now: float) -> None:
-        """Ask for all names of these files: by number (:func:`.links.file_number`), how many names each has."""
+        """Search soon for all names of these files: by number (:func:`.links.file_number`), how many names each has."""
         if files and not self._wanted:
             self._due = max(now + _SEARCH_DELAY_SECONDS, self._rested)
         self._wanted.update(files)

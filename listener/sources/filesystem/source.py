@@ -355,7 +355,7 @@ class Session:
         """Look, now and then, whether the root is the same and every thread lives."""
         if self._identity is None or time.monotonic() < self._next_check:
             return self._identity is not None
-        if self._checked_at == -math.inf:  # a signal called for it, and comes in time
+        if self._checked_at == -math.inf:  # a signal requested it, which arrives well within that time
             self._sound_at = max(self._sound_at, time.time() - self._settings.root_check_seconds)
         self._note_check()
         if not self._path_signal.is_watching:
@@ -423,7 +423,7 @@ class Session:
             self._report(SourceState.LISTENING)
 
     async def _rest(self) -> None:
-        if not self._is_first:  # events within a moment make one delivery; the end of the start waits for no such
+        if not self._is_first:  # events within a moment make one delivery; the first scan is not delayed for that
             await asyncio.sleep(_GATHER_SECONDS)
         now = time.monotonic()
         dues = (part.next_due(now) for part in (self._live, self._rescans, self._digests))

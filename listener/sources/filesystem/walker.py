@@ -36,12 +36,12 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-"""How ``os`` decodes names; encoded so they are the bytes again."""
+"""How ``os`` decodes names; encoding them with these returns the original bytes."""
 
 
 @contextmanager
 def _entries(path: bytes) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """Open a directory, and read it: its files are looked at from there, without the way to it for each."""
+    """Open a directory and list it; its files are examined relative to it, so that its path is resolved once."""
     descriptor = os.open(path, _OPEN_DIRECTORY)
     try:
         with os.scandir(descriptor) as entries:

@@ -265,7 +265,7 @@ class EventsWithReconcile:
                     raise found
                 yield found
         finally:
-            for part in self.parts:  # what becomes of this source is now for the pipeline to say
+            for part in self.parts:  # from here on the pipeline reports on this source
                 part.health.announce_to(_nothing)
             for task in tasks:
                 task.cancel()

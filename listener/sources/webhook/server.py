@@ -31,7 +31,7 @@ __all__ = ["Servers", "WebhookServer", "tls_context"]
 log = structlog.get_logger()
 
 SWEEP_SECONDS: Final = 0.25
-"""How often to look, while requests wait or come, which have waited too long."""
+"""How often to check, while requests wait or arrive, which of them have waited too long."""
 CLOSE_SECONDS: Final = 2.0
 """How long a stop waits for answers to be written."""
 
