@@ -15,18 +15,15 @@ import argparse
 import os
 import resource
 import shutil
-import socket
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.start import configured, environment, used_seconds
+from bench.start import configured, ready_daemon, used_seconds
 
 FILES_IN_DIRECTORY = 100
 DIRECTORIES_TOGETHER = 50
@@ -67,33 +64,9 @@ def memory_of(pid: int) -> dict[str, int]:
     return {name: int(value.split()[0]) // 1024 for name, _, value in lines if name in KIBIBYTES}
 
 
-@contextmanager
-def daemon(folder: Path) -> Iterator[tuple[int, float]]:
-    """Run the daemon; yield its process id and how long it took until it was ready."""
-    place = folder / "notify"
-    place.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reported:
-        reported.bind(str(place))
-        reported.settimeout(READY_SECONDS)
-        began = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "listener", "run"],
-            env=environment(folder, NOTIFY_SOCKET=str(place)),
-            cwd=folder,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            while b"READY=1" not in reported.recv(4096):
-                pass
-            yield process.pid, time.monotonic() - began
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
 def daemon_cost(folder: Path, *, memory_seconds: float) -> Cost:
     """Run the daemon until it is ready and its memory was read twice."""
-    with daemon(folder) as (pid, wall_seconds):
+    with ready_daemon(folder, most_seconds=READY_SECONDS) as (pid, wall_seconds):
         used, at_once = used_seconds(pid), memory_of(pid)
         time.sleep(memory_seconds)
         later = memory_of(pid)

@@ -22,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,15 +78,14 @@ def used_seconds(pid: int) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()) / 1e9
 
 
-def until_ready(folder: Path) -> Cost:
-    """Start the daemon on an empty state, and wait for what it reports systemd."""
-    for file in folder.glob("state.db*"):
-        file.unlink()
+@contextmanager
+def ready_daemon(folder: Path, *, most_seconds: float = READY_SECONDS) -> Iterator[tuple[int, float]]:
+    """Run the daemon; yield its process id and how long it took until it reported to be ready, as to systemd."""
+    place = folder / "notify"
+    place.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reported:
-        place = folder / "notify"
-        place.unlink(missing_ok=True)
         reported.bind(str(place))
-        reported.settimeout(READY_SECONDS)
+        reported.settimeout(most_seconds)
         began = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-m", "listener", "run"],
@@ -96,10 +96,18 @@ def until_ready(folder: Path) -> Cost:
         try:
             while b"READY=1" not in reported.recv(4096):
                 pass
-            return Cost(time.monotonic() - began, used_seconds(process.pid))
+            yield process.pid, time.monotonic() - began
         finally:
             process.terminate()
             process.wait(READY_SECONDS)
+
+
+def until_ready(folder: Path) -> Cost:
+    """Start the daemon on an empty state, and wait until it is ready."""
+    for file in folder.glob("state.db*"):
+        file.unlink()
+    with ready_daemon(folder) as (pid, wall_seconds):
+        return Cost(wall_seconds, used_seconds(pid))
 
 
 def with_a_daemon(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:

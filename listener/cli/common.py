@@ -1,4 +1,4 @@
-"""What commands share: what options select, the configuration, access to the state file, and output."""
+"""What commands share: imports, logs, the configuration, access to the state file, and output."""
 
 from __future__ import annotations
 
