@@ -202,7 +202,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: is not UTF-8 text (byte {error.start})", hint="Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: is not valid TOML: {error}", hint="Correct that line.") from None
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}", hint="Correct the file.") from None
 
 
 def _from_variables(environ: Mapping[str, str]) -> Iterator[Override]:

@@ -32,9 +32,17 @@ def reported(error: BaseException, *, interruptions: tuple[type[BaseException], 
     if isinstance(first, SystemExit):
         return first.code if isinstance(first.code, int) else 1
     if callable(usage := getattr(first, "format_message", None)):  # raised by the parser: wrong usage
-        _report_error(str(usage()), "see cdn-listener --help, or cdn-listener COMMAND --help")
+        _report_usage(first, str(usage()))
         return int(getattr(first, "exit_code", 2))
     return _unexpected(error, first)
+
+
+def _report_usage(error: BaseException, message: str) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":  # not imported: a daemon starts without the parser
+        _say(message)
+        return
+    command = getattr(getattr(error, "ctx", None), "command_path", "") or "cdn-listener"
+    _report_error(message, f"see {command} --help")
 
 
 def _unexpected(error: BaseException, first: BaseException) -> int:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from listener.contracts import Target
-from listener.daemon.selection import places, prefixes
+from listener.daemon.selection import places, prefixes, require_overlap
 from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
 from listener.errors import ConfigurationError, StoreError, TargetError
 from listener.pipeline import Pipeline
@@ -122,6 +122,9 @@ async def actions(context: Context, *, limit: int) -> list[dict[str, Any]]:
 async def unsettled(context: Context, *, site: str | None, prefix: str | None, changed_before: float) -> dict[str, Any]:
     """Return what of the changes until then is not fresh, which source does not listen, and whether a daemon runs."""
     where = prefixes(context.settings, prefix, site=site)
+    if prefix is not None:
+        for place in where:
+            require_overlap(context.settings, place.prefix)
     store = present(context.store)
     left = [one for place in where for one in await store.unsettled(place, changed_before=changed_before)]
     known: dict[str, dict[str, Any]] = await store.sources()

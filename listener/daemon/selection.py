@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from listener.errors import ConfigurationError
-from listener.router.routing import normal_or_refused
+from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Settings, Site, nearest
 from listener.store.controls import Place
 from listener.urls import encode_path
 
-__all__ = ["choose_site", "places", "prefixes"]
+__all__ = ["choose_site", "places", "prefixes", "require_overlap"]
 
 
 def choose_site(settings: Settings, site: str | None) -> Site:
@@ -46,3 +46,9 @@ def prefixes(settings: Settings, prefix: str | None, *, site: str | None) -> lis
     path = encode_path((prefix or "").removeprefix("/").encode("utf-8", "surrogateescape"))
     bases = dict.fromkeys(base for one in sites for base in one.base_urls)
     return [Place("", base + path) for base in bases]
+
+
+def require_overlap(settings: Settings, prefix: str) -> None:
+    """Raise :class:`~listener.errors.ConfigurationError` if no URL of a site can start with this prefix."""
+    if not any(base.startswith(prefix) for one in settings.sites for base in one.base_urls):
+        served_by(settings.sites, prefix)

@@ -42,6 +42,13 @@ def _problem(model: type[BaseModel], line: Mapping[str, Any], key: str) -> Setti
             variable = variable_of(dotted)
             way = f"Set {variable} or {variable}_FILE." if is_secret_name(str(where[-1])) else ""
             return SettingsProblem(dotted, "is missing", " ".join(filter(None, (_meaning(model, where), way))))
+        case "tuple_type" | "list_type" if isinstance(line["input"], Mapping):
+            message = f"must be a list of tables: write [[{dotted}]] instead of [{dotted}]"
+            return SettingsProblem(dotted, message, _meaning(model, where))
+        case "tuple_type" | "list_type":
+            return SettingsProblem(dotted, "must be a list", _meaning(model, where))
+        case "model_type" | "dict_type":
+            return SettingsProblem(dotted or "the file", "must be a table", _meaning(model, where))
     message = str(line["msg"]).removeprefix("Value error, ")
     return SettingsProblem(dotted or "the file", message, _meaning(model, where))
 

@@ -73,7 +73,7 @@ class StoreSettings(Section):
     def _known_database(cls, url: str) -> str:
         scheme, separator, rest = url.partition(":")
         if scheme not in _DATABASES or not separator or not rest.startswith("//"):
-            raise ValueError("must start with sqlite:/// or postgresql://")
+            raise ValueError("must start with sqlite:///")
         return url
 
 

@@ -51,6 +51,7 @@ __all__ = [
 
 
 _MAGIC = b"SQLite format 3\x00"
+_MAY_WRITE = "run this as the daemon's user, or set store.url to a file that this user may read and write"
 CACHE_KIBIBYTES = 6 * 1024
 """
 SQLite's page cache of the writer; a reader has a quarter. Other pages come from the system's cache. Ten times as much
@@ -185,7 +186,7 @@ def _make(path: Path) -> None:
         ) from error
 
 
-def recognise(path: Path, *, hint: str = "store.url: name a file that this user may read and write") -> None:
+def recognise(path: Path, *, hint: str = _MAY_WRITE) -> None:
     """Refuse what is no SQLite file; SQLite itself takes a file of one byte for an empty one, and overwrites it."""
     try:
         with path.open("rb") as file:

@@ -226,3 +226,28 @@ def test_a_command_reports_what_was_suppressed(capsys: pytest.CaptureFixture[str
         root.setLevel(level)
         structlog.reset_defaults()
     assert '"log.repeated"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["tasks", "--limit", "0"], "hint: see cdn-listener tasks --help\n"),
+        (["store", "backup"], "hint: see cdn-listener store backup --help\n"),
+        (["stat"], "hint: see cdn-listener --help\n"),
+    ],
+)
+def test_wrong_usage_names_the_help_of_its_command(command: Command, arguments: list[str], hint: str) -> None:
+    """Exit status 2, and the page that describes the command."""
+    status, out, err = command(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.endswith(hint)
+
+
+@pytest.mark.parametrize("arguments", [[], ["store"]])
+def test_without_a_command_the_help_is_printed_as_it_is(command: Command, arguments: list[str]) -> None:
+    """Neither marked as an error nor followed by a hint."""
+    status, out, err = command(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("Usage: cdn-listener")
+    assert "hint:" not in err

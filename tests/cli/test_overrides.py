@@ -110,6 +110,7 @@ def test_what_is_paused_waits_and_what_is_cancelled_goes(stand: Stand, command: 
         (["pause", "--target", "cdm"], "cdn"),
         (["confirm-deletions", "ww"], "www"),
         (["wait", "--prefix", "http://h/a b"], "blank"),
+        (["wait", "--prefix", "http://typo.test/"], "http://typo.test/: is not below any site's base URL"),
         (["cancel", "--all", "--yes"], "--reason"),
     ],
 )
