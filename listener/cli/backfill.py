@@ -97,7 +97,12 @@ def backfill(
         typer.Option("--restart", help="Start from the beginning instead of resuming an interrupted run."),
     ] = False,
     old_restart: Annotated[bool, typer.Option("--anew", hidden=True)] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until the CDN reports completion.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Wait until the CDN reports completion. Without effect while a daemon runs: use `wait`."
+        ),
+    ] = False,
 ) -> int:
     """List a source or keys, show the cost, then refresh (or prefetch, seed, audit, repair). Resumable."""
     from listener.backfill import Choice, choose_listing, choose_source, parse_modes, parse_moment, read_entries

@@ -92,7 +92,7 @@ def _show_outcome(outcome: Outcome, options: BackfillOptions) -> None:
     if outcome.abandoned:
         typer.echo("the daemon ended, so nothing is sent: start it (`cdn-listener run`), or run this command again")
     elif not outcome.sent_here:
-        typer.echo("the running daemon sends them")
+        typer.echo("the running daemon sends them; cdn-listener wait returns when they are fresh")
     if outcome.put_off:
         for trouble in outcome.troubles:
             typer.echo(f"deferred: {trouble}")

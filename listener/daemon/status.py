@@ -309,7 +309,8 @@ def problems_of(
         yield Problem(f"store: {store_trouble}", None, store_trouble.hint or CHECK)
     if owner.is_running is False and unsettled:
         last = max((source["told_at"] or 0.0 for source in sources.values()), default=0.0)
-        yield Problem("no daemon runs: nothing is seen and nothing is sent", last or None, "start cdn-listener run")
+        what = "no daemon is running: changes are not detected and nothing is sent"
+        yield Problem(what, last or None, "start cdn-listener run")
     for account in accounts:
         if account.problem:
             yield Problem(f"account {account.name}: {account.problem}", account.since, account.remedy or CHECK)

@@ -77,7 +77,7 @@ def backup(path: Path, to: Path) -> int:
         StoreError: there is something at ``to`` already, or it cannot be written; nothing is left half done there.
     """
     if to.exists():
-        raise StoreError(f"{to}: is there already", hint="name a file that does not exist yet")
+        raise StoreError(f"{to}: already exists", hint="name a file that does not exist yet")
     draft = to.with_name(to.name + ".part")
     try:
         draft.unlink(missing_ok=True)

@@ -88,12 +88,13 @@ def test_a_share_and_live_changes_at_once(tmp_path: Path) -> None:
 
 
 def test_while_a_daemon_runs_half_is_the_default(small: Stand, command: Command) -> None:
-    """The dry run says so; without a daemon it is all."""
+    """The dry run says so; without a daemon it is all. What the daemon sends is waited for with `wait`."""
     fill(small, 3)
     assert json.loads(command("backfill", "--dry-run", "--json")[1])["quota_share"] is None
     with small.daemon():
         assert json.loads(command("backfill", "--dry-run", "--json")[1])["quota_share"] == 0.5
         assert "at most 50%" in command("backfill", "--dry-run")[1]
+        assert "cdn-listener wait returns when they are fresh" in command("backfill", "--yes", "--wait")[1]
 
 
 def test_directories_of_a_share(small: Stand, command: Command) -> None:

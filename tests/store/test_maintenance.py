@@ -41,7 +41,7 @@ async def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(bench: B
     """A file at the place stays; a place that cannot be written is an error; a draft of an earlier try is replaced."""
     there = tmp_path / "there.db"
     there.write_text("mine")
-    with pytest.raises(StoreError, match="is there already"):
+    with pytest.raises(StoreError, match="already exists"):
         maintenance.backup(bench.store.path, there)
     assert there.read_text() == "mine"
     with pytest.raises(StoreError, match="cannot be written"):
