@@ -124,9 +124,10 @@ def _show_backlog(account: str, waits: Mapping[str, Any]) -> None:
 
 
 def _show_url(found: Mapping[str, Any], *, verbose: bool) -> None:
-    say(f"\n{found['url']}: {'stale' if found['stale'] else 'nothing is known to be stale'}")
-    if found["problem"]:
-        say(f"  {found['problem']}")
+    if found["problem"] and not found["stale"]:
+        say(f"\n{found['problem']}")
+    else:
+        say(f"\n{found['url']}: {'stale' if found['stale'] else 'nothing is known to be stale'}")
     for need in found["needs"]:
         below = "" if need["url"] == found["url"] else f" with {need['url']}"
         say(printable(f"  {need['target']}: {_stale_words(need, verbose=verbose)}{below}"))

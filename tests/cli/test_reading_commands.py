@@ -127,6 +127,9 @@ def test_status_of_one_url(stand: Stand, command: Command) -> None:
     assert [attempt["state"] for attempt in reported["attempts"]] == ["complete"]
     assert reported["suppressed"] is None
     assert "nothing is known to be stale" in command("status", "--url", stand.url("a.html"))[1]
+    other = command("status", "--url", "http://other.test/")[1]
+    assert "http://other.test/: is not below any site's base URL" in other
+    assert "nothing is known to be stale" not in other
 
 
 def test_status_of_one_url_shows_changes_that_made_no_refresh(stand: Stand, command: Command) -> None:

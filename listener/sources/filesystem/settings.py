@@ -24,7 +24,8 @@ class FilesystemSettings(BaseModel):
     """Selects this source."""
 
     path: FilePath
-    """The directory whose files are served; it may be a symbolic link (``/srv/app/current``), and begin with ``~``."""
+    """The directory whose files are served; it may be a symbolic link (``/srv/app/current``), and begin with ``~``.
+    A relative path begins in the current directory."""
 
     backend: Literal["auto", "inotify", "fanotify", "polling"] = "auto"
     """
