@@ -118,7 +118,7 @@ def with_a_daemon(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
     (own / "listener.toml").write_text(re.sub("listen = .*", 'listen = ""', text))
     command = [sys.executable, "-m", "listener", "run"]
     process = subprocess.Popen(command, env=environment(own), cwd=own, stderr=subprocess.DEVNULL)
-    while not (own / "state.sock").exists():
+    while not (own / "state.db.sock").exists():
         time.sleep(0.1)
     return own, process
 

@@ -428,7 +428,7 @@ def sqlite_path(url: str) -> Path:
 
 def command_socket_path(state: Path) -> Path:
     """Return the socket through which commands send requests to the daemon that owns this state file."""
-    return state.with_suffix(".sock")
+    return Path(f"{state}.sock")
 
 
 def level_of(environ: Mapping[str, str], default: str) -> str:

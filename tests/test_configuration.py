@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.configuration import SECTIONS, merged, read_configuration, sqlite_path
+from listener.configuration import SECTIONS, command_socket_path, merged, read_configuration, sqlite_path
 from listener.settings import Settings
 
 TABLE = {"store": {"url": "sqlite:///state.db"}, "sources": {"hook": {"type": "webhook"}}}
@@ -82,3 +82,9 @@ def test_a_secret_of_the_daemon_and_its_runtime_directory_do_not_make_another_co
     assert user in daemon.fingerprints
     assert merged(TABLE, {"LISTENER_ADMIN__TOKEN": "u" * 16}, path=path).fingerprints[0] not in daemon.fingerprints
     assert merged(TABLE, token, path=path).fingerprints[0] in daemon.fingerprints
+
+
+def test_each_state_file_has_a_socket_of_its_own() -> None:
+    """Also where names differ in their ending only, or are none; it is never the state file itself."""
+    states = [Path("/s/a.db"), Path("/s/a.sqlite"), Path("/s/a.sock"), Path("/")]
+    assert len({command_socket_path(state) for state in states} | set(states)) == 2 * len(states)

@@ -94,12 +94,15 @@ def _response(read: Configuration, request: dict[str, Any]) -> dict[str, Any]:
             channel.settimeout(RESPONSE_SECONDS)
             channel.sendall(json.dumps(request).encode() + b"\n")
             try:
-                return _line(lines)
-            except TimeoutError:
+                response = _line(lines)
+            except OSError:
                 if request["command"] not in _WRITING:
                     raise
+                response = {}
+        if response or request["command"] not in _WRITING:
+            return response
         raise ListenerError(
-            f"the daemon did not respond within {RESPONSE_SECONDS:g} s, and may still do it",
+            "the daemon took the request and did not respond: it may have done it, or may still do it",
             hint="see cdn-listener status",
         )
 

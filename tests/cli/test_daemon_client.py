@@ -149,9 +149,9 @@ def test_a_reload_takes_requests_with_the_new_configuration(stand: Stand) -> Non
         moved = stand.config.read_text().replace("state.db", "other.db")
         stand.put(moved)
         process.send_signal(signal.SIGHUP)
-        until((stand.root / "other.sock").exists, what="the socket moved")
+        until((stand.root / "other.db.sock").exists, what="the socket moved")
         until(lambda: not did_it_itself(run(stand, "status")[2]), what="the daemon responds")
-        assert not (stand.root / "state.sock").exists()
+        assert not (stand.root / "state.db.sock").exists()
 
 
 def test_a_daemon_that_hangs_is_not_waited_for(stand: Stand) -> None:
@@ -181,7 +181,7 @@ def test_a_long_list_is_not_the_daemons_work(stand: Stand) -> None:
 def test_only_the_daemons_user_reaches_the_socket_and_it_goes_with_the_daemon(stand: Stand) -> None:
     """Whatever the umask; one that a killed daemon left hinders neither commands nor the next daemon."""
     stand.configure()
-    path = stand.root / "state.sock"
+    path = stand.root / "state.db.sock"
     umask = os.umask(0)
     try:
         with stand.daemon() as process:
@@ -202,7 +202,7 @@ def test_a_socket_that_sends_nonsense_gets_no_request(stand: Stand) -> None:
     stand.configure()
     with stand.daemon():
         pass
-    path = stand.root / "state.sock"
+    path = stand.root / "state.db.sock"
     for first_line in (b"", b"nonsense\n", b"[]\n", b'{"accepts": []}\n', b'{"accepts"'):
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))
@@ -213,6 +213,25 @@ def test_a_socket_that_sends_nonsense_gets_no_request(stand: Stand) -> None:
             out, err = command.communicate(timeout=60)
             assert (command.returncode, json.loads(out)["running"]) == (0, False), err
         path.unlink()
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [(["status"], 0), (["hold"], 1), (["refresh", "EDGE/a.html"], 1)])
+def test_what_may_be_done_already_is_not_done_a_second_time(stand: Stand, arguments: list[str], expected: int) -> None:
+    """The daemon ends between a request and its response: a command that reads does so itself, another one fails."""
+    stand.configure()
+    with stand.daemon():
+        pass
+    read = read_configuration(stand.config, KEYS)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(stand.root / "state.db.sock"))
+        server.listen()
+        command = stand.command(*[word.replace("EDGE", stand.edge) for word in arguments])
+        with server.accept()[0] as channel:
+            channel.sendall(json.dumps({"accepts": read.fingerprints}).encode() + b"\n")
+            assert channel.recv(65536).endswith(b"\n")
+        out, err = command.communicate(timeout=60)
+    assert (command.returncode, "may have done" in err) == (expected, expected == 1), (out, err)
+    assert stand.paths() == []
 
 
 class Foreign(socket.socket):
@@ -241,7 +260,7 @@ def test_more_commands_than_the_daemon_takes_work_all_the_same(stand: Stand) -> 
         channels = [socket.socket(socket.AF_UNIX) for _ in range(40)]
         try:
             for channel in channels:
-                channel.connect(str(stand.root / "state.sock"))
+                channel.connect(str(stand.root / "state.db.sock"))
             assert run(stand, "status")[0] == 0
         finally:
             for channel in channels:
