@@ -18,6 +18,7 @@ import struct
 from typing import cast
 
 from listener import kernel
+from listener.sources.filesystem.links import Links
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.pending_names import BORN, ENDED, OPEN, Node
 from listener.sources.filesystem.watches import Watches
@@ -162,9 +163,9 @@ class FanotifyWatches(Watches):
     of directories that lose their watch holds for handles as it does for watches.
     """
 
-    def __init__(self, root: bytes, ignore: Ignore, *, bound: int, found_seconds: float = 0.0) -> None:
+    def __init__(self, root: bytes, ignore: Ignore, links: Links, *, bound: int, found_seconds: float = 0.0) -> None:
         """Open the group; nothing is marked before :meth:`enter`."""
-        super().__init__(root, ignore, bound=bound, found_seconds=found_seconds, instance=Fanotify())
+        super().__init__(root, ignore, links, bound=bound, found_seconds=found_seconds, instance=Fanotify())
 
     @property
     def _group(self) -> Fanotify:

@@ -316,8 +316,8 @@ class Session:
         watcher = Watcher()
         if backend is not None:
             found_seconds = found_rest_seconds(self._settings.stable_seconds)
-            bound = self._settings.max_pending
-            watcher = backend(self._root.path, self._root.ignore, bound=bound, found_seconds=found_seconds)
+            root, bound = self._root, self._settings.max_pending
+            watcher = backend(root.path, root.ignore, root.links, bound=bound, found_seconds=found_seconds)
         watcher.start(self._on_event)
         return identity, watcher
 

@@ -20,13 +20,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from listener import kernel
 from listener.change import key_to_text
 from listener.kernel import Kernel
-from listener.sources.filesystem.links import is_cut_off
+from listener.sources.filesystem.links import Links, is_cut_off
 from listener.sources.filesystem.names import Ignore, of_directory
 from listener.sources.filesystem.outstanding import MOUNTED, OPENED, OVERFLOWED, OVERRAN, is_absent, is_directory_gone
 from listener.sources.filesystem.pending_names import ARRIVED, EFFECTS, FOUND, Batch, Node, PendingNames, Tree
@@ -42,7 +42,14 @@ class Watches(EventWatcher):
     """The backend inotify: one instance over one root."""
 
     def __init__(
-        self, root: bytes, ignore: Ignore, *, bound: int, found_seconds: float = 0.0, instance: Kernel | None = None
+        self,
+        root: bytes,
+        ignore: Ignore,
+        links: Links,
+        *,
+        bound: int,
+        found_seconds: float = 0.0,
+        instance: Kernel | None = None,
     ) -> None:
         """Open the instance; nothing is watched before :meth:`enter`."""
         super().__init__(root, instance or kernel.Inotify())
@@ -52,6 +59,7 @@ class Watches(EventWatcher):
         self.root_events = 0
         """Raised whenever the root itself may have gone."""
         self._ignore = ignore
+        self._links = links
         self._bindings = Bindings(self.kernel, self.tree, root)
         self._moved: dict[int, tuple[Node, float]] = {}
         self._new: list[tuple[Node, int]] = []
@@ -368,16 +376,25 @@ class Watches(EventWatcher):
         """
         prefix = self.tree.prefix_of(parent)
         if prefix is not None:
-            with suppress(OSError):
+            with self._verifying(prefix), suppress(OSError):
                 if stat.S_ISDIR(os.lstat(self._root + prefix + name).st_mode):
                     self._new.append((self.tree.child(parent, name), flags))
 
     def _take_in(self, node: Node, flags: int) -> None:
         prefix = self.tree.prefix_of(node)
         if prefix is not None:
-            self._watch(node, prefix)
-            self._list(node, prefix, flags)
+            with self._verifying(prefix):
+                self._watch(node, prefix)
+                self._list(node, prefix, flags)
             self.pending.keep_bound()
+
+    @contextmanager
+    def _verifying(self, prefix: bytes) -> Iterator[None]:
+        """Check the links on the way to a directory before and after it is looked at: :meth:`.Targets.verify`."""
+        text = key_to_text(prefix)
+        self._links.targets.verify(text)
+        yield
+        self._links.targets.verify(text)
 
     def _list(self, node: Node, prefix: bytes, flags: int) -> None:
         try:

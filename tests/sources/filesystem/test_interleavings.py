@@ -61,7 +61,7 @@ class World:
         """Keys that were looked at as if they had been written in place."""
         self.ignore, self.links = Ignore(), Links(self.raw)
         # Every other world holds the names that a listing finds for a while.
-        self.watches = kind(self.raw, self.ignore, bound=100_000, found_seconds=0.4 * (seed % 2))
+        self.watches = kind(self.raw, self.ignore, self.links, bound=100_000, found_seconds=0.4 * (seed % 2))
         self.stat_reader = StatReader(self.raw, self.ignore, self.links, stable_seconds=0)
 
     # --- the steps --------------------------------------------------------------------------------

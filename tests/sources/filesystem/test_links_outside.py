@@ -371,6 +371,39 @@ async def test_a_scan_of_a_part_finds_the_other_names_of_its_files(tmp_path: Pat
             await reader.until_reported("page.html")
 
 
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+async def test_a_directory_that_comes_while_its_link_leads_elsewhere_is_compared(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch, is_elsewhere: bool
+) -> None:
+    """It is watched and listed at a path at which there is nothing, or another directory of the same name."""
+    root, link = tmp_path / "root", tmp_path / "current"
+    root.mkdir()
+    for release in "12":
+        write(tmp_path / release / "a.html", release)
+    if is_elsewhere:
+        (tmp_path / "2" / "new").mkdir()
+    link.symlink_to("1")
+    (root / "app").symlink_to(link)
+    settle, away = Watches.settle, [True]
+
+    def settle_elsewhere(watches: Watches, should_keep_running: Callable[[], bool]) -> None:
+        if (watches._places or watches._new) and away:
+            away.pop()
+            switch(link, "2")
+            settle(watches, should_keep_running)
+            switch(link, "1")
+        settle(watches, should_keep_running)
+
+    async with reader_of(root) as reader:
+        await reader.until(lambda: "app/a.html" in reader.index.rows, "the file is known")
+        await reader.until_compared()
+        monkeypatch.setattr(Watches, "settle", settle_elsewhere)
+        write(tmp_path / "1" / "new" / "b.html", "1")
+        if backend != "polling":
+            await reader.until_reported("app/new/b.html")
+            assert not away
+
+
 @pytest.mark.parametrize("by", ["a scan of it", "a scan of what is above", "a look"])
 async def test_a_link_that_is_a_loop_only_while_it_is_looked_at_counts_as_changed(tmp_path: Path, by: str) -> None:
     """It is left out, so that nothing behind it is read, and leads again to where it led before."""
