@@ -45,6 +45,8 @@ LINE_BYTES: Final = 4 * 1024 * 1024
 """Longer than the arguments of a process can be (execve(2): 2 MiB by default)."""
 IDLE_SECONDS: Final = 60.0
 """How long a connection may wait for its command, and a response for its reader."""
+FINISH_SECONDS: Final = 2.0
+"""How long a reload, or the end of the daemon, waits for the requests under way, which may wait for a CDN."""
 
 
 class CommandSocket:
@@ -56,6 +58,8 @@ class CommandSocket:
         self._path: Path | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[dict[str, Any]]] = set()
+        """Those under way."""
 
     async def listen(self, store_url: str) -> None:
         """Listen next to this state file, unless it listens there already. Without a socket, commands read the file."""
@@ -81,6 +85,16 @@ class CommandSocket:
             self._path.unlink(missing_ok=True)
         self._path = self._server = None
 
+    async def finish(self) -> None:
+        """Wait for the requests under way, for two seconds at most: what they use is closed next."""
+        late = self._requests
+        if late:
+            _, late = await asyncio.wait(late, timeout=FINISH_SECONDS)
+        for one in late:
+            one.cancel()
+        if late:
+            await asyncio.wait(late)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is None or len(self._connections) >= MOST_CONNECTIONS:
@@ -102,7 +116,10 @@ class CommandSocket:
                 line = await reader.readline()
             if not line:
                 return
-            await _write(writer, await self._response(json.loads(line)))
+            response = asyncio.create_task(self._response(json.loads(line)))
+            self._requests.add(response)
+            response.add_done_callback(self._requests.discard)
+            await _write(writer, await response)
 
     def _fingerprints(self) -> Sequence[str]:
         parts = self._state.parts
@@ -113,6 +130,8 @@ class CommandSocket:
             parts, store, pipeline = self._state.running()
         except ListenerError:
             return {"declined": True}
+        if self._state.phase != "running":
+            return {"declined": True}  # the parts are closed soon, or already
         if request["arguments"].get("limit", 0) > MOST_ROWS:
             return {"declined": True}
         owner = Owner(True, os.getpid())

@@ -149,6 +149,7 @@ class Daemon:
         try:
             await state.pipeline.run()
         finally:
+            await self._commands.finish()
             for target in parts.targets.values():
                 await target.close()
 

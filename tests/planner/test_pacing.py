@@ -15,11 +15,10 @@ from listener.planner import (
     backlog,
     forecast,
     plan,
-    split_reason,
     widest_seconds,
 )
 from listener.planner.pacing import directory_prices, file_prices
-from listener.refresh import RefreshKind
+from listener.refresh import RefreshKind, split_reason
 
 HOUR = 3600.0
 DAY = 24 * HOUR

@@ -166,6 +166,10 @@ class Following:
             assert time.monotonic() < end, "no mark"
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.5)
+        guard = self.source._session._deletion_guard  # type: ignore[union-attr]
+        while guard.next_release(time.monotonic()) is not None:  # of a name that was reported before it went
+            assert time.monotonic() < end, "deletions are held"
+            await asyncio.sleep(0.5)
         query = "SELECT url || name FROM need JOIN directory ON id = directory"
         stale = await self.store._read(lambda c: c.execute(query).fetchall())
         return {url.removeprefix(BASE) for (url,) in stale if "/mark" not in url}
