@@ -424,7 +424,9 @@ class StatReader:
     ) -> dict[str, Fingerprint]:
         """Look at what a search for other names of these files found, and at links to them; note that it is all."""
         self.look_afresh()
-        for key in (found := set(keys)):
+        # What took the place of a link to a directory waits for the event of it: with it goes what was behind the link.
+        found = {key for key in keys if not self._links.targets.leads_to_directory(key)}
+        for key in found:
             with suppress(OSError):
                 self._note(key, *fingerprint_at(self._root + key_to_bytes(key)))
         for number, names in wanted.items():

@@ -14,7 +14,8 @@ import pytest
 from listener.change import ChangeKind
 from listener.contracts import SourceState
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
-from listener.sources.filesystem.names import Ignore
+from listener.sources.filesystem.links import Links, file_number
+from listener.sources.filesystem.names import Ignore, StatReader
 from listener.sources.filesystem.pending_names import batch_of
 from listener.sources.filesystem.walker import Walker
 from listener.sources.filesystem.watches import Watches
@@ -462,3 +463,18 @@ async def test_a_file_whose_name_became_a_link_to_a_directory_is_gone(tmp_path: 
         if reader.backend != "polling":
             await reader.until(lambda: set(reader.index.rows) == {"name/a.html"}, "the file is gone")
             assert reader.reported("name", ChangeKind.DELETED)
+
+
+def test_a_search_for_names_does_not_hide_that_a_link_to_a_directory_went(tmp_path: Path, backend: str) -> None:
+    """A file took its place, and is found as another name of one before the event of the link is worked through."""
+    page = write(tmp_path / "page.html", "1")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "app").symlink_to("d")
+    raw = os.fsencode(tmp_path) + b"/"
+    links = Links(raw)
+    links.note_soft("app", None)
+    stat_reader = StatReader(raw, Ignore(), links, stable_seconds=0)
+    (tmp_path / "app").unlink()
+    os.link(page, tmp_path / "app")
+    stat_reader.names(["app", "page.html"], {file_number(page.stat()): 2})
+    assert stat_reader.all(batch_of([b"app"]), time.time_ns()).unlinked == ["app"]
