@@ -63,12 +63,13 @@ def stand(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stand]:
 
 @pytest.mark.looptime(False)
 def test_daemon_and_commands_write_private_files(stand: Stand) -> None:
-    """State file, log, index, lock and backup; the units of systemd are no secret, and writable by nobody else."""
+    """State file, log, index, lock, socket, backup; the units of systemd are no secret, and writable by nobody else."""
     with stand.daemon():
         stand.write("a.html")
         until(stand.paths, what="a refresh")
         beside = sorted(stand.root.glob("state.db*"))
-        assert [path.name for path in beside] == ["state.db", "state.db-shm", "state.db-wal", "state.db.lock"]
+        endings = ["", "-shm", "-wal", ".lock", ".sock"]
+        assert [path.name for path in beside] == [f"state.db{ending}" for ending in endings]
         assert {mode(path) for path in beside} == {"0o600"}
     assert stand.run("store", "backup", "copy.db")[0] == 0
     assert stand.run("store", "compact")[0] == 0

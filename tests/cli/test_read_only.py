@@ -47,7 +47,7 @@ def run_bare(stand: Stand, *arguments: str, user: int = 0) -> subprocess.Complet
 
 def listing(folder: Path) -> list[tuple[str, bytes]]:
     """Return the state files with their content."""
-    return [(path.name, path.read_bytes()) for path in sorted(folder.glob("state.db*"))]
+    return [(path.name, path.read_bytes()) for path in sorted(folder.glob("state.db*")) if path.is_file()]
 
 
 @pytest.mark.parametrize("crashed", [False, True])
