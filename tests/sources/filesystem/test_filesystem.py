@@ -579,6 +579,7 @@ async def test_deletions_that_passed_count_with_those_that_follow(root: Path) ->
         for number in "123":
             shutil.rmtree(root / number)
         await reader.until_in_sync(root)
+        await reader.until(lambda: reader.source.health.rescans, "the scan ends")
         assert reader.source.health.rescans == 1
 
 
