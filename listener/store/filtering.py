@@ -29,11 +29,10 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Final, NamedTuple
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
-from listener.store.index import IndexWriter, Names, in_sizes
+from listener.store.index import IndexWriter, Names, in_sizes, select_wanted
 
 __all__ = [
     "CAME_AND_WENT",
@@ -176,15 +175,13 @@ class OrderTokens:
         self._asked = changes
         self._known: dict[tuple[str, str], Fingerprint] | None = None
         self._latest: dict[tuple[str, str], int] | None = None
-        self._stored: dict[tuple[int, bytes], KeyTokens] = {}
-        for size, places in in_sizes([*{self._place(change) for change in changes}]):
-            rows = self._connection.execute(
-                f"WITH wanted (root_id, path) AS (VALUES {', '.join(['(?, ?)'] * size)})"
-                " SELECT root, key, covered, newest, etag, sequence, at FROM wanted"
-                " CROSS JOIN order_token ON root = root_id AND key = path",
-                [*chain.from_iterable(places)],
-            )
-            self._stored.update(((root, key), KeyTokens(*tokens)) for root, key, *tokens in rows)
+        rows = select_wanted(
+            self._connection,
+            [*{self._place(change) for change in changes}],
+            "SELECT root, key, covered, newest, etag, sequence, at FROM wanted"
+            " CROSS JOIN order_token ON root = column1 AND key = column2",
+        )
+        self._stored = {(root, key): KeyTokens(*tokens) for root, key, *tokens in rows}
 
     def _place(self, change: Change) -> tuple[int, bytes]:
         return self._names.root(self._connection, change.root), key_to_bytes(change.key)

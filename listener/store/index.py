@@ -35,6 +35,7 @@ __all__ = [
     "prefix_end",
     "prefix_end_bytes",
     "remove_pending",
+    "select_wanted",
 ]
 
 
@@ -282,14 +283,12 @@ class IndexWriter:
         trees = json.dumps(list({tree for tree, _ in places}))
         filled = "SELECT id FROM tree WHERE id IN (SELECT value FROM json_each(?)) AND objects > 0"
         held = {row[0] for row in self._connection.execute(filled, (trees,))}
-        for size, wanted in in_sizes([place for place in places if place[0] in held]):
-            rows = self._connection.execute(
-                f"WITH wanted (tree_id, object_name) AS (VALUES {', '.join(['(?, ?)'] * size)})"
-                f" SELECT {columns} FROM wanted CROSS JOIN object"
-                " ON tree = tree_id AND name = object_name WHERE sequence > ?",
-                (*chain.from_iterable(wanted), after),
-            )
-            yield from rows.fetchall()
+        yield from select_wanted(
+            self._connection,
+            [place for place in places if place[0] in held],
+            f"SELECT {columns} FROM wanted CROSS JOIN object ON tree = column1 AND name = column2 WHERE sequence > ?",
+            (after,),
+        )
 
     def _deleted(self, root: str, keys: Sequence[str], after: int) -> Iterator[tuple[str, int]]:
         """Yield those of these keys that were deleted above a sequence, alone or with a directory, and with which."""
@@ -298,14 +297,14 @@ class IndexWriter:
         root_id = self._names.root(self._connection, root)
         raws = {key_to_bytes(key): key for key in keys}
         above = {directory: _above(directory) for directory in map(_directory, raws)}
-        found: dict[tuple[bytes, int], int] = {}
-        for size, wanted in in_sizes([*{*raws, *chain.from_iterable(above.values())}]):
-            rows = self._connection.execute(
-                f"WITH wanted (path) AS (VALUES {', '.join(['(?)'] * size)}) SELECT key, below, sequence FROM wanted"
-                " CROSS JOIN tombstone ON root = ? AND key = path WHERE sequence > ?",
-                (*wanted, root_id, after),
-            )
-            found.update(((path, below), sequence) for path, below, sequence in rows)
+        rows = select_wanted(
+            self._connection,
+            [(path,) for path in {*raws, *chain.from_iterable(above.values())}],
+            "SELECT key, below, sequence FROM wanted"
+            " CROSS JOIN tombstone ON root = ? AND key = column1 WHERE sequence > ?",
+            (root_id, after),
+        )
+        found = {(path, below): sequence for path, below, sequence in rows}
         if not found:
             return
         with_it = {directory: max(found.get((one, 1), -1) for one in above[directory]) for directory in above}
@@ -365,6 +364,20 @@ def in_sizes(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
         part = values[start : start + _SIZES[-1]]
         size = next(size for size in _SIZES if size >= len(part))
         yield size, [*part, *[part[0]] * (size - len(part))]
+
+
+def select_wanted(
+    connection: sqlite3.Connection, keys: Sequence[tuple[Any, ...]], query: str, values: Sequence[object] = ()
+) -> Iterator[Any]:
+    """
+    Yield the rows of a query that joins ``wanted``, a table of these keys with the columns ``column1`` and so on.
+
+    The marks of the query are bound to ``values``. It is run once for each part of the keys (:func:`in_sizes`).
+    """
+    for size, part in in_sizes(keys):
+        marks = f"({', '.join('?' * len(part[0]))})"
+        wanted = f"WITH wanted AS (VALUES {', '.join([marks] * size)})"
+        yield from connection.execute(f"{wanted} {query}", (*chain.from_iterable(part), *values)).fetchall()
 
 
 def _directory(key: bytes) -> bytes:

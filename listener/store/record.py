@@ -11,7 +11,6 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 from zlib import crc32
@@ -35,7 +34,7 @@ from listener.store.filtering import (
     raw_key,
     sanitized,
 )
-from listener.store.index import IndexWriter, Names, in_sizes, next_sequence
+from listener.store.index import IndexWriter, Names, next_sequence, select_wanted
 from listener.store.letters import add_keys
 from listener.store.need_rows import NeedClass, NeedRow, write_needs
 from listener.store.needs import directory_attempts
@@ -67,7 +66,7 @@ _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND sco
 _BIRTHS = f"""
 SELECT directory, name, scope, CASE WHEN state = {NeedState.WAITING:d} AND open < 2
   AND window_first + CASE open WHEN 0 THEN ? ELSE ? END >= ? THEN birth END
-FROM wanted CROSS JOIN need ON directory = in_directory AND name = of_name AND scope = of_scope
+FROM wanted CROSS JOIN need ON directory = column1 AND name = column2 AND scope = column3
 """
 """The needs of these keys; of those whose window is open the object whose birth made them."""
 _FORGET = "DELETE FROM need WHERE directory = ? AND name = ? AND scope = ?"
@@ -423,15 +422,7 @@ class _BatchWriter:
     def _births(self, places: Sequence[tuple[int, str, int]]) -> dict[tuple[int, str, int], int | None]:
         """Return the needs at these places; of those that may be forgotten the mark of the object that was born."""
         caps = (self.timing.cap_seconds, self.timing.unfinished_cap_seconds)
-        found: dict[tuple[int, str, int], int | None] = {}
-        for size, wanted in in_sizes(places):
-            values = ", ".join(["(?, ?, ?)"] * size)
-            rows = self.connection.execute(
-                f"WITH wanted (in_directory, of_name, of_scope) AS (VALUES {values}) {_BIRTHS}",
-                (*chain.from_iterable(wanted), *caps, self.now),
-            )
-            found.update((row[:3], row[3]) for row in rows)
-        return found
+        return {row[:3]: row[3] for row in select_wanted(self.connection, places, _BIRTHS, (*caps, self.now))}
 
     def _place(self, target: str, url: str) -> tuple[int, int, int]:
         target_id = self.names.target(self.connection, target)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 from listener.clock import window_start
 from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, RefreshKind, Scope, directory_of
 from listener.store.attempts import budget, hold_units
 from listener.store.bulk import Bulk
-from listener.store.index import Names, in_sizes
+from listener.store.index import Names, select_wanted
 from listener.store.needs import directory_attempts
 from listener.store.transitions import AttemptRequest
 
@@ -135,16 +134,14 @@ def _need_key(connection: sqlite3.Connection, names: Names, one: AttemptRequest)
 
 def _ready(connection: sqlite3.Connection, needs: Sequence[_NeedKey]) -> set[_NeedKey]:
     """Return those of these needs that are READY."""
-    found: set[_NeedKey] = set()
-    for size, wanted in in_sizes(needs):
-        rows = connection.execute(
-            f"WITH wanted AS (VALUES {', '.join(['(?, ?, ?)'] * size)}) SELECT directory, name, scope FROM wanted"
-            " CROSS JOIN need ON directory = column1 AND name = column2 AND scope = column3"
-            f" WHERE state = {NeedState.READY:d}",
-            (*chain.from_iterable(wanted),),
-        )
-        found.update(rows)
-    return found
+    rows = select_wanted(
+        connection,
+        needs,
+        "SELECT directory, name, scope FROM wanted"
+        " CROSS JOIN need ON directory = column1 AND name = column2 AND scope = column3"
+        f" WHERE state = {NeedState.READY:d}",
+    )
+    return set(rows)
 
 
 class _LastSent(NamedTuple):
@@ -160,16 +157,14 @@ def _last_sent(
     connection: sqlite3.Connection, urls: Sequence[tuple[int, str]], now: float
 ) -> dict[tuple[int, str], _LastSent]:
     """Return when these URLs (target id and URL) were sent last; those that never were are left out."""
-    found: dict[tuple[int, str], _LastSent] = {}
-    for size, wanted in in_sizes(urls):
-        rows = connection.execute(
-            f"WITH wanted AS (VALUES {', '.join(['(?, ?)'] * size)})"
-            " SELECT target, url, max(sent_at), sum(window_start = ?) FROM (SELECT DISTINCT * FROM wanted)"
-            " CROSS JOIN attempt ON target = column1 AND url = column2 GROUP BY target, url",
-            (*chain.from_iterable(wanted), window_start(now)),
-        )
-        found.update(((target, url), _LastSent(at, today)) for target, url, at, today in rows if at is not None)
-    return found
+    rows = select_wanted(
+        connection,
+        urls,
+        "SELECT target, url, max(sent_at), sum(window_start = ?) FROM (SELECT DISTINCT * FROM wanted)"
+        " CROSS JOIN attempt ON target = column1 AND url = column2 GROUP BY target, url",
+        (window_start(now),),
+    )
+    return {(target, url): _LastSent(at, today) for target, url, at, today in rows if at is not None}
 
 
 def _interval_end(one: AttemptRequest, last: _LastSent, now: float) -> float | None:
@@ -205,16 +200,14 @@ def _attempt_rows(connection: sqlite3.Connection, claimed: Sequence[_Claim]) -> 
 
 def _tries(connection: sqlite3.Connection, urls: Sequence[tuple[int, str]]) -> dict[tuple[int, str], int]:
     """Return which try in a row the next one is at these URLs (target id and URL), where that is not the first."""
-    found: dict[tuple[int, str], int] = {}
-    for size, wanted in in_sizes(urls):
-        rows = connection.execute(
-            f"WITH wanted AS (VALUES {', '.join(['(?, ?)'] * size)}) SELECT target, url, tries FROM wanted"
-            " CROSS JOIN attempt ON id = (SELECT max(id) FROM attempt WHERE target = column1 AND url = column2)"
-            f" WHERE state = '{AttemptState.FAILED.value}'",
-            (*chain.from_iterable(wanted),),
-        )
-        found.update(((target, url), tries + 1) for target, url, tries in rows)
-    return found
+    rows = select_wanted(
+        connection,
+        urls,
+        "SELECT target, url, tries FROM wanted"
+        " CROSS JOIN attempt ON id = (SELECT max(id) FROM attempt WHERE target = column1 AND url = column2)"
+        f" WHERE state = '{AttemptState.FAILED.value}'",
+    )
+    return {(target, url): tries + 1 for target, url, tries in rows}
 
 
 def _mark(connection: sqlite3.Connection, claimed: Sequence[_Claim], rows: Sequence[tuple[Any, ...]]) -> None:

@@ -12,7 +12,6 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 from listener.refresh import (
@@ -30,7 +29,7 @@ from listener.settings import CoalescerSettings
 from listener.store.attempts import book_spent, finish, release_needs, take_held
 from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.controls import withdraw
-from listener.store.index import in_sizes, next_sequence, prefix_end
+from listener.store.index import next_sequence, prefix_end, select_wanted
 from listener.store.needs import EXPIRED, Load, covered
 
 __all__ = [
@@ -219,15 +218,13 @@ def _settle_marked(connection: sqlite3.Connection, kind: RefreshKind, attempts: 
 
 def _directories(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
     """Return the ids of these directories (target and URL), where there are any."""
-    found: dict[tuple[str, str], int] = {}
-    for size, wanted in in_sizes(places):
-        rows = connection.execute(
-            f"WITH wanted AS (VALUES {', '.join(['(?, ?)'] * size)}) SELECT t.name, d.url, d.id FROM wanted"
-            " CROSS JOIN target t ON t.name = column1 CROSS JOIN directory d ON d.target = t.id AND d.url = column2",
-            [*chain.from_iterable(wanted)],
-        )
-        found.update(((target, url), number) for target, url, number in rows)
-    return found
+    rows = select_wanted(
+        connection,
+        places,
+        "SELECT t.name, d.url, d.id FROM wanted"
+        " CROSS JOIN target t ON t.name = column1 CROSS JOIN directory d ON d.target = t.id AND d.url = column2",
+    )
+    return {(target, url): number for target, url, number in rows}
 
 
 _COVERED = {kind: covered(kind, watermark=":watermark", force=":force") for kind in COVERAGE}

@@ -67,10 +67,10 @@ def test_daemon_and_commands_write_private_files(stand: Stand) -> None:
     with stand.daemon():
         stand.write("a.html")
         until(stand.paths, what="a refresh")
-        beside = sorted(stand.root.glob("state.db*"))
+        files = sorted(stand.root.glob("state.db*"))
         endings = ["", "-shm", "-wal", ".lock", ".sock"]
-        assert [path.name for path in beside] == [f"state.db{ending}" for ending in endings]
-        assert {mode(path) for path in beside} == {"0o600"}
+        assert [path.name for path in files] == [f"state.db{ending}" for ending in endings]
+        assert {mode(path) for path in files} == {"0o600"}
     assert stand.run("store", "backup", "copy.db")[0] == 0
     assert stand.run("store", "compact")[0] == 0
     assert stand.run("systemd", "install", "--directory", "units")[0] == 0

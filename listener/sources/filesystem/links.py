@@ -21,7 +21,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from listener.change import Fingerprint, key_to_bytes, key_to_text
 from listener.files import guarded_directories
@@ -320,7 +320,7 @@ class Targets:
 
     def verify(self, key: str) -> None:
         """
-        Check the links on the way to a key or directory; call before and after it is read, or if it is left out.
+        Check the links on the way to a key or directory that is left out; of one that is read see :meth:`verifying`.
 
         A link may lead elsewhere only while something behind it is read, or while it is found to be one that is not
         followed. The result belongs to another place then, so the link counts as changed, although it leads again to
@@ -332,6 +332,15 @@ class Targets:
             seen = self._seen.get(link := key[:end])
             if seen not in (None, _UNKNOWN) and self._now(link) != seen:
                 self._seen[link] = _UNKNOWN
+
+    @contextmanager
+    def verifying(self, key: str) -> Iterator[None]:
+        """Check the links on the way to a key or directory before and after it is read: see :meth:`verify`."""
+        self.verify(key)
+        try:
+            yield
+        finally:
+            self.verify(key)
 
     def forget(self, key: str) -> None:
         """Forget a key."""

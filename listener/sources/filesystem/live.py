@@ -122,8 +122,7 @@ class Live:
 
     def search_names(self, files: Mapping[int, int]) -> None:
         """Search soon for those names of these files (:func:`.links.file_number`, number of names) that are unknown."""
-        lacking = {number: names for number, names in files.items() if self._links.lacking(number, names)}
-        self._hard_links.want(lacking, time.monotonic())
+        self._hard_links.want(files, time.monotonic())
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield what has come up since the last call, then end."""

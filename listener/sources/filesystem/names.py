@@ -282,15 +282,8 @@ class StatReader:
     def at(self, key: str) -> Fingerprint | None:
         """Return the fingerprint of one key, or ``None`` when there is no such file (any more). Raise OSError."""
         raw = key_to_bytes(key)
-        self._verify(key)
-        found = fingerprint_at(self._root + raw, self._directories.of(raw[: raw.rfind(b"/") + 1]))[0]
-        self._verify(key)
-        return found
-
-    def _verify(self, key: str) -> None:
-        """See that links on the way to a key lead where they led when they were noted: before and after each look."""
-        if self._links.leads:
-            self._links.targets.verify(key)
+        with self._links.targets.verifying(key):
+            return fingerprint_at(self._root + raw, self._directories.of(raw[: raw.rfind(b"/") + 1]))[0]
 
     def look_afresh(self) -> None:
         """Forget who may enter directories: to be called before each portion of looks."""
@@ -323,17 +316,16 @@ class StatReader:
                 self._forget(text + key_to_text(name) for name in names)
                 continue
             path, above = self._root + prefix, self._directories.of(prefix)
-            self._verify(text)
-            for padded, flags in names.items():
-                raw = padded.rstrip(b"\0")
-                name = raw.decode("utf-8", "surrogateescape")
-                if ignores(text, name):
-                    self.ignored += 1
-                    if self._links.leads:
-                        self._look_at_links(looks, self._links.depending(text + name), flags)
-                elif plain is None or not plain(looks, path + raw, text + name, flags, above):
-                    self._look(looks, path + raw, text + name, flags)
-            self._verify(text)
+            with self._links.targets.verifying(text):
+                for padded, flags in names.items():
+                    raw = padded.rstrip(b"\0")
+                    name = raw.decode("utf-8", "surrogateescape")
+                    if ignores(text, name):
+                        self.ignored += 1
+                        if self._links.leads:
+                            self._look_at_links(looks, self._links.depending(text + name), flags)
+                    elif plain is None or not plain(looks, path + raw, text + name, flags, above):
+                        self._look(looks, path + raw, text + name, flags)
         return self._agreed(looks) if self._links.leads and (looks.gone or looks.linked) else looks
 
     def _agreed(self, looks: FileStats) -> FileStats:
@@ -352,9 +344,8 @@ class StatReader:
         flags = kernel.MOVED_TO if _is_atomic(flags) else kernel.MOVED_TO | kernel.CLOSE_WRITE
         for key in keys:
             if self._is_watched(key_to_bytes(_parts(key)[0])):
-                self._verify(key)
-                self._look(looks, self._root + key_to_bytes(key), key, flags, follow=False)
-                self._verify(key)
+                with self._links.targets.verifying(key):
+                    self._look(looks, self._root + key_to_bytes(key), key, flags, follow=False)
             else:
                 self._forget([key])
 

@@ -93,7 +93,7 @@ class Walker:
         """How many names it came by and left out: ignored files, and ignored directories as a whole."""
         self.hard_links: dict[int, int] = {}
         """
-        Files of several names, by :func:`.links.file_number`, with how many names each has.
+        Files that may have unknown names, by :func:`.links.file_number`, with how many names each has.
 
         Empty after a walk over the whole tree, which came by every name.
         """
@@ -156,11 +156,8 @@ class Walker:
 
     def _read(self, prefix: bytes, *, gone_is_empty: bool = False) -> tuple[Listing | None, list[bytes]]:
         text = key_to_text(prefix)
-        self._links.targets.verify(text)
-        try:
+        with self._links.targets.verifying(text):
             return self._list(prefix, text, gone_is_empty=gone_is_empty)
-        finally:
-            self._links.targets.verify(text)
 
     def _list(self, prefix: bytes, text: str, *, gone_is_empty: bool) -> tuple[Listing | None, list[bytes]]:
         listing = Listing(text, [], set())
@@ -228,7 +225,7 @@ class Walker:
                 if status.st_nlink > 1 and not is_link:
                     number = file_number(status)
                     self._links.note_hard(key, found, number)
-                    if self._is_part:
+                    if self._is_part and self._links.lacking(number, status.st_nlink):
                         self.hard_links[number] = status.st_nlink
         except OSError as error:
             if not means_absent(error):

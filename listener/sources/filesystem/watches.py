@@ -20,8 +20,8 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from listener import kernel
 from listener.change import key_to_text
@@ -376,25 +376,17 @@ class Watches(EventWatcher):
         """
         prefix = self.tree.prefix_of(parent)
         if prefix is not None:
-            with self._verifying(prefix), suppress(OSError):
+            with self._links.targets.verifying(key_to_text(prefix)), suppress(OSError):
                 if stat.S_ISDIR(os.lstat(self._root + prefix + name).st_mode):
                     self._new.append((self.tree.child(parent, name), flags))
 
     def _take_in(self, node: Node, flags: int) -> None:
         prefix = self.tree.prefix_of(node)
         if prefix is not None:
-            with self._verifying(prefix):
+            with self._links.targets.verifying(key_to_text(prefix)):
                 self._watch(node, prefix)
                 self._list(node, prefix, flags)
             self.pending.keep_bound()
-
-    @contextmanager
-    def _verifying(self, prefix: bytes) -> Iterator[None]:
-        """Check the links on the way to a directory before and after it is looked at: :meth:`.Targets.verify`."""
-        text = key_to_text(prefix)
-        self._links.targets.verify(text)
-        yield
-        self._links.targets.verify(text)
 
     def _list(self, node: Node, prefix: bytes, flags: int) -> None:
         try:

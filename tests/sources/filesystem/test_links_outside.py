@@ -58,6 +58,17 @@ async def until_all(reader: Reader, *keys: str) -> None:
         await reader.until_reported(key)
 
 
+def releases(base: Path) -> tuple[Path, Path]:
+    """Make two releases, and a link to the first to which ``app`` in a root leads; return the root and the link."""
+    root, link = base / "root", base / "current"
+    root.mkdir()
+    for release in "12":
+        write(base / release / "a.html", release)
+    link.symlink_to("1")
+    (root / "app").symlink_to(link)
+    return root, link
+
+
 def one_hop(out: Path) -> Path:
     """Make a link to a link; return the first."""
     (out / "app").symlink_to("current")
@@ -337,12 +348,7 @@ async def test_a_link_that_leads_elsewhere_only_while_it_is_scanned_is_compared_
 
 async def test_a_file_that_is_looked_at_while_its_link_leads_elsewhere_is_compared_again(tmp_path: Path) -> None:
     """The state of another release's file does not stay in the index."""
-    root, link = tmp_path / "root", tmp_path / "current"
-    root.mkdir()
-    for release in "12":
-        write(tmp_path / release / "a.html", release)
-    link.symlink_to("1")
-    (root / "app").symlink_to(link)
+    root, link = releases(tmp_path)
     async with reader_of(root) as reader:
         await reader.until(lambda: "app/a.html" in reader.index.rows, "the file is known")
         live = reader.source._session._live  # type: ignore[union-attr]
@@ -355,12 +361,8 @@ async def test_a_file_that_is_looked_at_while_its_link_leads_elsewhere_is_compar
 
 async def test_a_scan_of_a_part_finds_the_other_names_of_its_files(tmp_path: Path) -> None:
     """A file of one name that was given another, and written to through it, in a directory that was not watched yet."""
-    root, link = tmp_path / "root", tmp_path / "current"
+    root, link = releases(tmp_path)
     page = write(root / "page.html", "1")
-    for release in "12":
-        write(tmp_path / release / "a.html", release)
-    link.symlink_to("1")
-    (root / "app").symlink_to(link)
     async with reader_of(root) as reader:
         await reader.until(lambda: "app/a.html" in reader.index.rows, "the file is known")
         await reader.until_compared()
@@ -377,14 +379,9 @@ async def test_a_directory_that_comes_while_its_link_leads_elsewhere_is_compared
     tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch, is_elsewhere: bool
 ) -> None:
     """It is watched and listed at a path at which there is nothing, or another directory of the same name."""
-    root, link = tmp_path / "root", tmp_path / "current"
-    root.mkdir()
-    for release in "12":
-        write(tmp_path / release / "a.html", release)
+    root, link = releases(tmp_path)
     if is_elsewhere:
         (tmp_path / "2" / "new").mkdir()
-    link.symlink_to("1")
-    (root / "app").symlink_to(link)
     settle, away = Watches.settle, [True]
 
     def settle_elsewhere(watches: Watches, should_keep_running: Callable[[], bool]) -> None:
@@ -408,11 +405,8 @@ async def test_a_directory_that_comes_while_its_link_leads_elsewhere_is_compared
 @pytest.mark.parametrize("by", ["a scan of it", "a scan of what is above", "a look"])
 async def test_a_link_that_is_a_loop_only_while_it_is_looked_at_counts_as_changed(tmp_path: Path, by: str) -> None:
     """It is left out, so that nothing behind it is read, and leads again to where it led before."""
-    root, link = tmp_path / "root", tmp_path / "current"
+    root, link = releases(tmp_path)
     write(root / "page.html", "1")
-    write(tmp_path / "1" / "a.html", "1")
-    link.symlink_to("1")
-    (root / "app").symlink_to(link)
     async with reader_of(root) as reader:
         await reader.until(lambda: "app/a.html" in reader.index.rows, "the file is known")
         await reader.until_compared()
