@@ -33,8 +33,8 @@ from listener.router.routing import Sites
 from listener.settings import Site
 from listener.store import Store, open_store
 from listener.store.batches import Batch
-from listener.store.database import prepare
 from listener.store.needs import Snapshot
+from listener.store.sqlite.database import prepare
 from listener.store.transitions import AttemptRequest
 
 BASE = "https://www.example.com/"

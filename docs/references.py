@@ -15,8 +15,8 @@ from listener.cli.app import app
 from listener.plugins import installed, plugin_class
 from listener.settings import Settings, Site
 from listener.settings.meanings import describe
-from listener.store.migrations import schema
 from listener.store.retention import BOUNDS
+from listener.store.sqlite.migrations import schema
 
 OWN = "cdn-listener"
 

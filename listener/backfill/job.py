@@ -26,7 +26,7 @@ from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
 from listener.store.controls import Progress
 from listener.store.needs import Snapshot
-from listener.store.ownership import owner_of
+from listener.store.sqlite.ownership import owner_of
 
 __all__ = ["Backfill"]
 

@@ -27,7 +27,7 @@ from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope, re
 from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.needs import Snapshot
-from listener.store.ownership import owner_of
+from listener.store.sqlite.ownership import owner_of
 
 __all__ = ["Chooser", "Share", "ShareBudget", "Tokens", "share_budget"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from listener.settings import Settings
     from listener.store import Store
-    from listener.store.ownership import Owner
+    from listener.store.sqlite.ownership import Owner
 
 
 __all__ = [
@@ -127,7 +127,7 @@ async def writing(settings: Settings) -> AsyncIterator[Store]:
 def owner_of_store(settings: Settings) -> Owner:
     """Return whether a process owns the state file, and which."""
     from listener.configuration import sqlite_path
-    from listener.store.ownership import owner_of
+    from listener.store.sqlite.ownership import owner_of
 
     return owner_of(sqlite_path(settings.store.url))
 

@@ -33,7 +33,7 @@ def backup(
 ) -> None:
     """Copy the state file, also while the daemon runs. The copy is consistent."""
     from listener.settings import expanded
-    from listener.store import maintenance
+    from listener.store.sqlite import maintenance
 
     to = expanded(to)
     size_bytes = maintenance.backup(_state_file(config), to)
@@ -46,7 +46,7 @@ def backup(
 @app.command("check")
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
     """Check that the file is intact and its rows agree, without changing it. Exit status 1 if not."""
-    from listener.store import maintenance
+    from listener.store.sqlite import maintenance
 
     found = maintenance.check(_state_file(config))
     if as_json:
@@ -60,7 +60,7 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
 @app.command("compact")
 def compact(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Return the space of removed rows to the disk. Stop the daemon first."""
-    from listener.store import maintenance
+    from listener.store.sqlite import maintenance
 
     done = maintenance.compact(_state_file(config))
     if as_json:

@@ -15,8 +15,8 @@ from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
-from listener.store.database import format_version
-from listener.store.ownership import owner_of
+from listener.store.sqlite.database import format_version
+from listener.store.sqlite.ownership import owner_of
 
 __all__ = ["run_checks"]
 

@@ -11,11 +11,11 @@ connections of their own and never wait for it. Of the processes that open the f
 =================== ===========================================================================
 ``store``           the coroutines that everything else calls
 ``access``          the writing thread, reading connections, checkpoints
-``database``        opening the file, and its errors; ``migrations`` has its format
-``ownership``       the lock of the process that sends; damage that ends all writing
-``announcements``   how the owner learns of commits of other processes
+``sqlite``          what only SQLite needs: opening the file and its errors (``database``), its format
+                    (``migrations``), the lock of the process that sends and damage that ends all writing
+                    (``ownership``), how the owner learns of commits of other processes (``announcements``),
+                    backup, check, compaction and free space given back (``maintenance``)
 ``retention``       what bounds each table; removal of old rows in slices
-``maintenance``     backup, check, compaction; free space given back
 ``record``          changes become index rows and needs (``need_rows``), by ``batches``; ``filtering``: what makes none
 ``index``           what each storage is known to hold; ids of names; ``bulk``: many rows by few statements
 ``needs``           what planning reads: what is due, and which attempt covers what

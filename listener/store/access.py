@@ -23,11 +23,11 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from listener.clock import Clock
 from listener.errors import StoreError, StoreUnusable
-from listener.store.announcements import Announcements, announce
-from listener.store.database import Opened, connect, open_reading, open_unlocked, snapshot
 from listener.store.index import Names
 from listener.store.needs import Snapshot
-from listener.store.ownership import Damage, OwnerLock, lock_path
+from listener.store.sqlite.announcements import Announcements, announce
+from listener.store.sqlite.database import Opened, connect, open_reading, open_unlocked, snapshot
+from listener.store.sqlite.ownership import Damage, OwnerLock, lock_path
 
 __all__ = [
     "GROUP_SECONDS",

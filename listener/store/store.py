@@ -22,7 +22,6 @@ from listener.store import (
     controls,
     index,
     letters,
-    maintenance,
     needs,
     report,
     reserve,
@@ -33,12 +32,13 @@ from listener.store import (
 from listener.store.access import SLICE_ROWS, Access
 from listener.store.batches import Batch, Recorded, joined, slices
 from listener.store.controls import Progress, load_progress, save_progress
-from listener.store.database import prepare, size_bytes
 from listener.store.filtering import Suppressed, add_messages, known_messages, note_redelivered, suppressed_of
 from listener.store.index import bounded_text
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
-from listener.store.ownership import OwnerLock
 from listener.store.record import Recorder, Route, RouteFolder, no_folder
+from listener.store.sqlite import maintenance
+from listener.store.sqlite.database import prepare, size_bytes
+from listener.store.sqlite.ownership import OwnerLock
 
 __all__ = ["Store", "StoreOptions", "open_store"]
 

@@ -14,7 +14,7 @@ import pytest
 from listener.emulator.api import Journal
 from listener.errors import StoreError
 from listener.files import create_file, make_private
-from listener.store.ownership import OwnerLock, owner_of
+from listener.store.sqlite.ownership import OwnerLock, owner_of
 from tests.stand import Stand, a_stand, until
 
 UMASKS = [0o000, 0o022, 0o077, 0o777]

@@ -15,8 +15,8 @@ from listener.clock import SystemClock
 from listener.pipeline import Pipeline
 from listener.pipeline.waking import WakeUp, followed_steps
 from listener.store import NeedInput, Store, open_store
-from listener.store.announcements import announce
-from listener.store.ownership import lock_path
+from listener.store.sqlite.announcements import announce
+from listener.store.sqlite.ownership import lock_path
 from tests.pipeline.world import World, a_world
 from tests.waiting import until
 
@@ -60,7 +60,7 @@ async def test_what_another_process_requests_is_sent_long_before_the_tick(
 ) -> None:
     """The other process announces it; where no more can be watched, the store is read."""
     if not is_announced:
-        monkeypatch.setattr("listener.store.announcements.kernel.Inotify", refused)
+        monkeypatch.setattr("listener.store.sqlite.announcements.kernel.Inotify", refused)
     async with a_world(tmp_path, extra=USUAL) as world:
         await at_rest(world)
         began = time.monotonic()
@@ -98,7 +98,7 @@ async def test_what_is_announced_elsewhere_is_found_by_looking(tmp_path: Path) -
 
 async def test_a_touch_that_is_not_reported_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel reports nothing of a file, announcements are not waited for."""
-    monkeypatch.setattr("listener.store.announcements.announce", lambda _: None)
+    monkeypatch.setattr("listener.store.sqlite.announcements.announce", lambda _: None)
     async with open_store(f"sqlite:///{tmp_path}/state.db", owner=True) as store:
         with store.announcing(lambda: None) as announcements:
             assert not announcements.of_others

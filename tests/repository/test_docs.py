@@ -18,7 +18,7 @@ import typer
 from listener.cli.app import app
 from listener.plugins import effective_settings, installed, plugin_class
 from listener.settings import Section, Settings, Site, parse_settings
-from listener.store.database import prepare
+from listener.store.sqlite.database import prepare
 from tests import ROOT
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

@@ -10,8 +10,8 @@ from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.refresh import Attempt, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from listener.store.batches import Batch
-from listener.store.maintenance import check
 from listener.store.needs import Snapshot
+from listener.store.sqlite.maintenance import check
 from listener.store.transitions import AttemptRequest
 
 BASE = "https://www.example.com/"

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from listener.refresh import NeedState
-from listener.store import maintenance, retention
-from listener.store.database import prepare
-from listener.store.migrations import pragma
+from listener.store import retention
+from listener.store.sqlite import maintenance
+from listener.store.sqlite.database import prepare
+from listener.store.sqlite.migrations import pragma
 from listener.store.transitions import promote_due
 
 NOW = 1_800_000_000.0

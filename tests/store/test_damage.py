@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from listener.errors import StoreError, StoreUnusable
-from listener.store import Store, maintenance, open_store, ownership
-from listener.store.database import connect
-from listener.store.ownership import Damage
+from listener.store import Store, open_store
+from listener.store.sqlite import maintenance, ownership
+from listener.store.sqlite.database import connect
+from listener.store.sqlite.ownership import Damage
 from tests.store.steps import Bench, FakeClock, content, file
 
 PAGE = 4096

@@ -24,11 +24,12 @@ from listener.change import Change, ChangeKind, Fingerprint
 from listener.configuration import sqlite_path
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 from listener.refresh import RefreshKind
-from listener.store import NeedInput, migrations, open_store
+from listener.store import NeedInput, open_store
 from listener.store.attempts import budget
 from listener.store.batches import Batch
-from listener.store.database import connect, prepare, translate
-from listener.store.ownership import Owner, OwnerLock, owner_of
+from listener.store.sqlite import migrations
+from listener.store.sqlite.database import connect, prepare, translate
+from listener.store.sqlite.ownership import Owner, OwnerLock, owner_of
 from tests import ROOT
 from tests.store.steps import BASE, Bench, FakeClock, content, route
 

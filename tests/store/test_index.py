@@ -11,8 +11,8 @@ import pytest
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.store import index as index_module
-from listener.store.database import prepare
 from listener.store.index import IndexWriter, Names, directory_objects, directory_states, remove_pending
+from listener.store.sqlite.database import prepare
 
 NAMES = ("a", "b", "é", "\udcff", "a b", "")
 FOLDERS = ("", "d/", "d/e/", "d/e/f/", "da/", "\udcfe/", "d//")

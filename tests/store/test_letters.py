@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from listener.change import Change
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.errors import KeyRejected
-from listener.store import NeedInput, letters, migrations
+from listener.store import NeedInput, letters
 from listener.store.batches import Batch
-from listener.store.database import prepare
 from listener.store.index import MAX_TEXT_CHARACTERS, bounded_text
 from listener.store.letters import DeadLetter, LetterFilter, LetterKind, bounded_subject
+from listener.store.sqlite import migrations
+from listener.store.sqlite.database import prepare
 from tests.store.steps import BASE, Bench, content, file
 
 

@@ -12,9 +12,9 @@ import pytest
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.settings import CoalescerSettings
 from listener.store.batches import Batch
-from listener.store.database import prepare
 from listener.store.index import IndexWriter, Names, mark_seeded
 from listener.store.record import Recorder
+from listener.store.sqlite.database import prepare
 
 FOLDERS = ("", "d/", "d/e/", "\udcfe/", "new/")
 NAMES = ("a", "b", "é", "\udcff", "")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from listener.refresh import Attempt, Need, NeedState, Priority, RefreshKind, Scope, covers
-from listener.store.database import prepare
 from listener.store.needs import Load, Marks, Snapshot
+from listener.store.sqlite.database import prepare
 from tests.store.steps import BASE
 
 PLACES = {number: BASE + place for number, place in enumerate(["", "a/", "a/b/", "a/c/", "d/", "e/"], 1)}

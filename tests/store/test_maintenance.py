@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from listener.errors import StoreBusy, StoreError, StoreUnusable
-from listener.store import maintenance, open_store
+from listener.store import open_store
+from listener.store.sqlite import maintenance
 from tests.store.steps import Bench, content, file
 
 

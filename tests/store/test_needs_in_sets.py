@@ -16,10 +16,10 @@ from listener.refresh import NeedInput, NeedState, Priority, Scope
 from listener.router.routing import Sites
 from listener.settings import CoalescerSettings, Site
 from listener.store.batches import Batch
-from listener.store.database import prepare
 from listener.store.index import Names
 from listener.store.need_rows import NeedClass, NeedRow, write_needs
 from listener.store.record import Recorder
+from listener.store.sqlite.database import prepare
 from tests.store.need_model import NeedKey, NeedModel, recorded
 from tests.store.steps import BASE
 

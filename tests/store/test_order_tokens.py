@@ -21,8 +21,8 @@ from listener.store import NeedInput
 from listener.store.batches import Batch, Recorded
 from listener.store.filtering import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, TOKEN_SECONDS, suppressed_of
 from listener.store.index import Names
-from listener.store.migrations import _statements, schema
 from listener.store.record import Recorder
+from listener.store.sqlite.migrations import _statements, schema
 from tests.store.steps import BASE, Bench, FakeClock
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from listener.errors import StoreError, StoreUnusable
-from listener.store import maintenance, migrations, open_store
+from listener.store import open_store
 from listener.store.access import Readers
-from listener.store.database import connect, open_reading, prepare
-from listener.store.ownership import Owner, OwnerLock, owner_of
+from listener.store.sqlite import maintenance, migrations
+from listener.store.sqlite.database import connect, open_reading, prepare
+from listener.store.sqlite.ownership import Owner, OwnerLock, owner_of
 from tests.store.steps import Bench, FakeClock, content
 
 NOBODY = 65534
@@ -157,7 +158,7 @@ def test_an_older_file_is_not_converted_by_a_reader(tmp_path: Path, monkeypatch:
     with closing(prepare(path)):
         pass
     before = path.read_bytes()
-    monkeypatch.setattr("listener.store.migrations.VERSION", migrations.VERSION + 1)
+    monkeypatch.setattr("listener.store.sqlite.migrations.VERSION", migrations.VERSION + 1)
     with pytest.raises(StoreUnusable, match="older version") as caught:
         open_reading(path)
     assert "start the daemon" in caught.value.hint

@@ -13,9 +13,9 @@ import pytest
 from listener.clock import window_start
 from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, Scope
 from listener.store import attempts
-from listener.store.database import prepare
 from listener.store.index import Names
 from listener.store.reserve import hold
+from listener.store.sqlite.database import prepare
 from listener.store.transitions import AttemptRequest
 from tests.store.steps import BASE
 

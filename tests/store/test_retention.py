@@ -15,8 +15,8 @@ from listener.refresh import AttemptState
 from listener.store import open_store
 from listener.store.batches import Batch
 from listener.store.controls import AccountReport, ControlKind, Controls, Place, Progress
-from listener.store.database import prepare
 from listener.store.retention import BOUNDS, UNSETTLED_SECONDS, Configured
+from listener.store.sqlite.database import prepare
 from listener.store.store import REMOVE_ROWS
 from listener.store.transitions import AttemptRequest
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, subtree

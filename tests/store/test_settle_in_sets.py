@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from listener.refresh import COVERAGE, Attempt, Need, NeedState, RefreshKind, Scope, covers, strip_query
-from listener.store.database import prepare
+from listener.store.sqlite.database import prepare
 from listener.store.transitions import complete
 from tests.store.steps import BASE
 

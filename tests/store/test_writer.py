@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from listener.errors import StoreError
-from listener.store import NeedInput, access, database, open_store
+from listener.store import NeedInput, access, open_store
 from listener.store.access import Writer
 from listener.store.batches import Batch
-from listener.store.database import connect, prepare
-from listener.store.ownership import Damage
+from listener.store.sqlite import database
+from listener.store.sqlite.database import connect, prepare
+from listener.store.sqlite.ownership import Damage
 from tests.store.steps import BASE, Bench, content, route
 
 

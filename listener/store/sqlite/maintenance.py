@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 from listener.errors import StoreError
 from listener.files import create_file
 from listener.refresh import NeedState
-from listener.store.database import INCREMENTAL, STORE_ERRORS, open_reading, prepare, snapshot, translate
-from listener.store.ownership import OwnerLock
+from listener.store.sqlite.database import INCREMENTAL, STORE_ERRORS, open_reading, prepare, snapshot, translate
+from listener.store.sqlite.ownership import OwnerLock
 
 __all__ = [
     "Compacted",

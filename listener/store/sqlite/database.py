@@ -28,8 +28,8 @@ from urllib.parse import quote
 
 from listener.errors import StoreError, StoreUnusable
 from listener.files import guard, make_private
-from listener.store import migrations
-from listener.store.migrations import pragma, upgrade
+from listener.store.sqlite import migrations
+from listener.store.sqlite.migrations import pragma, upgrade
 
 __all__ = [
     "INCREMENTAL",

@@ -25,7 +25,7 @@ import structlog
 
 from listener.errors import StoreBusy, StoreError, StoreUnusable
 from listener.files import make_private
-from listener.store.database import STORE_ERRORS, damaged, translate
+from listener.store.sqlite.database import STORE_ERRORS, damaged, translate
 
 __all__ = [
     "SMALL_BYTES",

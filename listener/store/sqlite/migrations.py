@@ -170,7 +170,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
 
 def schema() -> str:
     """Return the statements that make the tables and indexes of this version."""
-    return (files("listener.store") / "schema.sql").read_text("utf-8")
+    return (files("listener.store.sqlite") / "schema.sql").read_text("utf-8")
 
 
 def _statements(script: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""The driver for SQLite: the state file, its owner, its format and its upkeep."""
