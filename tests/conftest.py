@@ -17,13 +17,32 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from listener import files
+from tests.postgres.fixtures import (
+    initial_cluster,
+    make_cluster,
+    make_standby,
+    make_wire,
+    postgres,
+    postgres_database,
+    postgres_pool,
+)
+
+__all__ = [
+    "initial_cluster",
+    "make_cluster",
+    "make_standby",
+    "make_wire",
+    "postgres",
+    "postgres_database",
+    "postgres_pool",
+]
 
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.register_profile("soak", settings.get_profile("default"), max_examples=5000, stateful_step_count=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
 
-LEAKING = ("LISTENER_", "ALIBABA_CLOUD_", "AWS_")
+LEAKING = ("LISTENER_", "ALIBABA_CLOUD_", "AWS_", "PG")
 ABSENT = pytest.StashKey[set[str]]()
 
 
