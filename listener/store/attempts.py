@@ -8,13 +8,13 @@ attempt. An attempt is written down before its request, and booked by what the C
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from listener.clock import QUOTA_DAY_SECONDS, window_start
 from listener.refresh import Attempt, AttemptState, NeedState, QuotaReading, RefreshKind, Scope
+from listener.store.connection import Connection
 
 __all__ = [
     "Budget",
@@ -64,7 +64,7 @@ class Budget(NamedTuple):
         return max(0, self.limit - self.spent - self.held)
 
 
-def budget(connection: sqlite3.Connection, account: str, kind: RefreshKind, *, now: float, default: int) -> Budget:
+def budget(connection: Connection, account: str, kind: RefreshKind, *, now: float, default: int) -> Budget:
     """Return today's budget; of a day that has no row yet, the latest day's limit, else ``default``."""
     window = window_start(now)
     row = connection.execute(
@@ -78,7 +78,7 @@ def budget(connection: sqlite3.Connection, account: str, kind: RefreshKind, *, n
     return Budget(limit, spent, held, window + QUOTA_DAY_SECONDS, share_booked)
 
 
-def _last_limit(connection: sqlite3.Connection, account: str, kind: RefreshKind, default: int) -> int:
+def _last_limit(connection: Connection, account: str, kind: RefreshKind, default: int) -> int:
     row = connection.execute(
         "SELECT quota FROM ledger WHERE account = ? AND kind = ? AND read_at IS NOT NULL"
         " ORDER BY window_start DESC LIMIT 1",
@@ -87,7 +87,7 @@ def _last_limit(connection: sqlite3.Connection, account: str, kind: RefreshKind,
     return default if row is None else int(row[0])
 
 
-def _open_window(connection: sqlite3.Connection, account: str, kind: RefreshKind, window: int, default: int) -> None:
+def _open_window(connection: Connection, account: str, kind: RefreshKind, window: int, default: int) -> None:
     connection.execute(
         "INSERT OR IGNORE INTO ledger (account, kind, window_start, quota) VALUES (?, ?, ?, ?)",
         (account, kind, window, _last_limit(connection, account, kind, default)),
@@ -95,7 +95,7 @@ def _open_window(connection: sqlite3.Connection, account: str, kind: RefreshKind
 
 
 def hold_units(
-    connection: sqlite3.Connection, account: str, kind: RefreshKind, wanted: int, *, now: float, default: int
+    connection: Connection, account: str, kind: RefreshKind, wanted: int, *, now: float, default: int
 ) -> int:
     """Hold up to ``wanted`` units of today's quota; return how many were granted."""
     window = window_start(now)
@@ -110,7 +110,7 @@ def hold_units(
 
 
 def book_share(
-    connection: sqlite3.Connection,
+    connection: Connection,
     units: Mapping[tuple[str, RefreshKind], int],
     most: Mapping[tuple[str, RefreshKind], int],
     *,
@@ -142,22 +142,22 @@ BookingKey = tuple[str, str, int]
 """Account, kind, window."""
 
 
-def book_spent(connection: sqlite3.Connection, units: Mapping[BookingKey, int]) -> None:
+def book_spent(connection: Connection, units: Mapping[BookingKey, int]) -> None:
     """Move held units to spent: the CDN accepted them."""
     _book(connection, units, "held = held - :n, spent = spent + :n")
 
 
-def book_presumed(connection: sqlite3.Connection, units: Mapping[BookingKey, int]) -> None:
+def book_presumed(connection: Connection, units: Mapping[BookingKey, int]) -> None:
     """Move held units to spent although it is not known whether the CDN accepted them."""
     _book(connection, units, "held = held - :n, spent = spent + :n, presumed = presumed + :n")
 
 
-def book_refund(connection: sqlite3.Connection, units: Mapping[BookingKey, int]) -> None:
+def book_refund(connection: Connection, units: Mapping[BookingKey, int]) -> None:
     """Give held units back: the CDN surely did not accept them."""
     _book(connection, units, "held = held - :n")
 
 
-def _book(connection: sqlite3.Connection, units: Mapping[BookingKey, int], change: str) -> None:
+def _book(connection: Connection, units: Mapping[BookingKey, int], change: str) -> None:
     connection.executemany(
         f"UPDATE ledger SET {change}, moves = moves + 1"
         " WHERE account = :account AND kind = :kind AND window_start = :window",
@@ -166,7 +166,7 @@ def _book(connection: sqlite3.Connection, units: Mapping[BookingKey, int], chang
 
 
 def correct(
-    connection: sqlite3.Connection,
+    connection: Connection,
     account: str,
     readings: Mapping[RefreshKind, QuotaReading],
     *,
@@ -179,9 +179,7 @@ def correct(
         _correct_kind(connection, (account, kind, window), reading, now)
 
 
-def _correct_kind(
-    connection: sqlite3.Connection, key: tuple[str, RefreshKind, int], reading: QuotaReading, now: float
-) -> None:
+def _correct_kind(connection: Connection, key: tuple[str, RefreshKind, int], reading: QuotaReading, now: float) -> None:
     spent, presumed, others, moves, read_remaining, read_moves, old_limit = connection.execute(
         "SELECT spent, presumed, others, moves, read_remaining, read_moves, quota FROM ledger"
         " WHERE account = ? AND kind = ? AND window_start = ?",
@@ -226,7 +224,7 @@ class Agenda(NamedTuple):
     """When the next active attempt is to be looked at; the past where one is over and not settled yet."""
 
 
-def agenda(connection: sqlite3.Connection, targets: Sequence[str]) -> Agenda:
+def agenda(connection: Connection, targets: Sequence[str]) -> Agenda:
     """Return what is due next; of attempts that only their CDN can end, those of these targets."""
     row = connection.execute(
         "SELECT (SELECT sequence FROM meta), (SELECT min(due_at) FROM need WHERE due_at IS NOT NULL),"
@@ -240,7 +238,7 @@ def agenda(connection: sqlite3.Connection, targets: Sequence[str]) -> Agenda:
 
 
 def attempts_in(
-    connection: sqlite3.Connection,
+    connection: Connection,
     states: Iterable[AttemptState],
     *,
     due_by: float | None = None,
@@ -295,7 +293,7 @@ class Claim(NamedTuple):
 
 
 def claims_at(
-    connection: sqlite3.Connection,
+    connection: Connection,
     urls: Sequence[str],
     *,
     account: str,
@@ -326,7 +324,7 @@ def claims_at(
     ]
 
 
-def postpone(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:
+def postpone(connection: Connection, looks: Sequence[tuple[int, float]]) -> None:
     """Put off the next look at these attempts (id, seconds since the epoch) without counting one."""
     connection.executemany("UPDATE attempt SET next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks])
 
@@ -334,13 +332,13 @@ def postpone(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]])
 _THESE = "id IN (SELECT value FROM json_each(?))"
 
 
-def held_ids(connection: sqlite3.Connection) -> frozenset[int]:
+def held_ids(connection: Connection) -> frozenset[int]:
     """Return the ids of all reserved attempts."""
     rows = connection.execute("SELECT id FROM attempt WHERE active = 1 AND state = 'held'")
     return frozenset(row[0] for row in rows)
 
 
-def back_to_held(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+def back_to_held(connection: Connection, ids: Sequence[int]) -> None:
     """Note that the CDN surely did not accept these; their units stay held for the next try."""
     connection.execute(
         f"UPDATE attempt SET state = 'held', sent_at = NULL WHERE {_THESE} AND state = 'sending'", (json.dumps(ids),)
@@ -348,7 +346,7 @@ def back_to_held(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
 
 
 def accept(
-    connection: sqlite3.Connection,
+    connection: Connection,
     task_ids: Mapping[int, str],
     *,
     now: float,
@@ -381,7 +379,7 @@ _ACCEPT = (
 )
 
 
-def mark_unknown(connection: sqlite3.Connection, ids: Sequence[int], *, next_look_at: float, error: str) -> None:
+def mark_unknown(connection: Connection, ids: Sequence[int], *, next_look_at: float, error: str) -> None:
     """Note that nobody knows whether the CDN accepted these; their units stay held until it is asked."""
     connection.execute(
         f"UPDATE attempt SET state = 'unknown', next_look_at = ?, error = ? WHERE {_THESE}",
@@ -389,14 +387,14 @@ def mark_unknown(connection: sqlite3.Connection, ids: Sequence[int], *, next_loo
     )
 
 
-def refund(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+def refund(connection: Connection, ids: Sequence[int]) -> None:
     """Give back the units of attempts that were surely not accepted, and make their needs READY again."""
     book_refund(connection, take_held(connection, ids))
     release_needs(connection, ids)
     connection.execute(f"DELETE FROM attempt WHERE {_THESE}", (json.dumps(ids),))
 
 
-def release_needs(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+def release_needs(connection: Connection, ids: Sequence[int]) -> None:
     """Make the needs that these attempts marked READY again."""
     connection.execute(
         f"UPDATE need SET state = {NeedState.READY:d}, attempt = NULL"
@@ -406,7 +404,7 @@ def release_needs(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     )
 
 
-def take_held(connection: sqlite3.Connection, ids: Sequence[int]) -> Counter[BookingKey]:
+def take_held(connection: Connection, ids: Sequence[int]) -> Counter[BookingKey]:
     """Clear the held mark of these attempts and return the units that it stood for."""
     rows = connection.execute(
         f"UPDATE attempt SET held = 0 WHERE {_THESE} AND held = 1 RETURNING account, kind, window_start",
@@ -415,7 +413,7 @@ def take_held(connection: sqlite3.Connection, ids: Sequence[int]) -> Counter[Boo
     return Counter(rows.fetchall())
 
 
-def recover(connection: sqlite3.Connection, *, now: float) -> bool:
+def recover(connection: Connection, *, now: float) -> bool:
     """
     Sort out what the last owner left, and note that an owner works now; return whether the last one crashed.
 
@@ -431,7 +429,7 @@ def recover(connection: sqlite3.Connection, *, now: float) -> bool:
 
 
 def finish(
-    connection: sqlite3.Connection,
+    connection: Connection,
     ids: Sequence[int],
     state: AttemptState,
     now: float,
@@ -447,27 +445,27 @@ def finish(
     )
 
 
-def fail(connection: sqlite3.Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:
+def fail(connection: Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:
     """Note that the CDN failed or refused this attempt; its needs are READY again at ``retry_at``."""
     book_refund(connection, take_held(connection, [attempt.id]))
     finish(connection, [attempt.id], AttemptState.FAILED, now, active=True, error=error)
     connection.execute("UPDATE attempt SET next_look_at = ? WHERE id = ?", (retry_at, attempt.id))
 
 
-def end_backoff(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+def end_backoff(connection: Connection, ids: Sequence[int]) -> None:
     """Make the needs of failed attempts READY: their back-off is over."""
     release_needs(connection, ids)
     connection.execute(f"UPDATE attempt SET active = 0, next_look_at = NULL WHERE {_THESE}", (json.dumps(ids),))
 
 
-def presume_spent(connection: sqlite3.Connection, ids: Sequence[int], *, now: float, error: str) -> None:
+def presume_spent(connection: Connection, ids: Sequence[int], *, now: float, error: str) -> None:
     """Book attempts whose outcome cannot be found out as spent, and make their needs READY again."""
     book_presumed(connection, take_held(connection, ids))
     release_needs(connection, ids)
     finish(connection, ids, AttemptState.FAILED, now, active=False, error=error)
 
 
-def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error: str) -> None:
+def park(connection: Connection, attempt: Attempt, *, now: float, error: str) -> None:
     """Set aside the URL that the CDN refused: refund, keep the attempt as the record, park what it was for."""
     book_refund(connection, take_held(connection, [attempt.id]))
     connection.execute(
@@ -485,7 +483,7 @@ def park(connection: sqlite3.Connection, attempt: Attempt, *, now: float, error:
     finish(connection, [attempt.id], AttemptState.FAILED, now, active=False, error=error)
 
 
-def unconfirm(connection: sqlite3.Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
+def unconfirm(connection: Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
     """Note that the task did not finish in time: it is reported, and never sent again merely because it is old."""
     connection.execute(
         "UPDATE attempt SET state = 'unconfirmed', next_look_at = ?, error = ? WHERE id = ?",
@@ -497,7 +495,7 @@ def unconfirm(connection: sqlite3.Connection, attempt: Attempt, *, next_look_at:
     )
 
 
-def look_again(connection: sqlite3.Connection, looks: Sequence[tuple[int, float]]) -> None:
+def look_again(connection: Connection, looks: Sequence[tuple[int, float]]) -> None:
     """Note when each of these attempts (id, seconds since the epoch) is to be looked at next."""
     connection.executemany(
         "UPDATE attempt SET looks = looks + 1, next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks]

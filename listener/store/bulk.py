@@ -8,11 +8,13 @@ by statements of many rows, of a few sizes: those stay compiled.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
-__all__ = ["NEED_KEY", "Bulk", "delete_rows"]
+from listener.store.connection import Connection
+
+__all__ = ["NEED_KEY", "Bulk", "delete_rows", "missed_rows"]
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 _SIZES = (64, 8, 1)
@@ -36,7 +38,7 @@ class Bulk:
         rows = [row.format(*(next(marks) for _ in range(columns))) for _ in range(_SIZES[0])]
         self._statements = {size: statement.format(f"VALUES {', '.join(rows[:size])}") for size in _SIZES}
 
-    def write(self, connection: sqlite3.Connection, rows: Sequence[Row], constants: Sequence[object] = ()) -> list[Row]:
+    def write(self, connection: Connection, rows: Sequence[Row], constants: Sequence[object] = ()) -> list[Row]:
         """Write the rows; return those of statements that wrote fewer than all, since rows are there already."""
         left: list[Row] = []
         start = 0
@@ -50,7 +52,7 @@ class Bulk:
         return left
 
 
-def delete_rows(connection: sqlite3.Connection, table: str, key: Sequence[str], rows: Sequence[Row]) -> int:
+def delete_rows(connection: Connection, table: str, key: Sequence[str], rows: Sequence[Row]) -> int:
     """
     Delete the rows with these values of the key's columns; return how many there were.
 
@@ -58,3 +60,22 @@ def delete_rows(connection: sqlite3.Connection, table: str, key: Sequence[str], 
     """
     where = " AND ".join(f"{column} = ?" for column in key)
     return connection.executemany(f"DELETE FROM {table} WHERE {where}", rows).rowcount if rows else 0
+
+
+def missed_rows(connection: Connection, statement: str, rows: Sequence[Row]) -> Sequence[Row]:
+    """Run the statement for each row; return the rows for which it changed nothing."""
+    assert isinstance(connection, sqlite3.Connection)
+    missed: list[Row] = []
+
+    def reported() -> Iterator[Row]:
+        before = connection.total_changes
+        for row in rows:
+            yield row
+            after = connection.total_changes
+            if after == before:
+                missed.append(row)
+            before = after
+
+    if rows:
+        connection.executemany(statement, reported())
+    return missed

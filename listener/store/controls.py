@@ -10,7 +10,6 @@ state for whoever reads the file, and a backfill how far it got.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from listener.refresh import (
 from listener.store.access import Access
 from listener.store.attempts import refund
 from listener.store.bulk import NEED_KEY, delete_rows
+from listener.store.connection import Connection
 from listener.store.index import Names, above, bounded_text, next_sequence, prefix_end
 
 __all__ = [
@@ -160,12 +160,12 @@ class Controls:
         return await self._store._read(_audit, limit)
 
 
-def _note(connection: sqlite3.Connection, *deed: float | str) -> None:
+def _note(connection: Connection, *deed: float | str) -> None:
     """Keep one deed: when, what, where, how many needs it touched, and why."""
     connection.execute("INSERT INTO audit (at, action, subject, count, reason) VALUES (?, ?, ?, ?, ?)", deed)
 
 
-def _put(connection: sqlite3.Connection, orders: Sequence[Control]) -> None:
+def _put(connection: Connection, orders: Sequence[Control]) -> None:
     for kind, place, until, reason, at in orders:
         connection.execute(
             "INSERT OR REPLACE INTO control (kind, target, prefix, until, reason, at) VALUES (?, ?, ?, ?, ?, ?)",
@@ -175,12 +175,12 @@ def _put(connection: sqlite3.Connection, orders: Sequence[Control]) -> None:
         _note(connection, at, kind.value, place.words, 0, reason)
 
 
-def _take(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[Place]) -> None:
+def _take(connection: Connection, kind: ControlKind, places: Sequence[Place]) -> None:
     rows = [(kind.value, *place) for place in places]
     connection.executemany("DELETE FROM control WHERE kind = ? AND target = ? AND prefix = ?", rows)
 
 
-def _remove(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[Place], reason: str, now: float) -> int:
+def _remove(connection: Connection, kind: ControlKind, places: Sequence[Place], reason: str, now: float) -> int:
     removed = 0
     for place in places:
         stood = connection.execute(
@@ -193,7 +193,7 @@ def _remove(connection: sqlite3.Connection, kind: ControlKind, places: Sequence[
     return removed
 
 
-def active(connection: sqlite3.Connection, now: float) -> list[Control]:
+def active(connection: Connection, now: float) -> list[Control]:
     """Return the orders that hold now, the oldest first."""
     rows = connection.execute(
         "SELECT kind, target, prefix, until, reason, at FROM control WHERE until IS NULL OR until > ? ORDER BY at",
@@ -205,9 +205,7 @@ def active(connection: sqlite3.Connection, now: float) -> list[Control]:
     ]
 
 
-def withdraw(
-    connection: sqlite3.Connection, ids: Sequence[int] | None = None, *, now: float, limit: int | None = None
-) -> int:
+def withdraw(connection: Connection, ids: Sequence[int] | None = None, *, now: float, limit: int | None = None) -> int:
     """Refund reserved attempts (of these ids, or all) that a hold, a pause or a cancellation stops; return how many."""
     orders = [one for one in active(connection, now) if one.kind in (ControlKind.HOLD, ControlKind.PAUSE)]
     these, values = ("", ()) if ids is None else (" AND a.id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
@@ -243,7 +241,7 @@ class _Reserved(NamedTuple):
     urgent: bool
 
 
-def _asked(connection: sqlite3.Connection, attempt: _Reserved) -> int | None:
+def _asked(connection: Connection, attempt: _Reserved) -> int | None:
     """Return whether a person asked for the need that an attempt is for; None where there is no such need."""
     directory = directory_of(attempt.url)
     row = connection.execute(
@@ -254,7 +252,7 @@ def _asked(connection: sqlite3.Connection, attempt: _Reserved) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _needs_any(connection: sqlite3.Connection, attempt: _Reserved, asked: int | None) -> bool:
+def _needs_any(connection: Connection, attempt: _Reserved, asked: int | None) -> bool:
     """Return whether a need is left that an attempt may settle: its own, or any below a directory."""
     if asked is not None or attempt.kind is not RefreshKind.DIRECTORY:
         return asked is not None
@@ -302,7 +300,7 @@ def place_values(place: Place) -> dict[str, str]:
 _FREE = (NeedState.WAITING, NeedState.READY, NeedState.PARKED)
 
 
-def _cancel(connection: sqlite3.Connection, place: Place, limit: int) -> int:
+def _cancel(connection: Connection, place: Place, limit: int) -> int:
     """Remove needs; of those in an attempt the ones that the CDN has not got: what is refused is not sent again."""
     rows = connection.execute(
         f"SELECT n.directory, n.name, n.scope {NEEDS_BELOW}"
@@ -316,7 +314,7 @@ def _cancel(connection: sqlite3.Connection, place: Place, limit: int) -> int:
     return count
 
 
-def _under_way(connection: sqlite3.Connection, places: Sequence[Place]) -> int:
+def _under_way(connection: Connection, places: Sequence[Place]) -> int:
     rows = connection.execute(
         "SELECT t.name, a.url, a.kind, a.sent_at FROM attempt a JOIN target t ON t.id = a.target"
         " WHERE a.active = 1 AND a.state = 'sending'"
@@ -324,7 +322,7 @@ def _under_way(connection: sqlite3.Connection, places: Sequence[Place]) -> int:
     return len({(name, kind, at) for name, url, kind, at in rows if any(place.holds(name, url) for place in places)})
 
 
-def _audit(connection: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
+def _audit(connection: Connection, limit: int) -> list[dict[str, Any]]:
     cursor = connection.execute(
         "SELECT at, action, subject, count, reason FROM audit ORDER BY id DESC LIMIT ?", (limit,)
     )
@@ -332,7 +330,7 @@ def _audit(connection: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in cursor]
 
 
-def save_source(connection: sqlite3.Connection, name: str, health: SourceHealth, *, now: float) -> None:
+def save_source(connection: Connection, name: str, health: SourceHealth, *, now: float) -> None:
     """Keep what a source says of itself, for ``status`` without a daemon."""
     connection.execute(
         "INSERT INTO source (name, state, ready, last_event_at, lost_events, rescans, detail, figures, told_at,"
@@ -354,7 +352,7 @@ def save_source(connection: sqlite3.Connection, name: str, health: SourceHealth,
     )
 
 
-def sources(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
+def sources(connection: Connection) -> dict[str, dict[str, Any]]:
     """Return what each source said of itself last, by name."""
     cursor = connection.execute("SELECT * FROM source ORDER BY name")
     columns = [column[0] for column in cursor.description]
@@ -396,7 +394,7 @@ class AccountReport(NamedTuple):
     """Who spent much of its quota within the last hour."""
 
 
-def save_account(connection: sqlite3.Connection, account: AccountReport, *, now: float) -> None:
+def save_account(connection: Connection, account: AccountReport, *, now: float) -> None:
     """Keep what an account's sender says of itself."""
     deferred = json.dumps([[*place, reason] for place, reason in account.deferred.items()])
     spenders = json.dumps(account.spenders)
@@ -407,7 +405,7 @@ def save_account(connection: sqlite3.Connection, account: AccountReport, *, now:
     )
 
 
-def accounts(connection: sqlite3.Connection) -> list[AccountReport]:
+def accounts(connection: Connection) -> list[AccountReport]:
     """Return what each account's sender said last."""
     rows = connection.execute(
         "SELECT name, problem, remedy, since, until, deferred, spenders FROM account ORDER BY name"
@@ -430,7 +428,7 @@ _KEEPS_WAIT = f"(open <> 0 AND state = {NeedState.WAITING:d})"
 
 
 def request(
-    connection: sqlite3.Connection,
+    connection: Connection,
     names: Names,
     inputs: Sequence[NeedInput],
     *,
@@ -490,13 +488,13 @@ class Progress(NamedTuple):
     finished: bool
 
 
-def load_progress(connection: sqlite3.Connection, listing: str) -> Progress | None:
+def load_progress(connection: Connection, listing: str) -> Progress | None:
     """Return how far a backfill of this listing got, ``None`` where none was begun."""
     row = connection.execute("SELECT after, listed, finished FROM backfill WHERE id = ?", (listing,)).fetchone()
     return None if row is None else Progress(key_to_text(row[0]), row[1], bool(row[2]))
 
 
-def save_progress(connection: sqlite3.Connection, listing: str, state: Progress, *, now: float) -> None:
+def save_progress(connection: Connection, listing: str, state: Progress, *, now: float) -> None:
     """Keep how far a backfill got."""
     connection.execute(
         "INSERT OR REPLACE INTO backfill (id, after, listed, finished, updated_at) VALUES (?, ?, ?, ?, ?)",

@@ -27,11 +27,11 @@ a key for as long as its sender likes. Only its exact repetition is old news, wh
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
+from listener.store.connection import Connection
 from listener.store.index import IndexWriter, Names, in_sizes, select_wanted
 
 __all__ = [
@@ -109,7 +109,7 @@ def _digest(message_id: str) -> bytes:
     return hashlib.sha256(message_id.encode("utf-8", "surrogateescape")).digest()[:16]
 
 
-def add_messages(connection: sqlite3.Connection, ids: Sequence[str], *, now: float) -> None:
+def add_messages(connection: Connection, ids: Sequence[str], *, now: float) -> None:
     """Note that everything in these messages is recorded; called in the transaction that records the last of it."""
     if ids:
         rows = [(_digest(one), now) for one in ids]
@@ -117,7 +117,7 @@ def add_messages(connection: sqlite3.Connection, ids: Sequence[str], *, now: flo
         connection.execute(_TRIM_MESSAGES, (MOST_MESSAGES,))
 
 
-def known_messages(connection: sqlite3.Connection, ids: Sequence[str]) -> frozenset[str]:
+def known_messages(connection: Connection, ids: Sequence[str]) -> frozenset[str]:
     """Return which of these messages were recorded."""
     id_of = {_digest(one): one for one in ids}
     found: set[str] = set()
@@ -162,7 +162,7 @@ def is_plausible(order: str, now: float) -> bool:
 class OrderTokens:
     """The tokens as one batch changes them, in its transaction; written by :meth:`flush`."""
 
-    def __init__(self, connection: sqlite3.Connection, names: Names, index: IndexWriter) -> None:
+    def __init__(self, connection: Connection, names: Names, index: IndexWriter) -> None:
         """Take the writing connection, inside a transaction, and the id cache and index of the writing thread."""
         self._connection = connection
         self._names = names
@@ -289,7 +289,7 @@ class SuppressedWriter:
         times, _ = self._noted.get(url, (0, ""))
         self._noted[url] = times + 1, reason
 
-    def flush(self, connection: sqlite3.Connection, now: float) -> None:
+    def flush(self, connection: Connection, now: float) -> None:
         """Write what was noted, and drop the oldest beyond :data:`MOST_SUPPRESSED`."""
         if self._noted:
             rows = [(url, times, now, reason) for url, (times, reason) in self._noted.items()]
@@ -298,7 +298,7 @@ class SuppressedWriter:
             self._noted = {}
 
 
-def note_redelivered(connection: sqlite3.Connection, urls: Iterable[str], *, now: float) -> None:
+def note_redelivered(connection: Connection, urls: Iterable[str], *, now: float) -> None:
     """Note a redelivered change of each of these URLs."""
     writer = SuppressedWriter()
     for url in urls:
@@ -306,7 +306,7 @@ def note_redelivered(connection: sqlite3.Connection, urls: Iterable[str], *, now
     writer.flush(connection, now)
 
 
-def suppressed_of(connection: sqlite3.Connection, url: str) -> Suppressed | None:
+def suppressed_of(connection: Connection, url: str) -> Suppressed | None:
     """Return what is kept of this URL's suppressed changes; ``None`` where there were none."""
     row = connection.execute("SELECT times, at, reason FROM suppressed WHERE url = ?", (url,)).fetchone()
     return None if row is None else Suppressed(*row)

@@ -1,13 +1,12 @@
 """
 The index: what each storage is known to hold, directory by directory; and what every writer of rows shares.
 
-Shared are the ids of names, the sequence, ends of prefixes, and writing rows that may be there already.
+Shared are the ids of names, the sequence, and ends of prefixes.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain
@@ -15,7 +14,8 @@ from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from listener.change import Change, ChangeKind, Fingerprint, ObjectState, key_to_bytes, key_to_text
-from listener.store.bulk import Bulk
+from listener.store.bulk import Bulk, missed_rows
+from listener.store.connection import Connection
 
 __all__ = [
     "IndexWriter",
@@ -29,7 +29,6 @@ __all__ = [
     "in_sizes",
     "is_seeded",
     "mark_seeded",
-    "missed_rows",
     "next_sequence",
     "objects_named",
     "prefix_end",
@@ -39,6 +38,7 @@ __all__ = [
 ]
 
 
+T = TypeVar("T")
 CACHED_DIRECTORIES = 200_000
 """Above this many the cache is cleared; some 150 bytes each."""
 
@@ -80,19 +80,19 @@ class Names:
         self._directories.clear()
         self._trees.clear()
 
-    def target(self, connection: sqlite3.Connection, name: str) -> int:
+    def target(self, connection: Connection, name: str) -> int:
         """Return the id of a target."""
         if (found := self._targets.get(name)) is None:
             found = self._targets[name] = _id(connection, "target", "name", (name,))
         return found
 
-    def root(self, connection: sqlite3.Connection, name: str) -> int:
+    def root(self, connection: Connection, name: str) -> int:
         """Return the id of a storage root."""
         if (found := self._roots.get(name)) is None:
             found = self._roots[name] = _id(connection, "root", "name", (name,))
         return found
 
-    def directory(self, connection: sqlite3.Connection, target: int, url: str) -> int:
+    def directory(self, connection: Connection, target: int, url: str) -> int:
         """Return the id of a directory URL of a target."""
         key = (target, url)
         if (found := self._directories.get(key)) is None:
@@ -101,7 +101,7 @@ class Names:
             found = self._directories[key] = _id(connection, "directory", "target, url", key)
         return found
 
-    def tree(self, connection: sqlite3.Connection, root: str, folder: str) -> int:
+    def tree(self, connection: Connection, root: str, folder: str) -> int:
         """Return the id of a directory of a storage (``""`` or ending with ``/``)."""
         key = (root, folder)
         if (found := self._trees.get(key)) is None:
@@ -112,15 +112,15 @@ class Names:
         return found
 
 
-def _id(connection: sqlite3.Connection, table: str, columns: str, values: tuple[object, ...]) -> int:
+def _id(connection: Connection, table: str, columns: str, values: tuple[object, ...]) -> int:
     """Return the id of the row with these values, made if need be; table and columns are our own words."""
     marks = ", ".join("?" * len(values))
     select = f"SELECT id FROM {table} WHERE ({columns}) = ({marks})"
-    if (row := connection.execute(select, values).fetchone()) is not None:
-        return int(row[0])
-    cursor = connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
+    insert = f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING RETURNING id"
+    for statement in (select, insert, select):  # another process may make it between the two
+        if (row := connection.execute(statement, values).fetchone()) is not None:
+            return int(row[0])
+    raise AssertionError(f"the row of {table} is neither there nor can be made")
 
 
 _PUT_NEW = Bulk(
@@ -154,7 +154,7 @@ class IndexWriter:
         self._puts: list[ObjectRow] = []
         self._removed: dict[tuple[int, bytes], tuple[object, ...]] = {}
 
-    def begin(self, connection: sqlite3.Connection) -> None:
+    def begin(self, connection: Connection) -> None:
         """Take the connection, in a transaction; what an undone batch left is forgotten."""
         self._connection = connection
         self._puts = []
@@ -367,7 +367,7 @@ def in_sizes(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
 
 
 def select_wanted(
-    connection: sqlite3.Connection, keys: Sequence[tuple[Any, ...]], query: str, values: Sequence[object] = ()
+    connection: Connection, keys: Sequence[tuple[Any, ...]], query: str, values: Sequence[object] = ()
 ) -> Iterator[Any]:
     """
     Yield the rows of a query that joins ``wanted``, a table of these keys with the columns ``column1`` and so on.
@@ -396,7 +396,7 @@ LOOKED_DIRECTORIES = 500
 """Directories of deleted subtrees that one slice reads, at most."""
 
 
-def remove_pending(connection: sqlite3.Connection, limit: int) -> bool:
+def remove_pending(connection: Connection, limit: int) -> bool:
     """Remove up to ``limit`` index rows of deleted subtrees; return whether any may be left."""
     pending = connection.execute("SELECT root, prefix, after, sequence FROM pending_delete LIMIT 1").fetchone()
     if pending is None:
@@ -425,28 +425,6 @@ def remove_pending(connection: sqlite3.Connection, limit: int) -> bool:
     return True
 
 
-T = TypeVar("T")
-Row = TypeVar("Row", bound=tuple[object, ...])
-
-
-def missed_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> Sequence[Row]:
-    """Run the statement for each row; return the rows for which it changed nothing."""
-    missed: list[Row] = []
-
-    def reported() -> Iterator[Row]:
-        before = connection.total_changes
-        for row in rows:
-            yield row
-            after = connection.total_changes
-            if after == before:
-                missed.append(row)
-            before = after
-
-    if rows:
-        connection.executemany(statement, reported())
-    return missed
-
-
 _PENDING_DELETE = """
 SELECT coalesce(max(sequence), -1) FROM pending_delete WHERE root = (SELECT id FROM root WHERE name = ?1)
   AND (prefix = x'' OR prefix = substr({path}, 1, length(prefix)))
@@ -463,7 +441,7 @@ _KNOWN_IN = f"SELECT name, {_FINGERPRINT} {_IN_DIRECTORY}"
 _STATES_IN = f"SELECT name, size_bytes, mtime_ns, ctime_ns, inode, access {_IN_DIRECTORY} ORDER BY name"
 
 
-def directory_objects(connection: sqlite3.Connection, root: str, directory: str) -> dict[str, Fingerprint]:
+def directory_objects(connection: Connection, root: str, directory: str) -> dict[str, Fingerprint]:
     """Return the objects known directly in a directory: name to fingerprint."""
     rows = connection.execute(_KNOWN_IN, (root, key_to_bytes(directory)))
     # Twice as fast as the class's own constructor, which counts at a million objects.
@@ -471,12 +449,12 @@ def directory_objects(connection: sqlite3.Connection, root: str, directory: str)
     return {row[0].decode("utf-8", "surrogateescape"): new(Fingerprint, row[1:]) for row in rows}
 
 
-def directory_states(connection: sqlite3.Connection, root: str, directory: str) -> list[ObjectState]:
+def directory_states(connection: Connection, root: str, directory: str) -> list[ObjectState]:
     """Return the states of the objects known directly in a directory, in order of their names."""
     return connection.execute(_STATES_IN, (root, key_to_bytes(directory))).fetchall()
 
 
-def objects_named(connection: sqlite3.Connection, root: str, keys: Sequence[str]) -> dict[str, Fingerprint]:
+def objects_named(connection: Connection, root: str, keys: Sequence[str]) -> dict[str, Fingerprint]:
     """Return those of these objects that are known: key to fingerprint."""
     by_directory: dict[str, list[bytes]] = {}
     for key in keys:
@@ -493,7 +471,7 @@ def objects_named(connection: sqlite3.Connection, root: str, keys: Sequence[str]
 
 
 def directory_page(
-    connection: sqlite3.Connection, root: str, directory: str, after: str | None, *, limit: int
+    connection: Connection, root: str, directory: str, after: str | None, *, limit: int
 ) -> list[tuple[str, Fingerprint]]:
     """
     Return up to ``limit`` of the objects known directly in a directory, in order, from behind a name on.
@@ -508,7 +486,7 @@ def directory_page(
     return [(key_to_text(name), Fingerprint(*rest)) for name, *rest in rows]
 
 
-def directories_below(connection: sqlite3.Connection, root: str, prefix: str) -> list[str]:
+def directories_below(connection: Connection, root: str, prefix: str) -> list[str]:
     """Return every directory at or below ``prefix`` that holds known objects, in order."""
     raw = key_to_bytes(prefix)
     rows = connection.execute(
@@ -521,18 +499,18 @@ def directories_below(connection: sqlite3.Connection, root: str, prefix: str) ->
     return [key_to_text(path) for (path,) in rows]
 
 
-def is_seeded(connection: sqlite3.Connection, root: str) -> bool:
+def is_seeded(connection: Connection, root: str) -> bool:
     """Return whether a first listing of this root was finished."""
     row = connection.execute("SELECT seeded FROM root WHERE name = ?", (root,)).fetchone()
     return bool(row and row[0])
 
 
-def mark_seeded(connection: sqlite3.Connection, names: Names, root: str) -> None:
+def mark_seeded(connection: Connection, names: Names, root: str) -> None:
     """Note that the first listing of this root is finished."""
     connection.execute("UPDATE root SET seeded = 1 WHERE id = ?", (names.root(connection, root),))
 
 
-def next_sequence(connection: sqlite3.Connection) -> int:
+def next_sequence(connection: Connection) -> int:
     """Take the next number of the store-wide sequence."""
     return int(connection.execute("UPDATE meta SET sequence = sequence + 1 RETURNING sequence").fetchone()[0])
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sqlite3
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -24,6 +23,7 @@ from typing import Any, Final, NamedTuple
 from listener.change import key_to_text
 from listener.contracts import Unreadable
 from listener.refresh import NeedState, directory_of
+from listener.store.connection import Connection
 from listener.store.index import above, bounded_text, next_sequence
 
 __all__ = [
@@ -139,7 +139,7 @@ def _row(source: str, kind: LetterKind, subject: bytes, reason: str, body: bytes
     return source, kind.value, digest, bounded_subject(subject), bounded_text(reason), body
 
 
-def add_keys(connection: sqlite3.Connection, keys: Iterable[tuple[str, bytes, str]], *, now: float) -> None:
+def add_keys(connection: Connection, keys: Iterable[tuple[str, bytes, str]], *, now: float) -> None:
     """Keep keys (source, key, reason) that can never be a URL; drop the oldest where there are too many."""
     connection.executemany(
         _PUT, [(now, *_row(source, LetterKind.KEY, key, reason, None)) for source, key, reason in keys]
@@ -147,7 +147,7 @@ def add_keys(connection: sqlite3.Connection, keys: Iterable[tuple[str, bytes, st
     bound_letters(connection, now=now)
 
 
-def add_messages(connection: sqlite3.Connection, *, source: str, messages: Sequence[Unreadable], now: float) -> None:
+def add_messages(connection: Connection, *, source: str, messages: Sequence[Unreadable], now: float) -> None:
     """Keep messages that cannot be read, each with its body as far as that is bounded."""
     rows = []
     for one in messages:
@@ -160,12 +160,12 @@ def add_messages(connection: sqlite3.Connection, *, source: str, messages: Seque
     bound_letters(connection, now=now)
 
 
-def bound_letters(connection: sqlite3.Connection, *, now: float) -> int:
+def bound_letters(connection: Connection, *, now: float) -> int:
     """Drop a slice of what is beyond the bounds, and count it; return how many rows were touched."""
     return _drop_letters(connection, now) + _drop_bodies(connection, now)
 
 
-def _drop_letters(connection: sqlite3.Connection, now: float) -> int:
+def _drop_letters(connection: Connection, now: float) -> int:
     (total,) = connection.execute("SELECT count(*) FROM dead_letter").fetchone()
     beyond = min(total - MAX_LETTERS, SLICE_ROWS)
     if beyond <= 0:
@@ -182,7 +182,7 @@ def _drop_letters(connection: sqlite3.Connection, now: float) -> int:
     return gone
 
 
-def _drop_bodies(connection: sqlite3.Connection, now: float) -> int:
+def _drop_bodies(connection: Connection, now: float) -> int:
     with_body = "FROM dead_letter WHERE body IS NOT NULL"
     count, size = connection.execute(f"SELECT count(*), coalesce(sum(length(body)), 0) {with_body}").fetchone()
     if count <= MAX_BODIES and size <= MAX_BODIES_BYTES:
@@ -201,7 +201,7 @@ def _drop_bodies(connection: sqlite3.Connection, now: float) -> int:
     return len(chosen)
 
 
-def _count(connection: sqlite3.Connection, source: str, kind: str, *, letters: int, bodies: int, now: float) -> None:
+def _count(connection: Connection, source: str, kind: str, *, letters: int, bodies: int, now: float) -> None:
     connection.execute(
         "INSERT INTO dropped (source, kind, letters, bodies, last_at) VALUES (?1, ?2, ?3, ?4, ?5)"
         " ON CONFLICT DO UPDATE SET letters = letters + ?3, bodies = bodies + ?4, last_at = ?5",
@@ -212,7 +212,7 @@ def _count(connection: sqlite3.Connection, source: str, kind: str, *, letters: i
 # -- deciding --------------------------------------------------------------------------------------
 
 
-def retry(connection: sqlite3.Connection, *, url: str | None) -> int:
+def retry(connection: Connection, *, url: str | None) -> int:
     """Send rejected URLs once more, or one of them; return how many. Keys and messages cannot be sent as they are."""
     where, values = _that(url)
     return connection.execute(
@@ -221,7 +221,7 @@ def retry(connection: sqlite3.Connection, *, url: str | None) -> int:
     ).rowcount
 
 
-def discard(connection: sqlite3.Connection, *, subject: str | None) -> int:
+def discard(connection: Connection, *, subject: str | None) -> int:
     """Forget what was set aside, or one of it; return how many."""
     where, values = _that(subject)
     count = connection.execute(f"DELETE FROM need WHERE {_PARKED}{where}", values).rowcount
@@ -252,7 +252,7 @@ _REJECTED: Final = (
 )
 
 
-def letters(connection: sqlite3.Connection, wanted: LetterFilter, *, limit: int) -> list[DeadLetter]:
+def letters(connection: Connection, wanted: LetterFilter, *, limit: int) -> list[DeadLetter]:
     """
     Return up to ``limit`` dead letters: rejected URLs, then messages, then keys, the newest of each first.
 
@@ -275,7 +275,7 @@ def letters(connection: sqlite3.Connection, wanted: LetterFilter, *, limit: int)
 _Place = tuple[Any, ...]
 
 
-def _position(connection: sqlite3.Connection, id_: str) -> tuple[LetterKind, _Place] | None:
+def _position(connection: Connection, id_: str) -> tuple[LetterKind, _Place] | None:
     """Return after what the listing goes on; None where that is gone: it begins at the top then."""
     if (url := _url_id(id_)) is not None:
         row = connection.execute(
@@ -303,7 +303,7 @@ def _url_id(id_: str) -> tuple[int, int, str] | None:
 
 
 def _rejected_urls(
-    connection: sqlite3.Connection, _: LetterKind, wanted: LetterFilter, after: _Place | None, limit: int
+    connection: Connection, _: LetterKind, wanted: LetterFilter, after: _Place | None, limit: int
 ) -> list[DeadLetter]:
     where, values = "", []
     if wanted.source is not None:
@@ -325,7 +325,7 @@ def _rejected_urls(
 
 
 def _kept(
-    connection: sqlite3.Connection, kind: LetterKind, wanted: LetterFilter, after: _Place | None, limit: int
+    connection: Connection, kind: LetterKind, wanted: LetterFilter, after: _Place | None, limit: int
 ) -> list[DeadLetter]:
     where = ""
     values: list[object] = []
@@ -348,7 +348,7 @@ def _kept(
     ]
 
 
-def letter(connection: sqlite3.Connection, id_: str) -> DeadLetter | None:
+def letter(connection: Connection, id_: str) -> DeadLetter | None:
     """Return the dead letter of this id, None where there is none (any more)."""
     try:
         at = _position(connection, id_)
@@ -371,6 +371,6 @@ def letter(connection: sqlite3.Connection, id_: str) -> DeadLetter | None:
     return DeadLetter(id_, when, source, kind.value, key_to_text(bytes(subject)), reason)
 
 
-def dropped(connection: sqlite3.Connection) -> list[Dropped]:
+def dropped(connection: Connection) -> list[Dropped]:
     """Return what was dropped for lack of room, by source and kind."""
     return [Dropped(*row) for row in connection.execute("SELECT source, kind, letters, bodies, last_at FROM dropped")]

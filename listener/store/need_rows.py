@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from listener.refresh import NeedState, Priority
-from listener.store.bulk import Bulk
-from listener.store.index import missed_rows
+from listener.store.bulk import Bulk, missed_rows
+from listener.store.connection import Connection
 from listener.store.needs import covered_by_marks
 
 __all__ = ["NeedClass", "NeedRow", "write_needs"]
@@ -49,9 +48,7 @@ _INSERT = Bulk(
 _KEY = "WHERE directory = ?1 AND name = ?2 AND scope = ?3"
 
 
-def write_needs(
-    connection: sqlite3.Connection, of: NeedClass, rows: Sequence[NeedRow], *, sequence: int, now: float
-) -> None:
+def write_needs(connection: Connection, of: NeedClass, rows: Sequence[NeedRow], *, sequence: int, now: float) -> None:
     """Make these needs, or raise those that are there to this change; to raise one twice is to raise it once."""
     constants = (sequence, now, now + of.due_seconds, of.open, of.needs_force, int(of.priority), of.is_birth)
     left: Sequence[NeedRow] = _INSERT.write(connection, rows, constants)

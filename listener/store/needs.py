@@ -10,7 +10,6 @@ those at or above it.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -20,8 +19,8 @@ from listener.change import key_to_bytes
 from listener.clock import window_start
 from listener.refresh import COVERAGE, KIND_OF_SCOPE, AttemptState, NeedState, Priority, RefreshKind, Scope
 from listener.store import attempts
+from listener.store.connection import Connection
 from listener.store.index import is_seeded, prefix_end_bytes
-from listener.urls import decode_path
 
 __all__ = [
     "EXPIRED",
@@ -109,7 +108,7 @@ class Moment(NamedTuple):
 class Snapshot:
     """The state file as it was at one instant; made by :meth:`listener.store.Store.read`, in whose query it lives."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         """Take a connection in a reading transaction."""
         self._connection = connection
 
@@ -299,7 +298,6 @@ class Snapshot:
 
         An object with several URLs counts once, one that was deleted not at all.
         """
-        self._connection.create_function("object_name", 1, _object_name, deterministic=True)
         row = self._connection.execute(
             f"SELECT count(*) FROM object WHERE tree = (SELECT id FROM tree WHERE {_ROOT} AND path = ?) AND name IN"
             f" (SELECT {_NAME_OF_OBJECT} FROM need WHERE directory = ? AND {_READY}"
@@ -313,11 +311,7 @@ _ROOT = "root = (SELECT id FROM root WHERE name = ?)"
 
 
 _NAME_OF_OBJECT = "CASE WHEN instr(name, '%') OR instr(name, '?') THEN object_name(name) ELSE CAST(name AS BLOB) END"
-"""Python decodes only names with an escape or a query; any other is the name of its object."""
-
-
-def _object_name(url_name: str) -> bytes:
-    return decode_path(url_name.partition("?")[0])
+"""Only names with an escape or a query are decoded, by a function of the driver."""
 
 
 def covered(kind: RefreshKind, *, watermark: str, force: str) -> str:
@@ -395,7 +389,7 @@ class DirectoryAttempts:
         )
 
 
-def directory_attempts(connection: sqlite3.Connection) -> DirectoryAttempts:
+def directory_attempts(connection: Connection) -> DirectoryAttempts:
     """Return the directory attempts that still cover something."""
     rows = connection.execute(
         "SELECT target, id, url, watermark, force, state FROM attempt"
@@ -433,7 +427,7 @@ def _values(directory: int, marks: Marks) -> dict[str, int]:
     return {"directory": directory, **marks._asdict()}
 
 
-def _parted(connection: sqlite3.Connection, directory: int, target: str, url: str, marks: Marks) -> list[Load]:
+def _parted(connection: Connection, directory: int, target: str, url: str, marks: Marks) -> list[Load]:
     """Return what a directory has of each priority, apart."""
     rows = connection.execute(
         f"SELECT priority, scope, count(*), sum(needs_force), min(stale_since) FROM need WHERE {_UNCOVERED}"
@@ -463,7 +457,7 @@ def _parted(connection: sqlite3.Connection, directory: int, target: str, url: st
     ]
 
 
-def _backfills(connection: sqlite3.Connection) -> dict[int, tuple[int, int, int]]:
+def _backfills(connection: Connection) -> dict[int, tuple[int, int, int]]:
     """Return, by directory, how many ready needs only a backfill requests, and their lowest and highest priority."""
     rows = connection.execute(
         f"SELECT directory, count(*), min(priority), max(priority) FROM need WHERE {_READY}"
@@ -474,7 +468,7 @@ def _backfills(connection: sqlite3.Connection) -> dict[int, tuple[int, int, int]
 
 
 def _uncovered(
-    connection: sqlite3.Connection, directory: int, last: int, marks: Marks, other: Mapping[int, int]
+    connection: Connection, directory: int, last: int, marks: Marks, other: Mapping[int, int]
 ) -> tuple[int, float]:
     """Count the ready needs that no directory attempt covers; reads their rows only where there may be one."""
     forced = connection.execute(
@@ -490,7 +484,7 @@ def _uncovered(
     return count, oldest or 0.0
 
 
-def _other_scopes(connection: sqlite3.Connection) -> dict[int, dict[int, int]]:
+def _other_scopes(connection: Connection) -> dict[int, dict[int, int]]:
     """Return, by directory, how many ready needs have each scope other than EXACT."""
     counts: dict[int, dict[int, int]] = {}
     rows = connection.execute(
@@ -501,7 +495,7 @@ def _other_scopes(connection: sqlite3.Connection) -> dict[int, dict[int, int]]:
     return counts
 
 
-def _forced(connection: sqlite3.Connection) -> dict[tuple[int, int], int]:
+def _forced(connection: Connection) -> dict[tuple[int, int], int]:
     """Return, by directory and scope, how many ready needs need force."""
     rows = connection.execute(
         f"SELECT directory, scope, count(*) FROM need WHERE {_READY} AND needs_force = 1 GROUP BY directory, scope"
@@ -509,7 +503,7 @@ def _forced(connection: sqlite3.Connection) -> dict[tuple[int, int], int]:
     return {(directory, scope): count for directory, scope, count in rows}
 
 
-def _other_scopes_uncovered(connection: sqlite3.Connection, directory: int, marks: Marks) -> dict[int, int]:
+def _other_scopes_uncovered(connection: Connection, directory: int, marks: Marks) -> dict[int, int]:
     query = f"SELECT scope, count(*) FROM need WHERE {_UNCOVERED} AND {_OTHER_SCOPE} GROUP BY scope"
     return dict(connection.execute(query, _values(directory, marks)).fetchall())
 

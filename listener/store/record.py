@@ -8,7 +8,6 @@ bulk, many to a statement, in the order of their pages.
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from operator import itemgetter
@@ -21,6 +20,7 @@ from listener.errors import KeyRejected
 from listener.refresh import FolderInputs, NeedInput, NeedState, Scope
 from listener.settings import CoalescerSettings
 from listener.store.batches import Batch, Recorded
+from listener.store.connection import Connection
 from listener.store.filtering import (
     CAME_AND_WENT,
     MAX_KEY_BYTES,
@@ -108,7 +108,7 @@ class Recorder:
 
     def record(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         batch: Batch,
         route: Route,
         *,
@@ -171,7 +171,7 @@ class _BatchWriter:
     def __init__(
         self,
         parts: Recorder,
-        connection: sqlite3.Connection,
+        connection: Connection,
         batch: Batch,
         routes: tuple[Route, RouteFolder],
         *,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from listener.clock import window_start
 from listener.refresh import AttemptState, NeedState, RefreshKind, Scope
+from listener.store.connection import Connection
 from listener.store.index import prefix_end
 from listener.store.needs import DirectoryAttempt, DirectoryAttempts, covered, directory_attempts
 from listener.store.staleness import SETTLED, status_word
@@ -55,7 +55,7 @@ class Total(NamedTuple):
     """Seconds since the epoch of the oldest change among them, prefetches aside."""
 
 
-def totals(connection: sqlite3.Connection) -> dict[str, Total]:
+def totals(connection: Connection) -> dict[str, Total]:
     """Return, by the word of :func:`listener.store.staleness.status_word`, how many needs are in that state."""
     found: dict[str, Total] = {}
 
@@ -85,7 +85,7 @@ _NOT_READY = {
 """By their indexes the needs that are not ready, so that finding them does not read those that are."""
 
 
-def _add_below_attempts(connection: sqlite3.Connection, attempts: DirectoryAttempts, add: _Add) -> list[int]:
+def _add_below_attempts(connection: Connection, attempts: DirectoryAttempts, add: _Add) -> list[int]:
     """Add the needs of the directories at or below directory attempts; return the ids of these directories."""
     walked: list[int] = []
     busy = {
@@ -114,7 +114,7 @@ def _add_below_attempts(connection: sqlite3.Connection, attempts: DirectoryAttem
 
 
 def _add_directory(
-    connection: sqlite3.Connection, directory: int, above: Sequence[DirectoryAttempt], add: _Add, *, but_ready: bool
+    connection: Connection, directory: int, above: Sequence[DirectoryAttempt], add: _Add, *, but_ready: bool
 ) -> None:
     """Add the needs of one directory by their rows, without those that are ready where these are added already."""
     decided, values = decided_by(above)
@@ -128,7 +128,7 @@ def _add_directory(
         add(status_word(NeedState(state), attempt and AttemptState(attempt), cover), count, oldest)
 
 
-def _add_others(connection: sqlite3.Connection, walked: Sequence[int], add: _Add) -> None:
+def _add_others(connection: Connection, walked: Sequence[int], add: _Add) -> None:
     """Add the needs that are below no directory attempt."""
     others = " NOT IN (SELECT value FROM json_each(?))"
     values = (json.dumps(walked),)
@@ -155,7 +155,7 @@ def _add_others(connection: sqlite3.Connection, walked: Sequence[int], add: _Add
         add(status_word(NeedState(state), AttemptState(attempt), None), number, since)
 
 
-def counts(connection: sqlite3.Connection) -> Counts:
+def counts(connection: Connection) -> Counts:
     """Count every need."""
     found = totals(connection)
     number = {word: total.needs for word, total in found.items()}
@@ -181,7 +181,7 @@ def _since(found: Mapping[str, Total]) -> dict[str, float]:
     return since | ({"pending": min(pending)} if pending else {})
 
 
-def history(connection: sqlite3.Connection, *, limit: int, url: str | None = None) -> list[dict[str, Any]]:
+def history(connection: Connection, *, limit: int, url: str | None = None) -> list[dict[str, Any]]:
     """Return the latest attempts, newest first, as plain fields: the audit of what was sent and why."""
     only = "" if url is None else " WHERE attempt.url = ?"
     cursor = connection.execute(
@@ -211,7 +211,7 @@ class Ended(NamedTuple):
     """From the oldest change that it covered to its end."""
 
 
-def ended(connection: sqlite3.Connection, *, since: float) -> list[Ended]:
+def ended(connection: Connection, *, since: float) -> list[Ended]:
     """Return what ended since then (seconds since the epoch), oldest first; of too many the newest."""
     # Two questions, so that each has its index; what is complete stays active until it is swept.
     columns = "attempt.id, target.name, kind, state, finished_at, finished_at - stale_since"
@@ -225,7 +225,7 @@ def ended(connection: sqlite3.Connection, *, since: float) -> list[Ended]:
     return [Ended(*row) for row in reversed(rows)]
 
 
-def spent_by_others(connection: sqlite3.Connection, *, now: float) -> dict[tuple[str, str], int]:
+def spent_by_others(connection: Connection, *, now: float) -> dict[tuple[str, str], int]:
     """Return by account and kind what the live quota counts today beyond what was spent from here."""
     rows = connection.execute(
         "SELECT account, kind, others FROM ledger WHERE window_start = ? AND others > 0", (window_start(now),)

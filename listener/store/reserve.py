@@ -7,7 +7,6 @@ Whatever many requests need to know is read at once: which needs are due, when t
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from listener.clock import window_start
 from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, RefreshKind, Scope, directory_of
 from listener.store.attempts import budget, hold_units
 from listener.store.bulk import Bulk
+from listener.store.connection import Connection
 from listener.store.index import Names, select_wanted
 from listener.store.needs import directory_attempts
 from listener.store.transitions import AttemptRequest
@@ -23,7 +23,7 @@ __all__ = ["hold"]
 
 
 def hold(
-    connection: sqlite3.Connection,
+    connection: Connection,
     names: Names,
     wanted: Sequence[AttemptRequest],
     *,
@@ -92,7 +92,7 @@ class _Claim(NamedTuple):
 
 
 def _claim(
-    connection: sqlite3.Connection, names: Names, requests: Sequence[AttemptRequest], *, now: float, most: int
+    connection: Connection, names: Names, requests: Sequence[AttemptRequest], *, now: float, most: int
 ) -> list[_Claim]:
     """Return up to ``most`` of these requests, of one kind: those whose needs are READY and may be sent now."""
     target_ids = {name: names.target(connection, name) for name in {one.target for one in requests}}
@@ -124,7 +124,7 @@ def _claim(
     return found
 
 
-def _need_key(connection: sqlite3.Connection, names: Names, one: AttemptRequest) -> _NeedKey | None:
+def _need_key(connection: Connection, names: Names, one: AttemptRequest) -> _NeedKey | None:
     if one.kind is RefreshKind.DIRECTORY:
         return None
     place = directory_of(one.url)
@@ -132,7 +132,7 @@ def _need_key(connection: sqlite3.Connection, names: Names, one: AttemptRequest)
     return directory, one.url[len(place) :], int(SCOPE_OF_KIND[one.kind])
 
 
-def _ready(connection: sqlite3.Connection, needs: Sequence[_NeedKey]) -> set[_NeedKey]:
+def _ready(connection: Connection, needs: Sequence[_NeedKey]) -> set[_NeedKey]:
     """Return those of these needs that are READY."""
     rows = select_wanted(
         connection,
@@ -153,9 +153,7 @@ class _LastSent(NamedTuple):
     """Its attempts of the current quota day."""
 
 
-def _last_sent(
-    connection: sqlite3.Connection, urls: Sequence[tuple[int, str]], now: float
-) -> dict[tuple[int, str], _LastSent]:
+def _last_sent(connection: Connection, urls: Sequence[tuple[int, str]], now: float) -> dict[tuple[int, str], _LastSent]:
     """Return when these URLs (target id and URL) were sent last; those that never were are left out."""
     rows = select_wanted(
         connection,
@@ -176,7 +174,7 @@ def _interval_end(one: AttemptRequest, last: _LastSent, now: float) -> float | N
     return last.at + interval if last.at <= now < last.at + interval else None
 
 
-def _attempt_rows(connection: sqlite3.Connection, claimed: Sequence[_Claim]) -> list[tuple[Any, ...]]:
+def _attempt_rows(connection: Connection, claimed: Sequence[_Claim]) -> list[tuple[Any, ...]]:
     """Return the rows of these attempts, with the values of :data:`_ADD_ATTEMPTS`."""
     next_id = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'attempt'")
     first = int(next_id.fetchone()[0])
@@ -198,7 +196,7 @@ def _attempt_rows(connection: sqlite3.Connection, claimed: Sequence[_Claim]) -> 
     ]
 
 
-def _tries(connection: sqlite3.Connection, urls: Sequence[tuple[int, str]]) -> dict[tuple[int, str], int]:
+def _tries(connection: Connection, urls: Sequence[tuple[int, str]]) -> dict[tuple[int, str], int]:
     """Return which try in a row the next one is at these URLs (target id and URL), where that is not the first."""
     rows = select_wanted(
         connection,
@@ -210,16 +208,14 @@ def _tries(connection: sqlite3.Connection, urls: Sequence[tuple[int, str]]) -> d
     return {(target, url): tries + 1 for target, url, tries in rows}
 
 
-def _mark(connection: sqlite3.Connection, claimed: Sequence[_Claim], rows: Sequence[tuple[Any, ...]]) -> None:
+def _mark(connection: Connection, claimed: Sequence[_Claim], rows: Sequence[tuple[Any, ...]]) -> None:
     """Mark the needs that these attempts are for."""
     marks = [(*claim.need, row[0]) for claim, row in zip(claimed, rows, strict=True) if claim.need]
     if _MARK.write(connection, marks):
         raise AssertionError("a need that was READY is not any more, within one transaction")
 
 
-def _refresh_pending(
-    connection: sqlite3.Connection, names: Names, one: AttemptRequest, directory: int, name: str
-) -> bool:
+def _refresh_pending(connection: Connection, names: Names, one: AttemptRequest, directory: int, name: str) -> bool:
     """Return whether a refresh of this URL is still due or under way: a prefetch would fetch the old copy again."""
     own = f"SELECT 1 FROM need WHERE directory = ? AND name = ? AND scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d})"
     if connection.execute(own, (directory, name)).fetchone() is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -18,6 +17,7 @@ from listener.clock import window_start
 from listener.refresh import AttemptState, RefreshKind
 from listener.store.attempts import presume_spent
 from listener.store.bulk import delete_rows
+from listener.store.connection import Connection
 from listener.store.filtering import MESSAGE_SECONDS, MOST_MESSAGES, MOST_SUPPRESSED, TOKEN_SECONDS
 from listener.store.index import Names, prefix_end, remove_pending
 from listener.store.letters import MAX_BODIES, MAX_BODIES_BYTES, MAX_LETTERS
@@ -124,7 +124,7 @@ _EMPTY = (
 )
 
 
-def remove_old(connection: sqlite3.Connection, *, before: float, now: float, limit: int) -> bool:
+def remove_old(connection: Connection, *, before: float, now: float, limit: int) -> bool:
     """
     Remove one slice of what is older than ``before`` or of no more use; return whether to go on.
 
@@ -148,7 +148,7 @@ def remove_old(connection: sqlite3.Connection, *, before: float, now: float, lim
 
 
 def remove_old_tombstones(
-    connection: sqlite3.Connection, *, after: TombstoneKey, now: float, limit: int
+    connection: Connection, *, after: TombstoneKey, now: float, limit: int
 ) -> TombstoneKey | None:
     """Remove what is old of the next ``limit`` tombstones; return where to go on, ``None`` at the end."""
     rows = connection.execute(
@@ -161,7 +161,7 @@ def remove_old_tombstones(
     return rows[-1][:3] if len(rows) == limit else None
 
 
-def _end_file_attempts(connection: sqlite3.Connection, *, now: float, limit: int) -> bool:
+def _end_file_attempts(connection: Connection, *, now: float, limit: int) -> bool:
     """End unconfirmed attempts whose need was changed, settled or discarded since; return whether to go on."""
     ended = connection.execute(
         "UPDATE attempt SET active = 0, finished_at = :now WHERE id IN (SELECT id FROM attempt WHERE active = 1"
@@ -172,7 +172,7 @@ def _end_file_attempts(connection: sqlite3.Connection, *, now: float, limit: int
     return ended.rowcount >= limit
 
 
-def _oldest_unsettled(connection: sqlite3.Connection) -> float:
+def _oldest_unsettled(connection: Connection) -> float:
     """Return when the oldest request with an unknown outcome was sent, infinity where none has one."""
     row = connection.execute(
         "SELECT min(sent_at) FROM attempt WHERE active = 1 AND state IN ('sending', 'unknown')"
@@ -180,7 +180,7 @@ def _oldest_unsettled(connection: sqlite3.Connection) -> float:
     return math.inf if row[0] is None else float(row[0])
 
 
-def unneeded_directory_attempts(connection: sqlite3.Connection, *, before: float, limit: int) -> list[int]:
+def unneeded_directory_attempts(connection: Connection, *, before: float, limit: int) -> list[int]:
     """
     Return up to ``limit`` unconfirmed directory attempts from before then that need not be kept.
 
@@ -201,7 +201,7 @@ def unneeded_directory_attempts(connection: sqlite3.Connection, *, before: float
     return found
 
 
-def _is_superseded(connection: sqlite3.Connection, values: Mapping[str, object]) -> bool:
+def _is_superseded(connection: Connection, values: Mapping[str, object]) -> bool:
     """Return whether a later unconfirmed attempt covers whatever this one does."""
     return bool(
         connection.execute(
@@ -213,7 +213,7 @@ def _is_superseded(connection: sqlite3.Connection, values: Mapping[str, object])
     )
 
 
-def _covers_any(connection: sqlite3.Connection, values: Mapping[str, object]) -> bool:
+def _covers_any(connection: Connection, values: Mapping[str, object]) -> bool:
     """Return whether a need is left below an attempt that is not newer than its watermark."""
     return bool(
         connection.execute(
@@ -224,7 +224,7 @@ def _covers_any(connection: sqlite3.Connection, values: Mapping[str, object]) ->
     )
 
 
-def end_directory_attempts(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> None:
+def end_directory_attempts(connection: Connection, ids: Sequence[int], *, now: float) -> None:
     """End the attempts that :func:`unneeded_directory_attempts` found, unless their tasks ended meanwhile."""
     connection.execute(
         "UPDATE attempt SET active = 0, finished_at = ? WHERE id IN (SELECT value FROM json_each(?))"
@@ -244,7 +244,7 @@ class Configured(NamedTuple):
 
 
 def retire(
-    connection: sqlite3.Connection, *, names: Names, configured: Configured, before: float, now: float, limit: int
+    connection: Connection, *, names: Names, configured: Configured, before: float, now: float, limit: int
 ) -> bool:
     """
     Remove one slice of what is kept of names that are configured no longer, and were not since ``before``.
@@ -279,7 +279,7 @@ DELETE FROM target WHERE name NOT IN (SELECT value FROM json_each(?))
 """
 
 
-def _end_attempts(connection: sqlite3.Connection, targets: str, *, before: float, now: float, limit: int) -> bool:
+def _end_attempts(connection: Connection, targets: str, *, before: float, now: float, limit: int) -> bool:
     """End a slice of the attempts of targets that are configured no longer; return whether to go on."""
     # What was only reserved is refunded, and what was being sent becomes unknown, whenever an owner starts.
     states = (AttemptState.UNKNOWN, AttemptState.ACCEPTED, AttemptState.UNCONFIRMED)
@@ -301,7 +301,7 @@ _OF_ROOT = {
 }
 
 
-def _retire_root(connection: sqlite3.Connection, root: int, limit: int) -> bool:
+def _retire_root(connection: Connection, root: int, limit: int) -> bool:
     """Remove one slice of a storage's rows, at last its name; return whether to go on."""
     has_objects = "SELECT 1 FROM tree JOIN object ON object.tree = tree.id WHERE root = ? LIMIT 1"
     if connection.execute(has_objects, (root,)).fetchone():
@@ -319,7 +319,7 @@ def _retire_root(connection: sqlite3.Connection, root: int, limit: int) -> bool:
     return False
 
 
-def remove_empty(connection: sqlite3.Connection, names: Names, *, after: int, limit: int) -> int | None:
+def remove_empty(connection: Connection, names: Names, *, after: int, limit: int) -> int | None:
     """Remove the empty directories among the next ``limit`` ids; return where to go on, ``None`` at the end."""
     last = connection.execute("SELECT max((SELECT max(id) FROM directory), (SELECT max(id) FROM tree))").fetchone()[0]
     if sum(connection.execute(statement, {"after": after, "to": after + limit}).rowcount for statement in _EMPTY):

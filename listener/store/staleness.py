@@ -7,11 +7,11 @@ and that of the directory attempt that covers it decide together.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, Scope, directory_of, strip_query
+from listener.store.connection import Connection
 from listener.store.controls import NEEDS_BELOW, Control, ControlKind, Place, accounts, active, place_values
 from listener.store.needs import OLDEST_READY, DirectoryAttempt, DirectoryAttempts, deciding, directory_attempts
 
@@ -74,7 +74,7 @@ def status_word(state: NeedState, attempt: AttemptState | None, cover: Directory
     return _OF_NEED[state] if cover is None else _OF_ATTEMPT[cover.state]
 
 
-def why(connection: sqlite3.Connection, url: str) -> list[dict[str, Any]]:
+def why(connection: Connection, url: str) -> list[dict[str, Any]]:
     """
     Return every need that makes this URL stale: its own, its path's with any query, and a directory's above it.
 
@@ -206,7 +206,7 @@ class Surroundings(NamedTuple):
 class _Reasons:
     """Knows why what is due is not sent."""
 
-    def __init__(self, connection: sqlite3.Connection, given: Surroundings) -> None:
+    def __init__(self, connection: Connection, given: Surroundings) -> None:
         self._is_running = given.is_running
         self._account_of = given.account_of
         self._accounts = {one.name: one for one in accounts(connection)}
@@ -251,7 +251,7 @@ def _explained(need: Mapping[str, Any], reasons: _Reasons) -> StaleNeed:
     return StaleNeed(need["target"], need["url"], need["scope"], state, need["stale_since"], said, next_at)
 
 
-def oldest_stale(connection: sqlite3.Connection, given: Surroundings, *, limit: int = MOST_LISTED) -> list[StaleNeed]:
+def oldest_stale(connection: Connection, given: Surroundings, *, limit: int = MOST_LISTED) -> list[StaleNeed]:
     """Return the oldest of what is stale, in bounded queries: some of each state, so that none hides another."""
     attempts, reasons = directory_attempts(connection), _Reasons(connection, given)
 
@@ -275,7 +275,7 @@ def _by_age(found: Iterable[StaleNeed]) -> list[StaleNeed]:
     return sorted(found, key=lambda one: one.since if one.since is not None else 0.0)
 
 
-def _deferred(connection: sqlite3.Connection, needs: Callable[..., list[StaleNeed]], limit: int) -> list[StaleNeed]:
+def _deferred(connection: Connection, needs: Callable[..., list[StaleNeed]], limit: int) -> list[StaleNeed]:
     """Return the oldest due needs: of the directories with the oldest, those that no directory refresh covers."""
     directories = connection.execute(
         f"SELECT id, ({OLDEST_READY}) s FROM directory d WHERE ready > 0 ORDER BY s LIMIT ?",
@@ -293,7 +293,7 @@ def _deferred(connection: sqlite3.Connection, needs: Callable[..., list[StaleNee
     return found
 
 
-def _attempts(connection: sqlite3.Connection, limit: int) -> Iterable[list[StaleNeed]]:
+def _attempts(connection: Connection, limit: int) -> Iterable[list[StaleNeed]]:
     """Yield what is in flight, failed or unconfirmed, by the state of its attempt."""
     for state in _LISTED:
         rows = connection.execute(
@@ -311,7 +311,7 @@ def _attempted(state: AttemptState, row: Any) -> StaleNeed:
     return StaleNeed(target, url, scope, word, since, error or _UNDER_WAY.get(state, ""), look)
 
 
-def stale_at(connection: sqlite3.Connection, given: Surroundings, url: str) -> list[StaleNeed]:
+def stale_at(connection: Connection, given: Surroundings, url: str) -> list[StaleNeed]:
     """Return every need that makes this URL stale: its own, its path's with any query, and a directory's above it."""
     reasons = _Reasons(connection, given)
     return [_explained(need, reasons) for need in why(connection, url)]
@@ -336,7 +336,7 @@ WHERE (:target = '' OR t.name = :target) AND n.scope = {Scope.SUBTREE:d}
 """Subtree needs that a prefix lies in."""
 
 
-def unsettled(connection: sqlite3.Connection, place: Place, changed_before: float) -> list[Unsettled]:
+def unsettled(connection: Connection, place: Place, changed_before: float) -> list[Unsettled]:
     """Return what is stale at a place of what changed up to then, by state; prefetches aside."""
     attempts = directory_attempts(connection)
     columns = "SELECT n.state, a.state, d.target, d.url, n.name, n.scope, n.sequence, n.open, n.needs_force"

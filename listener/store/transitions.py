@@ -9,7 +9,6 @@ A need becomes READY when its wait is over (:func:`promote_due`). What a plan wa
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -28,6 +27,7 @@ from listener.refresh import (
 from listener.settings import CoalescerSettings
 from listener.store.attempts import book_spent, finish, release_needs, take_held
 from listener.store.bulk import NEED_KEY, delete_rows
+from listener.store.connection import Connection
 from listener.store.controls import withdraw
 from listener.store.index import next_sequence, prefix_end, select_wanted
 from listener.store.needs import EXPIRED, Load, covered
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-def next_due(connection: sqlite3.Connection) -> float | None:
+def next_due(connection: Connection) -> float | None:
     """Return when the next waiting need is due, in seconds since the epoch."""
     row = connection.execute("SELECT min(due_at) FROM need WHERE due_at IS NOT NULL").fetchone()
     return None if row[0] is None else float(row[0])
@@ -58,7 +58,7 @@ Promoted = Counter[tuple[str, Scope, Priority]]
 """How many needs became READY, by target, scope and priority."""
 
 
-def promote_due(connection: sqlite3.Connection, *, now: float, limit: int) -> Promoted:
+def promote_due(connection: Connection, *, now: float, limit: int) -> Promoted:
     """
     Turn up to ``limit`` waiting needs that are due to READY; return how many.
 
@@ -99,7 +99,7 @@ would hold up new objects for longer after each start.
 """
 
 
-def prolong_births(connection: sqlite3.Connection, *, now: float, timing: CoalescerSettings) -> None:
+def prolong_births(connection: Connection, *, now: float, timing: CoalescerSettings) -> None:
     """
     Let waiting needs of new objects wait for the first scan of this process, at most to the end of their window.
 
@@ -113,7 +113,7 @@ def prolong_births(connection: sqlite3.Connection, *, now: float, timing: Coales
     )
 
 
-def set_back(connection: sqlite3.Connection, *, after: float, seconds: float, limit: int) -> float | None:
+def set_back(connection: Connection, *, after: float, seconds: float, limit: int) -> float | None:
     """
     Move a slice of what waits for a time after ``after`` back by so much; return where to go on, None at the end.
 
@@ -129,7 +129,7 @@ def set_back(connection: sqlite3.Connection, *, after: float, seconds: float, li
     return None if row is None else float(row[0])
 
 
-def set_looks_back(connection: sqlite3.Connection, *, after: float, seconds: float) -> None:
+def set_looks_back(connection: Connection, *, after: float, seconds: float) -> None:
     """Move the next looks at attempts that lie after ``after``, and the end of every override, back by so much."""
     connection.execute(
         "UPDATE attempt SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?", (seconds, after)
@@ -158,7 +158,7 @@ class AttemptRequest(NamedTuple):
 SENT_APART_SECONDS = 1e-5
 
 
-def mark_sending(connection: sqlite3.Connection, ids: Sequence[int], *, now: float) -> list[int]:
+def mark_sending(connection: Connection, ids: Sequence[int], *, now: float) -> list[int]:
     """
     Note, durably before it is done, that the request with these attempts is being written; return which may go.
 
@@ -182,7 +182,7 @@ SWEEP_DIRECTORIES = 200
 """Directories that one slice of a sweep looks at, at most."""
 
 
-def complete(connection: sqlite3.Connection, attempts: Sequence[Attempt], *, now: float) -> None:
+def complete(connection: Connection, attempts: Sequence[Attempt], *, now: float) -> None:
     """Settle what these attempts cover, up to their watermarks; a directory attempt's needs are left to the sweep."""
     book_spent(connection, take_held(connection, [attempt.id for attempt in attempts]))
     for kind in {attempt.kind for attempt in attempts}:
@@ -193,7 +193,7 @@ def complete(connection: sqlite3.Connection, attempts: Sequence[Attempt], *, now
             _settle_marked(connection, kind, group)
 
 
-def _settle_marked(connection: sqlite3.Connection, kind: RefreshKind, attempts: Sequence[Attempt]) -> None:
+def _settle_marked(connection: Connection, kind: RefreshKind, attempts: Sequence[Attempt]) -> None:
     """Settle what attempts of one kind cover, and release what they marked and do not cover."""
     places = {(attempt.target, directory_of(attempt.url)) for attempt in attempts}
     directories = _directories(connection, list(places))
@@ -216,7 +216,7 @@ def _settle_marked(connection: sqlite3.Connection, kind: RefreshKind, attempts: 
     release_needs(connection, [attempt.id for attempt in attempts])
 
 
-def _directories(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+def _directories(connection: Connection, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
     """Return the ids of these directories (target and URL), where there are any."""
     rows = select_wanted(
         connection,
@@ -231,7 +231,7 @@ _COVERED = {kind: covered(kind, watermark=":watermark", force=":force") for kind
 _SCOPES = {kind: ", ".join(f"{scope:d}" for scope in rule.scopes) for kind, rule in COVERAGE.items()}
 
 
-def _later_since(connection: sqlite3.Connection, where: str, values: Sequence[Mapping[str, object]]) -> None:
+def _later_since(connection: Connection, where: str, values: Sequence[Mapping[str, object]]) -> None:
     """What was changed again during the flight is stale only since then: the older change is settled."""
     connection.executemany(
         "UPDATE need SET stale_since = max(stale_since, later_since), later_since = NULL"
@@ -248,7 +248,7 @@ class SweepPosition(NamedTuple):
     scope: int = -1
 
 
-def sweep(connection: sqlite3.Connection, attempt: Attempt, after: SweepPosition, limit: int) -> SweepPosition | None:
+def sweep(connection: Connection, attempt: Attempt, after: SweepPosition, limit: int) -> SweepPosition | None:
     """
     Settle one slice of what a complete directory attempt covers.
 
@@ -281,7 +281,7 @@ def sweep(connection: sqlite3.Connection, attempt: Attempt, after: SweepPosition
 
 
 def _sweep_directory(
-    connection: sqlite3.Connection, attempt: Attempt, directory: int, start: SweepPosition, limit: int
+    connection: Connection, attempt: Attempt, directory: int, start: SweepPosition, limit: int
 ) -> tuple[int, SweepPosition | None]:
     """Settle up to ``limit`` needs of one directory; return how many were looked at, and where to go on if not all."""
     keys = connection.execute(
@@ -306,7 +306,7 @@ def _sweep_directory(
     return len(keys), SweepPosition(start.url, name, scope) if len(keys) >= limit else None
 
 
-def _supersede(connection: sqlite3.Connection, attempt: Attempt) -> None:
+def _supersede(connection: Connection, attempt: Attempt) -> None:
     """Let go of the unconfirmed directory attempts that cover nothing which this one did not cover too."""
     connection.execute(
         "UPDATE attempt SET active = 0, finished_at = coalesce(finished_at, created_at)"
@@ -317,7 +317,7 @@ def _supersede(connection: sqlite3.Connection, attempt: Attempt) -> None:
     )
 
 
-def expire(connection: sqlite3.Connection, load: Load, *, before: float, limit: int) -> int:
+def expire(connection: Connection, load: Load, *, before: float, limit: int) -> int:
     """
     Settle up to ``limit`` of a directory's ready needs whose newest change is older than that; return how many.
 

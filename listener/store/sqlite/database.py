@@ -30,6 +30,7 @@ from listener.errors import StoreError, StoreUnusable
 from listener.files import guard, make_private
 from listener.store.sqlite import migrations
 from listener.store.sqlite.migrations import pragma, upgrade
+from listener.urls import decode_path
 
 __all__ = [
     "INCREMENTAL",
@@ -120,10 +121,16 @@ def set_up(connection: sqlite3.Connection, *, readonly: bool) -> None:
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES // (4 if readonly else 1)}")
     connection.execute("PRAGMA temp_store = MEMORY")
+    connection.create_function("object_name", 1, _object_name, deterministic=True)
     if readonly:
         connection.execute("PRAGMA query_only = ON")
     else:
         connection.execute("PRAGMA synchronous = FULL")
+
+
+def _object_name(url_name: str) -> bytes:
+    """Return the name of the object that a URL's last part stands for."""
+    return decode_path(url_name.partition("?")[0])
 
 
 @contextmanager
