@@ -53,6 +53,7 @@ __all__ = [
     "expanded",
     "find_file",
     "instance_of",
+    "is_postgres",
     "level_of",
     "merged",
     "nearest",
@@ -66,7 +67,9 @@ __all__ = [
 CONFIG_VARIABLE: Final = "LISTENER_CONFIG"
 PREFIX: Final = "LISTENER_"
 """What the name of every variable begins with that sets a value."""
-SECTIONS: Final = ("store", "coalescer", "planner", "verifier", "admin", "sources", "targets", "sites")
+SECTIONS: Final = (
+    "store", "instance", "fleet", "coalescer", "planner", "verifier", "admin", "sources", "targets", "sites",
+)  # fmt: skip
 """The tables of the file; the fields of :class:`listener.settings.Settings`, whose import takes longer than reading."""
 DEFAULT_PATHS: Final = (Path("listener.toml"), Path("/etc/cdn-listener/listener.toml"))
 LEVEL_VARIABLE: Final = "LISTENER_LOG_LEVEL"
@@ -408,6 +411,11 @@ def expanded(path: Path) -> Path:
         return path
 
 
+def is_postgres(url: str) -> bool:
+    """Return whether a store's URL names a PostgreSQL database; libpq knows both schemes."""
+    return url.startswith(("postgresql://", "postgres://"))
+
+
 def sqlite_path(url: str) -> Path:
     """
     Return the file that a ``sqlite:///`` URL names (three slashes: relative, four: absolute).
@@ -419,6 +427,8 @@ def sqlite_path(url: str) -> Path:
         parts = urlsplit(url)
     except ValueError:
         raise ConfigurationError(f"store.url: {mask_url(url)!r} is no URL", hint=_URL_HINT) from None
+    if is_postgres(url):
+        raise ConfigurationError("store.url: this version cannot use a PostgreSQL store yet", hint=_URL_HINT)
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
         raise ConfigurationError(
             f"store.url: {parts.scheme or mask_url(url)!r} is not a store that this version knows", hint=_URL_HINT

@@ -122,6 +122,7 @@ async def status_of(
     )
     return {
         "at": iso(now),
+        "instance": settings.instance.effective_name,
         "running": owner.is_running,
         "pid": owner.pid,
         "running_reason": owner.reason,

@@ -12,6 +12,7 @@ from listener.configuration import (
     refuse,
     variable_of,
 )
+from listener.settings.fleet import FleetSettings, InstanceSettings
 from listener.settings.loading import load_settings, parse_settings
 from listener.settings.model import PluginTable, Settings, SettingsOrigin, as_toml, effective, json_schema
 from listener.settings.problems import validate_table
@@ -37,7 +38,9 @@ __all__ = [
     "Approval",
     "CoalescerSettings",
     "FilePath",
+    "FleetSettings",
     "Hours",
+    "InstanceSettings",
     "Listed",
     "PlannerSettings",
     "PluginTable",

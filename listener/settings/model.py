@@ -16,8 +16,9 @@ from typing import Any, Final
 import tomli_w
 from pydantic import BaseModel, Field, PrivateAttr
 
-from listener.configuration import SettingsProblem
+from listener.configuration import SettingsProblem, is_postgres
 from listener.redaction import mask_url, masked
+from listener.settings.fleet import NAME_HINT, FleetSettings, InstanceSettings
 from listener.settings.meanings import described
 from listener.settings.sections import (
     AdminSettings,
@@ -54,6 +55,10 @@ class Settings(Section):
 
     store: StoreSettings = StoreSettings()
     """Where state is stored."""
+    instance: InstanceSettings = InstanceSettings()
+    """Which of several instances this one is."""
+    fleet: FleetSettings = FleetSettings()
+    """How instances share a PostgreSQL store."""
     coalescer: CoalescerSettings = CoalescerSettings()
     """How long changes are gathered before a refresh is planned."""
     planner: PlannerSettings = PlannerSettings()
@@ -90,6 +95,7 @@ class Settings(Section):
                 "sites", f"name = {name!r} would be ambiguous", "Give each site its own name, no number."
             )
         yield from _guarantee_problems(self)
+        yield from _fleet_problems(self)
         seen: dict[Hashable, int] = {}
         for number, site in enumerate(self.sites):
             yield from _site_problems(f"sites.{number}", site, self)
@@ -108,6 +114,19 @@ def _plugin_problems(group: str, tables: Mapping[str, PluginTable]) -> Iterable[
         if not isinstance(table.get("type"), str):
             hint = 'Add type = "…"; `cdn-listener plugins` lists the types.'
             yield SettingsProblem(f"{group}.{name}.type", "is missing, or is not text", hint)
+
+
+def _fleet_problems(settings: Settings) -> Iterable[SettingsProblem]:
+    """Yield settings of a PostgreSQL store that a state file ignores, and a host name that cannot name an instance."""
+    if is_postgres(settings.store.url):
+        if not settings.instance.is_valid:
+            what = f"is not set, and the host name {settings.instance.effective_name!r} cannot name an instance"
+            yield SettingsProblem("instance.name", what, NAME_HINT)
+        return
+    hint = "Remove it, or set store.url to the PostgreSQL database that the instances share."
+    for key, is_set in (("fleet", settings.fleet != FleetSettings()), ("store.prepared", not settings.store.prepared)):
+        if is_set:
+            yield SettingsProblem(key, "has no effect on a state file", hint)
 
 
 def _guarantee_problems(settings: Settings) -> Iterable[SettingsProblem]:

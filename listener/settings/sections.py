@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from listener.configuration import DEFAULT_STORE, expanded
+from listener.configuration import DEFAULT_STORE, expanded, is_postgres
 
 __all__ = [
     "AdminSettings",
@@ -39,7 +39,6 @@ __all__ = [
 
 _SOCKET_BYTES: Final = 107
 """The size of ``sun_path`` (unix(7)) without its final zero."""
-_DATABASES: Final = ("sqlite", "postgresql", "postgres")
 
 
 FilePath = Annotated[Path, AfterValidator(expanded)]
@@ -60,20 +59,21 @@ class Section(BaseModel):
 class StoreSettings(Section):
     """Where state is stored."""
 
-    url: str = DEFAULT_STORE
+    url: Annotated[str, Field(repr=False)] = DEFAULT_STORE
     """``sqlite:////absolute/path``, ``sqlite:///~/path`` or ``sqlite:///relative/path``. A relative path begins in
     the directory of the configuration file, one from the environment in the current directory. The default is a file
     in the directory that belongs to the systemd unit and the container image."""
     keep_days: Annotated[float, Field(gt=0, le=3660)] = 30.0
     """Days to keep settled attempts, the audit trail, backfill progress, and data about names that are no longer
     configured. What belongs to the current quota day is always kept."""
+    prepared: bool = True
+    """Let PostgreSQL keep statements prepared. ``false`` behind PgBouncer in transaction mode before 1.22."""
 
     @field_validator("url")
     @classmethod
     def _known_database(cls, url: str) -> str:
-        scheme, separator, rest = url.partition(":")
-        if scheme not in _DATABASES or not separator or not rest.startswith("//"):
-            raise ValueError("must start with sqlite:///")
+        if not (url.startswith("sqlite://") or is_postgres(url)):
+            raise ValueError("must start with sqlite:/// or postgresql://")
         return url
 
 

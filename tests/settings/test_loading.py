@@ -169,7 +169,7 @@ WRONG = [
     pytest.param(table(coalescer={"quiet_second": 1}), "coalescer.quiet_second: unknown key",
                  "Did you mean coalescer.quiet_seconds?", id="unknown key"),
     pytest.param(table(coalescr={}), "coalescr: unknown key", "Did you mean coalescer?", id="unknown section"),
-    pytest.param(table(store={"zzz": 1}), "store.zzz", "Known are: keep_days, url.", id="nothing near"),
+    pytest.param(table(store={"zzz": 1}), "store.zzz", "Known are: keep_days, prepared, url.", id="nothing near"),
     pytest.param(site(exlude=[]), "sites.0.exlude: unknown key", "sites.0.exclude", id="unknown site key"),
     pytest.param(site(share={"files": 1}), "sites.0.share.files", "sites.0.share.file?", id="unknown nested key"),
     pytest.param(site(base_urls=["https://h/?q"]), "sites.0.base_urls.0: it must not contain a query", "", id="query"),
