@@ -122,6 +122,15 @@ class Delivery:
     """For each change the id of its message, equal in every redelivery of that message; or empty."""
 
 
+class DirectoryComparison(NamedTuple):
+    """How a listing of one directory compares with the index."""
+
+    known: int
+    """How many objects the index contains directly in it."""
+    is_same: bool
+    """Whether they are the objects that were listed, and none of them was touched."""
+
+
 class IndexView(Protocol):
     """
     Read access to the index: what the storage was last known to contain.
@@ -151,11 +160,13 @@ class IndexView(Protocol):
         """Return :meth:`directory` of each of these directories, in one consistent read."""
         ...
 
-    async def states(self, root: str, directories: Sequence[str]) -> Mapping[str, Sequence[ObjectState]]:
+    async def compare(
+        self, root: str, listed: Mapping[str, Sequence[ObjectState]]
+    ) -> Mapping[str, DirectoryComparison]:
         """
-        Return what decides whether an object was touched, for those directly in each of these directories.
+        Compare what was listed directly in each of these directories with the index, in one consistent read.
 
-        In one consistent read, and in byte order of the names.
+        The states of each are in byte order of the names.
         """
         ...
 

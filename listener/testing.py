@@ -27,6 +27,7 @@ from listener.contracts import (
     Check,
     CheckState,
     Delivery,
+    DirectoryComparison,
     ProvidesSetup,
     ReportsTasks,
     Source,
@@ -75,13 +76,16 @@ class MemoryIndex:
         """Return the objects directly in each of these directories."""
         return {name: await self.directory(root, name) for name in directories}
 
-    async def states(self, root: str, directories: Sequence[str]) -> Mapping[str, Sequence[ObjectState]]:
-        """Return the states of the objects directly in each of these directories."""
-        contents = await self.contents(root, directories)
-        return {
-            name: sorted((_bytes(key), *found[:4], found.access) for key, found in rows.items())
-            for name, rows in contents.items()
-        }
+    async def compare(
+        self, root: str, listed: Mapping[str, Sequence[ObjectState]]
+    ) -> Mapping[str, DirectoryComparison]:
+        """Compare what was listed directly in each of these directories with what is known."""
+        compared: dict[str, DirectoryComparison] = {}
+        for directory, states in listed.items():
+            rows = await self.directory(root, directory)
+            known = sorted((_bytes(key), *found[:4], found.access) for key, found in rows.items())
+            compared[directory] = DirectoryComparison(len(known), known == states)
+        return compared
 
     async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:  # noqa: ARG002
         """Return those of these objects that are known."""

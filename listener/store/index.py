@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from listener.change import Change, ChangeKind, Fingerprint, ObjectState, key_to_bytes, key_to_text
+from listener.contracts import DirectoryComparison
 from listener.store.bulk import Bulk, missed_rows
 from listener.store.connection import Connection
 
@@ -22,6 +23,7 @@ __all__ = [
     "Names",
     "above",
     "bounded_text",
+    "compare_directories",
     "directories_below",
     "directory_objects",
     "directory_page",
@@ -452,6 +454,17 @@ def directory_objects(connection: Connection, root: str, directory: str) -> dict
 def directory_states(connection: Connection, root: str, directory: str) -> list[ObjectState]:
     """Return the states of the objects known directly in a directory, in order of their names."""
     return connection.execute(_STATES_IN, (root, key_to_bytes(directory))).fetchall()
+
+
+def compare_directories(
+    connection: Connection, root: str, listed: Mapping[str, Sequence[ObjectState]]
+) -> dict[str, DirectoryComparison]:
+    """Compare the states listed directly in each of these directories, in order of their names, with the known ones."""
+    found: dict[str, DirectoryComparison] = {}
+    for directory, states in listed.items():
+        known = directory_states(connection, root, directory)
+        found[directory] = DirectoryComparison(len(known), known == states)
+    return found
 
 
 def objects_named(connection: Connection, root: str, keys: Sequence[str]) -> dict[str, Fingerprint]:

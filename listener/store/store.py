@@ -14,7 +14,7 @@ from typing import Any
 from listener.change import Fingerprint, ObjectState
 from listener.clock import Clock, SystemClock
 from listener.configuration import sqlite_path
-from listener.contracts import SourceHealth, Unreadable
+from listener.contracts import DirectoryComparison, SourceHealth, Unreadable
 from listener.refresh import Attempt, NeedInput, Priority, QuotaReading, RefreshKind
 from listener.settings import CoalescerSettings
 from listener.store import (
@@ -193,9 +193,11 @@ class Store(Access):
         """Return the objects known directly in each of these directories, as of one instant."""
         return await self._read(lambda c: {each: index.directory_objects(c, root, each) for each in directories})
 
-    async def states(self, root: str, directories: Sequence[str]) -> Mapping[str, Sequence[ObjectState]]:
-        """Return the states of the objects known directly in each of these directories, as of one instant."""
-        return await self._read(lambda c: {each: index.directory_states(c, root, each) for each in directories})
+    async def compare(
+        self, root: str, listed: Mapping[str, Sequence[ObjectState]]
+    ) -> Mapping[str, DirectoryComparison]:
+        """Compare what was listed directly in each of these directories with the index, as of one instant."""
+        return await self._read(index.compare_directories, root, listed)
 
     async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
         """Return those of these objects that are known: key to fingerprint."""

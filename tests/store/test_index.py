@@ -11,7 +11,14 @@ import pytest
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.store import index as index_module
-from listener.store.index import IndexWriter, Names, directory_objects, directory_states, remove_pending
+from listener.store.index import (
+    IndexWriter,
+    Names,
+    compare_directories,
+    directory_objects,
+    directory_states,
+    remove_pending,
+)
 from listener.store.sqlite.database import prepare
 
 NAMES = ("a", "b", "é", "\udcff", "a b", "")
@@ -92,7 +99,11 @@ def test_states_are_those_of_the_fingerprints_in_byte_order(file: sqlite3.Connec
     for folder in FOLDERS:
         contents = directory_objects(file, "www", folder)
         rows = [(key_to_bytes(name), *one[:4], one.access) for name, one in contents.items()]
-        assert directory_states(file, "www", folder) == sorted(rows)
+        states = directory_states(file, "www", folder)
+        assert states == sorted(rows)
+        touched = [*states[:-1], (b"other", *states[-1][1:])] if states else [(b"new", 1, 2, 3, 4, 0)]
+        compared = [compare_directories(file, "www", {folder: listed})[folder] for listed in (states, touched)]
+        assert compared == [(len(states), True), (len(states), False)]
 
 
 def test_what_waits_to_be_flushed_is_not_looked_at(file: sqlite3.Connection) -> None:

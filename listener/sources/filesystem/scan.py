@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import structlog
 
-from listener.change import Change, ChangeKind, Fingerprint, ObjectState, key_to_bytes
-from listener.contracts import Delivery, SourceHealth
+from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
+from listener.contracts import Delivery, DirectoryComparison, SourceHealth
 from listener.sources.filesystem.known import SETTLE_SECONDS, Acks, is_proved_same, same_state, with_digest
 from listener.sources.filesystem.live import DeletionGuard, Live
 from listener.sources.filesystem.outstanding import LOSSES, START, WAITING, Rescans
@@ -158,6 +158,11 @@ class ScanMode(NamedTuple):
     """Nothing that is found was served before this time, in seconds since the epoch, whenever its file was written."""
 
 
+def _is_same(listing: Listing, compared: DirectoryComparison | None) -> bool:
+    """Return whether a directory is as the index knows it, which may know nothing of it."""
+    return not listing.states if compared is None else compared.is_same
+
+
 @dataclass(slots=True)
 class Findings:
     """One portion of what a scan found."""
@@ -226,26 +231,19 @@ class Scan:
                 yield findings
 
     async def _walk(self) -> AsyncIterator[Findings]:
-        ahead = asyncio.ensure_future(asyncio.to_thread(self._walker.step, self._portion))
-        try:
-            while listings := await ahead:
-                # The next portion is read while this one is compared and committed.
-                ahead = asyncio.ensure_future(asyncio.to_thread(self._walker.step, self._portion))
-                findings = await self._compare(listings)
-                if findings:
-                    yield findings
-        finally:
-            if not ahead.done():
-                await asyncio.wait([ahead])
+        while listings := await asyncio.to_thread(self._walker.step, self._portion):
+            findings = await self._compare(listings)
+            if findings:
+                yield findings
 
     async def _compare(self, listings: list[Listing]) -> Findings:
         findings = Findings()
-        indexed = [listing.directory for listing in listings if listing.directory in self._indexed]
-        states = await self._index.states(self._name, indexed) if indexed else {}
-        # A plain comparison of a directory as a whole decides nearly always, and costs next to nothing.
-        differing = [listing for listing in listings if listing.states != states.get(listing.directory, [])]
-        self._count(listings, states)
-        changed = [listing.directory for listing in differing if states.get(listing.directory)]
+        indexed = {listing.directory: listing.states for listing in listings if listing.directory in self._indexed}
+        # A plain comparison of a directory as a whole decides nearly always.
+        compared = await self._index.compare(self._name, indexed) if indexed else {}
+        self._count(listings, compared)
+        differing = [listing for listing in listings if not _is_same(listing, compared.get(listing.directory))]
+        changed = [one.directory for one in differing if one.directory in compared and compared[one.directory].known]
         known = await self._index.contents(self._name, changed) if changed else {}
         candidates: list[_Candidate] = []
         for listing in differing:
@@ -261,10 +259,10 @@ class Scan:
             self._judge(findings, key, now, before)
         return findings
 
-    def _count(self, listings: Iterable[Listing], states: Mapping[str, Sequence[ObjectState]]) -> None:
-        self._indexed.difference_update(states)
+    def _count(self, listings: Iterable[Listing], compared: Mapping[str, DirectoryComparison]) -> None:
+        self._indexed.difference_update(compared)
         self.present += sum(len(listing.states) for listing in listings)
-        self.known += sum(map(len, states.values()))
+        self.known += sum(directory.known for directory in compared.values())
 
     def _differences(self, listing: Listing, rows: Mapping[str, Fingerprint]) -> list[_Candidate]:
         directory, files = listing.directory, listing.files

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.change import Change, ChangeKind, Fingerprint, ObjectState
+from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Delivery, no_ack
 from listener.sources.filesystem import FilesystemSource, walker
 from listener.sources.filesystem.known import Acks
@@ -170,15 +170,7 @@ async def test_a_tree_that_is_as_it_was_is_compared_by_directories(
         asked.extend(directories)
         return await contents(root, directories)
 
-    async def states(root: str, directories: Sequence[str]) -> Mapping[str, Sequence[ObjectState]]:
-        found = await contents(root, directories)
-        return {
-            name: sorted((os.fsencode(key), *one[:4], one.access) for key, one in rows.items())
-            for name, rows in found.items()
-        }
-
     monkeypatch.setattr(index, "contents", counted)
-    monkeypatch.setattr(index, "states", states)
     assert not (await compare(tmp_path, index)).changes
     assert not asked
 
