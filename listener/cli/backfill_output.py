@@ -138,11 +138,11 @@ async def _log(watch: Watch) -> None:
 
 
 async def _show_live(watch: Watch) -> None:
+    from rich.console import Console
     from rich.live import Live
 
-    from listener.cli.common import console
-
-    with Live(console=console(stderr=True), refresh_per_second=4, transient=True) as shown:
+    console = Console(stderr=True, highlight=False, markup=False)
+    with Live(console=console, refresh_per_second=4, transient=True) as shown:
         while True:
             shown.update(picture(await watch.look(now=time.monotonic())))
             await asyncio.sleep(PICTURE_SECONDS)

@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from listener.text import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from listener.settings import Settings
     from listener.store import Store
     from listener.store.sqlite.ownership import Owner
 
 
 __all__ = [
-    "console",
     "importing",
     "load",
     "log_at",
@@ -132,14 +129,6 @@ def owner_of_store(settings: Settings) -> Owner:
     return owner_of(sqlite_path(settings.store.url))
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console for text; unless it is a terminal, lines are not wrapped."""
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, markup=False, width=None if stream.isatty() else 240)
-
-
 def say(line: str = "", *, error: bool = False) -> None:
     """Print a line to stdout, or to stderr."""
     stream = sys.stderr if error else sys.stdout
@@ -167,15 +156,14 @@ def reason_for(reason: str, *, verbose: bool) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under their columns."""
-    from rich.table import Table
+    """Print rows under their columns, folded where a terminal is too narrow."""
+    import shutil
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
-    console().print(table)
+    from listener.cli.table import table_lines
+
+    texts = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    say("\n".join(table_lines([columns, *texts], width=width)))
 
 
 def echo_under_way(requests: int) -> None:

@@ -101,6 +101,10 @@ def test_light_commands_import_no_more_than_they_need_and_have_the_same_result(s
             assert did_it_itself(modules), arguments
             assert alone == status, arguments
             assert settled(own).splitlines() == settled(served).splitlines(), arguments
+        for command in ("status", "quota", "tasks"):
+            status, text, modules = run(stand, command)
+            assert status == 0, text
+            assert not [name for name in HEAVY if name in modules], command
 
 
 @pytest.mark.parametrize(

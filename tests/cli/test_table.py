@@ -1,0 +1,44 @@
+"""Tables of commands as text."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from listener.cli.table import table_lines, text_width
+
+TEXTS = ("", "a", "fresh", "https://example.org/a/long/path", "中文字", "e\u0301", "two words")
+
+
+def test_columns_are_aligned() -> None:
+    """Also below and after characters that take two places, and without blanks at the ends of lines."""
+    rows = [("name", "state", ""), ("文字", "ok", "x"), ("e\u0301", "stale", "")]
+    assert table_lines(rows) == ["name state", "文字 ok    x", "e\u0301    stale"]
+
+
+def test_the_widest_column_is_folded_first() -> None:
+    """A short column keeps its width, and no character is lost."""
+    assert table_lines([("id", "url"), ("12", "https://example.org/")], width=13) == [
+        "id url",
+        "12 https://ex",
+        "   ample.org/",
+    ]
+
+
+def test_a_wide_character_is_not_divided() -> None:
+    """One that is wider than its column stands out of it."""
+    assert table_lines([("a", "文字"), ("b", "x")], width=3) == ["a 文", "  字", "b x"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_folded_lines_fit_and_contain_everything(seed: int) -> None:
+    """Each cell can be read in its column from top to bottom."""
+    chance = random.Random(seed)
+    columns = chance.randrange(1, 5)
+    rows = [[chance.choice(TEXTS) for _ in range(columns)] for _ in range(chance.randrange(1, 6))]
+    width = chance.randrange(3 * columns, 80)
+    lines = table_lines(rows, width=width)
+    assert all(text_width(line) <= width for line in lines)
+    shown = sorted("".join(lines).replace(" ", ""))
+    assert shown == sorted("".join(cell for row in rows for cell in row).replace(" ", ""))
