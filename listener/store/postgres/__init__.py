@@ -1,0 +1,1 @@
+"""The store in PostgreSQL: the extra ``fleet``. Nothing outside this package imports psycopg."""
