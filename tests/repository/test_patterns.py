@@ -9,7 +9,6 @@ import importlib
 import itertools
 import pkgutil
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +20,11 @@ from hypothesis.errors import HypothesisException
 
 import listener
 from listener.router.globs import glob_expression
+from tests.growth import takes_linear_time
 
 PACKAGE = Path(listener.__file__).parent
 LENGTH = 8_000
-MOST_SECONDS = 0.012
+QUICK_SECONDS = 0.012
 """A linear pattern takes under 1 ms for 8,000 characters; a quadratic one ten to a hundred times as long."""
 METHODS = {
     "search": "search",
@@ -147,19 +147,7 @@ def test_a_pattern_takes_linear_time(use: Use) -> None:
     """As the package uses it, on hostile texts of 8,000 characters."""
     run = getattr(use.pattern, use.method)
     for text in attacks(use.pattern):
-        assert fastest(lambda text=text: run(text)) < MOST_SECONDS, (use, text[:40])
-
-
-def fastest(run: Any) -> float:
-    """Return the processor time of one run; of up to three, where the first was slow."""
-    best = float("inf")
-    for _ in range(3):
-        start = time.thread_time()
-        run()
-        best = min(best, time.thread_time() - start)
-        if best < MOST_SECONDS:
-            break
-    return best
+        assert takes_linear_time(run, text, quick_seconds=QUICK_SECONDS), (use, text[:40])
 
 
 def test_the_patterns_are_found() -> None:
@@ -187,7 +175,7 @@ def test_a_site_s_globs_take_linear_time(glob: str, pump: str) -> None:
     """The operator chooses the pattern, an uploader the key: of 8,000 characters, eight times the longest."""
     pattern = re.compile(glob_expression(glob), re.DOTALL)
     text = pump * (LENGTH // len(pump)) + "\0"
-    assert fastest(lambda: pattern.fullmatch(text)) < MOST_SECONDS
+    assert takes_linear_time(pattern.fullmatch, text, quick_seconds=QUICK_SECONDS)
 
 
 @given(
