@@ -11,7 +11,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["PRIVATE", "create_file", "forget_guarded", "guard", "guarded_directories", "is_guarded", "make_private"]
+__all__ = [
+    "PRIVATE",
+    "create_file",
+    "flush",
+    "forget_guarded",
+    "guard",
+    "guarded_directories",
+    "is_guarded",
+    "make_private",
+]
 
 PRIVATE = 0o600
 
@@ -39,6 +48,15 @@ def make_private(path: Path) -> None:
         os.close(create_file(path))
     except FileExistsError:
         return
+
+
+def flush(path: Path) -> None:
+    """Let a file's content, or a directory's entries, survive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock")

@@ -12,7 +12,7 @@ from listener.cli.options import ConfigOption, JsonOption
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Maintain the state file: back up, check, compact.")
+app = typer.Typer(no_args_is_help=True, help="Maintain the state file: back up, check, compact, move.")
 
 
 def _state_file(config: Path | None) -> Path:
@@ -67,3 +67,21 @@ def compact(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         print_json(done._asdict())
     else:
         typer.echo(f"{done.before_bytes} bytes before, {done.after_bytes} bytes after")
+
+
+@app.command("move")
+def move(
+    origin: Annotated[str, typer.Argument(metavar="FROM_URL", help="The store to copy, as store.url names it.")],
+    destination: Annotated[str, typer.Argument(metavar="TO_URL", help="A new one: nothing may be in it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a store to another database, all of it or nothing. Stop every daemon that uses it first."""
+    from listener.cli.common import log_at
+    from listener.cli.moving import moved
+
+    log_at("warning")
+    rows = moved(origin, destination)
+    if as_json:
+        print_json({"rows": rows})
+    else:
+        typer.echo(f"{sum(rows.values())} rows moved; set store.url to the new one, and start the daemon")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from listener.errors import StoreError
-from listener.files import create_file
+from listener.files import create_file, flush
 from listener.refresh import NeedState
 from listener.store.sqlite.database import INCREMENTAL, STORE_ERRORS, open_reading, prepare, snapshot, translate
 from listener.store.sqlite.ownership import OwnerLock
@@ -85,9 +85,9 @@ def backup(path: Path, to: Path) -> int:
         with closing(open_reading(path)) as source, closing(sqlite3.connect(draft)) as copy:
             source.backup(copy, pages=BACKUP_PAGES)
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log
-        _flush(draft)
+        flush(draft)
         draft.rename(to)
-        _flush(to.parent)
+        flush(to.parent)
     except (OSError, *STORE_ERRORS) as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -95,14 +95,6 @@ def backup(path: Path, to: Path) -> int:
             raise StoreError(f"{to}: cannot be written: {error.strerror}", hint="choose another place") from error
         raise translate(error, to) from error
     return to.stat().st_size
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check(path: Path) -> list[str]:
