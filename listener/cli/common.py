@@ -42,11 +42,15 @@ def importing() -> Iterator[None]:
     """
     Import many modules: the garbage collector is off meanwhile, and never examines what was imported.
 
-    Modules stay, so that it would find nothing, again and again: a tenth of the time that imports take.
+    Modules stay, so that it would find nothing, again and again: a tenth of the time that imports take. Certificates
+    are loaded later: see :mod:`listener.cli.certificates`.
     """
+    from listener.cli.certificates import certificates_at_first_use
+
     gc.disable()
     try:
-        yield
+        with certificates_at_first_use():
+            yield
     finally:
         gc.freeze()
         gc.enable()

@@ -20,9 +20,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, TextIO
 
-from listener.telemetry.loading import without_rich
+from listener.telemetry.loading import without_optional_libraries
 
-with without_rich():
+with without_optional_libraries():
     import structlog
 
 from listener.configuration import LEVELS
