@@ -30,6 +30,7 @@ __all__ = [
     "BatchRejected",
     "BatchTooLarge",
     "ConfigurationError",
+    "Fenced",
     "KeyRejected",
     "ListenerError",
     "MalformedNotification",
@@ -92,6 +93,10 @@ class StoreUnusable(StoreError):
 
 class StoreBusy(StoreError):
     """Another process owns this state file."""
+
+
+class Fenced(StoreError):
+    """Another process leads this account now; nothing was written."""
 
 
 class TargetError(ListenerError):

@@ -1,0 +1,174 @@
+"""
+What one instance does with its leases: register, renew, take what is free up to its share, and give back the rest.
+
+No I/O but the statements of :mod:`listener.store.postgres.leases`, and no clock but the argument, so that the same code
+runs in virtual time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+
+import psycopg
+import structlog
+
+from listener.store.leadership import Deadline
+from listener.store.postgres.leases import LeaseTable, Member
+
+__all__ = ["SETTLE_SECONDS", "Membership", "share"]
+
+log = structlog.get_logger()
+
+SETTLE_SECONDS = 60.0
+"""So long after a change of members nothing is given back for balance: a restarted instance comes within it."""
+RELEASED_PART = 8
+"""At each look this part of what is above the share is given back, rounded up: taking over costs both sides."""
+
+
+def share(leases: int, members: int) -> int:
+    """Return how many leases each member holds at most."""
+    return -(-leases // max(1, members))
+
+
+class Membership:
+    """
+    One instance's registration and leases. Used by one thread at a time.
+
+    ``terms`` are the leases that somebody leads here. They are compared with the rows at each renewal, since the
+    heartbeat keeps all of an instance's leases alive: without that a lease whose leader ended would be led by nobody.
+    """
+
+    def __init__(self, table: LeaseTable, name: str, *, version: str, leases: Collection[str]) -> None:
+        """Take the instance's name and version, and the names of the leases that it can hold."""
+        self.deadline = Deadline(table.seconds)
+        self.terms: Mapping[str, int] = {}
+        """The leases that are led here, with their terms; replaced as a whole."""
+        self.surplus = 0
+        """How many leases to give back for balance, at the last look."""
+        self.shares_name = False
+        """Whether another process registered under the same name while this one was alive."""
+        self._table = table
+        self._name = name
+        self._version = version
+        self._leases = frozenset(leases)
+        self._member: Member | None = None
+        self._renewed_at = -math.inf
+        self._alive: Collection[str] = ()
+        self._alive_since = -math.inf
+        self._free_since: dict[str, float] = {}
+        self._taken_late: set[str] = set()
+        """Leases that none of the members took for the duration of a lease: maybe no other one knows them."""
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the last registration is still believed to hold."""
+        return self._member is not None
+
+    def look(self, connection: psycopg.Connection, clock: Callable[[], float]) -> None:
+        """
+        Do what is to be done now: called every sixth of the lease, and at least every second.
+
+        Args:
+            connection: in autocommit mode, used by nobody else.
+            clock: seconds, of a clock that goes on during suspend.
+        """
+        if self._member is not None and clock() - self._renewed_at >= self._table.seconds / 3:
+            self._renew(connection, self._member, clock)
+        if self._member is None:
+            self._register(connection, clock)
+        self._take(connection, self._member_now(), clock())
+
+    def stopped(self, name: str, term: int) -> None:
+        """Note that the leader of a term has stopped by itself: the next renewal begins another term."""
+        if self.terms.get(name) == term:
+            self._forget([name])
+
+    def give_back(self, connection: psycopg.Connection, names: Collection[str]) -> None:
+        """Free these leases; whoever led them here has stopped."""
+        self._forget(names)
+        if self._member is not None:
+            self._table.give_back(connection, self._member, names)
+
+    def leave(self, connection: psycopg.Connection) -> None:
+        """Free every lease and end the registration."""
+        member, self._member = self._member, None
+        self._lose()
+        if member is not None:
+            self._table.leave(connection, member)
+
+    # -- the parts of a look -----------------------------------------------------------------------
+
+    def _register(self, connection: psycopg.Connection, clock: Callable[[], float]) -> None:
+        asked_at = clock()
+        self._table.add(connection, self._leases)
+        self._member = self._table.register(connection, self._name, version=self._version)
+        self._renewed_at = asked_at
+        self.deadline.renewed(asked_at)
+        log.info("lease.registered", instance=self._name, incarnation=self._member.incarnation)
+
+    def _renew(self, connection: psycopg.Connection, member: Member, clock: Callable[[], float]) -> None:
+        asked_at = clock()
+        rows = self._table.renew(connection, member)
+        if rows is None:
+            self._member = None
+            self._lose()
+            registered = self._table.incarnation(connection, self._name)
+            self.shares_name = registered is not None and registered > member.incarnation
+            if self.shares_name:
+                log.error("lease.name_taken", instance=self._name, hint=SHARED_NAME_HINT)
+            else:
+                log.warning("lease.expired", instance=self._name, since_seconds=round(asked_at - self._renewed_at, 1))
+            return
+        self.shares_name = False
+        self._renewed_at = asked_at
+        self.deadline.renewed(asked_at)
+        self._compare(connection, member, rows)
+
+    def _compare(self, connection: psycopg.Connection, member: Member, rows: Mapping[str, int]) -> None:
+        """Let rows and leaders agree: no row is led by nobody, and no leader is without its row."""
+        gone = [name for name, term in self.terms.items() if rows.get(name) != term]
+        if gone:
+            log.warning("lease.lost", instance=self._name, accounts=gone)
+            self._forget(gone)
+        if unled := [name for name in rows if name not in self.terms]:
+            self.terms = {**self.terms, **self._table.begin_new_terms(connection, member, unled)}
+
+    def _take(self, connection: psycopg.Connection, member: Member, now: float) -> None:
+        if dead := self._table.mark_dead(connection):
+            log.warning("lease.marked_dead", instances=dead)
+        alive = self._table.alive(connection)
+        if alive != self._alive:
+            self._alive, self._alive_since = alive, now
+            self._taken_late.clear()
+        free = self._table.free(connection, self._leases)
+        self._free_since = {name: self._free_since.get(name, now) for name in free}
+        most = share(len(self._leases), len(alive))
+        left_over = [name for name in free if now - self._free_since[name] > self._table.seconds]
+        wanted = dict.fromkeys([*free[: max(0, most - len(self.terms))], *left_over])
+        if wanted:
+            taken = self._table.take(connection, member, list(wanted))
+            self.terms = {**self.terms, **taken}
+            self._taken_late |= {name for name in left_over if name in taken}
+        self.surplus = self._above(most, now)
+
+    def _above(self, most: int, now: float) -> int:
+        """Return how many leases to give back now."""
+        above = len(self.terms) - len(self._taken_late) - most
+        return 0 if above <= 0 or now - self._alive_since < SETTLE_SECONDS else -(-above // RELEASED_PART)
+
+    def _member_now(self) -> Member:
+        assert self._member is not None
+        return self._member
+
+    def _lose(self) -> None:
+        self.deadline.end()
+        self._forget(self.terms)
+
+    def _forget(self, names: Collection[str]) -> None:
+        gone = set(names)
+        self.terms = {name: term for name, term in self.terms.items() if name not in gone}
+        self._taken_late -= gone
+
+
+SHARED_NAME_HINT = "two instances have this name and take each other's accounts: give each its own instance.name"
