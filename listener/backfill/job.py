@@ -26,7 +26,6 @@ from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
 from listener.store.controls import Progress
 from listener.store.needs import Snapshot
-from listener.store.sqlite.ownership import owner_of
 
 __all__ = ["Backfill"]
 
@@ -233,7 +232,7 @@ class Backfill:
             counts,
             tuple(dict.fromkeys(troubles)),
             feed.stopped,
-            not store.owner and bool(counts.pending) and owner_of(store.path).is_running is False,
+            not store.owner and bool(counts.pending) and (await store.sender()).is_running is False,
         )
 
     def _feed(self, store: Store, plan: BackfillPlan | None, *, deletions: bool = False) -> Feed | RepairFeed:

@@ -27,7 +27,6 @@ from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope, re
 from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.needs import Snapshot
-from listener.store.sqlite.ownership import owner_of
 
 __all__ = ["Chooser", "Share", "ShareBudget", "Tokens", "share_budget"]
 
@@ -283,7 +282,7 @@ class Share:
             if loop.time() - moved_at > LONGEST_WAIT_SECONDS:
                 self.reason = f"{waiting} needs wait already, and none was sent for minutes"
                 return
-            if self._store.owner or owner_of(self._store.path).is_running is not False:
+            if self._store.owner or (await self._store.sender()).is_running is not False:
                 owned_at = loop.time()
             elif loop.time() - owned_at > OWNERLESS_SECONDS:
                 self.reason = f"{waiting} needs wait, and the daemon that sent them is gone"

@@ -16,7 +16,7 @@ from listener.text import printable
 if TYPE_CHECKING:
     from listener.settings import Settings
     from listener.store import Store
-    from listener.store.sqlite.ownership import Owner
+    from listener.store.owner import Owner
 
 
 __all__ = [
@@ -88,8 +88,9 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 async def opened_store(settings: Settings, *, writes: bool) -> AsyncIterator[Store | None]:
     """Open the state file, where there is one; only to read, without changing anything, unless the command writes."""
     from listener.store import open_store
+    from listener.store.owner import exists
 
-    if not _has_state(settings):
+    if not exists(settings.store.url):
         yield None
         return
     async with open_store(settings.store.url, readonly=not writes) as store:
@@ -99,21 +100,6 @@ async def opened_store(settings: Settings, *, writes: bool) -> AsyncIterator[Sto
 def reading(settings: Settings) -> AbstractAsyncContextManager[Store | None]:
     """Open the state file for reading, without creating or changing anything; None where there is none yet."""
     return opened_store(settings, writes=False)
-
-
-def _has_state(settings: Settings) -> bool:
-    from listener.configuration import sqlite_path
-    from listener.errors import StoreError
-
-    path = sqlite_path(settings.store.url)
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StoreError(
-            f"cannot read the state file {path}: {error.strerror}", hint="check the permissions of its directory"
-        ) from None
 
 
 @asynccontextmanager
@@ -126,11 +112,10 @@ async def writing(settings: Settings) -> AsyncIterator[Store]:
 
 
 def owner_of_store(settings: Settings) -> Owner:
-    """Return whether a process owns the state file, and which."""
-    from listener.configuration import sqlite_path
-    from listener.store.sqlite.ownership import owner_of
+    """Return whether a process sends from the store, and which."""
+    from listener.store.owner import owner_of
 
-    return owner_of(sqlite_path(settings.store.url))
+    return owner_of(settings.store.url)
 
 
 def say(line: str = "", *, error: bool = False) -> None:

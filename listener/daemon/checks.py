@@ -15,8 +15,8 @@ from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
+from listener.store.owner import owner_of
 from listener.store.sqlite.database import format_version
-from listener.store.sqlite.ownership import owner_of
 
 __all__ = ["run_checks"]
 
@@ -66,19 +66,19 @@ def _check_store(settings: Settings) -> Check:
         path = sqlite_path(settings.store.url)
         if not path.exists():
             return _check_directory(path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK), str(path))
-        return _check_file(path)
+        return _check_file(path, settings.store.url)
     except ListenerError as error:
         return Check("store", CheckState.FAILED, str(error), error.hint)
     except OSError as error:
         return Check("store", CheckState.FAILED, f"state file: {error}", "store.url: repair its directory")
 
 
-def _check_file(path: Path) -> Check:
+def _check_file(path: Path, url: str) -> Check:
     """Read the file's version without making or changing anything; raise StoreError for one that cannot be used."""
     version = format_version(path)
     if not os.access(path, os.W_OK):
         raise StoreError(f"state file {path}: is not writable", hint=f"give user {os.geteuid()} the right to write it")
-    pid = owner_of(path).pid
+    pid = owner_of(url).pid
     return Check("store", CheckState.OK, f"{path}, format {version}" + (f", owned by process {pid}" if pid else ""))
 
 
@@ -124,7 +124,7 @@ def _check_token(settings: Settings) -> list[Check]:
 def _no_daemon_runs(settings: Settings) -> bool:
     """Return whether it is certain that no process sends from this state file."""
     try:
-        return owner_of(sqlite_path(settings.store.url)).is_running is False
+        return owner_of(settings.store.url).is_running is False
     except ListenerError:
         return False
 

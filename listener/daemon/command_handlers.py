@@ -24,7 +24,7 @@ from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Settings, nearest
 from listener.store import NeedInput, Store
 from listener.store.controls import Control, ControlKind, Controls, Place
-from listener.store.sqlite.ownership import Owner
+from listener.store.owner import Owner
 
 __all__ = ["HANDLERS", "Context", "plain_outcomes", "present", "record"]
 

@@ -31,7 +31,7 @@ from listener.daemon.status import Known
 from listener.errors import ListenerError
 from listener.files import PRIVATE
 from listener.serving import open_unix_socket
-from listener.store.sqlite.ownership import Owner
+from listener.store.owner import Owner
 
 __all__ = ["CommandSocket"]
 

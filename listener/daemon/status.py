@@ -21,8 +21,8 @@ from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, Control, Controls
 from listener.store.filtering import Suppressed
+from listener.store.owner import Owner
 from listener.store.report import Counts
-from listener.store.sqlite.ownership import Owner
 from listener.store.staleness import StaleNeed, Surroundings
 
 if TYPE_CHECKING:

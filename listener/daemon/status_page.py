@@ -20,8 +20,8 @@ from listener.router.routing import normal_or_refused
 from listener.store import NeedInput
 from listener.store.filtering import Suppressed
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
+from listener.store.owner import Owner
 from listener.store.report import Counts
-from listener.store.sqlite.ownership import Owner
 from listener.store.staleness import StaleNeed
 from listener.urls import normal_url
 

@@ -25,9 +25,10 @@ from listener.clock import Clock
 from listener.errors import StoreError, StoreUnusable
 from listener.store.index import Names
 from listener.store.needs import Snapshot
+from listener.store.owner import Owner
 from listener.store.sqlite.announcements import Announcements, announce
 from listener.store.sqlite.database import Opened, connect, open_reading, open_unlocked, snapshot
-from listener.store.sqlite.ownership import Damage, OwnerLock, lock_path
+from listener.store.sqlite.ownership import Damage, OwnerLock, lock_path, owner_of
 
 __all__ = [
     "GROUP_SECONDS",
@@ -324,6 +325,10 @@ class Access:
     def owner(self) -> bool:
         """Whether this process may send."""
         return self._lock is not None
+
+    async def sender(self) -> Owner:
+        """Return whether a process sends from it, and which."""
+        return owner_of(self.path)
 
     async def close(self) -> None:
         """Finish what is under way and close the file; safe to call twice."""

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from listener.store.sqlite.ownership import Owner, owner_of
+from listener.store.owner import Owner
+from listener.store.sqlite.ownership import owner_of
 from tests.stand import SECRET, Stand, fetch, free_port, until
 
 pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time

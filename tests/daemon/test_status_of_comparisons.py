@@ -8,7 +8,7 @@ import pytest
 
 from listener.contracts import WAITING_SINCE
 from listener.daemon.status import Known, status_of
-from listener.store.sqlite.ownership import Owner
+from listener.store.owner import Owner
 from tests.pipeline.world import a_world
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time

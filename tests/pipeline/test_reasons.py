@@ -12,7 +12,7 @@ from listener.daemon.state import DaemonState, Parts
 from listener.daemon.status import status_of
 from listener.daemon.status_page import StatusPage
 from listener.store import open_store
-from listener.store.sqlite.ownership import Owner
+from listener.store.owner import Owner
 from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)

@@ -15,7 +15,7 @@ from listener.pipeline.accounts import Spenders
 from listener.pipeline.engine import SPENDERS_SECONDS
 from listener.router.routing import Sites
 from listener.settings import Site
-from listener.store.sqlite.ownership import Owner
+from listener.store.owner import Owner
 from tests.pipeline.test_planner_sharing import NO_RESERVE, deferred, deletions, run_sites, spent, to_noon
 from tests.pipeline.world import World, a_world
 

@@ -27,9 +27,10 @@ from listener.refresh import RefreshKind
 from listener.store import NeedInput, open_store
 from listener.store.attempts import budget
 from listener.store.batches import Batch
+from listener.store.owner import Owner
 from listener.store.sqlite import migrations
 from listener.store.sqlite.database import connect, prepare, translate
-from listener.store.sqlite.ownership import Owner, OwnerLock, owner_of
+from listener.store.sqlite.ownership import OwnerLock, owner_of
 from tests import ROOT
 from tests.store.steps import BASE, Bench, FakeClock, content, route
 

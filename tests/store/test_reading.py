@@ -13,9 +13,10 @@ import pytest
 from listener.errors import StoreError, StoreUnusable
 from listener.store import open_store
 from listener.store.access import Readers
+from listener.store.owner import Owner
 from listener.store.sqlite import maintenance, migrations
 from listener.store.sqlite.database import connect, open_reading, prepare
-from listener.store.sqlite.ownership import Owner, OwnerLock, owner_of
+from listener.store.sqlite.ownership import OwnerLock, owner_of
 from tests.store.steps import Bench, FakeClock, content
 
 NOBODY = 65534

@@ -19,18 +19,18 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 
 from listener.errors import StoreBusy, StoreError, StoreUnusable
 from listener.files import make_private
+from listener.store.owner import Owner
 from listener.store.sqlite.database import STORE_ERRORS, damaged, translate
 
 __all__ = [
     "SMALL_BYTES",
     "Damage",
-    "Owner",
     "OwnerLock",
     "lock_path",
     "owner_of",
@@ -101,16 +101,6 @@ def _lock(fd: int) -> None:
             if time.monotonic() >= until:
                 raise
             time.sleep(LOOK_SECONDS / 10)
-
-
-class Owner(NamedTuple):
-    """What is known of the process that owns a state file."""
-
-    is_running: bool | None
-    """None: it cannot be known."""
-    pid: int | None = None
-    reason: str = ""
-    """Why it cannot be known."""
 
 
 def owner_of(path: Path) -> Owner:

@@ -18,7 +18,7 @@ from listener.clock import window_end, window_start
 from listener.daemon.status import Known, status_of
 from listener.refresh import RefreshKind
 from listener.store.controls import ControlKind, Controls, Place
-from listener.store.sqlite.ownership import Owner
+from listener.store.owner import Owner
 from tests.pipeline.world import World, a_world
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
