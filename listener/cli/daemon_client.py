@@ -37,7 +37,6 @@ HANDSHAKE_SECONDS: Final = 1.0
 """A daemon that runs sends its first line at once; one that is stopped, or whose loop hangs, never does."""
 RESPONSE_SECONDS: Final = 30.0
 """Longer than a read of the CDN's quota takes; see :class:`listener.targets.alibaba_cdn.settings.Timeouts`."""
-_WRITING: Final = frozenset({"impose", "confirm_deletions", "end", "request"})
 _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user, group."""
 
@@ -89,17 +88,19 @@ def _response(read: Configuration, request: dict[str, Any]) -> dict[str, Any]:
         if not _is_trusted(channel, state):
             return {}
         with channel.makefile("rb") as lines:
-            if read.fingerprints[0] not in _line(lines).get("accepts", ()):
+            offer = _line(lines)
+            if read.fingerprints[0] not in offer.get("accepts", ()):
                 return {}
+            is_writing = request["command"] in offer.get("writing", ())
             channel.settimeout(RESPONSE_SECONDS)
             channel.sendall(json.dumps(request).encode() + b"\n")
             try:
                 response = _line(lines)
             except OSError:
-                if request["command"] not in _WRITING:
+                if not is_writing:
                     raise
                 response = {}
-        if response or request["command"] not in _WRITING:
+        if response or not is_writing:
             return response
         raise ListenerError(
             "the daemon took the request and did not respond: it may have done it, or may still do it",
@@ -118,7 +119,7 @@ def _line(lines: BinaryIO) -> dict[str, Any]:
     line = lines.readline()
     try:
         found = json.loads(line) if line.endswith(b"\n") else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -136,11 +137,11 @@ def _here(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
     with importing():
         log_at("warning")  # before any other import of structlog
 
-        from listener.daemon.command_handlers import HANDLERS
+        from listener.daemon.command_handlers import HANDLERS, WRITING
         from listener.settings.loading import settings_of
 
     async def handled() -> Any:
-        async with _context(settings, writes=command in _WRITING) as context:
+        async with _context(settings, writes=command in WRITING) as context:
             return await HANDLERS[command](context, **arguments)
 
     settings = settings_of(read)

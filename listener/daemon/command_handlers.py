@@ -26,7 +26,7 @@ from listener.store import NeedInput, Store
 from listener.store.controls import Control, ControlKind, Controls, Place
 from listener.store.owner import Owner
 
-__all__ = ["HANDLERS", "Context", "plain_outcomes", "present", "record"]
+__all__ = ["HANDLERS", "WRITING", "Context", "plain_outcomes", "present", "record"]
 
 ATTEMPTS_SHOWN = 5
 CONFIRMATION_SECONDS: Final = 600.0
@@ -218,17 +218,9 @@ async def plain_outcomes(
     ]
 
 
-_EVERY: Final = (
-    status,
-    quota,
-    attempts,
-    actions,
-    unsettled,
-    impose,
-    confirm_deletions,
-    end,
-    request,
-    requested,
-)
-HANDLERS: Final = {handler.__name__: handler for handler in _EVERY}
+_READING: Final = (status, quota, attempts, actions, unsettled, requested)
+_WRITING: Final = (impose, confirm_deletions, end, request)
+HANDLERS: Final = {handler.__name__: handler for handler in (*_READING, *_WRITING)}
 """By the name in a command's request."""
+WRITING: Final = frozenset(handler.__name__ for handler in _WRITING)
+"""Those that change the state, so that a request without a response must not be repeated."""

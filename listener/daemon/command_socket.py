@@ -3,9 +3,10 @@ The socket next to the state file, through which commands send their requests to
 
 A command that imports nothing but what it prints is several times faster than one that reads the configuration and the
 state itself. It sends a request only where the daemon would read the same configuration; the first line of a connection
-names the fingerprints of those. One line of JSON each way::
+names the fingerprints of those, and the commands that must not be repeated without a response. One line of JSON each
+way::
 
-    daemon   {"accepts": [fingerprint, …]}
+    daemon   {"accepts": [fingerprint, …], "writing": [command, …]}
     command  {"command": "status", "arguments": {…}}
     daemon   {"result": …}   {"error": {"message", "hint", "exit_status"}}   {"declined": true}
 
@@ -20,12 +21,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from listener.configuration import command_socket_path, sqlite_path
-from listener.daemon.command_handlers import HANDLERS, Context
+from listener.daemon.command_handlers import HANDLERS, WRITING, Context
 from listener.daemon.state import DaemonState
 from listener.daemon.status import Known
 from listener.errors import ListenerError
@@ -47,6 +48,23 @@ IDLE_SECONDS: Final = 60.0
 """How long a connection may wait for its command, and a response for its reader."""
 FINISH_SECONDS: Final = 2.0
 """How long a reload, or the end of the daemon, waits for the requests under way, which may wait for a CDN."""
+
+
+class _Request(NamedTuple):
+    command: str
+    arguments: dict[str, Any]
+
+
+def _request_of(line: bytes) -> _Request:
+    """Return the request in a line; raise ValueError where there is none."""
+    try:
+        found = json.loads(line)
+        request = _Request(found["command"], found["arguments"])
+        if request.command in HANDLERS and isinstance(request.arguments, dict):
+            return request
+    except (LookupError, TypeError, RecursionError):
+        pass
+    raise ValueError("no request of a command")
 
 
 class CommandSocket:
@@ -110,13 +128,13 @@ class CommandSocket:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _write(writer, {"accepts": self._fingerprints()})
+        await _write(writer, {"accepts": self._fingerprints(), "writing": sorted(WRITING)})
         while True:
             async with asyncio.timeout(IDLE_SECONDS):
                 line = await reader.readline()
             if not line:
                 return
-            response = asyncio.create_task(self._response(json.loads(line)))
+            response = asyncio.create_task(self._response(_request_of(line)))
             self._requests.add(response)
             response.add_done_callback(self._requests.discard)
             await _write(writer, await response)
@@ -125,23 +143,23 @@ class CommandSocket:
         parts = self._state.parts
         return () if parts is None or self._state.phase != "running" else parts.settings.origin.fingerprints
 
-    async def _response(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _response(self, request: _Request) -> dict[str, Any]:
         try:
             parts, store, pipeline = self._state.running()
         except ListenerError:
             return {"declined": True}
         if self._state.phase != "running":
             return {"declined": True}  # the parts are closed soon, or already
-        if request["arguments"].get("limit", 0) > MOST_ROWS:
+        if request.arguments.get("limit", 0) > MOST_ROWS:
             return {"declined": True}
         owner = Owner(True, os.getpid())
         context = Context(parts.settings, store, owner, lambda: parts.targets, Known.to(pipeline))
         try:
-            return {"result": await HANDLERS[request["command"]](context, **request["arguments"])}
+            return {"result": await HANDLERS[request.command](context, **request.arguments)}
         except ListenerError as error:
             return {"error": {"message": str(error), "hint": error.hint, "exit_status": error.exit_status}}
         except Exception:
-            log.exception("daemon.command_failed", command=request.get("command"))
+            log.exception("daemon.command_failed", command=request.command)
             return {"declined": True}
 
 

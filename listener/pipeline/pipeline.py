@@ -12,6 +12,7 @@ import structlog
 from listener.clock import Clock, SystemClock
 from listener.contracts import ConfirmsDeletions, Source, SourceHealth, Target
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
+from listener.event_loop import call_in_loop
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
@@ -311,8 +312,7 @@ class Pipeline:
         if self._loop is None or _running_loop() is self._loop:
             self.changed.set()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self.changed.set)
+            call_in_loop(self._loop, self.changed.set)
 
     def _note_commit(self) -> None:
         self._stored.set()

@@ -23,6 +23,7 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from listener.clock import Clock
 from listener.errors import StoreError, StoreUnusable
+from listener.event_loop import call_in_loop
 from listener.store.index import Names
 from listener.store.needs import Snapshot
 from listener.store.owner import Owner
@@ -265,11 +266,6 @@ class Readers:
         self._all.clear()
 
 
-def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop has ended
-        loop.call_soon_threadsafe(call)
-
-
 SLICE_ROWS = 1_000
 """Rows that one operation writes at most: some 15 ms, so that nothing holds the writer over 50 ms."""
 READERS = 2
@@ -407,7 +403,7 @@ class Access:
         """
         loop, before = asyncio.get_running_loop(), self._committed
         announcements = Announcements(lock_path(self.path), changed)
-        self._committed = partial(_call_in, loop, changed)
+        self._committed = partial(call_in_loop, loop, changed)
         try:
             yield announcements
         finally:

@@ -16,6 +16,7 @@ import pytest
 
 from listener.cli import daemon_client
 from listener.configuration import read_configuration
+from listener.daemon.command_handlers import WRITING
 from tests.stand import KEYS, Stand, until
 
 pytestmark = pytest.mark.timeout(240)
@@ -207,7 +208,7 @@ def test_a_socket_that_sends_nonsense_gets_no_request(stand: Stand) -> None:
     with stand.daemon():
         pass
     path = stand.root / "state.db.sock"
-    for first_line in (b"", b"nonsense\n", b"[]\n", b'{"accepts": []}\n', b'{"accepts"'):
+    for first_line in (b"", b"nonsense\n", b"[]\n", b'{"accepts": []}\n', b'{"accepts"', b"[" * 100_000 + b"\n"):
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))
             server.listen()
@@ -231,7 +232,8 @@ def test_what_may_be_done_already_is_not_done_a_second_time(stand: Stand, argume
         server.listen()
         command = stand.command(*[word.replace("EDGE", stand.edge) for word in arguments])
         with server.accept()[0] as channel:
-            channel.sendall(json.dumps({"accepts": read.fingerprints}).encode() + b"\n")
+            offer = {"accepts": read.fingerprints, "writing": sorted(WRITING)}
+            channel.sendall(json.dumps(offer).encode() + b"\n")
             assert channel.recv(65536).endswith(b"\n")
         out, err = command.communicate(timeout=60)
     assert (command.returncode, "may have done" in err) == (expected, expected == 1), (out, err)

@@ -82,6 +82,36 @@ async def test_a_request_under_way_is_finished_before_the_parts_are_closed(serve
     writer.close()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense",
+        b"[" * 100_000,
+        b"7",
+        b"[]",
+        b"{}",
+        b'{"command": "status"}',
+        b'{"command": "status", "arguments": []}',
+        b'{"command": "format_disk", "arguments": {}}',
+        b'{"command": ["status"], "arguments": {}}',
+    ],
+)
+async def test_a_line_that_is_no_request_ends_its_connection(
+    served: Served, caplog: pytest.LogCaptureFixture, line: bytes
+) -> None:
+    """However deep it is nested; nothing is logged as a defect, and the next command is served."""
+    reader, writer = await served.connect()
+    writer.write(line + b"\n")
+    assert await reader.readline() == b""
+    writer.close()
+    assert not caplog.records
+    served.may_end.set()
+    reader, writer = await served.connect()
+    writer.write(REQUEST)
+    assert json.loads(await reader.readline()) == {"result": "done"}
+    writer.close()
+
+
 async def test_one_that_takes_long_is_ended(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """An end of the daemon does not wait for a CDN that does not respond."""
     monkeypatch.setattr(command_socket, "FINISH_SECONDS", 0.01)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from listener import kernel
+from listener.event_loop import Readable
 from listener.sources.filesystem.mounts import holder_of, mount_table
 
 __all__ = ["PathSignal"]
@@ -33,13 +34,13 @@ class PathSignal:
         """Watch nothing yet; ``changed`` is called in the event loop."""
         self._path = path
         self._changed = changed
-        self._kernel: kernel.Inotify | None = None
+        self._watches: Readable | None = None
         self._has_all = False
 
     @property
     def is_watching(self) -> bool:
         """Whether a signal is still to come; where not, :meth:`follow` the path again."""
-        return self._kernel is not None
+        return self._watches is not None
 
     @property
     def reports_all(self) -> bool:
@@ -51,8 +52,7 @@ class PathSignal:
         self.close()
         with suppress(OSError):
             watches, self._has_all = await asyncio.to_thread(_watched, self._path)
-            self._kernel = watches
-            asyncio.get_running_loop().add_reader(watches.descriptor, self._on_event)
+            self._watches = Readable(watches, self._on_event)
 
     def _on_event(self) -> None:
         self.close()
@@ -60,10 +60,9 @@ class PathSignal:
 
     def close(self) -> None:
         """Watch nothing any more; safe to call twice."""
-        if self._kernel is not None:
-            asyncio.get_running_loop().remove_reader(self._kernel.descriptor)
-            self._kernel.close()
-            self._kernel = None
+        if self._watches is not None:
+            self._watches.close()
+            self._watches = None
 
 
 def _watched(path: bytes) -> tuple[kernel.Inotify, bool]:

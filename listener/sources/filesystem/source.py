@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from listener.change import key_to_text
 from listener.contracts import WAITING_SINCE, Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
+from listener.event_loop import call_in_loop
 from listener.sources.filesystem.checks import (
     TOO_MANY_LINKS,
     choose_backend,
@@ -322,8 +323,7 @@ class Session:
         return identity, watcher
 
     def _on_event(self) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._wake.set)
+        call_in_loop(self._loop, self._wake.set)
 
     async def _close(self) -> None:
         watcher, self._identity = self._live.watcher, None

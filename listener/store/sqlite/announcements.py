@@ -7,13 +7,13 @@ file. So the owner's own commits cost it nothing here.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from listener import kernel
+from listener.event_loop import Readable
 
 __all__ = ["Announcements", "announce"]
 
@@ -34,15 +34,15 @@ class Announcements:
         """Watch the owner's lock file until closed."""
         self._lock = lock
         self._changed = changed
-        self._watch: kernel.Inotify | None = None
+        self._watch: Readable | None = None
         self._inode = 0
         with suppress(OSError):
             watch = kernel.Inotify(_TOUCHED_OR_GONE)
             watch.add(os.fsencode(lock))
             announce(lock)
             os.read(watch.descriptor, _READ_BYTES)  # raises where not even our own touch was reported
-            self._watch, self._inode = watch, lock.lstat().st_ino
-            asyncio.get_running_loop().add_reader(watch.descriptor, self._on_touch)
+            self._inode = lock.lstat().st_ino
+            self._watch = Readable(watch, self._on_touch)
 
     @property
     def of_others(self) -> bool:
@@ -52,7 +52,7 @@ class Announcements:
     def _on_touch(self) -> None:
         if self._watch is not None:
             with suppress(BlockingIOError):
-                os.read(self._watch.descriptor, _READ_BYTES)
+                os.read(self._watch.queue.descriptor, _READ_BYTES)
             if not self._is_watched():
                 self.close()
         self._changed()
@@ -67,6 +67,5 @@ class Announcements:
     def close(self) -> None:
         """Watch nothing any more; safe to call twice."""
         if self._watch is not None:
-            asyncio.get_running_loop().remove_reader(self._watch.descriptor)
             self._watch.close()
             self._watch = None
