@@ -26,7 +26,7 @@ def fill(path: Path, rows: int = ROWS) -> None:
             values = ([_value(table, column, number) for column in columns] for number in range(1, rows + 1))
             connection.executemany(f"INSERT INTO {table} VALUES ({marks})", values)
         connection.execute("UPDATE meta SET sequence = 123456789, created_at = 1.25")
-        connection.execute("DELETE FROM attempt WHERE id > ?", (rows - 5,))  # ids that may not come again
+        connection.execute("DELETE FROM dead_letter WHERE id > ?", (rows - 5,))  # ids that may not come again
         connection.execute("UPDATE directory SET last_sequence = last_sequence + 7")  # of needs that are settled
         connection.execute("COMMIT")
 

@@ -19,7 +19,7 @@ from tests.store.full_store import ROWS, content_of, fill
 
 
 def test_every_table_is_moved_after_those_that_it_refers_to() -> None:
-    """A table that the schema gets later is not forgotten."""
+    """So are tables that the schema gets later."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(schema())
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}

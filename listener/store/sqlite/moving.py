@@ -58,7 +58,10 @@ class SqliteEnd:
     def set_counters(self, counters: Counters) -> None:
         """Let the next numbers be above these."""
         self._connection.execute("UPDATE meta SET sequence = ?, created_at = ?", counters[:2])
+        counted = self._connection.execute("SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%'").fetchall()
         for table, highest in counters.ids.items():
+            if (table,) not in counted or not highest:
+                continue
             counter = self._connection.execute(
                 "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (highest, table)
             )
