@@ -190,8 +190,8 @@ def strip_query(url: str) -> str:
 
 def directory_of(url: str) -> str:
     """Return the directory URL that holds this URL: up to the last ``/`` of its path."""
-    path = strip_query(url)
-    return path[: path.rindex("/") + 1]
+    query = url.find("?")
+    return url[: url.rindex("/", 0, query if query >= 0 else None) + 1]
 
 
 class CoverageRule(NamedTuple):

@@ -20,7 +20,7 @@ connections of their own and never wait for it. Of the processes that open the f
 ``index``           what each storage is known to hold; ids of names; ``bulk``: many rows by few statements
 ``needs``           what planning reads: what is due, and which attempt covers what
 ``transitions``     needs become due, are sent, settled; ``reserve``: a plan becomes attempts
-``attempts``        the ledger, and attempts until they end
+``attempts``        the ledger, and attempts until they end; ``groups``: what happens to many of them at once
 ``controls``        orders and requests of people; reports of the daemon
 ``report``          counts and history; ``staleness``: which URL is stale and why
 ``letters``         what was set aside, until a person decides
@@ -33,7 +33,9 @@ table              a row is
 ================== ============================================================================
 ``directory``      one directory URL of one target, with how many of its needs are ready
 ``need``           one stale URL (directory + name) and scope, all its changes merged
-``attempt``        one request item; kept after its end as the audit of what was sent and why
+``attempt_item``   one request item; kept after its end as the audit of what was sent and why
+``attempt_group``  items to which the same happened so far: their state, times, task ids, and where their unit is booked
+``attempt``        a view: each item with what it shares; for reading
 ``ledger``         one account's quota of one kind in one day: limit, spent, held, booked by backfills
 ``tree``           one directory of a storage, with how many objects the index knows in it
 ``object``         one object as the storage was last known to hold it: the index
@@ -78,6 +80,12 @@ A need that only a *backfill* requests has a lower *priority*, until the first l
 is planned, reserved and sent behind everything live, and little is reserved at a time, since reserved
 quota is out of reach for what changes next. What a backfill *admitted* to its share of the quota is
 planned already: it is sent as it is, one request for each need.
+
+**Groups of attempts.** One request holds up to a thousand URLs, which are reserved, written, accepted and nearly always
+end together. So their state is one row, and each step of the request writes that row and not a thousand. Nothing else
+follows from being in a group: a step for some of its attempts splits the group before (``own_groups``), in the same
+transaction, so that a refused URL is parked, a failed one backs off and a batch is halved without the others. A group
+is never put together again; it ends with its last attempt.
 
 **An attempt's life, and what its quota does**
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from listener.clock import QUOTA_DAY_SECONDS, window_start
 from listener.refresh import Attempt, AttemptState, NeedState, QuotaReading, RefreshKind, Scope
 from listener.store.connection import Connection
+from listener.store.groups import BookingKey, Group, own_groups, units_of, update_groups
 
 __all__ = [
     "Budget",
@@ -42,7 +43,6 @@ __all__ = [
     "recover",
     "refund",
     "release_needs",
-    "take_held",
     "unconfirm",
 ]
 
@@ -138,10 +138,6 @@ def book_share(
     return True
 
 
-BookingKey = tuple[str, str, int]
-"""Account, kind, window."""
-
-
 def book_spent(connection: Connection, units: Mapping[BookingKey, int]) -> None:
     """Move held units to spent: the CDN accepted them."""
     _book(connection, units, "held = held - :n, spent = spent + :n")
@@ -229,7 +225,7 @@ def agenda(connection: Connection, targets: Sequence[str]) -> Agenda:
     row = connection.execute(
         "SELECT (SELECT sequence FROM meta), (SELECT min(due_at) FROM need WHERE due_at IS NOT NULL),"
         " (SELECT min(CASE state WHEN 'complete' THEN 0 WHEN 'unknown' THEN coalesce(next_look_at, 0)"
-        " ELSE next_look_at END) FROM attempt JOIN target ON target.id = attempt.target WHERE active = 1"
+        " ELSE next_look_at END) FROM attempt_group AS g JOIN target ON target.id = g.target WHERE active = 1"
         " AND (state IN ('complete', 'failed') OR (state IN ('accepted', 'unknown', 'unconfirmed')"
         " AND target.name IN (SELECT value FROM json_each(?)))))",
         (json.dumps(list(targets)),),
@@ -314,7 +310,7 @@ def claims_at(
     """
     rows = connection.execute(
         "SELECT id, url, max(sent_at, coalesce(accepted_at, sent_at)), state, coalesce(task_id, ''), error <> ''"
-        " FROM attempt WHERE target IN (SELECT id FROM target) AND url IN (SELECT value FROM json_each(?))"
+        " FROM attempt WHERE url IN (SELECT value FROM json_each(?))"
         " AND account = ? AND kind = ? AND sent_at BETWEEN ? AND ? AND id NOT IN (SELECT value FROM json_each(?))",
         (json.dumps(list(urls)), account, kind.value, *sent_between, json.dumps(list(aside))),
     )
@@ -326,7 +322,20 @@ def claims_at(
 
 def postpone(connection: Connection, looks: Sequence[tuple[int, float]]) -> None:
     """Put off the next look at these attempts (id, seconds since the epoch) without counting one."""
-    connection.executemany("UPDATE attempt SET next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks])
+    _look_at(connection, looks, "next_look_at = ?")
+
+
+def look_again(connection: Connection, looks: Sequence[tuple[int, float]]) -> None:
+    """Note when each of these attempts (id, seconds since the epoch) is to be looked at next."""
+    _look_at(connection, looks, "next_look_at = ?, looks = looks + 1")
+
+
+def _look_at(connection: Connection, looks: Sequence[tuple[int, float]], change: str) -> None:
+    ids_at: dict[float, list[int]] = {}
+    for number, at in looks:
+        ids_at.setdefault(at, []).append(number)
+    for at, ids in ids_at.items():
+        update_groups(connection, own_groups(connection, ids), change, (at,))
 
 
 _THESE = "id IN (SELECT value FROM json_each(?))"
@@ -334,15 +343,18 @@ _THESE = "id IN (SELECT value FROM json_each(?))"
 
 def held_ids(connection: Connection) -> frozenset[int]:
     """Return the ids of all reserved attempts."""
-    rows = connection.execute("SELECT id FROM attempt WHERE active = 1 AND state = 'held'")
-    return frozenset(row[0] for row in rows)
+    return frozenset(_ids_in(connection, AttemptState.HELD))
+
+
+def _ids_in(connection: Connection, state: AttemptState) -> list[int]:
+    rows = connection.execute("SELECT id FROM attempt WHERE active = 1 AND state = ?", (state.value,))
+    return [row[0] for row in rows]
 
 
 def back_to_held(connection: Connection, ids: Sequence[int]) -> None:
     """Note that the CDN surely did not accept these; their units stay held for the next try."""
-    connection.execute(
-        f"UPDATE attempt SET state = 'held', sent_at = NULL WHERE {_THESE} AND state = 'sending'", (json.dumps(ids),)
-    )
+    groups = own_groups(connection, ids, f"state = '{AttemptState.SENDING.value}'")
+    update_groups(connection, groups, f"state = '{AttemptState.HELD.value}', sent_at = NULL")
 
 
 def accept(
@@ -356,42 +368,34 @@ def accept(
     """
     Note that the CDN accepted these attempts (id → task id), and book their units as spent.
 
-    What was only ``inferred`` from the task list is booked as presumed, so that the live quota can correct it.
+    What was only ``inferred`` from the task list is booked as presumed, so that the live quota can correct it. The
+    units of some may have been presumed spent or refunded before: these are booked no more.
     """
     ids_of: dict[str, list[int]] = {}
     for number, task_id in task_ids.items():
         ids_of.setdefault(task_id, []).append(number)
     units: Counter[BookingKey] = Counter()
     for task_id, ids in ids_of.items():
-        accepted = (task_id, now, next_look_at)
-        rows = connection.execute(
-            f"{_ACCEPT} AND held = 1 RETURNING id, account, kind, window_start", (*accepted, json.dumps(ids))
-        )
-        booked = {number: tuple(key) for number, *key in rows.fetchall()}
-        units.update(booked.values())
-        if late := [number for number in ids if number not in booked]:  # their units were presumed spent, or refunded
-            connection.execute(_ACCEPT, (*accepted, json.dumps(late)))
+        groups = own_groups(connection, ids)
+        units += units_of(groups)
+        change = "state = 'accepted', held = 0, task_id = ?, accepted_at = ?, next_look_at = ?"
+        update_groups(connection, groups, change, (task_id, now, next_look_at))
     (book_presumed if inferred else book_spent)(connection, units)
-
-
-_ACCEPT = (
-    f"UPDATE attempt SET state = 'accepted', held = 0, task_id = ?, accepted_at = ?, next_look_at = ? WHERE {_THESE}"
-)
 
 
 def mark_unknown(connection: Connection, ids: Sequence[int], *, next_look_at: float, error: str) -> None:
     """Note that nobody knows whether the CDN accepted these; their units stay held until it is asked."""
-    connection.execute(
-        f"UPDATE attempt SET state = 'unknown', next_look_at = ?, error = ? WHERE {_THESE}",
-        (next_look_at, error, json.dumps(ids)),
-    )
+    change = f"state = '{AttemptState.UNKNOWN.value}', next_look_at = ?, error = ?"
+    update_groups(connection, own_groups(connection, ids), change, (next_look_at, error))
 
 
 def refund(connection: Connection, ids: Sequence[int]) -> None:
     """Give back the units of attempts that were surely not accepted, and make their needs READY again."""
-    book_refund(connection, take_held(connection, ids))
+    groups = own_groups(connection, ids)
+    book_refund(connection, units_of(groups))
     release_needs(connection, ids)
-    connection.execute(f"DELETE FROM attempt WHERE {_THESE}", (json.dumps(ids),))
+    connection.execute(f"DELETE FROM attempt_item WHERE {_THESE}", (json.dumps(list(ids)),))
+    connection.execute(f"DELETE FROM attempt_group WHERE {_THESE}", (json.dumps([group.id for group in groups]),))
 
 
 def release_needs(connection: Connection, ids: Sequence[int]) -> None:
@@ -400,17 +404,8 @@ def release_needs(connection: Connection, ids: Sequence[int]) -> None:
         f"UPDATE need SET state = {NeedState.READY:d}, attempt = NULL"
         " WHERE attempt IN (SELECT value FROM json_each(?))"
         f" AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
-        (json.dumps(ids),),
+        (json.dumps(list(ids)),),
     )
-
-
-def take_held(connection: Connection, ids: Sequence[int]) -> Counter[BookingKey]:
-    """Clear the held mark of these attempts and return the units that it stood for."""
-    rows = connection.execute(
-        f"UPDATE attempt SET held = 0 WHERE {_THESE} AND held = 1 RETURNING account, kind, window_start",
-        (json.dumps(ids),),
-    )
-    return Counter(rows.fetchall())
 
 
 def recover(connection: Connection, *, now: float) -> bool:
@@ -419,10 +414,9 @@ def recover(connection: Connection, *, now: float) -> bool:
 
     ``HELD``: nothing was written, so it is refunded. ``SENDING``: it may have been; it is unknown.
     """
-    held = [row[0] for row in connection.execute("SELECT id FROM attempt WHERE active = 1 AND state = 'held'")]
-    refund(connection, held)
-    sending = [row[0] for row in connection.execute("SELECT id FROM attempt WHERE active = 1 AND state = 'sending'")]
-    mark_unknown(connection, sending, next_look_at=now, error="the process ended while the request was being written")
+    refund(connection, _ids_in(connection, AttemptState.HELD))
+    error = "the process ended while the request was being written"
+    mark_unknown(connection, _ids_in(connection, AttemptState.SENDING), next_look_at=now, error=error)
     clean = bool(connection.execute("SELECT clean FROM meta").fetchone()[0])
     connection.execute("UPDATE meta SET clean = 0")
     return not clean
@@ -430,44 +424,53 @@ def recover(connection: Connection, *, now: float) -> bool:
 
 def finish(
     connection: Connection,
-    ids: Sequence[int],
+    groups: Sequence[Group],
     state: AttemptState,
     now: float,
     *,
     active: bool,
     error: str = "",
+    next_look_at: float | None = None,
 ) -> None:
-    """Note how these attempts ended; one that stays active covers its needs, or holds them back, until it is swept."""
-    connection.execute(
-        "UPDATE attempt SET state = ?, finished_at = ?, next_look_at = NULL, active = ?,"
-        f" error = CASE WHEN ? = '' THEN error ELSE ? END WHERE {_THESE}",
-        (state.value, now, active, error, error, json.dumps(ids)),
+    """
+    Note how the attempts of these groups ended; their units have left ``held``.
+
+    What stays active covers its needs, or holds them back, until it is swept or its back-off ends.
+    """
+    update_groups(
+        connection,
+        groups,
+        "state = ?, held = 0, finished_at = ?, next_look_at = ?, active = ?,"
+        " error = CASE WHEN ? = '' THEN error ELSE ? END",
+        (state.value, now, next_look_at, int(active), error, error),
     )
 
 
 def fail(connection: Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:
     """Note that the CDN failed or refused this attempt; its needs are READY again at ``retry_at``."""
-    book_refund(connection, take_held(connection, [attempt.id]))
-    finish(connection, [attempt.id], AttemptState.FAILED, now, active=True, error=error)
-    connection.execute("UPDATE attempt SET next_look_at = ? WHERE id = ?", (retry_at, attempt.id))
+    groups = own_groups(connection, [attempt.id])
+    book_refund(connection, units_of(groups))
+    finish(connection, groups, AttemptState.FAILED, now, active=True, error=error, next_look_at=retry_at)
 
 
 def end_backoff(connection: Connection, ids: Sequence[int]) -> None:
     """Make the needs of failed attempts READY: their back-off is over."""
     release_needs(connection, ids)
-    connection.execute(f"UPDATE attempt SET active = 0, next_look_at = NULL WHERE {_THESE}", (json.dumps(ids),))
+    update_groups(connection, own_groups(connection, ids), "active = 0, next_look_at = NULL")
 
 
 def presume_spent(connection: Connection, ids: Sequence[int], *, now: float, error: str) -> None:
     """Book attempts whose outcome cannot be found out as spent, and make their needs READY again."""
-    book_presumed(connection, take_held(connection, ids))
+    groups = own_groups(connection, ids)
+    book_presumed(connection, units_of(groups))
     release_needs(connection, ids)
-    finish(connection, ids, AttemptState.FAILED, now, active=False, error=error)
+    finish(connection, groups, AttemptState.FAILED, now, active=False, error=error)
 
 
 def park(connection: Connection, attempt: Attempt, *, now: float, error: str) -> None:
     """Set aside the URL that the CDN refused: refund, keep the attempt as the record, park what it was for."""
-    book_refund(connection, take_held(connection, [attempt.id]))
+    groups = own_groups(connection, [attempt.id])
+    book_refund(connection, units_of(groups))
     connection.execute(
         f"UPDATE need SET state = {NeedState.PARKED:d}, attempt = NULL, due_at = NULL, reason = ?"
         f" WHERE attempt = ? AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
@@ -480,23 +483,14 @@ def park(connection: Connection, attempt: Attempt, *, now: float, error: str) ->
             " (SELECT d.id FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ? AND d.url = ?)",
             (error, attempt.target, attempt.url),
         )
-    finish(connection, [attempt.id], AttemptState.FAILED, now, active=False, error=error)
+    finish(connection, groups, AttemptState.FAILED, now, active=False, error=error)
 
 
 def unconfirm(connection: Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
     """Note that the task did not finish in time: it is reported, and never sent again merely because it is old."""
-    connection.execute(
-        "UPDATE attempt SET state = 'unconfirmed', next_look_at = ?, error = ? WHERE id = ?",
-        (next_look_at, error, attempt.id),
-    )
+    change = f"state = '{AttemptState.UNCONFIRMED.value}', next_look_at = ?, error = ?"
+    update_groups(connection, own_groups(connection, [attempt.id]), change, (next_look_at, error))
     connection.execute(
         f"UPDATE need SET state = {NeedState.UNCONFIRMED:d} WHERE attempt = ? AND state = {NeedState.ATTEMPTED:d}",
         (attempt.id,),
-    )
-
-
-def look_again(connection: Connection, looks: Sequence[tuple[int, float]]) -> None:
-    """Note when each of these attempts (id, seconds since the epoch) is to be looked at next."""
-    connection.executemany(
-        "UPDATE attempt SET looks = looks + 1, next_look_at = ? WHERE id = ?", [(at, i) for i, at in looks]
     )

@@ -10,7 +10,7 @@ state for whoever reads the file, and a backfill how far it got.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -27,10 +27,11 @@ from listener.refresh import (
     directory_of,
 )
 from listener.store.access import Access
-from listener.store.attempts import refund
+from listener.store.attempts import held_ids, refund
 from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.connection import Connection
 from listener.store.index import Names, above, bounded_text, next_sequence, prefix_end
+from listener.store.needs import MARKED_BY
 
 __all__ = [
     "NEEDS_BELOW",
@@ -205,17 +206,21 @@ def active(connection: Connection, now: float) -> list[Control]:
     ]
 
 
-def withdraw(connection: Connection, ids: Sequence[int] | None = None, *, now: float, limit: int | None = None) -> int:
+def withdraw(
+    connection: Connection, ids: Collection[int] | None = None, *, now: float, limit: int | None = None
+) -> int:
     """Refund reserved attempts (of these ids, or all) that a hold, a pause or a cancellation stops; return how many."""
     orders = [one for one in active(connection, now) if one.kind in (ControlKind.HOLD, ControlKind.PAUSE)]
-    these, values = ("", ()) if ids is None else (" AND a.id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
+    if ids is None:
+        ids = held_ids(connection)
     # Without orders, only attempts that lost their need are stopped.
     looked_at = "" if orders else " AND n.attempt IS NULL"
     rows = connection.execute(
-        "SELECT a.id, a.target, t.name, a.kind, a.url, a.urgent, n.asked FROM attempt a"
-        " JOIN target t ON t.id = a.target LEFT JOIN need n ON n.attempt = a.id"
-        f" WHERE a.active = 1 AND a.state = '{AttemptState.HELD.value}'{these}{looked_at}",
-        values,
+        "SELECT i.id, g.target, t.name, g.kind, i.url, i.urgent, n.asked FROM attempt_item AS i"
+        " LEFT JOIN need AS n ON n.attempt = i.id CROSS JOIN attempt_group AS g ON g.id = i.group_id"
+        " CROSS JOIN target AS t ON t.id = g.target"
+        f" WHERE i.id IN (SELECT value FROM json_each(?)) AND g.state = '{AttemptState.HELD.value}'{looked_at}",
+        (json.dumps(list(ids)),),
     )
     stopped = []
     for id_, target, name, kind, url, urgent, marked in rows.fetchall():
@@ -272,9 +277,9 @@ def _stops(order: Control, attempt: _Reserved, asked: int | None) -> bool:
     return reaches(attempt.target_name, attempt.url)
 
 
-NEEDS_BELOW = """
+NEEDS_BELOW = f"""
 FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target
-LEFT JOIN attempt a ON a.id = n.attempt
+{MARKED_BY}
 WHERE (:target = '' OR t.name = :target)
   AND ((d.url >= :prefix AND d.url < :end) OR (d.url = :directory AND n.name >= :name AND n.name < :name_end))
 """

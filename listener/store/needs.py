@@ -24,6 +24,7 @@ from listener.store.index import is_seeded, prefix_end_bytes
 
 __all__ = [
     "EXPIRED",
+    "MARKED_BY",
     "DirectoryAttempt",
     "DirectoryAttempts",
     "DueRow",
@@ -43,6 +44,8 @@ _READY = f"state = {NeedState.READY:d}"
 _OTHER_SCOPE = f"scope > {Scope.EXACT:d}"
 OLDEST_READY = f"SELECT stale_since FROM need WHERE directory = d.id AND {_READY} ORDER BY stale_since LIMIT 1"
 """Since when the oldest ready need of a directory ``d`` is stale."""
+MARKED_BY = "LEFT JOIN attempt_item i ON i.id = n.attempt LEFT JOIN attempt_group a ON a.id = i.group_id"
+"""Joins to a need ``n`` the attempt ``i`` that marks it, if any, and the state ``a`` of that."""
 
 
 class Marks(NamedTuple):
@@ -244,9 +247,7 @@ class Snapshot:
         """
         rows = self._connection.execute(
             "SELECT target.name, kind, url, priority FROM attempt JOIN target ON target.id = attempt.target"
-            " WHERE account = ?2 AND created_at >= ?3"
-            " AND window_start = ?1 AND attempt.id >"
-            " coalesce((SELECT id FROM attempt WHERE window_start < ?1 ORDER BY id DESC LIMIT 1), 0)",
+            " WHERE window_start = ? AND account = ? AND created_at >= ?",
             (window_start(now), account, since),
         )
         return (Unit(target, RefreshKind(kind), url, Priority(priority)) for target, kind, url, priority in rows)

@@ -10,7 +10,7 @@ from listener.clock import window_start
 from listener.refresh import AttemptState, NeedState, RefreshKind, Scope
 from listener.store.connection import Connection
 from listener.store.index import prefix_end
-from listener.store.needs import DirectoryAttempt, DirectoryAttempts, covered, directory_attempts
+from listener.store.needs import MARKED_BY, DirectoryAttempt, DirectoryAttempts, covered, directory_attempts
 from listener.store.staleness import SETTLED, status_word
 
 __all__ = [
@@ -72,7 +72,7 @@ def totals(connection: Connection) -> dict[str, Total]:
 
 
 _Add = Callable[[str, int, float | None], None]
-_SINCE = f"min(CASE WHEN scope <> {Scope.PREFETCH:d} THEN need.stale_since END)"
+_SINCE = f"min(CASE WHEN scope <> {Scope.PREFETCH:d} THEN n.stale_since END)"
 _OLDEST_READY = (
     f"SELECT stale_since FROM need WHERE directory = d.id AND state = {NeedState.READY:d}"
     f" AND scope <> {Scope.PREFETCH:d} ORDER BY stale_since LIMIT 1"
@@ -119,8 +119,8 @@ def _add_directory(
     """Add the needs of one directory by their rows, without those that are ready where these are added already."""
     decided, values = decided_by(above)
     rows = connection.execute(
-        f"SELECT need.state, attempt.state, {decided}, count(*), {_SINCE} FROM need"
-        " LEFT JOIN attempt ON attempt.id = need.attempt WHERE directory = ? AND need.state <> ? GROUP BY 1, 2, 3",
+        f"SELECT n.state, a.state, {decided}, count(*), {_SINCE} FROM need n {MARKED_BY}"
+        " WHERE n.directory = ? AND n.state <> ? GROUP BY 1, 2, 3",
         (*values, directory, int(NeedState.READY) if but_ready else -1),
     )
     for state, attempt, index, count, oldest in rows:
@@ -142,13 +142,13 @@ def _add_others(connection: Connection, walked: Sequence[int], add: _Add) -> Non
         (NeedState.PARKED, "need_aside", f"state >= {NeedState.PARKED:d} AND state = {NeedState.PARKED:d}"),
     ):
         rows = connection.execute(
-            f"SELECT count(*), {_SINCE} FROM need INDEXED BY {index} WHERE {where} AND directory{others}", values
+            f"SELECT count(*), {_SINCE} FROM need AS n INDEXED BY {index} WHERE {where} AND directory{others}", values
         )
         add(status_word(state, None, None), *rows.fetchone())
     rows = connection.execute(
-        f"SELECT need.state, attempt.state, count(*), {_SINCE} FROM need INDEXED BY need_attempt"
-        " JOIN attempt ON attempt.id = need.attempt"
-        f" WHERE need.attempt IS NOT NULL AND directory{others} GROUP BY 1, 2",
+        f"SELECT n.state, attempt.state, count(*), {_SINCE} FROM need AS n INDEXED BY need_attempt"
+        " JOIN attempt ON attempt.id = n.attempt"
+        f" WHERE n.attempt IS NOT NULL AND directory{others} GROUP BY 1, 2",
         values,
     )
     for state, attempt, number, since in rows:

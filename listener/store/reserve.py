@@ -6,7 +6,6 @@ Whatever many requests need to know is read at once: which needs are due, when t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +14,11 @@ from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, Re
 from listener.store.attempts import budget, hold_units
 from listener.store.bulk import Bulk
 from listener.store.connection import Connection
+from listener.store.groups import next_group
 from listener.store.index import Names, select_wanted
 from listener.store.needs import directory_attempts
 from listener.store.transitions import AttemptRequest
+from listener.urls import host_of
 
 __all__ = ["hold"]
 
@@ -42,35 +43,30 @@ def hold(
     for kind in dict.fromkeys(one.kind for one in wanted):
         requests = list({(one.target, one.url): one for one in wanted if one.kind is kind}.values())
         left = budget(connection, account, kind, now=now, default=quota.get(kind, 0)).left
-        claimed = _claim(connection, names, requests, now=now, most=left)
+        claimed = _granted(connection, _claims(connection, names, kind, requests), now=now, most=left)
         hold_units(connection, account, kind, len(claimed), now=now, default=quota.get(kind, 0))
-        rows = _attempt_rows(connection, claimed)
-        _ADD_ATTEMPTS.write(connection, rows, (kind.value, watermark, account, window_start(now), now))
-        for claim, (number, _, url, force, tries, stale_since, *_, reason, _) in zip(claimed, rows, strict=True):
-            made.append(
-                Attempt(
-                    number,
-                    claim.request.target,
-                    kind,
-                    url,
-                    force,
-                    watermark,
-                    created_at=now,
-                    tries=tries,
-                    stale_since=stale_since,
-                    reason=reason,
-                )
-            )
+        groups = _add_groups(connection, claimed, (kind.value, account, window_start(now), watermark, now))
+        rows = _attempt_rows(connection, claimed, groups)
+        _ADD_ATTEMPTS.write(connection, rows)
         _mark(connection, claimed, rows)
+        held = AttemptState.HELD
+        made += [
+            Attempt(number, one.target, kind, url, one.force, watermark, held, None, now, None, None, 0, tries, *about)
+            for (one, *_), (number, _, url, tries, *about, _, _, _) in zip(claimed, rows, strict=True)
+        ]
     return made
 
 
-_ADD_ATTEMPTS = Bulk(
-    "INSERT INTO attempt (id, target, url, force, tries, stale_since, covered, urgent, reason, priority,"
-    " kind, watermark, account, window_start, created_at, state, held) {}",
-    "({0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, ?1, ?2, ?3, ?4, ?5, 'held', 1)",
-    columns=10,
+_ADD_GROUPS = Bulk(
+    "INSERT INTO attempt_group (id, target, force, kind, account, window_start, watermark, created_at, state, held) {}",
+    "({0}, {1}, {2}, ?1, ?2, ?3, ?4, ?5, 'held', 1)",
+    columns=3,
     constants=5,
+)
+_ADD_ATTEMPTS = Bulk(
+    "INSERT INTO attempt_item (id, group_id, url, tries, stale_since, reason, covered, urgent, priority) {}",
+    "({0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8})",
+    columns=9,
 )
 _MARK = Bulk(
     f"UPDATE need SET state = {NeedState.ATTEMPTED:d}, attempt = of.column4 FROM ({{}}) AS of"
@@ -87,21 +83,39 @@ class _Claim(NamedTuple):
 
     request: AttemptRequest
     target: int
+    host: str
     need: _NeedKey | None
     """What it is for; a directory attempt marks none."""
 
 
-def _claim(
-    connection: Connection, names: Names, requests: Sequence[AttemptRequest], *, now: float, most: int
+def _claims(
+    connection: Connection, names: Names, kind: RefreshKind, requests: Sequence[AttemptRequest]
 ) -> list[_Claim]:
-    """Return up to ``most`` of these requests, of one kind: those whose needs are READY and may be sent now."""
-    target_ids = {name: names.target(connection, name) for name in {one.target for one in requests}}
-    claims = [_Claim(one, target_ids[one.target], _need_key(connection, names, one)) for one in requests]
+    """Look up what these requests, of one kind, are for: many share a directory."""
+    scope, is_directory = int(SCOPE_OF_KIND[kind]), kind is RefreshKind.DIRECTORY
+    places: dict[tuple[str, str], tuple[int, str, int]] = {}
+    claims: list[_Claim] = []
+    for one in requests:
+        url = one.url
+        place = directory_of(url)
+        found = places.get((one.target, place))
+        if found is None:
+            target = names.target(connection, one.target)
+            directory = 0 if is_directory else names.directory(connection, target, place)
+            found = places[one.target, place] = target, host_of(place), directory
+        target, host, directory = found
+        claims.append(_Claim(one, target, host, None if is_directory else (directory, url[len(place) :], scope)))
+    return claims
+
+
+def _granted(connection: Connection, claims: Sequence[_Claim], *, now: float, most: int) -> list[_Claim]:
+    """Return up to ``most`` of these claims, of one kind: those whose needs are READY and may be sent now."""
     if not claims or claims[0].need is None:
-        return claims[:most]
+        return list(claims[:most])
     ready = _ready(connection, [claim.need for claim in claims if claim.need])
     intervals = [(claim.target, claim.request.url) for claim in claims if claim.request.min_interval_seconds]
     last_sent = _last_sent(connection, intervals, now) if intervals else {}
+    refreshed = _with_refresh(connection, claims) if claims[0].request.kind is RefreshKind.PREFETCH else set()
     found: list[_Claim] = []
     too_soon: list[tuple[float, int, str, int]] = []
     for claim in claims:
@@ -110,9 +124,9 @@ def _claim(
         one, need = claim.request, claim.need
         if need not in ready or need is None:
             continue
-        if one.kind is RefreshKind.PREFETCH and _refresh_pending(connection, names, one, *need[:2]):
+        if need in refreshed:
             continue
-        last = last_sent.get((claim.target, one.url))
+        last = last_sent.get((claim.target, one.url)) if last_sent else None
         if last is not None and (until := _interval_end(one, last, now)) is not None:
             too_soon.append((until, *need))
         else:
@@ -122,14 +136,6 @@ def _claim(
         too_soon,
     )
     return found
-
-
-def _need_key(connection: Connection, names: Names, one: AttemptRequest) -> _NeedKey | None:
-    if one.kind is RefreshKind.DIRECTORY:
-        return None
-    place = directory_of(one.url)
-    directory = names.directory(connection, names.target(connection, one.target), place)
-    return directory, one.url[len(place) :], int(SCOPE_OF_KIND[one.kind])
 
 
 def _ready(connection: Connection, needs: Sequence[_NeedKey]) -> set[_NeedKey]:
@@ -158,8 +164,9 @@ def _last_sent(connection: Connection, urls: Sequence[tuple[int, str]], now: flo
     rows = select_wanted(
         connection,
         urls,
-        "SELECT target, url, max(sent_at), sum(window_start = ?) FROM (SELECT DISTINCT * FROM wanted)"
-        " CROSS JOIN attempt ON target = column1 AND url = column2 GROUP BY target, url",
+        "SELECT target, url, max(sent_at), sum(CASE WHEN window_start = ? THEN 1 ELSE 0 END)"
+        " FROM (SELECT DISTINCT * FROM wanted) AS of CROSS JOIN attempt_item AS i ON i.url = column2"
+        " CROSS JOIN attempt_group AS g ON g.id = i.group_id AND g.target = column1 GROUP BY target, url",
         (window_start(now),),
     )
     return {(target, url): _LastSent(at, today) for target, url, at, today in rows if at is not None}
@@ -174,25 +181,38 @@ def _interval_end(one: AttemptRequest, last: _LastSent, now: float) -> float | N
     return last.at + interval if last.at <= now < last.at + interval else None
 
 
-def _attempt_rows(connection: Connection, claimed: Sequence[_Claim]) -> list[tuple[Any, ...]]:
+_GroupKey = tuple[int, bool, str]
+"""Target, force, host: what one request has in common."""
+
+
+def _add_groups(connection: Connection, claimed: Sequence[_Claim], shared: tuple[object, ...]) -> dict[_GroupKey, int]:
+    """Make the groups of these attempts, with the values that all share; return their ids."""
+    keys = dict.fromkeys((claim.target, claim.request.force, claim.host) for claim in claimed)
+    groups = {key: number for number, key in enumerate(keys, next_group(connection))}
+    _ADD_GROUPS.write(connection, [(number, target, force) for (target, force, _), number in groups.items()], shared)
+    return groups
+
+
+def _attempt_rows(
+    connection: Connection, claimed: Sequence[_Claim], groups: Mapping[_GroupKey, int]
+) -> list[tuple[Any, ...]]:
     """Return the rows of these attempts, with the values of :data:`_ADD_ATTEMPTS`."""
-    next_id = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'attempt'")
+    next_id = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'attempt_item'")
     first = int(next_id.fetchone()[0])
     tries = _tries(connection, [(claim.target, claim.request.url) for claim in claimed])
     return [
         (
             number,
-            target,
+            groups[target, one.force, host],
             one.url,
-            one.force,
-            tries.get((target, one.url), 1),
+            tries.get((target, one.url), 1) if tries else 1,
             one.stale_since,
+            one.reason,
             one.covered,
             one.urgent,
-            one.reason,
             int(one.priority),
         )
-        for number, (one, target, _) in enumerate(claimed, first)
+        for number, (one, target, host, _) in enumerate(claimed, first)
     ]
 
 
@@ -201,9 +221,11 @@ def _tries(connection: Connection, urls: Sequence[tuple[int, str]]) -> dict[tupl
     rows = select_wanted(
         connection,
         urls,
-        "SELECT target, url, tries FROM wanted"
-        " CROSS JOIN attempt ON id = (SELECT max(id) FROM attempt WHERE target = column1 AND url = column2)"
-        f" WHERE state = '{AttemptState.FAILED.value}'",
+        "SELECT g.target, i.url, i.tries FROM wanted CROSS JOIN attempt_item AS i ON i.id ="
+        " (SELECT l.id FROM attempt_item AS l CROSS JOIN attempt_group AS o ON o.id = l.group_id"
+        " WHERE l.url = column2 AND o.target = column1 ORDER BY l.id DESC LIMIT 1)"
+        " CROSS JOIN attempt_group AS g ON g.id = i.group_id"
+        f" WHERE g.state = '{AttemptState.FAILED.value}'",
     )
     return {(target, url): tries + 1 for target, url, tries in rows}
 
@@ -215,17 +237,29 @@ def _mark(connection: Connection, claimed: Sequence[_Claim], rows: Sequence[tupl
         raise AssertionError("a need that was READY is not any more, within one transaction")
 
 
-def _refresh_pending(connection: Connection, names: Names, one: AttemptRequest, directory: int, name: str) -> bool:
-    """Return whether a refresh of this URL is still due or under way: a prefetch would fetch the old copy again."""
-    own = f"SELECT 1 FROM need WHERE directory = ? AND name = ? AND scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d})"
-    if connection.execute(own, (directory, name)).fetchone() is not None:
-        return True
-    target, place = names.target(connection, one.target), directory_of(one.url)
-    above = [place[: i + 1] for i, letter in enumerate(place) if letter == "/" and i > place.find("://") + 2]
-    subtrees = (
-        "SELECT 1 FROM need JOIN directory d ON d.id = need.directory WHERE d.target = ? AND need.name = ''"
-        f" AND scope = {Scope.SUBTREE:d} AND d.url IN (SELECT value FROM json_each(?))"
+def _with_refresh(connection: Connection, claims: Sequence[_Claim]) -> set[_NeedKey]:
+    """Return those of prefetches whose URL is still to be refreshed, or is now: it would fetch the old copy."""
+    needs = [claim.need for claim in claims if claim.need]
+    own = "SELECT column1, column2, column3 FROM wanted CROSS JOIN need ON directory = column1 AND name = column2"
+    found = set(select_wanted(connection, needs, f"{own} WHERE scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d})"))
+    places = {(claim.target, directory_of(claim.request.url)) for claim in claims}
+    above = {(target, place): [(target, one) for one in _above(place)] for target, place in places}
+    subtrees = select_wanted(
+        connection,
+        list({one for each in above.values() for one in each}),
+        "SELECT d.target, d.url FROM wanted CROSS JOIN directory AS d ON d.target = column1 AND d.url = column2"
+        f" CROSS JOIN need AS n ON n.directory = d.id AND n.name = '' AND n.scope = {Scope.SUBTREE:d}",
     )
-    if connection.execute(subtrees, (target, json.dumps(above))).fetchone() is not None:
-        return True
-    return bool(directory_attempts(connection).above(target, place))
+    due, attempts = set(subtrees), directory_attempts(connection)
+    covered = {one for one in places if not due.isdisjoint(above[one]) or attempts.above(*one)}
+    return found | {
+        claim.need for claim in claims if claim.need and (claim.target, directory_of(claim.request.url)) in covered
+    }
+
+
+def _above(place: str) -> list[str]:
+    """Return the directory URLs at and above one, that of the host last."""
+    found, end = [], len(place)
+    while (end := place.rfind("/", 0, end)) > place.find("://") + 2:
+        found.append(place[: end + 1])
+    return found

@@ -19,6 +19,7 @@ from listener.store.attempts import presume_spent
 from listener.store.bulk import delete_rows
 from listener.store.connection import Connection
 from listener.store.filtering import MESSAGE_SECONDS, MOST_MESSAGES, MOST_SUPPRESSED, TOKEN_SECONDS
+from listener.store.groups import Group, own_groups, update_groups
 from listener.store.index import Names, prefix_end, remove_pending
 from listener.store.letters import MAX_BODIES, MAX_BODIES_BYTES, MAX_LETTERS
 
@@ -65,7 +66,8 @@ _SETTLED: Final = f"{_KEPT} after it ended"
 
 BOUNDS: Final[Mapping[str, Bound]] = {
     "account": Bound("one for each account", _RETIRED),
-    "attempt": Bound(
+    "attempt_group": Bound("one for each attempt", "with the last of its attempts"),
+    "attempt_item": Bound(
         f"the quota of {_KEPT}, and what is in flight",
         f"{_SETTLED}; never while its outcome is open, or that of a request sent up to a day after it ended. One that"
         f" stays unconfirmed ends once it covers no need, a directory after {_KEPT} at the earliest",
@@ -104,8 +106,14 @@ BOUNDS: Final[Mapping[str, Bound]] = {
 }
 """What bounds each table of the schema."""
 
+_ENDED: Final = "active = 0 AND finished_at < :settled_before"
 _OLD = (
-    ("attempt", ("id",), "active = 0 AND finished_at < :settled_before"),
+    ("attempt_item", ("id",), f"group_id IN (SELECT id FROM attempt_group WHERE {_ENDED} LIMIT :limit)"),
+    (
+        "attempt_group",
+        ("id",),
+        f"{_ENDED} AND NOT EXISTS (SELECT 1 FROM attempt_item WHERE group_id = attempt_group.id)",
+    ),
     ("ledger", ("account", "kind", "window_start"), "window_start < :before AND held = 0"),
     ("backfill", ("id",), "updated_at < :before"),
     ("audit", ("id",), "at < :before"),
@@ -163,19 +171,23 @@ def remove_old_tombstones(
 
 def _end_file_attempts(connection: Connection, *, now: float, limit: int) -> bool:
     """End unconfirmed attempts whose need was changed, settled or discarded since; return whether to go on."""
-    ended = connection.execute(
-        "UPDATE attempt SET active = 0, finished_at = :now WHERE id IN (SELECT id FROM attempt WHERE active = 1"
-        " AND state = 'unconfirmed' AND kind <> 'directory'"
-        " AND NOT EXISTS (SELECT 1 FROM need WHERE need.attempt = attempt.id) LIMIT :limit)",
-        {"now": now, "limit": limit},
-    )
-    return ended.rowcount >= limit
+    rows = connection.execute(
+        "SELECT id FROM attempt WHERE active = 1 AND state = 'unconfirmed' AND kind <> 'directory'"
+        " AND NOT EXISTS (SELECT 1 FROM need WHERE need.attempt = attempt.id) LIMIT ?",
+        (limit,),
+    ).fetchall()
+    _end(connection, own_groups(connection, [row[0] for row in rows]), now)
+    return len(rows) >= limit
+
+
+def _end(connection: Connection, groups: Sequence[Group], now: float) -> None:
+    update_groups(connection, groups, "active = 0, finished_at = ?", (now,))
 
 
 def _oldest_unsettled(connection: Connection) -> float:
     """Return when the oldest request with an unknown outcome was sent, infinity where none has one."""
     row = connection.execute(
-        "SELECT min(sent_at) FROM attempt WHERE active = 1 AND state IN ('sending', 'unknown')"
+        "SELECT min(sent_at) FROM attempt_group WHERE active = 1 AND state IN ('sending', 'unknown')"
     ).fetchone()
     return math.inf if row[0] is None else float(row[0])
 
@@ -226,11 +238,7 @@ def _covers_any(connection: Connection, values: Mapping[str, object]) -> bool:
 
 def end_directory_attempts(connection: Connection, ids: Sequence[int], *, now: float) -> None:
     """End the attempts that :func:`unneeded_directory_attempts` found, unless their tasks ended meanwhile."""
-    connection.execute(
-        "UPDATE attempt SET active = 0, finished_at = ? WHERE id IN (SELECT value FROM json_each(?))"
-        f" AND active = 1 AND state = '{AttemptState.UNCONFIRMED.value}'",
-        (now, json.dumps(ids)),
-    )
+    _end(connection, own_groups(connection, ids, f"active = 1 AND state = '{AttemptState.UNCONFIRMED.value}'"), now)
 
 
 class Configured(NamedTuple):
@@ -275,7 +283,7 @@ def retire(
 _UNUSED_TARGETS = """
 DELETE FROM target WHERE name NOT IN (SELECT value FROM json_each(?))
   AND NOT EXISTS (SELECT 1 FROM directory WHERE directory.target = target.id)
-  AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.target = target.id)
+  AND id NOT IN (SELECT target FROM attempt_group)
 """
 
 

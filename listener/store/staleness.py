@@ -13,7 +13,14 @@ from typing import Any, Final, NamedTuple
 from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, Scope, directory_of, strip_query
 from listener.store.connection import Connection
 from listener.store.controls import NEEDS_BELOW, Control, ControlKind, Place, accounts, active, place_values
-from listener.store.needs import OLDEST_READY, DirectoryAttempt, DirectoryAttempts, deciding, directory_attempts
+from listener.store.needs import (
+    MARKED_BY,
+    OLDEST_READY,
+    DirectoryAttempt,
+    DirectoryAttempts,
+    deciding,
+    directory_attempts,
+)
 
 __all__ = [
     "SETTLED",
@@ -85,7 +92,7 @@ def why(connection: Connection, url: str) -> list[dict[str, Any]]:
     for place, name, scopes in _places(url):
         rows = connection.execute(
             f"SELECT {SHOWN_COLUMNS} FROM target t CROSS JOIN directory d ON d.target = t.id"
-            " CROSS JOIN need n ON n.directory = d.id LEFT JOIN attempt a ON a.id = n.attempt"
+            f" CROSS JOIN need n ON n.directory = d.id {MARKED_BY}"
             f" WHERE d.url = ? AND n.name = ? AND scope IN ({', '.join(f'{scope:d}' for scope in scopes)})",
             (place, name),
         )
@@ -95,9 +102,9 @@ def why(connection: Connection, url: str) -> list[dict[str, Any]]:
 
 SHOWN_COLUMNS = (
     "t.id, t.name, d.url, n.name, n.scope, n.sequence, n.state, n.stale_since, n.due_at, n.reason, n.open,"
-    " n.needs_force, n.urgent, a.id, a.state, a.error, a.next_look_at"
+    " n.needs_force, n.urgent, i.id, a.state, a.error, a.next_look_at"
 )
-"""Of a target ``t``, a directory ``d``, a need ``n`` and the attempt ``a`` that marks it, if any."""
+"""Of a target ``t``, a directory ``d``, a need ``n`` and :data:`MARKED_BY`."""
 
 
 def shown(rows: Iterable[Sequence[Any]], attempts: DirectoryAttempts) -> list[dict[str, Any]]:
@@ -234,7 +241,7 @@ def _order_words(order: Control) -> str:
 
 _FROM: Final = (
     f"SELECT {SHOWN_COLUMNS} FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target"
-    " LEFT JOIN attempt a ON a.id = n.attempt"
+    f" {MARKED_BY}"
 )
 
 
@@ -329,7 +336,7 @@ class Unsettled(NamedTuple):
 
 _ABOVE = f"""
 FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target
-LEFT JOIN attempt a ON a.id = n.attempt
+{MARKED_BY}
 WHERE (:target = '' OR t.name = :target) AND n.scope = {Scope.SUBTREE:d}
   AND d.url < :prefix AND substr(:prefix, 1, length(d.url)) = d.url
 """

@@ -25,10 +25,11 @@ from listener.refresh import (
     strip_query,
 )
 from listener.settings import CoalescerSettings
-from listener.store.attempts import book_spent, finish, release_needs, take_held
+from listener.store.attempts import book_spent, finish, release_needs
 from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.connection import Connection
 from listener.store.controls import withdraw
+from listener.store.groups import members, own_groups, units_of, update_groups
 from listener.store.index import next_sequence, prefix_end, select_wanted
 from listener.store.needs import EXPIRED, Load, covered
 
@@ -132,7 +133,8 @@ def set_back(connection: Connection, *, after: float, seconds: float, limit: int
 def set_looks_back(connection: Connection, *, after: float, seconds: float) -> None:
     """Move the next looks at attempts that lie after ``after``, and the end of every override, back by so much."""
     connection.execute(
-        "UPDATE attempt SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?", (seconds, after)
+        "UPDATE attempt_group SET next_look_at = next_look_at - ? WHERE active = 1 AND next_look_at > ?",
+        (seconds, after),
     )
     connection.execute("UPDATE control SET until = until - ?", (seconds,))
 
@@ -166,16 +168,13 @@ def mark_sending(connection: Connection, ids: Sequence[int], *, now: float) -> l
     they are refunded and due again, and those whose needs were cancelled are refunded.
     """
     withdraw(connection, ids, now=now)
-    unanswered = "SELECT DISTINCT sent_at FROM attempt WHERE active = 1 AND state IN ('sending', 'unknown')"
+    unanswered = "SELECT DISTINCT sent_at FROM attempt_group WHERE active = 1 AND state IN ('sending', 'unknown')"
     taken = {at for (at,) in connection.execute(unanswered)}
     while now in taken:  # the time names the request: what was written together is accepted together
         now += SENT_APART_SECONDS
-    these = "id IN (SELECT value FROM json_each(?))"
-    connection.execute(
-        f"UPDATE attempt SET state = 'sending', sent_at = ? WHERE {these} AND state = 'held'", (now, json.dumps(ids))
-    )
-    rows = connection.execute(f"SELECT id FROM attempt WHERE {these} AND state = 'sending'", (json.dumps(ids),))
-    return [row[0] for row in rows]
+    groups = own_groups(connection, ids, f"state = '{AttemptState.HELD.value}'")
+    update_groups(connection, groups, f"state = '{AttemptState.SENDING.value}', sent_at = ?", (now,))
+    return members(connection, groups)
 
 
 SWEEP_DIRECTORIES = 200
@@ -184,13 +183,14 @@ SWEEP_DIRECTORIES = 200
 
 def complete(connection: Connection, attempts: Sequence[Attempt], *, now: float) -> None:
     """Settle what these attempts cover, up to their watermarks; a directory attempt's needs are left to the sweep."""
-    book_spent(connection, take_held(connection, [attempt.id for attempt in attempts]))
     for kind in {attempt.kind for attempt in attempts}:
-        group = [attempt for attempt in attempts if attempt.kind is kind]
+        these = [attempt for attempt in attempts if attempt.kind is kind]
         is_directory = kind is RefreshKind.DIRECTORY
-        finish(connection, [attempt.id for attempt in group], AttemptState.COMPLETE, now, active=is_directory)
+        groups = own_groups(connection, [attempt.id for attempt in these])
+        book_spent(connection, units_of(groups))
+        finish(connection, groups, AttemptState.COMPLETE, now, active=is_directory)
         if not is_directory:
-            _settle_marked(connection, kind, group)
+            _settle_marked(connection, kind, these)
 
 
 def _settle_marked(connection: Connection, kind: RefreshKind, attempts: Sequence[Attempt]) -> None:
@@ -276,7 +276,7 @@ def sweep(connection: Connection, attempt: Attempt, after: SweepPosition, limit:
     if len(directories) == SWEEP_DIRECTORIES:
         return after
     _supersede(connection, attempt)
-    connection.execute("UPDATE attempt SET active = 0 WHERE id = ?", (attempt.id,))
+    update_groups(connection, own_groups(connection, [attempt.id]), "active = 0")
     return None
 
 
@@ -308,13 +308,14 @@ def _sweep_directory(
 
 def _supersede(connection: Connection, attempt: Attempt) -> None:
     """Let go of the unconfirmed directory attempts that cover nothing which this one did not cover too."""
-    connection.execute(
-        "UPDATE attempt SET active = 0, finished_at = coalesce(finished_at, created_at)"
-        " WHERE active = 1 AND state = 'unconfirmed' AND kind = 'directory' AND id <> ?1"
+    rows = connection.execute(
+        "SELECT id FROM attempt WHERE active = 1 AND state = 'unconfirmed' AND kind = 'directory' AND id <> ?1"
         " AND target = (SELECT target FROM attempt WHERE id = ?1) AND url >= ?2 AND url < ?3"
         " AND watermark <= ?4 AND force <= ?5",
         (attempt.id, attempt.url, prefix_end(attempt.url), attempt.watermark, attempt.force),
     )
+    superseded = own_groups(connection, [row[0] for row in rows])
+    update_groups(connection, superseded, "active = 0, finished_at = coalesce(finished_at, created_at)")
 
 
 def expire(connection: Connection, load: Load, *, before: float, limit: int) -> int:

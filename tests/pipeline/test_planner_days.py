@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from listener.pipeline.plan_inputs import learned
 from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
 from tests.pipeline.world import World, a_world
+from tests.store.steps import add_attempt
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 
@@ -41,10 +43,6 @@ async def deferred(world: World, count: int) -> None:
 
 async def busy_month(world: World, a_day: int) -> None:
     """Give the account a history: a month of days with so many files each, one after the other."""
-    insert = (
-        "INSERT INTO attempt (target, kind, url, force, watermark, state, account, window_start, held, created_at,"
-        " active) VALUES (1, 'file', ?, 1, 0, 'complete', 'main', ?, 0, ?, 0)"
-    )
     today = window_start(world.clock.now())
     rows = [
         (world.url(f"old/{n}"), today - day * QUOTA_DAY_SECONDS, today - day * QUOTA_DAY_SECONDS + n * 86_000.0 / a_day)
@@ -52,7 +50,12 @@ async def busy_month(world: World, a_day: int) -> None:
         for n in range(a_day)
     ]
     await world.store._write(lambda c: c.execute("INSERT OR IGNORE INTO target (id, name) VALUES (1, 'cdn')").rowcount)
-    await world.store._write(lambda c: c.executemany(insert, rows).rowcount)
+    await world.store._write(lambda c: [sent(c, *row) for row in rows])
+
+
+def sent(connection: sqlite3.Connection, url: str, window: float, at: float) -> int:
+    """Write a file that was sent then."""
+    return add_attempt(connection, url, window_start=window, created_at=at, active=0)
 
 
 @pytest.mark.parametrize("a_day", [0, 40], ids=["no history", "a busy month"])

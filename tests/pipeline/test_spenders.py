@@ -128,7 +128,7 @@ async def test_what_backfills_spent_does_not_count(tmp_path: Path) -> None:
 
 def mark_as_backfill(connection: sqlite3.Connection) -> None:
     """Count everything that was sent as a backfill's."""
-    connection.execute("UPDATE attempt SET priority = 1")
+    connection.execute("UPDATE attempt_item SET priority = 1")
 
 
 async def test_a_share_that_is_set_applies(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def _value(table: str, column: tuple[Any, ...], number: int) -> object:
         "REAL": number + 0.1,
         "INTEGER": LARGEST - number if name in ("inode", "mtime_ns") else number * 1_000_003,
     }
-    if kind == "INTEGER" and name in ("id", "number", "directory", "target", "root", "tree", "attempt"):
+    if kind == "INTEGER" and name in ("id", "number", "directory", "target", "root", "tree", "attempt", "group_id"):
         return number
     return number % 3 if (table, name) in (("need", "scope"), ("need", "state"), ("need", "open")) else of_kind[kind]
 

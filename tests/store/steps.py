@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
@@ -60,6 +60,32 @@ def file(key: str, **fields: object) -> AttemptRequest:
 def folder(key: str, *, force: bool = True) -> AttemptRequest:
     """A wish to refresh one directory."""
     return AttemptRequest("cdn", RefreshKind.DIRECTORY, BASE + key, force, "test", 0.0)
+
+
+def add_attempt(connection: sqlite3.Connection, url: str, **columns: object) -> int:
+    """Write an attempt as the store keeps it, in a group of its own; return its id."""
+    shared: dict[str, object] = {
+        "target": 1,
+        "kind": "file",
+        "force": 0,
+        "account": "main",
+        "window_start": 0,
+        "watermark": 1,
+        "created_at": 1.0,
+        "state": "complete",
+        "held": 0,
+    }
+    own = {name: columns.pop(name) for name in ("id", "tries", "stale_since", "priority") if name in columns}
+    group = _insert(connection, "attempt_group", shared | columns)
+    return _insert(connection, "attempt_item", {**own, "group_id": group, "url": url})
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object]) -> int:
+    marks = ", ".join("?" * len(row))
+    made = connection.execute(
+        f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks}) RETURNING id", tuple(row.values())
+    )
+    return int(made.fetchone()[0])
 
 
 class Bench:

@@ -13,7 +13,7 @@ from listener.refresh import COVERAGE, AttemptState, NeedState, RefreshKind, Sco
 from listener.store import NeedInput
 from listener.store.needs import covered
 from tests.store.coverage_model import assert_readers_agree
-from tests.store.steps import BASE, Bench, content, file, folder, subtree
+from tests.store.steps import BASE, Bench, add_attempt, content, file, folder, subtree
 
 FLAGS = (0, 1)
 STATES = (AttemptState.ACCEPTED, AttemptState.COMPLETE, AttemptState.FAILED)
@@ -43,12 +43,8 @@ def world(bench: Bench, request: pytest.FixtureRequest) -> Iterator[sqlite3.Conn
 
 def add(connection: sqlite3.Connection, kind: str, url: str, watermark: int, force: int, state: AttemptState) -> int:
     """Add an attempt, as the store keeps it."""
-    row = connection.execute(
-        "INSERT INTO attempt (target, kind, url, watermark, force, state, account, window_start, held, created_at,"
-        " stale_since) VALUES (1, ?, ?, ?, ?, ?, 'main', 0, 0, 0, 0) RETURNING id",
-        (kind, BASE + url, watermark, force, state.value),
-    )
-    return int(row.fetchone()[0])
+    about = {"kind": kind, "watermark": watermark, "force": force, "state": state.value}
+    return add_attempt(connection, BASE + url, **about, created_at=0.0, stale_since=0.0)
 
 
 @pytest.mark.parametrize(("first", "second"), [*itertools.product(["a/", "c/"], ["", "a/b/"])])

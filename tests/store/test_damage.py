@@ -111,7 +111,7 @@ def not_utf8_in_row(path: Path) -> None:
 def no_such_state(path: Path) -> None:
     """A state that no version ever wrote, and a lost page that proves the damage."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE attempt SET state = 'rubbish'")
+        connection.execute("UPDATE attempt_group SET state = 'rubbish'")
         connection.commit()
         (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'order_token_at'").fetchone()
     path.write_bytes(zeroed(path.read_bytes(), page - 1, 0))

@@ -11,7 +11,7 @@ import pytest
 from listener.refresh import Attempt, Need, NeedState, Priority, RefreshKind, Scope, covers
 from listener.store.needs import Load, Marks, Snapshot
 from listener.store.sqlite.database import prepare
-from tests.store.steps import BASE
+from tests.store.steps import BASE, add_attempt
 
 PLACES = {number: BASE + place for number, place in enumerate(["", "a/", "a/b/", "a/c/", "d/", "e/"], 1)}
 
@@ -24,11 +24,9 @@ def fill(file: sqlite3.Connection, chance: random.Random) -> tuple[list[Attempt]
         Attempt(n, "cdn", RefreshKind.DIRECTORY, BASE + chance.choice(["a/", "a/b/", "d/"]), chance.random() < 0.4, n)
         for n in range(1, chance.choice([1, 2, 4, 6]))
     ]
-    file.executemany(
-        "INSERT INTO attempt (id, target, kind, url, force, watermark, state, account, window_start, held, created_at)"
-        " VALUES (?, 1, 'directory', ?, ?, ?, 'accepted', 'main', 0, 0, 1)",
-        [(one.id, one.url, one.force, one.watermark) for one in made],
-    )
+    for one in made:
+        about = {"kind": "directory", "force": one.force, "watermark": one.watermark, "state": "accepted"}
+        add_attempt(file, one.url, id=one.id, **about)
     newest, priorities = chance.choice([4, 12]), chance.choice([[0], [0], [1], [0, 1], [0, 1, 2]])
     ready: dict[int, list[tuple[Need, int]]] = {number: [] for number in PLACES}
     for number, place in PLACES.items():

@@ -58,7 +58,8 @@ async def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(bench: B
         ("UPDATE directory SET ready = ready + 1", "due needs is wrong: https://www.example.com/a/"),
         ("UPDATE tree SET objects = 7", "objects is wrong: a/"),
         ("DELETE FROM directory", "directory that is not there: x"),
-        ("UPDATE attempt SET active = 0", "attempt that is over: y"),
+        ("UPDATE attempt_group SET active = 0", "attempt that is over: y"),
+        ("UPDATE attempt_item SET group_id = 9", "group that is not there: https://www.example.com/a/y"),
         ("UPDATE ledger SET held = 3", "hold what no attempt holds: main file"),
     ],
 )

@@ -17,7 +17,7 @@ from listener.store.index import Names
 from listener.store.reserve import hold
 from listener.store.sqlite.database import prepare
 from listener.store.transitions import AttemptRequest
-from tests.store.steps import BASE
+from tests.store.steps import BASE, add_attempt
 
 NOW = 1_800_000_000.0
 NAMES = [f"{n}" for n in range(90)]
@@ -51,11 +51,9 @@ def given(file: sqlite3.Connection, chance: random.Random) -> tuple[dict[tuple[s
         name = chance.choice(NAMES)
         sent = (chance.choice(["failed", "complete"]), chance.randint(1, 4), chance.choice([None, NOW + 9, NOW - 50]))
         history.setdefault(name, []).append(sent)
-        file.execute(
-            "INSERT INTO attempt (target, kind, url, force, watermark, state, account, window_start, held, created_at,"
-            " active, tries, sent_at) VALUES (1, 'file', ?, 0, 1, ?, 'main', ?, 0, 1, 0, ?, ?)",
-            (BASE + name, sent[0], window_start(NOW) - chance.choice([0, 86_400]), *sent[1:]),
-        )
+        state, tries, at = sent
+        day = window_start(NOW) - chance.choice([0, 86_400])
+        add_attempt(file, BASE + name, state=state, window_start=day, active=0, tries=tries, sent_at=at)
     return needs, history
 
 
@@ -140,11 +138,8 @@ def test_each_unit_is_booked_once_however_often_it_is_accepted(file: sqlite3.Con
     chance = random.Random(seed)
     days = [window_start(NOW), window_start(NOW) - 86_400]
     held = {n: (chance.choice(days), chance.random() < 0.7) for n in range(1, 101)}
-    file.executemany(
-        "INSERT INTO attempt (id, target, kind, url, force, watermark, state, account, window_start, held, created_at)"
-        " VALUES (?, 1, 'file', ?, 0, 1, 'sending', 'main', ?, ?, 1)",
-        [(n, f"{BASE}{n}", day, is_held) for n, (day, is_held) in held.items()],
-    )
+    for n, (day, is_held) in held.items():
+        add_attempt(file, f"{BASE}{n}", id=n, state="sending", window_start=day, held=is_held)
     units = Counter(day for day, is_held in held.values() if is_held)
     file.executemany(
         "INSERT INTO ledger (account, kind, window_start, quota, held) VALUES ('main', 'file', ?, 1000, ?)",

@@ -19,7 +19,7 @@ from listener.store.retention import BOUNDS, UNSETTLED_SECONDS, Configured
 from listener.store.sqlite.database import prepare
 from listener.store.store import REMOVE_ROWS
 from listener.store.transitions import AttemptRequest
-from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, subtree
+from tests.store.steps import BASE, Bench, FakeClock, add_attempt, content, deleted, file, folder, subtree
 
 DAY = 86400.0
 KEEP = 30 * DAY
@@ -62,7 +62,7 @@ async def test_every_row_of_history_ends(bench: Bench) -> None:
     )
     await upkeep(bench)
     before = rows(bench)
-    assert {"audit", "backfill", "attempt", "ledger", "dropped"} <= set(before)
+    assert {"audit", "backfill", "attempt_group", "attempt_item", "ledger", "dropped"} <= set(before)
     assert (before["control"], before["backfill"]) == (2, 2)
     bench.clock.advance(3601)
     await upkeep(bench)
@@ -245,11 +245,8 @@ async def test_removal_is_done_in_slices(bench: Bench, monkeypatch: pytest.Monke
     assert {"object": 1_500, "tombstone": 1_501, "pending_delete": 1}.items() <= rows(bench).items()
     connection = sqlite3.connect(bench.store.path)
     with closing(connection), connection:
-        connection.executemany(
-            "INSERT INTO attempt (target, kind, url, force, watermark, state, account, window_start, held, created_at,"
-            " finished_at, active) VALUES (1, 'file', ?, 1, 1, 'complete', 'main', 0, 0, 0, 0, 0)",
-            [(key,) for key in keys],
-        )
+        for key in keys:
+            add_attempt(connection, key, finished_at=0.0, active=0)
     written: list[int] = []
     write = bench.store._write
 

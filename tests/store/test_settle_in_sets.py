@@ -10,7 +10,7 @@ import pytest
 from listener.refresh import COVERAGE, Attempt, Need, NeedState, RefreshKind, Scope, covers, strip_query
 from listener.store.sqlite.database import prepare
 from listener.store.transitions import complete
-from tests.store.steps import BASE
+from tests.store.steps import BASE, add_attempt
 
 NAMES = ["a", "a?w=1", "a?w=2", "a@", "b", "b?", "c", ""]
 PLACES = {1: BASE, 2: BASE + "d/"}
@@ -37,11 +37,9 @@ def test_needs_are_settled_by_whatever_covers_them(tmp_path: Path, seed: int) ->
         )
         for number in range(1, chance.choice([2, 9, 40]))
     ]
-    file.executemany(
-        "INSERT INTO attempt (id, target, kind, url, force, watermark, state, account, window_start, held, created_at)"
-        " VALUES (?, 1, ?, ?, ?, ?, 'accepted', 'main', 0, 0, 1)",
-        [(one.id, one.kind, one.url, one.force, one.watermark) for one in made],
-    )
+    for one in made:
+        about = {"kind": one.kind, "force": one.force, "watermark": one.watermark, "state": "accepted"}
+        add_attempt(file, one.url, id=one.id, **about)
     before: dict[tuple[int, str, int], tuple[object, ...]] = {}
     expected: dict[tuple[int, str, int], tuple[object, ...]] = {}
     for directory, place in PLACES.items():

@@ -56,6 +56,8 @@ _DISAGREEMENTS: Final = {
         SELECT name FROM need WHERE directory NOT IN (SELECT id FROM directory)""",
     "needs of an attempt that is over": """
         SELECT name FROM need WHERE attempt IS NOT NULL AND attempt NOT IN (SELECT id FROM attempt WHERE active = 1)""",
+    "attempts of a group that is not there": """
+        SELECT url FROM attempt_item WHERE group_id NOT IN (SELECT id FROM attempt_group)""",
     "ledger entries that hold what no attempt holds": """
         SELECT account || ' ' || kind FROM ledger l WHERE held <> (SELECT count(*) FROM attempt a
           WHERE a.account = l.account AND a.kind = l.kind AND a.window_start = l.window_start AND a.held = 1)""",

@@ -29,7 +29,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: distinguishes our file from any other SQLite file."""
-VERSION = 13
+VERSION = 14
 REWRITTEN_PAGES = 16_384
 """A file up to this size (64 MiB) is rewritten once when it is converted, so that its space can be given back."""
 
@@ -126,6 +126,35 @@ def _rename_tokens(connection: sqlite3.Connection) -> None:
     _add("order_token_at")(connection)
 
 
+_GROUPED = (
+    "target, kind, force, account, window_start, watermark, created_at, state, held, active, task_id, sent_at,"
+    " accepted_at, finished_at, next_look_at, looks, error"
+)
+
+
+def _group_attempts(connection: sqlite3.Connection) -> None:
+    """Move what attempts have in common to rows that they share; their ids stay, and none is given out again."""
+    connection.execute("ALTER TABLE attempt RENAME TO old_attempt")
+    for index in ("attempt_active", "attempt_flying", "attempt_url", "attempt_history"):
+        connection.execute(f"DROP INDEX {index}")
+    _add("attempt_group", "attempt_item")(connection)
+    group = f"dense_rank() OVER (ORDER BY {_GROUPED})"
+    connection.execute(
+        f"INSERT INTO attempt_group (id, {_GROUPED}) SELECT DISTINCT {group}, {_GROUPED} FROM old_attempt"
+    )
+    kept = "url, tries, stale_since, covered, urgent, priority, reason"
+    connection.execute(
+        f"INSERT INTO attempt_item (id, group_id, {kept}) SELECT id, {group}, {kept} FROM old_attempt ORDER BY id"
+    )
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'attempt_item'")
+    connection.execute("UPDATE sqlite_sequence SET name = 'attempt_item' WHERE name = 'old_attempt'")
+    connection.execute("DROP TABLE old_attempt")
+    _add(
+        *("attempt_group_due", "attempt_group_flying", "attempt_group_history", "attempt_group_window"),
+        *("attempt_item_group", "attempt_item_url", "attempt"),
+    )(connection)
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("order_token", "order_token_at"),
@@ -139,6 +168,7 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     10: _add("message"),
     11: _book_shares_in_ledger,
     12: _rename_tokens,
+    13: _group_attempts,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

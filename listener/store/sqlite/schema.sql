@@ -62,37 +62,50 @@ BEGIN
   WHERE id = NEW.directory;
 END;
 
-CREATE TABLE attempt (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
+CREATE TABLE attempt_group (          -- attempts of one host to which the same happened so far, since one request has many
+  id INTEGER PRIMARY KEY,
   target INTEGER NOT NULL REFERENCES target (id),
   kind TEXT NOT NULL,
-  url TEXT NOT NULL,
   force INTEGER NOT NULL,
-  watermark INTEGER NOT NULL,
-  state TEXT NOT NULL,
   account TEXT NOT NULL,
-  window_start INTEGER NOT NULL,      -- the quota day that its unit is booked in
-  held INTEGER NOT NULL,              -- 1 while its unit stands in the ledger's held
-  task_id TEXT,
+  window_start INTEGER NOT NULL,      -- the quota day that their units are booked in
+  watermark INTEGER NOT NULL,
   created_at REAL NOT NULL,
+  state TEXT NOT NULL,
+  held INTEGER NOT NULL,              -- 1 while their units stand in the ledger's held
+  active INTEGER NOT NULL DEFAULT 1,  -- 0: history; nothing depends on it any more
+  task_id TEXT,
   sent_at REAL,
   accepted_at REAL,
   finished_at REAL,
   next_look_at REAL,                  -- ACCEPTED, UNKNOWN, UNCONFIRMED: when to ask; FAILED: when its back-off ends
   looks INTEGER NOT NULL DEFAULT 0,
+  error TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX attempt_group_due ON attempt_group (state, next_look_at) WHERE active = 1;
+CREATE INDEX attempt_group_flying ON attempt_group (watermark) WHERE active = 1 AND kind = 'directory';
+CREATE INDEX attempt_group_history ON attempt_group (finished_at) WHERE active = 0;
+CREATE INDEX attempt_group_window ON attempt_group (window_start);
+
+CREATE TABLE attempt_item (           -- what an attempt shares with no other
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  group_id INTEGER NOT NULL REFERENCES attempt_group (id),
+  url TEXT NOT NULL,
   tries INTEGER NOT NULL DEFAULT 1,
   stale_since REAL,
   covered INTEGER NOT NULL DEFAULT 1, -- needs that it covered when it was made
   urgent INTEGER NOT NULL DEFAULT 0,
-  active INTEGER NOT NULL DEFAULT 1,  -- 0: history; nothing depends on it any more
-  reason TEXT NOT NULL DEFAULT '',
-  error TEXT NOT NULL DEFAULT '',
-  priority INTEGER NOT NULL DEFAULT 0 -- as of its need
+  priority INTEGER NOT NULL DEFAULT 0, -- as of its need
+  reason TEXT NOT NULL DEFAULT ''
 );
-CREATE INDEX attempt_active ON attempt (state) WHERE active = 1;
-CREATE INDEX attempt_flying ON attempt (watermark) WHERE active = 1 AND kind = 'directory';
-CREATE INDEX attempt_url ON attempt (target, url);
-CREATE INDEX attempt_history ON attempt (finished_at) WHERE active = 0;
+CREATE INDEX attempt_item_group ON attempt_item (group_id);
+CREATE INDEX attempt_item_url ON attempt_item (url);
+
+CREATE VIEW attempt AS                -- for reading; never on the right of a LEFT JOIN, where SQLite would copy it first
+SELECT i.id, i.group_id, g.target, g.kind, i.url, g.force, g.watermark, g.state, g.account, g.window_start, g.held,
+  g.task_id, g.created_at, g.sent_at, g.accepted_at, g.finished_at, g.next_look_at, g.looks, i.tries, i.stale_since,
+  i.covered, i.urgent, g.active, i.reason, g.error, i.priority
+FROM attempt_item i JOIN attempt_group g ON g.id = i.group_id;
 
 CREATE TABLE ledger (
   account TEXT NOT NULL,
