@@ -23,7 +23,7 @@ from listener.errors import TargetError
 from listener.pipeline.accounts import CAREFUL_URLS, RESET_GUARD_SECONDS, Account, Spenders, large_spenders
 from listener.pipeline.intake import StoreRetry
 from listener.pipeline.outcomes import UnknownOutcomes
-from listener.pipeline.plan_inputs import learned, request_for_need
+from listener.pipeline.plan_inputs import learned, requests_for_needs
 from listener.pipeline.planning_round import ActiveOverrides, Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
 from listener.pipeline.waking import TICK_SECONDS, Horizon, WakeUp
@@ -353,6 +353,7 @@ class Dispatcher:
         self._settings = settings
         self._sender = sender
         self._controls = Controls(store)
+        self._requests = partial(requests_for_needs, account)
 
     async def learn(self) -> None:
         """Learn the account's arrivals from what was sent before this process."""
@@ -404,15 +405,17 @@ class Dispatcher:
         rows = overrides.manual([row for row in found if row.target in self._account.targets])
         if not rows:
             return 0
-        row_of = partial(request_for_need, self._account)
-        held = await self._hold([row_of(row, row.reason or "urgent", urgent=True) for row in rows if row.urgent])
+        urgent = [row for row in rows if row.urgent]
+        held = await self._hold(
+            [one for row in urgent for one in self._requests([row], row.reason or "urgent", urgent=True)]
+        )
         left = {kind: await self._unreserved(kind) for kind in self._account.quota}
         wanted = []
         for row in rows:
             kind = KIND_OF_SCOPE[row.scope]
             if not row.urgent and left.get(kind, 0) > 0:
                 left[kind] -= 1
-                wanted.append(row_of(row, row.reason or "manual request"))
+                wanted += self._requests([row], row.reason or "manual request")
         return held + await self._hold(wanted)
 
     async def _unreserved(self, kind: RefreshKind) -> int:
@@ -425,9 +428,12 @@ class Dispatcher:
     async def _hold(self, wanted: Sequence[AttemptRequest], evicts: Evicts | None = None) -> int:
         count = 0
         now, account = self._clock.now(), self._account
-        wanted = [
-            one for one in wanted if account.can(one.target, one.kind) and account.exhausted_until(one.kind) <= now
-        ]
+        able = {
+            (target, kind)
+            for target, kind in {(one.target, one.kind) for one in wanted}
+            if account.can(target, kind) and account.exhausted_until(kind) <= now
+        }
+        wanted = [one for one in wanted if (one.target, one.kind) in able]
         if account.careful:
             wanted = wanted[: account.careful * CAREFUL_URLS]  # the rest once these went well
         for priority in Priority:
@@ -438,8 +444,8 @@ class Dispatcher:
                 # A slice at a time, so that sending begins early.
                 self._sender.put(held, priority)
                 count += len(held)
-                for attempt in held:
-                    if attempt.kind is RefreshKind.DIRECTORY and evicts:
-                        for site, objects in evicts.get((attempt.target, attempt.url), ()):
+                for attempt in held if evicts else ():
+                    if attempt.kind is RefreshKind.DIRECTORY:
+                        for site, objects in (evicts or {}).get((attempt.target, attempt.url), ()):
                             account.evict(site, objects, now)
         return count

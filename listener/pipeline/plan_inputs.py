@@ -24,7 +24,7 @@ __all__ = [
     "directory_request",
     "learned",
     "params_are_forced_only",
-    "request_for_need",
+    "requests_for_needs",
     "requests_for_plan",
     "requests_for_scope",
 ]
@@ -270,15 +270,31 @@ PLENTY = 0.5
 """While more than this part of a day's quota is left, no URL waits for its minimal interval."""
 
 
-def request_for_need(
-    account: Account, row: DueRow, reason: str, *, urgent: bool = False, intervals: tuple[float, float] = (0.0, 0.0)
-) -> AttemptRequest:
-    """Return the attempt for one need; ``intervals`` are the least and the greatest seconds between two of its URL."""
-    kind = KIND_OF_SCOPE[row.scope]
-    target = account.targets[row.target]
+def requests_for_needs(
+    account: Account,
+    rows: Sequence[DueRow],
+    reason: str,
+    *,
+    urgent: bool = False,
+    intervals: tuple[float, float] = (0.0, 0.0),
+) -> list[AttemptRequest]:
+    """
+    Return the attempts for needs of one target and scope.
+
+    Args:
+        account: that sends them.
+        rows: the needs.
+        reason: why they are sent.
+        urgent: whether they may have the reserve.
+        intervals: the least and the greatest seconds between two attempts at one URL.
+    """
+    if not rows:
+        return []
+    name, _, scope, *_ = rows[0]
+    kind, target = KIND_OF_SCOPE[scope], account.targets[name]
     # Like a file, one path with its queries is always evicted.
     force = (urgent and target.can_force) or kind is RefreshKind.IGNORE_PARAMS or target.forces
-    return AttemptRequest(row.target, kind, row.url, force, reason, row.stale_since, 1, urgent, *intervals)
+    return [AttemptRequest(name, kind, row.url, force, reason, row.stale_since, 1, urgent, *intervals) for row in rows]
 
 
 def requests_for_plan(
@@ -298,7 +314,7 @@ def requests_for_plan(
         load = by_place[part.target, part.directory_url]
         intervals = _interval(sites, load, budgets.get(part.kind), made.file_price)
         rows = snapshot.due_rows(load, SCOPE_OF_KIND[part.kind], part.take)
-        wanted += [request_for_need(account, row, part.reason, intervals=intervals) for row in rows]
+        wanted += requests_for_needs(account, rows, part.reason, intervals=intervals)
     return wanted
 
 
@@ -333,5 +349,5 @@ def requests_for_scope(
         if left <= len(wanted):
             break
         rows = snapshot.due_rows(load, scope, left - len(wanted))
-        wanted += [request_for_need(account, row, reason) for row in rows]
+        wanted += requests_for_needs(account, rows, reason)
     return wanted

@@ -106,7 +106,8 @@ class Sender:
         self._queued: set[asyncio.Task[None]] = set()
         self._waiting: dict[asyncio.Task[Any], Batch] = {}
         """What waits for the rate limits: nothing of it is written yet."""
-        self._arrived: asyncio.Queue[Batch] = asyncio.Queue()
+        self._arrived: asyncio.Queue[tuple[Batch, Mapping[str, int]]] = asyncio.Queue()
+        """Each with how many URLs of each host it has."""
         self._hosts: Counter[str] = Counter()
         self._backfilled: Counter[str] = Counter()
         """What of that only a backfill requests."""
@@ -133,12 +134,13 @@ class Sender:
             if priority is not Priority.LIVE:
                 most = min(most or BACKFILL_BATCH_URLS, max(1, limits.batch_urls // BACKFILL_BATCH_PART))
             for batch in into_batches(group, limits, most=most):
-                self._count(batch := batch._replace(priority=priority), 1)
-                self._arrived.put_nowait(batch)
+                hosts = Counter(map(host_of, batch.urls))
+                self._count(hosts, priority, 1)
+                self._arrived.put_nowait((batch._replace(priority=priority), hosts))
 
-    def _count(self, batch: Batch, sign: int) -> None:
-        for host, urls in Counter(map(host_of, batch.urls)).items():
-            for counted in (self._hosts, self._backfilled) if batch.priority is not Priority.LIVE else (self._hosts,):
+    def _count(self, hosts: Mapping[str, int], priority: Priority, sign: int) -> None:
+        for host, urls in hosts.items():
+            for counted in (self._hosts, self._backfilled) if priority is not Priority.LIVE else (self._hosts,):
                 counted[host] += sign * urls
                 if not counted[host]:
                     del counted[host]
@@ -147,8 +149,8 @@ class Sender:
         """Send for ever: every batch waits for its own hosts' limits, so that a slow host holds up no other."""
         async with asyncio.TaskGroup() as sending:
             while True:
-                batch = await self._arrived.get()
-                task = sending.create_task(self._carry(batch), name=f"send {batch.kind}")
+                batch, hosts = await self._arrived.get()
+                task = sending.create_task(self._carry(batch, hosts), name=f"send {batch.kind}")
                 self._queued.add(task)
                 task.add_done_callback(self._queued.discard)
 
@@ -170,11 +172,11 @@ class Sender:
             if held.isdisjoint(batch.ids):
                 task.cancel()
 
-    async def _carry(self, batch: Batch) -> None:
+    async def _carry(self, batch: Batch, hosts: Mapping[str, int]) -> None:
         try:
             await self._send(batch, _Bound())
         finally:
-            self._count(batch, -1)
+            self._count(hosts, batch.priority, -1)
             self._changed()
 
     async def _send(self, batch: Batch, bound: _Bound) -> None:
@@ -344,18 +346,18 @@ def into_batches(attempts: Sequence[Attempt], limits: KindLimits, *, most: int |
     by_host: dict[str, list[Attempt]] = {}
     for attempt in attempts:
         by_host.setdefault(host_of(attempt.url), []).append(attempt)
-    few = [attempt for group in by_host.values() if len(group) < FEW for attempt in group]
-    for group in (few, *(group for group in by_host.values() if len(group) >= FEW)):
-        yield from _filled(group, limits, most)
+    few = [host for host, group in by_host.items() if len(group) < FEW]
+    for hosts in (few, *([host] for host, group in by_host.items() if len(group) >= FEW)):
+        yield from _filled([(host, attempt) for host in hosts for attempt in by_host[host]], limits, most)
 
 
-def _filled(attempts: Sequence[Attempt], limits: KindLimits, most: int | None) -> Iterator[Batch]:
+def _filled(attempts: Iterable[tuple[str, Attempt]], limits: KindLimits, most: int | None) -> Iterator[Batch]:
+    """Yield batches of attempts, each with its host."""
     urls_limit = min(limits.batch_urls, most or limits.batch_urls)
     part: list[Attempt] = []
     hosts: set[str] = set()
     size = 0
-    for attempt in attempts:
-        host = host_of(attempt.url)
+    for host, attempt in attempts:
         length = 0 if limits.batch_bytes is None else len(quote(attempt.url, safe="")) + 3
         full = len(part) >= urls_limit or (host not in hosts and len(hosts) >= limits.batch_domains)
         if part and (full or (limits.batch_bytes is not None and size + length > limits.batch_bytes)):

@@ -236,8 +236,6 @@ class Store(Access):
         total: transitions.Promoted = Counter()
         while promoted := await self._write(transitions.promote_due, now=self.clock.now(), limit=SLICE_ROWS):
             total += promoted
-            if promoted.total() < SLICE_ROWS:
-                break
         return total
 
     async def set_back(self, seconds: float) -> None:

@@ -67,18 +67,12 @@ def promote_due(connection: Connection, *, now: float, limit: int) -> Promoted:
     """
     if connection.execute("SELECT 1 FROM need WHERE due_at <= ? LIMIT 1", (now,)).fetchone() is None:
         return Counter()
-    rows = connection.execute(
-        f"""
-        UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = ?2,
-          sequence = CASE WHEN open THEN ?1 ELSE sequence END
-        -- WHERE (directory, name, scope) IN (SELECT …) would search all needs of the directories
-        FROM (SELECT directory AS in_directory, name AS of_name, scope AS of_scope FROM need
-          WHERE due_at <= ?2 ORDER BY due_at LIMIT ?3)
-        WHERE directory = in_directory AND name = of_name AND scope = of_scope
-        RETURNING directory, scope, priority
-        """,
-        (next_sequence(connection), now, limit),
-    )
+    until = _slice_end(connection, now, limit)
+    values = {"sequence": next_sequence(connection), "now": now, "until": now if until is None else until}
+    if until is None:  # more of one moment than a slice has
+        rows = connection.execute(_PROMOTE.format(_OF_ONE_MOMENT), {**values, "limit": limit})
+    else:
+        rows = connection.execute(_PROMOTE.format("WHERE due_at <= :until"), values)
     places = Counter(rows.fetchall())
     targets: dict[int, str] = dict(
         connection.execute(
@@ -91,6 +85,29 @@ def promote_due(connection: Connection, *, now: float, limit: int) -> Promoted:
     for (directory, scope, priority), count in places.items():
         promoted[targets[directory], Scope(scope), Priority(priority)] += count
     return promoted
+
+
+_PROMOTE = f"""
+UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = :now,
+  sequence = CASE WHEN open > 0 THEN :sequence ELSE sequence END
+{{}}
+RETURNING directory, scope, priority
+"""
+_OF_ONE_MOMENT = """
+-- WHERE (directory, name, scope) IN (SELECT …) would search all needs of the directories
+FROM (SELECT directory AS in_directory, name AS of_name, scope AS of_scope FROM need
+  WHERE due_at <= :until ORDER BY due_at LIMIT :limit) AS of
+WHERE directory = in_directory AND name = of_name AND scope = of_scope
+"""
+
+
+def _slice_end(connection: Connection, now: float, limit: int) -> float | None:
+    """Return the last moment up to which at most ``limit`` needs are due, None where more are due at the first."""
+    query = "SELECT due_at FROM need WHERE due_at <= ? ORDER BY due_at LIMIT 1 OFFSET ?"
+    if (beyond := connection.execute(query, (now, limit)).fetchone()) is None:
+        return now
+    row = connection.execute("SELECT max(due_at) FROM need WHERE due_at < ?", beyond).fetchone()
+    return None if row[0] is None else float(row[0])
 
 
 FIRST_SCAN_SECONDS = 10.0
