@@ -25,6 +25,7 @@ class Wire:
         self._passing: asyncio.Event
         self._stopping: asyncio.Event
         self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._refusing = False
 
     def cut(self) -> None:
@@ -63,7 +64,11 @@ class Wire:
         started.set()
         await self._stopping.wait()
         server.close()
+        self._refusing = True
+        self._passing.set()
         self._reset()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
 
     def stop(self) -> None:
         """End it with all its connections."""
@@ -88,6 +93,9 @@ class Wire:
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         far: asyncio.StreamWriter | None = None
         try:
             await self._passing.wait()
@@ -102,6 +110,7 @@ class Wire:
         except* OSError:
             pass
         finally:
+            self._tasks.discard(task)
             for end in (writer, far):
                 if end is not None:
                     self._open.discard(end)

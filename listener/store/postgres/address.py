@@ -9,6 +9,10 @@ password, so that it is not shown.
 from __future__ import annotations
 
 import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import psycopg
@@ -17,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from listener.errors import ConfigurationError, StoreError
 from listener.redaction import mask_text, mask_url
 
-__all__ = ["LEAST_SERVER_VERSION", "connect", "parameters_of"]
+__all__ = ["LEAST_SERVER_VERSION", "connect", "ended_after", "parameters_of"]
 
 LEAST_SERVER_VERSION: Final = 130000
 """As libpq counts: 13.0."""
@@ -29,6 +33,8 @@ WAIT: Final = {
     "keepalives_count": 2,
 }
 """What the URL may override. None of it helps against a server that is frozen: that is for the caller's time limit."""
+CHECK_SECONDS: Final = 5.0
+"""For a server that falls silent just after it let us in."""
 PREPARE_AFTER: Final = 5
 """A statement is prepared when it comes for the sixth time, as psycopg does by default."""
 _URL_HINT: Final = (
@@ -80,14 +86,32 @@ def connect(
         connection = psycopg.connect(
             **{**defaults, **given}, autocommit=True, prepare_threshold=PREPARE_AFTER if prepared else None
         )
+        try:
+            with ended_after(connection, CHECK_SECONDS):
+                _check(connection, given)
+        except BaseException:
+            connection.close()
+            raise
     except psycopg.Error as error:
         raise StoreError(f"PostgreSQL {_place(given)}: {_reason(error)}", hint=_hint(error)) from None
-    try:
-        _check(connection, given)
-    except BaseException:
-        connection.close()
-        raise
     return connection
+
+
+@contextmanager
+def ended_after(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """End the connection under whoever waits for an answer for so long; the driver's own close would wait, too."""
+
+    def end() -> None:
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=socket.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _check(connection: psycopg.Connection[Any], given: dict[str, Any]) -> None:
@@ -97,12 +121,12 @@ def _check(connection: psycopg.Connection[Any], given: dict[str, Any]) -> None:
         raise ConfigurationError(
             f"store.url: {_place(given)} is PostgreSQL {version // 10000}", hint="upgrade it to 13 or later"
         )
-    encoding = connection.execute("SHOW server_encoding").fetchone()
-    if encoding != ("UTF8",):
-        name = encoding[0] if encoding else "?"
+    row = connection.execute("SELECT current_setting('server_encoding'), pg_is_in_recovery()").fetchone()
+    encoding, is_standby = row or ("?", False)
+    if encoding != "UTF8":
         hint = "create the database with ENCODING 'UTF8' TEMPLATE template0"
-        raise ConfigurationError(f"store.url: database {connection.info.dbname} has encoding {name}", hint=hint)
-    if connection.execute("SELECT pg_is_in_recovery()").fetchone() != (False,):
+        raise ConfigurationError(f"store.url: database {connection.info.dbname} has encoding {encoding}", hint=hint)
+    if is_standby:
         hint = "name the primary, or all servers: postgresql://USER@HOST1,HOST2/DATABASE"
         raise ConfigurationError(f"store.url: {_place(given)} is a standby, which takes no writes", hint=hint)
 

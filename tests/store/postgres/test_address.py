@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -19,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from psycopg import sql
 
 from listener.errors import ConfigurationError, StoreError
+from listener.store.postgres import address
 from listener.store.postgres.address import connect, parameters_of
 from tests.postgres.cluster import SYSTEM_USER, Cluster
 from tests.postgres.fixtures import MakeCluster, MakeStandby, MakeWire
@@ -186,6 +188,23 @@ def test_a_server_that_is_silent_or_away_is_an_error_soon(postgres: Cluster, mak
     wire.mend()
     with pytest.raises(StoreError, match=r'database "absent" does not exist'):
         connect(postgres.url("absent", port=wire.port), instance="web-1")
+
+
+def test_a_server_that_falls_silent_after_the_login_is_an_error_too(
+    postgres: Cluster, make_wire: MakeWire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks of a new connection have a time limit as well."""
+    monkeypatch.setattr(address, "CHECK_SECONDS", 0.3)
+    wire = make_wire(postgres.port)
+    check = address._check
+
+    def cut_before(*arguments: Any) -> None:
+        wire.cut()
+        check(*arguments)
+
+    monkeypatch.setattr(address, "_check", cut_before)
+    with pytest.raises(StoreError, match=rf"PostgreSQL 127\.0\.0\.1:{wire.port}"):
+        connect(postgres.url(port=wire.port), instance="web-1")
 
 
 def test_a_database_in_another_encoding_is_refused(postgres: Cluster) -> None:
