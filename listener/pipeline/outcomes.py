@@ -139,7 +139,7 @@ class Verifier:
     async def _carry_out(self, verdicts: Iterable[tuple[Attempt, Verdict]]) -> int:
         done: list[Attempt] = []
         looks: list[tuple[int, float]] = []
-        ended = 0
+        troubles: dict[Failed | Unconfirmed, list[Attempt]] = {}
         for attempt, found in verdicts:
             match found:
                 case Complete():
@@ -147,29 +147,38 @@ class Verifier:
                 case LookAgain(at):
                     looks.append((attempt.id, at))
                 case Failed() | Unconfirmed():
-                    ended += 1
-                    await self._trouble(attempt, found)
+                    troubles.setdefault(found, []).append(attempt)
+        for trouble, group in troubles.items():
+            await self._trouble(group, trouble)
         if looks:
             await self._store.look_again(looks)
         if done:
             await self._store.complete(done)
             log.info("verifier.complete", target=done[0].target, attempts=len(done))
-        return ended + len(done)
+        return sum(map(len, troubles.values())) + len(done)
 
-    async def _trouble(self, attempt: Attempt, found: Failed | Unconfirmed) -> None:
+    async def _trouble(self, attempts: Sequence[Attempt], found: Failed | Unconfirmed) -> None:
+        """Note what went wrong in the same way for several."""
         if isinstance(found, Unconfirmed):
-            if attempt.state is not AttemptState.UNCONFIRMED:
-                log.error("verifier.unconfirmed", target=attempt.target, url=attempt.url, error=found.error)
-            await self._store.unconfirm(attempt, next_look_at=found.next_look_at, error=found.error)
+            for one in attempts:
+                if one.state is not AttemptState.UNCONFIRMED:
+                    log.error("verifier.unconfirmed", target=one.target, url=one.url, error=found.error)
+            ids = [one.id for one in attempts]
+            await self._store.unconfirm(ids, next_look_at=found.next_look_at, error=found.error)
             return
-        log.warning("verifier.failed", target=attempt.target, url=attempt.url, error=found.error, tries=attempt.tries)
+        given_up: dict[tuple[bool, int], list[int]] = {}
+        for one in attempts:
+            log.warning("verifier.failed", target=one.target, url=one.url, error=found.error, tries=one.tries)
+            given_up.setdefault((one.kind is RefreshKind.DIRECTORY, one.tries), []).append(one.id)
         if found.again:
-            await self._store.fail(attempt, retry_at=found.retry_at, error=found.error)
-        elif attempt.kind is RefreshKind.DIRECTORY:
-            error = f"failed {attempt.tries} times: {found.error}"
-            await self._store.unconfirm(attempt, next_look_at=None, error=error)
-        else:
-            await self._store.park(attempt, error=f"failed {attempt.tries} times: {found.error}")
+            await self._store.fail([one.id for one in attempts], retry_at=found.retry_at, error=found.error)
+            return
+        for (is_directory, tries), ids in given_up.items():
+            error = f"failed {tries} times: {found.error}"
+            if is_directory:
+                await self._store.unconfirm(ids, next_look_at=None, error=error)
+            else:
+                await self._store.park(ids, error=error)
 
 
 def _ids(attempt: Attempt) -> list[str]:

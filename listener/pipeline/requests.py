@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from listener.errors import ConfigurationError
@@ -57,11 +57,12 @@ def requested_urls(settings: Settings, urls: Iterable[str], scope: Scope, *, tar
     """
     if target is not None and target not in settings.targets:
         raise ConfigurationError(f"there is no target {target!r}", hint=nearest(target, settings.targets))
-    found = [one for url in urls for one in _by_target(settings, normal_or_refused(url), scope, target)]
+    router = Router(settings.sites)
+    found = [one for url in urls for one in _by_target(settings, router, normal_or_refused(url), scope, target)]
     return list(dict.fromkeys(found))
 
 
-def _by_target(settings: Settings, url: str, scope: Scope, target: str | None) -> list[RequestedUrl]:
+def _by_target(settings: Settings, router: Router, url: str, scope: Scope, target: str | None) -> list[RequestedUrl]:
     """Return what to request of which target: every layer of the site with the longest matching base URL."""
     if scope is Scope.SUBTREE and ("?" in url or not url.endswith("/")):
         raise ConfigurationError(
@@ -69,7 +70,6 @@ def _by_target(settings: Settings, url: str, scope: Scope, target: str | None) -
         )
     site = served_by(settings.sites, url, target=target).site
     names = [target] if target is not None else list(site.targets)
-    router = Router(settings.sites)
     if scope is Scope.SUBTREE and not all(router.depth_floor(name, url) for name in names):
         raise ConfigurationError(
             f"{url}: is above the blast radius of its site (min_directory_depth = {site.min_directory_depth})",
@@ -82,12 +82,12 @@ async def outcomes(
     store: Store, wanted: Sequence[RequestedUrl], pipeline: Pipeline | None = None
 ) -> list[RequestOutcome]:
     """Return what became of each; ``pipeline``, where one ran here, knows why something was deferred."""
-    active = await store.attempts_in(*_ACTIVE, limit=100_000)
+    active = {attempt.id: attempt for attempt in await store.attempts_in(*_ACTIVE, limit=100_000)}
     return [await _outcome(store, one, active, pipeline) for one in wanted]
 
 
 async def _outcome(
-    store: Store, one: RequestedUrl, active: Sequence[Attempt], pipeline: Pipeline | None
+    store: Store, one: RequestedUrl, active: Mapping[int, Attempt], pipeline: Pipeline | None
 ) -> RequestOutcome:
     rows = await store.explain(one.url)
     wanted = one.target, one.url, scope_word(one.scope)
@@ -96,7 +96,7 @@ async def _outcome(
         return RequestOutcome(one, "complete", task_id=await _last(store, one, "task_id"))
     if row["state"] in ("parked", "unconfirmed"):
         return RequestOutcome(one, row["state"], row["reason"] or await _last(store, one, "error"))
-    mine = next((attempt for attempt in active if attempt.id == row["attempt"]), None)
+    mine = active.get(row["attempt"])
     if mine is not None:
         return await _in_flight(store, one, mine)
     if pipeline is None:

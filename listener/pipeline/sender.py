@@ -244,27 +244,26 @@ class Sender:
         named = [attempt for attempt in batch.attempts if domain and domain in _names_of(attempt.url)]
         if named or len(batch.attempts) == 1:
             culprits = named or list(batch.attempts)
-            for attempt in culprits:
-                await self._set_aside(attempt, str(error))
+            await self._set_aside(culprits, str(error))
             gone = {attempt.id for attempt in culprits}
             rest = [attempt for attempt in batch.attempts if attempt.id not in gone]
             if rest:
                 await self._send(batch.of(rest), bound)
         elif bound.calls <= 0:
             log.error("sender.set_aside", account=self._account.name, urls=len(batch.urls), error=str(error))
-            for attempt in batch.attempts:
-                retry_at, words = self._clock.now() + ASIDE_SECONDS, f"too many refusals in one batch: {error}"
-                await self._book("book", partial(self._store.fail, attempt, retry_at=retry_at, error=words))
+            retry_at, words = self._clock.now() + ASIDE_SECONDS, f"too many refusals in one batch: {error}"
+            await self._book("book", lambda: self._store.fail(batch.ids, retry_at=retry_at, error=words))
         else:
             for half in split(batch):
                 await self._send(half, bound)
 
-    async def _set_aside(self, attempt: Attempt, error: str) -> None:
-        log.error("sender.parked", account=self._account.name, url=attempt.url, error=error)
-        if attempt.kind is RefreshKind.DIRECTORY:
-            # The needs below it are none of its own: they are free again, and must not be planned the same way.
-            self._account.refuse(attempt.url, window_end(self._clock.now()))
-        await self._book("book", lambda: self._store.park(attempt, error=error))
+    async def _set_aside(self, culprits: Sequence[Attempt], error: str) -> None:
+        for attempt in culprits:
+            log.error("sender.parked", account=self._account.name, url=attempt.url, error=error)
+            if attempt.kind is RefreshKind.DIRECTORY:
+                # The needs below it are none of its own: they are free again, and must not be planned the same way.
+                self._account.refuse(attempt.url, window_end(self._clock.now()))
+        await self._book("book", lambda: self._store.park([attempt.id for attempt in culprits], error=error))
 
     def _not_sent(self, kind: RefreshKind, error: NotSent) -> None:
         now, account, wait = self._clock.now(), self._account, 0.0

@@ -206,7 +206,13 @@ _COLUMNS = (
 
 
 def _attempt(row: Sequence[Any]) -> Attempt:
-    return Attempt(*row)._replace(kind=RefreshKind(row[2]), force=bool(row[4]), state=AttemptState(row[6]))
+    number, target, kind, url, force, watermark, state, *others = row
+    return Attempt(number, target, _KINDS[kind], url, bool(force), watermark, _STATES[state], *others)
+
+
+_KINDS = {kind.value: kind for kind in RefreshKind}
+_STATES = {state.value: state for state in AttemptState}
+"""To look one up costs a tenth of making an enumeration's member of its value."""
 
 
 class Agenda(NamedTuple):
@@ -446,9 +452,9 @@ def finish(
     )
 
 
-def fail(connection: Connection, attempt: Attempt, *, now: float, retry_at: float, error: str) -> None:
-    """Note that the CDN failed or refused this attempt; its needs are READY again at ``retry_at``."""
-    groups = own_groups(connection, [attempt.id])
+def fail(connection: Connection, ids: Sequence[int], *, now: float, retry_at: float, error: str) -> None:
+    """Note that the CDN failed or refused these attempts; their needs are READY again at ``retry_at``."""
+    groups = own_groups(connection, ids)
     book_refund(connection, units_of(groups))
     finish(connection, groups, AttemptState.FAILED, now, active=True, error=error, next_look_at=retry_at)
 
@@ -467,30 +473,33 @@ def presume_spent(connection: Connection, ids: Sequence[int], *, now: float, err
     finish(connection, groups, AttemptState.FAILED, now, active=False, error=error)
 
 
-def park(connection: Connection, attempt: Attempt, *, now: float, error: str) -> None:
-    """Set aside the URL that the CDN refused: refund, keep the attempt as the record, park what it was for."""
-    groups = own_groups(connection, [attempt.id])
+def park(connection: Connection, ids: Sequence[int], *, now: float, error: str) -> None:
+    """Set aside the URLs that the CDN refused: refund, keep the attempts as the record, park what they were for."""
+    groups = own_groups(connection, ids)
     book_refund(connection, units_of(groups))
+    these = json.dumps(list(ids))
     connection.execute(
         f"UPDATE need SET state = {NeedState.PARKED:d}, attempt = NULL, due_at = NULL, reason = ?"
-        f" WHERE attempt = ? AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
-        (error, attempt.id),
+        " WHERE attempt IN (SELECT value FROM json_each(?))"
+        f" AND state IN ({NeedState.ATTEMPTED:d}, {NeedState.UNCONFIRMED:d})",
+        (error, these),
     )
-    if attempt.kind is RefreshKind.DIRECTORY:
-        connection.execute(
-            f"UPDATE need SET state = {NeedState.PARKED:d}, due_at = NULL, reason = ?"
-            f" WHERE name = '' AND scope = {Scope.SUBTREE:d} AND directory ="
-            " (SELECT d.id FROM directory d JOIN target t ON t.id = d.target WHERE t.name = ? AND d.url = ?)",
-            (error, attempt.target, attempt.url),
-        )
+    connection.execute(
+        f"UPDATE need SET state = {NeedState.PARKED:d}, due_at = NULL, reason = ?"
+        f" WHERE name = '' AND scope = {Scope.SUBTREE:d} AND directory IN"
+        " (SELECT d.id FROM attempt AS a JOIN directory AS d ON d.target = a.target AND d.url = a.url"
+        f" WHERE a.id IN (SELECT value FROM json_each(?)) AND a.kind = '{RefreshKind.DIRECTORY.value}')",
+        (error, these),
+    )
     finish(connection, groups, AttemptState.FAILED, now, active=False, error=error)
 
 
-def unconfirm(connection: Connection, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
-    """Note that the task did not finish in time: it is reported, and never sent again merely because it is old."""
+def unconfirm(connection: Connection, ids: Sequence[int], *, next_look_at: float | None, error: str) -> None:
+    """Note that their task did not finish in time: it is reported, and never sent again merely because it is old."""
     change = f"state = '{AttemptState.UNCONFIRMED.value}', next_look_at = ?, error = ?"
-    update_groups(connection, own_groups(connection, [attempt.id]), change, (next_look_at, error))
+    update_groups(connection, own_groups(connection, ids), change, (next_look_at, error))
     connection.execute(
-        f"UPDATE need SET state = {NeedState.UNCONFIRMED:d} WHERE attempt = ? AND state = {NeedState.ATTEMPTED:d}",
-        (attempt.id,),
+        f"UPDATE need SET state = {NeedState.UNCONFIRMED:d}"
+        f" WHERE attempt IN (SELECT value FROM json_each(?)) AND state = {NeedState.ATTEMPTED:d}",
+        (json.dumps(list(ids)),),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from listener.change import Fingerprint, ObjectState
 from listener.clock import Clock, SystemClock
@@ -47,6 +47,13 @@ RECORD_ROWS = 500
 REMOVE_ROWS = 500
 """Rows that one operation removes at most: they are spread over more pages."""
 STEP_MARGIN_SECONDS = 30.0
+T = TypeVar("T")
+
+
+def _parts(these: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield attempts in parts that one operation may take: each attempt is several rows."""
+    size = SLICE_ROWS // 2
+    return (these[start : start + size] for start in range(0, len(these), size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,8 +273,7 @@ class Store(Access):
     ) -> list[Attempt]:
         """Make the attempts that the quota allows and hold their units."""
         made: list[Attempt] = []
-        for start in range(0, len(wanted), SLICE_ROWS // 2):
-            part = wanted[start : start + SLICE_ROWS // 2]
+        for part in _parts(wanted):
             made += await self._write(
                 reserve.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
             )
@@ -301,8 +307,8 @@ class Store(Access):
 
     async def complete(self, done: Sequence[Attempt]) -> None:
         """Settle what these attempts cover; a directory attempt's needs are then left to :meth:`sweep`."""
-        for start in range(0, len(done), SLICE_ROWS // 2):
-            await self._write(transitions.complete, done[start : start + SLICE_ROWS // 2], now=self.clock.now())
+        for part in _parts(done):
+            await self._write(transitions.complete, part, now=self.clock.now())
 
     async def sweep(self, attempt: Attempt) -> None:
         """Settle everything below a complete directory attempt, in slices."""
@@ -310,9 +316,10 @@ class Store(Access):
         while after is not None:
             after = await self._write(transitions.sweep, attempt, after, REMOVE_ROWS)
 
-    async def fail(self, attempt: Attempt, *, retry_at: float, error: str) -> None:
-        """Note that the CDN failed this attempt; its needs are ready again at ``retry_at``."""
-        await self._write(attempts.fail, attempt, now=self.clock.now(), retry_at=retry_at, error=bounded_text(error))
+    async def fail(self, ids: Sequence[int], *, retry_at: float, error: str) -> None:
+        """Note that the CDN failed these attempts; their needs are ready again at ``retry_at``."""
+        for part in _parts(ids):
+            await self._write(attempts.fail, part, now=self.clock.now(), retry_at=retry_at, error=bounded_text(error))
 
     async def end_backoff(self, ids: Sequence[int]) -> None:
         """Make the needs of failed attempts ready: their back-off is over."""
@@ -322,13 +329,15 @@ class Store(Access):
         """Book attempts with an unknown outcome as spent, and make their needs ready again."""
         await self._write(attempts.presume_spent, ids, now=self.clock.now(), error=bounded_text(error))
 
-    async def park(self, attempt: Attempt, *, error: str) -> None:
-        """Set aside the URL that the CDN refused."""
-        await self._write(attempts.park, attempt, now=self.clock.now(), error=bounded_text(error))
+    async def park(self, ids: Sequence[int], *, error: str) -> None:
+        """Set aside the URLs of these attempts, which the CDN refused."""
+        for part in _parts(ids):
+            await self._write(attempts.park, part, now=self.clock.now(), error=bounded_text(error))
 
-    async def unconfirm(self, attempt: Attempt, *, next_look_at: float | None, error: str) -> None:
-        """Note that this attempt's task never ended."""
-        await self._write(attempts.unconfirm, attempt, next_look_at=next_look_at, error=bounded_text(error))
+    async def unconfirm(self, ids: Sequence[int], *, next_look_at: float | None, error: str) -> None:
+        """Note that the task of these attempts never ended."""
+        for part in _parts(ids):
+            await self._write(attempts.unconfirm, part, next_look_at=next_look_at, error=bounded_text(error))
 
     async def look_again(self, looks: Sequence[tuple[int, float]]) -> None:
         """Note when each of these attempts (id, seconds since the epoch) is looked at next."""

@@ -172,7 +172,7 @@ def test_dead_letters_are_filtered_and_paged(stand: Stand, command: Command) -> 
             wanted = [AttemptRequest("cdn", RefreshKind.FILE, stand.url(name), True, "test", 0.0) for name in names]
             await store.request([NeedInput("cdn", stand.url(name)) for name in names])
             for one in await store.hold(wanted, account="main", quota={RefreshKind.FILE: 100}):
-                await store.park(one, error="Malformed")
+                await store.park([one.id], error="Malformed")
 
     asyncio.run(reject())
 

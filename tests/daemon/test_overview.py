@@ -52,7 +52,7 @@ async def test_a_url_is_stale_for_its_own_change_and_for_those_above(bench: Benc
     )
     made = await bench.send(file("a/b.html"))
     assert await states_of(bench, "a/b.html") == [("in_flight", "exact")]
-    await bench.store.fail(made[0], retry_at=bench.clock.now() + 60, error="Internal Error")
+    await bench.store.fail([made[0].id], retry_at=bench.clock.now() + 60, error="Internal Error")
     assert await states_of(bench, "a/b.html") == [("failed", "exact")]
     await bench.change(subtree("a/"), wait=0)
     assert sorted(await states_of(bench, "a/c/d.html")) == [("waiting", "subtree")]
@@ -84,11 +84,11 @@ async def test_each_state_has_its_beginning(bench: Bench) -> None:
     assert (await bench.store.counts()).since == {"pending": began, "deferred": began}
     made = await bench.send(file("a.html"))
     assert (await bench.store.counts()).since == {"pending": began + 60, "deferred": began + 60, "in_flight": began}
-    await bench.store.park(made[0], error="refused")
+    await bench.store.park([made[0].id], error="refused")
     assert (await bench.store.counts()).since == {"pending": began + 60, "deferred": began + 60, "parked": began}
     await bench.change(content("c.html"), wait=0)
     made = await bench.send(file("b.html"))
-    await bench.store.unconfirm(made[0], next_look_at=None, error="never ended")
+    await bench.store.unconfirm([made[0].id], next_look_at=None, error="never ended")
     assert (await bench.store.counts()).since == {"pending": began + 120, "parked": began, "unconfirmed": began + 60}
     rows = await bench.store.stale(GIVEN)
     assert [(row.state, row.url, row.reason) for row in rows if row.state == "unconfirmed"] == [
@@ -141,7 +141,7 @@ async def test_what_failed_is_an_outcome_and_no_time(bench: Bench) -> None:
     freshness = Freshness(bench.clock)
     await bench.change(content("a.html"))
     made = await bench.send(file("a.html"))
-    await bench.store.fail(made[0], retry_at=bench.clock.now() + 60, error="Internal Error")
+    await bench.store.fail([made[0].id], retry_at=bench.clock.now() + 60, error="Internal Error")
     await update(freshness, bench)
     await bench.store.end_backoff([made[0].id])
     await update(freshness, bench)

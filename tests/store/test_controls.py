@@ -65,7 +65,7 @@ async def test_what_is_cancelled_is_settled_without_a_refresh(bench: Bench, cont
     """Waiting, ready and rejected needs below the prefix go, those in flight stay; the audit says why."""
     await bench.change(content("a/x"), content("a/y"), content("ab"), content("b/z"))
     parked, flying = await bench.hold(file("a/x"), file("a/y"))
-    await bench.store.park(parked, error="Malformed")
+    await bench.store.park([parked.id], error="Malformed")
     await bench.store.mark_sending([flying.id])
     await bench.store.accept({flying.id: "t"}, next_look_at=0.0)
     await bench.change(content("a/deep/new"), wait=0)

@@ -96,7 +96,7 @@ async def test_a_failed_attempt_gives_its_need_back_after_a_back_off(bench: Benc
     await bench.change(content("x"), content("a/1"))
     one, two = await bench.send(file("x"), folder("a/"))
     for attempt in (one, two):
-        await bench.store.fail(attempt, retry_at=bench.clock.now() + 60, error="Internal Error")
+        await bench.store.fail([attempt.id], retry_at=bench.clock.now() + 60, error="Internal Error")
     counts = await bench.store.counts()
     assert (counts.failed, counts.pending) == (2, 0)
     assert await bench.ready() == {}
@@ -113,7 +113,7 @@ async def test_unconfirmed_is_reported_and_not_sent_again(bench: Bench) -> None:
     await bench.change(content("x"), content("y"))
     one, two = await bench.send(file("x"), file("y"))
     for attempt in (one, two):
-        await bench.store.unconfirm(attempt, next_look_at=None, error="an hour unfinished")
+        await bench.store.unconfirm([attempt.id], next_look_at=None, error="an hour unfinished")
     assert (await bench.store.counts()).unconfirmed == 2
     assert await bench.ready() == {}
     await bench.change(content("x", 2))

@@ -33,33 +33,26 @@ def made(connection: sqlite3.Connection, ids: list[int]) -> list[Attempt]:
     return [one for one in found if one.id in ids]
 
 
-def one_by_one(operation: Callable[..., None], **given: object) -> Operation:
-    """Return an operation that takes attempts one by one, for several."""
-
-    def run(connection: sqlite3.Connection, ids: list[int], _: float) -> None:
-        for one in made(connection, ids):
-            operation(connection, one, **given)
-
-    return run
-
-
+TOGETHER: list[Operation] = [
+    lambda c, ids, now: transitions.mark_sending(c, ids, now=now),  # each request has a time of its own
+    lambda c, ids, now: transitions.set_looks_back(c, after=now, seconds=1.0),
+]
 OPERATIONS: list[Operation] = [
-    lambda c, ids, now: transitions.mark_sending(c, ids, now=now),
+    *TOGETHER,
     lambda c, ids, _: attempts.back_to_held(c, ids),
     lambda c, ids, now: attempts.accept(c, {n: f"task-{n % 3}" for n in ids}, now=now, next_look_at=now + 9),
     lambda c, ids, now: attempts.accept(c, dict.fromkeys(ids, "t"), now=now, next_look_at=now + 9, inferred=True),
     lambda c, ids, now: attempts.mark_unknown(c, ids, next_look_at=now + 5, error="no answer"),
-    lambda c, ids, _: attempts.refund(c, ids[:2]),
+    lambda c, ids, _: attempts.refund(c, [n for n in ids if n < 9]),
     lambda c, ids, now: attempts.look_again(c, [(n, now + n % 2) for n in ids]),
     lambda c, ids, now: attempts.postpone(c, [(n, now + 3) for n in ids]),
     lambda c, ids, _: attempts.end_backoff(c, [one.id for one in made(c, ids) if one.state is AttemptState.FAILED]),
-    lambda c, ids, now: attempts.presume_spent(c, ids[:2], now=now, error="not known"),
-    lambda c, ids, now: transitions.complete(c, made(c, ids[:9]), now=now),
-    lambda c, ids, now: transitions.set_looks_back(c, after=now, seconds=1.0),
+    lambda c, ids, now: attempts.presume_spent(c, [n for n in ids if n < 12], now=now, error="not known"),
+    lambda c, ids, now: transitions.complete(c, made(c, [n for n in ids if n % 4 == 0]), now=now),
     lambda c, ids, now: retention.end_directory_attempts(c, ids, now=now),
-    one_by_one(attempts.fail, now=5.0, retry_at=8.0, error="failed"),
-    one_by_one(attempts.park, now=6.0, error="refused"),
-    one_by_one(attempts.unconfirm, next_look_at=7.0, error="never ended"),
+    lambda c, ids, now: attempts.fail(c, ids, now=now, retry_at=now + 8, error="failed"),
+    lambda c, ids, now: attempts.park(c, ids, now=now, error="refused"),
+    lambda c, ids, now: attempts.unconfirm(c, ids, next_look_at=now + 7, error="never ended"),
 ]
 
 
@@ -118,7 +111,7 @@ def two_files(tmp_path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.Conn
 def test_what_happens_to_some_attempts_happens_to_no_other(
     two_files: tuple[sqlite3.Connection, sqlite3.Connection], tmp_path: Path, seed: int
 ) -> None:
-    """After any operations on any of them, whole groups and parts of several, the files hold the same."""
+    """After operations on several at once, whole groups and parts, or on each in turn, the files hold the same."""
     chance = random.Random(seed)
     shared, single = two_files
     for step in range(12):
@@ -127,8 +120,9 @@ def test_what_happens_to_some_attempts_happens_to_no_other(
         ids = chance.sample(range(1, COUNT + 3), count)  # some are not there
         if chance.random() < 0.3:
             ids = [number for number in range(1, COUNT + 1) if number % 2]  # a whole group, at first
-        for file in two_files:
-            operation(file, list(ids), 100.0 + step)
+        operation(shared, list(ids), 100.0 + step)
+        for part in [ids] if operation in TOGETHER else [[number] for number in ids]:
+            operation(single, list(part), 100.0 + step)
         assert contents(shared) == contents(single)
     assert check(tmp_path / "shared.db") == check(tmp_path / "single.db")
     empty = "SELECT count(*) FROM attempt_group WHERE id NOT IN (SELECT group_id FROM attempt_item)"

@@ -52,8 +52,8 @@ async def test_each_unit_leaves_the_hold_once(bench: Bench) -> None:
         await store.accept({accepted.id: "t"}, next_look_at=0.0)
         await store.refund([refunded.id])
         await store.presume_spent([presumed.id], error="nobody can tell")
-        await store.park(parked, error="Malformed")
-        await store.fail(failed, retry_at=0.0, error="refused")
+        await store.park([parked.id], error="Malformed")
+        await store.fail([failed.id], retry_at=0.0, error="refused")
     assert await bench.budget() == (100, 2, 0)
     assert await bench.ready() == {"": 2}
     (history,) = await store.history(url=BASE + "f2")
@@ -273,7 +273,7 @@ async def test_any_order_keeps_the_quota(  # noqa: C901, PLR0912 - a step each
             elif what == "fail":
                 for one in await store.attempts_in(AttemptState.HELD, AttemptState.SENDING, AttemptState.UNKNOWN):
                     if one.id in picked:
-                        await store.fail(one, retry_at=0.0, error="")
+                        await store.fail([one.id], retry_at=0.0, error="")
                         del open_[one.id]
             elif what == "crash":
                 await store.recover()

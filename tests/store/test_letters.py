@@ -39,7 +39,7 @@ async def put(bench: Bench, *, urls: int = 0, keys: int = 0, messages: int = 0) 
         bench.clock.advance(60)
         await bench.store.promote_due()
         for one in await bench.hold(*(file(name) for name in names)):
-            await bench.store.park(one, error="Malformed")
+            await bench.store.park([one.id], error="Malformed")
     if keys:
         await bench.store.record([Batch([content(f"bad{n}") for n in range(keys)])], rejecting)
     if messages:
@@ -87,7 +87,7 @@ async def test_hostile_keys_and_answers_cost_little_disk(bench: Bench) -> None:
     await bench.store.save_source("www", SourceHealth(SourceState.DEGRADED, detail=long))
     await bench.change(content("a"))
     (one,) = await bench.hold(file("a"))
-    await bench.store.park(one, error=long)
+    await bench.store.park([one.id], error=long)
     await bench.store.checkpoint()
     found = await bench.store.dead_letters()
     assert Counter(letter.kind for letter in found) == {"url": 1, "message": 1, "key": 63}

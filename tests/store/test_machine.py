@@ -240,7 +240,7 @@ class StoreMachine(RuleBasedStateMachine):
     def park(self, n: int) -> None:
         for one in self.some(n, AttemptState.SENDING)[:1]:
             before = self.rows()
-            self.run(self.store.park(one, error="Malformed"))
+            self.run(self.store.park([one.id], error="Malformed"))
             del self.model.attempts[one.id]
             assert set(self.rows()) == set(before)
 
@@ -269,7 +269,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(n=st.integers(0, 5))
     def fail(self, n: int) -> None:
         for one in self.some(n, AttemptState.ACCEPTED)[:1]:
-            self.run(self.store.fail(one, retry_at=self.clock.now() + 10, error="failed"))
+            self.run(self.store.fail([one.id], retry_at=self.clock.now() + 10, error="failed"))
             self.turn([one], AttemptState.FAILED)
 
     @rule(n=st.integers(0, 5))
@@ -282,7 +282,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(n=st.integers(0, 5))
     def unconfirm(self, n: int) -> None:
         for one in self.some(n, AttemptState.ACCEPTED)[:1]:
-            self.run(self.store.unconfirm(one, next_look_at=None, error="an hour"))
+            self.run(self.store.unconfirm([one.id], next_look_at=None, error="an hour"))
             self.turn([one], AttemptState.UNCONFIRMED)
 
     # -- operator and fate ---------------------------------------------------------------------

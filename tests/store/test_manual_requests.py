@@ -82,7 +82,7 @@ async def test_what_was_set_aside_can_be_retried_or_discarded(bench: Bench) -> N
     """Parked URLs, one or all; keys and messages can only be discarded."""
     await bench.change(content("a"), content("b"), content("c"))
     for one in await bench.hold(file("a"), file("b"), file("c")):
-        await bench.store.park(one, error="Malformed")
+        await bench.store.park([one.id], error="Malformed")
     await bench.store.add_dead_letters("q", [Unreadable(b"m-1", b"x" * 300_000, "no JSON")])
     await bench.store.add_dead_letters("q", [Unreadable(b"m-1", b"y", "still none")])
     found = await bench.store.dead_letters()
@@ -103,7 +103,7 @@ async def test_an_ask_unparks(bench: Bench) -> None:
     """Asked for manually a parked URL is tried again, without the old complaint."""
     await bench.change(content("a"))
     (one,) = await bench.hold(file("a"))
-    await bench.store.park(one, error="Malformed")
+    await bench.store.park([one.id], error="Malformed")
     await bench.store.request([NeedInput("cdn", BASE + "a")])
     (need,) = await bench.store.explain(BASE + "a")
     assert (need["state"], need["reason"]) == ("deferred", "")
@@ -113,7 +113,7 @@ async def test_a_refused_directory_is_parked(bench: Bench) -> None:
     """The subtree need that it was for is set aside; the files below are left to the plan."""
     await bench.change(subtree("a/"), content("a/x"))
     (one,) = await bench.hold(folder("a/"))
-    await bench.store.park(one, error="InvalidObjectPath")
+    await bench.store.park([one.id], error="InvalidObjectPath")
     assert (await bench.stale("a/"), await bench.stale("a/x")) == (["parked"], ["ready"])
     assert await bench.budget(RefreshKind.DIRECTORY) == (10, 0, 0)
 
@@ -196,7 +196,7 @@ async def test_an_unconfirmed_directory_is_let_go_when_another_covers_all(bench:
     """A later complete directory at or above it leaves the unconfirmed one nothing to cover."""
     await bench.change(content("a/b/1"))
     (lost,) = await bench.send(folder("a/b/"))
-    await bench.store.unconfirm(lost, next_look_at=None, error="an hour")
+    await bench.store.unconfirm([lost.id], next_look_at=None, error="an hour")
     assert (await bench.store.counts()).unconfirmed == 1
     await bench.change(content("a/c"))
     await bench.finish(await bench.send(folder("a/", force=False)))
@@ -211,7 +211,7 @@ async def test_an_unconfirmed_file_whose_need_changed_is_let_go(bench: Bench) ->
     """Upkeep ends attempts that cover nothing any more, and they become history like others."""
     await bench.change(content("a"))
     (lost,) = await bench.send(file("a"))
-    await bench.store.unconfirm(lost, next_look_at=None, error="an hour")
+    await bench.store.unconfirm([lost.id], next_look_at=None, error="an hour")
     await bench.change(content("a", 2))
     await bench.store.upkeep(keep_seconds=1e9)
     assert await bench.store.attempts_in(AttemptState.UNCONFIRMED) == []
@@ -227,8 +227,8 @@ async def test_the_oldest_change_is_reported(bench: Bench) -> None:
         await bench.change(content(key))
     await bench.change(content("waiting"), wait=0)
     attempted, parked, unconfirmed = await bench.send(file("attempted"), file("parked"), file("unconfirmed"))
-    await bench.store.unconfirm(unconfirmed, next_look_at=None, error="")
-    await bench.store.park(parked, error="")
+    await bench.store.unconfirm([unconfirmed.id], next_look_at=None, error="")
+    await bench.store.park([parked.id], error="")
     assert (await bench.store.counts()).oldest_stale_since == began
     await bench.finish(await bench.send(file("ready")))
     assert (await bench.store.counts()).oldest_stale_since == began + 60
@@ -274,7 +274,7 @@ async def test_hot_queries_use_their_index(bench: Bench) -> None:
     await bench.store.next_due()
     await bench.store.counts()
     await bench.store.explain(BASE + "a/1")
-    await bench.store.unconfirm(made[1], next_look_at=None, error="")
+    await bench.store.unconfirm([made[1].id], next_look_at=None, error="")
     await bench.finish(made)
     await bench.store.recover()
     await bench.store.upkeep(keep_seconds=1e9)

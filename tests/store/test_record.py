@@ -293,7 +293,7 @@ async def test_a_parked_need_stays_parked(bench: Bench) -> None:
     """What the CDN refused waits for an operator, also when its object changes; retried, it can be settled."""
     await bench.change(content("x"))
     (attempt,) = await bench.hold(file("x"))
-    await bench.store.park(attempt, error="InvalidObjectPath.Malformed")
+    await bench.store.park([attempt.id], error="InvalidObjectPath.Malformed")
     await bench.change(content("x", finished=False))
     assert await bench.stale("x") == ["parked"]
     assert await bench.store.retry(BASE + "x") == 1

@@ -160,7 +160,7 @@ async def unconfirmed(bench: Bench, *wanted: AttemptRequest) -> list[int]:
     """Send these; their tasks never end. Return their ids."""
     made = await bench.send(*wanted)
     for one in made:
-        await bench.store.unconfirm(one, next_look_at=None, error="late")
+        await bench.store.unconfirm([one.id], next_look_at=None, error="late")
     return [one.id for one in made]
 
 
@@ -282,7 +282,7 @@ async def test_attempts_of_a_target_that_is_configured_no_longer_end(
     else:
         await bench.store.accept({attempt.id: "task"}, next_look_at=bench.clock.now())
     if state == "unconfirmed":
-        await bench.store.unconfirm(attempt, next_look_at=None, error="late")
+        await bench.store.unconfirm([attempt.id], next_look_at=None, error="late")
     without = WWW._replace(targets=frozenset({"other"}))
     for configured, days, ends in ((WWW, 31, False), (without, 0, True)):
         bench.clock.advance(days * DAY)

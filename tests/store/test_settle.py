@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from listener.refresh import AttemptState, RefreshKind, Scope
+from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
 from listener.store.needs import Snapshot
 from listener.store.store import SLICE_ROWS
@@ -35,8 +35,8 @@ async def test_an_unconfirmed_file_that_fails_for_good_stands_among_the_dead_let
     """Promise 5: when the task of an unconfirmed attempt fails too often after all, a person finds and retries it."""
     await bench.change(content("a.html"))
     (made,) = await bench.send(file("a.html"))
-    await bench.store.unconfirm(made, next_look_at=None, error="never ended")
-    await bench.store.park(made._replace(state=AttemptState.UNCONFIRMED), error="failed 8 times")
+    await bench.store.unconfirm([made.id], next_look_at=None, error="never ended")
+    await bench.store.park([made.id], error="failed 8 times")
     assert await bench.stale("a.html") == ["parked"]
     assert [letter.subject for letter in await bench.store.dead_letters()] == [BASE + "a.html"]
 

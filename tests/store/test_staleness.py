@@ -53,11 +53,11 @@ async def test_every_state_has_a_reason_and_a_next_step(bench: Bench) -> None:
     await bench.store.accept({one.id: "t"}, next_look_at=began + 400)
     assert (await of(bench, "a"))[3:] == ("in_flight", began, "the CDN works on it", began + 400)
     (again,) = await bench.store.attempts_in(AttemptState.ACCEPTED)
-    await bench.store.fail(again, retry_at=began + 500, error="Internal Error")
+    await bench.store.fail([again.id], retry_at=began + 500, error="Internal Error")
     assert (await of(bench, "a"))[3:] == ("failed", began, "Internal Error", began + 500)
     await bench.store.end_backoff([again.id])
     (one,) = await bench.hold(file("a")._replace(stale_since=began))
-    await bench.store.park(one, error="Malformed")
+    await bench.store.park([one.id], error="Malformed")
     assert (await of(bench, "a"))[3:] == ("parked", began, "Malformed", None)
 
 
@@ -86,7 +86,7 @@ async def test_no_state_hides_another(bench: Bench, limit: int) -> None:
     names = [f"{n % 7}/{n}" for n in range(100)]
     await bench.change(*(content(name) for name in names), content("flying"))
     for one in await bench.hold(*(file(name) for name in names[:60])):
-        await bench.store.park(one, error="Malformed")
+        await bench.store.park([one.id], error="Malformed")
     await bench.send(file("flying"))
     await bench.change(content("new"), wait=0)
     found = await listed(bench, limit=limit)
