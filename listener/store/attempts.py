@@ -89,7 +89,7 @@ def _last_limit(connection: Connection, account: str, kind: RefreshKind, default
 
 def _open_window(connection: Connection, account: str, kind: RefreshKind, window: int, default: int) -> None:
     connection.execute(
-        "INSERT OR IGNORE INTO ledger (account, kind, window_start, quota) VALUES (?, ?, ?, ?)",
+        "INSERT INTO ledger (account, kind, window_start, quota) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (account, kind, window, _last_limit(connection, account, kind, default)),
     )
 

@@ -1,30 +1,39 @@
 """
-Writing many rows by few statements, and deleting rows by their keys.
+Many rows by few statements: insert, update, delete and look up.
 
-Running a statement costs more than the row that it writes, the more so for a table with triggers. So rows are written
-by statements of many rows, of a few sizes: those stay compiled.
+For SQLite running a statement costs more than the row that it writes, the more so for a table with triggers. So rows
+are inserted by statements of many rows, of a few sizes, which stay compiled, and changed by one statement that is run
+for each. For PostgreSQL each statement is a journey: it takes all rows at once, as the table ``wanted``
+(:class:`listener.store.connection.SetConnection`).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from listener.store.connection import Connection
+from listener.store.connection import Connection, SetConnection
 
-__all__ = ["NEED_KEY", "Bulk", "delete_rows", "missed_rows"]
+__all__ = ["NEED_KEY", "Bulk", "RowStatement", "delete_rows", "in_sizes", "select_wanted"]
 
-Row = TypeVar("Row", bound=tuple[object, ...])
+T = TypeVar("T")
+Row = TypeVar("Row", bound=tuple[Any, ...])
 _SIZES = (64, 8, 1)
+_WANTED_SIZES = (1, 8, 64, 512)
 NEED_KEY = ("directory", "name", "scope")
+
+
+def _in_sets(connection: Connection) -> SetConnection | None:
+    return None if isinstance(connection, sqlite3.Connection) else cast("SetConnection", connection)
 
 
 class Bulk:
     """A statement that writes rows into one table."""
 
-    def __init__(self, statement: str, row: str, *, columns: int, constants: int = 0) -> None:
+    def __init__(self, statement: str, row: str, *, columns: int, constants: int = 0, key: Sequence[str] = ()) -> None:
         """
         Prepare it.
 
@@ -33,13 +42,20 @@ class Bulk:
             row: one row in SQL: its values are ``{0}`` and so on, those that all rows share ``?1`` and so on.
             columns: how many values of its own a row has.
             constants: how many are shared.
+            key: the columns that are unique, where rows may be there already; a row begins with their values.
         """
         marks = iter(f"?{number}" for number in range(constants + 1, constants + 1 + columns * _SIZES[0]))
         rows = [row.format(*(next(marks) for _ in range(columns))) for _ in range(_SIZES[0])]
         self._statements = {size: statement.format(f"VALUES {', '.join(rows[:size])}") for size in _SIZES}
+        values = row.format(*(f"column{number}" for number in range(1, columns + 1)))[1:-1]
+        returning = f" RETURNING {', '.join(key)}" if key else ""
+        self._statement = statement.format(f"SELECT {values} FROM wanted") + returning
+        self._key_length = len(key)
 
     def write(self, connection: Connection, rows: Sequence[Row], constants: Sequence[object] = ()) -> list[Row]:
         """Write the rows; return those of statements that wrote fewer than all, since rows are there already."""
+        if (in_sets := _in_sets(connection)) is not None:
+            return self._write_at_once(in_sets, rows, constants) if rows else []
         left: list[Row] = []
         start = 0
         while start < len(rows):
@@ -51,6 +67,90 @@ class Bulk:
             start += size
         return left
 
+    def _write_at_once(self, connection: SetConnection, rows: Sequence[Row], constants: Sequence[object]) -> list[Row]:
+        done = connection.execute_wanted(self._statement, rows, constants)
+        if done.rowcount == len(rows):
+            return []
+        if not self._key_length:
+            return list(rows)
+        return _missing(rows, set(done.fetchall()))
+
+
+def _missing(rows: Sequence[Row], keys: set[tuple[Any, ...]]) -> list[Row]:
+    """Return the rows whose key is not among these, and of several with one key that is all but the first."""
+    length = len(next(iter(keys), ()))
+    left = []
+    for row in rows:
+        if row[:length] in keys and length:
+            keys.remove(row[:length])
+        else:
+            left.append(row)
+    return left
+
+
+class RowStatement:
+    """An ``UPDATE`` or ``DELETE`` that is run for each of many rows."""
+
+    def __init__(self, statement: str, *, columns: int, key: Sequence[str] = ()) -> None:
+        """
+        Prepare it.
+
+        Args:
+            statement: SQL with ``{rows}`` before ``WHERE``, the values of a row as ``{0}`` and so on, and constants by
+                name.
+            columns: how many values a row has.
+            key: the columns by which it finds its row, where :meth:`missed` is asked; a row begins with their values.
+        """
+        self._text = statement
+        self._columns = columns
+        self._returning = f" RETURNING {', '.join(key)}" if key else ""
+
+    def run(self, connection: Connection, rows: Sequence[Row], **constants: float) -> int:
+        """Run it for each row; return how many rows it changed."""
+        if not rows:
+            return 0
+        if (in_sets := _in_sets(connection)) is not None:
+            return in_sets.execute_wanted(self._of_set(tuple(constants)), rows, constants).rowcount
+        return connection.executemany(self._of_row(constants), rows).rowcount
+
+    def missed(self, connection: Connection, rows: Sequence[Row], **constants: float) -> Sequence[Row]:
+        """Run it for each row; return the rows for which it changed nothing."""
+        if not rows:
+            return []
+        if (in_sets := _in_sets(connection)) is not None:
+            done = in_sets.execute_wanted(self._of_set(tuple(constants)) + self._returning, rows, constants)
+            return _missing(rows, set(done.fetchall()))
+        assert isinstance(connection, sqlite3.Connection)
+        missed: list[Row] = []
+
+        def reported() -> Iterator[Row]:
+            before = connection.total_changes
+            for row in rows:
+                yield row
+                after = connection.total_changes
+                if after == before:
+                    missed.append(row)
+                before = after
+
+        connection.executemany(self._of_row(constants), reported())
+        return missed
+
+    def _of_row(self, constants: Mapping[str, float]) -> str:
+        # Binding a constant for each row would cost as much as the row. They are numbers of our own.
+        marks = [f"?{number}" for number in range(1, self._columns + 1)]
+        return self._text.format(*marks, rows="", **{name: repr(value) for name, value in constants.items()})
+
+    def _of_set(self, constants: tuple[str, ...]) -> str:
+        rows = "USING wanted" if self._text.lstrip().startswith("DELETE") else "FROM wanted"
+        columns = [f"column{number}" for number in range(1, self._columns + 1)]
+        return self._text.format(*columns, rows=rows, **{name: f":{name}" for name in constants})
+
+
+@lru_cache(maxsize=256)
+def _deletion(table: str, key: tuple[str, ...]) -> RowStatement:
+    where = " AND ".join(f"{column} = {{{number}}}" for number, column in enumerate(key))
+    return RowStatement(f"DELETE FROM {table} {{rows}} WHERE {where}", columns=len(key))
+
 
 def delete_rows(connection: Connection, table: str, key: Sequence[str], rows: Sequence[Row]) -> int:
     """
@@ -58,24 +158,35 @@ def delete_rows(connection: Connection, table: str, key: Sequence[str], rows: Se
 
     A ``DELETE`` of what a subquery finds by several columns would search every row that shares the first of them.
     """
-    where = " AND ".join(f"{column} = ?" for column in key)
-    return connection.executemany(f"DELETE FROM {table} WHERE {where}", rows).rowcount if rows else 0
+    return _deletion(table, tuple(key)).run(connection, rows)
 
 
-def missed_rows(connection: Connection, statement: str, rows: Sequence[Row]) -> Sequence[Row]:
-    """Run the statement for each row; return the rows for which it changed nothing."""
-    assert isinstance(connection, sqlite3.Connection)
-    missed: list[Row] = []
+def in_sizes(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+    """
+    Yield the values in parts of a few sizes, each with its size; the last is filled up with its first value.
 
-    def reported() -> Iterator[Row]:
-        before = connection.total_changes
-        for row in rows:
-            yield row
-            after = connection.total_changes
-            if after == before:
-                missed.append(row)
-            before = after
+    As many marks as values would make a statement of its own for each number; those of a few sizes stay compiled.
+    """
+    for start in range(0, len(values), _WANTED_SIZES[-1]):
+        part = values[start : start + _WANTED_SIZES[-1]]
+        size = next(size for size in _WANTED_SIZES if size >= len(part))
+        yield size, [*part, *[part[0]] * (size - len(part))]
 
-    if rows:
-        connection.executemany(statement, reported())
-    return missed
+
+def select_wanted(
+    connection: Connection, keys: Sequence[tuple[Any, ...]], query: str, values: Sequence[object] = ()
+) -> Iterator[Any]:
+    """
+    Yield the rows of a query that joins ``wanted``, a table of these keys with the columns ``column1`` and so on.
+
+    The marks of the query are bound to ``values``. For SQLite it is run once for each part of the keys
+    (:func:`in_sizes`).
+    """
+    if (in_sets := _in_sets(connection)) is not None:
+        if keys:
+            yield from in_sets.execute_wanted(query, keys, values).fetchall()
+        return
+    for size, part in in_sizes(keys):
+        marks = f"({', '.join('?' * len(part[0]))})"
+        wanted = f"WITH wanted AS (VALUES {', '.join([marks] * size)})"
+        yield from connection.execute(f"{wanted} {query}", (*chain.from_iterable(part), *values)).fetchall()

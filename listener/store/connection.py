@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-__all__ = ["Connection", "Cursor"]
+__all__ = ["Connection", "Cursor", "SetConnection"]
 
 
 class Cursor(Protocol):
@@ -41,3 +41,12 @@ class Connection(Protocol):
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any] | Mapping[str, Any]], /) -> Cursor:
         """Run a statement that returns nothing once for each row of values."""
+
+
+class SetConnection(Connection, Protocol):
+    """A connection for which a statement about many rows costs little more than one about a row."""
+
+    def execute_wanted(
+        self, statement: str, rows: Sequence[tuple[Any, ...]], values: Sequence[Any] | Mapping[str, Any] = ..., /
+    ) -> Cursor:
+        """Run a statement that names ``wanted``, a table of these rows with the columns ``column1`` and so on."""

@@ -169,7 +169,9 @@ def _note(connection: Connection, *deed: float | str) -> None:
 def _put(connection: Connection, orders: Sequence[Control]) -> None:
     for kind, place, until, reason, at in orders:
         connection.execute(
-            "INSERT OR REPLACE INTO control (kind, target, prefix, until, reason, at) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO control (kind, target, prefix, until, reason, at) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (kind, target, prefix) DO UPDATE"
+            " SET until = excluded.until, reason = excluded.reason, at = excluded.at",
             (kind.value, *place, until, reason, at),
         )
         next_sequence(connection)  # whoever plans looks again
@@ -197,7 +199,8 @@ def _remove(connection: Connection, kind: ControlKind, places: Sequence[Place], 
 def active(connection: Connection, now: float) -> list[Control]:
     """Return the orders that hold now, the oldest first."""
     rows = connection.execute(
-        "SELECT kind, target, prefix, until, reason, at FROM control WHERE until IS NULL OR until > ? ORDER BY at",
+        "SELECT kind, target, prefix, until, reason, at FROM control WHERE until IS NULL OR until > ?"
+        " ORDER BY at, kind, target, prefix",
         (now,),
     )
     return [
@@ -340,9 +343,9 @@ def save_source(connection: Connection, name: str, health: SourceHealth, *, now:
     connection.execute(
         "INSERT INTO source (name, state, ready, last_event_at, lost_events, rescans, detail, figures, told_at,"
         " trouble_since) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?7 <> '' THEN ?9 END)"
-        " ON CONFLICT DO UPDATE SET state = ?2, ready = ?3, last_event_at = ?4, lost_events = ?5, rescans = ?6,"
+        " ON CONFLICT (name) DO UPDATE SET state = ?2, ready = ?3, last_event_at = ?4, lost_events = ?5, rescans = ?6,"
         " detail = ?7, figures = ?8, told_at = ?9,"
-        " trouble_since = CASE WHEN ?7 <> '' THEN coalesce(trouble_since, ?9) END",
+        " trouble_since = CASE WHEN ?7 <> '' THEN coalesce(source.trouble_since, ?9) END",
         (
             name,
             health.state.value,
@@ -404,8 +407,9 @@ def save_account(connection: Connection, account: AccountReport, *, now: float) 
     deferred = json.dumps([[*place, reason] for place, reason in account.deferred.items()])
     spenders = json.dumps(account.spenders)
     connection.execute(
-        "INSERT OR REPLACE INTO account (name, problem, remedy, since, until, deferred, spenders, told_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO account (name, problem, remedy, since, until, deferred, spenders, told_at)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (name) DO UPDATE SET problem = ?2, remedy = ?3,"
+        " since = ?4, until = ?5, deferred = ?6, spenders = ?7, told_at = ?8",
         (account.name, account.problem, account.remedy, account.since, account.until, deferred, spenders, now),
     )
 
@@ -429,7 +433,7 @@ def accounts(connection: Connection) -> list[AccountReport]:
     ]
 
 
-_KEEPS_WAIT = f"(open <> 0 AND state = {NeedState.WAITING:d})"
+_KEEPS_WAIT = f"(need.open <> 0 AND need.state = {NeedState.WAITING:d})"
 
 
 def request(
@@ -473,11 +477,13 @@ def request(
         INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason,
           asked, priority)
         VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7, ?8, ?9)
-        ON CONFLICT DO UPDATE SET sequence = ?4, attempt = NULL, window_first = ?5, urgent = max(urgent, ?6),
-          asked = max(asked, ?8), priority = min(priority, ?9),
-          reason = CASE WHEN state = {NeedState.PARKED:d} THEN ?7 ELSE coalesce(?7, reason) END,
-          state = CASE WHEN {_KEEPS_WAIT} THEN state ELSE {NeedState.READY:d} END,
-          due_at = CASE WHEN {_KEEPS_WAIT} THEN due_at END, open = CASE WHEN {_KEEPS_WAIT} THEN open ELSE 0 END
+        ON CONFLICT (directory, name, scope) DO UPDATE SET sequence = max(need.sequence, ?4), attempt = NULL,
+          window_first = ?5, urgent = max(need.urgent, ?6), asked = max(need.asked, ?8),
+          priority = min(need.priority, ?9),
+          reason = CASE WHEN need.state = {NeedState.PARKED:d} THEN ?7 ELSE coalesce(?7, need.reason) END,
+          state = CASE WHEN {_KEEPS_WAIT} THEN need.state ELSE {NeedState.READY:d} END,
+          due_at = CASE WHEN {_KEEPS_WAIT} THEN need.due_at END,
+          open = CASE WHEN {_KEEPS_WAIT} THEN need.open ELSE 0 END
         """,
         sorted(rows),
     )
@@ -502,6 +508,7 @@ def load_progress(connection: Connection, listing: str) -> Progress | None:
 def save_progress(connection: Connection, listing: str, state: Progress, *, now: float) -> None:
     """Keep how far a backfill got."""
     connection.execute(
-        "INSERT OR REPLACE INTO backfill (id, after, listed, finished, updated_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO backfill (id, after, listed, finished, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)"
+        " ON CONFLICT (id) DO UPDATE SET after = ?2, listed = ?3, finished = ?4, updated_at = ?5",
         (listing, key_to_bytes(state.after), state.listed, state.finished, now),
     )

@@ -31,8 +31,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
+from listener.store.bulk import delete_rows, in_sizes, select_wanted
 from listener.store.connection import Connection
-from listener.store.index import IndexWriter, Names, in_sizes, select_wanted
+from listener.store.index import IndexWriter, Names
 
 __all__ = [
     "CAME_AND_WENT",
@@ -86,7 +87,8 @@ def raw_key(key: str) -> bytes:
 
 
 def _text(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Return a text as a database can hold it; PostgreSQL takes no NUL."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _bounded(fingerprint: Fingerprint) -> Fingerprint:
@@ -113,7 +115,7 @@ def add_messages(connection: Connection, ids: Sequence[str], *, now: float) -> N
     """Note that everything in these messages is recorded; called in the transaction that records the last of it."""
     if ids:
         rows = [(_digest(one), now) for one in ids]
-        connection.executemany("INSERT OR IGNORE INTO message (digest, at) VALUES (?, ?)", rows)
+        connection.executemany("INSERT INTO message (digest, at) VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
         connection.execute(_TRIM_MESSAGES, (MOST_MESSAGES,))
 
 
@@ -134,7 +136,9 @@ AHEAD_SECONDS = 600.0
 """How far ahead of our clock an order token may be: clocks of storages are set by NTP."""
 
 _KEEP = (
-    "INSERT OR REPLACE INTO order_token (root, key, covered, newest, etag, sequence, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO order_token (root, key, covered, newest, etag, sequence, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (root, key) DO UPDATE SET covered = excluded.covered, newest = excluded.newest,"
+    " etag = excluded.etag, sequence = excluded.sequence, at = excluded.at"
 )
 
 
@@ -261,8 +265,9 @@ SAME_BYTES: Final = "written again with the same bytes (skip_unchanged): the dig
 CAME_AND_WENT: Final = "came and was deleted again before it was refreshed"
 
 _ADD_SUPPRESSED = (
-    "INSERT OR REPLACE INTO suppressed (url, times, at, reason)"
-    " VALUES (?1, ?2 + coalesce((SELECT times FROM suppressed WHERE url = ?1), 0), ?3, ?4)"
+    "INSERT INTO suppressed (url, times, at, reason) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (url) DO UPDATE SET times = suppressed.times + excluded.times, at = excluded.at,"
+    " reason = excluded.reason"
 )
 _TRIM_SUPPRESSED = "DELETE FROM suppressed WHERE id <= (SELECT max(id) FROM suppressed) - ?"
 
@@ -292,7 +297,12 @@ class SuppressedWriter:
     def flush(self, connection: Connection, now: float) -> None:
         """Write what was noted, and drop the oldest beyond :data:`MOST_SUPPRESSED`."""
         if self._noted:
-            rows = [(url, times, now, reason) for url, (times, reason) in self._noted.items()]
+            known = "SELECT url, times FROM wanted CROSS JOIN suppressed ON url = column1"
+            before: dict[str, int] = dict(select_wanted(connection, [(url,) for url in self._noted], known))
+            delete_rows(connection, "suppressed", ("url",), [(url,) for url in sorted(before)])  # to be the newest
+            rows = [
+                (url, times + before.get(url, 0), now, reason) for url, (times, reason) in sorted(self._noted.items())
+            ]
             connection.executemany(_ADD_SUPPRESSED, rows)
             connection.execute(_TRIM_SUPPRESSED, (MOST_SUPPRESSED,))
             self._noted = {}

@@ -11,12 +11,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from listener.store.bulk import Bulk
 from listener.store.connection import Connection
 
-__all__ = ["BookingKey", "Group", "members", "next_group", "own_groups", "units_of", "update_groups"]
+__all__ = [
+    "NEXT_ATTEMPT",
+    "NEXT_GROUP",
+    "BookingKey",
+    "Group",
+    "members",
+    "next_attempt",
+    "next_group",
+    "own_groups",
+    "units_of",
+    "update_groups",
+]
 
 BookingKey = tuple[str, str, int]
 """Account, kind, window."""
@@ -89,9 +100,18 @@ def _split(connection: Connection, groups: Sequence[int], these: str) -> dict[in
     return dict(pairs)
 
 
+NEXT_GROUP: Final = "SELECT coalesce(max(id), 0) + 1 FROM attempt_group"
+NEXT_ATTEMPT: Final = "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'attempt_item'"
+
+
 def next_group(connection: Connection) -> int:
-    """Return the id for the next group that is made."""
-    return int(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM attempt_group").fetchone()[0])
+    """Return the first of the ids for groups that are made in this transaction."""
+    return int(connection.execute(NEXT_GROUP).fetchone()[0])
+
+
+def next_attempt(connection: Connection) -> int:
+    """Return the first of the ids for attempts that are made in this transaction; none is ever given out twice."""
+    return int(connection.execute(NEXT_ATTEMPT).fetchone()[0])
 
 
 def update_groups(connection: Connection, groups: Sequence[Group], change: str, values: Sequence[object] = ()) -> None:

@@ -15,10 +15,11 @@ from typing import Any, Final, TypeVar
 
 from listener.change import Change, ChangeKind, Fingerprint, ObjectState, key_to_bytes, key_to_text
 from listener.contracts import DirectoryComparison
-from listener.store.bulk import Bulk, missed_rows
+from listener.store.bulk import Bulk, RowStatement, delete_rows, in_sizes, select_wanted
 from listener.store.connection import Connection
 
 __all__ = [
+    "NEXT_SEQUENCE",
     "IndexWriter",
     "Names",
     "above",
@@ -126,18 +127,30 @@ def _id(connection: Connection, table: str, columns: str, values: tuple[object, 
 
 
 _PUT_NEW = Bulk(
-    "INSERT OR IGNORE INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence) {}",
+    "INSERT INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence) {}"
+    " ON CONFLICT DO NOTHING",
     "({0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8})",
     columns=9,
+    key=("tree", "name"),
 )
-_PUT_KNOWN = """
-UPDATE object SET size_bytes = ?3, mtime_ns = ?4, ctime_ns = ?5, inode = ?6, access = ?8, sequence = ?9,
-  -- what says nothing of the content leaves what is known of an untouched file
-  etag = CASE WHEN ?7 IS NULL AND size_bytes = ?3 AND mtime_ns = ?4 AND ctime_ns = ?5 AND inode = ?6
-    THEN etag ELSE ?7 END
-WHERE tree = ?1 AND name = ?2
-"""
-_TOMBSTONE = "INSERT OR REPLACE INTO tombstone (root, key, below, sequence, at) VALUES (?, ?, ?, ?, ?)"
+_PUT_KNOWN = RowStatement(
+    """
+    UPDATE object SET size_bytes = {2}, mtime_ns = {3}, ctime_ns = {4}, inode = {5}, access = {7}, sequence = {8},
+      -- what says nothing of the content leaves what is known of an untouched file
+      etag = CASE WHEN {6} IS NULL AND size_bytes = {2} AND mtime_ns = {3} AND ctime_ns = {4} AND inode = {5}
+        THEN etag ELSE {6} END
+    {rows} WHERE tree = {0} AND name = {1}
+    """,
+    columns=9,
+    key=("tree", "name"),
+)
+_REMOVE = RowStatement("DELETE FROM object {rows} WHERE tree = {0} AND name = {1}", columns=2, key=("tree", "name"))
+_COUNT = RowStatement("UPDATE tree SET objects = objects + {1} {rows} WHERE id = {0}", columns=2, key=("id",))
+_TOMBSTONE = (
+    "INSERT INTO tombstone (root, key, below, sequence, at) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (root, key, below) DO UPDATE"
+    " SET sequence = max(tombstone.sequence, excluded.sequence), at = excluded.at"
+)
 _CONTENT = ChangeKind.CONTENT
 _UNKNOWN = Fingerprint()
 _TREE = itemgetter(0)
@@ -220,16 +233,20 @@ class IndexWriter:
         newer = {place for place, sequence in known.items() if known_to is not None and sequence > known_to}
         again = [row for row in rows if row[:2] in known and row[:2] not in newer] if known else []
         new = [row for row in rows if row[:2] not in known] if known else rows
-        twice = _PUT_NEW.write(self._connection, new)
-        if twice:  # put more than once in this batch: the last of them counts
-            new = list({row[:2]: row for row in new}.values())
-        self._connection.executemany(_PUT_KNOWN, [*again, *twice])
-        self._count(Counter(map(_TREE, new)))
+        if len(set(map(_PLACE, new))) < len(new):  # put more than once in this batch: the last of them counts
+            first = {row[:2]: row for row in reversed(new)}
+            again += [row for row in new if row is not first[row[:2]]]
+            new = [*first.values()][::-1]
+        late = _PUT_NEW.write(self._connection, new)  # another process made these meanwhile
+        _PUT_KNOWN.run(self._connection, [*again, *late])
+        more = Counter(map(_TREE, new))
+        more.subtract(map(_TREE, late))
+        self._count(more)
         return sum(row[:2] in newer for row in rows) if newer else 0
 
     def _flush_removed(self) -> None:
         rows = sorted(self._removed)
-        missed = missed_rows(self._connection, "DELETE FROM object WHERE tree = ? AND name = ?", rows)
+        missed = _REMOVE.missed(self._connection, rows)
         less = Counter(map(_TREE, missed))
         less.subtract(map(_TREE, rows))
         self._count(less)
@@ -237,9 +254,7 @@ class IndexWriter:
         self._removed = {}
 
     def _count(self, more: Counter[int]) -> None:
-        self._connection.executemany(
-            "UPDATE tree SET objects = objects + ?2 WHERE id = ?1", [item for item in more.items() if item[1]]
-        )
+        _COUNT.run(self._connection, sorted(item for item in more.items() if item[1]))
 
     def remove(self, root: str, key: str, sequence: int, now: float) -> None:
         """Note that the storage no longer holds this object."""
@@ -340,7 +355,8 @@ class IndexWriter:
         root_id, raw = self._names.root(self._connection, root), key_to_bytes(prefix)
         self._connection.execute(
             "INSERT INTO pending_delete (root, prefix, sequence) VALUES (?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET sequence = max(sequence, excluded.sequence), after = x''",
+            " ON CONFLICT (root, prefix) DO UPDATE SET"
+            " sequence = max(pending_delete.sequence, excluded.sequence), after = x''",
             (root_id, raw, known_to),
         )
         self._connection.execute(_TOMBSTONE, (root_id, raw, True, sequence, now))
@@ -351,35 +367,6 @@ def _by_root(changes: Sequence[Change]) -> dict[str, list[str]]:
     for root, key, *_ in changes:
         keys.setdefault(root, []).append(key)
     return keys
-
-
-_SIZES = (1, 8, 64, 512)
-
-
-def in_sizes(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
-    """
-    Yield the values in parts of a few sizes, each with its size; the last is filled up with its first value.
-
-    As many marks as values would make a statement of its own for each number; those of a few sizes stay compiled.
-    """
-    for start in range(0, len(values), _SIZES[-1]):
-        part = values[start : start + _SIZES[-1]]
-        size = next(size for size in _SIZES if size >= len(part))
-        yield size, [*part, *[part[0]] * (size - len(part))]
-
-
-def select_wanted(
-    connection: Connection, keys: Sequence[tuple[Any, ...]], query: str, values: Sequence[object] = ()
-) -> Iterator[Any]:
-    """
-    Yield the rows of a query that joins ``wanted``, a table of these keys with the columns ``column1`` and so on.
-
-    The marks of the query are bound to ``values``. It is run once for each part of the keys (:func:`in_sizes`).
-    """
-    for size, part in in_sizes(keys):
-        marks = f"({', '.join('?' * len(part[0]))})"
-        wanted = f"WITH wanted AS (VALUES {', '.join([marks] * size)})"
-        yield from connection.execute(f"{wanted} {query}", (*chain.from_iterable(part), *values)).fetchall()
 
 
 def _directory(key: bytes) -> bytes:
@@ -405,9 +392,9 @@ def remove_pending(connection: Connection, limit: int) -> bool:
         return False
     root, prefix, after, sequence = pending
     directories = connection.execute(
-        "SELECT id, path, objects FROM tree WHERE root = ? AND path >= max(?, ?) AND path < ? AND objects > 0"
+        "SELECT id, path, objects FROM tree WHERE root = ? AND path >= ? AND path < ? AND objects > 0"
         " ORDER BY path LIMIT ?",
-        (root, prefix, after, prefix_end_bytes(prefix), LOOKED_DIRECTORIES),
+        (root, max(prefix, after), prefix_end_bytes(prefix), LOOKED_DIRECTORIES),
     ).fetchall()
     until = [*accumulate((row[2] for row in directories), initial=0)]
     looked = [row for row, before in zip(directories, until, strict=False) if before < LOOKED_ROWS]
@@ -415,10 +402,8 @@ def remove_pending(connection: Connection, limit: int) -> bool:
         "SELECT tree, name FROM object WHERE tree IN (SELECT value FROM json_each(?)) AND sequence <= ? LIMIT ?",
         (json.dumps([row[0] for row in looked]), sequence, limit),
     ).fetchall()
-    connection.executemany("DELETE FROM object WHERE tree = ? AND name = ?", rows)
-    connection.executemany(
-        "UPDATE tree SET objects = objects - ?2 WHERE id = ?1", list(Counter(map(_TREE, rows)).items())
-    )
+    delete_rows(connection, "object", ("tree", "name"), rows)
+    _COUNT.run(connection, sorted((tree, -count) for tree, count in Counter(map(_TREE, rows)).items()))
     if len(rows) < limit and len(looked) == len(directories) < LOOKED_DIRECTORIES:
         connection.execute("DELETE FROM pending_delete WHERE root = ? AND prefix = ?", (root, prefix))
     elif len(rows) < limit:
@@ -491,10 +476,9 @@ def directory_page(
 
     ``None`` is the beginning: an object whose key ends with ``/`` has the empty name, which comes first.
     """
-    above = "name > ?3" if after is not None else "?3 IS NULL"
+    above, values = ("", ()) if after is None else (" AND name > ?4", (key_to_bytes(after),))
     rows = connection.execute(
-        f"{_KNOWN_IN} AND {above} ORDER BY name LIMIT ?4",
-        (root, key_to_bytes(directory), None if after is None else key_to_bytes(after), limit),
+        f"{_KNOWN_IN}{above} ORDER BY name LIMIT ?3", (root, key_to_bytes(directory), limit, *values)
     )
     return [(key_to_text(name), Fingerprint(*rest)) for name, *rest in rows]
 
@@ -523,9 +507,12 @@ def mark_seeded(connection: Connection, names: Names, root: str) -> None:
     connection.execute("UPDATE root SET seeded = 1 WHERE id = ?", (names.root(connection, root),))
 
 
+NEXT_SEQUENCE: Final = "UPDATE meta SET sequence = sequence + 1 RETURNING sequence"
+
+
 def next_sequence(connection: Connection) -> int:
     """Take the next number of the store-wide sequence."""
-    return int(connection.execute("UPDATE meta SET sequence = sequence + 1 RETURNING sequence").fetchone()[0])
+    return int(connection.execute(NEXT_SEQUENCE).fetchone()[0])
 
 
 MAX_TEXT_CHARACTERS: Final = 1_000
@@ -533,6 +520,6 @@ MAX_TEXT_CHARACTERS: Final = 1_000
 
 
 def bounded_text(text: str) -> str:
-    """Return a text as a file can hold it, at most 1,000 characters."""
-    plain = text.encode("utf-8", "backslashreplace").decode()
+    """Return a text as a database can hold it, at most 1,000 characters."""
+    plain = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     return plain if len(plain) <= MAX_TEXT_CHARACTERS else f"{plain[: MAX_TEXT_CHARACTERS - 1]}…"

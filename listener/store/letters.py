@@ -130,7 +130,8 @@ def _beginning(text: bytes, most: int) -> bytes:
 
 _PUT = (
     "INSERT INTO dead_letter (at, source, kind, digest, subject, reason, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT DO UPDATE SET at = excluded.at, reason = excluded.reason, body = excluded.body"
+    " ON CONFLICT (digest, source, kind) DO UPDATE"
+    " SET at = excluded.at, reason = excluded.reason, body = excluded.body"
 )
 
 
@@ -204,7 +205,8 @@ def _drop_bodies(connection: Connection, now: float) -> int:
 def _count(connection: Connection, source: str, kind: str, *, letters: int, bodies: int, now: float) -> None:
     connection.execute(
         "INSERT INTO dropped (source, kind, letters, bodies, last_at) VALUES (?1, ?2, ?3, ?4, ?5)"
-        " ON CONFLICT DO UPDATE SET letters = letters + ?3, bodies = bodies + ?4, last_at = ?5",
+        " ON CONFLICT (source, kind) DO UPDATE"
+        " SET letters = dropped.letters + ?3, bodies = dropped.bodies + ?4, last_at = ?5",
         (source, kind, letters, bodies, now),
     )
 
@@ -333,8 +335,8 @@ def _kept(
         where, values = " AND source = ?", [wanted.source]
     if wanted.prefix:
         raw = wanted.prefix.encode("utf-8", "surrogateescape")
-        where += " AND substr(subject, 1, ?) = ?"
-        values += [len(raw), raw]
+        where += " AND substr(subject, 1, length(?)) = ?"
+        values += [raw, raw]
     if after is not None:
         where += " AND id < ?"
         values += list(after)

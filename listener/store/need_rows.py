@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from listener.refresh import NeedState, Priority
-from listener.store.bulk import Bulk, missed_rows
+from listener.store.bulk import NEED_KEY, Bulk, RowStatement
 from listener.store.connection import Connection
 from listener.store.needs import covered_by_marks
 
@@ -39,61 +40,76 @@ class NeedClass(NamedTuple):
 
 
 _INSERT = Bulk(
-    "INSERT OR IGNORE INTO need (directory, name, scope, stale_since,"
-    " sequence, window_first, due_at, state, open, needs_force, priority, birth) {}",
+    "INSERT INTO need (directory, name, scope, stale_since,"
+    " sequence, window_first, due_at, state, open, needs_force, priority, birth) {} ON CONFLICT DO NOTHING",
     f"({{0}}, {{1}}, {{2}}, {{3}}, ?1, ?2, ?3, {_WAITING:d}, ?4, ?5, ?6, CASE ?7 WHEN 1 THEN {{4}} END)",
     columns=5,
     constants=7,
+    key=NEED_KEY,
 )
-_KEY = "WHERE directory = ?1 AND name = ?2 AND scope = ?3"
+_KEY = "{rows} WHERE directory = {0} AND name = {1} AND scope = {2}"
 
 
 def write_needs(connection: Connection, of: NeedClass, rows: Sequence[NeedRow], *, sequence: int, now: float) -> None:
     """Make these needs, or raise those that are there to this change; to raise one twice is to raise it once."""
-    constants = (sequence, now, now + of.due_seconds, of.open, of.needs_force, int(of.priority), of.is_birth)
+    due = now + of.due_seconds
+    constants = (sequence, now, due, of.open, of.needs_force, int(of.priority), of.is_birth)
     left: Sequence[NeedRow] = _INSERT.write(connection, rows, constants)
-    if left and not (of.mark or of.open or of.needs_force):
-        left = missed_rows(connection, _update_waiting(of, sequence, now), left)
+    if not left:
+        return
+    times = {"due": due, "earliest": now + of.delay_seconds, "cap": of.cap_seconds}
+    if not (of.mark or of.open or of.needs_force):
+        left = _RAISE_WAITING.missed(connection, left, sequence=sequence, priority=int(of.priority), **times)
     if left:
-        connection.executemany(_update(of, sequence, now), left)
+        marks = {"mark": of.mark, "forced_mark": of.forced_mark} if of.mark else {}
+        classed = {"priority": int(of.priority), "needs_force": int(of.needs_force), **marks}
+        _raise(of.open, is_covered=bool(of.mark)).run(connection, left, sequence=sequence, now=now, **classed, **times)
 
 
-# The numbers in these statements are our own; binding them for each row would cost as much as the row.
-def _due(of: NeedClass, now: float) -> str:
-    # Also at the cap not before the origin has the change: it would be fetched too early, and lost.
-    return f"max({now + of.delay_seconds!r}, min({now + of.due_seconds!r}, window_first + {of.cap_seconds!r}))"
+# Also at the cap not before the origin has the change: it would be fetched too early, and lost.
+_DUE = "max({earliest}, min({due}, window_first + {cap}))"
+_SEQUENCE = "sequence = max(sequence, {sequence})"
+"""Of two processes that record at once the one with the higher number may come first; the store's page has the rule."""
+_RAISE_WAITING = RowStatement(
+    f"UPDATE need SET {_SEQUENCE}, due_at = {_DUE}, open = 0,"
+    " birth = CASE WHEN birth = {4} THEN birth END"
+    f" {_KEY} AND state = {_WAITING:d} AND open < 2 AND priority <= {{priority}} AND {{3}} IS NOT NULL",
+    columns=5,
+    key=NEED_KEY,
+)
+"""The common case by itself, since it touches one index and not seven."""
 
 
-def _update_waiting(of: NeedClass, sequence: int, now: float) -> str:
-    """The common case by itself, since it touches one index and not seven."""
-    return (
-        f"UPDATE need SET sequence = {sequence}, due_at = {_due(of, now)}, open = 0,"
-        " birth = CASE WHEN birth = ?5 THEN birth END"
-        f" {_KEY} AND state = {_WAITING:d} AND open < 2 AND priority <= {of.priority:d} AND ?4 IS NOT NULL"
-    )
+@lru_cache
+def _raise(open_: int, *, is_covered: bool) -> RowStatement:
+    """
+    Return what raises a need in any state to a change.
 
-
-def _update(of: NeedClass, sequence: int, now: float) -> str:
+    Args:
+        open_: whether the write is unfinished, or not yet at the origin.
+        is_covered: whether a directory attempt under way is above the need.
+    """
     # What an attempt covers starts a new window; so does a READY need whose object is being written again.
     covered = f"state IN ({_ATTEMPTED:d}, {_UNCONFIRMED:d})"
-    if of.mark:
-        covered = f"({covered} OR {covered_by_marks(str(of.mark), str(of.forced_mark))})"
-    restart = f"({covered} OR state = {_READY:d})" if of.open else covered
+    if is_covered:
+        covered = f"({covered} OR {covered_by_marks('{mark}', '{forced_mark}')})"
+    restart = f"({covered} OR state = {_READY:d})" if open_ else covered
     delayed = f"(state = {_WAITING:d} AND open = 2)"
-    return f"""
+    statement = f"""
     UPDATE need SET
       due_at = CASE WHEN state = {_PARKED:d} OR (state = {_READY:d} AND NOT {restart}) THEN NULL
-                    WHEN {restart} THEN {now + of.due_seconds!r}
-                    WHEN {delayed} THEN max(due_at, {_due(of, now)})
-                    ELSE {_due(of, now)} END,
-      open = CASE WHEN {delayed} THEN 2 ELSE {of.open} END,
-      window_first = CASE WHEN {restart} OR state IN ({_READY:d}, {_PARKED:d}) THEN {now!r} ELSE window_first END,
-      later_since = CASE WHEN {covered} THEN coalesce(later_since, ?4) ELSE later_since END,
+                    WHEN {restart} THEN {{due}}
+                    WHEN {delayed} THEN max(due_at, {_DUE})
+                    ELSE {_DUE} END,
+      open = CASE WHEN {delayed} THEN 2 ELSE {open_:d} END,
+      window_first = CASE WHEN {restart} OR state IN ({_READY:d}, {_PARKED:d}) THEN {{now}} ELSE window_first END,
+      later_since = CASE WHEN {covered} THEN coalesce(later_since, {{3}}) ELSE later_since END,
       attempt = NULL,
       state = CASE WHEN state = {_PARKED:d} OR (state = {_READY:d} AND NOT {restart}) THEN state ELSE {_WAITING:d} END,
-      needs_force = max(needs_force, {of.needs_force:d}),
-      priority = min(priority, {of.priority:d}),
-      birth = CASE WHEN NOT {restart} AND state = {_WAITING:d} AND birth = ?5 THEN birth END,
-      sequence = {sequence}
+      needs_force = max(needs_force, {{needs_force}}),
+      priority = min(priority, {{priority}}),
+      birth = CASE WHEN NOT {restart} AND state = {_WAITING:d} AND birth = {{4}} THEN birth END,
+      {_SEQUENCE}
     {_KEY}
     """
+    return RowStatement(statement, columns=5, key=NEED_KEY)

@@ -203,7 +203,8 @@ class Snapshot:
         """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
         rows = self._connection.execute(
             f"SELECT name, sequence, stale_since, reason FROM need WHERE {_UNCOVERED} AND scope = :scope"
-            f"{f' AND {_OTHER_SCOPE}' if scope else ''} AND (:priority IS NULL OR priority = :priority)"
+            f"{f' AND {_OTHER_SCOPE}' if scope else ''}"
+            f"{'' if load.priority is None else ' AND priority = :priority'}"
             " ORDER BY stale_since LIMIT :limit",
             _values(load.directory, load.marks) | {"scope": int(scope), "priority": load.priority, "limit": limit},
         )
@@ -311,7 +312,9 @@ class Snapshot:
 _ROOT = "root = (SELECT id FROM root WHERE name = ?)"
 
 
-_NAME_OF_OBJECT = "CASE WHEN instr(name, '%') OR instr(name, '?') THEN object_name(name) ELSE CAST(name AS BLOB) END"
+_NAME_OF_OBJECT = (
+    "CASE WHEN instr(name, '%') > 0 OR instr(name, '?') > 0 THEN object_name(name) ELSE CAST(name AS BLOB) END"
+)
 """Only names with an escape or a query are decoded, by a function of the driver."""
 
 
@@ -326,7 +329,7 @@ def covered(kind: RefreshKind, *, watermark: str, force: str) -> str:
     """
     rule = COVERAGE[kind]
     scopes = ", ".join(f"{scope:d}" for scope in sorted(rule.scopes))
-    evicts = "" if rule.always_evicts else f" AND (needs_force = 0 OR {force})"
+    evicts = "" if rule.always_evicts else f" AND (needs_force = 0 OR {force} = 1)"
     return f"(sequence <= {watermark} AND open = 0 AND scope IN ({scopes}){evicts})"
 
 

@@ -14,7 +14,7 @@ from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, Re
 from listener.store.attempts import budget, hold_units
 from listener.store.bulk import Bulk
 from listener.store.connection import Connection
-from listener.store.groups import next_group
+from listener.store.groups import next_attempt, next_group
 from listener.store.index import Names, select_wanted
 from listener.store.needs import directory_attempts
 from listener.store.transitions import AttemptRequest
@@ -197,8 +197,7 @@ def _attempt_rows(
     connection: Connection, claimed: Sequence[_Claim], groups: Mapping[_GroupKey, int]
 ) -> list[tuple[Any, ...]]:
     """Return the rows of these attempts, with the values of :data:`_ADD_ATTEMPTS`."""
-    next_id = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'attempt_item'")
-    first = int(next_id.fetchone()[0])
+    first = next_attempt(connection)
     tries = _tries(connection, [(claim.target, claim.request.url) for claim in claimed])
     return [
         (

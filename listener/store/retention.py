@@ -314,7 +314,10 @@ def _retire_root(connection: Connection, root: int, limit: int) -> bool:
     has_objects = "SELECT 1 FROM tree JOIN object ON object.tree = tree.id WHERE root = ? LIMIT 1"
     if connection.execute(has_objects, (root,)).fetchone():
         connection.execute(
-            "INSERT OR REPLACE INTO pending_delete (root, prefix, sequence) SELECT ?, x'', sequence FROM meta", (root,)
+            "INSERT INTO pending_delete (root, prefix, after, sequence)"
+            " SELECT ?, x'', x'', sequence FROM meta WHERE true"
+            " ON CONFLICT (root, prefix) DO UPDATE SET after = x'', sequence = excluded.sequence",
+            (root,),
         )
         return remove_pending(connection, limit)
     removed = 0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from listener.change import Fingerprint, ObjectState
@@ -29,16 +27,15 @@ from listener.store import (
     staleness,
     transitions,
 )
-from listener.store.access import SLICE_ROWS, Access
+from listener.store.access import SLICE_ROWS, Access, Driver
 from listener.store.batches import Batch, Recorded, joined, slices
+from listener.store.connection import Connection
 from listener.store.controls import Progress, load_progress, save_progress
 from listener.store.filtering import Suppressed, add_messages, known_messages, note_redelivered, suppressed_of
 from listener.store.index import bounded_text
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
 from listener.store.record import Recorder, Route, RouteFolder, no_folder
-from listener.store.sqlite import maintenance
-from listener.store.sqlite.database import prepare, size_bytes
-from listener.store.sqlite.ownership import OwnerLock
+from listener.store.sqlite.access import SqliteDriver
 
 __all__ = ["Store", "StoreOptions", "open_store"]
 
@@ -90,33 +87,16 @@ def open_store(
         StoreBusy: another process owns it.
         StoreUnusable: the file is corrupt, foreign or of a newer version; it was left as it is.
     """
-    path = sqlite_path(url)
-    lock = OwnerLock(path) if owner else None
-    if lock is not None and path.parent.is_dir():
-        lock.acquire()
-    try:
-        connection = None if readonly else prepare(path)
-        return Store(connection, path, lock=lock, options=options or StoreOptions(), clock=clock or SystemClock())
-    except BaseException:
-        if lock is not None:
-            lock.release()
-        raise
+    driver = SqliteDriver(sqlite_path(url), owner=owner, readonly=readonly)
+    return Store(driver, options=options or StoreOptions(), clock=clock or SystemClock())
 
 
 class Store(Access):
-    """One state file, open. Coroutines return once what they did is durable."""
+    """A store, open. Coroutines return once what they did is durable."""
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection | None,
-        path: Path,
-        *,
-        lock: OwnerLock | None,
-        options: StoreOptions,
-        clock: Clock,
-    ) -> None:
-        """Take over an open connection, None for a store that only reads; use :func:`open_store`."""
-        super().__init__(connection, path, lock=lock, clock=clock)
+    def __init__(self, driver: Driver, *, options: StoreOptions, clock: Clock) -> None:
+        """Take over the driver of an open database; use :func:`open_store`."""
+        super().__init__(driver, clock=clock)
         self._expand_limit = options.expand_limit
         self._timing = options.timing
         self._recorder = Recorder(
@@ -158,7 +138,7 @@ class Store(Access):
             return list(await asyncio.gather(*sanitize))
 
     def _record_part(
-        self, connection: sqlite3.Connection, part: Batch, route: Route, folders: RouteFolder, *, sanitize: bool = False
+        self, connection: Connection, part: Batch, route: Route, folders: RouteFolder, *, sanitize: bool = False
     ) -> Recorded:
         now = self.clock.now()
         return self._recorder.record(connection, part, route, now=now, folders=folders, sanitize=sanitize)
@@ -409,7 +389,7 @@ class Store(Access):
             after = await self._write(retention.remove_empty, self._names, after=after, limit=SLICE_ROWS)
         while await self._write(letters.bound_letters, now=now):
             pass
-        while self.owner and await self._write(maintenance.give_back):
+        while await self._write(self._driver.give_back):
             pass
 
     async def mark_clean(self) -> None:
@@ -503,7 +483,3 @@ class Store(Access):
     async def save_account(self, account: controls.AccountReport) -> None:
         """Keep what an account's sender reports."""
         await self._write(controls.save_account, account, now=self.clock.now())
-
-    async def size_bytes(self) -> int:
-        """Return the size of the state file."""
-        return await self._read(size_bytes)

@@ -59,20 +59,25 @@ Promoted = Counter[tuple[str, Scope, Priority]]
 """How many needs became READY, by target, scope and priority."""
 
 
+def _due_by(until: str) -> str:
+    """Return the SQL condition that a need is due by then; PostgreSQL has an index on slots of five seconds only."""
+    return f"due_at <= {until} /*! AND slot <= floor({until} / 5) */"
+
+
 def promote_due(connection: Connection, *, now: float, limit: int) -> Promoted:
     """
     Turn up to ``limit`` waiting needs that are due to READY; return how many.
 
     An open need takes a new sequence, so that no attempt made while it was open covers it.
     """
-    if connection.execute("SELECT 1 FROM need WHERE due_at <= ? LIMIT 1", (now,)).fetchone() is None:
+    if connection.execute(f"SELECT 1 FROM need WHERE {_due_by('?1')} LIMIT 1", (now,)).fetchone() is None:
         return Counter()
     until = _slice_end(connection, now, limit)
     values = {"sequence": next_sequence(connection), "now": now, "until": now if until is None else until}
     if until is None:  # more of one moment than a slice has
         rows = connection.execute(_PROMOTE.format(_OF_ONE_MOMENT), {**values, "limit": limit})
     else:
-        rows = connection.execute(_PROMOTE.format("WHERE due_at <= :until"), values)
+        rows = connection.execute(_PROMOTE.format(f"WHERE {_due_by(':until')}"), values)
     places = Counter(rows.fetchall())
     targets: dict[int, str] = dict(
         connection.execute(
@@ -89,24 +94,26 @@ def promote_due(connection: Connection, *, now: float, limit: int) -> Promoted:
 
 _PROMOTE = f"""
 UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = :now,
-  sequence = CASE WHEN open > 0 THEN :sequence ELSE sequence END
+  sequence = CASE WHEN open > 0 THEN max(sequence, :sequence) ELSE sequence END
 {{}}
 RETURNING directory, scope, priority
 """
-_OF_ONE_MOMENT = """
+_OF_ONE_MOMENT = f"""
 -- WHERE (directory, name, scope) IN (SELECT …) would search all needs of the directories
 FROM (SELECT directory AS in_directory, name AS of_name, scope AS of_scope FROM need
-  WHERE due_at <= :until ORDER BY due_at LIMIT :limit) AS of
-WHERE directory = in_directory AND name = of_name AND scope = of_scope
+  WHERE {_due_by(":until")} ORDER BY /*! slot, */ due_at LIMIT :limit /*! FOR UPDATE */) AS due
+WHERE directory = in_directory AND name = of_name AND scope = of_scope AND due_at <= :until
 """
 
 
 def _slice_end(connection: Connection, now: float, limit: int) -> float | None:
     """Return the last moment up to which at most ``limit`` needs are due, None where more are due at the first."""
-    query = "SELECT due_at FROM need WHERE due_at <= ? ORDER BY due_at LIMIT 1 OFFSET ?"
+    query = f"SELECT due_at FROM need WHERE {_due_by('?1')} ORDER BY /*! slot, */ due_at LIMIT 1 OFFSET ?2"
     if (beyond := connection.execute(query, (now, limit)).fetchone()) is None:
         return now
-    row = connection.execute("SELECT max(due_at) FROM need WHERE due_at < ?", beyond).fetchone()
+    row = connection.execute(
+        "SELECT max(due_at) FROM need WHERE due_at < ?1 /*! AND slot <= floor(?1 / 5) */", beyond
+    ).fetchone()
     return None if row[0] is None else float(row[0])
 
 
@@ -141,8 +148,8 @@ def set_back(connection: Connection, *, after: float, seconds: float, limit: int
         "SELECT due_at FROM need WHERE due_at > ? ORDER BY due_at LIMIT 1 OFFSET ?", (after, limit - 1)
     ).fetchone()
     connection.execute(
-        "UPDATE need SET due_at = due_at - ?1 WHERE due_at > ?2 AND (?3 IS NULL OR due_at <= ?3)",
-        (seconds, after, row and row[0]),
+        f"UPDATE need SET due_at = due_at - ? WHERE due_at > ?{'' if row is None else ' AND due_at <= ?'}",
+        (seconds, after, *(row or ())),
     )
     return None if row is None else float(row[0])
 
@@ -289,7 +296,7 @@ def sweep(connection: Connection, attempt: Attempt, after: SweepPosition, limit:
         if end is not None:
             return end
         limit -= looked
-        after = SweepPosition(url + "\x00")
+        after = SweepPosition(url + "\x01")  # the next: no URL holds such a character
     if len(directories) == SWEEP_DIRECTORIES:
         return after
     _supersede(connection, attempt)

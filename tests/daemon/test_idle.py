@@ -24,7 +24,8 @@ from listener.sources.listing.settings import ListingSettings
 from listener.sources.listing.source import EventsWithReconcile
 from listener.sources.webhook import WebhookSettings, WebhookSource
 from listener.store import open_store
-from listener.store.access import Access, Item, Writer
+from listener.store.access import Access
+from listener.store.writer import Item, Writer
 
 HOUR_SECONDS = 3600.0
 SETTLE_SECONDS = 120.0

@@ -74,7 +74,7 @@ async def test_an_announcement_that_is_lost_is_made_up_for_by_the_tick(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other process was killed between its commit and the announcement: found, and counted."""
-    monkeypatch.setattr("listener.store.access.announce", lambda _: None)
+    monkeypatch.setattr("listener.store.sqlite.access.announce", lambda _: None)
     monkeypatch.setattr("listener.pipeline.pipeline.TICK_SECONDS", 1.0)
     async with a_world(tmp_path) as world:
         await at_rest(world)
@@ -143,7 +143,9 @@ async def test_a_commit_is_announced_to_its_own_process_without_the_lock_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The owner touches nothing; what changed nothing is not announced."""
-    monkeypatch.setattr("listener.store.access.announce", lambda _: pytest.fail("the owner touched its lock file"))
+    monkeypatch.setattr(
+        "listener.store.sqlite.access.announce", lambda _: pytest.fail("the owner touched its lock file")
+    )
     announced: list[int] = []
     async with open_store(f"sqlite:///{tmp_path}/state.db", owner=True) as store:
         with store.announcing(lambda: announced.append(1)) as announcements:

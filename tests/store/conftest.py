@@ -1,13 +1,14 @@
-"""The store on a real file, with a clock that tests move."""
+"""The store on both databases, with a clock that tests move."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from listener.store import open_store
+from tests.postgres.cluster import Cluster
+from tests.store.databases import Database, SqliteDatabase, postgres_database, prepare_schema, sqlite_database
 from tests.store.steps import Bench, FakeClock
 
 
@@ -17,9 +18,43 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture(scope="session")
+def store_url(postgres: Cluster) -> Iterator[str]:
+    """The URL of a PostgreSQL database with an empty schema."""
+    with postgres.database() as name:
+        prepare_schema(postgres.url(name))
+        yield postgres.url(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty store of each kind."""
+    if request.param == "sqlite":
+        with sqlite_database(tmp_path / "state.db") as file:
+            yield file
+    else:
+        with postgres_database(request.getfixturevalue("store_url")) as schema:
+            yield schema
+
+
 @pytest.fixture
-async def bench(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Bench]:
-    """An owned store on a file of its own."""
-    async with open_store(f"sqlite:///{tmp_path}/state.db", clock=clock, owner=True) as store:
+def sqlite(tmp_path: Path) -> Iterator[SqliteDatabase]:
+    """An empty state file, for what only SQLite has."""
+    with sqlite_database(tmp_path / "state.db") as file:
+        yield file
+
+
+@pytest.fixture
+async def bench(database: Database, clock: FakeClock) -> AsyncIterator[Bench]:
+    """An owned store."""
+    async with database.open(clock=clock) as store:
         await store.recover()
-        yield Bench(store, clock)
+        yield Bench(store, clock, database)
+
+
+@pytest.fixture
+async def sqlite_bench(sqlite: SqliteDatabase, clock: FakeClock) -> AsyncIterator[Bench]:
+    """An owned store on a state file, for what only SQLite has."""
+    async with sqlite.open(clock=clock) as store:
+        await store.recover()
+        yield Bench(store, clock, sqlite)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from typing import NamedTuple
 
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
+from listener.store.connection import Connection
 from listener.store.controls import Place
 from listener.store.needs import Snapshot
 from listener.store.report import counts
@@ -26,7 +26,7 @@ class Expected(NamedTuple):
         return self.need.scope is not Scope.PREFETCH and self.word != "settled"
 
 
-def expected(file: sqlite3.Connection) -> list[Expected]:
+def expected(file: Connection) -> list[Expected]:
     """Return every row of ``need`` with its word."""
     states: dict[int, str] = {}
     directories: list[Attempt] = []
@@ -45,7 +45,7 @@ def expected(file: sqlite3.Connection) -> list[Expected]:
     ]
 
 
-def _needs(file: sqlite3.Connection) -> list[tuple[int, int | None, int, Need]]:
+def _needs(file: Connection) -> list[tuple[int, int | None, int, Need]]:
     rows = file.execute(
         "SELECT n.state, attempt, asked, t.name, d.url || n.name, scope, sequence, stale_since, open, needs_force"
         " FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target"
@@ -69,7 +69,7 @@ def _word(need: Need, state: NeedState, marked: int | None, directories: list[At
     return "deferred" if state is NeedState.READY else "waiting"
 
 
-def assert_readers_agree(file: sqlite3.Connection, *, now: float) -> None:
+def assert_readers_agree(file: Connection, *, now: float) -> None:
     """Status, the page, ``status --url``, the planner's input and ``wait`` answer as the pure rule does."""
     rows, snapshot = expected(file), Snapshot(file)
     _assert_totals(file, rows, now)
@@ -86,7 +86,7 @@ def assert_readers_agree(file: sqlite3.Connection, *, now: float) -> None:
     assert manual == {(one.need.url, one.need.scope) for one in rows if one.manual and one.word == "deferred"}
 
 
-def _assert_totals(file: sqlite3.Connection, rows: list[Expected], now: float) -> None:
+def _assert_totals(file: Connection, rows: list[Expected], now: float) -> None:
     words = Counter(one.word for one in rows)
     found = counts(file)
     assert (found.pending, found.deferred) == (words["deferred"] + words["waiting"], words["deferred"])

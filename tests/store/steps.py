@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +9,10 @@ from listener.change import Change, ChangeKind, Fingerprint, key_to_text
 from listener.refresh import Attempt, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from listener.store.batches import Batch
+from listener.store.connection import Connection
 from listener.store.needs import Snapshot
-from listener.store.sqlite.maintenance import check
 from listener.store.transitions import AttemptRequest
+from tests.store.databases import Database, SqliteDatabase, disagreements
 
 BASE = "https://www.example.com/"
 QUOTA = {RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10, RefreshKind.PREFETCH: 10, RefreshKind.IGNORE_PARAMS: 10}
@@ -62,7 +62,7 @@ def folder(key: str, *, force: bool = True) -> AttemptRequest:
     return AttemptRequest("cdn", RefreshKind.DIRECTORY, BASE + key, force, "test", 0.0)
 
 
-def add_attempt(connection: sqlite3.Connection, url: str, **columns: object) -> int:
+def add_attempt(connection: Connection, url: str, **columns: object) -> int:
     """Write an attempt as the store keeps it, in a group of its own; return its id."""
     shared: dict[str, object] = {
         "target": 1,
@@ -80,7 +80,7 @@ def add_attempt(connection: sqlite3.Connection, url: str, **columns: object) -> 
     return _insert(connection, "attempt_item", {**own, "group_id": group, "url": url})
 
 
-def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object]) -> int:
+def _insert(connection: Connection, table: str, row: Mapping[str, object]) -> int:
     marks = ", ".join("?" * len(row))
     made = connection.execute(
         f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks}) RETURNING id", tuple(row.values())
@@ -91,9 +91,10 @@ def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object
 class Bench:
     """A store with the steps that tests take over and over."""
 
-    def __init__(self, store: Store, clock: FakeClock) -> None:
+    def __init__(self, store: Store, clock: FakeClock, database: Database | None = None) -> None:
         self.store = store
         self.clock = clock
+        self.database = database or SqliteDatabase(store.path)
 
     async def change(self, *changes: Change, wait: float = 60.0, scan: int | None = None, seed: bool = False) -> int:
         """Record, and let the quiet time pass."""
@@ -140,12 +141,8 @@ class Bench:
         return [NeedState(state).name.lower() for (state,) in rows]
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Read the file itself, past the store."""
-        connection = sqlite3.connect(self.store.path)
-        try:
-            return connection.execute(query, values).fetchall()
-        finally:
-            connection.close()
+        """Read the tables, past the store."""
+        return self.database.read(query, *values)
 
     def index(self) -> dict[str, int]:
         """Return every object in the index: key to the sequence with which it was written."""
@@ -154,4 +151,4 @@ class Bench:
 
     def assert_counted(self) -> None:
         """Every directory's aggregates equal its rows, of the index and of the needs."""
-        assert check(self.store.path) == []
+        assert disagreements(self.database) == []

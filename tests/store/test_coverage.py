@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
 from listener.refresh import COVERAGE, AttemptState, NeedState, RefreshKind, Scope
 from listener.store import NeedInput
+from listener.store.connection import Connection
 from listener.store.needs import covered
 from tests.store.coverage_model import assert_readers_agree
+from tests.store.databases import Database
 from tests.store.steps import BASE, Bench, add_attempt, content, file, folder, subtree
 
 FLAGS = (0, 1)
@@ -21,43 +21,44 @@ ATTEMPTS = list(itertools.product((5, 10), FLAGS, STATES))
 
 
 @pytest.fixture(params=[7, 12])
-def world(bench: Bench, request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
-    """A file with needs of each kind in two directories, of sequences below, between and (or not) above watermarks."""
-    with closing(sqlite3.connect(bench.store.path)) as connection:
-        connection.execute("INSERT INTO target VALUES (1, 'cdn')")
-        for directory, url in enumerate(("", "a/", "a/b/"), start=1):
-            connection.execute("INSERT INTO directory (id, target, url) VALUES (?, 1, ?)", (directory, BASE + url))
-        rows = itertools.product((1, 3), Scope, (3, 4, request.param), FLAGS, ((0, 0), (0, 1), (1, 0)), FLAGS)
-        for number, (directory, scope, sequence, force, (state, open_), manual) in enumerate(rows):
-            if directory == 3 and scope is Scope.PREFETCH:
-                continue
-            due = 1.0 if state == NeedState.WAITING else None
-            connection.execute(
-                "INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, due_at, state, open,"
-                " needs_force, asked) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
-                (directory, str(number), scope, sequence, 100.0 - number / 10, due, state, open_, force, manual),
-            )
-        connection.commit()
-        yield connection
+def world(database: Database, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """A store with needs of each kind in two directories, of sequences below, between and (or not) above watermarks."""
+    connection = database.connect()
+    connection.execute("INSERT INTO target (id, name) VALUES (1, 'cdn')")
+    for directory, url in enumerate(("", "a/", "a/b/"), start=1):
+        connection.execute("INSERT INTO directory (id, target, url) VALUES (?, 1, ?)", (directory, BASE + url))
+    rows = itertools.product((1, 3), Scope, (3, 4, request.param), FLAGS, ((0, 0), (0, 1), (1, 0)), FLAGS)
+    for number, (directory, scope, sequence, force, (state, open_), manual) in enumerate(rows):
+        if directory == 3 and scope is Scope.PREFETCH:
+            continue
+        due = 1.0 if state == NeedState.WAITING else None
+        connection.execute(
+            "INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, due_at, state, open,"
+            " needs_force, asked) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
+            (directory, str(number), scope, sequence, 100.0 - number / 10, due, state, open_, force, manual),
+        )
+    connection.execute("BEGIN")
+    yield connection
 
 
-def add(connection: sqlite3.Connection, kind: str, url: str, watermark: int, force: int, state: AttemptState) -> int:
+def add(connection: Connection, kind: str, url: str, watermark: int, force: int, state: AttemptState) -> int:
     """Add an attempt, as the store keeps it."""
     about = {"kind": kind, "watermark": watermark, "force": force, "state": state.value}
     return add_attempt(connection, BASE + url, **about, created_at=0.0, stale_since=0.0)
 
 
 @pytest.mark.parametrize(("first", "second"), [*itertools.product(["a/", "c/"], ["", "a/b/"])])
-def test_readers_agree_for_every_pair_of_directory_attempts(world: sqlite3.Connection, first: str, second: str) -> None:
+def test_readers_agree_for_every_pair_of_directory_attempts(world: Connection, first: str, second: str) -> None:
     """Two at or above a directory, of any watermark, force and state."""
     for one, other in itertools.product(ATTEMPTS, ATTEMPTS):
         add(world, "directory", first, *one)
         add(world, "directory", second, *other)
         assert_readers_agree(world, now=1000.0)
-        world.rollback()
+        world.execute("ROLLBACK")
+        world.execute("BEGIN")
 
 
-def test_readers_agree_on_what_is_marked_or_set_aside(world: sqlite3.Connection) -> None:
+def test_readers_agree_on_what_is_marked_or_set_aside(world: Connection) -> None:
     """A need that an attempt marks, is rejected or unconfirmed, below directory attempts of any state."""
     for state, of in itertools.product(
         (NeedState.ATTEMPTED, NeedState.UNCONFIRMED, NeedState.PARKED), (AttemptState.ACCEPTED, AttemptState.FAILED)
@@ -70,10 +71,11 @@ def test_readers_agree_on_what_is_marked_or_set_aside(world: sqlite3.Connection)
             )
             add(world, "directory", "a/", *directory)
             assert_readers_agree(world, now=1000.0)
-            world.rollback()
+            world.execute("ROLLBACK")
+            world.execute("BEGIN")
 
 
-def test_the_statement_equals_the_rule(world: sqlite3.Connection) -> None:
+def test_the_statement_equals_the_rule(world: Connection) -> None:
     """The generated condition selects exactly the rows for which the table says so."""
     for (kind, rule), watermark, force in itertools.product(COVERAGE.items(), (0, 5, 10, 20), FLAGS):
         condition = covered(kind, watermark=":watermark", force=":force")

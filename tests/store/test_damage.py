@@ -23,6 +23,12 @@ from tests.store.steps import Bench, FakeClock, content, file
 PAGE = 4096
 
 
+@pytest.fixture
+def bench(sqlite_bench: Bench) -> Bench:
+    """Only SQLite: what is damaged is a file."""
+    return sqlite_bench
+
+
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of a file with rows in most tables."""

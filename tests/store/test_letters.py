@@ -94,7 +94,8 @@ async def test_hostile_keys_and_answers_cost_little_disk(bench: Bench) -> None:
     assert max(len(letter.subject.encode()) for letter in found) <= letters.MAX_SUBJECT_BYTES
     assert max(len(letter.reason) for letter in found) <= MAX_TEXT_CHARACTERS
     assert len((await bench.store.sources())["www"]["detail"]) <= MAX_TEXT_CHARACTERS
-    assert bench.store.path.stat().st_size < 2_000_000
+    if bench.database.name == "sqlite":
+        assert bench.store.path.stat().st_size < 2_000_000
     assert list(bench.index()) == ["a"]
     assert "900001 bytes" in found[-1].reason
 

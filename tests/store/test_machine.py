@@ -315,7 +315,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """The process dies without a word; another one takes over."""
-        lock = self.store._lock
+        lock = self.store._driver._lock
         assert lock is not None
         lock.release()
         self.abandoned.append(self.store)

@@ -16,6 +16,12 @@ from listener.store.sqlite import maintenance
 from tests.store.steps import Bench, content, file
 
 
+@pytest.fixture
+def bench(sqlite_bench: Bench) -> Bench:
+    """Only SQLite: files are backed up, checked and compacted."""
+    return sqlite_bench
+
+
 @pytest.mark.looptime(False)  # the copy is made by a thread while the store commits
 async def test_a_backup_is_whole_while_the_store_goes_on(bench: Bench, tmp_path: Path) -> None:
     """It is the file as it was at one instant between begin and end; the store's commits are not lost."""

@@ -73,8 +73,7 @@ async def test_what_is_set_aside_stays_bounded(bench: Bench, monkeypatch: pytest
     await bench.store.add_dead_letters("q", [Unreadable(b"m-%d" % n, b"body", "no JSON") for n in range(1_200)])
     await bench.store.upkeep(keep_seconds=3600.0)
     assert [one.subject for one in await bench.store.dead_letters()] == [f"m-{n}" for n in range(1_199, 1_192, -1)]
-    with closing(sqlite3.connect(bench.store.path)) as file:
-        kept = file.execute("SELECT subject FROM dead_letter WHERE body IS NOT NULL ORDER BY id").fetchall()
+    kept = bench.sql("SELECT subject FROM dead_letter WHERE body IS NOT NULL ORDER BY id")
     assert kept == [(b"m-1197",), (b"m-1198",), (b"m-1199",)]
 
 
@@ -251,8 +250,9 @@ async def test_unknown_urls_settle_nothing(bench: Bench) -> None:
     assert QUOTA[RefreshKind.FILE] == 100
 
 
-async def test_hot_queries_use_their_index(bench: Bench) -> None:
+async def test_hot_queries_use_their_index(sqlite_bench: Bench) -> None:
     """No query that runs with every step reads a table of needs or attempts from end to end."""
+    bench = sqlite_bench
     await bench.change(*(content(f"a/{n}") for n in range(50)))
     statements: list[str] = []
 

@@ -30,7 +30,7 @@ async def test_a_message_whose_changes_are_in_slices_is_noted_after_all_of_them(
 
     def maybe_full(connection: sqlite3.Connection, batch: Batch, *arguments: Any, **options: Any) -> Recorded:
         if full and any(one.key == "600" for one in batch.changes):
-            raise sqlite3.OperationalError("database or disk is full")
+            raise StoreError("the disk is full")
         return record(connection, batch, *arguments, **options)
 
     monkeypatch.setattr(bench.store._recorder, "record", maybe_full)

@@ -22,7 +22,7 @@ from listener.store.batches import Batch, Recorded
 from listener.store.filtering import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, TOKEN_SECONDS, suppressed_of
 from listener.store.index import Names
 from listener.store.record import Recorder
-from listener.store.sqlite.migrations import _statements, schema
+from listener.store.sqlite.migrations import schema, statements
 from tests.store.steps import BASE, Bench, FakeClock
 
 
@@ -37,7 +37,7 @@ def reported(key: str, order: int | None, etag: str | None, kind: ChangeKind | N
 def empty_file() -> sqlite3.Connection:
     """Return a state file in memory with nothing in it, to be copied."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for statement in _statements(schema()):
+    for statement in statements(schema()):
         connection.execute(statement)
     connection.execute("INSERT INTO meta (id, sequence, created_at) VALUES (1, 0, 0)")
     return connection

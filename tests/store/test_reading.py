@@ -12,9 +12,9 @@ import pytest
 
 from listener.errors import StoreError, StoreUnusable
 from listener.store import open_store
-from listener.store.access import Readers
 from listener.store.owner import Owner
 from listener.store.sqlite import maintenance, migrations
+from listener.store.sqlite.access import Readers
 from listener.store.sqlite.database import connect, open_reading, prepare
 from listener.store.sqlite.ownership import OwnerLock, owner_of
 from tests.store.steps import Bench, FakeClock, content

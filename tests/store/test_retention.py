@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from listener.refresh import AttemptState
 from listener.store import open_store
 from listener.store.batches import Batch
 from listener.store.controls import AccountReport, ControlKind, Controls, Place, Progress
+from listener.store.postgres.translation import TABLES
 from listener.store.retention import BOUNDS, UNSETTLED_SECONDS, Configured
 from listener.store.sqlite.database import prepare
 from listener.store.store import REMOVE_ROWS
@@ -34,15 +36,13 @@ async def upkeep(bench: Bench) -> None:
 
 def rows(bench: Bench) -> dict[str, int]:
     """Return how many rows each table holds, without those that hold none."""
-    tables = [name for (name,) in bench.sql("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-    counts = {name: bench.sql(f"SELECT count(*) FROM {name}")[0][0] for name in tables}
-    return {name: count for name, count in counts.items() if count and name not in ("meta", "sqlite_sequence")}
+    counts = {name: bench.sql(f"SELECT count(*) FROM {name}")[0][0] for name in sorted(TABLES - {"meta"})}
+    return {name: count for name, count in counts.items() if count}
 
 
 async def test_every_table_has_a_stated_bound(bench: Bench) -> None:
     """A new table needs one; what is stated of a table that is gone is removed."""
-    tables = {name for (name,) in bench.sql("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    assert tables - {"sqlite_sequence"} == set(BOUNDS)
+    assert set(BOUNDS) == TABLES
     assert all(bound.most and bound.removed for bound in BOUNDS.values())
 
 
@@ -228,7 +228,9 @@ async def test_a_tombstone_does_not_end_with_an_older_one_of_its_key(bench: Benc
     await bench.change(subtree("d/", gone=True), wait=0)
     await bench.store._write(
         lambda connection: connection.execute(
-            "INSERT OR REPLACE INTO tombstone VALUES (1, ?, 1, 9, ?)", (b"d/", bench.clock.now())
+            "INSERT INTO tombstone (root, key, below, sequence, at) VALUES (1, ?1, 1, 9, ?2)"
+            " ON CONFLICT (root, key, below) DO UPDATE SET sequence = 9, at = ?2",
+            (b"d/", bench.clock.now()),
         )
     )
     await upkeep(bench)
@@ -243,15 +245,16 @@ async def test_removal_is_done_in_slices(bench: Bench, monkeypatch: pytest.Monke
     for number in range(2):
         await bench.finish(await bench.send(folder(f"{number}/")))
     assert {"object": 1_500, "tombstone": 1_501, "pending_delete": 1}.items() <= rows(bench).items()
-    connection = sqlite3.connect(bench.store.path)
-    with closing(connection), connection:
-        for key in keys:
-            add_attempt(connection, key, finished_at=0.0, active=0)
+    connection = bench.database.connect()
+    connection.execute("BEGIN")
+    for key in keys:
+        add_attempt(connection, key, finished_at=0.0, active=0)
+    connection.execute("COMMIT")
     written: list[int] = []
     write = bench.store._write
 
     async def counting(operation: Callable[..., object], *args: object, **kw: object) -> object:
-        def counted(connection: sqlite3.Connection) -> object:
+        def counted(connection: Any) -> object:
             before = connection.total_changes
             result = operation(connection, *args, **kw)
             written.append(connection.total_changes - before)

@@ -13,13 +13,20 @@ from pathlib import Path
 import pytest
 
 from listener.errors import StoreError
-from listener.store import NeedInput, access, open_store
-from listener.store.access import Writer
+from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
-from listener.store.sqlite import database
+from listener.store.sqlite import access, database
+from listener.store.sqlite.access import SqliteTransactions
 from listener.store.sqlite.database import connect, prepare
 from listener.store.sqlite.ownership import Damage
+from listener.store.writer import Writer
 from tests.store.steps import BASE, Bench, content, route
+
+
+@pytest.fixture
+def bench(sqlite_bench: Bench) -> Bench:
+    """Only SQLite: how a file is written."""
+    return sqlite_bench
 
 
 def add(value: int, *, then: BaseException | None = None):  # type: ignore[no-untyped-def]
@@ -41,7 +48,8 @@ class Bed:
         self.path = path
         self.undone = 0
         damage = Damage(path, partial(connect, path, readonly=True))
-        self.writer = Writer(prepare(path), translated=damage.translated, undone=self._undone, changed=lambda: None)
+        self.transactions = SqliteTransactions(prepare(path))
+        self.writer = Writer(self.transactions, translated=damage.translated, undone=self._undone, changed=lambda: None)
 
     def _undone(self) -> None:
         self.undone += 1
@@ -82,7 +90,7 @@ def test_one_that_raises_hurts_no_other(bed: Bed) -> None:
 
 def test_a_failed_commit_is_raised_to_every_waiter(bed: Bed) -> None:
     """When the commit fails nobody of the group learns of success, and nothing of it remains; then all goes on."""
-    stop, real = threading.Event(), bed.writer._connection
+    stop, real = threading.Event(), bed.transactions.connection
 
     class Failing:
         """A connection whose disk takes no commit."""
@@ -97,13 +105,13 @@ def test_a_failed_commit_is_raised_to_every_waiter(bed: Bed) -> None:
             return real.in_transaction
 
     blocked = bed.writer.submit(lambda c: stop.wait(10))
-    bed.writer._connection = Failing()  # type: ignore[assignment]
+    bed.transactions.connection = Failing()  # type: ignore[assignment]
     futures = [blocked, *(bed.writer.submit(add(n)) for n in range(3))]
     stop.set()
     for future in futures:
         with pytest.raises(StoreError, match="disk I/O"):
             future.result(5)
-    bed.writer._connection = real
+    bed.transactions.connection = real
     assert bed.there() == []
     assert bed.writer.submit(add(7)).result(5) == 7
 
@@ -111,7 +119,7 @@ def test_a_failed_commit_is_raised_to_every_waiter(bed: Bed) -> None:
 def test_a_lock_held_by_another_program_fails_the_group(bed: Bed) -> None:
     """When the write lock cannot be had the waiter is reported, and the writer goes on afterwards."""
     bed.writer.submit(lambda c: None).result(5)
-    bed.writer._connection.execute("PRAGMA busy_timeout = 1")
+    bed.transactions.connection.execute("PRAGMA busy_timeout = 1")
     other = sqlite3.connect(bed.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="locked"):

@@ -28,6 +28,7 @@ from urllib.parse import quote
 
 from listener.errors import StoreError, StoreUnusable
 from listener.files import guard, make_private
+from listener.store.connection import Connection
 from listener.store.sqlite import migrations
 from listener.store.sqlite.migrations import pragma, upgrade
 from listener.urls import decode_path
@@ -144,7 +145,7 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
             connection.execute("ROLLBACK")
 
 
-def size_bytes(connection: sqlite3.Connection) -> int:
+def size_bytes(connection: Connection) -> int:
     """Return the size of the state file by its own count of pages."""
     pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     return int(pages) * int(size)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from listener.errors import StoreError
 from listener.files import create_file, flush
 from listener.refresh import NeedState
+from listener.store.connection import Connection
 from listener.store.sqlite.database import INCREMENTAL, STORE_ERRORS, open_reading, prepare, snapshot, translate
 from listener.store.sqlite.ownership import OwnerLock
 
@@ -28,7 +29,7 @@ GIVEN_BACK_PAGES = 256
 """Pages (of 4 KiB) that one commit gives back: a MiB, some milliseconds."""
 
 
-def give_back(connection: sqlite3.Connection) -> bool:
+def give_back(connection: Connection) -> bool:
     """Give a slice of the file's free pages back to the disk; return whether to go on. A twentieth stays for reuse."""
     pages, free, mode = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "auto_vacuum")

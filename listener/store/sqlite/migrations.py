@@ -23,6 +23,7 @@ __all__ = [
     "VERSION",
     "pragma",
     "schema",
+    "statements",
     "upgrade",
 ]
 
@@ -38,7 +39,7 @@ def _add(*names: str) -> Callable[[sqlite3.Connection], None]:
     """Return the step that makes these tables and indexes as the schema has them."""
 
     def step(connection: sqlite3.Connection) -> None:
-        for statement in _statements(schema()):
+        for statement in statements(schema()):
             if statement.split()[2] in names:
                 connection.execute(statement)
 
@@ -181,7 +182,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
     try:
         version = version_before = pragma(connection, "user_version")
         if not version:
-            for statement in _statements(schema()):
+            for statement in statements(schema()):
                 connection.execute(statement)
             connection.execute("INSERT INTO meta (id, sequence, created_at) VALUES (1, 0, ?)", (time.time(),))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -203,7 +204,7 @@ def schema() -> str:
     return (files("listener.store.sqlite") / "schema.sql").read_text("utf-8")
 
 
-def _statements(script: str) -> list[str]:
+def statements(script: str) -> list[str]:
     """Split a script at the semicolons that end statements (``executescript`` would commit by itself)."""
     statements, pending = [], ""
     for line in script.splitlines():

@@ -1,0 +1,195 @@
+"""
+How the schema is read and written by one instance among several.
+
+One thread writes, on a connection of its own; each reader has another, and sees one instant. What another instance was
+in the way of is repeated by the writer. A lost connection is opened again by the next transaction.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from listener.errors import StoreError
+from listener.redaction import mask_text
+from listener.store.connection import Connection
+from listener.store.owner import Owner
+from listener.store.postgres.connection import READING, PostgresConnection, UnknownOutcome
+from listener.store.postgres.migrations import SCHEMA, prepare
+from listener.store.writer import Writer
+
+__all__ = ["PostgresDriver", "PostgresTransactions"]
+
+T = TypeVar("T")
+_IN_THE_WAY: Final = (
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.LockNotAvailable,
+    errors.ForeignKeyViolation,  # the row behind an id that was kept was removed: ids are forgotten with the undone
+    errors.UniqueViolation,  # another instance made the same row
+)
+_READS: Final = 2
+"""A query is repeated once where its connection turned out to be lost."""
+
+
+class PostgresTransactions:
+    """The transactions of a writing connection."""
+
+    def __init__(self, connection: PostgresConnection) -> None:
+        """Take over the connection."""
+        self.connection = connection
+
+    @property
+    def total_changes(self) -> int:
+        """How many rows were written so far, committed or not."""
+        return self.connection.total_changes
+
+    def begin(self) -> None:
+        """Begin one."""
+        self.connection.begin()
+
+    def commit(self) -> None:
+        """End it; what it did is durable."""
+        self.connection.commit()
+
+    def rollback(self) -> None:
+        """Take it back."""
+        self.connection.rollback()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.end()
+
+    def is_in_the_way(self, error: Exception, /) -> bool:
+        """Return whether another instance was in the way, or the connection was lost before the commit."""
+        return isinstance(error, _IN_THE_WAY) or (
+            isinstance(error, psycopg.OperationalError) and not self.connection.is_open
+        )
+
+    def may_be_committed(self, error: Exception, /) -> bool:
+        """Return whether the answer to the commit is missing."""
+        return isinstance(error, UnknownOutcome)
+
+
+class _Polled:
+    """Commits of others are not announced; whoever waits for them looks again by itself."""
+
+    of_others = False
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class PostgresDriver:
+    """One schema, as one instance uses it."""
+
+    def __init__(
+        self, url: str, *, instance: str, owner: bool, readonly: bool, prepared: bool = True, schema: str = SCHEMA
+    ) -> None:
+        """
+        Connect, and make the schema where there is none.
+
+        Args:
+            url: of the store, as libpq reads it.
+            instance: the name of this instance.
+            owner: whether this process may send.
+            readonly: change nothing.
+            prepared: whether statements may stay prepared in the session.
+            schema: in which the tables are.
+
+        Raises:
+            ConfigurationError: the URL is none, or the server cannot hold a store.
+            StoreUnusable: the schema is of a newer version, or its numbers are not handed out in order.
+            StoreError: the server was not reached.
+        """
+        self.is_owner = owner
+        self.keeps_names = True
+        self.damage: StoreError | None = None
+        self._open = partial(PostgresConnection, url, schema=schema, instance=instance, prepared=prepared)
+        writing = self._open()
+        try:
+            prepare(writing.raw, schema)
+        except psycopg.Error as error:
+            raise self.translated(error) from error
+        finally:
+            if readonly:
+                writing.end()
+        self.transactions = None if readonly else PostgresTransactions(writing)
+        self._local = threading.local()
+        self._readers: list[PostgresConnection] = []
+
+    def sender(self) -> Owner:
+        """Return that it is not known: each account has a sender of its own."""
+        return Owner(None, reason="each account has its own sender")
+
+    @property
+    def path(self) -> Path:
+        """Raise StoreError: there is no file."""
+        raise StoreError("the store is in PostgreSQL, not in a file", hint="use PostgreSQL's own tools for that")
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query that sees one instant, in the thread that calls."""
+        connection: PostgresConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._open()
+            self._readers.append(connection)
+        for left in reversed(range(_READS)):
+            try:
+                connection.begin(READING, readonly=True)
+                return query(connection)
+            except psycopg.OperationalError:
+                if not left or connection.is_open:
+                    raise
+            finally:
+                connection.rollback()
+        raise AssertionError("the last round returns or raises")
+
+    def translated(self, error: Exception) -> Exception:
+        """Return the error to report for this one."""
+        if isinstance(error, psycopg.DataError) and "NUL" in str(error):
+            return UnicodeError("PostgreSQL takes no NUL in a text")
+        if isinstance(error, errors.NumericValueOutOfRange):
+            return OverflowError("a number does not fit into 64 bits")
+        if isinstance(error, psycopg.Error):
+            reason = "; ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
+            return StoreError(f"PostgreSQL: {mask_text(reason)}")
+        return error
+
+    def notify(self) -> None:
+        """Do nothing: others look again by themselves."""
+
+    def watch(self, _changed: Callable[[], None], /) -> _Polled:
+        """Return what announces nothing."""
+        return _Polled()
+
+    def check(self) -> Callable[[], None] | None:
+        """Do nothing: the server checks its pages (``data_checksums``, ``pg_amcheck``)."""
+        return None
+
+    def checkpoint(self, _writer: Writer, /) -> Future[Any] | None:
+        """Do nothing: the server does it."""
+        return None
+
+    def size_bytes(self, connection: Connection) -> int:
+        """Return the size of the database."""
+        return int(connection.execute("SELECT pg_database_size(current_database())").fetchone()[0])
+
+    def give_back(self, _connection: Connection, /) -> bool:
+        """Return False: autovacuum makes room for what comes next."""
+        return False
+
+    def end(self) -> None:
+        """Do nothing: nothing runs in the background."""
+
+    def close(self) -> None:
+        """Close the readers."""
+        for connection in self._readers:
+            connection.end()
+        self._readers.clear()

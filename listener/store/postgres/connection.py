@@ -1,0 +1,331 @@
+"""
+A connection to PostgreSQL that runs the operations of the store.
+
+It opens when it is first used, and once more after it was lost. Each transaction sets its own limits, in the message
+that begins it: nothing lives in the session, so that a pool in transaction mode may stand in between. What takes longer
+than its limit ends with a closed connection, since a commit that is cancelled may report success.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import sql
+from psycopg.adapt import Dumper
+from psycopg.pq import Format, TransactionStatus
+from psycopg.types.numeric import Int8BinaryDumper, NumericLoader
+
+from listener.errors import StoreError
+from listener.store.connection import Cursor
+from listener.store.postgres.address import connect
+from listener.store.postgres.translation import translate
+
+__all__ = ["READING", "WRITING", "Limits", "PostgresConnection", "UnknownOutcome", "quoted"]
+
+
+class Limits(NamedTuple):
+    """How long a transaction may take."""
+
+    seconds: float
+    """The whole, COMMIT included: then the connection is closed."""
+    statement_seconds: float
+    lock_seconds: float
+    idle_seconds: float
+    """Between two statements: a process that is frozen there keeps its locks no longer."""
+
+    @property
+    def settings(self) -> str:
+        """The part of them that the server keeps, as statements."""
+        milliseconds = {
+            "statement_timeout": self.statement_seconds,
+            "lock_timeout": self.lock_seconds,
+            "idle_in_transaction_session_timeout": self.idle_seconds,
+        }
+        return "; ".join(f"SET LOCAL {name} = {round(each * 1000)}" for name, each in milliseconds.items())
+
+
+WRITING: Final = Limits(seconds=10.0, statement_seconds=5.0, lock_seconds=1.0, idle_seconds=5.0)
+READING: Final = Limits(seconds=10.0, statement_seconds=5.0, lock_seconds=1.0, idle_seconds=5.0)
+
+
+class UnknownOutcome(StoreError):
+    """Nobody knows whether a transaction was committed, or whether the commit lasts."""
+
+
+class _FlagDumper(Dumper):
+    """A truth value is a number in the schema, as SQLite has it."""
+
+    format = Format.TEXT
+    oid = 20
+
+    def dump(self, obj: bool) -> bytes:
+        return b"1" if obj else b"0"
+
+
+class _Int8TextDumper(Dumper):
+    """A number in an array."""
+
+    format = Format.TEXT
+    oid = 20
+
+    def dump(self, obj: int) -> bytes:
+        return str(obj).encode()
+
+
+class _Int8Dumper(Int8BinaryDumper):
+    """One type for all numbers, so that a statement is prepared once."""
+
+    def dump(self, obj: int) -> Any:
+        if not -(2**63) <= obj < 2**63:
+            raise OverflowError("the number does not fit into 64 bits")  # as sqlite3 says it
+        return super().dump(obj)
+
+
+class _SumLoader(NumericLoader):
+    """A sum of whole numbers is one."""
+
+    def load(self, data: Any) -> Any:
+        found = super().load(data)
+        return int(found) if found == found.to_integral_value() else float(found)
+
+
+class _Kind(NamedTuple):
+    """How values of one type are written in an array."""
+
+    name: str
+    text: Callable[[Any], str]
+
+
+def _quoted_text(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_NUMBER: Final = _Kind("bigint", lambda value: str(int(value)))
+_REAL: Final = _Kind("double precision", lambda value: repr(float(value)))
+_KINDS: Final[Mapping[type, _Kind]] = {
+    int: _NUMBER,
+    float: _REAL,
+    str: _Kind("text", _quoted_text),
+    bytes: _Kind("bytea", lambda value: f'"\\\\x{value.hex()}"'),
+}
+
+
+def _kind(column: Sequence[Any]) -> _Kind | None:
+    """Return how an array of these values is written, None where none of them says any."""
+    types = set(map(type, column))
+    kinds = {next(kind for each, kind in _KINDS.items() if issubclass(one, each)) for one in types - {type(None)}}
+    if kinds == {_NUMBER, _REAL}:
+        return _REAL
+    if len(kinds) > 1:
+        raise TypeError(f"a column of {', '.join(sorted(kind.name for kind in kinds))}")
+    return next(iter(kinds), None)
+
+
+def _array(column: Sequence[Any], kind: _Kind) -> str:
+    """Return the values as PostgreSQL writes an array; the driver would take several times as long."""
+    text = kind.text
+    return f"{{{','.join(['NULL' if value is None else text(value) for value in column])}}}"
+
+
+def quoted(name: str) -> str:
+    """Return the name of a schema as an identifier in SQL."""
+    return sql.Identifier(name).as_string(None)
+
+
+class PostgresConnection:
+    """One connection, used by one thread at a time."""
+
+    def __init__(self, url: str, *, schema: str, instance: str, prepared: bool = True) -> None:
+        """
+        Take what it needs to connect.
+
+        Args:
+            url: of the store.
+            schema: in which its tables are.
+            instance: the name under which the server lists the connection.
+            prepared: whether statements may stay prepared in the session.
+        """
+        self._connect = partial(connect, url, instance=instance, prepared=prepared)
+        self._schema = quoted(schema)
+        self._raw: psycopg.Connection[Any] | None = None
+        self._limit = _Limit()
+        self._warned = False
+        self.total_changes = 0
+        """Rows that were written, whether they were committed or not."""
+
+    @property
+    def raw(self) -> psycopg.Connection[Any]:
+        """The connection of the driver, opened where need be."""
+        if self._raw is None or self._raw.closed:
+            raw = self._connect()
+            raw.cursor_factory = psycopg.RawCursor
+            raw.adapters.register_dumper(bool, _FlagDumper)
+            raw.adapters.register_dumper(int, _Int8TextDumper)
+            raw.adapters.register_dumper(int, _Int8Dumper)
+            raw.adapters.register_loader("numeric", _SumLoader)
+            raw.add_notice_handler(self._on_notice)
+            self._raw = raw
+        return self._raw
+
+    def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        self._warned = self._warned or notice.severity_nonlocalized == "WARNING"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection that is not known to be lost."""
+        return self._raw is not None and not self._raw.closed
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction was begun and has not ended."""
+        return self._raw is not None and self._raw.info.transaction_status != TransactionStatus.IDLE
+
+    def begin(self, limits: Limits = WRITING, *, readonly: bool = False) -> None:
+        """Begin a transaction: one that writes sees what others commit, one that reads a single instant."""
+        raw = self.raw
+        self._limit.begin(raw, limits.seconds)
+        kind = " ISOLATION LEVEL REPEATABLE READ READ ONLY" if readonly else " ISOLATION LEVEL READ COMMITTED"
+        # Lower values, in which an acknowledged commit may vanish, could be the role's or the server's default.
+        durable = "" if readonly else "; SET LOCAL synchronous_commit = on"
+        psycopg.Cursor(raw).execute(f"BEGIN{kind}; {limits.settings}{durable}".encode(), prepare=False)
+
+    def commit(self) -> None:
+        """
+        Commit.
+
+        Raises:
+            UnknownOutcome: the server did not answer in time, or gave a warning with its answer: a commit that is
+                cancelled while it waits for a synchronous standby succeeds with one, and may vanish.
+        """
+        self._warned = False
+        try:
+            self.raw.execute("COMMIT", prepare=False)
+        except psycopg.OperationalError as error:
+            self.close()
+            raise UnknownOutcome(f"PostgreSQL did not confirm a commit: {error}") from error
+        finally:
+            self._limit.end()
+        if self._warned:
+            self.close()
+            raise UnknownOutcome("PostgreSQL confirmed a commit with a warning: it may not last")
+
+    def rollback(self) -> None:
+        """Take back what was not committed; a connection that cannot do that is closed."""
+        try:
+            if self.in_transaction:
+                self.raw.execute("ROLLBACK", prepare=False)
+        except psycopg.Error:
+            self.close()
+        finally:
+            self._limit.end()
+
+    def close(self) -> None:
+        """Close the connection; it opens again when it is used."""
+        self._limit.end()
+        if self._raw is not None:
+            with suppress(psycopg.Error):
+                self._raw.close()
+            self._raw = None
+
+    def end(self) -> None:
+        """Close the connection for good."""
+        self.close()
+        self._limit.stop()
+
+    def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
+        """Run a statement of an operation."""
+        translated = translate(statement, self._schema)
+        return self._run(translated.text, translated.bind(values))
+
+    def executemany(self, statement: str, rows: Iterable[Sequence[Any] | Mapping[str, Any]], /) -> Cursor:
+        """Run a statement that returns nothing once for each row of values, without waiting for each."""
+        translated = translate(statement, self._schema)
+        bound = list(map(translated.bind, rows))
+        cursor = self.raw.cursor()
+        if bound:
+            cursor.executemany(translated.text.encode(), bound)
+        return self._counted(cursor)
+
+    def execute_wanted(
+        self, statement: str, rows: Sequence[tuple[Any, ...]], values: Sequence[Any] | Mapping[str, Any] = (), /
+    ) -> Cursor:
+        """Run a statement that names ``wanted``, a table of these rows with the columns ``column1`` and so on."""
+        columns = list(zip(*rows, strict=True))
+        kinds = [_kind(column) for column in columns]
+        translated = translate(statement, self._schema, tuple(kind.name + "[]" if kind else "" for kind in kinds))
+        arrays = [_array(column, kind) for column, kind in zip(columns, kinds, strict=True) if kind]
+        return self._run(translated.text, [*translated.bind(values), *arrays])
+
+    def _run(self, text: str, values: list[Any]) -> Cursor:
+        cursor = self.raw.cursor()
+        cursor.execute(text.encode(), values)  # our own words; every value is bound
+        return self._counted(cursor)
+
+    def _counted(self, cursor: psycopg.Cursor[Any]) -> Cursor:
+        if not (cursor.statusmessage or "SELECT").startswith("SELECT"):
+            self.total_changes += max(0, cursor.rowcount)
+        return cursor
+
+
+class _Limit:
+    """Closes a connection, from a thread of its own, when its transaction takes too long."""
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+        self._lock = threading.Lock()
+        self._until: float | None = None
+        self._raw: psycopg.Connection[Any] | None = None
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def begin(self, raw: psycopg.Connection[Any], seconds: float) -> None:
+        """Let the connection have so long from now on."""
+        with self._lock:
+            self._raw, self._until = raw, time.monotonic() + seconds
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="store limit", daemon=True)
+            self._thread.start()
+        if not self._begun.is_set():
+            self._begun.set()
+
+    def end(self) -> None:
+        """Let it have as long as it likes."""
+        with self._lock:
+            self._until = None
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped = True
+        self._begun.set()
+
+    def _watch(self) -> None:
+        while not self._stopped:
+            with self._lock:
+                left = None if self._until is None else self._until - time.monotonic()
+                if left is None:
+                    self._begun.clear()
+                elif left <= 0 and self._raw is not None:
+                    _shut(self._raw)
+                    self._until = None
+            if left is None:
+                self._begun.wait()
+            else:
+                time.sleep(min(max(left, 0.0), LOOK_SECONDS))
+
+
+LOOK_SECONDS: Final = 0.25
+"""Between two looks at the time that a transaction has taken."""
+
+
+def _shut(raw: psycopg.Connection[Any]) -> None:
+    """End the connection under whoever waits for an answer; the driver's own close would wait for its lock."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=socket.dup(raw.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,85 @@
+-- What only PostgreSQL needs. Tables and indexes come from ../sqlite/schema.sql; schema.py has the few that differ.
+CREATE TABLE {schema}.schema_version (
+  id bigint PRIMARY KEY CHECK (id = 1),
+  version bigint NOT NULL,
+  min_program bigint NOT NULL,            -- programs of an older version must not use it any more
+  system_identifier bigint NOT NULL       -- of the cluster in which it was made
+);
+
+-- CACHE 1: numbers are handed out in their order to all sessions. The store's page says what depends on it.
+CREATE SEQUENCE {schema}.change_number AS bigint CACHE 1;
+
+-- A transaction makes far fewer attempts and groups: it takes a block of ids, so that two leaders never take the same.
+CREATE SEQUENCE {schema}.attempt_number AS bigint INCREMENT 4096 CACHE 1;
+CREATE SEQUENCE {schema}.group_number AS bigint INCREMENT 4096 CACHE 1;
+ALTER TABLE {schema}.attempt_item ALTER COLUMN id DROP IDENTITY;
+ALTER TABLE {schema}.attempt_item ALTER COLUMN id SET DEFAULT nextval('{schema}.attempt_number');
+ALTER TABLE {schema}.attempt_group ALTER COLUMN id DROP IDENTITY;
+ALTER TABLE {schema}.attempt_group ALTER COLUMN id SET DEFAULT nextval('{schema}.group_number');
+
+CREATE TABLE {schema}.installation (
+  id bigint PRIMARY KEY CHECK (id = 1),
+  created_at double precision NOT NULL,
+  clean bigint NOT NULL DEFAULT 1
+);
+
+-- last_value is the last number handed out, by whichever session, committed or not: the watermark.
+CREATE VIEW {schema}.meta AS
+SELECT id, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.change_number) AS sequence,
+  created_at, clean FROM {schema}.installation;
+
+-- An index on due_at would be written with each change of a waiting need: this one is with each fifth second.
+ALTER TABLE {schema}.need ADD COLUMN slot bigint GENERATED ALWAYS AS (floor(due_at / 5)) STORED;
+CREATE INDEX need_due ON {schema}.need (slot) WHERE due_at IS NOT NULL;
+
+ALTER TABLE {schema}.need SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02,
+  autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE {schema}.object SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE {schema}.order_token SET (fillfactor = 70);
+ALTER TABLE {schema}.directory SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE {schema}.tree SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE {schema}.ledger SET (fillfactor = 10, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
+
+CREATE FUNCTION {schema}.object_name(url_name text) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+  SELECT coalesce(string_agg(
+    CASE WHEN part[1] ~ '^%[0-9A-Fa-f]{2}$' THEN decode(substr(part[1], 2), 'hex') ELSE convert_to(part[1], 'UTF8') END,
+    ''::bytea ORDER BY number), ''::bytea)
+  FROM regexp_matches(split_part(url_name, '?', 1), '%[0-9A-Fa-f]{2}|[^%]+|%', 'g') WITH ORDINALITY AS parts (part, number)
+$$;
+
+-- directory.ready and .last_sequence, once for each statement; directories in the order of their ids.
+CREATE FUNCTION {schema}.count_ready() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  those bigint[];
+  more bigint[];
+  last bigint[];
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    SELECT array_agg(directory), array_agg(number), array_agg(sequence) INTO those, more, last FROM (
+      SELECT directory, count(*) AS number, max(sequence) AS sequence FROM added WHERE state = 1
+      GROUP BY directory ORDER BY directory) AS changed;
+  ELSIF TG_OP = 'DELETE' THEN
+    SELECT array_agg(directory), array_agg(number), array_agg(0) INTO those, more, last FROM (
+      SELECT directory, -count(*) AS number FROM removed WHERE state = 1 GROUP BY directory ORDER BY directory) AS changed;
+  ELSE
+    SELECT array_agg(directory), array_agg(number), array_agg(sequence) INTO those, more, last FROM (
+      SELECT directory, sum(one) AS number, max(sequence) AS sequence FROM (
+        SELECT directory, 1 AS one, sequence FROM added WHERE state = 1
+        UNION ALL SELECT directory, -1, 0 FROM removed WHERE state = 1) AS either
+      GROUP BY directory ORDER BY directory) AS changed;
+  END IF;
+  IF those IS NOT NULL THEN
+    PERFORM 1 FROM {schema}.directory WHERE id = ANY (those) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE {schema}.directory AS d SET ready = d.ready + changed.number,
+      last_sequence = greatest(d.last_sequence, changed.sequence)
+    FROM unnest(those, more, last) AS changed (directory, number, sequence)
+    WHERE d.id = changed.directory AND (changed.number <> 0 OR changed.sequence > d.last_sequence);
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER need_ready_insert AFTER INSERT ON {schema}.need REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_ready();
+CREATE TRIGGER need_ready_delete AFTER DELETE ON {schema}.need REFERENCING OLD TABLE AS removed
+  FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_ready();
+CREATE TRIGGER need_ready_update AFTER UPDATE ON {schema}.need REFERENCING OLD TABLE AS removed NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_ready();

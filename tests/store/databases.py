@@ -1,0 +1,165 @@
+"""The two databases of the store, as tests of the store use them: each test runs on both."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+
+from listener.clock import Clock, SystemClock
+from listener.store import Store, open_store
+from listener.store.connection import Connection
+from listener.store.postgres.access import PostgresDriver
+from listener.store.postgres.address import connect
+from listener.store.postgres.connection import PostgresConnection
+from listener.store.postgres.migrations import SCHEMA, prepare
+from listener.store.postgres.translation import TABLES
+from listener.store.sqlite.database import prepare as prepare_file
+from listener.store.sqlite.maintenance import _DISAGREEMENTS
+from listener.store.store import StoreOptions
+
+
+class Database(Protocol):
+    """An empty store of one kind."""
+
+    name: str
+
+    def open(
+        self,
+        *,
+        clock: Clock | None = None,
+        owner: bool = True,
+        options: StoreOptions | None = None,
+        instance: str = "a",
+    ) -> Store:
+        """Open it; several at once as different processes, or instances, would."""
+
+    def connect(self) -> Connection:
+        """Return a connection of its driver, in no transaction; closed with the database."""
+
+    def close(self) -> None:
+        """Close what :meth:`connect` returned."""
+
+    def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Read the tables past the store."""
+
+
+def disagreements(database: Database) -> list[str]:
+    """Return which aggregates do not equal their rows."""
+    return [f"{what}: {rows}" for what, query in _DISAGREEMENTS.items() if (rows := database.read(query))]
+
+
+class SqliteDatabase:
+    """A state file."""
+
+    name = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: list[sqlite3.Connection] = []
+
+    def open(
+        self,
+        *,
+        clock: Clock | None = None,
+        owner: bool = True,
+        options: StoreOptions | None = None,
+        instance: str = "a",
+    ) -> Store:
+        return open_store(f"sqlite:///{self.path}", clock=clock, owner=owner, options=options)
+
+    def connect(self) -> Connection:
+        connection = prepare_file(self.path)
+        connection.execute("PRAGMA synchronous = OFF")
+        self._opened.append(connection)
+        return connection
+
+    def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        for connection in self._opened:
+            connection.close()
+
+
+class TestConnection(PostgresConnection):
+    """A connection for a test, which begins and ends its transactions itself."""
+
+    __test__ = False
+
+    def execute(self, statement: str, values: Any = (), /) -> Any:
+        if statement in ("BEGIN", "COMMIT", "ROLLBACK"):
+            return self.raw.execute(statement.encode())
+        return super().execute(statement, values)
+
+
+class PostgresDatabase:
+    """A schema of a server."""
+
+    name = "postgresql"
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._opened: list[PostgresConnection] = []
+        self._reader: Connection | None = None
+
+    def open(
+        self,
+        *,
+        clock: Clock | None = None,
+        owner: bool = True,
+        options: StoreOptions | None = None,
+        instance: str = "a",
+    ) -> Store:
+        driver = PostgresDriver(self.url, instance=instance, owner=owner, readonly=False)
+        return Store(driver, options=options or StoreOptions(), clock=clock or SystemClock())
+
+    def connect(self) -> Connection:
+        connection = TestConnection(self.url, schema=SCHEMA, instance="test")
+        self._opened.append(connection)
+        return connection
+
+    def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        if self._reader is None:
+            self._reader = self.connect()
+        return self._reader.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        for connection in self._opened:
+            connection.end()
+
+
+def prepare_schema(url: str) -> None:
+    """Make the schema in a database of a test."""
+    with closing(connect(url, instance="test")) as connection:
+        prepare(connection)
+
+
+def empty_schema(url: str) -> None:
+    """Remove everything, as a new schema has it: quicker than to make one for each test."""
+    tables = ", ".join(f"{SCHEMA}.{table}" for table in sorted(TABLES - {"meta"}))
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())
+        for sequence in ("change_number", "attempt_number", "group_number"):
+            connection.execute(f"ALTER SEQUENCE {SCHEMA}.{sequence} RESTART".encode())
+        connection.execute(f"UPDATE {SCHEMA}.installation SET clean = 1".encode())
+
+
+@contextmanager
+def sqlite_database(path: Path) -> Iterator[SqliteDatabase]:
+    """Give a state file of this path."""
+    with closing(SqliteDatabase(path)) as database:
+        yield database
+
+
+@contextmanager
+def postgres_database(url: str) -> Iterator[PostgresDatabase]:
+    """Give the emptied schema of this database."""
+    empty_schema(url)
+    with closing(PostgresDatabase(url)) as database:
+        yield database
