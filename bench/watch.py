@@ -49,9 +49,12 @@ def at_end(root: str, count: Callable[[], str]) -> None:
 
 def watch_ours(root: str, backend: str = "inotify") -> None:
     """Run the whole source: emitter, looks, changes with fingerprints, deliveries; the index is a dictionary."""
-    from listener.change import ChangeKind  # noqa: PLC0415
-    from listener.sources.filesystem import FilesystemSettings, FilesystemSource  # noqa: PLC0415
-    from listener.testing import MemoryIndex  # noqa: PLC0415
+    from listener.cli.common import importing  # noqa: PLC0415
+
+    with importing():  # as the daemon does
+        from listener.change import ChangeKind  # noqa: PLC0415
+        from listener.sources.filesystem import FilesystemSettings, FilesystemSource  # noqa: PLC0415
+        from listener.testing import MemoryIndex  # noqa: PLC0415
 
     began = time.monotonic()
 

@@ -307,7 +307,7 @@ class StatReader:
         self._rested_ns = now_ns - (self._stable_ns if batch.is_hint else self._found_ns)
         looks = FileStats({}, set(), [], [], [], {}, {}, [])
         self.look_afresh()
-        ignores, plain = self._ignore.file, None if self._links.leads else self._plain
+        ignore, first, plain = self._ignore, self._ignore.first_bytes, None if self._links.leads else self._plain
         for prefix in batch.gone if self._links.leads else ():
             self._look_at_links(looks, self._links.depending(key_to_text(prefix)), _IN_PLACE)
         for prefix, names in batch.names:
@@ -320,7 +320,7 @@ class StatReader:
                 for padded, flags in names.items():
                     raw = padded.rstrip(b"\0")
                     name = raw.decode("utf-8", "surrogateescape")
-                    if ignores(text, name):
+                    if (first is None or raw[0] in first) and ignore.file(text, name):
                         self.ignored += 1
                         if self._links.leads:
                             self._look_at_links(looks, self._links.depending(text + name), flags)
