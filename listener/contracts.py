@@ -437,6 +437,25 @@ class TargetBase:
 
 
 @runtime_checkable
+class ChecksDeadline(Protocol):
+    """
+    A target that looks once more whether it may send, in the step in which it hands a request to the network.
+
+    Of several instances that share a store one sends for an account, for as long as its lease lasts. Without this
+    method the pipeline looks before :meth:`Target.submit`, and cancels what takes longer than the lease.
+    """
+
+    def send_while(self, left_seconds: Callable[[], float]) -> None:
+        """
+        Take what returns for how long requests may be written; called before the first :meth:`Target.submit`.
+
+        Where that is not positive, hand no byte of a request to the network, and raise
+        :class:`~listener.errors.SendingEnded`.
+        """
+        ...
+
+
+@runtime_checkable
 class ReportsTasks(Protocol):
     """
     A target whose CDN accepts a request first and does it later, as a task that can be looked up.

@@ -38,6 +38,7 @@ __all__ = [
     "NotSent",
     "OutcomeUnknown",
     "QuotaExhausted",
+    "SendingEnded",
     "SourceError",
     "SourceUnavailable",
     "StoreBusy",
@@ -111,6 +112,10 @@ class TargetError(ListenerError):
 
 class NotSent(TargetError):
     """The CDN certainly did not accept the request; no quota was spent."""
+
+
+class SendingEnded(NotSent):
+    """This process may not send any more; no request was handed to the network as a whole."""
 
 
 class Unavailable(NotSent):

@@ -32,6 +32,7 @@ from listener.router.routing import Sites
 from listener.settings import PlannerSettings, Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, Controls
+from listener.store.leadership import Term
 from listener.store.transitions import AttemptRequest, Promoted
 
 __all__ = ["Dispatcher", "Engine", "Outcome", "rest_seconds"]
@@ -63,7 +64,7 @@ class Engine:
     def __init__(
         self,
         account: Account,
-        store: Store,
+        term: Term,
         clock: Clock,
         *,
         settings: Settings,
@@ -77,7 +78,7 @@ class Engine:
 
         Args:
             account: to plan and send for.
-            store: holds what is due.
+            term: during which it does so; its store holds what is due.
             clock: the time of day.
             settings: of the whole program.
             retry: repeats what the store could not do.
@@ -90,12 +91,12 @@ class Engine:
         self._promoted = promoted
         self._changed = changed
         self._horizon = horizon
-        self._store = store
+        self._store = store = term.store
         self._retry = retry
         self._clock = clock
         self.sender = Sender(
             account,
-            store,
+            term,
             clock,
             retry=retry,
             first_look_seconds=settings.verifier.first_seconds,
@@ -108,6 +109,7 @@ class Engine:
             clock,
             first_seconds=settings.verifier.first_seconds,
             give_up_seconds=settings.verifier.give_up_seconds,
+            unknown_since={i: clock.now() - seconds for i, seconds in term.unknown_seconds.items()},
         )
         self._spenders = Spenders(sites, account.targets)
         self._spenders_read_at = -math.inf

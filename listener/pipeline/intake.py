@@ -19,7 +19,15 @@ import structlog
 from listener.change import key_to_text
 from listener.coalescer import Inbox, Taken
 from listener.contracts import Delivery, Source, SourceHealth, SourceState, Unreadable
-from listener.errors import ConfigurationError, KeyRejected, SourceError, SourceUnavailable, StoreError, StoreUnusable
+from listener.errors import (
+    ConfigurationError,
+    Fenced,
+    KeyRejected,
+    SourceError,
+    SourceUnavailable,
+    StoreError,
+    StoreUnusable,
+)
 from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.batches import Batch
@@ -324,7 +332,7 @@ class StoreRetry:
 
     async def until_done(self, what: str, do: Callable[[], Awaitable[T]]) -> T:
         """
-        Await ``do()``, again after each :class:`~listener.errors.StoreError`, with growing waits.
+        Await ``do()``, again after each :class:`~listener.errors.StoreError` but ``Fenced``, with growing waits.
 
         After damage there is nothing to try again: it waits to be cancelled, or raises it (``raises_damage``).
         """
@@ -332,6 +340,8 @@ class StoreRetry:
         while True:
             try:
                 result = await do()
+            except Fenced:
+                raise  # another process does it
             except StoreError as error:
                 self._troubles[what] = error
                 self._changed()

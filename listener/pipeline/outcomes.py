@@ -262,9 +262,30 @@ class UnknownOutcomes:
     ``give_up_seconds`` is presumed spent.
     """
 
-    def __init__(self, account: Account, store: Store, clock: Clock, *, first_seconds: float, give_up_seconds: float):
-        """Take the account to ask for, and how long to wait before an absence is believed (twice ``first_seconds``)."""
+    def __init__(
+        self,
+        account: Account,
+        store: Store,
+        clock: Clock,
+        *,
+        first_seconds: float,
+        give_up_seconds: float,
+        unknown_since: Mapping[int, float] | None = None,
+    ) -> None:
+        """
+        Take the account to ask for.
+
+        Args:
+            account: whose requests.
+            store: holds them.
+            clock: the time of day.
+            first_seconds: an absence is believed after twice this time.
+            give_up_seconds: what cannot be looked up for so long is presumed spent.
+            unknown_since: attempts by id that another process was sending when it was followed by this one, in seconds
+                since the epoch: it may have sent them until then.
+        """
         self._account = account
+        self._unknown_since = unknown_since or {}
         self._store = store
         self._clock = clock
         self._first_seconds = first_seconds
@@ -336,7 +357,7 @@ class UnknownOutcomes:
             if any(one.certain for one in found):
                 return await self._adopt(request.attempts, weighed.task_ids)
             return await self._wait(request) if self._may_still_show(now, request, weighed.rivals) else None
-        absent_at = request.sent_at + 2 * self._first_seconds
+        absent_at = self._latest_at(request) + 2 * self._first_seconds
         if now < absent_at:
             again = max(now + self._first_seconds / 2, absent_at)
             await self._store.look_again([(attempt.id, again) for attempt in request.attempts])
@@ -362,8 +383,13 @@ class UnknownOutcomes:
 
     def _may_still_show(self, now: float, request: _Request, claims: Sequence[Claim]) -> bool:
         """Return whether the answer to one of these is awaited, or its task may be missing from the list yet."""
-        latest = max([request.sent_at, *(claim.sent_at for claim in claims)])
+        others = [max(claim.sent_at, self._unknown_since.get(claim.id, claim.sent_at)) for claim in claims]
+        latest = max([self._latest_at(request), *others])
         return any(claim.sending for claim in claims) or now < latest + 2 * self._first_seconds
+
+    def _latest_at(self, request: _Request) -> float:
+        """Return when it was sent at the latest, in seconds since the epoch."""
+        return max([request.sent_at, *(self._unknown_since[i] for i in request.ids if i in self._unknown_since)])
 
     async def _adopt(self, attempts: Sequence[Attempt], task_ids: Iterable[str]) -> int:
         ids = ",".join(dict.fromkeys(task_ids))

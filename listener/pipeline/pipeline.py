@@ -10,12 +10,13 @@ from dataclasses import replace
 import structlog
 
 from listener.clock import Clock, SystemClock
-from listener.contracts import ConfirmsDeletions, Source, SourceHealth, Target
+from listener.contracts import ChecksDeadline, ConfirmsDeletions, Source, SourceHealth, Target
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.event_loop import call_in_loop
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
+from listener.pipeline.leading import Leader, cancel
 from listener.pipeline.outcomes import Verifier
 from listener.pipeline.waking import TICK_SECONDS, Horizon, WakeUp, followed_steps
 from listener.refresh import AttemptState
@@ -24,6 +25,7 @@ from listener.settings import Settings
 from listener.store import Store
 from listener.store.attempts import Agenda
 from listener.store.controls import AccountReport, ControlKind, Controls
+from listener.store.leadership import Leadership, SoleOwner, Term
 from listener.store.retention import Configured
 from listener.store.store import StoreOptions
 from listener.store.transitions import Promoted
@@ -76,13 +78,16 @@ class Pipeline:
         make_sources: Callable[[], Mapping[str, Source]],
         targets: Mapping[str, Target],
         clock: Clock | None = None,
+        leadership: Leadership | None = None,
     ) -> None:
-        """Join the parts; nothing starts yet."""
+        """Join the parts; nothing starts yet. Without ``leadership`` this process leads every account."""
         self._settings = settings
         self._store = store
         self._clock = clock or SystemClock()
         self._sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
         self._targets = targets
+        self._accounts = {name: account.targets for name, account in accounts_of(targets).items()}
+        self._leadership = leadership or SoleOwner(store, self._accounts)
         self.changed = WakeUp()
         """Set when anything changed that people see: sources, accounts, trouble, what is stored."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,19 +102,11 @@ class Pipeline:
             committed=self._committed,
             changed=self._source_changed,
         )
-        self.engines = [
-            Engine(
-                account,
-                store,
-                self._clock,
-                settings=settings,
-                retry=self._retry,
-                promoted=self._promoted,
-                changed=self.changed.set,
-                horizon=self._horizon,
-            )
-            for account in accounts_of(targets).values()
-        ]
+        self._leaders: dict[str, Leader] = {}
+        """Who leads each account here; the accounts that others lead are not in it."""
+        self._terms_changed = WakeUp()
+        if self._leadership.is_sole:
+            self._leaders = {name: self._leader(self._leadership.term(name)) for name in self._accounts}
         self._stalls = Stalls(lambda: self.intake.sources, self.intake.busy)
         self._stop = asyncio.Event()
         self._verifying = 0
@@ -123,6 +120,24 @@ class Pipeline:
         self._reported: dict[str, AccountReport] = {}
         self._kept: dict[str, tuple[SourceHealth, float]] = {}
         """What each source said when it was kept last, and when that was."""
+
+    def _leader(self, term: Term, *, careful: int = 0) -> Leader:
+        """Return who leads an account during a term; nothing that an earlier term left in memory is used."""
+        account = Account(term.account, self._accounts[term.account], careful=careful)
+        for target in account.targets.values():
+            if isinstance(target, ChecksDeadline):
+                target.send_while(term.left_seconds)
+        engine = Engine(
+            account,
+            term,
+            self._clock,
+            settings=self._settings,
+            retry=self._retry,
+            promoted=self._promoted,
+            changed=self.changed.set,
+            horizon=self._horizon,
+        )
+        return Leader(engine, term, follow=lambda: self._verify(account, term.store))
 
     # -- what people ask -------------------------------------------------------------------------
 
@@ -153,6 +168,11 @@ class Pipeline:
             if source.health.detail
         ]
         return found
+
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """The engines of the accounts that are led here."""
+        return [leader.engine for leader in self._leaders.values()]
 
     @property
     def missed_wake_ups(self) -> int:
@@ -206,19 +226,12 @@ class Pipeline:
             others.append(tasks.create_task(self._upkeep(), name="upkeep"))
             others.append(tasks.create_task(self._look(), name="look"))
             others.append(tasks.create_task(self._stalls.watch(), name="watch sources"))
-            planners = []
-            for engine in self.engines:
-                name = engine.account.name
-                planners += [
-                    tasks.create_task(engine.dispatch(), name=f"dispatch {name}"),
-                    tasks.create_task(engine.watch(), name=f"watch {name}"),
-                ]
-                others.append(tasks.create_task(engine.sender.run(), name=f"send {name}"))
-                others.append(tasks.create_task(self._verify(engine.account), name=f"verify {name}"))
+            for leader in self._leaders.values():
+                leader.start(tasks)
             if until_idle:
                 others.append(tasks.create_task(self._stop_when_idle(follow), name="wait until idle"))
             await self._stop.wait()
-            await self._wind_down(readers, commit, planners, others)
+            await self._wind_down(readers, commit, others)
 
     async def _begin(self) -> bool:
         """
@@ -250,18 +263,18 @@ class Pipeline:
         self,
         readers: list[asyncio.Task[None]],
         commit: asyncio.Task[None],
-        planners: list[asyncio.Task[None]],
         others: list[asyncio.Task[None]],
     ) -> None:
-        await _cancel(readers)
-        await _cancel(planners)  # a quota reading that hangs must not hold up the end
+        await cancel(readers)
+        leaders = list(self._leaders.values())
+        await asyncio.gather(*(leader.stop_planning() for leader in leaders))
         drain_seconds = DRAIN_SECONDS if self._store.damage is None else 0.0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_seconds):
                 await self.intake.drained()
-        await _cancel([commit])
-        await asyncio.gather(*(engine.sender.drain(drain_seconds) for engine in self.engines))
-        await _cancel(others)
+        await cancel([commit])
+        await asyncio.gather(*(leader.drain(drain_seconds) for leader in leaders))
+        await asyncio.gather(cancel(others), *(leader.stop() for leader in leaders))
         try:
             await self._report_sources()
             await self._give_back()
@@ -326,9 +339,9 @@ class Pipeline:
             engine.resolve()
         self._note_commit()
 
-    async def _verify(self, account: Account) -> None:
+    async def _verify(self, account: Account, store: Store) -> None:
         """Follow the tasks of one account, for ever: a CDN that does not answer holds up no other's."""
-        verifier = Verifier(account.targets, self._store, self._clock, self._settings.verifier)
+        verifier = Verifier(account.targets, store, self._clock, self._settings.verifier)
         await self._whenever_attempts_are_due(f"verify {account.name}", verifier.look)
 
     async def _settle(self) -> None:
@@ -488,9 +501,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,16 +23,18 @@ from listener.contracts import KindLimits, ReportsTasks
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
+    Fenced,
     Misconfigured,
     NotSent,
     OutcomeUnknown,
     QuotaExhausted,
+    SendingEnded,
     Throttled,
 )
 from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.intake import StoreRetry
 from listener.refresh import Attempt, Priority, Receipt, RefreshKind
-from listener.store import Store
+from listener.store.leadership import Term
 from listener.urls import host_of
 
 __all__ = ["Batch", "Queued", "Sender", "into_batches", "split"]
@@ -43,6 +46,8 @@ SPLIT_CALLS = 32
 """Requests spent on finding the culprits of one batch: three culprits in a thousand take 30."""
 ASIDE_SECONDS = 15 * 60.0
 """What a batch past that bound waits before it is tried again."""
+RENEWAL_SECONDS = 0.1
+"""How often to look whether the lease was renewed, where it is about to end."""
 BACKOFF_SECONDS = 60.0
 BACKOFF_MOST_SECONDS = 3600.0
 MISCONFIGURED_MOST_SECONDS = 600.0
@@ -89,16 +94,17 @@ class Sender:
     def __init__(
         self,
         account: Account,
-        store: Store,
+        term: Term,
         clock: Clock,
         *,
         retry: StoreRetry,
         first_look_seconds: float,
         changed: Callable[[], None],
     ) -> None:
-        """Take the account to send for; call ``changed`` whenever a plan may come out differently."""
+        """Take the account to send for during a term; call ``changed`` whenever a plan may come out differently."""
         self._account = account
-        self._store = store
+        self._term = term
+        self._store = term.store
         self._clock = clock
         self._book = retry.until_done
         self._first_look_seconds = first_look_seconds
@@ -175,6 +181,10 @@ class Sender:
     async def _carry(self, batch: Batch, hosts: Mapping[str, int]) -> None:
         try:
             await self._send(batch, _Bound())
+        except Fenced as error:
+            # The answers to other requests are still to be booked, so that nothing else is cancelled here.
+            log.warning("lease.fenced", account=self._account.name, term=self._term.number, error=str(error))
+            self._term.end()
         finally:
             self._count(hosts, batch.priority, -1)
             self._changed()
@@ -186,6 +196,8 @@ class Sender:
         self._waiting[task] = batch
         try:
             await target.admit(batch.kind, batch.urls, priority=batch.priority)
+            while not self._term.may_begin():
+                await asyncio.sleep(RENEWAL_SECONDS)
         finally:
             del self._waiting[task]
         async with self._account.slot(batch.priority):
@@ -211,8 +223,10 @@ class Sender:
         if not batch.attempts:
             return None
         try:
-            target = self._account.targets[batch.target]
-            receipt = await target.submit(batch.kind, batch.urls, force=batch.force)
+            receipt = await self._submit(batch)
+        except SendingEnded as error:
+            log.info("sender.no_time_left", account=self._account.name, urls=len(batch.urls), error=str(error))
+            await self._book("book", lambda: self._store.refund(batch.ids))
         except OutcomeUnknown as error:
             log.warning("sender.unknown", account=self._account.name, urls=len(batch.urls), error=str(error))
             next_look_at = self._clock.now() + self._first_look_seconds / 2
@@ -229,12 +243,30 @@ class Sender:
             await self._accepted(batch, receipt)
         return None
 
+    async def _submit(self, batch: Batch) -> Receipt:
+        """Send the request while the term lasts; raise ``SendingEnded`` where it could not begin in time."""
+        if not self._term.may_begin():
+            raise SendingEnded  # the transaction before took too long
+        target, left = self._account.targets[batch.target], self._term.left_seconds()
+        try:
+            async with asyncio.timeout(left if math.isfinite(left) else None) as lasting:
+                return await target.submit(batch.kind, batch.urls, force=batch.force)
+        except TimeoutError as error:
+            if lasting.expired():
+                raise OutcomeUnknown("the lease ended before the answer arrived") from error
+            raise
+
     async def _accepted(self, batch: Batch, receipt: Receipt) -> None:
         task = ",".join(receipt.task_ids)
         has_tasks = isinstance(self._account.targets[batch.target], ReportsTasks)
         next_look_at = self._clock.now() + (self._first_look_seconds if has_tasks else 0.0)
         tasks = dict.fromkeys(batch.ids, task)
-        await self._book("book", lambda: self._store.accept(tasks, next_look_at=next_look_at))
+        try:
+            await self._book("book", lambda: self._store.accept(tasks, next_look_at=next_look_at))
+        except Fenced:
+            log.warning("sender.answer_late", account=self._account.name, urls=len(batch.urls), task=task)
+            await self._book("book", lambda: self._term.note_late_answer(tasks))
+            raise
         self._account.record_success(batch.kind)
         log.info("sender.accepted", account=self._account.name, kind=batch.kind.value, urls=len(batch.urls), task=task)
 

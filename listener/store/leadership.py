@@ -1,20 +1,153 @@
 """
 Who may send for an account: one process at a time, in one *term*.
 
-Of a state file the owner's lock decides, once for all accounts. Of a PostgreSQL store leases decide, account by account
-(:mod:`listener.store.postgres.leases`): a term begins with a take-over, and every transaction of a leader proves first
-that its term still holds.
+Of a state file the owner's lock decides, once for all accounts (:class:`SoleOwner`). Of a PostgreSQL store leases
+decide (:mod:`listener.store.postgres.leases`), account by account: a term begins with a take-over, every transaction of
+a leader proves first that its term still holds, and its requests end before its lease does.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Final, Protocol
 
-__all__ = ["LEAST_LEFT_SECONDS", "Deadline"]
+if TYPE_CHECKING:
+    from listener.store.store import Store
+
+__all__ = ["LEAST_LEFT_SECONDS", "UPKEEP", "Deadline", "Leadership", "SoleOwner", "Term"]
 
 LEAST_LEFT_SECONDS: Final = 2.0
 """No request begins with less time left to the deadline, so that only a stopped machine leaves unknown outcomes."""
+UPKEEP: Final = "task:upkeep"
+"""The lease of the process that removes what is old."""
+
+
+class Term(Protocol):
+    """One account's leadership by this process, from a take-over to its end."""
+
+    account: str
+    number: int
+    """Higher than that of every earlier term of the account."""
+    store: Store
+    """Writes only while this term holds: else each of its transactions raises :class:`~listener.errors.Fenced`."""
+    unknown_seconds: Mapping[int, float]
+    """
+    For how long the outcomes of attempts (by id) had been unknown at the take-over that another leader was sending.
+
+    It may have been frozen, and have sent them any time before: that they are absent is believed by this time only.
+    """
+
+    def left_seconds(self) -> float:
+        """Return for how long requests may be written; not positive when none may be."""
+        ...
+
+    def may_begin(self) -> bool:
+        """Return whether there is time left for a request."""
+        ...
+
+    async def take_over(self) -> None:
+        """Sort out what the last leader left; the first step of a term."""
+        ...
+
+    async def note_late_answer(self, tasks: Mapping[int, str]) -> None:
+        """Keep for the next leader what the CDN accepted (attempt to task id), since this term has ended."""
+        ...
+
+    def end(self) -> None:
+        """Note that its leader stops by itself."""
+        ...
+
+
+class Leadership(Protocol):
+    """Which accounts this process leads."""
+
+    is_sole: bool
+    """Whether it leads all of them for as long as it runs."""
+
+    @property
+    def terms(self) -> Mapping[str, int]:
+        """The leases that are held here, with the numbers of their terms."""
+        ...
+
+    @property
+    def surplus(self) -> int:
+        """How many of them others should lead."""
+        ...
+
+    def term(self, account: str) -> Term:
+        """Return the current term of an account that is led here."""
+        ...
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """Call ``changed``, in the loop, whenever :attr:`terms` or :attr:`surplus` changed."""
+        ...
+
+    async def run(self) -> None:
+        """Keep the leases until cancelled."""
+        ...
+
+    async def give_back(self, accounts: Collection[str]) -> None:
+        """Let others lead these; whoever led them here has stopped."""
+        ...
+
+    async def leave(self) -> None:
+        """Let others lead everything; the last call."""
+        ...
+
+
+class _SoleTerm:
+    """The leadership of one account by the owner of the store: it ends with the process."""
+
+    number = 0
+    unknown_seconds: Mapping[int, float] = {}
+
+    def __init__(self, account: str, store: Store) -> None:
+        self.account = account
+        self.store = store
+
+    def left_seconds(self) -> float:
+        return math.inf
+
+    def may_begin(self) -> bool:
+        return True
+
+    async def take_over(self) -> None:
+        """The owner sorts out everything at its start."""
+
+    async def note_late_answer(self, tasks: Mapping[int, str]) -> None:
+        """The term ends with the process."""
+
+    def end(self) -> None:
+        """The process ends."""
+
+
+class SoleOwner:
+    """The leadership of the process that holds the owner's lock of a state file."""
+
+    is_sole = True
+    surplus = 0
+
+    def __init__(self, store: Store, accounts: Collection[str]) -> None:
+        """Lead these accounts."""
+        self._store = store
+        self.terms: Mapping[str, int] = dict.fromkeys([*accounts, UPKEEP], 0)
+
+    def term(self, account: str) -> Term:
+        """Return the term of an account, which lasts as long as the process."""
+        return _SoleTerm(account, self._store)
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """Nothing changes."""
+
+    async def run(self) -> None:
+        """There is nothing to keep."""
+
+    async def give_back(self, accounts: Collection[str]) -> None:
+        """Nobody else leads."""
+
+    async def leave(self) -> None:
+        """The lock is given back when the store is closed."""
 
 
 class Deadline:

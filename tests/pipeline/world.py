@@ -22,6 +22,7 @@ from listener.pipeline import Pipeline, store_options
 from listener.refresh import AttemptState, RefreshKind
 from listener.settings import Settings
 from listener.store import NeedInput, Store, open_store
+from listener.store.leadership import Leadership
 from listener.store.transitions import AttemptRequest
 from listener.targets.alibaba_cdn import AlibabaCdn
 from tests.keys import KEYS
@@ -103,6 +104,8 @@ class World:
         self.clock: MovableClock
         self.store: Store
         self.pipeline: Pipeline
+        self.lead: Callable[[Store], Leadership] | None = None
+        """What makes the leadership of the next start, where this process does not simply lead every account."""
         self.http: aiohttp.ClientSession
         self.running: asyncio.Task[None]
 
@@ -112,7 +115,12 @@ class World:
         options = store_options(self.settings, targets)
         self.store = open_store(self.settings.store.url, options=options, clock=self.clock, owner=True)
         self.pipeline = Pipeline(
-            self.settings, self.store, make_sources=lambda: {"www": self.source}, targets=targets, clock=self.clock
+            self.settings,
+            self.store,
+            make_sources=lambda: {"www": self.source},
+            targets=targets,
+            clock=self.clock,
+            leadership=self.lead(self.store) if self.lead else None,
         )
         self.running = asyncio.create_task(self.pipeline.run())
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import random
 import secrets
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ from typing import Any
 
 import aiohttp
 import structlog
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import BytesIOPayload
 from yarl import URL
 
 from listener.alibaba import KeyInUse, KeySource
@@ -47,6 +50,7 @@ from listener.errors import (
     Misconfigured,
     NotSent,
     OutcomeUnknown,
+    SendingEnded,
     TargetError,
     Throttled,
     Unavailable,
@@ -60,6 +64,7 @@ log = structlog.get_logger()
 
 LONGEST_WAIT_SECONDS = 8.0
 """Between two tries of a call, unless the answer requests more."""
+PIECE_BYTES = 64 * 1024
 LARGEST_REPLY_BYTES = 32 * 1024 * 1024
 """Ten tasks of 2,000 URLs (the vendor merges up to that many) have some 26 MB at the most."""
 
@@ -75,8 +80,9 @@ class SignedClient:
         clock: Clock,
         randomness: random.Random,
         make_nonce: Callable[[], str] = lambda: secrets.token_hex(16),
+        left_seconds: Callable[[], float] = lambda: math.inf,
     ) -> None:
-        """Keep the parts; open nothing."""
+        """Keep the parts; open nothing. ``left_seconds`` returns for how long writes may be sent."""
         self.clock_skew_seconds: float | None = None
         """How far the clock here was ahead of the CDN's, by its last answer."""
         self.calls = Window(settings.limits.calls_per_second, 1.0)
@@ -85,16 +91,17 @@ class SignedClient:
         self._clock = clock
         self._random = randomness
         self._make_nonce = make_nonce
+        self._left_seconds = left_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def write(self, request: Request) -> dict[str, Any]:
         """Make a call that spends quota; its first place in the call window was taken by ``admit``."""
-        return await self._repeat(request, _write_may_repeat, taken=True)
+        return await self._repeat(request, _write_may_repeat, taken=True, left_seconds=self._left_seconds)
 
     async def read(self, request: Request) -> dict[str, Any]:
         """Make a call that changes nothing; never raises :class:`~listener.errors.OutcomeUnknown`."""
         try:
-            return await self._repeat(request, _read_may_repeat, taken=False)
+            return await self._repeat(request, _read_may_repeat, taken=False, left_seconds=lambda: math.inf)
         except OutcomeUnknown as error:
             raise Unavailable(str(error), code=error.code, request_id=error.request_id) from error
 
@@ -114,7 +121,12 @@ class SignedClient:
     # -- again or not ------------------------------------------------------------------------------
 
     async def _repeat(
-        self, request: Request, may_repeat: Callable[[TargetError], bool], *, taken: bool
+        self,
+        request: Request,
+        may_repeat: Callable[[TargetError], bool],
+        *,
+        taken: bool,
+        left_seconds: Callable[[], float],
     ) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._settings.timeouts.retry_seconds
@@ -124,7 +136,7 @@ class SignedClient:
                 await self.calls.take()
             used = await self.credentials()
             try:
-                return await self._call(request, used)
+                return await self._call(request, used, Body(request.body, left_seconds))
             except TargetError as error:
                 if _remedy(error) is Remedy.RENEW_KEY and not renewed:
                     renewed = await self.credentials(renew=True) != used  # the same one again would fail again
@@ -146,14 +158,13 @@ class SignedClient:
 
     # -- one call ----------------------------------------------------------------------------------
 
-    async def _call(self, request: Request, credentials: Credentials) -> dict[str, Any]:
+    async def _call(self, request: Request, credentials: Credentials, sent: Body) -> dict[str, Any]:
         url, headers = self._signed(request, credentials)
         session = self._open()
         try:
             async with session.post(
                 url,
-                # A stream: aiohttp warns of raw bytes above 1 MiB, and 1,000 long URLs get there.
-                data=io.BytesIO(request.body),
+                data=sent,
                 headers=headers,
                 allow_redirects=False,
                 skip_auto_headers=("Content-Type",),
@@ -163,6 +174,8 @@ class SignedClient:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
             raise self._unreachable(words(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if sent.is_withheld:
+                raise SendingEnded from error
             raise OutcomeUnknown(
                 f"{request.action} got no answer from {self._settings.endpoint}: {words(error)}"
             ) from error
@@ -238,6 +251,31 @@ class SignedClient:
             except ConfigurationError as error:
                 raise Misconfigured(str(error), hint=error.hint) from error
         return self._session
+
+
+class Body(BytesIOPayload):
+    """
+    The body of a request, handed to the socket only while sending is allowed.
+
+    aiohttp keeps the head back until the first piece of the body, so that this step decides on both. A stream, since it
+    warns of raw bytes above 1 MiB, and 1,000 long URLs get there.
+    """
+
+    def __init__(self, content: bytes, left_seconds: Callable[[], float]) -> None:
+        """Take the bytes, and what returns for how long they may be sent."""
+        super().__init__(io.BytesIO(content))
+        self._left_seconds = left_seconds
+        self.is_withheld = False
+        """Whether sending was over before the last byte: the server cannot have read a whole request."""
+
+    async def write_with_length(self, writer: AbstractStreamWriter, _content_length: int | None) -> None:
+        """Write it in pieces; nothing stands between the look at the time and the call of the socket."""
+        content = self._value.getvalue()
+        for start in range(0, max(1, len(content)), PIECE_BYTES):
+            if self._left_seconds() <= 0:
+                self.is_withheld = True
+                raise SendingEnded
+            await writer.write(content[start : start + PIECE_BYTES])
 
 
 def _remedy(error: TargetError) -> Remedy | None:

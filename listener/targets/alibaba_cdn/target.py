@@ -84,6 +84,7 @@ class AlibabaCdn:
         self._environment = os.environ if environment is None else environment
         self._keys = key_source(settings, self._environment)
         self._randomness = randomness or random.Random()  # noqa: S311 - spreads retries
+        self._left_seconds: Callable[[], float] = lambda: math.inf
         share = settings.limits.task_list_share
         self._by_id_calls = Window(BY_ID_CALLS_PER_SECOND * share, 1.0)
         self._task_list_calls = Window(TASK_LIST_CALLS_PER_SECOND * share, 1.0)
@@ -97,7 +98,20 @@ class AlibabaCdn:
         # aiohttp is slow to import, and commands that only read the state file make no call.
         from listener.targets.alibaba_cdn.client import SignedClient  # noqa: PLC0415
 
-        return SignedClient(self.settings, keys=self._keys, clock=self._clock, randomness=self._randomness)
+        return SignedClient(
+            self.settings,
+            keys=self._keys,
+            clock=self._clock,
+            randomness=self._randomness,
+            left_seconds=self._seconds_left,
+        )
+
+    def send_while(self, left_seconds: Callable[[], float]) -> None:
+        """Take what returns for how long requests may be written."""
+        self._left_seconds = left_seconds
+
+    def _seconds_left(self) -> float:
+        return self._left_seconds()
 
     async def require_credentials(self) -> None:
         """Raise :class:`~listener.errors.ConfigurationError` for no usable access key, or a proxy that is none."""

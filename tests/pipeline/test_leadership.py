@@ -1,0 +1,209 @@
+"""The end of a term: no request begins late, none lasts longer, and what the CDN accepted all the same is not lost."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from listener.errors import Fenced
+from listener.pipeline.accounts import Account
+from listener.refresh import AttemptState
+from listener.store import Store
+from listener.store.leadership import UPKEEP, SoleOwner, Term
+from tests.pipeline.world import World, a_world, stays
+
+pytestmark = pytest.mark.looptime(False)
+
+
+class PlayedTerm:
+    """A term that ends as the test says."""
+
+    unknown_seconds: Mapping[int, float] = {}
+
+    def __init__(self, lead: PlayedLeadership, account: str, store: Store) -> None:
+        self._lead = lead
+        self.account = account
+        self.number = lead.terms[account]
+        self.store = store
+        self.late: list[Mapping[int, str]] = []
+        self.has_ended = False
+        self.took_over = 0
+
+    def left_seconds(self) -> float:
+        return self._lead.left()
+
+    def may_begin(self) -> bool:
+        return self._lead.may_begin
+
+    async def take_over(self) -> None:
+        self.took_over += 1
+        self._lead.steps.append(f"take over {self.number}")
+
+    async def note_late_answer(self, tasks: Mapping[int, str]) -> None:
+        self.late.append(tasks)
+
+    def end(self) -> None:
+        self.has_ended = True
+
+
+class PlayedLeadership(SoleOwner):
+    """The leadership of one account, as the test says."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, ["main"])
+        self._led = store
+        self.may_begin = True
+        self.left: Callable[[], float] = lambda: math.inf
+        self.made: list[PlayedTerm] = []
+        self.steps: list[str] = []
+        self.given_back: list[Collection[str]] = []
+        self._changed: Callable[[], None] = lambda: None
+
+    def term(self, account: str) -> Term:
+        self.made.append(PlayedTerm(self, account, self._led))
+        return self.made[-1]
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
+    async def give_back(self, accounts: Collection[str]) -> None:
+        self.given_back.append(accounts)
+        self.begin(None)
+
+    def begin(self, number: int | None) -> None:
+        """Let a term of the account begin, or none."""
+        self.terms = {UPKEEP: 0} if number is None else {UPKEEP: 0, "main": number}
+        self._changed()
+
+
+async def led(world: World) -> PlayedLeadership:
+    """Restart the world under a leadership that the test plays with."""
+    made: list[PlayedLeadership] = []
+
+    def lead(store: Store) -> PlayedLeadership:
+        made.append(PlayedLeadership(store))
+        return made[-1]
+
+    await world.stop()
+    world.lead = lead
+    await world.start()
+    return made[0]
+
+
+async def test_nothing_begins_while_too_little_time_is_left(tmp_path: Path) -> None:
+    """It waits for the next renewal, still reserved: no request is written, and none is booked."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world)
+        lead.may_begin = False
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: world.pipeline.engines[0].sender._waiting)
+        await stays(world, seconds=0.3)
+        assert await world.store.attempts_in(AttemptState.HELD)
+        assert world.accepted == {}
+        lead.may_begin = True
+        await world.settled()
+        assert world.accepted == {"file": 1}
+
+
+async def test_what_could_not_be_sent_in_time_is_refunded_and_sent_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline passes between the commit and the bytes: nothing was spent, and the account stays open."""
+    failures: list[object] = []
+    monkeypatch.setattr(Account, "record_failure", lambda *arguments, **_: failures.append(arguments) or 0.0)
+    async with a_world(tmp_path) as world:
+        lead = await led(world)
+        answers = iter([1.0, 0.0])  # for the time limit of the request, and with its bytes
+        lead.left = lambda: next(answers, math.inf)
+        world.source.deliver(world.write("a.html", "new"))
+        await world.settled()
+        assert next(answers, None) is None
+        assert world.accepted == {"file": 1}
+        assert await world.ledger() == (1, 0)
+        assert not failures
+
+
+async def test_a_commit_that_takes_the_rest_of_the_time_begins_no_request(tmp_path: Path) -> None:
+    """Time is looked at again after the transaction: the attempt is refunded, not unknown."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world)
+        marked = world.store.mark_sending
+        tries = 0
+
+        async def mark_sending(ids: Sequence[int]) -> list[int]:
+            nonlocal tries
+            tries += 1
+            lead.may_begin = tries > 1
+            return await marked(ids)
+
+        world.store.mark_sending = mark_sending  # type: ignore[method-assign]
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: tries == 1 and world.pipeline.engines[0].sender._waiting)
+        assert world.accepted == {}
+        lead.may_begin = True
+        await world.settled()
+        assert world.accepted == {"file": 1}
+        assert await world.ledger() == (1, 0)
+
+
+async def test_a_request_lasts_no_longer_than_the_term(tmp_path: Path) -> None:
+    """An answer that does not come until the deadline is not awaited: the outcome is unknown, and found out later."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world)
+        lead.left = lambda: 0.3
+        world.order("accept-then-timeout:1,action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "new"))
+        began = asyncio.get_running_loop().time()
+
+        async def is_unknown() -> Any:
+            return await world.store.attempts_in(AttemptState.UNKNOWN)
+
+        await world.until(is_unknown)
+        assert asyncio.get_running_loop().time() - began < 1.5  # the target's own limit is two seconds
+        lead.left = lambda: math.inf
+        await world.settled()
+        assert world.accepted == {"file": 1}
+        assert await world.ledger() == (1, 0)
+
+
+async def test_what_the_cdn_accepted_after_the_term_is_kept_for_the_next_leader(tmp_path: Path) -> None:
+    """The transaction is fenced off: the answer is written down beside, nothing else is cancelled, the leader ends."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world)
+        accept = world.store.accept
+
+        async def fenced(*_: Any, **__: Any) -> None:
+            raise Fenced("term 0 has ended")
+
+        world.store.accept = fenced  # type: ignore[method-assign, assignment]
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: lead.made[0].has_ended)
+        (late,) = lead.made[0].late
+        assert len(late) == 1
+        assert all(late.values())
+        assert not world.running.done()
+        world.store.accept = accept  # type: ignore[method-assign]
+
+
+async def test_a_leader_that_is_fenced_off_while_planning_ends(tmp_path: Path) -> None:
+    """No transaction is tried again under a term that is over, and the process goes on."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world)
+        tries = 0
+
+        async def fenced(*_: Any, **__: Any) -> list[Any]:
+            nonlocal tries
+            tries += 1
+            raise Fenced("term 0 has ended")
+
+        world.store.hold = fenced  # type: ignore[method-assign, assignment]
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: lead.made[0].has_ended)
+        await stays(world, seconds=0.3)
+        assert tries == 1
+        assert world.accepted == {}
