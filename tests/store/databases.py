@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +47,9 @@ class Database(Protocol):
     def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Read the tables past the store."""
 
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Give a connection for reading."""
+
 
 def disagreements(database: Database) -> list[str]:
     """Return which aggregates do not equal their rows."""
@@ -79,8 +82,13 @@ class SqliteDatabase:
         return connection
 
     def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.path)) as connection:
+        with self.reading() as connection:
             return connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            yield connection
 
     def close(self) -> None:
         for connection in self._opened:
@@ -125,9 +133,14 @@ class PostgresDatabase:
         return connection
 
     def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.reading() as connection:
+            return connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
         if self._reader is None:
             self._reader = self.connect()
-        return self._reader.execute(query, values).fetchall()
+        yield self._reader
 
     def close(self) -> None:
         for connection in self._opened:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 import tempfile
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from listener.change import Change
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
-from listener.store import NeedInput, Store, open_store, transitions
+from listener.store import NeedInput, Store, transitions
 from listener.store.batches import Batch
 from listener.store.store import StoreOptions
 from tests.store.coverage_model import assert_readers_agree
+from tests.store.databases import Database, PostgresDatabase, SqliteDatabase, empty_schema
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, subtree
 
 KEYS = ["a/1", "a/2", "a/b/1", "a/b/", "c/1", "2"]
@@ -69,7 +69,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.folder = Path(tempfile.mkdtemp(prefix="store-machine-"))
+        self.database = self.make_database()
         self.clock = FakeClock()
         self.model = Model()
         self.abandoned: list[Store] = []
@@ -77,22 +77,36 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = self.open()
         self.run(self.store.recover())
 
+    def make_database(self) -> Database:
+        self.folder = Path(tempfile.mkdtemp(prefix="store-machine-"))
+        return SqliteDatabase(self.folder / "s.db")
+
+    def remove_database(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def release(self) -> None:
+        """Let go of what ends with a process."""
+        lock = self.store._driver._lock  # type: ignore[attr-defined]
+        assert lock is not None
+        lock.release()
+
     def open(self) -> Store:
         options = StoreOptions(expand_limit=2, unforced=frozenset({"cdn"}))
-        return open_store(f"sqlite:///{self.folder}/s.db", clock=self.clock, owner=True, options=options)
+        return self.database.open(clock=self.clock, options=options)
 
     def run(self, coroutine: Any) -> Any:
         return self.loop.run_until_complete(coroutine)
 
     @property
     def bench(self) -> Bench:
-        return Bench(self.store, self.clock)
+        return Bench(self.store, self.clock, self.database)
 
     def teardown(self) -> None:
         for store in [*self.abandoned, self.store]:
             self.run(store.close())
         self.loop.close()
-        shutil.rmtree(self.folder)
+        self.database.close()
+        self.remove_database()
 
     def some(self, n: int, *states: AttemptState) -> list[Attempt]:
         found = [one for one in self.model.attempts.values() if one.state in states]
@@ -315,9 +329,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """The process dies without a word; another one takes over."""
-        lock = self.store._driver._lock
-        assert lock is not None
-        lock.release()
+        self.release()
         self.abandoned.append(self.store)
         self.store = self.open()
         assert self.run(self.store.recover())
@@ -365,9 +377,33 @@ class StoreMachine(RuleBasedStateMachine):
     def every_reader_agrees_with_covers(self) -> None:
         """Status, the page, ``status --url``, the planner's input and ``wait`` answer as the pure rule does."""
         self.bench.assert_counted()
-        with closing(sqlite3.connect(self.store.path)) as file:
-            assert_readers_agree(file, now=self.clock.now())
+        with self.database.reading() as connection:
+            assert_readers_agree(connection, now=self.clock.now())
+
+
+class PostgresStoreMachine(StoreMachine):
+    """The same on PostgreSQL."""
+
+    url = ""
+
+    def make_database(self) -> Database:
+        empty_schema(self.url)
+        return PostgresDatabase(self.url)
+
+    def remove_database(self) -> None:
+        """Leave the schema for the next one."""
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine_url(store_url: str) -> None:
+    """Have the second machine find its server."""
+    PostgresStoreMachine.url = store_url
 
 
 TestStoreMachine = StoreMachine.TestCase
 TestStoreMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestPostgresStoreMachine = PostgresStoreMachine.TestCase
+TestPostgresStoreMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
