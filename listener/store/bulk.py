@@ -88,10 +88,23 @@ def _missing(rows: Sequence[Row], keys: set[tuple[Any, ...]]) -> list[Row]:
     return left
 
 
+def _layers(rows: Sequence[Row], key_length: int) -> Iterator[Sequence[Row]]:
+    """Yield the rows in parts that have each key once, in their order: a statement changes a row once only."""
+    while rows:
+        seen: set[tuple[Any, ...]] = set()
+        again: list[Row] = []
+        layer: list[Row] = []
+        for row in rows:
+            (again if row[:key_length] in seen else layer).append(row)
+            seen.add(row[:key_length])
+        yield layer
+        rows = again
+
+
 class RowStatement:
     """An ``UPDATE`` or ``DELETE`` that is run for each of many rows."""
 
-    def __init__(self, statement: str, *, columns: int, key: Sequence[str] = ()) -> None:
+    def __init__(self, statement: str, *, columns: int, key: Sequence[str]) -> None:
         """
         Prepare it.
 
@@ -99,18 +112,21 @@ class RowStatement:
             statement: SQL with ``{rows}`` before ``WHERE``, the values of a row as ``{0}`` and so on, and constants by
                 name.
             columns: how many values a row has.
-            key: the columns by which it finds its row, where :meth:`missed` is asked; a row begins with their values.
+            key: the columns by which it finds its row; a row begins with their values.
         """
         self._text = statement
         self._columns = columns
-        self._returning = f" RETURNING {', '.join(key)}" if key else ""
+        self._key_length = len(key)
+        self._returning = f" RETURNING {', '.join(key)}"
 
     def run(self, connection: Connection, rows: Sequence[Row], **constants: float) -> int:
         """Run it for each row; return how many rows it changed."""
         if not rows:
             return 0
         if (in_sets := _in_sets(connection)) is not None:
-            return in_sets.execute_wanted(self._of_set(tuple(constants)), rows, constants).rowcount
+            statement = self._of_set(tuple(constants))
+            layers = _layers(rows, self._key_length)
+            return sum(in_sets.execute_wanted(statement, each, constants).rowcount for each in layers)
         return connection.executemany(self._of_row(constants), rows).rowcount
 
     def missed(self, connection: Connection, rows: Sequence[Row], **constants: float) -> Sequence[Row]:
@@ -118,8 +134,12 @@ class RowStatement:
         if not rows:
             return []
         if (in_sets := _in_sets(connection)) is not None:
-            done = in_sets.execute_wanted(self._of_set(tuple(constants)) + self._returning, rows, constants)
-            return _missing(rows, set(done.fetchall()))
+            statement = self._of_set(tuple(constants)) + self._returning
+            return [
+                row
+                for each in _layers(rows, self._key_length)
+                for row in _missing(each, set(in_sets.execute_wanted(statement, each, constants).fetchall()))
+            ]
         assert isinstance(connection, sqlite3.Connection)
         missed: list[Row] = []
 
@@ -149,7 +169,7 @@ class RowStatement:
 @lru_cache(maxsize=256)
 def _deletion(table: str, key: tuple[str, ...]) -> RowStatement:
     where = " AND ".join(f"{column} = {{{number}}}" for number, column in enumerate(key))
-    return RowStatement(f"DELETE FROM {table} {{rows}} WHERE {where}", columns=len(key))
+    return RowStatement(f"DELETE FROM {table} {{rows}} WHERE {where}", columns=len(key), key=key)
 
 
 def delete_rows(connection: Connection, table: str, key: Sequence[str], rows: Sequence[Row]) -> int:

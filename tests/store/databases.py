@@ -41,6 +41,9 @@ class Database(Protocol):
     def connect(self) -> Connection:
         """Return a connection of its driver, in no transaction; closed with the database."""
 
+    def set_sequence(self, number: int) -> None:
+        """Let this be the last number of a change that was given out."""
+
     def close(self) -> None:
         """Close what :meth:`connect` returned."""
 
@@ -75,7 +78,7 @@ class SqliteDatabase:
     ) -> Store:
         return open_store(f"sqlite:///{self.path}", clock=clock, owner=owner, options=options)
 
-    def connect(self) -> Connection:
+    def connect(self) -> sqlite3.Connection:
         connection = prepare_file(self.path)
         connection.execute("PRAGMA synchronous = OFF")
         self._opened.append(connection)
@@ -89,6 +92,10 @@ class SqliteDatabase:
     def reading(self) -> Iterator[Connection]:
         with closing(sqlite3.connect(self.path)) as connection:
             yield connection
+
+    def set_sequence(self, number: int) -> None:
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute("UPDATE meta SET sequence = ?", (number,))
 
     def close(self) -> None:
         for connection in self._opened:
@@ -141,6 +148,10 @@ class PostgresDatabase:
         if self._reader is None:
             self._reader = self.connect()
         yield self._reader
+
+    def set_sequence(self, number: int) -> None:
+        with closing(psycopg.connect(self.url, autocommit=True)) as connection:
+            connection.execute(f"SELECT setval('{SCHEMA}.change_number', {number})".encode())
 
     def close(self) -> None:
         for connection in self._opened:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.store import index as index_module
+from listener.store.connection import Connection
 from listener.store.index import (
     IndexWriter,
     Names,
@@ -19,22 +18,29 @@ from listener.store.index import (
     directory_states,
     remove_pending,
 )
-from listener.store.sqlite.database import prepare
+from tests.store.databases import Database, SqliteDatabase
 
 NAMES = ("a", "b", "é", "\udcff", "a b", "")
 FOLDERS = ("", "d/", "d/e/", "d/e/f/", "da/", "\udcfe/", "d//")
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A state file, in a transaction."""
-    connection = prepare(tmp_path / "state.db")
+def file(database: Database) -> Connection:
+    """A store, in a transaction."""
+    connection = database.connect()
     connection.execute("BEGIN")
-    yield connection
-    connection.close()
+    return connection
 
 
-def writer(file: sqlite3.Connection) -> IndexWriter:
+@pytest.fixture
+def sqlite_file(sqlite: SqliteDatabase) -> sqlite3.Connection:
+    """A state file, in a transaction."""
+    connection = sqlite.connect()
+    connection.execute("BEGIN")
+    return connection
+
+
+def writer(file: Connection) -> IndexWriter:
     """Return a writer of the index of this file."""
     index = IndexWriter(Names())
     index.begin(file)
@@ -46,7 +52,7 @@ def found(root: str, key: str) -> Change:
     return Change(root, key, ChangeKind.CONTENT, Fingerprint(1))
 
 
-def latest(file: sqlite3.Connection, root: str, key: str) -> int:
+def latest(file: Connection, root: str, key: str) -> int:
     """Return by the rows themselves with which sequence the index learned of one key; -1: never."""
     raw = key_to_bytes(key)
     own = "SELECT path, o.name, o.sequence FROM object o JOIN tree ON tree.id = tree JOIN root ON root.id = root"
@@ -59,7 +65,7 @@ def latest(file: sqlite3.Connection, root: str, key: str) -> int:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_batch_is_answered_as_its_keys_are_one_by_one(file: sqlite3.Connection, seed: int) -> None:
+def test_a_batch_is_answered_as_its_keys_are_one_by_one(file: Connection, seed: int) -> None:
     """Also of several storages, of names that are no text, below deleted directories and of keys that come twice."""
     chance = random.Random(seed)
     index = writer(file)
@@ -83,7 +89,7 @@ def test_a_batch_is_answered_as_its_keys_are_one_by_one(file: sqlite3.Connection
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_states_are_those_of_the_fingerprints_in_byte_order(file: sqlite3.Connection, seed: int) -> None:
+def test_states_are_those_of_the_fingerprints_in_byte_order(file: Connection, seed: int) -> None:
     """Also below a deleted directory whose rows still stand, and of one that was filled again since."""
     chance = random.Random(seed)
     index = writer(file)
@@ -106,7 +112,7 @@ def test_states_are_those_of_the_fingerprints_in_byte_order(file: sqlite3.Connec
         assert compared == [(len(states), True), (len(states), False)]
 
 
-def test_what_waits_to_be_flushed_is_not_looked_at(file: sqlite3.Connection) -> None:
+def test_what_waits_to_be_flushed_is_not_looked_at(file: Connection) -> None:
     """A scan that reports an object twice in one batch does not call its own first report newer."""
     index = writer(file)
     index.put("www", "a", Fingerprint(1), 7)
@@ -118,9 +124,9 @@ def test_what_waits_to_be_flushed_is_not_looked_at(file: sqlite3.Connection) -> 
     assert index.latest(changes, after=7) == {}
 
 
-def test_the_number_of_statements_does_not_grow_with_the_keys(file: sqlite3.Connection) -> None:
+def test_the_number_of_statements_does_not_grow_with_the_keys(sqlite_file: sqlite3.Connection) -> None:
     """One for each 512 keys, in a few sizes that stay compiled; none for objects of directories that are empty."""
-    index = writer(file)
+    index = writer(sqlite_file)
     everything = [found("www", f"d{number // 100}/{number}") for number in range(2_000)]
     for change in everything:
         index.put(*change[:2], change.fingerprint, 5)
@@ -130,26 +136,26 @@ def test_the_number_of_statements_does_not_grow_with_the_keys(file: sqlite3.Conn
 
     def statements(count: int) -> list[str]:
         seen.clear()
-        file.set_trace_callback(seen.append)
+        sqlite_file.set_trace_callback(seen.append)
         assert len(index.latest(everything[:count], after=4)) == count
-        file.set_trace_callback(None)
+        sqlite_file.set_trace_callback(None)
         return seen
 
     assert len(statements(1)) == len(statements(500)) == 4
     assert len(statements(2_000)) == 2 + 4 + 4
     new = [found("www", f"new/{number}") for number in range(500)]
     assert index.latest(new, after=4) == {}  # makes the directory's id
-    file.execute("DELETE FROM tombstone")
+    sqlite_file.execute("DELETE FROM tombstone")
     seen.clear()
-    file.set_trace_callback(seen.append)
+    sqlite_file.set_trace_callback(seen.append)
     assert index.latest(new, after=4) == {}
-    file.set_trace_callback(None)
+    sqlite_file.set_trace_callback(None)
     assert len(seen) == 2
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_deleted_subtrees_are_removed_and_nothing_else(
-    file: sqlite3.Connection, seed: int, monkeypatch: pytest.MonkeyPatch
+    file: Connection, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the slices: what is newer or elsewhere stays, and each directory's count is that of its rows."""
     chance = random.Random(seed)
@@ -181,22 +187,22 @@ def test_deleted_subtrees_are_removed_and_nothing_else(
     assert file.execute(wrong).fetchall() == []
 
 
-def test_a_slice_of_removal_looks_at_few_rows(file: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_of_removal_looks_at_few_rows(sqlite_file: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many objects came to a deleted directory since: the writer is not held until all were looked at."""
     monkeypatch.setattr(index_module, "LOOKED_ROWS", 500)
-    index = writer(file)
+    index = writer(sqlite_file)
     for number in range(20_000):
         index.put("www", f"d/{number // 50}/{number}", Fingerprint(1), 2)
     index.put("www", "d/9/old", Fingerprint(1), 1)
     index.delete_below("www", "d/", known_to=1, sequence=2, now=1.0)
     index.flush()
     steps = [0]
-    file.set_progress_handler(lambda: steps.append(steps.pop() + 1), 100)
+    sqlite_file.set_progress_handler(lambda: steps.append(steps.pop() + 1), 100)
     slices = []
     while remove_pending(file, 500):
         slices.append(steps[0])
         steps[0] = 0
-    file.set_progress_handler(None, 0)
+    sqlite_file.set_progress_handler(None, 0)
     assert len(slices) >= 40
     assert max(slices) < 200  # hundreds of instructions; all rows at once take 2,000
     assert index.fingerprint("www", "d/9/old") is None

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import random
-import sqlite3
-from pathlib import Path
 
 import pytest
 
 from listener.refresh import Attempt, Need, NeedState, Priority, RefreshKind, Scope, covers
+from listener.store.connection import Connection
 from listener.store.needs import Load, Marks, Snapshot
-from listener.store.sqlite.database import prepare
+from tests.store.databases import Database
 from tests.store.steps import BASE, add_attempt
 
 PLACES = {number: BASE + place for number, place in enumerate(["", "a/", "a/b/", "a/c/", "d/", "e/"], 1)}
 
 
-def fill(file: sqlite3.Connection, chance: random.Random) -> tuple[list[Attempt], dict[int, list[tuple[Need, int]]]]:
+def fill(file: Connection, chance: random.Random) -> tuple[list[Attempt], dict[int, list[tuple[Need, int]]]]:
     """Make needs, and directory attempts above some of them; return the attempts and what is ready, with priorities."""
     file.execute("INSERT INTO target (id, name) VALUES (1, 'cdn')")
     file.executemany("INSERT INTO directory (id, target, url) VALUES (?, 1, ?)", PLACES.items())
@@ -88,11 +87,9 @@ def expected(made: list[Attempt], ready: dict[int, list[tuple[Need, int]]], *, a
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_loads_are_what_no_directory_attempt_covers(tmp_path: Path, seed: int) -> None:
+def test_loads_are_what_no_directory_attempt_covers(database: Database, seed: int) -> None:
     """Whether a directory was counted by its needs, by its own figures, or not at all."""
-    file = prepare(tmp_path / "state.db")
-    file.execute("PRAGMA synchronous = OFF")
+    file = database.connect()
     made, ready = fill(file, random.Random(seed))
     for apart in (True, False):
         assert sorted(Snapshot(file).loads(apart=apart)) == sorted(expected(made, ready, apart=apart))
-    file.close()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from zlib import crc32
@@ -16,10 +15,12 @@ from listener.refresh import NeedInput, NeedState, Priority, Scope
 from listener.router.routing import Sites
 from listener.settings import CoalescerSettings, Site
 from listener.store.batches import Batch
+from listener.store.connection import Connection
 from listener.store.index import Names
 from listener.store.need_rows import NeedClass, NeedRow, write_needs
 from listener.store.record import Recorder
 from listener.store.sqlite.database import prepare
+from tests.store.databases import Database
 from tests.store.need_model import NeedKey, NeedModel, recorded
 from tests.store.steps import BASE
 
@@ -30,14 +31,12 @@ COLUMNS = ", ".join(field.name for field in fields(NeedModel))
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A new state file with a writing connection."""
-    connection = prepare(tmp_path / "state.db")
-    connection.execute("PRAGMA synchronous = OFF")
+def file(database: Database) -> Connection:
+    """A new store's writing connection."""
+    connection = database.connect()
     connection.execute("INSERT INTO target (id, name) VALUES (1, 'cdn')")
     connection.execute("INSERT INTO directory (id, target, url) VALUES (1, 1, ?), (2, 1, ?)", (BASE, BASE + "a/"))
-    yield connection
-    connection.close()
+    return connection
 
 
 def need(chance: random.Random, mark: int) -> NeedModel:
@@ -60,21 +59,21 @@ def need(chance: random.Random, mark: int) -> NeedModel:
     )
 
 
-def insert(file: sqlite3.Connection, needs: dict[NeedKey, NeedModel]) -> None:
+def insert(file: Connection, needs: dict[NeedKey, NeedModel]) -> None:
     """Put the needs of the model into the file."""
     marks = ", ".join("?" * (3 + len(fields(NeedModel))))
     statement = f"INSERT INTO need (directory, name, scope, {COLUMNS}) VALUES ({marks})"
     file.executemany(statement, [(*key, *astuple(one)) for key, one in needs.items()])
 
 
-def written(file: sqlite3.Connection) -> dict[NeedKey, NeedModel]:
+def written(file: Connection) -> dict[NeedKey, NeedModel]:
     """Return the needs of the file as the model has them."""
     rows = file.execute(f"SELECT directory, name, scope, {COLUMNS} FROM need")
     return {row[:3]: NeedModel(*row[3:]) for row in rows}
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_needs_written_together_are_those_written_one_by_one(file: sqlite3.Connection, seed: int) -> None:
+def test_needs_written_together_are_those_written_one_by_one(file: Connection, seed: int) -> None:
     """Whatever the needs are, whatever the changes have in common, and also where a URL comes twice."""
     chance = random.Random(seed)
     places = [(directory, f"{n}", scope) for directory in (1, 2) for n in range(50) for scope in (0, 0, 1, 3)]
@@ -140,7 +139,9 @@ def model_of_batch(needs: dict[NeedKey, NeedModel], changes: Sequence[Change]) -
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_deletions_recorded_together_are_those_recorded_one_by_one(file: sqlite3.Connection, seed: int) -> None:
+def test_deletions_recorded_together_are_those_recorded_one_by_one(
+    database: Database, file: Connection, seed: int
+) -> None:
     """What came and went is forgotten where nothing was requested for it, also where two keys share a URL."""
     chance = random.Random(seed)
     names = [f"{n}" for n in range(chance.choice([3, 40]))]
@@ -152,7 +153,7 @@ def test_deletions_recorded_together_are_those_recorded_one_by_one(file: sqlite3
         if chance.random() < 0.6
     }
     insert(file, needs)
-    file.execute("UPDATE meta SET sequence = 20")
+    database.set_sequence(20)
     chance.shuffle(keys)
     changes = [
         Change(
@@ -193,7 +194,7 @@ def test_names_routed_by_folder_are_recorded_like_keys_routed_by_themselves(tmp_
     assert tables[0] == tables[1]
 
 
-def _rows(connection: sqlite3.Connection, table: str) -> list[tuple[object, ...]]:
+def _rows(connection: Connection, table: str) -> list[tuple[object, ...]]:
     columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[1] != "created_at"]
     return sorted(connection.execute(f"SELECT {', '.join(columns)} FROM {table}"), key=repr)
 

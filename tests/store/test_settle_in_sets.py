@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 
 from listener.refresh import COVERAGE, Attempt, Need, NeedState, RefreshKind, Scope, covers, strip_query
-from listener.store.sqlite.database import prepare
 from listener.store.transitions import complete
+from tests.store.databases import Database
 from tests.store.steps import BASE, add_attempt
 
 NAMES = ["a", "a?w=1", "a?w=2", "a@", "b", "b?", "c", ""]
@@ -18,11 +17,10 @@ ENDED = (NeedState.ATTEMPTED, NeedState.UNCONFIRMED)
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_needs_are_settled_by_whatever_covers_them(tmp_path: Path, seed: int) -> None:
+def test_needs_are_settled_by_whatever_covers_them(database: Database, seed: int) -> None:
     """What no attempt covers is due again if one of them marked it, and stale since its later change."""
     chance = random.Random(seed)
-    file = prepare(tmp_path / "state.db")
-    file.execute("PRAGMA synchronous = OFF")
+    file = database.connect()
     file.execute("INSERT INTO target (id, name) VALUES (1, 'cdn')")
     file.executemany("INSERT INTO directory (id, target, url) VALUES (?, 1, ?)", PLACES.items())
     kinds = [RefreshKind.FILE, RefreshKind.IGNORE_PARAMS, RefreshKind.PREFETCH]
@@ -78,7 +76,6 @@ def test_needs_are_settled_by_whatever_covers_them(tmp_path: Path, seed: int) ->
     ended = file.execute("SELECT count(*) FROM attempt WHERE state = 'complete' AND active = 0 AND finished_at = 5.0")
     assert ended.fetchone() == (len(made),)
     assert {row[:3]: row[3:] for row in rows} == expected
-    file.close()
 
 
 def reaches(attempt: Attempt, need: Need) -> bool:
