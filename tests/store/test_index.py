@@ -199,7 +199,7 @@ def test_a_slice_of_removal_looks_at_few_rows(sqlite_file: sqlite3.Connection, m
     steps = [0]
     sqlite_file.set_progress_handler(lambda: steps.append(steps.pop() + 1), 100)
     slices = []
-    while remove_pending(file, 500):
+    while remove_pending(sqlite_file, 500):
         slices.append(steps[0])
         steps[0] = 0
     sqlite_file.set_progress_handler(None, 0)

@@ -66,7 +66,7 @@ _OF_SEVERAL: Final = {"max": "greatest", "min": "least"}
 _TOKEN: Final = re.compile(
     r"(?P<space>\s+|--[^\n]*)|/\*!(?P<only>.*?)\*/|[xX]'(?P<blob>[0-9a-fA-F]*)'|(?P<text>'(?:[^']|'')*')"
     r"|(?P<mark>\?\d*|:[a-z_]+)|(?P<word>[A-Za-z_]\w*)|(?P<number>\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
-    r"|(?P<sign><>|<=|>=|\|\||[-+*/%(),.=<>])",
+    r"|(?P<sign><>|<=|>=|\|\||=(?!=)|[-+*/%(),.<>])",
     re.DOTALL,
 )
 _MARK: Final = re.compile(r"\?\d+|:[a-z_]+")
