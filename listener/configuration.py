@@ -46,6 +46,7 @@ __all__ = [
     "LEVELS",
     "PREFIX",
     "SECTIONS",
+    "URL_HINT",
     "Configuration",
     "SettingsProblem",
     "command_socket_path",
@@ -77,7 +78,7 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 _OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, LEVEL_VARIABLE, "LISTENER_DEBUG"})
 DEFAULT_STORE: Final = "sqlite:////var/lib/cdn-listener/state.db"
 _SQLITE: Final = "sqlite:///"
-_URL_HINT: Final = "write sqlite:////absolute/path.db, or sqlite:///relative/path.db"
+URL_HINT: Final = "write sqlite:////absolute/path.db, or sqlite:///relative/path.db"
 _FILE_ENDING: Final = "_file"
 _SECRET_FILE_LIMIT_BYTES: Final = 64 * 1024
 
@@ -426,12 +427,12 @@ def sqlite_path(url: str) -> Path:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ConfigurationError(f"store.url: {mask_url(url)!r} is no URL", hint=_URL_HINT) from None
+        raise ConfigurationError(f"store.url: {mask_url(url)!r} is no URL", hint=URL_HINT) from None
     if is_postgres(url):
-        raise ConfigurationError("store.url: this version cannot use a PostgreSQL store yet", hint=_URL_HINT)
+        raise ConfigurationError("store.url: names a PostgreSQL store, and this needs a state file", hint=URL_HINT)
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
         raise ConfigurationError(
-            f"store.url: {parts.scheme or mask_url(url)!r} is not a store that this version knows", hint=_URL_HINT
+            f"store.url: {parts.scheme or mask_url(url)!r} is not a store that this version knows", hint=URL_HINT
         )
     return expanded(Path(unquote(parts.path[1:])))
 

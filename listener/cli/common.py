@@ -89,11 +89,13 @@ async def opened_store(settings: Settings, *, writes: bool) -> AsyncIterator[Sto
     """Open the state file, where there is one; only to read, without changing anything, unless the command writes."""
     from listener.store import open_store
     from listener.store.owner import exists
+    from listener.store.store import StoreOptions
 
     if not exists(settings.store.url):
         yield None
         return
-    async with open_store(settings.store.url, readonly=not writes) as store:
+    options = StoreOptions(instance=settings.instance.effective_name, prepared=settings.store.prepared)
+    async with open_store(settings.store.url, options=options, readonly=not writes) as store:
         yield store
 
 

@@ -9,6 +9,7 @@ from listener.configuration import is_postgres, sqlite_path
 from listener.errors import ConfigurationError
 from listener.redaction import mask_url
 from listener.store.moving import move
+from listener.store.postgres import require_driver
 from listener.store.sqlite import moving as sqlite
 
 __all__ = ["moved"]
@@ -38,5 +39,10 @@ def _has_password(url: str) -> bool:
 
 
 def _end(url: str, *, writes: bool) -> AbstractContextManager[Any]:
+    if is_postgres(url):
+        require_driver()
+        from listener.store.postgres import moving as postgres
+
+        return postgres.writing(url) if writes else postgres.reading(url)
     path = sqlite_path(url)
     return sqlite.writing(path) if writes else sqlite.reading(path)

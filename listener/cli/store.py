@@ -1,8 +1,9 @@
-"""``cdn-listener store``: maintenance of the state file."""
+"""``cdn-listener store``: maintenance of the store."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -12,17 +13,31 @@ from listener.cli.options import ConfigOption, JsonOption
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Maintain the state file: back up, check, compact, move.")
+app = typer.Typer(no_args_is_help=True, help="Maintain the store: back up, check, compact, move.")
 
 
-def _state_file(config: Path | None) -> Path:
+def _state_file(url: str) -> Path:
     from listener.configuration import sqlite_path
     from listener.errors import StoreError
 
-    path = sqlite_path(load(config).store.url)
+    path = sqlite_path(url)
     if not path.exists():
         raise StoreError(f"state file {path}: there is none yet", hint="start the daemon first: cdn-listener run")
     return path
+
+
+def _in_postgres(url: str) -> ModuleType | None:
+    """Return what maintains a PostgreSQL store; None for a state file."""
+    from listener.configuration import is_postgres
+
+    if not is_postgres(url):
+        return None
+    from listener.store.postgres import require_driver
+
+    require_driver()
+    from listener.store.postgres import maintenance
+
+    return maintenance
 
 
 @app.command("backup")
@@ -35,8 +50,10 @@ def backup(
     from listener.settings import expanded
     from listener.store.sqlite import maintenance
 
-    to = expanded(to)
-    size_bytes = maintenance.backup(_state_file(config), to)
+    url, to = load(config).store.url, expanded(to)
+    if postgres := _in_postgres(url):
+        raise postgres.backup_advice()
+    size_bytes = maintenance.backup(_state_file(url), to)
     if as_json:
         print_json({"file": str(to), "size_bytes": size_bytes})
     else:
@@ -45,10 +62,14 @@ def backup(
 
 @app.command("check")
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> int:
-    """Check that the file is intact and its rows agree, without changing it. Exit status 1 if not."""
+    """Check that the store is intact and its rows agree, without changing it. Exit status 1 if not."""
     from listener.store.sqlite import maintenance
 
-    found = maintenance.check(_state_file(config))
+    store = load(config).store
+    if postgres := _in_postgres(store.url):
+        found = postgres.check(store.url, prepared=store.prepared)
+    else:
+        found = maintenance.check(_state_file(store.url))
     if as_json:
         print_json({"sound": not found, "findings": found})
     else:
@@ -62,7 +83,10 @@ def compact(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Return the space of removed rows to the disk. Stop the daemon first."""
     from listener.store.sqlite import maintenance
 
-    done = maintenance.compact(_state_file(config))
+    url = load(config).store.url
+    if postgres := _in_postgres(url):
+        raise postgres.compact_advice()
+    done = maintenance.compact(_state_file(url))
     if as_json:
         print_json(done._asdict())
     else:

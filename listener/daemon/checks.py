@@ -9,13 +9,13 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from listener.configuration import sqlite_path
+from listener.configuration import is_postgres, sqlite_path
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
-from listener.store.owner import owner_of
+from listener.store.owner import described, owner_of
 from listener.store.sqlite.database import format_version
 
 __all__ = ["run_checks"]
@@ -63,6 +63,8 @@ async def _bounded(subject: str, check: Callable[[], Awaitable[Sequence[Check]]]
 
 def _check_store(settings: Settings) -> Check:
     try:
+        if is_postgres(settings.store.url):
+            return Check("store", CheckState.OK, described(settings.store.url))
         path = sqlite_path(settings.store.url)
         if not path.exists():
             return _check_directory(path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK), str(path))

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from listener.configuration import command_socket_path, sqlite_path
+from listener.configuration import command_socket_path, is_postgres, sqlite_path
 from listener.daemon.command_handlers import HANDLERS, WRITING, Context
 from listener.daemon.state import DaemonState
 from listener.daemon.status import Known
@@ -81,6 +81,9 @@ class CommandSocket:
 
     async def listen(self, store_url: str) -> None:
         """Listen next to this state file, unless it listens there already. Without a socket, commands read the file."""
+        if is_postgres(store_url):
+            await self.close()  # commands read the database themselves
+            return
         path = command_socket_path(sqlite_path(store_url))
         if path == self._path:
             return

@@ -64,6 +64,8 @@ def store_options(settings: Settings, targets: Mapping[str, Target]) -> StoreOpt
         timing=settings.coalescer,
         unforced=frozenset(name for name, target in targets.items() if not target.forces),
         expand_limit=Sites(settings.sites).expand_limit,
+        instance=settings.instance.effective_name,
+        prepared=settings.store.prepared,
     )
 
 

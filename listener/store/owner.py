@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from types import ModuleType
+from typing import NamedTuple, cast
 
-from listener.configuration import sqlite_path
+from listener.configuration import is_postgres, sqlite_path
 from listener.errors import StoreError
 
-__all__ = ["Owner", "exists", "owner_of"]
+__all__ = ["Owner", "described", "exists", "owner_of"]
 
 
 class Owner(NamedTuple):
@@ -21,7 +22,15 @@ class Owner(NamedTuple):
 
 
 def owner_of(url: str) -> Owner:
-    """Return whether a process sends from this store, and which. Raises ConfigurationError for no URL of a store."""
+    """
+    Return whether a process sends from this store, and which.
+
+    Raises:
+        ConfigurationError: it is no URL of a store.
+        StoreError: the server was not reached.
+    """
+    if is_postgres(url):
+        return cast("Owner", _postgres().owner_of(url))
     from listener.store.sqlite import ownership  # noqa: PLC0415
 
     return ownership.owner_of(sqlite_path(url))
@@ -35,6 +44,8 @@ def exists(url: str) -> bool:
         ConfigurationError: it is no URL of a store.
         StoreError: it cannot be known.
     """
+    if is_postgres(url):
+        return bool(_postgres().exists(url))
     path = sqlite_path(url)
     try:
         return path.stat().st_size > 0
@@ -44,3 +55,17 @@ def exists(url: str) -> bool:
         raise StoreError(
             f"cannot read the state file {path}: {error.strerror}", hint="check the permissions of its directory"
         ) from None
+
+
+def described(url: str) -> str:
+    """Return what is at the URL of a PostgreSQL store, in a line for people; raise as :func:`exists` does."""
+    return str(_postgres().described(url))
+
+
+def _postgres() -> ModuleType:
+    from listener.store.postgres import require_driver  # noqa: PLC0415
+
+    require_driver()
+    from listener.store.postgres import presence  # noqa: PLC0415
+
+    return presence

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from listener.change import Fingerprint, ObjectState
 from listener.clock import Clock, SystemClock
-from listener.configuration import sqlite_path
+from listener.configuration import URL_HINT, is_postgres, sqlite_path
 from listener.contracts import DirectoryComparison, SourceHealth, Unreadable
+from listener.errors import ConfigurationError
 from listener.refresh import Attempt, NeedInput, Priority, QuotaReading, RefreshKind
-from listener.settings import CoalescerSettings
+from listener.settings import CoalescerSettings, InstanceSettings
 from listener.store import (
     attempts,
     controls,
@@ -34,6 +35,7 @@ from listener.store.controls import Progress, load_progress, save_progress
 from listener.store.filtering import Suppressed, add_messages, known_messages, note_redelivered, suppressed_of
 from listener.store.index import bounded_text
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
+from listener.store.postgres import require_driver
 from listener.store.record import Recorder, Route, RouteFolder, no_folder
 from listener.store.sqlite.access import SqliteDriver
 
@@ -62,6 +64,10 @@ class StoreOptions:
     """Targets whose directory refreshes only revalidate."""
     expand_limit: int = 1_000
     """The most objects for which a deleted subtree becomes exact needs."""
+    instance: str = ""
+    """The name of this instance, which a PostgreSQL server lists; empty: the host name."""
+    prepared: bool = True
+    """Whether statements may stay prepared in sessions of a PostgreSQL server."""
 
 
 def open_store(
@@ -76,19 +82,33 @@ def open_store(
     Open the store that a URL names, made where there is none.
 
     Args:
-        url: ``sqlite:////absolute/path.db`` or ``sqlite:///relative/path.db``.
+        url: ``sqlite:////absolute/path.db``, ``sqlite:///relative/path.db``, or ``postgresql://…`` as libpq reads it.
         options: what it needs of the configuration.
         clock: the time of day.
         owner: whether this process sends from it; one at a time may.
         readonly: make and change nothing; works without the right to write.
 
     Raises:
-        ConfigurationError: the URL names no store.
+        ConfigurationError: the URL names no store, or the package for it is not installed.
         StoreBusy: another process owns it.
         StoreUnusable: the file is corrupt, foreign or of a newer version; it was left as it is.
+        StoreError: the server was not reached.
     """
-    driver = SqliteDriver(sqlite_path(url), owner=owner, readonly=readonly)
-    return Store(driver, options=options or StoreOptions(), clock=clock or SystemClock())
+    options = options or StoreOptions()
+    driver = _driver(url, options, owner=owner, readonly=readonly)
+    return Store(driver, options=options, clock=clock or SystemClock())
+
+
+def _driver(url: str, options: StoreOptions, *, owner: bool, readonly: bool) -> Driver:
+    if not is_postgres(url):
+        return SqliteDriver(sqlite_path(url), owner=owner, readonly=readonly)
+    require_driver()
+    from listener.store.postgres.access import PostgresDriver  # noqa: PLC0415 - an extra
+
+    if owner:
+        raise ConfigurationError("store.url: this version cannot send from a PostgreSQL store yet", hint=URL_HINT)
+    instance = options.instance or InstanceSettings().effective_name
+    return PostgresDriver(url, instance=instance, owner=owner, readonly=readonly, prepared=options.prepared)
 
 
 class Store(Access):

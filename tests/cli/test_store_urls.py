@@ -2,29 +2,100 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from listener.store import open_store
+from listener.store.batches import Batch
 from tests.cli.fixtures import Command
+from tests.postgres.cluster import Cluster
+from tests.postgres.pool import Pool
 from tests.stand import Stand
+from tests.store.databases import prepare_schema
 from tests.store.full_store import content_of, fill
+from tests.store.steps import content, route
 
 SECRET = "hunter2"
 
 
-@pytest.mark.parametrize("words", [["run"], ["status"], ["check"], ["wait"], ["store", "check"]])
-def test_a_postgres_url_is_refused_at_once(
+COMMANDS = [["run"], ["status"], ["check"], ["wait"], ["store", "check"]]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_server_that_is_not_reached_is_reported_at_once(
     stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
-    """The error says what to write instead, and shows no password."""
-    monkeypatch.setenv("LISTENER_STORE__URL", f"postgresql://u:{SECRET}@db.invalid/listener")
+    """With its place and what to look at; the password is not shown."""
+    monkeypatch.setenv("LISTENER_STORE__URL", f"postgresql://u:{SECRET}@127.0.0.1:1/listener")
+    status, out, err = command(*words)
+    assert status == (2 if words == ["run"] else 1)
+    assert ("cannot send from a PostgreSQL store yet" if words == ["run"] else "PostgreSQL 127.0.0.1:1: ") in out + err
+    assert SECRET not in out + err
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_without_the_extra_the_package_is_named(
+    stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Whatever needs the store says what to install."""
+    monkeypatch.setenv("LISTENER_STORE__URL", "postgresql://u@127.0.0.1:1/listener")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     status, out, err = command(*words)
     assert status == (1 if words == ["check"] else 2)  # that one reports everything that it tried
-    assert "this version cannot use a PostgreSQL store yet" in out + err
-    assert "sqlite:////absolute/path.db" in out + err
-    assert SECRET not in out + err
+    assert "pip install 'cdn-listener[fleet]'" in out + err
+
+
+async def record(url: str, keys: int) -> None:
+    """Make a store with as many needs."""
+    async with open_store(url) as store:
+        await store.record([Batch([content(f"{number}.html") for number in range(keys)], None, False)], route)
+
+
+@pytest.fixture
+def in_postgres(postgres_database: str, stand: Stand, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let the configuration name a PostgreSQL store."""
+    monkeypatch.setenv("LISTENER_STORE__URL", postgres_database)
+    return postgres_database
+
+
+def test_commands_read_a_store_in_postgres(in_postgres: str, command: Command, tmp_path: Path) -> None:
+    """There is none at first, which nothing changes; a moved one is shown and checked."""
+    assert command("status", "--json")[0] == 0
+    assert "does not exist yet and can be made" in command("check")[1]
+    assert "there is none" in command("store", "check")[2]
+    origin = f"sqlite:///{tmp_path}/a.db"
+    asyncio.run(record(origin, 7))
+    assert command("store", "move", origin, in_postgres)[0] == 0
+    assert json.loads(command("status", "--json")[1])["pending"] == 7
+    assert "schema cdn_listener" in command("check")[1]
+    status, out, _ = command("store", "check")
+    assert status == 1
+    assert "the server runs with fsync = off" in out
+    status, _, err = command("store", "move", in_postgres, f"sqlite:///{tmp_path}/b.db")
+    assert (status, err) == (0, "")
+
+
+def test_a_pool_that_mixes_prepared_statements_up_is_found(
+    postgres: Cluster, postgres_pool: Pool, stand: Stand, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The finding names the setting; with it the same pool is sound."""
+    with postgres.database() as name:
+        prepare_schema(postgres.url(name))
+        monkeypatch.setenv("LISTENER_STORE__URL", postgres_pool.url(name))
+        assert "set store.prepared = false" in command("store", "check")[1]
+        monkeypatch.setenv("LISTENER_STORE__PREPARED", "false")
+        assert "prepared" not in command("store", "check")[1]
+
+
+@pytest.mark.parametrize(("words", "tool"), [(["backup", "x"], "pg_dump"), (["compact"], "VACUUM (FULL)")])
+def test_what_postgres_does_better_is_named(in_postgres: str, command: Command, words: list[str], tool: str) -> None:
+    """Nothing is done, and the exit status says so."""
+    status, _, err = command("store", *words)
+    assert (status, tool in err) == (2, True)
 
 
 def test_store_move_copies_a_store(command: Command, tmp_path: Path) -> None:

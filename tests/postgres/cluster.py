@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -18,6 +17,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg import sql
 
+from tests.postgres.wire import wire
 from tests.stand import until
 
 SYSTEM_USER = "postgres"
@@ -181,12 +181,13 @@ class Cluster:
     def standby(self, **settings: str) -> Standby:
         """Return a copy that follows this server, started and streaming."""
         folder = own_folder("postgres-standby-")
-        run_unprivileged(
-            self.programs / "pg_basebackup", "--pgdata", folder / "data", "--host=127.0.0.1", f"--port={self.port}",
-            "--username=postgres", "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync",
-        )  # fmt: skip
         standby = Standby(self.programs, folder, {**self._settings, **settings})
         try:
+            run_unprivileged(
+                self.programs / "pg_basebackup", "--pgdata", standby.data, "--host=127.0.0.1",
+                f"--port={standby.connect_to(self.port)}", "--username=postgres", "--write-recovery-conf",
+                "--wal-method=stream", "--checkpoint=fast", "--no-sync",
+            )  # fmt: skip
             standby.start()
             until(lambda: self.value("SELECT state FROM pg_stat_replication") == "streaming", what="a standby follows")
         except BaseException:
@@ -204,33 +205,27 @@ class Cluster:
 
 
 class Standby(Cluster):
-    """A server that follows another one, until it is promoted."""
+    """A server that follows another one through a wire, until it is promoted."""
 
-    _stalled = 0
+    def connect_to(self, port: int) -> int:
+        """Make the wire to the server on this port; return the wire's own."""
+        self._parts = ExitStack()
+        self._wire = self._parts.enter_context(wire(port))
+        return self._wire.port
 
     def stall(self) -> None:
-        """Freeze what receives the log: commits of a server that does not wait for it are not here from now on."""
-        until(self._receiver, what="the standby receives")
-        self._stalled = self._receiver()
-        os.kill(self._stalled, signal.SIGSTOP)
+        """Cut the wire: commits of a server that does not wait for this one are not here from now on."""
+        self._wire.cut()
 
     def resume(self) -> None:
         """Let it receive again."""
-        if self._stalled:
-            os.kill(self._stalled, signal.SIGCONT)
-        self._stalled = 0
+        self._wire.mend()
 
     def promote(self) -> None:
         """Make it the server that takes writes, without what a stalled one had not received; stop the other first."""
-        if self._stalled:
-            os.kill(self._stalled, signal.SIGTERM)  # ends it before it reads what waits on its connection
-        self.resume()
         self._control("promote")
 
     def remove(self) -> None:
-        """Remove it, frozen or not."""
-        self.resume()
+        """Remove it with its wire."""
         super().remove()
-
-    def _receiver(self) -> int:
-        return int(self.value("SELECT pid FROM pg_stat_wal_receiver") or 0)
+        self._parts.close()

@@ -12,6 +12,7 @@ import psycopg
 
 from listener.clock import Clock, SystemClock
 from listener.store import Store, open_store
+from listener.store.agreement import DISAGREEMENTS
 from listener.store.connection import Connection
 from listener.store.postgres.access import PostgresDriver
 from listener.store.postgres.address import connect
@@ -19,7 +20,6 @@ from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.postgres.translation import TABLES
 from listener.store.sqlite.database import prepare as prepare_file
-from listener.store.sqlite.maintenance import _DISAGREEMENTS
 from listener.store.store import StoreOptions
 
 
@@ -56,7 +56,7 @@ class Database(Protocol):
 
 def disagreements(database: Database) -> list[str]:
     """Return which aggregates do not equal their rows."""
-    return [f"{what}: {rows}" for what, query in _DISAGREEMENTS.items() if (rows := database.read(query))]
+    return [f"{what}: {rows}" for what, query in DISAGREEMENTS.items() if (rows := database.read(query))]
 
 
 class SqliteDatabase:

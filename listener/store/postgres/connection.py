@@ -158,6 +158,7 @@ class PostgresConnection:
         self._raw: psycopg.Connection[Any] | None = None
         self._limit = _Limit()
         self._warned = False
+        self._begun = False
         self.total_changes = 0
         """Rows that were written, whether they were committed or not."""
 
@@ -175,6 +176,13 @@ class PostgresConnection:
             self._raw = raw
         return self._raw
 
+    @property
+    def _of_transaction(self) -> psycopg.Connection[Any]:
+        """The connection of the transaction under way; another one would run the rest of it outside of it."""
+        if self._begun and not self.is_open:
+            raise psycopg.OperationalError("the connection was lost")
+        return self.raw
+
     def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
         self._warned = self._warned or notice.severity_nonlocalized == "WARNING"
 
@@ -191,6 +199,7 @@ class PostgresConnection:
     def begin(self, limits: Limits = WRITING, *, readonly: bool = False) -> None:
         """Begin a transaction: one that writes sees what others commit, one that reads a single instant."""
         raw = self.raw
+        self._begun = True
         self._limit.begin(raw, limits.seconds)
         kind = " ISOLATION LEVEL REPEATABLE READ READ ONLY" if readonly else " ISOLATION LEVEL READ COMMITTED"
         # Lower values, in which an acknowledged commit may vanish, could be the role's or the server's default.
@@ -207,12 +216,12 @@ class PostgresConnection:
         """
         self._warned = False
         try:
-            self.raw.execute("COMMIT", prepare=False)
+            self._of_transaction.execute("COMMIT", prepare=False)
         except psycopg.OperationalError as error:
             self.close()
             raise UnknownOutcome(f"PostgreSQL did not confirm a commit: {error}") from error
         finally:
-            self._limit.end()
+            self._end_transaction()
         if self._warned:
             self.close()
             raise UnknownOutcome("PostgreSQL confirmed a commit with a warning: it may not last")
@@ -220,12 +229,18 @@ class PostgresConnection:
     def rollback(self) -> None:
         """Take back what was not committed; a connection that cannot do that is closed."""
         try:
-            if self.in_transaction:
+            if not self.is_open:
+                self.close()
+            elif self.in_transaction:
                 self.raw.execute("ROLLBACK", prepare=False)
         except psycopg.Error:
             self.close()
         finally:
-            self._limit.end()
+            self._end_transaction()
+
+    def _end_transaction(self) -> None:
+        self._begun = False
+        self._limit.end()
 
     def close(self) -> None:
         """Close the connection; it opens again when it is used."""
@@ -249,7 +264,7 @@ class PostgresConnection:
         """Run a statement that returns nothing once for each row of values, without waiting for each."""
         translated = translate(statement, self._schema)
         bound = list(map(translated.bind, rows))
-        cursor = self.raw.cursor()
+        cursor = self._of_transaction.cursor()
         if bound:
             cursor.executemany(translated.text.encode(), bound)
         return self._counted(cursor)
@@ -265,7 +280,7 @@ class PostgresConnection:
         return self._run(translated.text, [*translated.bind(values), *arrays])
 
     def _run(self, text: str, values: list[Any]) -> Cursor:
-        cursor = self.raw.cursor()
+        cursor = self._of_transaction.cursor()
         cursor.execute(text.encode(), values)  # our own words; every value is bound
         return self._counted(cursor)
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from listener.errors import StoreError
 from listener.files import create_file, flush
-from listener.refresh import NeedState
+from listener.store.agreement import FINDINGS, disagreements
 from listener.store.connection import Connection
 from listener.store.sqlite.database import INCREMENTAL, STORE_ERRORS, open_reading, prepare, snapshot, translate
 from listener.store.sqlite.ownership import OwnerLock
@@ -43,26 +43,6 @@ def give_back(connection: Connection) -> bool:
 
 BACKUP_PAGES: Final = 4_096
 """Pages of one step of a copy: 16 MiB, between which the daemon's commits go on."""
-FINDINGS: Final = 20
-"""At most so many inconsistent rows are reported of each kind."""
-
-_DISAGREEMENTS: Final = {
-    "directories whose number of due needs is wrong": f"""
-        SELECT url FROM directory d WHERE
-          ready <> (SELECT count(*) FROM need WHERE directory = d.id AND state = {NeedState.READY:d})
-          OR last_sequence < (SELECT max(sequence) FROM need WHERE directory = d.id AND state = {NeedState.READY:d})""",
-    "directories of the index whose number of objects is wrong": """
-        SELECT path FROM tree WHERE objects <> (SELECT count(*) FROM object WHERE tree = tree.id)""",
-    "needs of a directory that is not there": """
-        SELECT name FROM need WHERE directory NOT IN (SELECT id FROM directory)""",
-    "needs of an attempt that is over": """
-        SELECT name FROM need WHERE attempt IS NOT NULL AND attempt NOT IN (SELECT id FROM attempt WHERE active = 1)""",
-    "attempts of a group that is not there": """
-        SELECT url FROM attempt_item WHERE group_id NOT IN (SELECT id FROM attempt_group)""",
-    "ledger entries that hold what no attempt holds": """
-        SELECT account || ' ' || kind FROM ledger l WHERE held <> (SELECT count(*) FROM attempt a
-          WHERE a.account = l.account AND a.kind = l.kind AND a.window_start = l.window_start AND a.held = 1)""",
-}
 
 
 class Compacted(NamedTuple):
@@ -112,15 +92,9 @@ def check(path: Path) -> list[str]:
             with snapshot(connection):
                 found = [row[0] for row in connection.execute(f"PRAGMA integrity_check({FINDINGS})")]
                 found = [] if found == ["ok"] else found
-                return found + [said for what, query in _DISAGREEMENTS.items() for said in _of(connection, what, query)]
+                return found + disagreements(connection)
         except STORE_ERRORS as error:
             raise translate(error, path) from error
-
-
-def _of(connection: sqlite3.Connection, what: str, query: str) -> list[str]:
-    rows = [row[0] for row in connection.execute(f"{query} LIMIT {FINDINGS}")]
-    names = [row.decode("utf-8", "backslashreplace") if isinstance(row, bytes) else str(row) for row in rows]
-    return [f"{what}: {', '.join(names)}"] if names else []
 
 
 def compact(path: Path) -> Compacted:

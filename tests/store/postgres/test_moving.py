@@ -1,0 +1,141 @@
+"""A store is moved to PostgreSQL and back without a difference, on a real server."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from listener.errors import StoreBusy, StoreError
+from listener.store.moving import SLICE_ROWS, TABLES, move
+from listener.store.postgres import moving
+from listener.store.postgres.address import connect
+from listener.store.postgres.migrations import SCHEMA, prepare
+from listener.store.sqlite import moving as sqlite
+from tests.postgres.cluster import Cluster
+from tests.postgres.pool import Pool
+from tests.store.full_store import ROWS, content_of, fill
+
+BLOCK = 4096
+
+
+def value(url: str, statement: str) -> object:
+    """Run a statement on the server, with the tables of the store at hand."""
+    with psycopg.connect(url, autocommit=True, options=f"-c search_path={SCHEMA}") as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchone() if cursor.description else None
+
+
+def test_there_and_back_everything_is_the_same(postgres_database: str, tmp_path: Path) -> None:
+    """Every row, every count that triggers keep, and every number that may not be given out again."""
+    fill(tmp_path / "a.db")
+    rows = move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    assert set(rows) == set(TABLES)
+    assert move(moving.reading(postgres_database), sqlite.writing(tmp_path / "b.db")) == rows
+    before, after = content_of(tmp_path / "a.db"), content_of(tmp_path / "b.db")
+    given_out = dict(before.pop("sqlite_sequence"))
+    for table, highest in after.pop("sqlite_sequence"):
+        assert given_out[table] <= highest < given_out[table] + BLOCK
+    assert after == before
+
+
+def test_numbers_go_on_above_those_that_were_given_out(postgres_database: str, tmp_path: Path) -> None:
+    """Of changes, of attempts whose rows are gone, and of rows that the server numbers."""
+    fill(tmp_path / "a.db")
+    move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    assert value(postgres_database, "SELECT sequence FROM meta") == (123456789,)
+    assert value(postgres_database, "SELECT nextval('change_number')") == (123456790,)
+    (first,) = value(postgres_database, "SELECT nextval('attempt_number')")  # type: ignore[misc]
+    assert first > ROWS
+    added = value(postgres_database, "INSERT INTO target (name) VALUES ('new') RETURNING id")
+    assert added == (ROWS + 1,)
+    assert value(postgres_database, "SELECT count(*) FROM pg_trigger WHERE tgenabled = 'D'") == (0,)
+
+
+def test_text_that_postgres_cannot_hold_is_shown_otherwise(postgres_database: str, tmp_path: Path) -> None:
+    """A reason with a NUL is kept with a replacement character."""
+    fill(tmp_path / "a.db", rows=3)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("UPDATE audit SET reason = 'a' || char(0) || 'b'")
+    move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    assert value(postgres_database, "SELECT DISTINCT reason FROM audit") == ("a\ufffdb",)
+
+
+def test_a_destination_with_rows_is_refused_and_left(postgres_database: str, tmp_path: Path) -> None:
+    """A second move changes nothing; an empty schema that is there already is used."""
+    fill(tmp_path / "a.db", rows=5)
+    with connect(postgres_database, instance="test") as connection:
+        prepare(connection, SCHEMA)
+    move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    fill(tmp_path / "b.db", rows=7)
+    with pytest.raises(StoreError, match="is not empty: table target has rows") as refused:
+        move(sqlite.reading(tmp_path / "b.db"), moving.writing(postgres_database))
+    assert "another database" in refused.value.hint
+    assert value(postgres_database, "SELECT count(*) FROM need") == (5,)
+
+
+def test_a_move_that_fails_leaves_an_empty_store(
+    postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are missing at the end, or a lost connection, take everything back; the next move succeeds."""
+    fill(tmp_path / "a.db")
+    counted = moving.PostgresEnd.count
+
+    def miscounted(end: moving.PostgresEnd, table: str) -> int:
+        return counted(end, table) - (table == "suppressed" and counted(end, table) > 0)
+
+    with monkeypatch.context() as patched, pytest.raises(StoreError, match="nothing was moved"):
+        patched.setattr(moving.PostgresEnd, "count", miscounted)
+        move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    assert value(postgres_database, "SELECT count(*) FROM target") == (0,)
+
+    def cut(end: moving.PostgresEnd, _: object) -> None:
+        value(
+            postgres_database,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cdn-listener store move'",
+        )
+        end.count("need")
+
+    with monkeypatch.context() as patched, pytest.raises(StoreError, match="PostgreSQL: "):
+        patched.setattr(moving.PostgresEnd, "set_counters", cut)
+        move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    assert value(postgres_database, "SELECT count(*) FROM target") == (0,)
+    move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+
+
+def test_a_store_that_an_instance_uses_is_refused(postgres_database: str, tmp_path: Path) -> None:
+    """In both directions; so is a session in the middle of a transaction."""
+    fill(tmp_path / "a.db", rows=5)
+    move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    with connect(postgres_database, instance="web-1"):
+        for ends in (
+            (sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database)),
+            (moving.reading(postgres_database), sqlite.writing(tmp_path / "b.db")),
+        ):
+            with pytest.raises(StoreBusy, match="cdn-listener web-1 is connected"):
+                move(*ends)
+    with psycopg.connect(postgres_database) as session:
+        session.execute(f"SELECT count(*) FROM {SCHEMA}.need".encode())
+        with pytest.raises(StoreBusy, match="another session"):
+            move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    assert not (tmp_path / "b.db").exists()
+
+
+def test_a_database_without_a_store_is_no_origin(postgres_database: str, tmp_path: Path) -> None:
+    """It is named, and nothing is made in it."""
+    with pytest.raises(StoreError, match=f"schema {SCHEMA}: there is none"):
+        move(moving.reading(postgres_database), sqlite.writing(tmp_path / "b.db"))
+    assert value(postgres_database, f"SELECT to_regnamespace('{SCHEMA}')") == (None,)
+    assert not (tmp_path / "b.db").exists()
+
+
+def test_it_works_through_a_pool(postgres: Cluster, postgres_pool: Pool, tmp_path: Path) -> None:
+    """Nothing needs a session: not the cursor that is read in slices either."""
+    fill(tmp_path / "a.db", rows=SLICE_ROWS + 1)
+    with postgres.database() as name:
+        url = postgres_pool.url(name)
+        rows = move(sqlite.reading(tmp_path / "a.db"), moving.writing(url))
+        assert move(moving.reading(url), sqlite.writing(tmp_path / "b.db")) == rows
