@@ -60,7 +60,7 @@ Promoted = Counter[tuple[str, Scope, Priority]]
 
 
 def _due_by(until: str) -> str:
-    """Return the SQL condition that a need is due by then; PostgreSQL has an index on slots of five seconds only."""
+    """Return the SQL condition that a need is due at that time; PostgreSQL has an index of slots of five seconds."""
     return f"due_at <= {until} /*! AND slot <= floor({until} / 5) */"
 
 

@@ -143,7 +143,7 @@ class LeaseTable:
         connection.execute(self._statements["add"], {"names": sorted(names)})
 
     def register(self, connection: psycopg.Connection, name: str, *, version: str) -> Member:
-        """Register an instance anew; every lease of an earlier registration of this name is free from then on."""
+        """Register an instance again; every lease of an earlier registration of this name is free from then on."""
         values = {"name": name, "version": version, "seconds": self.seconds}
         return Member(name, int(self._one(connection, "register", values)[0]))
 
