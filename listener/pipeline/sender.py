@@ -265,7 +265,9 @@ class Sender:
             await self._book("book", lambda: self._store.accept(tasks, next_look_at=next_look_at))
         except Fenced:
             log.warning("sender.answer_late", account=self._account.name, urls=len(batch.urls), task=task)
-            await self._book("book", lambda: self._term.note_late_answer(tasks))
+            window = window_start(batch.attempts[0].created_at)
+            note = partial(self._term.note_late_answer, tasks, kind=batch.kind, window=window)
+            await self._book("book", note)
             raise
         self._account.record_success(batch.kind)
         log.info("sender.accepted", account=self._account.name, kind=batch.kind.value, urls=len(batch.urls), task=task)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +106,11 @@ SLICE_ROWS = 1_000
 READERS = 2
 
 
+def _proved(connection: Connection, fence: Callable[[Connection], None]) -> Connection:
+    fence(connection)
+    return connection
+
+
 class Access:
     """An open database; the store's statements are in the modules that :class:`listener.store.Store` calls."""
 
@@ -114,6 +120,7 @@ class Access:
         self._driver = driver
         self._committed: Callable[[], None] = driver.notify
         """Called in the writing thread after a commit that changed anything."""
+        self._fence: Callable[[Connection], None] | None = None
         self._names = Names()
         self._writer: Writer | None = None
         if driver.transactions is not None:
@@ -163,9 +170,23 @@ class Access:
             self._writer.close()
         self._driver.close()
 
+    def under(self, fence: Callable[[Connection], None]) -> Self:
+        """
+        Return this store as the leader of one term uses it: it writes nothing once the term has ended.
+
+        Args:
+            fence: runs before each writing operation, in its transaction; raises :class:`~listener.errors.Fenced`
+                where the term has ended, and keeps it from ending before the transaction does.
+        """
+        led = copy(self)
+        led._fence = fence
+        return led
+
     async def _write(self, operation: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kw: P.kwargs) -> T:
         """Run a writing function, of milliseconds, in a transaction; what it returns is durable."""
-        writer = self._present_writer()
+        writer, fence = self._present_writer(), self._fence
+        if fence is not None:
+            return await writer.run(lambda connection: operation(_proved(connection, fence), *args, **kw))
         if not self._driver.keeps_names:
             return await writer.run(lambda connection: operation(self._forget(connection), *args, **kw))
         return await writer.run(lambda connection: operation(connection, *args, **kw))

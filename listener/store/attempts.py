@@ -23,6 +23,7 @@ __all__ = [
     "accept",
     "attempts_in",
     "back_to_held",
+    "book_others",
     "book_presumed",
     "book_refund",
     "book_share",
@@ -43,6 +44,8 @@ __all__ = [
     "recover",
     "refund",
     "release_needs",
+    "sort_out",
+    "states_of",
     "unconfirm",
 ]
 
@@ -146,6 +149,11 @@ def book_spent(connection: Connection, units: Mapping[BookingKey, int]) -> None:
 def book_presumed(connection: Connection, units: Mapping[BookingKey, int]) -> None:
     """Move held units to spent although it is not known whether the CDN accepted them."""
     _book(connection, units, "held = held - :n, spent = spent + :n, presumed = presumed + :n")
+
+
+def book_others(connection: Connection, units: Mapping[BookingKey, int]) -> None:
+    """Count units as spent by others: the CDN charged them, and no attempt has them."""
+    _book(connection, units, "others = others + :n")
 
 
 def book_refund(connection: Connection, units: Mapping[BookingKey, int]) -> None:
@@ -352,8 +360,9 @@ def held_ids(connection: Connection) -> frozenset[int]:
     return frozenset(_ids_in(connection, AttemptState.HELD))
 
 
-def _ids_in(connection: Connection, state: AttemptState) -> list[int]:
-    rows = connection.execute("SELECT id FROM attempt WHERE active = 1 AND state = ?", (state.value,))
+def _ids_in(connection: Connection, state: AttemptState, account: str | None = None) -> list[int]:
+    of, values = ("", [state.value]) if account is None else (" AND account = ?", [state.value, account])
+    rows = connection.execute(f"SELECT id FROM attempt WHERE active = 1 AND state = ?{of}", values)
     return [row[0] for row in rows]
 
 
@@ -414,15 +423,30 @@ def release_needs(connection: Connection, ids: Sequence[int]) -> None:
     )
 
 
-def recover(connection: Connection, *, now: float) -> bool:
+def states_of(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[AttemptState, str]]:
+    """Return the states of those of these attempts that are kept, with their task ids, separated by commas."""
+    rows = connection.execute(
+        f"SELECT id, state, coalesce(task_id, '') FROM attempt WHERE {_THESE}", (json.dumps(list(ids)),)
+    )
+    return {number: (AttemptState(state), task_ids) for number, state, task_ids in rows}
+
+
+def sort_out(connection: Connection, *, now: float, account: str | None = None) -> list[int]:
     """
-    Sort out what the last owner left, and note that an owner works now; return whether the last one crashed.
+    Sort out what the last one who sent left, for one account or for all; return whose outcomes are unknown by that.
 
     ``HELD``: nothing was written, so it is refunded. ``SENDING``: it may have been; it is unknown.
     """
-    refund(connection, _ids_in(connection, AttemptState.HELD))
+    refund(connection, _ids_in(connection, AttemptState.HELD, account))
     error = "the process ended while the request was being written"
-    mark_unknown(connection, _ids_in(connection, AttemptState.SENDING), next_look_at=now, error=error)
+    sending = _ids_in(connection, AttemptState.SENDING, account)
+    mark_unknown(connection, sending, next_look_at=now, error=error)
+    return sending
+
+
+def recover(connection: Connection, *, now: float) -> bool:
+    """Sort out what the last owner left, and note that an owner works now; return whether the last one crashed."""
+    sort_out(connection, now=now)
     clean = bool(connection.execute("SELECT clean FROM meta").fetchone()[0])
     connection.execute("UPDATE meta SET clean = 0")
     return not clean

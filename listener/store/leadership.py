@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
+from listener.refresh import RefreshKind
+
 if TYPE_CHECKING:
     from listener.store.store import Store
 
@@ -50,8 +52,19 @@ class Term(Protocol):
         """Sort out what the last leader left; the first step of a term."""
         ...
 
-    async def note_late_answer(self, tasks: Mapping[int, str]) -> None:
-        """Keep for the next leader what the CDN accepted (attempt to task id), since this term has ended."""
+    async def note_late_answer(self, tasks: Mapping[int, str], *, kind: RefreshKind, window: int) -> None:
+        """
+        Keep for the next leader what the CDN accepted, since this term has ended.
+
+        Args:
+            tasks: attempt to task id.
+            kind: of the attempts.
+            window: the quota day that their units were reserved in.
+        """
+        ...
+
+    async def book_late_answers(self) -> int:
+        """Book what the CDN accepted from earlier leaders of the account; return how many attempts that were."""
         ...
 
     def end(self) -> None:
@@ -73,6 +86,11 @@ class Leadership(Protocol):
     @property
     def surplus(self) -> int:
         """How many of them others should lead."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """What keeps this process from leading; empty while nothing does."""
         ...
 
     def term(self, account: str) -> Term:
@@ -115,8 +133,11 @@ class _SoleTerm:
     async def take_over(self) -> None:
         """The owner sorts out everything at its start."""
 
-    async def note_late_answer(self, tasks: Mapping[int, str]) -> None:
+    async def note_late_answer(self, tasks: Mapping[int, str], *, kind: RefreshKind, window: int) -> None:
         """The term ends with the process."""
+
+    async def book_late_answers(self) -> int:
+        return 0
 
     def end(self) -> None:
         """The process ends."""
@@ -127,6 +148,7 @@ class SoleOwner:
 
     is_sole = True
     surplus = 0
+    trouble = ""
 
     def __init__(self, store: Store, accounts: Collection[str]) -> None:
         """Lead these accounts."""

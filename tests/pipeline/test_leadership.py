@@ -12,7 +12,7 @@ import pytest
 
 from listener.errors import Fenced
 from listener.pipeline.accounts import Account
-from listener.refresh import AttemptState
+from listener.refresh import AttemptState, RefreshKind
 from listener.store import Store
 from listener.store.leadership import UPKEEP, SoleOwner, Term
 from tests.pipeline.world import World, a_world, stays
@@ -44,8 +44,12 @@ class PlayedTerm:
         self.took_over += 1
         self._lead.steps.append(f"take over {self.number}")
 
-    async def note_late_answer(self, tasks: Mapping[int, str]) -> None:
+    async def note_late_answer(self, tasks: Mapping[int, str], *, kind: RefreshKind, window: int) -> None:
+        assert kind is RefreshKind.FILE
         self.late.append(tasks)
+
+    async def book_late_answers(self) -> int:
+        return 0
 
     def end(self) -> None:
         self.has_ended = True

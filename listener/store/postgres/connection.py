@@ -11,8 +11,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -254,6 +254,19 @@ class PostgresConnection:
         """Close the connection for good."""
         self.close()
         self._limit.stop()
+
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[psycopg.Connection[Any]]:
+        """Give the driver's connection, where each statement is a transaction, and close it after so many seconds."""
+        raw = self.raw
+        self._limit.begin(raw, seconds)
+        try:
+            yield raw
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._limit.end()
 
     def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
         """Run a statement of an operation."""

@@ -30,27 +30,10 @@ from psycopg import sql
 
 from listener.errors import Fenced
 
-__all__ = ["TABLES", "Holder", "LeaseTable", "Member"]
+__all__ = ["Holder", "LateAnswer", "LeaseTable", "Member"]
 
 TAKE_LOCK_MILLISECONDS: Final = 500
 """How long a take-over waits for a lock; it is repeated at the next look."""
-
-TABLES: Final = """
-CREATE TABLE {schema}.instance (        -- the heartbeat of each instance
-  name text COLLATE "C" PRIMARY KEY,
-  incarnation bigint NOT NULL,          -- raised by each registration: leases of an earlier one are free
-  until timestamptz NOT NULL,           -- '-infinity': marked as dead, for good
-  version text NOT NULL,
-  started_at timestamptz NOT NULL
-) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
-
-CREATE TABLE {schema}.lease (
-  name text COLLATE "C" PRIMARY KEY,    -- an account
-  instance text COLLATE "C",            -- who holds it; NULL: nobody
-  incarnation bigint,
-  term bigint NOT NULL DEFAULT 0        -- raised whenever the holder changes
-) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
-"""
 
 _IS_DEAD: Final = (
     "NOT EXISTS (SELECT 1 FROM {schema}.instance AS holder WHERE holder.name = lease.instance"
@@ -104,6 +87,28 @@ _STATEMENTS: Final[Mapping[str, str]] = {
     "leave": (
         "UPDATE {schema}.instance SET until = '-infinity' WHERE name = %(name)s AND incarnation = %(incarnation)s"
     ),
+    "inherit": (
+        "INSERT INTO {schema}.inherited (attempt, unknown_since)"
+        " SELECT unnest(%(attempts)s::bigint[]), clock_timestamp() ON CONFLICT (attempt) DO NOTHING"
+    ),
+    "forget": (
+        "DELETE FROM {schema}.inherited WHERE NOT EXISTS (SELECT 1 FROM {schema}.attempt WHERE id = inherited.attempt"
+        " AND active = 1 AND state = 'unknown')"
+    ),
+    "inherited": (
+        "SELECT attempt, extract(epoch FROM clock_timestamp() - unknown_since)::double precision"
+        " FROM {schema}.inherited"
+    ),
+    "note late": (
+        "INSERT INTO {schema}.late_answer (attempt, account, term, kind, window_start, task_id, at)"
+        " SELECT attempt, %(account)s, %(term)s, %(kind)s, %(window)s, task_id, clock_timestamp()"
+        " FROM unnest(%(attempts)s::bigint[], %(tasks)s::text[]) AS accepted (attempt, task_id)"
+        " ON CONFLICT (attempt, task_id) DO NOTHING"
+    ),
+    "late": (
+        "DELETE FROM {schema}.late_answer WHERE account = %(account)s RETURNING attempt, kind, window_start, task_id"
+    ),
+    "has late": "SELECT 1 FROM {schema}.late_answer WHERE account = %(account)s LIMIT 1",
     "fence": "SELECT 1 FROM {schema}.lease WHERE name = %(lease)s AND term = %(term)s FOR SHARE",
 }
 
@@ -120,6 +125,16 @@ class Holder(NamedTuple):
 
     name: str
     term: int
+
+
+class LateAnswer(NamedTuple):
+    """What the CDN accepted after the term of its sender had ended."""
+
+    attempt: int
+    kind: str
+    window_start: int
+    """The quota day that its unit was reserved in."""
+    task_id: str
 
 
 class LeaseTable:
@@ -140,7 +155,7 @@ class LeaseTable:
 
     def add(self, connection: psycopg.Connection, names: Collection[str]) -> None:
         """Make leases with these names, where there are none yet."""
-        connection.execute(self._statements["add"], {"names": sorted(names)})
+        self._run(connection, "add", {"names": sorted(names)})
 
     def register(self, connection: psycopg.Connection, name: str, *, version: str) -> Member:
         """Register an instance again; every lease of an earlier registration of this name is free from then on."""
@@ -182,13 +197,13 @@ class LeaseTable:
 
     def give_back(self, connection: psycopg.Connection, member: Member, names: Collection[str]) -> None:
         """Free these leases, as far as this member holds them; waits for its transactions that hold a fence."""
-        connection.execute(self._statements["give back"], {**member._asdict(), "names": list(names)})
+        self._run(connection, "give back", {**member._asdict(), "names": list(names)})
 
     def leave(self, connection: psycopg.Connection, member: Member) -> None:
         """Free every lease of this member, and mark it as dead: others need not wait for its end."""
         with self.transaction(connection):
-            connection.execute(self._statements["give all back"], member._asdict())
-            connection.execute(self._statements["leave"], member._asdict())
+            self._run(connection, "give all back", member._asdict())
+            self._run(connection, "leave", member._asdict())
 
     def fence(self, connection: psycopg.Connection, lease: Holder) -> None:
         """
@@ -200,6 +215,31 @@ class LeaseTable:
         if not self._all(connection, "fence", {"lease": lease.name, "term": lease.term}):
             raise Fenced(f"term {lease.term} of {lease.name} has ended: another instance leads it")
 
+    def inherit(self, connection: psycopg.Connection, attempts: Collection[int]) -> dict[int, float]:
+        """
+        Note that the outcome of attempts that another leader was sending is unknown from now on.
+
+        Returns:
+            For how many seconds that has been so of these and of those noted before, as far as they still are unknown.
+        """
+        self._run(connection, "inherit", {"attempts": list(attempts)})
+        self._run(connection, "forget", {})
+        return dict(self._all(connection, "inherited", {}))
+
+    def note_late(self, connection: psycopg.Connection, lease: Holder, answers: Collection[LateAnswer]) -> None:
+        """Keep what the CDN accepted after a term had ended. Needs no fence: it adds, and decides nothing."""
+        for kind, window in {(one.kind, one.window_start) for one in answers}:
+            mine = [one for one in answers if (one.kind, one.window_start) == (kind, window)]
+            values = {"account": lease.name, "term": lease.term, "kind": kind, "window": window}
+            values |= {"attempts": [one.attempt for one in mine], "tasks": [one.task_id for one in mine]}
+            self._run(connection, "note late", values)
+
+    def take_late(self, connection: psycopg.Connection, account: str) -> list[LateAnswer]:
+        """Remove an account's late answers and return them: book them in the same transaction."""
+        if not self._all(connection, "has late", {"account": account}):
+            return []
+        return [LateAnswer(*row) for row in self._all(connection, "late", {"account": account})]
+
     @contextmanager
     def transaction(
         self, connection: psycopg.Connection, *, lock_milliseconds: int | None = None
@@ -209,7 +249,7 @@ class LeaseTable:
         if lock_milliseconds is not None:
             limits += f"; SET LOCAL lock_timeout = {lock_milliseconds}"
         with connection.transaction():
-            connection.execute(limits.encode())
+            psycopg.Cursor(connection).execute(limits.encode())
             yield connection
 
     def _terms(
@@ -220,7 +260,10 @@ class LeaseTable:
         return dict(self._all(connection, statement, {**member._asdict(), "names": list(names)}))
 
     def _all(self, connection: psycopg.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
-        return connection.execute(self._statements[statement], values).fetchall()
+        return self._run(connection, statement, values).fetchall()
+
+    def _run(self, connection: psycopg.Connection, statement: str, values: Mapping[str, Any]) -> psycopg.Cursor[Any]:
+        return psycopg.Cursor(connection).execute(self._statements[statement], values)
 
     def _one(self, connection: psycopg.Connection, statement: str, values: Mapping[str, Any]) -> Any:
         return self._all(connection, statement, values)[0]

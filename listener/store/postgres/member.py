@@ -8,6 +8,7 @@ runs in virtual time.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Collection, Mapping
 
 import psycopg
@@ -33,7 +34,7 @@ def share(leases: int, members: int) -> int:
 
 class Membership:
     """
-    One instance's registration and leases. Used by one thread at a time.
+    One instance's registration and leases. Used by one thread, but for :meth:`stopped` and what it shows.
 
     ``terms`` are the leases that somebody leads here. They are compared with the rows at each renewal, since the
     heartbeat keeps all of an instance's leases alive: without that a lease whose leader ended would be led by nobody.
@@ -44,6 +45,7 @@ class Membership:
         self.deadline = Deadline(table.seconds)
         self.terms: Mapping[str, int] = {}
         """The leases that are led here, with their terms; replaced as a whole."""
+        self._replacing = threading.Lock()
         self.surplus = 0
         """How many leases to give back for balance, at the last look."""
         self.shares_name = False
@@ -132,7 +134,7 @@ class Membership:
             log.warning("lease.lost", instance=self._name, accounts=gone)
             self._forget(gone)
         if unled := [name for name in rows if name not in self.terms]:
-            self.terms = {**self.terms, **self._table.begin_new_terms(connection, member, unled)}
+            self._lead(self._table.begin_new_terms(connection, member, unled))
 
     def _take(self, connection: psycopg.Connection, member: Member, now: float) -> None:
         if dead := self._table.mark_dead(connection):
@@ -148,7 +150,7 @@ class Membership:
         wanted = dict.fromkeys([*free[: max(0, most - len(self.terms))], *left_over])
         if wanted:
             taken = self._table.take(connection, member, list(wanted))
-            self.terms = {**self.terms, **taken}
+            self._lead(taken)
             self._taken_late |= {name for name in left_over if name in taken}
         self.surplus = self._above(most, now)
 
@@ -165,9 +167,14 @@ class Membership:
         self.deadline.end()
         self._forget(self.terms)
 
+    def _lead(self, terms: Mapping[str, int]) -> None:
+        with self._replacing:
+            self.terms = {**self.terms, **terms}
+
     def _forget(self, names: Collection[str]) -> None:
         gone = set(names)
-        self.terms = {name: term for name, term in self.terms.items() if name not in gone}
+        with self._replacing:
+            self.terms = {name: term for name, term in self.terms.items() if name not in gone}
         self._taken_late -= gone
 
 

@@ -40,6 +40,39 @@ ALTER TABLE {schema}.directory SET (fillfactor = 50, autovacuum_vacuum_scale_fac
 ALTER TABLE {schema}.tree SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 ALTER TABLE {schema}.ledger SET (fillfactor = 10, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
 
+-- Who leads which account; leases.py says how, and why it is safe.
+CREATE TABLE {schema}.instance (          -- the heartbeat of each instance
+  name text COLLATE "C" PRIMARY KEY,
+  incarnation bigint NOT NULL,            -- raised by each registration: leases of an earlier one are free
+  until timestamptz NOT NULL,             -- '-infinity': marked as dead, for good
+  version text NOT NULL,
+  started_at timestamptz NOT NULL
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
+
+CREATE TABLE {schema}.lease (
+  name text COLLATE "C" PRIMARY KEY,      -- an account, or "task:" and what is done for all of them
+  instance text COLLATE "C",              -- who holds it; NULL: nobody
+  incarnation bigint,
+  term bigint NOT NULL DEFAULT 0          -- raised whenever the holder changes
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
+
+CREATE TABLE {schema}.inherited (         -- attempts that another leader was sending when its term ended
+  attempt bigint PRIMARY KEY,
+  unknown_since timestamptz NOT NULL      -- that the CDN does not list them is believed some time after this only
+);
+
+CREATE TABLE {schema}.late_answer (       -- what the CDN accepted after the term of its sender had ended
+  attempt bigint NOT NULL,
+  account text COLLATE "C" NOT NULL,
+  term bigint NOT NULL,
+  kind text COLLATE "C" NOT NULL,
+  window_start bigint NOT NULL,
+  task_id text COLLATE "C" NOT NULL,
+  at timestamptz NOT NULL,
+  PRIMARY KEY (attempt, task_id)
+);
+CREATE INDEX late_answer_account ON {schema}.late_answer (account);
+
 CREATE FUNCTION {schema}.object_name(url_name text) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
   SELECT coalesce(string_agg(
     CASE WHEN part[1] ~ '^%[0-9A-Fa-f]{2}$' THEN decode(substr(part[1], 2), 'hex') ELSE convert_to(part[1], 'UTF8') END,

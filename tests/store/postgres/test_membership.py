@@ -35,11 +35,11 @@ class Interrupted(psycopg.Connection[tuple[Any, ...]]):
     before: Callable[[], object] = staticmethod(lambda: None)
     after: Callable[[], object] = staticmethod(lambda: None)
 
-    def execute(self, *arguments: Any, **options: Any) -> Any:
+    def wait(self, *arguments: Any, **options: Any) -> Any:
         """Let happen what is to happen, then run the statement."""
         self.before()
         try:
-            return super().execute(*arguments, **options)
+            return super().wait(*arguments, **options)
         finally:
             self.after()
 

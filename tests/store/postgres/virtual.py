@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from listener.store.postgres.leases import TABLES
+from listener.store.postgres.migrations import prepare
 
 SCHEMA = "fleet"
 VIRTUAL_CLOCK = """
@@ -24,13 +24,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 def create_tables(connection: Connection) -> None:
     """Make the schema with the tables of leases."""
-    connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
-    connection.execute(sql.SQL(cast("Any", TABLES)).format(schema=sql.Identifier(SCHEMA)))
-
-
-def emptied(connection: Connection) -> None:
-    """Remove every row."""
-    connection.execute(sql.SQL("TRUNCATE {0}.instance, {0}.lease").format(sql.Identifier(SCHEMA)))
+    prepare(connection, SCHEMA)
 
 
 @contextmanager

@@ -1,0 +1,162 @@
+"""
+Keeps the leases of this instance: a thread with a connection of its own looks, renews, takes and gives back.
+
+Nothing waits for it but the end: what recording or a leader does with its own connection never delays a renewal. A look
+that takes longer than a third of the lease ends with a closed connection. While the database is silent, the deadline
+of :class:`~listener.store.leadership.Deadline` passes by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import psycopg
+import structlog
+
+from listener.errors import Fenced, StoreError
+from listener.redaction import mask_text
+from listener.store.leadership import UPKEEP, Term
+from listener.store.postgres.connection import PostgresConnection
+from listener.store.postgres.leases import Holder, LeaseTable
+from listener.store.postgres.member import SHARED_NAME_HINT, Membership
+from listener.store.postgres.terms import LeasedTerm
+from listener.store.store import Store
+
+__all__ = ["LeaseKeeper"]
+
+log = structlog.get_logger()
+
+LOOK_MOST_SECONDS = 1.0
+T = TypeVar("T")
+
+
+def boottime() -> float:
+    """Return seconds of a clock that goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class LeaseKeeper:
+    """The leadership of one instance among several."""
+
+    is_sole = False
+
+    def __init__(
+        self,
+        store: Store,
+        connection: PostgresConnection,
+        *,
+        schema: str,
+        instance: str,
+        version: str,
+        accounts: Collection[str],
+        lease_seconds: float,
+    ) -> None:
+        """
+        Take what to lead; nothing is taken yet.
+
+        Args:
+            store: of the same database.
+            connection: used by nobody else.
+            schema: that holds the leases.
+            instance: the name of this instance.
+            version: of this program.
+            accounts: that this instance can lead.
+            lease_seconds: how long a lease lasts without a renewal.
+        """
+        self.store = store
+        self.surplus = 0
+        self.terms: Mapping[str, int] = {}
+        self._instance = instance
+        self._connection = connection
+        self._table = LeaseTable(schema, seconds=lease_seconds)
+        self._membership = Membership(self._table, instance, version=version, leases=[*accounts, UPKEEP])
+        self._limit_seconds = lease_seconds / 3
+        self._look_seconds = min(LOOK_MOST_SECONDS, lease_seconds / 6)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="leases")
+        self._changed: Callable[[], None] = lambda: None
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """What keeps this instance from leading."""
+        if self._membership.shares_name:
+            return f"instance {self._instance}: {SHARED_NAME_HINT}"
+        return self._trouble
+
+    def term(self, account: str) -> Term:
+        """Return the current term of an account that is led here."""
+        return LeasedTerm(self, self._table, Holder(account, self.terms[account]))
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """Call ``changed``, in the loop, whenever terms or surplus changed."""
+        self._changed = changed
+
+    def left_seconds(self, holder: Holder) -> float:
+        """Return for how long a leader may write requests; may be called in any thread."""
+        if self._membership.terms.get(holder.name) != holder.term:
+            return -math.inf
+        return self._membership.deadline.left_seconds(boottime())
+
+    def may_begin(self, holder: Holder) -> bool:
+        """Return whether there is time left for a request of this leader."""
+        is_led = self._membership.terms.get(holder.name) == holder.term
+        return is_led and self._membership.deadline.may_begin(boottime())
+
+    def stopped(self, holder: Holder) -> None:
+        """Note that a leader has stopped by itself: the next renewal begins another term."""
+        self._membership.stopped(holder.name, holder.term)
+        self._publish()
+
+    async def run(self) -> None:
+        """Keep the leases until cancelled."""
+        while True:
+            try:
+                await self._do(lambda raw: self._membership.look(raw, boottime))
+            except StoreError as error:
+                if not self._trouble:
+                    log.warning("lease.not_kept", instance=self._instance, error=str(error), hint=error.hint)
+                self._trouble = f"leases: {error}"
+            else:
+                self._trouble = ""
+            self._publish()
+            await asyncio.sleep(self._look_seconds * random.uniform(0.75, 1.25))  # noqa: S311 - not all at once
+
+    async def give_back(self, accounts: Collection[str]) -> None:
+        """Let others lead these; whoever led them here has stopped."""
+        await self._do(lambda raw: self._membership.give_back(raw, accounts))
+        self._publish()
+
+    async def leave(self) -> None:
+        """Let others lead everything, at once; where the database is away, once the lease is over."""
+        try:
+            await self._do(self._membership.leave)
+        except StoreError as error:
+            log.warning("lease.not_kept", instance=self._instance, error=str(error), hint=error.hint)
+        finally:
+            self._thread.shutdown(wait=False)
+            self._connection.end()
+
+    def _publish(self) -> None:
+        terms, surplus = self._membership.terms, self._membership.surplus
+        if (terms, surplus) != (self.terms, self.surplus):
+            self.terms, self.surplus = terms, surplus
+            self._changed()
+
+    async def _do(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    def _run(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
+        try:
+            with self._connection.limited(self._limit_seconds) as raw:
+                return work(raw)
+        except Fenced:
+            raise
+        except psycopg.Error as error:
+            reason = "; ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
+            raise StoreError(f"PostgreSQL: {mask_text(reason)}") from error
