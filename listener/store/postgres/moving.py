@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -47,7 +47,7 @@ class PostgresEnd:
         """Return how many rows a table has."""
         return int(self._one("SELECT count(*) FROM {}", self._name(table)))
 
-    def slices(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Sequence[Any]]]:
+    def slices(self, table: str, columns: Sequence[str]) -> Generator[Sequence[Sequence[Any]], None, None]:
         """Yield a table's rows."""
         query = sql.SQL("SELECT {} FROM {}").format(_listed(columns), self._name(table))
         with self._connection.cursor(name="moved", binary=True) as cursor:  # kept by the server, read in slices

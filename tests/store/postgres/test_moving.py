@@ -139,3 +139,15 @@ def test_it_works_through_a_pool(postgres: Cluster, postgres_pool: Pool, tmp_pat
         url = postgres_pool.url(name)
         rows = move(sqlite.reading(tmp_path / "a.db"), moving.writing(url))
         assert move(moving.reading(url), sqlite.writing(tmp_path / "b.db")) == rows
+
+
+def test_the_server_keeps_the_rows_that_are_not_read_yet(postgres_database: str, tmp_path: Path) -> None:
+    """A large table is not read into memory at once."""
+    fill(tmp_path / "a.db", rows=SLICE_ROWS + 1)
+    move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    with moving.reading(postgres_database) as end:
+        slices = end.slices("need", end.columns("need"))
+        assert len(next(slices)) == SLICE_ROWS
+        assert end._one("SELECT count(*) FROM pg_cursors") == 1
+        assert len(next(slices)) == 1
+        slices.close()
