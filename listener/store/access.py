@@ -21,12 +21,13 @@ from listener.clock import Clock
 from listener.errors import StoreError, StoreUnusable
 from listener.event_loop import call_in_loop
 from listener.store.connection import Connection
+from listener.store.durability import CommitMark
 from listener.store.index import Names
 from listener.store.needs import Snapshot
 from listener.store.owner import Owner
 from listener.store.writer import Transactions, Writer, closed
 
-__all__ = ["SLICE_ROWS", "Access", "Commits", "Driver"]
+__all__ = ["SLICE_ROWS", "Access", "Commits", "Counted", "Driver"]
 
 
 T = TypeVar("T")
@@ -42,6 +43,18 @@ class Commits(Protocol):
 
     def close(self) -> None:
         """Call back no more."""
+
+
+class Counted(Protocol):
+    """Commits that a database may lose after they were confirmed; see :mod:`listener.store.durability`."""
+
+    @property
+    def identity(self) -> str:
+        """What the counts are of."""
+
+    @property
+    def mark(self) -> CommitMark:
+        """What was confirmed so far."""
 
 
 class Driver(Protocol):
@@ -65,6 +78,10 @@ class Driver(Protocol):
     @property
     def damage(self) -> StoreError | None:
         """The first proof of damage, if there is any: from then on nothing is written."""
+
+    @property
+    def counted(self) -> Counted | None:
+        """The commits of this process, counted; None where none can be lost once it is confirmed."""
 
     @property
     def transactions(self) -> Transactions | None:
@@ -248,6 +265,11 @@ class Access:
         finally:
             self._committed = before
             commits.close()
+
+    @property
+    def counted(self) -> Counted | None:
+        """The commits of this process, counted; None where none can be lost once it is confirmed."""
+        return self._driver.counted
 
     # -- damage and upkeep -------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from listener.redaction import mask_text
 from listener.store.connection import Connection
 from listener.store.owner import Owner
 from listener.store.postgres.connection import READING, PostgresConnection, UnknownOutcome
+from listener.store.postgres.counting import CountedCommits
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.writer import Writer
 
@@ -42,9 +43,13 @@ _READS: Final = 2
 class PostgresTransactions:
     """The transactions of a writing connection."""
 
-    def __init__(self, connection: PostgresConnection) -> None:
-        """Take over the connection."""
+    def __init__(self, connection: PostgresConnection, counted: CountedCommits | None = None) -> None:
+        """Take over the connection; ``counted`` counts what is committed."""
         self.connection = connection
+        self._counted = counted
+        self._compared = connection.raw if counted else None
+        """The connection whose server was compared with the count."""
+        self._changes_before = 0
 
     @property
     def total_changes(self) -> int:
@@ -54,10 +59,17 @@ class PostgresTransactions:
     def begin(self) -> None:
         """Begin one."""
         self.connection.begin()
+        self._changes_before = self.total_changes
+        if self._counted is not None and self._compared is not self.connection.raw:
+            self._counted.look(self.connection.raw)
+            self._compared = self.connection.raw
 
     def commit(self) -> None:
         """End it; what it did is durable."""
-        self.connection.commit()
+        if self._counted is None or self.total_changes == self._changes_before:
+            self.connection.commit()
+        else:
+            self._counted.confirm(self.connection.commit(self._counted.statement)[0])
 
     def rollback(self) -> None:
         """Take it back."""
@@ -116,12 +128,13 @@ class PostgresDriver:
         writing = self._open()
         try:
             prepare(writing.raw, schema)
+            self.counted = CountedCommits.begun(writing.raw, schema, instance) if owner else None
         except psycopg.Error as error:
             raise self.translated(error) from error
         finally:
             if readonly:
                 writing.end()
-        self.transactions = None if readonly else PostgresTransactions(writing)
+        self.transactions = None if readonly else PostgresTransactions(writing, self.counted)
         self._local = threading.local()
         self._readers: list[PostgresConnection] = []
 

@@ -22,7 +22,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format, TransactionStatus
 from psycopg.types.numeric import Int8BinaryDumper, NumericLoader
 
-from listener.errors import StoreError
+from listener.errors import ConfigurationError, StoreError
 from listener.store.connection import Cursor
 from listener.store.postgres.address import connect
 from listener.store.postgres.translation import translate
@@ -159,6 +159,7 @@ class PostgresConnection:
         self._limit = _Limit()
         self._warned = False
         self._begun = False
+        self._was_open = False
         self.total_changes = 0
         """Rows that were written, whether they were committed or not."""
 
@@ -166,7 +167,7 @@ class PostgresConnection:
     def raw(self) -> psycopg.Connection[Any]:
         """The connection of the driver, opened where need be."""
         if self._raw is None or self._raw.closed:
-            raw = self._connect()
+            raw = self._opened()
             raw.cursor_factory = psycopg.RawCursor
             raw.adapters.register_dumper(bool, _FlagDumper)
             raw.adapters.register_dumper(int, _Int8TextDumper)
@@ -182,6 +183,17 @@ class PostgresConnection:
         if self._begun and not self.is_open:
             raise psycopg.OperationalError("the connection was lost")
         return self.raw
+
+    def _opened(self) -> psycopg.Connection[Any]:
+        try:
+            raw = self._connect()
+        except ConfigurationError as error:
+            if not self._was_open:
+                raise
+            # The same server was right before: it may be a standby that is not promoted yet.
+            raise StoreError(str(error), hint=error.hint) from None
+        self._was_open = True
+        return raw
 
     def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
         self._warned = self._warned or notice.severity_nonlocalized == "WARNING"
@@ -206,18 +218,24 @@ class PostgresConnection:
         durable = "" if readonly else "; SET LOCAL synchronous_commit = on"
         psycopg.Cursor(raw).execute(f"BEGIN{kind}; {limits.settings}{durable}".encode(), prepare=False)
 
-    def commit(self) -> None:
+    def commit(self, last: str = "") -> Any:
         """
-        Commit.
+        Commit; return the row of the ``last`` statement, which runs in the same message.
 
         Raises:
+            psycopg.Error: that statement failed, and nothing was committed.
             UnknownOutcome: the server did not answer in time, or gave a warning with its answer: a commit that is
                 cancelled while it waits for a synchronous standby succeeds with one, and may vanish.
         """
         self._warned = False
         try:
-            self._of_transaction.execute("COMMIT", prepare=False)
+            cursor = psycopg.Cursor(self._of_transaction).execute(
+                f"{last}; COMMIT".removeprefix("; ").encode(), prepare=False
+            )
+            row = cursor.fetchone() if last else None
         except psycopg.OperationalError as error:
+            if self.is_open and self.raw.info.transaction_status == TransactionStatus.INERROR:
+                raise
             self.close()
             raise UnknownOutcome(f"PostgreSQL did not confirm a commit: {error}") from error
         finally:
@@ -225,6 +243,7 @@ class PostgresConnection:
         if self._warned:
             self.close()
             raise UnknownOutcome("PostgreSQL confirmed a commit with a warning: it may not last")
+        return row
 
     def rollback(self) -> None:
         """Take back what was not committed; a connection that cannot do that is closed."""

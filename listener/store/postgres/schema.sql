@@ -23,6 +23,12 @@ CREATE TABLE {schema}.installation (
   clean bigint NOT NULL DEFAULT 1
 );
 
+-- How many transactions each instance has committed, counted in each of them: fewer than were confirmed are a loss.
+CREATE TABLE {schema}.instance_count (
+  name text COLLATE "C" PRIMARY KEY,
+  recorded bigint NOT NULL
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
+
 -- last_value is the last number handed out, by whichever session, committed or not: the watermark.
 CREATE VIEW {schema}.meta AS
 SELECT id, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.change_number) AS sequence,

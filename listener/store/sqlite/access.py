@@ -184,6 +184,9 @@ class SqliteDriver:
         """Return whether a process sends from it, and which."""
         return owner_of(self.path)
 
+    counted = None
+    """A commit that was confirmed stays."""
+
     @property
     def keeps_names(self) -> bool:
         """Whether ids of names stay good: the owner may remove an empty directory."""

@@ -1,0 +1,100 @@
+"""
+The count of an instance's transactions: the statement that runs with each commit, and the comparison.
+
+The count goes up in the message that commits, so that it costs no round trip, and is returned with the answer. It is
+compared at each new connection, and with each commit: behind a pool nothing else shows that the server is another one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Self
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from listener.store.durability import CommitCount, CommitMark, Loss
+from listener.store.postgres.address import CHECK_SECONDS, ended_after
+
+__all__ = ["CountedCommits"]
+
+log = structlog.get_logger()
+
+_COUNT: Final = (
+    "INSERT INTO {schema}.instance_count AS own (name, recorded) VALUES ({name}, 1)"
+    " ON CONFLICT (name) DO UPDATE SET recorded = own.recorded + 1 RETURNING recorded"
+)
+_FIND: Final = (
+    "SELECT coalesce((SELECT recorded FROM {schema}.instance_count WHERE name = {name}), 0),"
+    " CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
+)
+_SYSTEM: Final = "SELECT system_identifier FROM pg_control_system()"
+_WEAK: Final = frozenset({"off", "local", "remote_write"})
+"""Values of ``synchronous_commit`` under which a confirmed commit may vanish in a crash of one server."""
+
+
+class CountedCommits:
+    """The transactions of one instance, as it and the database count them."""
+
+    def __init__(self, schema: str, instance: str) -> None:
+        """Take the schema that holds the counts, and the name of the instance."""
+        parts = {"schema": sql.Identifier(schema), "name": sql.Literal(instance)}
+        self.statement = sql.SQL(_COUNT).format(**parts).as_string(None)
+        """Counts one more, and returns how many there are; the last of a transaction."""
+        self._find = sql.SQL(_FIND).format(**parts).as_string(None)
+        self._count = CommitCount()
+        self._timeline: str | None = None
+        self.identity = ""
+        """What the counts are of: the cluster, also after a promotion, the database, and the instance."""
+
+    @classmethod
+    def begun(cls, raw: psycopg.Connection[Any], schema: str, instance: str) -> Self:
+        """Ask a server, for the first time, what it has counted; log it where its defaults are weak."""
+        with ended_after(raw, CHECK_SECONDS):
+            counted = cls(schema, instance)
+            counted.look(raw)
+            _report_weak_commits(raw)
+            system, *_ = psycopg.Cursor(raw).execute(_SYSTEM, prepare=False).fetchone() or ("",)
+        counted.identity = f"{system}/{raw.info.dbname}/{schema}/{instance}"
+        return counted
+
+    @property
+    def mark(self) -> CommitMark:
+        """What was confirmed so far; may be read in any thread."""
+        return self._count.mark or CommitMark(0)
+
+    def look(self, raw: psycopg.Connection[Any]) -> None:
+        """Compare with what the server of a new connection has counted."""
+        found, timeline = psycopg.Cursor(raw).execute(self._find.encode(), prepare=False).fetchone() or (0, None)
+        if timeline != self._timeline and self._timeline is not None:
+            # The server was promoted, or restored. That alone loses nothing.
+            log.warning("store.timeline_changed", before=self._timeline, now=timeline)
+        self._timeline = timeline
+        self._report(self._count.compare(found))
+
+    def confirm(self, count: int) -> None:
+        """Take the count of a transaction that was confirmed."""
+        self._report(self._count.confirm(count))
+
+    def _report(self, loss: Loss | None) -> None:
+        if loss is not None:
+            log.error(
+                "store.commits_lost",
+                commits=loss.commits,
+                confirmed=loss.confirmed,
+                found=loss.found,
+                timeline=self._timeline,
+            )
+
+
+def _report_weak_commits(raw: psycopg.Connection[Any]) -> None:
+    """Log it where the server's or the role's default does not wait for the disk. Transactions set their own value."""
+    row = psycopg.Cursor(raw).execute("SHOW synchronous_commit").fetchone()
+    if row and row[0] in _WEAK:
+        log.warning("store.weak_commits", synchronous_commit=row[0], hint=WEAK_HINT)
+
+
+WEAK_HINT: Final = (
+    "transactions of this program set synchronous_commit = on; remove the lower default of the server, database or role"
+    " if it is not meant"
+)
