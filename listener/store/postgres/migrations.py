@@ -27,6 +27,7 @@ __all__ = ["MIN_PROGRAM", "SCHEMA", "prepare"]
 SCHEMA: Final = "cdn_listener"
 MIN_PROGRAM: Final = 14
 """The oldest version whose program may use a schema of this version."""
+_ACCEPT: Final = "UPDATE {}.schema_version SET system_identifier = (SELECT system_identifier FROM pg_control_system())"
 LOCK_MILLISECONDS: Final = 30_000
 _OTHERWISE: Final = frozenset({"meta", "need_due"})
 """What ``schema.sql`` has in another form."""
@@ -104,7 +105,7 @@ def _check(connection: psycopg.Connection[Any], schema: str) -> None:
     if known != _one(connection, "SELECT system_identifier FROM pg_control_system()"):
         raise StoreUnusable(
             f"PostgreSQL schema {schema}: made in another cluster: this may be an old copy",
-            hint="name the right server in store.url",
+            hint=f"name the right server in store.url; if you restored a backup: {_ACCEPT.format(quoted(schema))}",
         )
     cache = _one(
         connection,
