@@ -55,6 +55,7 @@ class Intake:
         retry: StoreRetry,
         committed: Callable[[], None],
         changed: Callable[[], None] = lambda: None,
+        keep: Callable[[Batch], Awaitable[None]] | None = None,
     ) -> None:
         """
         Make the sources.
@@ -66,7 +67,9 @@ class Intake:
             retry: repeats what the store could not do.
             committed: called after a commit, and when a source has ended.
             changed: called when the health of a source changed, maybe in a thread.
+            keep: keeps what is recorded before it is acknowledged, where the store may lose what it confirmed.
         """
+        self._keep = keep
         self._make_sources = make_sources
         self._changed = changed
         self.sources: dict[str, Source] = dict(make_sources())
@@ -197,6 +200,8 @@ class Intake:
         batch = Batch(taken.changes, taken.scan_sequence, taken.seed, taken.priority, taken.message_ids)
         record, sites = self._store.record, self._sites
         (recorded,) = await self._retry.until_done("record", lambda: record([batch], sites.route, sites.folder))
+        if self._keep is not None:
+            await self._keep(batch)
         for key, reason in recorded.rejected:
             log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)
 

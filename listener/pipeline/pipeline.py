@@ -18,6 +18,7 @@ from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
 from listener.pipeline.leading import Leader, cancel
 from listener.pipeline.outcomes import Verifier
+from listener.pipeline.replay import Replay
 from listener.pipeline.waking import TICK_SECONDS, Horizon, WakeUp, followed_steps
 from listener.refresh import AttemptState
 from listener.router.routing import Sites
@@ -96,6 +97,7 @@ class Pipeline:
         self._retry = StoreRetry(self.changed.set)
         self._controls = Controls(store)
         self._horizon = Horizon(lambda: store.agenda(list(targets)), self._clock)
+        self._replay = Replay.of(store, settings, self._sites, retry=self._retry, clock=self._clock)
         self.intake = Intake(
             make_sources,
             store,
@@ -103,6 +105,7 @@ class Pipeline:
             retry=self._retry,
             committed=self._committed,
             changed=self._source_changed,
+            keep=self._replay.keep if self._replay else None,
         )
         self._leaders: dict[str, Leader] = {}
         """Who leads each account here; the accounts that others lead are not in it."""
@@ -169,6 +172,8 @@ class Pipeline:
             for name, source in self.intake.sources.items()
             if source.health.detail
         ]
+        if self._replay is not None and self._replay.trouble:
+            found.append(f"store: {self._replay.trouble}")
         return found
 
     @property
@@ -217,6 +222,8 @@ class Pipeline:
                 await self._leave_as_found()
             raise
         finally:
+            if self._replay is not None:
+                self._replay.close()
             self.changed.set()  # wakes what reports on it: no further change would
 
     async def _flow(self, *, until_idle: bool, follow: bool) -> None:
@@ -228,6 +235,8 @@ class Pipeline:
             others.append(tasks.create_task(self._upkeep(), name="upkeep"))
             others.append(tasks.create_task(self._look(), name="look"))
             others.append(tasks.create_task(self._stalls.watch(), name="watch sources"))
+            if self._replay is not None:
+                others.append(tasks.create_task(self._replay.watch(lambda: self.intake.sources), name="replay"))
             for leader in self._leaders.values():
                 leader.start(tasks)
             if until_idle:
