@@ -10,6 +10,7 @@ state for whoever reads the file, and a backfill how far it got.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -30,8 +31,8 @@ from listener.store.access import Access
 from listener.store.attempts import held_ids, refund
 from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.connection import Connection
-from listener.store.index import Names, above, bounded_text, next_sequence, prefix_end
-from listener.store.needs import MARKED_BY
+from listener.store.index import Names, above, bounded_text, next_sequence, prefix_end, select_wanted
+from listener.store.needs import MARKED_BY, count_ready
 
 __all__ = [
     "NEEDS_BELOW",
@@ -472,6 +473,15 @@ def request(
                 priority,
             )
         )
+    waits = select_wanted(
+        connection,
+        [row[:3] for row in rows],
+        "SELECT directory, name, scope FROM wanted"
+        " CROSS JOIN need ON directory = column1 AND name = column2 AND scope = column3"
+        f" WHERE state = {NeedState.WAITING:d} AND open = 0",
+    )
+    waited = Counter(directory for directory, *_ in set(waits))
+    count_ready(connection, {directory: (count, sequence) for directory, count in waited.items()})
     connection.executemany(
         f"""
         INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason,

@@ -19,6 +19,7 @@ from listener.change import key_to_bytes
 from listener.clock import window_start
 from listener.refresh import COVERAGE, KIND_OF_SCOPE, AttemptState, NeedState, Priority, RefreshKind, Scope
 from listener.store import attempts
+from listener.store.bulk import Bulk
 from listener.store.connection import Connection
 from listener.store.index import is_seeded, prefix_end_bytes
 
@@ -33,6 +34,7 @@ __all__ = [
     "Moment",
     "Snapshot",
     "Unit",
+    "count_ready",
     "covered",
     "covered_by_marks",
     "deciding",
@@ -510,6 +512,25 @@ def _forced(connection: Connection) -> dict[tuple[int, int], int]:
 def _other_scopes_uncovered(connection: Connection, directory: int, marks: Marks) -> dict[int, int]:
     query = f"SELECT scope, count(*) FROM need WHERE {_UNCOVERED} AND {_OTHER_SCOPE} GROUP BY scope"
     return dict(connection.execute(query, _values(directory, marks)).fetchall())
+
+
+_COUNT_READY = Bulk(
+    "UPDATE directory SET ready = ready + of.column2, last_sequence = max(last_sequence, of.column3)"
+    " FROM ({}) AS of WHERE id = of.column1",
+    "({0}, {1}, {2})",
+    columns=3,
+)
+
+
+def count_ready(connection: Connection, changes: Mapping[int, tuple[int, int]]) -> None:
+    """
+    Count needs that turn from WAITING to READY, or from READY to ATTEMPTED: the triggers do so for all others.
+
+    Args:
+        connection: the writing connection, inside a transaction.
+        changes: by directory how many more are READY, and the highest sequence of these.
+    """
+    _COUNT_READY.write(connection, [(directory, *change) for directory, change in changes.items()])
 
 
 EXPIRED = f"directory = ? AND {_READY} AND scope <> {Scope.PREFETCH:d} AND window_first < ?"

@@ -6,6 +6,7 @@ Whatever many requests need to know is read at once: which needs are due, when t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from listener.store.bulk import Bulk
 from listener.store.connection import Connection
 from listener.store.groups import next_attempt, next_group
 from listener.store.index import Names, select_wanted
-from listener.store.needs import directory_attempts
+from listener.store.needs import count_ready, directory_attempts
 from listener.store.transitions import AttemptRequest
 from listener.urls import host_of
 
@@ -234,6 +235,8 @@ def _mark(connection: Connection, claimed: Sequence[_Claim], rows: Sequence[tupl
     marks = [(*claim.need, row[0]) for claim, row in zip(claimed, rows, strict=True) if claim.need]
     if _MARK.write(connection, marks):
         raise AssertionError("a need that was READY is not any more, within one transaction")
+    reserved = Counter(directory for directory, *_ in marks)
+    count_ready(connection, {directory: (-count, 0) for directory, count in reserved.items()})
 
 
 def _with_refresh(connection: Connection, claims: Sequence[_Claim]) -> set[_NeedKey]:

@@ -49,9 +49,8 @@ STEP_MARGIN_SECONDS = 30.0
 T = TypeVar("T")
 
 
-def _parts(these: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield attempts in parts that one operation may take: each attempt is several rows."""
-    size = SLICE_ROWS // 2
+def _parts(these: Sequence[T], size: int = SLICE_ROWS // 2) -> Iterator[Sequence[T]]:
+    """Yield attempts in parts that one operation may take: each is several rows, whose writing takes some 10 ms."""
     return (these[start : start + size] for start in range(0, len(these), size))
 
 
@@ -273,7 +272,7 @@ class Store(Access):
     ) -> list[Attempt]:
         """Make the attempts that the quota allows and hold their units."""
         made: list[Attempt] = []
-        for part in _parts(wanted):
+        for part in _parts(wanted, SLICE_ROWS):
             made += await self._write(
                 reserve.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
             )

@@ -31,7 +31,7 @@ from listener.store.connection import Connection
 from listener.store.controls import withdraw
 from listener.store.groups import members, own_groups, units_of, update_groups
 from listener.store.index import next_sequence, prefix_end, select_wanted
-from listener.store.needs import EXPIRED, Load, covered
+from listener.store.needs import EXPIRED, Load, count_ready, covered
 
 __all__ = [
     "AttemptRequest",
@@ -87,8 +87,12 @@ def promote_due(connection: Connection, *, now: float, limit: int) -> Promoted:
         ).fetchall()
     )
     promoted: Promoted = Counter()
-    for (directory, scope, priority), count in places.items():
+    ready: dict[int, tuple[int, int]] = {}
+    for (directory, scope, priority, sequence), count in places.items():
         promoted[targets[directory], Scope(scope), Priority(priority)] += count
+        before, highest = ready.get(directory, (0, 0))
+        ready[directory] = before + count, max(highest, sequence)
+    count_ready(connection, ready)
     return promoted
 
 
@@ -96,7 +100,7 @@ _PROMOTE = f"""
 UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = :now,
   sequence = CASE WHEN open > 0 THEN max(sequence, :sequence) ELSE sequence END
 {{}}
-RETURNING directory, scope, priority
+RETURNING directory, scope, priority, sequence
 """
 _OF_ONE_MOMENT = f"""
 -- WHERE (directory, name, scope) IN (SELECT …) would search all needs of the directories

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from listener.clock import QUOTA_DAY_SECONDS
 from listener.contracts import SourceHealth, SourceState, Unreadable
-from listener.refresh import AttemptState, RefreshKind, Scope
+from listener.refresh import AttemptState, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, letters
-from listener.store.controls import Progress
+from listener.store.controls import Progress, request
+from listener.store.index import Names
 from listener.store.needs import Snapshot
+from listener.store.sqlite.database import prepare
+from listener.store.sqlite.maintenance import check
 from listener.store.store import SLICE_ROWS
 from listener.store.transitions import SWEEP_DIRECTORIES, AttemptRequest, SweepPosition, sweep
 from tests.store.steps import BASE, QUOTA, Bench, content, file, folder, subtree
@@ -290,3 +295,29 @@ async def test_hot_queries_use_their_index(sqlite_bench: Bench) -> None:
                         wrong.add((step, " ".join(statement.split())))
     assert len(statements) > 100
     assert wrong == set()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_due_needs_are_counted_however_they_became_due(tmp_path: Path, seed: int) -> None:
+    """What a request makes due was there in any state, or not, and may be named twice."""
+    chance = random.Random(seed)
+    states, keys = chance.choice([([*NeedState], 16), ([NeedState.WAITING], 12)])
+    with closing(prepare(tmp_path / "state.db")) as file:
+        file.execute("PRAGMA synchronous = OFF")
+        names = Names()
+        directory = names.directory(file, names.target(file, "cdn"), BASE)
+        file.execute("UPDATE meta SET sequence = 8")
+        rows = [
+            (directory, f"{name}", chance.randint(1, 8), state, 9.0 if state is NeedState.WAITING else None, is_open)
+            for name in range(12)
+            for state in [chance.choice(states)]
+            for is_open in [chance.choice([0, 0, 2]) if state is NeedState.WAITING else 0]
+        ]
+        file.executemany(
+            "INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, due_at, open)"
+            " VALUES (?, ?, 0, ?, 1, 1, ?, ?, ?)",
+            rows,
+        )
+        inputs = [NeedInput("cdn", f"{BASE}{chance.randrange(keys)}") for _ in range(10)]
+        request(file, names, inputs, now=5.0)
+    assert check(tmp_path / "state.db") == []

@@ -154,6 +154,8 @@ def _group_attempts(connection: sqlite3.Connection) -> None:
         *("attempt_group_due", "attempt_group_flying", "attempt_group_history", "attempt_group_window"),
         *("attempt_item_group", "attempt_item_url", "attempt"),
     )(connection)
+    connection.execute("DROP TRIGGER need_ready_update")
+    _add("need_ready_update")(connection)
 
 
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {

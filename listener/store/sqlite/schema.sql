@@ -15,7 +15,7 @@ CREATE TABLE directory (
   id INTEGER PRIMARY KEY,
   target INTEGER NOT NULL REFERENCES target (id),
   url TEXT NOT NULL,                  -- ends with "/"
-  ready INTEGER NOT NULL DEFAULT 0,   -- needs in state READY; the triggers below keep it
+  ready INTEGER NOT NULL DEFAULT 0,   -- needs in state READY; kept by the triggers below and needs.count_ready
   last_sequence INTEGER NOT NULL DEFAULT 0, -- the highest that one of its READY needs ever had
   UNIQUE (target, url)
 );
@@ -55,7 +55,9 @@ BEGIN UPDATE directory SET ready = ready + 1, last_sequence = max(last_sequence,
 CREATE TRIGGER need_ready_delete AFTER DELETE ON need WHEN OLD.state = 1
 BEGIN UPDATE directory SET ready = ready - 1 WHERE id = OLD.directory; END;
 CREATE TRIGGER need_ready_update AFTER UPDATE OF state ON need
-WHEN (OLD.state = 1) <> (NEW.state = 1) OR (NEW.state = 1 AND NEW.sequence > OLD.sequence)
+-- Needs become due, and are reserved, by the thousand: whoever writes that counts it (needs.count_ready).
+WHEN ((OLD.state = 1) <> (NEW.state = 1) OR (NEW.state = 1 AND NEW.sequence > OLD.sequence))
+  AND NOT (OLD.state = 0 AND NEW.state = 1) AND NEW.state <> 2
 BEGIN
   UPDATE directory SET ready = ready + (NEW.state = 1) - (OLD.state = 1),
     last_sequence = CASE WHEN NEW.state = 1 THEN max(last_sequence, NEW.sequence) ELSE last_sequence END
