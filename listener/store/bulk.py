@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from listener.store.connection import Connection, SetConnection
 
-__all__ = ["NEED_KEY", "Bulk", "RowStatement", "delete_rows", "in_sizes", "select_wanted"]
+__all__ = ["NEED_KEY", "Bulk", "RowStatement", "delete_rows", "in_sets_of", "in_sizes", "select_wanted"]
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=tuple[Any, ...])
@@ -26,7 +26,8 @@ _WANTED_SIZES = (1, 8, 64, 512)
 NEED_KEY = ("directory", "name", "scope")
 
 
-def _in_sets(connection: Connection) -> SetConnection | None:
+def in_sets_of(connection: Connection) -> SetConnection | None:
+    """Return the connection where it takes many rows at once, and its triggers run once for a statement."""
     return None if isinstance(connection, sqlite3.Connection) else cast("SetConnection", connection)
 
 
@@ -54,7 +55,7 @@ class Bulk:
 
     def write(self, connection: Connection, rows: Sequence[Row], constants: Sequence[object] = ()) -> list[Row]:
         """Write the rows; return those of statements that wrote fewer than all, since rows are there already."""
-        if (in_sets := _in_sets(connection)) is not None:
+        if (in_sets := in_sets_of(connection)) is not None:
             return self._write_at_once(in_sets, rows, constants) if rows else []
         left: list[Row] = []
         start = 0
@@ -123,7 +124,7 @@ class RowStatement:
         """Run it for each row; return how many rows it changed."""
         if not rows:
             return 0
-        if (in_sets := _in_sets(connection)) is not None:
+        if (in_sets := in_sets_of(connection)) is not None:
             statement = self._of_set(tuple(constants))
             layers = _layers(rows, self._key_length)
             return sum(in_sets.execute_wanted(statement, each, constants).rowcount for each in layers)
@@ -133,7 +134,7 @@ class RowStatement:
         """Run it for each row; return the rows for which it changed nothing."""
         if not rows:
             return []
-        if (in_sets := _in_sets(connection)) is not None:
+        if (in_sets := in_sets_of(connection)) is not None:
             statement = self._of_set(tuple(constants)) + self._returning
             return [
                 row
@@ -202,7 +203,7 @@ def select_wanted(
     The marks of the query are bound to ``values``. For SQLite it is run once for each part of the keys
     (:func:`in_sizes`).
     """
-    if (in_sets := _in_sets(connection)) is not None:
+    if (in_sets := in_sets_of(connection)) is not None:
         if keys:
             yield from in_sets.execute_wanted(query, keys, values).fetchall()
         return

@@ -19,7 +19,7 @@ from listener.change import key_to_bytes
 from listener.clock import window_start
 from listener.refresh import COVERAGE, KIND_OF_SCOPE, AttemptState, NeedState, Priority, RefreshKind, Scope
 from listener.store import attempts
-from listener.store.bulk import Bulk
+from listener.store.bulk import Bulk, in_sets_of
 from listener.store.connection import Connection
 from listener.store.index import is_seeded, prefix_end_bytes
 
@@ -526,11 +526,14 @@ def count_ready(connection: Connection, changes: Mapping[int, tuple[int, int]]) 
     """
     Count needs that turn from WAITING to READY, or from READY to ATTEMPTED: the triggers do so for all others.
 
+    Where triggers run once for a statement, they count these, too.
+
     Args:
         connection: the writing connection, inside a transaction.
         changes: by directory how many more are READY, and the highest sequence of these.
     """
-    _COUNT_READY.write(connection, [(directory, *change) for directory, change in changes.items()])
+    if in_sets_of(connection) is None:
+        _COUNT_READY.write(connection, [(directory, *change) for directory, change in changes.items()])
 
 
 EXPIRED = f"directory = ? AND {_READY} AND scope <> {Scope.PREFETCH:d} AND window_first < ?"
