@@ -29,7 +29,7 @@ _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS batch (
   number INTEGER PRIMARY KEY,
   at REAL NOT NULL,                   -- when it was recorded, in seconds since the epoch
-  commits INTEGER NOT NULL,           -- how many commits were confirmed by then, its own included
+  commits INTEGER NOT NULL,           -- how many commits were confirmed up to this one, which is included
   content TEXT NOT NULL               -- JSON
 );
 CREATE TABLE IF NOT EXISTS state (
