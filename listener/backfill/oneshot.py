@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
+from listener.configuration import is_postgres
 from listener.contracts import Source, Target
 from listener.errors import StoreBusy
 from listener.pipeline import Pipeline, store_options
@@ -22,12 +23,14 @@ async def opened(settings: Settings, targets: Mapping[str, Target]) -> AsyncIter
     """
     Open the store: as its owner where nobody else is, otherwise while the daemon owns it (see ``store.owner``).
 
+    A PostgreSQL store is never owned by a command: instances that run send what it requests.
+
     The targets are closed in the end, too.
     """
     options = store_options(settings, targets)
     try:
         try:
-            store = open_store(settings.store.url, options=options, owner=True)
+            store = open_store(settings.store.url, options=options, owner=not is_postgres(settings.store.url))
         except StoreBusy:
             store = open_store(settings.store.url, options=options)
         async with store:

@@ -138,7 +138,12 @@ class Daemon:
             raise AssertionError("a generation needs an open store")
         state.parts = parts
         state.pipeline = Pipeline(
-            parts.settings, state.store, make_sources=parts.sources, targets=parts.targets, clock=state.clock
+            parts.settings,
+            state.store,
+            make_sources=parts.sources,
+            targets=parts.targets,
+            clock=state.clock,
+            leadership=parts.leadership(state.store),
         )
         log.info("daemon.running", sources=len(parts.settings.sources), targets=len(parts.targets), pid=os.getpid())
         if state.phase == "stopping":

@@ -21,6 +21,7 @@ from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources, load_targets
 from listener.settings import Settings
 from listener.store import Store, open_store
+from listener.store.leadership import Leadership, leadership_of
 
 __all__ = [
     "DaemonState",
@@ -56,6 +57,12 @@ class Parts:
     def open_store(self) -> Store:
         """Open the state file as its owner."""
         return open_store(self.settings.store.url, options=store_options(self.settings, self.targets), owner=True)
+
+    def leadership(self, store: Store) -> Leadership:
+        """Return which accounts this process leads."""
+        accounts = {target.account for target in self.targets.values()}
+        options = store_options(self.settings, self.targets)
+        return leadership_of(store, self.settings.store.url, accounts=accounts, options=options)
 
 
 LOOP_SECONDS = 20.0

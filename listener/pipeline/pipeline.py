@@ -16,7 +16,7 @@ from listener.event_loop import call_in_loop
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
-from listener.pipeline.leading import Leader, cancel
+from listener.pipeline.leading import DRAIN_SECONDS, Leader, Leaders, cancel
 from listener.pipeline.outcomes import Verifier
 from listener.pipeline.replay import Replay
 from listener.pipeline.waking import TICK_SECONDS, Horizon, WakeUp, followed_steps
@@ -26,7 +26,7 @@ from listener.settings import Settings
 from listener.store import Store
 from listener.store.attempts import Agenda
 from listener.store.controls import AccountReport, ControlKind, Controls
-from listener.store.leadership import Leadership, SoleOwner, Term
+from listener.store.leadership import UPKEEP, Leadership, SoleOwner, Term
 from listener.store.retention import Configured
 from listener.store.store import StoreOptions
 from listener.store.transitions import Promoted
@@ -35,8 +35,6 @@ __all__ = ["Pipeline", "store_options"]
 
 log = structlog.get_logger()
 
-DRAIN_SECONDS = 20.0
-"""What a stop waits for requests under way; their time-outs are shorter."""
 LOOK_SECONDS = 1.0
 """
 How often, at most, the store is read after commits, and how often where those of other processes are not announced.
@@ -66,6 +64,7 @@ def store_options(settings: Settings, targets: Mapping[str, Target]) -> StoreOpt
         unforced=frozenset(name for name, target in targets.items() if not target.forces),
         expand_limit=Sites(settings.sites).expand_limit,
         instance=settings.instance.effective_name,
+        lease_seconds=settings.fleet.lease_seconds,
         prepared=settings.store.prepared,
     )
 
@@ -96,7 +95,7 @@ class Pipeline:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._retry = StoreRetry(self.changed.set)
         self._controls = Controls(store)
-        self._horizon = Horizon(lambda: store.agenda(list(targets)), self._clock)
+        self._horizon = Horizon(self._agenda, self._clock)
         self._replay = Replay.of(store, settings, self._sites, retry=self._retry, clock=self._clock)
         self.intake = Intake(
             make_sources,
@@ -107,11 +106,7 @@ class Pipeline:
             changed=self._source_changed,
             keep=self._replay.keep if self._replay else None,
         )
-        self._leaders: dict[str, Leader] = {}
-        """Who leads each account here; the accounts that others lead are not in it."""
-        self._terms_changed = WakeUp()
-        if self._leadership.is_sole:
-            self._leaders = {name: self._leader(self._leadership.term(name)) for name in self._accounts}
+        self._leaders = Leaders(self._leadership, self._accounts, make=self._leader, retry=self._retry)
         self._stalls = Stalls(lambda: self.intake.sources, self.intake.busy)
         self._stop = asyncio.Event()
         self._verifying = 0
@@ -126,8 +121,14 @@ class Pipeline:
         self._kept: dict[str, tuple[SourceHealth, float]] = {}
         """What each source said when it was kept last, and when that was."""
 
-    def _leader(self, term: Term, *, careful: int = 0) -> Leader:
+    def _agenda(self) -> Awaitable[Agenda]:
+        if self._leadership.is_sole:
+            return self._store.agenda(list(self._targets))
+        return self._store.agenda([name for engine in self.engines for name in engine.account.targets], only=True)
+
+    def _leader(self, term: Term) -> Leader:
         """Return who leads an account during a term; nothing that an earlier term left in memory is used."""
+        careful = 0 if self._leadership.is_sole else CAREFUL_BATCHES  # the owner says at its start whether it is to be
         account = Account(term.account, self._accounts[term.account], careful=careful)
         for target in account.targets.values():
             if isinstance(target, ChecksDeadline):
@@ -142,7 +143,7 @@ class Pipeline:
             changed=self.changed.set,
             horizon=self._horizon,
         )
-        return Leader(engine, term, follow=lambda: self._verify(account, term.store))
+        return Leader(engine, term, follow=lambda: self._verify(account, term))
 
     # -- what people ask -------------------------------------------------------------------------
 
@@ -162,6 +163,7 @@ class Pipeline:
     def troubles(self) -> list[str]:
         """What keeps it from doing its work, a sentence each."""
         found = [f"store: {error} {error.hint}".strip() for error in [self.store_trouble] if error is not None]
+        found += [self._leadership.trouble] if self._leadership.trouble else []
         found += [
             f"account {engine.account.name}: {engine.account.closed_reason}"
             for engine in self.engines
@@ -179,7 +181,7 @@ class Pipeline:
     @property
     def engines(self) -> Sequence[Engine]:
         """The engines of the accounts that are led here."""
-        return [leader.engine for leader in self._leaders.values()]
+        return [leader.engine for leader in self._leaders.present]
 
     @property
     def missed_wake_ups(self) -> int:
@@ -216,7 +218,10 @@ class Pipeline:
             return
         try:
             with followed_steps(self._clock, self._look_at_all):
-                await self._flow(until_idle=until_idle, follow=follow)
+                try:
+                    await self._flow(until_idle=until_idle, follow=follow)
+                finally:
+                    await self._leadership.leave()
         except BaseExceptionGroup as errors:
             if errors.split(ConfigurationError)[1] is None:
                 await self._leave_as_found()
@@ -231,14 +236,14 @@ class Pipeline:
         async with asyncio.TaskGroup() as tasks:
             readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
-            others = [tasks.create_task(self._settle(), name="settle"), tasks.create_task(self._keep(), name="keep")]
-            others.append(tasks.create_task(self._upkeep(), name="upkeep"))
+            others = [tasks.create_task(self._keep(), name="keep"), tasks.create_task(self._upkeep(), name="upkeep")]
+            if self._leadership.is_sole:
+                others.append(tasks.create_task(self._settle(), name="settle"))
             others.append(tasks.create_task(self._look(), name="look"))
             others.append(tasks.create_task(self._stalls.watch(), name="watch sources"))
             if self._replay is not None:
                 others.append(tasks.create_task(self._replay.watch(lambda: self.intake.sources), name="replay"))
-            for leader in self._leaders.values():
-                leader.start(tasks)
+            others += self._leaders.start(tasks)
             if until_idle:
                 others.append(tasks.create_task(self._stop_when_idle(follow), name="wait until idle"))
             await self._stop.wait()
@@ -253,6 +258,8 @@ class Pipeline:
         """
         try:
             await self._store.check_at_start()
+            if not self._leadership.is_sole:
+                return True  # each account is taken over when its term begins
             self._was_clean = not await self._store.recover()
             if not self._was_clean:
                 log.warning("pipeline.unclean_start", careful_batches=CAREFUL_BATCHES)
@@ -277,25 +284,28 @@ class Pipeline:
         others: list[asyncio.Task[None]],
     ) -> None:
         await cancel(readers)
-        leaders = list(self._leaders.values())
-        await asyncio.gather(*(leader.stop_planning() for leader in leaders))
+        await self._leaders.stop_planning()
         drain_seconds = DRAIN_SECONDS if self._store.damage is None else 0.0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_seconds):
                 await self.intake.drained()
         await cancel([commit])
-        await asyncio.gather(*(leader.drain(drain_seconds) for leader in leaders))
-        await asyncio.gather(cancel(others), *(leader.stop() for leader in leaders))
+        await self._leaders.drain(drain_seconds)
+        await asyncio.gather(self._leaders.stop(), cancel(others))
         try:
             await self._report_sources()
             await self._give_back()
             await self._store.checkpoint()
-            await self._store.mark_clean()
+            if self._leadership.is_sole:
+                await self._store.mark_clean()
         except StoreError as error:
             log.error("store.failed", doing="end in order", error=str(error), hint=error.hint)
 
     async def _give_back(self) -> None:
         """Refund what was held and will not be sent: its task was cancelled between the two."""
+        if not self._leadership.is_sole:
+            await self._leaders.give_back()
+            return
         await self._store.look_again([])  # whatever was still on its way to the writer is written now
         while held := await self._store.attempts_in(AttemptState.HELD):
             await self._store.refund([attempt.id for attempt in held])
@@ -350,14 +360,21 @@ class Pipeline:
             engine.resolve()
         self._note_commit()
 
-    async def _verify(self, account: Account, store: Store) -> None:
+    async def _verify(self, account: Account, term: Term) -> None:
         """Follow the tasks of one account, for ever: a CDN that does not answer holds up no other's."""
-        verifier = Verifier(account.targets, store, self._clock, self._settings.verifier)
-        await self._whenever_attempts_are_due(f"verify {account.name}", verifier.look)
+        verifier = Verifier(account.targets, term.store, self._clock, self._settings.verifier)
+
+        async def look() -> int:
+            if self._leadership.is_sole:
+                return await verifier.look()
+            settled = await self._settle_once(term.store, targets=list(account.targets))
+            return settled + await term.book_late_answers() + await verifier.look()
+
+        await self._whenever_attempts_are_due(f"verify {account.name}", look)
 
     async def _settle(self) -> None:
-        """End back-offs that are over, and settle what complete directories cover, for ever."""
-        await self._whenever_attempts_are_due("settle", self._settle_once)
+        """End back-offs that are over, and settle what complete directories cover, of any target, for ever."""
+        await self._whenever_attempts_are_due("settle", lambda: self._settle_once(self._store, targets=None))
 
     async def _whenever_attempts_are_due(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
         while True:
@@ -416,13 +433,13 @@ class Pipeline:
         if not self._verifying and self._ends_when_idle:
             self.changed.set()
 
-    async def _settle_once(self) -> int:
-        over = await self._store.attempts_in(AttemptState.FAILED, due_by=self._clock.now())
+    async def _settle_once(self, store: Store, *, targets: Sequence[str] | None) -> int:
+        over = await store.attempts_in(AttemptState.FAILED, due_by=self._clock.now(), targets=targets)
         if over:
-            await self._store.end_backoff([attempt.id for attempt in over])
-        complete = await self._store.attempts_in(AttemptState.COMPLETE)
+            await store.end_backoff([attempt.id for attempt in over])
+        complete = await store.attempts_in(AttemptState.COMPLETE, targets=targets)
         for attempt in complete:
-            await self._store.sweep(attempt)
+            await store.sweep(attempt)
         return len(over) + len(complete)
 
     async def _keep(self) -> None:
@@ -454,6 +471,9 @@ class Pipeline:
         keep_seconds = self._settings.store.keep_days * DAY_SECONDS
         while True:
             pause = UPKEEP_SECONDS
+            if UPKEEP not in self._leadership.terms:
+                await asyncio.sleep(UPKEEP_RETRY_SECONDS)
+                continue
             try:
                 await self._store.upkeep(keep_seconds=keep_seconds, configured=self._configured())
             except StoreUnusable:

@@ -234,13 +234,21 @@ class Agenda(NamedTuple):
     """When the next active attempt is to be looked at; the past where one is over and not settled yet."""
 
 
-def agenda(connection: Connection, targets: Sequence[str]) -> Agenda:
-    """Return what is due next; of attempts that only their CDN can end, those of these targets."""
+def agenda(connection: Connection, targets: Sequence[str], *, only: bool = False) -> Agenda:
+    """
+    Return what is due next.
+
+    Args:
+        connection: a snapshot.
+        targets: of attempts that only their CDN can end, those of these targets.
+        only: of all other attempts likewise.
+    """
+    of_all = "" if only else "state IN ('complete', 'failed') OR "
     row = connection.execute(
         "SELECT (SELECT sequence FROM meta), (SELECT min(due_at) FROM need WHERE due_at IS NOT NULL),"
         " (SELECT min(CASE state WHEN 'complete' THEN 0 WHEN 'unknown' THEN coalesce(next_look_at, 0)"
         " ELSE next_look_at END) FROM attempt_group AS g JOIN target ON target.id = g.target WHERE active = 1"
-        " AND (state IN ('complete', 'failed') OR (state IN ('accepted', 'unknown', 'unconfirmed')"
+        f" AND ({of_all}(state IN ('complete', 'failed', 'accepted', 'unknown', 'unconfirmed')"
         " AND target.name IN (SELECT value FROM json_each(?)))))",
         (json.dumps(list(targets)),),
     ).fetchone()

@@ -12,12 +12,13 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
+from listener.configuration import is_postgres
 from listener.refresh import RefreshKind
 
 if TYPE_CHECKING:
-    from listener.store.store import Store
+    from listener.store.store import Store, StoreOptions
 
-__all__ = ["LEAST_LEFT_SECONDS", "UPKEEP", "Deadline", "Leadership", "SoleOwner", "Term"]
+__all__ = ["LEAST_LEFT_SECONDS", "UPKEEP", "Deadline", "Leadership", "SoleOwner", "Term", "leadership_of"]
 
 LEAST_LEFT_SECONDS: Final = 2.0
 """No request begins with less time left to the deadline, so that only a stopped machine leaves unknown outcomes."""
@@ -170,6 +171,23 @@ class SoleOwner:
 
     async def leave(self) -> None:
         """The lock is given back when the store is closed."""
+
+
+def leadership_of(store: Store, url: str, *, accounts: Collection[str], options: StoreOptions) -> Leadership:
+    """
+    Return what says which accounts this process leads.
+
+    Args:
+        store: open, by the process that sends.
+        url: of the store.
+        accounts: that can be led here.
+        options: that the store was opened with.
+    """
+    if not is_postgres(url):
+        return SoleOwner(store, accounts)
+    from listener.store.postgres.keeper import keeper_of  # noqa: PLC0415 - an extra
+
+    return keeper_of(store, url, accounts=accounts, options=options)
 
 
 class Deadline:

@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 
 from listener.change import Fingerprint, ObjectState
 from listener.clock import Clock, SystemClock
-from listener.configuration import URL_HINT, is_postgres, sqlite_path
+from listener.configuration import is_postgres, sqlite_path
 from listener.contracts import DirectoryComparison, SourceHealth, Unreadable
-from listener.errors import ConfigurationError
 from listener.refresh import Attempt, NeedInput, Priority, QuotaReading, RefreshKind
 from listener.settings import CoalescerSettings, InstanceSettings
 from listener.store import (
@@ -65,6 +64,8 @@ class StoreOptions:
     """The most objects for which a deleted subtree becomes exact needs."""
     instance: str = ""
     """The name of this instance, which a PostgreSQL server lists; empty: the host name."""
+    lease_seconds: float = 6.0
+    """How long an instance leads accounts without a renewal; only in a PostgreSQL store."""
     prepared: bool = True
     """Whether statements may stay prepared in sessions of a PostgreSQL server."""
 
@@ -104,10 +105,16 @@ def _driver(url: str, options: StoreOptions, *, owner: bool, readonly: bool) -> 
     require_driver()
     from listener.store.postgres.access import PostgresDriver  # noqa: PLC0415 - an extra
 
-    if owner:
-        raise ConfigurationError("store.url: this version cannot send from a PostgreSQL store yet", hint=URL_HINT)
     instance = options.instance or InstanceSettings().effective_name
-    return PostgresDriver(url, instance=instance, owner=owner, readonly=readonly, prepared=options.prepared)
+    idle_seconds = options.lease_seconds / 3 if owner else None
+    return PostgresDriver(
+        url,
+        instance=instance,
+        owner=owner,
+        readonly=readonly,
+        prepared=options.prepared,
+        idle_seconds=idle_seconds,
+    )
 
 
 class Store(Access):
@@ -229,9 +236,9 @@ class Store(Access):
 
     # -- needs -----------------------------------------------------------------------------------
 
-    async def agenda(self, targets: Sequence[str]) -> attempts.Agenda:
-        """Return what is due next, from one read."""
-        return await self._read(attempts.agenda, targets)
+    async def agenda(self, targets: Sequence[str], *, only: bool = False) -> attempts.Agenda:
+        """Return what is due next, from one read; ``only``: leave out what anybody can settle of other targets."""
+        return await self._read(attempts.agenda, targets, only=only)
 
     async def next_due(self) -> float | None:
         """Return when the next waiting need is due, in seconds since the epoch."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from listener.errors import Fenced
-from listener.pipeline.accounts import Account
+from listener.pipeline.accounts import CAREFUL_BATCHES, Account
 from listener.refresh import AttemptState, RefreshKind
 from listener.store import Store
 from listener.store.leadership import UPKEEP, SoleOwner, Term
@@ -58,8 +58,10 @@ class PlayedTerm:
 class PlayedLeadership(SoleOwner):
     """The leadership of one account, as the test says."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, is_sole: bool) -> None:
         super().__init__(store, ["main"])
+        self.is_sole = is_sole
+        self.terms = self.terms if is_sole else {UPKEEP: 0}
         self._led = store
         self.may_begin = True
         self.left: Callable[[], float] = lambda: math.inf
@@ -75,8 +77,12 @@ class PlayedLeadership(SoleOwner):
     def follow(self, changed: Callable[[], None]) -> None:
         self._changed = changed
 
+    async def leave(self) -> None:
+        self.steps.append("leave")
+
     async def give_back(self, accounts: Collection[str]) -> None:
         self.given_back.append(accounts)
+        self.surplus = 0
         self.begin(None)
 
     def begin(self, number: int | None) -> None:
@@ -85,18 +91,23 @@ class PlayedLeadership(SoleOwner):
         self._changed()
 
 
-async def led(world: World) -> PlayedLeadership:
+async def led(world: World, *, is_sole: bool = True) -> PlayedLeadership:
     """Restart the world under a leadership that the test plays with."""
     made: list[PlayedLeadership] = []
 
     def lead(store: Store) -> PlayedLeadership:
-        made.append(PlayedLeadership(store))
+        made.append(PlayedLeadership(store, is_sole=is_sole))
         return made[-1]
 
     await world.stop()
     world.lead = lead
     await world.start()
     return made[0]
+
+
+async def is_sending(world: World) -> bool:
+    """Return whether a request is being written or its answer awaited."""
+    return bool(await world.store.attempts_in(AttemptState.SENDING))
 
 
 async def test_nothing_begins_while_too_little_time_is_left(tmp_path: Path) -> None:
@@ -211,3 +222,109 @@ async def test_a_leader_that_is_fenced_off_while_planning_ends(tmp_path: Path) -
         await stays(world, seconds=0.3)
         assert tries == 1
         assert world.accepted == {}
+
+
+async def test_nothing_is_planned_before_the_take_over(tmp_path: Path) -> None:
+    """Without a term changes are recorded only. With one: take over, read the quota, begin with small batches."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world, is_sole=False)
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: world.source.acked == 1)
+        await stays(world, seconds=0.3)
+        assert world.accepted == {}
+        assert not world.pipeline.engines
+        read_quota = world.target.read_quota
+
+        async def noted() -> Any:
+            lead.steps.append("read the quota")
+            assert world.pipeline.engines[0].account.careful == CAREFUL_BATCHES
+            return await read_quota()
+
+        world.target.read_quota = noted  # type: ignore[method-assign]
+        lead.begin(5)
+        await world.until(lambda: world.accepted == {"file": 1})
+        assert lead.steps[:2] == ["take over 5", "read the quota"]
+
+
+async def test_a_new_term_begins_with_an_empty_memory(tmp_path: Path) -> None:
+    """What the last leader knew of the account is not used: another one may have sent in between."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world, is_sole=False)
+        lead.begin(1)
+        await world.until(lambda: world.pipeline.engines)
+        (old,) = world.pipeline.engines
+        old.account.close(world.clock.now() + 3600.0, "closed", now=world.clock.now())
+        lead.begin(2)
+        await world.until(lambda: world.pipeline.engines and world.pipeline.engines[0] is not old)
+        assert not world.pipeline.engines[0].account.closed_reason
+        world.source.deliver(world.write("a.html", "new"))
+        await world.settled()
+        assert world.accepted == {"file": 1}
+        assert [made.took_over for made in lead.made] == [1, 1]
+        await world.until(lambda: not world.pipeline._leaders._jobs)
+        assert [one.get_name() for one in asyncio.all_tasks()].count("dispatch main") == 1
+
+
+async def test_a_term_that_ended_is_led_no_more(tmp_path: Path) -> None:
+    """Its engine, sender and verifier end; what changes from then on is recorded."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world, is_sole=False)
+        lead.begin(1)
+        await world.until(lambda: world.pipeline.engines)
+        lead.begin(None)
+        await world.until(lambda: not world.pipeline.engines)
+        await world.until(
+            lambda: not [one for one in asyncio.all_tasks() if one.get_name() in ("dispatch main", "send main")]
+        )
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: world.source.acked == 1)
+        await stays(world, seconds=0.3)
+        assert world.accepted == {}
+
+
+async def test_what_is_handed_over_is_finished_and_given_back_whole(tmp_path: Path) -> None:
+    """Planning ends, what is reserved is refunded, requests are awaited; only then others may lead."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world, is_sole=False)
+        lead.begin(1)
+        await world.until(lambda: world.pipeline.engines)
+        world.order("slow:0.5,action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: is_sending(world))
+        lead.surplus = 1
+        lead._changed()
+        await world.until(lambda: lead.given_back)
+        assert [list(names) for names in lead.given_back] == [["main"]]
+        assert world.accepted == {"file": 1}
+        assert await world.ledger() == (1, 0)
+        assert not world.pipeline.engines
+
+
+async def test_a_stop_leaves_once_everything_has_ended(tmp_path: Path) -> None:
+    """Until then the leases are kept: a request under way is awaited and booked."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world, is_sole=False)
+        lead.begin(1)
+        await world.until(lambda: world.pipeline.engines)
+        world.order("slow:0.5,action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: is_sending(world))
+        world.pipeline.stop()
+        await world.running
+        assert lead.steps[-1] == "leave"
+        assert world.accepted == {"file": 1}
+        assert await world.ledger() == (1, 0)
+
+
+async def test_a_term_begins_once_the_leader_of_the_last_one_has_ended(tmp_path: Path) -> None:
+    """A request of an older term never follows one of a newer term, also where both are of this process."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world, is_sole=False)
+        lead.begin(1)
+        await world.until(lambda: world.pipeline.engines)
+        world.order("slow:0.5,action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: is_sending(world))
+        lead.begin(2)
+        await world.until(lambda: len(lead.made) == 2)
+        assert world.accepted == {"file": 1}

@@ -21,7 +21,7 @@ from listener.errors import StoreError
 from listener.redaction import mask_text
 from listener.store.connection import Connection
 from listener.store.owner import Owner
-from listener.store.postgres.connection import READING, PostgresConnection, UnknownOutcome
+from listener.store.postgres.connection import READING, WRITING, PostgresConnection, UnknownOutcome
 from listener.store.postgres.counting import CountedCommits
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.writer import Writer
@@ -43,9 +43,23 @@ _READS: Final = 2
 class PostgresTransactions:
     """The transactions of a writing connection."""
 
-    def __init__(self, connection: PostgresConnection, counted: CountedCommits | None = None) -> None:
-        """Take over the connection; ``counted`` counts what is committed."""
+    def __init__(
+        self,
+        connection: PostgresConnection,
+        counted: CountedCommits | None = None,
+        *,
+        idle_seconds: float | None = None,
+    ) -> None:
+        """
+        Take over the connection.
+
+        Args:
+            connection: that writes.
+            counted: counts what is committed.
+            idle_seconds: how long locks are kept where this process is frozen inside a transaction.
+        """
         self.connection = connection
+        self._limits = None if idle_seconds is None else WRITING._replace(idle_seconds=idle_seconds)
         self._counted = counted
         self._compared = connection.raw if counted else None
         """The connection whose server was compared with the count."""
@@ -58,7 +72,10 @@ class PostgresTransactions:
 
     def begin(self) -> None:
         """Begin one."""
-        self.connection.begin()
+        if self._limits is None:
+            self.connection.begin()
+        else:
+            self.connection.begin(self._limits)
         self._changes_before = self.total_changes
         if self._counted is not None and self._compared is not self.connection.raw:
             self._counted.look(self.connection.raw)
@@ -103,7 +120,15 @@ class PostgresDriver:
     """One schema, as one instance uses it."""
 
     def __init__(
-        self, url: str, *, instance: str, owner: bool, readonly: bool, prepared: bool = True, schema: str = SCHEMA
+        self,
+        url: str,
+        *,
+        instance: str,
+        owner: bool,
+        readonly: bool,
+        prepared: bool = True,
+        schema: str = SCHEMA,
+        idle_seconds: float | None = None,
     ) -> None:
         """
         Connect, and make the schema where there is none.
@@ -115,6 +140,7 @@ class PostgresDriver:
             readonly: change nothing.
             prepared: whether statements may stay prepared in the session.
             schema: in which the tables are.
+            idle_seconds: how long a transaction that writes keeps its locks where this process is frozen inside it.
 
         Raises:
             ConfigurationError: the URL is none, or the server cannot hold a store.
@@ -134,7 +160,7 @@ class PostgresDriver:
         finally:
             if readonly:
                 writing.end()
-        self.transactions = None if readonly else PostgresTransactions(writing, self.counted)
+        self.transactions = None if readonly else PostgresTransactions(writing, self.counted, idle_seconds=idle_seconds)
         self._local = threading.local()
         self._readers: list[PostgresConnection] = []
 

@@ -19,16 +19,19 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 
+from listener import __version__
 from listener.errors import Fenced, StoreError
 from listener.redaction import mask_text
+from listener.settings import InstanceSettings
 from listener.store.leadership import UPKEEP, Term
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.leases import Holder, LeaseTable
 from listener.store.postgres.member import SHARED_NAME_HINT, Membership
+from listener.store.postgres.migrations import SCHEMA
 from listener.store.postgres.terms import LeasedTerm
-from listener.store.store import Store
+from listener.store.store import Store, StoreOptions
 
-__all__ = ["LeaseKeeper"]
+__all__ = ["LeaseKeeper", "keeper_of"]
 
 log = structlog.get_logger()
 
@@ -39,6 +42,20 @@ T = TypeVar("T")
 def boottime() -> float:
     """Return seconds of a clock that goes on while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def keeper_of(store: Store, url: str, *, accounts: Collection[str], options: StoreOptions) -> LeaseKeeper:
+    """Return what keeps the leases of this process, on a connection of its own; it opens with the first look."""
+    instance = options.instance or InstanceSettings().effective_name
+    return LeaseKeeper(
+        store,
+        PostgresConnection(url, schema=SCHEMA, instance=instance, prepared=options.prepared),
+        schema=SCHEMA,
+        instance=instance,
+        version=__version__,
+        accounts=accounts,
+        lease_seconds=options.lease_seconds,
+    )
 
 
 class LeaseKeeper:
@@ -91,7 +108,7 @@ class LeaseKeeper:
 
     def term(self, account: str) -> Term:
         """Return the current term of an account that is led here."""
-        return LeasedTerm(self, self._table, Holder(account, self.terms[account]))
+        return LeasedTerm(self, self._table, Holder(account, self.terms[account], self._instance))
 
     def follow(self, changed: Callable[[], None]) -> None:
         """Call ``changed``, in the loop, whenever terms or surplus changed."""

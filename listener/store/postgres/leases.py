@@ -109,7 +109,9 @@ _STATEMENTS: Final[Mapping[str, str]] = {
         "DELETE FROM {schema}.late_answer WHERE account = %(account)s RETURNING attempt, kind, window_start, task_id"
     ),
     "has late": "SELECT 1 FROM {schema}.late_answer WHERE account = %(account)s LIMIT 1",
-    "fence": "SELECT 1 FROM {schema}.lease WHERE name = %(lease)s AND term = %(term)s FOR SHARE",
+    "fence": (
+        "SELECT 1 FROM {schema}.lease WHERE name = %(name)s AND term = %(term)s AND instance = %(instance)s FOR SHARE"
+    ),
 }
 
 
@@ -125,6 +127,8 @@ class Holder(NamedTuple):
 
     name: str
     term: int
+    instance: str
+    """A promoted standby that lacks commits may give a term out again, to another instance."""
 
 
 class LateAnswer(NamedTuple):
@@ -212,7 +216,7 @@ class LeaseTable:
         Raises:
             Fenced: another term has begun. Roll back, and stop leading.
         """
-        if not self._all(connection, "fence", {"lease": lease.name, "term": lease.term}):
+        if not self._all(connection, "fence", lease._asdict()):
             raise Fenced(f"term {lease.term} of {lease.name} has ended: another instance leads it")
 
     def inherit(self, connection: psycopg.Connection, attempts: Collection[int]) -> dict[int, float]:

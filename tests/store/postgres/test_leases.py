@@ -202,14 +202,22 @@ def test_a_take_over_waits_for_the_transaction_of_a_leader(stand: Stand) -> None
     new = stand.connect()
     member = stand.table.register(new, "b", version="1")
     with stand.table.transaction(old):
-        stand.table.fence(old, Holder("main", 1))
+        stand.table.fence(old, Holder("main", 1, "a"))
         stand.kill("a")
         assert stand.table.take(new, member, ["main"]) == {}
     assert stand.table.take(new, member, ["main"]) == {"main": 2}
     with pytest.raises(Fenced), stand.table.transaction(old):
-        stand.table.fence(old, Holder("main", 1))
+        stand.table.fence(old, Holder("main", 1, "a"))
     with stand.table.transaction(new):
-        stand.table.fence(new, Holder("main", 2))
+        stand.table.fence(new, Holder("main", 2, "b"))
+
+
+def test_the_same_term_of_another_instance_is_refused(stand: Stand) -> None:
+    """A promoted standby may lack the commit of a take-over, and give the term out again."""
+    connection, _ = stand.leader("a")
+    stand.observer.execute(f"UPDATE {SCHEMA}.lease SET instance = 'b'")
+    with pytest.raises(Fenced), stand.table.transaction(connection):
+        stand.table.fence(connection, Holder("main", 1, "a"))
 
 
 def test_a_renewal_does_not_wait_for_the_fence(stand: Stand) -> None:
@@ -217,7 +225,7 @@ def test_a_renewal_does_not_wait_for_the_fence(stand: Stand) -> None:
     connection, member = stand.leader("a")
     heart = stand.connect()
     with stand.table.transaction(connection):
-        stand.table.fence(connection, Holder("main", 1))
+        stand.table.fence(connection, Holder("main", 1, "a"))
         heart.execute("SET lock_timeout = 1000")
         assert stand.table.renew(heart, member) == {"main": 1}
 
@@ -227,7 +235,7 @@ def test_giving_back_waits_for_the_transaction_of_the_leader(stand: Stand) -> No
     connection, member = stand.leader("a")
     keeper = stand.connect()
     with stand.table.transaction(connection):
-        stand.table.fence(connection, Holder("main", 1))
+        stand.table.fence(connection, Holder("main", 1, "a"))
         giving = Running(lambda: stand.table.give_back(keeper, member, ["main"]))
         wait_for(lambda: stand.waits(keeper))
         assert holders(stand.observer)["main"] == ("a", 1)
@@ -242,13 +250,13 @@ def test_a_holder_frozen_inside_a_transaction_does_not_block_for_ever(stand: Sta
     member = stand.table.register(new, "b", version="1")
     try:
         with pytest.raises(psycopg.Error), stand.short.transaction(frozen):
-            stand.short.fence(frozen, Holder("main", 1))
+            stand.short.fence(frozen, Holder("main", 1, "a"))
             stand.kill("a")
             began = time.monotonic()
             assert stand.table.take(new, member, ["main"]) == {}
             wait_for(lambda: stand.table.take(new, member, ["main"]))
             assert time.monotonic() - began < LEASE_SECONDS
-            stand.short.fence(frozen, Holder("main", 1))
+            stand.short.fence(frozen, Holder("main", 1, "a"))
     finally:
         frozen.close()
     assert holders(stand.observer)["main"] == ("b", 2)

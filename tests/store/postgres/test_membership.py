@@ -430,7 +430,7 @@ class Leases(RuleBasedStateMachine):
         term = one.membership.terms[account]
         try:
             with one.table.transaction(one.connection):
-                one.table.fence(one.connection, Holder(account, term))
+                one.table.fence(one.connection, Holder(account, term, name))
             passed = True
         except Fenced:
             passed = False
