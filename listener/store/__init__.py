@@ -21,6 +21,7 @@ connections of their own and never wait for it. Of the processes that open the f
 ``needs``           what planning reads: what is due, and which attempt covers what
 ``transitions``     needs become due, are sent, settled; ``reserve``: a plan becomes attempts
 ``attempts``        the ledger, and attempts until they end; ``groups``: what happens to many of them at once
+``copies``          when copies of one tree on the hosts of several instances are the same
 ``controls``        orders and requests of people; reports of the daemon
 ``report``          counts and history; ``staleness``: which URL is stale and why
 ``letters``         what was set aside, until a person decides

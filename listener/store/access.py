@@ -21,6 +21,7 @@ from listener.clock import Clock
 from listener.errors import StoreError, StoreUnusable
 from listener.event_loop import call_in_loop
 from listener.store.connection import Connection
+from listener.store.copies import Copies
 from listener.store.durability import CommitMark
 from listener.store.index import Names
 from listener.store.needs import Snapshot
@@ -131,14 +132,15 @@ def _proved(connection: Connection, fence: Callable[[Connection], None]) -> Conn
 class Access:
     """An open database; the store's statements are in the modules that :class:`listener.store.Store` calls."""
 
-    def __init__(self, driver: Driver, *, clock: Clock) -> None:
-        """Take over the driver of an open database."""
+    def __init__(self, driver: Driver, *, clock: Clock, copies: Copies | None = None) -> None:
+        """Take over the driver of an open database; ``copies`` where sources have one tree on each instance."""
         self.clock = clock
         self._driver = driver
         self._committed: Callable[[], None] = driver.notify
         """Called in the writing thread after a commit that changed anything."""
         self._fence: Callable[[Connection], None] | None = None
-        self._names = Names()
+        self._copies = copies
+        self._names = Names(None if copies is None else copies.sources.roots)
         self._writer: Writer | None = None
         if driver.transactions is not None:
             self._writer = Writer(
@@ -232,7 +234,7 @@ class Access:
 
     async def read(self, query: Callable[[Snapshot], T]) -> T:
         """Run a function that needs several reads of one instant, off the event loop."""
-        return await self._read(lambda connection: query(Snapshot(connection)))
+        return await self._read(lambda connection: query(Snapshot(connection, self._names.own_roots)))
 
     async def _run_in(self, pool: ThreadPoolExecutor, run: Callable[[], T]) -> T:
         def translated() -> T:

@@ -69,8 +69,9 @@ class Names:
     that does not own the store, since the owner may remove empty directories.
     """
 
-    def __init__(self) -> None:
-        """Start with nothing cached."""
+    def __init__(self, own_roots: Mapping[str, str] | None = None) -> None:
+        """Start with nothing cached; roots that are this instance's own copies have other names in the database."""
+        self.own_roots = own_roots or {}
         self._targets: dict[str, int] = {}
         self._roots: dict[str, int] = {}
         self._directories: dict[tuple[int, str], int] = {}
@@ -92,7 +93,7 @@ class Names:
     def root(self, connection: Connection, name: str) -> int:
         """Return the id of a storage root."""
         if (found := self._roots.get(name)) is None:
-            found = self._roots[name] = _id(connection, "root", "name", (name,))
+            found = self._roots[name] = _id(connection, "root", "name", (self.own_roots.get(name, name),))
         return found
 
     def directory(self, connection: Connection, target: int, url: str) -> int:

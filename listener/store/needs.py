@@ -113,9 +113,10 @@ class Moment(NamedTuple):
 class Snapshot:
     """The state file as it was at one instant; made by :meth:`listener.store.Store.read`, in whose query it lives."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Take a connection in a reading transaction."""
+    def __init__(self, connection: Connection, own_roots: Mapping[str, str] | None = None) -> None:
+        """Take a connection in a reading transaction, and the names of roots that are this instance's own copies."""
         self._connection = connection
+        self._own_roots = own_roots or {}
 
     # -- needs -----------------------------------------------------------------------------------
 
@@ -283,18 +284,22 @@ class Snapshot:
 
     def is_seeded(self, root: str) -> bool:
         """Return whether a first listing of this root was finished."""
-        return is_seeded(self._connection, root)
+        return is_seeded(self._connection, self._own_roots.get(root, root))
 
     def weight_below(self, root: str, prefix: str) -> int:
         """Return how many objects the index knows below a prefix (``""`` or ending with ``/``)."""
         raw = key_to_bytes(prefix)
         below = f"SELECT coalesce(sum(objects), 0) FROM tree WHERE {_ROOT} AND path >= ? AND path < ?"
-        return int(self._connection.execute(below, (root, raw, prefix_end_bytes(raw))).fetchone()[0])
+        return int(
+            self._connection.execute(below, (self._own_roots.get(root, root), raw, prefix_end_bytes(raw))).fetchone()[0]
+        )
 
     def objects_in(self, root: str, folder: str) -> int:
         """Return how many objects the index knows directly in a folder (``""`` or ending with ``/``)."""
         known = f"SELECT coalesce(sum(objects), 0) FROM tree WHERE {_ROOT} AND path = ?"
-        return int(self._connection.execute(known, (root, key_to_bytes(folder))).fetchone()[0])
+        return int(
+            self._connection.execute(known, (self._own_roots.get(root, root), key_to_bytes(folder))).fetchone()[0]
+        )
 
     def objects_named(self, root: str, folder: str, directory: int) -> int:
         """
@@ -306,7 +311,7 @@ class Snapshot:
             f"SELECT count(*) FROM object WHERE tree = (SELECT id FROM tree WHERE {_ROOT} AND path = ?) AND name IN"
             f" (SELECT {_NAME_OF_OBJECT} FROM need WHERE directory = ? AND {_READY}"
             f" AND scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d}))",
-            (root, key_to_bytes(folder), directory),
+            (self._own_roots.get(root, root), key_to_bytes(folder), directory),
         ).fetchone()
         return int(row[0])
 

@@ -21,6 +21,7 @@ from listener.refresh import FolderInputs, NeedInput, NeedState, Scope
 from listener.settings import CoalescerSettings
 from listener.store.batches import Batch, Recorded
 from listener.store.connection import Connection
+from listener.store.copies import Copies, PendingCopy
 from listener.store.filtering import (
     CAME_AND_WENT,
     MAX_KEY_BYTES,
@@ -90,7 +91,15 @@ class _Kind(NamedTuple):
 class Recorder:
     """Writes batches; lives in the writing thread."""
 
-    def __init__(self, names: Names, *, timing: CoalescerSettings, unforced: frozenset[str], expand_limit: int) -> None:
+    def __init__(
+        self,
+        names: Names,
+        *,
+        timing: CoalescerSettings,
+        unforced: frozenset[str],
+        expand_limit: int,
+        copies: Copies | None = None,
+    ) -> None:
         """
         Keep what every batch needs.
 
@@ -99,7 +108,9 @@ class Recorder:
             timing: when changes are due.
             unforced: targets whose directory refreshes only revalidate.
             expand_limit: the most objects for which a deleted subtree becomes exact needs.
+            copies: where sources have one tree on each instance.
         """
+        self.copies = copies
         self.names = names
         self.timing = timing
         self.unforced = unforced
@@ -133,10 +144,16 @@ class Recorder:
         """
         self.index.begin(connection)
         writer = _BatchWriter(self, connection, batch, (route, folders), now=now)
-        sanitize = sanitize or max(map(len, map(_NAME, batch.changes)), default=0) > LONG_KEY_CHARACTERS
-        writer.take(list(sanitized(batch.changes, writer.reject)) if sanitize else batch.changes)
+        changes = batch.changes if self.copies is None else _without_births(batch.changes, self.copies.sources.names)
+        sanitize = sanitize or max(map(len, map(_NAME, changes)), default=0) > LONG_KEY_CHARACTERS
+        writer.take(list(sanitized(changes, writer.reject)) if sanitize else changes)
         writer.finish()
         return writer.recorded
+
+
+def _without_births(changes: Sequence[Change], copied: frozenset[str]) -> Sequence[Change]:
+    """Forget which objects are new on this instance: that they went again says nothing of the other copies."""
+    return [one._replace(is_birth=False) if one.is_birth and one.root in copied else one for one in changes]
 
 
 class _Deletion(NamedTuple):
@@ -194,6 +211,10 @@ class _BatchWriter:
         self.folders: dict[tuple[str, str], _Folder] = {}
         self.rejected: list[tuple[str, bytes, str]] = []
         """Source, key and reason of keys that can never be a URL."""
+        self.copies = parts.copies
+        self.copied = frozenset() if self.copies is None else self.copies.sources.names
+        """Sources whose needs wait for other copies."""
+        self.pending: list[PendingCopy] = []
         self._is_each_key_once: bool | None = None
         self._seeded: dict[str, bool] = {}
         """Whether the first listing of a root is finished."""
@@ -263,7 +284,8 @@ class _BatchWriter:
                 if batch.seed and _is_rewrite(change, before):
                     self._suppress(change, SAME_BYTES)
                 forced = bool(self.unforced) and _validator_stands(change, before)
-            self._object(change, forced)
+            # What a cache revalidates may be of another copy, whose times say nothing about this one.
+            self._object(change, forced or (bool(self.unforced) and change.root in self.copied))
 
     def _compares(self, changes: Sequence[Change]) -> bool:
         """Return whether any of these may be a known object that was written again with the same content."""
@@ -307,7 +329,7 @@ class _BatchWriter:
             needs.append((directory, name, scope, since, mark))
 
     def _enter(self, root: str, path: str) -> _Folder:
-        plain = None if self.batch.seed else self.route_folder(root, path)
+        plain = None if self.batch.seed or root in self.copied else self.route_folder(root, path)
         tree = self.names.tree(self.connection, root, path)
         found = _Folder(root, path, tree, _folder_mark(root, path), plain or _NO_NAMES, {})
         self.folders[root, path] = found
@@ -390,6 +412,8 @@ class _BatchWriter:
             is_birth = change.is_birth and not deleted
             of = _Kind(change.finished, delay, forced and target in self.unforced, mark, forced_mark, is_birth)
             row = (directory, url[cut:], int(scope), since, mark_of_object)
+            if change.root in self.copied:
+                self.pending.append((*row[:3], change.root, *_split(change.key)))
             if deleted:
                 self.deletions.append(_Deletion(url, of, row, change.is_birth))
             else:
@@ -442,6 +466,9 @@ class _BatchWriter:
             rows.sort()
             write_needs(self.connection, self._class(kind), rows, sequence=self.recorded.sequence, now=self.now)
             self.recorded.needs += len(rows)
+        if self.copies is not None:
+            self.copies.note(self.connection, self.pending)
+            self.pending = []
         self.rows = {}
         self.folders, self.here = {}, _NOWHERE
 
@@ -502,6 +529,13 @@ def _validator_stands(change: Change, known: Fingerprint | None) -> bool:
     if known is None or known.mtime_ns is None:
         return False
     return now.mtime_ns // 1_000_000_000 <= known.mtime_ns // 1_000_000_000
+
+
+def _split(key: str) -> tuple[bytes, bytes]:
+    """Return the folder and the name of an object."""
+    raw = key_to_bytes(key)
+    cut = raw.rfind(b"/") + 1
+    return raw[:cut], raw[cut:]
 
 
 def _object_mark(change: Change) -> int:

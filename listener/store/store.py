@@ -31,6 +31,7 @@ from listener.store.access import SLICE_ROWS, Access, Driver
 from listener.store.batches import Batch, Recorded, joined, slices
 from listener.store.connection import Connection
 from listener.store.controls import Progress, load_progress, save_progress
+from listener.store.copies import CopiedSources, Copies, Difference
 from listener.store.filtering import Suppressed, add_messages, known_messages, note_redelivered, suppressed_of
 from listener.store.index import bounded_text
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
@@ -44,6 +45,8 @@ RECORD_ROWS = 500
 """Changes that one operation records at most: each may touch pages of its own."""
 REMOVE_ROWS = 500
 """Rows that one operation removes at most: they are spread over more pages."""
+FIRST_SCAN_DIRECTORIES = 100
+"""Directories that are compared with the other copies in one read."""
 STEP_MARGIN_SECONDS = 30.0
 T = TypeVar("T")
 
@@ -68,6 +71,8 @@ class StoreOptions:
     """How long an instance leads accounts without a renewal; only in a PostgreSQL store."""
     prepared: bool = True
     """Whether statements may stay prepared in sessions of a PostgreSQL server."""
+    copied: CopiedSources | None = None
+    """Sources with a copy of their tree on each instance; of a PostgreSQL store only."""
 
 
 def open_store(
@@ -96,7 +101,7 @@ def open_store(
     """
     options = options or StoreOptions()
     driver = _driver(url, options, owner=owner, readonly=readonly)
-    return Store(driver, options=options, clock=clock or SystemClock())
+    return Store(driver, options=options, clock=clock or SystemClock(), copies=_copies(url, options))
 
 
 def _driver(url: str, options: StoreOptions, *, owner: bool, readonly: bool) -> Driver:
@@ -117,16 +122,28 @@ def _driver(url: str, options: StoreOptions, *, owner: bool, readonly: bool) -> 
     )
 
 
+def _copies(url: str, options: StoreOptions) -> Copies | None:
+    if options.copied is None or not is_postgres(url):
+        return None
+    from listener.store.postgres.copies import PostgresCopies  # noqa: PLC0415 - an extra
+
+    return PostgresCopies(options.copied)
+
+
 class Store(Access):
     """A store, open. Coroutines return once what they did is durable."""
 
-    def __init__(self, driver: Driver, *, options: StoreOptions, clock: Clock) -> None:
+    def __init__(self, driver: Driver, *, options: StoreOptions, clock: Clock, copies: Copies | None = None) -> None:
         """Take over the driver of an open database; use :func:`open_store`."""
-        super().__init__(driver, clock=clock)
+        super().__init__(driver, clock=clock, copies=copies)
         self._expand_limit = options.expand_limit
         self._timing = options.timing
         self._recorder = Recorder(
-            self._names, timing=options.timing, unforced=options.unforced, expand_limit=options.expand_limit
+            self._names,
+            timing=options.timing,
+            unforced=options.unforced,
+            expand_limit=options.expand_limit,
+            copies=copies,
         )
 
     # -- recording -------------------------------------------------------------------------------
@@ -200,39 +217,60 @@ class Store(Access):
 
     async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
         """Return the objects known directly in a directory of a storage: name to fingerprint."""
-        return await self._read(index.directory_objects, root, directory)
+        return await self._read(index.directory_objects, self._root(root), directory)
 
     async def contents(self, root: str, directories: Sequence[str]) -> Mapping[str, Mapping[str, Fingerprint]]:
         """Return the objects known directly in each of these directories, as of one instant."""
-        return await self._read(lambda c: {each: index.directory_objects(c, root, each) for each in directories})
+        return await self._read(
+            lambda c: {each: index.directory_objects(c, self._root(root), each) for each in directories}
+        )
 
     async def compare(
         self, root: str, listed: Mapping[str, Sequence[ObjectState]]
     ) -> Mapping[str, DirectoryComparison]:
         """Compare what was listed directly in each of these directories with the index, as of one instant."""
-        return await self._read(index.compare_directories, root, listed)
+        return await self._read(index.compare_directories, self._root(root), listed)
 
     async def objects(self, root: str, keys: Sequence[str]) -> Mapping[str, Fingerprint]:
         """Return those of these objects that are known: key to fingerprint."""
-        return await self._read(index.objects_named, root, keys)
+        return await self._read(index.objects_named, self._root(root), keys)
 
     async def directory_page(
         self, root: str, directory: str, after: str | None, *, limit: int
     ) -> Sequence[tuple[str, Fingerprint]]:
         """Return the next objects known directly in a directory, by the bytes of their names: after one, or all."""
-        return await self._read(lambda c: index.directory_page(c, root, directory, after, limit=limit))
+        return await self._read(lambda c: index.directory_page(c, self._root(root), directory, after, limit=limit))
 
     async def directories(self, root: str, prefix: str = "") -> Sequence[str]:
         """Return every directory of a storage at or below ``prefix`` that holds known objects."""
-        return await self._read(index.directories_below, root, prefix)
+        return await self._read(index.directories_below, self._root(root), prefix)
 
     async def seeded(self, root: str) -> bool:
         """Return whether a first listing of this root was finished."""
-        return await self._read(index.is_seeded, root)
+        return await self._read(index.is_seeded, self._root(root))
 
     async def mark_seeded(self, root: str) -> None:
-        """Note that the first listing of this root is finished."""
+        """Note that the first listing of this root is finished; of a copy make the needs that it leads to before."""
+        if (copies := self._copies) is not None and root in copies.sources.names:
+            await self._record_first_scan(copies, root)
         await self._write(index.mark_seeded, self._names, root)
+
+    async def _record_first_scan(self, copies: Copies, source: str) -> None:
+        after: bytes | None = None
+        while True:
+            changes, after = await self._read(copies.first_scan, source, after=after, limit=FIRST_SCAN_DIRECTORIES)
+            if changes:
+                await self.record([Batch(changes)], copies.sources.route)
+            if after is None:
+                return
+
+    def _root(self, root: str) -> str:
+        """Return under which name the index has a root: of a source with copies it is that of this instance's."""
+        return self._names.own_roots.get(root, root)
+
+    async def different_copies(self, *, limit: int = 100) -> Sequence[Difference]:
+        """Return the keys at which copies of one tree on several instances stayed different, the oldest first."""
+        return [] if self._copies is None else await self._read(self._copies.differences, limit=limit)
 
     # -- needs -----------------------------------------------------------------------------------
 
@@ -247,7 +285,11 @@ class Store(Access):
     async def promote_due(self) -> transitions.Promoted:
         """Turn waiting needs that are due to ready ones, in slices; return how many, by target and scope."""
         total: transitions.Promoted = Counter()
-        while promoted := await self._write(transitions.promote_due, now=self.clock.now(), limit=SLICE_ROWS):
+        now = self.clock.now()
+        # What is due by then was asked about, unless another leader just does that.
+        while self._copies is not None and await self._write(self._copies.postpone, now=now, limit=SLICE_ROWS):
+            pass
+        while promoted := await self._write(transitions.promote_due, now=now, limit=SLICE_ROWS):
             total += promoted
         return total
 
@@ -399,10 +441,10 @@ class Store(Access):
         """
         now = self.clock.now()
         before = now - keep_seconds
+        if self._copies is not None:
+            await self._write(self._copies.note_use, now=now)
         if configured is not None:
-            retire = partial(retention.retire, names=self._names, configured=configured, before=before, now=now)
-            while await self._write(lambda connection: retire(connection, limit=REMOVE_ROWS)):
-                pass
+            await self._retire(configured, before=before, now=now)
         while ids := await self._read(retention.unneeded_directory_attempts, before=before, limit=REMOVE_ROWS):
             await self._write(retention.end_directory_attempts, ids, now=now)
         while await self._write(retention.remove_old, before=before, now=now, limit=REMOVE_ROWS):
@@ -416,6 +458,14 @@ class Store(Access):
         while await self._write(letters.bound_letters, now=now):
             pass
         while await self._write(self._driver.give_back):
+            pass
+
+    async def _retire(self, configured: retention.Configured, *, before: float, now: float) -> None:
+        """Remove what is kept of names that are configured no longer; of copies those of absent instances."""
+        if self._copies is not None:
+            configured = configured._replace(roots=configured.roots - self._copies.sources.names)
+        retire = partial(retention.retire, names=self._names, configured=configured, before=before, now=now)
+        while await self._write(lambda connection: retire(connection, limit=REMOVE_ROWS)):
             pass
 
     async def mark_clean(self) -> None:

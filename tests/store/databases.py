@@ -18,7 +18,6 @@ from listener.store.postgres.access import PostgresDriver
 from listener.store.postgres.address import connect
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.migrations import SCHEMA, prepare
-from listener.store.postgres.translation import TABLES
 from listener.store.sqlite.database import prepare as prepare_file
 from listener.store.store import StoreOptions
 
@@ -166,8 +165,12 @@ def prepare_schema(url: str) -> None:
 
 def empty_schema(url: str) -> None:
     """Remove everything, as a new schema has it: quicker than to make one for each test."""
-    tables = ", ".join(f"{SCHEMA}.{table}" for table in sorted(TABLES - {"meta"}))
     with closing(psycopg.connect(url, autocommit=True)) as connection:
+        rows = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename <> ALL (%s)",
+            (SCHEMA, ["schema_version", "installation"]),
+        )
+        tables = ", ".join(f"{SCHEMA}.{table}" for (table,) in rows)
         connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())
         for sequence in ("change_number", "attempt_number", "group_number"):
             connection.execute(f"ALTER SEQUENCE {SCHEMA}.{sequence} RESTART".encode())

@@ -122,3 +122,28 @@ CREATE TRIGGER need_ready_delete AFTER DELETE ON {schema}.need REFERENCING OLD T
   FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_ready();
 CREATE TRIGGER need_ready_update AFTER UPDATE ON {schema}.need REFERENCING OLD TABLE AS removed NEW TABLE AS added
   FOR EACH STATEMENT EXECUTE FUNCTION {schema}.count_ready();
+
+-- Copies of one tree on several instances (replicas = "each"); copies.py in the store's folder has the rule.
+CREATE TABLE {schema}.pending_copy (      -- for which keys a need waits, and who recorded a change of each meanwhile
+  directory bigint NOT NULL,              -- the need, with name and scope; it may be settled
+  name text COLLATE "C" NOT NULL,
+  scope bigint NOT NULL,
+  source text COLLATE "C" NOT NULL,
+  path bytea NOT NULL,
+  object bytea NOT NULL,                  -- empty for all that is below the path
+  instance text COLLATE "C" NOT NULL,
+  PRIMARY KEY (directory, name, scope, source, path, object, instance)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+CREATE TABLE {schema}.different_copy (    -- keys at which copies differed when the wait was over; bounded
+  source text COLLATE "C" NOT NULL,
+  path bytea NOT NULL,
+  object bytea NOT NULL,
+  since double precision NOT NULL,
+  PRIMARY KEY (source, path, object)
+);
+CREATE TABLE {schema}.copy_window (       -- waits in vain, one after the other, in each directory; few are enough
+  source text COLLATE "C" NOT NULL,
+  path bytea NOT NULL,
+  number bigint NOT NULL,
+  PRIMARY KEY (source, path)
+);
