@@ -61,6 +61,7 @@ __all__ = [
     "read_configuration",
     "refuse",
     "sqlite_path",
+    "state_directory",
     "unit_of",
     "variable_of",
 ]
@@ -352,6 +353,13 @@ def runtime_defaults(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return the defaults by table that follow from systemd's runtime directory."""
     directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     return {"admin": {"socket": f"{directory}/admin.sock"}} if directory else {}
+
+
+def state_directory(environ: Mapping[str, str], config: Path | None) -> Path:
+    """Return where a daemon keeps what is not in the store: systemd's state directory, or the default state file's."""
+    if directory := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(directory)
+    return sqlite_path(instance_defaults(config).get("store", {}).get("url", DEFAULT_STORE)).parent
 
 
 def _name_of(config: Path | None) -> str:

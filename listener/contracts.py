@@ -40,6 +40,7 @@ __all__ = [
     "NeedsCredentials",
     "ProvidesSetup",
     "ReportsTasks",
+    "Rescans",
     "Source",
     "SourceBase",
     "SourceHealth",
@@ -334,6 +335,15 @@ class ConfirmsDeletions(Protocol):
 
     def confirm_deletions(self) -> None:
         """Accept the deletions that the guard stopped."""
+        ...
+
+
+@runtime_checkable
+class Rescans(Protocol):
+    """A source that can compare its whole storage with the index: what the store lost, it finds there."""
+
+    def rescan(self, reason: str) -> None:
+        """Compare soon; ``reason`` is for the log."""
         ...
 
 

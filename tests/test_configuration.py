@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from listener.configuration import SECTIONS, command_socket_path, merged, read_configuration, sqlite_path
+from listener.configuration import (
+    SECTIONS,
+    command_socket_path,
+    merged,
+    read_configuration,
+    sqlite_path,
+    state_directory,
+)
 from listener.settings import Settings
 
 TABLE = {"store": {"url": "sqlite:///state.db"}, "sources": {"hook": {"type": "webhook"}}}
@@ -88,3 +95,13 @@ def test_each_state_file_has_a_socket_of_its_own() -> None:
     """Also where names differ in their ending only, or are none; it is never the state file itself."""
     states = [Path("/s/a.db"), Path("/s/a.sqlite"), Path("/s/a.sock"), Path("/")]
     assert len({command_socket_path(state) for state in states} | set(states)) == 2 * len(states)
+
+
+def test_what_is_not_in_the_store_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """That of the unit, whose instances have each their own; or where the default state file would be."""
+    monkeypatch.setattr("listener.configuration.STATE_PARENT", tmp_path)
+    (tmp_path / "cdn-listener-shop").mkdir()
+    of_instance = Path("/etc/cdn-listener/shop.toml")
+    assert state_directory({"STATE_DIRECTORY": "/var/lib/x:/var/lib/y"}, of_instance) == Path("/var/lib/x")
+    assert state_directory({}, of_instance) == tmp_path / "cdn-listener-shop"
+    assert state_directory({}, None) == Path("/var/lib/cdn-listener")

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import structlog
 
+from listener.configuration import state_directory
 from listener.daemon.admin import AddressNotAvailable, AdminServer
 from listener.daemon.command_socket import CommandSocket
 from listener.daemon.state import DaemonState, Parts, check_sources, make_parts, reopen, require_credentials
@@ -144,6 +145,7 @@ class Daemon:
             targets=parts.targets,
             clock=state.clock,
             leadership=parts.leadership(state.store),
+            state_directory=state_directory(self._environ, parts.settings.origin.path),
         )
         log.info("daemon.running", sources=len(parts.settings.sources), targets=len(parts.targets), pid=os.getpid())
         if state.phase == "stopping":

@@ -223,11 +223,12 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str) -> list[str]:
 
 
 def reasons_degraded(pipeline: Pipeline | None) -> list[str]:
-    """Return what sources that listen cannot see or do at present, a sentence each."""
+    """Return what sources that listen cannot see or do at present, and what the store lost, a sentence each."""
     if pipeline is None:
         return []
     sources = {name: source.health for name, source in pipeline.intake.sources.items()}
-    return [
+    lost = "" if pipeline.replay is None else pipeline.replay.trouble
+    return [f"store: {lost}"] * bool(lost) + [
         f"source {name}: {health.detail or health.state.value}"
         for name, health in sources.items()
         if health.ready and health.state is SourceState.DEGRADED

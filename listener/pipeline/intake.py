@@ -28,6 +28,7 @@ from listener.errors import (
     StoreError,
     StoreUnusable,
 )
+from listener.pipeline.replay import Replay
 from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.batches import Batch
@@ -53,9 +54,9 @@ class Intake:
         sites: Sites,
         *,
         retry: StoreRetry,
+        replay: Replay | None = None,
         committed: Callable[[], None],
         changed: Callable[[], None] = lambda: None,
-        keep: Callable[[Batch], Awaitable[None]] | None = None,
     ) -> None:
         """
         Make the sources.
@@ -65,11 +66,10 @@ class Intake:
             store: keeps what they bring.
             sites: what is served where.
             retry: repeats what the store could not do.
+            replay: keeps what is acknowledged, where the store may lose a commit.
             committed: called after a commit, and when a source has ended.
             changed: called when the health of a source changed, maybe in a thread.
-            keep: keeps what is recorded before it is acknowledged, where the store may lose what it confirmed.
         """
-        self._keep = keep
         self._make_sources = make_sources
         self._changed = changed
         self.sources: dict[str, Source] = dict(make_sources())
@@ -87,6 +87,7 @@ class Intake:
         self.busy: set[str] = set()
         """Sources whose delivery is being taken."""
         self._committing = False
+        self._replay = replay
 
     @property
     def idle(self) -> bool:
@@ -153,7 +154,7 @@ class Intake:
 
     async def _without_known(self, name: str, delivery: Delivery) -> Delivery:
         """Leave out what messages brought that were recorded before: their origin has not learned of it yet."""
-        ids = delivery.message_ids
+        ids, before = delivery.message_ids, None if self._replay is None else self._replay.mark
         known = await self._retry.until_done("known", lambda: self._store.known_messages(ids)) if ids else ()
         if not known:
             return delivery
@@ -164,6 +165,12 @@ class Intake:
             with suppress(KeyRejected):
                 urls += [need.url for need in self._sites.route(change)] if one in known else []
         await self._retry.until_done("redelivered", lambda: self._store.note_redelivered(urls))
+        if self._replay is not None and before is not None:
+            # Maybe another instance recorded it, and ended before it kept it. It is kept at the mark of a later commit.
+            again = [(change, one) for change, one in pairs if one in known]
+            batch = Batch([change for change, _ in again], message_ids=[one for _, one in again])
+            if not await self._replay.keep(before, batch):
+                return delivery
         new = [(change, one) for change, one in pairs if one not in known]
         return replace(delivery, changes=[change for change, _ in new], message_ids=[one for _, one in new])
 
@@ -197,11 +204,16 @@ class Intake:
 
     async def _record(self, taken: Taken) -> None:
         """Record until it is durable: without that nothing more is taken, so the sources stop by themselves."""
-        batch = Batch(taken.changes, taken.scan_sequence, taken.seed, taken.priority, taken.message_ids)
+        await self.record(Batch(taken.changes, taken.scan_sequence, taken.seed, taken.priority, taken.message_ids))
+
+    async def record(self, batch: Batch) -> None:
+        """Record a batch until it is durable, and kept where the store may lose it all the same."""
         record, sites = self._store.record, self._sites
-        (recorded,) = await self._retry.until_done("record", lambda: record([batch], sites.route, sites.folder))
-        if self._keep is not None:
-            await self._keep(batch)
+        while True:
+            before = None if self._replay is None else self._replay.mark
+            (recorded,) = await self._retry.until_done("record", lambda: record([batch], sites.route, sites.folder))
+            if self._replay is None or before is None or await self._replay.keep(before, batch):
+                break
         for key, reason in recorded.rejected:
             log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
@@ -24,7 +25,9 @@ from listener.refresh import AttemptState
 from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.store import Store
+from listener.store.access import Counted
 from listener.store.attempts import Agenda
+from listener.store.batches import Batch
 from listener.store.controls import AccountReport, ControlKind, Controls
 from listener.store.leadership import UPKEEP, Leadership, SoleOwner, Term
 from listener.store.retention import Configured
@@ -81,8 +84,14 @@ class Pipeline:
         targets: Mapping[str, Target],
         clock: Clock | None = None,
         leadership: Leadership | None = None,
+        state_directory: Path | None = None,
     ) -> None:
-        """Join the parts; nothing starts yet. Without ``leadership`` this process leads every account."""
+        """
+        Join the parts; nothing starts yet.
+
+        Without ``leadership`` this process leads every account. In ``state_directory`` it keeps what is acknowledged,
+        where the store may lose commits.
+        """
         self._settings = settings
         self._store = store
         self._clock = clock or SystemClock()
@@ -96,15 +105,16 @@ class Pipeline:
         self._retry = StoreRetry(self.changed.set)
         self._controls = Controls(store)
         self._horizon = Horizon(self._agenda, self._clock)
-        self._replay = Replay.of(store, settings, self._sites, retry=self._retry, clock=self._clock)
+        self._state_directory = state_directory
+        self.replay = None if store.counted is None else self._make_replay(store.counted)
         self.intake = Intake(
             make_sources,
             store,
             self._sites,
             retry=self._retry,
+            replay=self.replay,
             committed=self._committed,
             changed=self._source_changed,
-            keep=self._replay.keep if self._replay else None,
         )
         self._leaders = Leaders(self._leadership, self._accounts, make=self._leader, retry=self._retry)
         self._stalls = Stalls(lambda: self.intake.sources, self.intake.busy)
@@ -145,6 +155,19 @@ class Pipeline:
         )
         return Leader(engine, term, follow=lambda: self._verify(account, term))
 
+    def _make_replay(self, counted: Counted) -> Replay:
+        return Replay(
+            counted,
+            lambda: self.intake.sources,
+            self._settings.sites,
+            record=self._record,
+            now=self._clock.now,
+            changed=self.changed.set,
+        )
+
+    async def _record(self, batch: Batch) -> None:
+        await self.intake.record(batch)
+
     # -- what people ask -------------------------------------------------------------------------
 
     @property
@@ -164,6 +187,8 @@ class Pipeline:
         """What keeps it from doing its work, a sentence each."""
         found = [f"store: {error} {error.hint}".strip() for error in [self.store_trouble] if error is not None]
         found += [self._leadership.trouble] if self._leadership.trouble else []
+        if self.replay is not None and self.replay.trouble:
+            found.append(f"store: {self.replay.trouble}")
         found += [
             f"account {engine.account.name}: {engine.account.closed_reason}"
             for engine in self.engines
@@ -174,8 +199,6 @@ class Pipeline:
             for name, source in self.intake.sources.items()
             if source.health.detail
         ]
-        if self._replay is not None and self._replay.trouble:
-            found.append(f"store: {self._replay.trouble}")
         return found
 
     @property
@@ -227,8 +250,8 @@ class Pipeline:
                 await self._leave_as_found()
             raise
         finally:
-            if self._replay is not None:
-                self._replay.close()
+            if self.replay is not None:
+                await self.replay.close()
             self.changed.set()  # wakes what reports on it: no further change would
 
     async def _flow(self, *, until_idle: bool, follow: bool) -> None:
@@ -241,9 +264,9 @@ class Pipeline:
                 others.append(tasks.create_task(self._settle(), name="settle"))
             others.append(tasks.create_task(self._look(), name="look"))
             others.append(tasks.create_task(self._stalls.watch(), name="watch sources"))
-            if self._replay is not None:
-                others.append(tasks.create_task(self._replay.watch(lambda: self.intake.sources), name="replay"))
             others += self._leaders.start(tasks)
+            if self.replay is not None:
+                others.append(tasks.create_task(self.replay.run(), name="replay"))
             if until_idle:
                 others.append(tasks.create_task(self._stop_when_idle(follow), name="wait until idle"))
             await self._stop.wait()
@@ -258,6 +281,9 @@ class Pipeline:
         """
         try:
             await self._store.check_at_start()
+            if self.replay is not None:
+                name, seconds = self._settings.instance.effective_name, self._settings.fleet.replay_seconds
+                await self.replay.open(self._state_directory, instance=name, seconds=seconds)
             if not self._leadership.is_sole:
                 return True  # each account is taken over when its term begins
             self._was_clean = not await self._store.recover()

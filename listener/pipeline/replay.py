@@ -1,150 +1,195 @@
 """
-What an instance does about commits that its database confirmed and lost (:mod:`listener.store.durability`).
+Confirmed commits that the database lost: what they held is recorded again.
 
-Trees are compared with the index at once, and what queues and webhooks delivered is recorded again from the ring on
-local disk (:mod:`listener.store.ring`). What is no longer in the ring needs a backfill, and the report says so.
+File trees and listings are compared with the index at once: index and needs were lost together, so that the comparison
+finds what is missing. What its origin has deleted since it was acknowledged (messages of queues, requests to webhooks)
+comes from the ring on local disk (:mod:`listener.store.ring`). Where that does not reach back far enough, a backfill
+does it; the sites are named until then.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol, Self, runtime_checkable
 
 import structlog
 
-from listener.clock import Clock
-from listener.configuration import DEFAULT_STORE, sqlite_path
-from listener.contracts import Source
-from listener.pipeline.intake import StoreRetry
-from listener.router.routing import Sites
-from listener.settings import Settings
-from listener.store import Store
+from listener.contracts import Rescans, Source
+from listener.refresh import Priority
+from listener.router.routing import share_name
+from listener.settings import Site
 from listener.store.access import Counted
 from listener.store.batches import Batch
-from listener.store.ring import Ring
+from listener.store.durability import CommitMark
+from listener.store.ring import Ring, ring_path
 
-__all__ = ["Replay", "Rescans"]
+__all__ = ["Replay", "keeps"]
 
 log = structlog.get_logger()
 
-LOOK_SECONDS: Final = 1.0
-"""Between two looks whether commits were lost; reading the count costs nothing."""
-REPORTED_SECONDS: Final = 86_400.0
-"""How long a loss is reported: the remedy may be a person's."""
-REASON: Final = "the database lost commits"
+LOOK_SECONDS = 1.0
+"""How often to look whether commits were lost."""
+REASON = "the database lost commits"
+REPORTED_SECONDS = 3600.0
+"""For how long a loss of which everything was recorded again is reported; any other until the next start."""
 
 
-@runtime_checkable
-class Rescans(Protocol):
-    """A source that can compare everything with the index soon."""
-
-    def rescan(self, reason: str) -> None:
-        """Do that; the reason is logged."""
+def keeps(sources: Iterable[Source]) -> frozenset[str]:
+    """Return the roots of which some changes are found nowhere any more once they are acknowledged."""
+    parts = [part for source in sources for part in getattr(source, "parts", (source,))]
+    return frozenset(root for part in parts if not isinstance(part, Rescans) for root in part.roots)
 
 
 class Replay:
-    """Keeps what is acknowledged, and records it again where the database lost it."""
+    """Looks for lost commits, and has their changes recorded again."""
 
-    def __init__(self, counted: Counted, ring: Ring, store: Store, sites: Sites, *, retry: StoreRetry, clock: Clock):
-        """Compare the count of the last run with the database's; nothing is recorded yet."""
+    def __init__(
+        self,
+        counted: Counted,
+        sources: Callable[[], Mapping[str, Source]],
+        sites: Sequence[Site],
+        *,
+        record: Callable[[Batch], Awaitable[object]],
+        now: Callable[[], float],
+        changed: Callable[[], None],
+    ) -> None:
+        """
+        Take what it needs; nothing is read yet.
+
+        Args:
+            counted: the commits of this process.
+            sources: all of them, as they are now.
+            sites: of the configuration.
+            record: makes changes durable.
+            now: the time of day, in seconds since the epoch.
+            changed: called when :attr:`trouble` changed.
+        """
         self._counted = counted
-        self._ring = ring
-        self._store = store
+        self._sources = sources
         self._sites = sites
-        self._retry = retry
-        self._clock = clock
-        self._handled = len(counted.mark.losses)
-        self._at_start = counted.mark.commits if counted.mark.commits < ring.commits else None
-        self._failed = ""
-        self._report: tuple[str, float] | None = None
-
-    @classmethod
-    def of(cls, store: Store, settings: Settings, sites: Sites, *, retry: StoreRetry, clock: Clock) -> Self | None:
-        """Return it for a store that may lose confirmed commits; None for any other."""
-        if store.counted is None:
-            return None
-        ring = _open_ring(settings, store.counted.identity)
-        return cls(store.counted, ring, store, sites, retry=retry, clock=clock)
+        self._record = record
+        self._now = now
+        self._changed = changed
+        self._ring: Ring | None = None
+        self._handled = 0
+        self._lost_commits = 0
+        self._is_complete = True
+        self._is_recording = True  # what an earlier process left
+        self._until = 0.0
 
     @property
     def trouble(self) -> str:
-        """What was lost within the last day, and what was done about it; empty if nothing."""
-        if self._report is None or self._clock.now() - self._report[1] > REPORTED_SECONDS:
+        """What was lost, and what is left to do; empty where nothing is."""
+        if not self._lost_commits:
             return ""
-        return self._report[0]
+        lost = f"{self._lost_commits} confirmed commits were lost, as in a failover without a synchronous standby"
+        if self._is_recording:
+            return f"{lost}: their changes are being recorded again"
+        if not self._is_complete:
+            return f"{lost}; not all of their changes are known here any more: {self._backfills}"
+        return f"{lost}; all their changes were recorded again" if self._now() < self._until else ""
 
-    async def keep(self, batch: Batch) -> None:
-        """Keep a batch that was recorded, before it is acknowledged. Findings of scans come again by themselves."""
-        if batch.scan_sequence is not None or batch.seed or not batch.changes:
+    @property
+    def mark(self) -> CommitMark:
+        """What was confirmed so far: take it before anything is recorded that is to be kept."""
+        return self._counted.mark
+
+    async def open(self, directory: Path | None, *, instance: str, seconds: float) -> None:
+        """Open the ring in a directory, or else in memory, and compare with what an earlier process knew."""
+        if directory is None:
             return
-        mark = self._counted.mark
-        # A loss that was found meanwhile may include this one, whatever its count was.
-        commits = mark.commits + (len(mark.losses) > self._handled)
+        identity = self._counted.identity
+        path = ring_path(directory, instance=instance, identity=identity)
         try:
-            await asyncio.to_thread(self._ring.add, batch, commits, self._clock.now())
+            ring = await asyncio.to_thread(Ring.opened, path, identity, keep_seconds=seconds)
         except OSError as error:
-            if self._failed != str(error):
-                log.warning("replay.not_kept", error=str(error), hint="make room on the disk of the state directory")
-            self._failed = str(error)
-        else:
-            self._failed = ""
+            log.error("replay.in_memory", error=str(error), hint=IN_MEMORY_HINT)
+            ring = Ring.opened(None, identity, keep_seconds=seconds)
+        self._counted.expect(ring.commits)
+        self._ring = ring
 
-    async def watch(self, sources: Callable[[], Mapping[str, Source]]) -> None:
-        """Look for losses until cancelled, and make up for each."""
-        if self._at_start is not None:
-            await self._make_up(self._at_start, self._ring.commits - self._at_start, sources())
+    async def close(self) -> None:
+        """Keep the count for the next process."""
+        if self._ring is not None:
+            await asyncio.to_thread(self._ring.close, self.mark)
+
+    async def keep(self, before: CommitMark, batch: Batch) -> bool:
+        """
+        Keep what was recorded since a mark, before it is acknowledged; False where it is to be recorded again.
+
+        It is where commits were lost meanwhile: maybe this one.
+        """
+        mark = self.mark
+        if len(mark.losses) != len(before.losses):
+            return False
+        roots = keeps(self._sources().values())
+        is_live = batch.scan_sequence is None and not batch.seed and batch.priority is Priority.LIVE
+        changes = [change for change in batch.changes if change.root in roots] if is_live else []
+        if self._ring is None or not (changes or batch.message_ids):
+            return True
+        kept = Batch(changes, message_ids=batch.message_ids)
+        try:
+            return await asyncio.to_thread(self._ring.add, kept, mark, self._now())
+        except OSError as error:
+            log.error("replay.not_kept", error=str(error), hint=NOT_KEPT_HINT)
+            return True
+
+    async def run(self) -> None:
+        """Have the changes of lost commits recorded again, for ever."""
         while True:
-            losses = self._counted.mark.losses
-            if new := losses[self._handled :]:
-                await self._make_up(min(loss.found for loss in new), sum(loss.commits for loss in new), sources())
-            self._handled = len(losses)
+            await self._look()
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _make_up(self, found: int, lost: int, sources: Mapping[str, Source]) -> None:
-        is_complete = self._ring.is_complete_after(found) and not self._failed
-        await asyncio.to_thread(self._ring.lose, found)
-        for source in sources.values():
-            if isinstance(source, Rescans):
-                source.rescan(REASON)
-        recorded = 0
-        kept = self._ring.after(found)
-        while (one := await asyncio.to_thread(next, kept, None)) is not None:
-            batch = one.batch
-            await self._retry.until_done(
-                "replay",
-                lambda batch=batch: self._store.record([batch], self._sites.route, self._sites.folder),  # type: ignore[misc]
-            )
-            await asyncio.to_thread(self._ring.moved, one, self._counted.mark.commits)
-            recorded += len(batch.changes)
-        log.error("replay.recorded_again", commits=lost, changes=recorded, complete=is_complete)
-        self._report = self._words(lost, recorded, is_complete=is_complete), self._clock.now()
+    async def _look(self) -> None:
+        mark = self.mark
+        if new := mark.losses[self._handled :]:
+            self._handled = len(mark.losses)
+            self._lost_commits += sum(loss.commits for loss in new)
+            self._until = self._now() + REPORTED_SECONDS
+            self._is_recording = True
+            for source in self._sources().values():
+                for part in getattr(source, "parts", (source,)):
+                    if isinstance(part, Rescans):
+                        part.rescan(REASON)
+            self._changed()
+        if self._is_recording:
+            await self._record_again(mark)
 
-    def _words(self, lost: int, recorded: int, *, is_complete: bool) -> str:
-        done = f"the database lost {lost} confirmed commits; trees are compared, {recorded} changes were recorded again"
-        if is_complete:
-            return done
-        return f"{done}, but older ones are lost: run cdn-listener backfill for the sources that are queues or webhooks"
+    async def _record_again(self, mark: CommitMark) -> None:
+        changes, is_readable = 0, self._ring is not None
+        try:
+            if self._ring is not None:
+                await asyncio.to_thread(self._ring.follow, mark)
+                while (kept := await asyncio.to_thread(self._ring.lost)) is not None:
+                    await self._record(kept.batch)
+                    await asyncio.to_thread(self._ring.remove, kept.number)
+                    changes += len(kept.batch.changes)
+        except OSError as error:
+            is_readable = False
+            log.error("replay.unreadable", error=str(error), hint=NOT_KEPT_HINT)
+        self._is_recording = False
+        is_complete = self._ring is not None and is_readable and self._ring.is_complete
+        if self._lost_commits and not is_complete and keeps(self._sources().values()):
+            self._is_complete = False
+            log.error("replay.incomplete", commits=self._lost_commits, hint=self._backfills)
+        if self._lost_commits or changes:
+            log.warning("replay.recorded_again", commits=self._lost_commits, changes=changes)
+        self._changed()
 
-    def close(self) -> None:
-        """Close the ring."""
-        self._ring.close()
+    @property
+    def _backfills(self) -> str:
+        """Return the command for each source whose changes may be missing, with its sites."""
+        roots = keeps(self._sources().values())
+        names = sorted({site.source for site in self._sites if site.source in roots})
+        sites = {name: ", ".join(share_name(site) for site in self._sites if site.source == name) for name in names}
+        return "; ".join(f"run cdn-listener backfill {name} (sites: {sites[name]})" for name in names)
 
 
-def _open_ring(settings: Settings, identity: str) -> Ring:
-    """Open the ring in the state directory; where that cannot be written, one that lasts as long as the process."""
-    default = sqlite_path(DEFAULT_STORE).parent
-    directory = Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or default)
-    path = directory / f"replay-{settings.instance.effective_name}.db"
-    keep_seconds = settings.fleet.replay_seconds
-    try:
-        return Ring.opened(path, identity, keep_seconds=keep_seconds)
-    except OSError as error:
-        log.warning(
-            "replay.in_memory",
-            error=str(error),
-            hint=f"let this user write {directory}: what was acknowledged before a restart cannot be recorded again",
-        )
-        return Ring.opened(None, identity, keep_seconds=keep_seconds)
+NOT_KEPT_HINT = (
+    "make room on the disk of the state directory; changes are safe in the database unless it loses commits meanwhile"
+)
+IN_MEMORY_HINT = (
+    "let this user write the state directory (systemd: StateDirectory=): what was acknowledged before a restart cannot"
+    " be recorded again"
+)

@@ -57,6 +57,9 @@ class Counted(Protocol):
     def mark(self) -> CommitMark:
         """What was confirmed so far."""
 
+    def expect(self, commits: int) -> None:
+        """Take the count that an earlier process of this instance knew as confirmed: before the first transaction."""
+
 
 class Driver(Protocol):
     """What one kind of database does in its own way."""

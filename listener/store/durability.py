@@ -46,17 +46,21 @@ class CommitCount:
         """Replaced as a whole; None until the database was asked."""
 
     def compare(self, found: int) -> Loss | None:
-        """Take the count that a new connection, or a new transaction, finds; return what was lost, if anything."""
-        mark = self.mark
-        if mark is None or found >= mark.commits:
-            self.mark = CommitMark(found, mark.losses if mark else ())
+        """Take the count that the database has; return what was lost, if anything."""
+        mark = self.mark or CommitMark(found)
+        if found >= mark.commits:
+            self.mark = CommitMark(found, mark.losses)
             return None
         loss = Loss(mark.commits, found)
         self.mark = CommitMark(found, (*mark.losses, loss))
         return loss
 
-    def confirm(self, count: int) -> Loss | None:
-        """Take the count of a confirmed transaction; return what was found to be lost before it, if anything."""
-        loss = self.compare(count - 1)
-        self.mark = CommitMark(count, self.mark.losses if self.mark else ())
-        return loss
+    def confirm(self, commits: int) -> None:
+        """Take the count of a transaction that was confirmed."""
+        self.mark = CommitMark(commits, self.mark.losses if self.mark else ())
+
+    def expect(self, commits: int) -> Loss | None:
+        """Take what an earlier process knew as confirmed; return what was lost since, if anything."""
+        found = self.mark.commits if self.mark else 0
+        self.mark = CommitMark(max(commits, found))
+        return self.compare(found)

@@ -121,6 +121,7 @@ class World:
             targets=targets,
             clock=self.clock,
             leadership=self.lead(self.store) if self.lead else None,
+            state_directory=self.origin.parent,
         )
         self.running = asyncio.create_task(self.pipeline.run())
 

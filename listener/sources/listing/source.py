@@ -82,6 +82,11 @@ class ListingSource:
         self._confirmed = True
         self._wake.set()
 
+    def rescan(self, reason: str) -> None:
+        """List at once, or once more after the listing under way."""
+        log.info("listing.requested", source=self.name, reason=reason)
+        self._wake.set()
+
     async def deliveries(self, index: IndexView) -> AsyncIterator[Delivery]:
         """Yield what differs from the index, at each interval, for ever; the first listing of all seeds it."""
         retry = FIRST_RETRY_SECONDS

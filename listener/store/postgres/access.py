@@ -61,7 +61,7 @@ class PostgresTransactions:
         self.connection = connection
         self._limits = None if idle_seconds is None else WRITING._replace(idle_seconds=idle_seconds)
         self._counted = counted
-        self._compared = connection.raw if counted else None
+        self._compared: psycopg.Connection[Any] | None = connection.raw if counted else None
         """The connection whose server was compared with the count."""
         self._changes_before = 0
 
@@ -78,15 +78,20 @@ class PostgresTransactions:
             self.connection.begin(self._limits)
         self._changes_before = self.total_changes
         if self._counted is not None and self._compared is not self.connection.raw:
-            self._counted.look(self.connection.raw)
+            self._counted.look(self.connection.raw)  # once more after a loss
             self._compared = self.connection.raw
 
     def commit(self) -> None:
         """End it; what it did is durable."""
         if self._counted is None or self.total_changes == self._changes_before:
             self.connection.commit()
-        else:
-            self._counted.confirm(self.connection.commit(self._counted.statement)[0])
+            return
+        try:
+            (commits,) = self.connection.commit(self._counted.statement)
+        except psycopg.DatabaseError:
+            self._compared = None
+            raise
+        self._counted.confirm(commits)
 
     def rollback(self) -> None:
         """Take it back."""
@@ -97,7 +102,9 @@ class PostgresTransactions:
         self.connection.end()
 
     def is_in_the_way(self, error: Exception, /) -> bool:
-        """Return whether another instance was in the way, or the connection was lost before the commit."""
+        """Return whether another instance was in the way, or the connection or commits were lost before this one."""
+        if self._counted is not None and self._counted.found_loss(error):
+            return True
         return isinstance(error, _IN_THE_WAY) or (
             isinstance(error, psycopg.OperationalError) and not self.connection.is_open
         )

@@ -20,10 +20,9 @@ __all__ = ["CountedCommits"]
 
 log = structlog.get_logger()
 
-_COUNT: Final = (
-    "INSERT INTO {schema}.instance_count AS own (name, recorded) VALUES ({name}, 1)"
-    " ON CONFLICT (name) DO UPDATE SET recorded = own.recorded + 1 RETURNING recorded"
-)
+_COUNT: Final = "SELECT {schema}.count_commit({name}, {confirmed})"
+_LOST: Final = "CDN01"
+"""The code with which that fails."""
 _FIND: Final = (
     "SELECT coalesce((SELECT recorded FROM {schema}.instance_count WHERE name = {name}), 0),"
     " CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
@@ -38,10 +37,7 @@ class CountedCommits:
 
     def __init__(self, schema: str, instance: str) -> None:
         """Take the schema that holds the counts, and the name of the instance."""
-        parts = {"schema": sql.Identifier(schema), "name": sql.Literal(instance)}
-        self.statement = sql.SQL(_COUNT).format(**parts).as_string(None)
-        """Counts one more, and returns how many there are; the last of a transaction."""
-        self._find = sql.SQL(_FIND).format(**parts).as_string(None)
+        self._parts = {"schema": sql.Identifier(schema), "name": sql.Literal(instance)}
         self._count = CommitCount()
         self._timeline: str | None = None
         self.identity = ""
@@ -63,28 +59,43 @@ class CountedCommits:
         """What was confirmed so far; may be read in any thread."""
         return self._count.mark or CommitMark(0)
 
+    @property
+    def statement(self) -> str:
+        """The last statement of a transaction: it counts one more, and returns how many there are."""
+        return sql.SQL(_COUNT).format(**self._parts, confirmed=sql.Literal(self.mark.commits)).as_string(None)
+
+    def found_loss(self, error: Exception) -> bool:
+        """Return whether the statement failed since commits were lost."""
+        return isinstance(error, psycopg.Error) and error.sqlstate == _LOST
+
     def look(self, raw: psycopg.Connection[Any]) -> None:
-        """Compare with what the server of a new connection has counted."""
-        found, timeline = psycopg.Cursor(raw).execute(self._find.encode(), prepare=False).fetchone() or (0, None)
+        """Compare with what the server has counted; what is remembered of the database is forgotten before."""
+        query = sql.SQL(_FIND).format(**self._parts).as_string(None).encode()
+        found, timeline = psycopg.Cursor(raw).execute(query, prepare=False).fetchone() or (0, None)
         if timeline != self._timeline and self._timeline is not None:
             # The server was promoted, or restored. That alone loses nothing.
             log.warning("store.timeline_changed", before=self._timeline, now=timeline)
         self._timeline = timeline
-        self._report(self._count.compare(found))
+        if (loss := self._count.compare(found)) is not None:
+            self._report(loss)
 
-    def confirm(self, count: int) -> None:
+    def confirm(self, commits: int) -> None:
         """Take the count of a transaction that was confirmed."""
-        self._report(self._count.confirm(count))
+        self._count.confirm(commits)
 
-    def _report(self, loss: Loss | None) -> None:
-        if loss is not None:
-            log.error(
-                "store.commits_lost",
-                commits=loss.commits,
-                confirmed=loss.confirmed,
-                found=loss.found,
-                timeline=self._timeline,
-            )
+    def expect(self, commits: int) -> None:
+        """Take the count that an earlier process of this instance knew as confirmed: before the first transaction."""
+        if (loss := self._count.expect(commits)) is not None:
+            self._report(loss)
+
+    def _report(self, loss: Loss) -> None:
+        log.error(
+            "store.commits_lost",
+            commits=loss.commits,
+            confirmed=loss.confirmed,
+            found=loss.found,
+            timeline=self._timeline,
+        )
 
 
 def _report_weak_commits(raw: psycopg.Connection[Any]) -> None:

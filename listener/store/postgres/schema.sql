@@ -29,6 +29,20 @@ CREATE TABLE {schema}.instance_count (
   recorded bigint NOT NULL
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
 
+-- Counts a transaction; fails where fewer are there than were confirmed, so that nothing is committed on top of a loss:
+-- what a process remembers, such as ids of rows, may be wrong then.
+CREATE FUNCTION {schema}.count_commit(instance text, confirmed bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  total bigint;
+BEGIN
+  INSERT INTO {schema}.instance_count AS own (name, recorded) VALUES (instance, 1)
+    ON CONFLICT (name) DO UPDATE SET recorded = own.recorded + 1 RETURNING recorded INTO total;
+  IF total <= confirmed THEN
+    RAISE EXCEPTION 'of % commits of %, % are there', confirmed, instance, total - 1 USING ERRCODE = 'CDN01';
+  END IF;
+  RETURN total;
+END $$;
+
 -- last_value is the last number handed out, by whichever session, committed or not: the watermark.
 CREATE VIEW {schema}.meta AS
 SELECT id, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.change_number) AS sequence,

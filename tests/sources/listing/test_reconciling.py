@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from listener.change import Change, Fingerprint
-from listener.contracts import Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
+from listener.contracts import Check, CheckState, Delivery, IndexView, Rescans, SourceHealth, SourceState
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.plugins import load_sources
 from listener.settings import parse_settings
@@ -92,6 +92,17 @@ async def test_the_first_listing_seeds_and_later_ones_find_drift(bucket: FakeBuc
         await running.until(lambda: source.health.figures.get("drift_gone") == 0)
         assert source.health.state in (SourceState.LISTENING, SourceState.SCANNING)
     assert not source.health.ready
+
+
+async def test_a_listing_is_made_when_it_is_requested(bucket: FakeBucket, store: Store) -> None:
+    """Whatever the interval: with none at all, and once more where one is under way."""
+    source = ListingSource("www", bucket.settings(interval_seconds=0))
+    assert isinstance(source, Rescans)
+    async with Running(source, store) as running:
+        await running.until(lambda: source.health.ready)
+        bucket.objects |= {"new": b"x"}
+        source.rescan("a test")
+        await running.until(lambda: reported(running) == {"new": "content"})
 
 
 async def test_a_bucket_that_shrinks_by_nine_tenths(bucket: FakeBucket, store: Store) -> None:

@@ -45,14 +45,24 @@ def test_a_count_that_falls_is_a_loss_and_one_that_rises_is_none() -> None:
     """More than was confirmed are commits whose answer was lost, or of another process of the same name."""
     count = CommitCount()
     assert count.compare(5) is None
-    assert count.confirm(6) is None
+    count.confirm(6)
     assert count.compare(8) is None
-    assert count.confirm(9) is None
+    count.confirm(9)
     assert count.compare(4) == Loss(9, 4)
-    assert count.confirm(5) is None
-    assert count.confirm(3) == Loss(5, 2)
-    assert count.mark == CommitMark(3, (Loss(9, 4), Loss(5, 2)))
-    assert [loss.commits for loss in count.mark.losses] == [5, 3]
+    count.confirm(5)
+    assert count.compare(3) == Loss(5, 3)
+    assert count.mark == CommitMark(3, (Loss(9, 4), Loss(5, 3)))
+    assert [loss.commits for loss in count.mark.losses] == [5, 2]
+
+
+def test_what_an_earlier_process_knew_is_compared_too() -> None:
+    """The count that it kept, with what the database had when this process came."""
+    count = CommitCount()
+    count.compare(5)
+    assert count.expect(5) is None
+    assert count.expect(4) is None
+    assert count.expect(7) == Loss(7, 5)
+    assert count.mark == CommitMark(5, (Loss(7, 5),))
 
 
 async def test_commits_that_a_promoted_standby_lacks_are_found_before_the_next_one(
@@ -101,6 +111,27 @@ async def test_a_loss_is_found_without_a_new_connection(url: str) -> None:
             direct.raw.execute(f"UPDATE {SCHEMA}.instance_count SET recorded = recorded - 2".encode())  # type: ignore[attr-defined]
         await record(store, "d")
         assert mark(store) == CommitMark(before - 1, (Loss(before, before - 2),))
+    database.close()
+
+
+async def test_ids_that_are_remembered_are_forgotten_with_the_loss(url: str) -> None:
+    """The id of a lost row may be that of another one by now: what was remembered would put a need in its place."""
+    database = PostgresDatabase(url)
+    for is_new in (False, True):
+        async with database.open(instance=f"new {is_new}") as store:
+            await record(store, "seen/a")
+            with database.reading() as direct:
+                direct.raw.execute(  # type: ignore[attr-defined]
+                    f"UPDATE {SCHEMA}.instance_count SET recorded = recorded - 1;"
+                    f" UPDATE {SCHEMA}.directory SET url = 'https://other.example.com/' || id WHERE url LIKE '%seen/';"
+                    " SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    f" WHERE {is_new} AND application_name = 'cdn-listener new True'".encode()
+                )
+            await record(store, "seen/b")
+            with database.reading() as direct:
+                rows = f"SELECT url FROM {SCHEMA}.need JOIN {SCHEMA}.directory ON id = directory WHERE name = 'b'"
+                assert direct.raw.execute(rows.encode()).fetchall() == [("https://www.example.com/seen/",)]  # type: ignore[attr-defined]
+                direct.raw.execute(f"DELETE FROM {SCHEMA}.need".encode())  # type: ignore[attr-defined]
     database.close()
 
 
