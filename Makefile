@@ -72,7 +72,7 @@ events: $(VENV)/.dev  ## write docs/logs.md from the log calls; meanings are kep
 
 lock: $(VENV)/.created  ## resolve pyproject.toml again into config/locks, with hashes
 	@$(PIP) install --upgrade 'pip>=25.1' && $(PIP) install --group lock
-	@$(LOCK) pyproject.toml --extra credentials --output-file config/locks/image.txt
+	@$(LOCK) pyproject.toml --extra credentials --extra fleet --output-file config/locks/image.txt
 	@$(LOCK) --group image --output-file config/locks/build.txt
 	@$(LOCK) pyproject.toml --all-extras --group dev --output-file config/locks/dev.txt
 
