@@ -37,6 +37,7 @@ def status(
 
 def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
     say(f"daemon: {_running(found)}")
+    _show_instances(found["instances"])
     say("  ".join(f"{name} {found[name]}" for name in _NEEDS))
     say(f"oldest unsettled change: {found['oldest_unsettled_seconds']:.0f} s")
     _show_problems(found["problems"])
@@ -65,6 +66,15 @@ def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
         print_table(_ORDER, [[order[column] for column in _ORDER] for order in found["orders"]])
     if "url" in found:
         _show_url(found["url"], verbose=verbose)
+
+
+def _show_instances(instances: Sequence[Mapping[str, Any]]) -> None:
+    """Print who shares the store, and which accounts each leads."""
+    for one in instances:
+        state = "runs" if one["alive"] else "dead"
+        leads = f"leads {', '.join(one['leads'])}" if one["leads"] else "leads nothing"
+        heartbeat = f"heartbeat {one['heartbeat_seconds']:.1f} s ago"
+        say(printable(f"instance {one['name']}: {state}, {leads}; {heartbeat}; {one['version']}, since {one['since']}"))
 
 
 def _show_problems(problems: Sequence[Mapping[str, Any]]) -> None:

@@ -65,6 +65,7 @@ class _Snapshot(Collector):
         build = GaugeMetricFamily("listener_build_info", "What runs here", labels=["version"])
         build.add_metric([__version__], 1.0)
         yield build
+        yield from self._fleet()
         for name, (text, value) in self._plain().items():
             yield GaugeMetricFamily(name, text, value=value)
         text = "Changes that were found by a slow tick, since nothing had announced them"
@@ -107,6 +108,21 @@ class _Snapshot(Collector):
             text = "How many directories the kernel lets this user watch"
             gauge["listener_inotify_watches_limit"] = (text, gauges.watches_limit)
         return gauge
+
+    def _fleet(self) -> Iterator[Metric]:
+        """Yield which instance this is, which of those that share the store are alive, and what this one leads."""
+        own = self._status["instance"]
+        info = GaugeMetricFamily("listener_instance_info", "Which instance this is", labels=["name"])
+        info.add_metric([own], 1.0)
+        yield info
+        alive = GaugeMetricFamily("listener_instance_alive", "Whether it has a heartbeat", labels=["name"])
+        for one in self._status["instances"]:
+            alive.add_metric([one["name"]], float(one["alive"]))
+        yield alive
+        led = GaugeMetricFamily("listener_account_led", "Whether this instance sends for it", labels=["account"])
+        for account, leader in self._status["leader"].items():
+            led.add_metric([account], float(leader == own))
+        yield led
 
     def _quota(self) -> Iterator[Metric]:
         labels = ["target", "kind"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from listener.clock import window_end
 from listener.contracts import WAITING_SINCE, SourceHealth, SourceState, Target
+from listener.daemon.fleet import leaders_of, lost_of, plain_instances
 from listener.errors import StoreError
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
@@ -113,7 +114,10 @@ async def status_of(
     if store is not None:
         needs = await _needs(store, counts or await store.counts(), sources, now)
     reports = [] if store is None else await _accounts(store, targets)
+    instances = [] if store is None else await store.instances()
+    leaders = leaders_of(instances, set(account_of(targets).values()), settings, owner)
     problems = problems_of(
+        fleet=lost_of(instances, leaders, settings, now),
         owner=owner,
         unsettled=needs["pending"] + needs["in_flight"] + needs["failed"],
         sources=sources,
@@ -123,6 +127,8 @@ async def status_of(
     return {
         "at": iso(now),
         "instance": settings.instance.effective_name,
+        "instances": plain_instances(instances, settings, iso),
+        "leader": leaders,
         "running": owner.is_running,
         "pid": owner.pid,
         "running_reason": owner.reason,
@@ -295,6 +301,7 @@ def problems_of(
     sources: Mapping[str, Mapping[str, Any]],
     accounts: Iterable[AccountReport],
     store_trouble: StoreError | None,
+    fleet: Iterable[tuple[str, float | None, str]] = (),
 ) -> Iterator[Problem]:
     """
     Yield every problem, the most fundamental first.
@@ -305,6 +312,7 @@ def problems_of(
         sources: the last health of each configured source; ``trouble_since`` is since when its detail is not empty.
         accounts: the last report of each account.
         store_trouble: the store's error, where it is known in this process.
+        fleet: what is wrong with the instances that share the store, since when, and what to do.
     """
     if store_trouble is not None:
         yield Problem(f"store: {store_trouble}", None, store_trouble.hint or CHECK)
@@ -312,6 +320,7 @@ def problems_of(
         last = max((source["told_at"] or 0.0 for source in sources.values()), default=0.0)
         what = "no daemon is running: changes are not detected and nothing is sent"
         yield Problem(what, last or None, "start cdn-listener run")
+    yield from (Problem(*one) for one in fleet)
     for account in accounts:
         if account.problem:
             yield Problem(f"account {account.name}: {account.problem}", account.since, account.remedy or CHECK)

@@ -161,8 +161,9 @@ class StatusPage:
         status = await self.status(brief=True, counts=counts)
         for changing in ("at", "oldest_unsettled_seconds"):
             del status[changing]
-        for source in status["sources"].values():
-            del source["told_at"]
+        for changing_part in (*status["sources"].values(), *status["instances"]):
+            changing_part.pop("told_at", None)
+            changing_part.pop("heartbeat_seconds", None)
         return PageSnapshot(
             status=status,
             ahead=await self._ahead(),

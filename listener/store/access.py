@@ -8,7 +8,7 @@ A reader sees the database as it was at one instant. What each kind of database 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
@@ -23,6 +23,7 @@ from listener.event_loop import call_in_loop
 from listener.store.connection import Connection
 from listener.store.copies import Copies
 from listener.store.durability import CommitMark
+from listener.store.fleet import Instance
 from listener.store.index import Names
 from listener.store.needs import Snapshot
 from listener.store.owner import Owner
@@ -111,6 +112,9 @@ class Driver(Protocol):
 
     def size_bytes(self, connection: Connection) -> int:
         """Return the size of the database."""
+
+    def instances(self, connection: Connection) -> Sequence[Instance]:
+        """Return the instances that share the database; empty where one process owns it."""
 
     def give_back(self, connection: Connection) -> bool:
         """Give free space back to the disk; return whether to go on."""
@@ -299,6 +303,10 @@ class Access:
     async def size_bytes(self) -> int:
         """Return the size of the database."""
         return await self._read(self._driver.size_bytes)
+
+    async def instances(self) -> Sequence[Instance]:
+        """Return the instances that share the database; empty where one process owns it."""
+        return await self._read(self._driver.instances)
 
     @property
     def changed_rows(self) -> int:

@@ -101,7 +101,11 @@ def locked(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("lock", "extras", "groups"),
-    [("image", ["credentials", "fleet"], []), ("build", None, ["image"]), ("dev", ["credentials", "fleet", "listing"], ["dev"])],
+    [
+        ("image", ["credentials", "fleet"], []),
+        ("build", None, ["image"]),
+        ("dev", ["credentials", "fleet", "listing"], ["dev"]),
+    ],
 )
 def test_the_locks_contain_what_the_project_requires(lock: str, extras: list[str] | None, groups: list[str]) -> None:
     """Every requirement of the project is locked, at a version that its bounds allow: else run `make lock`."""

@@ -78,7 +78,7 @@ def test_labels_are_names_of_ours(metrics: str) -> None:
         "state": {"pending", "deferred", "in_flight", "failed", "parked", "unconfirmed"},
         "outcome": {"complete", "failed"},
     }
-    assert {name for name, _ in labels} <= {*known, "le", "version", "generation"}
+    assert {name for name, _ in labels} <= {*known, "le", "version", "generation", "name"}
     assert [(name, value) for name, value in labels if name in known and value not in known[name]] == []
 
 

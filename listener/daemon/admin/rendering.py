@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PageContext", "Renderer", "wants_html"]
 
-SECTIONS = ("verdict", "counts", "answer", "stale", "freshness", "quota", "sources", "letters", "recent")
+SECTIONS = ("verdict", "counts", "answer", "stale", "freshness", "quota", "instances", "sources", "letters", "recent")
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

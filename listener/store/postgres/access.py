@@ -8,7 +8,7 @@ in the way of is repeated by the writer. A lost connection is opened again by th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ from psycopg import errors
 from listener.errors import StoreError
 from listener.redaction import mask_text
 from listener.store.connection import Connection
+from listener.store.fleet import Instance
 from listener.store.owner import Owner
-from listener.store.postgres.connection import READING, WRITING, PostgresConnection, UnknownOutcome
+from listener.store.postgres.connection import READING, WRITING, PostgresConnection, UnknownOutcome, quoted
 from listener.store.postgres.counting import CountedCommits
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.writer import Writer
@@ -36,6 +37,13 @@ _IN_THE_WAY: Final = (
     errors.ForeignKeyViolation,  # the row behind an id that was kept was removed: ids are forgotten with the undone
     errors.UniqueViolation,  # another instance made the same row
 )
+_INSTANCES: Final = """
+SELECT name, version, extract(epoch FROM started_at)::double precision, until > clock_timestamp(),
+  extract(epoch FROM coalesce(died_at, until) - clock_timestamp())::double precision,
+  ARRAY (SELECT lease.name FROM {schema}.lease WHERE lease.instance = instance.name
+    AND lease.incarnation = instance.incarnation AND starts_with(lease.name, 'task:') IS FALSE ORDER BY lease.name)
+FROM {schema}.instance WHERE until > '-infinity' OR died_at > clock_timestamp() - interval '1 day' ORDER BY name
+"""
 _READS: Final = 2
 """A query is repeated once where its connection turned out to be lost."""
 
@@ -168,6 +176,7 @@ class PostgresDriver:
             if readonly:
                 writing.end()
         self.transactions = None if readonly else PostgresTransactions(writing, self.counted, idle_seconds=idle_seconds)
+        self._instances = _INSTANCES.replace("{schema}", quoted(schema))
         self._local = threading.local()
         self._readers: list[PostgresConnection] = []
 
@@ -226,6 +235,12 @@ class PostgresDriver:
     def size_bytes(self, connection: Connection) -> int:
         """Return the size of the database."""
         return int(connection.execute("SELECT pg_database_size(current_database())").fetchone()[0])
+
+    def instances(self, connection: Connection) -> Sequence[Instance]:
+        """Return those with a heartbeat, and those that died within a day."""
+        assert isinstance(connection, PostgresConnection)
+        rows = psycopg.Cursor(connection.raw).execute(self._instances.encode(), prepare=False)
+        return [Instance._make((*values, tuple(accounts))) for *values, accounts in rows]
 
     def give_back(self, _connection: Connection, /) -> bool:
         """Return False: autovacuum makes room for what comes next."""

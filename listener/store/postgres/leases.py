@@ -48,7 +48,7 @@ _STATEMENTS: Final[Mapping[str, str]] = {
         "INSERT INTO {schema}.instance AS known (name, incarnation, until, version, started_at)"
         f" VALUES (%(name)s, 1, {_UNTIL}, %(version)s, clock_timestamp())"
         " ON CONFLICT (name) DO UPDATE SET incarnation = known.incarnation + 1, until = excluded.until,"
-        " version = excluded.version, started_at = excluded.started_at RETURNING incarnation"
+        " version = excluded.version, started_at = excluded.started_at, died_at = NULL RETURNING incarnation"
     ),
     # One statement, so that a process frozen in between holds no lock. Nothing can have been taken from an instance
     # whose renewal succeeds: the rows are as they were when it was last alive.
@@ -60,7 +60,8 @@ _STATEMENTS: Final[Mapping[str, str]] = {
     ),
     "holder": "SELECT incarnation FROM {schema}.instance WHERE name = %(name)s",
     "mark": (
-        "UPDATE {schema}.instance SET until = '-infinity' WHERE name IN (SELECT name FROM {schema}.instance"
+        "UPDATE {schema}.instance SET until = '-infinity', died_at = until"
+        " WHERE name IN (SELECT name FROM {schema}.instance"
         " WHERE until <= clock_timestamp() AND until > '-infinity' ORDER BY name FOR UPDATE SKIP LOCKED)"
         " RETURNING name"
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 from listener.errors import StoreError
 from listener.store.connection import Connection
+from listener.store.fleet import Instance
 from listener.store.owner import Owner
 from listener.store.sqlite import maintenance
 from listener.store.sqlite.announcements import Announcements, announce
@@ -232,6 +233,10 @@ class SqliteDriver:
     def size_bytes(self, connection: Connection) -> int:
         """Return the size of the file by its own count of pages."""
         return size_bytes(connection)
+
+    def instances(self, _connection: Connection, /) -> Sequence[Instance]:
+        """Return none: one process owns the file."""
+        return ()
 
     def give_back(self, connection: Connection) -> bool:
         """Give a slice of the file's free pages back to the disk; return whether to go on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -87,11 +86,14 @@ base_urls = ["{self.stand.edge}/{self.name}/"]
         assert self.process.poll() is None, self.process.communicate()[1]
         return fetch(f"http://127.0.0.1:{self.admin_port}/readyz")[0] == 200
 
-    def status(self) -> dict[str, Any]:
-        process = self.command("status", "--json")
+    def text(self, *words: str) -> str:
+        process = self.command(*words)
         out, err = process.communicate(timeout=DEADLINE_SECONDS)
         assert process.returncode == 0, err
-        return dict(json.loads(out))
+        return out
+
+    def status(self) -> dict[str, Any]:
+        return dict(json.loads(self.text("status", "--json")))
 
     def end(self, how: signal.Signals) -> None:
         """End the daemon by a signal."""
@@ -139,7 +141,7 @@ def fresh(stand: Stand, keys: list[str], text: str) -> bool:
 
 
 def test_whichever_instance_is_killed_the_other_one_sends(stand: Stand, cluster: Cluster) -> None:
-    """Changes of both trees turn fresh; a killed leader's account is taken over; a crash of the server loses nothing."""
+    """Changes of both trees turn fresh; a killed leader is replaced; a crash of the server loses nothing."""
     keys = [f"{name}/{number}.html" for name in ("web-1", "web-2") for number in range(5)]
     with fleet(stand, cluster.url(), "web-1", "web-2") as (first, second):
         change(stand, keys, "old")
@@ -147,6 +149,9 @@ def test_whichever_instance_is_killed_the_other_one_sends(stand: Stand, cluster:
         for killed, other in ((first, second), (second, first)):
             killed.end(signal.SIGKILL)
             own = [key for key in keys if key.startswith(other.name)]
+            is_seen = lambda: _dead(other.status()) == [killed.name]  # noqa: E731, B023
+            until(is_seen, what=f"{killed.name} is reported as dead")
+            assert_views(other, killed)
             text = f"without {killed.name}"
             began = time.monotonic()
             change(stand, own, text)
@@ -162,6 +167,28 @@ def test_whichever_instance_is_killed_the_other_one_sends(stand: Stand, cluster:
         assert found["instance"] == "web-2"
         accepted = sum(units.get("file", 0) for units in _units(stand))
         assert found["quota"]["cdn"]["file"]["spent"] == accepted
+
+
+def _dead(status: dict[str, Any]) -> list[str]:
+    return [one["name"] for one in status["instances"] if not one["alive"]]
+
+
+def assert_views(other: Instance, killed: Instance) -> None:
+    """Every view of the instance that is left names the one that is dead, and who leads."""
+    until(lambda: other.status()["leader"] == {"main": other.name}, what="the account is taken over")
+    found = other.status()
+    (problem,) = [one for one in found["problems"] if killed.name in one["what"]]
+    assert "no heartbeat" in problem["what"]
+    assert problem["since"] < found["at"]
+    text = other.text("status")
+    assert f"instance {killed.name}: dead, leads nothing" in text
+    assert f"instance {other.name}: runs, leads main; heartbeat " in text
+    page = fetch(f"http://127.0.0.1:{other.admin_port}/")[1]
+    assert killed.name in page
+    metrics = fetch(f"http://127.0.0.1:{other.admin_port}/metrics")[1]
+    assert f'listener_instance_info{{name="{other.name}"}} 1.0' in metrics
+    assert f'listener_instance_alive{{name="{killed.name}"}} 0.0' in metrics
+    assert 'listener_account_led{account="main"} 1.0' in metrics
 
 
 def _units(stand: Stand) -> list[dict[str, int]]:
@@ -180,4 +207,7 @@ def test_a_stopped_instance_hands_over_at_once(stand: Stand, cluster: Cluster) -
         assert process.returncode == 0
         change(stand, ["web-2/a.html"], "new")
         until(lambda: fresh(stand, ["web-2/a.html"], "new"))
-        assert os.listdir(second.folder)
+        found = second.status()
+        assert [one["name"] for one in found["instances"]] == ["web-2"]  # who left in order is not missed
+        assert found["leader"] == {"main": "web-2"}
+        assert found["problems"] == []

@@ -1,0 +1,63 @@
+"""The fleet in the status: who runs, who leads which account, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from listener.settings import Settings
+from listener.store.fleet import Instance
+from listener.store.owner import Owner
+
+__all__ = ["leaders_of", "lost_of", "plain_instances"]
+
+DEAD_REMEDY = "start it again; one that was removed for good is listed for a day"
+
+
+def leaders_of(
+    instances: Sequence[Instance], accounts: Collection[str], settings: Settings, owner: Owner
+) -> dict[str, str | None]:
+    """Return which instance leads each account; None where none does. The owner of a state file leads all."""
+    if instances:
+        led = {account: one.name for one in instances if one.is_alive for account in one.leads}
+        return {account: led.get(account) for account in sorted(accounts)}
+    name = settings.instance.effective_name if owner.is_running else None
+    return dict.fromkeys(sorted(accounts), name)
+
+
+def silent_seconds(one: Instance, settings: Settings) -> float:
+    """Return how long ago an instance renewed its heartbeat."""
+    return max(0.0, settings.fleet.lease_seconds - one.left_seconds)
+
+
+def plain_instances(instances: Sequence[Instance], settings: Settings, iso: Any) -> list[dict[str, Any]]:
+    """Return the instances as plain data."""
+    return [
+        {
+            "name": one.name,
+            "alive": one.is_alive,
+            "version": one.version,
+            "since": iso(one.started_at),
+            "heartbeat_seconds": round(silent_seconds(one, settings), 1),
+            "leads": list(one.leads),
+        }
+        for one in instances
+    ]
+
+
+def lost_of(
+    instances: Sequence[Instance], leaders: Mapping[str, str | None], settings: Settings, now: float
+) -> list[tuple[str, float | None, str]]:
+    """Return what is wrong: instances that died, and accounts that nobody leads; with since when, and the remedy."""
+    found: list[tuple[str, float | None, str]] = []
+    for one in instances:
+        if not one.is_alive:
+            silent = silent_seconds(one, settings)
+            words = f"instance {one.name}: no heartbeat; changes that only it sees are not detected"
+            found.append((words, now - silent, DEAD_REMEDY))
+    if any(one.is_alive for one in instances):
+        for account, leader in leaders.items():
+            if leader is None:
+                words = f"account {account}: no instance leads it, so that nothing is sent for it"
+                found.append((words, None, "if it stays so for a minute, look at the logs of the instances"))
+    return found

@@ -1,0 +1,21 @@
+"""The instances that share a store, as their heartbeats and leases have it; a state file has none of these."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Instance"]
+
+
+class Instance(NamedTuple):
+    """One instance that runs, or that died within the last day without saying so."""
+
+    name: str
+    version: str
+    started_at: float
+    """Seconds since the epoch, by the database's clock."""
+    is_alive: bool
+    left_seconds: float
+    """How long its heartbeat lasts unless it is renewed; negative: how long ago it ended."""
+    leads: tuple[str, ...]
+    """The accounts that it leads."""
