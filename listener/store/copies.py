@@ -158,7 +158,7 @@ class Copies(Protocol):
         """
         Let needs that are due wait on, as long as their copies differ and the wait is not over.
 
-        Asks for up to ``limit`` needs, with their rows locked, and returns whether any may be left.
+        Looks at up to ``limit`` needs, with their rows locked, and returns whether any may be left.
         """
 
     def first_scan(

@@ -286,7 +286,7 @@ class Store(Access):
         """Turn waiting needs that are due to ready ones, in slices; return how many, by target and scope."""
         total: transitions.Promoted = Counter()
         now = self.clock.now()
-        # What is due by then was asked about, unless another leader just does that.
+        # What is due has been looked at, unless another leader just does that.
         while self._copies is not None and await self._write(self._copies.postpone, now=now, limit=SLICE_ROWS):
             pass
         while promoted := await self._write(transitions.promote_due, now=now, limit=SLICE_ROWS):

@@ -50,7 +50,7 @@ _STATEMENTS: Final[Mapping[str, str]] = {
         " SELECT *, $7 FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::bytea[])"
         " ON CONFLICT DO NOTHING"
     ),
-    # What another leader asks about is left to it.
+    # What another leader looks at is left to it.
     "lock": (
         "SELECT directory, name, scope, window_first FROM {schema}.need AS n"
         " WHERE slot <= floor($1 / 5) AND due_at <= $1 AND EXISTS (SELECT 1 FROM {schema}.pending_copy AS p"
