@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from listener.errors import Fenced, StoreError
+from listener.errors import Fenced, ListenerError
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import StoreRetry
 from listener.pipeline.waking import TICK_SECONDS, WakeUp
@@ -173,7 +173,7 @@ class Leaders:
                 self._run(self._end(name, leader), f"end {name}")
         for name in self._accounts & terms.keys() - self._led.keys() - self._busy:
             self._busy.add(name)
-            self._run(self._begin(name), f"take over {name}")
+            self._run(self._begin(self._leadership.term(name)), f"take over {name}")
         surplus = sorted(self._led.keys() - self._busy, key=lambda name: not self._led[name].engine.idle)
         if names := surplus[: self._leadership.surplus]:
             self._busy.update(names)
@@ -185,8 +185,8 @@ class Leaders:
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
 
-    async def _begin(self, name: str) -> None:
-        term = self._leadership.term(name)
+    async def _begin(self, term: Term) -> None:
+        name = term.account
         try:
             await self._retry.until_done("take over", term.take_over)
             leader = self._led[name] = self._make(term)
@@ -214,7 +214,7 @@ class Leaders:
                 del self._led[leader.term.account]
             log.info("lease.handed_over", accounts=list(names))
             await self._leadership.give_back(names)
-        except StoreError as error:
+        except ListenerError as error:
             log.warning("lease.not_handed_over", accounts=list(names), error=str(error), hint=error.hint)
         finally:
             self._free(names)

@@ -105,6 +105,7 @@ class Pipeline:
         self._retry = StoreRetry(self.changed.set)
         self._controls = Controls(store)
         self._horizon = Horizon(self._agenda, self._clock)
+        self._reported: dict[str, AccountReport] = {}
         self._state_directory = state_directory
         self.replay = None if store.counted is None else self._make_replay(store.counted)
         self.intake = Intake(
@@ -127,7 +128,6 @@ class Pipeline:
         self._stored = WakeUp()
         """Set after each commit, of any process."""
         self._missed_wake_ups = 0
-        self._reported: dict[str, AccountReport] = {}
         self._kept: dict[str, tuple[SourceHealth, float]] = {}
         """What each source said when it was kept last, and when that was."""
 
@@ -153,6 +153,7 @@ class Pipeline:
             changed=self.changed.set,
             horizon=self._horizon,
         )
+        self._reported.pop(term.account, None)  # another process may have stored its own since
         return Leader(engine, term, follow=lambda: self._verify(account, term))
 
     def _make_replay(self, counted: Counted) -> Replay:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from listener.errors import Fenced
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account
 from listener.refresh import AttemptState, RefreshKind
-from listener.store import Store
+from listener.store import NeedInput, Store
 from listener.store.leadership import UPKEEP, SoleOwner, Term
+from listener.store.transitions import AttemptRequest
 from tests.pipeline.world import World, a_world, stays
 
 pytestmark = pytest.mark.looptime(False)
@@ -23,13 +25,12 @@ pytestmark = pytest.mark.looptime(False)
 class PlayedTerm:
     """A term that ends as the test says."""
 
-    unknown_seconds: Mapping[int, float] = {}
-
     def __init__(self, lead: PlayedLeadership, account: str, store: Store) -> None:
         self._lead = lead
         self.account = account
         self.number = lead.terms[account]
         self.store = store
+        self.unknown_seconds = lead.unknown_seconds
         self.late: list[Mapping[int, str]] = []
         self.has_ended = False
         self.took_over = 0
@@ -67,6 +68,7 @@ class PlayedLeadership(SoleOwner):
         self.left: Callable[[], float] = lambda: math.inf
         self.made: list[PlayedTerm] = []
         self.steps: list[str] = []
+        self.unknown_seconds: Mapping[int, float] = {}
         self.given_back: list[Collection[str]] = []
         self._changed: Callable[[], None] = lambda: None
 
@@ -327,4 +329,29 @@ async def test_a_term_begins_once_the_leader_of_the_last_one_has_ended(tmp_path:
         await world.until(lambda: is_sending(world))
         lead.begin(2)
         await world.until(lambda: len(lead.made) == 2)
+        assert world.accepted == {"file": 1}
+
+
+async def test_an_absence_is_believed_some_time_after_the_take_over_only(tmp_path: Path) -> None:
+    """Whoever was sending may have been frozen, and have written the request any time before it was fenced off."""
+    async with a_world(tmp_path, extra={"verifier": {"first_seconds": 0.6}}) as world:
+        lead = await led(world, is_sole=False)
+        url = world.url("a.html")
+        await world.store.request([NeedInput("cdn", url)])
+        wanted = AttemptRequest("cdn", RefreshKind.FILE, url, True, "", 0.0)
+        (made,) = await world.store.hold([wanted], account="main", quota={RefreshKind.FILE: 10})
+        world.clock.ahead -= 100.0
+        await world.store.mark_sending([made.id])
+        world.clock.ahead += 100.0
+        await world.store.mark_unknown([made.id], next_look_at=0.0, error="lost")
+        lead.unknown_seconds = {made.id: 0.0}
+        began = time.monotonic()
+        lead.begin(1)
+
+        async def is_refunded() -> bool:
+            return not await world.store.attempts_in(AttemptState.UNKNOWN)
+
+        await world.until(is_refunded)
+        assert time.monotonic() - began >= 1.2
+        await world.settled()
         assert world.accepted == {"file": 1}

@@ -20,7 +20,7 @@ import psycopg
 import structlog
 
 from listener import __version__
-from listener.errors import Fenced, StoreError
+from listener.errors import Fenced, ListenerError, StoreError
 from listener.redaction import mask_text
 from listener.settings import InstanceSettings
 from listener.store.leadership import UPKEEP, Term
@@ -135,7 +135,7 @@ class LeaseKeeper:
         while True:
             try:
                 await self._do(lambda raw: self._membership.look(raw, boottime))
-            except StoreError as error:
+            except ListenerError as error:  # also where the server is a standby now: another one may be promoted
                 if not self._trouble:
                     log.warning("lease.not_kept", instance=self._instance, error=str(error), hint=error.hint)
                 self._trouble = f"leases: {error}"
@@ -153,7 +153,7 @@ class LeaseKeeper:
         """Let others lead everything, at once; where the database is away, once the lease is over."""
         try:
             await self._do(self._membership.leave)
-        except StoreError as error:
+        except ListenerError as error:
             log.warning("lease.not_kept", instance=self._instance, error=str(error), hint=error.hint)
         finally:
             self._thread.shutdown(wait=False)
