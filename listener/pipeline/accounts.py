@@ -28,6 +28,7 @@ __all__ = [
     "DEFAULT_SHARE",
     "EVICTION_SECONDS",
     "EXHAUSTED_MOST_SECONDS",
+    "QUOTA_RETRY_SECONDS",
     "REPORTED_PART",
     "RESET_GUARD_SECONDS",
     "SPAN_SECONDS",
@@ -51,6 +52,10 @@ CAREFUL_URLS = 10
 EXHAUSTED_MOST_SECONDS = 300.0
 EVICTION_SECONDS = 60.0
 """The span in which the evictions that an origin bears are counted."""
+QUOTA_RETRY_SECONDS = 10.0
+"""Until the live quota is read again where nothing is sent without it."""
+QUOTA_REASON = "the database lost commits, maybe of what was spent: the live quota is read before anything is sent"
+QUOTA_REMEDY = "nothing to do, unless the live quota cannot be read"
 _PACED = (Scope.EXACT, Scope.SUBTREE)
 """What file and directory tokens are spent on."""
 
@@ -83,6 +88,8 @@ class Account:
     troubles: int = 0
     """Refusals in a row; the wait doubles with each."""
     quota_read_at: float = 0.0
+    needs_quota: bool = False
+    """Whether nothing is sent before the live quota was read: the ledger lacks what was spent."""
     spenders: Sequence[Spender] = ()
     """Who spent much of its quota within the last hour."""
     arrivals: Arrivals = field(default_factory=Arrivals)
@@ -217,8 +224,20 @@ class Account:
     def quota_read(self, now: float, *, is_idle: bool) -> None:
         """Note that the live quota was read: what nothing is left to send for is over, too."""
         self.quota_trouble = None
+        if self.needs_quota:
+            self.needs_quota = False
+            self._open()
         if is_idle and now >= self.closed_until:
             self._open()
+
+    def require_quota(self, now: float) -> None:
+        """Send nothing before the live quota was read."""
+        self.needs_quota = True
+        self.close(now, QUOTA_REASON, now=now, remedy=QUOTA_REMEDY)
+
+    def is_near_reset(self, now: float) -> bool:
+        """Return whether nobody can say in which day the CDN books what happens now."""
+        return now - window_start(now) < RESET_GUARD_SECONDS or window_end(now) - now < RESET_GUARD_SECONDS
 
     def quota_unreadable(self, now: float, reason: str, remedy: str) -> None:
         """Note that the live quota could not be read."""
@@ -250,7 +269,7 @@ class Account:
 
     def open_at(self, now: float) -> float:
         """Return the earliest time from ``now`` on at which something may be sent."""
-        at = max(now, self.closed_until)
+        at = max(now, self.closed_until, now + QUOTA_RETRY_SECONDS if self.needs_quota else now)
         if at - window_start(at) < RESET_GUARD_SECONDS:
             at = window_start(at) + RESET_GUARD_SECONDS
         if window_end(at) - at < RESET_GUARD_SECONDS:

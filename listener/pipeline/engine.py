@@ -20,7 +20,14 @@ import structlog
 from listener import planner
 from listener.clock import Clock, window_end, window_start
 from listener.errors import TargetError
-from listener.pipeline.accounts import CAREFUL_URLS, RESET_GUARD_SECONDS, Account, Spenders, large_spenders
+from listener.pipeline.accounts import (
+    CAREFUL_URLS,
+    QUOTA_RETRY_SECONDS,
+    RESET_GUARD_SECONDS,
+    Account,
+    Spenders,
+    large_spenders,
+)
 from listener.pipeline.intake import StoreRetry
 from listener.pipeline.outcomes import UnknownOutcomes
 from listener.pipeline.plan_inputs import learned, requests_for_needs
@@ -281,6 +288,8 @@ class Engine:
         if self.sender.read_quota_soon:
             return -math.inf
         read_at = self.account.quota_read_at
+        if self.account.needs_quota:
+            return read_at + QUOTA_RETRY_SECONDS
         return min(read_at + QUOTA_SECONDS, window_end(read_at) + RESET_GUARD_SECONDS)
 
     def _quota_due(self) -> bool:
@@ -291,7 +300,7 @@ class Engine:
         async with self.account.exclusive():
             now = self._clock.now()
             self.account.quota_read_at = now
-            if self.account.open_at(now) > now and not self.account.closed_reason:
+            if self.account.is_near_reset(now) and (self.account.needs_quota or not self.account.closed_reason):
                 return  # around the reset nobody can say which day the answer is of
             self.sender.read_quota_soon = False
             try:

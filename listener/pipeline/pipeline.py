@@ -143,6 +143,8 @@ class Pipeline:
         for target in account.targets.values():
             if isinstance(target, ChecksDeadline):
                 target.send_while(term.left_seconds)
+        if self._store.counted is not None and self._store.counted.mark.losses:
+            account.require_quota(self._clock.now())
         engine = Engine(
             account,
             term,

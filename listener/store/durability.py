@@ -61,6 +61,6 @@ class CommitCount:
 
     def expect(self, commits: int) -> Loss | None:
         """Take what an earlier process knew as confirmed; return what was lost since, if anything."""
-        found = self.mark.commits if self.mark else 0
-        self.mark = CommitMark(max(commits, found))
-        return self.compare(found)
+        mark = self.mark or CommitMark(0)
+        self.mark = mark._replace(commits=max(commits, mark.commits))
+        return self.compare(mark.commits)

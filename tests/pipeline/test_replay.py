@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 
 from listener.change import Change
+from listener.errors import TargetError
+from listener.pipeline import engine
 from listener.pipeline.intake import Intake, StoreRetry
 from listener.pipeline.replay import Replay
 from listener.router.routing import Sites
 from listener.settings import Site
 from listener.store import Store, open_store
+from listener.store.access import Access
 from listener.store.durability import CommitCount, CommitMark
 from listener.store.postgres.migrations import SCHEMA
-from tests.pipeline.world import PlayedSource
+from tests.pipeline.world import PlayedSource, a_world, stays
 from tests.postgres.cluster import Cluster, Standby
 from tests.postgres.fixtures import MakeCluster, MakeStandby
 from tests.store.databases import PostgresDatabase, prepare_schema
@@ -246,3 +249,31 @@ def kept(folder: Path) -> list[str]:
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT content FROM batch ORDER BY number").fetchall()
     return [change[1] for (content,) in rows for change in json.loads(content)[0]]
+
+
+async def test_nothing_is_sent_after_a_loss_before_the_live_quota_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger may lack what was spent. Where the quota cannot be read, it is shown, and tried again."""
+    count = PlayedCount()
+    count.expect(5)
+    monkeypatch.setattr(engine, "QUOTA_RETRY_SECONDS", 0.3)
+    async with a_world(tmp_path) as world:
+        await world.stop()
+        read, is_away = world.target.read_quota, [True]
+
+        async def read_quota() -> Any:
+            if is_away:
+                raise TargetError("no answer")
+            return await read()
+
+        monkeypatch.setattr(world.target, "read_quota", read_quota)
+        monkeypatch.setattr(Access, "counted", count)
+        await world.start()
+        world.source.deliver(world.write("a.html", "new"))
+        await stays(world)
+        assert world.paths == []
+        assert any("the live quota is read before anything is sent" in one for one in world.pipeline.troubles)
+        is_away.clear()
+        await world.settled()
+        assert world.paths != []

@@ -12,6 +12,7 @@ accepted; what is no longer was charged in addition, and counts as spent by othe
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
@@ -19,6 +20,7 @@ from typing import Any, Protocol, cast
 import psycopg
 import structlog
 
+from listener.errors import Fenced
 from listener.refresh import AttemptState, RefreshKind
 from listener.store import attempts
 from listener.store.connection import Connection
@@ -103,19 +105,34 @@ class LeasedTerm:
         """Take who keeps the lease, and which term of it."""
         self.account = holder.name
         self.number = holder.term
-        self.store = keeper.store.under(lambda connection: table.fence(_raw(connection), holder))
+        self.store = keeper.store.under(self._fence)
         self.unknown_seconds: Mapping[int, float] = {}
         self._keeper = keeper
         self._table = table
         self._holder = holder
+        self._losses = self._count_losses()
+
+    def _count_losses(self) -> int:
+        counted = self._keeper.store.counted
+        return 0 if counted is None else len(counted.mark.losses)
+
+    def _fence(self, connection: Connection) -> None:
+        """
+        Prove that the term holds. It ends with a loss of commits, too.
+
+        The ids that its leader remembers may be those of other attempts by now, and the ledger lacks what was spent.
+        """
+        if self._count_losses() != self._losses:
+            raise Fenced(f"term {self.number} of {self.account} has ended: the database lost commits")
+        self._table.fence(_raw(connection), self._holder)
 
     def left_seconds(self) -> float:
         """Return for how long requests may be written."""
-        return self._keeper.left_seconds(self._holder)
+        return -math.inf if self._count_losses() != self._losses else self._keeper.left_seconds(self._holder)
 
     def may_begin(self) -> bool:
         """Return whether there is time left for a request."""
-        return self._keeper.may_begin(self._holder)
+        return self._count_losses() == self._losses and self._keeper.may_begin(self._holder)
 
     async def take_over(self) -> None:
         """Sort out what the last leader left."""

@@ -340,3 +340,22 @@ async def test_late_answers_are_booked_by_the_leader_of_the_day_only(stand: Stan
     with pytest.raises(Fenced):
         await second.book_late_answers()
     assert stand.sql("SELECT count(*) FROM {}.late_answer") == [(1,)]
+
+
+async def test_a_term_ends_with_a_loss_of_commits(stand: Stand) -> None:
+    """Ids that its leader remembers may be those of other attempts by now; another term begins with a take-over."""
+    term = stand.old.keeper.term("main")
+    await term.store.request([NeedInput("cdn", URL)])
+    stand.old.keeper._membership.deadline.renewed(1e9)  # the stand's clock does not run
+    assert term.may_begin()
+    stand.sql("UPDATE {}.instance_count SET recorded = recorded - 1 WHERE name = 'old'")
+    with pytest.raises(Fenced, match="lost commits"):
+        await stand.leave(term.store, "held")
+    assert (term.may_begin(), term.left_seconds() > 0) == (False, False)
+    term.end()
+    stand.old.keeper._membership._renewed_at = -1e9
+    await stand.old.look()
+    again = stand.old.keeper.term("main")
+    assert again.number == term.number + 1
+    await again.take_over()
+    assert await stand.leave(again.store, "sending")
