@@ -209,7 +209,7 @@ class Engine:
         was_settled, self.settled = self.settled, False
         if promoted := await self._store.promote_due():
             self._promoted(promoted)
-        sequence = await self._store.sequence()
+        sequence = await self._store.revision()
         self.missed_wake_ups += self._is_tick and sequence != self._seen
         woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at
         if not (promoted or self._replan or woken or sequence != self._seen):

@@ -358,7 +358,7 @@ class Pipeline:
         ):
             return False
         # In this order: what promoted before that had a sequence by now, and each engine must have planned since.
-        sequence = await self._store.sequence()
+        sequence = await self._store.revision()
         planned = all(engine.idle and engine.planned_to >= sequence for engine in self.engines)
         return planned and not self._verifying
 
@@ -428,7 +428,7 @@ class Pipeline:
             while True:
                 since = self._stored.count
                 agenda = await self._retry.until_done("look", self._horizon.agenda)
-                is_new, sequence = agenda.sequence != sequence, agenda.sequence
+                is_new, sequence = agenda.revision != sequence, agenda.revision
                 if is_new and not is_announced and announcements.of_others:
                     self._missed_wake_ups += not await self._stored.wait(ON_ITS_WAY_SECONDS, since=since)
                 wait = self._wake_for(agenda, is_new=is_new)

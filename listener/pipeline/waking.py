@@ -123,4 +123,4 @@ class Horizon:
         """Return whether a need is due, or anything was recorded since this sequence."""
         agenda = await self.agenda(within_seconds=_RECENT_SECONDS)
         is_due = agenda.need_due_at is not None and agenda.need_due_at <= self._clock.now()
-        return is_due or agenda.sequence != since_sequence
+        return is_due or agenda.revision != since_sequence

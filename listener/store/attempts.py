@@ -16,6 +16,7 @@ from listener.clock import QUOTA_DAY_SECONDS, window_start
 from listener.refresh import Attempt, AttemptState, NeedState, QuotaReading, RefreshKind, Scope
 from listener.store.connection import Connection
 from listener.store.groups import BookingKey, Group, own_groups, units_of, update_groups
+from listener.store.index import revision
 
 __all__ = [
     "Budget",
@@ -226,8 +227,8 @@ _STATES = {state.value: state for state in AttemptState}
 class Agenda(NamedTuple):
     """What the store waits for; times in seconds since the epoch, None where nothing does."""
 
-    sequence: int
-    """Grows with whatever a plan may depend on, by whichever process it was changed."""
+    revision: int
+    """Differs after whatever a plan may depend on that has no time, by whichever process it was changed."""
     need_due_at: float | None
     """When the next waiting need is due."""
     attempt_due_at: float | None
@@ -245,14 +246,14 @@ def agenda(connection: Connection, targets: Sequence[str], *, only: bool = False
     """
     of_all = "" if only else "state IN ('complete', 'failed') OR "
     row = connection.execute(
-        "SELECT (SELECT sequence FROM meta), (SELECT min(due_at) FROM need WHERE due_at IS NOT NULL),"
+        "SELECT (SELECT due_at FROM need WHERE due_at IS NOT NULL ORDER BY /*! slot, */ due_at LIMIT 1),"
         " (SELECT min(CASE state WHEN 'complete' THEN 0 WHEN 'unknown' THEN coalesce(next_look_at, 0)"
         " ELSE next_look_at END) FROM attempt_group AS g JOIN target ON target.id = g.target WHERE active = 1"
         f" AND ({of_all}(state IN ('complete', 'failed', 'accepted', 'unknown', 'unconfirmed')"
         " AND target.name IN (SELECT value FROM json_each(?)))))",
         (json.dumps(list(targets)),),
     ).fetchone()
-    return Agenda(*row)
+    return Agenda(revision(connection), *row)
 
 
 def attempts_in(

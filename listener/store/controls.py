@@ -31,7 +31,7 @@ from listener.store.access import Access
 from listener.store.attempts import held_ids, refund
 from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.connection import Connection
-from listener.store.index import Names, above, bounded_text, next_sequence, prefix_end, select_wanted
+from listener.store.index import Names, above, bounded_text, next_sequence, note_revision, prefix_end, select_wanted
 from listener.store.needs import MARKED_BY, count_ready
 
 __all__ = [
@@ -175,7 +175,7 @@ def _put(connection: Connection, orders: Sequence[Control]) -> None:
             " SET until = excluded.until, reason = excluded.reason, at = excluded.at",
             (kind.value, *place, until, reason, at),
         )
-        next_sequence(connection)  # whoever plans looks again
+        note_revision(connection)
         _note(connection, at, kind.value, place.words, 0, reason)
 
 
@@ -192,7 +192,7 @@ def _remove(connection: Connection, kind: ControlKind, places: Sequence[Place], 
         ).fetchall()
         if stood:
             removed += 1
-            next_sequence(connection)
+            note_revision(connection)
             _note(connection, now, f"end of {kind.value}", place.words, 0, reason)
     return removed
 
@@ -314,12 +314,12 @@ def _cancel(connection: Connection, place: Place, limit: int) -> int:
     rows = connection.execute(
         f"SELECT n.directory, n.name, n.scope {NEEDS_BELOW}"
         f" AND (n.state IN ({', '.join(f'{state:d}' for state in _FREE)}) OR a.state IN ('held', 'sending'))"
-        " LIMIT :limit",
+        " LIMIT :limit /*! FOR UPDATE OF n */",
         {**place_values(place), "limit": limit},
     ).fetchall()
     count = delete_rows(connection, "need", NEED_KEY, rows)
     if count:
-        next_sequence(connection)  # whoever plans and sends looks again
+        note_revision(connection)
     return count
 
 
@@ -455,6 +455,7 @@ def request(
 
     One that is still being written, or not yet at the origin, keeps its wait: sooner it would be fetched in vain.
     """
+    note_revision(connection)
     sequence = next_sequence(connection)
     rows: list[tuple[int, str, int, int, float, bool, str | None, bool, int]] = []
     for target, url, scope, *_ in inputs:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
-from listener.store.bulk import delete_rows, in_sizes, select_wanted
+from listener.store.bulk import Bulk, delete_rows, in_sizes, select_wanted
 from listener.store.connection import Connection
 from listener.store.index import IndexWriter, Names
 
@@ -135,11 +135,23 @@ TOKEN_SECONDS = 15 * 24 * 3600.0
 AHEAD_SECONDS = 600.0
 """How far ahead of our clock an order token may be: clocks of storages are set by NTP."""
 
-_KEEP = (
-    "INSERT INTO order_token (root, key, covered, newest, etag, sequence, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (root, key) DO UPDATE SET covered = excluded.covered, newest = excluded.newest,"
-    " etag = excluded.etag, sequence = excluded.sequence, at = excluded.at"
+_PUT = (
+    "INSERT INTO order_token (root, key, covered, newest, etag, sequence, at) {} ON CONFLICT (root, key) DO UPDATE SET"
 )
+_ROW = "({0}, {1}, {2}, {3}, {4}, {5}, {6})"
+_KEEP = Bulk(
+    f"{_PUT} covered = excluded.covered, newest = excluded.newest, etag = excluded.etag,"
+    " sequence = excluded.sequence, at = excluded.at",
+    _ROW,
+    columns=7,
+)
+_ADD = Bulk(
+    f"{_PUT} covered = max(order_token.covered, excluded.covered), newest = max(order_token.newest, excluded.newest),"
+    " etag = NULL, sequence = max(order_token.sequence, excluded.sequence), at = max(order_token.at, excluded.at)",
+    _ROW,
+    columns=7,
+)
+"""Of a key that had no row: another instance may have made one since, and of two contents neither is sure."""
 
 
 class KeyTokens(NamedTuple):
@@ -172,6 +184,8 @@ class OrderTokens:
         self._names = names
         self._index = index
         self._changed: dict[tuple[int, bytes], KeyTokens] = {}
+        self._locked: set[tuple[int, bytes]] = set()
+        """Places whose row was read, and is changed by nobody else before the commit."""
         self.look_up(())
 
     def look_up(self, changes: Sequence[Change]) -> None:
@@ -183,9 +197,11 @@ class OrderTokens:
             self._connection,
             [*{self._place(change) for change in changes}],
             "SELECT root, key, covered, newest, etag, sequence, at FROM wanted"
-            " CROSS JOIN order_token ON root = column1 AND key = column2",
+            " CROSS JOIN order_token ON root = column1 AND key = column2"
+            " /*! ORDER BY root, key FOR UPDATE OF order_token */",
         )
         self._stored = {(root, key): KeyTokens(*tokens) for root, key, *tokens in rows}
+        self._locked.update(self._stored)
 
     def _place(self, change: Change) -> tuple[int, bytes]:
         return self._names.root(self._connection, change.root), key_to_bytes(change.key)
@@ -251,8 +267,9 @@ class OrderTokens:
 
     def flush(self, now: float) -> None:
         """Write what was noted."""
-        rows = [(*place, *tokens[:-1], now) for place, tokens in sorted(self._changed.items())]
-        self._connection.executemany(_KEEP, rows)
+        for statement, is_locked in ((_KEEP, True), (_ADD, False)):
+            changed = sorted(item for item in self._changed.items() if (item[0] in self._locked) is is_locked)
+            statement.write(self._connection, [(*place, *tokens[:-1], now) for place, tokens in changed])
         self._changed = {}
 
 

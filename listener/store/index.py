@@ -20,6 +20,8 @@ from listener.store.connection import Connection
 
 __all__ = [
     "NEXT_SEQUENCE",
+    "NOTE_REVISION",
+    "REVISION",
     "IndexWriter",
     "Names",
     "above",
@@ -33,10 +35,12 @@ __all__ = [
     "is_seeded",
     "mark_seeded",
     "next_sequence",
+    "note_revision",
     "objects_named",
     "prefix_end",
     "prefix_end_bytes",
     "remove_pending",
+    "revision",
     "select_wanted",
 ]
 
@@ -140,12 +144,14 @@ _PUT_KNOWN = RowStatement(
       -- what says nothing of the content leaves what is known of an untouched file
       etag = CASE WHEN {6} IS NULL AND size_bytes = {2} AND mtime_ns = {3} AND ctime_ns = {4} AND inode = {5}
         THEN etag ELSE {6} END
-    {rows} WHERE tree = {0} AND name = {1}
+    {rows} WHERE tree = {0} AND name = {1} AND sequence <= {8}
     """,
     columns=9,
     key=("tree", "name"),
 )
-_REMOVE = RowStatement("DELETE FROM object {rows} WHERE tree = {0} AND name = {1}", columns=2, key=("tree", "name"))
+_REMOVE = RowStatement(
+    "DELETE FROM object {rows} WHERE tree = {0} AND name = {1} AND sequence <= {2}", columns=3, key=("tree", "name")
+)
 _COUNT = RowStatement("UPDATE tree SET objects = objects + {1} {rows} WHERE id = {0}", columns=2, key=("id",))
 _TOMBSTONE = (
     "INSERT INTO tombstone (root, key, below, sequence, at) VALUES (?, ?, ?, ?, ?)"
@@ -168,7 +174,7 @@ class IndexWriter:
         """Take the id cache of the writing thread."""
         self._names = names
         self._puts: list[ObjectRow] = []
-        self._removed: dict[tuple[int, bytes], tuple[object, ...]] = {}
+        self._removed: dict[_Place, tuple[int, bytes, bool, int, float]] = {}
 
     def begin(self, connection: Connection) -> None:
         """Take the connection, in a transaction; what an undone batch left is forgotten."""
@@ -230,7 +236,10 @@ class IndexWriter:
     def _write(self, rows: list[ObjectRow], *, known_to: int | None = None) -> int:
         """Write these rows, but not over those that came after a sequence; return how many of those there are."""
         rows.sort(key=_PLACE)
-        known = {row[:2]: row[2] for row in self._known(list(map(_PLACE, rows)), "tree, name, sequence", after=-1)}
+        known = {
+            row[:2]: row[2]
+            for row in self._known(list(map(_PLACE, rows)), "tree, name, sequence", locked=known_to is not None)
+        }
         newer = {place for place, sequence in known.items() if known_to is not None and sequence > known_to}
         again = [row for row in rows if row[:2] in known and row[:2] not in newer] if known else []
         new = [row for row in rows if row[:2] not in known] if known else rows
@@ -239,14 +248,18 @@ class IndexWriter:
             again += [row for row in new if row is not first[row[:2]]]
             new = [*first.values()][::-1]
         late = _PUT_NEW.write(self._connection, new)  # another process made these meanwhile
-        _PUT_KNOWN.run(self._connection, [*again, *late])
+        if known_to is not None:
+            newer.update(row[:2] for row in late)
+        else:
+            again += late
+        _PUT_KNOWN.run(self._connection, again)
         more = Counter(map(_TREE, new))
         more.subtract(map(_TREE, late))
         self._count(more)
         return sum(row[:2] in newer for row in rows) if newer else 0
 
     def _flush_removed(self) -> None:
-        rows = sorted(self._removed)
+        rows = sorted((*place, values[3]) for place, values in self._removed.items())
         missed = _REMOVE.missed(self._connection, rows)
         less = Counter(map(_TREE, missed))
         less.subtract(map(_TREE, rows))
@@ -293,20 +306,30 @@ class IndexWriter:
     def _rows(self, root: str, keys: Sequence[str], after: int) -> Iterator[tuple[str, Sequence[Any]]]:
         """Yield those of these keys that have rows above a sequence, with their sequences and fingerprints."""
         key_of = {self._place(root, key): key for key in keys}
-        for tree, name, *row in self._known(list(key_of), f"tree, name, sequence, {_FINGERPRINT}", after=after):
+        for tree, name, *row in self._known(
+            list(key_of), f"tree, name, sequence, {_FINGERPRINT}", after=after, locked=True
+        ):
             yield key_of[tree, name], row
 
-    def _known(self, places: Sequence[_Place], columns: str, *, after: int) -> Iterator[Any]:
-        """Yield these columns of the objects at these places that the index learned of above a sequence."""
+    def _known(self, places: Sequence[_Place], columns: str, *, locked: bool, after: int = -1) -> Iterator[Any]:
+        """
+        Yield these columns, of which the third is the sequence, of the objects here that were learned above a sequence.
+
+        What decides that a change is left out is read ``locked``: no other instance changes it before the commit.
+        """
+        # Locked whatever its sequence: that may be another one once the lock is there.
+        lock = " /*! OR true ORDER BY tree, name FOR UPDATE OF object */" if locked else ""
         trees = json.dumps(list({tree for tree, _ in places}))
         filled = "SELECT id FROM tree WHERE id IN (SELECT value FROM json_each(?)) AND objects > 0"
         held = {row[0] for row in self._connection.execute(filled, (trees,))}
-        yield from select_wanted(
+        found = select_wanted(
             self._connection,
             [place for place in places if place[0] in held],
-            f"SELECT {columns} FROM wanted CROSS JOIN object ON tree = column1 AND name = column2 WHERE sequence > ?",
+            f"SELECT {columns} FROM wanted CROSS JOIN object ON tree = column1 AND name = column2"
+            f" WHERE sequence > ?{lock}",
             (after,),
         )
+        yield from (row for row in found if row[2] > after)
 
     def _deleted(self, root: str, keys: Sequence[str], after: int) -> Iterator[tuple[str, int]]:
         """Yield those of these keys that were deleted above a sequence, alone or with a directory, and with which."""
@@ -400,7 +423,8 @@ def remove_pending(connection: Connection, limit: int) -> bool:
     until = [*accumulate((row[2] for row in directories), initial=0)]
     looked = [row for row, before in zip(directories, until, strict=False) if before < LOOKED_ROWS]
     rows = connection.execute(
-        "SELECT tree, name FROM object WHERE tree IN (SELECT value FROM json_each(?)) AND sequence <= ? LIMIT ?",
+        "SELECT tree, name FROM object WHERE tree IN (SELECT value FROM json_each(?)) AND sequence <= ? LIMIT ?"
+        " /*! FOR UPDATE */",
         (json.dumps([row[0] for row in looked]), sequence, limit),
     ).fetchall()
     delete_rows(connection, "object", ("tree", "name"), rows)
@@ -514,6 +538,24 @@ NEXT_SEQUENCE: Final = "UPDATE meta SET sequence = sequence + 1 RETURNING sequen
 def next_sequence(connection: Connection) -> int:
     """Take the next number of the store-wide sequence."""
     return int(connection.execute(NEXT_SEQUENCE).fetchone()[0])
+
+
+REVISION: Final = "SELECT sequence AS revision FROM meta"
+NOTE_REVISION: Final = "UPDATE meta SET sequence = sequence + 1"
+
+
+def revision(connection: Connection) -> int:
+    """
+    Return a number that is another one after :func:`note_revision`, in whichever process, was committed.
+
+    It is no number of a change: of two that are taken at once the lower may be committed after a reader saw the higher.
+    """
+    return int(connection.execute(REVISION).fetchone()[0])
+
+
+def note_revision(connection: Connection) -> None:
+    """Let whoever plans and sends look again once this transaction is committed."""
+    connection.execute(NOTE_REVISION)
 
 
 MAX_TEXT_CHARACTERS: Final = 1_000

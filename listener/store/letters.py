@@ -24,7 +24,7 @@ from listener.change import key_to_text
 from listener.contracts import Unreadable
 from listener.refresh import NeedState, directory_of
 from listener.store.connection import Connection
-from listener.store.index import above, bounded_text, next_sequence
+from listener.store.index import above, bounded_text, next_sequence, note_revision
 
 __all__ = [
     "EVERY_LETTER",
@@ -217,6 +217,7 @@ def _count(connection: Connection, source: str, kind: str, *, letters: int, bodi
 def retry(connection: Connection, *, url: str | None) -> int:
     """Send rejected URLs once more, or one of them; return how many. Keys and messages cannot be sent as they are."""
     where, values = _that(url)
+    note_revision(connection)
     return connection.execute(
         f"UPDATE need SET state = {NeedState.READY:d}, reason = NULL, open = 0, sequence = ? WHERE {_PARKED}{where}",
         (next_sequence(connection), *values),

@@ -68,6 +68,7 @@ _BIRTHS = f"""
 SELECT directory, name, scope, CASE WHEN state = {NeedState.WAITING:d} AND open < 2
   AND window_first + CASE open WHEN 0 THEN ? ELSE ? END >= ? THEN birth END
 FROM wanted CROSS JOIN need ON directory = column1 AND name = column2 AND scope = column3
+/*! ORDER BY directory, name, scope FOR UPDATE OF need */
 """
 """The needs of these keys; of those whose window is open the object whose birth made them."""
 _FORGET = "DELETE FROM need WHERE directory = ? AND name = ? AND scope = ?"

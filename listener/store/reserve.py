@@ -146,7 +146,7 @@ def _ready(connection: Connection, needs: Sequence[_NeedKey]) -> set[_NeedKey]:
         needs,
         "SELECT directory, name, scope FROM wanted"
         " CROSS JOIN need ON directory = column1 AND name = column2 AND scope = column3"
-        f" WHERE state = {NeedState.READY:d}",
+        f" WHERE state = {NeedState.READY:d} /*! ORDER BY directory, name, scope FOR UPDATE OF need */",
     )
     return set(rows)
 

@@ -215,6 +215,10 @@ class Store(Access):
         """Return the highest sequence given out."""
         return await self._read(lambda c: int(c.execute("SELECT sequence FROM meta").fetchone()[0]))
 
+    async def revision(self) -> int:
+        """Return a number that is another one after whatever a plan may depend on that has no time."""
+        return await self._read(index.revision)
+
     async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
         """Return the objects known directly in a directory of a storage: name to fingerprint."""
         return await self._read(index.directory_objects, self._root(root), directory)

@@ -30,7 +30,7 @@ from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.connection import Connection
 from listener.store.controls import withdraw
 from listener.store.groups import members, own_groups, units_of, update_groups
-from listener.store.index import next_sequence, prefix_end, select_wanted
+from listener.store.index import next_sequence, note_revision, prefix_end, select_wanted
 from listener.store.needs import EXPIRED, Load, count_ready, covered
 
 __all__ = [
@@ -49,10 +49,13 @@ __all__ = [
 ]
 
 
+NEXT_DUE = "SELECT due_at FROM need WHERE due_at IS NOT NULL ORDER BY /*! slot, */ due_at LIMIT 1"
+
+
 def next_due(connection: Connection) -> float | None:
     """Return when the next waiting need is due, in seconds since the epoch."""
-    row = connection.execute("SELECT min(due_at) FROM need WHERE due_at IS NOT NULL").fetchone()
-    return None if row[0] is None else float(row[0])
+    row = connection.execute(NEXT_DUE).fetchone()
+    return None if row is None else float(row[0])
 
 
 Promoted = Counter[tuple[str, Scope, Priority]]
@@ -73,6 +76,7 @@ def promote_due(connection: Connection, *, now: float, limit: int) -> Promoted:
     if connection.execute(f"SELECT 1 FROM need WHERE {_due_by('?1')} LIMIT 1", (now,)).fetchone() is None:
         return Counter()
     until = _slice_end(connection, now, limit)
+    note_revision(connection)
     values = {"sequence": next_sequence(connection), "now": now, "until": now if until is None else until}
     if until is None:  # more of one moment than a slice has
         rows = connection.execute(_PROMOTE.format(_OF_ONE_MOMENT), {**values, "limit": limit})
@@ -353,6 +357,7 @@ def expire(connection: Connection, load: Load, *, before: float, limit: int) -> 
     The newest, and not the first: what a cache fetched again in between may lack the later change.
     """
     rows = connection.execute(
-        f"SELECT directory, name, scope FROM need WHERE {EXPIRED} LIMIT ?", (load.directory, before, limit)
+        f"SELECT directory, name, scope FROM need WHERE {EXPIRED} LIMIT ? /*! FOR UPDATE */",
+        (load.directory, before, limit),
     )
     return delete_rows(connection, "need", NEED_KEY, rows.fetchall())

@@ -22,7 +22,7 @@ from listener.redaction import mask_text
 from listener.store.connection import Connection
 from listener.store.fleet import Instance
 from listener.store.owner import Owner
-from listener.store.postgres.connection import READING, WRITING, PostgresConnection, UnknownOutcome, quoted
+from listener.store.postgres.connection import WRITING, PostgresConnection, UnknownOutcome, is_lost, quoted
 from listener.store.postgres.counting import CountedCommits
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.writer import Writer
@@ -80,10 +80,7 @@ class PostgresTransactions:
 
     def begin(self) -> None:
         """Begin one."""
-        if self._limits is None:
-            self.connection.begin()
-        else:
-            self.connection.begin(self._limits)
+        self.connection.begin(self._limits)
         self._changes_before = self.total_changes
         if self._counted is not None and self._compared is not self.connection.raw:
             self._counted.look(self.connection.raw)  # once more after a loss
@@ -113,9 +110,10 @@ class PostgresTransactions:
         """Return whether another instance was in the way, or the connection or commits were lost before this one."""
         if self._counted is not None and self._counted.found_loss(error):
             return True
-        return isinstance(error, _IN_THE_WAY) or (
-            isinstance(error, psycopg.OperationalError) and not self.connection.is_open
-        )
+        if is_lost(error):
+            self.connection.close()
+            return True
+        return isinstance(error, _IN_THE_WAY)
 
     def may_be_committed(self, error: Exception, /) -> bool:
         """Return whether the answer to the commit is missing."""
@@ -170,11 +168,13 @@ class PostgresDriver:
         try:
             prepare(writing.raw, schema)
             self.counted = CountedCommits.begun(writing.raw, schema, instance) if owner else None
-        except psycopg.Error as error:
-            raise self.translated(error) from error
-        finally:
-            if readonly:
-                writing.end()
+        except BaseException as error:
+            writing.end()
+            if isinstance(error, psycopg.Error):
+                raise self.translated(error) from error
+            raise
+        if readonly:
+            writing.end()
         self.transactions = None if readonly else PostgresTransactions(writing, self.counted, idle_seconds=idle_seconds)
         self._instances = _INSTANCES.replace("{schema}", quoted(schema))
         self._local = threading.local()
@@ -197,10 +197,13 @@ class PostgresDriver:
             self._readers.append(connection)
         for left in reversed(range(_READS)):
             try:
-                connection.begin(READING, readonly=True)
+                connection.begin(readonly=True)
                 return query(connection)
-            except psycopg.OperationalError:
-                if not left or connection.is_open:
+            except psycopg.OperationalError as error:
+                if not is_lost(error):
+                    raise
+                connection.close()
+                if not left:
                     raise
             finally:
                 connection.rollback()

@@ -27,7 +27,7 @@ from listener.store.connection import Cursor
 from listener.store.postgres.address import connect
 from listener.store.postgres.translation import translate
 
-__all__ = ["READING", "WRITING", "Limits", "PostgresConnection", "UnknownOutcome", "quoted"]
+__all__ = ["READING", "WRITING", "Limits", "PostgresConnection", "UnknownOutcome", "is_lost", "quoted"]
 
 
 class Limits(NamedTuple):
@@ -135,6 +135,13 @@ def _array(column: Sequence[Any], kind: _Kind) -> str:
     return f"{{{','.join(['NULL' if value is None else text(value) for value in column])}}}"
 
 
+def is_lost(error: BaseException) -> bool:
+    """Return whether this error ends its connection, so that what was not committed is taken back."""
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+
+
 def quoted(name: str) -> str:
     """Return the name of a schema as an identifier in SQL."""
     return sql.Identifier(name).as_string(None)
@@ -208,9 +215,9 @@ class PostgresConnection:
         """Whether a transaction was begun and has not ended."""
         return self._raw is not None and self._raw.info.transaction_status != TransactionStatus.IDLE
 
-    def begin(self, limits: Limits = WRITING, *, readonly: bool = False) -> None:
+    def begin(self, limits: Limits | None = None, *, readonly: bool = False) -> None:
         """Begin a transaction: one that writes sees what others commit, one that reads a single instant."""
-        raw = self.raw
+        raw, limits = self.raw, limits or (READING if readonly else WRITING)
         self._begun = True
         self._limit.begin(raw, limits.seconds)
         kind = " ISOLATION LEVEL REPEATABLE READ READ ONLY" if readonly else " ISOLATION LEVEL READ COMMITTED"

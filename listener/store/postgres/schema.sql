@@ -20,8 +20,9 @@ ALTER TABLE {schema}.attempt_group ALTER COLUMN id SET DEFAULT nextval('{schema}
 CREATE TABLE {schema}.installation (
   id bigint PRIMARY KEY CHECK (id = 1),
   created_at double precision NOT NULL,
-  clean bigint NOT NULL DEFAULT 1
-);
+  clean bigint NOT NULL DEFAULT 1,
+  revision bigint NOT NULL DEFAULT 1      -- a row, and no sequence: who sees the number sees what was changed with it
+) WITH (fillfactor = 10);
 
 -- How many transactions each instance has committed, counted in each of them: fewer than were confirmed are a loss.
 CREATE TABLE {schema}.instance_count (

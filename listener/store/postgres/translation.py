@@ -34,7 +34,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from listener.store.groups import NEXT_ATTEMPT, NEXT_GROUP
-from listener.store.index import NEXT_SEQUENCE
+from listener.store.index import NEXT_SEQUENCE, NOTE_REVISION, REVISION
 from listener.store.sqlite.migrations import schema
 
 __all__ = ["TABLES", "Statement", "translate"]
@@ -56,6 +56,8 @@ _KEYWORDS: Final = _words(
 _FUNCTIONS: Final = _words("abs coalesce count current_database length max min pg_database_size substr sum")
 _OTHERWISE: Final[Mapping[str, str]] = {
     NEXT_SEQUENCE: "SELECT nextval('{schema}.change_number')",
+    REVISION: "SELECT revision FROM {schema}.installation",
+    NOTE_REVISION: "UPDATE {schema}.installation SET revision = revision + 1",
     NEXT_ATTEMPT: "SELECT nextval('{schema}.attempt_number')",
     NEXT_GROUP: "SELECT nextval('{schema}.group_number')",
 }
