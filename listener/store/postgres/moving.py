@@ -155,7 +155,7 @@ def reading(url: str, schema: str = SCHEMA) -> Iterator[PostgresEnd]:
         if connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone() == (None,):
             raise StoreError(f"PostgreSQL schema {schema}: there is none", hint="check the database in the URL")
         prepare(connection, schema)
-        _refuse_in_use(connection)
+        _refuse_in_use(connection, schema)
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             connection.execute(_NO_LIMITS)
@@ -173,7 +173,7 @@ def writing(url: str, schema: str = SCHEMA) -> Iterator[PostgresEnd]:
     """
     with _connected(url) as connection:
         prepare(connection, schema)
-        _refuse_in_use(connection)
+        _refuse_in_use(connection, schema)
         end = PostgresEnd(connection, schema)
         warnings: list[str] = []
         with connection.transaction():
@@ -193,22 +193,21 @@ def _connected(url: str) -> Iterator[psycopg.Connection[Any]]:
         try:
             yield connection
         except psycopg.errors.LockNotAvailable:
-            raise _in_use("another session") from None
+            raise _in_use("another session uses it") from None
         except psycopg.Error as error:
             raise StoreError(f"PostgreSQL: {mask_text(str(error).partition(chr(10))[0])}") from error
 
 
-def _refuse_in_use(connection: psycopg.Connection[Any]) -> None:
-    row = connection.execute(
-        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid() AND starts_with(application_name, 'cdn-listener ') LIMIT 1"
-    ).fetchone()
+def _refuse_in_use(connection: psycopg.Connection[Any], schema: str) -> None:
+    """Raise StoreBusy where an instance has a heartbeat. Its connections prove nothing: a pool keeps them."""
+    alive = sql.SQL("SELECT name FROM {} WHERE until > clock_timestamp() LIMIT 1")
+    row = connection.execute(alive.format(sql.Identifier(schema, "instance"))).fetchone()
     if row is not None:
-        raise _in_use(row[0])
+        raise _in_use(f"instance {row[0]} runs")
 
 
 def _in_use(by: str) -> StoreBusy:
-    return StoreBusy(f"the PostgreSQL store is in use: {by} is connected", hint="stop every instance first")
+    return StoreBusy(f"the PostgreSQL store is in use: {by}", hint="stop every instance first")
 
 
 def _listed(columns: Sequence[str]) -> sql.Composed:

@@ -110,13 +110,17 @@ def test_a_store_that_an_instance_uses_is_refused(postgres_database: str, tmp_pa
     """In both directions; so is a session in the middle of a transaction."""
     fill(tmp_path / "a.db", rows=5)
     move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
-    with connect(postgres_database, instance="web-1"):
-        for ends in (
-            (sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database)),
-            (moving.reading(postgres_database), sqlite.writing(tmp_path / "b.db")),
-        ):
-            with pytest.raises(StoreBusy, match="cdn-listener web-1 is connected"):
-                move(*ends)
+    value(
+        postgres_database,
+        "INSERT INTO instance VALUES ('web-1', 1, clock_timestamp() + interval '1 minute', '1', clock_timestamp())",
+    )
+    for ends in (
+        (sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database)),
+        (moving.reading(postgres_database), sqlite.writing(tmp_path / "b.db")),
+    ):
+        with pytest.raises(StoreBusy, match="instance web-1 runs"):
+            move(*ends)
+    value(postgres_database, "UPDATE instance SET until = '-infinity'")
     with psycopg.connect(postgres_database) as session:
         session.execute(f"SELECT count(*) FROM {SCHEMA}.need".encode())
         with pytest.raises(StoreBusy, match="another session"):
