@@ -197,6 +197,8 @@ class SourceState(StrEnum):
     DEGRADED = "degraded"
     FAILED = "failed"
     STOPPED = "stopped"
+    STANDBY = "standby"
+    """Another instance watches the storage; this one takes over when that ends."""
 
 
 WAITING_SINCE = "waiting_since_timestamp_seconds"

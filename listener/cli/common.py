@@ -87,6 +87,7 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 @asynccontextmanager
 async def opened_store(settings: Settings, *, writes: bool) -> AsyncIterator[Store | None]:
     """Open the state file, where there is one; only to read, without changing anything, unless the command writes."""
+    from listener.settings import replicas_of_trees
     from listener.store import open_store
     from listener.store.owner import exists
     from listener.store.store import StoreOptions
@@ -94,7 +95,12 @@ async def opened_store(settings: Settings, *, writes: bool) -> AsyncIterator[Sto
     if not exists(settings.store.url):
         yield None
         return
-    options = StoreOptions(instance=settings.instance.effective_name, prepared=settings.store.prepared)
+    copied = None
+    if "each" in replicas_of_trees(settings.sources).values():
+        from listener.pipeline import copied_sources
+
+        copied = copied_sources(settings)
+    options = StoreOptions(instance=settings.instance.effective_name, prepared=settings.store.prepared, copied=copied)
     async with open_store(settings.store.url, options=options, readonly=not writes) as store:
         yield store
 

@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from listener.settings import Settings
+from listener.store.copies import Difference
 from listener.store.fleet import Instance
 from listener.store.owner import Owner
 
-__all__ = ["leaders_of", "lost_of", "plain_instances"]
+__all__ = ["MOST_DIFFERENT", "different_of", "leaders_of", "lost_of", "plain_instances"]
 
 DEAD_REMEDY = "start it again; one that was removed for good is listed for a day"
 
@@ -60,4 +61,20 @@ def lost_of(
             if leader is None:
                 words = f"account {account}: no instance leads it, so that nothing is sent for it"
                 found.append((words, None, "if it stays so for a minute, look at the logs of the instances"))
+    return found
+
+
+MOST_DIFFERENT = 100
+"""Keys that are listed as different on instances."""
+
+
+def different_of(different: Sequence[Difference]) -> list[tuple[str, float | None, str]]:
+    """Return which sources have copies that stayed different, as problems; the keys with the oldest first."""
+    found: list[tuple[str, float | None, str]] = []
+    for name in dict.fromkeys(one.source for one in different):
+        mine = [one for one in different if one.source == name]
+        number = f"at least {len(mine)}" if len(different) >= MOST_DIFFERENT else str(len(mine))
+        example = f"{mine[0].key} on {', '.join(mine[0].instances)}"
+        words = f"source {name}: different on instances: {number} files, the oldest is {example}"
+        found.append((words, mine[0].since, "compare the trees: a deploy may not have reached one of these hosts"))
     return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from listener.clock import window_end
 from listener.contracts import WAITING_SINCE, SourceHealth, SourceState, Target
-from listener.daemon.fleet import leaders_of, lost_of, plain_instances
+from listener.daemon.fleet import MOST_DIFFERENT, different_of, leaders_of, lost_of, plain_instances
 from listener.errors import StoreError
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
@@ -116,8 +116,9 @@ async def status_of(
     reports = [] if store is None else await _accounts(store, targets)
     instances = [] if store is None else await store.instances()
     leaders = leaders_of(instances, set(account_of(targets).values()), settings, owner)
+    different = [] if store is None else await store.different_copies(limit=MOST_DIFFERENT)
     problems = problems_of(
-        fleet=lost_of(instances, leaders, settings, now),
+        fleet=[*lost_of(instances, leaders, settings, now), *different_of(different)],
         owner=owner,
         unsettled=needs["pending"] + needs["in_flight"] + needs["failed"],
         sources=sources,
@@ -139,6 +140,7 @@ async def status_of(
         "spenders": {one.name: [spender._asdict() for spender in one.spenders] for one in reports},
         **({} if brief else plain_outlooks(ahead)),
         "sources": {name: _plain_source(row) for name, row in sources.items()},
+        "different_copies": [{**one._asdict(), "since": iso(one.since)} for one in different],
         "orders": [] if store is None else [plain_order(one) for one in await Controls(store).active()],
         "store": {"url": mask_url(settings.store.url), "exists": store is not None},
     }
@@ -282,7 +284,12 @@ CHECK = "run cdn-listener check for details"
 SPENDER_REMEDY = (
     "if this is not intended, run cdn-listener pause; give each of the [[sites]] a share or a guaranteed part"
 )
-_HEALTHY = {SourceState.STARTING.value, SourceState.SCANNING.value, SourceState.LISTENING.value}
+_HEALTHY = {
+    SourceState.STARTING.value,
+    SourceState.SCANNING.value,
+    SourceState.LISTENING.value,
+    SourceState.STANDBY.value,
+}
 
 
 class Problem(NamedTuple):

@@ -13,6 +13,6 @@ Daemon, sidecar and backfill run the same pipeline; a backfill's sources end, an
 
 from __future__ import annotations
 
-from listener.pipeline.pipeline import Pipeline, store_options
+from listener.pipeline.pipeline import Pipeline, copied_sources, store_options
 
-__all__ = ["Pipeline", "store_options"]
+__all__ = ["Pipeline", "copied_sources", "store_options"]

@@ -129,11 +129,21 @@ class Intake:
             _rest(source)
             await asyncio.sleep(wait)
             wait = min(RETRY_MOST_SECONDS, 2 * wait)
-            fresh = self._make_sources()[name]
-            fresh.health.lost_events, fresh.health.rescans = source.health.lost_events, source.health.rescans
-            fresh.health.announce_to(self._changed)
-            self.sources[name] = fresh
-            self._changed()
+            self.renew(name)
+
+    def renew(self, name: str) -> None:
+        """Make a source once more: it failed, or it is to be read by this instance again."""
+        source, fresh = self.sources[name], self._make_sources()[name]
+        fresh.health.lost_events, fresh.health.rescans = source.health.lost_events, source.health.rescans
+        fresh.health.announce_to(self._changed)
+        self.sources[name] = fresh
+        self._changed()
+
+    def stand_by(self, name: str) -> None:
+        """Report that another instance reads a source: this one is ready to take over."""
+        health = self.sources[name].health
+        _rest(self.sources[name])
+        health.state, health.ready, health.detail = SourceState.STANDBY, True, ""
 
     async def _take(self, name: str, delivery: Delivery) -> None:
         """Merge a delivery, and wait until there is room for another; the source waits for us meanwhile."""

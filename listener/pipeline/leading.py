@@ -111,13 +111,14 @@ class Leaders:
         self._led: dict[str, Leader] = {}
         self._busy: set[str] = set()
         """Accounts whose leaders begin or end."""
-        self._changed = WakeUp()
+        self.changed = WakeUp()
+        """Set whenever terms begin or end."""
         self._tasks: asyncio.TaskGroup | None = None
         self._jobs: set[asyncio.Task[None]] = set()
         self._follower: asyncio.Task[None] | None = None
         if leadership.is_sole:
             self._led = {name: make(leadership.term(name)) for name in accounts}
-        leadership.follow(self._changed.set)
+        leadership.follow(self.changed.set)
 
     @property
     def present(self) -> Collection[Leader]:
@@ -160,9 +161,9 @@ class Leaders:
     async def _follow(self) -> None:
         """Begin and end leaders as terms begin and end, for ever."""
         while True:
-            since = self._changed.count
+            since = self.changed.count
             self._agree()
-            await self._changed.wait(TICK_SECONDS, since=since)
+            await self.changed.wait(TICK_SECONDS, since=since)
 
     def _agree(self) -> None:
         terms = self._leadership.terms
@@ -221,7 +222,7 @@ class Leaders:
 
     def _free(self, names: Iterable[str]) -> None:
         self._busy.difference_update(names)
-        self._changed.set()
+        self.changed.set()
 
     def _present_tasks(self) -> asyncio.TaskGroup:
         assert self._tasks is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from listener.clock import Clock, SystemClock
-from listener.contracts import ChecksDeadline, ConfirmsDeletions, Source, SourceHealth, Target
+from listener.contracts import ChecksDeadline, ConfirmsDeletions, Source, SourceHealth, SourceState, Target
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.event_loop import call_in_loop
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
@@ -19,22 +19,24 @@ from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
 from listener.pipeline.leading import DRAIN_SECONDS, Leader, Leaders, cancel
 from listener.pipeline.outcomes import Verifier
+from listener.pipeline.owning import SourceOwner
 from listener.pipeline.replay import Replay
 from listener.pipeline.waking import TICK_SECONDS, Horizon, WakeUp, followed_steps
 from listener.refresh import AttemptState
 from listener.router.routing import Sites
-from listener.settings import Settings
+from listener.settings import Settings, replicas_of_trees
 from listener.store import Store
 from listener.store.access import Counted
 from listener.store.attempts import Agenda
 from listener.store.batches import Batch
 from listener.store.controls import AccountReport, ControlKind, Controls
+from listener.store.copies import CopiedSources
 from listener.store.leadership import UPKEEP, Leadership, SoleOwner, Term
 from listener.store.retention import Configured
 from listener.store.store import StoreOptions
 from listener.store.transitions import Promoted
 
-__all__ = ["Pipeline", "store_options"]
+__all__ = ["Pipeline", "copied_sources", "store_options"]
 
 log = structlog.get_logger()
 
@@ -60,9 +62,26 @@ _UNSETTLED = (AttemptState.HELD, AttemptState.SENDING, AttemptState.UNKNOWN)
 _FOLLOWED = (AttemptState.ACCEPTED, AttemptState.FAILED, AttemptState.COMPLETE)
 
 
+def copied_sources(settings: Settings) -> CopiedSources | None:
+    """Return which sources have a copy of their tree on every instance, None where none has."""
+    trees = replicas_of_trees(settings.sources)
+    names = frozenset(name for name, replicas in trees.items() if replicas == "each")
+    if not names:
+        return None
+    return CopiedSources(
+        names=names,
+        instance=settings.instance.effective_name,
+        wait_seconds=settings.fleet.replica_wait_seconds,
+        route=Sites(settings.sites).route,
+    )
+
+
 def store_options(settings: Settings, targets: Mapping[str, Target]) -> StoreOptions:
     """Return what the store needs to know of the configuration."""
+    trees = replicas_of_trees(settings.sources)
     return StoreOptions(
+        copied=copied_sources(settings),
+        owned=frozenset(name for name, replicas in trees.items() if replicas == "one"),
         timing=settings.coalescer,
         unforced=frozenset(name for name, target in targets.items() if not target.forces),
         expand_limit=Sites(settings.sites).expand_limit,
@@ -260,7 +279,7 @@ class Pipeline:
     async def _flow(self, *, until_idle: bool, follow: bool) -> None:
         """Run every task until the stop, and end them in order."""
         async with asyncio.TaskGroup() as tasks:
-            readers = [tasks.create_task(self.intake.read(name), name=f"read {name}") for name in self.intake.sources]
+            readers = [tasks.create_task(self._read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
             others = [tasks.create_task(self._keep(), name="keep"), tasks.create_task(self._upkeep(), name="upkeep")]
             if self._leadership.is_sole:
@@ -274,6 +293,13 @@ class Pipeline:
                 others.append(tasks.create_task(self._stop_when_idle(follow), name="wait until idle"))
             await self._stop.wait()
             await self._wind_down(readers, commit, others)
+
+    async def _read(self, name: str) -> None:
+        """Read a source to its end, or while it is this instance's to read."""
+        if self._leadership.is_sole or replicas_of_trees(self._settings.sources).get(name) != "one":
+            await self.intake.read(name)
+        else:
+            await SourceOwner(self.intake, self._leadership, self._leaders.changed, name).run()
 
     async def _begin(self) -> bool:
         """
@@ -544,6 +570,8 @@ class Pipeline:
     async def _report_sources(self) -> None:
         now = self._clock.now()
         for name, source in self.intake.sources.items():
+            if source.health.state is SourceState.STANDBY:
+                continue  # the instance that reads it reports it
             said = replace(source.health, figures=dict(source.health.figures))
             kept, at = self._kept.get(name, (None, 0.0))
             if said != kept or not 0 <= now - at < KEPT_SECONDS:

@@ -12,7 +12,7 @@ from listener.configuration import (
     refuse,
     variable_of,
 )
-from listener.settings.fleet import FleetSettings, InstanceSettings
+from listener.settings.fleet import FleetSettings, InstanceSettings, replicas_of_trees
 from listener.settings.loading import load_settings, parse_settings
 from listener.settings.model import PluginTable, Settings, SettingsOrigin, as_toml, effective, json_schema
 from listener.settings.problems import validate_table
@@ -63,6 +63,7 @@ __all__ = [
     "nearest",
     "parse_settings",
     "refuse",
+    "replicas_of_trees",
     "validate_table",
     "variable_of",
 ]

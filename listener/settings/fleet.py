@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 from pydantic import Field, field_validator
 
 from listener.settings.sections import Seconds, Section
 
-__all__ = ["FleetSettings", "InstanceSettings"]
+__all__ = ["FleetSettings", "InstanceSettings", "replicas_of_trees"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 """Host names and names of pods, which are at most 253 characters (RFC 1035, Kubernetes)."""
@@ -53,3 +54,10 @@ class FleetSettings(Section):
     replay_seconds: Seconds = 600.0
     """How long acknowledged deliveries of queues are kept on local disk, to record them again if the database loses
     commits in a failover."""
+
+
+def replicas_of_trees(sources: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
+    """Return the setting ``replicas`` of each source that watches a file tree, by the source's name."""
+    return {
+        name: str(table.get("replicas", "one")) for name, table in sources.items() if table.get("type") == "filesystem"
+    }

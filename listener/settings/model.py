@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from listener.configuration import SettingsProblem, is_postgres
 from listener.redaction import mask_url, masked
-from listener.settings.fleet import NAME_HINT, FleetSettings, InstanceSettings
+from listener.settings.fleet import NAME_HINT, FleetSettings, InstanceSettings, replicas_of_trees
 from listener.settings.meanings import described
 from listener.settings.sections import (
     AdminSettings,
@@ -127,6 +127,9 @@ def _fleet_problems(settings: Settings) -> Iterable[SettingsProblem]:
     for key, is_set in (("fleet", settings.fleet != FleetSettings()), ("store.prepared", not settings.store.prepared)):
         if is_set:
             yield SettingsProblem(key, "has no effect on a state file", hint)
+    for name, replicas in replicas_of_trees(settings.sources).items():
+        if replicas == "each":
+            yield SettingsProblem(f"sources.{name}.replicas", "has no effect on a state file", hint)
 
 
 def _guarantee_problems(settings: Settings) -> Iterable[SettingsProblem]:

@@ -18,10 +18,12 @@ from listener.refresh import RefreshKind
 if TYPE_CHECKING:
     from listener.store.store import Store, StoreOptions
 
-__all__ = ["LEAST_LEFT_SECONDS", "UPKEEP", "Deadline", "Leadership", "SoleOwner", "Term", "leadership_of"]
+__all__ = ["LEAST_LEFT_SECONDS", "SOURCE", "UPKEEP", "Deadline", "Leadership", "SoleOwner", "Term", "leadership_of"]
 
 LEAST_LEFT_SECONDS: Final = 2.0
 """No request begins with less time left to the deadline, so that only a stopped machine leaves unknown outcomes."""
+SOURCE: Final = "source:"
+"""What the lease of a source begins with, which one of the instances reads."""
 UPKEEP: Final = "task:upkeep"
 """The lease of the process that removes what is old."""
 

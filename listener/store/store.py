@@ -73,6 +73,8 @@ class StoreOptions:
     """Whether statements may stay prepared in sessions of a PostgreSQL server."""
     copied: CopiedSources | None = None
     """Sources with a copy of their tree on each instance; of a PostgreSQL store only."""
+    owned: frozenset[str] = frozenset()
+    """Sources that one of the instances reads."""
 
 
 def open_store(

@@ -16,7 +16,7 @@ from yarl import URL
 
 from listener.alibaba.signature import Credentials
 from listener.change import Change, ChangeKind, Fingerprint
-from listener.contracts import Check, Delivery, IndexView, SourceHealth
+from listener.contracts import Check, Delivery, IndexView, Source, SourceHealth
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.pipeline import Pipeline, store_options
 from listener.refresh import AttemptState, RefreshKind
@@ -101,6 +101,7 @@ class World:
         self.emulator = emulator
         self.target = target
         self.source = PlayedSource()
+        self.make_source: Callable[[], Source] = lambda: self.source
         self.clock: MovableClock
         self.store: Store
         self.pipeline: Pipeline
@@ -117,7 +118,7 @@ class World:
         self.pipeline = Pipeline(
             self.settings,
             self.store,
-            make_sources=lambda: {"www": self.source},
+            make_sources=lambda: {"www": self.make_source()},
             targets=targets,
             clock=self.clock,
             leadership=self.lead(self.store) if self.lead else None,

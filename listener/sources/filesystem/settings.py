@@ -58,6 +58,13 @@ class FilesystemSettings(BaseModel):
     hash_max_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
     """Larger files are not read to be compared: they count as changed whenever they were touched."""
 
+    replicas: Literal["one", "each"] = "one"
+    """
+    In a fleet: ``one``: the instances see one tree (NFS, EFS); one of them watches it, another takes over when that one
+    ends, and begins with a scan. ``each``: every instance has a copy of its own. A change is refreshed when the
+    copies agree, or after ``fleet.replica_wait_seconds``.
+    """
+
     rescan_interval_seconds: float = Field(default=3600.0, ge=0)
     """How often the tree is compared with the index although nothing seems missed; 0: never."""
 

@@ -23,7 +23,7 @@ from listener import __version__
 from listener.errors import Fenced, ListenerError, StoreError
 from listener.redaction import mask_text
 from listener.settings import InstanceSettings
-from listener.store.leadership import UPKEEP, Term
+from listener.store.leadership import SOURCE, UPKEEP, Term
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.leases import Holder, LeaseTable
 from listener.store.postgres.member import SHARED_NAME_HINT, Membership
@@ -53,7 +53,7 @@ def keeper_of(store: Store, url: str, *, accounts: Collection[str], options: Sto
         schema=SCHEMA,
         instance=instance,
         version=__version__,
-        accounts=accounts,
+        accounts=[*accounts, *(SOURCE + name for name in sorted(options.owned))],
         lease_seconds=options.lease_seconds,
     )
 
