@@ -52,12 +52,20 @@ def test_a_name_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch, name: str) -
     assert parse_settings({**POSTGRES, "instance": {"name": "web-1"}}, {}).instance.effective_name == "web-1"
 
 
+TREE = {
+    "sources": {"www": {"type": "filesystem", "path": "/srv/www", "replicas": "each"}},
+    "targets": {"cdn": {"type": "alibaba-cdn"}},
+    "sites": [{"source": "www", "target": "cdn", "base_urls": ["https://www.example.com/"]}],
+}
+
+
 @pytest.mark.parametrize(
     ("table", "key"),
     [
         ({"fleet": {"lease_seconds": 10}}, "fleet"),
         ({"fleet": {"replica_wait_seconds": 5}}, "fleet"),
         ({"store": {"prepared": False}}, "store.prepared"),
+        (TREE, "sources.www.replicas"),
     ],
 )
 def test_settings_of_a_fleet_on_a_state_file(table: Mapping[str, Any], key: str) -> None:
