@@ -109,6 +109,7 @@ async def test_one_instance_watches_a_tree_that_all_see(tmp_path: Path, postgres
             return bool((await other.status())["sources"]["www"]["state"] == "listening")
 
         await until(is_reported)
+        assert {name for one in await other.store.instances() for name in one.leads} == {"main"}
         await owner.crash()
         (owner.tree / "a.html").write_text("333")
         await until(lambda: other.state is SourceState.LISTENING)

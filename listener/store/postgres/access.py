@@ -41,7 +41,7 @@ _INSTANCES: Final = """
 SELECT name, version, extract(epoch FROM started_at)::double precision, until > clock_timestamp(),
   extract(epoch FROM coalesce(died_at, until) - clock_timestamp())::double precision,
   ARRAY (SELECT lease.name FROM {schema}.lease WHERE lease.instance = instance.name
-    AND lease.incarnation = instance.incarnation AND starts_with(lease.name, 'task:') IS FALSE ORDER BY lease.name)
+    AND lease.incarnation = instance.incarnation AND lease.name !~ '^(task|source):' ORDER BY lease.name)
 FROM {schema}.instance WHERE until > '-infinity' OR died_at > clock_timestamp() - interval '1 day' ORDER BY name
 """
 _READS: Final = 2
