@@ -149,7 +149,7 @@ def reading(url: str, schema: str = SCHEMA) -> Iterator[PostgresEnd]:
 
     Raises:
         StoreBusy: one does.
-        StoreError: the server was not reached, or there is no store.
+        StoreError: the server was not reached, there is no store, or an instance has to book something first.
     """
     with _connected(url) as connection:
         if connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone() == (None,):
@@ -159,7 +159,13 @@ def reading(url: str, schema: str = SCHEMA) -> Iterator[PostgresEnd]:
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             connection.execute(_NO_LIMITS)
-            yield PostgresEnd(connection, schema)
+            end = PostgresEnd(connection, schema)
+            if late := end.count("late_answer"):
+                raise StoreError(
+                    f"PostgreSQL schema {schema}: {late} requests were accepted that no ledger has yet",
+                    hint="start an instance, which books them, and stop it again",
+                )
+            yield end
 
 
 @contextmanager

@@ -155,3 +155,17 @@ def test_the_server_keeps_the_rows_that_are_not_read_yet(postgres_database: str,
         assert end._one("SELECT count(*) FROM pg_cursors") == 1
         assert len(next(slices)) == 1
         slices.close()
+
+
+def test_what_only_an_instance_can_book_is_not_left_behind(postgres_database: str, tmp_path: Path) -> None:
+    """Requests of a leader whose term had ended were accepted: the state file would not know that they were spent."""
+    fill(tmp_path / "a.db", rows=3)
+    move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    value(
+        postgres_database,
+        "INSERT INTO late_answer (attempt, account, term, kind, window_start, task_id, at)"
+        " VALUES (1, 'main', 1, 'file', 0, '7', clock_timestamp())",
+    )
+    with pytest.raises(StoreError, match="1 requests were accepted that no ledger has yet"):
+        move(moving.reading(postgres_database), sqlite.writing(tmp_path / "b.db"))
+    assert not (tmp_path / "b.db").exists()
