@@ -57,9 +57,13 @@ bench: $(VENV)/.dev  ## measure; bench/README.md has the results
 soak: $(VENV)/.dev  ## the slow tests, and long searches of the state machines
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --quiet --timeout=0 -m ""
 
-storm: $(VENV)/.dev  ## kill the daemon 200 times while files change, twice; prints what was lost and spent
+storm: $(VENV)/.dev  ## take away the daemon, or a fleet's leader and database, hundreds of times while files change
 	@$(BIN)/python -m tests.product.crash.storm --kills 200
 	@$(BIN)/python -m tests.product.crash.storm --kills 200 --once --keys 300
+	@$(BIN)/python -m tests.product.fleet.storm --events 300
+	@$(BIN)/python -m tests.product.fleet.storm --events 300 --pool
+	@$(BIN)/python -m tests.product.fleet.storm --events 300 --kinds kill,freeze,cut,promote
+	@$(BIN)/python -m tests.product.fleet.storm --events 300 --kinds kill,freeze,cut,promote,lose
 
 examples: $(VENV)/.dev  ## generate config/examples/full.toml and the units that share sandbox settings
 	@$(BIN)/python -m tests.repository.full_example > config/examples/full.toml.new

@@ -95,14 +95,60 @@ class Report:
         return books and not self.stale and not self.below and not self.above
 
 
-class Storm:
+def cdn_settings(folder: Path, *, files: int, directories: int, slow_seconds: float = 0.3) -> EmulatorSettings:
+    """Return a CDN with a quota, slow enough that many a crash falls between a request and its answer."""
+    return EmulatorSettings(
+        origin=str(folder / "origin"),
+        credentials=Credentials("testid", "testsecret"),
+        api_port=0,
+        edge_port=0,
+        task_seconds=0.2,
+        faults=(parse_fault(f"slow:{slow_seconds},action=RefreshObjectCaches"),),
+        quota={RefreshKind.FILE: files, RefreshKind.DIRECTORY: directories},
+        calls_per_second={"RefreshObjectCaches": 1000, "DescribeRefreshTasks": 1000, "DescribeRefreshTaskById": 1000},
+    )
+
+
+class Edge:
+    """The emulated CDN as its visitors and its books see it."""
+
+    def __init__(self, folder: Path, emulator: Emulator, *, seed: int) -> None:
+        """Take the folder whose ``origin`` the emulator serves."""
+        self.folder = folder
+        self.emulator = emulator
+        self.random = random.Random(seed)
+
+    def accepted(self) -> int:
+        """Return how many units the emulator accepted."""
+        return sum(
+            count
+            for units in self.emulator.account.ledger.windows().values()
+            for kind, count in units.items()
+            if str(kind) in ("file", "directory")
+        )
+
+    async def visit(self, http: aiohttp.ClientSession, keys: list[str]) -> None:
+        """Have visitors keep the edge's copies, stale ones too."""
+        while True:
+            await self.served(http, self.random.choice(keys))
+            await asyncio.sleep(0.005)
+
+    async def served(self, http: aiohttp.ClientSession, key: str) -> str:
+        """Return what the edge serves."""
+        async with http.get(f"{self.emulator.edge_url}/{key}") as response:
+            return await response.text()
+
+    async def stale(self, http: aiohttp.ClientSession, keys: list[str]) -> list[str]:
+        """Return the keys whose copy at the edge is not what the origin has."""
+        return [key for key in keys if await self.served(http, key) != (self.folder / "origin" / key).read_text()]
+
+
+class Storm(Edge):
     """One storm in one folder."""
 
     def __init__(self, folder: Path, emulator: Emulator, *, seed: int, quota: int) -> None:
         """Prepare; nothing runs yet."""
-        self.folder = folder
-        self.emulator = emulator
-        self.random = random.Random(seed)
+        super().__init__(folder, emulator, seed=seed)
         self.report = Report(quota=quota)
         self.port = free_port()
         self.daemon: asyncio.subprocess.Process | None = None
@@ -147,15 +193,6 @@ class Storm:
         if spent > books or spent + held > books + unknown:
             self.report.above.append(words)
 
-    def accepted(self) -> int:
-        """Return how many units the emulator accepted."""
-        return sum(
-            count
-            for units in self.emulator.account.ledger.windows().values()
-            for kind, count in units.items()
-            if str(kind) in ("file", "directory")
-        )
-
     async def ready(self, http: aiohttp.ClientSession) -> None:
         """Wait until the daemon says that it sees whatever changes from now on."""
         deadline = time.monotonic() + READY_SECONDS
@@ -195,22 +232,6 @@ class Storm:
             assert time.monotonic() < deadline, f"{status}\n{(self.folder / 'daemon.log').read_text()[-3000:]}"
             await asyncio.sleep(0.1)
 
-    async def visit(self, http: aiohttp.ClientSession, keys: list[str]) -> None:
-        """Have visitors keep the edge's copies, stale ones too."""
-        while True:
-            key = self.random.choice(keys)
-            async with http.get(f"{self.emulator.edge_url}/{key}") as response:
-                await response.read()
-            await asyncio.sleep(0.005)
-
-    async def look(self, http: aiohttp.ClientSession, keys: list[str]) -> None:
-        """Compare every key at the edge with the origin."""
-        for key in keys:
-            async with http.get(f"{self.emulator.edge_url}/{key}") as response:
-                served = await response.text()
-            if served != (self.folder / "origin" / key).read_text():
-                self.report.stale.append(key)
-
 
 async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -> Report:
     """
@@ -230,24 +251,12 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("first\n")
     quota = keys + 2 if once else 10_000
-    options = EmulatorSettings(
-        origin=str(folder / "origin"),
-        credentials=Credentials("testid", "testsecret"),
-        api_port=0,
-        edge_port=0,
-        task_seconds=0.2,
-        # Slow enough that many a kill falls between a request and its answer.
-        faults=(parse_fault("slow:0.3,action=RefreshObjectCaches"),),
-        quota={RefreshKind.FILE: quota, RefreshKind.DIRECTORY: 0 if once else 100},
-        calls_per_second={"RefreshObjectCaches": 1000, "DescribeRefreshTasks": 1000, "DescribeRefreshTaskById": 1000},
-    )
+    options = cdn_settings(folder, files=quota, directories=0 if once else 100)
     async with Emulator(options) as emulator, aiohttp.ClientSession() as http:
         run = Storm(folder, emulator, seed=seed, quota=quota + (0 if once else 100))
         await run.start()
         await run.ready(http)
-        for name in names:
-            async with http.get(f"{emulator.edge_url}/{name}") as response:
-                await response.read()
+        await run.stale(http, names)
         visitors = asyncio.create_task(run.visit(http, names))
         writers = asyncio.create_task(_write(run, names, kills=kills, once=once))
         for _ in range(kills):
@@ -258,7 +267,7 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         await run.ready(http)
         await run.settle(http)
         visitors.cancel()
-        await run.look(http, names)
+        run.report.stale = await run.stale(http, names)
         await run.kill()
         run.report.kills -= 1
         run.report.needed = keys if once else None

@@ -20,10 +20,8 @@ from pathlib import Path
 
 import aiohttp
 
-from listener.alibaba.signature import Credentials
-from listener.emulator import Emulator, EmulatorSettings, parse_fault
-from listener.refresh import RefreshKind
-from tests.product.crash.storm import Report, Storm, spent_units
+from listener.emulator import Emulator
+from tests.product.crash.storm import Report, Storm, cdn_settings, spent_units
 from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.oss_messages import body_of, event
 
@@ -111,25 +109,14 @@ async def storm(folder: Path, *, kills: int, seed: int, messages: int, keys: int
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("first\n")
     quota = 20 * messages
-    options = EmulatorSettings(
-        origin=str(folder / "origin"),
-        credentials=Credentials("testid", "testsecret"),
-        api_port=0,
-        edge_port=0,
-        task_seconds=0.2,
-        faults=(parse_fault("slow:0.1,action=RefreshObjectCaches"),),
-        quota={RefreshKind.FILE: quota, RefreshKind.DIRECTORY: 0},
-        calls_per_second={"RefreshObjectCaches": 1000, "DescribeRefreshTasks": 1000, "DescribeRefreshTaskById": 1000},
-    )
+    options = cdn_settings(folder, files=quota, directories=0, slow_seconds=0.1)
     async with Emulator(options) as emulator, FakeMns(seed=seed) as service, aiohttp.ClientSession() as http:
         service.queue.visibility_seconds = VISIBILITY_SECONDS
         service.duplicate_share = 0.05
         run = MnsStorm(folder, emulator, service, seed=seed, quota=quota)
         await run.start()
         await run.ready(http)
-        for name in names:
-            async with http.get(f"{emulator.edge_url}/{name}") as response:
-                await response.read()
+        await run.stale(http, names)
         visitors = asyncio.create_task(run.visit(http, names))
         sender = asyncio.create_task(_send(run, names, messages=messages, kills=kills))
         for _ in range(kills):
@@ -141,7 +128,7 @@ async def storm(folder: Path, *, kills: int, seed: int, messages: int, keys: int
         await _drained(service)
         await run.settle(http)
         visitors.cancel()
-        await run.look(http, names)
+        run.report.stale = await run.stale(http, names)
         await run.kill()
         run.report.kills -= 1
         return _count_of_changes(run, service, began)

@@ -23,11 +23,8 @@ from typing import Any
 
 import aiohttp
 
-from listener.alibaba.signature import Credentials
-from listener.emulator import Emulator, EmulatorSettings, parse_fault
-from listener.refresh import RefreshKind
-from tests.keys import KEYS
-from tests.product.crash.storm import Report, Storm, live_a_while, spent_units
+from listener.emulator import Emulator
+from tests.product.crash.storm import Report, Storm, cdn_settings, live_a_while, spent_units
 from tests.sources.queue.backends import s3_event
 from tests.sources.sqs.fake_sqs import KEYS as AWS_KEYS
 from tests.sources.sqs.fake_sqs import FakeSqs, Stored
@@ -159,20 +156,13 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int) -> Queu
         path = folder / "origin" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("first\n")
-    options = EmulatorSettings(
-        origin=str(folder / "origin"), credentials=Credentials(*KEYS.values()), api_port=0, edge_port=0,
-        task_seconds=0.2, faults=(parse_fault("slow:0.3,action=RefreshObjectCaches"),),
-        quota={RefreshKind.FILE: keys + 2, RefreshKind.DIRECTORY: 0},
-        calls_per_second={"RefreshObjectCaches": 1000, "DescribeRefreshTasks": 1000, "DescribeRefreshTaskById": 1000},
-    )  # fmt: skip
+    options = cdn_settings(folder, files=keys + 2, directories=0)
     async with FakeSqs(seed=seed) as sqs, Emulator(options) as emulator, aiohttp.ClientSession() as http:
         run = QueueStorm(folder, emulator, sqs, seed=seed, quota=keys + 2)
         sqs.doubled, sqs.is_shuffled = 0.1, True
         await run.start()
         await run.ready(http)
-        for name in names:
-            async with http.get(f"{emulator.edge_url}/{name}") as response:
-                await response.read()
+        await run.stale(http, names)
         others = [asyncio.create_task(run.visit(http, names)), asyncio.create_task(run.disturb())]
         writers = asyncio.create_task(_write(run, names, kills=kills))
         for _ in range(kills):
@@ -186,7 +176,7 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int) -> Queu
         await run.ready(http)
         await run.settle(http)
         others.pop().cancel()
-        await run.look(http, names)
+        run.report.stale = await run.stale(http, names)
         await run.kill()
     run.report.kills -= 1
     run.report.needed, run.report.accepted, run.report.ledger = keys, run.accepted(), spent_units(folder)

@@ -24,11 +24,9 @@ from pathlib import Path
 
 import aiohttp
 
-from listener.alibaba.signature import Credentials
-from listener.emulator import Emulator, EmulatorSettings, parse_fault
-from listener.refresh import RefreshKind
+from listener.emulator import Emulator
 from tests.keys import KEYS
-from tests.product.crash.storm import Report, Storm, spent_units
+from tests.product.crash.storm import Report, Storm, cdn_settings, spent_units
 from tests.sources.webhook.hooks import BEARER, TOKEN, s3_event
 from tests.stand import free_port
 
@@ -124,12 +122,7 @@ class HookStorm(Storm):
 async def hook_storm(folder: Path, *, kills: int, seed: int, keys: int) -> tuple[Report, HookStorm]:
     """Run one storm in an empty folder."""
     began = time.monotonic()
-    options = EmulatorSettings(
-        origin=str(folder / "origin"), credentials=Credentials("testid", "testsecret"), api_port=0, edge_port=0,
-        task_seconds=0.2, faults=(parse_fault("slow:0.1,action=RefreshObjectCaches"),),
-        quota={RefreshKind.FILE: 10_000, RefreshKind.DIRECTORY: 100},
-        calls_per_second={"RefreshObjectCaches": 1000, "DescribeRefreshTasks": 1000, "DescribeRefreshTaskById": 1000},
-    )  # fmt: skip
+    options = cdn_settings(folder, files=10_000, directories=100, slow_seconds=0.1)
     (folder / "origin").mkdir()
     async with Emulator(options) as emulator, aiohttp.ClientSession() as http:
         run = HookStorm(folder, emulator, seed=seed, quota=10_100, keys=keys)
@@ -138,9 +131,7 @@ async def hook_storm(folder: Path, *, kills: int, seed: int, keys: int) -> tuple
             (folder / "origin" / name).write_text("first\n")
         await run.start()
         await run.ready(http)
-        for name in run.names:
-            async with http.get(f"{emulator.edge_url}/{name}") as response:
-                await response.read()
+        await run.stale(http, run.names)
         senders = [asyncio.create_task(run.send(http, number)) for number in range(SENDERS)]
         for _ in range(kills):
             await run.ready(http)
@@ -154,7 +145,7 @@ async def hook_storm(folder: Path, *, kills: int, seed: int, keys: int) -> tuple
         await asyncio.gather(*senders, return_exceptions=True)
         await _report_once_more(run, http)
         await run.settle(http)
-        await run.look(http, run.names)
+        run.report.stale = await run.stale(http, run.names)
         await run.kill()
         run.report.kills -= 1
         run.report.accepted, run.report.ledger = run.accepted(), spent_units(folder)
