@@ -64,10 +64,12 @@ class Leader:
         await cancel([*self._planners, *self._others])
 
     async def end(self) -> None:
-        """End everything in order."""
-        await self.stop_planning()
-        await self.drain(DRAIN_SECONDS)
-        await self.stop()
+        """End everything in order; where that is cut short, at once."""
+        try:
+            await self.stop_planning()
+            await self.drain(DRAIN_SECONDS)
+        finally:
+            await self.stop()
 
     async def give_back(self) -> None:
         """Refund what is reserved and will not be sent any more."""

@@ -318,6 +318,22 @@ async def test_a_stop_leaves_once_everything_has_ended(tmp_path: Path) -> None:
         assert await world.ledger() == (1, 0)
 
 
+async def test_a_stop_ends_a_leader_that_is_about_to_end(tmp_path: Path) -> None:
+    """A term that ended just before the stop has requests under way: nothing of its leader keeps the process."""
+    async with a_world(tmp_path) as world:
+        lead = await led(world, is_sole=False)
+        lead.begin(1)
+        await world.until(lambda: world.pipeline.engines)
+        world.order("slow:0.5,action=RefreshObjectCaches")
+        world.source.deliver(world.write("a.html", "new"))
+        await world.until(lambda: is_sending(world))
+        lead.begin(None)
+        await world.until(lambda: not world.pipeline.engines)
+        world.pipeline.stop()
+        await asyncio.wait_for(world.running, 10)
+        assert lead.steps[-1] == "leave"
+
+
 async def test_a_term_begins_once_the_leader_of_the_last_one_has_ended(tmp_path: Path) -> None:
     """A request of an older term never follows one of a newer term, also where both are of this process."""
     async with a_world(tmp_path) as world:
