@@ -552,7 +552,10 @@ class Pipeline:
 
     async def _confirm(self) -> None:
         """Pass on what people confirmed to the sources that stopped for it."""
-        for place in await self._controls.take(ControlKind.CONFIRMATION):
+        read_elsewhere = [
+            name for name, source in self.intake.sources.items() if source.health.state is SourceState.STANDBY
+        ]
+        for place in await self._controls.take(ControlKind.CONFIRMATION, left_to_others=read_elsewhere):
             source = self.intake.sources.get(place.target)
             if isinstance(source, ConfirmsDeletions):
                 source.confirm_deletions()

@@ -137,9 +137,11 @@ class Controls:
         """Take orders back; return how many stood."""
         return await self._store._write(_remove, kind, places, reason, self._store.clock.now())
 
-    async def take(self, kind: ControlKind) -> list[Place]:
-        """Take orders that are carried out at once; return where each was about."""
-        orders = [one.place for one in await self.active() if one.kind is kind]
+    async def take(self, kind: ControlKind, *, left_to_others: Collection[str] = ()) -> list[Place]:
+        """Take orders that are carried out at once, but for these targets; return where each was about."""
+        orders = [
+            one.place for one in await self.active() if one.kind is kind and one.place.target not in left_to_others
+        ]
         if orders:
             await self._store._write(_take, kind, orders)
         return orders

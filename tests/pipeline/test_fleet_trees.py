@@ -18,6 +18,7 @@ from listener.daemon.status import status_of
 from listener.emulator import Emulator, EmulatorSettings
 from listener.refresh import RefreshKind
 from listener.sources.filesystem import FilesystemSource
+from listener.store.controls import ControlKind, Controls, Place
 from listener.store.owner import Owner
 from listener.targets.alibaba_cdn import AlibabaCdn
 from tests.keys import KEYS
@@ -116,6 +117,20 @@ async def test_one_instance_watches_a_tree_that_all_see(tmp_path: Path, postgres
         await until(lambda: other.accepted.get("file", 0) == 2)
         (owner.tree / "b.html").write_text("4")
         await until(lambda: other.accepted.get("file", 0) == 3)
+
+
+async def test_a_confirmation_reaches_the_instance_that_watches(tmp_path: Path, postgres_database: str) -> None:
+    """The other one leaves it, whichever sees it first."""
+    async with trees(tmp_path, postgres_database, "one") as (owner, other):
+        confirmed: list[str] = []
+        for instance in (owner, other):
+            source = instance.pipeline.intake.sources["www"]
+            name = instance.settings.instance.name
+            source.confirm_deletions = lambda name=name: confirmed.append(name)  # type: ignore[attr-defined]
+        await Controls(other.store).put(ControlKind.CONFIRMATION, [Place("www")], seconds=600.0)
+        await other.pipeline._confirm()
+        await until(lambda: confirmed)
+        assert confirmed == ["web-1"]
 
 
 async def test_an_owner_that_stops_hands_its_tree_over_at_once(tmp_path: Path, postgres_database: str) -> None:
