@@ -6,11 +6,15 @@ and power loss. One thread owns the writing connection and commits in groups; re
 connections of their own and never wait for it. Of the processes that open the file, one at a time
 (the *owner*, by a lock on ``<file>.lock``) may send; any other may add needs and read.
 
+Or one PostgreSQL schema that several instances share (``postgres``). Each operation is written once, in SQL that
+SQLite runs as it is and that ``postgres.translation`` translates.
+
 **Files**
 
 =================== ===========================================================================
 ``store``           the coroutines that everything else calls
-``access``          the writing thread, reading connections, checkpoints
+``access``          the way to a database of either kind; ``writer``: the thread that writes
+``connection``      what operations need of a database; what each kind does in its own way is a driver
 ``sqlite``          what only SQLite needs: opening the file and its errors (``database``), its format
                     (``migrations``), the lock of the process that sends and damage that ends all writing
                     (``ownership``), how the owner learns of commits of other processes (``announcements``),
@@ -55,6 +59,14 @@ the index rows and needs that it touches. The batch is committed before it is ac
 attempt's *watermark* is the sequence at the moment its quota is held: everything recorded up to
 then happened before the request is written, so the CDN fetches it. What is recorded later has a
 higher sequence and outlives the attempt. No clock decides any of this.
+
+Where several instances record at once it is enough that (1) a number is taken after the changes were received, (2)
+numbers are handed out in one order to all sessions (``SEQUENCE … CACHE 1``, checked at each start), (3) a row keeps the
+greatest number of its merged changes, and (4) the watermark is the last number handed out, committed or not. A row up
+to the watermark then holds changes only that were received before the request, in whatever order they commit; one that
+commits after its need was settled makes it again: a refresh more, none less. But a commit may be late: that the number
+has not grown does not say that nothing came. So work is found by its rows, and what has no time by a *revision*, which
+is a row too. What makes a need takes no lock; what leaves one out, removes or settles one decides under a row lock.
 
 **A need's life**
 
