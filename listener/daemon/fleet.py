@@ -15,6 +15,9 @@ __all__ = ["MOST_DIFFERENT", "different_of", "leaders_of", "lost_of", "plain_ins
 DEAD_REMEDY = "start it again; one that was removed for good is listed for a day"
 
 
+LOST_REMEDY = "run the backfills that it names, if any; a synchronous standby avoids this: docs/fleet.md"
+
+
 def leaders_of(
     instances: Sequence[Instance], accounts: Collection[str], settings: Settings, owner: Owner
 ) -> dict[str, str | None]:
@@ -52,6 +55,8 @@ def lost_of(
     """Return what is wrong: instances that died, and accounts that nobody leads; with since when, and the remedy."""
     found: list[tuple[str, float | None, str]] = []
     for one in instances:
+        if one.trouble:
+            found.append((f"instance {one.name}: {one.trouble}", None, LOST_REMEDY))
         if not one.is_alive:
             silent = silent_seconds(one, settings)
             words = f"instance {one.name}: no heartbeat; changes that only it sees are not detected"

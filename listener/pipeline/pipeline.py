@@ -183,6 +183,7 @@ class Pipeline:
             lambda: self.intake.sources,
             self._settings.sites,
             record=self._record,
+            save=lambda trouble: self._retry.until_done("report", lambda: self._store.save_trouble(trouble)),
             now=self._clock.now,
             changed=self.changed.set,
         )

@@ -51,6 +51,7 @@ class Replay:
         sites: Sequence[Site],
         *,
         record: Callable[[Batch], Awaitable[object]],
+        save: Callable[[str], Awaitable[None]],
         now: Callable[[], float],
         changed: Callable[[], None],
     ) -> None:
@@ -62,6 +63,7 @@ class Replay:
             sources: all of them, as they are now.
             sites: of the configuration.
             record: makes changes durable.
+            save: keeps :attr:`trouble` for the status on other hosts.
             now: the time of day, in seconds since the epoch.
             changed: called when :attr:`trouble` changed.
         """
@@ -69,6 +71,8 @@ class Replay:
         self._sources = sources
         self._sites = sites
         self._record = record
+        self._save = save
+        self._saved: str | None = None
         self._now = now
         self._changed = changed
         self._ring: Ring | None = None
@@ -139,6 +143,9 @@ class Replay:
         """Have the changes of lost commits recorded again, for ever."""
         while True:
             await self._look()
+            if (trouble := self.trouble) != self._saved:
+                await self._save(trouble)
+                self._saved = trouble
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:

@@ -61,6 +61,9 @@ class Counted(Protocol):
     def expect(self, commits: int) -> None:
         """Take the count that an earlier process of this instance knew as confirmed: before the first transaction."""
 
+    def save_trouble(self, connection: Connection, trouble: str) -> None:
+        """Keep what this instance reports of lost commits."""
+
 
 class Driver(Protocol):
     """What one kind of database does in its own way."""
@@ -303,6 +306,11 @@ class Access:
     async def size_bytes(self) -> int:
         """Return the size of the database."""
         return await self._read(self._driver.size_bytes)
+
+    async def save_trouble(self, trouble: str) -> None:
+        """Keep what this instance reports of lost commits, for the status on any host."""
+        if self.counted is not None:
+            await self._write(self.counted.save_trouble, trouble)
 
     async def instances(self) -> Sequence[Instance]:
         """Return the instances that share the database; empty where one process owns it."""

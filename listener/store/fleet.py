@@ -19,3 +19,5 @@ class Instance(NamedTuple):
     """How long its heartbeat lasts unless it is renewed; negative: how long ago it ended."""
     leads: tuple[str, ...]
     """The accounts that it leads."""
+    trouble: str = ""
+    """What it reports of commits that the database lost."""

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from listener.change import Change
+from listener.daemon.fleet import lost_of
 from listener.errors import TargetError
 from listener.pipeline import engine
 from listener.pipeline.intake import Intake, StoreRetry
 from listener.pipeline.replay import Replay
 from listener.router.routing import Sites
-from listener.settings import Site
+from listener.settings import Settings, Site
 from listener.store import Store, open_store
 from listener.store.access import Access
 from listener.store.durability import CommitCount, CommitMark
@@ -58,6 +59,7 @@ class Ingest:
             lambda: self.intake.sources,
             [SITE],
             record=lambda batch: self.intake.record(batch),  # noqa: PLW0108 - made below
+            save=store.save_trouble if counted is None else self._show,
             now=time.time,
             changed=lambda: None,
         )
@@ -69,6 +71,9 @@ class Ingest:
             replay=self.replay,
             committed=lambda: None,
         )
+
+    async def _show(self, _trouble: str) -> None:
+        """Keep it nowhere: the store counts no commits."""
 
     async def deliver(self, *keys: str) -> None:
         """Deliver a message for each key, and wait until all are acknowledged."""
@@ -180,8 +185,14 @@ async def test_where_the_file_does_not_reach_the_sites_are_named(pair: Pair, tmp
         await ingest.deliver("lost.html")
         pair.promote()
         await ingest.deliver("later.html")
-        await until(lambda: ingest.replay.trouble)
+        await until(lambda: "backfill" in ingest.replay.trouble)
         assert "cdn-listener backfill www (sites: shop)" in ingest.replay.trouble
+        pair.standby.value(f"INSERT INTO {SCHEMA}.instance VALUES ('web-1', 1, now() + interval '1 hour', '1', now())")
+        await until(lambda: pair.standby.value(f"SELECT trouble FROM {SCHEMA}.instance_count") == ingest.replay.trouble)
+        (shown,) = await ingest.store.instances()
+        ((words, _, remedy),) = lost_of([shown], {}, Settings(), time.time())
+        assert ingest.replay.trouble in words
+        assert "backfill" in remedy
         assert pair.needs() == {"later.html"}
 
 
@@ -200,6 +211,9 @@ class PlayedCount:
 
     def expect(self, commits: int) -> None:
         self._count.expect(commits)
+
+    def save_trouble(self, _connection: Any, trouble: str) -> None:
+        """Keep it nowhere."""
 
     def commit(self) -> None:
         self._count.confirm(self.mark.commits + 1)

@@ -41,7 +41,8 @@ _INSTANCES: Final = """
 SELECT name, version, extract(epoch FROM started_at)::double precision, until > clock_timestamp(),
   extract(epoch FROM coalesce(died_at, until) - clock_timestamp())::double precision,
   ARRAY (SELECT lease.name FROM {schema}.lease WHERE lease.instance = instance.name
-    AND lease.incarnation = instance.incarnation AND lease.name !~ '^(task|source):' ORDER BY lease.name)
+    AND lease.incarnation = instance.incarnation AND lease.name !~ '^(task|source):' ORDER BY lease.name),
+  coalesce((SELECT trouble FROM {schema}.instance_count AS counted WHERE counted.name = instance.name), '')
 FROM {schema}.instance WHERE until > '-infinity' OR died_at > clock_timestamp() - interval '1 day' ORDER BY name
 """
 _READS: Final = 2
@@ -243,7 +244,7 @@ class PostgresDriver:
         """Return those with a heartbeat, and those that died within a day."""
         assert isinstance(connection, PostgresConnection)
         rows = psycopg.Cursor(connection.raw).execute(self._instances.encode(), prepare=False)
-        return [Instance._make((*values, tuple(accounts))) for *values, accounts in rows]
+        return [Instance._make((*values, tuple(accounts), trouble)) for *values, accounts, trouble in rows]
 
     def give_back(self, _connection: Connection, /) -> bool:
         """Return False: autovacuum makes room for what comes next."""

@@ -7,14 +7,16 @@ compared at each new connection, and with each commit: behind a pool nothing els
 
 from __future__ import annotations
 
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import psycopg
 import structlog
 from psycopg import sql
 
+from listener.store.connection import Connection
 from listener.store.durability import CommitCount, CommitMark, Loss
 from listener.store.postgres.address import CHECK_SECONDS, ended_after
+from listener.store.postgres.connection import PostgresConnection
 
 __all__ = ["CountedCommits"]
 
@@ -26,6 +28,10 @@ _LOST: Final = "CDN01"
 _FIND: Final = (
     "SELECT coalesce((SELECT recorded FROM {schema}.instance_count WHERE name = {name}), 0),"
     " CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
+)
+_TROUBLE: Final = (
+    "INSERT INTO {schema}.instance_count (name, recorded, trouble) VALUES ({name}, 0, {trouble})"
+    " ON CONFLICT (name) DO UPDATE SET trouble = excluded.trouble"
 )
 _SYSTEM: Final = "SELECT system_identifier FROM pg_control_system()"
 _WEAK: Final = frozenset({"off", "local", "remote_write"})
@@ -63,6 +69,11 @@ class CountedCommits:
     def statement(self) -> str:
         """The last statement of a transaction: it counts one more, and returns how many there are."""
         return sql.SQL(_COUNT).format(**self._parts, confirmed=sql.Literal(self.mark.commits)).as_string(None)
+
+    def save_trouble(self, connection: Connection, trouble: str) -> None:
+        """Keep what this instance reports of lost commits."""
+        query = sql.SQL(_TROUBLE).format(**self._parts, trouble=sql.Literal(trouble)).as_string(None)
+        psycopg.Cursor(cast("PostgresConnection", connection).raw).execute(query.encode(), prepare=False)
 
     def found_loss(self, error: Exception) -> bool:
         """Return whether the statement failed since commits were lost."""

@@ -27,7 +27,8 @@ CREATE TABLE {schema}.installation (
 -- How many transactions each instance has committed, counted in each of them: fewer than were confirmed are a loss.
 CREATE TABLE {schema}.instance_count (
   name text COLLATE "C" PRIMARY KEY,
-  recorded bigint NOT NULL
+  recorded bigint NOT NULL,
+  trouble text COLLATE "C" NOT NULL DEFAULT ''    -- what the instance reports of commits that were lost
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
 
 -- Counts a transaction; fails where fewer are there than were confirmed, so that nothing is committed on top of a loss:
