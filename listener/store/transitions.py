@@ -79,9 +79,9 @@ def promote_due(connection: Connection, *, now: float, limit: int) -> Promoted:
     note_revision(connection)
     values = {"sequence": next_sequence(connection), "now": now, "until": now if until is None else until}
     if until is None:  # more of one moment than a slice has
-        rows = connection.execute(_PROMOTE.format(_OF_ONE_MOMENT), {**values, "limit": limit})
+        rows = connection.execute(_PROMOTE.format(_FIRST_DUE, _IS_FIRST_DUE), {**values, "limit": limit})
     else:
-        rows = connection.execute(_PROMOTE.format(f"WHERE {_due_by(':until')}"), values)
+        rows = connection.execute(_PROMOTE.format("", f"WHERE {_due_by(':until')}"), values)
     places = Counter(rows.fetchall())
     targets: dict[int, str] = dict(
         connection.execute(
@@ -101,16 +101,19 @@ def promote_due(connection: Connection, *, now: float, limit: int) -> Promoted:
 
 
 _PROMOTE = f"""
-UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = :now,
+{{}}UPDATE need SET state = {NeedState.READY:d}, due_at = NULL, open = 0, window_first = :now,
   sequence = CASE WHEN open > 0 THEN max(sequence, :sequence) ELSE sequence END
 {{}}
 RETURNING directory, scope, priority, sequence
 """
-_OF_ONE_MOMENT = f"""
+_FIRST_DUE = f"""
+WITH due AS MATERIALIZED (SELECT directory AS in_directory, name AS of_name, scope AS of_scope FROM need
+  WHERE {_due_by(":until")} ORDER BY /*! slot, */ due_at LIMIT :limit /*! FOR UPDATE */)
+"""
+"""Found once: PostgreSQL may run a subquery again for each row that it joins, and takes what is due next then."""
+_IS_FIRST_DUE = """
 -- WHERE (directory, name, scope) IN (SELECT …) would search all needs of the directories
-FROM (SELECT directory AS in_directory, name AS of_name, scope AS of_scope FROM need
-  WHERE {_due_by(":until")} ORDER BY /*! slot, */ due_at LIMIT :limit /*! FOR UPDATE */) AS due
-WHERE directory = in_directory AND name = of_name AND scope = of_scope AND due_at <= :until
+FROM due WHERE directory = in_directory AND name = of_name AND scope = of_scope AND due_at <= :until
 """
 
 
