@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 DRAIN_SECONDS = 20.0
 """What an end waits for requests under way; their time-outs are shorter."""
+LOST_SECONDS = 5.0
+"""What the end of a lost term waits: its requests are over with the lease, and a new term may begin here after it."""
 Work = Coroutine[Any, Any, None]
 
 
@@ -63,11 +65,11 @@ class Leader:
         """End what is left."""
         await cancel([*self._planners, *self._others])
 
-    async def end(self) -> None:
-        """End everything in order; where that is cut short, at once."""
+    async def end(self, timeout_seconds: float = DRAIN_SECONDS) -> None:
+        """End everything in order; what is under way has so long. Where that is cut short, at once."""
         try:
             await self.stop_planning()
-            await self.drain(DRAIN_SECONDS)
+            await self.drain(timeout_seconds)
         finally:
             await self.stop()
 
@@ -203,7 +205,7 @@ class Leaders:
     async def _end(self, name: str, leader: Leader) -> None:
         log.warning("lease.leader_ends", account=name, term=leader.term.number)
         try:
-            await leader.end()
+            await leader.end(LOST_SECONDS)
         finally:
             self._free([name])
 

@@ -110,6 +110,13 @@ _STATEMENTS: Final[Mapping[str, str]] = {
         "DELETE FROM {schema}.late_answer WHERE account = %(account)s RETURNING attempt, kind, window_start, task_id"
     ),
     "has late": "SELECT 1 FROM {schema}.late_answer WHERE account = %(account)s LIMIT 1",
+    "end": (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user"
+        " AND datname = current_database() AND pid <> pg_backend_pid()"
+        " AND xact_start < clock_timestamp() - make_interval(secs => %(seconds)s)"
+        " AND application_name = ANY(SELECT left('cdn-listener ' || lease.instance, 63) FROM {schema}.lease"
+        f" WHERE lease.name = ANY(%(names)s) AND {_IS_DEAD})"
+    ),
     "fence": (
         "SELECT 1 FROM {schema}.lease WHERE name = %(name)s AND term = %(term)s AND instance = %(instance)s FOR SHARE"
     ),
@@ -194,6 +201,15 @@ class LeaseTable:
         with self.transaction(connection, lock_milliseconds=TAKE_LOCK_MILLISECONDS):
             locked = [name for (name,) in self._all(connection, "lock", {"names": list(names)})]
             return self._terms(connection, "take", member, locked)
+
+    def end_transactions(self, connection: psycopg.Connection, names: Collection[str]) -> int:
+        """
+        End transactions of the dead holders of these leases that have lasted for a third of the lease; return how many.
+
+        The database ends most of them by itself. It does not where a process is frozen, or cut off, before the end of a
+        message of several statements: for the server that session is not idle.
+        """
+        return len(self._all(connection, "end", {"names": list(names), "seconds": self.seconds / 3}))
 
     def begin_new_terms(self, connection: psycopg.Connection, member: Member, names: Collection[str]) -> dict[str, int]:
         """Raise the terms of leases that this member holds; return them. Those of others are left out."""

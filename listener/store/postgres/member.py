@@ -151,8 +151,15 @@ class Membership:
         if wanted:
             taken = self._table.take(connection, member, list(wanted))
             self._lead(taken)
+            self._end_transactions(connection, [name for name in wanted if name not in taken], now)
             self._taken_late |= {name for name in left_over if name in taken}
         self.surplus = self._above(most, now)
+
+    def _end_transactions(self, connection: psycopg.Connection, names: Collection[str], now: float) -> None:
+        """End what keeps a free lease locked for longer than a transaction may last."""
+        long = [name for name in names if now - self._free_since[name] > self._table.seconds / 3]
+        if long and (ended := self._table.end_transactions(connection, long)):
+            log.warning("lease.transactions_ended", accounts=long, transactions=ended)
 
     def _above(self, most: int, now: float) -> int:
         """Return how many leases to give back now."""

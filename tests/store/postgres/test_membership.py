@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -312,6 +313,31 @@ def test_a_lease_that_only_one_instance_knows_is_led(fleet: Fleet) -> None:
     assert a.membership.surplus == 0
 
 
+def test_a_holder_frozen_within_a_message_is_ended(postgres_database: str) -> None:
+    """For the server a session that waits for the rest of a message is not idle: nothing else ends its transaction."""
+    table = LeaseTable(SCHEMA, seconds=0.9)
+    with connections(postgres_database, 2) as (heart, keeper), connections(postgres_database, 1) as (frozen,):
+        create_tables(heart)
+        table.add(heart, ["main"])
+        old = table.register(heart, "old", version="1")
+        assert table.take(heart, old, ["main"])
+        frozen.execute("SET application_name = 'cdn-listener old'")
+        with contextlib.suppress(psycopg.OperationalError), frozen.pipeline() as pipeline, frozen.transaction():
+            frozen.execute("SET LOCAL idle_in_transaction_session_timeout = 300")
+            pipeline.sync()
+            psycopg.Cursor(frozen).execute(f"SELECT 1 FROM {SCHEMA}.lease FOR SHARE", prepare=False)
+            frozen.pgconn.send_flush_request()
+            frozen.pgconn.flush()
+            time.sleep(1.5)
+            new = Membership(table, "new", version="1", leases=["main"])
+            until = time.monotonic() + 10
+            while not new.terms:
+                new.look(keeper, time.monotonic)
+                time.sleep(0.1)
+                assert time.monotonic() < until
+        assert new.terms == {"main": 2}
+
+
 class Leases(RuleBasedStateMachine):
     """Three instances with five accounts: whatever happens, one may send; once it is calm, everything is led."""
 
@@ -442,6 +468,7 @@ class Leases(RuleBasedStateMachine):
             self.fleet.check()
 
 
+@pytest.mark.timeout(240)
 def test_leases_in_virtual_time(postgres: Cluster) -> None:
     """The machine above, on the shared server."""
 
