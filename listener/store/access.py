@@ -76,6 +76,10 @@ class Driver(Protocol):
     def is_owner(self) -> bool:
         """Whether this process may send."""
 
+    @property
+    def longest_path_bytes(self) -> int | None:
+        """How long the path of a URL can be; None: as long as any key."""
+
     def sender(self) -> Owner:
         """Return whether a process sends from it, and which."""
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.store.bulk import Bulk, delete_rows, in_sizes, select_wanted
@@ -60,12 +61,16 @@ __all__ = [
 ]
 
 
+_ENCODED_BYTES = 3
+"""Of one byte that a URL holds as ``%FF``."""
 MAX_KEY_BYTES = 4_096
 """The longest key that is stored: no path on Linux and no object of a store is longer (S3 and OSS: 1,024 bytes)."""
 
 
-def sanitized(changes: Iterable[Change], set_aside: Callable[[Change, str], None]) -> Iterator[Change]:
-    """Yield what can be stored: fingerprints bounded, keys that are neither text nor bytes set aside."""
+def sanitized(
+    changes: Iterable[Change], set_aside: Callable[[Change, str], None], longest_path_bytes: int | None = None
+) -> Iterator[Change]:
+    """Yield what can be stored: fingerprints bounded; keys that are too long, or neither text nor bytes, set aside."""
     for change in changes:
         try:
             raw = key_to_bytes(change.key)
@@ -74,6 +79,9 @@ def sanitized(changes: Iterable[Change], set_aside: Callable[[Change, str], None
             continue
         if len(raw) > MAX_KEY_BYTES:
             set_aside(change, f"the key has {len(raw)} bytes; {MAX_KEY_BYTES} is the longest that any storage takes")
+            continue
+        if longest_path_bytes is not None and len(raw) * _ENCODED_BYTES > longest_path_bytes < len(quote(raw)):
+            set_aside(change, f"its path in a URL has {len(quote(raw))} bytes; the database takes {longest_path_bytes}")
             continue
         yield change if change.fingerprint is None else change._replace(fingerprint=_bounded(change.fingerprint))
 

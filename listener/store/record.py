@@ -61,6 +61,8 @@ OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
 """An event time older than this counts as a wrong clock."""
 LONG_KEY_CHARACTERS = MAX_KEY_BYTES // 4
 """A key of at most this length is not too long in bytes, whatever its characters."""
+CHARACTER_BYTES = 4 * len("%FF")
+"""Of a character in a URL, at most."""
 
 
 _CANCEL_PREFETCH = f"DELETE FROM need WHERE directory = ?1 AND name = ?2 AND scope = {Scope.PREFETCH:d}"
@@ -100,6 +102,7 @@ class Recorder:
         unforced: frozenset[str],
         expand_limit: int,
         copies: Copies | None = None,
+        longest_path_bytes: int | None = None,
     ) -> None:
         """
         Keep what every batch needs.
@@ -110,7 +113,9 @@ class Recorder:
             unforced: targets whose directory refreshes only revalidate.
             expand_limit: the most objects for which a deleted subtree becomes exact needs.
             copies: where sources have one tree on each instance.
+            longest_path_bytes: how long the path of a URL can be that the database takes; None: as long as any key.
         """
+        self.longest_path_bytes = longest_path_bytes
         self.copies = copies
         self.names = names
         self.timing = timing
@@ -146,8 +151,9 @@ class Recorder:
         self.index.begin(connection)
         writer = _BatchWriter(self, connection, batch, (route, folders), now=now)
         changes = batch.changes if self.copies is None else _without_births(batch.changes, self.copies.sources.names)
-        sanitize = sanitize or max(map(len, map(_NAME, changes)), default=0) > LONG_KEY_CHARACTERS
-        writer.take(list(sanitized(changes, writer.reject)) if sanitize else changes)
+        short = LONG_KEY_CHARACTERS if self.longest_path_bytes is None else self.longest_path_bytes // CHARACTER_BYTES
+        sanitize = sanitize or max(map(len, map(_NAME, changes)), default=0) > short
+        writer.take(list(sanitized(changes, writer.reject, self.longest_path_bytes)) if sanitize else changes)
         writer.finish()
         return writer.recorded
 

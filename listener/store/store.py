@@ -146,6 +146,7 @@ class Store(Access):
             unforced=options.unforced,
             expand_limit=options.expand_limit,
             copies=copies,
+            longest_path_bytes=driver.longest_path_bytes,
         )
 
     # -- recording -------------------------------------------------------------------------------

@@ -133,6 +133,9 @@ class _Polled:
 class PostgresDriver:
     """One schema, as one instance uses it."""
 
+    longest_path_bytes: int | None = 2_200
+    """A row of an index has at most 2,704 bytes, of which 500 are left for the base URL and a query."""
+
     def __init__(
         self,
         url: str,

@@ -144,6 +144,8 @@ LONGEST_LOG_PAGES = 64_000
 class SqliteDriver:
     """One state file, open."""
 
+    longest_path_bytes: int | None = None
+
     def __init__(self, path: Path, *, owner: bool, readonly: bool) -> None:
         """
         Open the file, and make it where there is none.
