@@ -142,7 +142,7 @@ class FleetStorm(Edge):
         """Fill in the report, with everything at rest."""
         report = self.report
         report.stale += await self.stale(http, self.names)
-        ((report.ledger, _, report.late),) = await asyncio.to_thread(self.servers.rows, BOOKS)
+        ((report.ledger, report.held, report.late),) = await asyncio.to_thread(self.servers.rows, BOOKS)
         report.accepted, report.over_quota = self.accepted(), self.cdn.over_quota
         report.events = dict(events.done)
         report.loses_commits = "lose" in events.done

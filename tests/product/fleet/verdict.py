@@ -52,6 +52,8 @@ class Report:
     accepted: int = 0
     """Units, by the CDN's books."""
     ledger: int = 0
+    held: int = 0
+    """Units that are still reserved at rest."""
     late: int = 0
     """Units of late answers that no leader has booked yet."""
     loses_commits: bool = False
@@ -79,8 +81,8 @@ class Report:
     @property
     def problems(self) -> dict[str, object]:
         """Which promises did not hold, with what shows it."""
-        books = f"accepted {self.accepted}, ledger {self.ledger}, late answers {self.late}"
-        agree = self.accepted == self.ledger + self.late
+        books = f"accepted {self.accepted}, ledger {self.ledger}, late answers {self.late}, held {self.held}"
+        agree = self.accepted == self.ledger + self.late and not self.held
         found = {
             "stale": self.stale,
             "over quota": self.over_quota,
