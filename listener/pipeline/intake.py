@@ -29,6 +29,7 @@ from listener.errors import (
     StoreUnusable,
 )
 from listener.pipeline.replay import Replay
+from listener.pipeline.waking import WakeUp
 from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.batches import Batch
@@ -349,6 +350,7 @@ class StoreRetry:
         """Start without trouble; call ``changed`` whenever there is another one, or none any more."""
         self._changed = changed
         self._troubles: dict[str, StoreError] = {}
+        self._hurried = WakeUp()
         self.raises_damage = False
         """Whether a damaged state file ends the work: a daemon stays up to report it, a command does not."""
 
@@ -356,6 +358,10 @@ class StoreRetry:
     def trouble(self) -> StoreError | None:
         """What the store could not do when it was last asked to, if anything."""
         return next(iter(self._troubles.values()), None)
+
+    def hurry(self) -> None:
+        """Try at once what waits to be tried again."""
+        self._hurried.set()
 
     async def until_done(self, what: str, do: Callable[[], Awaitable[T]]) -> T:
         """
@@ -380,6 +386,7 @@ class StoreRetry:
             else:
                 if self._troubles.pop(what, None) is not None:
                     self._changed()
+                    self.hurry()  # what else failed did so for the same reason, most likely
                 return result
-            await asyncio.sleep(wait)
+            await self._hurried.wait(wait)
             wait = min(STORE_RETRY_MOST_SECONDS, 2 * wait)

@@ -339,6 +339,7 @@ class Pipeline:
         commit: asyncio.Task[None],
         others: list[asyncio.Task[None]],
     ) -> None:
+        self._retry.hurry()  # a wait that grew during an outage would delay the end
         await cancel(readers)
         await self._leaders.stop_planning()
         drain_seconds = DRAIN_SECONDS if self._store.damage is None else 0.0
