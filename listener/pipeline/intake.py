@@ -359,6 +359,13 @@ class StoreRetry:
         """What the store could not do when it was last asked to, if anything."""
         return next(iter(self._troubles.values()), None)
 
+    def _forget(self, what: str) -> bool:
+        """Forget that something failed; return whether it had."""
+        failed = self._troubles.pop(what, None) is not None
+        if failed:
+            self._changed()
+        return failed
+
     def hurry(self) -> None:
         """Try at once what waits to be tried again."""
         self._hurried.set()
@@ -374,6 +381,7 @@ class StoreRetry:
             try:
                 result = await do()
             except Fenced:
+                self._forget(what)
                 raise  # another process does it
             except StoreError as error:
                 self._troubles[what] = error
@@ -384,9 +392,12 @@ class StoreRetry:
                         raise
                     await asyncio.Event().wait()
             else:
-                if self._troubles.pop(what, None) is not None:
-                    self._changed()
+                if self._forget(what):
                     self.hurry()  # what else failed did so for the same reason, most likely
                 return result
-            await self._hurried.wait(wait)
+            try:
+                await self._hurried.wait(wait)
+            except asyncio.CancelledError:
+                self._forget(what)  # nobody tries it any more
+                raise
             wait = min(STORE_RETRY_MOST_SECONDS, 2 * wait)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from listener.errors import StoreError
+from listener.errors import Fenced, StoreError
 from listener.pipeline.intake import StoreRetry
 
 
@@ -46,3 +46,29 @@ async def test_the_end_does_not_wait_for_the_next_try() -> None:
     outage.ends_at = 0.0
     retry.hurry()
     assert await task == 4.0
+
+
+async def test_what_nobody_tries_any_more_is_no_trouble() -> None:
+    """A leader ends while something of it waits to be tried again: the instance is ready all the same."""
+    outage, retry = Outage(), StoreRetry()
+    cancelled = asyncio.create_task(retry.until_done("plan", outage.work))
+    fenced = asyncio.create_task(retry.until_done("book", Fencing().work))
+    await asyncio.sleep(0.5)
+    assert retry.trouble is not None
+    cancelled.cancel()
+    await asyncio.gather(cancelled, fenced, return_exceptions=True)
+    assert isinstance(fenced.exception(), Fenced)
+    assert retry.trouble is None
+
+
+class Fencing:
+    """A store that fails once, and then refuses an older term."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    async def work(self) -> None:
+        if self.failed:
+            raise Fenced("term 1 has ended")
+        self.failed = True
+        raise StoreError("the database is away")
