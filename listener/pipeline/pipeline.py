@@ -483,10 +483,12 @@ class Pipeline:
     async def _looking(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
         """Look once; where something ended, plan again."""
         self._verifying += 1
-        if await self._retry.until_done(what, look):
-            for engine in self.engines:
-                engine.replan()
-        self._verifying -= 1
+        try:
+            if await self._retry.until_done(what, look):
+                for engine in self.engines:
+                    engine.replan()
+        finally:  # also where another term has begun, or its leader ends
+            self._verifying -= 1
         if not self._verifying and self._ends_when_idle:
             self.changed.set()
 
