@@ -489,8 +489,8 @@ class Pipeline:
                     engine.replan()
         finally:  # also where another term has begun, or its leader ends
             self._verifying -= 1
-        if not self._verifying and self._ends_when_idle:
-            self.changed.set()
+            if not self._verifying and self._ends_when_idle:
+                self.changed.set()
 
     async def _settle_once(self, store: Store, *, targets: Sequence[str] | None) -> int:
         over = await store.attempts_in(AttemptState.FAILED, due_by=self._clock.now(), targets=targets)
