@@ -28,17 +28,18 @@ from typing import Any, Final
 
 import structlog
 
-from listener.configuration import state_directory
+from listener.configuration import is_postgres, state_directory
 from listener.daemon.admin import AddressNotAvailable, AdminServer
 from listener.daemon.command_socket import CommandSocket
 from listener.daemon.state import DaemonState, Parts, check_sources, make_parts, reopen, require_credentials
 from listener.daemon.status_page import StatusPage
 from listener.daemon.systemd import NotifySocket, SystemdNotifier, watchdog_seconds
-from listener.errors import ListenerError
+from listener.errors import ListenerError, StoreError, StoreUnusable
 from listener.kernel import share_heaps
 from listener.pipeline import Pipeline
 from listener.settings import Settings
 from listener.sources.filesystem.mounts import mount_of
+from listener.store.store import Store
 from listener.telemetry import INTERVAL_SECONDS, report_repeats
 
 __all__ = ["PINNED_HINT", "Daemon", "InputFiles"]
@@ -123,6 +124,18 @@ class Daemon:
         if self._watchdog_seconds:
             yield "watchdog", self._systemd.keep_watchdog(self._watchdog_seconds)
 
+    async def _reopened(self, old: Parts) -> Store:
+        """Open the store with the old configuration again; one whose server is away is waited for."""
+        while True:
+            try:
+                return await reopen(old)
+            except StoreError as error:
+                is_stopping = self._state.phase == "stopping"
+                if is_stopping or isinstance(error, StoreUnusable) or not is_postgres(old.settings.store.url):
+                    raise
+                log.error("store.failed", doing="open", error=str(error), hint=error.hint)
+                await asyncio.sleep(REOPEN_RETRY_SECONDS)
+
     # -- running -----------------------------------------------------------------------------------
 
     async def _generations(self, parts: Parts) -> None:
@@ -171,7 +184,7 @@ class Daemon:
             state.store = await reopen(new)
         except ListenerError as error:
             self._refuse(error)
-            state.store = await reopen(old)
+            state.store = await self._reopened(old)
             return old
         await self._commands.listen(new.settings.store.url)
         await self._report_reload(new)
@@ -306,6 +319,9 @@ async def _report_repeats() -> None:
         await asyncio.sleep(INTERVAL_SECONDS)
         report_repeats()
 
+
+REOPEN_RETRY_SECONDS: Final = 2.0
+"""Between two attempts to open the database again after a reload that found it away."""
 
 PINNED_HINT: Final = (
     "the file was replaced on the host, and this mount still shows the removed one: mount its directory"

@@ -29,6 +29,7 @@ DRAIN_SECONDS = 20.0
 """What an end waits for requests under way; their time-outs are shorter."""
 LOST_SECONDS = 5.0
 """What the end of a lost term waits: its requests are over with the lease, and a new term may begin here after it."""
+HAND_OVER = "hand over"
 Work = Coroutine[Any, Any, None]
 
 
@@ -180,9 +181,10 @@ class Leaders:
             self._busy.add(name)
             self._run(self._begin(self._leadership.term(name)), f"take over {name}")
         surplus = sorted(self._led.keys() - self._busy, key=lambda name: not self._led[name].engine.idle)
-        if names := surplus[: self._leadership.surplus]:
+        names = surplus[: self._leadership.surplus]
+        if names and not any(job.get_name() == HAND_OVER for job in self._jobs):
             self._busy.update(names)
-            self._run(self._hand_over(names), "hand over")
+            self._run(self._hand_over(names), HAND_OVER)
 
     def _run(self, work: Work, name: str) -> None:
         assert self._tasks is not None

@@ -510,7 +510,8 @@ class Pipeline:
             since, now = self.changed.count, self._clock.now()
             try:
                 latest = await self._reported_last() if latest is None else latest
-                if now < latest - CLOCK_STEP_SECONDS:
+                # In a fleet another host with a wrong clock may have reported: no reason to move what all wait for.
+                if self._leadership.is_sole and now < latest - CLOCK_STEP_SECONDS:
                     await self._set_back(latest - now)
                     checkpoint_at = now
                 latest = now

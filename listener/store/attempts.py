@@ -130,11 +130,15 @@ def book_share(
         now: in the day that it is booked in, in seconds since the epoch.
     """
     window = window_start(now)
-    for (account, kind), wanted in units.items():
-        if budget(connection, account, kind, now=now, default=0).share_booked + wanted > most[account, kind]:
+    for (account, kind), wanted in sorted(units.items()):  # in one order: two backfills lock the same rows
+        _open_window(connection, account, kind, window, 0)
+        (booked,) = connection.execute(
+            "SELECT share_booked FROM ledger WHERE account = ? AND kind = ? AND window_start = ? /*! FOR UPDATE */",
+            (account, kind, window),
+        ).fetchone()
+        if booked + wanted > most[account, kind]:
             return False
     for (account, kind), wanted in units.items():
-        _open_window(connection, account, kind, window, 0)
         connection.execute(
             "UPDATE ledger SET share_booked = share_booked + ? WHERE account = ? AND kind = ? AND window_start = ?",
             (wanted, account, kind, window),

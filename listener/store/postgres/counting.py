@@ -33,7 +33,7 @@ _TROUBLE: Final = (
     "INSERT INTO {schema}.instance_count (name, recorded, trouble) VALUES ({name}, 0, {trouble})"
     " ON CONFLICT (name) DO UPDATE SET trouble = excluded.trouble"
 )
-_SYSTEM: Final = "SELECT system_identifier FROM pg_control_system()"
+_SYSTEM: Final = "SELECT system_identifier || '/' || identity FROM pg_control_system(), {schema}.installation"
 _WEAK: Final = frozenset({"off", "local", "remote_write"})
 """Values of ``synchronous_commit`` under which a confirmed commit may vanish in a crash of one server."""
 
@@ -47,7 +47,7 @@ class CountedCommits:
         self._count = CommitCount()
         self._timeline: str | None = None
         self.identity = ""
-        """What the counts are of: the cluster, also after a promotion, the database, and the instance."""
+        """What the counts are of: cluster and schema, also after a promotion, the database, and the instance."""
 
     @classmethod
     def begun(cls, raw: psycopg.Connection[Any], schema: str, instance: str) -> Self:
@@ -56,7 +56,8 @@ class CountedCommits:
             counted = cls(schema, instance)
             counted.look(raw)
             _report_weak_commits(raw)
-            system, *_ = psycopg.Cursor(raw).execute(_SYSTEM, prepare=False).fetchone() or ("",)
+            query = sql.SQL(_SYSTEM).format(schema=sql.Identifier(schema)).as_string(None).encode()
+            system, *_ = psycopg.Cursor(raw).execute(query, prepare=False).fetchone() or ("",)
         counted.identity = f"{system}/{raw.info.dbname}/{schema}/{instance}"
         return counted
 

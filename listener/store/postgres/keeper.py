@@ -36,6 +36,9 @@ __all__ = ["LeaseKeeper", "keeper_of"]
 log = structlog.get_logger()
 
 LOOK_MOST_SECONDS = 1.0
+MOST_AHEAD_SECONDS = 5.0
+"""By so much a clock may differ from the server's: due times are kept by the clock of the host that recorded."""
+CLOCK_HINT = "what it records becomes due as much too late or too early; keep the clocks of all hosts right (NTP)"
 T = TypeVar("T")
 
 
@@ -98,12 +101,17 @@ class LeaseKeeper:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="leases")
         self._changed: Callable[[], None] = lambda: None
         self._trouble = ""
+        self._ahead_seconds = 0.0
 
     @property
     def trouble(self) -> str:
         """What keeps this instance from leading."""
         if self._membership.shares_name:
             return f"instance {self._instance}: {SHARED_NAME_HINT}"
+        if not self._trouble and abs(self._ahead_seconds) > MOST_AHEAD_SECONDS:
+            ahead = round(self._ahead_seconds)
+            words = f"{abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'} the database's"
+            return f"instance {self._instance}: the clock is {words}: {CLOCK_HINT}"
         return self._trouble
 
     def term(self, account: str) -> Term:
@@ -134,7 +142,7 @@ class LeaseKeeper:
         """Keep the leases until cancelled."""
         while True:
             try:
-                await self._do(lambda raw: self._membership.look(raw, boottime))
+                await self._do(self._look)
             except ListenerError as error:  # also where the server is a standby now: another one may be promoted
                 if not self._trouble:
                     log.warning("lease.not_kept", instance=self._instance, error=str(error), hint=error.hint)
@@ -167,6 +175,13 @@ class LeaseKeeper:
 
     async def _do(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    def _look(self, raw: psycopg.Connection[Any]) -> None:
+        self._membership.look(raw, boottime)
+        asked_at, now = time.time(), self._table.now(raw)
+        answered_at = time.time()
+        # The server looked at its clock at some time in between.
+        self._ahead_seconds = max(0.0, asked_at - now) + min(0.0, answered_at - now)
 
     def _run(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
         try:

@@ -89,6 +89,7 @@ class Membership:
     def give_back(self, connection: psycopg.Connection, names: Collection[str]) -> None:
         """Free these leases; whoever led them here has stopped."""
         self._forget(names)
+        self.surplus = 0  # until the next look: what was counted before would be given back once more
         if self._member is not None:
             self._table.give_back(connection, self._member, names)
 

@@ -19,7 +19,9 @@ import pytest
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.errors import StoreUnusable
+from listener.refresh import RefreshKind
 from listener.store import NeedInput
+from listener.store.attempts import book_share
 from listener.store.batches import Batch, Recorded
 from listener.store.postgres.migrations import SCHEMA
 from listener.store.sqlite.migrations import VERSION
@@ -265,6 +267,20 @@ async def test_what_expires_is_not_what_changed_meanwhile(fleet: Fleet) -> None:
     connection.execute("COMMIT")
     assert await expiring == 0
     assert await recorder.stale("k") == ["ready"]
+
+
+async def test_two_backfills_book_no_more_than_their_share(fleet: Fleet) -> None:
+    """The second looks at what is booked only when the first has committed."""
+    backfill = await fleet.instance("backfill")
+    key, now = ("main", RefreshKind.FILE), fleet.clock.now()
+    connection = fleet.database.connect()
+    connection.execute("BEGIN")
+    assert book_share(connection, {key: 60}, {key: 100}, now=now)
+    second = asyncio.create_task(backfill.store.book_share({key: 60}, {key: 100}, now=now))
+    await fleet.is_waiting_for_lock()
+    connection.execute("COMMIT")
+    assert not await second
+    assert fleet.value(f"SELECT share_booked FROM {SCHEMA}.ledger") == 60
 
 
 async def test_a_change_of_a_new_directory_is_recorded_by_both(fleet: Fleet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from structlog.testing import capture_logs
 
@@ -13,6 +14,7 @@ from listener.store import Store, open_store
 from listener.store.batches import Batch
 from listener.store.durability import CommitCount, CommitMark, Loss
 from listener.store.postgres.migrations import SCHEMA
+from listener.store.store import StoreOptions
 from tests.postgres.cluster import Cluster
 from tests.postgres.fixtures import MakeCluster, MakeStandby, MakeWire
 from tests.store.databases import PostgresDatabase, prepare_schema
@@ -190,3 +192,15 @@ async def test_commits_of_a_state_file_are_not_counted(tmp_path: Path) -> None:
     """What its disk has confirmed stays."""
     async with open_store(f"sqlite:///{tmp_path}/state.db", owner=True) as store:
         assert store.counted is None
+
+
+async def test_a_schema_that_is_made_again_counts_from_the_start(url: str) -> None:
+    """Also under the same names: what an earlier one had counted is no loss of this one."""
+    async with open_store(url, owner=True, options=StoreOptions(instance="a")) as store:
+        assert store.counted is not None
+        first = store.counted.identity
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA {SCHEMA} CASCADE".encode())
+    async with open_store(url, owner=True, options=StoreOptions(instance="a")) as store:
+        assert store.counted is not None
+        assert store.counted.identity != first

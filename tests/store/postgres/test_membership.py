@@ -313,6 +313,15 @@ def test_a_lease_that_only_one_instance_knows_is_led(fleet: Fleet) -> None:
     assert a.membership.surplus == 0
 
 
+def test_what_was_given_back_is_no_surplus(fleet: Fleet) -> None:
+    """Until the next look: what was counted before it would be given back once more."""
+    a, *_ = fleet.instances.values()
+    a.look()
+    a.membership.surplus = 1
+    a.membership.give_back(a.connection, sorted(a.membership.terms)[:1])
+    assert a.membership.surplus == 0
+
+
 def test_a_holder_frozen_within_a_message_is_ended(postgres_database: str) -> None:
     """For the server a session that waits for the rest of a message is not idle: nothing else ends its transaction."""
     table = LeaseTable(SCHEMA, seconds=0.9)
