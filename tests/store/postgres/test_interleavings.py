@@ -273,6 +273,7 @@ async def test_two_backfills_book_no_more_than_their_share(fleet: Fleet) -> None
     """The second looks at what is booked only when the first has committed."""
     backfill = await fleet.instance("backfill")
     key, now = ("main", RefreshKind.FILE), fleet.clock.now()
+    assert await backfill.store.book_share({key: 10}, {key: 100}, now=now)  # so that the row is there
     connection = fleet.database.connect()
     connection.execute("BEGIN")
     assert book_share(connection, {key: 60}, {key: 100}, now=now)
@@ -280,7 +281,7 @@ async def test_two_backfills_book_no_more_than_their_share(fleet: Fleet) -> None
     await fleet.is_waiting_for_lock()
     connection.execute("COMMIT")
     assert not await second
-    assert fleet.value(f"SELECT share_booked FROM {SCHEMA}.ledger") == 60
+    assert fleet.value(f"SELECT share_booked FROM {SCHEMA}.ledger") == 70
 
 
 async def test_a_change_of_a_new_directory_is_recorded_by_both(fleet: Fleet) -> None:
