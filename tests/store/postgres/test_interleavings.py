@@ -68,11 +68,11 @@ class Fleet:
         store = await self._stack.enter_async_context(self.database.open(clock=self.clock, instance=name))
         return Bench(store, self.clock, self.database)
 
-    async def is_waiting_for_lock(self) -> None:
-        """Return once a session waits for a row that another one has locked."""
+    async def is_waiting_for_lock(self, sessions: int = 1) -> None:
+        """Return once so many sessions wait for a row that another one has locked."""
         query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         async with asyncio.timeout(WAIT_SECONDS):
-            while not await asyncio.to_thread(self.value, query):
+            while await asyncio.to_thread(self.value, query) < sessions:
                 await asyncio.sleep(0.005)
 
     def value(self, query: str) -> Any:
@@ -269,19 +269,19 @@ async def test_what_expires_is_not_what_changed_meanwhile(fleet: Fleet) -> None:
     assert await recorder.stale("k") == ["ready"]
 
 
-async def test_two_backfills_book_no_more_than_their_share(fleet: Fleet) -> None:
-    """The second looks at what is booked only when the first has committed."""
-    backfill = await fleet.instance("backfill")
+async def test_backfills_book_no_more_than_their_share(fleet: Fleet) -> None:
+    """Several wait for another one: each looks at what is booked when no other one can book any more."""
+    backfills = [await fleet.instance(name) for name in "abcdefgh"]
     key, now = ("main", RefreshKind.FILE), fleet.clock.now()
-    assert await backfill.store.book_share({key: 10}, {key: 100}, now=now)  # so that the row is there
+    assert await backfills[0].store.book_share({key: 10}, {key: 140}, now=now)  # so that the row is there
     connection = fleet.database.connect()
     connection.execute("BEGIN")
-    assert book_share(connection, {key: 60}, {key: 100}, now=now)
-    second = asyncio.create_task(backfill.store.book_share({key: 60}, {key: 100}, now=now))
-    await fleet.is_waiting_for_lock()
+    assert book_share(connection, {key: 60}, {key: 140}, now=now)
+    others = [asyncio.create_task(one.store.book_share({key: 60}, {key: 140}, now=now)) for one in backfills]
+    await fleet.is_waiting_for_lock(len(others))
     connection.execute("COMMIT")
-    assert not await second
-    assert fleet.value(f"SELECT share_booked FROM {SCHEMA}.ledger") == 70
+    assert sum([await other for other in others]) == 1
+    assert fleet.value(f"SELECT share_booked FROM {SCHEMA}.ledger") == 130
 
 
 async def test_a_change_of_a_new_directory_is_recorded_by_both(fleet: Fleet) -> None:
