@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from listener.errors import StoreError, StoreUnusable
 from listener.store import Store, open_store
+from listener.store.agreement import DISAGREEMENTS
 from listener.store.sqlite import maintenance, ownership
 from listener.store.sqlite.database import connect
 from listener.store.sqlite.ownership import Damage
@@ -86,7 +87,7 @@ async def test_what_a_full_check_finds_is_found_at_the_start(
     except StoreUnusable:
         found = ["cannot be read"]
     # Rows that disagree are no damage of pages; SQLite cannot know of them.
-    structural = [one for one in found if not one.startswith(tuple(maintenance._DISAGREEMENTS))]
+    structural = [one for one in found if not one.startswith(tuple(DISAGREEMENTS))]
     if not structural:
         return
     before = path.read_bytes()
