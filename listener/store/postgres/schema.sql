@@ -21,7 +21,7 @@ CREATE TABLE {schema}.installation (
   id bigint PRIMARY KEY CHECK (id = 1),
   created_at double precision NOT NULL,
   clean bigint NOT NULL DEFAULT 1,
-  identity uuid NOT NULL DEFAULT gen_random_uuid(),  -- of this schema: one that is made again counts anew
+  identity uuid NOT NULL DEFAULT gen_random_uuid(),  -- of this schema: one that is made again has a count of its own
   revision bigint NOT NULL DEFAULT 1      -- a row, and no sequence: who sees the number sees what was changed with it
 ) WITH (fillfactor = 10);
 
