@@ -1,0 +1,64 @@
+"""
+The contracts of plugins: a source reports changes of a storage, a target sends refreshes to a CDN or a cache.
+
+A plugin is a class behind an entry point (group ``listener.sources`` or ``listener.targets``) whose name is the
+``type`` in the configuration. ``docs/extend`` shows one of each; ``listener.testing`` tests them.
+
+================= ======================================================================================
+derive from       and write
+================= ======================================================================================
+`SourceBase`      ``Settings``, ``deliveries``, ``check``
+`TargetBase`      ``Settings``, ``limits``, ``submit``, ``check``
+================= ======================================================================================
+
+:class:`Source` and :class:`Target` list everything that the product calls. The other protocols are optional: a plugin
+that has the methods of one gets what it describes.
+"""
+
+from __future__ import annotations
+
+from listener.contracts.checks import Check, CheckState, NeedsCredentials
+from listener.contracts.sources import (
+    WAITING_SINCE,
+    ConfirmsDeletions,
+    Delivery,
+    DirectoryComparison,
+    Ignoring,
+    IndexView,
+    ProvidesSetup,
+    Rescans,
+    Source,
+    SourceBase,
+    SourceHealth,
+    SourceState,
+    Unreadable,
+    no_ack,
+)
+from listener.contracts.targets import ChecksDeadline, KindLimits, ReportsTasks, Target, TargetBase
+from listener.refresh import UNLIMITED
+
+__all__ = [
+    "UNLIMITED",
+    "WAITING_SINCE",
+    "Check",
+    "CheckState",
+    "ChecksDeadline",
+    "ConfirmsDeletions",
+    "Delivery",
+    "DirectoryComparison",
+    "Ignoring",
+    "IndexView",
+    "KindLimits",
+    "NeedsCredentials",
+    "ProvidesSetup",
+    "ReportsTasks",
+    "Rescans",
+    "Source",
+    "SourceBase",
+    "SourceHealth",
+    "SourceState",
+    "Target",
+    "TargetBase",
+    "Unreadable",
+    "no_ack",
+]

@@ -1,0 +1,188 @@
+"""Tests that every target must pass."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from listener.contracts import ReportsTasks, Target
+from listener.errors import NotSent, OutcomeUnknown, TargetError
+from listener.refresh import RefreshKind
+from listener.testing.checks import check_fails, check_passes, check_settings
+
+__all__ = ["Service", "TargetConformance"]
+
+
+class Service(Protocol):
+    """What stands behind a target in a test: a stand-in of its CDN or cache."""
+
+    def make_target(self) -> Target:
+        """Return a new target that talks to this service."""
+        ...
+
+    def refreshed(self) -> Collection[str]:
+        """Return every URL that the service has accepted."""
+        ...
+
+    def fail(self, failure: str) -> None:
+        """Let every further request fail in this way, a name in :attr:`TargetConformance.failures`."""
+        ...
+
+
+class TargetConformance:
+    """What every target does. Override :meth:`service`, :meth:`make_unreachable_target` and :attr:`failures`."""
+
+    base_url: str = "https://www.example.com/"
+    """What the URLs of the tests start with."""
+    secrets: Collection[str] = ()
+    """Secrets of the settings: they are in no error, no check and no ``repr``."""
+    failures: Mapping[str, type[TargetError]] = {}
+    """How the service can fail, and what ``submit`` then raises."""
+
+    def service(self) -> AbstractAsyncContextManager[Service]:
+        """Run a stand-in of the CDN or the cache."""
+        raise NotImplementedError
+
+    def make_unreachable_target(self) -> Target:
+        """Return a target whose address refuses connections."""
+        raise NotImplementedError
+
+    def urls(self, kind: RefreshKind, count: int) -> list[str]:
+        """Return URLs for a request of this kind."""
+        end = "/" if kind is RefreshKind.DIRECTORY else ".html"
+        return [f"{self.base_url}section/{kind}-{number}{end}" for number in range(count)]
+
+    # -- the tests -------------------------------------------------------------------------------
+
+    def test_settings_refuse_unknown_keys(self) -> None:
+        """A misspelt key is an error."""
+        check_settings(type(self.make_unreachable_target()))
+
+    def test_making_a_target_opens_nothing(self) -> None:
+        """Targets are made outside an event loop, and say what they can do."""
+        target = self.make_unreachable_target()
+        assert target.name and target.account and target.limits
+        for kind, limits in target.limits.items():
+            assert limits.batch_urls > 0 and target.quota[kind] >= 0
+
+    def test_each_kind_is_accepted_in_batches(self) -> None:
+        """One URL, and several where the limits allow it."""
+
+        async def body(service: Service, target: Target) -> None:
+            for kind, limits in target.limits.items():
+                for count in {1, min(limits.batch_urls, 20)}:
+                    urls = self.urls(kind, count)
+                    await target.admit(kind, urls)
+                    receipt = await target.submit(kind, urls, force=False)
+                    assert receipt.task_ids and all(one and "," not in one for one in receipt.task_ids)
+                    assert set(urls) <= set(service.refreshed()), f"{kind}: the service did not get every URL"
+
+        asyncio.run(self._with_target(body))
+
+    def test_each_failure_raises_its_error(self) -> None:
+        """``OutcomeUnknown`` when the request may have been accepted, a kind of ``NotSent`` only when it was not."""
+        assert OutcomeUnknown in self.failures.values(), "name a failure after which nobody knows the outcome"
+
+        async def body(failure: str, expected: type[TargetError]) -> None:
+            async with self.service() as service:
+                target = service.make_target()
+                service.fail(failure)
+                try:
+                    await self._submit(target)
+                except TargetError as error:
+                    assert isinstance(error, expected), f"{failure}: {error!r} is no {expected.__name__}"
+                    assert str(error), f"{failure}: the error says nothing"
+                    self._check_secrets(str(error), error.hint, repr(target))
+                else:
+                    raise AssertionError(f"{failure}: submit returned")
+                finally:
+                    await target.close()
+
+        for failure, expected in self.failures.items():
+            asyncio.run(body(failure, expected))
+
+    def test_an_unreachable_service_was_sent_nothing(self) -> None:
+        """``submit`` says so, and ``check`` fails."""
+
+        async def body() -> None:
+            target = self.make_unreachable_target()
+            try:
+                checks = await target.check()
+                check_fails(checks)
+                self._check_secrets(repr(checks), repr(target))
+                await self._submit(target)
+            except NotSent as error:
+                self._check_secrets(str(error), error.hint)
+            else:
+                raise AssertionError("submit returned")
+            finally:
+                await target.close()
+
+        asyncio.run(body())
+
+    def test_check_says_that_all_is_well(self) -> None:
+        """Nothing fails, and nothing is refreshed by it."""
+
+        async def body(service: Service, target: Target) -> None:
+            checks = await target.check()
+            check_passes(checks)
+            self._check_secrets(repr(checks))
+            assert not service.refreshed()
+
+        asyncio.run(self._with_target(body))
+
+    def test_tasks_can_be_looked_up(self) -> None:
+        """Where the target reports tasks: its own by id, and none for an id that is not its own."""
+
+        async def body(service: Service, target: Target) -> None:  # noqa: ARG001
+            if not isinstance(target, ReportsTasks):
+                return
+            receipt = await self._submit(target)
+            assert {task.task_id for task in await target.tasks(receipt.task_ids)} <= set(receipt.task_ids)
+            never_sent = f"{self.base_url}never-sent.html"
+            assert not await target.find_tasks(RefreshKind.FILE, never_sent, since=time.time() - 60, until=time.time())
+
+        asyncio.run(self._with_target(body))
+
+    def test_the_quota_is_of_kinds_that_it_can_do(self) -> None:
+        """And no more is left than there is."""
+
+        async def body(service: Service, target: Target) -> None:  # noqa: ARG001
+            readings = await target.read_quota()
+            assert set(readings) <= set(target.limits)
+            assert all(0 <= reading.remaining <= reading.limit for reading in readings.values())
+
+        asyncio.run(self._with_target(body))
+
+    def test_it_can_be_closed_twice(self) -> None:
+        """Also before it has sent anything."""
+
+        async def body(service: Service, target: Target) -> None:  # noqa: ARG001
+            await self._submit(target)
+            await target.close()
+            unused = self.make_unreachable_target()
+            await unused.close()
+            await unused.close()
+
+        asyncio.run(self._with_target(body))
+
+    async def _with_target(self, body: Callable[[Service, Target], Any]) -> None:
+        async with self.service() as service:
+            target = service.make_target()
+            try:
+                await body(service, target)
+            finally:
+                await target.close()
+
+    async def _submit(self, target: Target) -> Any:
+        kind = next(iter(target.limits))
+        urls = self.urls(kind, 1)
+        await target.admit(kind, urls)
+        return await target.submit(kind, urls, force=False)
+
+    def _check_secrets(self, *texts: str) -> None:
+        for secret in self.secrets:
+            assert not any(secret in text for text in texts), "a secret is shown"
