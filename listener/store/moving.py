@@ -8,17 +8,16 @@ is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, Protocol
 
 from listener.errors import StoreError
-from listener.store.sqlite.migrations import schema
+from listener.store.sqlite.migrations import tables
 
 __all__ = ["SLICE_ROWS", "TABLES", "Counters", "Destination", "Origin", "move"]
 
-TABLES: Final = tuple(name for name in re.findall(r"^CREATE TABLE (\w+)", schema(), re.MULTILINE) if name != "meta")
+TABLES: Final = tuple(name for name in tables() if name != "meta")
 """Every table with rows of its own, what others refer to first, as the schema has them."""
 SLICE_ROWS: Final = 2_000
 """Rows in memory at a time: of the widest table, dead letters with their bodies, some 100 MB at most."""

@@ -18,11 +18,11 @@ import psycopg
 from psycopg import errors
 
 from listener.errors import StoreError
-from listener.redaction import mask_text
 from listener.store.connection import Connection
 from listener.store.fleet import Instance
 from listener.store.owner import Owner
-from listener.store.postgres.connection import WRITING, PostgresConnection, UnknownOutcome, is_lost, quoted
+from listener.store.postgres.address import reported
+from listener.store.postgres.connection import LIMITS, PostgresConnection, UnknownOutcome, is_lost, quoted
 from listener.store.postgres.counting import CountedCommits
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.writer import Writer
@@ -68,7 +68,7 @@ class PostgresTransactions:
             idle_seconds: how long locks are kept where this process is frozen inside a transaction.
         """
         self.connection = connection
-        self._limits = None if idle_seconds is None else WRITING._replace(idle_seconds=idle_seconds)
+        self._limits = None if idle_seconds is None else LIMITS._replace(idle_seconds=idle_seconds)
         self._counted = counted
         self._compared: psycopg.Connection[Any] | None = connection.raw if counted else None
         """The connection whose server was compared with the count."""
@@ -220,8 +220,7 @@ class PostgresDriver:
         if isinstance(error, errors.NumericValueOutOfRange):
             return OverflowError("a number does not fit into 64 bits")
         if isinstance(error, psycopg.Error):
-            reason = "; ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
-            return StoreError(f"PostgreSQL: {mask_text(reason)}")
+            return reported(error)
         return error
 
     def notify(self) -> None:

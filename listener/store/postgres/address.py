@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from listener.errors import ConfigurationError, StoreError
 from listener.redaction import mask_text, mask_url
 
-__all__ = ["LEAST_SERVER_VERSION", "connect", "ended_after", "parameters_of"]
+__all__ = ["LEAST_SERVER_VERSION", "connect", "ended_after", "parameters_of", "reported", "shut"]
 
 LEAST_SERVER_VERSION: Final = 130000
 """As libpq counts: 13.0."""
@@ -97,15 +97,22 @@ def connect(
     return connection
 
 
+def shut(connection: psycopg.Connection[Any]) -> None:
+    """End the connection under whoever waits for an answer; the driver's own close would wait for its lock."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=socket.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
+
+
+def reported(error: psycopg.Error) -> StoreError:
+    """Return what an operator reads of an error of the server or the driver: what happened, and its detail."""
+    lines = [line.strip() for line in str(error).splitlines()[:2] if line.strip()]
+    return StoreError(f"PostgreSQL: {mask_text('; '.join(lines))}")
+
+
 @contextmanager
 def ended_after(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
-    """End the connection under whoever waits for an answer for so long; the driver's own close would wait, too."""
-
-    def end() -> None:
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=socket.dup(connection.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, end)
+    """End the connection under whoever waits for an answer for so long."""
+    timer = threading.Timer(seconds, shut, [connection])
     timer.daemon = True
     timer.start()
     try:

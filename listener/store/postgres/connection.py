@@ -8,7 +8,6 @@ than its limit ends with a closed connection, since a commit that is cancelled m
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,10 +23,10 @@ from psycopg.types.numeric import Int8BinaryDumper, NumericLoader
 
 from listener.errors import ConfigurationError, StoreError
 from listener.store.connection import Cursor
-from listener.store.postgres.address import connect
+from listener.store.postgres.address import connect, shut
 from listener.store.postgres.translation import translate
 
-__all__ = ["READING", "WRITING", "Limits", "PostgresConnection", "UnknownOutcome", "is_lost", "quoted"]
+__all__ = ["LIMITS", "Limits", "PostgresConnection", "UnknownOutcome", "is_lost", "quoted"]
 
 
 class Limits(NamedTuple):
@@ -51,8 +50,8 @@ class Limits(NamedTuple):
         return "; ".join(f"SET LOCAL {name} = {round(each * 1000)}" for name, each in milliseconds.items())
 
 
-WRITING: Final = Limits(seconds=10.0, statement_seconds=5.0, lock_seconds=1.0, idle_seconds=5.0)
-READING: Final = Limits(seconds=10.0, statement_seconds=5.0, lock_seconds=1.0, idle_seconds=5.0)
+LIMITS: Final = Limits(seconds=10.0, statement_seconds=5.0, lock_seconds=1.0, idle_seconds=5.0)
+"""Of a transaction that has no others."""
 
 
 class UnknownOutcome(StoreError):
@@ -217,7 +216,7 @@ class PostgresConnection:
 
     def begin(self, limits: Limits | None = None, *, readonly: bool = False) -> None:
         """Begin a transaction: one that writes sees what others commit, one that reads a single instant."""
-        raw, limits = self.raw, limits or (READING if readonly else WRITING)
+        raw, limits = self.raw, limits or LIMITS
         self._begun = True
         self._limit.begin(raw, limits.seconds)
         kind = " ISOLATION LEVEL REPEATABLE READ READ ONLY" if readonly else " ISOLATION LEVEL READ COMMITTED"
@@ -367,7 +366,7 @@ class _Limit:
                 if left is None:
                     self._begun.clear()
                 elif left <= 0 and self._raw is not None:
-                    _shut(self._raw)
+                    shut(self._raw)
                     self._until = None
             if left is None:
                 self._begun.wait()
@@ -377,9 +376,3 @@ class _Limit:
 
 LOOK_SECONDS: Final = 0.25
 """Between two looks at the time that a transaction has taken."""
-
-
-def _shut(raw: psycopg.Connection[Any]) -> None:
-    """End the connection under whoever waits for an answer; the driver's own close would wait for its lock."""
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=socket.dup(raw.fileno())) as wire:
-        wire.shutdown(socket.SHUT_RDWR)

@@ -20,10 +20,10 @@ import psycopg
 import structlog
 
 from listener import __version__
-from listener.errors import Fenced, ListenerError, StoreError
-from listener.redaction import mask_text
+from listener.errors import Fenced, ListenerError
 from listener.settings import InstanceSettings
 from listener.store.leadership import SOURCE, UPKEEP, Term
+from listener.store.postgres.address import reported
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.leases import Holder, LeaseTable
 from listener.store.postgres.member import SHARED_NAME_HINT, Membership
@@ -190,5 +190,4 @@ class LeaseKeeper:
         except Fenced:
             raise
         except psycopg.Error as error:
-            reason = "; ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
-            raise StoreError(f"PostgreSQL: {mask_text(reason)}") from error
+            raise reported(error) from error

@@ -8,9 +8,8 @@ from typing import Any, Final
 import psycopg
 
 from listener.errors import ConfigurationError, StoreError
-from listener.redaction import mask_text
 from listener.store.agreement import disagreements
-from listener.store.postgres.address import connect, ended_after
+from listener.store.postgres.address import connect, ended_after, reported
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.postgres.presence import exists
@@ -43,7 +42,7 @@ def check(url: str, *, prepared: bool) -> list[str]:
             prepare(connection.raw)
             return [*_of_the_server(connection.raw), *_of_prepared(url, prepared=prepared), *_of_rows(connection)]
     except psycopg.Error as error:
-        raise StoreError(f"PostgreSQL: {mask_text(str(error).partition(chr(10))[0])}") from error
+        raise reported(error) from error
     finally:
         connection.end()
 

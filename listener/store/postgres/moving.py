@@ -10,9 +10,8 @@ import psycopg
 from psycopg import sql
 
 from listener.errors import StoreBusy, StoreError
-from listener.redaction import mask_text
 from listener.store.moving import SLICE_ROWS, TABLES, Counters
-from listener.store.postgres.address import connect
+from listener.store.postgres.address import connect, reported
 from listener.store.postgres.migrations import SCHEMA, prepare
 
 __all__ = ["PostgresEnd", "reading", "writing"]
@@ -201,7 +200,7 @@ def _connected(url: str) -> Iterator[psycopg.Connection[Any]]:
         except psycopg.errors.LockNotAvailable:
             raise _in_use("another session uses it") from None
         except psycopg.Error as error:
-            raise StoreError(f"PostgreSQL: {mask_text(str(error).partition(chr(10))[0])}") from error
+            raise reported(error) from error
 
 
 def _refuse_in_use(connection: psycopg.Connection[Any], schema: str) -> None:

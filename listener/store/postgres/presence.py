@@ -7,10 +7,8 @@ from typing import Any
 
 from psycopg import Error, sql
 
-from listener.errors import StoreError
-from listener.redaction import mask_text
 from listener.store.owner import Owner
-from listener.store.postgres.address import connect, ended_after
+from listener.store.postgres.address import connect, ended_after, reported
 from listener.store.postgres.migrations import SCHEMA
 
 __all__ = ["described", "exists", "owner_of"]
@@ -46,4 +44,4 @@ def _asked(url: str, question: str) -> Any:
             text = question.replace("{schema}", sql.Identifier(SCHEMA).as_string(None))
             return (connection.execute(text.encode()).fetchone() or (None,))[0]
     except Error as error:
-        raise StoreError(f"PostgreSQL: {mask_text(str(error).partition(chr(10))[0])}") from error
+        raise reported(error) from error

@@ -35,7 +35,7 @@ from typing import Any, Final, NamedTuple
 
 from listener.store.groups import NEXT_ATTEMPT, NEXT_GROUP
 from listener.store.index import NEXT_SEQUENCE, NOTE_REVISION, REVISION
-from listener.store.sqlite.migrations import schema
+from listener.store.sqlite.migrations import schema, tables
 
 __all__ = ["TABLES", "Statement", "translate"]
 
@@ -44,7 +44,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-TABLES: Final = frozenset(re.findall(r"^CREATE TABLE (\w+)", schema(), re.MULTILINE))
+TABLES: Final = frozenset(tables())
 _VIEWS: Final = frozenset(re.findall(r"^CREATE VIEW (\w+)", schema(), re.MULTILINE))
 _KEYWORDS: Final = _words(
     """

@@ -8,6 +8,7 @@ that a crash leaves it as it was. The version is in SQLite's ``user_version``.
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ __all__ = [
     "pragma",
     "schema",
     "statements",
+    "tables",
     "upgrade",
 ]
 
@@ -204,6 +206,11 @@ def upgrade(connection: sqlite3.Connection) -> None:
 def schema() -> str:
     """Return the statements that make the tables and indexes of this version."""
     return (files("listener.store.sqlite") / "schema.sql").read_text("utf-8")
+
+
+def tables() -> tuple[str, ...]:
+    """Return the tables of this version, what others refer to first."""
+    return tuple(re.findall(r"^CREATE TABLE (\w+)", schema(), re.MULTILINE))
 
 
 def statements(script: str) -> list[str]:

@@ -86,7 +86,7 @@ async def test_a_commit_that_takes_too_long_is_not_acknowledged(
     """It waits for a standby that is away: the connection is closed, and what queues deliver comes again."""
     cluster = make_cluster()
     prepare_schema(cluster.url())
-    monkeypatch.setattr(connections, "WRITING", connections.WRITING._replace(seconds=0.5))
+    monkeypatch.setattr(connections, "LIMITS", connections.LIMITS._replace(seconds=0.5))
     async with opened(cluster.url()) as store:
         assert await store.record([Batch([content("a")])], route)
         cluster.configure(synchronous_standby_names="nobody")

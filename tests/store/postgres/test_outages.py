@@ -28,7 +28,7 @@ LIMITS = Limits(seconds=1.5, statement_seconds=1.0, lock_seconds=0.5, idle_secon
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """End what takes longer than a second and a half, where operators wait for ten."""
-    monkeypatch.setattr(connection, "WRITING", LIMITS)
+    monkeypatch.setattr(connection, "LIMITS", LIMITS)
     monkeypatch.setattr(connection.PostgresConnection.begin, "__defaults__", (LIMITS,))
 
 
