@@ -19,7 +19,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg
 
@@ -41,10 +44,10 @@ TABLES = ("bare_need", "bare_object")
 def server() -> Iterator[Cluster]:
     """Run a PostgreSQL that keeps what it confirms."""
 
-    def absent(name: str) -> None:
+    def absent(name: str) -> NoReturn:
         raise SystemExit(f"{name} is not installed")
 
-    programs = postgres_programs(absent)  # type: ignore[arg-type]
+    programs = postgres_programs(absent)
     cluster = Cluster.copied(programs, Cluster.initialise(programs), durable=True, shared_buffers="256MB")
     try:
         yield cluster.start()
@@ -67,17 +70,17 @@ async def record(store: Store, first: int, seconds: float) -> int:
     return done
 
 
-def instance(url: str, number: int, seconds: float, barrier: object, found: object) -> None:
+def instance(url: str, number: int, seconds: float, barrier: Barrier, found: Queue[int]) -> None:
     """Be one instance, in a process of its own."""
 
     async def run() -> int:
         options = StoreOptions(instance=f"bench-{number}")
         async with open_store(url, owner=True, options=options) as store:
             await record(store, number * 1_000_000, 0.3)
-            await asyncio.to_thread(barrier.wait)  # type: ignore[attr-defined]
+            await asyncio.to_thread(barrier.wait)
             return await record(store, number * 1_000_000, seconds)
 
-    found.put(asyncio.run(run()))  # type: ignore[attr-defined]
+    found.put(asyncio.run(run()))
 
 
 def rate(url: str, instances: int, seconds: float) -> float:

@@ -33,6 +33,7 @@ from listener.contracts.sources import (
     SourceState,
     Unreadable,
     no_ack,
+    parts_of,
 )
 from listener.contracts.targets import ChecksDeadline, KindLimits, ReportsTasks, Target, TargetBase
 from listener.refresh import UNLIMITED
@@ -61,4 +62,5 @@ __all__ = [
     "TargetBase",
     "Unreadable",
     "no_ack",
+    "parts_of",
 ]

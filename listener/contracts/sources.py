@@ -28,6 +28,7 @@ __all__ = [
     "SourceState",
     "Unreadable",
     "no_ack",
+    "parts_of",
 ]
 
 
@@ -287,3 +288,9 @@ class Rescans(Protocol):
     def rescan(self, reason: str) -> None:
         """Compare soon; ``reason`` is for the log."""
         ...
+
+
+def parts_of(source: Source) -> Sequence[Source]:
+    """Return the sources that one is made of (``parts``), or else itself."""
+    found: Sequence[Source] = getattr(source, "parts", (source,))
+    return found

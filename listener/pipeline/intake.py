@@ -18,7 +18,7 @@ import structlog
 
 from listener.change import key_to_text
 from listener.coalescer import Inbox, Taken
-from listener.contracts import Delivery, Source, SourceHealth, SourceState, Unreadable
+from listener.contracts import Delivery, Source, SourceHealth, SourceState, Unreadable, parts_of
 from listener.errors import (
     ConfigurationError,
     Fenced,
@@ -264,7 +264,7 @@ def _report(source: Source, state: SourceState, detail: str) -> None:
 
 def judged(source: Source) -> Sequence[SourceHealth]:
     """Return the health of each worker of a source: one made of several (``parts``) only joins what they say."""
-    return [part.health for part in getattr(source, "parts", (source,))]
+    return [part.health for part in parts_of(source)]
 
 
 STALLED_SECONDS = 60.0

@@ -180,8 +180,9 @@ class Leaders:
         for name in self._accounts & terms.keys() - self._led.keys() - self._busy:
             self._busy.add(name)
             self._run(self._begin(self._leadership.term(name)), f"take over {name}")
-        surplus = sorted(self._led.keys() - self._busy, key=lambda name: not self._led[name].engine.idle)
-        names = surplus[: self._leadership.surplus]
+        surplus, most = self._leadership.surplus
+        movable = self._led.keys() & surplus - self._busy
+        names = sorted(movable, key=lambda name: not self._led[name].engine.idle)[:most]
         if names and not any(job.get_name() == HAND_OVER for job in self._jobs):
             self._busy.update(names)
             self._run(self._hand_over(names), HAND_OVER)

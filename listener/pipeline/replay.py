@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from listener.contracts import Rescans, Source
+from listener.contracts import Rescans, Source, parts_of
 from listener.refresh import Priority
 from listener.router.routing import share_name
 from listener.settings import Site
@@ -37,7 +37,7 @@ REPORTED_SECONDS = 3600.0
 
 def keeps(sources: Iterable[Source]) -> frozenset[str]:
     """Return the roots of which some changes are found nowhere any more once they are acknowledged."""
-    parts = [part for source in sources for part in getattr(source, "parts", (source,))]
+    parts = [part for source in sources for part in parts_of(source)]
     return frozenset(root for part in parts if not isinstance(part, Rescans) for root in part.roots)
 
 
@@ -156,7 +156,7 @@ class Replay:
             self._until = self._now() + REPORTED_SECONDS
             self._is_recording = True
             for source in self._sources().values():
-                for part in getattr(source, "parts", (source,)):
+                for part in parts_of(source):
                     if isinstance(part, Rescans):
                         part.rescan(REASON)
             self._changed()

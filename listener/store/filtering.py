@@ -38,6 +38,7 @@ from listener.store.index import IndexWriter, Names
 
 __all__ = [
     "CAME_AND_WENT",
+    "ENCODED_BYTES",
     "MAX_KEY_BYTES",
     "MESSAGE_SECONDS",
     "MOST_MESSAGES",
@@ -61,7 +62,7 @@ __all__ = [
 ]
 
 
-_ENCODED_BYTES = 3
+ENCODED_BYTES = 3
 """Of one byte that a URL holds as ``%FF``."""
 MAX_KEY_BYTES = 4_096
 """The longest key that is stored: no path on Linux and no object of a store is longer (S3 and OSS: 1,024 bytes)."""
@@ -80,7 +81,7 @@ def sanitized(
         if len(raw) > MAX_KEY_BYTES:
             set_aside(change, f"the key has {len(raw)} bytes; {MAX_KEY_BYTES} is the longest that any storage takes")
             continue
-        if longest_path_bytes is not None and len(raw) * _ENCODED_BYTES > longest_path_bytes < len(quote(raw)):
+        if longest_path_bytes is not None and len(raw) * ENCODED_BYTES > longest_path_bytes < len(quote(raw)):
             set_aside(change, f"its path in a URL has {len(quote(raw))} bytes; the database takes {longest_path_bytes}")
             continue
         yield change if change.fingerprint is None else change._replace(fingerprint=_bounded(change.fingerprint))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from listener.configuration import is_postgres
 from listener.refresh import RefreshKind
@@ -18,7 +18,18 @@ from listener.refresh import RefreshKind
 if TYPE_CHECKING:
     from listener.store.store import Store, StoreOptions
 
-__all__ = ["LEAST_LEFT_SECONDS", "SOURCE", "UPKEEP", "Deadline", "Leadership", "SoleOwner", "Term", "leadership_of"]
+__all__ = [
+    "LEAST_LEFT_SECONDS",
+    "NO_SURPLUS",
+    "SOURCE",
+    "UPKEEP",
+    "Deadline",
+    "Leadership",
+    "SoleOwner",
+    "Surplus",
+    "Term",
+    "leadership_of",
+]
 
 LEAST_LEFT_SECONDS: Final = 2.0
 """No request begins with less time left to the deadline, so that only a stopped machine leaves unknown outcomes."""
@@ -75,6 +86,17 @@ class Term(Protocol):
         ...
 
 
+class Surplus(NamedTuple):
+    """Leases that other instances should hold."""
+
+    names: frozenset[str]
+    most: int
+    """As many of them are handed over at once."""
+
+
+NO_SURPLUS = Surplus(frozenset(), 0)
+
+
 class Leadership(Protocol):
     """Which accounts this process leads."""
 
@@ -87,8 +109,8 @@ class Leadership(Protocol):
         ...
 
     @property
-    def surplus(self) -> int:
-        """How many of them others should lead."""
+    def surplus(self) -> Surplus:
+        """Which of them others should lead."""
         ...
 
     @property
@@ -150,7 +172,7 @@ class SoleOwner:
     """The leadership of the process that holds the owner's lock of a state file."""
 
     is_sole = True
-    surplus = 0
+    surplus = NO_SURPLUS
     trouble = ""
 
     def __init__(self, store: Store, accounts: Collection[str]) -> None:

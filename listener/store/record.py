@@ -24,6 +24,7 @@ from listener.store.connection import Connection
 from listener.store.copies import Copies, PendingCopy
 from listener.store.filtering import (
     CAME_AND_WENT,
+    ENCODED_BYTES,
     MAX_KEY_BYTES,
     OLD_NEWS,
     SAME_BYTES,
@@ -61,7 +62,7 @@ OLDEST_EVENT_SECONDS = 30 * 24 * 3600.0
 """An event time older than this counts as a wrong clock."""
 LONG_KEY_CHARACTERS = MAX_KEY_BYTES // 4
 """A key of at most this length is not too long in bytes, whatever its characters."""
-CHARACTER_BYTES = 4 * len("%FF")
+CHARACTER_BYTES = 4 * ENCODED_BYTES
 """Of a character in a URL, at most."""
 
 
@@ -115,7 +116,10 @@ class Recorder:
             copies: where sources have one tree on each instance.
             longest_path_bytes: how long the path of a URL can be that the database takes; None: as long as any key.
         """
-        self.longest_path_bytes = longest_path_bytes
+        self._longest_path_bytes = longest_path_bytes
+        self._short_characters = (
+            LONG_KEY_CHARACTERS if longest_path_bytes is None else longest_path_bytes // CHARACTER_BYTES
+        )
         self.copies = copies
         self.names = names
         self.timing = timing
@@ -151,9 +155,8 @@ class Recorder:
         self.index.begin(connection)
         writer = _BatchWriter(self, connection, batch, (route, folders), now=now)
         changes = batch.changes if self.copies is None else _without_births(batch.changes, self.copies.sources.names)
-        short = LONG_KEY_CHARACTERS if self.longest_path_bytes is None else self.longest_path_bytes // CHARACTER_BYTES
-        sanitize = sanitize or max(map(len, map(_NAME, changes)), default=0) > short
-        writer.take(list(sanitized(changes, writer.reject, self.longest_path_bytes)) if sanitize else changes)
+        sanitize = sanitize or max(map(len, map(_NAME, changes)), default=0) > self._short_characters
+        writer.take(list(sanitized(changes, writer.reject, self._longest_path_bytes)) if sanitize else changes)
         writer.finish()
         return writer.recorded
 

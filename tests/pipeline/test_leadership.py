@@ -15,7 +15,7 @@ from listener.errors import Fenced
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account
 from listener.refresh import AttemptState, RefreshKind
 from listener.store import NeedInput, Store
-from listener.store.leadership import UPKEEP, SoleOwner, Term
+from listener.store.leadership import NO_SURPLUS, UPKEEP, SoleOwner, Surplus, Term
 from listener.store.transitions import AttemptRequest
 from tests.pipeline.world import World, a_world, stays
 
@@ -84,7 +84,7 @@ class PlayedLeadership(SoleOwner):
 
     async def give_back(self, accounts: Collection[str]) -> None:
         self.given_back.append(accounts)
-        self.surplus = 0
+        self.surplus = NO_SURPLUS
         self.begin(None)
 
     def begin(self, number: int | None) -> None:
@@ -189,7 +189,7 @@ async def test_a_request_lasts_no_longer_than_the_term(tmp_path: Path) -> None:
 
 
 async def test_what_the_cdn_accepted_after_the_term_is_kept_for_the_next_leader(tmp_path: Path) -> None:
-    """The transaction is fenced off: the answer is written down beside, nothing else is cancelled, the leader ends."""
+    """The transaction is fenced off: the answer is kept, nothing else is cancelled, the leader ends."""
     async with a_world(tmp_path) as world:
         lead = await led(world)
         accept = world.store.accept
@@ -293,7 +293,7 @@ async def test_what_is_handed_over_is_finished_and_given_back_whole(tmp_path: Pa
         world.order("slow:0.5,action=RefreshObjectCaches")
         world.source.deliver(world.write("a.html", "new"))
         await world.until(lambda: is_sending(world))
-        lead.surplus = 1
+        lead.surplus = Surplus(frozenset({"main"}), 1)
         lead._changed()
         await world.until(lambda: lead.given_back)
         assert [list(names) for names in lead.given_back] == [["main"]]

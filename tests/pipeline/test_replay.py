@@ -187,7 +187,9 @@ async def test_where_the_file_does_not_reach_the_sites_are_named(pair: Pair, tmp
         await ingest.deliver("later.html")
         await until(lambda: "backfill" in ingest.replay.trouble)
         assert "cdn-listener backfill www (sites: shop)" in ingest.replay.trouble
-        pair.standby.value(f"INSERT INTO {SCHEMA}.instance VALUES ('web-1', 1, now() + interval '1 hour', '1', now())")
+        pair.standby.value(
+            f"INSERT INTO {SCHEMA}.instance VALUES ('web-1', 1, now() + interval '1 hour', '1', ARRAY[]::text[], now())"
+        )
         await until(lambda: pair.standby.value(f"SELECT trouble FROM {SCHEMA}.instance_count") == ingest.replay.trouble)
         (shown,) = await ingest.store.instances()
         ((words, _, remedy),) = lost_of([shown], {}, Settings(), time.time())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -58,7 +59,19 @@ def disagreements(database: Database) -> list[str]:
     return [f"{what}: {rows}" for what, query in DISAGREEMENTS.items() if (rows := database.read(query))]
 
 
-class SqliteDatabase:
+class _Readable(ABC):
+    """A database whose tables can be read past the store."""
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Give a connection for reading."""
+
+    def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.reading() as connection:
+            return connection.execute(query, values).fetchall()
+
+
+class SqliteDatabase(_Readable):
     """A state file."""
 
     name = "sqlite"
@@ -82,10 +95,6 @@ class SqliteDatabase:
         connection.execute("PRAGMA synchronous = OFF")
         self._opened.append(connection)
         return connection
-
-    def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self.reading() as connection:
-            return connection.execute(query, values).fetchall()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -112,7 +121,7 @@ class TestConnection(PostgresConnection):
         return super().execute(statement, values)
 
 
-class PostgresDatabase:
+class PostgresDatabase(_Readable):
     """A schema of a server."""
 
     name = "postgresql"
@@ -137,10 +146,6 @@ class PostgresDatabase:
         connection = TestConnection(self.url, schema=SCHEMA, instance="test")
         self._opened.append(connection)
         return connection
-
-    def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self.reading() as connection:
-            return connection.execute(query, values).fetchall()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -22,7 +22,7 @@ import structlog
 from listener import __version__
 from listener.errors import Fenced, ListenerError
 from listener.settings import InstanceSettings
-from listener.store.leadership import SOURCE, UPKEEP, Term
+from listener.store.leadership import NO_SURPLUS, SOURCE, UPKEEP, Term
 from listener.store.postgres.address import reported
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.leases import Holder, LeaseTable
@@ -90,7 +90,7 @@ class LeaseKeeper:
             lease_seconds: how long a lease lasts without a renewal.
         """
         self.store = store
-        self.surplus = 0
+        self.surplus = NO_SURPLUS
         self.terms: Mapping[str, int] = {}
         self._instance = instance
         self._connection = connection
@@ -124,14 +124,14 @@ class LeaseKeeper:
 
     def left_seconds(self, holder: Holder) -> float:
         """Return for how long a leader may write requests; may be called in any thread."""
-        if self._membership.terms.get(holder.name) != holder.term:
-            return -math.inf
-        return self._membership.deadline.left_seconds(boottime())
+        return self._membership.deadline.left_seconds(boottime()) if self._is_led(holder) else -math.inf
 
     def may_begin(self, holder: Holder) -> bool:
         """Return whether there is time left for a request of this leader."""
-        is_led = self._membership.terms.get(holder.name) == holder.term
-        return is_led and self._membership.deadline.may_begin(boottime())
+        return self._is_led(holder) and self._membership.deadline.may_begin(boottime())
+
+    def _is_led(self, holder: Holder) -> bool:
+        return self._membership.terms.get(holder.name) == holder.term
 
     def stopped(self, holder: Holder) -> None:
         """Note that a leader has stopped by itself: the next renewal begins another term."""
@@ -178,8 +178,7 @@ class LeaseKeeper:
 
     def _look(self, raw: psycopg.Connection[Any]) -> None:
         self._membership.look(raw, boottime)
-        asked_at, now = time.time(), self._table.now(raw)
-        answered_at = time.time()
+        asked_at, now, answered_at = self.store.clock.now(), self._table.now(raw), self.store.clock.now()
         # The server looked at its clock at some time in between.
         self._ahead_seconds = max(0.0, asked_at - now) + min(0.0, answered_at - now)
 

@@ -43,12 +43,17 @@ _ARE_OURS: Final = "lease.instance = %(name)s AND lease.incarnation = %(incarnat
 _UNTIL: Final = "clock_timestamp() + make_interval(secs => %(seconds)s)"
 
 _STATEMENTS: Final[Mapping[str, str]] = {
-    "add": "INSERT INTO {schema}.lease (name) SELECT unnest(%(names)s::text[]) ON CONFLICT (name) DO NOTHING",
+    # An insert that meets a row waits for whoever changes it, as in a take-over: those that are there are left out.
+    "add": (
+        "INSERT INTO {schema}.lease (name) SELECT wanted FROM unnest(%(names)s::text[]) AS wanted"
+        " WHERE NOT EXISTS (SELECT FROM {schema}.lease WHERE lease.name = wanted) ON CONFLICT (name) DO NOTHING"
+    ),
     "register": (
-        "INSERT INTO {schema}.instance AS known (name, incarnation, until, version, started_at)"
-        f" VALUES (%(name)s, 1, {_UNTIL}, %(version)s, clock_timestamp())"
+        "INSERT INTO {schema}.instance AS known (name, incarnation, until, version, leases, started_at)"
+        f" VALUES (%(name)s, 1, {_UNTIL}, %(version)s, %(leases)s, clock_timestamp())"
         " ON CONFLICT (name) DO UPDATE SET incarnation = known.incarnation + 1, until = excluded.until,"
-        " version = excluded.version, started_at = excluded.started_at, died_at = NULL RETURNING incarnation"
+        " version = excluded.version, leases = excluded.leases, started_at = excluded.started_at, died_at = NULL"
+        " RETURNING incarnation"
     ),
     # One statement, so that a process frozen in between holds no lock. Nothing can have been taken from an instance
     # whose renewal succeeds: the rows are as they were when it was last alive.
@@ -66,7 +71,15 @@ _STATEMENTS: Final[Mapping[str, str]] = {
         " WHERE until <= clock_timestamp() AND until > '-infinity' ORDER BY name FOR UPDATE SKIP LOCKED)"
         " RETURNING name"
     ),
-    "alive": "SELECT name FROM {schema}.instance WHERE until > clock_timestamp() ORDER BY name",
+    "alive": (
+        "SELECT known.name, known.incarnation, count(lease.name) FROM {schema}.instance AS known"
+        " LEFT JOIN {schema}.lease ON lease.instance = known.name AND lease.incarnation = known.incarnation"
+        " WHERE known.until > clock_timestamp() GROUP BY known.name ORDER BY known.name"
+    ),
+    "able": (
+        "SELECT able.lease, array_agg(able.name) FROM (SELECT name, unnest(leases) AS lease FROM {schema}.instance"
+        " WHERE until > clock_timestamp()) AS able WHERE able.lease = ANY(%(names)s) GROUP BY able.lease"
+    ),
     "free": f"SELECT name FROM {{schema}}.lease WHERE name = ANY(%(names)s) AND {_IS_DEAD} ORDER BY name",
     "lock": (
         f"SELECT name FROM {{schema}}.lease WHERE name = ANY(%(names)s) AND {_IS_DEAD}"
@@ -170,9 +183,17 @@ class LeaseTable:
         """Make leases with these names, where there are none yet."""
         self._run(connection, "add", {"names": sorted(names)})
 
-    def register(self, connection: psycopg.Connection, name: str, *, version: str) -> Member:
-        """Register an instance again; every lease of an earlier registration of this name is free from then on."""
-        values = {"name": name, "version": version, "seconds": self.seconds}
+    def register(self, connection: psycopg.Connection, name: str, *, version: str, leases: Collection[str]) -> Member:
+        """
+        Register an instance again; every lease of an earlier registration of this name is free from then on.
+
+        Args:
+            connection: in autocommit mode.
+            name: of the instance.
+            version: of its program.
+            leases: those that it can hold.
+        """
+        values = {"name": name, "version": version, "leases": sorted(leases), "seconds": self.seconds}
         return Member(name, int(self._one(connection, "register", values)[0]))
 
     def renew(self, connection: psycopg.Connection, member: Member) -> dict[str, int] | None:
@@ -193,9 +214,14 @@ class LeaseTable:
         """Mark the instances whose heartbeat is over; return their names."""
         return [name for (name,) in self._all(connection, "mark", {})]
 
-    def alive(self, connection: psycopg.Connection) -> list[str]:
-        """Return the names of the instances that live."""
-        return [name for (name,) in self._all(connection, "alive", {})]
+    def alive(self, connection: psycopg.Connection) -> dict[Member, int]:
+        """Return the instances that live, and how many leases each of them holds."""
+        rows = self._all(connection, "alive", {})
+        return {Member(name, incarnation): leases for name, incarnation, leases in rows}
+
+    def able(self, connection: psycopg.Connection, names: Collection[str]) -> dict[str, list[str]]:
+        """Return which living instances can hold each of these leases, by their configurations."""
+        return dict(self._all(connection, "able", {"names": list(names)}))
 
     def free(self, connection: psycopg.Connection, names: Collection[str]) -> list[str]:
         """Return which of these leases nobody holds who lives, as far as the dead are marked."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from fractions import Fraction
 
 import psycopg
 import structlog
 
-from listener.store.leadership import Deadline
+from listener.store.leadership import NO_SURPLUS, Deadline, Surplus
 from listener.store.postgres.leases import LeaseTable, Member
 
 __all__ = ["SETTLE_SECONDS", "Membership", "share"]
@@ -24,12 +26,17 @@ log = structlog.get_logger()
 SETTLE_SECONDS = 60.0
 """So long after a change of members nothing is given back for balance: a restarted instance comes within it."""
 RELEASED_PART = 8
-"""At each look this part of what is above the share is given back, rounded up: taking over costs both sides."""
+"""At each look this part of what is too much is given back, rounded up: taking over costs both sides."""
 
 
-def share(leases: int, members: int) -> int:
-    """Return how many leases each member holds at most."""
-    return -(-leases // max(1, members))
+def share(able: Iterable[int]) -> int:
+    """
+    Return how many leases an instance takes at most, of those that others can hold too.
+
+    Args:
+        able: of each of these leases, how many living instances can hold it.
+    """
+    return math.ceil(sum(Fraction(leases, members) for members, leases in Counter(able).items()))
 
 
 class Membership:
@@ -46,8 +53,8 @@ class Membership:
         self.terms: Mapping[str, int] = {}
         """The leases that are led here, with their terms; replaced as a whole."""
         self._replacing = threading.Lock()
-        self.surplus = 0
-        """How many leases to give back for balance, at the last look."""
+        self.surplus = NO_SURPLUS
+        """Which leases to give back for balance, at the last look."""
         self.shares_name = False
         """Whether another process registered under the same name while this one was alive."""
         self._table = table
@@ -56,11 +63,11 @@ class Membership:
         self._leases = frozenset(leases)
         self._member: Member | None = None
         self._renewed_at = -math.inf
-        self._alive: Collection[str] = ()
+        self._alive: Collection[Member] = ()
         self._alive_since = -math.inf
+        self._able: Mapping[str, Collection[str]] = {}
+        """Which living instances can hold each lease."""
         self._free_since: dict[str, float] = {}
-        self._taken_late: set[str] = set()
-        """Leases that none of the members took for the duration of a lease: maybe no other one knows them."""
 
     @property
     def is_registered(self) -> bool:
@@ -89,7 +96,7 @@ class Membership:
     def give_back(self, connection: psycopg.Connection, names: Collection[str]) -> None:
         """Free these leases; whoever led them here has stopped."""
         self._forget(names)
-        self.surplus = 0  # until the next look: what was counted before would be given back once more
+        self.surplus = NO_SURPLUS  # until the next look: what was counted before would be given back once more
         if self._member is not None:
             self._table.give_back(connection, self._member, names)
 
@@ -105,7 +112,7 @@ class Membership:
     def _register(self, connection: psycopg.Connection, clock: Callable[[], float]) -> None:
         asked_at = clock()
         self._table.add(connection, self._leases)
-        self._member = self._table.register(connection, self._name, version=self._version)
+        self._member = self._table.register(connection, self._name, version=self._version, leases=self._leases)
         self._renewed_at = asked_at
         self.deadline.renewed(asked_at)
         log.info("lease.registered", instance=self._name, incarnation=self._member.incarnation)
@@ -141,20 +148,22 @@ class Membership:
         if dead := self._table.mark_dead(connection):
             log.warning("lease.marked_dead", instances=dead)
         alive = self._table.alive(connection)
-        if alive != self._alive:
-            self._alive, self._alive_since = alive, now
-            self._taken_late.clear()
+        if alive.keys() != self._alive:
+            self._able = self._table.able(connection, self._leases)
+            self._alive, self._alive_since = alive.keys(), now
         free = self._table.free(connection, self._leases)
         self._free_since = {name: self._free_since.get(name, now) for name in free}
-        most = share(len(self._leases), len(alive))
-        left_over = [name for name in free if now - self._free_since[name] > self._table.seconds]
-        wanted = dict.fromkeys([*free[: max(0, most - len(self.terms))], *left_over])
+        shared = {name for name, able in self._able.items() if len(able) > 1}
+        room = share(len(self._able[name]) for name in shared) - len(self.terms.keys() & shared)
+        wanted = [name for name in free if name not in shared]
+        wanted += [name for name in free if name in shared][: max(0, room)]
+        # What the others have no room for, or do not take for another reason.
+        wanted += [name for name in free if now - self._free_since[name] > self._table.seconds and name not in wanted]
         if wanted:
-            taken = self._table.take(connection, member, list(wanted))
+            taken = self._table.take(connection, member, wanted)
             self._lead(taken)
             self._end_transactions(connection, [name for name in wanted if name not in taken], now)
-            self._taken_late |= {name for name in left_over if name in taken}
-        self.surplus = self._above(most, now)
+        self.surplus = self._above({one.name: leases for one, leases in alive.items()}, now)
 
     def _end_transactions(self, connection: psycopg.Connection, names: Collection[str], now: float) -> None:
         """End what keeps a free lease locked for longer than a transaction may last."""
@@ -162,10 +171,17 @@ class Membership:
         if long and (ended := self._table.end_transactions(connection, long)):
             log.warning("lease.transactions_ended", accounts=long, transactions=ended)
 
-    def _above(self, most: int, now: float) -> int:
-        """Return how many leases to give back now."""
-        above = len(self.terms) - len(self._taken_late) - most
-        return 0 if above <= 0 or now - self._alive_since < SETTLE_SECONDS else -(-above // RELEASED_PART)
+    def _above(self, loads: Mapping[str, int], now: float) -> Surplus:
+        """Return the leases that another instance can hold which holds fewer, by two or more."""
+        if now - self._alive_since < SETTLE_SECONDS or min(loads.values(), default=0) > (most := len(self.terms) - 2):
+            return NO_SURPLUS
+        least = {
+            name: min((loads[one] for one in self._able.get(name, ()) if one in loads), default=most + 1)
+            for name in self.terms
+        }
+        names = frozenset(name for name, load in least.items() if load <= most)
+        above = (len(self.terms) - min(least.values(), default=0)) // 2
+        return Surplus(names, -(-above // RELEASED_PART))
 
     def _member_now(self) -> Member:
         assert self._member is not None
@@ -183,7 +199,6 @@ class Membership:
         gone = set(names)
         with self._replacing:
             self.terms = {name: term for name, term in self.terms.items() if name not in gone}
-        self._taken_late -= gone
 
 
 SHARED_NAME_HINT = "two instances have this name and take each other's accounts: give each its own instance.name"

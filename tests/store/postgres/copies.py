@@ -52,7 +52,7 @@ class Fleet:
         store = Store(driver, options=options, clock=self.clock, copies=PostgresCopies(sources))
         self._stores.append(store)
         self.sql(
-            "INSERT INTO {}.instance VALUES ($1, 1, clock_timestamp() + interval '1 hour', '1', clock_timestamp())"
+            "INSERT INTO {}.instance VALUES ($1, 1, now() + interval '1 hour', '1', ARRAY[]::text[], now())"
             " ON CONFLICT (name) DO UPDATE SET until = excluded.until",
             name,
         )

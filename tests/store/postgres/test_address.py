@@ -137,11 +137,11 @@ def test_a_url_that_libpq_misreads_shows_no_password(url: str) -> None:
     """A raw special character in the password makes its rest a host, a port or a database: refused before use."""
     with pytest.raises(ConfigurationError, match=r"store.url: .* is not a URL that libpq can use") as refused:
         parameters_of(url)
-    told = f"{refused.value} {refused.value.hint}"
-    assert "%XX" in told
-    assert "u:hunter2" not in told
-    assert "hunter2@" not in told
-    assert "hunter2/x" not in told
+    shown = f"{refused.value} {refused.value.hint}"
+    assert "%XX" in shown
+    assert "u:hunter2" not in shown
+    assert "hunter2@" not in shown
+    assert "hunter2/x" not in shown
 
 
 def test_of_several_hosts_the_one_that_takes_writes_is_used(

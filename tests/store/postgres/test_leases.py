@@ -50,7 +50,7 @@ class Stand:
     def leader(self, name: str, table: LeaseTable | None = None) -> tuple[Connection, Member]:
         """Register an instance that holds the lease."""
         connection, table = self.connect(), table or self.table
-        member = table.register(connection, name, version="1")
+        member = table.register(connection, name, version="1", leases=["main"])
         assert table.take(connection, member, ["main"])
         return connection, member
 
@@ -112,11 +112,11 @@ class Running:
 def test_a_renewal_that_comes_too_late_fails(stand: Stand) -> None:
     """An instance whose time is over does not come back by a renewal, marked or not."""
     connection = stand.connect()
-    member = stand.short.register(connection, "a", version="1")
+    member = stand.short.register(connection, "a", version="1", leases=["main"])
     assert stand.short.renew(connection, member) == {}
     time.sleep(LEASE_SECONDS * 1.1)
     assert stand.short.renew(connection, member) is None
-    again = stand.short.register(connection, "a", version="1")
+    again = stand.short.register(connection, "a", version="1", leases=["main"])
     assert again.incarnation == member.incarnation + 1
     assert stand.short.renew(connection, member) is None
     assert stand.short.renew(connection, again) == {}
@@ -125,14 +125,14 @@ def test_a_renewal_that_comes_too_late_fails(stand: Stand) -> None:
 def test_the_clock_is_not_that_of_the_transaction_s_start(stand: Stand) -> None:
     """In a transaction that began before the end of the lease, a renewal after it fails, and the mark sees the end."""
     connection = stand.connect()
-    member = stand.short.register(connection, "a", version="1")
+    member = stand.short.register(connection, "a", version="1", leases=["main"])
     with connection.transaction():
         connection.execute("SELECT 1")
         time.sleep(LEASE_SECONDS * 1.1)
         assert stand.short.renew(connection, member) is None
-        assert stand.short.alive(connection) == []
+        assert stand.short.alive(connection) == {}
         assert stand.short.mark_dead(connection) == ["a"]
-        member = stand.short.register(connection, "a", version="1")
+        member = stand.short.register(connection, "a", version="1", leases=["main"])
         assert stand.short.renew(connection, member) == {}
     assert stand.short.renew(connection, member) == {}
 
@@ -146,7 +146,7 @@ def test_a_renewal_and_a_mark_never_both_succeed(stand: Stand) -> None:
         assert stand.table.renew(connection, member) is not None
         time.sleep(0.06)
         assert stand.table.mark_dead(other) == []
-        assert stand.table.take(other, stand.table.register(other, "b", version="1"), ["main"]) == {}
+        assert stand.table.take(other, stand.table.register(other, "b", version="1", leases=["main"]), ["main"]) == {}
     assert stand.table.mark_dead(other) == []
 
     stand.kill("a")
@@ -160,7 +160,7 @@ def test_only_what_is_free_is_taken_and_each_term_is_new(stand: Stand) -> None:
     """A living holder keeps its lease; a dead, returned or gone one loses it; the term rises each time."""
     _, first = stand.leader("a")
     other = stand.connect()
-    second = stand.table.register(other, "b", version="1")
+    second = stand.table.register(other, "b", version="1", leases=["main"])
     assert stand.table.take(other, second, ["main"]) == {}
     assert stand.table.free(other, ["main"]) == []
     stand.kill("a")
@@ -172,12 +172,12 @@ def test_only_what_is_free_is_taken_and_each_term_is_new(stand: Stand) -> None:
     assert stand.table.take(other, second, ["main"]) == {"main": 4}
     assert stand.table.begin_new_terms(other, second, ["main"]) == {"main": 5}
     assert stand.table.begin_new_terms(other, first, ["main"]) == {}
-    third = stand.table.register(other, "b", version="1")
+    third = stand.table.register(other, "b", version="1", leases=["main"])
     assert stand.table.renew(other, third) == {}
     assert stand.table.take(other, third, ["main"]) == {"main": 6}
     stand.table.leave(other, third)
     assert holders(stand.observer)["main"] == (None, 7)
-    assert stand.table.alive(other) == []
+    assert stand.table.alive(other) == {}
 
 
 def test_a_holder_that_came_after_the_look_is_not_taken_for_dead(stand: Stand) -> None:
@@ -185,12 +185,13 @@ def test_a_holder_that_came_after_the_look_is_not_taken_for_dead(stand: Stand) -
     stand.leader("a")
     stand.kill("a")
     late, quick = stand.connect(), stand.connect()
-    member = stand.table.register(late, "late", version="1")
+    member = stand.table.register(late, "late", version="1", leases=["main"])
     stand.observer.execute(GATED)
     gated = LeaseTable("gated", seconds=LONG_SECONDS)
     taking = Running(lambda: gated.take(late, member, ["main"]))
     wait_for(lambda: stand.waits(late, "wait_event = 'PgSleep'"))
-    assert stand.table.take(quick, stand.table.register(quick, "quick", version="1"), ["main"]) == {"main": 2}
+    second = stand.table.register(quick, "quick", version="1", leases=["main"])
+    assert stand.table.take(quick, second, ["main"]) == {"main": 2}
     stand.observer.execute("UPDATE gated.gate SET is_open = true")
     assert taking.get() == {}
     assert holders(stand.observer)["main"] == ("quick", 2)
@@ -200,7 +201,7 @@ def test_a_take_over_waits_for_the_transaction_of_a_leader(stand: Stand) -> None
     """While a transaction holds the fence its lease is not taken; after the take-over no transaction passes."""
     old, _ = stand.leader("a")
     new = stand.connect()
-    member = stand.table.register(new, "b", version="1")
+    member = stand.table.register(new, "b", version="1", leases=["main"])
     with stand.table.transaction(old):
         stand.table.fence(old, Holder("main", 1, "a"))
         stand.kill("a")
@@ -247,7 +248,7 @@ def test_a_holder_frozen_inside_a_transaction_does_not_block_for_ever(stand: Sta
     """The database ends its transaction after a third of the lease; meanwhile a take-over takes nothing."""
     frozen, _ = stand.leader("a", stand.short)
     new = stand.connect()
-    member = stand.table.register(new, "b", version="1")
+    member = stand.table.register(new, "b", version="1", leases=["main"])
     try:
         with pytest.raises(psycopg.Error), stand.short.transaction(frozen):
             stand.short.fence(frozen, Holder("main", 1, "a"))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from listener.errors import Fenced
+from listener.store.leadership import NO_SURPLUS, Surplus
 from listener.store.postgres.leases import Holder, LeaseTable
 from listener.store.postgres.member import SETTLE_SECONDS, Membership, share
 from tests.postgres.cluster import Cluster
@@ -127,8 +128,8 @@ class Fleet:
                 if one.is_alive:
                     one.look()
                     self.check()
-                    surplus = sorted(one.membership.terms)[: one.membership.surplus]
-                    one.membership.give_back(one.connection, surplus)
+                    names, most = one.membership.surplus
+                    one.membership.give_back(one.connection, sorted(names & one.membership.terms.keys())[:most])
                     self.check()
             self.advance(SECONDS / 6)
 
@@ -142,7 +143,7 @@ class Fleet:
             assert self.instances[name].membership.terms.get(account) == term
             assert self.instances[name].may_send(account)
         for one in alive:
-            assert len(one.membership.terms) <= share(len(ACCOUNTS), len(alive))
+            assert len(one.membership.terms) <= -(-len(ACCOUNTS) // len(alive))
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_an_instance_that_leaves_is_followed_at_the_next_look(fleet: Fleet) -> N
 
 
 def test_a_frozen_instance_sends_nothing_once_another_may(fleet: Fleet) -> None:
-    """Its own deadline passes before its lease; back again, it loses every term and registers anew."""
+    """Its own deadline passes before its lease; back again, it loses every term and registers again."""
     a, b, _ = fleet.instances.values()
     a.look()
     assert set(a.membership.terms) == set(ACCOUNTS)
@@ -299,27 +300,77 @@ def test_nothing_is_led_between_a_late_renewal_and_the_next_registration(fleet: 
 
 
 def test_a_lease_that_only_one_instance_knows_is_led(fleet: Fleet) -> None:
-    """During a change of the configuration accounts may be known here only: the share does not keep them free."""
-    a, b, _ = fleet.instances.values()
+    """Accounts may be configured here only: the share does not keep them free, and they are given to nobody."""
+    a, b, c = fleet.instances.values()
     b.look()
-    a.membership = Membership(a.table, "a", version="1", leases=["new", "newer"])
+    a.membership = Membership(a.table, "a", version="1", leases=[*ACCOUNTS, "new", "newer"])
     a.look()
-    assert set(a.membership.terms) == {"new"}
-    for _ in range(8):
-        fleet.advance(SECONDS / 6)
-        a.look()
-        b.look()
     assert set(a.membership.terms) == {"new", "newer"}
-    assert a.membership.surplus == 0
+    c.kill()
+    fleet.settle(SETTLE_SECONDS + 2 * SECONDS)
+    assert {"new", "newer"} < a.membership.terms.keys()
+    assert {len(a.membership.terms), len(b.membership.terms)} == {3, 4}
+    assert a.membership.surplus == NO_SURPLUS
+
+
+def test_what_the_instances_with_room_cannot_hold_is_led(fleet: Fleet) -> None:
+    """Of overlapping configurations: those that can hold a lease may have their share of others."""
+    a, b, c = fleet.instances.values()
+    configured = {"a": ["x", "z1", "z2"], "b": ["x", "y1", "y2"], "c": ["y1", "y2", "z1", "z2"]}
+    for one in (a, b, c):
+        one.membership = Membership(one.table, one.name, version="1", leases=configured[one.name])
+    held = set()
+    fleet.settle(SETTLE_SECONDS + 3 * SECONDS)
+    for one in (a, b, c):
+        held |= one.membership.terms.keys()
+        assert len(one.membership.terms) <= 2
+    assert held == {"x", "y1", "y2", "z1", "z2"}
+
+
+def test_a_lease_that_nobody_took_in_time_is_balanced_again(fleet: Fleet) -> None:
+    """An instance that was late may have seen it free before and after: it counts as any other."""
+    a, b, c = fleet.instances.values()
+    for one in (a, b, c):
+        one.look()
+    for _ in range(3):
+        for one in (b, c):
+            one.kill()
+        fleet.advance(SECONDS + 1)
+        a.look()
+        fleet.advance(SECONDS + 1)
+        a.look()
+        assert set(a.membership.terms) == set(ACCOUNTS)
+        for one in (b, c):
+            one.restart()
+            one.look()
+        fleet.settle(SETTLE_SECONDS + 3 * SECONDS)
+        fleet.everything_is_led()
+
+
+def test_shares_are_enough_for_all() -> None:
+    """Rounded up, of what others can hold too."""
+    assert share([3, 3, 3, 3, 3]) == 2
+    assert share([2, 3, 6]) == 1
+    assert share([]) == 0
+
+
+def test_a_registration_waits_for_no_take_over(fleet: Fleet) -> None:
+    """Another instance may be paused in its transaction: the leases that are there need not be made."""
+    a, b, _ = fleet.instances.values()
+    a.look()
+    with a.connection.transaction():
+        a.connection.execute(f"UPDATE {SCHEMA}.lease SET term = term + 1".encode())
+        b.connection.execute("SET lock_timeout = 200")
+        b.table.add(b.connection, ACCOUNTS)
 
 
 def test_what_was_given_back_is_no_surplus(fleet: Fleet) -> None:
     """Until the next look: what was counted before it would be given back once more."""
     a, *_ = fleet.instances.values()
     a.look()
-    a.membership.surplus = 1
+    a.membership.surplus = Surplus(frozenset(a.membership.terms), 1)
     a.membership.give_back(a.connection, sorted(a.membership.terms)[:1])
-    assert a.membership.surplus == 0
+    assert a.membership.surplus == NO_SURPLUS
 
 
 def test_a_holder_frozen_within_a_message_is_ended(postgres_database: str) -> None:
@@ -328,7 +379,7 @@ def test_a_holder_frozen_within_a_message_is_ended(postgres_database: str) -> No
     with connections(postgres_database, 2) as (heart, keeper), connections(postgres_database, 1) as (frozen,):
         create_tables(heart)
         table.add(heart, ["main"])
-        old = table.register(heart, "old", version="1")
+        old = table.register(heart, "old", version="1", leases=["main"])
         assert table.take(heart, old, ["main"])
         frozen.execute("SET application_name = 'cdn-listener old'")
         with contextlib.suppress(psycopg.OperationalError), frozen.pipeline() as pipeline, frozen.transaction():

@@ -112,7 +112,7 @@ def test_a_store_that_an_instance_uses_is_refused(postgres_database: str, tmp_pa
     move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
     value(
         postgres_database,
-        "INSERT INTO instance VALUES ('web-1', 1, clock_timestamp() + interval '1 minute', '1', clock_timestamp())",
+        "INSERT INTO instance VALUES ('web-1', 1, now() + interval '1 minute', '1', '{}', now())",
     )
     for ends in (
         (sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database)),

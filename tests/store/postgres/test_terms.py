@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -340,6 +341,14 @@ async def test_late_answers_are_booked_by_the_leader_of_the_day_only(stand: Stan
     with pytest.raises(Fenced):
         await second.book_late_answers()
     assert stand.sql("SELECT count(*) FROM {}.late_answer") == [(1,)]
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(600, "600 s ahead of"), (-600, "600 s behind"), (0, "")])
+async def test_a_clock_that_differs_from_the_servers_is_reported(stand: Stand, seconds: float, words: str) -> None:
+    """What an instance records is due by its own clock: too late or too early for every other one."""
+    stand.clock.time = time.time() + seconds
+    await stand.old.keeper._do(stand.old.keeper._look)
+    assert (words in stand.old.keeper.trouble) if words else not stand.old.keeper.trouble
 
 
 async def test_a_term_ends_with_a_loss_of_commits(stand: Stand) -> None:
