@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -19,14 +20,17 @@ import pytest
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.errors import StoreUnusable
+from listener.pipeline.intake import Intake, StoreRetry
 from listener.refresh import RefreshKind
 from listener.store import NeedInput
 from listener.store.attempts import book_share
 from listener.store.batches import Batch, Recorded
 from listener.store.postgres.migrations import SCHEMA
 from listener.store.sqlite.migrations import VERSION
+from tests.pipeline.world import PlayedSource
 from tests.store.databases import PostgresDatabase, postgres_database
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file
+from tests.waiting import until
 
 pytestmark = pytest.mark.looptime(False)
 WAIT_SECONDS = 20
@@ -139,6 +143,34 @@ async def test_a_change_after_a_request_has_a_number_above_its_watermark(fleet: 
     await (first if which == "another recorder" else second).change(content("k", 2), wait=0)
     await leader.finish(made)
     assert await leader.stale("k") == ["waiting"]
+
+
+async def test_what_arrives_during_a_commit_is_numbered_when_it_is_written(fleet: Fleet) -> None:
+    """
+    Changes gather while a commit takes long, a request is sent, one more change joins them.
+
+    They are one batch with one number. Taken when the batch began it would be below the request's watermark.
+    """
+    ingest, leader = [await fleet.instance(name) for name in ("ingest", "leader")]
+    await leader.change(content("k"))
+    gate, source = Gate(), PlayedSource("main")
+    sites: Any = SimpleNamespace(route=gate.route, folder=lambda *_: None)
+    intake = Intake(lambda: {"main": source}, ingest.store, sites, retry=StoreRetry(), committed=lambda: None)
+    tasks = [asyncio.create_task(work) for work in (intake.read("main"), intake.commit())]
+    source.deliver(content("first"))
+    await gate.wait()
+    source.deliver(content("second"))
+    await until(lambda: not intake._inbox.idle)
+    made = await leader.send(file("k"))
+    source.deliver(content("k", 2))
+    await until(source.queue.empty)
+    gate.is_open.set()
+    await until(lambda: source.acked == 3)
+    await leader.finish(made)
+    assert await leader.stale("k") == ["waiting"]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_late_commit_is_found_by_its_row(fleet: Fleet) -> None:
