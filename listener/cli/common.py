@@ -113,10 +113,12 @@ def reading(settings: Settings) -> AbstractAsyncContextManager[Store | None]:
 @asynccontextmanager
 async def writing(settings: Settings) -> AsyncIterator[Store]:
     """Open the state file while another process may own it; raise StoreError where there is none yet."""
-    from listener.daemon.command_handlers import present
+    from listener.store.owner import absent
 
     async with opened_store(settings, writes=True) as store:
-        yield present(store)
+        if store is None:
+            raise absent(settings.store.url)
+        yield store
 
 
 def owner_of_store(settings: Settings) -> Owner:

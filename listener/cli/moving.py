@@ -26,8 +26,8 @@ def moved(origin: str, destination: str) -> dict[str, int]:
     for url in (origin, destination):
         if is_postgres(url) and _has_password(url):
             raise ConfigurationError(
-                f"{mask_url(url)}: the command line is no place for a password: other users can read it",
-                hint="leave it out of the URL; put it in PGPASSWORD or a passfile",
+                f"{mask_url(url)}: a password is not accepted on the command line, where other users can read it",
+                hint="remove it from the URL, and set PGPASSWORD or use a passfile",
             )
     return move(_end(origin, writes=False), _end(destination, writes=True))
 

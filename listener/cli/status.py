@@ -37,6 +37,8 @@ def status(
 
 def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
     say(f"daemon: {_running(found)}")
+    if not found["store"]["exists"]:
+        say(f"store: there is none yet at {found['store']['url']}")
     _show_instances(found["instances"])
     say("  ".join(f"{name} {found[name]}" for name in _NEEDS))
     say(f"oldest unsettled change: {found['oldest_unsettled_seconds']:.0f} s")

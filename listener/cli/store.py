@@ -18,11 +18,11 @@ app = typer.Typer(no_args_is_help=True, help="Maintain the store: back up, check
 
 def _state_file(url: str) -> Path:
     from listener.configuration import sqlite_path
-    from listener.errors import StoreError
+    from listener.store.owner import absent
 
     path = sqlite_path(url)
     if not path.exists():
-        raise StoreError(f"state file {path}: there is none yet", hint="start the daemon first: cdn-listener run")
+        raise absent(url)
     return path
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from listener.contracts import Target
 from listener.daemon.selection import places, prefixes, require_overlap
 from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
-from listener.errors import ConfigurationError, StoreError, TargetError
+from listener.errors import ConfigurationError, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.requests import RequestedUrl, outcomes, requested_urls
 from listener.refresh import Scope
@@ -24,9 +24,9 @@ from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Settings, nearest
 from listener.store import NeedInput, Store
 from listener.store.controls import Control, ControlKind, Controls, Place
-from listener.store.owner import Owner
+from listener.store.owner import Owner, absent
 
-__all__ = ["HANDLERS", "WRITING", "Context", "plain_outcomes", "present", "record"]
+__all__ = ["HANDLERS", "WRITING", "Context", "plain_outcomes", "record"]
 
 ATTEMPTS_SHOWN = 5
 CONFIRMATION_SECONDS: Final = 600.0
@@ -47,17 +47,17 @@ class Context:
     known: Known | None = None
     """What the process knows beyond the store; only the daemon does."""
 
+    @property
+    def present_store(self) -> Store:
+        """The store; raises StoreError where there is none yet."""
+        if self.store is None:
+            raise absent(self.settings.store.url)
+        return self.store
+
     @cached_property
     def targets(self) -> Mapping[str, Target]:
         """The configured targets."""
         return self.make_targets()
-
-
-def present(store: Store | None) -> Store:
-    """Return the store; raise StoreError where there is none yet."""
-    if store is None:
-        raise StoreError("there is no state file yet", hint="start the daemon first: cdn-listener run")
-    return store
 
 
 async def status(context: Context, *, url: str | None = None) -> dict[str, Any]:
@@ -125,7 +125,7 @@ async def unsettled(context: Context, *, site: str | None, prefix: str | None, c
     if prefix is not None:
         for place in where:
             require_overlap(context.settings, place.prefix)
-    store = present(context.store)
+    store = context.present_store
     left = [one for place in where for one in await store.unsettled(place, changed_before=changed_before)]
     known: dict[str, dict[str, Any]] = await store.sources()
     silent = [name for name in context.settings.sources if not known.get(name, {}).get("ready")]
@@ -159,7 +159,7 @@ async def confirm_deletions(context: Context, *, source: str, reason: str) -> li
 async def _put(
     context: Context, kind: ControlKind, where: list[Place], seconds: float | None, reason: str
 ) -> list[dict[str, Any]]:
-    controls = Controls(present(context.store))
+    controls = Controls(context.present_store)
     given = await controls.put(kind, where, seconds=seconds, reason=reason)
     under_way = await controls.under_way(where) if kind in (ControlKind.HOLD, ControlKind.PAUSE) else 0
     return [{"order": plain_order(one), "words": one.place.words, "under_way": under_way} for one in given]
@@ -168,7 +168,7 @@ async def _put(
 async def end(context: Context, *, kind: str, site: str | None, target: str | None, reason: str) -> dict[str, Any]:
     """End an order; return how many ended, and the wider ones that are still in effect."""
     where = places(context.settings, site=site, target=target)
-    controls = Controls(present(context.store))
+    controls = Controls(context.present_store)
     every = [one.place for one in await _active(controls, kind)]
     count = await controls.remove(ControlKind(kind), every if site is None and target is None else where, reason=reason)
     wider = [one for one in await _active(controls, kind) if any(one.place.holds(*place) for place in where)]
@@ -184,7 +184,7 @@ async def request(
 ) -> list[dict[str, Any]]:
     """Request URLs, which the daemon sends; return what is known of each."""
     wanted = requested_urls(context.settings, urls, Scope[scope], target=target)
-    store = present(context.store)
+    store = context.present_store
     await record(store, wanted, urgent=urgent, reason=reason)
     return await plain_outcomes(store, wanted)
 
@@ -192,7 +192,7 @@ async def request(
 async def requested(context: Context, *, wanted: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Return what became of requests; each has ``target``, ``url`` and ``scope``."""
     urls = [RequestedUrl(one["target"], one["url"], Scope[one["scope"]]) for one in wanted]
-    return await plain_outcomes(present(context.store), urls)
+    return await plain_outcomes(context.present_store, urls)
 
 
 async def record(store: Store, wanted: Sequence[RequestedUrl], *, urgent: bool, reason: str | None) -> None:

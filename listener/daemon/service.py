@@ -16,33 +16,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from listener.configuration import is_postgres, state_directory
 from listener.daemon.admin import AddressNotAvailable, AdminServer
 from listener.daemon.command_socket import CommandSocket
+from listener.daemon.input_files import PINNED_HINT, InputFiles
 from listener.daemon.state import DaemonState, Parts, check_sources, make_parts, reopen, require_credentials
 from listener.daemon.status_page import StatusPage
 from listener.daemon.systemd import NotifySocket, SystemdNotifier, watchdog_seconds
-from listener.errors import ListenerError, StoreError, StoreUnusable
+from listener.errors import ListenerError, StoreBusy, StoreError, StoreUnusable
 from listener.kernel import share_heaps
 from listener.pipeline import Pipeline
 from listener.settings import Settings
-from listener.sources.filesystem.mounts import mount_of
 from listener.store.store import Store
 from listener.telemetry import INTERVAL_SECONDS, report_repeats
+from listener.telemetry.outages import Outage
 
-__all__ = ["PINNED_HINT", "Daemon", "InputFiles"]
+__all__ = ["Daemon"]
 
 log = structlog.get_logger()
 
@@ -82,10 +80,15 @@ class Daemon:
         self._admin: AdminServer | None = None
         self._commands = CommandSocket(self._state)
         self._reloading: asyncio.Task[None] | None = None
+        self._outage = Outage()
+        self._interrupted = asyncio.Event()
+        """Set by a signal that ends a wait for the database."""
 
     async def run(self) -> None:
         """
         Run until SIGTERM or SIGINT, then shut down in order.
+
+        A PostgreSQL server that is away is waited for: the daemon is not ready, and says why.
 
         Raises:
             ConfigurationError: the configuration cannot be used, or credentials are missing.
@@ -94,12 +97,11 @@ class Daemon:
             ListenerError: the admin port is taken.
         """
         share_heaps()
-        state = self._state
         with self._signals():
             self._take_early_request()  # the configuration is read after this
             parts = await self._read_parts()
             self._inputs = await asyncio.to_thread(InputFiles.read, parts.settings, self._environ)
-            state.store = parts.open_store()
+            self._try_to_open(parts)
             try:
                 await self._commands.listen(parts.settings.store.url)
                 self._admin = AdminServer(parts.settings.admin, self._status_page)
@@ -108,7 +110,8 @@ class Daemon:
                     helpers = [tasks.create_task(one, name=name) for name, one in self._helpers()]
                     if not is_listening:
                         helpers.append(tasks.create_task(self._retry_admin(self._admin), name="admin"))
-                    await self._generations(parts)
+                    if (opened := await self._opened(parts)) is not None:
+                        await self._generations(opened)
                     for helper in helpers:
                         helper.cancel()
             finally:
@@ -124,17 +127,69 @@ class Daemon:
         if self._watchdog_seconds:
             yield "watchdog", self._systemd.keep_watchdog(self._watchdog_seconds)
 
+    # -- the store ---------------------------------------------------------------------------------
+
+    def _try_to_open(self, parts: Parts) -> bool:
+        """Open the store; return whether it is open. Raise what no waiting repairs."""
+        state = self._state
+        try:
+            state.store = parts.open_store()
+        except StoreError as error:
+            if not _may_pass(error, parts):
+                raise
+            self._note_away(error)
+            return False
+        self._note_open()
+        return True
+
+    def _note_away(self, error: StoreError) -> None:
+        self._state.store_error = error
+        if self._outage.is_to_be_logged(str(error)):
+            log.error("store.failed", doing="open", error=str(error), hint=error.hint)
+
+    def _note_open(self) -> None:
+        self._state.store_error = None
+        if (seconds := self._outage.end()) is not None:
+            log.info("store.opened", after_seconds=round(seconds, 1))
+
+    async def _opened(self, parts: Parts) -> Parts | None:
+        """Wait for the store; return with which configuration it was opened, None where a stop came before."""
+        while self._state.store is None and self._state.phase != "stopping":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REOPEN_RETRY_SECONDS):
+                    await self._interrupted.wait()
+            self._interrupted.clear()
+            if self._reload_requested:
+                parts = await self._reread(parts)
+            if self._state.phase != "stopping" and await asyncio.to_thread(self._try_to_open, parts):
+                await self._commands.listen(parts.settings.store.url)
+        return None if self._state.phase == "stopping" else parts
+
+    async def _reread(self, parts: Parts) -> Parts:
+        """Return the configuration as it is now, which may name another server; an invalid one is refused."""
+        self._reload_requested = False
+        try:
+            new = await self._read_parts()
+            await self._move_admin(new)
+        except ListenerError as error:
+            log.error("daemon.reload_refused", error=str(error), hint=error.hint)
+            return parts
+        await self._report_reload(new)
+        return new
+
     async def _reopened(self, old: Parts) -> Store:
         """Open the store with the old configuration again; one whose server is away is waited for."""
         while True:
             try:
-                return await reopen(old)
+                store = await reopen(old)
             except StoreError as error:
-                is_stopping = self._state.phase == "stopping"
-                if is_stopping or isinstance(error, StoreUnusable) or not is_postgres(old.settings.store.url):
+                if self._state.phase == "stopping" or not _may_pass(error, old):
                     raise
-                log.error("store.failed", doing="open", error=str(error), hint=error.hint)
+                self._note_away(error)
                 await asyncio.sleep(REOPEN_RETRY_SECONDS)
+            else:
+                self._note_open()
+                return store
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -273,6 +328,7 @@ class Daemon:
             os._exit(128 + number)
         log.info("daemon.stopping", signal=number.name)
         self._state.phase = "stopping"
+        self._interrupted.set()
         self._notify.stopping()
         self._notify.status("stopping: finishing requests in flight")
         if self._state.pipeline is not None:
@@ -284,6 +340,7 @@ class Daemon:
             self._start_reload()
         elif self._state.phase != "stopping":
             self._reload_requested = True
+            self._interrupted.set()
             log.info("daemon.reload_postponed", phase=self._state.phase)
 
     def _start_reload(self) -> None:
@@ -321,64 +378,9 @@ async def _report_repeats() -> None:
 
 
 REOPEN_RETRY_SECONDS: Final = 2.0
-"""Between two attempts to open the database again after a reload that found it away."""
-
-PINNED_HINT: Final = (
-    "the file was replaced on the host, and this mount still shows the removed one: mount its directory"
-    " instead of the file, or restart with a fresh mount"
-)
-_BUNDLES: Final = frozenset({"AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"})
-_LARGEST_BYTES: Final = 4 * 1024 * 1024
-"""A bundle of all public CAs has some 250 kB; of larger files only the beginning is compared."""
+"""Between two attempts to open a database that is away."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputFiles:
-    """The digests of configuration, keys, certificates and CA bundles at one moment."""
-
-    digests: Mapping[Path, str] = field(default_factory=dict)
-    """Path to a digest of its bytes, empty for a file that cannot be read."""
-    pinned: tuple[Path, ...] = ()
-    """Files below a mount whose origin was removed: their replacement is not visible here."""
-
-    @classmethod
-    def read(cls, settings: Settings, environ: Mapping[str, str]) -> InputFiles:
-        """Read every file that these settings and this environment name. Blocking."""
-        paths = list(dict.fromkeys(_named(settings, environ)))
-        mounts = {path: mount_of(path) for path in paths}
-        pinned = tuple(path for path, mount in mounts.items() if mount is not None and mount.is_deleted)
-        return cls({path: _digest(path) for path in paths}, pinned)
-
-    def changed_since(self, before: InputFiles) -> list[Path]:
-        """Return the files that are new, gone or differ."""
-        paths = dict.fromkeys((*before.digests, *self.digests))
-        return [path for path in paths if before.digests.get(path) != self.digests.get(path)]
-
-
-def _named(settings: Settings, environ: Mapping[str, str]) -> Iterator[Path]:
-    if settings.origin.path is not None:
-        yield settings.origin.path
-    for name, value in sorted(environ.items()):
-        if value and (name.endswith("_FILE") or name in _BUNDLES) and Path(value).is_file():
-            yield Path(value)
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    if directory and os.access(directory, os.R_OK | os.X_OK):
-        yield from sorted(path for path in Path(directory).iterdir() if path.is_file())
-    yield from _in_tables({**settings.sources, **{f"targets.{name}": one for name, one in settings.targets.items()}})
-
-
-def _in_tables(value: Any) -> Iterator[Path]:
-    """Yield the absolute paths of files among the values of plugins' tables, such as ``tls_certificate``."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from _in_tables(item)
-    elif isinstance(value, str) and value.startswith("/") and os.path.isfile(value):  # noqa: PTH113 - never raises
-        yield Path(value)
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.sha256(file.read(_LARGEST_BYTES)).hexdigest()
-    except OSError:
-        return ""
+def _may_pass(error: StoreError, parts: Parts) -> bool:
+    """Return whether a store that could not be opened is worth waiting for: one whose server is away."""
+    return is_postgres(parts.settings.store.url) and not isinstance(error, StoreUnusable | StoreBusy)

@@ -130,6 +130,8 @@ class DaemonState:
     parts: Parts | None = None
     store: Store | None = None
     pipeline: Pipeline | None = None
+    store_error: StoreError | None = None
+    """Why the store is not open yet, while its database is waited for."""
     clock: Clock = field(default_factory=SystemClock)
     loop_monitor: LoopMonitor = field(default_factory=LoopMonitor)
     writer_monitor: WriterMonitor = field(default_factory=WriterMonitor)
@@ -137,6 +139,8 @@ class DaemonState:
     def running(self) -> tuple[Parts, Store, Pipeline]:
         """Return the running parts; raise :class:`~listener.errors.ListenerError` while the daemon is not running."""
         if self.parts is None or self.store is None or self.pipeline is None:
+            if (error := self.store_error) is not None:
+                raise StoreError(f"the daemon is {self.phase}: {error}", hint=error.hint)
             raise ListenerError(f"the daemon is {self.phase}", hint="try again in a moment")
         return self.parts, self.store, self.pipeline
 
@@ -208,12 +212,12 @@ async def store_answers(store: Store, timeout_seconds: float) -> bool:
     return True
 
 
-def reasons_not_ready(pipeline: Pipeline | None, phase: str) -> list[str]:
-    """Return why changes may be missed at present, a sentence each; empty when none is."""
-    if pipeline is None or phase != "running":
-        return [phase]
-    error = pipeline.store_trouble
+def reasons_not_ready(pipeline: Pipeline | None, phase: str, *, waits_for: StoreError | None = None) -> list[str]:
+    """Return why changes may be missed at present, a sentence each; ``waits_for`` keeps the store from being opened."""
+    error = waits_for if pipeline is None else pipeline.store_trouble
     reasons = [] if error is None else [f"store: {error} {error.hint}".strip()]
+    if pipeline is None or phase != "running":
+        return [phase, *reasons] if waits_for is not None else [phase]
     for name, source in pipeline.intake.sources.items():
         if not source.health.ready and name not in pipeline.intake.finished:
             reasons.append(f"source {name}: {source.health.detail or source.health.state.value}")
@@ -235,7 +239,14 @@ def reasons_degraded(pipeline: Pipeline | None) -> list[str]:
     ]
 
 
-def health_checks(pipeline: Pipeline | None, loop: LoopMonitor, writer: WriterMonitor, phase: str) -> list[HealthCheck]:
+def health_checks(
+    pipeline: Pipeline | None,
+    loop: LoopMonitor,
+    writer: WriterMonitor,
+    phase: str,
+    *,
+    waits_for: StoreError | None = None,
+) -> list[HealthCheck]:
     """Return every check with its reason."""
     found = [
         HealthCheck("loop", loop.ok, f"{loop.late_seconds:.3f} s late"),
@@ -243,7 +254,7 @@ def health_checks(pipeline: Pipeline | None, loop: LoopMonitor, writer: WriterMo
         HealthCheck("phase", phase == "running", phase),
     ]
     if pipeline is None:
-        return found
+        return found if waits_for is None else [*found, HealthCheck("store", ok=False, reason=str(waits_for))]
     error = pipeline.store_trouble
     found.append(HealthCheck("store", error is None, "commits" if error is None else str(error)))
     for name, source in pipeline.intake.sources.items():

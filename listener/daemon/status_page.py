@@ -105,7 +105,7 @@ class StatusPage:
 
     def not_ready(self) -> list[str]:
         """Return why changes may be missed at present; empty when none is."""
-        return reasons_not_ready(self._state.pipeline, self._state.phase)
+        return reasons_not_ready(self._state.pipeline, self._state.phase, waits_for=self._state.store_error)
 
     def degraded(self) -> list[str]:
         """Return what sources that listen cannot see or do at present."""
@@ -114,7 +114,9 @@ class StatusPage:
     def health_checks(self) -> list[HealthCheck]:
         """Return every check with its reason."""
         state = self._state
-        return health_checks(state.pipeline, state.loop_monitor, state.writer_monitor, state.phase)
+        return health_checks(
+            state.pipeline, state.loop_monitor, state.writer_monitor, state.phase, waits_for=state.store_error
+        )
 
     # -- for machines ----------------------------------------------------------------------------
 

@@ -110,6 +110,8 @@ class SystemdNotifier:
                     self._report_start(pipeline, reasons)
                 elif reasons != self._reasons:
                     self._report(reasons, is_logged=bool(reasons) != bool(self._reasons))
+            elif pipeline is None and (error := self._state.store_error) is not None:
+                self._report_waiting([f"store: {error}"], asyncio.get_running_loop().time())
             if pipeline is None or self._state.phase != "running":
                 await asyncio.sleep(POLL_SECONDS)
             elif pipeline is not self._ready:
@@ -124,7 +126,11 @@ class SystemdNotifier:
             self._ready, self._degraded_since = pipeline, None
             self._notify.ready()
             self._report(reasons)
-        elif now >= self._next_extension:
+        else:
+            self._report_waiting(reasons, now)
+
+    def _report_waiting(self, reasons: list[str], now: float) -> None:
+        if now >= self._next_extension:
             self._next_extension = now + MORE_TIME_SECONDS / 3
             self._notify.more_time(MORE_TIME_SECONDS)
             self._notify.status(f"starting: {'; '.join(reasons)}")

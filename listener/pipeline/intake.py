@@ -33,6 +33,7 @@ from listener.pipeline.waking import WakeUp
 from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.batches import Batch
+from listener.telemetry.outages import Outage
 
 __all__ = ["STALLED_SECONDS", "Intake", "Stalls", "StoreRetry", "judged"]
 
@@ -376,7 +377,7 @@ class StoreRetry:
 
         After damage there is nothing to try again: it waits to be cancelled, or raises it (``raises_damage``).
         """
-        wait = STORE_RETRY_SECONDS
+        wait, outage = STORE_RETRY_SECONDS, Outage()
         while True:
             try:
                 result = await do()
@@ -386,13 +387,15 @@ class StoreRetry:
             except StoreError as error:
                 self._troubles[what] = error
                 self._changed()
-                log.error("store.failed", doing=what, error=str(error), hint=error.hint, retry_seconds=wait)
+                if outage.is_to_be_logged(str(error)):
+                    log.error("store.failed", doing=what, error=str(error), hint=error.hint, retry_seconds=wait)
                 if isinstance(error, StoreUnusable):
                     if self.raises_damage:
                         raise
                     await asyncio.Event().wait()
             else:
                 if self._forget(what):
+                    log.info("store.resumed", doing=what, after_seconds=round(outage.end() or 0.0, 1))
                     self.hurry()  # what else failed did so for the same reason, most likely
                 return result
             try:

@@ -3,11 +3,16 @@ Which of several instances reads a source: the one that holds its lease, as with
 
 Each term begins with the source made once more, so with a scan: what changed while nobody watched is found by it. Two
 owners for a moment do no harm: each records what it sees, and the index row of the later number stays.
+
+Before the first scan of all nothing is found by comparison, so until it is durable no instance is ready, also none that
+stands by.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
@@ -20,26 +25,52 @@ __all__ = ["SourceOwner"]
 
 log = structlog.get_logger()
 
+FIRST_LOOK_SECONDS: Final = 1.0
+"""So long an instance that starts waits for the lease before it stands by; and between two looks for the first scan."""
+
 
 class SourceOwner:
     """Reads one source during the terms of its lease, and stands by in between."""
 
-    def __init__(self, intake: Intake, leadership: Leadership, changed: WakeUp, name: str) -> None:
-        """Take the source's name, and what is set when terms begin or end."""
+    def __init__(
+        self,
+        intake: Intake,
+        leadership: Leadership,
+        changed: WakeUp,
+        name: str,
+        *,
+        is_scanned: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """
+        Take the source.
+
+        Args:
+            intake: has the source.
+            leadership: says in which terms it is read here.
+            changed: set when terms begin or end.
+            name: of the source.
+            is_scanned: whether its first scan is durable, whichever instance made it.
+        """
         self._intake = intake
+        self._is_scanned = is_scanned
         self._leadership = leadership
         self._changed = changed
         self._name = name
 
     async def run(self) -> None:
         """Read and stand by, until the source ends by itself."""
+        is_scanned = False
         while True:
             since, term = self._changed.count, self._term
-            if term is None:
+            if term is not None:
+                if await self._read(term):
+                    return
+                is_scanned = await self._is_scanned()
+            elif not is_scanned:
+                is_scanned = not await self._changed.wait(FIRST_LOOK_SECONDS, since=since) and await self._is_scanned()
+            else:
                 self._intake.stand_by(self._name)
                 await self._changed.wait(TICK_SECONDS, since=since)
-            elif await self._read(term):
-                return
 
     @property
     def _term(self) -> int | None:

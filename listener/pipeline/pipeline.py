@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -35,6 +36,7 @@ from listener.store.leadership import UPKEEP, Leadership, SoleOwner, Term
 from listener.store.retention import Configured
 from listener.store.store import StoreOptions
 from listener.store.transitions import Promoted
+from listener.telemetry.outages import Outage
 
 __all__ = ["Pipeline", "copied_sources", "store_options"]
 
@@ -300,7 +302,17 @@ class Pipeline:
         if self._leadership.is_sole or replicas_of_trees(self._settings.sources).get(name) != "one":
             await self.intake.read(name)
         else:
-            await SourceOwner(self.intake, self._leadership, self._leaders.changed, name).run()
+            owner = SourceOwner(
+                self.intake, self._leadership, self._leaders.changed, name, is_scanned=lambda: self._is_scanned(name)
+            )
+            await owner.run()
+
+    async def _is_scanned(self, name: str) -> bool:
+        """Return whether the first scan of each storage of a source is durable."""
+        for root in self.intake.sources[name].roots:
+            if not await self._retry.until_done(f"read {name}", partial(self._store.seeded, root)):
+                return False
+        return True
 
     async def _begin(self) -> bool:
         """
@@ -506,6 +518,7 @@ class Pipeline:
         checkpoint_at = self._clock.now()
         moved_rows = -1
         latest: float | None = None
+        outage = Outage()
         while True:
             since, now = self.changed.count, self._clock.now()
             try:
@@ -519,16 +532,18 @@ class Pipeline:
                 if now >= checkpoint_at and (changed_rows := self._store.changed_rows) != moved_rows:
                     await self._store.checkpoint()
                     checkpoint_at, moved_rows = now + CHECKPOINT_SECONDS, changed_rows
+                _note_upkeep(outage)
             except StoreUnusable:
                 return  # damage was reported, and stays
             except StoreError as error:
-                log.error("store.upkeep_failed", error=str(error), hint=error.hint)
+                _note_upkeep(outage, error)
             await self.changed.wait(TICK_SECONDS, since=since)
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _upkeep(self) -> None:
         """Remove what is old, for ever; by itself, since a mass of rows takes minutes, a slice at a time."""
         keep_seconds = self._settings.store.keep_days * DAY_SECONDS
+        outage = Outage()
         while True:
             pause = UPKEEP_SECONDS
             if UPKEEP not in self._leadership.terms:
@@ -536,10 +551,11 @@ class Pipeline:
                 continue
             try:
                 await self._store.upkeep(keep_seconds=keep_seconds, configured=self._configured())
+                _note_upkeep(outage)
             except StoreUnusable:
                 return
             except StoreError as error:
-                log.error("store.upkeep_failed", error=str(error), hint=error.hint)
+                _note_upkeep(outage, error)
                 pause = UPKEEP_RETRY_SECONDS
             await asyncio.sleep(pause)
 
@@ -590,6 +606,15 @@ class Pipeline:
             if self._reported.get(report.name) != report:
                 await self._store.save_account(report)
                 self._reported[report.name] = report
+
+
+def _note_upkeep(outage: Outage, error: StoreError | None = None) -> None:
+    """Log a failure when it begins, ever more rarely while it lasts, and its end."""
+    if error is None:
+        if (lasted_seconds := outage.end()) is not None:
+            log.info("store.upkeep_resumed", after_seconds=round(lasted_seconds, 1))
+    elif outage.is_to_be_logged(str(error)):
+        log.error("store.upkeep_failed", error=str(error), hint=error.hint)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 from listener.configuration import is_postgres, sqlite_path
 from listener.errors import StoreError
 
-__all__ = ["Owner", "described", "exists", "owner_of"]
+__all__ = ["Owner", "absent", "described", "exists", "owner_of"]
 
 
 class Owner(NamedTuple):
@@ -55,6 +55,15 @@ def exists(url: str) -> bool:
         raise StoreError(
             f"cannot read the state file {path}: {error.strerror}", hint="check the permissions of its directory"
         ) from None
+
+
+def absent(url: str) -> StoreError:
+    """Return the error for a URL at which there is no store yet."""
+    if is_postgres(url):
+        return cast("StoreError", _postgres().absent(url))
+    return StoreError(
+        f"there is no state file yet: {sqlite_path(url)}", hint="start the daemon first: cdn-listener run"
+    )
 
 
 def described(url: str) -> str:

@@ -139,7 +139,7 @@ def test_deletions_are_confirmed_from_outside(stand: Stand, command: Command) ->
 def test_the_state_file_is_cared_for(stand: Stand, command: Command, tmp_path: Path) -> None:
     """A backup, a check and compacting, each by its command."""
     status, _, err = command("store", "check")
-    assert (status, "there is none yet" in err) == (1, True)
+    assert (status, "there is no state file yet" in err) == (1, True)
     assert command("refresh", stand.url("a.html"), "--wait")[0] == 0
     assert json.loads(command("store", "check", "--json")[1]) == {"sound": True, "findings": []}
     copy = tmp_path / "copy.db"

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from listener.clock import window_start
 from listener.contracts import Delivery
 from listener.errors import StoreError
+from listener.pipeline import Pipeline, pipeline
 from listener.refresh import AttemptState, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from tests.pipeline.world import a_world, leave_in_flight, stays
@@ -83,6 +85,30 @@ async def test_a_long_removal_of_old_rows_holds_up_no_report(tmp_path: Path, mon
 
         await world.until(is_reported)
         await world.until(lambda: any(moved))
+
+
+async def test_an_upkeep_that_fails_is_logged_once_and_so_is_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage of minutes is no line a second."""
+    refused, failing = StoreError("connection refused"), [True]
+    times: list[float] = []
+
+    async def report(_: Pipeline) -> None:
+        times.append(time.monotonic())
+        if failing[0]:
+            raise refused
+
+    monkeypatch.setattr(pipeline, "REPORT_SECONDS", 0.01)
+    monkeypatch.setattr(pipeline, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(Pipeline, "_report_sources", report)
+    with capture_logs() as lines:
+        async with a_world(tmp_path) as world:
+            await world.until(lambda: len(times) > 5)
+            failing[0] = False
+            await world.until(lambda: any(one["event"] == "store.upkeep_resumed" for one in lines))
+    events = [one["event"] for one in lines if one["event"].startswith("store.upkeep")]
+    assert events == ["store.upkeep_failed", "store.upkeep_resumed"]
 
 
 async def test_an_ack_that_breaks_stops_nothing(tmp_path: Path) -> None:

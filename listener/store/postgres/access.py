@@ -197,7 +197,7 @@ class PostgresDriver:
         """Run a query that sees one instant, in the thread that calls."""
         connection: PostgresConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = self._open()
+            connection = self._local.connection = self._open(was_open=True)
             self._readers.append(connection)
         for left in reversed(range(_READS)):
             try:

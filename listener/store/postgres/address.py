@@ -9,6 +9,7 @@ password, so that it is not shown.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,15 @@ from psycopg.conninfo import conninfo_to_dict
 from listener.errors import ConfigurationError, StoreError
 from listener.redaction import mask_text, mask_url
 
-__all__ = ["LEAST_SERVER_VERSION", "connect", "ended_after", "parameters_of", "reported", "shut"]
+__all__ = [
+    "LEAST_SERVER_VERSION",
+    "connect",
+    "described_place",
+    "ended_after",
+    "parameters_of",
+    "reported",
+    "shut",
+]
 
 LEAST_SERVER_VERSION: Final = 130000
 """As libpq counts: 13.0."""
@@ -41,6 +50,13 @@ _URL_HINT: Final = (
     "write postgresql://USER@HOST/DATABASE, with %XX for special characters; the password may be in PGPASSWORD or in a"
     " passfile, or the whole URL in the file that LISTENER_STORE__URL_FILE names"
 )
+
+_PERMANENT: Final = re.compile(
+    r'(database|role) ".*" does not exist|no such (database|user)|(password|SASL) authentication failed|auth failed'
+    r"|no password supplied|permission denied for database|is not permitted to log in|no pg_hba\.conf entry"
+    r"|certificate verify failed|does not support SSL|root certificate file"
+)
+"""What no waiting repairs, as PostgreSQL, PgBouncer and libpq say it; in another language it counts as an outage."""
 
 
 def parameters_of(url: str) -> dict[str, Any]:
@@ -74,8 +90,8 @@ def connect(
         parameters: what overrides the URL, by libpq's names.
 
     Raises:
-        ConfigurationError: the URL is none, or the server cannot hold a store.
-        StoreError: the server was not reached, or refused the connection.
+        ConfigurationError: the URL is none, the server refuses it for good, or cannot hold a store.
+        StoreError: the server was not reached, or takes no connections at present.
     """
     given = {**parameters_of(url), **parameters}
     several = "," in str(given.get("host", given.get("hostaddr", "")))
@@ -93,6 +109,9 @@ def connect(
             connection.close()
             raise
     except psycopg.Error as error:
+        if _PERMANENT.search(str(error)):
+            what = f"store.url: database {_database(given)!r} on PostgreSQL {_place(given)}: {_reason(error)}"
+            raise ConfigurationError(what, hint=_hint(error)) from None
         raise StoreError(f"PostgreSQL {_place(given)}: {_reason(error)}", hint=_hint(error)) from None
     return connection
 
@@ -122,7 +141,7 @@ def ended_after(connection: psycopg.Connection[Any], seconds: float) -> Iterator
 
 
 def _check(connection: psycopg.Connection[Any], given: dict[str, Any]) -> None:
-    """Raise ConfigurationError for a server that cannot hold a store."""
+    """Raise ConfigurationError for a server that cannot hold a store, StoreError for one that is a standby now."""
     version = connection.info.server_version
     if version < LEAST_SERVER_VERSION:
         raise ConfigurationError(
@@ -134,8 +153,8 @@ def _check(connection: psycopg.Connection[Any], given: dict[str, Any]) -> None:
         hint = "create the database with ENCODING 'UTF8' TEMPLATE template0"
         raise ConfigurationError(f"store.url: database {connection.info.dbname} has encoding {encoding}", hint=hint)
     if is_standby:
-        hint = "name the primary, or all servers: postgresql://USER@HOST1,HOST2/DATABASE"
-        raise ConfigurationError(f"store.url: {_place(given)} is a standby, which takes no writes", hint=hint)
+        hint = "promote it, or name the primary or all servers: postgresql://USER@HOST1,HOST2/DATABASE"
+        raise StoreError(f"store.url: PostgreSQL {_place(given)} is a standby, which takes no writes", hint=hint)
 
 
 def _place(given: dict[str, Any]) -> str:
@@ -144,6 +163,17 @@ def _place(given: dict[str, Any]) -> str:
     ports = str(given.get("port") or os.environ.get("PGPORT", "5432")).split(",")
     ports = ports * len(hosts) if len(ports) == 1 else ports
     return ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
+
+
+def _database(given: dict[str, Any]) -> str:
+    """Return the name of the database, as libpq chooses it."""
+    return str(given.get("dbname") or os.environ.get("PGDATABASE") or given.get("user") or os.environ.get("PGUSER", ""))
+
+
+def described_place(url: str) -> str:
+    """Return which database on which server a URL names, for people. Raises ConfigurationError for none."""
+    given = parameters_of(url)
+    return f"database {_database(given)} on PostgreSQL {_place(given)}"
 
 
 def _reason(error: psycopg.Error) -> str:
@@ -155,6 +185,8 @@ def _reason(error: psycopg.Error) -> str:
 def _hint(error: psycopg.Error) -> str:
     """Return what to do. Servers translate their messages; what libpq itself says is English here."""
     text = str(error)
+    if 'database "' in text and "does not exist" in text:
+        return "correct the name of the database in store.url, or create it: docs/fleet.md has the statements"
     if "no password supplied" in text:
         return "set PGPASSWORD, or a passfile (~/.pgpass, or passfile= in store.url)"
     if "certificate" in text or "SSL" in text:

@@ -149,7 +149,7 @@ def quoted(name: str) -> str:
 class PostgresConnection:
     """One connection, used by one thread at a time."""
 
-    def __init__(self, url: str, *, schema: str, instance: str, prepared: bool = True) -> None:
+    def __init__(self, url: str, *, schema: str, instance: str, prepared: bool = True, was_open: bool = False) -> None:
         """
         Take what it needs to connect.
 
@@ -158,6 +158,7 @@ class PostgresConnection:
             schema: in which its tables are.
             instance: the name under which the server lists the connection.
             prepared: whether statements may stay prepared in the session.
+            was_open: whether the store was opened with the same URL before, so that what is wrong may pass.
         """
         self._connect = partial(connect, url, instance=instance, prepared=prepared)
         self._schema = quoted(schema)
@@ -165,7 +166,7 @@ class PostgresConnection:
         self._limit = _Limit()
         self._warned = False
         self._begun = False
-        self._was_open = False
+        self._was_open = was_open
         self.total_changes = 0
         """Rows that were written, whether they were committed or not."""
 
@@ -196,7 +197,7 @@ class PostgresConnection:
         except ConfigurationError as error:
             if not self._was_open:
                 raise
-            # The same server was right before: it may be a standby that is not promoted yet.
+            # The same server was right before: a password may be changed there first, and here later.
             raise StoreError(str(error), hint=error.hint) from None
         self._was_open = True
         return raw

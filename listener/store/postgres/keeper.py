@@ -52,7 +52,7 @@ def keeper_of(store: Store, url: str, *, accounts: Collection[str], options: Sto
     instance = options.instance or InstanceSettings().effective_name
     return LeaseKeeper(
         store,
-        PostgresConnection(url, schema=SCHEMA, instance=instance, prepared=options.prepared),
+        PostgresConnection(url, schema=SCHEMA, instance=instance, prepared=options.prepared, was_open=True),
         schema=SCHEMA,
         instance=instance,
         version=__version__,

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import psycopg
 
-from listener.errors import ConfigurationError, StoreError
+from listener.errors import ConfigurationError
 from listener.store.agreement import disagreements
 from listener.store.postgres.address import connect, ended_after, reported
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.migrations import SCHEMA, prepare
-from listener.store.postgres.presence import exists
+from listener.store.postgres.presence import absent, exists
 
 __all__ = ["backup_advice", "check", "compact_advice"]
 
@@ -35,7 +35,7 @@ def check(url: str, *, prepared: bool) -> list[str]:
         StoreError: the server was not reached, or there is no store.
     """
     if not exists(url):
-        raise StoreError(f"PostgreSQL schema {SCHEMA}: there is none", hint="start the daemon first: cdn-listener run")
+        raise absent(url)
     connection = PostgresConnection(url, schema=SCHEMA, instance=_INSTANCE, prepared=False)
     try:
         with closing(connection), ended_after(connection.raw, CHECK_SECONDS):

@@ -22,7 +22,7 @@ from listener.store.postgres.translation import translate
 from listener.store.sqlite.migrations import VERSION, statements
 from listener.store.sqlite.migrations import schema as common_schema
 
-__all__ = ["MIN_PROGRAM", "SCHEMA", "prepare"]
+__all__ = ["MIN_PROGRAM", "SCHEMA", "check_usable", "prepare"]
 
 SCHEMA: Final = "cdn_listener"
 MIN_PROGRAM: Final = 14
@@ -77,11 +77,12 @@ def prepare(connection: psycopg.Connection[Any], schema: str = SCHEMA) -> None:
         _run(connection, key)
         if _one(connection, f"SELECT to_regclass('{quoted(schema)}.schema_version')") is None:
             _make(connection, quoted(schema))
-        _check(connection, schema)
+        check_usable(connection, schema)
 
 
 def _make(connection: psycopg.Connection[Any], schema: str) -> None:
-    _run(connection, f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    if _one(connection, f"SELECT to_regnamespace('{schema}')") is None:  # else no right to make schemas is needed
+        _run(connection, f"CREATE SCHEMA {schema}")
     for statement in _common(schema):
         _run(connection, statement)
     _run(connection, _own(schema))
@@ -93,7 +94,8 @@ def _make(connection: psycopg.Connection[Any], schema: str) -> None:
     )
 
 
-def _check(connection: psycopg.Connection[Any], schema: str) -> None:
+def check_usable(connection: psycopg.Connection[Any], schema: str = SCHEMA) -> None:
+    """Raise StoreUnusable for a schema that this program must not use."""
     version, least, known = _row(
         connection, f"SELECT version, min_program, system_identifier FROM {quoted(schema)}.schema_version"
     )

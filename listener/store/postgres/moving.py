@@ -11,7 +11,7 @@ from psycopg import sql
 
 from listener.errors import StoreBusy, StoreError
 from listener.store.moving import SLICE_ROWS, TABLES, Counters
-from listener.store.postgres.address import connect, reported
+from listener.store.postgres.address import connect, described_place, reported
 from listener.store.postgres.migrations import SCHEMA, prepare
 
 __all__ = ["PostgresEnd", "reading", "writing"]
@@ -151,8 +151,11 @@ def reading(url: str, schema: str = SCHEMA) -> Iterator[PostgresEnd]:
         StoreError: the server was not reached, there is no store, or an instance has to book something first.
     """
     with _connected(url) as connection:
-        if connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone() == (None,):
-            raise StoreError(f"PostgreSQL schema {schema}: there is none", hint="check the database in the URL")
+        if connection.execute("SELECT to_regclass(%s)", (f"{schema}.schema_version",)).fetchone() == (None,):
+            raise StoreError(
+                f"{described_place(url)} has no schema {schema}: there is no store",
+                hint="check the database in the URL",
+            )
         prepare(connection, schema)
         _refuse_in_use(connection, schema)
         with connection.transaction():

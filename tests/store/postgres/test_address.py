@@ -98,10 +98,13 @@ def test_the_password_comes_from_the_url_the_environment_or_a_passfile(
 def test_a_refused_password_is_reported_without_it(
     guarded: Cluster, monkeypatch: pytest.MonkeyPatch, password: str
 ) -> None:
-    """The error names server and user, and the hint the ways to give a password."""
+    """As a setting to correct: the error names server and user, and the hint the ways to give a password."""
     monkeypatch.setenv("HOME", "/nonexistent")
     user = f"listener:{password}" if password else "listener"
-    with pytest.raises(StoreError, match=rf"PostgreSQL 127\.0\.0\.1:{guarded.port}: .*password") as refused:
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"store\.url: database 'postgres' on PostgreSQL 127\.0\.0\.1:{guarded.port}: .*password",
+    ) as refused:
         connect(guarded.url(user=user), instance="web-1")
     assert ("PGPASSWORD" if not password else "store.url") in refused.value.hint
     assert "hunter3" not in f"{refused.value} {refused.value.hint} {refused.value.__context__!r}"
@@ -117,7 +120,7 @@ def test_tls_is_verified_as_the_url_says(guarded: Cluster, monkeypatch: pytest.M
         row = connection.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone()
         assert row == (True,)
     other = guarded.url(user="listener", sslmode="verify-full", sslrootcert="/etc/ssl/certs/absent.pem")
-    with pytest.raises(StoreError) as refused:
+    with pytest.raises(ConfigurationError) as refused:
         connect(other, instance="web-1")
     assert "sslrootcert" in refused.value.hint
 
@@ -153,7 +156,7 @@ def test_of_several_hosts_the_one_that_takes_writes_is_used(
     both = f"postgresql://postgres@127.0.0.1:{standby.port},127.0.0.1:{primary.port}/postgres"
     with connect(both, instance="web-1") as connection:
         assert connection.info.port == primary.port
-    with pytest.raises(ConfigurationError, match="is a standby, which takes no writes"):
+    with pytest.raises(StoreError, match="is a standby, which takes no writes"):
         connect(standby.url(), instance="web-1")
     primary.stop("immediate")
     with pytest.raises(StoreError) as failed:
@@ -186,8 +189,9 @@ def test_a_server_that_is_silent_or_away_is_an_error_soon(postgres: Cluster, mak
         connect(postgres.url(port=wire.port), instance="web-1", connect_timeout=2)
     wire.refuse()
     wire.mend()
-    with pytest.raises(StoreError, match=r'database "absent" does not exist'):
+    with pytest.raises(ConfigurationError, match=r"^store\.url: database 'absent' on PostgreSQL 127") as refused:
         connect(postgres.url("absent", port=wire.port), instance="web-1")
+    assert "correct the name of the database" in refused.value.hint
 
 
 def test_a_server_that_falls_silent_after_the_login_is_an_error_too(

@@ -130,7 +130,7 @@ def test_a_store_that_an_instance_uses_is_refused(postgres_database: str, tmp_pa
 
 def test_a_database_without_a_store_is_no_origin(postgres_database: str, tmp_path: Path) -> None:
     """It is named, and nothing is made in it."""
-    with pytest.raises(StoreError, match=f"schema {SCHEMA}: there is none"):
+    with pytest.raises(StoreError, match=f"has no schema {SCHEMA}: there is no store"):
         move(moving.reading(postgres_database), sqlite.writing(tmp_path / "b.db"))
     assert value(postgres_database, f"SELECT to_regnamespace('{SCHEMA}')") == (None,)
     assert not (tmp_path / "b.db").exists()
