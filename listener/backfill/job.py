@@ -14,7 +14,7 @@ from listener.backfill.plan import BackfillPlan, Cost, Outcome, Tally, cost_of
 from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, share_budget
 from listener.backfill.source import ALONE, Admission, Feed, Mode, RepairFeed, digest_for
 from listener.change import Change, ChangeKind
-from listener.clock import Clock, SystemClock, window_end
+from listener.clock import Clock, window_end
 from listener.contracts import Target
 from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
@@ -56,7 +56,7 @@ class Backfill:
             listing: the keys.
             modes: what to do with each.
             share: part of each day's quota (0 to 1) that it may have; None: all, and the rest waits in the store.
-            clock: returns the time of day.
+            clock: returns the time of day; by default the store's.
 
         Raises :class:`~listener.errors.ConfigurationError` for modes that exclude one another.
         """
@@ -66,7 +66,7 @@ class Backfill:
                 hint="write --mode seed, or --mode refresh,prefetch",
             )
         self._share = share
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._settings = settings
         self._targets = targets
         self._listing = listing
@@ -261,7 +261,7 @@ class Backfill:
             self._chooser(plan.cost if plan else None),
             share=self._share,
             reserve=self._settings.planner.reserve,
-            clock=self._clock,
+            clock=self._clock or store.clock,
             budget=plan.budget if plan else None,
         )
         return share.admit

@@ -175,6 +175,7 @@ def _wanted_first(listing: Listing, popularity: Path, settings: Settings, name: 
 async def _run(settings: Settings, listing: Listing, modes: list[Mode], options: BackfillOptions) -> int:
     from listener.backfill import Backfill, Mode, opened
     from listener.plugins import load_targets
+    from listener.store.access import time_of
 
     if modes == [Mode.AUDIT]:
         from listener.cli.backfill_output import audit
@@ -183,7 +184,7 @@ async def _run(settings: Settings, listing: Listing, modes: list[Mode], options:
     targets = load_targets(settings)
     job = Backfill(settings, targets, listing, modes, share=options.share)
     async with reading(settings) as store:
-        plan = await job.plan(store, now=time.time(), restart=options.restart)
+        plan = await job.plan(store, now=time_of(store), restart=options.restart)
     if options.as_json and options.dry_run:
         print_json({"what": listing.what, "dry_run": True, "quota_share": options.share, **plan.as_json()})
     elif not options.as_json:

@@ -200,9 +200,10 @@ def _wait(
     config: Path | None, site: str | None, prefix: str | None, timeout_seconds: float, grace_seconds: float
 ) -> tuple[Sequence[Mapping[str, Any]], str]:
     """Return what is left, and why the wait ended with it."""
-    ends, changed_before = time.monotonic() + timeout_seconds, time.time() + grace_seconds
-    look = partial(call, "unsettled", config, site=site, prefix=prefix, changed_before=changed_before)
-    look()  # what is wrong is reported at once
+    ends = time.monotonic() + timeout_seconds
+    look = partial(call, "unsettled", config, site=site, prefix=prefix)
+    now = look()["now"]  # by the store's clock; what is wrong is reported at once
+    look = partial(look, changed_before=now + grace_seconds)
     time.sleep(min(grace_seconds, timeout_seconds))
     while True:
         found = look()

@@ -7,7 +7,6 @@ calls the function itself where none does. Results, and the arguments but for th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from listener.refresh import Scope
 from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Settings, nearest
 from listener.store import NeedInput, Store
+from listener.store.access import time_of
 from listener.store.controls import Control, ControlKind, Controls, Place
 from listener.store.owner import Owner, absent
 
@@ -59,10 +59,15 @@ class Context:
         """The configured targets."""
         return self.make_targets()
 
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch, by the store's clock where there is one."""
+        return time_of(self.store)
+
 
 async def status(context: Context, *, url: str | None = None) -> dict[str, Any]:
     """Return the content of ``status --json``."""
-    store, targets, owner, now = context.store, context.targets, context.owner, time.time()
+    store, targets, owner, now = context.store, context.targets, context.owner, context.now
     normal = None if url is None else normal_or_refused(url)
     found = await status_of(store, context.settings, targets, now=now, owner=owner, known=context.known)
     if normal is not None:
@@ -90,7 +95,7 @@ def _not_served(settings: Settings, url: str) -> str:
 
 async def quota(context: Context) -> dict[str, Any]:
     """Return today's quota by target and kind with what the CDN reports, and the errors by target."""
-    found = await quota_of(context.store, context.targets, now=time.time())
+    found = await quota_of(context.store, context.targets, now=context.now)
     errors: dict[str, str] = {}
     for name, target in context.targets.items():
         try:
@@ -119,20 +124,28 @@ async def actions(context: Context, *, limit: int) -> list[dict[str, Any]]:
     return [{**row, "at": iso(row["at"])} for row in rows]
 
 
-async def unsettled(context: Context, *, site: str | None, prefix: str | None, changed_before: float) -> dict[str, Any]:
-    """Return what of the changes until then is not fresh, which source does not listen, and whether a daemon runs."""
+async def unsettled(
+    context: Context, *, site: str | None, prefix: str | None, changed_before: float | None = None
+) -> dict[str, Any]:
+    """
+    Return what of the changes until then is not fresh, which source does not listen, and whether a daemon runs.
+
+    ``changed_before`` is by the store's clock, whose time is returned as ``now``; by default now.
+    """
     where = prefixes(context.settings, prefix, site=site)
     if prefix is not None:
         for place in where:
             require_overlap(context.settings, place.prefix)
-    store = context.present_store
-    left = [one for place in where for one in await store.unsettled(place, changed_before=changed_before)]
+    store, now = context.present_store, context.now
+    before = now if changed_before is None else changed_before
+    left = [one for place in where for one in await store.unsettled(place, changed_before=before)]
     known: dict[str, dict[str, Any]] = await store.sources()
     silent = [name for name in context.settings.sources if not known.get(name, {}).get("ready")]
     return {
         "left": [one._asdict() for one in left],
         "blind": f"source {silent[0]} is not listening: see cdn-listener status" if silent else "",
         "running": context.owner.is_running,
+        "now": now,
     }
 
 

@@ -211,7 +211,6 @@ class Daemon:
             state.store,
             make_sources=parts.sources,
             targets=parts.targets,
-            clock=state.clock,
             leadership=parts.leadership(state.store),
             state_directory=state_directory(self._environ, parts.settings.origin.path),
         )

@@ -14,13 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from listener.clock import Clock, SystemClock
 from listener.contracts import CheckState, NeedsCredentials, Source, SourceState, Target
 from listener.errors import ConfigurationError, ListenerError, StoreBusy, StoreError
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources, load_targets
 from listener.settings import Settings
 from listener.store import Store, open_store
+from listener.store.access import time_of
 from listener.store.leadership import Leadership, leadership_of
 
 __all__ = [
@@ -132,9 +132,12 @@ class DaemonState:
     pipeline: Pipeline | None = None
     store_error: StoreError | None = None
     """Why the store is not open yet, while its database is waited for."""
-    clock: Clock = field(default_factory=SystemClock)
     loop_monitor: LoopMonitor = field(default_factory=LoopMonitor)
     writer_monitor: WriterMonitor = field(default_factory=WriterMonitor)
+
+    def now(self) -> float:
+        """Return seconds since the epoch, by the store's clock where it is open."""
+        return time_of(self.store)
 
     def running(self) -> tuple[Parts, Store, Pipeline]:
         """Return the running parts; raise :class:`~listener.errors.ListenerError` while the daemon is not running."""

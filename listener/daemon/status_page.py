@@ -92,7 +92,7 @@ class StatusPage:
     def __init__(self, state: DaemonState) -> None:
         """Report on this state."""
         self._state = state
-        self._freshness = Freshness(state.clock)
+        self._freshness = Freshness(state)
         self._outlooks: Mapping[str, Outlook] = {}
         self._looked_ahead_at = -math.inf
 
@@ -127,7 +127,7 @@ class StatusPage:
             store,
             parts.settings,
             parts.targets,
-            now=self._state.clock.now(),
+            now=self._state.now(),
             owner=Owner(True, os.getpid()),
             known=Known.to(pipeline),
             brief=brief,
@@ -195,7 +195,7 @@ class StatusPage:
         if now - self._looked_ahead_at >= AHEAD_SECONDS:
             parts, store, pipeline = self._state.running()
             found = await outlooks(
-                store, parts.settings, parts.targets, now=self._state.clock.now(), arrivals=Known.to(pipeline).arrivals
+                store, parts.settings, parts.targets, now=self._state.now(), arrivals=Known.to(pipeline).arrivals
             )
             self._outlooks = {name: found[target.account] for name, target in parts.targets.items()}
             self._looked_ahead_at = asyncio.get_running_loop().time()
@@ -211,7 +211,7 @@ class StatusPage:
         return UrlStatus(
             searched=text,
             url=url,
-            needs=await stale_of(store, parts.targets, self._state.clock.now(), Owner(True, os.getpid()), url=url),
+            needs=await stale_of(store, parts.targets, self._state.now(), Owner(True, os.getpid()), url=url),
             attempts=await store.history(limit=SHOWN // 2, url=url),
             targets=pipeline.targets_of(url),
             suppressed=await store.suppressed(url),

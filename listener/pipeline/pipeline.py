@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from listener.clock import Clock, SystemClock
+from listener.clock import Clock
 from listener.contracts import ChecksDeadline, ConfirmsDeletions, Source, SourceHealth, SourceState, Target
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.event_loop import call_in_loop
@@ -110,12 +110,12 @@ class Pipeline:
         """
         Join the parts; nothing starts yet.
 
-        Without ``leadership`` this process leads every account. In ``state_directory`` it keeps what is acknowledged,
-        where the store may lose commits.
+        Without ``leadership`` this process leads every account; without ``clock`` it goes by the store's. In
+        ``state_directory`` it keeps what is acknowledged, where the store may lose commits.
         """
         self._settings = settings
         self._store = store
-        self._clock = clock or SystemClock()
+        self._clock = clock or store.clock
         self._sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
         self._targets = targets
         self._accounts = {name: account.targets for name, account in accounts_of(targets).items()}
@@ -523,8 +523,8 @@ class Pipeline:
             since, now = self.changed.count, self._clock.now()
             try:
                 latest = await self._reported_last() if latest is None else latest
-                # In a fleet another host with a wrong clock may have reported: no reason to move what all wait for.
-                if self._leadership.is_sole and now < latest - CLOCK_STEP_SECONDS:
+                # In a fleet one instance moves what all wait for.
+                if UPKEEP in self._leadership.terms and now < latest - CLOCK_STEP_SECONDS:
                     await self._set_back(latest - now)
                     checkpoint_at = now
                 latest = now

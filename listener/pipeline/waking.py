@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from listener.clock import Clock, ReportsSteps, SystemClock
 from listener.kernel import clock_steps
@@ -52,17 +52,12 @@ class WakeUp:
 @contextmanager
 def followed_steps(clock: Clock, stepped: Callable[[], None]) -> Iterator[None]:
     """Call ``stepped`` in the event loop whenever the clock was set; where that cannot be known, never."""
-    if isinstance(clock, ReportsSteps):
-        end = clock.follow_steps(stepped)
-    elif isinstance(clock, SystemClock):
-        end = _follow_machine(stepped)
-    else:
+    with ExitStack() as ends:
+        if isinstance(clock, ReportsSteps):
+            ends.callback(clock.follow_steps(stepped))
+        if isinstance(clock, SystemClock):
+            ends.callback(_follow_machine(stepped))
         yield
-        return
-    try:
-        yield
-    finally:
-        end()
 
 
 def _follow_machine(stepped: Callable[[], None]) -> Callable[[], None]:

@@ -8,6 +8,7 @@ A reader sees the database as it was at one instant. What each kind of database 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from listener.store.needs import Snapshot
 from listener.store.owner import Owner
 from listener.store.writer import Transactions, Writer, closed
 
-__all__ = ["SLICE_ROWS", "Access", "Commits", "Counted", "Driver"]
+__all__ = ["SLICE_ROWS", "Access", "Commits", "Counted", "Driver", "time_of"]
 
 
 T = TypeVar("T")
@@ -75,6 +76,10 @@ class Driver(Protocol):
     @property
     def is_owner(self) -> bool:
         """Whether this process may send."""
+
+    @property
+    def clock(self) -> Clock:
+        """The clock by which all processes that use the database keep times."""
 
     @property
     def longest_path_bytes(self) -> int | None:
@@ -138,6 +143,11 @@ SLICE_ROWS = 1_000
 READERS = 2
 
 
+def time_of(store: Access | None) -> float:
+    """Return seconds since the epoch by a store's clock, or by the machine's where there is no store."""
+    return time.time() if store is None else store.clock.now()
+
+
 def _proved(connection: Connection, fence: Callable[[Connection], None]) -> Connection:
     fence(connection)
     return connection
@@ -146,9 +156,9 @@ def _proved(connection: Connection, fence: Callable[[Connection], None]) -> Conn
 class Access:
     """An open database; the store's statements are in the modules that :class:`listener.store.Store` calls."""
 
-    def __init__(self, driver: Driver, *, clock: Clock, copies: Copies | None = None) -> None:
+    def __init__(self, driver: Driver, *, clock: Clock | None = None, copies: Copies | None = None) -> None:
         """Take over the driver of an open database; ``copies`` where sources have one tree on each instance."""
-        self.clock = clock
+        self.clock = driver.clock if clock is None else clock
         self._driver = driver
         self._committed: Callable[[], None] = driver.notify
         """Called in the writing thread after a commit that changed anything."""

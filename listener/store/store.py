@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from listener.change import Fingerprint, ObjectState
-from listener.clock import Clock, SystemClock
+from listener.clock import Clock
 from listener.configuration import is_postgres, sqlite_path
 from listener.contracts import DirectoryComparison, SourceHealth, Unreadable
 from listener.refresh import Attempt, NeedInput, Priority, QuotaReading, RefreshKind
@@ -91,7 +91,7 @@ def open_store(
     Args:
         url: ``sqlite:////absolute/path.db``, ``sqlite:///relative/path.db``, or ``postgresql://…`` as libpq reads it.
         options: what it needs of the configuration.
-        clock: the time of day.
+        clock: the time of day; by default the machine's, in a PostgreSQL store the server's.
         owner: whether this process sends from it; one at a time may.
         readonly: make and change nothing; works without the right to write.
 
@@ -103,7 +103,7 @@ def open_store(
     """
     options = options or StoreOptions()
     driver = _driver(url, options, owner=owner, readonly=readonly)
-    return Store(driver, options=options, clock=clock or SystemClock(), copies=_copies(url, options))
+    return Store(driver, options=options, clock=clock, copies=_copies(url, options))
 
 
 def _driver(url: str, options: StoreOptions, *, owner: bool, readonly: bool) -> Driver:
@@ -135,7 +135,9 @@ def _copies(url: str, options: StoreOptions) -> Copies | None:
 class Store(Access):
     """A store, open. Coroutines return once what they did is durable."""
 
-    def __init__(self, driver: Driver, *, options: StoreOptions, clock: Clock, copies: Copies | None = None) -> None:
+    def __init__(
+        self, driver: Driver, *, options: StoreOptions, clock: Clock | None = None, copies: Copies | None = None
+    ) -> None:
         """Take over the driver of an open database; use :func:`open_store`."""
         super().__init__(driver, clock=clock, copies=copies)
         self._expand_limit = options.expand_limit

@@ -20,7 +20,7 @@ async def test_it_is_shown_as_unlimited(tmp_path: Path) -> None:
     async with a_world(tmp_path, quota=(UNLIMITED, 20)) as world:
         world.source.deliver(world.write("a.html", "new"))
         await world.settled()
-        state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": world.target}), clock=world.clock)
+        state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": world.target}))
         state.store, state.pipeline = world.store, world.pipeline
         snapshot = await StatusPage(state).snapshot()
         gauge = Renderer().sections(PageContext(snapshot=snapshot, letters=snapshot.letters))["quota"]

@@ -22,6 +22,7 @@ from listener.store.connection import Connection
 from listener.store.fleet import Instance
 from listener.store.owner import Owner
 from listener.store.postgres.address import reported
+from listener.store.postgres.clock import DatabaseClock
 from listener.store.postgres.connection import LIMITS, PostgresConnection, UnknownOutcome, is_lost, quoted
 from listener.store.postgres.counting import CountedCommits
 from listener.store.postgres.migrations import SCHEMA, prepare
@@ -146,6 +147,7 @@ class PostgresDriver:
         prepared: bool = True,
         schema: str = SCHEMA,
         idle_seconds: float | None = None,
+        clock: DatabaseClock | None = None,
     ) -> None:
         """
         Connect, and make the schema where there is none.
@@ -158,6 +160,7 @@ class PostgresDriver:
             prepared: whether statements may stay prepared in the session.
             schema: in which the tables are.
             idle_seconds: how long a transaction that writes keeps its locks where this process is frozen inside it.
+            clock: that is to show the server's time.
 
         Raises:
             ConfigurationError: the URL is none, or the server cannot hold a store.
@@ -167,11 +170,13 @@ class PostgresDriver:
         self.is_owner = owner
         self.keeps_names = True
         self.damage: StoreError | None = None
+        self.clock = clock or DatabaseClock()
         self._open = partial(PostgresConnection, url, schema=schema, instance=instance, prepared=prepared)
         writing = self._open()
         try:
             prepare(writing.raw, schema)
             self.counted = CountedCommits.begun(writing.raw, schema, instance) if owner else None
+            self.clock.read(writing.raw)
         except BaseException as error:
             writing.end()
             if isinstance(error, psycopg.Error):

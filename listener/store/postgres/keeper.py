@@ -24,6 +24,7 @@ from listener.errors import Fenced, ListenerError
 from listener.settings import InstanceSettings
 from listener.store.leadership import NO_SURPLUS, SOURCE, UPKEEP, Term
 from listener.store.postgres.address import reported
+from listener.store.postgres.clock import DatabaseClock, boottime
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.leases import Holder, LeaseTable
 from listener.store.postgres.member import SHARED_NAME_HINT, Membership
@@ -37,14 +38,9 @@ log = structlog.get_logger()
 
 LOOK_MOST_SECONDS = 1.0
 MOST_AHEAD_SECONDS = 5.0
-"""By so much a clock may differ from the server's: due times are kept by the clock of the host that recorded."""
-CLOCK_HINT = "what it records becomes due as much too late or too early; keep the clocks of all hosts right (NTP)"
+"""By so much a clock may differ from the server's. Due times are kept by the server's clock, others by the host's."""
+CLOCK_HINT = "signatures of requests and the age of files depend on it; keep the clocks of all hosts right (NTP)"
 T = TypeVar("T")
-
-
-def boottime() -> float:
-    """Return seconds of a clock that goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def keeper_of(store: Store, url: str, *, accounts: Collection[str], options: StoreOptions) -> LeaseKeeper:
@@ -101,6 +97,7 @@ class LeaseKeeper:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="leases")
         self._changed: Callable[[], None] = lambda: None
         self._trouble = ""
+        self._clock = store.clock if isinstance(store.clock, DatabaseClock) else DatabaseClock()
         self._ahead_seconds = 0.0
 
     @property
@@ -178,7 +175,7 @@ class LeaseKeeper:
 
     def _look(self, raw: psycopg.Connection[Any]) -> None:
         self._membership.look(raw, boottime)
-        asked_at, now, answered_at = self.store.clock.now(), self._table.now(raw), self.store.clock.now()
+        asked_at, now, answered_at = time.time(), self._clock.read(raw), time.time()
         # The server looked at its clock at some time in between.
         self._ahead_seconds = max(0.0, asked_at - now) + min(0.0, answered_at - now)
 

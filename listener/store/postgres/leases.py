@@ -64,7 +64,6 @@ _STATEMENTS: Final[Mapping[str, str]] = {
         f" LEFT JOIN {{schema}}.lease ON {_ARE_OURS}"
     ),
     "holder": "SELECT incarnation FROM {schema}.instance WHERE name = %(name)s",
-    "clock": "SELECT extract(epoch FROM clock_timestamp())::double precision",
     "mark": (
         "UPDATE {schema}.instance SET until = '-infinity', died_at = until"
         " WHERE name IN (SELECT name FROM {schema}.instance"
@@ -205,10 +204,6 @@ class LeaseTable:
         """Return the incarnation that is registered under this name, if one is."""
         rows = self._all(connection, "holder", {"name": name})
         return int(rows[0][0]) if rows else None
-
-    def now(self, connection: psycopg.Connection) -> float:
-        """Return the time of day by the server's clock, in seconds since the epoch."""
-        return float(self._one(connection, "clock", {})[0])
 
     def mark_dead(self, connection: psycopg.Connection) -> list[str]:
         """Mark the instances whose heartbeat is over; return their names."""

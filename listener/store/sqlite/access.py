@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from listener.clock import SystemClock
 from listener.errors import StoreError
 from listener.store.connection import Connection
 from listener.store.fleet import Instance
@@ -160,6 +161,7 @@ class SqliteDriver:
             StoreUnusable: the file is corrupt, foreign or of a newer version; it was left as it is.
         """
         self.path = path
+        self.clock = SystemClock()
         self._lock = OwnerLock(path) if owner else None
         if self._lock is not None and path.parent.is_dir():
             self._lock.acquire()

@@ -6,10 +6,11 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -30,6 +31,8 @@ class Instance:
     url: str
     admin_port: int
     process: subprocess.Popen[str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Of the daemon and of commands on its host."""
 
     @property
     def folder(self) -> Path:
@@ -73,7 +76,7 @@ base_urls = ["{self.stand.edge}/{self.name}/"]
         )
 
     def command(self, *words: str) -> subprocess.Popen[str]:
-        environment = {"LISTENER_CONFIG": str(self.config), "STATE_DIRECTORY": str(self.folder)}
+        environment = {"LISTENER_CONFIG": str(self.config), "STATE_DIRECTORY": str(self.folder), **self.environment}
         return self.stand.command(*words, **environment)
 
     def start(self) -> None:
@@ -105,9 +108,11 @@ base_urls = ["{self.stand.edge}/{self.name}/"]
 
 
 @contextmanager
-def fleet(stand: Stand, url: str, *names: str) -> Iterator[list[Instance]]:
+def fleet(
+    stand: Stand, url: str, *names: str, environments: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+) -> Iterator[list[Instance]]:
     """Run these instances."""
-    instances = [Instance(name, stand, url, free_port()) for name in names]
+    instances = [Instance(name, stand, url, free_port(), environment=environments.get(name, {})) for name in names]
     with ExitStack() as ends:
         for instance in instances:
             instance.configure()
