@@ -20,6 +20,8 @@ STATES = (AttemptState.ACCEPTED, AttemptState.COMPLETE, AttemptState.FAILED)
 ATTEMPTS = list(itertools.product((5, 10), FLAGS, STATES))
 STEP = {"sqlite": 1, "postgresql": 7}
 """PostgreSQL runs the same statements, but takes far longer: each seventh pair, among which all values are."""
+URL_STEP = 5
+"""``status --url`` is asked of each fifth need, of other needs each time: no divisor of the number of attempts."""
 
 
 @pytest.fixture(params=[7, 12])
@@ -54,30 +56,30 @@ def test_readers_agree_for_every_pair_of_directory_attempts(
     world: Connection, database: Database, first: str, second: str
 ) -> None:
     """Two at or above a directory, of any watermark, force and state."""
-    for one, other in itertools.islice(itertools.product(ATTEMPTS, ATTEMPTS), 0, None, STEP[database.name]):
+    pairs = itertools.islice(itertools.product(ATTEMPTS, ATTEMPTS), 0, None, STEP[database.name])
+    for turn, (one, other) in enumerate(pairs):
         add(world, "directory", first, *one)
         add(world, "directory", second, *other)
-        assert_readers_agree(world, now=1000.0)
+        assert_readers_agree(world, now=1000.0, urls=slice(turn % URL_STEP, None, URL_STEP))
         world.execute("ROLLBACK")
         world.execute("BEGIN")
 
 
 def test_readers_agree_on_what_is_marked_or_set_aside(world: Connection) -> None:
     """A need that an attempt marks, is rejected or unconfirmed, below directory attempts of any state."""
-    for state, of in itertools.product(
-        (NeedState.ATTEMPTED, NeedState.UNCONFIRMED, NeedState.PARKED), (AttemptState.ACCEPTED, AttemptState.FAILED)
-    ):
-        for directory in ATTEMPTS:
-            marked = add(world, "file", "a/b/0", 9, 1, of)
-            for step in (NeedState.PARKED, state):  # whoever reserves what is ready counts it: no trigger does
-                world.execute(
-                    "UPDATE need SET state = ?, attempt = ?, due_at = NULL WHERE open = 0 AND sequence <> 4",
-                    (step, None if step is NeedState.PARKED else marked),
-                )
-            add(world, "directory", "a/", *directory)
-            assert_readers_agree(world, now=1000.0)
-            world.execute("ROLLBACK")
-            world.execute("BEGIN")
+    states = (NeedState.ATTEMPTED, NeedState.UNCONFIRMED, NeedState.PARKED)
+    cases = itertools.product(states, (AttemptState.ACCEPTED, AttemptState.FAILED), ATTEMPTS)
+    for turn, (state, of, directory) in enumerate(cases):
+        marked = add(world, "file", "a/b/0", 9, 1, of)
+        for step in (NeedState.PARKED, state):  # whoever reserves what is ready counts it: no trigger does
+            world.execute(
+                "UPDATE need SET state = ?, attempt = ?, due_at = NULL WHERE open = 0 AND sequence <> 4",
+                (step, None if step is NeedState.PARKED else marked),
+            )
+        add(world, "directory", "a/", *directory)
+        assert_readers_agree(world, now=1000.0, urls=slice(turn % URL_STEP, None, URL_STEP))
+        world.execute("ROLLBACK")
+        world.execute("BEGIN")
 
 
 def test_the_statement_equals_the_rule(world: Connection) -> None:
