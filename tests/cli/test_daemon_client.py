@@ -19,8 +19,6 @@ from listener.configuration import read_configuration
 from listener.daemon.command_handlers import WRITING
 from tests.stand import KEYS, Stand, until
 
-pytestmark = pytest.mark.timeout(240)
-
 HEAVY = ("aiohttp", "asyncio", "boto3", "click", "pydantic", "rich", "sqlite3", "structlog", "typer")
 """Libraries, of which each takes longer to import than a light command runs."""
 LIGHT = {"listener.cli", "listener.configuration", "listener.errors", "listener.redaction", "listener.text"}

@@ -25,8 +25,6 @@ READING = (
     ["wait", "--timeout", "0s", "--grace", "0s"],
 )
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def run_bare(stand: Stand, *arguments: str, user: int = 0) -> subprocess.CompletedProcess[str]:
     """Run a command that permissions bind, also where root starts it."""

@@ -6,14 +6,11 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from tests.stand import KEYS, Stand, until
 
 NOT_NEEDED = {"boto3", "botocore", "click", "cryptography", "http.server", "multiprocessing", "rich.console", "typer"}
 
 
-@pytest.mark.timeout(120)
 def test_the_daemon_of_a_file_tree_imports_no_library_that_it_does_not_need(stand: Stand) -> None:
     """Neither what other commands and sources need, nor what only draws on a terminal."""
     stand.configure()

@@ -33,8 +33,6 @@ from listener.settings import AdminSettings
 from tests.product.page.browsing import TOKEN
 from tests.stand import Stand, a_stand, until
 
-pytestmark = pytest.mark.timeout(240)
-
 BEHIND = ("/", "/healthz", "/metrics", "/api/status", "/events")
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 HTML = {"Accept": "text/html"}

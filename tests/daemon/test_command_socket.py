@@ -15,7 +15,7 @@ from listener.daemon import command_socket
 from listener.daemon.command_socket import CommandSocket
 from listener.daemon.state import DaemonState
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(20)]
+pytestmark = pytest.mark.looptime(False)
 
 
 class Served:

@@ -14,13 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from listener.store.owner import Owner
 from listener.store.sqlite.ownership import owner_of
 from tests.stand import SECRET, Stand, fetch, free_port, until
-
-pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time
 
 
 def test_a_change_turns_fresh_and_sigterm_ends_it_in_order(stand: Stand) -> None:

@@ -22,8 +22,6 @@ from listener.errors import ConfigurationError
 from listener.settings import Settings, parse_settings
 from tests.stand import KEYS, Stand, fetch, free_port, until
 
-pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time
-
 
 def catches(process: subprocess.Popen[str], number: signal.Signals) -> bool:
     """Return whether the process has a handler for this signal."""

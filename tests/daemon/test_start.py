@@ -14,7 +14,6 @@ import pytest
 
 from tests.stand import KEYS, Stand, fetch, free_port, until
 
-pytestmark = pytest.mark.timeout(240)  # real processes on a busy machine take their time
 NOT_OURS = "192.0.2.1"
 """An address of a documentation network (RFC 5737): no machine has it."""
 

@@ -16,7 +16,7 @@ from listener.daemon.status_page import LETTERS_SHOWN, StatusPage
 from listener.store.letters import EVERY_LETTER, LetterFilter, LetterKind
 from tests.pipeline.world import World, a_world
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.looptime(False)
 
 COUNT = 100_000
 MOST_PAGE_BYTES = 150_000

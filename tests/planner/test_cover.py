@@ -45,7 +45,6 @@ def brute_force(bill: Bill) -> float:
     return best
 
 
-@pytest.mark.timeout(240)
 @settings(max_examples=3000, deadline=None)
 @given(tree=trees(), files=st.one_of(steps(False), steps(True)), directories=steps(True))
 def test_equals_brute_force(tree: CoverTree, files: Prices, directories: Prices) -> None:

@@ -74,7 +74,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.timeout(300)
 def test_no_link_within_the_site_is_dead(site: Path) -> None:
     """Each leads to a page, a place in one, or a picture; and reading it asks nobody elsewhere for anything."""
     pages = {}
@@ -92,7 +91,6 @@ def test_no_link_within_the_site_is_dead(site: Path) -> None:
             assert not place or file not in pages or place in pages[file].ids, f"{page.name}: {target}"
 
 
-@pytest.mark.timeout(300)
 def test_every_command_and_setting_is_in_the_reference(site: Path) -> None:
     """Every command, option and setting has its place there."""
     shown = (site / "reference/commands.html").read_text("utf-8")
@@ -108,7 +106,6 @@ def test_every_command_and_setting_is_in_the_reference(site: Path) -> None:
     assert [key for key in sorted(keys - {"type"}) if f">{key}<" not in shown] == []
 
 
-@pytest.mark.timeout(300)
 def test_every_table_of_the_state_file_is_in_the_reference(site: Path, tmp_path: Path) -> None:
     """Each table and index that a new file has."""
     shown = (site / "reference/state.html").read_text("utf-8")

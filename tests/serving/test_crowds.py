@@ -22,8 +22,6 @@ from listener.serving.server import WEB_OPTIONS
 from tests.product.page.browsing import TOKEN
 from tests.stand import Stand, a_stand, free_port, until
 
-pytestmark = pytest.mark.timeout(240)
-
 MOST_SECONDS = 1.0
 ROUNDS = 4
 CROWD = 2_000

@@ -8,7 +8,7 @@ import pytest
 
 from tests.product.crash.storm import storm
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.looptime(False), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])

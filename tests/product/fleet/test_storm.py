@@ -15,7 +15,6 @@ LEADS = [Leads(1.0, "a", 1), Leads(5.0, "b", 2), Leads(9.0, "a", 3)]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_three_instances_survive_a_storm(initial_cluster: tuple[Path, Path], tmp_path: Path) -> None:
     """
     At rest nothing is stale, and the ledger has what the CDN accepted.

@@ -6,13 +6,10 @@ import re
 import sqlite3
 from collections.abc import Callable
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.product.page.browsing import TOKEN, WAIT_MILLISECONDS, Visit
 from tests.stand import Stand
-
-pytestmark = pytest.mark.timeout(240)  # a browser on a busy machine takes its time
 
 Visits = Callable[..., Visit]
 HOSTILE = "<img src=x onerror=window.hacked=1>"

@@ -12,7 +12,7 @@ import pytest
 from tests.product.systemd.booted import COMMAND, CONFIGURATION, UNIT, Machine, a_machine, daemon_files, inside
 from tests.stand import SECRET, Stand, fetch, until
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.looptime(False), pytest.mark.slow]
 PATIENCE_SECONDS = 60.0
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.product.systemd.booted import COMMAND, CONFIGURATION, UNIT, Machine, a_machine, daemon_files
 from tests.stand import KEY_ID, SECRET, Stand, free_port, until
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.looptime(False), pytest.mark.slow]
 NAMES = ("shop", "blog")
 ETC = "/etc/cdn-listener"
 

@@ -12,7 +12,7 @@ from tests.product.systemd.booted import CONFIGURATION, ROOT, STATE, UNIT, Machi
 from tests.product.systemd.senders import Senders, bearing, signing
 from tests.stand import Stand, free_port, until
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.looptime(False), pytest.mark.slow]
 SOCKET = "cdn-listener.socket"
 TOKEN, SECRET = "0123456789abcdef0123456789abcdef", "a-secret-that-both-ends-know-and-nobody-else"
 WAYS = [("/bearing", bearing(TOKEN)), ("/signing", signing(SECRET))] * 3

@@ -124,7 +124,6 @@ async def converges(tmp_path: Path, seed: int, backend: str, seconds: float) -> 
             await assert_watches_are_true(root, reader)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_after_churn_what_was_reported_is_what_changed(

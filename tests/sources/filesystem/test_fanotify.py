@@ -94,7 +94,6 @@ async def test_other_trees_on_the_file_system_are_not_watched(marked: Path, tmp_
         assert watches.count == 1
 
 
-@pytest.mark.timeout(90)
 def test_a_file_system_mounted_below_is_marked_too(marked: Path, tmp_path: Path) -> None:
     """A mount inside the tree is another file system: a scan comes by, marks it, and it is watched."""
     script = f'mkdir {marked}/sub && mount -t tmpfs none {marked}/sub && exec "$@"'

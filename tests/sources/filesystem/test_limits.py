@@ -88,7 +88,6 @@ def make_directories(root: Path, number: int) -> list[Path]:
     return found
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("number", "backend"),
     [(500, "inotify"), (500, "fanotify"), pytest.param(30_000, "inotify", marks=pytest.mark.slow)],
@@ -129,7 +128,6 @@ def test_an_overflow_loses_nothing_and_ends(
         assert source.health["rescans"] == rescans
 
 
-@pytest.mark.timeout(90)
 def test_too_few_watches_are_reported_and_made_up_for_by_scans(tmp_path: Path) -> None:
     """200 watches for 501 directories: degraded, with the line that mends it; scans find what is not watched."""
     root = tmp_path / "www"
@@ -157,7 +155,6 @@ def open_path() -> Iterator[Path]:
         yield Path(path)
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize("backend", ["inotify", "polling"])
 def test_an_unreadable_directory_is_reported(open_path: Path, backend: str) -> None:
     """What cannot be read is named; the rest is listened to; nothing below is taken for deleted."""
@@ -179,7 +176,6 @@ def test_an_unreadable_directory_is_reported(open_path: Path, backend: str) -> N
         assert source.keys("deleted") == set()
 
 
-@pytest.mark.timeout(90)
 def test_an_unreadable_root_is_waited_for(open_path: Path) -> None:
     """Degraded with what is wrong and what to do; once it can be read it is listened to."""
     root = open_path / "www"

@@ -13,7 +13,6 @@ from tests import ROOT
 from tests.sources.harness import fanotify_needed
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("backend", ["inotify", "fanotify", "polling"])
 def test_what_is_refreshed_is_what_differs(tmp_path: Path, backend: str, request: pytest.FixtureRequest) -> None:
     """Mounts, links of several hops, exchanges and releases: all that differs is refreshed, at few units more."""

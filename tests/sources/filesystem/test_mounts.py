@@ -16,7 +16,6 @@ from listener.sources.filesystem.mounts import Remounted, Surroundings
 from tests.sources.filesystem.test_limits import Running, running
 from tests.sources.harness import Reader, fanotify_needed
 
-pytestmark = pytest.mark.timeout(120)
 BACKENDS = ["inotify", "fanotify", "polling"]
 AS_ROOT = os.geteuid() == 0
 UNSHARED = ("unshare", "-m") if AS_ROOT else ("unshare", "-Urm")

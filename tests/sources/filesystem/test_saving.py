@@ -21,7 +21,7 @@ from listener.store import Store, open_store
 from listener.store.batches import Batch
 from listener.store.store import StoreOptions
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.looptime(False)
 
 BASE = "https://www.example.com/"
 ENVIRONMENT = os.environ | {"HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}

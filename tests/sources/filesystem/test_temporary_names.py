@@ -23,7 +23,7 @@ from listener.store.batches import Batch
 from listener.store.store import StoreOptions
 from tests.sources.harness import fanotify_needed
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.looptime(False)
 
 BASE = "https://www.example.com/"
 STABLE_SECONDS = 0.05

@@ -147,7 +147,6 @@ def test_a_listing_ends_where_something_cannot_be_looked_at(
     assert caught.value.hint
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.looptime(False)
 @pytest.mark.parametrize(("backend", "name"), [("inotify", "d/"), ("polling", "d/"), ("polling", "")])
 def test_a_directory_that_may_be_listed_but_not_entered(open_path: Path, backend: str, name: str) -> None:

@@ -14,7 +14,7 @@ from listener.sources.listing import bucket as bucket_module
 from tests.sources.listing.buckets import GOLDEN, FakeBucket, a_bucket, denied, in_order
 from tests.sources.seaweedfs import BUCKET, SeaweedFS, seaweedfs
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.looptime(False)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.storm import MnsStorm
 from tests.waiting import until
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.looptime(False)
 
 MESSAGES = 30
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.sources.mns.storm import storm
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.looptime(False), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("keys", [200, 40])

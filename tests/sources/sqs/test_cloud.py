@@ -14,7 +14,7 @@ from listener.sources.sqs import SqsSource
 from tests.sources.queue.backends import s3_event
 from tests.sources.sqs.cloud import ACCOUNT, BUCKET, EVENTS, REGION, WAYS, Cloud, moto, served
 
-pytestmark = [pytest.mark.looptime(False)]
+pytestmark = pytest.mark.looptime(False)
 
 POLICY = {
     "Version": "2012-10-17",

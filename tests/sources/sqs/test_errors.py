@@ -15,7 +15,7 @@ from tests.sources.queue.backends import SqsBackend, reading, s3_event
 from tests.sources.sqs.fake_sqs import FakeSqs
 from tests.waiting import until
 
-pytestmark = [pytest.mark.looptime(False)]
+pytestmark = pytest.mark.looptime(False)
 
 
 def test_a_removed_setting_names_its_replacement() -> None:

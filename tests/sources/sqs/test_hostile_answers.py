@@ -16,7 +16,7 @@ from listener.sources.sqs.boto import LARGEST_REPLY_BYTES
 from tests.sources.queue.backends import reading, s3_event
 from tests.waiting import until
 
-pytestmark = [pytest.mark.looptime(False)]
+pytestmark = pytest.mark.looptime(False)
 
 TYPE = "application/x-amz-json-1.0"
 Parts = Callable[[], AsyncIterator[bytes]]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.sources.sqs.storm import queue_storm
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.looptime(False), pytest.mark.slow]
 
 
 async def test_what_the_queue_saw_deleted_was_in_the_state_file(tmp_path: Path, aws_keys: None) -> None:

@@ -24,7 +24,7 @@ from listener.serving import Bodies, BodySpace, HTTPRejection
 from tests import ROOT
 from tests.sources.webhook.hooks import BEARER, TOKEN, a_hook, s3_event, write_tls
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.looptime(False)
 
 MEGABYTE = 1024 * 1024
 HEAD = f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n".encode()

@@ -23,7 +23,7 @@ from tests.stand import free_port
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.looptime(False)
 
 CONFIG = """
 store = {{ url = "sqlite:///{folder}/state.db" }}

@@ -11,7 +11,7 @@ from tests.sources.webhook.hooks import TOKEN
 from tests.sources.webhook.world import a_hook_world, blocking
 from tests.stand import free_port
 
-pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.looptime(False)
 
 
 async def test_whatever_happens_in_the_store_shows_at_the_edge(tmp_path: Path) -> None:

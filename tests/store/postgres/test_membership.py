@@ -528,7 +528,6 @@ class Leases(RuleBasedStateMachine):
             self.fleet.check()
 
 
-@pytest.mark.timeout(240)
 def test_leases_in_virtual_time(postgres: Cluster) -> None:
     """The machine above, on the shared server."""
 
