@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer; everything else is installed into $(VENV), which may be deleted at any time.
 
 VENV ?= .venv
-WORKERS ?= 2
+WORKERS ?= 4
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -30,7 +30,8 @@ demo: $(VENV)/.runtime  ## files change and the edge becomes fresh, with an emul
 
 test: lint  ## all checks: lint, types, layers, tests with coverage
 	@tests/system-packages
-	@$(BIN)/pytest --quiet --numprocesses=$(WORKERS) --dist=loadfile --cov --cov-report=
+	@$(BIN)/pytest --quiet --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder \
+	  --cov --cov-report=
 	@echo "coverage of vocabulary, pure parts and store:"
 	@$(BIN)/coverage report --skip-covered --fail-under=95
 	@tests/system-packages --report

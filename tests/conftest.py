@@ -10,7 +10,9 @@ import shutil
 import sqlite3
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -44,6 +46,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 LEAKING = ("LISTENER_", "ALIBABA_CLOUD_", "AWS_", "PG")
 ABSENT = pytest.StashKey[set[str]]()
+WITH_PROCESSES = ("product", "daemon", "cli", "backfill", "egress", "store/postgres")
+"""Folders whose tests start programs: half a second each at least."""
 
 
 class OwnedConnection(sqlite3.Connection):
@@ -117,6 +121,24 @@ def system_command(absent: Callable[[str], NoReturn]) -> Callable[[str], str]:
 def pytest_configure() -> None:
     """Leave no loop to the main thread: looptime needs one, and asyncio would make one that nobody closes."""
     asyncio.set_event_loop(None)
+
+
+def seconds_of(item: pytest.Item) -> float:
+    """Estimate what a test takes, from its marks and its folder."""
+    if item.get_closest_marker("slow"):
+        return 10.0
+    looptime = item.get_closest_marker("looptime")
+    is_real = looptime is not None and looptime.args == (False,)
+    return 1.0 if is_real or item.nodeid.removeprefix("tests/").startswith(WITH_PROCESSES) else 0.05
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: one that begins last leaves the other workers without work."""
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        seconds[item.path] += seconds_of(item)  # type: ignore[assignment]
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
