@@ -148,7 +148,7 @@ class Obliging:
         """Wait a moment, as a rate limit would."""
         await asyncio.sleep(0.02)
 
-    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
         """Take it."""
         await asyncio.sleep(0.1)
         name, now = str(next(self._ids)), self._clock.now()

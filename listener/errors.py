@@ -19,12 +19,14 @@ The exceptions, grouped by remedy: by what the caller can do about them.
         │   ├── WindowFull         wait for the next minute (.retry_after_seconds)
         │   ├── QuotaExhausted     wait for the reset of the day
         │   ├── BatchTooLarge      split and send the halves
-        │   ├── BatchRejected      one URL or one .domain is bad: split until it is found
+        │   ├── BatchRejected      some URLs (.urls, .domain) are bad: split where none is named
         │   └── Misconfigured      stop sending, report it: credentials, permission, account, clock
-        └── OutcomeUnknown         accepted or not: read the task list first
+        └── OutcomeUnknown         accepted or not: settled as the target declares
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 __all__ = [
     "BatchRejected",
@@ -144,12 +146,21 @@ class BatchTooLarge(NotSent):
 
 
 class BatchRejected(NotSent):
-    """The CDN rejected the whole request because of one URL or domain."""
+    """The CDN rejected the whole request because of some of its URLs, or one domain."""
 
-    def __init__(self, message: str = "", *, domain: str | None = None, code: str = "", request_id: str = "") -> None:
-        """Keep the domain that the CDN named as the culprit, if it named one."""
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        domain: str | None = None,
+        urls: Collection[str] = (),
+        code: str = "",
+        request_id: str = "",
+    ) -> None:
+        """Keep the domain or the URLs, as they were sent, that the CDN named as the culprits, if it named any."""
         super().__init__(message, code=code, request_id=request_id)
         self.domain = domain
+        self.urls = frozenset(urls)
 
 
 class Misconfigured(NotSent):

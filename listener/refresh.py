@@ -264,11 +264,20 @@ def _reaches(kind: RefreshKind, attempt: str, need: str) -> bool:
 
 
 class Receipt(NamedTuple):
-    """A CDN's confirmation that it accepted a request."""
+    """A CDN's answer to a request that it accepted, as a whole or in part."""
 
-    task_ids: tuple[str, ...]
-    """One id or several; ids may be shared by requests of the same second and domain."""
+    task_ids: tuple[str, ...] = ()
+    """
+    The tasks to follow, without commas in their ids, which may be shared by requests of the same second and domain.
+    Without one nothing more can be learned: the refresh counts as done after ``settles_after_seconds``.
+    """
     request_id: str = ""
+    settles_after_seconds: float = 0.0
+    """Without task ids: how long after the answer every cache has dropped its copy; 0: the answer is final."""
+    refused: Mapping[str, str] = MappingProxyType({})
+    """URLs of the request that were not accepted and never will be, with the reason; a person decides about them."""
+    unfinished: Mapping[str, str] = MappingProxyType({})
+    """URLs of the request that some of several caches did not drop, with the reason; they are sent again."""
 
 
 class TaskState(StrEnum):
@@ -284,7 +293,8 @@ class Task(NamedTuple):
     """One URL of one task, as a CDN reports it; joined to an attempt by task id and URL."""
 
     task_id: str
-    url: str
+    url: str | None
+    """``None``: the task is about every URL of the request that it was made for."""
     kind: RefreshKind
     state: TaskState
     created_at: float | None = None

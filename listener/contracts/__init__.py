@@ -35,7 +35,15 @@ from listener.contracts.sources import (
     no_ack,
     parts_of,
 )
-from listener.contracts.targets import ChecksDeadline, KindLimits, ReportsTasks, Target, TargetBase
+from listener.contracts.targets import (
+    ChecksDeadline,
+    FindsTasks,
+    KindLimits,
+    ReportsTasks,
+    Target,
+    TargetBase,
+    UnknownOutcome,
+)
 from listener.refresh import UNLIMITED
 
 __all__ = [
@@ -47,6 +55,7 @@ __all__ = [
     "ConfirmsDeletions",
     "Delivery",
     "DirectoryComparison",
+    "FindsTasks",
     "Ignoring",
     "IndexView",
     "KindLimits",
@@ -60,6 +69,7 @@ __all__ = [
     "SourceState",
     "Target",
     "TargetBase",
+    "UnknownOutcome",
     "Unreadable",
     "no_ack",
     "parts_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from listener.contracts.checks import Check
 from listener.refresh import UNLIMITED, Priority, QuotaReading, Receipt, RefreshKind, Task
 
-__all__ = ["ChecksDeadline", "KindLimits", "ReportsTasks", "Target", "TargetBase"]
+__all__ = ["ChecksDeadline", "FindsTasks", "KindLimits", "ReportsTasks", "Target", "TargetBase", "UnknownOutcome"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,22 @@ class KindLimits:
     """Encoded length of all URLs of one request, where the CDN or its transport limits it."""
     slots: int | None = None
     """Requests in flight at once, where the CDN limits them."""
+
+
+class UnknownOutcome(StrEnum):
+    """How it is settled what became of a request whose answer did not arrive; a target declares one."""
+
+    TASKS = "tasks"
+    """
+    The CDN lists its tasks (:class:`FindsTasks`): a request that is in the list was accepted. One that is not was not,
+    some time later, and its quota is given back; so an empty list is a promise, and a guess would overspend.
+    """
+    TOKEN = "token"  # noqa: S105 - no secret
+    """The same request is sent again with the same token: the CDN charges and does it once."""
+    REPEAT = "repeat"
+    """A request that is sent twice costs nothing and does no harm, so it is sent again."""
+    SPENT = "spent"
+    """Nothing can be learned: the request counts as spent, and its URLs are sent again by another one."""
 
 
 class Target(Protocol):
@@ -46,6 +63,8 @@ class Target(Protocol):
     """Whether ``submit`` can turn a revalidation into an eviction (``force``)."""
     quota: Mapping[RefreshKind, int]
     """The daily quota to assume until :meth:`read_quota` returns the live one."""
+    unknown_outcome: UnknownOutcome
+    """How an unknown outcome is settled."""
 
     def __init__(self, name: str, settings: Any) -> None:
         """Keep the settings; open nothing."""
@@ -59,9 +78,12 @@ class Target(Protocol):
         """
         ...
 
-    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
         """
         Send one request; return once the CDN has accepted it.
+
+        ``token`` names the request: 32 hexadecimal digits, stored before the call, and the same only where a request
+        with the same URLs in the same order is sent again (:attr:`UnknownOutcome.TOKEN`).
 
         Raise a subclass of :class:`~listener.errors.NotSent` only when it surely was not accepted, and
         :class:`~listener.errors.OutcomeUnknown` when it may have been.
@@ -87,6 +109,7 @@ class TargetBase:
     limits: Mapping[RefreshKind, KindLimits]
     forces = True
     can_force = False
+    unknown_outcome = UnknownOutcome.SPENT
 
     def __init__(self, name: str, settings: Any) -> None:
         """Keep the settings; open nothing."""
@@ -134,18 +157,23 @@ class ReportsTasks(Protocol):
     """
     A target whose CDN accepts a request first and does it later, as a task that can be looked up.
 
-    Without these methods a request counts as done when ``submit`` returns, and one whose outcome is unknown counts as
-    spent and is sent again.
+    Without this method, and where a receipt names no task, a request counts as done when the receipt says.
     """
 
     async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
         """Return these tasks; leave out those that the CDN does not list (yet)."""
         ...
 
+
+@runtime_checkable
+class FindsTasks(ReportsTasks, Protocol):
+    """A target whose CDN lists its tasks by URL and time, as :attr:`UnknownOutcome.TASKS` demands."""
+
     async def find_tasks(self, kind: RefreshKind, url: str, *, since: float, until: float) -> Sequence[Task]:
         """
         Return the tasks of exactly this URL created in the span (seconds since the epoch), newest first.
 
-        Raise :class:`~listener.errors.OutcomeUnknown` where the list does not reach back that far.
+        None says that the CDN accepted no such request. Raise :class:`~listener.errors.OutcomeUnknown` where the list
+        cannot say so, as it does not reach back that far: such a request counts as spent in the end.
         """
         ...

@@ -94,6 +94,8 @@ class Account:
     """Who spent much of its quota within the last hour."""
     arrivals: Arrivals = field(default_factory=Arrivals)
     """What became due of late; learned from the attempts when a process starts."""
+    _unfinished: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """By target: since when some of its caches do not do what is sent to them, and why."""
     _refused: dict[str, float] = field(default_factory=dict)
     _exhausted: dict[RefreshKind, tuple[float, int]] = field(default_factory=dict)
     """Until when nothing of a kind is sent, and how often its quota was refused in a row."""
@@ -243,6 +245,14 @@ class Account:
         """Note that the live quota could not be read."""
         self.quota_trouble = (self.quota_trouble[0] if self.quota_trouble else now, reason, remedy)
 
+    def note_unfinished(self, target: str, reason: str, now: float) -> None:
+        """Note why some of a target's caches did not do what was sent to them; without a reason that all did."""
+        if reason:
+            since, _ = self._unfinished.get(target, (now, ""))
+            self._unfinished[target] = since, reason
+        else:
+            self._unfinished.pop(target, None)
+
     def report(self, deferred: Mapping[tuple[str, str], str]) -> AccountReport:
         """Return what keeps it from sending, for every view; ``deferred``: why needs wait, by target and directory."""
         report = AccountReport(self.name, deferred=deferred, spenders=self.spenders)
@@ -252,6 +262,13 @@ class Account:
                 remedy=self.remedy,
                 since=self.closed_since,
                 until=self.closed_until or None,
+            )
+        if self._unfinished:
+            target, (since, reason) = min(self._unfinished.items(), key=lambda one: one[1])
+            return report._replace(
+                problem=f"target {target} is refreshed in part: {reason}",
+                remedy="mend that cache, or remove it from the configuration; the rest goes on, and this is sent again",
+                since=since,
             )
         if self.quota_trouble is not None:
             since, reason, remedy = self.quota_trouble

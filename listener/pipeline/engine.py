@@ -116,6 +116,7 @@ class Engine:
             clock,
             first_seconds=settings.verifier.first_seconds,
             give_up_seconds=settings.verifier.give_up_seconds,
+            resend=self.sender.resend,
             unknown_since={i: clock.now() - seconds for i, seconds in term.unknown_seconds.items()},
         )
         self._spenders = Spenders(sites, account.targets)

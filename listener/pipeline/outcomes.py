@@ -1,24 +1,25 @@
 """
 What became of requests: accepted tasks are followed to their end, unknown outcomes looked up (promises 3 and 5).
 
-The :class:`Verifier` checks each accepted task until it finishes. :class:`UnknownOutcomes` reads the task list before
-anything whose answer did not arrive is sent again.
+The :class:`Verifier` checks each accepted task until it finishes. :class:`UnknownOutcomes` settles what became of
+requests whose answer did not arrive, as their target declares.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
 
 from listener.clock import Clock
-from listener.contracts import ReportsTasks, Target
+from listener.contracts import FindsTasks, ReportsTasks, Target, UnknownOutcome
 from listener.errors import OutcomeUnknown, TargetError
 from listener.pipeline.accounts import Account
 from listener.pipeline.evidence import CLOCK_MARGIN_SECONDS, LATEST_SECONDS, Evidence, weigh
+from listener.pipeline.sender import RESEND_SECONDS, Batch
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
 from listener.settings import VerifierSettings
 from listener.store import Store
@@ -97,7 +98,7 @@ def verdict(attempt: Attempt, task: Task | None, *, now: float, settings: Verifi
 
 
 class Verifier:
-    """Checks the tasks of some targets when they are due; at a target without tasks, accepted means complete."""
+    """Checks the tasks of some targets when they are due; what names no task is complete then."""
 
     def __init__(self, targets: Mapping[str, Target], store: Store, clock: Clock, settings: VerifierSettings) -> None:
         """Take the targets whose tasks to follow."""
@@ -116,7 +117,8 @@ class Verifier:
             if not isinstance(target, ReportsTasks):
                 ended += await self._carry_out((attempt, Complete()) for attempt in mine)
                 continue
-            for part in _by_ids(mine):
+            ended += await self._carry_out((attempt, Complete()) for attempt in mine if not attempt.task_id)
+            for part in _by_ids([attempt for attempt in mine if attempt.task_id]):
                 ended += await self._look_at(name, target, part)
         return ended
 
@@ -185,16 +187,16 @@ def _ids(attempt: Attempt) -> list[str]:
     return (attempt.task_id or "").split(",")
 
 
-def _task(attempt: Attempt, known: Mapping[tuple[str, str], Task]) -> Task | None:
-    """Return the attempt's own task: ids are shared by requests sent in the same second."""
-    found = (known.get((i, attempt.url)) for i in _ids(attempt))
+def _task(attempt: Attempt, known: Mapping[tuple[str, str | None], Task]) -> Task | None:
+    """Return the attempt's own task, or that of its request: ids are shared by requests sent in the same second."""
+    found = (known.get((i, attempt.url)) or known.get((i, None)) for i in _ids(attempt))
     return next((task for task in found if task is not None), None)
 
 
-def _by_url(tasks: Sequence[Task], attempts: Sequence[Attempt]) -> dict[tuple[str, str], Task]:
+def _by_url(tasks: Sequence[Task], attempts: Sequence[Attempt]) -> dict[tuple[str, str | None], Task]:
     """Return the tasks by id and URL, whose URLs the CDN may spell differently from the attempts."""
     spellings = Spellings(attempt.url for attempt in attempts)
-    return {(task.task_id, spellings.find(task.url) or task.url): task for task in tasks}
+    return {(task.task_id, task.url and (spellings.find(task.url) or task.url)): task for task in tasks}
 
 
 def _by_ids(attempts: Sequence[Attempt]) -> Iterable[list[Attempt]]:
@@ -252,13 +254,14 @@ class _Weighed(NamedTuple):
 
 class UnknownOutcomes:
     """
-    Finds out what became of requests whose answer did not arrive.
+    Settles what became of requests whose answer did not arrive, as their target declares.
 
-    A request is adopted when the list has a task for each of its URLs, on every host, that no other
+    Sent again with its token, given back to be planned again, presumed spent; or found out by the task list. Then a
+    request is adopted when the list has a task for each of its URLs, on every host, that no other
     attempt can have made (:mod:`listener.pipeline.evidence`). It is refunded when one URL has no such
     task twice ``first_seconds`` after everything that could have made one was sent. Where several
     requests may have made the same tasks, the oldest at each URL takes them once nothing is awaited any more:
-    what the others cover is sent again, so that no URL stays stale. What cannot be looked up for
+    what the others cover is sent again, so that no URL stays stale. What cannot be settled for
     ``give_up_seconds`` is presumed spent.
     """
 
@@ -270,6 +273,7 @@ class UnknownOutcomes:
         *,
         first_seconds: float,
         give_up_seconds: float,
+        resend: Callable[[Batch], bool],
         unknown_since: Mapping[int, float] | None = None,
     ) -> None:
         """
@@ -280,7 +284,8 @@ class UnknownOutcomes:
             store: holds them.
             clock: the time of day.
             first_seconds: an absence is believed after twice this time.
-            give_up_seconds: what cannot be looked up for so long is presumed spent.
+            give_up_seconds: what cannot be settled for so long is presumed spent.
+            resend: queues a request once more with its token; returns False where it is queued already.
             unknown_since: attempts by id that another process was sending when it was followed by this one, in seconds
                 since the epoch: it may have sent them until then.
         """
@@ -290,6 +295,7 @@ class UnknownOutcomes:
         self._clock = clock
         self._first_seconds = first_seconds
         self._give_up_seconds = give_up_seconds
+        self._resend = resend
         self._latest_seconds = max(LATEST_SECONDS, 2 * first_seconds)
 
     async def resolve(self) -> int:
@@ -303,11 +309,34 @@ class UnknownOutcomes:
         for request in requests:
             if min(attempt.next_look_at or 0.0 for attempt in request.attempts) > now:
                 continue
-            if isinstance(self._account.targets[request.attempts[0].target], ReportsTasks):
-                settled += await self._look_at(request, requests)
-            else:
-                settled += await self._presume_spent(request, "the target does not report tasks")
+            settled += await self._settle(request, requests)
         return settled
+
+    async def _settle(self, request: _Request, requests: Sequence[_Request]) -> int:
+        target = self._account.targets[request.attempts[0].target]
+        match target.unknown_outcome:
+            case UnknownOutcome.TASKS if isinstance(target, FindsTasks):
+                return await self._look_at(request, requests)
+            case UnknownOutcome.TOKEN if token := await self._store.token_of(request.ids):
+                return await self._send_with(token, request)
+            case UnknownOutcome.REPEAT:
+                return await self._refund(request)
+            case _:
+                return await self._presume_spent(request, "nothing can be learned of it")
+
+    async def _send_with(self, token: str, request: _Request) -> int:
+        """Send a request again with its token, now and then until it is answered."""
+        now = self._clock.now()
+        age = now - request.sent_at
+        if age >= self._give_up_seconds:
+            return await self._presume_spent(request, f"sent again for {age / 60:.0f} minutes without an answer")
+        again = now + max(RESEND_SECONDS, min(LOOK_MOST_SECONDS, age / 2))
+        await self._store.postpone([(i, again) for i in request.ids])
+        one = request.attempts[0]
+        in_order = sorted(request.attempts, key=lambda attempt: attempt.id)
+        if self._resend(Batch(one.target, one.kind, one.force, tuple(in_order), token=token)):
+            log.info("unknowns.sent_again", account=self._account.name, urls=len(request.ids))
+        return 0
 
     async def _look_at(self, request: _Request, requests: Sequence[_Request]) -> int:
         try:
@@ -334,7 +363,7 @@ class UnknownOutcomes:
 
     async def _weigh(self, request: _Request) -> _Weighed:
         target = self._account.targets[request.attempts[0].target]
-        assert isinstance(target, ReportsTasks)
+        assert isinstance(target, FindsTasks)
         hosts = _by_host(request)
         # In this order: what is sent or accepted between the two is a claim by the time the list may show it.
         listed = {host: await self._listed(target, request, group) for host, group in hosts.items()}
@@ -418,7 +447,7 @@ class UnknownOutcomes:
             aside=request.ids,
         )
 
-    async def _listed(self, target: ReportsTasks, request: _Request, group: Sequence[Attempt]) -> list[Task]:
+    async def _listed(self, target: FindsTasks, request: _Request, group: Sequence[Attempt]) -> list[Task]:
         """Return the listed tasks of these URLs that have an id in common with a task of the request's time."""
         kind, spellings = group[0].kind, Spellings(attempt.url for attempt in group)
         found: dict[str, list[Task]] = {}
@@ -435,7 +464,7 @@ class UnknownOutcomes:
                 return [task for listed in found.values() for task in listed]
             found |= {task_id: [] for task_id in new}
             for task in await target.tasks(new):
-                if task.kind is kind and (url := spellings.find(task.url)):
+                if task.kind is kind and task.url and (url := spellings.find(task.url)):
                     found.setdefault(task.task_id, []).append(task._replace(url=url))
             known = {task.url for listed in found.values() for task in listed}
             unlisted = [url for url in unlisted if url not in known]

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import structlog
 
 from listener.clock import Clock, window_end, window_start
-from listener.contracts import KindLimits, ReportsTasks
+from listener.contracts import KindLimits, ReportsTasks, UnknownOutcome
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -29,15 +30,17 @@ from listener.errors import (
     OutcomeUnknown,
     QuotaExhausted,
     SendingEnded,
+    TargetError,
     Throttled,
 )
 from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.intake import StoreRetry
 from listener.refresh import Attempt, Priority, Receipt, RefreshKind
+from listener.store.controls import ControlKind, Controls
 from listener.store.leadership import Term
 from listener.urls import host_of
 
-__all__ = ["Batch", "Queued", "Sender", "into_batches", "split"]
+__all__ = ["RESEND_SECONDS", "Batch", "Queued", "Sender", "into_batches", "split"]
 
 
 log = structlog.get_logger()
@@ -52,6 +55,11 @@ BACKOFF_SECONDS = 60.0
 BACKOFF_MOST_SECONDS = 3600.0
 MISCONFIGURED_MOST_SECONDS = 600.0
 """A wrong key is tried again after ten minutes at most: the operator who mended it should not have to wait."""
+RESEND_SECONDS = 5.0
+"""Until a request whose answer did not arrive is sent again with its token; later it is half its age."""
+UNFINISHED_SECONDS = 5.0
+UNFINISHED_MOST_SECONDS = 60.0
+"""What some of several caches did not drop is sent again after five seconds, then twice as long, and so on to this."""
 BACKLOG_URLS = 2_000
 """Two requests full: what a host takes in two minutes by the lower of the vendor's figures."""
 BACKFILL_BATCH_URLS = 100
@@ -117,6 +125,8 @@ class Sender:
         self._hosts: Counter[str] = Counter()
         self._backfilled: Counter[str] = Counter()
         """What of that only a backfill requests."""
+        self._repeated: set[int] = set()
+        """Attempts of requests that are sent once more."""
         self._draining = False
         self.read_quota_soon = False
 
@@ -131,10 +141,7 @@ class Sender:
 
     def put(self, attempts: Sequence[Attempt], priority: Priority = Priority.LIVE) -> None:
         """Queue held attempts; those of a backfill are sent when nothing else is."""
-        groups: dict[tuple[object, ...], list[Attempt]] = {}
-        for attempt in attempts:
-            groups.setdefault((attempt.target, attempt.kind, attempt.force), []).append(attempt)
-        for group in groups.values():
+        for group in _grouped(attempts, lambda one: (one.target, one.kind, one.force)).values():
             limits = self._account.targets[group[0].target].limits[group[0].kind]
             most = self._account.batch_urls
             if priority is not Priority.LIVE:
@@ -175,7 +182,7 @@ class Sender:
             return
         held = await self._store.held_ids()
         for task, batch in list(self._waiting.items()):
-            if held.isdisjoint(batch.ids):
+            if held.isdisjoint(batch.ids) and not batch.token:
                 task.cancel()
 
     async def _carry(self, batch: Batch, hosts: Mapping[str, int]) -> None:
@@ -186,6 +193,8 @@ class Sender:
             log.warning("lease.fenced", account=self._account.name, term=self._term.number, error=str(error))
             self._term.end()
         finally:
+            if batch.token:
+                self._repeated.difference_update(batch.ids)
             self._count(hosts, batch.priority, -1)
             self._changed()
 
@@ -212,27 +221,30 @@ class Sender:
             return None  # it waited for its turn before the end began, so it would get it before the end
         now = self._clock.now()
         closed = max(self._account.open_at(now), self._account.exhausted_until(batch.kind)) > now
+        if batch.token:
+            if not closed:
+                await self._repeat(batch)
+            return None
         if closed or window_start(now) != window_start(batch.attempts[0].created_at):
             # Closed meanwhile, or reserved in a day that is over: reserved again when it may be sent.
             await self._book("book", lambda: self._store.refund(batch.ids))
             return None
-        going = frozenset(await self._book("book", lambda: self._store.mark_sending(batch.ids)))
+        token = secrets.token_hex(16)
+        going = frozenset(await self._book("book", lambda: self._store.mark_sending(batch.ids, token=token)))
         if len(going) < len(batch.attempts):
             log.info("sender.withdrawn", account=self._account.name, urls=len(batch.attempts) - len(going))
             batch = batch.of(attempt for attempt in batch.attempts if attempt.id in going)
-        if not batch.attempts:
-            return None
+        return await self._write(batch._replace(token=token)) if batch.attempts else None
+
+    async def _write(self, batch: Batch) -> NotSent | None:
+        """Write one request that is noted as being sent."""
         try:
             receipt = await self._submit(batch)
         except SendingEnded as error:
             log.info("sender.no_time_left", account=self._account.name, urls=len(batch.urls), error=str(error))
             await self._book("book", lambda: self._store.refund(batch.ids))
         except OutcomeUnknown as error:
-            log.warning("sender.unknown", account=self._account.name, urls=len(batch.urls), error=str(error))
-            next_look_at = self._clock.now() + self._first_look_seconds / 2
-            await self._book(
-                "book", partial(self._store.mark_unknown, batch.ids, next_look_at=next_look_at, error=str(error))
-            )
+            await self._unknown(batch, error)
         except (BatchTooLarge, BatchRejected) as error:
             await self._book("book", lambda: self._store.back_to_held(batch.ids))
             return error
@@ -243,6 +255,50 @@ class Sender:
             await self._accepted(batch, receipt)
         return None
 
+    async def _unknown(self, batch: Batch, error: OutcomeUnknown) -> None:
+        """Note an unknown outcome, as long as it takes to be settled; of what may be repeated none is."""
+        log.warning("sender.unknown", account=self._account.name, urls=len(batch.urls), error=str(error))
+        how = self._account.targets[batch.target].unknown_outcome
+        if how is UnknownOutcome.REPEAT:
+            await self._book("book", lambda: self._store.refund(batch.ids))
+            self._not_sent(batch.kind, error)
+            return
+        wait = RESEND_SECONDS if how is UnknownOutcome.TOKEN else self._first_look_seconds / 2
+        next_look_at = self._clock.now() + wait
+        await self._book(
+            "book", partial(self._store.mark_unknown, batch.ids, next_look_at=next_look_at, error=str(error))
+        )
+
+    def resend(self, batch: Batch) -> bool:
+        """Queue a request with an unknown outcome once more, with its token; return False where it is queued."""
+        if not self._repeated.isdisjoint(batch.ids):
+            return False
+        self._repeated.update(batch.ids)
+        hosts = Counter(map(host_of, batch.urls))
+        self._count(hosts, batch.priority, 1)
+        self._arrived.put_nowait((batch, hosts))
+        return True
+
+    async def _repeat(self, batch: Batch) -> None:
+        """Send a request once more with the token that it had; until it is answered its outcome stays unknown."""
+        orders = await self._book("book", Controls(self._store).active)
+        if any(
+            one.kind is ControlKind.PAUSE and one.place.meets(batch.target, url) for one in orders for url in batch.urls
+        ):
+            return
+        try:
+            receipt = await self._submit(batch)
+        except (BatchTooLarge, BatchRejected) as error:
+            # It says nothing of the first one, which may have been accepted: so that counts as spent.
+            log.error("sender.repeat_rejected", account=self._account.name, urls=len(batch.urls), error=str(error))
+            await self._book("book", partial(self._store.presume_spent, batch.ids, error=str(error)))
+        except TargetError as error:
+            log.warning("sender.repeat_failed", account=self._account.name, urls=len(batch.urls), error=str(error))
+            if not isinstance(error, SendingEnded):
+                self._not_sent(batch.kind, error)
+        else:
+            await self._accepted(batch, receipt)
+
     async def _submit(self, batch: Batch) -> Receipt:
         """Send the request while the term lasts; raise ``SendingEnded`` where it could not begin in time."""
         if not self._term.may_begin():
@@ -250,16 +306,40 @@ class Sender:
         target, left = self._account.targets[batch.target], self._term.left_seconds()
         try:
             async with asyncio.timeout(left if math.isfinite(left) else None) as lasting:
-                return await target.submit(batch.kind, batch.urls, force=batch.force)
+                return await target.submit(batch.kind, batch.urls, force=batch.force, token=batch.token)
         except TimeoutError as error:
             if lasting.expired():
                 raise OutcomeUnknown("the lease ended before the answer arrived") from error
             raise
 
     async def _accepted(self, batch: Batch, receipt: Receipt) -> None:
+        """Book an answer: first what of it was refused, or is not done everywhere yet."""
+        refused = [attempt for attempt in batch.attempts if attempt.url in receipt.refused]
+        for reason, culprits in _grouped(refused, lambda one: receipt.refused[one.url]).items():
+            await self._set_aside(culprits, reason)
+        unfinished = [
+            attempt for attempt in batch.attempts if attempt.url in receipt.unfinished.keys() - receipt.refused
+        ]
+        await self._send_again_later(unfinished, receipt.unfinished)
+        self._account.note_unfinished(batch.target, next(iter(receipt.unfinished.values()), ""), self._clock.now())
+        left_out = {attempt.id for attempt in (*refused, *unfinished)}
+        if len(left_out) < len(batch.attempts):
+            await self._accepted_whole(batch.of(one for one in batch.attempts if one.id not in left_out), receipt)
+
+    async def _send_again_later(self, attempts: Sequence[Attempt], reasons: Mapping[str, str]) -> None:
+        """Let what some of several caches did not drop back off by itself: the rest goes on."""
+        now = self._clock.now()
+        for (reason, tries), group in _grouped(attempts, lambda one: (reasons[one.url], one.tries)).items():
+            wait = min(UNFINISHED_MOST_SECONDS, UNFINISHED_SECONDS * 2.0 ** min(tries - 1, 10))
+            ids = [attempt.id for attempt in group]
+            log.warning("sender.unfinished", account=self._account.name, urls=len(ids), error=reason, wait_seconds=wait)
+            await self._book("book", partial(self._store.fail, ids, retry_at=now + wait, error=reason))
+
+    async def _accepted_whole(self, batch: Batch, receipt: Receipt) -> None:
         task = ",".join(receipt.task_ids)
-        has_tasks = isinstance(self._account.targets[batch.target], ReportsTasks)
-        next_look_at = self._clock.now() + (self._first_look_seconds if has_tasks else 0.0)
+        has_tasks = bool(task) and isinstance(self._account.targets[batch.target], ReportsTasks)
+        wait = self._first_look_seconds if has_tasks else receipt.settles_after_seconds
+        next_look_at = self._clock.now() + wait
         tasks = dict.fromkeys(batch.ids, task)
         try:
             await self._book("book", lambda: self._store.accept(tasks, next_look_at=next_look_at))
@@ -273,9 +353,8 @@ class Sender:
         log.info("sender.accepted", account=self._account.name, kind=batch.kind.value, urls=len(batch.urls), task=task)
 
     async def _refused(self, batch: Batch, error: NotSent, bound: _Bound) -> None:
-        """Find the culprit: the domain that the CDN names, or by halves."""
-        domain = error.domain if isinstance(error, BatchRejected) else None
-        named = [attempt for attempt in batch.attempts if domain and domain in _names_of(attempt.url)]
+        """Find the culprits: the URLs or the domain that the CDN names, or by halves."""
+        named = [attempt for attempt in batch.attempts if isinstance(error, BatchRejected) and _names(error, attempt)]
         if named or len(batch.attempts) == 1:
             culprits = named or list(batch.attempts)
             await self._set_aside(culprits, str(error))
@@ -299,7 +378,7 @@ class Sender:
                 self._account.refuse(attempt.url, window_end(self._clock.now()))
         await self._book("book", lambda: self._store.park([attempt.id for attempt in culprits], error=error))
 
-    def _not_sent(self, kind: RefreshKind, error: NotSent) -> None:
+    def _not_sent(self, kind: RefreshKind, error: TargetError) -> None:
         now, account, wait = self._clock.now(), self._account, 0.0
         if isinstance(error, Throttled):
             account.throttled(now, error.retry_after_seconds, str(error))
@@ -330,10 +409,21 @@ class Sender:
         )
 
 
-def _names_of(url: str) -> tuple[str, str]:
-    """Return the names by which a CDN may call a URL's domain: with its port and without."""
-    host = host_of(url)
-    return host, host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+def _names(error: BatchRejected, attempt: Attempt) -> bool:
+    """Return whether a refusal names this URL, or its domain: with its port or without."""
+    host = host_of(attempt.url)
+    name, _, port = host.rpartition(":")
+    return attempt.url in error.urls or error.domain in (host, name if port.isdigit() else host)
+
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def _grouped(attempts: Iterable[Attempt], key: Callable[[Attempt], Key]) -> dict[Key, list[Attempt]]:
+    groups: dict[Key, list[Attempt]] = {}
+    for attempt in attempts:
+        groups.setdefault(key(attempt), []).append(attempt)
+    return groups
 
 
 FEW = 50
@@ -348,6 +438,8 @@ class Batch(NamedTuple):
     attempts: tuple[Attempt, ...]
     priority: Priority = Priority.LIVE
     """Whether all others go first."""
+    token: str = ""
+    """Names the request; set before it is sent only where it is sent once more."""
 
     @property
     def ids(self) -> list[int]:
@@ -360,8 +452,8 @@ class Batch(NamedTuple):
         return [attempt.url for attempt in self.attempts]
 
     def of(self, attempts: Iterable[Attempt]) -> Batch:
-        """Return a batch of the same request with only these attempts."""
-        return self._replace(attempts=tuple(attempts))
+        """Return a batch like this one with only these attempts; it is another request, or what is left of one."""
+        return self._replace(attempts=tuple(attempts), token="")
 
 
 def into_batches(attempts: Sequence[Attempt], limits: KindLimits, *, most: int | None = None) -> Iterator[Batch]:
@@ -405,7 +497,8 @@ def _filled(attempts: Iterable[tuple[str, Attempt]], limits: KindLimits, most: i
 
 def _batch(attempts: Sequence[Attempt]) -> Batch:
     first = attempts[0]
-    return Batch(first.target, first.kind, first.force, tuple(attempts))
+    # In this order a request is sent again, too.
+    return Batch(first.target, first.kind, first.force, tuple(sorted(attempts, key=lambda attempt: attempt.id)))
 
 
 def split(batch: Batch) -> tuple[Batch, Batch]:

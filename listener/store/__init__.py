@@ -113,12 +113,13 @@ is never put together again; it ends with its last attempt.
                   │  no       │                           └─ an hour unfinished ────▶ UNCONFIRMED
                   ▼  answer   │
                 UNKNOWN ──────┤
-                 stays held   ├ surely absent: refund; gone, needs READY again
+                 stays held   ├ surely absent, or may be repeated: refund; gone, needs READY again
                               └ cannot be answered: spent; FAILED, needs READY again
 
 ``HELD``           and ``SENDING`` belong to the owner that made them. A new owner finds what the last one
 left: ``HELD`` is refunded (nothing was written), ``SENDING`` turns ``UNKNOWN`` (it may have been).
-``ACCEPTED``, ``UNKNOWN`` and ``UNCONFIRMED`` never expire by age.
+``ACCEPTED``, ``UNKNOWN`` and ``UNCONFIRMED`` never expire by age. With ``SENDING`` the attempts of a request get its
+*token*, by which a CDN that knows tokens recognizes it when it is sent again.
 
 **The ledger's rules**
 

@@ -47,6 +47,7 @@ __all__ = [
     "release_needs",
     "sort_out",
     "states_of",
+    "token_of",
     "unconfirm",
 ]
 
@@ -377,6 +378,16 @@ def _ids_in(connection: Connection, state: AttemptState, account: str | None = N
     of, values = ("", [state.value]) if account is None else (" AND account = ?", [state.value, account])
     rows = connection.execute(f"SELECT id FROM attempt WHERE active = 1 AND state = ?{of}", values)
     return [row[0] for row in rows]
+
+
+def token_of(connection: Connection, ids: Sequence[int]) -> str:
+    """Return the token of the request that these attempts were sent in; empty where they have none, or several."""
+    rows = connection.execute(
+        "SELECT DISTINCT g.token FROM attempt_item AS i JOIN attempt_group AS g ON g.id = i.group_id"
+        " WHERE i.id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(ids)),),
+    ).fetchall()
+    return str(rows[0][0]) if len(rows) == 1 else ""
 
 
 def back_to_held(connection: Connection, ids: Sequence[int]) -> None:

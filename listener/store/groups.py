@@ -47,7 +47,7 @@ class Group(NamedTuple):
 
 _COPIED = (
     "target, kind, force, account, window_start, watermark, created_at, state, held, active, task_id, sent_at,"
-    " accepted_at, finished_at, next_look_at, looks, error"
+    " accepted_at, finished_at, next_look_at, looks, error, token"
 )
 _COPY = Bulk(
     f"INSERT INTO attempt_group (id, {_COPIED}) SELECT column2, {_COPIED} FROM ({{}}) AS of"

@@ -336,9 +336,13 @@ class Store(Access):
             )
         return made
 
-    async def mark_sending(self, ids: Sequence[int]) -> list[int]:
+    async def mark_sending(self, ids: Sequence[int], *, token: str = "") -> list[int]:
         """Note that the request with these attempts is about to be written; return those that may still go."""
-        return await self._write(transitions.mark_sending, ids, now=self.clock.now())
+        return await self._write(transitions.mark_sending, ids, now=self.clock.now(), token=token)
+
+    async def token_of(self, ids: Sequence[int]) -> str:
+        """Return the token of the request that these attempts were sent in; empty where it has none."""
+        return await self._read(attempts.token_of, ids)
 
     async def back_to_held(self, ids: Sequence[int]) -> None:
         """Note that the CDN surely did not accept these, which stay held for another try."""

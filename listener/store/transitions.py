@@ -195,12 +195,12 @@ class AttemptRequest(NamedTuple):
 SENT_APART_SECONDS = 1e-5
 
 
-def mark_sending(connection: Connection, ids: Sequence[int], *, now: float) -> list[int]:
+def mark_sending(connection: Connection, ids: Sequence[int], *, now: float, token: str = "") -> list[int]:
     """
     Note, durably before it is done, that the request with these attempts is being written; return which may go.
 
     What a person ordered since they were reserved is looked at in the same transaction: below a hold or a pause
-    they are refunded and due again, and those whose needs were cancelled are refunded.
+    they are refunded and due again, and those whose needs were cancelled are refunded. ``token`` names the request.
     """
     withdraw(connection, ids, now=now)
     unanswered = "SELECT DISTINCT sent_at FROM attempt_group WHERE active = 1 AND state IN ('sending', 'unknown')"
@@ -208,7 +208,7 @@ def mark_sending(connection: Connection, ids: Sequence[int], *, now: float) -> l
     while now in taken:  # the time names the request: what was written together is accepted together
         now += SENT_APART_SECONDS
     groups = own_groups(connection, ids, f"state = '{AttemptState.HELD.value}'")
-    update_groups(connection, groups, f"state = '{AttemptState.SENDING.value}', sent_at = ?", (now,))
+    update_groups(connection, groups, f"state = '{AttemptState.SENDING.value}', sent_at = ?, token = ?", (now, token))
     return members(connection, groups)
 
 

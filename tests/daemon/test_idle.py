@@ -40,7 +40,7 @@ class Nowhere(TargetBase):
     Settings: ClassVar[type[BaseModel]] = BaseModel
     limits: Mapping[RefreshKind, KindLimits] = {RefreshKind.FILE: KindLimits(100)}
 
-    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
         return Receipt(())
 
     async def check(self) -> Sequence[Check]:

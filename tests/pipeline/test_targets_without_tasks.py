@@ -30,7 +30,7 @@ class Cache(TargetBase):
         self.failures: list[TargetError] = []
         self.sent: list[tuple[RefreshKind, str]] = []
 
-    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
         self.sent += [(kind, url) for url in urls]
         if self.failures:
             raise self.failures.pop(0)

@@ -351,6 +351,31 @@ async def test_attempts_of_a_file_of_version_13_go_on(tmp_path: Path, clock: Fak
     assert check(path) == []
 
 
+async def test_a_file_of_version_14_goes_on_with_its_attempts(tmp_path: Path, clock: FakeClock) -> None:
+    """Nothing of it changes, but that active file refreshes say that they evict, as they always did."""
+    path = tmp_path / "s.db"
+    with closing(written_by(14, path)) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        before = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(attempt_group)")]
+    kind, force, active = (columns.index(name) for name in ("kind", "force", "active"))
+    expected = [
+        (*row[:force], 1 if row[kind] == "file" and row[active] else row[force], *row[force + 1 :], "")
+        for row in before.pop("attempt_group")
+    ]
+    with closing(prepare(path)) as brought_up, closing(prepare(tmp_path / "new.db")) as new:
+        assert shape(brought_up) == shape(new)
+        assert {table: brought_up.execute(f"SELECT * FROM {table}").fetchall() for table in before} == before
+        assert brought_up.execute("SELECT * FROM attempt_group").fetchall() == expected
+        assert {row[force] for row in expected if row[kind] == "file" and row[active]} == {1}
+        assert {row[force] for row in expected} == {0, 1}
+    assert check(path) == []
+    async with open_store(f"sqlite:///{path}", owner=True, clock=clock) as store:
+        await store.recover()
+        unknown = await store.attempts_in(AttemptState.UNKNOWN)
+        assert await store.token_of([one.id for one in unknown]) == ""  # sent before requests had one
+
+
 def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step runs once and in order; one that fails leaves the file at its old version, unchanged."""
     path = tmp_path / "s.db"

@@ -34,7 +34,9 @@ def made(connection: sqlite3.Connection, ids: list[int]) -> list[Attempt]:
 
 
 TOGETHER: list[Operation] = [
-    lambda c, ids, now: transitions.mark_sending(c, ids, now=now),  # each request has a time of its own
+    lambda c, ids, now: transitions.mark_sending(
+        c, ids, now=now, token=f"request {now}"
+    ),  # each request has a time of its own
     lambda c, ids, now: transitions.set_looks_back(c, after=now, seconds=1.0),
 ]
 OPERATIONS: list[Operation] = [
@@ -92,6 +94,9 @@ def contents(file: sqlite3.Connection) -> list[list[tuple[Any, ...]]]:
     )
     return [
         file.execute(f"SELECT {columns} FROM attempt ORDER BY id").fetchall(),
+        file.execute(
+            "SELECT i.id, g.token FROM attempt_item i JOIN attempt_group g ON g.id = i.group_id ORDER BY i.id"
+        ).fetchall(),
         file.execute("SELECT name, state, attempt, reason FROM need ORDER BY name").fetchall(),
         file.execute("SELECT held, spent, presumed FROM ledger").fetchall(),
         file.execute("SELECT ready FROM directory").fetchall(),
@@ -174,3 +179,13 @@ def test_reserved_attempts_of_a_host_share_a_group(tmp_path: Path) -> None:
         assert sorted(groups.values(), key=str) == sorted(
             [{(force, host_of(host))} for force in (False, True) for host in hosts], key=str
         )
+
+
+def test_a_request_has_one_token(two_files: tuple[sqlite3.Connection, sqlite3.Connection]) -> None:
+    """However many groups its attempts are in, and whoever crashed since; attempts of two requests have none."""
+    for file in two_files:
+        transitions.mark_sending(file, [1, 2, 3], now=3.0, token="one")
+        transitions.mark_sending(file, [4], now=4.0, token="two")
+        attempts.recover(file, now=5.0)
+        assert attempts.token_of(file, [1, 2, 3]) == "one"
+        assert attempts.token_of(file, [3, 4]) == attempts.token_of(file, []) == ""

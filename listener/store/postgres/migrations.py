@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import psycopg
 from listener.errors import StoreUnusable
 from listener.store.postgres.connection import quoted
 from listener.store.postgres.translation import translate
-from listener.store.sqlite.migrations import VERSION, statements
+from listener.store.sqlite.migrations import FILES_EVICT, VERSION, statements
 from listener.store.sqlite.migrations import schema as common_schema
 
 __all__ = ["MIN_PROGRAM", "SCHEMA", "check_usable", "prepare"]
@@ -78,6 +78,7 @@ def prepare(connection: psycopg.Connection[Any], schema: str = SCHEMA) -> None:
         if _one(connection, f"SELECT to_regclass('{quoted(schema)}.schema_version')") is None:
             _make(connection, quoted(schema))
         check_usable(connection, schema)
+        _upgrade(connection, quoted(schema))
 
 
 def _make(connection: psycopg.Connection[Any], schema: str) -> None:
@@ -119,6 +120,29 @@ def check_usable(connection: psycopg.Connection[Any], schema: str = SCHEMA) -> N
             " so that changes would be lost",
             hint=f"ALTER SEQUENCE {quoted(schema)}.change_number CACHE 1, and use a server that keeps to it",
         )
+
+
+STEPS: Final[Mapping[int, tuple[str, ...]]] = {
+    14: (
+        """ALTER TABLE {schema}.attempt_group ADD COLUMN token text COLLATE "C" NOT NULL DEFAULT ''""",
+        FILES_EVICT.replace("attempt_group", "{schema}.attempt_group"),
+    ),
+}
+"""
+Version → the statements that bring it one version on, as the steps of the state file do.
+
+Programs of ``MIN_PROGRAM`` go on beside them, so a step only adds what they need not know.
+"""
+
+
+def _upgrade(connection: psycopg.Connection[Any], schema: str) -> None:
+    version = _one(connection, f"SELECT version FROM {schema}.schema_version")
+    if version >= VERSION:
+        return
+    for step in range(version, VERSION):
+        for statement in STEPS[step]:
+            _run(connection, statement.format(schema=schema))
+    _run(connection, f"UPDATE {schema}.schema_version SET version = {VERSION}")
 
 
 def _run(connection: psycopg.Connection[Any], statement: str) -> psycopg.Cursor[Any]:

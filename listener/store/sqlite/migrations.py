@@ -20,6 +20,7 @@ from listener.store.letters import bounded_subject
 
 __all__ = [
     "APPLICATION_ID",
+    "FILES_EVICT",
     "MIGRATIONS",
     "VERSION",
     "pragma",
@@ -32,7 +33,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: distinguishes our file from any other SQLite file."""
-VERSION = 14
+VERSION = 15
 REWRITTEN_PAGES = 16_384
 """A file up to this size (64 MiB) is rewritten once when it is converted, so that its space can be given back."""
 
@@ -160,6 +161,17 @@ def _group_attempts(connection: sqlite3.Connection) -> None:
     _add("need_ready_update")(connection)
 
 
+FILES_EVICT = "UPDATE attempt_group SET force = 1 WHERE kind = 'file' AND active = 1"
+
+
+def _add_tokens(connection: sqlite3.Connection) -> None:
+    """Add the token of a request. A file refresh always evicted until now, which its attempt did not say."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(attempt_group)")}
+    if "token" not in columns:  # the step before makes the table as it is now
+        connection.execute("ALTER TABLE attempt_group ADD COLUMN token TEXT NOT NULL DEFAULT ''")
+    connection.execute(FILES_EVICT)
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("order_token", "order_token_at"),
@@ -174,6 +186,7 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     11: _book_shares_in_ledger,
     12: _rename_tokens,
     13: _group_attempts,
+    14: _add_tokens,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

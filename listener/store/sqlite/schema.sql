@@ -82,7 +82,8 @@ CREATE TABLE attempt_group (          -- attempts of one host to which the same 
   finished_at REAL,
   next_look_at REAL,                  -- ACCEPTED, UNKNOWN, UNCONFIRMED: when to ask; FAILED: when its back-off ends
   looks INTEGER NOT NULL DEFAULT 0,
-  error TEXT NOT NULL DEFAULT ''
+  error TEXT NOT NULL DEFAULT '',
+  token TEXT NOT NULL DEFAULT ''      -- names the request they were sent in, to the CDN; one for a request
 );
 CREATE INDEX attempt_group_due ON attempt_group (state, next_look_at) WHERE active = 1;
 CREATE INDEX attempt_group_flying ON attempt_group (watermark) WHERE active = 1 AND kind = 'directory';

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from listener.alibaba import key_source, require_key
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.clock import Clock, SystemClock
-from listener.contracts import Check, CheckState, KindLimits
+from listener.contracts import Check, CheckState, KindLimits, UnknownOutcome
 from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, TargetError, Unavailable
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
@@ -61,6 +61,7 @@ class AlibabaCdn:
     forces: bool
     can_force: bool
     quota: Mapping[RefreshKind, int]
+    unknown_outcome = UnknownOutcome.TASKS
 
     def __init__(
         self,
@@ -126,12 +127,12 @@ class AlibabaCdn:
     def _domains(self, kind: RefreshKind) -> DomainWindows:
         return self._directories if kind is RefreshKind.DIRECTORY else self._urls
 
-    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str = "") -> Receipt:  # noqa: ARG002
         """
         Ask for one batch; again, within a bound, only after a definite throttle.
 
         Raises a :class:`~listener.errors.TargetError` by remedy. ``force`` is sent for directories and
-        ignore-params only: a file is always evicted.
+        ignore-params only: a file is always evicted. The API takes no ``token``.
         """
         self._require_fitting(kind, urls)
         request = refresh_request(kind, urls, force=force, settings=self.settings)
@@ -174,7 +175,9 @@ class AlibabaCdn:
             object_type = self._listed_type(kind)
             found, complete = await self._list(url=url, object_type=object_type, span=(start, end))
         spellings = Spellings([url])
-        matching = [task._replace(url=url) for task in found if task.kind is kind and spellings.find(task.url)]
+        matching = [
+            task._replace(url=url) for task in found if task.kind is kind and task.url and spellings.find(task.url)
+        ]
         matching = [task for task in matching if task.created_at is None or start <= task.created_at <= end]
         if not matching and (start > math.floor(since) or not complete):
             raise OutcomeUnknown(f"the task list does not show whether {url} was accepted", code="listener.history")

@@ -10,7 +10,7 @@ import aiohttp
 from pydantic import Field, SecretStr
 from yarl import URL
 
-from listener.contracts import Check, CheckState, KindLimits, TargetBase
+from listener.contracts import Check, CheckState, KindLimits, TargetBase, UnknownOutcome
 from listener.errors import BatchRejected, Misconfigured, OutcomeUnknown, Throttled, Unavailable
 from listener.refresh import Receipt, RefreshKind
 from listener.settings import Section
@@ -35,15 +35,16 @@ class HttpCache(TargetBase):
         RefreshKind.FILE: KindLimits(batch_urls=50),
         RefreshKind.DIRECTORY: KindLimits(batch_urls=1),
     }
+    unknown_outcome = UnknownOutcome.REPEAT
 
     _session: aiohttp.ClientSession | None = None
 
-    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool) -> Receipt:
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
         """Purge each URL, or for a directory everything below it, in each cache."""
         for cache in self.settings.caches:
             for url in urls:
                 await self._purge(cache, f"{url}*" if kind is RefreshKind.DIRECTORY else url)
-        return Receipt(("purged",))
+        return Receipt()
 
     async def _purge(self, cache: str, url: str) -> None:
         status, retry_after = await self._request("PURGE", cache, url)

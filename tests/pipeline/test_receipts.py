@@ -1,0 +1,125 @@
+"""What a receipt says decides what happens to each URL of its request."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from listener.change import Change
+from listener.errors import BatchRejected
+from listener.refresh import AttemptState, Receipt, RefreshKind, Task, TaskState
+from tests.pipeline.scripted import BASE, Scripted, WithTasks, a_world_of
+from tests.pipeline.world import World
+
+pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
+
+
+def change(*keys: str) -> list[Change]:
+    """Return a change of each of these keys."""
+    return [Change("www", key) for key in keys]
+
+
+async def accepted(world: World) -> list[str]:
+    """Return the URLs in flight."""
+    return [one.url for one in await world.store.attempts_in(AttemptState.ACCEPTED)]
+
+
+async def test_a_receipt_without_tasks_is_final(tmp_path: Path) -> None:
+    """What it accepts is complete at once, and paid for once."""
+    async with a_world_of(tmp_path, target := Scripted(), first_seconds=3600.0) as world:
+        world.source.deliver(*change("a.html", "b.html"))
+        await world.settled()
+        assert sorted(url for one in target.sent for url in one.urls) == [f"{BASE}a.html", f"{BASE}b.html"]
+        assert await world.ledger() == (2, 0)
+
+
+@pytest.mark.parametrize("target", [Scripted, WithTasks])
+async def test_a_receipt_may_settle_after_a_time(tmp_path: Path, target: type[Scripted]) -> None:
+    """Until then the URL is in flight, also where the target has tasks at other times; afterwards it is fresh."""
+    async with a_world_of(tmp_path, target(Receipt(settles_after_seconds=300.0)), first_seconds=0.2) as world:
+        world.source.deliver(*change("a.html"))
+        await world.until(lambda: accepted(world))
+        await asyncio.sleep(0.5)  # longer than the first look at a task takes
+        assert await accepted(world) == [f"{BASE}a.html"]
+        world.clock.ahead += 301
+        await world.settled()
+
+
+async def test_a_task_may_be_of_the_whole_request(tmp_path: Path) -> None:
+    """It names no URL: each of the request is complete with it, and none before."""
+    target = WithTasks(Receipt(("I1",)))
+    target.listed = [Task("I1", None, RefreshKind.FILE, TaskState.REFRESHING)]
+    async with a_world_of(tmp_path, target) as world:
+        world.source.deliver(*change("a.html", "b.html"))
+        await world.until(lambda: accepted(world))
+        await asyncio.sleep(0.5)
+        assert len(await accepted(world)) == 2
+        target.listed = [Task("I1", None, RefreshKind.FILE, TaskState.COMPLETE)]
+        await world.settled()
+        assert len(target.sent) == 1
+
+
+async def test_urls_that_a_receipt_refuses_are_rejected_and_the_rest_is_accepted(tmp_path: Path) -> None:
+    """By one request, which is paid for as far as it was accepted."""
+    target = Scripted(Receipt(refused={f"{BASE}b.html": "not of this zone"}))
+    async with a_world_of(tmp_path, target) as world:
+        world.source.deliver(*change("a.html", "b.html", "c.html"))
+
+        async def is_rejected() -> bool:
+            counts = await world.store.counts()
+            return (counts.pending, counts.in_flight, counts.parked) == (0, 0, 1)
+
+        await world.until(is_rejected)
+        assert len(target.sent) == 1
+        assert await world.ledger() == (2, 0)
+        (row,) = await world.store.explain(f"{BASE}b.html")
+        assert row["reason"] == "not of this zone"
+        (attempt,) = await world.store.history(url=f"{BASE}b.html")
+        assert attempt["state"] == "failed"
+
+
+async def test_urls_that_some_caches_did_not_drop_stay_stale_and_are_sent_again(tmp_path: Path) -> None:
+    """Each backs off by itself, with the reason; what changes meanwhile is not held up; the account is not closed."""
+    reason = "10.0.0.6:6081 does not answer"
+    down = Receipt(unfinished={f"{BASE}a.html": reason})
+    async with a_world_of(tmp_path, target := Scripted(down, Receipt(), down)) as world:
+        world.source.deliver(*change("a.html"))
+
+        async def failed() -> bool:
+            return (await world.store.counts()).failed == 1
+
+        await world.until(failed)
+        (row,) = await world.store.explain(f"{BASE}a.html")
+        assert row["reason"] == reason
+        assert reason in world.pipeline.engines[0].report.problem
+        world.source.deliver(*change("b.html"))
+        await world.until(lambda: len(target.sent) == 2)
+        assert target.sent[1].urls == (f"{BASE}b.html",)
+        await world.until(lambda: not world.pipeline.engines[0].report.problem)
+        world.clock.ahead += 6
+        await world.until(lambda: len(target.sent) == 3)
+        await world.until(failed)
+        world.clock.ahead += 6
+        await asyncio.sleep(0.3)
+        assert len(target.sent) == 3  # twice as long
+        world.clock.ahead += 6
+        await world.settled()
+        assert [one.urls for one in target.sent[2:]] == [(f"{BASE}a.html",)] * 2
+        assert not world.pipeline.engines[0].report.problem
+        assert await world.ledger() == (2, 0)
+
+
+async def test_a_refusal_that_names_urls_needs_no_search(tmp_path: Path) -> None:
+    """Those are set aside, and one more request sends the rest."""
+    target = Scripted(BatchRejected("invalid", urls=[f"{BASE}k2", f"{BASE}k7"]))
+    async with a_world_of(tmp_path, target) as world:
+        world.source.deliver(*change(*(f"k{n}" for n in range(8))))
+
+        async def is_done() -> bool:
+            counts = await world.store.counts()
+            return (counts.pending, counts.in_flight, counts.parked) == (0, 0, 2)
+
+        await world.until(is_done)
+        assert [len(one.urls) for one in target.sent] == [8, 6]
