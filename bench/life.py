@@ -26,11 +26,12 @@ import structlog
 from pydantic import BaseModel
 
 from listener.change import Change, ChangeKind, Fingerprint
-from listener.contracts import Check, Delivery, IndexView, KindLimits, SourceHealth
+from listener.contracts import Check, Delivery, IndexView, KindLimits, Pace, SourceHealth, UnknownOutcome
 from listener.pipeline import Pipeline, store_options
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task, TaskState
 from listener.settings import Settings
 from listener.store import open_store
+from listener.urls import host_of
 
 START = 1_795_000_000.0
 TASK_SECONDS = 300.0
@@ -135,6 +136,8 @@ class Obliging:
     Settings: ClassVar[type[BaseModel]] = BaseModel
     name = account = "cdn"
     forces = can_force = True
+    unknown_outcome = UnknownOutcome.TASKS
+    pace = Pace()
     limits: Mapping[RefreshKind, KindLimits] = {kind: KindLimits(1000) for kind in QUOTA}
     quota = QUOTA
 
@@ -143,6 +146,10 @@ class Obliging:
         self._tasks: dict[str, list[Task]] = {}
         self._ids = itertools.count()
         self.units = 0
+
+    def place(self, url: str) -> str:
+        """Return the host."""
+        return host_of(url)
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """Wait a moment, as a rate limit would."""

@@ -16,7 +16,7 @@ The exceptions, grouped by remedy: by what the caller can do about them.
         ├── NotSent                certainly not accepted, nothing was spent
         │   ├── Unavailable        try again with back-off
         │   ├── Throttled          wait .retry_after_seconds, then try again
-        │   ├── WindowFull         wait for the next minute (.retry_after_seconds)
+        │   ├── WindowFull         wait with this kind of request (.retry_after_seconds)
         │   ├── QuotaExhausted     wait for the reset of the day
         │   ├── BatchTooLarge      split and send the halves
         │   ├── BatchRejected      some URLs (.urls, .domain) are bad: split where none is named
@@ -134,7 +134,7 @@ class Throttled(NotSent):
 
 
 class WindowFull(Throttled):
-    """The limit of this minute is used up."""
+    """The limit of this minute, or whatever refills, is used up for this kind of request; others go on."""
 
 
 class QuotaExhausted(NotSent):

@@ -11,8 +11,18 @@ from pydantic import BaseModel
 
 from listener.contracts.checks import Check
 from listener.refresh import UNLIMITED, Priority, QuotaReading, Receipt, RefreshKind, Task
+from listener.urls import host_of
 
-__all__ = ["ChecksDeadline", "FindsTasks", "KindLimits", "ReportsTasks", "Target", "TargetBase", "UnknownOutcome"]
+__all__ = [
+    "ChecksDeadline",
+    "FindsTasks",
+    "KindLimits",
+    "Pace",
+    "ReportsTasks",
+    "Target",
+    "TargetBase",
+    "UnknownOutcome",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +31,28 @@ class KindLimits:
 
     batch_urls: int
     """URLs in one request."""
-    batch_domains: int = 10
+    batch_places: int = 1
+    """Places in one request; :meth:`Target.place` says which URLs are of one."""
     batch_bytes: int | None = None
     """Encoded length of all URLs of one request, where the CDN or its transport limits it."""
     slots: int | None = None
     """Requests in flight at once, where the CDN limits them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a target is asked, and about what."""
+
+    lanes: int = 4
+    """Requests under way at once."""
+    first_look_seconds: float | None = None
+    """When a task is looked at first after its request was accepted; None: ``verifier.first_seconds``."""
+    interval_seconds: float | None = None
+    """The least time between two looks at it; None: ``verifier.interval_seconds``."""
+    ids_per_look: int = 10
+    """Task ids in one call of :meth:`ReportsTasks.tasks`."""
+    history_seconds: float = 3 * 86_400.0
+    """How long the CDN knows a task: an older one is looked at no more."""
 
 
 class UnknownOutcome(StrEnum):
@@ -65,9 +92,14 @@ class Target(Protocol):
     """The daily quota to assume until :meth:`read_quota` returns the live one."""
     unknown_outcome: UnknownOutcome
     """How an unknown outcome is settled."""
+    pace: Pace
 
     def __init__(self, name: str, settings: Any) -> None:
         """Keep the settings; open nothing."""
+        ...
+
+    def place(self, url: str) -> str:
+        """Return what URLs of one request have in common: a host, a zone, a distribution; no input or output."""
         ...
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
@@ -110,6 +142,7 @@ class TargetBase:
     forces = True
     can_force = False
     unknown_outcome = UnknownOutcome.SPENT
+    pace = Pace()
 
     def __init__(self, name: str, settings: Any) -> None:
         """Keep the settings; open nothing."""
@@ -121,6 +154,10 @@ class TargetBase:
     def quota(self) -> Mapping[RefreshKind, int]:
         """No limit for any kind."""
         return dict.fromkeys(self.limits, UNLIMITED)
+
+    def place(self, url: str) -> str:
+        """Return the host, with its port where it has one."""
+        return host_of(url)
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """Return at once."""

@@ -12,11 +12,12 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from listener.clock import window_end, window_start
-from listener.contracts import Target
+from listener.contracts import Pace, Target
 from listener.planner import Arrivals, QuotaShare
-from listener.refresh import Priority, RefreshKind, Scope
+from listener.refresh import UNLIMITED, Priority, RefreshKind, Scope
 from listener.router.routing import Sites, share_name
 from listener.settings import Site
 from listener.settings import site as settings
@@ -42,10 +43,8 @@ __all__ = [
 
 RESET_GUARD_SECONDS = 15.0
 """Nothing is sent so close to the reset of the day: the CDN might book it in another day than we do."""
-SLOTS = 4
-"""Requests under way at once: one slow answer does not hold up the others, and 4 are far from 50 calls a second."""
-BACKFILL_SLOTS = 2
-"""Of these a backfill may have so many: what changes now finds another one free."""
+BACKFILL_LANES = 2
+"""Of its lanes a backfill may have so many, but not all: what changes now finds another one free."""
 CAREFUL_BATCHES = 3
 CAREFUL_URLS = 10
 """After an unclean start the first batches are this small: should something be wrong, little is spent on it."""
@@ -66,6 +65,15 @@ def accounts_of(targets: Mapping[str, Target]) -> dict[str, Account]:
     for name, target in targets.items():
         accounts.setdefault(target.account, Account(target.account, {})).targets[name] = target
     return accounts
+
+
+class FullWindow(NamedTuple):
+    """A kind of which nothing is sent because its rate limit is used up; times in seconds since the epoch."""
+
+    until: float
+    since: float
+    reason: str
+    """What the CDN said."""
 
 
 @dataclass(slots=True)
@@ -99,11 +107,20 @@ class Account:
     _refused: dict[str, float] = field(default_factory=dict)
     _exhausted: dict[RefreshKind, tuple[float, int]] = field(default_factory=dict)
     """Until when nothing of a kind is sent, and how often its quota was refused in a row."""
+    _full: dict[RefreshKind, FullWindow] = field(default_factory=dict)
     _evicted: deque[tuple[float, str, int]] = field(default_factory=deque)
     """When directory refreshes were made, for which site, and what they evict; of the last minute."""
-    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SLOTS))
-    _backfill_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BACKFILL_SLOTS))
+    lanes: int = field(init=False)
+    """Requests under way at once: as many as the target takes that takes most."""
+    _slots: asyncio.Semaphore = field(init=False)
+    _backfill_slots: asyncio.Semaphore = field(init=False)
     _exclusive: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        """Open the lanes."""
+        self.lanes = max((target.pace.lanes for target in self.targets.values()), default=Pace().lanes)
+        self._slots = asyncio.Semaphore(self.lanes)
+        self._backfill_slots = asyncio.Semaphore(max(1, min(BACKFILL_LANES, self.lanes - 1)))
 
     @property
     def any_target(self) -> Target:
@@ -119,6 +136,11 @@ class Account:
         return found
 
     @property
+    def has_quota(self) -> bool:
+        """Whether any of its kinds has a daily quota, so that it matters in which day a request is booked."""
+        return not self.targets or any(units < UNLIMITED for units in self.quota.values())
+
+    @property
     def forces(self) -> bool:
         """Whether a directory refresh by any of its targets evicts what did not change, too."""
         return all(target.forces for target in self.targets.values())
@@ -130,7 +152,11 @@ class Account:
     def copy(self) -> Account:
         """Return what is known now, for another thread to read while this one goes on."""
         return replace(
-            self, _refused=dict(self._refused), _exhausted=dict(self._exhausted), _evicted=deque(self._evicted)
+            self,
+            _refused=dict(self._refused),
+            _exhausted=dict(self._exhausted),
+            _full=dict(self._full),
+            _evicted=deque(self._evicted),
         )
 
     def close(self, until: float, reason: str, *, now: float, remedy: str = "") -> None:
@@ -157,6 +183,19 @@ class Account:
     def exhausted_until(self, kind: RefreshKind) -> float:
         """Return until when nothing of this kind is sent, in seconds since the epoch."""
         return self._exhausted.get(kind, (0.0, 0))[0]
+
+    def window_full(self, kind: RefreshKind, until: float, reason: str, *, now: float) -> None:
+        """Send nothing of a kind until then (seconds since the epoch); all others go on."""
+        before = self._full.get(kind, FullWindow(until, now, reason))
+        self._full[kind] = FullWindow(max(until, before.until), before.since, reason)
+
+    def full(self, now: float) -> dict[RefreshKind, FullWindow]:
+        """Return the kinds whose rate limit is used up."""
+        return {kind: found for kind, found in self._full.items() if found.until > now}
+
+    def closed_until_for(self, kind: RefreshKind) -> float:
+        """Return until when nothing of this kind is sent, whatever the account, in seconds since the epoch."""
+        return max(self.exhausted_until(kind), self._full[kind].until if kind in self._full else 0.0)
 
     def waits_for_quota(self, now: float, patience: int) -> bool:
         """Return whether a kind is closed that was not refused so often yet."""
@@ -202,6 +241,7 @@ class Account:
         self.closed_until -= seconds
         self.quota_read_at = 0.0
         self._exhausted = {}
+        self._full = {}
         self._refused = {url: until - seconds for url, until in self._refused.items()}
 
     def record_failure(
@@ -216,6 +256,7 @@ class Account:
     def record_success(self, kind: RefreshKind) -> None:
         """Note that a request of this kind succeeded."""
         self._exhausted.pop(kind, None)
+        self._full.pop(kind, None)
         self.troubles = 0
         self._open()
         self.careful = max(0, self.careful - 1)
@@ -239,6 +280,8 @@ class Account:
 
     def is_near_reset(self, now: float) -> bool:
         """Return whether nobody can say in which day the CDN books what happens now."""
+        if not self.has_quota:
+            return False
         return now - window_start(now) < RESET_GUARD_SECONDS or window_end(now) - now < RESET_GUARD_SECONDS
 
     def quota_unreadable(self, now: float, reason: str, remedy: str) -> None:
@@ -253,7 +296,7 @@ class Account:
         else:
             self._unfinished.pop(target, None)
 
-    def report(self, deferred: Mapping[tuple[str, str], str]) -> AccountReport:
+    def report(self, deferred: Mapping[tuple[str, str], str], *, now: float) -> AccountReport:
         """Return what keeps it from sending, for every view; ``deferred``: why needs wait, by target and directory."""
         report = AccountReport(self.name, deferred=deferred, spenders=self.spenders)
         if self.closed_reason:
@@ -263,6 +306,11 @@ class Account:
                 since=self.closed_since,
                 until=self.closed_until or None,
             )
+        if full := self.full(now):
+            kind, one = min(full.items(), key=lambda each: each[1])
+            remedy = "nothing to do: it goes on then, and other kinds meanwhile"
+            problem = f"nothing of kind {kind.value} is sent: {one.reason}"
+            return report._replace(problem=problem, remedy=remedy, since=one.since, until=one.until)
         if self._unfinished:
             target, (since, reason) = min(self._unfinished.items(), key=lambda one: one[1])
             return report._replace(
@@ -287,6 +335,8 @@ class Account:
     def open_at(self, now: float) -> float:
         """Return the earliest time from ``now`` on at which something may be sent."""
         at = max(now, self.closed_until, now + QUOTA_RETRY_SECONDS if self.needs_quota else now)
+        if not self.has_quota:
+            return at
         if at - window_start(at) < RESET_GUARD_SECONDS:
             at = window_start(at) + RESET_GUARD_SECONDS
         if window_end(at) - at < RESET_GUARD_SECONDS:
@@ -309,7 +359,7 @@ class Account:
         async with self._exclusive:
             taken = 0
             try:
-                while taken < SLOTS:
+                while taken < self.lanes:
                     await self._slots.acquire()
                     taken += 1
                 yield

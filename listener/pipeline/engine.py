@@ -140,6 +140,7 @@ class Engine:
         account, now = self.account, self._clock.now()
         refused_since = now if account.closed_since is None else account.closed_since
         waits_for_cdn = account.open_at(now) > now and now - refused_since < PATIENCE_SECONDS
+        waits_for_cdn = waits_for_cdn or any(now - one.since < PATIENCE_SECONDS for one in account.full(now).values())
         waits_for_cdn = waits_for_cdn or account.waits_for_quota(now, QUOTA_REFUSALS)
         woken = self.outcome.wake_at is not None and now >= self.outcome.wake_at
         return self.settled and self.sender.idle and not woken and not (waits_for_cdn and self.outcome.deferred)
@@ -153,7 +154,9 @@ class Engine:
     def report(self) -> AccountReport:
         """What keeps the account from sending, and why needs wait; of very many the oldest."""
         waiting = sorted(self.outcome.deferred, key=lambda one: one.oldest)[:REPORTED_DEFERRALS]
-        return self.account.report({(one.target, one.directory_url): one.reason for one in waiting})
+        return self.account.report(
+            {(one.target, one.directory_url): one.reason for one in waiting}, now=self._clock.now()
+        )
 
     def set_back(self, seconds: float) -> None:
         """Follow a clock that was set back by so much."""
@@ -443,7 +446,7 @@ class Dispatcher:
         able = {
             (target, kind)
             for target, kind in {(one.target, one.kind) for one in wanted}
-            if account.can(target, kind) and account.exhausted_until(kind) <= now
+            if account.can(target, kind) and account.closed_until_for(kind) <= now
         }
         wanted = [one for one in wanted if (one.target, one.kind) in able]
         if account.careful:

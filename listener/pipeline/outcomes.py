@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from listener.clock import Clock
-from listener.contracts import FindsTasks, ReportsTasks, Target, UnknownOutcome
+from listener.contracts import FindsTasks, Pace, ReportsTasks, Target, UnknownOutcome
 from listener.errors import OutcomeUnknown, TargetError
 from listener.pipeline.accounts import Account
 from listener.pipeline.evidence import CLOCK_MARGIN_SECONDS, LATEST_SECONDS, Evidence, weigh
@@ -38,10 +38,7 @@ LOOK_MOST_SECONDS = 600.0
 UNCONFIRMED_LOOK_SECONDS = 1800.0
 LATE_SECONDS = 600.0
 """Reading a status updates it: a check that is this late, after a suspend, may find an old one."""
-HISTORY_SECONDS = 3 * 24 * 3600.0
-"""The task list reaches back three days (DescribeRefreshTasks, API version 2018-05-10)."""
-IDS_PER_LOOK = 10
-"""Task ids in one DescribeRefreshTaskById call."""
+USUAL_PACE = Pace()
 
 
 class Complete(NamedTuple):
@@ -72,29 +69,32 @@ class LookAgain(NamedTuple):
 Verdict = Complete | Failed | Unconfirmed | LookAgain
 
 
-def verdict(attempt: Attempt, task: Task | None, *, now: float, settings: VerifierSettings) -> Verdict:
+def verdict(
+    attempt: Attempt, task: Task | None, *, now: float, settings: VerifierSettings, pace: Pace = USUAL_PACE
+) -> Verdict:
     """
     Decide what the state of a task means for its attempt; times in seconds since the epoch.
 
     An absent task is not listed yet. The first check is after ``first_seconds``; then the wait grows by half, between
     ``interval_seconds`` and ten minutes: with the defaults after 1, 1.5, 2.3, 3.4, 5 minutes and so on, since a refresh
     takes five to six. A check that is :data:`LATE_SECONDS` late never gives up, since the status may be old: the next
-    one follows soon.
+    one follows soon. What the target says of its pace goes before the settings.
     """
+    interval = settings.interval_seconds if pace.interval_seconds is None else pace.interval_seconds
     if task is not None and task.state is TaskState.COMPLETE:
         return Complete()
     if task is not None and task.state is TaskState.FAILED:
-        wait = min(BACKOFF_MOST_SECONDS, max(settings.interval_seconds, BACKOFF_SECONDS) * 2 ** (attempt.tries - 1))
+        wait = min(BACKOFF_MOST_SECONDS, max(interval, BACKOFF_SECONDS) * 2 ** (attempt.tries - 1))
         return Failed(now + wait, task.description or "the CDN reports the task as failed", attempt.tries < TRIES)
     age = now - (attempt.accepted_at if attempt.accepted_at is not None else attempt.created_at)
-    late = attempt.next_look_at is not None and now - attempt.next_look_at > LATE_SECONDS and age < HISTORY_SECONDS
+    late = attempt.next_look_at is not None and now - attempt.next_look_at > LATE_SECONDS and age < pace.history_seconds
     if late:
-        return LookAgain(now + settings.interval_seconds)
+        return LookAgain(now + interval)
     if age >= settings.give_up_seconds:
         state = "is not listed" if task is None else f"is {task.state} ({task.progress or 'progress unknown'})"
-        again = now + UNCONFIRMED_LOOK_SECONDS if age < HISTORY_SECONDS else None
+        again = now + UNCONFIRMED_LOOK_SECONDS if age < pace.history_seconds else None
         return Unconfirmed(again, f"task {attempt.task_id} {state} after {age / 60:.0f} minutes")
-    return LookAgain(now + max(settings.interval_seconds, min(LOOK_MOST_SECONDS, age / 2)))
+    return LookAgain(now + max(interval, min(LOOK_MOST_SECONDS, age / 2)))
 
 
 class Verifier:
@@ -118,7 +118,7 @@ class Verifier:
                 ended += await self._carry_out((attempt, Complete()) for attempt in mine)
                 continue
             ended += await self._carry_out((attempt, Complete()) for attempt in mine if not attempt.task_id)
-            for part in _by_ids([attempt for attempt in mine if attempt.task_id]):
+            for part in _by_ids([attempt for attempt in mine if attempt.task_id], most=target.pace.ids_per_look):
                 ended += await self._look_at(name, target, part)
         return ended
 
@@ -131,10 +131,11 @@ class Verifier:
             again = self._clock.now() + max(self._settings.interval_seconds, 1.0)
             await self._store.look_again([(attempt.id, again) for attempt in attempts])
             return 0
-        known = _by_url(tasks, attempts)
+        known, pace = _by_url(tasks, attempts), self._targets[name].pace
         now = self._clock.now()
         verdicts = [
-            (attempt, verdict(attempt, _task(attempt, known), now=now, settings=self._settings)) for attempt in attempts
+            (attempt, verdict(attempt, _task(attempt, known), now=now, settings=self._settings, pace=pace))
+            for attempt in attempts
         ]
         return await self._carry_out(verdicts)
 
@@ -199,8 +200,8 @@ def _by_url(tasks: Sequence[Task], attempts: Sequence[Attempt]) -> dict[tuple[st
     return {(task.task_id, task.url and (spellings.find(task.url) or task.url)): task for task in tasks}
 
 
-def _by_ids(attempts: Sequence[Attempt]) -> Iterable[list[Attempt]]:
-    """Yield groups of attempts that together have at most ``IDS_PER_LOOK`` task ids."""
+def _by_ids(attempts: Sequence[Attempt], *, most: int) -> Iterable[list[Attempt]]:
+    """Yield groups of attempts that together have at most so many task ids."""
     by_id: dict[str, list[Attempt]] = {}
     for attempt in attempts:
         by_id.setdefault(attempt.task_id or "", []).append(attempt)
@@ -208,7 +209,7 @@ def _by_ids(attempts: Sequence[Attempt]) -> Iterable[list[Attempt]]:
     ids = 0
     for task_id, members in by_id.items():
         count = len(task_id.split(","))
-        if group and ids + count > IDS_PER_LOOK:
+        if group and ids + count > most:
             yield group
             group, ids = [], 0
         group += members

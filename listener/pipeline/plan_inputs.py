@@ -226,7 +226,13 @@ class PlanInputs:
 
     def limits(self) -> list[planner.Limit]:
         """Return what bounds a plan apart from the quota."""
-        return [*self._eviction_limits(), *self._slot_limits()]
+        return [*self._eviction_limits(), *self._slot_limits(), *self._full_limits()]
+
+    def _full_limits(self) -> list[planner.Limit]:
+        return [
+            planner.Limit(f"its rate limit: {one.reason}", left=0, costs={kind: 1.0}, resets_at=one.until)
+            for kind, one in self._account.full(self._now).items()
+        ]
 
     def _eviction_limits(self) -> list[planner.Limit]:
         limits = []

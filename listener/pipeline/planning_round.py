@@ -150,7 +150,7 @@ class PlanningRound:
         if self.account.exhausted_until(RefreshKind.PREFETCH) > self.now:
             made.waits += _all_of([load for load in free if load.prefetch], "the CDN refuses for its quota")
         made.waits += waits
-        made.wakes += [self.overrides.ends_at, *(self.account.exhausted_until(kind) for kind in RefreshKind)]
+        made.wakes += [self.overrides.ends_at, *(self.account.closed_until_for(kind) for kind in RefreshKind)]
         if priority is not Priority.LIVE:
             made.wanted = self._little(made.wanted, priority)
         return made

@@ -32,6 +32,7 @@ from listener.errors import (
     SendingEnded,
     TargetError,
     Throttled,
+    WindowFull,
 )
 from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.intake import StoreRetry
@@ -142,11 +143,12 @@ class Sender:
     def put(self, attempts: Sequence[Attempt], priority: Priority = Priority.LIVE) -> None:
         """Queue held attempts; those of a backfill are sent when nothing else is."""
         for group in _grouped(attempts, lambda one: (one.target, one.kind, one.force)).values():
-            limits = self._account.targets[group[0].target].limits[group[0].kind]
+            target = self._account.targets[group[0].target]
+            limits = target.limits[group[0].kind]
             most = self._account.batch_urls
             if priority is not Priority.LIVE:
                 most = min(most or BACKFILL_BATCH_URLS, max(1, limits.batch_urls // BACKFILL_BATCH_PART))
-            for batch in into_batches(group, limits, most=most):
+            for batch in into_batches(group, limits, place=target.place, most=most):
                 hosts = Counter(map(host_of, batch.urls))
                 self._count(hosts, priority, 1)
                 self._arrived.put_nowait((batch._replace(priority=priority), hosts))
@@ -220,7 +222,7 @@ class Sender:
         if self._draining:
             return None  # it waited for its turn before the end began, so it would get it before the end
         now = self._clock.now()
-        closed = max(self._account.open_at(now), self._account.exhausted_until(batch.kind)) > now
+        closed = max(self._account.open_at(now), self._account.closed_until_for(batch.kind)) > now
         if batch.token:
             if not closed:
                 await self._repeat(batch)
@@ -337,8 +339,14 @@ class Sender:
 
     async def _accepted_whole(self, batch: Batch, receipt: Receipt) -> None:
         task = ",".join(receipt.task_ids)
-        has_tasks = bool(task) and isinstance(self._account.targets[batch.target], ReportsTasks)
-        wait = self._first_look_seconds if has_tasks else receipt.settles_after_seconds
+        target = self._account.targets[batch.target]
+        has_tasks = bool(task) and isinstance(target, ReportsTasks)
+        first_look = target.pace.first_look_seconds
+        wait = (
+            (self._first_look_seconds if first_look is None else first_look)
+            if has_tasks
+            else receipt.settles_after_seconds
+        )
         next_look_at = self._clock.now() + wait
         tasks = dict.fromkeys(batch.ids, task)
         try:
@@ -380,7 +388,10 @@ class Sender:
 
     def _not_sent(self, kind: RefreshKind, error: TargetError) -> None:
         now, account, wait = self._clock.now(), self._account, 0.0
-        if isinstance(error, Throttled):
+        if isinstance(error, WindowFull):
+            wait = error.retry_after_seconds
+            account.window_full(kind, now + wait, str(error), now=now)
+        elif isinstance(error, Throttled):
             account.throttled(now, error.retry_after_seconds, str(error))
         elif isinstance(error, QuotaExhausted):
             # The reading that follows says how much is left; only when that does not help does the wait grow.
@@ -456,40 +467,41 @@ class Batch(NamedTuple):
         return self._replace(attempts=tuple(attempts), token="")
 
 
-def into_batches(attempts: Sequence[Attempt], limits: KindLimits, *, most: int | None = None) -> Iterator[Batch]:
+def into_batches(
+    attempts: Sequence[Attempt], limits: KindLimits, *, place: Callable[[str], str] = host_of, most: int | None = None
+) -> Iterator[Batch]:
     """
     Yield batches of attempts of one target, kind and force, in their order.
 
-    A host with many of them gets batches of its own: it neither waits for the limits of another
-    host nor is refused for one. Hosts with few share.
+    A place with many of them gets batches of its own: it neither waits for the limits of another
+    place nor is refused for one. Places with few share, where the limits let them.
 
     Args:
         attempts: what is to be sent.
         limits: what one request may hold.
+        place: returns the place of a URL.
         most: a lower bound on URLs in one request than the limits', if any.
     """
-    by_host: dict[str, list[Attempt]] = {}
-    for attempt in attempts:
-        by_host.setdefault(host_of(attempt.url), []).append(attempt)
-    few = [host for host, group in by_host.items() if len(group) < FEW]
-    for hosts in (few, *([host] for host, group in by_host.items() if len(group) >= FEW)):
-        yield from _filled([(host, attempt) for host in hosts for attempt in by_host[host]], limits, most)
+    by_place = _grouped(attempts, lambda attempt: place(attempt.url))
+    few = [name for name, group in by_place.items() if len(group) < FEW]
+    for names in (few, *([name] for name, group in by_place.items() if len(group) >= FEW)):
+        yield from _filled([(name, attempt) for name in names for attempt in by_place[name]], limits, most)
 
 
 def _filled(attempts: Iterable[tuple[str, Attempt]], limits: KindLimits, most: int | None) -> Iterator[Batch]:
-    """Yield batches of attempts, each with its host."""
+    """Yield batches of attempts, each with its place."""
     urls_limit = min(limits.batch_urls, most or limits.batch_urls)
     part: list[Attempt] = []
-    hosts: set[str] = set()
+    places: set[str] = set()
     size = 0
-    for host, attempt in attempts:
+    for place, attempt in attempts:
         length = 0 if limits.batch_bytes is None else len(quote(attempt.url, safe="")) + 3
-        full = len(part) >= urls_limit or (host not in hosts and len(hosts) >= limits.batch_domains)
+        full = len(part) >= urls_limit or (place not in places and len(places) >= limits.batch_places)
         if part and (full or (limits.batch_bytes is not None and size + length > limits.batch_bytes)):
             yield _batch(part)
-            part, hosts, size = [], set(), 0
+            part, places, size = [], set(), 0
         part.append(attempt)
-        hosts.add(host)
+        places.add(place)
         size += length
     if part:
         yield _batch(part)

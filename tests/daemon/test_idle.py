@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import BaseModel
 
-from listener.contracts import Check, KindLimits, Receipt, Source, TargetBase
+from listener.contracts import Check, KindLimits, Source, TargetBase
 from listener.daemon.service import Daemon
 from listener.pipeline import Pipeline, store_options
-from listener.refresh import RefreshKind
+from listener.refresh import Receipt, RefreshKind
 from listener.settings import Settings
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource, known, live, mounts, source
 from listener.sources.listing.settings import ListingSettings

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.clock import window_start
-from listener.contracts import KindLimits, Target
-from listener.pipeline.accounts import RESET_GUARD_SECONDS, SLOTS, Account
+from listener.contracts import Check, KindLimits, Pace, Target, TargetBase
+from listener.pipeline.accounts import RESET_GUARD_SECONDS, Account
 from listener.pipeline.sender import into_batches, split
-from listener.refresh import Attempt, RefreshKind
+from listener.refresh import Attempt, Receipt, RefreshKind
 from listener.urls import host_of
 
 NOON = window_start(1_800_000_000.0) + 12 * 3600.0
@@ -37,7 +38,7 @@ def test_batches_hold_everything_once_within_every_limit(
     made: list[tuple[int, int]], urls: int, domains: int, size: int | None
 ) -> None:
     """Whatever is queued goes out exactly once, and no request breaks a limit."""
-    limits = KindLimits(batch_urls=urls, batch_domains=domains, batch_bytes=size)
+    limits = KindLimits(batch_urls=urls, batch_places=domains, batch_bytes=size)
     queued = attempts([f"https://h{host}.test/{'x' * length}" for host, length in made])
     batches = list(into_batches(queued, limits))
     assert sorted(one for batch in batches for one in batch.ids) == [one.id for one in queued]
@@ -51,8 +52,23 @@ def test_batches_hold_everything_once_within_every_limit(
 def test_a_busy_host_has_requests_of_its_own() -> None:
     """A host with many URLs makes no other host wait for its limits; hosts with few share a request."""
     queued = attempts([f"https://busy.test/{n}" for n in range(60)] + ["https://a.test/1", "https://b.test/1"])
-    hosts = [{host_of(url) for url in batch.urls} for batch in into_batches(queued, KindLimits(batch_urls=1000))]
+    hosts = [{host_of(url) for url in batch.urls} for batch in into_batches(queued, KindLimits(1000, 10))]
     assert hosts == [{"a.test", "b.test"}, {"busy.test"}]
+
+
+def test_a_request_is_of_one_place_unless_the_limits_say_otherwise() -> None:
+    """What a place is the target says: hosts of one zone share a request, two zones never do."""
+    queued = attempts(["https://a.one.test/1", "https://b.one.test/1", "https://a.two.test/1"])
+    zones = list(into_batches(queued, KindLimits(1000), place=lambda url: host_of(url).partition(".")[2]))
+    assert [batch.ids for batch in zones] == [[0, 1], [2]]
+    assert [batch.ids for batch in into_batches(queued, KindLimits(1000))] == [[0], [1], [2]]
+
+
+def test_a_request_that_is_sent_again_has_its_urls_in_the_same_order() -> None:
+    """That of the attempts, whatever the order of places."""
+    queued = attempts([f"https://{host}.test/{n}" for n in range(3) for host in "ab"])
+    (batch,) = into_batches(queued, KindLimits(1000, 10))
+    assert batch.ids == [0, 1, 2, 3, 4, 5]
 
 
 @given(st.integers(2, 1000))
@@ -76,6 +92,50 @@ def test_nothing_is_sent_around_the_reset(before: float) -> None:
     assert account().open_at(reset + before) == reset + RESET_GUARD_SECONDS
     assert account().open_at(reset + RESET_GUARD_SECONDS) == reset + RESET_GUARD_SECONDS
     assert account().open_at(NOON) == NOON
+
+
+class Unlimited(TargetBase):
+    """A target without a daily quota that takes two requests at once."""
+
+    limits: ClassVar = {RefreshKind.FILE: KindLimits(1)}
+    pace = Pace(lanes=2)
+
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
+        raise NotImplementedError
+
+    async def check(self) -> Sequence[Check]:
+        raise NotImplementedError
+
+
+def test_an_account_without_a_daily_quota_knows_no_reset() -> None:
+    """No CDN books its requests in a day."""
+    reset = window_start(NOON) + 86400.0
+    one = Account("edge", {"edge": Unlimited("edge", None)})
+    assert one.open_at(reset) == reset
+    assert not one.is_near_reset(reset)
+
+
+def test_the_target_says_how_many_requests_are_under_way_at_once() -> None:
+    """Of several that which takes most; a backfill never takes every lane but the only one."""
+    one = Account("edge", {"edge": Unlimited("edge", None)})
+    assert (one.lanes, one._slots._value, one._backfill_slots._value) == (2, 2, 1)
+    assert account().lanes == Pace().lanes == 4
+
+
+def test_a_full_window_closes_one_kind() -> None:
+    """Until it has room again, or a request of the kind succeeds; it is reported, and the account stays open."""
+    one = account()
+    one.window_full(RefreshKind.FILE, NOON + 60, "too many", now=NOON)
+    one.window_full(RefreshKind.FILE, NOON + 30, "still too many", now=NOON + 10)
+    assert one.open_at(NOON) == NOON
+    assert one.closed_until_for(RefreshKind.FILE) == NOON + 60
+    assert one.closed_until_for(RefreshKind.DIRECTORY) <= NOON
+    report = one.report({}, now=NOON + 20)
+    assert "file is sent: still too many" in report.problem
+    assert (report.since, report.until) == (NOON, NOON + 60)
+    assert not one.report({}, now=NOON + 61).problem
+    one.record_success(RefreshKind.FILE)
+    assert not one.full(NOON)
 
 
 def test_a_wait_that_ends_before_the_reset_is_moved_behind_it() -> None:
@@ -114,11 +174,11 @@ async def test_the_quota_is_read_only_while_nothing_is_sent() -> None:
             await asyncio.sleep(100)
             events.append("loud")
 
-    senders = [asyncio.create_task(send(number, 10)) for number in range(SLOTS)]
+    senders = [asyncio.create_task(send(number, 10)) for number in range(one.lanes)]
     await asyncio.sleep(1)
     reading = asyncio.create_task(read())
     await asyncio.sleep(1)
     late = asyncio.create_task(send(99, 1))
     await asyncio.gather(*senders, reading, late)
-    assert events.index("quiet") > max(events.index(("end", number)) for number in range(SLOTS))
+    assert events.index("quiet") > max(events.index(("end", number)) for number in range(one.lanes))
     assert events.index(("begin", 99)) > events.index("loud")

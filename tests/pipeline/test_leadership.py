@@ -152,11 +152,11 @@ async def test_a_commit_that_takes_the_rest_of_the_time_begins_no_request(tmp_pa
         marked = world.store.mark_sending
         tries = 0
 
-        async def mark_sending(ids: Sequence[int]) -> list[int]:
+        async def mark_sending(ids: Sequence[int], *, token: str) -> list[int]:
             nonlocal tries
             tries += 1
             lead.may_begin = tries > 1
-            return await marked(ids)
+            return await marked(ids, token=token)
 
         world.store.mark_sending = mark_sending  # type: ignore[method-assign]
         world.source.deliver(world.write("a.html", "new"))

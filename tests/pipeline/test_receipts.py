@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from listener.change import Change
-from listener.errors import BatchRejected
+from listener.change import Change, ChangeKind
+from listener.contracts import Pace
+from listener.errors import BatchRejected, WindowFull
 from listener.refresh import AttemptState, Receipt, RefreshKind, Task, TaskState
 from tests.pipeline.scripted import BASE, Scripted, WithTasks, a_world_of
 from tests.pipeline.world import World
@@ -123,3 +124,30 @@ async def test_a_refusal_that_names_urls_needs_no_search(tmp_path: Path) -> None
 
         await world.until(is_done)
         assert [len(one.urls) for one in target.sent] == [8, 6]
+
+
+async def test_a_used_up_rate_limit_holds_back_one_kind(tmp_path: Path) -> None:
+    """Files wait, and no directory stands in for them; a directory that is due goes at once."""
+    target = Scripted(WindowFull("800 URLs a second", retry_after_seconds=60.0))
+    async with a_world_of(tmp_path, target) as world:
+        world.source.deliver(*change(*(f"d/{n}.html" for n in range(6))))
+        await world.until(lambda: world.pipeline.engines[0].report.problem)
+        world.source.deliver(Change("www", "old/", ChangeKind.SUBTREE))
+        await world.until(lambda: len(target.sent) == 2)
+        await asyncio.sleep(0.3)
+        assert [one.kind for one in target.sent] == [RefreshKind.FILE, RefreshKind.DIRECTORY]
+        assert await world.ledger() == (0, 0)
+        world.clock.ahead += 61
+        await world.settled()
+        assert [one.kind for one in target.sent[2:]] == [RefreshKind.FILE]
+        assert not world.pipeline.engines[0].report.problem
+
+
+async def test_a_target_says_when_its_tasks_are_looked_at_first(tmp_path: Path) -> None:
+    """Sooner than ``verifier.first_seconds``, where it knows better."""
+    target = WithTasks(Receipt(("I1",)))
+    target.pace = Pace(first_look_seconds=0.1)
+    target.listed = [Task("I1", None, RefreshKind.FILE, TaskState.COMPLETE)]
+    async with a_world_of(tmp_path, target, first_seconds=3600.0) as world:
+        world.source.deliver(*change("a.html"))
+        await world.settled()

@@ -13,7 +13,7 @@ import pytest
 from listener.contracts import Delivery
 from listener.errors import ConfigurationError
 from listener.pipeline import engine
-from listener.pipeline.accounts import SLOTS, Account
+from listener.pipeline.accounts import Account
 from listener.refresh import AttemptState
 from tests.pipeline.world import PlayedSource, a_world, leave_in_flight
 
@@ -30,7 +30,7 @@ async def test_a_cancelled_wait_for_quiet_gives_its_lanes_back() -> None:
         await asyncio.gather(waiting, return_exceptions=True)
     async with asyncio.timeout(30.0), account.exclusive():
         pass
-    assert account._slots._value == SLOTS
+    assert account._slots._value == account.lanes
 
 
 async def _quietly(account: Account) -> None:

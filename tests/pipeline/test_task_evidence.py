@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from listener.contracts import Pace, UnknownOutcome
 from listener.pipeline.accounts import Account
 from listener.pipeline.outcomes import UnknownOutcomes
 from listener.refresh import Attempt, AttemptState, RefreshKind, Scope, Task, TaskState
@@ -67,6 +68,9 @@ class ModelClock:
 class ModelTarget:
     """The reading half of a CDN: rows with an id that requests of one second share."""
 
+    unknown_outcome = UnknownOutcome.TASKS
+    pace = Pace()
+
     def __init__(self, clock: ModelClock) -> None:
         """Take nothing yet."""
         self.clock = clock
@@ -86,7 +90,9 @@ class ModelTarget:
     async def tasks(self, task_ids: Sequence[str]) -> list[Task]:
         """Return the rows of these tasks, spelled in another way than they were submitted."""
         return [
-            task._replace(url=task.url.replace("%5B", "%5b")) for task in self._listed() if task.task_id in task_ids
+            task._replace(url=(task.url or "").replace("%5B", "%5b"))
+            for task in self._listed()
+            if task.task_id in task_ids
         ]
 
     async def find_tasks(self, kind: RefreshKind, url: str, *, since: float, until: float) -> list[Task]:
@@ -134,7 +140,12 @@ class Case:
         self.target = ModelTarget(model.clock)
         account = Account(name, {"cdn": self.target})  # type: ignore[dict-item]
         self.unknowns = UnknownOutcomes(
-            account, model.store, model.clock, first_seconds=FIRST_SECONDS, give_up_seconds=3600.0
+            account,
+            model.store,
+            model.clock,
+            first_seconds=FIRST_SECONDS,
+            give_up_seconds=3600.0,
+            resend=lambda _: False,
         )
         self.sent: dict[Request, tuple[list[Attempt], float]] = {}
         self.adopted: dict[Request, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from listener.contracts import Pace
 from listener.pipeline.outcomes import Complete, Failed, LookAgain, Unconfirmed, verdict
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
 from listener.settings import VerifierSettings
@@ -76,3 +77,13 @@ def test_beyond_the_memory_of_the_cdn_nobody_looks_any_more() -> None:
     found = verdict(attempt(3 * 86400), None, now=NOW, settings=SETTINGS)
     assert isinstance(found, Unconfirmed)
     assert found.next_look_at is None
+
+
+def test_a_target_may_have_a_pace_of_its_own() -> None:
+    """It goes before the settings, for the wait between looks and for how long the CDN knows a task."""
+    pace = Pace(interval_seconds=5.0, history_seconds=7200.0)
+    found = verdict(attempt(4), None, now=NOW, settings=SETTINGS, pace=pace)
+    assert found == LookAgain(NOW + 5)
+    late = verdict(attempt(7300), None, now=NOW, settings=SETTINGS, pace=pace)
+    assert isinstance(late, Unconfirmed)
+    assert late.next_look_at is None

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from listener.alibaba import key_source, require_key
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.clock import Clock, SystemClock
-from listener.contracts import Check, CheckState, KindLimits, UnknownOutcome
+from listener.contracts import Check, CheckState, KindLimits, Pace, UnknownOutcome
 from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, TargetError, Unavailable
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
@@ -62,6 +62,7 @@ class AlibabaCdn:
     can_force: bool
     quota: Mapping[RefreshKind, int]
     unknown_outcome = UnknownOutcome.TASKS
+    pace = Pace(lanes=4, ids_per_look=IDS_PER_CALL, history_seconds=3 * DAY_SECONDS)
 
     def __init__(
         self,
@@ -123,6 +124,10 @@ class AlibabaCdn:
         """Wait until a request of these URLs keeps the limits per domain and minute, then the one per second."""
         await self._domains(kind).take(Counter(domain_of(url) for url in urls), priority=priority)
         await self.client.calls.take()
+
+    def place(self, url: str) -> str:
+        """Return the domain."""
+        return domain_of(url)
 
     def _domains(self, kind: RefreshKind) -> DomainWindows:
         return self._directories if kind is RefreshKind.DIRECTORY else self._urls
@@ -222,7 +227,7 @@ class AlibabaCdn:
         if limits is None:
             hint = "set api_version = '2018-05-10', or refresh without this kind"
             raise Misconfigured(f"API version {self.settings.api_version} cannot do {kind.value}", hint=hint)
-        if len(urls) > limits.batch_urls or len(set(map(domain_of, urls))) > limits.batch_domains:
+        if len(urls) > limits.batch_urls or len(set(map(domain_of, urls))) > limits.batch_places:
             raise BatchTooLarge(f"{len(urls)} URLs are too many, or of too many domains, for one request")
 
     async def _tasks_by_id(self, ids: Sequence[str]) -> list[Task]:

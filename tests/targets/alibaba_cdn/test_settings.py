@@ -43,7 +43,7 @@ def test_defaults_are_those_of_newer_accounts() -> None:
         IGNORE: 100,
         PREFETCH: 100,
     }
-    assert all(limits.batch_domains == 10 for limits in target.limits.values())
+    assert all(limits.batch_places == 10 for limits in target.limits.values())
     assert target.limits[PREFETCH].batch_bytes == 6_000
 
 
