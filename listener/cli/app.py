@@ -17,6 +17,7 @@ import typer
 from listener import __version__
 from listener.cli.config import app as config_app
 from listener.cli.emulate import EmulateCommand, emulate
+from listener.cli.fleet import app as fleet_app
 from listener.cli.options import Argument, InstanceOption, Option
 from listener.cli.plain import COMMANDS, resolved, with_instance
 from listener.cli.reporting import reported
@@ -102,9 +103,10 @@ def _reporting(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 for _name, _place in COMMANDS.items():
     app.command(_name)(resolved(_place))
 app.command("emulate", cls=EmulateCommand)(emulate)
-_declare(app, config_app, store_app)
+_declare(app, config_app, store_app, fleet_app)
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
+app.add_typer(fleet_app, name="fleet")
 app.add_typer(systemd_app, name="systemd")
 
 

@@ -55,11 +55,7 @@ def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
     )
     _show_outlook(found)
     say("")
-    columns = ("state", "last_event_at", "lost_events", "rescans", "detail")
-    print_table(
-        ("source", "state", "last event", "lost", "rescans", "detail"),
-        [(name, *(source[column] for column in columns)) for name, source in found["sources"].items()],
-    )
+    _show_sources(found["sources"])
     for name, source in found["sources"].items():
         if ignored := int(source["figures"].get("ignored_paths", 0)):
             say(f"source {name}: {ignored} paths ignored; list them: cdn-listener check --ignored")
@@ -68,6 +64,22 @@ def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
         print_table(_ORDER, [[order[column] for column in _ORDER] for order in found["orders"]])
     if "url" in found:
         _show_url(found["url"], verbose=verbose)
+
+
+def _show_sources(sources: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print how each source is; of a fleet a line for each instance that reports it."""
+    columns = ("state", "last_event_at", "lost_events", "rescans", "detail")
+    titles = ("state", "last event", "lost", "rescans", "detail")
+    rows = [(name, instance, row) for name, one in sources.items() for instance, row in _by_instance(one)]
+    if any(instance for _, instance, _ in rows):
+        lines = [(name, instance, *(row[column] for column in columns)) for name, instance, row in rows]
+        print_table(("source", "instance", *titles), lines)
+    else:
+        print_table(("source", *titles), [(name, *(row[column] for column in columns)) for name, _, row in rows])
+
+
+def _by_instance(source: Mapping[str, Any]) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    return list(source["instances"].items()) or [("", source)]
 
 
 def _show_instances(instances: Sequence[Mapping[str, Any]]) -> None:

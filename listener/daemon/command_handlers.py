@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from listener.contracts import Target
 from listener.daemon.selection import places, prefixes, require_overlap
+from listener.daemon.source_health import is_blind
 from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
 from listener.errors import ConfigurationError, TargetError
 from listener.pipeline import Pipeline
@@ -139,8 +140,8 @@ async def unsettled(
     store, now = context.present_store, context.now
     before = now if changed_before is None else changed_before
     left = [one for place in where for one in await store.unsettled(place, changed_before=before)]
-    known: dict[str, dict[str, Any]] = await store.sources()
-    silent = [name for name in context.settings.sources if not known.get(name, {}).get("ready")]
+    known, instances = await store.source_reports(), await store.instances()
+    silent = [name for name in context.settings.sources if is_blind(known.get(name, {}), instances)]
     return {
         "left": [one._asdict() for one in left],
         "blind": f"source {silent[0]} is not listening: see cdn-listener status" if silent else "",

@@ -12,7 +12,7 @@ from listener.store.owner import Owner
 
 __all__ = ["MOST_DIFFERENT", "different_of", "leaders_of", "lost_of", "plain_instances"]
 
-DEAD_REMEDY = "start it again; one that was removed for good is listed for a day"
+DEAD_REMEDY = "start it again, or if it will never return: cdn-listener fleet forget {}"
 
 
 LOST_REMEDY = "run the backfills that it names, if any; a synchronous standby avoids this: docs/fleet.md"
@@ -44,28 +44,43 @@ def plain_instances(instances: Sequence[Instance], settings: Settings, iso: Any)
             "since": iso(one.started_at),
             "heartbeat_seconds": round(silent_seconds(one, settings), 1),
             "leads": list(one.leads),
+            "trouble": one.trouble,
         }
         for one in instances
     ]
 
 
 def lost_of(
-    instances: Sequence[Instance], leaders: Mapping[str, str | None], settings: Settings, now: float
+    instances: Sequence[Instance],
+    leaders: Mapping[str, str | None],
+    settings: Settings,
+    now: float,
+    *,
+    unled: Sequence[str] = (),
 ) -> list[tuple[str, float | None, str]]:
-    """Return what is wrong: instances that died, and accounts that nobody leads; with since when, and the remedy."""
+    """
+    Return what is wrong: instances that died, and accounts that nobody leads; with since when, and the remedy.
+
+    ``unled`` are accounts, configured here or not, for which something was sent that nobody follows.
+    """
     found: list[tuple[str, float | None, str]] = []
     for one in instances:
         if one.trouble:
-            found.append((f"instance {one.name}: {one.trouble}", None, LOST_REMEDY))
+            remedy = LOST_REMEDY if "commits" in one.trouble else "see docs/fleet.md"
+            found.append((f"instance {one.name}: {one.trouble}", None, remedy))
         if not one.is_alive:
             silent = silent_seconds(one, settings)
             words = f"instance {one.name}: no heartbeat; changes that only it sees are not detected"
-            found.append((words, now - silent, DEAD_REMEDY))
+            found.append((words, now - silent, DEAD_REMEDY.format(one.name)))
     if any(one.is_alive for one in instances):
         for account, leader in leaders.items():
             if leader is None:
                 words = f"account {account}: no instance leads it, so that nothing is sent for it"
                 found.append((words, None, "if it stays so for a minute, look at the logs of the instances"))
+        for account in sorted(set(unled) - leaders.keys()):
+            words = f"account {account}: requests are in flight, and no running instance is configured for it"
+            remedy = f"configure its target on an instance again, or: cdn-listener fleet release {account}"
+            found.append((words, None, remedy))
     return found
 
 

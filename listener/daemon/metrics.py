@@ -116,9 +116,12 @@ class _Snapshot(Collector):
         info.add_metric([own], 1.0)
         yield info
         alive = GaugeMetricFamily("listener_instance_alive", "Whether it has a heartbeat", labels=["name"])
+        text = "Whether it reports a problem of its own: its name, its clock, or commits that were lost"
+        trouble = GaugeMetricFamily("listener_instance_trouble", text, labels=["name"])
         for one in self._status["instances"]:
             alive.add_metric([one["name"]], float(one["alive"]))
-        yield alive
+            trouble.add_metric([one["name"]], float(bool(one["trouble"])))
+        yield from (alive, trouble)
         led = GaugeMetricFamily("listener_account_led", "Whether this instance sends for it", labels=["account"])
         for account, leader in self._status["leader"].items():
             led.add_metric([account], float(leader == own))
@@ -156,7 +159,9 @@ class _Snapshot(Collector):
                 yield target, kind, figures
 
     def _sources(self) -> Iterator[Metric]:
-        sources: Mapping[str, Any] = self._status["sources"]
+        own = self._status["instance"]
+        # In a fleet those of this instance: each is scraped.
+        sources = {name: one["instances"].get(own, one) for name, one in self._status["sources"].items()}
         ready = GaugeMetricFamily("listener_source_ready", "Whether it listens, its first scan done", labels=["source"])
         degraded = GaugeMetricFamily("listener_source_degraded", "Whether it misses something", labels=["source"])
         last_event = GaugeMetricFamily("listener_source_last_event_timestamp_seconds", "Last event", labels=["source"])

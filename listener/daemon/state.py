@@ -230,16 +230,20 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str, *, waits_for: Store
 
 
 def reasons_degraded(pipeline: Pipeline | None) -> list[str]:
-    """Return what sources that listen cannot see or do at present, and what the store lost, a sentence each."""
+    """Return what sources that listen cannot see or do, what the store lost and what is wrong with the instance."""
     if pipeline is None:
         return []
     sources = {name: source.health for name, source in pipeline.intake.sources.items()}
-    lost = "" if pipeline.replay is None else pipeline.replay.trouble
-    return [f"store: {lost}"] * bool(lost) + [
-        f"source {name}: {health.detail or health.state.value}"
-        for name, health in sources.items()
-        if health.ready and health.state is SourceState.DEGRADED
-    ]
+    lost, own = pipeline.lost, pipeline.instance_trouble
+    return (
+        [f"store: {lost}"] * bool(lost)
+        + [f"instance: {own}"] * bool(own)
+        + [
+            f"source {name}: {health.detail or health.state.value}"
+            for name, health in sources.items()
+            if health.ready and health.state is SourceState.DEGRADED
+        ]
+    )
 
 
 def health_checks(
@@ -264,6 +268,8 @@ def health_checks(
         health = source.health
         ok = health.ready and not health.detail
         found.append(HealthCheck(f"source {name}", ok, health.detail or health.state.value))
+    if own := pipeline.instance_trouble:
+        found.append(HealthCheck("instance", ok=False, reason=own))
     for engine in pipeline.engines:
         reason = engine.account.closed_reason
         found.append(HealthCheck(f"account {engine.account.name}", not reason, reason or "open"))

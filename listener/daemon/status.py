@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from listener.clock import window_end
-from listener.contracts import WAITING_SINCE, SourceHealth, SourceState, Target
+from listener.contracts import WAITING_SINCE, SourceHealth, Target
 from listener.daemon.fleet import MOST_DIFFERENT, different_of, leaders_of, lost_of, plain_instances
+from listener.daemon.source_health import Reported, source_rows, troubles_of
 from listener.errors import StoreError
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
@@ -42,8 +43,6 @@ __all__ = [
     "status_of",
 ]
 
-SILENT_SECONDS = 150.0
-"""The daemon stores the health of its sources once a minute at least; older health means that no daemon listens."""
 _NO_NEEDS = {
     "pending": 0,
     "deferred": 0,
@@ -109,16 +108,18 @@ async def status_of(
     ahead, known = {}, known or Known()
     if store is not None and not brief:
         ahead = await outlooks(store, settings, targets, now=now, arrivals=known.arrivals)
-    sources = await _sources(store, settings, now, is_running=owner.is_running, live=known.live)
+    instances = [] if store is None else await store.instances()
+    stored = {} if store is None else await store.source_reports()
+    sources = source_rows(settings, Reported(stored, instances, known.live, owner.is_running), now)
     needs: dict[str, Any] = dict(_NO_NEEDS)
     if store is not None:
         needs = await _needs(store, counts or await store.counts(), sources, now)
     reports = [] if store is None else await _accounts(store, targets)
-    instances = [] if store is None else await store.instances()
     leaders = leaders_of(instances, set(account_of(targets).values()), settings, owner)
+    unled = [] if store is None else await store.unled_accounts()
     different = [] if store is None else await store.different_copies(limit=MOST_DIFFERENT)
     problems = problems_of(
-        fleet=[*lost_of(instances, leaders, settings, now), *different_of(different)],
+        fleet=[*lost_of(instances, leaders, settings, now, unled=unled), *different_of(different)],
         owner=owner,
         unsettled=needs["pending"] + needs["in_flight"] + needs["failed"],
         sources=sources,
@@ -217,7 +218,8 @@ def plain_suppressed(changes: Suppressed | None) -> dict[str, Any] | None:
 
 async def _needs(store: Store, counts: Counts, sources: Mapping[str, Any], now: float) -> dict[str, Any]:
     """Return the counts and the age of the oldest change, including one that a waiting scan must still find."""
-    waiting = [source["figures"].get(WAITING_SINCE) for source in sources.values()]
+    rows = [row for source in sources.values() for row in (source, *source["instances"].values())]
+    waiting = [row["figures"].get(WAITING_SINCE) for row in rows]
     oldest = min((since for since in (counts.oldest_stale_since, *waiting) if since), default=now)
     needs = counts._asdict()
     del needs["since"]
@@ -254,42 +256,17 @@ async def quota_of(
     return found
 
 
-async def _sources(
-    store: Store | None, settings: Settings, now: float, *, is_running: bool | None, live: Mapping[str, SourceHealth]
-) -> dict[str, Any]:
-    stored = {} if store is None else await store.sources()
-    found = {}
-    for name, table in settings.sources.items():
-        row = _plain_health(live[name], now) if name in live else stored.get(name)
-        if row is None:
-            row = {"state": SourceState.STOPPED.value, "ready": False, "last_event_at": None, "lost_events": 0}
-            row |= {"rescans": 0, "detail": "", "figures": {}, "told_at": None}
-        elif is_running is False or now - row["told_at"] > SILENT_SECONDS:
-            row |= {"state": SourceState.STOPPED.value, "ready": False}
-        found[name] = {"type": table["type"], **row, "trouble_since": (stored.get(name) or {}).get("trouble_since")}
-    return found
-
-
-def _plain_health(health: SourceHealth, now: float) -> dict[str, Any]:
-    """Return what the store keeps of it."""
-    names = ("state", "ready", "last_event_at", "lost_events", "rescans", "detail", "figures")
-    return {**{name: getattr(health, name) for name in names}, "told_at": now}
-
-
 def _plain_source(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, **{name: iso(row[name]) for name in ("last_event_at", "told_at", "trouble_since")}}
+    """Return a source's row as plain data, with its ``instances``."""
+    times = {name: iso(row[name]) for name in ("last_event_at", "told_at", "trouble_since")}
+    nested = {name: _plain_source(one) for name, one in row.get("instances", {}).items()}
+    return {**row, **times, **({"instances": nested} if "instances" in row else {})}
 
 
 CHECK = "run cdn-listener check for details"
 SPENDER_REMEDY = (
     "if this is not intended, run cdn-listener pause; give each of the [[sites]] a share or a guaranteed part"
 )
-_HEALTHY = {
-    SourceState.STARTING.value,
-    SourceState.SCANNING.value,
-    SourceState.LISTENING.value,
-    SourceState.STANDBY.value,
-}
 
 
 class Problem(NamedTuple):
@@ -338,8 +315,5 @@ def problems_of(
                 None,
                 SPENDER_REMEDY,
             )
-    for name, source in sources.items():
-        is_silent = owner.is_running and source["told_at"] is not None and source["state"] not in _HEALTHY
-        if source["detail"] or is_silent:
-            words = source["detail"] or source["state"]
-            yield Problem(f"source {name}: {words}", source.get("trouble_since"), CHECK)
+    for words, since in troubles_of(sources, is_running=owner.is_running):
+        yield Problem(words, since, CHECK)

@@ -163,7 +163,8 @@ class StatusPage:
         status = await self.status(brief=True, counts=counts)
         for changing in ("at", "oldest_unsettled_seconds"):
             del status[changing]
-        for changing_part in (*status["sources"].values(), *status["instances"]):
+        rows = [row for source in status["sources"].values() for row in (source, *source["instances"].values())]
+        for changing_part in (*rows, *status["instances"]):
             changing_part.pop("told_at", None)
             changing_part.pop("heartbeat_seconds", None)
         return PageSnapshot(

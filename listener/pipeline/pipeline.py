@@ -151,6 +151,7 @@ class Pipeline:
         self._missed_wake_ups = 0
         self._kept: dict[str, tuple[SourceHealth, float]] = {}
         """What each source said when it was kept last, and when that was."""
+        self._trouble_kept: str | None = None
 
     def _agenda(self) -> Awaitable[Agenda]:
         if self._leadership.is_sole:
@@ -185,7 +186,7 @@ class Pipeline:
             lambda: self.intake.sources,
             self._settings.sites,
             record=self._record,
-            save=lambda trouble: self._retry.until_done("report", lambda: self._store.save_trouble(trouble)),
+            save=lambda _: self._retry.until_done("report", self._report_trouble),
             now=self._clock.now,
             changed=self.changed.set,
         )
@@ -212,8 +213,8 @@ class Pipeline:
         """What keeps it from doing its work, a sentence each."""
         found = [f"store: {error} {error.hint}".strip() for error in [self.store_trouble] if error is not None]
         found += [self._leadership.trouble] if self._leadership.trouble else []
-        if self.replay is not None and self.replay.trouble:
-            found.append(f"store: {self.replay.trouble}")
+        if lost := self.lost:
+            found.append(f"store: {lost}")
         found += [
             f"account {engine.account.name}: {engine.account.closed_reason}"
             for engine in self.engines
@@ -225,6 +226,16 @@ class Pipeline:
             if source.health.detail
         ]
         return found
+
+    @property
+    def lost(self) -> str:
+        """What the store lost of what it had confirmed; empty where nothing is."""
+        return "" if self.replay is None else self.replay.trouble
+
+    @property
+    def instance_trouble(self) -> str:
+        """What is wrong with this instance of a fleet: its name or its clock."""
+        return self._leadership.own_trouble
 
     @property
     def engines(self) -> Sequence[Engine]:
@@ -529,6 +540,7 @@ class Pipeline:
                     checkpoint_at = now
                 latest = now
                 await self._report_sources()
+                await self._report_trouble()
                 if now >= checkpoint_at and (changed_rows := self._store.changed_rows) != moved_rows:
                     await self._store.checkpoint()
                     checkpoint_at, moved_rows = now + CHECKPOINT_SECONDS, changed_rows
@@ -591,11 +603,16 @@ class Pipeline:
             targets=frozenset(self._targets),
         )
 
+    async def _report_trouble(self) -> None:
+        """Keep for the status on any host what is wrong with this instance, and what the store lost."""
+        trouble = "; ".join(filter(None, (self.lost, self.instance_trouble)))
+        if trouble != self._trouble_kept:
+            await self._store.save_trouble(trouble)
+            self._trouble_kept = trouble
+
     async def _report_sources(self) -> None:
         now = self._clock.now()
         for name, source in self.intake.sources.items():
-            if source.health.state is SourceState.STANDBY:
-                continue  # the instance that reads it reports it
             said = replace(source.health, figures=dict(source.health.figures))
             kept, at = self._kept.get(name, (None, 0.0))
             if said != kept or not 0 <= now - at < KEPT_SECONDS:

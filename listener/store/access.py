@@ -63,7 +63,7 @@ class Counted(Protocol):
         """Take the count that an earlier process of this instance knew as confirmed: before the first transaction."""
 
     def save_trouble(self, connection: Connection, trouble: str) -> None:
-        """Keep what this instance reports of lost commits."""
+        """Keep what is wrong with this instance."""
 
 
 class Driver(Protocol):
@@ -80,6 +80,10 @@ class Driver(Protocol):
     @property
     def clock(self) -> Clock:
         """The clock by which all processes that use the database keep times."""
+
+    @property
+    def instance(self) -> str:
+        """The name of this instance; empty where one process owns the store."""
 
     @property
     def longest_path_bytes(self) -> int | None:
@@ -127,6 +131,9 @@ class Driver(Protocol):
 
     def instances(self, connection: Connection) -> Sequence[Instance]:
         """Return the instances that share the database; empty where one process owns it."""
+
+    def unled(self, connection: Connection) -> Sequence[str]:
+        """Return the accounts for which something was sent that no instance follows."""
 
     def give_back(self, connection: Connection) -> bool:
         """Give free space back to the disk; return whether to go on."""
@@ -322,13 +329,17 @@ class Access:
         return await self._read(self._driver.size_bytes)
 
     async def save_trouble(self, trouble: str) -> None:
-        """Keep what this instance reports of lost commits, for the status on any host."""
+        """Keep what is wrong with this instance, for the status on any host."""
         if self.counted is not None:
             await self._write(self.counted.save_trouble, trouble)
 
     async def instances(self) -> Sequence[Instance]:
         """Return the instances that share the database; empty where one process owns it."""
         return await self._read(self._driver.instances)
+
+    async def unled_accounts(self) -> Sequence[str]:
+        """Return the accounts for which something was sent that no instance follows; none where one process owns it."""
+        return await self._read(self._driver.unled)
 
     @property
     def changed_rows(self) -> int:

@@ -20,4 +20,4 @@ class Instance(NamedTuple):
     leads: tuple[str, ...]
     """The accounts that it leads."""
     trouble: str = ""
-    """What it reports of commits that the database lost."""
+    """What it reports of itself: that its name or clock is wrong, or that the database lost commits."""

@@ -118,6 +118,11 @@ class Leadership(Protocol):
         """What keeps this process from leading; empty while nothing does."""
         ...
 
+    @property
+    def own_trouble(self) -> str:
+        """The part of it that the database can keep: what is wrong with this instance itself."""
+        ...
+
     def term(self, account: str) -> Term:
         """Return the current term of an account that is led here."""
         ...
@@ -173,7 +178,7 @@ class SoleOwner:
 
     is_sole = True
     surplus = NO_SURPLUS
-    trouble = ""
+    trouble = own_trouble = ""
 
     def __init__(self, store: Store, accounts: Collection[str]) -> None:
         """Lead these accounts."""

@@ -270,7 +270,7 @@ def retire(
         "UPDATE root SET used_at = ? WHERE used_at IS NULL OR name IN (SELECT value FROM json_each(?))", (now, roots)
     )
     for (root,) in connection.execute("SELECT id FROM root WHERE used_at < ?", (before,)).fetchall():
-        if _retire_root(connection, root, limit):
+        if retire_root(connection, root, limit):
             return True
         names.clear()  # its id may be gone
     if _end_attempts(connection, targets, before=before, now=now, limit=limit):
@@ -309,7 +309,7 @@ _OF_ROOT = {
 }
 
 
-def _retire_root(connection: Connection, root: int, limit: int) -> bool:
+def retire_root(connection: Connection, root: int, limit: int) -> bool:
     """Remove one slice of a storage's rows, at last its name; return whether to go on."""
     has_objects = "SELECT 1 FROM tree JOIN object ON object.tree = tree.id WHERE root = ? LIMIT 1"
     if connection.execute(has_objects, (root,)).fetchone():

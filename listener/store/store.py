@@ -31,7 +31,7 @@ from listener.store.access import SLICE_ROWS, Access, Driver
 from listener.store.batches import Batch, Recorded, joined, slices
 from listener.store.connection import Connection
 from listener.store.controls import Progress, load_progress, save_progress
-from listener.store.copies import CopiedSources, Copies, Difference
+from listener.store.copies import CopiedSources, Copies, Difference, copy_root, instance_of, source_of
 from listener.store.filtering import Suppressed, add_messages, known_messages, note_redelivered, suppressed_of
 from listener.store.index import bounded_text
 from listener.store.letters import EVERY_LETTER, DeadLetter, Dropped, LetterFilter
@@ -512,12 +512,22 @@ class Store(Access):
         return await self._read(staleness.why, url)
 
     async def sources(self) -> dict[str, dict[str, Any]]:
-        """Return what each source said of itself last."""
-        return await self._read(controls.sources)
+        """Return what each source said of itself last, on whichever instance."""
+        reports = await self.source_reports()
+        return {name: max(of.values(), key=lambda row: float(row["told_at"])) for name, of in reports.items()}
+
+    async def source_reports(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return what each source said of itself last, by instance; of a state file's owner the name is empty."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for name, row in (await self._read(controls.sources)).items():
+            found.setdefault(source_of(name), {})[instance_of(name)] = row
+        return found
 
     async def save_source(self, name: str, health: SourceHealth) -> None:
-        """Keep what a source says of itself."""
-        await self._write(controls.save_source, name, health, now=self.clock.now())
+        """Keep what a source says of itself, on this instance."""
+        instance = self._driver.instance
+        named = copy_root(name, instance) if instance else name
+        await self._write(controls.save_source, named, health, now=self.clock.now())
 
     async def dead_letters(self, wanted: LetterFilter = EVERY_LETTER, *, limit: int = 1_000) -> list[DeadLetter]:
         """Return what was set aside, rejected URLs first; the next page begins ``after`` the last one's id."""

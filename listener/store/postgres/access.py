@@ -46,6 +46,13 @@ SELECT name, version, extract(epoch FROM started_at)::double precision, until > 
   coalesce((SELECT trouble FROM {schema}.instance_count AS counted WHERE counted.name = instance.name), '')
 FROM {schema}.instance WHERE until > '-infinity' OR died_at > clock_timestamp() - interval '1 day' ORDER BY name
 """
+_UNLED: Final = """
+SELECT name FROM {schema}.lease WHERE name !~ '^(task|source):'
+  AND NOT EXISTS (SELECT FROM {schema}.instance AS living WHERE living.until > clock_timestamp()
+    AND (lease.name = ANY (living.leases)
+      OR (living.name = lease.instance AND living.incarnation = lease.incarnation)))
+  AND EXISTS (SELECT FROM {schema}.attempt_group AS g WHERE g.account = lease.name AND g.active = 1) ORDER BY name
+"""
 _READS: Final = 2
 """A query is repeated once where its connection turned out to be lost."""
 
@@ -168,6 +175,7 @@ class PostgresDriver:
             StoreError: the server was not reached.
         """
         self.is_owner = owner
+        self.instance = instance
         self.keeps_names = True
         self.damage: StoreError | None = None
         self.clock = clock or DatabaseClock()
@@ -186,6 +194,7 @@ class PostgresDriver:
             writing.end()
         self.transactions = None if readonly else PostgresTransactions(writing, self.counted, idle_seconds=idle_seconds)
         self._instances = _INSTANCES.replace("{schema}", quoted(schema))
+        self._unled = _UNLED.replace("{schema}", quoted(schema))
         self._local = threading.local()
         self._readers: list[PostgresConnection] = []
 
@@ -252,6 +261,11 @@ class PostgresDriver:
         assert isinstance(connection, PostgresConnection)
         rows = psycopg.Cursor(connection.raw).execute(self._instances.encode(), prepare=False)
         return [Instance._make((*values, tuple(accounts), trouble)) for *values, accounts, trouble in rows]
+
+    def unled(self, connection: Connection) -> Sequence[str]:
+        """Return the accounts whose requests no instance follows: none that runs leads them."""
+        assert isinstance(connection, PostgresConnection)
+        return [name for (name,) in psycopg.Cursor(connection.raw).execute(self._unled.encode(), prepare=False)]
 
     def give_back(self, _connection: Connection, /) -> bool:
         """Return False: autovacuum makes room for what comes next."""

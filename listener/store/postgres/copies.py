@@ -20,6 +20,7 @@ from listener.store.copies import (
     Difference,
     PendingCopy,
     agree,
+    copy_root,
     first_scan_change,
     instance_of,
     source_of,
@@ -215,6 +216,29 @@ class PostgresCopies:
             for (_, path, name), copies in held.items()
         )
         return [change for change in changes if change is not None], paths[-1] if len(paths) == limit else None
+
+    def of_instance_only(
+        self, connection: Connection, source: str, instance: str, *, after: bytes | None, limit: int
+    ) -> tuple[list[Change], bytes | None] | None:
+        """
+        Return where an instance's copy differs from those of the living ones, in up to ``limit`` directories.
+
+        Also where to go on, ``None`` at the end. ``None`` instead of both where no other copy is in use.
+        """
+        living = [root for root, name in self._run(connection, "living", [source]) if instance_of(name) != instance]
+        if not living:
+            return None
+        (own,) = self._run(connection, "own", copy_root(source, instance))[0]
+        paths = [path for (path,) in self._run(connection, "directories", [own, *living], after, limit)]
+        held: dict[Place, dict[int, Fingerprint]] = defaultdict(dict)
+        for root, path, name, *fingerprint in self._run(connection, "contents", [own, *living], paths):
+            held[source, path, name][root] = Fingerprint(*fingerprint)
+        changes = [
+            Change(source, key_to_text(path + name))
+            for (_, path, name), copies in held.items()
+            if not all(agree([Copy(copies.get(own)), Copy(copies.get(root))]) for root in living)
+        ]
+        return changes, paths[-1] if len(paths) == limit else None
 
     def note_use(self, connection: Connection, *, now: float) -> None:
         """Note that the copies of the living instances are in use; forget what is of no more use."""

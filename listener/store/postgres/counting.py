@@ -72,7 +72,7 @@ class CountedCommits:
         return sql.SQL(_COUNT).format(**self._parts, confirmed=sql.Literal(self.mark.commits)).as_string(None)
 
     def save_trouble(self, connection: Connection, trouble: str) -> None:
-        """Keep what this instance reports of lost commits."""
+        """Keep what is wrong with this instance: its name, its clock, or commits that were lost."""
         query = sql.SQL(_TROUBLE).format(**self._parts, trouble=sql.Literal(trouble)).as_string(None)
         psycopg.Cursor(cast("PostgresConnection", connection).raw).execute(query.encode(), prepare=False)
 

@@ -103,13 +103,19 @@ class LeaseKeeper:
     @property
     def trouble(self) -> str:
         """What keeps this instance from leading."""
+        found = self.own_trouble
+        return f"instance {self._instance}: {found}" if found else self._trouble
+
+    @property
+    def own_trouble(self) -> str:
+        """What is wrong with this instance itself, for the status on any host."""
         if self._membership.shares_name:
-            return f"instance {self._instance}: {SHARED_NAME_HINT}"
+            return SHARED_NAME_HINT
         if not self._trouble and abs(self._ahead_seconds) > MOST_AHEAD_SECONDS:
             ahead = round(self._ahead_seconds)
             words = f"{abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'} the database's"
-            return f"instance {self._instance}: the clock is {words}: {CLOCK_HINT}"
-        return self._trouble
+            return f"the clock is {words}: {CLOCK_HINT}"
+        return ""
 
     def term(self, account: str) -> Term:
         """Return the current term of an account that is led here."""

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 SETTLE_SECONDS = 60.0
 """So long after a change of members nothing is given back for balance: a restarted instance comes within it."""
+SHARED_LEASES = 5
+"""For so many leases after it lost its name to another process an instance reports that: the two take turns."""
 RELEASED_PART = 8
 """At each look this part of what is too much is given back, rounded up: taking over costs both sides."""
 
@@ -56,7 +58,8 @@ class Membership:
         self.surplus = NO_SURPLUS
         """Which leases to give back for balance, at the last look."""
         self.shares_name = False
-        """Whether another process registered under the same name while this one was alive."""
+        """Whether another process registered under the same name while this one was alive, not long ago."""
+        self._name_taken_at = -math.inf
         self._table = table
         self._name = name
         self._version = version
@@ -126,11 +129,13 @@ class Membership:
             registered = self._table.incarnation(connection, self._name)
             self.shares_name = registered is not None and registered > member.incarnation
             if self.shares_name:
+                self._name_taken_at = asked_at
                 log.error("lease.name_taken", instance=self._name, hint=SHARED_NAME_HINT)
             else:
                 log.warning("lease.expired", instance=self._name, since_seconds=round(asked_at - self._renewed_at, 1))
             return
-        self.shares_name = False
+        if asked_at - self._name_taken_at > SHARED_LEASES * self._table.seconds:
+            self.shares_name = False
         self._renewed_at = asked_at
         self.deadline.renewed(asked_at)
         self._compare(connection, member, rows)

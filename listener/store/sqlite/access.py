@@ -189,6 +189,9 @@ class SqliteDriver:
         """Return whether a process sends from it, and which."""
         return owner_of(self.path)
 
+    instance = ""
+    """One process owns the file."""
+
     counted = None
     """A commit that was confirmed stays."""
 
@@ -240,6 +243,10 @@ class SqliteDriver:
 
     def instances(self, _connection: Connection, /) -> Sequence[Instance]:
         """Return none: one process owns the file."""
+        return ()
+
+    def unled(self, _connection: Connection, /) -> Sequence[str]:
+        """Return none: the owner follows whatever was sent."""
         return ()
 
     def give_back(self, connection: Connection) -> bool:

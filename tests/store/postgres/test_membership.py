@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from listener.errors import Fenced
 from listener.store.leadership import NO_SURPLUS, Surplus
 from listener.store.postgres.leases import Holder, LeaseTable
-from listener.store.postgres.member import SETTLE_SECONDS, Membership, share
+from listener.store.postgres.member import SETTLE_SECONDS, SHARED_LEASES, Membership, share
 from tests.postgres.cluster import Cluster
 from tests.store.postgres.virtual import (
     SCHEMA,
@@ -265,7 +265,11 @@ def test_two_instances_of_one_name_both_report_it(fleet: Fleet, virtual_database
         assert twin.membership.shares_name
     finally:
         twin.connection.close()
-    for _ in range(4):
+    for _ in range(3):
+        fleet.advance(SECONDS / 3)
+        a.look()
+    assert a.membership.shares_name  # it is reported without a gap while they take turns
+    for _ in range(3 * SHARED_LEASES):
         fleet.advance(SECONDS / 3)
         a.look()
     assert not a.membership.shares_name
