@@ -224,6 +224,7 @@ class Backfill:
         unsent = store.owner and (counts.pending or counts.failed)
         if feed.health.ready and not interrupted and not unsent:
             await feed.finish()
+        instances = () if store.owner else tuple(one.name for one in await store.instances() if one.is_alive)
         return Outcome(
             feed.listed,
             feed.health.ready,
@@ -233,6 +234,7 @@ class Backfill:
             tuple(dict.fromkeys(troubles)),
             feed.stopped,
             not store.owner and bool(counts.pending) and (await store.sender()).is_running is False,
+            instances,
         )
 
     def _feed(self, store: Store, plan: BackfillPlan | None, *, deletions: bool = False) -> Feed | RepairFeed:

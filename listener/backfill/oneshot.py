@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 from listener.configuration import is_postgres
 from listener.contracts import Source, Target
@@ -14,25 +15,35 @@ from listener.errors import StoreBusy
 from listener.pipeline import Pipeline, store_options
 from listener.settings import Settings
 from listener.store import Store, open_store
+from listener.store.leadership import leadership_of
+from listener.store.owner import owner_of
+from listener.store.store import StoreOptions
 
 __all__ = ["opened", "run_until_idle", "stopping"]
+
+
+def command_options(settings: Settings, targets: Mapping[str, Target]) -> StoreOptions:
+    """Return the options of a store that a command opens: as an instance of its own that watches nothing."""
+    options = store_options(settings, targets)
+    return replace(options, instance=f"{options.instance} (command)", owned=frozenset())
 
 
 @asynccontextmanager
 async def opened(settings: Settings, targets: Mapping[str, Target]) -> AsyncIterator[Store]:
     """
-    Open the store: as its owner where nobody else is, otherwise while the daemon owns it (see ``store.owner``).
+    Open the store: to send where no daemon runs, otherwise while it does (see ``store.owner``).
 
-    A PostgreSQL store is never owned by a command: instances that run send what it requests.
+    In a PostgreSQL store a command that sends is an instance like any other: it leads accounts by leases.
 
     The targets are closed in the end, too.
     """
-    options = store_options(settings, targets)
+    url, options = settings.store.url, command_options(settings, targets)
+    sends = not is_postgres(url) or owner_of(url).is_running is False
     try:
         try:
-            store = open_store(settings.store.url, options=options, owner=not is_postgres(settings.store.url))
+            store = open_store(url, options=options, owner=sends)
         except StoreBusy:
-            store = open_store(settings.store.url, options=options)
+            store = open_store(url, options=options)
         async with store:
             yield store
     finally:
@@ -87,7 +98,10 @@ async def run_until_idle(
         The pipeline that ran, and whether a signal ended it.
     """
     given = dict(sources or {})
-    pipeline = Pipeline(settings, store, make_sources=lambda: given, targets=targets)
+    accounts = {target.account for target in targets.values()}
+    options = command_options(settings, targets)
+    leadership = leadership_of(store, settings.store.url, accounts=accounts, options=options)
+    pipeline = Pipeline(settings, store, make_sources=lambda: given, targets=targets, leadership=leadership)
     with stopping(pipeline.stop) as caught:
         await pipeline.run(until_idle=True, follow=follow)
     return pipeline, bool(caught)

@@ -64,6 +64,8 @@ class Outcome:
     """Why not everything was asked for: the share of today is used up, or deletions are not believed."""
     abandoned: bool = False
     """Whether something waits for a daemon that is gone."""
+    instances: tuple[str, ...] = ()
+    """Which instances of a fleet run, and send."""
 
     @property
     def put_off(self) -> bool:

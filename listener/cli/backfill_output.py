@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from listener.cli.common import print_json, print_table, reading
+from listener.cli.common import print_json, print_table, reading, senders
 from listener.cli.reporting import INTERRUPTED
 from listener.text import printable
 
@@ -92,7 +92,7 @@ def _show_outcome(outcome: Outcome, options: BackfillOptions) -> None:
     if outcome.abandoned:
         typer.echo("the daemon ended, so nothing is sent: start it (`cdn-listener run`), or run this command again")
     elif not outcome.sent_here:
-        typer.echo("the running daemon sends them; cdn-listener wait returns when they are fresh")
+        typer.echo(f"{senders(outcome.instances)}; cdn-listener wait returns when they are fresh")
     if outcome.put_off:
         for trouble in outcome.troubles:
             typer.echo(f"deferred: {trouble}")

@@ -31,6 +31,7 @@ __all__ = [
     "reason_for",
     "run_async",
     "say",
+    "senders",
     "writing",
 ]
 
@@ -163,6 +164,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     texts = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     say("\n".join(table_lines([columns, *texts], width=width)))
+
+
+def senders(instances: Sequence[str]) -> str:
+    """Return who sends what was recorded: instances of a fleet, or the daemon."""
+    if not instances:
+        return "the running daemon sends them"
+    if len(instances) == 1:
+        return f"instance {instances[0]} sends them"
+    return f"instances {', '.join(instances[:-1])} and {instances[-1]} run and send them"
 
 
 def echo_under_way(requests: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
-from listener.cli.common import load, print_json, run_async, say
+from listener.cli.common import load, print_json, run_async, say, senders
 from listener.cli.daemon_client import call, call_daemon
 from listener.cli.options import Argument, ConfigOption, JsonOption, Option, TargetOption
 from listener.cli.reporting import INTERRUPTED
@@ -74,8 +74,9 @@ def _send(config: Path | None, request: _ManualRequest, *, wait: bool, as_json: 
             hint='add --reason "wrong price"',
         )
     found, interrupted, sent_here = call_daemon("request", config, **request._asdict()), False, False
+    instances: list[str] = []
     if found is None:
-        found, interrupted, sent_here = run_async(_record_and_send(load(config), request, wait=wait))
+        found, interrupted, sent_here, instances = run_async(_record_and_send(load(config), request, wait=wait))
     if wait and not sent_here:
         found = _settled(config, found)
     if as_json:
@@ -85,7 +86,7 @@ def _send(config: Path | None, request: _ManualRequest, *, wait: bool, as_json: 
         for one in found:
             say(f"{one['state']}  {one['target']}  {one['url']}  {one['reason'] or one['task_id']}".rstrip())
         if not sent_here and not wait:
-            say("the running daemon sends them; --wait waits for the outcome")
+            say(f"{senders(instances)}; --wait waits for the outcome")
     if interrupted:
         return INTERRUPTED
     return 3 if (sent_here or wait) and any(one["state"] in _PUT_OFF for one in found) else 0
@@ -93,8 +94,8 @@ def _send(config: Path | None, request: _ManualRequest, *, wait: bool, as_json: 
 
 async def _record_and_send(
     settings: Settings, request: _ManualRequest, *, wait: bool
-) -> tuple[list[dict[str, Any]], bool, bool]:
-    """Return the outcomes, whether a signal ended it, and whether this process sent them."""
+) -> tuple[list[dict[str, Any]], bool, bool, list[str]]:
+    """Return the outcomes, whether a signal ended it, whether this process sent them, and else which instances run."""
     from listener.backfill import opened, run_until_idle
     from listener.daemon.command_handlers import plain_outcomes, record
     from listener.pipeline.requests import requested_urls
@@ -108,9 +109,10 @@ async def _record_and_send(
             await _try_credentials({one.target: targets[one.target] for one in wanted})
         await record(store, wanted, urgent=request.urgent, reason=request.reason)
         if not store.owner:
-            return await plain_outcomes(store, wanted), False, False
+            running = [one.name for one in await store.instances() if one.is_alive]
+            return await plain_outcomes(store, wanted), False, False, running
         pipeline, interrupted = await run_until_idle(settings, store, targets, follow=wait)
-        return await plain_outcomes(store, wanted, pipeline), interrupted, True
+        return await plain_outcomes(store, wanted, pipeline), interrupted, True, []
 
 
 async def _try_credentials(targets: Mapping[str, Target]) -> None:

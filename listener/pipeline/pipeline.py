@@ -401,10 +401,12 @@ class Pipeline:
 
     async def _idle(self, states: Sequence[AttemptState]) -> bool:
         """Return whether nothing can be done any more; what flies for a target that is gone is nobody's to follow."""
+        if len(self.intake.finished) < len(self.intake.sources) or not self.intake.idle:
+            return False
+        if not self._accounts.keys() <= {engine.account.name for engine in self.engines}:
+            return await self._is_left_to_others()
         if (
-            len(self.intake.finished) < len(self.intake.sources)
-            or not self.intake.idle
-            or await self._store.attempts_in(*states, targets=list(self._targets), limit=1)
+            await self._store.attempts_in(*states, targets=list(self._targets), limit=1)
             or await self._store.next_due() is not None
         ):
             return False
@@ -412,6 +414,11 @@ class Pipeline:
         sequence = await self._store.revision()
         planned = all(engine.idle and engine.planned_to >= sequence for engine in self.engines)
         return planned and not self._verifying
+
+    async def _is_left_to_others(self) -> bool:
+        """Return whether an instance of a fleet that started meanwhile sends what this command recorded."""
+        own = self._store.instance
+        return any(one.is_alive and one.name != own for one in await self._store.instances())
 
     def _promoted(self, counts: Promoted) -> None:
         for engine in self.engines:

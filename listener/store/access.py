@@ -89,7 +89,7 @@ class Driver(Protocol):
     def longest_path_bytes(self) -> int | None:
         """How long the path of a URL can be; None: as long as any key."""
 
-    def sender(self) -> Owner:
+    def sender(self, connection: Connection) -> Owner:
         """Return whether a process sends from it, and which."""
 
     @property
@@ -204,9 +204,14 @@ class Access:
         """Whether this process may send."""
         return self._driver.is_owner
 
+    @property
+    def instance(self) -> str:
+        """The name of this instance; empty where one process owns the store."""
+        return self._driver.instance
+
     async def sender(self) -> Owner:
         """Return whether a process sends from it, and which."""
-        return self._driver.sender()
+        return await self._read(self._driver.sender)
 
     async def close(self) -> None:
         """Finish what is under way and close the database; safe to call twice."""

@@ -198,9 +198,9 @@ class PostgresDriver:
         self._local = threading.local()
         self._readers: list[PostgresConnection] = []
 
-    def sender(self) -> Owner:
-        """Return that it is not known: each account has a sender of its own."""
-        return Owner(None, reason="each account has its own sender")
+    def sender(self, connection: Connection) -> Owner:
+        """Return whether any instance runs: it sends for its accounts."""
+        return Owner(any(one.is_alive for one in self.instances(connection)))
 
     @property
     def path(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -10,13 +11,15 @@ import psycopg
 from psycopg import sql
 
 from listener.errors import StoreBusy, StoreError
-from listener.store.moving import SLICE_ROWS, TABLES, Counters
+from listener.store.moving import SLICE_ROWS, TABLES, Counters, RowTooLong
 from listener.store.postgres.address import connect, described_place, reported
 from listener.store.postgres.migrations import SCHEMA, prepare
 
 __all__ = ["PostgresEnd", "reading", "writing"]
 
 INSTANCE: Final = "store move"
+_LINE: Final = re.compile(r"COPY \w+, \D+(\d+)")
+"""In the context of an error, in whichever language."""
 IN_BLOCKS: Final = {"attempt_item": "attempt_number", "attempt_group": "group_number"}
 """Tables whose ids are given out in blocks, by sequences that go up by the size of one."""
 _NO_LIMITS: Final = (
@@ -66,10 +69,15 @@ class PostgresEnd:
     def write(self, table: str, columns: Sequence[str], slices: Iterable[Sequence[Sequence[Any]]]) -> None:
         """Write rows."""
         statement = sql.SQL("COPY {} ({}) FROM STDIN").format(self._name(table), _listed(columns))
-        with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for rows in slices:
-                for row in rows:
-                    copy.write_row([_without_nul(value) for value in row])
+        try:
+            with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+                for rows in slices:
+                    for row in rows:
+                        copy.write_row([_without_nul(value) for value in row])
+        except psycopg.errors.ProgramLimitExceeded as error:
+            if (line := _LINE.search(error.diag.context or "")) is None:
+                raise
+            raise RowTooLong(int(line[1]) - 1) from error
 
     def set_counters(self, counters: Counters) -> None:
         """Let the next numbers be above these."""

@@ -185,7 +185,7 @@ class SqliteDriver:
         """Whether this process may send."""
         return self._lock is not None
 
-    def sender(self) -> Owner:
+    def sender(self, _connection: Connection, /) -> Owner:
         """Return whether a process sends from it, and which."""
         return owner_of(self.path)
 

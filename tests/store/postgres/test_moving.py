@@ -18,6 +18,7 @@ from listener.store.sqlite import moving as sqlite
 from tests.postgres.cluster import Cluster
 from tests.postgres.pool import Pool
 from tests.store.full_store import ROWS, content_of, fill
+from tests.store.postgres.test_long_keys import letters
 
 BLOCK = 4096
 
@@ -75,6 +76,40 @@ def test_a_destination_with_rows_is_refused_and_left(postgres_database: str, tmp
         move(sqlite.reading(tmp_path / "b.db"), moving.writing(postgres_database))
     assert "another database" in refused.value.hint
     assert value(postgres_database, "SELECT count(*) FROM need") == (5,)
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "hint"),
+    [
+        ("UPDATE need SET name = ?1 WHERE rowid = 7", "need", "cancel --prefix URL"),
+        ("UPDATE directory SET url = 'http://e/' || ?1 || '/' WHERE id = 7", "directory", "cancel"),
+        ("UPDATE object SET name = CAST(?1 AS BLOB) WHERE rowid = 7", "object", "rename or remove it"),
+        ("UPDATE tree SET path = CAST(?1 || '/' AS BLOB) WHERE id = 7", "tree", "rename or remove it"),
+        ("UPDATE tombstone SET key = CAST(?1 AS BLOB) WHERE rowid = 7", "tombstone", "until it is forgotten"),
+    ],
+)
+def test_a_key_that_no_index_can_hold_is_named(
+    postgres_database: str, tmp_path: Path, statement: str, table: str, hint: str
+) -> None:
+    """Of thousands; as a whole, with its length and what to do, and nothing is moved."""
+    fill(tmp_path / "a.db")
+    text = letters(4_000)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        try:
+            changed = connection.execute(statement, (text,)).rowcount
+        except sqlite3.OperationalError:  # a table without row numbers
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[5]]
+            first = connection.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 1 OFFSET 7").fetchone()
+            where = " AND ".join(f"{column} = ?{number + 2}" for number, column in enumerate(columns))
+            changed = connection.execute(f"{statement.partition(' WHERE')[0]} WHERE {where}", (text, *first)).rowcount
+        assert changed == 1
+    with pytest.raises(StoreError, match=f"table {table}: no index of PostgreSQL can hold the key ") as refused:
+        move(sqlite.reading(tmp_path / "a.db"), moving.writing(postgres_database))
+    assert text[:150] in str(refused.value)
+    assert len(str(refused.value)) < 500
+    assert "nothing was moved" in str(refused.value)
+    assert hint in refused.value.hint
+    assert value(postgres_database, "SELECT count(*) FROM target") == (0,)
 
 
 def test_a_move_that_fails_leaves_an_empty_store(
