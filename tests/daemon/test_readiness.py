@@ -25,7 +25,7 @@ class Part:
 def probes(health: SourceHealth, token: str | None = None) -> Probes:
     """Return the probes of a daemon with one source."""
     intake = Part(sources={"www": Part(health=health)}, finished=set())
-    pipeline: Any = Part(intake=intake, store_trouble=None, ready=health.ready, replay=None)
+    pipeline: Any = Part(intake=intake, store_trouble=None, ready=health.ready, lost="", instance_trouble="")
     view: Any = Part(
         not_ready=lambda: reasons_not_ready(pipeline, "running"), degraded=lambda: reasons_degraded(pipeline)
     )

@@ -94,7 +94,9 @@ async def test_names_that_are_configured_no_longer_end(bench: Bench, name: str) 
     await upkeep(bench)
     left = rows(bench)
     if name == "www":
-        assert left == {name: count for name, count in half.items() if name not in ("order_token", "tombstone")}
+        # An instance of a fleet repeats its reports; of one that does so no longer nothing is kept for ever.
+        gone = {"order_token", "tombstone"} | ({"source"} if bench.store.instance else set())
+        assert left == {name: count for name, count in half.items() if name not in gone}
     else:
         assert left == {"dead_letter": 1}
     await bench.change(Change(name, "again", content("x").kind, content("x").fingerprint))
