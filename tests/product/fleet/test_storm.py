@@ -46,6 +46,8 @@ def test_a_takeover_lasts_until_a_newer_term() -> None:
     """A term that had begun before does not count, and one that never comes is reported."""
     first, last = Loss(2.0, "kill", "a", 1), Loss(10.0, "cut", "a", 3)
     assert takeovers([first, last], LEADS) == {first: 3.0, last: None}
+    early = Loss(first.at + 2.0, "kill", "web-1", first.term + 1)
+    assert takeovers([first, early], LEADS)[first] == 2.0
 
 
 def test_terms_begin_once_and_in_order() -> None:

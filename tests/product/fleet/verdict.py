@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -96,10 +96,16 @@ class Report:
         return {name: what for name, what in found.items() if what}
 
 
-def takeovers(losses: Iterable[Loss], leads: Sequence[Leads]) -> Mapping[Loss, float | None]:
-    """Return how many seconds after each loss of a leader a newer term began; None where none did."""
+def takeovers(losses: Sequence[Loss], leads: Sequence[Leads]) -> Mapping[Loss, float | None]:
+    """
+    Return how many seconds after each loss of a leader the next one led, or was taken away itself; None: neither.
+
+    The database gives out a term before its leader has read what it takes over: a loss may come in between.
+    """
     return {
-        loss: min((one.at - loss.at for one in leads if one.term > loss.term and one.at > loss.at), default=None)
+        loss: min(
+            (one.at - loss.at for one in (*leads, *losses) if one.term > loss.term and one.at > loss.at), default=None
+        )
         for loss in losses
     }
 
