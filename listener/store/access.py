@@ -25,7 +25,7 @@ from listener.store.connection import Connection
 from listener.store.copies import Copies
 from listener.store.durability import CommitMark
 from listener.store.fleet import Instance
-from listener.store.index import Names
+from listener.store.names import Names
 from listener.store.needs import Snapshot
 from listener.store.owner import Owner
 from listener.store.writer import Transactions, Writer, closed

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from listener.store.connection import Connection, SetConnection
 
-__all__ = ["NEED_KEY", "Bulk", "RowStatement", "delete_rows", "in_sets_of", "in_sizes", "select_wanted"]
+__all__ = ["NEED_KEY", "Bulk", "RowStatement", "Upsert", "delete_rows", "in_sets_of", "in_sizes", "select_wanted"]
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=tuple[Any, ...])
@@ -92,6 +92,9 @@ def _missing(rows: Sequence[Row], keys: set[tuple[Any, ...]]) -> list[Row]:
 def _layers(rows: Sequence[Row], key_length: int) -> Iterator[Sequence[Row]]:
     """Yield the rows in parts that have each key once, in their order: a statement changes a row once only."""
     while rows:
+        if len({row[:key_length] for row in rows}) == len(rows):
+            yield rows
+            return
         seen: set[tuple[Any, ...]] = set()
         again: list[Row] = []
         layer: list[Row] = []
@@ -165,6 +168,48 @@ class RowStatement:
         rows = "USING wanted" if self._text.lstrip().startswith("DELETE") else "FROM wanted"
         columns = [f"column{number}" for number in range(1, self._columns + 1)]
         return self._text.format(*columns, rows=rows, **{name: f":{name}" for name in constants})
+
+
+class Upsert:
+    """Rows that are inserted or, where they are there already, updated: in sets one statement does either."""
+
+    def __init__(self, table: str, columns: str, *, key: Sequence[str], update: str, where: str) -> None:
+        """
+        Prepare it.
+
+        Args:
+            table: where the rows go.
+            columns: the columns of a row, in the order of its values.
+            key: the columns that are unique; a row begins with their values.
+            update: what an update sets; values of the row are ``{0}`` and so on, old ones have the name of the table.
+            where: which rows are updated.
+        """
+        names = columns.split(", ")
+        marks = [f"{{{number}}}" for number in range(len(names))]
+        insert = f"INSERT INTO {table} ({columns}) {{}} ON CONFLICT"
+        self.insert = Bulk(f"{insert} DO NOTHING", f"({', '.join(marks)})", columns=len(names), key=key)
+        found = " AND ".join(f"{column} = {mark}" for column, mark in zip(key, marks, strict=False))
+        self.update = RowStatement(
+            f"UPDATE {table} SET {update} {{rows}} WHERE {found} AND {where}", columns=len(names), key=key
+        )
+        excluded = [f"excluded.{name}" for name in names]
+        values = ", ".join(f"column{number}" for number in range(1, len(names) + 1))
+        keys = ", ".join(key)
+        self._key_length = len(key)
+        self._statement = (
+            f"{insert.format(f'SELECT {values} FROM wanted')} ({keys}) DO UPDATE SET {update.format(*excluded)}"
+            f" WHERE {where.format(*excluded)} RETURNING {keys} /*! , xmax = 0 */"
+        )
+        """The last column: whether the row is new."""
+
+    def write(self, connection: SetConnection, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
+        """Insert or update these rows; return the keys of those that are new."""
+        return [
+            tuple(key)
+            for layer in _layers(rows, self._key_length)
+            for *key, is_new in connection.execute_wanted(self._statement, layer).fetchall()
+            if is_new
+        ]
 
 
 @lru_cache(maxsize=256)

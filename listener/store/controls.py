@@ -31,7 +31,8 @@ from listener.store.access import Access
 from listener.store.attempts import held_ids, refund
 from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.connection import Connection
-from listener.store.index import Names, above, bounded_text, next_sequence, note_revision, prefix_end, select_wanted
+from listener.store.index import above, bounded_text, next_sequence, note_revision, prefix_end, select_wanted
+from listener.store.names import Names
 from listener.store.needs import MARKED_BY, count_ready
 
 __all__ = [

@@ -34,7 +34,8 @@ from urllib.parse import quote
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.store.bulk import Bulk, delete_rows, in_sizes, select_wanted
 from listener.store.connection import Connection
-from listener.store.index import IndexWriter, Names
+from listener.store.index import IndexWriter
+from listener.store.names import Names
 
 __all__ = [
     "CAME_AND_WENT",

@@ -1,7 +1,7 @@
 """
 The index: what each storage is known to hold, directory by directory; and what every writer of rows shares.
 
-Shared are the ids of names, the sequence, and ends of prefixes.
+Shared are the sequence, and ends of prefixes.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Final, TypeVar
 
 from listener.change import Change, ChangeKind, Fingerprint, ObjectState, key_to_bytes, key_to_text
 from listener.contracts import DirectoryComparison
-from listener.store.bulk import Bulk, RowStatement, delete_rows, in_sizes, select_wanted
+from listener.store.bulk import RowStatement, Upsert, delete_rows, in_sets_of, in_sizes, select_wanted
 from listener.store.connection import Connection
+from listener.store.names import Names
 
 __all__ = [
     "NEXT_SEQUENCE",
     "NOTE_REVISION",
     "REVISION",
     "IndexWriter",
-    "Names",
     "above",
     "bounded_text",
     "compare_directories",
@@ -46,8 +46,6 @@ __all__ = [
 
 
 T = TypeVar("T")
-CACHED_DIRECTORIES = 200_000
-"""Above this many the cache is cleared; some 150 bytes each."""
 
 
 def prefix_end(prefix: str) -> str:
@@ -65,89 +63,17 @@ def above(text: str) -> str:
     return text + "\x7f"
 
 
-class Names:
-    """
-    Ids by name, made at first use.
-
-    The cache must be cleared when a transaction is taken back, and is not kept at all by a process
-    that does not own the store, since the owner may remove empty directories.
-    """
-
-    def __init__(self, own_roots: Mapping[str, str] | None = None) -> None:
-        """Start with nothing cached; roots that are this instance's own copies have other names in the database."""
-        self.own_roots = own_roots or {}
-        self._targets: dict[str, int] = {}
-        self._roots: dict[str, int] = {}
-        self._directories: dict[tuple[int, str], int] = {}
-        self._trees: dict[tuple[str, str], int] = {}
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._targets.clear()
-        self._roots.clear()
-        self._directories.clear()
-        self._trees.clear()
-
-    def target(self, connection: Connection, name: str) -> int:
-        """Return the id of a target."""
-        if (found := self._targets.get(name)) is None:
-            found = self._targets[name] = _id(connection, "target", "name", (name,))
-        return found
-
-    def root(self, connection: Connection, name: str) -> int:
-        """Return the id of a storage root."""
-        if (found := self._roots.get(name)) is None:
-            found = self._roots[name] = _id(connection, "root", "name", (self.own_roots.get(name, name),))
-        return found
-
-    def directory(self, connection: Connection, target: int, url: str) -> int:
-        """Return the id of a directory URL of a target."""
-        key = (target, url)
-        if (found := self._directories.get(key)) is None:
-            if len(self._directories) >= CACHED_DIRECTORIES:
-                self._directories.clear()
-            found = self._directories[key] = _id(connection, "directory", "target, url", key)
-        return found
-
-    def tree(self, connection: Connection, root: str, folder: str) -> int:
-        """Return the id of a directory of a storage (``""`` or ending with ``/``)."""
-        key = (root, folder)
-        if (found := self._trees.get(key)) is None:
-            if len(self._trees) >= CACHED_DIRECTORIES:
-                self._trees.clear()
-            values = (self.root(connection, root), key_to_bytes(folder))
-            found = self._trees[key] = _id(connection, "tree", "root, path", values)
-        return found
-
-
-def _id(connection: Connection, table: str, columns: str, values: tuple[object, ...]) -> int:
-    """Return the id of the row with these values, made if need be; table and columns are our own words."""
-    marks = ", ".join("?" * len(values))
-    select = f"SELECT id FROM {table} WHERE ({columns}) = ({marks})"
-    insert = f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING RETURNING id"
-    for statement in (select, insert, select):  # another process may make it between the two
-        if (row := connection.execute(statement, values).fetchone()) is not None:
-            return int(row[0])
-    raise AssertionError(f"the row of {table} is neither there nor can be made")
-
-
-_PUT_NEW = Bulk(
-    "INSERT INTO object (tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence) {}"
-    " ON CONFLICT DO NOTHING",
-    "({0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8})",
-    columns=9,
+_PUT = Upsert(
+    "object",
+    "tree, name, size_bytes, mtime_ns, ctime_ns, inode, etag, access, sequence",
     key=("tree", "name"),
-)
-_PUT_KNOWN = RowStatement(
-    """
-    UPDATE object SET size_bytes = {2}, mtime_ns = {3}, ctime_ns = {4}, inode = {5}, access = {7}, sequence = {8},
+    update="""
+    size_bytes = {2}, mtime_ns = {3}, ctime_ns = {4}, inode = {5}, access = {7}, sequence = {8},
       -- what says nothing of the content leaves what is known of an untouched file
-      etag = CASE WHEN {6} IS NULL AND size_bytes = {2} AND mtime_ns = {3} AND ctime_ns = {4} AND inode = {5}
-        THEN etag ELSE {6} END
-    {rows} WHERE tree = {0} AND name = {1} AND sequence <= {8}
+      etag = CASE WHEN {6} IS NULL AND object.size_bytes = {2} AND object.mtime_ns = {3} AND object.ctime_ns = {4}
+        AND object.inode = {5} THEN object.etag ELSE {6} END
     """,
-    columns=9,
-    key=("tree", "name"),
+    where="object.sequence <= {8}",
 )
 _REMOVE = RowStatement(
     "DELETE FROM object {rows} WHERE tree = {0} AND name = {1} AND sequence <= {2}", columns=3, key=("tree", "name")
@@ -231,7 +157,11 @@ class IndexWriter:
 
     def _flush_puts(self) -> None:
         rows, self._puts = self._puts, []
-        self._write(rows)
+        if (in_sets := in_sets_of(self._connection)) is None:
+            self._write(rows)
+            return
+        rows.sort(key=_PLACE)  # rows are locked in this order by all instances
+        self._count(Counter(map(_TREE, _PUT.write(in_sets, rows))))
 
     def _write(self, rows: list[ObjectRow], *, known_to: int | None = None) -> int:
         """Write these rows, but not over those that came after a sequence; return how many of those there are."""
@@ -247,12 +177,12 @@ class IndexWriter:
             first = {row[:2]: row for row in reversed(new)}
             again += [row for row in new if row is not first[row[:2]]]
             new = [*first.values()][::-1]
-        late = _PUT_NEW.write(self._connection, new)  # another process made these meanwhile
+        late = _PUT.insert.write(self._connection, new)  # another process made these meanwhile
         if known_to is not None:
             newer.update(row[:2] for row in late)
         else:
             again += late
-        _PUT_KNOWN.run(self._connection, again)
+        _PUT.update.run(self._connection, again)
         more = Counter(map(_TREE, new))
         more.subtract(map(_TREE, late))
         self._count(more)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from listener.refresh import NeedState, Priority
-from listener.store.bulk import NEED_KEY, Bulk, RowStatement
+from listener.store.bulk import NEED_KEY, Bulk, RowStatement, in_sets_of
 from listener.store.connection import Connection
 from listener.store.needs import covered_by_marks
 
@@ -54,16 +54,18 @@ def write_needs(connection: Connection, of: NeedClass, rows: Sequence[NeedRow], 
     """Make these needs, or raise those that are there to this change; to raise one twice is to raise it once."""
     due = now + of.due_seconds
     constants = (sequence, now, due, of.open, of.needs_force, int(of.priority), of.is_birth)
-    left: Sequence[NeedRow] = _INSERT.write(connection, rows, constants)
-    if not left:
-        return
     times = {"due": due, "earliest": now + of.delay_seconds, "cap": of.cap_seconds}
-    if not (of.mark or of.open or of.needs_force):
+    marks = {"mark": of.mark, "forced_mark": of.forced_mark} if of.mark else {}
+    classed = {"priority": int(of.priority), "needs_force": int(of.needs_force), **marks}
+    values = {"sequence": sequence, "now": now, **classed, **times}
+    raised = _raise(of.open, is_covered=bool(of.mark))
+    left = rows
+    if in_sets_of(connection) is not None:  # what is there already is found sooner than an insert of it fails
+        left = raised.missed(connection, left, **values)
+    left = _INSERT.write(connection, left, constants)
+    if left and not (of.mark or of.open or of.needs_force):
         left = _RAISE_WAITING.missed(connection, left, sequence=sequence, priority=int(of.priority), **times)
-    if left:
-        marks = {"mark": of.mark, "forced_mark": of.forced_mark} if of.mark else {}
-        classed = {"priority": int(of.priority), "needs_force": int(of.needs_force), **marks}
-        _raise(of.open, is_covered=bool(of.mark)).run(connection, left, sequence=sequence, now=now, **classed, **times)
+    raised.run(connection, left, **values)
 
 
 # Also at the cap not before the origin has the change: it would be fetched too early, and lost.

@@ -14,12 +14,13 @@ from operator import itemgetter
 from typing import NamedTuple
 from zlib import crc32
 
-from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
+from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import due_at
 from listener.errors import KeyRejected
 from listener.refresh import FolderInputs, NeedInput, NeedState, Scope
 from listener.settings import CoalescerSettings
 from listener.store.batches import Batch, Recorded
+from listener.store.bulk import in_sets_of
 from listener.store.connection import Connection
 from listener.store.copies import Copies, PendingCopy
 from listener.store.filtering import (
@@ -36,8 +37,9 @@ from listener.store.filtering import (
     raw_key,
     sanitized,
 )
-from listener.store.index import IndexWriter, Names, next_sequence, select_wanted
+from listener.store.index import IndexWriter, next_sequence, select_wanted
 from listener.store.letters import add_keys
+from listener.store.names import Names, folder_mark, name_start, object_mark, split_key
 from listener.store.need_rows import NeedClass, NeedRow, write_needs
 from listener.store.needs import directory_attempts
 
@@ -52,6 +54,11 @@ RouteFolder = Callable[[str, str], FolderInputs | None]
 def no_folder(_root: str, _folder: str) -> FolderInputs | None:
     """Know no folder: every change is routed by itself."""
     return None
+
+
+def no_need(_change: Change) -> Sequence[NeedInput]:
+    """Make no need of what is only listed."""
+    return ()
 
 
 _NO_NAMES = FolderInputs(re.compile(r"(?!)"), 0, ())
@@ -156,7 +163,10 @@ class Recorder:
         writer = _BatchWriter(self, connection, batch, (route, folders), now=now)
         changes = batch.changes if self.copies is None else _without_births(batch.changes, self.copies.sources.names)
         sanitize = sanitize or max(map(len, map(_NAME, changes)), default=0) > self._short_characters
-        writer.take(list(sanitized(changes, writer.reject, self._longest_path_bytes)) if sanitize else changes)
+        changes = list(sanitized(changes, writer.reject, self._longest_path_bytes)) if sanitize else changes
+        if in_sets_of(connection) is not None:  # else names are made one by one, each sooner than a set is built
+            self.names.learn_of(connection, changes, no_need if batch.seed else route)
+        writer.take(changes)
         writer.finish()
         return writer.recorded
 
@@ -341,7 +351,7 @@ class _BatchWriter:
     def _enter(self, root: str, path: str) -> _Folder:
         plain = None if self.batch.seed or root in self.copied else self.route_folder(root, path)
         tree = self.names.tree(self.connection, root, path)
-        found = _Folder(root, path, tree, _folder_mark(root, path), plain or _NO_NAMES, {})
+        found = _Folder(root, path, tree, folder_mark(root, path), plain or _NO_NAMES, {})
         self.folders[root, path] = found
         return found
 
@@ -413,9 +423,9 @@ class _BatchWriter:
             return ()
 
     def _need(self, change: Change, inputs: Iterable[NeedInput], forced: bool, deleted: bool) -> None:
-        since, mark_of_object = self._since(change.event_time), _object_mark(change)
+        since, mark_of_object = self._since(change.event_time), object_mark(change)
         for target, url, scope, delay, _ in inputs:
-            cut = url.rfind("/", 0, url.find("?") if "?" in url else None) + 1
+            cut = name_start(url)
             place = url[:cut]
             found = self.places.get((target, place))
             directory, mark, forced_mark = found if found is not None else self._place(target, place)
@@ -423,7 +433,7 @@ class _BatchWriter:
             of = _Kind(change.finished, delay, forced and target in self.unforced, mark, forced_mark, is_birth)
             row = (directory, url[cut:], int(scope), since, mark_of_object)
             if change.root in self.copied:
-                self.pending.append((*row[:3], change.root, *_split(change.key)))
+                self.pending.append((*row[:3], change.root, *split_key(change.key)))
             if deleted:
                 self.deletions.append(_Deletion(url, of, row, change.is_birth))
             else:
@@ -539,20 +549,3 @@ def _validator_stands(change: Change, known: Fingerprint | None) -> bool:
     if known is None or known.mtime_ns is None:
         return False
     return now.mtime_ns // 1_000_000_000 <= known.mtime_ns // 1_000_000_000
-
-
-def _split(key: str) -> tuple[bytes, bytes]:
-    """Return the folder and the name of an object."""
-    raw = key_to_bytes(key)
-    cut = raw.rfind(b"/") + 1
-    return raw[:cut], raw[cut:]
-
-
-def _object_mark(change: Change) -> int:
-    """Return a number that stands for the object, the same in every process."""
-    cut = change.key.rfind("/") + 1
-    return crc32(key_to_bytes(change.key[cut:]), _folder_mark(change.root, change.key[:cut]))
-
-
-def _folder_mark(root: str, folder: str) -> int:
-    return crc32(f"{root}\0{folder}".encode("utf-8", "surrogateescape"))

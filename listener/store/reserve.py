@@ -16,7 +16,8 @@ from listener.store.attempts import budget, hold_units
 from listener.store.bulk import Bulk
 from listener.store.connection import Connection
 from listener.store.groups import next_attempt, next_group
-from listener.store.index import Names, select_wanted
+from listener.store.index import select_wanted
+from listener.store.names import Names
 from listener.store.needs import count_ready, directory_attempts
 from listener.store.transitions import AttemptRequest
 from listener.urls import host_of

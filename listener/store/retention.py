@@ -20,8 +20,9 @@ from listener.store.bulk import delete_rows
 from listener.store.connection import Connection
 from listener.store.filtering import MESSAGE_SECONDS, MOST_MESSAGES, MOST_SUPPRESSED, TOKEN_SECONDS
 from listener.store.groups import Group, own_groups, update_groups
-from listener.store.index import Names, prefix_end, remove_pending
+from listener.store.index import prefix_end, remove_pending
 from listener.store.letters import MAX_BODIES, MAX_BODIES_BYTES, MAX_LETTERS
+from listener.store.names import Names
 
 __all__ = [
     "BOUNDS",

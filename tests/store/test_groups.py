@@ -14,7 +14,7 @@ import pytest
 from listener.refresh import Attempt, AttemptState, RefreshKind
 from listener.store import attempts, retention, transitions
 from listener.store.groups import own_groups, update_groups
-from listener.store.index import Names
+from listener.store.names import Names
 from listener.store.reserve import hold
 from listener.store.sqlite.database import prepare
 from listener.store.sqlite.maintenance import check

@@ -12,7 +12,8 @@ import pytest
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.settings import CoalescerSettings
 from listener.store.batches import Batch
-from listener.store.index import IndexWriter, Names, mark_seeded
+from listener.store.index import IndexWriter, mark_seeded
+from listener.store.names import Names
 from listener.store.record import Recorder
 from listener.store.sqlite.database import prepare
 

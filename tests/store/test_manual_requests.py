@@ -15,7 +15,7 @@ from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, letters
 from listener.store.controls import Progress, request
-from listener.store.index import Names
+from listener.store.names import Names
 from listener.store.needs import Snapshot
 from listener.store.sqlite.database import prepare
 from listener.store.sqlite.maintenance import check

@@ -16,7 +16,7 @@ from listener.router.routing import Sites
 from listener.settings import CoalescerSettings, Site
 from listener.store.batches import Batch
 from listener.store.connection import Connection
-from listener.store.index import Names
+from listener.store.names import Names
 from listener.store.need_rows import NeedClass, NeedRow, write_needs
 from listener.store.record import Recorder
 from listener.store.sqlite.database import prepare

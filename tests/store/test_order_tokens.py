@@ -20,7 +20,7 @@ from listener.settings import CoalescerSettings
 from listener.store import NeedInput
 from listener.store.batches import Batch, Recorded
 from listener.store.filtering import CAME_AND_WENT, OLD_NEWS, SAME_CONTENT, TOKEN_SECONDS, suppressed_of
-from listener.store.index import Names
+from listener.store.names import Names
 from listener.store.record import Recorder
 from listener.store.sqlite.migrations import schema, statements
 from tests.store.steps import BASE, Bench, FakeClock

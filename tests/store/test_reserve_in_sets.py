@@ -11,7 +11,7 @@ from listener.clock import window_start
 from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, Scope
 from listener.store import attempts
 from listener.store.connection import Connection
-from listener.store.index import Names
+from listener.store.names import Names
 from listener.store.reserve import hold
 from listener.store.transitions import AttemptRequest
 from tests.store.databases import Database

@@ -59,8 +59,8 @@ def test_rows_come_as_arrays_after_all_other_values() -> None:
     """A column in which every value is NULL takes the type of where it goes."""
     found = translate("SELECT column1, column2, ?1 FROM wanted WHERE column3 = ?2", "s", ("bigint[]", "", "text[]"))
     assert found.text == (
-        "SELECT column1 , NULL , $1 FROM unnest($3::bigint[], $4::text[]) AS wanted (column1, column3)"
-        " WHERE column3 = $2"
+        "SELECT column1 , NULL , $1 FROM unnest((SELECT $3::bigint[]), (SELECT $4::text[]))"
+        " AS wanted (column1, column3) WHERE column3 = $2"
     )
 
 
