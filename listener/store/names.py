@@ -119,7 +119,7 @@ class Names:
         self._directories |= _DIRECTORIES.ids(connection, sorted(wanted - self._directories.keys()))
 
     def learn_of(
-        self, connection: Connection, changes: Iterable[Change], route: Callable[[Change], Sequence[NeedInput]]
+        self, connection: Connection, changes: Iterable[Change], route: Callable[[Change], Sequence[NeedInput]] | None
     ) -> None:
         """Learn the names that these changes are likely to need: of each folder, and of one change in it."""
         first: dict[tuple[str, str], Change] = {}
@@ -127,12 +127,12 @@ class Names:
             if change.kind not in (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED):
                 first.setdefault((change.root, change.key[: change.key.rfind("/") + 1]), change)
         new = first.keys() - self._trees.keys()
-        urls: set[tuple[str, str]] = set()
+        needs: list[NeedInput] = []
         for folder in new:
             with suppress(KeyRejected):
-                urls.update((one.target, one.url[: name_start(one.url)]) for one in route(first[folder]))
+                needs += route(first[folder]) if route else ()
         if new:
-            self.learn(connection, new, urls)
+            self.learn(connection, new, {(one.target, one.url[: name_start(one.url)]) for one in needs})
 
     def root(self, connection: Connection, name: str) -> int:
         """Return the id of a storage root."""
