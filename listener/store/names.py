@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any
 from zlib import crc32
@@ -95,44 +94,35 @@ class Names:
         return found
 
     def learn(
-        self, connection: Connection, folders: AbstractSet[tuple[str, str]], urls: AbstractSet[tuple[str, str]]
+        self, connection: Connection, changes: Iterable[Change], route: Callable[[Change], Sequence[NeedInput]] | None
     ) -> None:
         """
-        Look many names up that follow, or make them, by a few statements for all.
+        Look up what names these changes are likely to need, or make them, by a few statements for all.
 
         Args:
             connection: of a transaction.
-            folders: of storages, each with its root.
-            urls: of directories, each with its target.
+            changes: in whose folders the names are.
+            route: what a change makes stale: one of each folder stands for all; None where nothing is made stale.
         """
-        for cache in (self._trees, self._directories):
-            if len(cache) >= CACHED_DIRECTORIES:
-                cache.clear()
-        trees = {
-            (self.root(connection, root), key_to_bytes(folder)): (root, folder)
-            for root, folder in folders
-            if (root, folder) not in self._trees
-        }
-        for values, found in _TREES.ids(connection, sorted(trees)).items():
-            self._trees[trees[values]] = found
-        wanted = {(self.target(connection, target), url) for target, url in urls}
-        self._directories |= _DIRECTORIES.ids(connection, sorted(wanted - self._directories.keys()))
-
-    def learn_of(
-        self, connection: Connection, changes: Iterable[Change], route: Callable[[Change], Sequence[NeedInput]] | None
-    ) -> None:
-        """Learn the names that these changes are likely to need: of each folder, and of one change in it."""
         first: dict[tuple[str, str], Change] = {}
         for change in changes:
             if change.kind not in (ChangeKind.SUBTREE, ChangeKind.SUBTREE_DELETED):
                 first.setdefault((change.root, change.key[: change.key.rfind("/") + 1]), change)
         new = first.keys() - self._trees.keys()
+        if not new:
+            return
+        for cache in (self._trees, self._directories):
+            if len(cache) >= CACHED_DIRECTORIES:
+                cache.clear()
+        folders = {(self.root(connection, root), key_to_bytes(folder)): (root, folder) for root, folder in new}
+        for names, found in _TREES.ids(connection, sorted(folders)).items():
+            self._trees[folders[names]] = found
         needs: list[NeedInput] = []
-        for folder in new:
+        for place in new:
             with suppress(KeyRejected):
-                needs += route(first[folder]) if route else ()
-        if new:
-            self.learn(connection, new, {(one.target, one.url[: name_start(one.url)]) for one in needs})
+                needs += route(first[place]) if route else ()
+        urls = {(self.target(connection, one.target), one.url[: name_start(one.url)]) for one in needs}
+        self._directories |= _DIRECTORIES.ids(connection, sorted(urls - self._directories.keys()))
 
     def root(self, connection: Connection, name: str) -> int:
         """Return the id of a storage root."""

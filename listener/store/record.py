@@ -160,7 +160,7 @@ class Recorder:
         sanitize = sanitize or max(map(len, map(_NAME, changes)), default=0) > self._short_characters
         changes = list(sanitized(changes, writer.reject, self._longest_path_bytes)) if sanitize else changes
         if in_sets_of(connection) is not None:  # else names are made one by one, each sooner than a set is built
-            self.names.learn_of(connection, changes, None if batch.seed else route)
+            self.names.learn(connection, changes, None if batch.seed else route)
         writer.take(changes)
         writer.finish()
         return writer.recorded
