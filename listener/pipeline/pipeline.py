@@ -475,8 +475,8 @@ class Pipeline:
         """
         See what is due and what any process changed, and wake what has to act.
 
-        It reads the store after commits and when an attempt is due; without either once in a tick, or once a second
-        where commits of other processes are not announced.
+        It reads the store after commits and when an attempt is due; without either once in a tick. Where commits of
+        other processes may come unannounced it also does once a second, and when the next need is due.
         """
         verifier, quiet_seconds = self._settings.verifier, self._settings.coalescer.quiet_seconds or LOOK_SECONDS
         shortest_seconds = min(quiet_seconds, verifier.first_seconds / 2, verifier.interval_seconds / 2)
@@ -493,7 +493,8 @@ class Pipeline:
                 if is_new:
                     await self._retry.until_done("confirm", self._confirm)
                 if not announcements.of_others:
-                    wait = min(wait, LOOK_SECONDS)
+                    due_seconds = LOOK_SECONDS if agenda.need_due_at is None else agenda.need_due_at - self._clock.now()
+                    wait = min(wait, LOOK_SECONDS, max(due_seconds, pause))
                 await asyncio.sleep(pause)
                 is_announced = await self._stored.wait(max(0.0, wait - pause), since=since)
 
@@ -507,7 +508,7 @@ class Pipeline:
                 engine.resolve()
         if is_new or (agenda.need_due_at is not None and agenda.need_due_at <= now):
             self._committed()
-        # For what waits, each engine keeps time by itself.
+        # For what this process recorded, each engine keeps time by itself.
         return TICK_SECONDS if agenda.attempt_due_at is None else min(TICK_SECONDS, agenda.attempt_due_at - now)
 
     async def _looking(self, what: str, look: Callable[[], Awaitable[int]]) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -42,7 +41,10 @@ class Commits(Protocol):
 
     @property
     def of_others(self) -> bool:
-        """Whether commits of other processes are announced."""
+        """Whether each commit of other processes is announced, but for what is lost by accident."""
+
+    def announce(self) -> None:
+        """Let other processes know of a commit of this one, where they wait for it; called in the writing thread."""
 
     def close(self) -> None:
         """Call back no more."""
@@ -293,11 +295,16 @@ class Access:
         """
         Call ``changed`` in the event loop after each commit of this process that changed anything.
 
-        Also after those of other processes, unless ``of_others`` says that none come.
+        Also after those of other processes; ``of_others`` says whether that is to be relied on.
         """
         loop, before = asyncio.get_running_loop(), self._committed
         commits = self._driver.watch(changed)
-        self._committed = partial(call_in_loop, loop, changed)
+
+        def committed() -> None:
+            call_in_loop(loop, changed)
+            commits.announce()
+
+        self._committed = committed
         try:
             yield commits
         finally:

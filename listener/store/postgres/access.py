@@ -26,6 +26,7 @@ from listener.store.postgres.clock import DatabaseClock
 from listener.store.postgres.connection import LIMITS, PostgresConnection, UnknownOutcome, is_lost, quoted
 from listener.store.postgres.counting import CountedCommits
 from listener.store.postgres.migrations import SCHEMA, prepare
+from listener.store.postgres.notifications import Notifications
 from listener.store.writer import Writer
 
 __all__ = ["PostgresDriver", "PostgresTransactions"]
@@ -129,15 +130,6 @@ class PostgresTransactions:
         return isinstance(error, UnknownOutcome)
 
 
-class _Polled:
-    """Commits of others are not announced; whoever waits for them looks again by itself."""
-
-    of_others = False
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 class PostgresDriver:
     """One schema, as one instance uses it."""
 
@@ -195,6 +187,8 @@ class PostgresDriver:
         self.transactions = None if readonly else PostgresTransactions(writing, self.counted, idle_seconds=idle_seconds)
         self._instances = _INSTANCES.replace("{schema}", quoted(schema))
         self._unled = _UNLED.replace("{schema}", quoted(schema))
+        self._schema = schema
+        self._notifications: list[Notifications] = []
         self._local = threading.local()
         self._readers: list[PostgresConnection] = []
 
@@ -238,11 +232,13 @@ class PostgresDriver:
         return error
 
     def notify(self) -> None:
-        """Do nothing: others look again by themselves."""
+        """Do nothing: only daemons wait, and what a command does may wait until they look again by themselves."""
 
-    def watch(self, _changed: Callable[[], None], /) -> _Polled:
-        """Return what announces nothing."""
-        return _Polled()
+    def watch(self, changed: Callable[[], None]) -> Notifications:
+        """Call back in the event loop after commits of other instances, as far as they are heard of."""
+        connect = partial(self._open, prepared=False, was_open=True)
+        self._notifications.append(Notifications(connect, self._schema, changed))
+        return self._notifications[-1]
 
     def check(self) -> Callable[[], None] | None:
         """Do nothing: the server checks its pages (``data_checksums``, ``pg_amcheck``)."""
@@ -275,7 +271,10 @@ class PostgresDriver:
         """Do nothing: nothing runs in the background."""
 
     def close(self) -> None:
-        """Close the readers."""
+        """Close the readers, and what listens."""
+        for notifications in self._notifications:
+            notifications.close()
+            notifications.join()
         for connection in self._readers:
             connection.end()
         self._readers.clear()

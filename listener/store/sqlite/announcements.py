@@ -49,6 +49,9 @@ class Announcements:
         """Whether commits of other processes are announced; not where the kernel cannot watch another file."""
         return self._watch is not None
 
+    def announce(self) -> None:
+        """Do nothing: no other process waits for commits of the owner."""
+
     def _on_touch(self) -> None:
         if self._watch is not None:
             with suppress(BlockingIOError):
