@@ -21,6 +21,8 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help demo test versions lint format bench soak storm examples events lock pictures docs clean
 MAKEFLAGS += --no-print-directory
+# Images of Python set it; without compiled modules each of a thousand processes of the tests compiles them again.
+export PYTHONDONTWRITEBYTECODE =
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14

@@ -141,6 +141,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -seconds[item.path])
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over thousands of tests that stay to the end: it runs after each file."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say at the end, in red, what was not tested for want of a command."""
     absent = config.stash.get(ABSENT, set())

@@ -80,11 +80,13 @@ def compiled() -> Iterator[Use]:
         module = importlib.import_module(info.name)
         tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
         calls = [
-            node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            (node.func.attr, ast.unparse(node.func.value))
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in METHODS
         ]
         for name, value in vars(module).items():
             values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
-            methods = {call.attr for call in calls if ast.unparse(call.value) == name} & {*METHODS}
+            methods = {method for method, of in calls if of == name}
             for one in values:
                 if isinstance(one, re.Pattern):
                     yield from (Use(one, METHODS[method]) for method in methods or ("search", "fullmatch"))
@@ -97,10 +99,11 @@ def inline() -> Iterator[Use]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
+                and node.func.attr in METHODS
                 and ast.unparse(node.func.value) == "re"
             ):
                 first = node.args[0]
-                if node.func.attr in METHODS and isinstance(first, ast.Constant):
+                if isinstance(first, ast.Constant):
                     yield Use(re.compile(first.value), METHODS[node.func.attr])
 
 
