@@ -7,10 +7,10 @@ from typing import Any
 
 from listener.settings import Settings
 from listener.store.copies import Difference
-from listener.store.fleet import Instance
+from listener.store.fleet import Instance, OldSnapshot
 from listener.store.owner import Owner
 
-__all__ = ["MOST_DIFFERENT", "different_of", "leaders_of", "lost_of", "plain_instances"]
+__all__ = ["MOST_DIFFERENT", "different_of", "held_of", "leaders_of", "lost_of", "plain_instances"]
 
 DEAD_REMEDY = "start it again, or if it will never return: cdn-listener fleet forget {}"
 
@@ -82,6 +82,12 @@ def lost_of(
             remedy = f"configure its target on an instance again, or: cdn-listener fleet release {account}"
             found.append((words, None, remedy))
     return found
+
+
+def held_of(snapshots: Sequence[OldSnapshot]) -> list[tuple[str, float | None, str]]:
+    """Return who keeps old rows of the database, as problems."""
+    words = "store: {} keeps old rows of the database, so that what changes often becomes slow"
+    return [(words.format(one.holder), one.since, f"end it: {one.remedy}") for one in snapshots]
 
 
 MOST_DIFFERENT = 100

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from listener.clock import window_end
 from listener.contracts import WAITING_SINCE, SourceHealth, Target
-from listener.daemon.fleet import MOST_DIFFERENT, different_of, leaders_of, lost_of, plain_instances
+from listener.daemon.fleet import MOST_DIFFERENT, different_of, held_of, leaders_of, lost_of, plain_instances
 from listener.daemon.source_health import Reported, source_rows, troubles_of
 from listener.errors import StoreError
 from listener.pipeline.outlook import Outlook, outlooks
@@ -117,9 +117,10 @@ async def status_of(
     reports = [] if store is None else await _accounts(store, targets)
     leaders = leaders_of(instances, set(account_of(targets).values()), settings, owner)
     unled = [] if store is None else await store.unled_accounts()
+    held = [] if store is None else held_of(await store.old_snapshots())
     different = [] if store is None else await store.different_copies(limit=MOST_DIFFERENT)
     problems = problems_of(
-        fleet=[*lost_of(instances, leaders, settings, now, unled=unled), *different_of(different)],
+        fleet=[*lost_of(instances, leaders, settings, now, unled=unled), *held, *different_of(different)],
         owner=owner,
         unsettled=needs["pending"] + needs["in_flight"] + needs["failed"],
         sources=sources,

@@ -23,7 +23,7 @@ from listener.event_loop import call_in_loop
 from listener.store.connection import Connection
 from listener.store.copies import Copies
 from listener.store.durability import CommitMark
-from listener.store.fleet import Instance
+from listener.store.fleet import Instance, OldSnapshot
 from listener.store.names import Names
 from listener.store.needs import Snapshot
 from listener.store.owner import Owner
@@ -136,6 +136,9 @@ class Driver(Protocol):
 
     def unled(self, connection: Connection) -> Sequence[str]:
         """Return the accounts for which something was sent that no instance follows."""
+
+    def old_snapshots(self, connection: Connection) -> Sequence[OldSnapshot]:
+        """Return who keeps old rows, so that what changes often becomes slow."""
 
     def give_back(self, connection: Connection) -> bool:
         """Give free space back to the disk; return whether to go on."""
@@ -352,6 +355,10 @@ class Access:
     async def unled_accounts(self) -> Sequence[str]:
         """Return the accounts for which something was sent that no instance follows; none where one process owns it."""
         return await self._read(self._driver.unled)
+
+    async def old_snapshots(self) -> Sequence[OldSnapshot]:
+        """Return who keeps old rows of the database, so that what changes often becomes slow."""
+        return await self._read(self._driver.old_snapshots)
 
     @property
     def changed_rows(self) -> int:

@@ -251,7 +251,8 @@ def agenda(connection: Connection, targets: Sequence[str], *, only: bool = False
     """
     of_all = "" if only else "state IN ('complete', 'failed') OR "
     row = connection.execute(
-        "SELECT (SELECT due_at FROM need WHERE due_at IS NOT NULL ORDER BY /*! slot, */ due_at LIMIT 1),"
+        "SELECT (SELECT due_at FROM need WHERE due_at IS NOT NULL /*! AND slot IS NOT NULL */"
+        " ORDER BY /*! slot, */ due_at LIMIT 1),"
         " (SELECT min(CASE state WHEN 'complete' THEN 0 WHEN 'unknown' THEN coalesce(next_look_at, 0)"
         " ELSE next_look_at END) FROM attempt_group AS g JOIN target ON target.id = g.target WHERE active = 1"
         f" AND ({of_all}(state IN ('complete', 'failed', 'accepted', 'unknown', 'unconfirmed')"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Instance"]
+__all__ = ["Instance", "OldSnapshot"]
 
 
 class Instance(NamedTuple):
@@ -21,3 +21,12 @@ class Instance(NamedTuple):
     """The accounts that it leads."""
     trouble: str = ""
     """What it reports of itself: that its name or clock is wrong, or that the database lost commits."""
+
+
+class OldSnapshot(NamedTuple):
+    """What keeps old rows of the database, so that what changes often becomes slow."""
+
+    holder: str
+    since: float | None
+    """In seconds since the epoch; not known of replicas."""
+    remedy: str

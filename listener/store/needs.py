@@ -195,7 +195,8 @@ class Snapshot:
         waiting = self._connection.execute(
             "SELECT scope, count(*) FROM need JOIN directory d ON d.id = need.directory"
             " JOIN target t ON t.id = d.target"
-            " WHERE due_at IS NOT NULL AND t.name IN (SELECT value FROM json_each(?)) GROUP BY scope",
+            " WHERE due_at IS NOT NULL /*! AND slot IS NOT NULL */"
+            " AND t.name IN (SELECT value FROM json_each(?)) GROUP BY scope",
             (json.dumps(list(targets)),),
         )
         for scope, count in waiting:

@@ -78,7 +78,7 @@ _OLDEST_READY = (
     f" AND scope <> {Scope.PREFETCH:d} ORDER BY stale_since LIMIT 1"
 )
 _NOT_READY = {
-    "need_due": "due_at IS NOT NULL",
+    "need_due": "due_at IS NOT NULL /*! AND slot IS NOT NULL */",
     "need_attempt": "attempt IS NOT NULL",
     "need_aside": f"state >= {NeedState.PARKED:d}",
 }
@@ -138,7 +138,7 @@ def _add_others(connection: Connection, walked: Sequence[int], add: _Add) -> Non
     ).fetchone()
     add(status_word(NeedState.READY, None, None), count, oldest)
     for state, index, where in (
-        (NeedState.WAITING, "need_due", "due_at IS NOT NULL"),
+        (NeedState.WAITING, "need_due", "due_at IS NOT NULL /*! AND slot IS NOT NULL */"),
         (NeedState.PARKED, "need_aside", f"state >= {NeedState.PARKED:d} AND state = {NeedState.PARKED:d}"),
     ):
         rows = connection.execute(

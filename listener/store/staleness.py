@@ -267,7 +267,7 @@ def oldest_stale(connection: Connection, given: Surroundings, *, limit: int = MO
         return [_explained(need, reasons) for need in shown(rows, attempts)]
 
     groups = [
-        needs("n.due_at IS NOT NULL ORDER BY n.due_at"),
+        needs("n.due_at IS NOT NULL /*! AND n.slot IS NOT NULL */ ORDER BY n.due_at"),
         _deferred(connection, needs, limit),
         needs(f"n.state >= {NeedState.PARKED:d} AND n.state = {NeedState.PARKED:d} ORDER BY n.stale_since"),
         *_attempts(connection, limit),

@@ -49,7 +49,9 @@ __all__ = [
 ]
 
 
-NEXT_DUE = "SELECT due_at FROM need WHERE due_at IS NOT NULL ORDER BY /*! slot, */ due_at LIMIT 1"
+NEXT_DUE = (
+    "SELECT due_at FROM need WHERE due_at IS NOT NULL /*! AND slot IS NOT NULL */ ORDER BY /*! slot, */ due_at LIMIT 1"
+)
 
 
 def next_due(connection: Connection) -> float | None:

@@ -19,7 +19,7 @@ from psycopg import errors
 
 from listener.errors import StoreError
 from listener.store.connection import Connection
-from listener.store.fleet import Instance
+from listener.store.fleet import Instance, OldSnapshot
 from listener.store.owner import Owner
 from listener.store.postgres.address import reported
 from listener.store.postgres.clock import DatabaseClock
@@ -27,6 +27,7 @@ from listener.store.postgres.connection import LIMITS, PostgresConnection, Unkno
 from listener.store.postgres.counting import CountedCommits
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.postgres.notifications import Notifications
+from listener.store.postgres.snapshots import old_snapshots
 from listener.store.writer import Writer
 
 __all__ = ["PostgresDriver", "PostgresTransactions"]
@@ -262,6 +263,11 @@ class PostgresDriver:
         """Return the accounts whose requests no instance follows: none that runs leads them."""
         assert isinstance(connection, PostgresConnection)
         return [name for (name,) in psycopg.Cursor(connection.raw).execute(self._unled.encode(), prepare=False)]
+
+    def old_snapshots(self, connection: Connection) -> Sequence[OldSnapshot]:
+        """Return who keeps old rows, so that what changes often becomes slow."""
+        assert isinstance(connection, PostgresConnection)
+        return old_snapshots(connection.raw)
 
     def give_back(self, _connection: Connection, /) -> bool:
         """Return False: autovacuum makes room for what comes next."""

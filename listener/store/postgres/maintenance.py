@@ -13,13 +13,12 @@ from listener.store.postgres.address import connect, ended_after, reported
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.postgres.presence import absent, exists
+from listener.store.postgres.snapshots import old_snapshots
 
 __all__ = ["backup_advice", "check", "compact_advice"]
 
 CHECK_SECONDS: Final = 600.0
 """Counting every row of a large store takes minutes; a server that does not answer ends it."""
-OLD_SNAPSHOT_SECONDS: Final = 60
-"""A transaction this old keeps the space of rows that were removed since, so that hot rows become slow."""
 SESSIONS: Final = 3
 TRANSACTIONS: Final = 20
 _INSTANCE: Final = "store check"
@@ -60,15 +59,8 @@ def _of_the_server(raw: psycopg.Connection[Any]) -> list[str]:
         row = psycopg.Cursor(raw).execute("SELECT current_setting(%s)", (name,)).fetchone()
         if row and row[0] != sound:
             found.append(f"the server runs with {name} = {row[0]}: a crash of its machine may damage all")
-    oldest = psycopg.Cursor(raw).execute(
-        "SELECT application_name, extract(epoch FROM clock_timestamp() - xact_start)::bigint FROM pg_stat_activity"
-        " WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()"
-        " ORDER BY xact_start LIMIT 1"
-    )
-    for name, seconds in oldest.fetchall():
-        if seconds is not None and seconds > OLD_SNAPSHOT_SECONDS:
-            found.append(f"a transaction of {name or 'a client'} is {seconds} s old: hot rows become slow meanwhile")
-    return found
+    words = "{} keeps old rows of the database, so that what changes often becomes slow; end it: {}"
+    return found + [words.format(one.holder, one.remedy) for one in old_snapshots(raw)]
 
 
 def _of_prepared(url: str, *, prepared: bool) -> list[str]:

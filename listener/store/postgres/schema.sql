@@ -51,9 +51,10 @@ CREATE VIEW {schema}.meta AS
 SELECT id, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.change_number) AS sequence,
   created_at, clean FROM {schema}.installation;
 
--- An index on due_at would be written with each change of a waiting need: this one is with each fifth second.
+-- An index on due_at would be written with each change of a waiting need, also one with due_at in its condition: this one
+-- is with each fifth second. Queries name slot with due_at.
 ALTER TABLE {schema}.need ADD COLUMN slot bigint GENERATED ALWAYS AS (floor(due_at / 5)) STORED;
-CREATE INDEX need_due ON {schema}.need (slot) WHERE due_at IS NOT NULL;
+CREATE INDEX need_due ON {schema}.need (slot) WHERE slot IS NOT NULL;
 
 ALTER TABLE {schema}.need SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);

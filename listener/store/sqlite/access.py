@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from listener.clock import SystemClock
 from listener.errors import StoreError
 from listener.store.connection import Connection
-from listener.store.fleet import Instance
+from listener.store.fleet import Instance, OldSnapshot
 from listener.store.owner import Owner
 from listener.store.sqlite import maintenance
 from listener.store.sqlite.announcements import Announcements, announce
@@ -247,6 +247,10 @@ class SqliteDriver:
 
     def unled(self, _connection: Connection, /) -> Sequence[str]:
         """Return none: the owner follows whatever was sent."""
+        return ()
+
+    def old_snapshots(self, _connection: Connection, /) -> Sequence[OldSnapshot]:
+        """Return none: a reader keeps the log from being reused, which :meth:`checkpoint` reports."""
         return ()
 
     def give_back(self, connection: Connection) -> bool:

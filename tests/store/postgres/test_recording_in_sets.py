@@ -89,6 +89,24 @@ async def test_the_statements_of_a_batch_do_not_grow_with_its_directories(
     assert read(database, f"SELECT count(*) FROM {SCHEMA}.directory") == [(62,)]
 
 
+async def test_a_change_of_a_waiting_need_writes_no_index(database: PostgresDatabase) -> None:
+    """Nearly all updates of hot keys are HOT, so that vacuum is not needed for each, and indexes do not grow."""
+    query = (
+        "SELECT relname, n_tup_upd, n_tup_hot_upd, pg_indexes_size(relid) FROM pg_stat_user_tables"
+        " WHERE relname IN ('need', 'object') ORDER BY relname"
+    )
+    found = []
+    for rounds in (10, 20):  # pages are full at first, and then have room for what changes
+        async with database.open() as store:
+            for version in range(rounds):
+                await store.record([Batch(changes(version, directories=4))], route)
+        found.append(read(database, query))
+    for (table, before, hot_before, size_before), (_, after, hot_after, size_after) in zip(*found, strict=True):
+        assert after - before >= 20 * 4 * FILES, table
+        assert hot_after - hot_before >= 0.8 * (after - before), table
+        assert size_after <= size_before + 32 * 1024, table
+
+
 NEED = (
     "INSERT INTO {schema}.need (directory, name, scope, sequence, stale_since, window_first, state, open)"
     " VALUES ({parent}, 'other', 0, 1, 0, 0, 0, 0)"
