@@ -77,6 +77,7 @@ def emulate(
     Give the client the same.
     """
     from listener.emulator import (
+        Emulator,
         EmulatorSettings,
         credentials_from_environment,
         parse_address,
@@ -105,7 +106,7 @@ def emulate(
         directories_per_domain_minute=directories_per_domain_minute,
         journal=None if journal is None else expanded(journal),
     )
-    run_async(serve(settings, lambda emulator: typer.echo(f"api {emulator.api_url}  edge {emulator.edge_url}")))
+    run_async(serve(Emulator(settings), lambda one: typer.echo(f"api {one.api_url}  edge {one.edge_url}")))
 
 
 def demo() -> int:

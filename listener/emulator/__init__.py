@@ -1,29 +1,33 @@
 """
-A local Alibaba CDN: its API, and a caching edge in front of an origin, for rehearsals and tests.
+Local CDNs, each with its API and a caching edge in front of an origin, for rehearsals and tests.
 
 ::
 
-    client ──signed call──▶ api ─▶ gate ─▶ actions ─▶ account ─▶ tasks ──at their end──▶ cache
-    browser ──GET, HEAD──▶ edge ──────────────────────────────────────── miss? ──▶ cache ─▶ origin
+    client ──call──▶ server ─▶ the CDN's own module ─▶ tasks ──at their end──▶ cache
+    browser ──GET, HEAD──▶ edge ──────────────────────────── miss? ──▶ cache ─▶ origin
 
-``actions``, ``account``, ``tasks`` (with their paths) and ``faults`` (with the API's errors) are pure, with time as an
-argument, as are the gate in ``api`` and the cache in ``edge``; ``origin``, ``control`` and ``service`` do I/O.
+A package for each CDN (``alibaba``) says who may call, what it accepts and what it counts. All else is shared:
+``tasks``, ``faults`` and the cache in ``edge`` are pure, with time as an argument; ``server``, ``origin``, ``journal``,
+``control`` and ``core`` do I/O.
 """
 
 from __future__ import annotations
 
-from listener.emulator.faults import Fault, fault_help, parse_fault
-from listener.emulator.service import (
+from listener.emulator.alibaba import (
     Emulator,
     EmulatorSettings,
     credentials_from_environment,
-    parse_address,
+    fault_help,
+    parse_fault,
     parse_quota,
-    serve,
 )
+from listener.emulator.core import CoreSettings, EmulatorCore, parse_address, serve
+from listener.emulator.faults import Fault
 
 __all__ = [
+    "CoreSettings",
     "Emulator",
+    "EmulatorCore",
     "EmulatorSettings",
     "Fault",
     "credentials_from_environment",

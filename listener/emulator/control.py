@@ -2,7 +2,7 @@
 The emulator's own endpoints on the API's port, for tests and rehearsals; the vendor has none of these.
 
 ================================ =======================================================================
-``GET /_emulator``               the clock, units accepted by quota day and kind, limits, counts
+``GET /_emulator``               the clock, counts, and what the CDN limits: for Alibaba units by quota day and kind
 ``GET /_emulator/accepted``      every accepted path with times and task (``?kind=``, ``?offset=``, ``?limit=``)
 ``GET /_emulator/tasks``         the same with what the account's owner would be shown
 ``GET /_emulator/edge``          what the edge has cached, and whether it is fresh or stale
@@ -20,17 +20,16 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
 from aiohttp import web
 
-from listener.clock import Clock, window_end, window_start
-from listener.emulator.account import EmulatedAccount
+from listener.clock import Clock
 from listener.emulator.edge import EdgeCache
-from listener.emulator.faults import FaultBook, fault_help, parse_fault
-from listener.emulator.tasks import FOREVER, TaskRecord
+from listener.emulator.faults import FaultBook, FaultTable
+from listener.emulator.tasks import FOREVER, TaskBook, TaskRecord
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
 
@@ -67,14 +66,23 @@ class EmulatorControl:
     def __init__(
         self,
         *,
-        account: EmulatedAccount,
+        tasks: TaskBook,
+        overview: Callable[[float], Mapping[str, Any]],
+        table: FaultTable,
         cache: EdgeCache,
         faults: FaultBook,
         clock: EmulatorClock,
         settled: Callable[[], Awaitable[None]],
     ) -> None:
-        """``settled`` applies finished tasks before each response and after the clock was advanced."""
-        self._account = account
+        """
+        Answer for these parts.
+
+        ``overview`` returns what the CDN counts; ``settled`` applies finished tasks before each response and after the
+        clock was advanced.
+        """
+        self._task_book = tasks
+        self._counts = overview
+        self._table = table
         self._cache = cache
         self._faults = faults
         self._clock = clock
@@ -113,23 +121,18 @@ class EmulatorControl:
 
     async def _overview(self, _: web.Request) -> dict[str, Any]:
         now = self._clock.now()
-        ledger = self._account.ledger
         return {
             "now": now,
-            "window": window_start(now),
-            "resets_at": window_end(now),
-            "limits": {kind.value: limit for kind, limit in ledger.limits.items()},
-            "remaining": {kind.value: ledger.remaining(kind, now) for kind in ledger.limits},
-            "accepted": {str(start): units for start, units in ledger.windows().items()},
-            "paths": len(self._account.tasks.all()),
+            **self._counts(now),
+            "paths": len(self._task_book.all()),
             "objects": sum(1 for _ in self._cache.contents(now)),
         }
 
     async def _accepted(self, request: web.Request) -> dict[str, Any]:
-        return {"accepted": [_path(record) for record in _slice(request, self._account.tasks.all())]}
+        return {"accepted": [_path(record) for record in _slice(request, self._task_book.all())]}
 
     async def _tasks(self, request: web.Request) -> dict[str, Any]:
-        return {"tasks": [_task(record) for record in _slice(request, self._account.tasks.all())]}
+        return {"tasks": [_task(record) for record in _slice(request, self._task_book.all())]}
 
     async def _edge(self, _: web.Request) -> dict[str, Any]:
         now = self._clock.now()
@@ -148,13 +151,13 @@ class EmulatorControl:
         }
 
     async def _standing(self, _: web.Request) -> dict[str, Any]:
-        return {"faults": self._faults.standing(), "help": fault_help().splitlines()}
+        return {"faults": self._faults.standing(), "help": self._table.help().splitlines()}
 
     async def _order(self, request: web.Request) -> dict[str, Any]:
         specs = _field(await request.json(), "order")
         if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
             raise ValueError('"order" must be a list of texts')
-        for fault in [parse_fault(spec) for spec in specs]:
+        for fault in [self._table.parse(spec) for spec in specs]:
             self._faults.order(fault, self._clock.now())
         return {"faults": self._faults.standing()}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.emulator.api import Journal
+from listener.emulator.journal import Journal
 from listener.errors import StoreError
 from listener.files import create_file, make_private
 from listener.store.sqlite.ownership import OwnerLock, owner_of

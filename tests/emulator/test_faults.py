@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 
 from listener.emulator import fault_help, parse_fault
-from listener.emulator.faults import FAULT_KINDS, REJECTIONS, FaultBook
+from listener.emulator.alibaba.faults import FAULT_KINDS, REJECTIONS
+from listener.emulator.faults import FaultBook
 from listener.errors import ConfigurationError
 
 MakeWorld = Callable[..., Awaitable[Any]]

@@ -26,9 +26,11 @@ from listener.emulator import (
     parse_quota,
     serve,
 )
-from listener.emulator.account import EmulatedAccount, Submission
+from listener.emulator.alibaba.account import EmulatedAccount, Submission
+from listener.emulator.alibaba.faults import Rejection, parse_fault
 from listener.emulator.control import _from_this_machine
-from listener.emulator.faults import FaultBook, Rejection, parse_fault
+from listener.emulator.faults import FaultBook
+from listener.emulator.server import Accepted
 from listener.emulator.tasks import TaskBook
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
@@ -90,7 +92,7 @@ async def test_start_that_cannot_be(tmp_path: Path) -> None:
 async def test_serves_until_it_is_stopped(tmp_path: Path) -> None:
     """``serve`` says when it is ready, and SIGTERM ends it."""
     ready: asyncio.Future[Emulator] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(serve(settings(tmp_path), ready.set_result))
+    serving = asyncio.create_task(serve(Emulator(settings(tmp_path)), ready.set_result))
     emulator = await ready
     async with aiohttp.ClientSession() as http, http.get(emulator.edge_url + "/x") as response:
         assert response.status == 404
@@ -119,7 +121,8 @@ async def test_tasks_end_by_themselves(tmp_path: Path) -> None:
     async with Emulator(settings(tmp_path, task_seconds=0.05)) as emulator:
         path = emulator.edge_url + "/a"
         submission = Submission(action="PushObjectCache", kind=RefreshKind.PREFETCH, object_path=path)
-        emulator._accepted(None, emulator.account.submit(submission, emulator.clock.now()), "")  # type: ignore[arg-type]
+        records = emulator.account.submit(submission, emulator.clock.now())
+        emulator.note(Accepted(records=records, line={}))
         async with asyncio.timeout(30):
             while not len(emulator.cache):
                 await asyncio.sleep(0.01)

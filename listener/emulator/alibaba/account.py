@@ -13,8 +13,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from listener.clock import window_start
-from listener.emulator.faults import FaultBook, Rejection
-from listener.emulator.tasks import FOREVER, CacheKey, TaskBook, TaskRecord, parse_paths
+from listener.emulator.alibaba.faults import Rejection
+from listener.emulator.alibaba.parameters import parse_paths
+from listener.emulator.faults import FaultBook
+from listener.emulator.tasks import FOREVER, CacheKey, TaskBook, TaskRecord
 from listener.refresh import RefreshKind
 
 __all__ = ["CallRates", "EmulatedAccount", "QuotaLedger", "Submission"]

@@ -24,9 +24,11 @@ from itertools import islice
 from typing import Any, Final
 
 from listener.alibaba.signature import timestamp
-from listener.emulator.account import EmulatedAccount, Submission
-from listener.emulator.faults import FaultBook, Rejection
-from listener.emulator.tasks import TaskQuery, TaskRecord, parse_query
+from listener.emulator.alibaba.account import EmulatedAccount, Submission
+from listener.emulator.alibaba.faults import Rejection
+from listener.emulator.alibaba.parameters import TaskQuery, parse_query
+from listener.emulator.faults import FaultBook
+from listener.emulator.tasks import TaskRecord
 from listener.refresh import RefreshKind
 
 __all__ = ["VERSIONS", "Api", "Call", "Reply", "Version"]

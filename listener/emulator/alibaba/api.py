@@ -1,5 +1,5 @@
 """
-The API over HTTP: decodes calls, authenticates and answers them, breaks connections by faults, writes the journal.
+The API over HTTP: decodes calls, authenticates and answers them.
 
 The gate checks signature, key, time stamp and nonce, in both signature versions. It is pure except for the nonces that
 it remembers; time is an argument.
@@ -7,40 +7,29 @@ it remembers; time is an argument.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import socket
-import struct
-import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from email.utils import formatdate
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
-import structlog
 from aiohttp import web
 
 from listener.alibaba.signature import Credentials, parse_acs3_authorization, verify_acs3, verify_v1
 from listener.clock import window_start
-from listener.emulator.account import CallRates
-from listener.emulator.actions import VERSIONS, Api, Call, Reply
-from listener.emulator.faults import FaultBook, Rejection
-from listener.emulator.tasks import TaskRecord, parse_time
-from listener.errors import ConfigurationError
-from listener.files import make_private
+from listener.emulator.alibaba.account import CallRates
+from listener.emulator.alibaba.actions import VERSIONS, Api, Call
+from listener.emulator.alibaba.faults import Rejection
+from listener.emulator.alibaba.parameters import parse_time
+from listener.emulator.faults import Refusal
+from listener.emulator.server import MAX_BODY_BYTES, Accepted, ApiReply, ApiServer, Surroundings
+from listener.emulator.tasks import TaskRecord
 
-__all__ = ["MAX_BODY_BYTES", "ApiRequest", "ApiServer", "Gate", "Journal"]
+__all__ = ["AlibabaServer", "ApiRequest", "Gate", "journal_line"]
 
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024
-"""1,000 paths of 1,024 characters, each as three characters in a form, and room to spare."""
-HANG_SECONDS: Final = 3600.0
 FORM: Final = "application/x-www-form-urlencoded"
 HOST_ID: Final = "cdn-listener-emulator"
 HELP_PAGE: Final = "https://next.api.aliyun.com/document/Cdn/2018-05-10/errorCode"
-log = structlog.get_logger()
 
 TIME_WINDOW_SECONDS = 15 * 60
 """How far a time stamp may be away from the server's time, either way; the vendor's page on signatures."""
@@ -49,48 +38,18 @@ ACS3_REQUIRED = ("x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256")
 V1_REQUIRED = ("AccessKeyId", "Signature", "SignatureNonce", "Timestamp")
 
 
-class ApiServer:
+class AlibabaServer(ApiServer[Call]):
     """Answers calls on ``/``."""
 
-    def __init__(
-        self,
-        *,
-        api: Api,
-        gate: Gate,
-        faults: FaultBook,
-        now: Callable[[], float],
-        settled: Callable[[], Awaitable[None]],
-        accepted: Callable[[Call, Sequence[TaskRecord], str], None],
-    ) -> None:
-        """
-        Answer with ``api`` the calls that pass ``gate``.
-
-        ``settled`` applies finished tasks, prefetches included, before each call. ``accepted`` is called with the
-        accepted records and their request id before the response is sent.
-        """
+    def __init__(self, around: Surroundings, *, api: Api, gate: Gate) -> None:
+        """Answer with ``api`` the calls that pass ``gate``."""
+        super().__init__(around)
         self._api = api
         self._gate = gate
-        self._faults = faults
-        self._now = now
-        self._settled = settled
-        self._note = accepted
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one call."""
-        request_id = str(uuid.uuid4()).upper()
-        try:
-            call = self._admit(await _decode(request))
-            await self._slow(call.action)
-            if self._faults.take("reset", self._now(), action=call.action):
-                return _reset(request)
-            self._break(call.action)
-            await self._settled()
-            # Faults and prefetches may have taken time since the call was admitted.
-            call = replace(call, now=self._now())
-            reply = self._answer(call, request_id)
-        except Rejection as rejection:
-            return self._refusal(rejection, request_id)
-        return await self._accepted(request, call, reply, request_id)
+    async def admit(self, request: web.Request) -> Call:
+        """Return the call that a request makes. Raise :class:`Rejection`."""
+        return self._admit(await _decode(request))
 
     def _admit(self, request: ApiRequest) -> Call:
         if request.method not in ("GET", "POST"):
@@ -101,53 +60,41 @@ class ApiServer:
                 raise Rejection("MissingParameter", name=name)
         if not self._api.knows(action, version):
             raise Rejection("InvalidAction.NotFound", action=action, version=version)
-        self._gate.admit(request, self._now())
-        return Call(action=action, version=VERSIONS[version], parameters=request.parameters, now=self._now())
+        self._gate.admit(request, self.now())
+        return Call(action=action, version=VERSIONS[version], parameters=request.parameters, now=self.now())
 
-    async def _slow(self, action: str) -> None:
-        seconds = self._faults.seconds("slow", self._now(), action=action)
-        if seconds > 0:
-            await asyncio.sleep(seconds)
-
-    def _break(self, action: str) -> None:
-        now = self._now()
-        if fault := self._faults.take("throttle", now, action=action):
+    def fail(self, call: Call) -> None:
+        """Raise :class:`Rejection` where a fault demands it."""
+        now = self.now()
+        if fault := self.faults.take("throttle", now, action=call.action):
             seconds = 1.0 if fault.seconds is None else fault.seconds
             raise Rejection("Throttling", retry_after_ms=int(seconds * 1000))
-        if self._faults.take("error500", now, action=action):
+        if self.faults.take("error500", now, action=call.action):
             raise Rejection("InternalError")
-        if fault := self._faults.take("error", now, action=action):
+        if fault := self.faults.take("error", now, action=call.action):
             raise Rejection(fault.text)
 
-    def _answer(self, call: Call, request_id: str) -> Reply:
+    def answer(self, call: Call, request_id: str) -> ApiReply:
+        """Execute the call."""
+        # Faults and prefetches may have taken time since the call was admitted.
+        call = replace(call, now=self.now())
         reply = self._api.answer(call)
-        if reply.accepted:
-            self._note(call, reply.accepted, request_id)
-        return reply
+        records = reply.accepted
+        accepted = Accepted(records=records, line=journal_line(call, records, request_id)) if records else None
+        return ApiReply({**reply.fields, "RequestId": request_id}, accepted)
 
-    async def _accepted(self, request: web.Request, call: Call, reply: Reply, request_id: str) -> web.StreamResponse:
-        if self._faults.take("accept-then-reset", self._now(), action=call.action):
-            return _reset(request)
-        if self._faults.take("accept-then-timeout", self._now(), action=call.action):
-            await asyncio.sleep(HANG_SECONDS)
-        return self._json(200, {**reply.fields, "RequestId": request_id})
-
-    def _refusal(self, rejection: Rejection, request_id: str) -> web.Response:
-        log.info("emulator.rejected", code=rejection.code, status=rejection.status, request_id=request_id)
-        headers = {} if rejection.retry_after_ms is None else {"x-acs-retry-after": str(rejection.retry_after_ms)}
+    def refuse(self, refusal: Refusal, request_id: str) -> web.Response:
+        """Return the vendor's body of an error."""
+        retry_after_ms = getattr(refusal, "retry_after_ms", None)
+        headers = {} if retry_after_ms is None else {"x-acs-retry-after": str(retry_after_ms)}
         body = {
             "RequestId": request_id,
             "HostId": HOST_ID,
-            "Code": rejection.code,
-            "Message": rejection.message,
-            "Recommend": f"{HELP_PAGE}?q={rejection.code}",
+            "Code": refusal.code,
+            "Message": refusal.message,
+            "Recommend": f"{HELP_PAGE}?q={refusal.code}",
         }
-        return self._json(rejection.status, body, headers)
-
-    def _json(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
-        # The emulator's own clock, so that a client can measure how far off it is.
-        dated = {"Date": formatdate(self._now(), usegmt=True), **(headers or {})}
-        return web.json_response(body, status=status, headers=dated)
+        return self.json(refusal.status, body, headers)
 
 
 async def _decode(request: web.Request) -> ApiRequest:
@@ -166,51 +113,6 @@ async def _decode(request: web.Request) -> ApiRequest:
         form=form,
         body=body,
     )
-
-
-def _reset(request: web.Request) -> web.Response:
-    transport = request.transport
-    if transport is not None:
-        connection = transport.get_extra_info("socket")
-        # Lingering for no time makes the kernel send RST instead of FIN.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    return web.Response(status=500)
-
-
-class Journal:
-    """
-    An append-only file; without a path, nothing is written.
-
-    A line holds ``at`` and ``window`` (seconds since the epoch: when, and the start of its quota day),
-    ``action``, ``version``, ``kind``, ``force``, ``request_id``, ``task_ids`` and ``paths``. It has reached
-    the operating system before the answer leaves, so it survives the death of the emulator and of
-    its client, not that of the machine.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        """Open the file for appending. Raise :class:`ConfigurationError` when that is not possible."""
-        self._file: TextIO | None = None
-        if path is not None:
-            try:
-                make_private(path)
-                self._file = path.open("a", encoding="utf-8")
-            except OSError as error:
-                raise ConfigurationError(
-                    f"The journal {str(path)!r} cannot be written: {error.strerror}.",
-                    hint="Give --journal another file.",
-                ) from error
-
-    def accepted(self, call: Call, records: Sequence[TaskRecord], request_id: str) -> None:
-        """Write one accepted request and flush it."""
-        if self._file is not None:
-            self._file.write(json.dumps(journal_line(call, records, request_id), separators=(",", ":")) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Close the file; safe to call twice."""
-        if self._file is not None:
-            self._file.close()
 
 
 def journal_line(call: Call, records: Sequence[TaskRecord], request_id: str) -> dict[str, Any]:

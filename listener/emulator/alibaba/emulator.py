@@ -1,0 +1,116 @@
+"""The emulated Alibaba Cloud CDN as a whole, and its options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiohttp import web
+
+from listener.alibaba.signature import Credentials
+from listener.clock import window_end, window_start
+from listener.emulator.alibaba.account import CallRates, EmulatedAccount
+from listener.emulator.alibaba.actions import V2014, Api
+from listener.emulator.alibaba.api import AlibabaServer, Gate
+from listener.emulator.alibaba.faults import ACTIONS, FAULTS
+from listener.emulator.core import CoreSettings, EmulatorCore
+from listener.emulator.server import Surroundings
+from listener.errors import ConfigurationError
+from listener.refresh import RefreshKind
+
+__all__ = ["CALLS_PER_SECOND", "Emulator", "EmulatorSettings", "credentials_from_environment", "parse_quota"]
+
+KEY_ID_VARIABLE: Final = "ALIBABA_CLOUD_ACCESS_KEY_ID"
+KEY_SECRET_VARIABLE: Final = "ALIBABA_CLOUD_ACCESS_KEY_SECRET"  # noqa: S105 - the name of a variable, not its value
+
+CALLS_PER_SECOND: Final[Mapping[str, int]] = dict(zip(ACTIONS, (50, 50, 10, 30, 20), strict=True))
+"""The vendor's figures for each action and account; its newest pages say 5 for DescribeRefreshTasks."""
+QUOTA: Final[Mapping[RefreshKind, int]] = {
+    RefreshKind.FILE: 10_000,
+    RefreshKind.DIRECTORY: 100,
+    RefreshKind.PREFETCH: 1_000,
+    RefreshKind.IGNORE_PARAMS: 100,
+}
+"""Units a day of an account as it is today; older ones have 2,000 files."""
+QUOTA_ORDER: Final = (RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.PREFETCH, RefreshKind.IGNORE_PARAMS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatorSettings(CoreSettings):
+    """Everything that can be set."""
+
+    credentials: Credentials
+    """The one access key that may call; with a security token set, calls must carry it."""
+    quota: Mapping[RefreshKind, int] = field(default_factory=lambda: dict(QUOTA))
+    """Units a day; kinds that are left out keep the vendor's figure."""
+    domains: tuple[str, ...] = ()
+    """The domains of the account, with or without a port; empty for any."""
+    calls_per_second: Mapping[str, int] = field(default_factory=lambda: dict(CALLS_PER_SECOND))
+    """By action; actions that are left out keep the vendor's figure."""
+    urls_per_domain_minute: int = 10_000
+    """The vendor's newest figure; 1,000 in older pages."""
+    directories_per_domain_minute: int = 100
+
+
+def credentials_from_environment(environment: Mapping[str, str] = os.environ) -> Credentials:
+    """Return the access key that the client is given too. Raise :class:`ConfigurationError` naming what is missing."""
+    missing = [name for name in (KEY_ID_VARIABLE, KEY_SECRET_VARIABLE) if not environment.get(name)]
+    if missing:
+        raise ConfigurationError(
+            f"The emulator has no access key to check signatures with: {' and '.join(missing)} not set.",
+            hint="Set both to any value, and give the client the same; the emulator needs no real account.",
+        )
+    return Credentials(environment[KEY_ID_VARIABLE], environment[KEY_SECRET_VARIABLE])
+
+
+def parse_quota(text: str) -> dict[RefreshKind, int]:
+    """Read ``FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]``. Raise :class:`ConfigurationError` for anything else."""
+    numbers = [part.strip() for part in text.split(",")]
+    if not 2 <= len(numbers) <= len(QUOTA_ORDER) or not all(part.isascii() and part.isdecimal() for part in numbers):
+        raise ConfigurationError(
+            f"The quota {text!r} cannot be read.", hint="Its form is FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]."
+        )
+    return {**QUOTA, **dict(zip(QUOTA_ORDER, map(int, numbers), strict=False))}
+
+
+class Emulator(EmulatorCore):
+    """A local Alibaba CDN; ``account`` is public for tests."""
+
+    table = FAULTS
+    settings: EmulatorSettings
+
+    def __init__(self, settings: EmulatorSettings) -> None:
+        """Connect the parts without opening anything. Raise :class:`ConfigurationError` for a missing origin."""
+        super().__init__(settings, history_seconds=V2014.history_seconds)
+        self.account = EmulatedAccount(
+            quota={**QUOTA, **settings.quota},
+            faults=self.faults,
+            per_minute={
+                RefreshKind.FILE: settings.urls_per_domain_minute,
+                RefreshKind.IGNORE_PARAMS: settings.urls_per_domain_minute,
+                RefreshKind.DIRECTORY: settings.directories_per_domain_minute,
+            },
+            tasks=self.tasks,
+            task_seconds=settings.task_seconds,
+            domains=settings.domains,
+        )
+
+    def routes(self, around: Surroundings) -> Sequence[web.RouteDef]:
+        """Return the one route of the API."""
+        rates = CallRates({**CALLS_PER_SECOND, **self.settings.calls_per_second})
+        gate = Gate(self.settings.credentials, rates)
+        server = AlibabaServer(around, api=Api(self.account, self.faults), gate=gate)
+        return [web.route("*", "/", server.handle)]
+
+    def overview(self, now: float) -> Mapping[str, Any]:
+        """Return the quota day, its limits and what was spent of them."""
+        ledger = self.account.ledger
+        return {
+            "window": window_start(now),
+            "resets_at": window_end(now),
+            "limits": {kind.value: limit for kind, limit in ledger.limits.items()},
+            "remaining": {kind.value: ledger.remaining(kind, now) for kind in ledger.limits},
+            "accepted": {str(start): units for start, units in ledger.windows().items()},
+        }
