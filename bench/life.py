@@ -135,7 +135,6 @@ class Obliging:
 
     Settings: ClassVar[type[BaseModel]] = BaseModel
     name = account = "cdn"
-    forces = can_force = True
     unknown_outcome = UnknownOutcome.TASKS
     pace = Pace()
     limits: Mapping[RefreshKind, KindLimits] = {kind: KindLimits(1000) for kind in QUOTA}

@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 from listener.errors import ConfigurationError
 from listener.redaction import mask_text
 
-__all__ = ["Advice", "Proxy", "connection_advice", "proxy_arguments", "proxy_for"]
+__all__ = ["Advice", "Proxy", "connection_advice", "proxy_arguments", "proxy_for", "service_origin"]
 
 PROXY_AUTHENTICATION_REQUIRED: Final = 407
 _SCHEMES: Final = ("http", "https")
@@ -41,6 +41,22 @@ class Proxy:
     def words(self) -> str:
         """Its name in messages."""
         return f"through the proxy {self.url} ({self.variable})"
+
+
+def service_origin(text: str, *, example: str) -> str:
+    """
+    Return the scheme, host and port of a service as they are given.
+
+    Raises :class:`ValueError` for anything else, with an example of what is meant.
+    """
+    from yarl import URL  # noqa: PLC0415 - commands that make no call do not need it
+
+    url = URL(text)
+    if url.scheme not in _SCHEMES or not url.host:
+        raise ValueError(f"must be a URL such as {example}")
+    if url.user or url.password or url.path != "/" or url.query_string or url.fragment:
+        raise ValueError(f"must hold scheme, host and port only, such as {example}")
+    return str(url.origin())
 
 
 def proxy_for(url: str) -> Proxy | None:

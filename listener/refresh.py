@@ -165,6 +165,7 @@ class Attempt(NamedTuple):
     kind: RefreshKind
     url: str
     force: bool
+    """Whether it evicts, instead of letting caches ask the origin."""
     watermark: int
     """The highest sequence that it covers."""
     state: AttemptState = AttemptState.HELD
@@ -198,24 +199,17 @@ class CoverageRule(NamedTuple):
     """What a complete attempt of one kind covers, among the needs that its URL reaches."""
 
     scopes: frozenset[Scope]
-    always_evicts: bool = False
-    """Whether it evicts without ``force``, so that it also covers needs that need force."""
 
     def covers(
         self, *, watermark: int, force: bool, scope: Scope, sequence: int, is_open: bool, needs_force: bool
     ) -> bool:
         """Return whether an attempt with this watermark and force covers a need, given that its URL reaches it."""
-        return (
-            scope in self.scopes
-            and sequence <= watermark
-            and not is_open
-            and (self.always_evicts or force or not needs_force)
-        )
+        return scope in self.scopes and sequence <= watermark and not is_open and (force or not needs_force)
 
 
 COVERAGE: Mapping[RefreshKind, CoverageRule] = MappingProxyType(
     {
-        RefreshKind.FILE: CoverageRule(frozenset({Scope.EXACT}), always_evicts=True),
+        RefreshKind.FILE: CoverageRule(frozenset({Scope.EXACT})),
         RefreshKind.IGNORE_PARAMS: CoverageRule(frozenset({Scope.EXACT, Scope.ALL_PARAMS})),
         RefreshKind.DIRECTORY: CoverageRule(frozenset({Scope.EXACT, Scope.ALL_PARAMS, Scope.SUBTREE})),
         RefreshKind.PREFETCH: CoverageRule(frozenset({Scope.PREFETCH})),
@@ -238,8 +232,7 @@ def covers(attempt: Attempt, need: Need) -> bool:
     ============== =========== ============== ===================== =========
 
     Never a need of another target, with a sequence above the watermark, or with an
-    unfinished write; a need that needs force only by a file attempt (which always
-    evicts) or a forced one.
+    unfinished write; a need that needs force only by a forced attempt.
     """
     return (
         attempt.target == need.target

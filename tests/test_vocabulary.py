@@ -76,7 +76,7 @@ def test_nothing_newer_unfinished_or_unhealed_is_covered(
     path = "d/" if kind is FOLDER else "d/a"
     made = attempt(kind, path, force=force, watermark=watermark, target=target)
     wanted = need(Scope.EXACT, "d/a", sequence=sequence, needs_force=needs_force, unfinished=unfinished)
-    heals = not needs_force or force or kind is FILE
+    heals = not needs_force or force
     assert covers(made, wanted) is (target == "cdn" and sequence <= watermark and not unfinished and heals)
 
 

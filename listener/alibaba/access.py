@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from yarl import URL
 
 from listener import __version__
 from listener.alibaba.replies import scrub
 from listener.alibaba.signature import Credentials
-from listener.egress import proxy_arguments
+from listener.egress import proxy_arguments, service_origin
 from listener.errors import ConfigurationError
 from listener.settings import expanded
 
@@ -50,12 +49,7 @@ SECRETS = frozenset({"access_key_id", "access_key_secret", "security_token"})
 
 
 def _origin(text: str) -> str:
-    url = URL(text)
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ValueError("must be a URL such as https://cdn.aliyuncs.com")
-    if url.user or url.password or url.path != "/" or url.query_string or url.fragment:
-        raise ValueError("must hold scheme, host and port only, such as https://cdn.aliyuncs.com")
-    return str(url.origin())
+    return service_origin(text, example="https://cdn.aliyuncs.com")
 
 
 Origin = Annotated[str, AfterValidator(_origin)]

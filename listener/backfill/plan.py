@@ -17,7 +17,7 @@ from listener import planner
 from listener.backfill.share import ShareBudget
 from listener.backfill.source import Feed, RepairFeed
 from listener.change import Change
-from listener.contracts import Target
+from listener.contracts import Target, evicts_directories
 from listener.errors import KeyRejected
 from listener.refresh import RefreshKind, Scope, directory_of, reserved_units
 from listener.router.routing import Sites
@@ -232,7 +232,7 @@ def cost_of(
                     weights=_weights(sites, names, listed, snapshot),
                     allowed=_allowed(sites, names),
                     reserve=reserve,
-                    force=targets[0].forces,
+                    force=evicts_directories(targets[0]),
                 )
             )
             spent.update({kind.value: count for kind, count in made.spent.items()})

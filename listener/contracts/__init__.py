@@ -37,6 +37,7 @@ from listener.contracts.sources import (
 )
 from listener.contracts.targets import (
     ChecksDeadline,
+    Eviction,
     FindsTasks,
     KindLimits,
     Pace,
@@ -44,6 +45,7 @@ from listener.contracts.targets import (
     Target,
     TargetBase,
     UnknownOutcome,
+    evicts_directories,
 )
 from listener.refresh import UNLIMITED
 
@@ -56,6 +58,7 @@ __all__ = [
     "ConfirmsDeletions",
     "Delivery",
     "DirectoryComparison",
+    "Eviction",
     "FindsTasks",
     "Ignoring",
     "IndexView",
@@ -73,6 +76,7 @@ __all__ = [
     "TargetBase",
     "UnknownOutcome",
     "Unreadable",
+    "evicts_directories",
     "no_ack",
     "parts_of",
 ]

@@ -15,6 +15,7 @@ from listener.urls import host_of
 
 __all__ = [
     "ChecksDeadline",
+    "Eviction",
     "FindsTasks",
     "KindLimits",
     "Pace",
@@ -22,12 +23,24 @@ __all__ = [
     "Target",
     "TargetBase",
     "UnknownOutcome",
+    "evicts_directories",
 ]
+
+
+class Eviction(StrEnum):
+    """What a request of one kind does to the copies that it reaches."""
+
+    HARD = "hard"
+    """It drops them."""
+    SOFT = "soft"
+    """It lets caches ask the origin: a copy stays that the origin's answer does not show to be an old one."""
+    EITHER = "either"
+    """As ``SOFT``, but ``submit`` with ``force`` drops them."""
 
 
 @dataclass(frozen=True, slots=True)
 class KindLimits:
-    """The limits of one kind of request."""
+    """One kind of request: its limits, and what it does."""
 
     batch_urls: int
     """URLs in one request."""
@@ -37,6 +50,12 @@ class KindLimits:
     """Encoded length of all URLs of one request, where the CDN or its transport limits it."""
     slots: int | None = None
     """Requests in flight at once, where the CDN limits them."""
+    eviction: Eviction = Eviction.HARD
+    """Never ``SOFT`` for files: what needs eviction would be sent again and again."""
+
+    def forces(self, *, on_demand: bool = False) -> bool:
+        """Return what ``submit`` gets as ``force``; ``on_demand``: for what needs eviction, or is urgent."""
+        return self.eviction is Eviction.HARD or (on_demand and self.eviction is Eviction.EITHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +103,6 @@ class Target(Protocol):
     """Targets of one account share its quota."""
     limits: Mapping[RefreshKind, KindLimits]
     """The kinds of refresh that it can do, with their limits."""
-    forces: bool
-    """Whether a directory refresh evicts unchanged objects too, instead of revalidating them."""
-    can_force: bool
-    """Whether ``submit`` can turn a revalidation into an eviction (``force``)."""
     quota: Mapping[RefreshKind, int]
     """The daily quota to assume until :meth:`read_quota` returns the live one."""
     unknown_outcome: UnknownOutcome
@@ -135,12 +150,16 @@ class Target(Protocol):
         ...
 
 
+def evicts_directories(target: Target) -> bool:
+    """Return whether a directory refresh drops what did not change, too; True without directory refreshes."""
+    limits = target.limits.get(RefreshKind.DIRECTORY)
+    return limits is None or limits.forces()
+
+
 class TargetBase:
     """What targets have in common, with the defaults of a CDN that has no quota, no rate limit and no tasks."""
 
     limits: Mapping[RefreshKind, KindLimits]
-    forces = True
-    can_force = False
     unknown_outcome = UnknownOutcome.SPENT
     pace = Pace()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from listener.clock import window_end, window_start
-from listener.contracts import Pace, Target
+from listener.contracts import Pace, Target, evicts_directories
 from listener.planner import Arrivals, QuotaShare
 from listener.refresh import UNLIMITED, Priority, RefreshKind, Scope
 from listener.router.routing import Sites, share_name
@@ -143,7 +143,11 @@ class Account:
     @property
     def forces(self) -> bool:
         """Whether a directory refresh by any of its targets evicts what did not change, too."""
-        return all(target.forces for target in self.targets.values())
+        return all(map(evicts_directories, self.targets.values()))
+
+    def evicts(self, target: str) -> bool:
+        """Return whether a directory refresh by this target evicts what did not change, too."""
+        return evicts_directories(self.targets[target])
 
     def can(self, target: str, kind: RefreshKind) -> bool:
         """Return whether one of its targets can be asked for this kind."""

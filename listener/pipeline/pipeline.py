@@ -85,7 +85,9 @@ def store_options(settings: Settings, targets: Mapping[str, Target]) -> StoreOpt
         copied=copied_sources(settings),
         owned=frozenset(name for name, replicas in trees.items() if replicas == "one"),
         timing=settings.coalescer,
-        unforced=frozenset(name for name, target in targets.items() if not target.forces),
+        unforced=frozenset(
+            name for name, target in targets.items() if not all(one.forces() for one in target.limits.values())
+        ),
         expand_limit=Sites(settings.sites).expand_limit,
         instance=settings.instance.effective_name,
         lease_seconds=settings.fleet.lease_seconds,

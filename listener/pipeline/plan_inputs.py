@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from listener import planner
 from listener.clock import QUOTA_DAY_SECONDS
+from listener.contracts import KindLimits
 from listener.pipeline.accounts import DEFAULT_SHARE, EVICTION_SECONDS, Account, Spenders
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
 from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, Priority, RefreshKind, Scope
@@ -47,7 +48,7 @@ def learned(snapshot: Snapshot, account: str, *, now: float) -> planner.Arrivals
 
 def params_are_forced_only(account: Account, load: Load) -> bool:
     """Return whether no directory refresh would heal the all-params needs of a load."""
-    return not account.targets[load.target].forces and 0 < load.all_params <= load.forced_all_params
+    return not account.evicts(load.target) and 0 < load.all_params <= load.forced_all_params
 
 
 class PlanInputs:
@@ -127,7 +128,7 @@ class PlanInputs:
     # -- loads -----------------------------------------------------------------------------------
 
     def _load(self, load: Load) -> planner.DirectoryLoad:
-        forces = self._account.targets[load.target].forces
+        forces = self._account.evicts(load.target)
         can = self._account.can(load.target, RefreshKind.IGNORE_PARAMS)
         site = None if self._plain else self._sites.of(load.target, load.url)
         return planner.DirectoryLoad(
@@ -272,6 +273,7 @@ class PlanInputs:
         ]
 
 
+NO_LIMITS = KindLimits(batch_urls=0)
 PLENTY = 0.5
 """While more than this part of a day's quota is left, no URL waits for its minimal interval."""
 
@@ -297,10 +299,15 @@ def requests_for_needs(
     if not rows:
         return []
     name, _, scope, *_ = rows[0]
-    kind, target = KIND_OF_SCOPE[scope], account.targets[name]
-    # Like a file, one path with its queries is always evicted.
-    force = (urgent and target.can_force) or kind is RefreshKind.IGNORE_PARAMS or target.forces
-    return [AttemptRequest(name, kind, row.url, force, reason, row.stale_since, 1, urgent, *intervals) for row in rows]
+    kind = KIND_OF_SCOPE[scope]
+    limits = account.targets[name].limits.get(kind, NO_LIMITS)  # what it cannot do is left out when it is reserved
+    force = {on_demand: limits.forces(on_demand=on_demand) for on_demand in (False, True)}
+    return [
+        AttemptRequest(
+            name, kind, row.url, force[urgent or row.needs_force], reason, row.stale_since, 1, urgent, *intervals
+        )
+        for row in rows
+    ]
 
 
 def requests_for_plan(
@@ -325,16 +332,21 @@ def requests_for_plan(
 
 
 def _directory(one: planner.PlannedDirectory, account: Account) -> AttemptRequest:
-    forces = account.targets[one.target].forces
     return AttemptRequest(
-        one.target, RefreshKind.DIRECTORY, one.url, forces, one.reason, one.oldest, covered=one.covers
+        one.target,
+        RefreshKind.DIRECTORY,
+        one.url,
+        account.evicts(one.target),
+        one.reason,
+        one.oldest,
+        covered=one.covers,
     )
 
 
 def directory_request(load: Load, account: Account, reason: str) -> AttemptRequest:
     """Return the attempt for a load's subtree need."""
-    forces = account.targets[load.target].forces
-    return AttemptRequest(load.target, RefreshKind.DIRECTORY, load.url, forces, reason, load.oldest)
+    force = account.evicts(load.target)
+    return AttemptRequest(load.target, RefreshKind.DIRECTORY, load.url, force, reason, load.oldest)
 
 
 def _interval(sites: Sites, load: Load, budget: planner.TokenBudget | None, file_price: float) -> tuple[float, float]:

@@ -91,6 +91,7 @@ class DueRow(NamedTuple):
     stale_since: float
     reason: str | None = None
     urgent: bool = False
+    needs_force: bool = False
 
 
 class Unit(NamedTuple):
@@ -206,14 +207,15 @@ class Snapshot:
     def due_rows(self, load: Load, scope: Scope, limit: int) -> list[DueRow]:
         """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
         rows = self._connection.execute(
-            f"SELECT name, sequence, stale_since, reason FROM need WHERE {_UNCOVERED} AND scope = :scope"
+            f"SELECT name, sequence, stale_since, reason, needs_force FROM need WHERE {_UNCOVERED} AND scope = :scope"
             f"{f' AND {_OTHER_SCOPE}' if scope else ''}"
             f"{'' if load.priority is None else ' AND priority = :priority'}"
             " ORDER BY stale_since LIMIT :limit",
             _values(load.directory, load.marks) | {"scope": int(scope), "priority": load.priority, "limit": limit},
         )
         return [
-            DueRow(load.target, load.url + name, scope, sequence, since, why) for name, sequence, since, why in rows
+            DueRow(load.target, load.url + name, scope, sequence, since, why, False, bool(force))
+            for name, sequence, since, why, force in rows
         ]
 
     def manual_rows(self, limit: int) -> list[DueRow]:
@@ -225,7 +227,7 @@ class Snapshot:
             f" WHERE asked > 0 AND state = {NeedState.READY:d} ORDER BY urgent DESC, stale_since"
         )
         uncovered = (
-            DueRow(target, place + name, Scope(scope), sequence, since, why, bool(urgent))
+            DueRow(target, place + name, Scope(scope), sequence, since, why, bool(urgent), bool(force))
             for target_id, target, place, name, scope, sequence, is_open, force, since, why, urgent in rows
             if not deciding(
                 attempts.above(target_id, place), scope=scope, sequence=sequence, is_open=is_open, needs_force=force
@@ -337,8 +339,8 @@ def covered(kind: RefreshKind, *, watermark: str, force: str) -> str:
     """
     rule = COVERAGE[kind]
     scopes = ", ".join(f"{scope:d}" for scope in sorted(rule.scopes))
-    evicts = "" if rule.always_evicts else f" AND (needs_force = 0 OR {force} = 1)"
-    return f"(sequence <= {watermark} AND open = 0 AND scope IN ({scopes}){evicts})"
+    evicts = f"(needs_force = 0 OR {force} = 1)"
+    return f"(sequence <= {watermark} AND open = 0 AND scope IN ({scopes}) AND {evicts})"
 
 
 def covered_by_marks(any_mark: str, forced_mark: str) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from listener.change import Change, ChangeKind
-from listener.contracts import Pace
+from listener.contracts import Eviction, KindLimits, Pace
 from listener.errors import BatchRejected, WindowFull
-from listener.refresh import AttemptState, Receipt, RefreshKind, Task, TaskState
+from listener.refresh import AttemptState, Receipt, RefreshKind, Scope, Task, TaskState
+from listener.store import NeedInput
+from listener.store.controls import ControlKind, Controls, Place
 from tests.pipeline.scripted import BASE, Scripted, WithTasks, a_world_of
 from tests.pipeline.world import World
 
@@ -151,3 +153,30 @@ async def test_a_target_says_when_its_tasks_are_looked_at_first(tmp_path: Path) 
     async with a_world_of(tmp_path, target, first_seconds=3600.0) as world:
         world.source.deliver(*change("a.html"))
         await world.settled()
+
+
+@pytest.mark.parametrize("scope", [Scope.EXACT, Scope.SUBTREE])
+async def test_a_soft_kind_evicts_only_what_needs_it(tmp_path: Path, scope: Scope) -> None:
+    """A file whose validator did not advance would be kept: it is dropped, also by a request of its own."""
+    target = Scripted()
+    target.limits = {  # type: ignore[misc]
+        RefreshKind.FILE: KindLimits(10, eviction=Eviction.EITHER),
+        RefreshKind.DIRECTORY: KindLimits(1, eviction=Eviction.EITHER),
+    }
+    target.quota = dict.fromkeys(target.limits, 100)  # type: ignore[misc]
+    async with a_world_of(tmp_path, target) as world:
+        end = "/" if scope is Scope.SUBTREE else ""
+        await Controls(world.store).put(ControlKind.PAUSE, [Place()], seconds=None)
+        await world.store.request([NeedInput("cdn", f"{BASE}{key}{end}", scope) for key in ("advanced", "stands")])
+        await world.store._write(
+            lambda connection: (
+                connection.execute(
+                    "UPDATE need SET needs_force = 1 WHERE name = 'stands' OR directory IN"
+                    " (SELECT id FROM directory WHERE url LIKE '%stands/')"
+                ).rowcount
+            )
+        )
+        await Controls(world.store).remove(ControlKind.PAUSE, [Place()])
+        await world.settled()
+        force = {url: one.force for one in target.sent for url in one.urls}
+        assert force == {f"{BASE}advanced{end}": False, f"{BASE}stands{end}": True}

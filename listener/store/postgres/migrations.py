@@ -168,7 +168,7 @@ STEPS: Final[Mapping[int, tuple[str, ...]]] = {
 """
 Version → the statements that bring it one version on, as the steps of the state file do.
 
-Programs of ``MIN_PROGRAM`` go on beside them, so a step only adds what they need not know.
+Programs of ``MIN_PROGRAM`` keep working with it, so a step only adds what they need not know.
 """
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from listener.alibaba import key_source, require_key
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.clock import Clock, SystemClock
-from listener.contracts import Check, CheckState, KindLimits, Pace, UnknownOutcome
+from listener.contracts import Check, CheckState, Eviction, KindLimits, Pace, UnknownOutcome
 from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, TargetError, Unavailable
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
@@ -58,8 +58,6 @@ class AlibabaCdn:
     name: str
     account: str
     limits: Mapping[RefreshKind, KindLimits]
-    forces: bool
-    can_force: bool
     quota: Mapping[RefreshKind, int]
     unknown_outcome = UnknownOutcome.TASKS
     pace = Pace(lanes=4, ids_per_look=IDS_PER_CALL, history_seconds=3 * DAY_SECONDS)
@@ -78,8 +76,6 @@ class AlibabaCdn:
         self.settings = settings
         self.account = settings.account
         self._is_first_version = settings.is_first_version
-        self.can_force = not self._is_first_version
-        self.forces = settings.force and self.can_force
         self.limits = _limits(settings)
         self.quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
         self._clock = clock or SystemClock()
@@ -268,11 +264,21 @@ def _limits(settings: AlibabaCdnSettings) -> dict[RefreshKind, KindLimits]:
     prefetches = min(own.batch_prefetches, own.urls_per_domain_minute)
     limits = {
         RefreshKind.FILE: KindLimits(urls, own.batch_domains),
-        RefreshKind.DIRECTORY: KindLimits(directories, own.batch_domains),
+        RefreshKind.DIRECTORY: KindLimits(directories, own.batch_domains, eviction=_directory_eviction(settings)),
         RefreshKind.PREFETCH: KindLimits(prefetches, own.batch_domains, PREFETCH_BATCH_BYTES),
     }
     # Its quota is a hundred a day, so a batch is never larger than a directory's.
-    return limits if settings.is_first_version else {**limits, RefreshKind.IGNORE_PARAMS: limits[RefreshKind.DIRECTORY]}
+    return (
+        limits
+        if settings.is_first_version
+        else {**limits, RefreshKind.IGNORE_PARAMS: KindLimits(directories, own.batch_domains)}
+    )
+
+
+def _directory_eviction(settings: AlibabaCdnSettings) -> Eviction:
+    if settings.is_first_version:
+        return Eviction.SOFT
+    return Eviction.HARD if settings.force else Eviction.EITHER
 
 
 def _tasks(fields: Mapping[str, Any]) -> list[Task]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from listener.contracts import Target
+from listener.contracts import Eviction, Target, evicts_directories
 from listener.refresh import RefreshKind
 from listener.settings.meanings import described
 from listener.targets.alibaba_cdn import AlibabaCdn, Settings
@@ -30,7 +30,7 @@ def test_the_entry_point_is_a_target() -> None:
     """The class behind ``alibaba-cdn`` keeps the contract, and making one needs no key and no loop."""
     (entry,) = entry_points(group="listener.targets", name="alibaba-cdn")
     target: Target = entry.load()("cdn", Settings())
-    assert (target.name, target.account, target.forces) == ("cdn", "main", True)
+    assert (target.name, target.account, evicts_directories(target)) == ("cdn", "main", True)
 
 
 def test_defaults_are_those_of_newer_accounts() -> None:
@@ -50,13 +50,13 @@ def test_defaults_are_those_of_newer_accounts() -> None:
 def test_the_first_api_version_can_less() -> None:
     """No force and no ignore-params: the planner must not count on them."""
     target = made(api_version="2014-11-11", force=True)
-    assert not target.forces
+    assert target.limits[RefreshKind.DIRECTORY].eviction is Eviction.SOFT
     assert set(target.limits) == set(target.quota) == {FILE, DIRECTORY, PREFETCH}
 
 
 def test_force_can_be_left_out() -> None:
     """Who prefers revalidation says so, and the target reports it."""
-    assert not made(force=False).forces
+    assert made(force=False).limits[RefreshKind.DIRECTORY].eviction is Eviction.EITHER
 
 
 def test_a_batch_is_never_larger_than_a_minute_takes() -> None:

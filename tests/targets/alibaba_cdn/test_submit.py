@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from listener.alibaba.signature import canonical_query, verify_acs3, verify_v1
+from listener.contracts import evicts_directories
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -104,7 +105,7 @@ async def test_force_is_sent_where_it_means_something(
 ) -> None:
     """Files are always evicted and the first API version knows no Force: only then it is left out."""
     target = make_target(api_version=version)
-    assert target.forces is (version == "2018-05-10")
+    assert evicts_directories(target) is (version == "2018-05-10")
     await target.submit(kind, ["http://h/d/"], force=force)
     assert api.received[0].params == {"ObjectPath": "http://h/d/", **sent}
 
