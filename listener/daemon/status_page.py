@@ -147,7 +147,7 @@ class StatusPage:
             longest_commit_seconds=store.longest_group_seconds,
             loop_late_seconds=self._state.loop_monitor.late_seconds,
             state_bytes=await store.size_bytes(),
-            missed_wake_ups=pipeline.missed_wake_ups,
+            missed_wake_ups=pipeline.lookout.missed_wake_ups,
             watches_limit=await asyncio.to_thread(_watches_limit),
             accounts_open={engine.account.name: not engine.account.closed_reason for engine in pipeline.engines},
         )

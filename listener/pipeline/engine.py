@@ -33,14 +33,14 @@ from listener.pipeline.outcomes import UnknownOutcomes
 from listener.pipeline.plan_inputs import learned, requests_for_needs
 from listener.pipeline.planning_round import ActiveOverrides, Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
-from listener.pipeline.waking import TICK_SECONDS, Horizon, WakeUp
+from listener.pipeline.waking import TICK_SECONDS, WakeUp
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, reserved_units
 from listener.router.routing import Sites
 from listener.settings import PlannerSettings, Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, Controls
 from listener.store.leadership import Term
-from listener.store.transitions import AttemptRequest, Promoted
+from listener.store.transitions import AttemptRequest
 
 __all__ = ["Dispatcher", "Engine", "Outcome", "rest_seconds"]
 
@@ -52,6 +52,10 @@ LEAST_REST_SECONDS = 1.0
 """How often, at most, to try what could not be done when it was due."""
 QUOTA_SECONDS = 300.0
 """How often the live quota is read when nothing needs it sooner."""
+REST_SECONDS = 3 * QUOTA_SECONDS
+"""An account with nothing to send for so long is at rest: its quota was read twice since, as a correction takes."""
+QUOTA_AT_REST_SECONDS = 3600.0
+"""How often the live quota of an account at rest is read: of a thousand accounts some each minute."""
 PATIENCE_SECONDS = 30.0
 """How long a run that is to end waits for a CDN that refuses every request."""
 QUOTA_REFUSALS = 5
@@ -75,10 +79,10 @@ class Engine:
         clock: Clock,
         *,
         settings: Settings,
+        sites: Sites,
         retry: StoreRetry,
-        promoted: Callable[[Promoted], None],
+        quota_turns: asyncio.Semaphore,
         changed: Callable[[], None],
-        horizon: Horizon,
     ) -> None:
         """
         Take the account.
@@ -88,16 +92,14 @@ class Engine:
             term: during which it does so; its store holds what is due.
             clock: the time of day.
             settings: of the whole program.
+            sites: all of them.
             retry: repeats what the store could not do.
-            promoted: called with the needs that became due, of whatever account.
+            quota_turns: bounds how many accounts read their live quota at once.
             changed: called whenever :attr:`report` may have changed.
-            horizon: knows what is due.
         """
-        sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
         self.account = account
-        self._promoted = promoted
+        self._quota_turns = quota_turns
         self._changed = changed
-        self._horizon = horizon
         self._store = store = term.store
         self._retry = retry
         self._clock = clock
@@ -121,12 +123,13 @@ class Engine:
         )
         self._spenders = Spenders(sites, account.targets)
         self._spenders_read_at = -math.inf
-        self._spenders_rows = -1
+        self._spenders_stale = True
+        self._active_at = clock.now()
+        """When there was something to send last, in seconds since the epoch."""
         self._wake = asyncio.Event()
         self._watch_due = WakeUp()
-        self._is_tick = False
-        self.missed_wake_ups = 0
-        """How often a change was found that nothing had announced for :data:`TICK_SECONDS`."""
+        self.attempts_due = WakeUp()
+        """Set when attempts of the account are to be looked at."""
         self._quota_known = asyncio.Event()
         self._replan = True
         self._seen = -1
@@ -165,8 +168,17 @@ class Engine:
         self.replan()
 
     def wake(self) -> None:
-        """Look whether something is due."""
+        """Look whether there is something to plan."""
         self._wake.set()
+
+    def follow(self, revision: int, *, has_ready: bool) -> None:
+        """Plan where what was committed up to a revision of the store may concern the account; else only note it."""
+        if revision == self._seen:
+            return
+        if has_ready or self.outcome.deferred or not self.sender.idle:
+            self.wake()
+        else:
+            self._seen = revision
 
     def replan(self) -> None:
         """Plan again: tokens, needs or the account changed."""
@@ -177,8 +189,9 @@ class Engine:
         if self.sender.read_quota_soon:
             self._watch_due.set()
 
-    def resolve(self) -> None:
-        """Look whether an unknown outcome can be resolved, or the live quota is to be read."""
+    def look_at_attempts(self) -> None:
+        """Look what became of attempts, and whether the live quota is to be read."""
+        self.attempts_due.set()
         self._watch_due.set()
 
     async def dispatch(self) -> None:
@@ -189,34 +202,26 @@ class Engine:
         while True:
             self._wake.clear()
             took = await self._retry.until_done("plan", self._round)
-            due = await self._retry.until_done("plan", self._store.next_due)
-            self._is_tick = await self._wait(due)
+            await self._wait()
             await asyncio.sleep(rest_seconds(took, is_fruitless=not self.outcome.held))
 
-    async def _wait(self, due: float | None) -> bool:
-        """Wait until something is due or was announced, and return False; or until the tick finds what was not."""
-        while True:
-            times = [at for at in (due, self.outcome.wake_at) if at is not None]
-            wait = min([TICK_SECONDS, *(max(0.0, at - self._clock.now()) for at in times)])
+    async def _wait(self) -> None:
+        """Wait until it is woken, or until the plan is to be made again though nothing changes."""
+        while not self._wake.is_set():
+            at = self.outcome.wake_at
+            left = None if at is None else at - self._clock.now()
+            if left is not None and left <= 0:
+                break
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(wait, 0.005)):
+                async with asyncio.timeout(None if left is None else min(TICK_SECONDS, max(left, 0.005))):
                     await self._wake.wait()
-            if wait < TICK_SECONDS or self._wake.is_set():
-                return False
-            look = partial(self._horizon.is_need_due, since_sequence=self._seen)
-            if await self._retry.until_done("plan", look):
-                return not self._wake.is_set()
 
     async def _round(self) -> float:
-        """Promote due needs, and plan where there is reason to; return how long planning took, in seconds."""
-        # What becomes due here must not be taken for deferred before it was planned.
+        """Plan where there is reason to; return how long planning took, in seconds."""
         was_settled, self.settled = self.settled, False
-        if promoted := await self._store.promote_due():
-            self._promoted(promoted)
         sequence = await self._store.revision()
-        self.missed_wake_ups += self._is_tick and sequence != self._seen
         woken = self.outcome.wake_at is not None and self._clock.now() >= self.outcome.wake_at
-        if not (promoted or self._replan or woken or sequence != self._seen):
+        if not (self._replan or woken or sequence != self._seen):
             self.settled = True
             if not was_settled:
                 self._changed()
@@ -229,8 +234,22 @@ class Engine:
             self._replan = True  # what is ready would else wait for the next change
             raise
         self.settled = not self.outcome.held and not self._replan
+        if self.outcome.held or self.outcome.deferred:
+            self._note_activity()
         self._changed()
         return self.outcome.planning_seconds
+
+    def _note_activity(self) -> None:
+        was_at_rest, self._active_at = self._is_at_rest, self._clock.now()
+        self._spenders_stale = True
+        if was_at_rest:
+            self._watch_due.set()  # its quota was read long ago, maybe
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether the account has had nothing to send for long, and nothing is wrong with it."""
+        is_well = self.sender.idle and not self.account.closed_reason and self.account.quota_trouble is None
+        return is_well and self._clock.now() - self._active_at > REST_SECONDS
 
     async def watch(self) -> None:
         """Resolve unknown outcomes and keep the ledger true, for ever."""
@@ -238,15 +257,12 @@ class Engine:
         while True:
             since = self._watch_due.count
             await self._retry.until_done("watch", self._watch_once)
-            while not await self._watch_due.wait(self._watch_seconds(), since=since):
-                is_due = self._quota_due() or self._spenders_due()
-                if is_due or await self._retry.until_done("watch", self._horizon.is_attempt_due):
-                    break
+            await self._watch_due.wait(self._watch_seconds(), since=since)
 
     def _watch_seconds(self) -> float:
         """Return how long there is nothing to watch, as far as is known."""
         due_at = min(self._quota_due_at(), self._spenders_due_at())
-        return min(TICK_SECONDS, max(LEAST_REST_SECONDS, due_at - self._clock.now()))
+        return max(LEAST_REST_SECONDS, due_at - self._clock.now())
 
     async def _watch_once(self) -> None:
         if await self._unknowns.resolve():
@@ -258,8 +274,8 @@ class Engine:
             await self._report_spenders()
 
     def _spenders_due_at(self) -> float:
-        """Return when to look at spenders, in seconds since the epoch: not where nothing was stored since."""
-        if not self.account.spenders and self._store.changed_rows == self._spenders_rows:
+        """Return when to look at spenders, in seconds since the epoch: not where nothing was sent since."""
+        if not self.account.spenders and not self._spenders_stale:
             return math.inf
         return self._spenders_read_at + SPENDERS_SECONDS
 
@@ -269,7 +285,7 @@ class Engine:
     async def _report_spenders(self) -> None:
         """Look who spent much of the quota within the last hour, and log who is new among them."""
         now, account = self._clock.now(), self.account
-        self._spenders_read_at, self._spenders_rows = now, self._store.changed_rows
+        self._spenders_read_at, self._spenders_stale = now, False
         known = {(one.name, one.kind) for one in account.spenders}
         account.spenders = await self._store.read(
             lambda snapshot: large_spenders(snapshot, account.name, self._spenders, account.quota, now=now)
@@ -294,6 +310,8 @@ class Engine:
         read_at = self.account.quota_read_at
         if self.account.needs_quota:
             return read_at + QUOTA_RETRY_SECONDS
+        if self._is_at_rest:
+            return read_at + QUOTA_AT_REST_SECONDS
         return min(read_at + QUOTA_SECONDS, window_end(read_at) + RESET_GUARD_SECONDS)
 
     def _quota_due(self) -> bool:
@@ -301,7 +319,7 @@ class Engine:
 
     async def read_quota(self) -> None:
         """Read the live quota while nothing is being sent, and correct the ledger by it."""
-        async with self.account.exclusive():
+        async with self._quota_turns, self.account.exclusive():
             now = self._clock.now()
             self.account.quota_read_at = now
             if self.account.is_near_reset(now) and (self.account.needs_quota or not self.account.closed_reason):

@@ -8,7 +8,7 @@ with a take-over, an empty memory, a reading of the live quota and small batches
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -95,7 +95,7 @@ class Leaders:
     def __init__(
         self,
         leadership: Leadership,
-        accounts: Collection[str],
+        accounts: Mapping[str, Collection[str]],
         *,
         make: Callable[[Term], Leader],
         retry: StoreRetry,
@@ -105,12 +105,13 @@ class Leaders:
 
         Args:
             leadership: says which accounts are led here.
-            accounts: that can be led.
+            accounts: that can be led, with their targets.
             make: makes the leader of a term, with an empty memory.
             retry: repeats what the store could not do.
         """
         self._leadership = leadership
         self._accounts = frozenset(accounts)
+        self._account_of = {target: account for account, targets in accounts.items() for target in targets}
         self._make = make
         self._retry = retry
         self._led: dict[str, Leader] = {}
@@ -129,6 +130,16 @@ class Leaders:
     def present(self) -> Collection[Leader]:
         """Those who lead now."""
         return self._led.values()
+
+    @property
+    def are_sole(self) -> bool:
+        """Whether this process leads all accounts for as long as it runs."""
+        return self._leadership.is_sole
+
+    def of(self, targets: Iterable[str]) -> set[Leader]:
+        """Return who leads the accounts of these targets, as far as they are led here."""
+        found = (self._led.get(self._account_of.get(target, "")) for target in targets)
+        return {leader for leader in found if leader is not None}
 
     def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start those who lead; return the task that keeps the leadership."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,37 +19,28 @@ from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
 from listener.pipeline.leading import DRAIN_SECONDS, Leader, Leaders, cancel
+from listener.pipeline.lookout import LEAST_LOOK_SECONDS, LOOK_SECONDS, Lookout
 from listener.pipeline.outcomes import Verifier
 from listener.pipeline.owning import SourceOwner
 from listener.pipeline.replay import Replay
-from listener.pipeline.waking import TICK_SECONDS, Horizon, WakeUp, followed_steps
+from listener.pipeline.waking import TICK_SECONDS, WakeUp, followed_steps
 from listener.refresh import AttemptState
 from listener.router.routing import Sites
 from listener.settings import Settings, replicas_of_trees
 from listener.store import Store
 from listener.store.access import Counted
-from listener.store.attempts import Agenda
 from listener.store.batches import Batch
 from listener.store.controls import AccountReport, ControlKind, Controls
 from listener.store.copies import CopiedSources
 from listener.store.leadership import UPKEEP, Leadership, SoleOwner, Term
 from listener.store.retention import Configured
 from listener.store.store import StoreOptions
-from listener.store.transitions import Promoted
 from listener.telemetry.outages import Outage
 
 __all__ = ["Pipeline", "copied_sources", "store_options"]
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 1.0
-"""
-How often, at most, the store is read after commits, and how often where those of other processes are not announced.
-"""
-LEAST_LOOK_SECONDS = 0.05
-"""The least pause between two reads, also where shorter times are set: each costs a tenth of a millisecond or more."""
-ON_ITS_WAY_SECONDS = 0.1
-"""How much earlier than its announcement a commit may be read."""
 REPORT_SECONDS = 1.0
 """How long reports of sources and accounts are gathered before they are stored for ``status``."""
 KEPT_SECONDS = 55.0
@@ -60,6 +51,8 @@ UPKEEP_RETRY_SECONDS = 60.0
 CLOCK_STEP_SECONDS = 60.0
 """A clock that is set back by less delays nothing for long."""
 DAY_SECONDS = 24 * 3600.0
+QUOTA_TURNS = 100
+"""So many accounts read their live quota at once, each on a connection: at a start all of them want to."""
 _UNSETTLED = (AttemptState.HELD, AttemptState.SENDING, AttemptState.UNKNOWN)
 _FOLLOWED = (AttemptState.ACCEPTED, AttemptState.FAILED, AttemptState.COMPLETE)
 
@@ -127,7 +120,7 @@ class Pipeline:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._retry = StoreRetry(self.changed.set)
         self._controls = Controls(store)
-        self._horizon = Horizon(self._agenda, self._clock)
+        self._quota_turns = asyncio.Semaphore(QUOTA_TURNS)
         self._reported: dict[str, AccountReport] = {}
         self._state_directory = state_directory
         self.replay = None if store.counted is None else self._make_replay(store.counted)
@@ -137,28 +130,20 @@ class Pipeline:
             self._sites,
             retry=self._retry,
             replay=self.replay,
-            committed=self._committed,
+            committed=self.changed.set,
             changed=self._source_changed,
         )
         self._leaders = Leaders(self._leadership, self._accounts, make=self._leader, retry=self._retry)
+        self.lookout = Lookout(store, self._clock, self._leaders, settings=settings, retry=self._retry)
         self._stalls = Stalls(lambda: self.intake.sources, self.intake.busy)
         self._stop = asyncio.Event()
         self._verifying = 0
         self._ends_when_idle = False
         self._was_clean = False
         """Whether the last owner of the state file left in order."""
-        self._attempts_due = WakeUp()
-        self._stored = WakeUp()
-        """Set after each commit, of any process."""
-        self._missed_wake_ups = 0
         self._kept: dict[str, tuple[SourceHealth, float]] = {}
         """What each source said when it was kept last, and when that was."""
         self._trouble_kept: str | None = None
-
-    def _agenda(self) -> Awaitable[Agenda]:
-        if self._leadership.is_sole:
-            return self._store.agenda(list(self._targets))
-        return self._store.agenda([name for engine in self.engines for name in engine.account.targets], only=True)
 
     def _leader(self, term: Term) -> Leader:
         """Return who leads an account during a term; nothing that an earlier term left in memory is used."""
@@ -175,12 +160,12 @@ class Pipeline:
             self._clock,
             settings=self._settings,
             retry=self._retry,
-            promoted=self._promoted,
+            sites=self._sites,
+            quota_turns=self._quota_turns,
             changed=self.changed.set,
-            horizon=self._horizon,
         )
         self._reported.pop(term.account, None)  # another process may have stored its own since
-        return Leader(engine, term, follow=lambda: self._verify(account, term))
+        return Leader(engine, term, follow=lambda: self._verify(engine, term))
 
     def _make_replay(self, counted: Counted) -> Replay:
         return Replay(
@@ -244,11 +229,6 @@ class Pipeline:
         """The engines of the accounts that are led here."""
         return [leader.engine for leader in self._leaders.present]
 
-    @property
-    def missed_wake_ups(self) -> int:
-        """How often a change was found that nothing had announced."""
-        return self._missed_wake_ups + sum(engine.missed_wake_ups for engine in self.engines)
-
     def targets_of(self, url: str) -> Sequence[str]:
         """Return the targets in front of which this URL is served, inner layers first."""
         return self._sites.targets_of(url)
@@ -300,7 +280,8 @@ class Pipeline:
             others = [tasks.create_task(self._keep(), name="keep"), tasks.create_task(self._upkeep(), name="upkeep")]
             if self._leadership.is_sole:
                 others.append(tasks.create_task(self._settle(), name="settle"))
-            others.append(tasks.create_task(self._look(), name="look"))
+            look = self.lookout.run(self._confirm, committed=self.changed.set)
+            others.append(tasks.create_task(look, name="look"))
             others.append(tasks.create_task(self._stalls.watch(), name="watch sources"))
             others += self._leaders.start(tasks)
             if self.replay is not None:
@@ -422,14 +403,6 @@ class Pipeline:
         own = self._store.instance
         return any(one.is_alive and one.name != own for one in await self._store.instances())
 
-    def _promoted(self, counts: Promoted) -> None:
-        for engine in self.engines:
-            engine.account.promoted(counts, self._clock.now())
-
-    def _committed(self) -> None:
-        for engine in self.engines:
-            engine.wake()
-
     def _source_changed(self) -> None:
         """Note that the health of a source changed; it may be written in a thread."""
         if self._loop is None or _running_loop() is self._loop:
@@ -437,102 +410,59 @@ class Pipeline:
         else:
             call_in_loop(self._loop, self.changed.set)
 
-    def _note_commit(self) -> None:
-        self._stored.set()
-        self.changed.set()
-
     def _look_at_all(self) -> None:
         """See what is due by a clock that was set."""
-        self._attempts_due.set()
+        self.lookout.settle_due.set()
         for engine in self.engines:
             engine.wake()
-            engine.resolve()
-        self._note_commit()
+            engine.look_at_attempts()
+        self.lookout.look()
+        self.changed.set()
 
-    async def _verify(self, account: Account, term: Term) -> None:
+    async def _verify(self, engine: Engine, term: Term) -> None:
         """Follow the tasks of one account, for ever: a CDN that does not answer holds up no other's."""
-        verifier = Verifier(account.targets, term.store, self._clock, self._settings.verifier)
+        targets = engine.account.targets
+        verifier = Verifier(targets, term.store, self._clock, self._settings.verifier)
 
-        async def look() -> int:
-            if self._leadership.is_sole:
-                return await verifier.look()
-            settled = await self._settle_once(term.store, targets=list(account.targets))
-            return settled + await term.book_late_answers() + await verifier.look()
+        async def look() -> Collection[str]:
+            ended = 0
+            if not self._leadership.is_sole:
+                ended += len(await self._settle_once(term.store, targets=list(targets)))
+                ended += await term.book_late_answers()
+            return targets if ended + await verifier.look() else ()
 
-        await self._whenever_attempts_are_due(f"verify {account.name}", look)
+        await self._whenever(engine.attempts_due, f"verify {engine.account.name}", look)
 
     async def _settle(self) -> None:
         """End back-offs that are over, and settle what complete directories cover, of any target, for ever."""
-        await self._whenever_attempts_are_due("settle", lambda: self._settle_once(self._store, targets=None))
+        await self._whenever(self.lookout.settle_due, "settle", lambda: self._settle_once(self._store, targets=None))
 
-    async def _whenever_attempts_are_due(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
+    async def _whenever(self, due: WakeUp, what: str, look: Callable[[], Awaitable[Collection[str]]]) -> None:
         while True:
-            since = self._attempts_due.count
+            since = due.count
             await self._looking(what, look)
-            while not await self._attempts_due.wait(TICK_SECONDS, since=since):
-                if await self._retry.until_done(what, self._horizon.is_attempt_due):
-                    break
+            await due.wait(None, since=since)
 
-    async def _look(self) -> None:
-        """
-        See what is due and what any process changed, and wake what has to act.
-
-        It reads the store after commits and when an attempt is due; without either once in a tick. Where commits of
-        other processes may come unannounced it also does once a second, and when the next need is due.
-        """
-        verifier, quiet_seconds = self._settings.verifier, self._settings.coalescer.quiet_seconds or LOOK_SECONDS
-        shortest_seconds = min(quiet_seconds, verifier.first_seconds / 2, verifier.interval_seconds / 2)
-        pause = min(LOOK_SECONDS, max(LEAST_LOOK_SECONDS, shortest_seconds))
-        sequence, is_announced = -1, True
-        with self._store.announcing(self._note_commit) as announcements:
-            while True:
-                since = self._stored.count
-                agenda = await self._retry.until_done("look", self._horizon.agenda)
-                is_new, sequence = agenda.revision != sequence, agenda.revision
-                if is_new and not is_announced and announcements.of_others:
-                    self._missed_wake_ups += not await self._stored.wait(ON_ITS_WAY_SECONDS, since=since)
-                wait = self._wake_for(agenda, is_new=is_new)
-                if is_new:
-                    await self._retry.until_done("confirm", self._confirm)
-                if not announcements.of_others:
-                    due_seconds = LOOK_SECONDS if agenda.need_due_at is None else agenda.need_due_at - self._clock.now()
-                    wait = min(wait, LOOK_SECONDS, max(due_seconds, pause))
-                await asyncio.sleep(pause)
-                is_announced = await self._stored.wait(max(0.0, wait - pause), since=since)
-
-    def _wake_for(self, agenda: Agenda, *, is_new: bool) -> float:
-        """Wake what has to act; return in how many seconds there is more to do."""
-        now = self._clock.now()
-        is_attempt_due = agenda.attempt_due_at is not None and agenda.attempt_due_at <= now
-        if is_attempt_due:
-            self._attempts_due.set()
-            for engine in self.engines:
-                engine.resolve()
-        if is_new or (agenda.need_due_at is not None and agenda.need_due_at <= now):
-            self._committed()
-        # For what this process recorded, each engine keeps time by itself.
-        return TICK_SECONDS if agenda.attempt_due_at is None else min(TICK_SECONDS, agenda.attempt_due_at - now)
-
-    async def _looking(self, what: str, look: Callable[[], Awaitable[int]]) -> None:
-        """Look once; where something ended, plan again."""
+    async def _looking(self, what: str, look: Callable[[], Awaitable[Collection[str]]]) -> None:
+        """Look once; where something ended, plan again for its targets."""
         self._verifying += 1
         try:
-            if await self._retry.until_done(what, look):
-                for engine in self.engines:
-                    engine.replan()
+            for leader in self._leaders.of(await self._retry.until_done(what, look)):
+                leader.engine.replan()
         finally:  # also where another term has begun, or its leader ends
             self._verifying -= 1
             if not self._verifying and self._ends_when_idle:
                 self.changed.set()
 
-    async def _settle_once(self, store: Store, *, targets: Sequence[str] | None) -> int:
+    async def _settle_once(self, store: Store, *, targets: Sequence[str] | None) -> set[str]:
+        """Settle what has ended, of these targets or of all; return of which there was anything."""
         over = await store.attempts_in(AttemptState.FAILED, due_by=self._clock.now(), targets=targets)
         if over:
             await store.end_backoff([attempt.id for attempt in over])
         complete = await store.attempts_in(AttemptState.COMPLETE, targets=targets)
         for attempt in complete:
             await store.sweep(attempt)
-        return len(over) + len(complete)
+        return {attempt.target for attempt in (*over, *complete)}
 
     async def _keep(self) -> None:
         """Report the state of the sources, and move the log to the file: for ever."""

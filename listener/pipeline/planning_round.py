@@ -108,7 +108,7 @@ class PlanningRound:
     def run(self, snapshot: Snapshot) -> PlanningResult:
         """Choose from everything that is due: what is live first, what a backfill requests from what that leaves."""
         with gc_paused():
-            due = [load for load in snapshot.loads(apart=True) if load.target in self.account.targets]
+            due = snapshot.loads(apart=True, targets=self.account.targets)
             if overdue := self._overdue(snapshot, due):
                 return PlanningResult(overdue=overdue)
             inputs = PlanInputs(snapshot, self.account, self.sites, reserve=self.settings.reserve, now=self.now)

@@ -316,6 +316,11 @@ class Sites:
             key=lambda one: -len(one[1]),
         )
         self._by_host: dict[tuple[str, str], list[tuple[str, Site]]] = {}
+        self._with_hours = tuple(site for site in sites if site.directory_blackout)
+        self._by_target: dict[str, list[int]] = {}
+        for number, site in enumerate(sites):
+            for target in site.targets:
+                self._by_target.setdefault(target, []).append(number)
         for target, base, site in self._bases:
             self._by_host.setdefault((target, root_of(base)), []).append((base, site))
 
@@ -343,7 +348,8 @@ class Sites:
 
     def behind(self, targets: Collection[str]) -> list[Site]:
         """Return the sites that any of these targets serves."""
-        return [site for site in self._sites if not set(targets).isdisjoint(site.targets)]
+        numbers = {number for target in targets for number in self._by_target.get(target, ())}
+        return [self._sites[number] for number in sorted(numbers)]
 
     def targets_of(self, url: str) -> Sequence[str]:
         """Return the layers of the site with the longest base URL that this URL starts with; none where none has."""
@@ -357,7 +363,7 @@ class Sites:
         """Return where no directory may be refreshed at this hour."""
         found = [
             (base, until)
-            for site in self._sites
+            for site in self._with_hours
             if (until := closed_until(site.directory_blackout, self._time_zone, now)) is not None
             for base in site.base_urls
         ]

@@ -230,36 +230,41 @@ _STATES = {state.value: state for state in AttemptState}
 
 
 class Agenda(NamedTuple):
-    """What the store waits for; times in seconds since the epoch, None where nothing does."""
+    """What the store waits for, of every account; times in seconds since the epoch, None where nothing is due."""
 
     revision: int
     """Differs after whatever a plan may depend on that has no time, by whichever process it was changed."""
     need_due_at: float | None
     """When the next waiting need is due."""
-    attempt_due_at: float | None
-    """When the next active attempt is to be looked at; the past where one is over and not settled yet."""
+    ready: frozenset[str]
+    """The targets with needs that are ready."""
+    settle_at: Mapping[str, float]
+    """By target: when what has ended is to be settled; the past for what is complete, else the end of a back-off."""
+    look_at: Mapping[str, float]
+    """By target: when the next attempt is to be looked at that only its CDN can end."""
 
 
-def agenda(connection: Connection, targets: Sequence[str], *, only: bool = False) -> Agenda:
-    """
-    Return what is due next.
+_AGENDA = """
+SELECT 'need', '',
+  (SELECT due_at FROM need WHERE due_at IS NOT NULL /*! AND slot IS NOT NULL */ ORDER BY /*! slot, */ due_at LIMIT 1)
+UNION ALL SELECT 'ready', name, 0.0 FROM target
+  WHERE EXISTS (SELECT 1 FROM directory WHERE directory.target = target.id AND directory.ready > 0)
+UNION ALL SELECT CASE WHEN g.state IN ('complete', 'failed') THEN 'settle' ELSE 'look' END, target.name,
+  min(CASE g.state WHEN 'complete' THEN 0.0 WHEN 'unknown' THEN coalesce(g.next_look_at, 0.0) ELSE g.next_look_at END)
+FROM attempt_group AS g JOIN target ON target.id = g.target
+WHERE g.active = 1 AND g.state IN ('complete', 'failed', 'accepted', 'unknown', 'unconfirmed')
+GROUP BY 1, 2
+"""
 
-    Args:
-        connection: a snapshot.
-        targets: of attempts that only their CDN can end, those of these targets.
-        only: of all other attempts likewise.
-    """
-    of_all = "" if only else "state IN ('complete', 'failed') OR "
-    row = connection.execute(
-        "SELECT (SELECT due_at FROM need WHERE due_at IS NOT NULL /*! AND slot IS NOT NULL */"
-        " ORDER BY /*! slot, */ due_at LIMIT 1),"
-        " (SELECT min(CASE state WHEN 'complete' THEN 0 WHEN 'unknown' THEN coalesce(next_look_at, 0)"
-        " ELSE next_look_at END) FROM attempt_group AS g JOIN target ON target.id = g.target WHERE active = 1"
-        f" AND ({of_all}(state IN ('complete', 'failed', 'accepted', 'unknown', 'unconfirmed')"
-        " AND target.name IN (SELECT value FROM json_each(?)))))",
-        (json.dumps(list(targets)),),
-    ).fetchone()
-    return Agenda(revision(connection), *row)
+
+def agenda(connection: Connection) -> Agenda:
+    """Return what is due next, of all accounts by one statement; idle ones have no row in it."""
+    found: dict[str, dict[str, float]] = {"need": {}, "ready": {}, "settle": {}, "look": {}}
+    for what, target, at in connection.execute(_AGENDA):
+        if at is not None:
+            found[what][target] = at
+    ready = frozenset(found["ready"])
+    return Agenda(revision(connection), found["need"].get(""), ready, found["settle"], found["look"])
 
 
 def attempts_in(

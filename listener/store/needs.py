@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -121,12 +121,15 @@ class Snapshot:
 
     # -- needs -----------------------------------------------------------------------------------
 
-    def loads(self, *, most: int | None = None, apart: bool = False) -> list[Load]:
+    def loads(
+        self, *, most: int | None = None, apart: bool = False, targets: Collection[str] | None = None
+    ) -> list[Load]:
         """
         Return every directory with ready needs that no directory attempt under way covers.
 
         Args:
             most: only so many, the fullest.
+            targets: of these only; of all where it is ``None``.
             apart: what a directory has of each priority is a load of its own.
         """
         attempts = directory_attempts(self._connection)
@@ -138,7 +141,9 @@ class Snapshot:
             "SELECT d.id, d.target, t.name, d.url, d.ready, d.last_sequence,"
             f" ({OLDEST_READY})"
             " FROM directory d JOIN target t ON t.id = d.target WHERE d.ready > 0"
-            f"{'' if most is None else f' ORDER BY d.ready DESC LIMIT {most:d}'}"
+            f"{'' if targets is None else ' AND t.name IN (SELECT value FROM json_each(?))'}"
+            f"{'' if most is None else f' ORDER BY d.ready DESC LIMIT {most:d}'}",
+            () if targets is None else (json.dumps(list(targets)),),
         )
         for directory, target_id, target, url, ready, last, oldest in rows.fetchall():
             marks = attempts.marks(target_id, url)

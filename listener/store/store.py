@@ -283,9 +283,9 @@ class Store(Access):
 
     # -- needs -----------------------------------------------------------------------------------
 
-    async def agenda(self, targets: Sequence[str], *, only: bool = False) -> attempts.Agenda:
-        """Return what is due next, from one read; ``only``: leave out what anybody can settle of other targets."""
-        return await self._read(attempts.agenda, targets, only=only)
+    async def agenda(self) -> attempts.Agenda:
+        """Return what is due next, from one read."""
+        return await self._read(attempts.agenda)
 
     async def next_due(self) -> float | None:
         """Return when the next waiting need is due, in seconds since the epoch."""

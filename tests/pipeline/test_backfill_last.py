@@ -28,6 +28,12 @@ async def begun(world: World, count: int) -> None:
         return counts.pending + counts.in_flight >= count - world.accepted.get("file", 0)
 
     await world.until(all_seen)
+
+    async def all_planned() -> bool:
+        none_waits = await world.store.next_due() is None
+        return none_waits and engine.settled and engine.planned_to >= await world.store.revision()
+
+    await world.until(all_planned)
     await world.until(lambda: engine.settled and world.accepted.get("file", 0) >= 100)
 
 

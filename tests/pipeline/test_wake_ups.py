@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from listener.clock import SystemClock
-from listener.pipeline import Pipeline
-from listener.pipeline.waking import WakeUp, followed_steps
+from listener.pipeline.waking import followed_steps
 from listener.store import NeedInput, Store, open_store
 from listener.store.sqlite.announcements import announce
 from listener.store.sqlite.ownership import lock_path
@@ -23,27 +22,11 @@ from tests.waiting import until
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
 
 
-class Deaf(asyncio.Event):
-    """An event that nobody can set."""
-
-    def set(self) -> None:
-        """Lose the wake-up."""
-
-
-async def never() -> None:
-    """Wait for ever."""
-    await asyncio.Event().wait()
-
-
 async def test_what_is_never_woken_converges_by_the_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every wake-up lost, also where an answer does not arrive: each change is refreshed, once, and settled."""
-    monkeypatch.setattr("listener.pipeline.engine.TICK_SECONDS", 0.2)
-    monkeypatch.setattr("listener.pipeline.pipeline.TICK_SECONDS", 0.2)
-    monkeypatch.setattr(WakeUp, "set", lambda _: None)
-    monkeypatch.setattr(Pipeline, "_look", lambda _: never())
+    """No commit announced, also where an answer does not arrive: each change is refreshed, once, and settled."""
+    monkeypatch.setattr("listener.pipeline.lookout.TICK_SECONDS", 0.2)
+    monkeypatch.setattr("listener.store.access.call_in_loop", lambda *_: None)
     async with a_world(tmp_path) as world:
-        for engine in world.pipeline.engines:
-            engine._wake = Deaf()
         for key in ("a.html", "b.html"):
             world.source.deliver(world.write(key, "new"))
             await world.settled()
@@ -51,7 +34,7 @@ async def test_what_is_never_woken_converges_by_the_tick(tmp_path: Path, monkeyp
         world.source.deliver(world.write("c.html", "new"))
         await world.settled()
         assert sorted(world.paths) == [world.url(f"{name}.html") for name in "abc"]
-        assert world.pipeline.missed_wake_ups > 0
+        assert world.pipeline.lookout.missed_wake_ups > 0
 
 
 @pytest.mark.parametrize("is_announced", [True, False])
@@ -67,7 +50,7 @@ async def test_what_another_process_requests_is_sent_long_before_the_tick(
         await requested(world, "a.html")
         await world.until(lambda: world.paths == [world.url("a.html")], seconds=10.0)
         assert time.monotonic() - began < 5.0
-        assert world.pipeline.missed_wake_ups == 0
+        assert world.pipeline.lookout.missed_wake_ups == 0
 
 
 async def test_an_announcement_that_is_lost_is_made_up_for_by_the_tick(
@@ -75,13 +58,13 @@ async def test_an_announcement_that_is_lost_is_made_up_for_by_the_tick(
 ) -> None:
     """The other process was killed between its commit and the announcement: found, and counted."""
     monkeypatch.setattr("listener.store.sqlite.access.announce", lambda _: None)
-    monkeypatch.setattr("listener.pipeline.pipeline.TICK_SECONDS", 1.0)
+    monkeypatch.setattr("listener.pipeline.lookout.TICK_SECONDS", 1.0)
     async with a_world(tmp_path) as world:
         await at_rest(world)
         await requested(world, "a.html")
         await world.settled()
         assert world.paths == [world.url("a.html")]
-        assert world.pipeline.missed_wake_ups > 0
+        assert world.pipeline.lookout.missed_wake_ups > 0
 
 
 async def test_what_is_announced_elsewhere_is_found_by_looking(tmp_path: Path) -> None:
@@ -169,9 +152,9 @@ async def at_rest(world: World) -> None:
     """Wait until what the start left to be done and kept is over: its commits are announced, too."""
     await world.until(lambda: world.pipeline.engines[0].settled and "www" in world.pipeline._kept)
     while True:
-        count = world.pipeline._stored.count
+        count = world.pipeline.lookout.stored.count
         await asyncio.sleep(2.0)
-        if world.pipeline._stored.count == count:
+        if world.pipeline.lookout.stored.count == count:
             return
 
 
