@@ -23,7 +23,7 @@ from listener.alibaba.signature import Credentials
 from listener.emulator import Emulator, EmulatorSettings, parse_fault, parse_quota
 
 KEY_ID, SECRET = "testid", "testsecret-that-nobody-may-see"
-DEADLINE_SECONDS = 40.0
+DEADLINE_SECONDS = 90.0
 KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": KEY_ID, "ALIBABA_CLOUD_ACCESS_KEY_SECRET": SECRET}
 
 

@@ -99,7 +99,7 @@ async def a_fleet(folder: Path, *urls: str, names: Sequence[str] = ("web-1", "we
                 await instance.target.close()
 
 
-async def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], Any], *, seconds: float = 60.0) -> None:
     """Wait until the condition holds; it may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while True:

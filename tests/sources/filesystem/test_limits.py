@@ -55,7 +55,7 @@ class Running:
         start = f"{kind} 1 "
         return {line.removeprefix(start)[1:-1] for line in self.lines()[since:] if line.startswith(start)}
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = 40) -> None:
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 90) -> None:
         """Wait for the condition."""
         end = time.monotonic() + seconds
         while not condition():

@@ -30,7 +30,7 @@ REGION = "us-east-1"
 ACCOUNT = "123456789012"
 BUCKET = "site"
 CDN_KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "testid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "testsecret"}
-DEADLINE_SECONDS = 45.0
+DEADLINE_SECONDS = 90.0
 EVENTS = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
 WAYS = ["sqs", "sns", "eventbridge"]
 
