@@ -1,49 +1,85 @@
-"""``cdn-listener emulate`` and ``demo``: a local Alibaba CDN to rehearse with, and a tour."""
+"""``cdn-listener emulate`` and ``demo``: a local CDN to rehearse with, and a tour."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand
 
 from listener.cli.common import log_at, run_async
 
+if TYPE_CHECKING:
+    from listener.emulator import EmulatorCore
+    from listener.emulator.faults import FaultTable
+
 __all__ = ["EmulateCommand", "demo", "emulate"]
+
+
+class Cdn(StrEnum):
+    """A CDN that can be emulated, by the ``type`` of its target."""
+
+    ALIBABA_CDN = "alibaba-cdn"
+    CLOUDFLARE = "cloudflare"
+
+
+class PlanChoice(StrEnum):
+    """A plan of Cloudflare."""
+
+    FREE = "free"
+    PRO = "pro"
+    BUSINESS = "business"
+    ENTERPRISE = "enterprise"
+
+
+CDN_OPTION: Final = typer.Option("--cdn", help="Which CDN to emulate.")
 
 
 class EmulateCommand(TyperCommand):
     """Shows the table of faults below the options; loaded only then, since it is slow to import."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the parser's own signature
-        """Write the table of faults."""
-        from listener.emulator import fault_help
+        """Write the table of faults of each CDN."""
+        for cdn in Cdn:
+            with formatter.section(f"Faults of {cdn.value}"):
+                for line in _faults_of(cdn).help().splitlines():
+                    formatter.write(f"  {line}\n")
 
-        with formatter.section("Faults"):
-            for line in fault_help().splitlines():
-                formatter.write(f"  {line}\n")
+
+def _faults_of(cdn: Cdn) -> FaultTable:
+    from listener.emulator import CloudflareEmulator, Emulator
+
+    return CloudflareEmulator.table if cdn is Cdn.CLOUDFLARE else Emulator.table
 
 
 def emulate(
     origin: Annotated[
         str, typer.Option("--origin", metavar="DIR|URL", help="Where the edge fetches content: a directory or a URL.")
     ],
+    cdn: Annotated[Cdn, CDN_OPTION] = Cdn.ALIBABA_CDN,
     api: Annotated[str, typer.Option("--api", metavar="HOST:PORT", help="Address of the API.")] = "127.0.0.1:8700",
     edge: Annotated[str, typer.Option("--edge", metavar="HOST:PORT", help="Address of the edge.")] = "127.0.0.1:8701",
     task_seconds: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--task-seconds",
             metavar="SECONDS",
             min=0,
-            help="Time from acceptance to completion; 300 to 360 at Alibaba.",
+            help="Time from acceptance to effect; 300 to 360 at Alibaba. Default: 1, for cloudflare 0.",
         ),
-    ] = 1.0,
+    ] = None,
     quota: Annotated[
-        str, typer.Option("--quota", metavar="FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]", help="Daily quota.")
-    ] = "10000,100",
+        str | None,
+        typer.Option(
+            "--quota",
+            metavar="FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]",
+            help="alibaba-cdn: the daily quota. Default: 10000,100.",
+        ),
+    ] = None,
     fault: Annotated[
         list[str] | None, typer.Option("--fault", metavar="FAULT", help="Inject a fault (see below); repeatable.")
     ] = None,
@@ -52,7 +88,9 @@ def emulate(
     ] = None,
     domain: Annotated[
         list[str] | None,
-        typer.Option("--domain", metavar="HOST", help="A domain of the account; repeatable. Default: every domain."),
+        typer.Option(
+            "--domain", metavar="HOST", help="alibaba-cdn: a domain of the account; repeatable. Default: every domain."
+        ),
     ] = None,
     ttl_seconds: Annotated[
         float | None,
@@ -64,49 +102,100 @@ def emulate(
         ),
     ] = None,
     urls_per_domain_minute: Annotated[
-        int, typer.Option("--urls-per-domain-minute", metavar="N", min=1, help="URLs per domain and minute.")
-    ] = 10_000,
+        int | None,
+        typer.Option(
+            "--urls-per-domain-minute",
+            metavar="N",
+            min=1,
+            help="alibaba-cdn: URLs per domain and minute. Default: 10000.",
+        ),
+    ] = None,
     directories_per_domain_minute: Annotated[
-        int,
-        typer.Option("--directories-per-domain-minute", metavar="N", min=1, help="Directories per domain and minute."),
-    ] = 100,
+        int | None,
+        typer.Option(
+            "--directories-per-domain-minute",
+            metavar="N",
+            min=1,
+            help="alibaba-cdn: directories per domain and minute. Default: 100.",
+        ),
+    ] = None,
+    plan: Annotated[
+        PlanChoice | None, typer.Option("--plan", help="cloudflare: the plan, with its limits. Default: free.")
+    ] = None,
+    zone: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--zone",
+            metavar="NAME[=ID]",
+            help="cloudflare: a zone of the account; repeatable. Default: one with the host of --edge.",
+        ),
+    ] = None,
 ) -> None:
-    """Run a local Alibaba CDN: its API, and a caching edge in front of an origin.
+    """Run a local CDN: its API, and a caching edge in front of an origin.
 
-    It accepts the access key in ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET (any two values).
-    Give the client the same.
+    It accepts the access key in ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, with --cdn cloudflare
+    the token in CLOUDFLARE_API_TOKEN (any values). Give the client the same.
     """
-    from listener.emulator import (
-        Emulator,
-        EmulatorSettings,
-        credentials_from_environment,
-        parse_address,
-        parse_fault,
-        parse_quota,
-        serve,
-    )
+    from listener.emulator import parse_address, serve
     from listener.settings import expanded
 
     log_at("info")
     api_host, api_port = parse_address(api)
     edge_host, edge_port = parse_address(edge)
-    settings = EmulatorSettings(
-        origin=origin,
-        credentials=credentials_from_environment(),
-        api_host=api_host,
-        api_port=api_port,
-        edge_host=edge_host,
-        edge_port=edge_port,
-        task_seconds=task_seconds,
-        quota=parse_quota(quota),
-        faults=tuple(parse_fault(order) for order in fault or ()),
-        domains=tuple(domain or ()),
-        ttl_seconds=ttl_seconds,
-        urls_per_domain_minute=urls_per_domain_minute,
-        directories_per_domain_minute=directories_per_domain_minute,
-        journal=None if journal is None else expanded(journal),
+    shared: dict[str, Any] = {
+        "origin": origin,
+        "api_host": api_host,
+        "api_port": api_port,
+        "edge_host": edge_host,
+        "edge_port": edge_port,
+        "faults": tuple(_faults_of(cdn).parse(order) for order in fault or ()),
+        "ttl_seconds": ttl_seconds,
+        "journal": None if journal is None else expanded(journal),
+    }
+    if task_seconds is not None:
+        shared["task_seconds"] = task_seconds
+    minute = {"--urls-per-domain-minute": urls_per_domain_minute}
+    minute["--directories-per-domain-minute"] = directories_per_domain_minute
+    if cdn is Cdn.CLOUDFLARE:
+        _refuse_other({"--quota": quota, "--domain": domain, **minute}, cdn)
+        emulator = _cloudflare(shared, plan, zone or ())
+    else:
+        _refuse_other({"--plan": plan, "--zone": zone}, cdn)
+        emulator = _alibaba(shared, quota or "10000,100", domain or (), minute)
+    run_async(serve(emulator, lambda one: typer.echo(f"api {one.api_url}  edge {one.edge_url}")))
+
+
+def _refuse_other(options: dict[str, Any], cdn: Cdn) -> None:
+    """Raise :class:`ConfigurationError` for an option of another CDN."""
+    from listener.errors import ConfigurationError
+
+    if given := [name for name, value in options.items() if value]:
+        raise ConfigurationError(f"{' and '.join(given)} cannot be used with --cdn {cdn.value}.", hint="Leave it out.")
+
+
+def _cloudflare(shared: dict[str, Any], plan: PlanChoice | None, zones: Sequence[str]) -> EmulatorCore:
+    from listener.emulator import CloudflareEmulator, CloudflareSettings
+    from listener.emulator.cloudflare import parse_zone, token_from_environment
+
+    options: dict[str, Any] = {**shared, "token": token_from_environment(), "zones": tuple(map(parse_zone, zones))}
+    if plan is not None:
+        options["plan"] = plan.value
+    return CloudflareEmulator(CloudflareSettings(**options))
+
+
+def _alibaba(shared: dict[str, Any], quota: str, domains: Sequence[str], minute: dict[str, int | None]) -> EmulatorCore:
+    from listener.emulator import Emulator, EmulatorSettings, credentials_from_environment, parse_quota
+
+    given: dict[str, Any] = {name[2:].replace("-", "_"): limit for name, limit in minute.items() if limit is not None}
+    return Emulator(
+        EmulatorSettings(
+            **shared,
+            **given,
+            credentials=credentials_from_environment(),
+            quota=parse_quota(quota),
+            domains=tuple(domains),
+        )
     )
-    run_async(serve(Emulator(settings), lambda one: typer.echo(f"api {one.api_url}  edge {one.edge_url}")))
 
 
 def demo() -> int:

@@ -27,6 +27,8 @@ __all__ = ["Copy", "CopyState", "Edge", "EdgeCache", "Flight", "Lifetimes"]
 MISSING_STATUSES = (404, 410)
 CACHEABLE: Final = frozenset({200, 203, 204, 300, 301, 308, 404, 410})
 """Statuses that may be kept by default (RFC 9110 §15.1), without those that the edge does not handle."""
+TAG_HEADER: Final = "cache-tag"
+"""It reaches no visitor."""
 VALIDATORS: Final = (("etag", "if-none-match"), ("last-modified", "if-modified-since"))
 
 
@@ -102,6 +104,8 @@ class EdgeCache:
         self._held: OrderedDict[CacheKey, _Held] = OrderedDict()
         self._directories: dict[CacheKey, _Mark] = {}
         self._paths: dict[CacheKey, _Mark] = {}
+        self._objects: dict[CacheKey, _Mark] = {}
+        self._tags: dict[CacheKey, _Mark] = {}
         self._flights: dict[CacheKey, list[Flight]] = {}
         self._order = itertools.count(1)
 
@@ -149,6 +153,14 @@ class EdgeCache:
         elif kind is RefreshKind.IGNORE_PARAMS:
             self._mark(self._paths, _without_query(key), force=force)
 
+    def expire(self, key: CacheKey) -> None:
+        """Have the copy of this key revalidated."""
+        self._mark(self._objects, key, force=False)
+
+    def refresh_tag(self, domain: str, tag: str, *, force: bool) -> None:
+        """Refresh what has this tag, in lower case, in a domain and below it; with an empty one everything there."""
+        self._mark(self._tags, CacheKey(domain, tag), force=force)
+
     def contents(self, now: float) -> Iterator[tuple[CacheKey, CopyState, Copy]]:
         """Yield everything that could still be served or revalidated."""
         for key, held in self._held.items():
@@ -161,8 +173,10 @@ class EdgeCache:
         marks[key] = _Mark(order, order if force else marks.get(key, NO_MARK).evicted)
 
     def _freshness(self, key: CacheKey, held: _Held, now: float) -> CopyState:
-        path = self._paths.get(_without_query(key), NO_MARK)
-        marks = [path, *(self._directories.get(above, NO_MARK) for above in _directories_above(key))]
+        marks = [self._paths.get(_without_query(key), NO_MARK), self._objects.get(key, NO_MARK)]
+        marks += (self._directories.get(above, NO_MARK) for above in _directories_above(key))
+        if self._tags:
+            marks += (self._tags.get(tag, NO_MARK) for tag in _tags_of(key, held.copy))
         if any(held.since < mark.evicted for mark in marks):
             return CopyState.ABSENT
         if any(held.since < mark.expired for mark in marks) or self._outlived(held.copy, now):
@@ -186,6 +200,13 @@ class EdgeCache:
 
 def _without_query(key: CacheKey) -> CacheKey:
     return CacheKey(key.host, key.target.partition("?")[0])
+
+
+def _tags_of(key: CacheKey, copy: Copy) -> Iterator[CacheKey]:
+    tags = ["", *(tag.strip().lower() for tag in (copy.header(TAG_HEADER) or "").split(","))]
+    labels = key.host.partition(":")[0].split(".")
+    for start in range(len(labels)):
+        yield from (CacheKey(".".join(labels[start:]), tag) for tag in tags)
 
 
 def _directories_above(key: CacheKey) -> Iterator[CacheKey]:
@@ -263,7 +284,7 @@ class Edge:
 
     def _response(self, copy: Copy, word: str) -> web.Response:
         response = web.Response(status=copy.status, body=copy.body)
-        response.headers.update(dict(copy.headers))
+        response.headers.update({name: value for name, value in copy.headers if name.lower() != TAG_HEADER})
         response.headers["X-Cache"] = word
         response.headers["Age"] = str(max(0, int(self._now() - copy.fetched_at)))
         return response

@@ -33,6 +33,7 @@ MAX_OBJECT_BYTES: Final = 256 * 1024 * 1024
 FETCH_TIMEOUT_SECONDS: Final = 30.0
 KEPT_HEADERS: Final = (
     "cache-control",
+    "cache-tag",
     "content-disposition",
     "content-encoding",
     "content-language",

@@ -170,6 +170,10 @@ def test_top_level_help_and_version(command: Command) -> None:
         (["--origin", ".", "--quota", "many"], "quota"),
         (["--origin", ".", "--fault", "trottle"], "throttle"),
         (["--origin", ".", "--api", "8700"], "HOST:PORT"),
+        (["--origin", ".", "--cdn", "cloudflare", "--zone", "a b"], "NAME[=ID]"),
+        (["--origin", ".", "--cdn", "cloudflare", "--quota", "1,1"], "--quota cannot be used with --cdn cloudflare"),
+        (["--origin", ".", "--cdn", "cloudflare", "--fault", "quota"], "plan-lacks"),
+        (["--origin", ".", "--plan", "pro"], "--plan cannot be used with --cdn alibaba-cdn"),
     ],
 )
 def test_the_emulator_says_what_it_cannot_read(
@@ -177,8 +181,9 @@ def test_the_emulator_says_what_it_cannot_read(
 ) -> None:
     """Exit status 2 and the right form; without keys it says which variables to set."""
     assert "ALIBABA_CLOUD_ACCESS_KEY_ID" in command("emulate", "--origin", ".")[2]
-    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "k")
-    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "s")
+    assert "CLOUDFLARE_API_TOKEN" in command("emulate", "--origin", ".", "--cdn", "cloudflare")[2]
+    for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "CLOUDFLARE_API_TOKEN"):
+        monkeypatch.setenv(name, "k")
     status, _, err = command("emulate", *arguments)
     assert (status, words in err) == (2, True), err
 
