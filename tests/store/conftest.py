@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from listener.store.sqlite.database import prepare
 from tests.postgres.cluster import Cluster
 from tests.store.databases import Database, SqliteDatabase, postgres_database, prepare_schema, sqlite_database
 from tests.store.steps import Bench, FakeClock
@@ -16,6 +17,14 @@ from tests.store.steps import Bench, FakeClock
 def clock() -> FakeClock:
     """A clock that stands until it is moved."""
     return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def state_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty state file, of which tests take copies."""
+    path = tmp_path_factory.mktemp("state") / "state.db"
+    prepare(path).close()
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +39,7 @@ def store_url(postgres: Cluster) -> Iterator[str]:
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty store of each kind."""
     if request.param == "sqlite":
-        with sqlite_database(tmp_path / "state.db") as file:
+        with sqlite_database(tmp_path / "state.db", request.getfixturevalue("state_file")) as file:
             yield file
     else:
         with postgres_database(request.getfixturevalue("store_url")) as schema:
@@ -38,9 +47,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 
 @pytest.fixture
-def sqlite(tmp_path: Path) -> Iterator[SqliteDatabase]:
+def sqlite(tmp_path: Path, state_file: Path) -> Iterator[SqliteDatabase]:
     """An empty state file, for what only SQLite has."""
-    with sqlite_database(tmp_path / "state.db") as file:
+    with sqlite_database(tmp_path / "state.db", state_file) as file:
         yield file
 
 

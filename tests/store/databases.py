@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -193,8 +194,9 @@ def empty_schema(url: str) -> None:
 
 
 @contextmanager
-def sqlite_database(path: Path) -> Iterator[SqliteDatabase]:
-    """Give a state file of this path."""
+def sqlite_database(path: Path, template: Path) -> Iterator[SqliteDatabase]:
+    """Give a state file of this path, a copy: making one waits for the disk ten times."""
+    shutil.copy(template, path)  # with its mode: state files are private
     with closing(SqliteDatabase(path)) as database:
         yield database
 
