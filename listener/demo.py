@@ -17,14 +17,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
 from listener.alibaba.signature import Credentials
-from listener.emulator import Emulator, EmulatorSettings
+from listener.contracts import Target
+from listener.emulator import CloudflareEmulator, CloudflareSettings, Emulator, EmulatorCore, EmulatorSettings
 from listener.errors import ListenerError
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources
@@ -32,6 +33,7 @@ from listener.refresh import RefreshKind
 from listener.settings import Settings, parse_settings
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn
+from listener.targets.cloudflare import Cloudflare
 
 __all__ = ["run_demo"]
 
@@ -112,33 +114,78 @@ class Demo:
         ]
 
 
-async def run_demo(report: Callable[[str], object]) -> bool:
+class Cdn(NamedTuple):
+    """A CDN of the demo."""
+
+    emulator: EmulatorCore
+    make_target: Callable[[], Target]
+    """Called once the emulator has its address."""
+    spent: Callable[[], Mapping[str, int]]
+    """What was accepted, by what."""
+
+
+def _alibaba(origin: Path) -> Cdn:
+    credentials = Credentials("demo", secrets.token_hex(16))
+    emulator = Emulator(
+        EmulatorSettings(
+            origin=str(origin), credentials=credentials, api_port=0, edge_port=0, task_seconds=TASK_SECONDS
+        )
+    )
+    environment = {
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": credentials.access_key_id,
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": credentials.access_key_secret,
+    }
+
+    def make_target() -> Target:
+        settings = AlibabaCdn.Settings.model_validate({"endpoint": emulator.api_url})
+        return AlibabaCdn("cdn", settings, environment=environment)  # type: ignore[arg-type]
+
+    def spent() -> Mapping[str, int]:
+        now, ledger = emulator.clock.now(), emulator.account.ledger
+        return {"files": ledger.spent(RefreshKind.FILE, now), "directories": ledger.spent(RefreshKind.DIRECTORY, now)}
+
+    return Cdn(emulator, make_target, spent)
+
+
+def _cloudflare(origin: Path) -> Cdn:
+    token = secrets.token_hex(16)
+    emulator = CloudflareEmulator(CloudflareSettings(origin=str(origin), token=token, api_port=0, edge_port=0))
+
+    def make_target() -> Any:
+        given = {"endpoint": emulator.api_url, "settles_after_seconds": TASK_SECONDS}
+        settings = Cloudflare.Settings.model_validate(given)
+        return Cloudflare("cdn", settings, environment={"CLOUDFLARE_API_TOKEN": token})  # type: ignore[arg-type]
+
+    return Cdn(emulator, make_target, lambda: {name: emulator.purged[name] for name in ("files", "prefixes")})
+
+
+CDNS: Mapping[str, Callable[[Path], Cdn]] = {"alibaba-cdn": _alibaba, "cloudflare": _cloudflare}
+"""By the ``type`` of the target."""
+
+
+async def run_demo(report: Callable[[str], object], cdn: str = "alibaba-cdn") -> bool:
     """
-    Run the demo and report a line for each step; return whether every step turned fresh.
+    Run the demo with a CDN of :data:`CDNS` and report a line for each step; return whether every step turned fresh.
 
     Raise :class:`~listener.errors.ListenerError` when the listener is not ready within ``START_SECONDS``.
     """
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="cdn-listener-demo-"))
     try:
-        return await _run(folder, report)
+        return await _run(folder, report, cdn)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _run(folder: Path, report: Callable[[str], object]) -> bool:
+async def _run(folder: Path, report: Callable[[str], object], name: str) -> bool:
     origin = folder / "origin"
     origin.mkdir()
-    credentials = Credentials("demo", secrets.token_hex(16))
-    emulator_settings = EmulatorSettings(
-        origin=str(origin), credentials=credentials, api_port=0, edge_port=0, task_seconds=TASK_SECONDS
-    )
-    async with Emulator(emulator_settings) as emulator, aiohttp.ClientSession() as http:
+    cdn = CDNS[name](origin)
+    async with cdn.emulator as emulator, aiohttp.ClientSession() as http:
         demo = Demo(origin, emulator.edge_url, http)
         for key in ("a", "b", "c"):
             demo.write(f"{key}.html", f"{key}, first")
         demo.write("日本.jpg", "写真 1")
-        settings = _settings(folder, origin, emulator)
-        async with _listening(settings, credentials) as store:
+        async with _listening(_settings(folder, origin, emulator, name), cdn.make_target()) as store:
             steps = demo.steps()
             for key in {key for step in steps for key in step.expected} | {"a.html"}:
                 await demo.get(key)  # the edge now caches each of them, and each 404
@@ -148,18 +195,18 @@ async def _run(folder: Path, report: Callable[[str], object]) -> bool:
                 fresh &= seconds is not None
                 result, took = ("stale", "") if seconds is None else ("fresh", f"  {seconds:.2f} s")
                 report(f"{result}  {step.what}  {step.key}{took}")
-            report(await _spent(store, emulator))
+            report(await _spent(store, cdn))
             return fresh
 
 
-def _settings(folder: Path, origin: Path, emulator: Emulator) -> Settings:
+def _settings(folder: Path, origin: Path, emulator: EmulatorCore, cdn: str) -> Settings:
     return parse_settings(
         {
             "store": {"url": f"sqlite:///{folder}/state.db"},
             "coalescer": {"quiet_seconds": 0.5},
             "verifier": {"first_seconds": TASK_SECONDS, "interval_seconds": 0.1},
             "sources": {"www": {"type": "filesystem", "path": str(origin)}},
-            "targets": {"cdn": {"type": "alibaba-cdn", "endpoint": emulator.api_url}},
+            "targets": {"cdn": {"type": cdn, "endpoint": emulator.api_url}},
             "sites": [{"source": "www", "target": "cdn", "base_urls": [emulator.edge_url + "/"]}],
         },
         {},
@@ -167,14 +214,8 @@ def _settings(folder: Path, origin: Path, emulator: Emulator) -> Settings:
 
 
 @asynccontextmanager
-async def _listening(settings: Settings, credentials: Credentials) -> AsyncIterator[Store]:
+async def _listening(settings: Settings, target: Target) -> AsyncIterator[Store]:
     """Run the daemon's pipeline until the demo ends; start the demo once every source listens."""
-    table = {key: value for key, value in settings.targets["cdn"].items() if key != "type"}
-    environment = {
-        "ALIBABA_CLOUD_ACCESS_KEY_ID": credentials.access_key_id,
-        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": credentials.access_key_secret,
-    }
-    target = AlibabaCdn("cdn", AlibabaCdn.Settings.model_validate(table), environment=environment)  # type: ignore[arg-type]
     targets = {"cdn": target}
     options = store_options(settings, targets)
     async with open_store(settings.store.url, options=options, owner=True) as store:
@@ -201,10 +242,7 @@ async def _until_ready(pipeline: Pipeline) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _spent(store: Store, emulator: Emulator) -> str:
+async def _spent(store: Store, cdn: Cdn) -> str:
     """Return what the demo cost: requests as the store counts them, units as the emulator does."""
     calls = len({(attempt["kind"], attempt["sent_at"]) for attempt in await store.history(limit=1000)})
-    now = emulator.clock.now()
-    files = emulator.account.ledger.spent(RefreshKind.FILE, now)
-    directories = emulator.account.ledger.spent(RefreshKind.DIRECTORY, now)
-    return f"spent  {calls} calls  {files} files  {directories} directories"
+    return "  ".join([f"spent  {calls} calls", *(f"{units} {name}" for name, units in cdn.spent().items())])

@@ -1,10 +1,8 @@
 """
 Access to an Alibaba Cloud service: settings, the key that calls are signed with, and the session that they go through.
 
-The key never stands in a configuration. For each of ``…_ACCESS_KEY_ID``, ``…_ACCESS_KEY_SECRET`` and
-``…_SECURITY_TOKEN`` (temporary keys only), it is looked for in this order: the variable, the file that
-``<variable>_FILE`` names, the file of the variable's lower-case name in ``$CREDENTIALS_DIRECTORY`` (systemd's
-LoadCredential). Or, by setting, in Alibaba's own chain.
+The key never stands in a configuration. ``…_ACCESS_KEY_ID``, ``…_ACCESS_KEY_SECRET`` and ``…_SECURITY_TOKEN``
+(temporary keys only) are read as :mod:`listener.credentials` says. Or, by setting, in Alibaba's own chain.
 
 The session sends what was signed as it was signed, and bounds what it reads.
 """
@@ -14,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import structlog
@@ -23,9 +20,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from listener import __version__
 from listener.alibaba.replies import scrub
 from listener.alibaba.signature import Credentials
+from listener.credentials import read_credential, variants_of
 from listener.egress import proxy_arguments, service_origin
 from listener.errors import ConfigurationError
-from listener.settings import expanded
 
 if TYPE_CHECKING:
     import aiohttp
@@ -84,8 +81,6 @@ log = structlog.get_logger()
 
 KEY_SECONDS = 60.0
 """How long a key is used before its source is asked again: chains renew temporary keys minutes ahead."""
-LONGEST_VALUE_BYTES = 16_384
-"""A file larger than this is no key; a temporary token has a few hundred bytes."""
 CHAIN_SECONDS = 30.0
 """The chain queries a metadata service, which may take seconds where there is none."""
 
@@ -131,42 +126,13 @@ class EnvironmentKeys:
 
     def _read(self) -> Credentials:
         names = [f"{self._prefix}_{part}" for part in ("ACCESS_KEY_ID", "ACCESS_KEY_SECRET", "SECURITY_TOKEN")]
-        found = {name: self._value(name) for name in names}
+        found = {name: read_credential(name, self._environment) for name in names}
         missing = [name for name in names[:2] if not found[name]]
         if missing:
-            variants = f"{missing[0]}_FILE or $CREDENTIALS_DIRECTORY/{missing[0].lower()}"
-            hint = f"set it, or {variants}; for roles and profiles set credentials = 'default-chain'"
+            hint = f"set it, or {variants_of(missing[0])}; for roles and profiles set credentials = 'default-chain'"
             raise ConfigurationError(f"no access key: {' and '.join(missing)} not set or empty", hint=hint)
         key_id, secret, token = (found[name] for name in names)
         return Credentials(key_id, secret, token or None)
-
-    def _value(self, name: str) -> str:
-        value = self._environment.get(name, "").strip() or self._from_file(name)
-        if not all("!" <= char <= "~" for char in value):
-            what = f"{name} holds a blank, a control or a non-ASCII character"
-            raise ConfigurationError(what, hint="copy the key again")
-        return value
-
-    def _from_file(self, name: str) -> str:
-        if named := self._environment.get(f"{name}_FILE", ""):
-            return _contents(expanded(Path(named)), f"{name}_FILE")
-        directory = self._environment.get("CREDENTIALS_DIRECTORY", "")
-        path = Path(directory, name.lower())
-        return _contents(path, "$CREDENTIALS_DIRECTORY") if directory and path.exists() else ""
-
-
-def _contents(path: Path, variable: str) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LONGEST_VALUE_BYTES + 1)
-        if len(raw) > LONGEST_VALUE_BYTES:
-            raise ConfigurationError(f"{path} ({variable}) is too large to be a key", hint=f"correct {variable}")
-        return raw.decode().strip()
-    except OSError as error:
-        what = f"cannot read {path}: {error.strerror}"
-        raise ConfigurationError(what, hint=f"correct {variable} or the file") from error
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} ({variable}) is not text", hint=f"correct {variable}") from None
 
 
 class ChainKeys:

@@ -198,10 +198,10 @@ def _alibaba(shared: dict[str, Any], quota: str, domains: Sequence[str], minute:
     )
 
 
-def demo() -> int:
+def demo(cdn: Annotated[Cdn, CDN_OPTION] = Cdn.ALIBABA_CDN) -> int:
     """Watch the whole path at work on a local emulator, without an account: files change, the edge becomes fresh."""
     from listener.demo import run_demo
 
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"  # all addresses are local
     log_at("warning")
-    return 0 if run_async(run_demo(typer.echo)) else 1
+    return 0 if run_async(run_demo(typer.echo, cdn.value)) else 1

@@ -165,7 +165,7 @@ async def test_tags_are_of_a_zone(make_cdn: MakeCdn) -> None:
 
 
 async def test_zones_are_listed_by_name(make_cdn: MakeCdn) -> None:
-    """As the vendor's client asks for them; a token is verified."""
+    """As the vendor's client requests them; a token is verified."""
     other = parse_zone("example.org=" + "1" * 32)
     cdn = await make_cdn(zones=(EXAMPLE, other))
     assert [zone.id async for zone in cdn.sdk.zones.list(name="example.org")] == ["1" * 32]
@@ -239,7 +239,7 @@ async def test_faults(make_cdn: MakeCdn, tmp_path: Path) -> None:
     cdn = await make_cdn("throttle:1:7", "error500:1", "error:10000:1", "plan-lacks:tags", journal=journal)
     found = [await cdn.refused(prefixes=["www.example.com/a"]) for _ in range(3)]
     assert [one.status_code for one in found] == [429, 500, 403]
-    assert found[0].response.headers["Retry-After"] == "8"
+    assert found[0].response.headers["Retry-After"] == "7"
     assert "enterprise" in (await cdn.refused(tags=["a"])).response.text
     await cdn.purge(prefixes=["www.example.com/a"])
     line = json.loads(journal.read_text())

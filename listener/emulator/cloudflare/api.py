@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -185,7 +186,7 @@ class CloudflareServer(ApiServer[CloudflareCall]):
     def refuse(self, refusal: Refusal, request_id: str) -> web.Response:
         """Return the vendor's body of an error."""
         wait = getattr(refusal, "retry_after_seconds", None)
-        headers = {"CF-Ray": request_id} | ({} if wait is None else {"Retry-After": str(max(1, round(wait + 0.5)))})
+        headers = {"CF-Ray": request_id} | ({} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))})
         errors = [{"code": int(refusal.code), "message": refusal.message}]
         return self.json(refusal.status, {"success": False, "errors": errors, "messages": [], "result": None}, headers)
 
