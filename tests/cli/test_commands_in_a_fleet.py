@@ -94,6 +94,24 @@ def test_an_instance_that_runs_is_not_forgotten(store: str, command: Command, po
     assert (status, "instance web-1 runs" in err, "stop it first" in err) == (1, True, True)
 
 
+def test_what_was_sent_for_an_account_without_an_instance_is_released(
+    store: str, stand: Stand, command: Command, postgres: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status names it with the command, which settles it; a misspelt account is an error of usage."""
+    monkeypatch.setenv("LISTENER_VERIFIER__FIRST_SECONDS", "60")
+    assert command("refresh", stand.url("a.html"))[0] == 0  # accepted, and not followed
+    let_run(postgres, store, "web-1")
+    postgres.value("UPDATE cdn_listener.lease SET name = 'old' WHERE name = 'main'", database=store)
+    postgres.value("UPDATE cdn_listener.attempt_group SET account = 'old'", database=store)
+    out = command("status")[1]
+    assert "problem: account old: requests are in flight, and no running instance is configured for it" in out
+    assert "cdn-listener fleet release old" in out
+    assert "old: 0 refunded, 1 counted as spent, 0 ended before" in command("fleet", "release", "old")[1]
+    assert "account old" not in command("status")[1]
+    status, _, err = command("fleet", "release", "olt")
+    assert (status, "account olt: nothing is in flight for it" in err) == (2, True)
+
+
 def test_a_state_file_has_no_fleet(stand: Stand, command: Command) -> None:
     """The setting is named."""
     stand.configure()
