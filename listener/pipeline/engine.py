@@ -29,6 +29,7 @@ from listener.pipeline.accounts import (
     large_spenders,
 )
 from listener.pipeline.intake import StoreRetry
+from listener.pipeline.layers import Layers
 from listener.pipeline.outcomes import UnknownOutcomes
 from listener.pipeline.plan_inputs import learned, requests_for_needs
 from listener.pipeline.planning_round import ActiveOverrides, Overdue, PlanningResult, PlanningRound
@@ -386,6 +387,7 @@ class Dispatcher:
         self._settings = settings
         self._sender = sender
         self._controls = Controls(store)
+        self._layers = Layers(sites, account.targets)
         self._requests = partial(requests_for_needs, account)
 
     async def learn(self) -> None:
@@ -415,6 +417,7 @@ class Dispatcher:
                 sites=self._sites,
                 settings=self._settings,
                 overrides=overrides,
+                layers=self._layers,
                 queued=self._sender.queued(),
                 now=now,
                 open_at=open_at,
@@ -434,7 +437,9 @@ class Dispatcher:
 
     async def _manual(self, overrides: ActiveOverrides) -> int:
         """Reserve what people requested, unpaced: urgent needs from all of the quota, others apart from the reserve."""
-        found = await self._store.read(lambda snapshot: snapshot.manual_rows(MANUAL_ROWS))
+        found = await self._store.read(
+            lambda snapshot: self._layers.manual(snapshot, snapshot.manual_rows(MANUAL_ROWS))
+        )
         rows = overrides.manual([row for row in found if row.target in self._account.targets])
         if not rows:
             return 0

@@ -16,6 +16,7 @@ from listener.pipeline.accounts import DEFAULT_SHARE, EVICTION_SECONDS, Account,
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
 from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, Priority, RefreshKind, Scope
 from listener.router.routing import Sites, root_of, share_name
+from listener.store.moments import moments
 from listener.store.needs import DueRow, Load, Snapshot
 from listener.store.transitions import AttemptRequest
 from listener.urls import is_canonical_path
@@ -41,7 +42,7 @@ def learned(snapshot: Snapshot, account: str, *, now: float) -> planner.Arrivals
     """Return the arrivals that an account's history of attempts shows; a process learns them when it starts."""
     arrivals = planner.Arrivals()
     since = now - 3 * HISTORY_DAYS * QUOTA_DAY_SECONDS
-    for at, needs in snapshot.moments(account, since=since, span_seconds=ARRIVAL_SECONDS):
+    for at, needs in snapshot.run(moments, account, since=since, span_seconds=ARRIVAL_SECONDS):
         arrivals = arrivals.seen(min(at, now), needs)
     return arrivals.until(now)
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from listener import planner
 from listener.pipeline.accounts import Account
+from listener.pipeline.layers import LOOK_SECONDS, Layers
 from listener.pipeline.plan_inputs import (
     PlanInputs,
     directory_request,
@@ -100,6 +101,7 @@ class PlanningRound:
     sites: Sites
     settings: PlannerSettings
     overrides: ActiveOverrides
+    layers: Layers
     queued: Queued
     now: float
     open_at: float
@@ -142,6 +144,7 @@ class PlanningRound:
         if self.open_at > self.now:
             why = self.account.closed_reason or "the quota day is about to turn"
             return _Choice(waits=[*waits, *_all_of(free, why)], wakes=[self.open_at])
+        free, behind = self.layers.part(snapshot, free)
         made = (
             self._admitted(snapshot, inputs, free)
             if priority is Priority.ADMITTED
@@ -149,7 +152,13 @@ class PlanningRound:
         )
         if self.account.exhausted_until(RefreshKind.PREFETCH) > self.now:
             made.waits += _all_of([load for load in free if load.prefetch], "the CDN refuses for its quota")
-        made.waits += waits
+        made.wanted, held_up = self.layers.directories(snapshot, made.wanted)
+        for one in held_up:
+            made.evicts.pop((one.target, one.directory_url), None)
+        behind += held_up
+        if behind:
+            made.wakes.append(self.now + LOOK_SECONDS)
+        made.waits += [*waits, *behind]
         made.wakes += [self.overrides.ends_at, *(self.account.closed_until_for(kind) for kind in RefreshKind)]
         if priority is not Priority.LIVE:
             made.wanted = self._little(made.wanted, priority)

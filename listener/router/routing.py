@@ -351,6 +351,11 @@ class Sites:
         numbers = {number for target in targets for number in self._by_target.get(target, ())}
         return [self._sites[number] for number in sorted(numbers)]
 
+    def inner_layers(self, target: str, url: str) -> Sequence[str]:
+        """Return the targets that lie between this one and the origin of the site that this URL is of."""
+        site = self.of(target, url)
+        return () if site is None else site.targets[: site.targets.index(target)]
+
     def targets_of(self, url: str) -> Sequence[str]:
         """Return the layers of the site with the longest base URL that this URL starts with; none where none has."""
         return next((site.targets for _, base, site in self._bases if url.startswith(base)), ())

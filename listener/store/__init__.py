@@ -25,6 +25,7 @@ SQLite runs as it is and that ``postgres.translation`` translates.
 ``needs``           what planning reads: what is due, and which attempt covers what
 ``transitions``     needs become due, are sent, settled; ``reserve``: a plan becomes attempts
 ``attempts``        the ledger, and attempts until they end; ``groups``: what happens to many of them at once
+``layering``        what an outer layer of caches waits for; ``moments``: when work came, for the planner
 ``copies``          when copies of one tree on the hosts of several instances are the same
 ``controls``        orders and requests of people; reports of the daemon
 ``report``          counts and history; ``staleness``: which URL is stale and why

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from listener.change import key_to_bytes
 from listener.clock import window_start
@@ -25,18 +25,21 @@ from listener.store.index import is_seeded, prefix_end_bytes
 
 __all__ = [
     "EXPIRED",
+    "IN_INNER",
     "MARKED_BY",
+    "UNCOVERED",
+    "UNSETTLED",
     "DirectoryAttempt",
     "DirectoryAttempts",
     "DueRow",
     "Load",
     "Marks",
-    "Moment",
     "Snapshot",
     "Unit",
     "count_ready",
     "covered",
     "covered_by_marks",
+    "covered_values",
     "deciding",
     "directory_attempts",
 ]
@@ -79,6 +82,8 @@ class Load(NamedTuple):
     """How many all-params needs do."""
     priority: Priority | None = None
     """Only the needs of this priority; None: all of them."""
+    inner: str = "[]"
+    """Directories of inner layers, as a JSON list of ids: what has an unsettled need of its name there is left out."""
 
 
 class DueRow(NamedTuple):
@@ -103,12 +108,8 @@ class Unit(NamedTuple):
     priority: Priority
 
 
-class Moment(NamedTuple):
-    """What was first sent within one short span."""
-
-    at: float
-    """Seconds since the epoch."""
-    needs: int
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Snapshot:
@@ -118,6 +119,10 @@ class Snapshot:
         """Take a connection in a reading transaction, and the names of roots that are this instance's own copies."""
         self._connection = connection
         self._own_roots = own_roots or {}
+
+    def run(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what another query of this package finds at the same instant."""
+        return query(self._connection, *args, **kwargs)
 
     # -- needs -----------------------------------------------------------------------------------
 
@@ -212,11 +217,13 @@ class Snapshot:
     def due_rows(self, load: Load, scope: Scope, limit: int) -> list[DueRow]:
         """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
         rows = self._connection.execute(
-            f"SELECT name, sequence, stale_since, reason, needs_force FROM need WHERE {_UNCOVERED} AND scope = :scope"
+            f"SELECT name, sequence, stale_since, reason, needs_force FROM need WHERE {UNCOVERED} AND scope = :scope"
             f"{f' AND {_OTHER_SCOPE}' if scope else ''}"
             f"{'' if load.priority is None else ' AND priority = :priority'}"
+            f"{'' if load.inner == '[]' else f' AND NOT {IN_INNER}'}"
             " ORDER BY stale_since LIMIT :limit",
-            _values(load.directory, load.marks) | {"scope": int(scope), "priority": load.priority, "limit": limit},
+            covered_values(load.directory, load.marks)
+            | {"scope": int(scope), "priority": load.priority, "limit": limit, "inner": load.inner},
         )
         return [
             DueRow(load.target, load.url + name, scope, sequence, since, why, False, bool(force))
@@ -263,22 +270,6 @@ class Snapshot:
             (window_start(now), account, since),
         )
         return (Unit(target, RefreshKind(kind), url, Priority(priority)) for target, kind, url, priority in rows)
-
-    def moments(self, account: str, *, since: float, span_seconds: float) -> list[Moment]:
-        """
-        Return how many needs an account's file and directory refreshes were first sent for, span by span, oldest first.
-
-        What became due is not kept, and what was sent is the nearest to it: retries left out and backfills, which no
-        hour brings again; directories by what they covered. A day whose needs waited counts where they were sent.
-        """
-        rows = self._connection.execute(
-            "SELECT min(created_at), sum(CASE kind WHEN 'directory' THEN covered ELSE 1 END) FROM attempt"
-            " WHERE account = ? AND kind IN ('file', 'directory') AND tries = 1"
-            f" AND priority = {Priority.LIVE:d} AND created_at >= ?"
-            " GROUP BY CAST(created_at / ? AS INTEGER) ORDER BY 1",
-            (account, since, span_seconds),
-        )
-        return [Moment(at, needs) for at, needs in rows]
 
     def slots_taken(self) -> Counter[tuple[str, RefreshKind]]:
         """Return how many attempts of each target and kind are made and not known to have ended."""
@@ -438,20 +429,28 @@ def deciding(
     return None
 
 
-_UNCOVERED = f"directory = :directory AND {_READY} AND NOT {covered_by_marks(':any', ':forced')}"
-"""A directory's ready needs that no directory attempt covers; values of :func:`_values`."""
+UNCOVERED = f"directory = :directory AND {_READY} AND NOT {covered_by_marks(':any', ':forced')}"
+"""A directory's ready needs that no directory attempt covers; values of :func:`covered_values`."""
 
 
-def _values(directory: int, marks: Marks) -> dict[str, int]:
+UNSETTLED = f"{NeedState.WAITING:d}, {NeedState.READY:d}, {NeedState.ATTEMPTED:d}"
+IN_INNER = (
+    "name IN (SELECT name FROM need WHERE directory IN (SELECT value FROM json_each(:inner))"
+    f" AND state IN ({UNSETTLED}))"
+)
+
+
+def covered_values(directory: int, marks: Marks) -> dict[str, int]:
+    """Return the values of :data:`UNCOVERED`."""
     return {"directory": directory, **marks._asdict()}
 
 
 def _parted(connection: Connection, directory: int, target: str, url: str, marks: Marks) -> list[Load]:
     """Return what a directory has of each priority, apart."""
     rows = connection.execute(
-        f"SELECT priority, scope, count(*), sum(needs_force), min(stale_since) FROM need WHERE {_UNCOVERED}"
+        f"SELECT priority, scope, count(*), sum(needs_force), min(stale_since) FROM need WHERE {UNCOVERED}"
         " GROUP BY priority, scope",
-        _values(directory, marks),
+        covered_values(directory, marks),
     )
     parts: dict[int, dict[int, tuple[int, int, float]]] = {}
     for priority, scope, count, forced_count, oldest in rows:
@@ -498,7 +497,7 @@ def _uncovered(
     if last <= reached and not other.get(Scope.PREFETCH, 0):
         return 0, 0.0
     count, oldest = connection.execute(
-        f"SELECT count(*), min(stale_since) FROM need WHERE {_UNCOVERED}", _values(directory, marks)
+        f"SELECT count(*), min(stale_since) FROM need WHERE {UNCOVERED}", covered_values(directory, marks)
     ).fetchone()
     return count, oldest or 0.0
 
@@ -523,8 +522,8 @@ def _forced(connection: Connection) -> dict[tuple[int, int], int]:
 
 
 def _other_scopes_uncovered(connection: Connection, directory: int, marks: Marks) -> dict[int, int]:
-    query = f"SELECT scope, count(*) FROM need WHERE {_UNCOVERED} AND {_OTHER_SCOPE} GROUP BY scope"
-    return dict(connection.execute(query, _values(directory, marks)).fetchall())
+    query = f"SELECT scope, count(*) FROM need WHERE {UNCOVERED} AND {_OTHER_SCOPE} GROUP BY scope"
+    return dict(connection.execute(query, covered_values(directory, marks)).fetchall())
 
 
 _COUNT_READY = Bulk(

@@ -19,6 +19,7 @@ from listener.change import Change, ChangeKind
 from listener.clock import QUOTA_DAY_SECONDS, SystemClock, window_start
 from listener.contracts import Target
 from listener.pipeline.accounts import accounts_of
+from listener.pipeline.layers import Layers
 from listener.pipeline.planning_round import ActiveOverrides, PlanningRound
 from listener.pipeline.sender import Queued
 from listener.planner import Arrivals
@@ -268,7 +269,8 @@ async def reserved(store: Store, settings: Settings, targets: Mapping[str, Targe
         now = store.clock.now()
         planning = PlanningRound(
             account=account,
-            sites=Sites(settings.sites),
+            sites=(sites := Sites(settings.sites)),
+            layers=Layers(sites, account.targets),
             settings=settings.planner,
             overrides=ActiveOverrides(()),
             queued=Queued(),

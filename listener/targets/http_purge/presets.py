@@ -34,7 +34,7 @@ class PurgeRequest(NamedTuple):
 def purge_request(settings: Settings, kind: RefreshKind, url: str, *, force: bool) -> PurgeRequest:
     """Return the request that purges a URL, or what is below it; without ``force`` a soft one where that is set."""
     parsed = URL(url, encoded=True)
-    host, path = parsed.raw_authority, parsed.raw_path
+    host, path = settings.host or parsed.raw_authority, parsed.raw_path
     headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
     soft = {settings.soft_header: "1"} if settings.soft and not force else {}
     if kind is RefreshKind.FILE:

@@ -44,8 +44,13 @@ class Settings(Section):
     Where a purge is sent: ``{path}`` stands for the path and the query of the URL. Empty: ``/purge{path}`` with nginx,
     else ``{path}``.
     """
+    host: str = Field("", pattern=r"^[A-Za-z0-9.:\[\]_-]*$")
+    """
+    The ``Host`` by which the caches know the content, where it is not that of the URL: a CDN before them may fetch by
+    the name of the origin. Empty: that of the URL.
+    """
     headers: dict[str, SecretStr] = Field({})
-    """Headers of every request, such as a password that the caches demand. ``Host`` is always that of the URL."""
+    """Headers of every request, such as a password that the caches demand."""
     soft: bool = False
     """
     Mark files as stale instead of dropping them: the next visitor gets the old copy once more while the cache fetches
@@ -84,7 +89,7 @@ class Settings(Section):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"headers: {name!r} is no name of a header")
             if name.lower() in _OWN_HEADERS:
-                raise ValueError(f"headers: {name} is set for each request; remove it")
+                raise ValueError(f"headers: {name} is set for each request; remove it (see `host`)")
         for name, value in self.headers.items():
             if not value.get_secret_value().isprintable():
                 raise ValueError(f"headers: the value of {name} has a character that no header may have")

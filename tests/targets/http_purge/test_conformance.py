@@ -209,6 +209,11 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message
     ("settings", "kind", "url", "expected"),
     [
         ({}, "file", "http://h:81/a%20b?x=%2F", ("PURGE", "/a%20b?x=%2F", "h:81", {})),
+        ({"host": "origin.test"}, "file", "http://h:81/a", ("PURGE", "/a", "origin.test", {})),
+        (
+            {"host": "origin.test", "subtree": "xkey"},
+            *("directory", "http://h/d/", ("PURGEKEYS", "/d/", "origin.test", {"xkey": "origin.test/d/"})),
+        ),
         ({"preset": "nginx"}, "file", "http://h/a?b", ("PURGE", "/purge/a?b", "h", {})),
         ({"preset": "nginx", "path": "{path}"}, "file", "http://h/a", ("PURGE", "/a", "h", {})),
         ({"soft": True}, "file", "http://h/a", ("PURGE", "/a", "h", {"X-Soft": "1"})),

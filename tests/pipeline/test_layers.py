@@ -1,0 +1,218 @@
+"""An outer layer is refreshed once the inner one has dropped the old copy: never before, and not much later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from listener.alibaba.signature import Credentials
+from listener.change import Change, ChangeKind
+from listener.contracts import Target
+from listener.emulator import Emulator, EmulatorSettings
+from listener.errors import BatchRejected
+from listener.pipeline import Pipeline, store_options
+from listener.refresh import Receipt, RefreshKind, Scope
+from listener.store import NeedInput, Store, open_store
+from listener.targets.alibaba_cdn import AlibabaCdn
+from listener.targets.http_purge import HttpPurge
+from tests.keys import KEYS
+from tests.pipeline.scripted import BASE, Scripted, Sent
+from tests.pipeline.world import MovableClock, PlayedSource, settings_for
+from tests.targets.http_purge.caches import cache, origin
+from tests.waiting import until
+
+pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
+
+
+class Layer(Scripted):
+    """Notes in one list what is sent; accepts once it may."""
+
+    def __init__(self, name: str, account: str, journal: list[tuple[str, Sent]]) -> None:
+        super().__init__()
+        self.name, self.account = name, account
+        self.quota = dict.fromkeys(self.limits, 100)  # type: ignore[misc]
+        self.journal = journal
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
+        self.journal.append((self.name, Sent(kind, tuple(sorted(urls)), force, token)))
+        await self.may_answer.wait()
+        return await super().submit(kind, urls, force=force, token=token)
+
+
+class Layered:
+    """A pipeline with an inner and an outer target."""
+
+    def __init__(self, store: Store, source: PlayedSource, clock: MovableClock, pipeline: Pipeline) -> None:
+        self.store, self.source, self.clock, self.pipeline = store, source, clock, pipeline
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to do."""
+        while True:
+            counts = await self.store.counts()
+            done = self.source.queue.empty() and self.pipeline.intake.idle
+            if done and not any((counts.pending, counts.in_flight, counts.failed)):
+                return
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def layered(folder: Path, base_url: str, inner: Target, outer: Target) -> AsyncIterator[Layered]:
+    """Run one whose site has these layers."""
+    edge: Any = type("Edge", (), {"edge_url": base_url.rstrip("/")})
+    tables = {"inner": {"type": "alibaba-cdn"}, "outer": {"type": "alibaba-cdn"}, "cdn": {"type": "alibaba-cdn"}}
+    settings = settings_for(folder, edge, {"targets": tables}, {"target": None, "targets": ["inner", "outer"]})
+    targets = {"inner": inner, "outer": outer}
+    source, clock = PlayedSource(), MovableClock()
+    options = store_options(settings, targets)
+    store = open_store(settings.store.url, options=options, clock=clock, owner=True)
+    pipeline = Pipeline(settings, store, make_sources=lambda: {"www": source}, targets=targets, clock=clock)
+    running = asyncio.create_task(pipeline.run())
+    try:
+        async with asyncio.timeout(50):
+            yield Layered(store, source, clock, pipeline)
+    finally:
+        pipeline.stop()
+        await running
+        await store.close()
+
+
+@pytest.fixture(params=["two accounts", "one account"])
+def layers(request: pytest.FixtureRequest) -> Callable[[], tuple[Layer, Layer, list[tuple[str, Sent]]]]:
+    """Make an inner and an outer layer, and what they note."""
+
+    def make() -> tuple[Layer, Layer, list[tuple[str, Sent]]]:
+        journal: list[tuple[str, Sent]] = []
+        outer = "inner" if request.param == "one account" else "outer"
+        return Layer("inner", "inner", journal), Layer("outer", outer, journal), journal
+
+    return make
+
+
+Make = Callable[[], tuple[Layer, Layer, list[tuple[str, Sent]]]]
+
+
+async def test_a_file_goes_to_the_outer_layer_once_the_inner_one_is_done(layers: Make, tmp_path: Path) -> None:
+    """However long that takes; what the inner layer has done already is not held up by what it has not."""
+    inner, outer, journal = layers()
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        world.source.deliver(Change("www", "d/first.html"))
+        await world.settled()
+        inner.may_answer.clear()
+        world.source.deliver(Change("www", "d/a.html"))
+        await until(lambda: len(journal) == 3)
+        await asyncio.sleep(0.5)
+        assert [name for name, _ in journal] == ["inner", "outer", "inner"]
+        (row,) = [row for row in await world.store.explain(f"{BASE}d/a.html") if row["target"] == "outer"]
+        assert row["state"] in ("ready", "deferred")
+        inner.may_answer.set()
+        await world.settled()
+        assert [(name, one.urls) for name, one in journal[2:]] == [
+            ("inner", (f"{BASE}d/a.html",)),
+            ("outer", (f"{BASE}d/a.html",)),
+        ]
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+@pytest.mark.parametrize("scope", [Scope.EXACT, Scope.SUBTREE])
+async def test_what_a_person_requests_keeps_the_order(layers: Make, tmp_path: Path, scope: Scope, urgent: bool) -> None:
+    """Files and directories, urgent ones too."""
+    inner, outer, journal = layers()
+    inner.may_answer.clear()
+    url = f"{BASE}d/" if scope is Scope.SUBTREE else f"{BASE}d/a.html"
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        needs = [NeedInput(name, url, scope) for name in ("inner", "outer")]
+        await world.store.request(needs, urgent=urgent)
+        await until(lambda: len(journal) == 1)
+        await asyncio.sleep(0.4)
+        assert [name for name, _ in journal] == ["inner"]
+        inner.may_answer.set()
+        await world.settled()
+        assert [name for name, _ in journal] == ["inner", "outer"]
+
+
+async def test_a_directory_waits_for_files_below_it(layers: Make, tmp_path: Path) -> None:
+    """A file that the inner layer still has would be fetched again with the directory."""
+    inner, outer, journal = layers()
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        inner.may_answer.clear()
+        world.source.deliver(Change("www", "d/sub/a.html"))
+        await until(lambda: len(journal) == 1)
+        await world.store.request([NeedInput("outer", f"{BASE}d/", Scope.SUBTREE)])
+        await asyncio.sleep(0.4)
+        assert [name for name, _ in journal] == ["inner"]
+        inner.may_answer.set()
+        await world.settled()
+        assert journal[1][0] == "outer"
+
+
+async def test_a_renamed_directory_keeps_the_order(layers: Make, tmp_path: Path) -> None:
+    """As a change of a source brings it."""
+    inner, outer, journal = layers()
+    inner.may_answer.clear()
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        world.source.deliver(Change("www", "old/", ChangeKind.SUBTREE))
+        await until(lambda: len(journal) == 1)
+        await asyncio.sleep(0.4)
+        assert [name for name, _ in journal] == ["inner"]
+        inner.may_answer.set()
+        await world.settled()
+        assert [(name, one.kind) for name, one in journal] == [
+            ("inner", RefreshKind.DIRECTORY),
+            ("outer", RefreshKind.DIRECTORY),
+        ]
+
+
+async def test_what_the_inner_layer_rejects_holds_up_nothing(layers: Make, tmp_path: Path) -> None:
+    """A person decides about it; the outer layer is refreshed all the same."""
+    inner, outer, journal = layers()
+    inner.answers.append(BatchRejected("no"))
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        world.source.deliver(Change("www", "a.html"))
+        await until(lambda: len(journal) == 2)
+        await world.settled()
+        assert [name for name, _ in journal] == ["inner", "outer"]
+        assert (await world.store.counts()).parked == 1
+
+
+async def test_an_edge_behind_a_real_varnish_gets_the_new_copy(
+    tmp_path: Path, system_command: Callable[[str], str]
+) -> None:
+    """The edge fetches from Varnish: purged first it would keep the old copy. It turns fresh, each time."""
+    with origin() as versions, cache("varnish", system_command, versions) as varnish:
+        clock = MovableClock()
+        options = EmulatorSettings(
+            origin=varnish.address, credentials=Credentials("testid", "testsecret"), api_port=0, edge_port=0,
+            task_seconds=0.1, quota={RefreshKind.FILE: 1000, RefreshKind.DIRECTORY: 20}, clock=clock,
+        )  # fmt: skip
+        async with Emulator(options) as emulator, aiohttp.ClientSession() as http:
+
+            async def seen(path: str) -> int:
+                async with http.get(emulator.edge_url + path) as response:
+                    return int((await response.text()).split()[0])
+
+            inner = HttpPurge("inner", HttpPurge.Settings(servers=[varnish.address], host=f"127.0.0.1:{varnish.port}"))
+            table = {"endpoint": emulator.api_url}
+            outer = AlibabaCdn("outer", AlibabaCdn.Settings(**table), clock=clock, environment=KEYS)  # type: ignore[arg-type]
+            keys = [f"news/{n}.html" for n in range(10)]
+            async with layered(tmp_path, emulator.edge_url + "/", inner, outer) as world:
+                for _ in range(3):
+                    for key in keys:
+                        assert await seen(f"/{key}") == versions.version
+                    versions.version += 1
+                    world.source.deliver(*(Change("www", key) for key in keys))
+                    await world.settled()
+                    assert [await seen(f"/{key}") for key in keys] == [versions.version] * len(keys)
+                versions.version += 1
+                world.source.deliver(Change("www", "news/", ChangeKind.SUBTREE))
+                await world.settled()
+                assert [await seen(f"/{key}") for key in keys] == [versions.version] * len(keys)
+            await inner.close()
+            await outer.close()
