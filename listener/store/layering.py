@@ -29,8 +29,6 @@ def after_layers(connection: Connection, load: Load, inner: Sequence[str]) -> tu
             covered_values(load.directory, load.marks) | {"priority": load.priority, "inner": left.inner},
         )
         counts = dict(found.fetchall())
-    if load.subtree and is_unsettled(connection, inner, load.url, below=True):
-        counts[Scope.SUBTREE] = load.subtree
     left = left._replace(
         exact=load.exact - counts.get(Scope.EXACT, 0),
         all_params=load.all_params - counts.get(Scope.ALL_PARAMS, 0),

@@ -40,10 +40,14 @@ class Layer(Scripted):
         self.journal = journal
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.kept_waiting = ""
+        """A URL whose requests get no answer."""
 
     async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
         self.journal.append((self.name, Sent(kind, tuple(sorted(urls)), force, token)))
         await self.may_answer.wait()
+        while self.kept_waiting in urls:
+            await asyncio.sleep(0.02)
         return await super().submit(kind, urls, force=force, token=token)
 
 
@@ -118,6 +122,24 @@ async def test_a_file_goes_to_the_outer_layer_once_the_inner_one_is_done(layers:
             ("inner", (f"{BASE}d/a.html",)),
             ("outer", (f"{BASE}d/a.html",)),
         ]
+
+
+async def test_of_one_folder_only_what_the_inner_layer_has_done_goes_on(layers: Make, tmp_path: Path) -> None:
+    """Though the other file waits longer already."""
+    inner, outer, journal = layers()
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        inner.kept_waiting = f"{BASE}d/slow.html"
+        world.source.deliver(Change("www", "d/slow.html"))
+        await until(lambda: len(journal) == 1)
+        world.source.deliver(Change("www", "d/quick.html"))
+        await until(lambda: len(journal) == 3)
+        await asyncio.sleep(0.3)
+        assert [(name, one.urls) for name, one in journal[1:]] == [
+            (name, (f"{BASE}d/quick.html",)) for name in ("inner", "outer")
+        ]
+        inner.kept_waiting = ""
+        await world.settled()
+        assert [(name, one.urls) for name, one in journal[3:]] == [("outer", (f"{BASE}d/slow.html",))]
 
 
 @pytest.mark.parametrize("urgent", [False, True])
