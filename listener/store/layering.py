@@ -45,7 +45,7 @@ def is_unsettled(connection: Connection, targets: Sequence[str], url: str, *, be
     bound = {"end": prefix_end(place)} if below else {"name": url[len(place) :]}
     row = connection.execute(
         "SELECT 1 FROM directory d JOIN target t ON t.id = d.target JOIN need n ON n.directory = d.id"
-        f" WHERE t.name IN (SELECT value FROM json_each(:targets)) AND {where} AND n.state IN ({UNSETTLED}) LIMIT 1",
+        f" WHERE t.name IN (SELECT value FROM json_each(:targets)) AND {where} AND {UNSETTLED} LIMIT 1",
         {"targets": json.dumps(list(targets)), "url": place, **bound},
     )
     return row.fetchone() is not None

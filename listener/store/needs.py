@@ -433,11 +433,8 @@ UNCOVERED = f"directory = :directory AND {_READY} AND NOT {covered_by_marks(':an
 """A directory's ready needs that no directory attempt covers; values of :func:`covered_values`."""
 
 
-UNSETTLED = f"{NeedState.WAITING:d}, {NeedState.READY:d}, {NeedState.ATTEMPTED:d}"
-IN_INNER = (
-    "name IN (SELECT name FROM need WHERE directory IN (SELECT value FROM json_each(:inner))"
-    f" AND state IN ({UNSETTLED}))"
-)
+UNSETTLED = f"state IN ({NeedState.WAITING:d}, {NeedState.READY:d}, {NeedState.ATTEMPTED:d})"
+IN_INNER = f"name IN (SELECT name FROM need WHERE directory IN (SELECT value FROM json_each(:inner)) AND {UNSETTLED})"
 
 
 def covered_values(directory: int, marks: Marks) -> dict[str, int]:
