@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -98,6 +98,8 @@ class Account:
     quota_read_at: float = 0.0
     needs_quota: bool = False
     """Whether nothing is sent before the live quota was read: the ledger lacks what was spent."""
+    losses_settled: Callable[[], None] = lambda: None
+    """Called once the ledger is right again after commits were lost."""
     spenders: Sequence[Spender] = ()
     """Who spent much of its quota within the last hour."""
     arrivals: Arrivals = field(default_factory=Arrivals)
@@ -273,6 +275,7 @@ class Account:
         self.quota_trouble = None
         if self.needs_quota:
             self.needs_quota = False
+            self.losses_settled()
             self._open()
         if is_idle and now >= self.closed_until:
             self._open()

@@ -35,7 +35,7 @@ from listener.pipeline.plan_inputs import learned, requests_for_needs
 from listener.pipeline.planning_round import ActiveOverrides, Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
 from listener.pipeline.waking import TICK_SECONDS, WakeUp
-from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, reserved_units
+from listener.refresh import KIND_OF_SCOPE, UNLIMITED, Priority, QuotaReading, RefreshKind, reserved_units
 from listener.router.routing import Sites
 from listener.settings import PlannerSettings, Settings
 from listener.store import Store
@@ -332,10 +332,27 @@ class Engine:
                 log.warning("quota.unreadable", account=self.account.name, error=str(error), hint=error.hint)
                 self.account.quota_unreadable(now, str(error), error.hint)
                 return
+            if self.account.needs_quota:
+                await self._presume_spent(readings)
             self.account.quota_read(now, is_idle=self.sender.idle and not self.outcome.deferred)
             if window_start(self._clock.now()) == window_start(now):
                 await self._store.correct_ledger(self.account.name, readings)
         self.replan()
+
+    async def _presume_spent(self, readings: Mapping[RefreshKind, QuotaReading]) -> None:
+        """
+        Spend no more today of what no live quota is reported: the ledger lacks what was spent, nobody knows how much.
+
+        What the lost commits had spent is at most all that the ledger has left.
+        """
+        unread = {kind: n for kind, n in self.account.quota.items() if kind not in readings and n < UNLIMITED}
+        if unread:
+            presumed = await self._store.presume_day_spent(self.account.name, unread)
+            units = {kind.value: n for kind, n in presumed.items()}
+            log.warning("quota.presumed_spent", account=self.account.name, units=units, hint=PRESUMED_HINT)
+
+
+PRESUMED_HINT = "nothing of these kinds is sent until the quota resets; a synchronous standby avoids it: docs/fleet.md"
 
 
 def rest_seconds(took_seconds: float, *, is_fruitless: bool) -> float:

@@ -121,6 +121,8 @@ class Pipeline:
         self._retry = StoreRetry(self.changed.set)
         self._controls = Controls(store)
         self._quota_turns = asyncio.Semaphore(QUOTA_TURNS)
+        self._losses_settled: dict[str, int] = {}
+        """By account: after how many losses of commits its ledger was made right again."""
         self._reported: dict[str, AccountReport] = {}
         self._state_directory = state_directory
         self.replay = None if store.counted is None else self._make_replay(store.counted)
@@ -152,7 +154,9 @@ class Pipeline:
         for target in account.targets.values():
             if isinstance(target, ChecksDeadline):
                 target.send_while(term.left_seconds)
-        if self._store.counted is not None and self._store.counted.mark.losses:
+        losses = 0 if self._store.counted is None else len(self._store.counted.mark.losses)
+        if losses > self._losses_settled.get(term.account, 0):
+            account.losses_settled = partial(self._losses_settled.__setitem__, term.account, losses)
             account.require_quota(self._clock.now())
         engine = Engine(
             account,

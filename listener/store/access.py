@@ -140,6 +140,9 @@ class Driver(Protocol):
     def old_snapshots(self, connection: Connection) -> Sequence[OldSnapshot]:
         """Return who keeps old rows, so that what changes often becomes slow."""
 
+    def remove_retired(self, connection: Connection) -> None:
+        """Remove what is kept of copies of trees that were retired, where there can be several."""
+
     def give_back(self, connection: Connection) -> bool:
         """Give free space back to the disk; return whether to go on."""
 

@@ -39,6 +39,7 @@ __all__ = [
     "hold_units",
     "look_again",
     "mark_unknown",
+    "open_window",
     "park",
     "postpone",
     "presume_spent",
@@ -92,7 +93,8 @@ def _last_limit(connection: Connection, account: str, kind: RefreshKind, default
     return default if row is None else int(row[0])
 
 
-def _open_window(connection: Connection, account: str, kind: RefreshKind, window: int, default: int) -> None:
+def open_window(connection: Connection, account: str, kind: RefreshKind, window: int, default: int) -> None:
+    """Make the row of a quota day, where there is none yet, with the limit that was known last."""
     connection.execute(
         "INSERT INTO ledger (account, kind, window_start, quota) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (account, kind, window, _last_limit(connection, account, kind, default)),
@@ -104,7 +106,7 @@ def hold_units(
 ) -> int:
     """Hold up to ``wanted`` units of today's quota; return how many were granted."""
     window = window_start(now)
-    _open_window(connection, account, kind, window, default)
+    open_window(connection, account, kind, window, default)
     granted = min(wanted, budget(connection, account, kind, now=now, default=default).left)
     if granted:
         connection.execute(
@@ -132,7 +134,7 @@ def book_share(
     """
     window = window_start(now)
     for (account, kind), wanted in sorted(units.items()):  # in one order: two backfills lock the same rows
-        _open_window(connection, account, kind, window, 0)
+        open_window(connection, account, kind, window, 0)
         (booked,) = connection.execute(
             "SELECT share_booked FROM ledger WHERE account = ? AND kind = ? AND window_start = ? /*! FOR UPDATE */",
             (account, kind, window),
@@ -185,7 +187,7 @@ def correct(
     """Take a live reading, made while nothing of this account was being sent."""
     window = window_start(now)
     for kind, reading in readings.items():
-        _open_window(connection, account, kind, window, reading.limit)
+        open_window(connection, account, kind, window, reading.limit)
         _correct_kind(connection, (account, kind, window), reading, now)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from listener.clock import window_start
 from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, RefreshKind, Scope, directory_of
-from listener.store.attempts import budget, hold_units
+from listener.store.attempts import book_others, budget, hold_units, open_window
 from listener.store.bulk import Bulk
 from listener.store.connection import Connection
 from listener.store.groups import next_attempt, next_group
@@ -22,7 +22,7 @@ from listener.store.needs import count_ready, directory_attempts
 from listener.store.transitions import AttemptRequest
 from listener.urls import host_of
 
-__all__ = ["hold"]
+__all__ = ["hold", "presume_day_spent"]
 
 
 def hold(
@@ -266,3 +266,15 @@ def _above(place: str) -> list[str]:
     while (end := place.rfind("/", 0, end)) > place.find("://") + 2:
         found.append(place[: end + 1])
     return found
+
+
+def presume_day_spent(
+    connection: Connection, account: str, quota: Mapping[RefreshKind, int], *, now: float
+) -> dict[RefreshKind, int]:
+    """Count all that is left of today as spent by others, of these kinds (with their default limits); return it."""
+    window, left = window_start(now), {}
+    for kind, default in quota.items():
+        open_window(connection, account, kind, window, default)
+        left[kind] = max(0, budget(connection, account, kind, now=now, default=default).left)
+    book_others(connection, {(account, kind, window): units for kind, units in left.items()})
+    return left

@@ -442,6 +442,10 @@ class Store(Access):
         """Take a live reading, made while nothing of this account was being sent."""
         await self._write(attempts.correct, account, readings, now=self.clock.now())
 
+    async def presume_day_spent(self, account: str, quota: Mapping[RefreshKind, int]) -> Mapping[RefreshKind, int]:
+        """Count all that is left of today as spent, of these kinds (with their default limits); return how much."""
+        return await self._write(reserve.presume_day_spent, account, quota, now=self.clock.now())
+
     # -- upkeep ----------------------------------------------------------------------------------
 
     async def upkeep(self, *, keep_seconds: float, configured: retention.Configured | None = None) -> None:
@@ -458,6 +462,7 @@ class Store(Access):
             await self._write(self._copies.note_use, now=now)
         if configured is not None:
             await self._retire(configured, before=before, now=now)
+        await self._write(self._driver.remove_retired)
         while ids := await self._read(retention.unneeded_directory_attempts, before=before, limit=REMOVE_ROWS):
             await self._write(retention.end_directory_attempts, ids, now=now)
         while await self._write(retention.remove_old, before=before, now=now, limit=REMOVE_ROWS):

@@ -7,16 +7,19 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from listener.errors import Fenced
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account
-from listener.refresh import AttemptState, RefreshKind
+from listener.refresh import AttemptState, QuotaReading, RefreshKind
 from listener.store import NeedInput, Store
+from listener.store.durability import CommitMark, Loss
 from listener.store.leadership import NO_SURPLUS, UPKEEP, SoleOwner, Surplus, Term
 from listener.store.transitions import AttemptRequest
+from listener.targets.alibaba_cdn import AlibabaCdn
 from tests.pipeline.world import World, a_world, stays
 
 pytestmark = pytest.mark.looptime(False)
@@ -371,3 +374,57 @@ async def test_an_absence_is_believed_some_time_after_the_take_over_only(tmp_pat
         assert time.monotonic() - began >= 1.2
         await world.settled()
         assert world.accepted == {"file": 1}
+
+
+async def quota_left(world: World) -> int:
+    """Return how much of the file quota is left today."""
+    return (await world.store.budget("main", RefreshKind.FILE, default=1000)).left
+
+
+async def after_a_loss(world: World, monkeypatch: pytest.MonkeyPatch) -> PlayedLeadership:
+    """Begin a term after the database lost commits."""
+    lead = await led(world, is_sole=False)
+    monkeypatch.setattr(
+        Store, "counted", SimpleNamespace(mark=CommitMark(2, (Loss(3, 2),)), save_trouble=lambda *_: None)
+    )
+    lead.begin(1)
+    await world.until(lambda: world.pipeline.engines and not world.pipeline.engines[0].account.needs_quota)
+    return lead
+
+
+async def test_without_a_live_quota_nothing_more_is_spent_of_a_day_that_lost_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was spent may be all that the ledger has left. The next day begins as any other, also after another term."""
+    async with a_world(tmp_path) as world:
+        world.source.deliver(world.write("before.html", "new"))
+        await world.settled()
+        monkeypatch.setattr(AlibabaCdn, "read_quota", no_quota)
+        lead = await after_a_loss(world, monkeypatch)
+        assert await quota_left(world) == 0
+        world.source.deliver(world.write("a.html", "new"))
+        await stays(world, seconds=0.5)
+        assert world.accepted == {"file": 1}
+        world.clock.ahead += 86400
+        await world.settled()
+        assert world.accepted == {"file": 2}
+        lead.begin(2)
+        await world.until(lambda: [leader.term.number for leader in world.pipeline._leaders.present] == [2])
+        world.source.deliver(world.write("b.html", "new"))
+        await world.settled()
+        assert world.accepted == {"file": 3}
+        assert await quota_left(world) == 998
+
+
+async def test_with_a_live_quota_sending_goes_on_after_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what was spent."""
+    async with a_world(tmp_path) as world:
+        await after_a_loss(world, monkeypatch)
+        assert await quota_left(world) == 1000
+        world.source.deliver(world.write("a.html", "new"))
+        await world.settled()
+
+
+async def no_quota(_: AlibabaCdn) -> Mapping[RefreshKind, QuotaReading]:
+    """Report no quota."""
+    return {}

@@ -24,6 +24,7 @@ from listener.store.owner import Owner
 from listener.store.postgres.address import reported
 from listener.store.postgres.clock import DatabaseClock
 from listener.store.postgres.connection import LIMITS, PostgresConnection, UnknownOutcome, is_lost, quoted
+from listener.store.postgres.copies import remove_retired
 from listener.store.postgres.counting import CountedCommits
 from listener.store.postgres.migrations import SCHEMA, prepare
 from listener.store.postgres.notifications import Notifications
@@ -268,6 +269,10 @@ class PostgresDriver:
         """Return who keeps old rows, so that what changes often becomes slow."""
         assert isinstance(connection, PostgresConnection)
         return old_snapshots(connection.raw)
+
+    def remove_retired(self, connection: Connection, /) -> None:
+        """Remove what is kept of copies that were retired."""
+        remove_retired(connection)
 
     def give_back(self, _connection: Connection, /) -> bool:
         """Return False: autovacuum makes room for what comes next."""

@@ -28,7 +28,7 @@ from listener.store.copies import (
 from listener.store.postgres.connection import PostgresConnection, quoted
 from listener.store.postgres.migrations import SCHEMA
 
-__all__ = ["ASK_SECONDS", "MOST_DIFFERENT", "MOST_WINDOWS", "PostgresCopies"]
+__all__ = ["ASK_SECONDS", "MOST_DIFFERENT", "MOST_WINDOWS", "PostgresCopies", "remove_retired"]
 
 ASK_SECONDS: Final = 5.0
 """Between two questions of a need: the slots in which needs are due are as long."""
@@ -140,6 +140,29 @@ _STATEMENTS: Final[Mapping[str, str]] = {
         " WHERE n.directory = p.directory AND n.name = p.name AND n.scope = p.scope)"
     ),
 }
+
+_OF_SOURCE: Final = "SELECT 1 FROM {schema}.root AS r WHERE r.name >= o.source || '@' AND r.name < o.source || 'A'"
+_RETIRED: Final = (
+    (
+        "DELETE FROM {schema}.pending_copy AS o WHERE NOT EXISTS"
+        " (SELECT 1 FROM {schema}.root AS r WHERE r.name = o.source || '@' || o.instance)"
+    ),
+    f"DELETE FROM {{schema}}.different_copy AS o WHERE NOT EXISTS ({_OF_SOURCE})",
+    (
+        f"DELETE FROM {{schema}}.copy_window AS o WHERE NOT EXISTS ({_OF_SOURCE}"
+        " AND EXISTS (SELECT 1 FROM {schema}.tree AS t WHERE t.root = r.id AND t.path = o.path))"
+    ),
+)
+
+
+def remove_retired(connection: Connection, *, schema: str = SCHEMA) -> None:
+    """
+    Remove what is kept of copies that were retired, and of directories that no copy has any more.
+
+    Whether there is still a copy decides, and no configuration: that of another instance may have other sources.
+    """
+    for statement in _RETIRED:
+        cast("PostgresConnection", connection).raw.execute(statement.replace("{schema}", quoted(schema)).encode())
 
 
 class _Asked(NamedTuple):

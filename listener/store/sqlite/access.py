@@ -253,6 +253,9 @@ class SqliteDriver:
         """Return none: a reader keeps the log from being reused, which :meth:`checkpoint` reports."""
         return ()
 
+    def remove_retired(self, _connection: Connection, /) -> None:
+        """Do nothing: there is one copy of each tree."""
+
     def give_back(self, connection: Connection) -> bool:
         """Give a slice of the file's free pages back to the disk; return whether to go on."""
         return self.is_owner and maintenance.give_back(connection)

@@ -36,7 +36,7 @@ class Fleet:
     def __init__(self, url: str, clock: Clock) -> None:
         self.clock = clock
         self.observer = PostgresConnection(url, schema=SCHEMA, instance="observer")
-        self._url = url
+        self.url = url
         self._stores: list[Store] = []
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -47,7 +47,7 @@ class Fleet:
     async def join(self, name: str, *, is_seeded: bool = True) -> Store:
         """Open the store of an instance that lives, and say that its tree was scanned."""
         sources = CopiedSources(names=frozenset({"www"}), instance=name, wait_seconds=WAIT_SECONDS, route=route)
-        driver = PostgresDriver(self._url, instance=name, owner=True, readonly=False)
+        driver = PostgresDriver(self.url, instance=name, owner=True, readonly=False)
         options = StoreOptions(timing=TIMING, copied=sources)
         store = Store(driver, options=options, clock=self.clock, copies=PostgresCopies(sources))
         self._stores.append(store)

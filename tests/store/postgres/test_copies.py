@@ -10,10 +10,13 @@ import pytest
 
 from listener.change import Fingerprint
 from listener.refresh import NeedState
+from listener.store import Store
 from listener.store.batches import Batch
 from listener.store.copies import Copy, agree
+from listener.store.postgres.access import PostgresDriver
 from listener.store.postgres.copies import ASK_SECONDS, MOST_WINDOWS, PostgresCopies
 from listener.store.retention import Configured
+from listener.store.store import StoreOptions
 from tests.store.databases import empty_schema
 from tests.store.postgres.copies import (
     QUIET_SECONDS,
@@ -339,3 +342,55 @@ async def test_upkeep_forgets_what_settled_needs_waited_for_and_what_agrees_agai
     await one.upkeep(keep_seconds=1e6)
     assert stand.sql("SELECT count(*) FROM {}.pending_copy") == [(0,)]
     assert stand.sql("SELECT count(*) FROM {}.different_copy") == [(0,)]
+
+
+async def leave_traces(stand: Fleet, clock: FakeClock) -> Store:
+    """Let two copies differ until the wait is over, and another change wait; return the store that goes on."""
+    one, other = await stand.join("a"), await stand.join("b")
+    await record(one, holds("d/x", 1))
+    await promoted(one, clock, WAIT_SECONDS)
+    await record(one, holds("d/x", 2))
+    await record(other, holds("d/y", 1))
+    counts = [stand.sql(f"SELECT count(*) FROM {{}}.{table}")[0][0] for table in TRACES]
+    assert all(counts), counts
+    return one
+
+
+TRACES = ("pending_copy", "different_copy", "copy_window")
+
+
+async def test_upkeep_removes_what_is_left_of_retired_copies(stand: Fleet, clock: FakeClock) -> None:
+    """A source that has no copies any more leaves nothing; nor does it make needs. No source has copies from now on."""
+    await leave_traces(stand, clock)
+    for name in "ab":
+        stand.end(name)
+    before = stand.needs()
+    driver = PostgresDriver(stand.url, instance="a", owner=True, readonly=False)
+    configured = Configured(frozenset({"www"}), frozenset(), frozenset({"www"}), frozenset({"cdn"}))
+    async with Store(driver, options=StoreOptions(), clock=clock) as store:
+        await store.upkeep(keep_seconds=100.0, configured=configured)
+        assert all(stand.sql(f"SELECT 1 FROM {{}}.{table} LIMIT 1") for table in TRACES)
+        clock.advance(101)
+        for _ in range(2):
+            await store.upkeep(keep_seconds=100.0, configured=configured)
+    assert stand.sql("SELECT name FROM {}.root WHERE name LIKE 'www@%'") == []
+    assert [stand.sql(f"SELECT 1 FROM {{}}.{table}") for table in TRACES] == [[], [], []]
+    assert stand.needs() == before
+
+
+async def test_upkeep_removes_what_an_absent_instance_waited_for(stand: Fleet, clock: FakeClock) -> None:
+    """What others wait for and differ in stays; a window stays as long as a copy has the directory."""
+    one = await leave_traces(stand, clock)
+    stand.end("b")
+    configured = Configured(frozenset({"www"}), frozenset(), frozenset({"www"}), frozenset({"cdn"}))
+    await one.upkeep(keep_seconds=100.0, configured=configured)
+    clock.advance(101)
+    for _ in range(2):
+        await one.upkeep(keep_seconds=100.0, configured=configured)
+    assert {name for (name,) in stand.sql("SELECT DISTINCT instance FROM {}.pending_copy")} == {"a"}
+    assert stand.sql("SELECT number FROM {}.copy_window") == [(1,)]
+    await record(one, deleted("d/x"))
+    stand.sql("DELETE FROM {}.object")
+    stand.sql("DELETE FROM {}.tree")
+    await one.upkeep(keep_seconds=100.0, configured=configured)
+    assert stand.sql("SELECT number FROM {}.copy_window") == []
