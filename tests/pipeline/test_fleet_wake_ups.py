@@ -22,7 +22,7 @@ async def at_rest(fleet: Sequence[Instance]) -> None:
         await asyncio.sleep(1.0)
 
 
-async def test_what_another_instance_records_is_heard_of(
+async def test_what_another_instance_records_is_announced(
     postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody looks by itself for minutes."""

@@ -237,7 +237,7 @@ class PostgresDriver:
         """Do nothing: only daemons wait, and what a command does may wait until they look again by themselves."""
 
     def watch(self, changed: Callable[[], None]) -> Notifications:
-        """Call back in the event loop after commits of other instances, as far as they are heard of."""
+        """Call back in the event loop after commits of other instances, as far as they are announced."""
         connect = partial(self._open, prepared=False, was_open=True)
         self._notifications.append(Notifications(connect, self._schema, changed))
         return self._notifications[-1]

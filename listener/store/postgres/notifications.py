@@ -2,7 +2,7 @@
 How instances learn of each other's commits before they look by themselves: NOTIFY after commits, and LISTEN.
 
 A thread with a connection of its own does both, so that no commit and no reader waits for it. Nothing depends on what
-it hears: whoever waits looks again each second anyway, so that a notification that is lost costs that second. It is
+it is notified of: whoever waits looks again each second anyway, so that a lost notification costs that second. It is
 sent apart from the commit that it is about, since with it every such commit in the cluster would take one lock.
 
 A pool in transaction mode hands each transaction to another server connection, where LISTEN does nothing and says so

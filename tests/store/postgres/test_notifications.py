@@ -59,7 +59,7 @@ async def instances(*urls: str) -> AsyncIterator[list[Instance]]:
         yield found
 
 
-async def test_a_commit_is_heard_of_by_others_and_once_by_its_own_instance(postgres_database: str) -> None:
+async def test_a_commit_is_announced_to_others_and_once_to_its_own_instance(postgres_database: str) -> None:
     """It takes no second; the one that committed is called by its writer and not by the server again."""
     async with instances(postgres_database, postgres_database) as (first, second):
         await until(lambda: first.listens and second.listens and second.calls == 1)
@@ -72,7 +72,7 @@ async def test_a_commit_is_heard_of_by_others_and_once_by_its_own_instance(postg
         assert second.calls == 3
 
 
-async def test_the_last_of_many_commits_is_heard_of(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_last_of_many_commits_is_announced(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those in between share a notification; it is sent after the last."""
     monkeypatch.setattr(notifications, "LEAST_SECONDS", 0.5)
     async with instances(postgres_database, postgres_database) as (first, second):
@@ -100,7 +100,9 @@ async def test_who_lost_the_connection_listens_again(
             await until(lambda: second.calls == 3, seconds=30.0)
 
 
-async def test_behind_a_pool_an_instance_is_heard_of_and_hears_nothing(postgres: Cluster, postgres_pool: Pool) -> None:
+async def test_behind_a_pool_an_instance_announces_and_is_notified_of_nothing(
+    postgres: Cluster, postgres_pool: Pool
+) -> None:
     """LISTEN there would be another server connection's than the next transaction's; NOTIFY works."""
     with postgres.database() as name:
         async with instances(postgres.url(name), postgres_pool.url(name)) as (direct, pooled):

@@ -96,7 +96,7 @@ async def test_check_finds_that_purges_are_taken(any_cache: tuple[str, Cache]) -
 
 
 @pytest.mark.parametrize("subtree", ["ban", "xkey"])
-async def test_a_purged_directory_takes_all_below_and_nothing_beside(
+async def test_a_purged_directory_takes_all_below_and_nothing_else(
     varnish: Cache, versions: Origin, subtree: str
 ) -> None:
     """At any depth, with any query; a dot in its name stands for itself; another host keeps its own."""
