@@ -54,7 +54,6 @@ def lost_of(
     instances: Sequence[Instance],
     leaders: Mapping[str, str | None],
     settings: Settings,
-    now: float,
     *,
     unled: Sequence[str] = (),
 ) -> list[tuple[str, float | None, str]]:
@@ -69,9 +68,9 @@ def lost_of(
             remedy = LOST_REMEDY if "commits" in one.trouble else "see docs/fleet.md"
             found.append((f"instance {one.name}: {one.trouble}", None, remedy))
         if not one.is_alive:
-            silent = silent_seconds(one, settings)
             words = f"instance {one.name}: no heartbeat; changes that only it sees are not detected"
-            found.append((words, now - silent, DEAD_REMEDY.format(one.name)))
+            since = one.ends_at - settings.fleet.lease_seconds  # its last heartbeat
+            found.append((words, since, DEAD_REMEDY.format(one.name)))
     if any(one.is_alive for one in instances):
         for account, leader in leaders.items():
             if leader is None:
@@ -99,8 +98,9 @@ def different_of(different: Sequence[Difference]) -> list[tuple[str, float | Non
     found: list[tuple[str, float | None, str]] = []
     for name in dict.fromkeys(one.source for one in different):
         mine = [one for one in different if one.source == name]
-        number = f"at least {len(mine)}" if len(different) >= MOST_DIFFERENT else str(len(mine))
+        number = f"at least {len(mine)} files" if len(different) >= MOST_DIFFERENT else f"{len(mine)} files"
+        number = "1 file" if number == "1 files" else number
         example = f"{mine[0].key} on {', '.join(mine[0].instances)}"
-        words = f"source {name}: different on instances: {number} files, the oldest is {example}"
+        words = f"source {name}: different on instances: {number}, the oldest is {example}"
         found.append((words, mine[0].since, "compare the trees: a deploy may not have reached one of these hosts"))
     return found

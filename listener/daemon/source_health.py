@@ -98,12 +98,11 @@ def _joined(rows: Mapping[str, Row]) -> dict[str, Any]:
     """Return several instances' rows as one: the worst state counts, but who stands by leaves it to another."""
     if len(rows) < 2:
         return dict(next(iter(rows.values()), _UNKNOWN))
-    reading = [row for row in rows.values() if row["state"] != SourceState.STANDBY.value] or list(rows.values())
     since = [row["trouble_since"] for row in rows.values() if row["trouble_since"] is not None]
     events = [row["last_event_at"] for row in rows.values() if row["last_event_at"] is not None]
-    newest = max(reading, key=lambda row: float(row["told_at"]))
+    newest = max(rows.values(), key=lambda row: (row["state"] != SourceState.STANDBY.value, row["told_at"]))
     return {
-        "state": min((row["state"] for row in reading), key=_WORST_FIRST.index),
+        "state": min((row["state"] for row in rows.values()), key=_WORST_FIRST.index),
         "ready": all(row["ready"] for row in rows.values()),
         "last_event_at": max(events, default=None),
         "lost_events": sum(row["lost_events"] for row in rows.values()),

@@ -120,7 +120,7 @@ async def status_of(
     held = [] if store is None else held_of(await store.old_snapshots())
     different = [] if store is None else await store.different_copies(limit=MOST_DIFFERENT)
     problems = problems_of(
-        fleet=[*lost_of(instances, leaders, settings, now, unled=unled), *held, *different_of(different)],
+        fleet=[*lost_of(instances, leaders, settings, unled=unled), *held, *different_of(different)],
         owner=owner,
         unsettled=needs["pending"] + needs["in_flight"] + needs["failed"],
         sources=sources,
@@ -163,7 +163,7 @@ async def stale_of(
     store: Store, targets: Mapping[str, Target], now: float, owner: Owner, *, url: str | None = None
 ) -> list[StaleNeed]:
     """Return the oldest stale needs, or those that make this URL stale, each with its reason."""
-    given = Surroundings(now, owner.is_running, account_of(targets))
+    given = Surroundings(now, owner.is_running, account_of(targets), has_copies=store.has_copies)
     return await store.stale(given, url=url)
 
 

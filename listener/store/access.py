@@ -217,6 +217,11 @@ class Access:
         """The name of this instance; empty where one process owns the store."""
         return self._driver.instance
 
+    @property
+    def has_copies(self) -> bool:
+        """Whether a tree has copies on several instances."""
+        return self._copies is not None
+
     async def sender(self) -> Owner:
         """Return whether a process sends from it, and which."""
         return await self._read(self._driver.sender)

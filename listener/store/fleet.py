@@ -21,6 +21,8 @@ class Instance(NamedTuple):
     """The accounts that it leads."""
     trouble: str = ""
     """What it reports of itself: that its name or clock is wrong, or that the database lost commits."""
+    ends_at: float = 0.0
+    """When its heartbeat ends unless it is renewed, or ended; seconds since the epoch, by the database's clock."""
 
 
 class OldSnapshot(NamedTuple):

@@ -170,6 +170,8 @@ _WAITING: Final = {
     2: "the origin does not have the change yet",
 }
 
+_FOR_COPIES: Final = "more changes may follow, or other copies of the file are awaited"
+
 
 _UNDER_WAY: Final = {
     AttemptState.HELD: "quota is reserved; the request is sent next",
@@ -208,6 +210,8 @@ class Surroundings(NamedTuple):
     """Whether a daemon runs; None where that is unknown."""
     account_of: Mapping[str, str]
     """The account of each configured target."""
+    has_copies: bool = False
+    """Whether a tree has copies on several instances, for which a change waits."""
 
 
 class _Reasons:
@@ -215,9 +219,14 @@ class _Reasons:
 
     def __init__(self, connection: Connection, given: Surroundings) -> None:
         self._is_running = given.is_running
+        self._quiet = _FOR_COPIES if given.has_copies else _WAITING[0]
         self._account_of = given.account_of
         self._accounts = {one.name: one for one in accounts(connection)}
         self._orders = [one for one in active(connection, given.now) if one.kind in _ORDERS]
+
+    def waiting(self, waits_for: int) -> str:
+        """Return why a need is not due yet."""
+        return _WAITING[waits_for] if waits_for else self._quiet
 
     def deferred(self, target: str, url: str, fallback: str) -> tuple[str, float | None]:
         """Return why a due URL waits, and until when."""
@@ -250,7 +259,7 @@ def _explained(need: Mapping[str, Any], reasons: _Reasons) -> StaleNeed:
     state, said = need["state"], need["reason"]
     next_at: float | None = None
     if state == "waiting":
-        said, next_at = _WAITING[need["waits_for"]], need["due_at"]
+        said, next_at = reasons.waiting(need["waits_for"]), need["due_at"]
     elif state == "deferred":
         said, next_at = reasons.deferred(need["target"], need["url"], said)
     elif state != "parked":

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from listener.backfill import oneshot
+from listener.store.owner import Owner
 from tests.cli.fixtures import Command
 from tests.postgres.cluster import Cluster
 from tests.stand import Stand
@@ -67,6 +69,19 @@ def test_with_instances_a_command_leaves_it_to_them(
         assert (status, words in out) == (0, True)
     assert stand.paths() == []
     assert json.loads(command("status", "--json")[1])["pending"] == 3
+
+
+def test_an_instance_that_starts_meanwhile_sends_the_rest(
+    store: str, stand: Stand, command: Command, postgres: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the lease of the account: the command records, and does not wait for a lease that it will not get."""
+    let_run(postgres, store, "web-1")
+    lease = "INSERT INTO cdn_listener.lease (name, instance, incarnation, term) VALUES ('main', 'web-1', 1, 1)"
+    postgres.value(lease, database=store)
+    monkeypatch.setattr(oneshot, "owner_of", lambda _: Owner(False))  # as it was when the command began
+    assert command("backfill", "--yes")[0] == 0
+    assert stand.paths() == []
+    assert json.loads(command("status", "--json")[1])["pending"] == 2
 
 
 def test_an_instance_that_died_is_no_sender(store: str, stand: Stand, command: Command, postgres: Cluster) -> None:

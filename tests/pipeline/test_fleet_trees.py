@@ -159,6 +159,6 @@ async def test_a_deploy_to_copies_is_one_refresh(tmp_path: Path, postgres_databa
         await until(lambda: one.accepted.get("file", 0) == 2)
         (found,) = (await one.status())["different_copies"]
         assert (found["source"], found["key"], found["instances"]) == ("www", "a.html", ["web-1", "web-2"])
-        assert any("different on instances: 1 files" in problem["what"] for problem in (await one.status())["problems"])
+        assert any("different on instances: 1 file," in problem["what"] for problem in (await one.status())["problems"])
         await asyncio.sleep(0.2)
         assert one.accepted["file"] == 2

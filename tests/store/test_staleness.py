@@ -110,3 +110,12 @@ async def test_a_sources_trouble_has_a_beginning(bench: Bench) -> None:
     assert await since("still gone") == began
     assert await since("") is None
     assert await since("gone again") == began + 10
+
+
+async def test_a_change_of_a_copied_tree_may_wait_for_the_other_copies(bench: Bench) -> None:
+    """Where trees have copies on several instances, what is not due yet says so."""
+    await bench.change(content("a"), wait=0)
+    for has_copies, words in ((False, "quiet period"), (True, "other copies of the file are awaited")):
+        given = Surroundings(bench.clock.now(), True, {"cdn": "main"}, has_copies=has_copies)
+        (found,) = await bench.store.stale(given)
+        assert (found.state, words in found.reason) == ("waiting", True)

@@ -46,7 +46,8 @@ SELECT name, version, extract(epoch FROM started_at)::double precision, until > 
   extract(epoch FROM coalesce(died_at, until) - clock_timestamp())::double precision,
   ARRAY (SELECT lease.name FROM {schema}.lease WHERE lease.instance = instance.name
     AND lease.incarnation = instance.incarnation AND lease.name !~ '^(task|source):' ORDER BY lease.name),
-  coalesce((SELECT trouble FROM {schema}.instance_count AS counted WHERE counted.name = instance.name), '')
+  coalesce((SELECT trouble FROM {schema}.instance_count AS counted WHERE counted.name = instance.name), ''),
+  extract(epoch FROM coalesce(died_at, until))::double precision
 FROM {schema}.instance WHERE until > '-infinity' OR died_at > clock_timestamp() - interval '1 day' ORDER BY name
 """
 _UNLED: Final = """
@@ -258,7 +259,7 @@ class PostgresDriver:
         """Return those with a heartbeat, and those that died within a day."""
         assert isinstance(connection, PostgresConnection)
         rows = psycopg.Cursor(connection.raw).execute(self._instances.encode(), prepare=False)
-        return [Instance._make((*values, tuple(accounts), trouble)) for *values, accounts, trouble in rows]
+        return [Instance._make((*values, tuple(led), trouble, ends_at)) for *values, led, trouble, ends_at in rows]
 
     def unled(self, connection: Connection) -> Sequence[str]:
         """Return the accounts whose requests no instance follows: none that runs leads them."""

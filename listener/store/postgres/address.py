@@ -178,7 +178,9 @@ def described_place(url: str) -> str:
 
 def _reason(error: psycopg.Error) -> str:
     """Return the error on one line; that of several hosts names each."""
-    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip()]
+    # libpq explains on lines that begin with a tab; the hint says what to look at.
+    said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
+    lines = [line.strip().removeprefix("- ") for line in said]
     return mask_text("; ".join(lines).removeprefix("connection failed: "))
 
 
@@ -187,6 +189,8 @@ def _hint(error: psycopg.Error) -> str:
     text = str(error)
     if 'database "' in text and "does not exist" in text:
         return "correct the name of the database in store.url, or create it: docs/fleet.md has the statements"
+    if "authentication failed" in text or "auth failed" in text or "no such user" in text or "role " in text:
+        return "correct the user in store.url, or the password: PGPASSWORD, a passfile, or the file with the URL"
     if "no password supplied" in text:
         return "set PGPASSWORD, or a passfile (~/.pgpass, or passfile= in store.url)"
     if "certificate" in text or "SSL" in text:

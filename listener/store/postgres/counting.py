@@ -17,6 +17,7 @@ from listener.store.connection import Connection
 from listener.store.durability import CommitCount, CommitMark, Loss
 from listener.store.postgres.address import CHECK_SECONDS, ended_after
 from listener.store.postgres.connection import PostgresConnection
+from listener.store.postgres.migrations import check_version
 
 __all__ = ["CountedCommits"]
 
@@ -43,6 +44,7 @@ class CountedCommits:
 
     def __init__(self, schema: str, instance: str) -> None:
         """Take the schema that holds the counts, and the name of the instance."""
+        self._schema = schema
         self._parts = {"schema": sql.Identifier(schema), "name": sql.Literal(instance)}
         self._count = CommitCount()
         self._timeline: str | None = None
@@ -81,7 +83,12 @@ class CountedCommits:
         return isinstance(error, psycopg.Error) and error.sqlstate == _LOST
 
     def look(self, raw: psycopg.Connection[Any]) -> None:
-        """Compare with what the server has counted; what is remembered of the database is forgotten before."""
+        """
+        Compare with what the server has counted; what is remembered of the database is forgotten before.
+
+        Raises :class:`~listener.errors.StoreUnusable` where the schema was upgraded past this program meanwhile.
+        """
+        check_version(raw, self._schema)
         query = sql.SQL(_FIND).format(**self._parts).as_string(None).encode()
         found, timeline = psycopg.Cursor(raw).execute(query, prepare=False).fetchone() or (0, None)
         if timeline != self._timeline and self._timeline is not None:

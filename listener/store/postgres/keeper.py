@@ -28,7 +28,7 @@ from listener.store.postgres.clock import DatabaseClock, boottime
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.leases import Holder, LeaseTable
 from listener.store.postgres.member import SHARED_NAME_HINT, Membership
-from listener.store.postgres.migrations import SCHEMA
+from listener.store.postgres.migrations import SCHEMA, check_version
 from listener.store.postgres.terms import LeasedTerm
 from listener.store.store import Store, StoreOptions
 
@@ -180,6 +180,8 @@ class LeaseKeeper:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
 
     def _look(self, raw: psycopg.Connection[Any]) -> None:
+        if not self._membership.is_registered:
+            check_version(raw, self._table.schema)  # it may have been upgraded while this instance was cut off
         self._membership.look(raw, boottime)
         asked_at, now, answered_at = time.time(), self._clock.read(raw), time.time()
         # The server looked at its clock at some time in between.

@@ -171,6 +171,7 @@ class LeaseTable:
 
     def __init__(self, schema: str, *, seconds: float) -> None:
         """Take the schema that holds the tables, and how long a lease lasts without a renewal."""
+        self.schema = schema
         self.seconds = seconds
         self._statements = {
             # The texts are this module's own, and the schema is quoted.

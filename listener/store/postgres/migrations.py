@@ -8,13 +8,15 @@ of the transaction, which works through a pool.
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
+import structlog
 
 from listener.errors import StoreUnusable
 from listener.store.postgres.connection import quoted
@@ -22,13 +24,20 @@ from listener.store.postgres.translation import translate
 from listener.store.sqlite.migrations import FILES_EVICT, VERSION, statements
 from listener.store.sqlite.migrations import schema as common_schema
 
-__all__ = ["MIN_PROGRAM", "SCHEMA", "check_usable", "prepare"]
+__all__ = ["MIN_PROGRAM", "SCHEMA", "STEPS", "Program", "Step", "check_usable", "check_version", "prepare"]
+
+log = structlog.get_logger()
 
 SCHEMA: Final = "cdn_listener"
 MIN_PROGRAM: Final = 14
 """The oldest version whose program may use a schema of this version."""
 _ACCEPT: Final = "UPDATE {}.schema_version SET system_identifier = (SELECT system_identifier FROM pg_control_system())"
 LOCK_MILLISECONDS: Final = 30_000
+"""How long to wait for another instance that makes or upgrades the schema."""
+STEP_LOCK_MILLISECONDS: Final = 1_000
+"""How long a step waits for a table, since whoever comes behind it waits, too."""
+UPGRADE_TRIES: Final = 20
+UPGRADE_PAUSE_SECONDS: Final = 2.0
 _OTHERWISE: Final = frozenset({"meta", "need_due"})
 """What ``schema.sql`` has in another form."""
 _PARENTS_BY_STATEMENT: Final = (("need", "directory"), ("object", "tree"))
@@ -101,21 +110,35 @@ CREATE TRIGGER {parent}_unused AFTER DELETE ON {schema}.{parent}
 """
 
 
-def prepare(connection: psycopg.Connection[Any], schema: str = SCHEMA) -> None:
+def prepare(connection: psycopg.Connection[Any], schema: str = SCHEMA, *, program: Program | None = None) -> None:
     """
-    Make the schema where there is none, and refuse one that this program must not use.
+    Make the schema where there is none, bring an older one up to this version, and refuse one that is not to be used.
+
+    Instances go on meanwhile: a step that does not get its locks at once is taken back, and tried again.
 
     Raises:
-        StoreUnusable: written by a newer version, or its numbers are not handed out in order.
+        StoreUnusable: written by a newer version; its numbers are not handed out in order; or instances run that could
+            not use it after the steps.
     """
-    with connection.transaction():
-        _run(connection, f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}; SET LOCAL synchronous_commit = on")
-        key = f"SELECT pg_advisory_xact_lock(hashtextextended('cdn-listener {schema}', 0))"
-        _run(connection, key)
-        if _one(connection, f"SELECT to_regclass('{quoted(schema)}.schema_version')") is None:
-            _make(connection, quoted(schema))
-        check_usable(connection, schema)
-        _upgrade(connection, quoted(schema))
+    for left in reversed(range(UPGRADE_TRIES)):
+        try:
+            with connection.transaction():
+                _prepare(connection, schema, program or THIS)
+        except psycopg.errors.LockNotAvailable:
+            if not left:
+                raise
+            time.sleep(random.uniform(0.5, 1.0) * UPGRADE_PAUSE_SECONDS)  # noqa: S311 - others begin to use it between
+        else:
+            return
+
+
+def _prepare(connection: psycopg.Connection[Any], schema: str, program: Program) -> None:
+    _run(connection, f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}; SET LOCAL synchronous_commit = on")
+    _run(connection, f"SELECT pg_advisory_xact_lock(hashtextextended('cdn-listener {schema}', 0))")
+    if _one(connection, f"SELECT to_regclass('{quoted(schema)}.schema_version')") is None:
+        _make(connection, quoted(schema))
+    check_usable(connection, schema, version=program.version)
+    _upgrade(connection, schema, program)
 
 
 def _make(connection: psycopg.Connection[Any], schema: str) -> None:
@@ -132,16 +155,21 @@ def _make(connection: psycopg.Connection[Any], schema: str) -> None:
     )
 
 
-def check_usable(connection: psycopg.Connection[Any], schema: str = SCHEMA) -> None:
-    """Raise StoreUnusable for a schema that this program must not use."""
-    version, least, known = _row(
-        connection, f"SELECT version, min_program, system_identifier FROM {quoted(schema)}.schema_version"
-    )
-    if least > VERSION:
+def check_version(connection: psycopg.Connection[Any], schema: str = SCHEMA, *, version: int | None = None) -> None:
+    """Raise StoreUnusable where programs of this version must not use the schema any more."""
+    own = VERSION if version is None else version
+    found, least = _row(connection, f"SELECT version, min_program FROM {quoted(schema)}.schema_version")
+    if least > own:
         raise StoreUnusable(
-            f"PostgreSQL schema {schema}: needs version {least} or newer (it has {version}, this program {VERSION})",
+            f"PostgreSQL schema {schema}: needs version {least} or newer (it has {found}, this program {own})",
             hint="install that version again, or name another database in store.url",
         )
+
+
+def check_usable(connection: psycopg.Connection[Any], schema: str = SCHEMA, *, version: int | None = None) -> None:
+    """Raise StoreUnusable for a schema that this program must not use."""
+    check_version(connection, schema, version=version)
+    known = _one(connection, f"SELECT system_identifier FROM {quoted(schema)}.schema_version")
     if known != _one(connection, "SELECT system_identifier FROM pg_control_system()"):
         raise StoreUnusable(
             f"PostgreSQL schema {schema}: made in another cluster: this may be an old copy",
@@ -159,27 +187,75 @@ def check_usable(connection: psycopg.Connection[Any], schema: str = SCHEMA) -> N
         )
 
 
-STEPS: Final[Mapping[int, tuple[str, ...]]] = {
-    14: (
-        """ALTER TABLE {schema}.attempt_group ADD COLUMN token text COLLATE "C" NOT NULL DEFAULT ''""",
-        FILES_EVICT.replace("attempt_group", "{schema}.attempt_group"),
+class Step(NamedTuple):
+    """What brings a schema one version on."""
+
+    statements: tuple[str, ...]
+    least_program: int
+    """
+    The oldest version whose programs may use the schema afterwards.
+
+    They may go on meanwhile where the step only adds what they need not know. Else it is that of the step, and no
+    instance may run while it is taken.
+    """
+
+
+class Program(NamedTuple):
+    """What a program knows of the schema."""
+
+    version: int
+    steps: Mapping[int, Step]
+    """Version → the step that brings it one version on, as :data:`listener.store.sqlite.migrations.MIGRATIONS`."""
+
+
+STEPS: Final[Mapping[int, Step]] = {
+    14: Step(
+        (
+            """ALTER TABLE {schema}.attempt_group ADD COLUMN token text COLLATE "C" NOT NULL DEFAULT ''""",
+            FILES_EVICT.replace("attempt_group", "{schema}.attempt_group"),
+            """ALTER TABLE {schema}.instance ADD COLUMN leases text[] COLLATE "C" NOT NULL DEFAULT '{{}}'""",
+            "DROP INDEX {schema}.need_due",
+            "CREATE INDEX need_due ON {schema}.need (slot) WHERE slot IS NOT NULL",
+            *(
+                statement
+                for table, parent in _PARENTS_BY_STATEMENT
+                for statement in (
+                    f"ALTER TABLE {{schema}}.{table} DROP CONSTRAINT {table}_{parent}_fkey",
+                    _PARENT_TRIGGERS.replace("{table}", table).replace("{parent}", parent),
+                )
+            ),
+        ),
+        least_program=14,
     ),
 }
-"""
-Version → the statements that bring it one version on, as the steps of the state file do.
+THIS: Final = Program(VERSION, STEPS)
+_LIVING: Final = "SELECT string_agg(name, ', ' ORDER BY name) FROM {}.instance WHERE until > clock_timestamp()"
+_END_OTHERS: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND usename = current_user AND pid <> pg_backend_pid() AND application_name LIKE 'cdn-listener %'"
+)
 
-Programs of ``MIN_PROGRAM`` keep working with it, so a step only adds what they need not know.
-"""
 
-
-def _upgrade(connection: psycopg.Connection[Any], schema: str) -> None:
-    version = _one(connection, f"SELECT version FROM {schema}.schema_version")
-    if version >= VERSION:
+def _upgrade(connection: psycopg.Connection[Any], name: str, program: Program) -> None:
+    schema = quoted(name)
+    version, least_before = _row(connection, f"SELECT version, min_program FROM {schema}.schema_version")
+    steps = [program.steps[number] for number in range(version, program.version)]
+    if not steps:
         return
-    for step in range(version, VERSION):
-        for statement in STEPS[step]:
+    least = max(least_before, *(step.least_program for step in steps))
+    if least > version and (living := _one(connection, _LIVING.format(schema))) is not None:
+        raise StoreUnusable(
+            f"PostgreSQL schema {name}: version {program.version} cannot be used by instances that run: {living}",
+            hint="stop them all, and start this version; the changelog says which upgrades need that",
+        )
+    _run(connection, f"SET LOCAL lock_timeout = {STEP_LOCK_MILLISECONDS}")
+    for step in steps:
+        for statement in step.statements:
             _run(connection, statement.format(schema=schema))
-    _run(connection, f"UPDATE {schema}.schema_version SET version = {VERSION}")
+    _run(connection, f"UPDATE {schema}.schema_version SET version = {program.version}, min_program = {least}")
+    if least > version:
+        _run(connection, _END_OTHERS)  # one that was cut off finds the version when it connects again
+    log.info("store.upgraded", schema=name, version=program.version, before=version, least_program=least)
 
 
 def _run(connection: psycopg.Connection[Any], statement: str) -> psycopg.Cursor[Any]:

@@ -70,7 +70,7 @@ CREATE TABLE {schema}.instance (          -- the heartbeat of each instance
   incarnation bigint NOT NULL,            -- raised by each registration: leases of an earlier one are free
   until timestamptz NOT NULL,             -- '-infinity': marked as dead, for good
   version text NOT NULL,
-  leases text[] COLLATE "C" NOT NULL,     -- those that it can hold, by its configuration
+  leases text[] COLLATE "C" NOT NULL DEFAULT '{}',  -- those that it can hold, by its configuration
   started_at timestamptz NOT NULL,
   died_at timestamptz                     -- when the heartbeat ended of one that was marked; NULL once it left in order
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
