@@ -54,8 +54,8 @@ class Engine:
         step of our own file; and packages come from a folder, as `pip download` fills it.
         """
         base, wheels = self.folder / "base.tar", self.folder / "wheels"
-        called("mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "bookworm", base,
-               seconds=BUILD_SECONDS)  # fmt: skip
+        called("mmdebstrap", "--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io", f"--include={PACKAGES}",
+               "bookworm", base, seconds=BUILD_SECONDS)  # fmt: skip
         of_base = shutil.which("python3.11") or sys.executable  # bookworm's, for which wheels must be
         pip = [sys.executable, "-m", "pip", "--python", of_base, "--disable-pip-version-check"]
         python = [*pip, "download", "-q", "--no-deps"]
