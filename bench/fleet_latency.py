@@ -86,7 +86,7 @@ async def _measure(folder: Path, ports: Sequence[int], store: str, instances: in
                     if daemon.process is not None:
                         await daemon.end(signal.SIGKILL)
     return {
-        f"{where}.{name}": 1000 * value
+        f"latency.{where}.{name}_ms": 1000 * value
         for where, each in found.items()
         for name, value in (("median", statistics.median(each)), ("nine_tenths", sorted(each)[len(each) * 9 // 10]))
     }
