@@ -448,10 +448,11 @@ class Pipeline:
             await due.wait(None, since=since)
 
     async def _looking(self, what: str, look: Callable[[], Awaitable[Collection[str]]]) -> None:
-        """Look once; where something ended, plan again for its targets."""
+        """Look once; where something ended, plan again for its targets, and for what fetches from them."""
         self._verifying += 1
         try:
-            for leader in self._leaders.of(await self._retry.until_done(what, look)):
+            ended = await self._retry.until_done(what, look)
+            for leader in self._leaders.of(self._sites.with_outer_layers(ended)):
                 leader.engine.replan()
         finally:  # also where another term has begun, or its leader ends
             self._verifying -= 1

@@ -356,6 +356,14 @@ class Sites:
         site = self.of(target, url)
         return () if site is None else site.targets[: site.targets.index(target)]
 
+    def with_outer_layers(self, targets: Collection[str]) -> set[str]:
+        """Return these targets and those that fetch from one of them."""
+        found = set(targets)
+        for site in self._sites:
+            inner = [place for place, target in enumerate(site.targets) if target in targets]
+            found.update(site.targets[min(inner) :] if inner else ())
+        return found
+
     def targets_of(self, url: str) -> Sequence[str]:
         """Return the layers of the site with the longest base URL that this URL starts with; none where none has."""
         return next((site.targets for _, base, site in self._bases if url.startswith(base)), ())

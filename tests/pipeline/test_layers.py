@@ -117,6 +117,7 @@ async def test_a_file_goes_to_the_outer_layer_once_the_inner_one_is_done(layers:
         (row,) = [row for row in await world.store.explain(f"{BASE}d/a.html") if row["target"] == "outer"]
         assert row["state"] in ("ready", "deferred")
         inner.may_answer.set()
+        await until(lambda: len(journal) == 4, seconds=10)  # by the answer, and not only when it is looked again
         await world.settled()
         assert [(name, one.urls) for name, one in journal[2:]] == [
             ("inner", (f"{BASE}d/a.html",)),

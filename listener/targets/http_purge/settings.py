@@ -57,7 +57,7 @@ class Settings(Section):
     the new one. What would not be recognized as changed is dropped all the same. Needs ``varnish`` or ``custom``.
     """
     soft_header: Token = "X-Soft"
-    """Header that requests that, with the value ``1``."""
+    """Header that requests it, with the value ``1``."""
     subtree: Subtree | None = None
     """
     How everything below a directory is purged: ``ban`` by a request with a prefix, ``xkey`` by one with the directory

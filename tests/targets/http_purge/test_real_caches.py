@@ -102,13 +102,13 @@ async def test_a_purged_directory_takes_all_below_and_nothing_else(
     """At any depth, with any query; a dot in its name stands for itself; another host keeps its own."""
     top = f"/{subtree}1.2/"
     below = [top, f"{top}a.html", f"{top}b/c/d.html?x=1", f"{top}a+b(c)/d"]
-    beside = [f"/{subtree}1x2/a.html", top.removesuffix("/"), f"/other{top}a.html", f"/{subtree}"]
+    others = [f"/{subtree}1x2/a.html", top.removesuffix("/"), f"/other{top}a.html", f"/{subtree}"]
     cached(varnish, versions, below[1], host="b.example.com")
-    cached(varnish, versions, *below, *beside)
+    cached(varnish, versions, *below, *others)
     async with target_for(varnish, subtree=subtree) as target:
         assert await target.submit(RefreshKind.DIRECTORY, [BASE + top], force=True, token=TOKEN) == DONE
     assert [varnish.version(path) for path in below] == [versions.version] * len(below)
-    assert all(varnish.version(path) < versions.version for path in beside)
+    assert all(varnish.version(path) < versions.version for path in others)
     assert varnish.version(below[1], host="b.example.com") < versions.version
 
 
