@@ -68,6 +68,8 @@ class TestAlibabaCdn(TargetConformance):
     """Alibaba Cloud CDN, with the emulator behind it."""
 
     secrets = (SECRET,)
+    lost_answer = "accept-then-reset:1"
+    refused = "malformed:refused"
     failures: ClassVar = {
         "accept-then-reset": OutcomeUnknown,
         "domain-not-found:www.example.com": BatchRejected,

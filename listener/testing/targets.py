@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, Protocol
 
-from listener.contracts import FindsTasks, ReportsTasks, Target
-from listener.errors import NotSent, OutcomeUnknown, TargetError
+from listener.contracts import Eviction, FindsTasks, ReportsTasks, Target, UnknownOutcome
+from listener.errors import BatchRejected, NotSent, OutcomeUnknown, TargetError, Throttled
 from listener.refresh import RefreshKind
 from listener.testing.checks import check_fails, check_passes, check_settings
 
 __all__ = ["Service", "TargetConformance"]
 
+TRIES: Final = 20
 TOKEN: Final = "0123456789abcdef0123456789abcdef"  # noqa: S105 - names a request
 
 
@@ -43,6 +44,10 @@ class TargetConformance:
     """Secrets of the settings: they are in no error, no check and no ``repr``."""
     failures: Mapping[str, type[TargetError]] = {}
     """How the service can fail, and what ``submit`` then raises."""
+    lost_answer: str = ""
+    """A failure by which the service accepts the next request, and its answer is lost; only that one."""
+    refused: str = ""
+    """A failure by which the service refuses each URL that contains ``refused``, and no other."""
 
     def service(self) -> AbstractAsyncContextManager[Service]:
         """Run a stand-in of the CDN or the cache."""
@@ -70,6 +75,72 @@ class TargetConformance:
         for kind, limits in target.limits.items():
             assert limits.batch_urls > 0 and target.quota[kind] >= 0
 
+    def test_it_declares_what_it_can_do(self) -> None:
+        """What is declared fits together: nothing would be looked up in vain, or be sent again for ever."""
+        target = self.make_unreachable_target()
+        if target.unknown_outcome is UnknownOutcome.TASKS:
+            assert isinstance(target, FindsTasks), "UnknownOutcome.TASKS needs find_tasks"
+        assert target.pace.lanes > 0 and target.pace.ids_per_look > 0
+        for kind, limits in target.limits.items():
+            assert limits.batch_places > 0 and all(isinstance(target.place(url), str) for url in self.urls(kind, 2))
+        files = target.limits.get(RefreshKind.FILE)
+        assert files is None or files.eviction is not Eviction.SOFT, "what needs eviction would be sent for ever"
+
+    def test_an_unknown_outcome_can_be_settled_as_declared(self) -> None:
+        """A request that was accepted and not answered is in the task list, or may be sent again."""
+        if not self.lost_answer:
+            return
+
+        async def body(service: Service, target: Target) -> None:
+            kind = next(iter(target.limits))
+            urls, began = self.urls(kind, 1), time.time()
+            service.fail(self.lost_answer)
+            try:
+                await target.admit(kind, urls)
+                await target.submit(kind, urls, force=False, token=TOKEN)
+            except OutcomeUnknown:
+                pass
+            else:
+                raise AssertionError(f"{self.lost_answer}: submit returned, though the answer was lost")
+            assert set(urls) <= set(service.refreshed()), "the service did not accept the request"
+            before = list(service.refreshed()).count(urls[0])
+            if target.unknown_outcome is UnknownOutcome.TASKS:
+                assert isinstance(target, FindsTasks)
+                for url in urls:
+                    found = await target.find_tasks(kind, url, since=began - 60, until=time.time() + 60)
+                    assert found, f"{url} was accepted, and find_tasks says that it was not: that would overspend"
+            elif target.unknown_outcome is not UnknownOutcome.SPENT:
+                await self._submit_again(target, kind, urls)
+                if target.unknown_outcome is UnknownOutcome.TOKEN:
+                    assert list(service.refreshed()).count(urls[0]) == before, "the same token was charged twice"
+
+        asyncio.run(self._with_target(body))
+
+    def test_a_refused_url_does_not_sink_the_others(self) -> None:
+        """The receipt names it, or the refusal does, or it is found by sending halves."""
+        if not self.refused:
+            return
+
+        async def body(service: Service, target: Target) -> None:
+            kind = next(iter(target.limits))
+            good = self.urls(kind, 2)
+            bad = good[0].replace("section/", "section/refused-")
+            service.fail(self.refused)
+            urls = [good[0], bad, good[1]] if target.limits[kind].batch_urls >= 3 else [bad]
+            try:
+                await target.admit(kind, urls)
+                receipt = await target.submit(kind, urls, force=False, token=TOKEN)
+            except BatchRejected as error:
+                assert error.urls <= {bad}
+                for url in good:
+                    await target.admit(kind, [url])
+                    await target.submit(kind, [url], force=False, token=TOKEN)
+            else:
+                assert set(receipt.refused) == {bad} and all(receipt.refused.values())
+            assert bad not in service.refreshed()
+
+        asyncio.run(self._with_target(body))
+
     def test_each_kind_is_accepted_in_batches(self) -> None:
         """One URL, and several where the limits allow it."""
 
@@ -81,6 +152,7 @@ class TargetConformance:
                     receipt = await target.submit(kind, urls, force=False, token=TOKEN)
                     assert all(one and "," not in one for one in receipt.task_ids)
                     assert not receipt.refused and not receipt.unfinished, f"{kind}: {receipt}"
+                    assert receipt.settles_after_seconds >= 0
                     assert set(urls) <= set(service.refreshed()), f"{kind}: the service did not get every URL"
 
         asyncio.run(self._with_target(body))
@@ -98,6 +170,7 @@ class TargetConformance:
                 except TargetError as error:
                     assert isinstance(error, expected), f"{failure}: {error!r} is no {expected.__name__}"
                     assert str(error), f"{failure}: the error says nothing"
+                    assert not isinstance(error, Throttled) or error.retry_after_seconds > 0
                     self._check_secrets(str(error), error.hint, repr(target))
                 else:
                     raise AssertionError(f"{failure}: submit returned")
@@ -181,6 +254,16 @@ class TargetConformance:
                 await body(service, target)
             finally:
                 await target.close()
+
+    async def _submit_again(self, target: Target, kind: RefreshKind, urls: Sequence[str]) -> None:
+        """Send a request until it is accepted, as the pipeline does after pauses."""
+        for _ in range(TRIES):
+            await target.admit(kind, urls)
+            with suppress(TargetError):
+                await target.submit(kind, urls, force=False, token=TOKEN)
+                return
+            await asyncio.sleep(1.0)
+        raise AssertionError(f"not accepted within {TRIES} tries")
 
     async def _submit(self, target: Target) -> Any:
         kind = next(iter(target.limits))

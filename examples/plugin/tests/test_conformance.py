@@ -72,7 +72,12 @@ class Cache:
             return web.Response(status=int(self.failure))
         if request.method == "PURGE":
             assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+            if self.failure == "refused" and "refused" in request.path:
+                return web.Response(status=400)
             self.purged.append(f"https://{request.host}{request.raw_path}".removesuffix("*"))
+            if self.failure == "lost":
+                self.failure = ""
+                request.transport.abort()
         return web.Response()
 
 
@@ -80,6 +85,8 @@ class TestHttpCache(TargetConformance):
     """The target."""
 
     secrets = (TOKEN,)
+    lost_answer = "lost"
+    refused = "refused"
     failures = {
         "dropped": OutcomeUnknown,
         "400": BatchRejected,

@@ -57,11 +57,17 @@ class StandIn:
                 return web.Response(headers={"Age": "0"})
             if self.failure.isdigit():
                 return web.Response(status=int(self.failure))
+            if self.failure == "refused" and "refused" in request.path:
+                return web.Response(status=400)
         is_nginx = self.preset == "nginx"
         if request.method in ("PURGE", "DELETE") and "cdn-listener-check" not in request.path:
             path = request.raw_path.removeprefix("/purge") if is_nginx else request.raw_path
             url = f"https://{request.host}{path}"
             self.purged[number][url] = self.purged[number].get(url, 0) + 1
+            if number in self.failing and self.failure == "lost":
+                request.transport.abort()  # type: ignore[union-attr]
+                if all(url in one for one in self.purged):
+                    self.failure = ""
             return web.Response()
         return web.Response(status=200 if self.preset == "varnish" else 404)
 
@@ -92,6 +98,7 @@ class Purges(TargetConformance):
     """What all presets have in common."""
 
     secrets = (SECRET,)
+    refused = "refused"
     preset: ClassVar[str]
     count = 2
     failures: ClassVar = {
@@ -115,6 +122,7 @@ class TestVarnish(Purges):
     """Two of them."""
 
     preset = "varnish"
+    lost_answer = "lost"
 
 
 class TestNginx(Purges):
