@@ -19,6 +19,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,6 +128,11 @@ class Edge:
             if str(kind) in ("file", "directory")
         )
 
+    def leave_unanswered(self) -> None:
+        """Let the CDN accept the next request without an answer."""
+        unanswered = parse_fault("accept-then-timeout:1,action=RefreshObjectCaches")
+        self.emulator.faults.order(unanswered, self.emulator.clock.now())
+
     async def visit(self, http: aiohttp.ClientSession, keys: list[str]) -> None:
         """Have visitors keep the edge's copies, stale ones too."""
         while True:
@@ -146,6 +152,10 @@ class Edge:
 class Storm(Edge):
     """One storm in one folder."""
 
+    template = CONFIG
+    keys: Mapping[str, str] = KEYS
+    """Variables with the CDN's key."""
+
     def __init__(self, folder: Path, emulator: Emulator, *, seed: int, quota: int) -> None:
         """Prepare; nothing runs yet."""
         super().__init__(folder, emulator, seed=seed)
@@ -154,7 +164,7 @@ class Storm(Edge):
         self.daemon: asyncio.subprocess.Process | None = None
         self.config = folder / "listener.toml"
         self.config.write_text(
-            CONFIG.format(folder=folder, port=self.port, api=emulator.api_url, edge=emulator.edge_url)
+            self.template.format(folder=folder, port=self.port, api=emulator.api_url, edge=emulator.edge_url)
         )
 
     async def start(self) -> None:
@@ -162,7 +172,7 @@ class Storm(Edge):
         with (self.folder / "daemon.log").open("ab") as log:
             self.daemon = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "listener", "run", "--config", str(self.config),
-                env={**os.environ, **KEYS}, stdout=log, stderr=log,
+                env={**os.environ, **self.keys}, stdout=log, stderr=log,
             )  # fmt: skip
 
     async def kill(self) -> None:
@@ -245,31 +255,12 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         once: change every file once only, with a quota just above that, so that nothing may be paid twice.
     """
     began = time.monotonic()
-    names = [f"d{number % 7}/{number}.html" for number in range(keys)]
-    for name in names:
-        path = folder / "origin" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("first\n")
+    names = make_origin(folder, keys)
     quota = keys + 2 if once else 10_000
     options = cdn_settings(folder, files=quota, directories=0 if once else 100)
     async with Emulator(options) as emulator, aiohttp.ClientSession() as http:
         run = Storm(folder, emulator, seed=seed, quota=quota + (0 if once else 100))
-        await run.start()
-        await run.ready(http)
-        await run.stale(http, names)
-        visitors = asyncio.create_task(run.visit(http, names))
-        writers = asyncio.create_task(_write(run, names, kills=kills, once=once))
-        for _ in range(kills):
-            await live_a_while(run, http)
-            await run.kill()
-            await run.start()
-        await writers
-        await run.ready(http)
-        await run.settle(http)
-        visitors.cancel()
-        run.report.stale = await run.stale(http, names)
-        await run.kill()
-        run.report.kills -= 1
+        await endure(run, http, names, kills=kills, once=once)
         run.report.needed = keys if once else None
         run.report.accepted = run.accepted()
         run.report.ledger = spent_units(folder)
@@ -277,11 +268,40 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
         return run.report
 
 
+def make_origin(folder: Path, keys: int) -> list[str]:
+    """Write that many files, and return their keys."""
+    names = [f"d{number % 7}/{number}.html" for number in range(keys)]
+    for name in names:
+        path = folder / "origin" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("first\n")
+    return names
+
+
+async def endure(run: Storm, http: aiohttp.ClientSession, names: list[str], *, kills: int, once: bool) -> None:
+    """Kill the daemon so often while files change, let the last one finish, and report what is stale."""
+    await run.start()
+    await run.ready(http)
+    await run.stale(http, names)
+    visitors = asyncio.create_task(run.visit(http, names))
+    writers = asyncio.create_task(_write(run, names, kills=kills, once=once))
+    for _ in range(kills):
+        await live_a_while(run, http)
+        await run.kill()
+        await run.start()
+    await writers
+    await run.ready(http)
+    await run.settle(http)
+    visitors.cancel()
+    run.report.stale = await run.stale(http, names)
+    await run.kill()
+    run.report.kills -= 1
+
+
 async def live_a_while(run: Storm, http: aiohttp.ClientSession) -> None:
     """Mostly let it get to work, sometimes kill it while it starts; half of the time leave a request unanswered."""
     if run.random.random() < 0.5:
-        unanswered = parse_fault("accept-then-timeout:1,action=RefreshObjectCaches")
-        run.emulator.faults.order(unanswered, run.emulator.clock.now())
+        run.leave_unanswered()
     if run.random.random() < 0.85:
         await run.ready(http)
         await asyncio.sleep(run.random.uniform(0.0, 0.9))

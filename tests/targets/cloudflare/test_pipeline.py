@@ -1,0 +1,92 @@
+"""Changes reach the edge of the emulated Cloudflare through the whole pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from listener.change import Change, ChangeKind
+from listener.emulator import CloudflareEmulator, CloudflareSettings
+from tests.pipeline.world import MovableClock, World, settings_for
+from tests.targets.cloudflare.conftest import TOKEN, make_target
+
+pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
+
+
+@asynccontextmanager
+async def a_cloudflare_world(
+    folder: Path, *, site: dict[str, Any] | None = None, **target: Any
+) -> AsyncIterator[World]:
+    """Run the pipeline between a played source and an emulated Cloudflare."""
+    (folder / "origin").mkdir()
+    clock = MovableClock()
+    options = CloudflareSettings(origin=str(folder / "origin"), token=TOKEN, api_port=0, edge_port=0, clock=clock)
+    async with CloudflareEmulator(options) as emulator, aiohttp.ClientSession() as http:
+        cdn = make_target(emulator.api_url, settles_after_seconds=0.1, **target)
+        settings = settings_for(folder, emulator)  # type: ignore[arg-type]
+        world = World(folder, settings, emulator, cdn)  # type: ignore[arg-type]
+        world.clock, world.http = clock, http
+        await world.start()
+        try:
+            yield world
+        finally:
+            await world.stop()
+            await cdn.close()
+
+
+def purged(world: World) -> list[tuple[str, str, bool]]:
+    """Return by what was purged, which path, and whether copies were dropped."""
+    edge = world.emulator.edge_url.removeprefix("http://")
+    return [
+        (record.by, record.path.removeprefix("http://").removeprefix(edge), record.force)  # type: ignore[attr-defined]
+        for record in world.emulator.tasks.all()
+    ]
+
+
+async def test_files_and_directories_turn_fresh(tmp_path: Path) -> None:
+    """A file by its URL; a deleted directory by one prefix, which leaves a longer name alone."""
+    async with a_cloudflare_world(tmp_path) as world:
+        for key in ("a.html", "d/1", "d/e/2", "dd/3"):
+            world.write(key, "one")
+            assert await world.get(key) == "one"
+        world.source.deliver(world.write("a.html", "two, longer"))
+        await world.settled()
+        assert await world.get("a.html") == "two, longer"
+        shutil.rmtree(world.origin / "d")
+        (world.origin / "dd/3").write_text("never reported")
+        world.source.deliver(Change("www", "d/", ChangeKind.SUBTREE_DELETED))
+        await world.settled()
+        assert [await world.get(key) for key in ("d/1", "d/e/2", "dd/3")] == ["404", "404", "one"]
+        assert purged(world) == [("files", "/a.html", True), ("prefixes", "/d/", True)]
+
+
+async def test_soft_purges_revalidate(tmp_path: Path) -> None:
+    """A copy is marked as stale; one that the origin would not show to have changed is dropped."""
+    async with a_cloudflare_world(tmp_path, soft=True) as world:
+        world.source.deliver(world.write("a.html", "one"))
+        await world.settled()
+        assert await world.get("a.html") == "one"
+        world.source.deliver(world.write("a.html", "two, longer"))
+        await world.settled()
+        assert await world.get("a.html") == "two, longer"
+        assert {one for one in purged(world) if not one[2]} == {("files", "/a.html", False)}
+
+
+async def test_a_host_of_no_zone_holds_nothing_up(tmp_path: Path) -> None:
+    """Its URLs are set aside with the reason; those of the zone turn fresh."""
+    async with a_cloudflare_world(tmp_path) as world:
+        await world.stop()
+        site = {"base_urls": [world.emulator.edge_url + "/", "https://www.example.net/"]}
+        world.settings = settings_for(tmp_path, world.emulator, site=site)
+        await world.start()
+        assert await world.get("a.html") == "404"
+        world.source.deliver(world.write("a.html", "one"))
+        await world.settled()
+        assert await world.get("a.html") == "one"
+        assert (await world.store.counts()).parked == 1
