@@ -33,6 +33,8 @@ from listener.pipeline.waking import WakeUp
 from listener.router.routing import Sites
 from listener.store import Store
 from listener.store.batches import Batch
+from listener.store.durability import CommitMark
+from listener.store.ring import Letter
 from listener.telemetry.outages import Outage
 
 __all__ = ["STALLED_SECONDS", "Intake", "Stalls", "StoreRetry", "judged"]
@@ -151,7 +153,7 @@ class Intake:
         """Merge a delivery, and wait until there is room for another; the source waits for us meanwhile."""
         self.busy.add(name)
         try:
-            await self._set_aside(name, delivery.unreadable)
+            await self.set_aside(name, delivery.unreadable)
             self._inbox.add(await self._without_known(name, delivery))
             self._arrived.set()
             while self._inbox.full:
@@ -186,13 +188,17 @@ class Intake:
         new = [(change, one) for change, one in pairs if one not in known]
         return replace(delivery, changes=[change for change, _ in new], message_ids=[one for _, one in new])
 
-    async def _set_aside(self, name: str, unreadable: Sequence[Unreadable]) -> None:
+    async def set_aside(self, name: str, unreadable: Sequence[Unreadable]) -> None:
         """Keep what cannot be read before its delivery, and with that its ack, can go on."""
         if not unreadable:
             return
         for one in unreadable:
             log.warning("intake.unreadable", source=name, subject=key_to_text(one.subject), reason=one.reason)
-        await self._retry.until_done("set_aside", lambda: self._store.add_dead_letters(name, unreadable))
+        letters, is_kept = [(name, one) for one in unreadable], False
+        while not is_kept:
+            before = self._mark
+            await self._retry.until_done("set_aside", lambda: self._store.add_dead_letters(name, unreadable))
+            is_kept = await self._keep(before, Batch([]), letters)
 
     async def commit(self) -> None:
         """Record what arrives, for ever."""
@@ -222,12 +228,21 @@ class Intake:
         """Record a batch until it is durable, and kept where the store may lose it all the same."""
         record, sites = self._store.record, self._sites
         while True:
-            before = None if self._replay is None else self._replay.mark
+            before = self._mark
             (recorded,) = await self._retry.until_done("record", lambda: record([batch], sites.route, sites.folder))
-            if self._replay is None or before is None or await self._replay.keep(before, batch):
+            if await self._keep(before, batch):
                 break
         for key, reason in recorded.rejected:
             log.warning("intake.parked", key=key.encode("utf-8", "backslashreplace").decode(), reason=reason)
+
+    @property
+    def _mark(self) -> CommitMark | None:
+        """What was confirmed so far, where the store may lose it all the same."""
+        return None if self._replay is None else self._replay.mark
+
+    async def _keep(self, before: CommitMark | None, batch: Batch, letters: Sequence[Letter] = ()) -> bool:
+        """Keep what was recorded since a mark; False where it is to be repeated, since commits were lost meanwhile."""
+        return self._replay is None or before is None or await self._replay.keep(before, batch, letters)
 
     async def _ack(self, ack: Callable[[], object]) -> None:
         try:

@@ -177,6 +177,7 @@ class Pipeline:
             lambda: self.intake.sources,
             self._settings.sites,
             record=self._record,
+            set_aside=lambda name, unreadable: self.intake.set_aside(name, unreadable),  # noqa: PLW0108 - made later
             save=lambda _: self._retry.until_done("report", self._report_trouble),
             now=self._clock.now,
             changed=self.changed.set,

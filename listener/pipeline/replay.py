@@ -15,14 +15,14 @@ from pathlib import Path
 
 import structlog
 
-from listener.contracts import Rescans, Source, parts_of
+from listener.contracts import Rescans, Source, Unreadable, parts_of
 from listener.refresh import Priority
 from listener.router.routing import share_name
 from listener.settings import Site
 from listener.store.access import Counted
 from listener.store.batches import Batch
 from listener.store.durability import CommitMark
-from listener.store.ring import Ring, ring_path
+from listener.store.ring import Letter, Ring, ring_path
 
 __all__ = ["Replay", "keeps"]
 
@@ -51,6 +51,7 @@ class Replay:
         sites: Sequence[Site],
         *,
         record: Callable[[Batch], Awaitable[object]],
+        set_aside: Callable[[str, Sequence[Unreadable]], Awaitable[None]],
         save: Callable[[str], Awaitable[None]],
         now: Callable[[], float],
         changed: Callable[[], None],
@@ -63,6 +64,7 @@ class Replay:
             sources: all of them, as they are now.
             sites: of the configuration.
             record: makes changes durable.
+            set_aside: makes messages of a source durable that cannot be read.
             save: keeps :attr:`trouble` for the status on other hosts.
             now: the time of day, in seconds since the epoch.
             changed: called when :attr:`trouble` changed.
@@ -71,6 +73,7 @@ class Replay:
         self._sources = sources
         self._sites = sites
         self._record = record
+        self._set_aside = set_aside
         self._save = save
         self._saved: str | None = None
         self._now = now
@@ -118,9 +121,9 @@ class Replay:
         if self._ring is not None:
             await asyncio.to_thread(self._ring.close, self.mark)
 
-    async def keep(self, before: CommitMark, batch: Batch) -> bool:
+    async def keep(self, before: CommitMark, batch: Batch, letters: Sequence[Letter] = ()) -> bool:
         """
-        Keep what was recorded since a mark, before it is acknowledged; False where it is to be recorded again.
+        Keep what was recorded and set aside since a mark, before it is acknowledged; False where it is to be repeated.
 
         It is where commits were lost meanwhile: maybe this one.
         """
@@ -130,11 +133,11 @@ class Replay:
         roots = keeps(self._sources().values())
         is_live = batch.scan_sequence is None and not batch.seed and batch.priority is Priority.LIVE
         changes = [change for change in batch.changes if change.root in roots] if is_live else []
-        if self._ring is None or not (changes or batch.message_ids):
+        if self._ring is None or not (changes or batch.message_ids or letters):
             return True
         kept = Batch(changes, message_ids=batch.message_ids)
         try:
-            return await asyncio.to_thread(self._ring.add, kept, mark, self._now())
+            return await asyncio.to_thread(self._ring.add, kept, mark, self._now(), letters=letters)
         except OSError as error:
             log.error("replay.not_kept", error=str(error), hint=NOT_KEPT_HINT)
             return True
@@ -169,7 +172,10 @@ class Replay:
             if self._ring is not None:
                 await asyncio.to_thread(self._ring.follow, mark)
                 while (kept := await asyncio.to_thread(self._ring.lost)) is not None:
-                    await self._record(kept.batch)
+                    if kept.batch.changes or kept.batch.message_ids:
+                        await self._record(kept.batch)
+                    for source, letter in kept.letters:
+                        await self._set_aside(source, [letter])
                     await asyncio.to_thread(self._ring.remove, kept.number)
                     changes += len(kept.batch.changes)
         except OSError as error:

@@ -17,6 +17,7 @@ import json
 import re
 import sqlite3
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -25,12 +26,13 @@ from zlib import crc32
 import structlog
 
 from listener.change import Change, ChangeKind, Fingerprint
+from listener.contracts import Unreadable
 from listener.files import guard, make_private
 from listener.refresh import Priority
 from listener.store.batches import Batch
 from listener.store.durability import CommitMark
 
-__all__ = ["MOST_BYTES", "Kept", "Ring", "ring_path"]
+__all__ = ["MOST_BYTES", "Kept", "Letter", "Ring", "ring_path"]
 
 log = structlog.get_logger()
 
@@ -57,11 +59,17 @@ _DAMAGED: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
+Letter = tuple[str, Unreadable]
+"""A message that cannot be read, and its source."""
+
+
 class Kept(NamedTuple):
     """A batch that was acknowledged."""
 
     number: int
     batch: Batch
+    letters: Sequence[Letter] = ()
+    """What could not be read of the same delivery, and was set aside."""
 
 
 def ring_path(directory: Path, *, instance: str, identity: str) -> Path:
@@ -128,9 +136,9 @@ class Ring:
             connection.close()
             raise
 
-    def add(self, batch: Batch, mark: CommitMark, now: float) -> bool:
+    def add(self, batch: Batch, mark: CommitMark, now: float, *, letters: Sequence[Letter] = ()) -> bool:
         """
-        Keep a batch that was recorded by this mark, and drop what is too old or too much.
+        Keep a batch, and letters, that were recorded by this mark, and drop what is too old or too much.
 
         Returns:
             False where a loss was marked since: it may include this batch, which is to be recorded again.
@@ -138,7 +146,7 @@ class Ring:
         Raises:
             OSError: it could not be written; that it is missing is remembered.
         """
-        content = _as_text(batch)
+        content = _as_text(batch, letters)
         with self._lock:  # no loss is marked between the look and the commit
             try:
                 if not self.follow(mark):
@@ -205,7 +213,7 @@ class Ring:
                 return None
             number, checksum, content = row
             if crc32(str(content).encode()) == checksum:
-                return Kept(number, _as_batch(content))
+                return Kept(number, *_from_text(content))
             self.is_complete = False
             self.remove(number)
 
@@ -269,13 +277,19 @@ class _Transaction:
             raise OSError(str(error)) from error
 
 
-def _as_text(batch: Batch) -> str:
-    return json.dumps([batch.changes, batch.priority, list(batch.message_ids)])
+def _as_text(batch: Batch, letters: Sequence[Letter]) -> str:
+    rows = [(source, one.subject.decode("latin-1"), one.body.decode("latin-1"), one.reason) for source, one in letters]
+    return json.dumps([batch.changes, batch.priority, list(batch.message_ids), rows])
 
 
-def _as_batch(text: str) -> Batch:
-    changes, priority, ids = json.loads(text)
-    return Batch([_as_change(row) for row in changes], priority=Priority(priority), message_ids=ids)
+def _from_text(text: str) -> tuple[Batch, list[Letter]]:
+    changes, priority, ids, *others = json.loads(text)
+    rows = others[0] if others else ()  # a version that kept no letters wrote it
+    letters = [
+        (source, Unreadable(subject.encode("latin-1"), body.encode("latin-1"), why))
+        for source, subject, body, why in rows
+    ]
+    return Batch([_as_change(row) for row in changes], priority=Priority(priority), message_ids=ids), letters
 
 
 def _as_change(row: list[Any]) -> Change:

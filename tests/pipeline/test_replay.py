@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from listener.change import Change
+from listener.contracts import Unreadable
 from listener.daemon.fleet import lost_of
 from listener.errors import TargetError
 from listener.pipeline import engine
@@ -59,6 +60,7 @@ class Ingest:
             lambda: self.intake.sources,
             [SITE],
             record=lambda batch: self.intake.record(batch),  # noqa: PLW0108 - made below
+            set_aside=lambda name, unreadable: self.intake.set_aside(name, unreadable),  # noqa: PLW0108
             save=store.save_trouble if counted is None else self._show,
             now=time.time,
             changed=lambda: None,
@@ -178,6 +180,26 @@ async def test_what_was_lost_before_a_restart_is_recorded_again(pair: Pair, tmp_
         assert again.replay.trouble.startswith("5 confirmed")
 
 
+async def test_what_could_not_be_read_and_was_lost_is_set_aside_again(pair: Pair, tmp_path: Path) -> None:
+    """Its message is gone from the queue: nothing else would show it to a person. A restart in between does no harm."""
+    letters = [Unreadable(bytes([number, 0xFF]), b"{\xff\x00", "no JSON") for number in range(4)]
+    async with running(pair.open(), tmp_path) as ingest:
+        await ingest.deliver("a.html")
+        pair.part()
+        for letter in letters:
+            before = ingest.queue.acked
+            ingest.queue.deliver(unreadable=[letter])
+            await until(lambda before=before: ingest.queue.acked == before + 1)  # type: ignore[misc]
+    pair.promote()
+    async with running(pair.open(), tmp_path) as again:
+        await until(lambda: again.replay.trouble.endswith("were recorded again"))
+        found = await again.store.dead_letters()
+        assert {(one.source, one.reason) for one in found} == {("www", "no JSON")}
+        assert len(found) == len(letters)
+        bodies = await again.store._read(lambda c: c.execute("SELECT DISTINCT body FROM dead_letter").fetchall())
+        assert [bytes(body) for (body,) in bodies] == [b"{\xff\x00"]
+
+
 async def test_where_the_file_does_not_reach_the_sites_are_named(pair: Pair, tmp_path: Path) -> None:
     """With the command that finds what is missing."""
     async with running(pair.open(), tmp_path, seconds=0.0) as ingest:
@@ -192,7 +214,7 @@ async def test_where_the_file_does_not_reach_the_sites_are_named(pair: Pair, tmp
         )
         await until(lambda: pair.standby.value(f"SELECT trouble FROM {SCHEMA}.instance_count") == ingest.replay.trouble)
         (shown,) = await ingest.store.instances()
-        ((words, _, remedy),) = lost_of([shown], {}, Settings(), time.time())
+        ((words, _, remedy),) = lost_of([shown], {}, Settings())
         assert ingest.replay.trouble in words
         assert "backfill" in remedy
         assert pair.needs() == {"later.html"}

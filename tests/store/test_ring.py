@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -13,11 +15,12 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from listener.change import Change, ChangeKind, Fingerprint
+from listener.contracts import Unreadable
 from listener.refresh import Priority
 from listener.store import ring as rings
 from listener.store.batches import Batch
 from listener.store.durability import CommitMark, Loss
-from listener.store.ring import Ring, _as_batch, _as_text, ring_path
+from listener.store.ring import Ring, _as_text, _from_text, ring_path
 
 NUMBERS = st.none() | st.integers(0, 2**63 - 1)
 CHANGES = st.builds(
@@ -85,12 +88,22 @@ def lost(ring: Ring) -> list[str]:
     return found
 
 
-@given(st.lists(CHANGES, max_size=3), st.sampled_from(Priority), st.lists(st.text(max_size=5), max_size=2))
-def test_a_batch_comes_back_as_it_was(changes: list[Change], priority: Priority, ids: list[str]) -> None:
-    """Keys that are no UTF-8, kinds, fingerprints, order tokens and ids of messages."""
+LETTERS = st.tuples(st.text(max_size=5), st.builds(Unreadable, st.binary(max_size=5), st.binary(max_size=5), st.text()))
+
+
+@given(
+    st.lists(CHANGES, max_size=3),
+    st.sampled_from(Priority),
+    st.lists(st.text(max_size=5), max_size=2),
+    st.lists(LETTERS, max_size=2),
+)
+def test_a_batch_comes_back_as_it_was(
+    changes: list[Change], priority: Priority, ids: list[str], letters: list[tuple[str, Unreadable]]
+) -> None:
+    """Keys that are no UTF-8, kinds, fingerprints, order tokens, ids of messages, and what could not be read."""
     before = Batch(changes, priority=priority, message_ids=ids)
-    after = _as_batch(_as_text(before))
-    assert after == before
+    after, found = _from_text(_as_text(before, letters))
+    assert (after, found) == (before, letters)
     assert [type(each) for change in after.changes for each in (change.kind, change.fingerprint)] == [
         type(each) for change in changes for each in (change.kind, change.fingerprint)
     ]
@@ -150,7 +163,7 @@ def test_what_is_old_or_too_much_is_dropped_and_known(kept: Kept, monkeypatch: p
         kept.add(ring, number)
         kept.time += 4
     assert ring._value("SELECT count(*) FROM batch") == 3
-    size = len(_as_text(batch("1")))
+    size = len(_as_text(batch("1"), ()))
     monkeypatch.setattr(rings, "MOST_BYTES", 2 * size)
     kept.add(ring, 5)
     assert ring._value("SELECT bytes FROM state") == 2 * size
@@ -253,3 +266,16 @@ def test_a_file_that_is_not_to_be_had_is_an_error_of_the_system(tmp_path: Path) 
     first.close(CommitMark(1))
     with pytest.raises(OSError, match="absent"):
         Ring.opened(tmp_path / "absent" / "ring.db", "one", keep_seconds=10)
+
+
+def test_what_a_version_without_letters_wrote_is_read(kept: Kept) -> None:
+    """An upgrade while commits are lost."""
+    ring = kept.open()
+    kept.add(ring, 1, 2)
+    ((text,),) = ring._connection.execute("SELECT content FROM batch WHERE commits = 2").fetchall()
+    old = json.dumps(json.loads(text)[:3])
+    ring._connection.execute("UPDATE batch SET content = ?, checksum = ? WHERE commits = 2", (old, crc32(old.encode())))
+    assert ring.follow(CommitMark(1, (Loss(2, 1),)))
+    found = ring.lost()
+    assert found is not None
+    assert (found.batch, found.letters) == (batch("2"), [])
