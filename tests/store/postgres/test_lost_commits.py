@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from listener.errors import ConfigurationError, StoreError
+from listener.errors import StoreError
 from listener.store import Store, open_store
 from listener.store.batches import Batch
 from listener.store.durability import CommitCount, CommitMark, Loss
@@ -169,7 +169,7 @@ async def test_a_lower_default_of_synchronous_commit_is_reported_and_not_used(ur
 async def test_a_standby_that_answers_during_a_failover_is_waited_for(
     make_cluster: MakeCluster, make_standby: MakeStandby, make_wire: MakeWire
 ) -> None:
-    """At the start it is an error of the configuration; of a store that was open it is one that may pass."""
+    """It is an error that may pass, at the start too: the standby may be about to be promoted."""
     primary = make_cluster()
     prepare_schema(primary.url())
     standby = make_standby(primary)
@@ -184,7 +184,7 @@ async def test_a_standby_that_answers_during_a_failover_is_waited_for(
         primary.stop("immediate")
         standby.promote()
         await record(store, "c")
-    with pytest.raises(ConfigurationError, match="standby"):
+    with pytest.raises(StoreError, match="standby"):
         PostgresDatabase(make_standby(standby).url()).open()
 
 
