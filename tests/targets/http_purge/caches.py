@@ -234,7 +234,8 @@ pinger_enable off
 netdb_filename none
 """
     )
-    return [command("squid"), "-N", "-f", str(folder / "squid.conf")], {}
+    # Squids with one service name share memory.
+    return [command("squid"), "-n", f"cdn{port}", "-N", "-f", str(folder / "squid.conf")], {}
 
 
 def _trafficserver(
