@@ -35,6 +35,7 @@ from listener.sources.sqs.settings import address_of
 from listener.sources.webhook.authentication.certificates import _parse, https_url
 from listener.sources.webhook.authentication.shared_secrets import Token, _number, _signature
 from listener.sources.webhook.authentication.signatures import _account_and_id, read_message
+from listener.targets.cloudflare import answers as cloudflare
 from listener.text import header_time
 from listener.urls import normal_url
 
@@ -88,6 +89,14 @@ def failure(raw: bytes) -> object:
     return classify(parse_failure(500, headers, body, now=1.7e9, secrets=["secret"]))
 
 
+def cloudflare_failure(raw: bytes) -> object:
+    """Read a refusal of Cloudflare: a header in a line, then the body."""
+    wait, _, body = raw.partition(b"\n")
+    sent = cloudflare.Sent("x", {"www.example.com/a": ["https://www.example.com/a/"]}, is_purge=True)
+    failed = cloudflare.parse_failure(400, {"Retry-After": wait.decode("latin-1")}, body)
+    return cloudflare.error_of(failed, sent, secrets=["secret"])
+
+
 def policy(raw: bytes) -> object:
     """Read the policy of a queue."""
     text = raw.decode("utf-8", "replace")
@@ -98,6 +107,7 @@ PARSERS: Mapping[str, Parser] = {
     "retry-after": Parser(header(retry_after_seconds)),
     "date": Parser(header(lambda text: clock_skew_seconds(text, 1.7e9))),
     "failure": Parser(failure),
+    "cloudflare-failure": Parser(cloudflare_failure),
     "scrub": Parser(header(lambda text: scrub(text, ["secret"]))),
     "object": Parser(parse_object, (ReplyError,)),
     "receipt": Parser(parsed(parse_receipt), (ReplyError,)),

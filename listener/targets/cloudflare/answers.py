@@ -39,6 +39,8 @@ __all__ = ["Failure", "Request", "Sent", "error_of", "parse_failure"]
 
 LONGEST_WAIT_SECONDS: Final = 600.0
 """What an answer may make us wait at most; the vendor blocks for five minutes."""
+MOST_MESSAGE_CHARACTERS: Final = 65_536
+"""In which what we sent is looked for; what is named beyond is found by sending halves."""
 _PLAN: Final = re.compile(r"\b(enterprise|plan|entitle[a-z]*|upgrade)\b", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"\b(limit your|too many|at most|maximum|exceed[a-z]*|up to \d+)\b", re.IGNORECASE)
 PERMISSIONS: Final = "the token needs the permission Cache Purge (and Zone Read to look zones up) for this zone"
@@ -90,7 +92,7 @@ def parse_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failu
     return Failure(
         status,
         read[0][0] if read else "",
-        "; ".join(message for _, message in read if message),
+        "; ".join(message for _, message in read if message)[:MOST_MESSAGE_CHARACTERS],
         None if wait is None else min(float(wait), LONGEST_WAIT_SECONDS),
         headers.get("CF-Ray", ""),
     )
@@ -140,6 +142,11 @@ def _rejection(failure: Failure, sent: Sent, words: str, ids: dict[str, str]) ->
 
 
 def _named(message: str, items: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the items that a message repeats; not one that is only the beginning of another."""
-    found = [item for item in items if re.search(rf"(?<![^\s'\"(\[]){re.escape(item)}(?![^\s'\",;.)\]])", message)]
-    return [item for item in found if not any(other != item and other.startswith(item) for other in found)]
+    """Return the items that a message repeats; not one that only is the beginning of another."""
+    named = []
+    for item in sorted(items, key=len, reverse=True):
+        whole = rf"(?<![^\s'\"(\[]){re.escape(item)}(?![^\s'\",;.)\]])"
+        message, times = re.subn(whole, " ", message)
+        if times:
+            named.append(item)
+    return named

@@ -38,7 +38,7 @@ class CloudflareStorm(Storm):
 
     template = CONFIG.replace(
         TABLE,
-        'type = "cloudflare"\nplan = "pro"\nendpoint = "{api}"\nanswer_seconds = 3\nsettles_after_seconds = 0.2\n',
+        'type = "cloudflare"\nplan = "pro"\nendpoint = "{api}"\nanswer_seconds = 3\nsettles_after_seconds = 2\n',
     )
     keys: ClassVar = {"CLOUDFLARE_API_TOKEN": TOKEN}
     in_doubt = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -59,6 +60,15 @@ def test_what_is_wrong(status: int, message: object, kind: type[TargetError]) ->
     assert type(found) is kind
     assert found.hint if kind is Misconfigured else True
     assert isinstance(error(status, message, Sent("zones")), Unavailable if status >= 500 else Misconfigured)
+
+
+def test_a_long_answer_is_read_quickly() -> None:
+    """Five hundred items are looked for in a bounded part of it."""
+    items = {f"https://www.example.com/{number}": [f"https://www.example.com/{number}"] for number in range(500)}
+    began = time.process_time()
+    found = error(400, " ".join(items) + 4_000_000 * " h", sent=Sent("purge_cache", items, is_purge=True))
+    assert isinstance(found, BatchRejected) and found.urls == set(items)
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"errors": 1}', b'{"errors": [1, {"code": "x"}]}', b"\xff"])
