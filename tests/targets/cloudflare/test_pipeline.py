@@ -90,3 +90,22 @@ async def test_a_host_of_no_zone_holds_nothing_up(tmp_path: Path) -> None:
         await world.settled()
         assert await world.get("a.html") == "one"
         assert (await world.store.counts()).parked == 1
+
+
+async def test_a_full_window_of_prefixes_holds_no_file_up(tmp_path: Path) -> None:
+    """Somebody else used up the requests by prefix: directories wait as long as the answer says, files go on."""
+    async with a_cloudflare_world(tmp_path, plan="pro") as world:  # the emulated plan refills more slowly
+        emulator: Any = world.emulator
+        for key in ("a.html", "d/1"):
+            world.write(key, "one")
+            assert await world.get(key) == "one"
+        emulator._server.requests.drain(emulator.clock.now())
+        shutil.rmtree(world.origin / "d")
+        world.source.deliver(Change("www", "d/", ChangeKind.SUBTREE_DELETED))
+        await world.until(lambda: any(one.account.full(world.clock.now()) for one in world.pipeline.engines))
+        world.source.deliver(world.write("a.html", "two, longer"))
+        await world.until(lambda: purged(world))
+        assert purged(world) == [("files", "/a.html", True)]
+        world.clock.ahead += 13
+        await world.settled()
+        assert purged(world)[1:] == [("prefixes", "/d/", True)]
