@@ -19,6 +19,8 @@ __all__ = [
     "FindsTasks",
     "KindLimits",
     "Pace",
+    "RateLeft",
+    "ReportsRates",
     "ReportsTasks",
     "Target",
     "TargetBase",
@@ -72,6 +74,20 @@ class Pace:
     """Task ids in one call of :meth:`ReportsTasks.tasks`."""
     history_seconds: float = 3 * 86_400.0
     """How long the CDN knows a task: an older one is looked at no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLeft:
+    """What is left of a rate limit now."""
+
+    name: str
+    """For the operator, in the reason of what waits for it."""
+    kinds: frozenset[RefreshKind]
+    """What it limits."""
+    left: float
+    """How many URLs of these kinds may be sent now."""
+    refills_after_seconds: float
+    """When more may be sent, where none is left."""
 
 
 class UnknownOutcome(StrEnum):
@@ -205,6 +221,20 @@ class ChecksDeadline(Protocol):
         Where that is not positive, hand no byte of a request to the network, and raise
         :class:`~listener.errors.SendingEnded`.
         """
+        ...
+
+
+@runtime_checkable
+class ReportsRates(Protocol):
+    """
+    A target with rate limits that are worth planning for.
+
+    Without this method what exceeds a limit is planned all the same, and waits in :meth:`Target.admit`, where it is
+    neither merged nor replaced any more.
+    """
+
+    def rates(self) -> Sequence[RateLeft]:
+        """Return what is left of each limit; no input or output."""
         ...
 
 

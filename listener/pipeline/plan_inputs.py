@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from listener import planner
 from listener.clock import QUOTA_DAY_SECONDS
-from listener.contracts import KindLimits
+from listener.contracts import KindLimits, ReportsRates
 from listener.pipeline.accounts import DEFAULT_SHARE, EVICTION_SECONDS, Account, Spenders
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
 from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, Priority, RefreshKind, Scope
@@ -228,12 +228,26 @@ class PlanInputs:
 
     def limits(self) -> list[planner.Limit]:
         """Return what bounds a plan apart from the quota."""
-        return [*self._eviction_limits(), *self._slot_limits(), *self._full_limits()]
+        return [*self._eviction_limits(), *self._slot_limits(), *self._full_limits(), *self._rate_limits()]
 
     def _full_limits(self) -> list[planner.Limit]:
         return [
             planner.Limit(f"its rate limit: {one.reason}", left=0, costs={kind: 1.0}, resets_at=one.until)
             for kind, one in self._account.full(self._now).items()
+        ]
+
+    def _rate_limits(self) -> list[planner.Limit]:
+        return [
+            planner.Limit(
+                f"its rate limit: {one.name}",
+                left=one.left,
+                costs=dict.fromkeys(one.kinds, 1.0),
+                target=name,
+                resets_at=self._now + one.refills_after_seconds,
+            )
+            for name, target in self._account.targets.items()
+            if isinstance(target, ReportsRates)
+            for one in target.rates()
         ]
 
     def _eviction_limits(self) -> list[planner.Limit]:

@@ -42,14 +42,11 @@ class Bucket:
         self.capacity = capacity
         self._per_second = per_second
         self._left = capacity
-        self._at: float | None = None
+        self._at = 0.0
 
     def left(self, now: float) -> float:
-        """Return how many tokens are there."""
-        if self._at is not None and now > self._at:
-            self._left = min(self.capacity, self._left + (now - self._at) * self._per_second)
-        self._at = now if self._at is None else max(now, self._at)
-        return self._left
+        """Return how many tokens are there; changes nothing, so that any thread may call it."""
+        return min(self.capacity, self._left + max(0.0, now - self._at) * self._per_second)
 
     def wait_seconds(self, amount: float, now: float, *, part: float = 1.0) -> float:
         """
@@ -63,7 +60,7 @@ class Bucket:
 
     def take(self, amount: float, now: float) -> None:
         """Take the amount, though it may not be there."""
-        self._left = self.left(now) - amount
+        self._left, self._at = self.left(now) - amount, max(now, self._at)
 
     def give_back(self, amount: float) -> None:
         """Put back what was taken for a request that was not accepted."""
@@ -71,4 +68,4 @@ class Bucket:
 
     def drain(self, now: float) -> None:
         """Take all that is there: the CDN says that none is."""
-        self._left = min(self.left(now), 0.0)
+        self._left, self._at = min(self.left(now), 0.0), max(now, self._at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pydantic import BaseModel
 
-from listener.contracts import Check, CheckState, Eviction, KindLimits, Pace, TargetBase, UnknownOutcome
+from listener.contracts import Check, CheckState, Eviction, KindLimits, Pace, RateLeft, TargetBase, UnknownOutcome
 from listener.egress import proxy_for
 from listener.errors import BatchRejected, BatchTooLarge, Misconfigured, NotSent, TargetError, WindowFull
 from listener.refresh import Priority, Receipt, RefreshKind
@@ -33,6 +34,7 @@ BACKFILL_PART: Final = 0.75
 API_CALLS, API_SECONDS = 1_200, 300.0
 """Calls of a user in five minutes, for all of the API; more are blocked for five minutes. Purges by URL do not count
 (as of 2022)."""
+TINY: Final = 1e-9
 SHORTEST_SLEEP_SECONDS: Final = 0.001
 MOST_CHECKED: Final = 5
 """Zones of which the permission is tried."""
@@ -59,6 +61,11 @@ class Cloudflare(TargetBase):
         self._requests = Bucket(plan.bucket_requests, plan.requests_per_second)
         self._calls = Bucket(API_CALLS, API_CALLS / API_SECONDS)
         self._refill_seconds = {True: 1.0, False: 1 / plan.requests_per_second}
+        self._rate_name = (
+            f"{plan.bucket_requests} requests by prefix, host or tag, then one in {self._refill_seconds[False]:g} s"
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one that sends, once it does: plans are made in other threads."""
         self._turns: dict[bool, asyncio.Lock] = {}
 
     @cached_property
@@ -82,7 +89,8 @@ class Cloudflare(TargetBase):
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """Wait until a request of these URLs keeps the limits of the plan."""
-        loop, is_files = asyncio.get_running_loop(), kind is RefreshKind.FILE
+        self._loop = loop = asyncio.get_running_loop()
+        is_files = kind is RefreshKind.FILE
         amounts = [(self._files, len(urls))] if is_files else [(self._requests, 1), (self._calls, 1)]
         turns = self._turns.setdefault(is_files, asyncio.Lock())
         if priority is Priority.LIVE:
@@ -95,6 +103,15 @@ class Cloudflare(TargetBase):
         while turns.locked() or (wait := _wait_seconds(amounts, loop.time(), part=BACKFILL_PART)) > 0:
             await asyncio.sleep(SHORTEST_SLEEP_SECONDS * 100 if turns.locked() else max(wait, SHORTEST_SLEEP_SECONDS))
         _take(amounts, loop.time())
+
+    def rates(self) -> Sequence[RateLeft]:
+        """Return how many prefixes, hosts or tags full requests may have now. URLs of files refill within a second."""
+        kinds = frozenset(self.limits.keys() - {RefreshKind.FILE})
+        if not kinds or self._loop is None:
+            return ()
+        now, bucket = self._loop.time(), self._requests
+        requests = max(0, math.floor(bucket.left(now) + TINY))
+        return [RateLeft(self._rate_name, kinds, requests * MOST_OPERATIONS, bucket.wait_seconds(1, now))]
 
     async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:  # noqa: ARG002
         """

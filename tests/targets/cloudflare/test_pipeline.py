@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ import pytest
 from listener.change import Change, ChangeKind
 from listener.emulator import CloudflareEmulator, CloudflareSettings
 from tests.pipeline.world import MovableClock, World, settings_for
-from tests.targets.cloudflare.conftest import TOKEN, make_target
+from tests.targets.cloudflare.conftest import DIRECTORY, FILE, IGNORE_PARAMS, TOKEN, make_target
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
 
@@ -109,3 +110,31 @@ async def test_a_full_window_of_prefixes_holds_no_file_up(tmp_path: Path) -> Non
         world.clock.ahead += 13
         await world.settled()
         assert purged(world)[1:] == [("prefixes", "/d/", True)]
+
+
+async def test_directories_are_merged_while_none_may_be_sent(tmp_path: Path) -> None:
+    """What exceeds the requests by prefix is not planned: all that is due when the next one comes goes by that one."""
+    limits = {"bucket_requests": 1, "requests_per_second": 0.5}
+    async with a_cloudflare_world(tmp_path, plan="pro", limits=limits) as world:
+        world.source.deliver(Change("www", "d0/", ChangeKind.SUBTREE_DELETED))
+        await world.until(lambda: purged(world))
+        for number in range(1, 9):
+            world.source.deliver(Change("www", f"d{number}/", ChangeKind.SUBTREE_DELETED))
+            await asyncio.sleep(0.15)  # each is due by itself
+        await world.settled()
+        assert world.emulator.purged == {"prefixes": 9, "requests": 2}  # type: ignore[attr-defined]
+
+
+async def test_rates_are_those_of_the_bucket(tmp_path: Path) -> None:
+    """A hundred directories for each request that may be made; none where there are only files."""
+    target = make_target("http://127.0.0.1:1")
+    assert not target.rates(), "nothing was sent yet"
+    await target.admit(DIRECTORY, ["https://www.example.com/a/"])
+    (rate,) = target.rates()
+    assert (rate.kinds, rate.left) == ({DIRECTORY, IGNORE_PARAMS}, 2400)
+    target._requests.drain(asyncio.get_running_loop().time())
+    (rate,) = target.rates()
+    assert rate.left == 0 and 11 < rate.refills_after_seconds <= 12
+    only_files = make_target("http://127.0.0.1:1", subtree="none")
+    await only_files.admit(FILE, ["https://www.example.com/a"])
+    assert not only_files.rates()
