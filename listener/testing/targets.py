@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, Protocol
 
-from listener.contracts import Eviction, FindsTasks, ReportsTasks, Target, UnknownOutcome
+from listener.contracts import Eviction, FindsTasks, ReportsRates, ReportsTasks, Target, UnknownOutcome
 from listener.errors import BatchRejected, NotSent, OutcomeUnknown, TargetError, Throttled
 from listener.refresh import RefreshKind
 from listener.testing.checks import check_fails, check_passes, check_settings
@@ -232,6 +232,20 @@ class TargetConformance:
             readings = await target.read_quota()
             assert set(readings) <= set(target.limits)
             assert all(0 <= reading.remaining <= reading.limit for reading in readings.values())
+
+        asyncio.run(self._with_target(body))
+
+    def test_rates_are_of_kinds_that_it_can_do(self) -> None:
+        """Where the target shows them: before it has sent anything, and afterwards."""
+
+        async def body(service: Service, target: Target) -> None:  # noqa: ARG001
+            if not isinstance(target, ReportsRates):
+                return
+            before = target.rates()
+            await self._submit(target)
+            for rate in (*before, *target.rates()):
+                assert rate.kinds and rate.kinds <= set(target.limits)
+                assert rate.name and rate.left >= 0 and rate.refills_after_seconds >= 0
 
         asyncio.run(self._with_target(body))
 
