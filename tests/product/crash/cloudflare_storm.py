@@ -40,7 +40,7 @@ class CloudflareStorm(Storm):
         TABLE,
         'type = "cloudflare"\nplan = "pro"\nendpoint = "{api}"\nanswer_seconds = 3\nsettles_after_seconds = 2\n',
     )
-    keys: ClassVar = {"CLOUDFLARE_API_TOKEN": TOKEN}
+    credentials: ClassVar = {"CLOUDFLARE_API_TOKEN": TOKEN}
     in_doubt = 0
     """URLs whose request was under way at a kill."""
     emulator: CloudflareEmulator  # type: ignore[assignment]

@@ -153,7 +153,7 @@ class Storm(Edge):
     """One storm in one folder."""
 
     template = CONFIG
-    keys: Mapping[str, str] = KEYS
+    credentials: Mapping[str, str] = KEYS
     """Variables with the CDN's key."""
 
     def __init__(self, folder: Path, emulator: Emulator, *, seed: int, quota: int) -> None:
@@ -172,7 +172,7 @@ class Storm(Edge):
         with (self.folder / "daemon.log").open("ab") as log:
             self.daemon = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "listener", "run", "--config", str(self.config),
-                env={**os.environ, **self.keys}, stdout=log, stderr=log,
+                env={**os.environ, **self.credentials}, stdout=log, stderr=log,
             )  # fmt: skip
 
     async def kill(self) -> None:
