@@ -9,6 +9,7 @@ answer                       error
 400 about a plan             Misconfigured: ``plan``, ``subtree``
 400, 413 about a number      BatchTooLarge
 another 400                  BatchRejected
+400 without errors           Misconfigured: a proxy may have answered
 401, 403                     Misconfigured: the token
 404                          Misconfigured: the zone
 5xx                          Unavailable: to purge twice does no harm
@@ -117,7 +118,8 @@ def error_of(failure: Failure, sent: Sent, *, secrets: Sequence[str]) -> TargetE
         return Unavailable(words, **ids)
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return BatchTooLarge(words, **ids)
-    if status in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST) and sent.is_purge:
+    is_read = bool(failure.code or failure.message)  # else a proxy may have answered, of whatever we sent
+    if status in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST) and sent.is_purge and is_read:
         return _rejection(failure, sent, words, ids)
     return Misconfigured(words, hint=_hint(status, sent.zone), **ids)
 
@@ -127,7 +129,7 @@ def _hint(status: int, zone: str) -> str:
         return PERMISSIONS
     if status == HTTPStatus.NOT_FOUND and zone:
         return f"correct the id {zone} in `zones`, or let the token see this zone"
-    return "check `endpoint`, and the token"
+    return "check `endpoint` and any proxy before it, and the token"
 
 
 def _rejection(failure: Failure, sent: Sent, words: str, ids: dict[str, str]) -> TargetError:

@@ -17,6 +17,7 @@ from yarl import URL
 
 from listener.refresh import RefreshKind
 from listener.targets.http_purge.settings import Preset, Settings
+from listener.text import whole_number
 
 __all__ = ["KNOWS_ABSENCE", "Answer", "PurgeRequest", "Verdict", "hint_of", "judge", "purge_request"]
 
@@ -92,6 +93,8 @@ KNOWS_ABSENCE: Final[frozenset[Preset]] = frozenset({"nginx", "squid", "traffics
 _REFUSED: Final = frozenset({401, 403, 405, 407, 421, 501})
 _CLIENT_ERRORS, _SERVER_ERRORS = range(400, 500), range(500, 600)
 BUSY_SECONDS: Final = 5.0
+LONGEST_WAIT_SECONDS: Final = 60.0
+"""What an answer may make us wait at most: so long a cache that is well again keeps old copies."""
 _HINTS: Final[Mapping[Preset, str]] = {
     "varnish": "handle {method} in vcl_recv, before anything else returns; docs/targets/http-purge.md has a VCL",
     "nginx": "add the purge location that docs/targets/http-purge.md shows, or correct `path`",
@@ -120,8 +123,9 @@ def judge(settings: Settings, request: PurgeRequest, status: int, headers: Mappi
             else ignores._replace(words=f"{ignores.words} and {delivered}, so an origin answered")
         )
     if status == 429 or (status == 503 and "Retry-After" in headers and "X-Varnish" not in headers):
-        given = headers.get("Retry-After", "")
-        return Answer(Verdict.BUSY, answered, "", float(given) if given.isdigit() else BUSY_SECONDS)
+        given = whole_number(headers.get("Retry-After", ""))
+        wait = BUSY_SECONDS if given is None else min(float(given), LONGEST_WAIT_SECONDS)
+        return Answer(Verdict.BUSY, answered, "", wait)
     if status in _REFUSED:
         return Answer(Verdict.MISCONFIGURED, f"refuses {request.method}: {answered}", f"{hint}; check `headers`")
     if status in _CLIENT_ERRORS and status != 404:

@@ -76,3 +76,11 @@ def test_bodies_that_are_none(body: bytes) -> None:
     """The status counts."""
     found = error_of(parse_failure(403, {}, body), SENT, secrets=[])
     assert isinstance(found, Misconfigured) and "Cache Purge" in found.hint and not found.code
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("body", [b"<html>400 Bad Request</html>", b"{}", b'{"success": false, "errors": []}'])
+def test_an_answer_without_errors_sets_no_url_aside(status: int, body: bytes) -> None:
+    """A proxy may have given it, to each request: all that changes meanwhile would wait for a person."""
+    found = error_of(parse_failure(status, {}, body), SENT, secrets=[])
+    assert isinstance(found, Misconfigured) and "proxy" in found.hint
