@@ -81,6 +81,7 @@ class Engine:
         *,
         settings: Settings,
         sites: Sites,
+        layers: Layers,
         retry: StoreRetry,
         quota_turns: asyncio.Semaphore,
         changed: Callable[[], None],
@@ -94,6 +95,7 @@ class Engine:
             clock: the time of day.
             settings: of the whole program.
             sites: all of them.
+            layers: what the account's targets wait for.
             retry: repeats what the store could not do.
             quota_turns: bounds how many accounts read their live quota at once.
             changed: called whenever :attr:`report` may have changed.
@@ -112,7 +114,9 @@ class Engine:
             first_look_seconds=settings.verifier.first_seconds,
             changed=self.replan,
         )
-        self._dispatcher = Dispatcher(account, store, sites, clock, settings=settings.planner, sender=self.sender)
+        self._dispatcher = Dispatcher(
+            account, store, sites, clock, settings=settings.planner, sender=self.sender, layers=layers
+        )
         self._unknowns = UnknownOutcomes(
             account,
             store,
@@ -395,6 +399,7 @@ class Dispatcher:
         *,
         settings: PlannerSettings,
         sender: Sender,
+        layers: Layers,
     ) -> None:
         """Take the account to plan for, and who sends what is held."""
         self._account = account
@@ -404,7 +409,7 @@ class Dispatcher:
         self._settings = settings
         self._sender = sender
         self._controls = Controls(store)
-        self._layers = Layers(sites, account.targets)
+        self._layers = layers
         self._requests = partial(requests_for_needs, account)
 
     async def learn(self) -> None:

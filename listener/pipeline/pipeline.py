@@ -18,6 +18,7 @@ from listener.event_loop import call_in_loop
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
+from listener.pipeline.layers import Layers
 from listener.pipeline.leading import DRAIN_SECONDS, Leader, Leaders, cancel
 from listener.pipeline.lookout import LEAST_LOOK_SECONDS, LOOK_SECONDS, Lookout
 from listener.pipeline.outcomes import Verifier
@@ -165,6 +166,7 @@ class Pipeline:
             settings=self._settings,
             retry=self._retry,
             sites=self._sites,
+            layers=Layers(self._sites, account.targets, known=self._targets),
             quota_turns=self._quota_turns,
             changed=self.changed.set,
         )

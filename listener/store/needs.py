@@ -24,6 +24,8 @@ from listener.store.connection import Connection
 from listener.store.index import is_seeded, prefix_end_bytes
 
 __all__ = [
+    "DROPPED",
+    "EXACT_ONLY",
     "EXPIRED",
     "IN_INNER",
     "MARKED_BY",
@@ -84,6 +86,8 @@ class Load(NamedTuple):
     """Only the needs of this priority; None: all of them."""
     inner: str = "[]"
     """Directories of inner layers, as a JSON list of ids: what has an unsettled need of its name there is left out."""
+    inner_files: str = "[]"
+    """The same of layers that refresh files only: no need of another scope counts there."""
 
 
 class DueRow(NamedTuple):
@@ -220,10 +224,11 @@ class Snapshot:
             f"SELECT name, sequence, stale_since, reason, needs_force FROM need WHERE {UNCOVERED} AND scope = :scope"
             f"{f' AND {_OTHER_SCOPE}' if scope else ''}"
             f"{'' if load.priority is None else ' AND priority = :priority'}"
-            f"{'' if load.inner == '[]' else f' AND NOT {IN_INNER}'}"
+            f"{'' if load.inner == load.inner_files == '[]' else f' AND NOT {IN_INNER}'}"
             " ORDER BY stale_since LIMIT :limit",
             covered_values(load.directory, load.marks)
-            | {"scope": int(scope), "priority": load.priority, "limit": limit, "inner": load.inner},
+            | {"scope": int(scope), "priority": load.priority, "limit": limit}
+            | {"inner": load.inner, "inner_files": load.inner_files},
         )
         return [
             DueRow(load.target, load.url + name, scope, sequence, since, why, False, bool(force))
@@ -434,7 +439,13 @@ UNCOVERED = f"directory = :directory AND {_READY} AND NOT {covered_by_marks(':an
 
 
 UNSETTLED = f"state IN ({NeedState.WAITING:d}, {NeedState.READY:d}, {NeedState.ATTEMPTED:d})"
-IN_INNER = f"name IN (SELECT name FROM need WHERE directory IN (SELECT value FROM json_each(:inner)) AND {UNSETTLED})"
+_NAMED = (
+    f"name IN (SELECT name FROM need WHERE {UNSETTLED} AND {{}} AND directory IN (SELECT value FROM json_each({{}})))"
+)
+DROPPED = f"scope <> {Scope.PREFETCH:d}"
+"""What a layer has to drop before an outer one fetches from it."""
+EXACT_ONLY = f"scope = {Scope.EXACT:d}"
+IN_INNER = f"({_NAMED.format(DROPPED, ':inner')} OR {_NAMED.format(EXACT_ONLY, ':inner_files')})"
 
 
 def covered_values(directory: int, marks: Marks) -> dict[str, int]:

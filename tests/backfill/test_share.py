@@ -270,7 +270,7 @@ async def reserved(store: Store, settings: Settings, targets: Mapping[str, Targe
         planning = PlanningRound(
             account=account,
             sites=(sites := Sites(settings.sites)),
-            layers=Layers(sites, account.targets),
+            layers=Layers(sites, account.targets, known=account.targets),
             settings=settings.planner,
             overrides=ActiveOverrides(()),
             queued=Queued(),

@@ -13,7 +13,7 @@ import pytest
 
 from listener.alibaba.signature import Credentials
 from listener.change import Change, ChangeKind
-from listener.contracts import Target
+from listener.contracts import KindLimits, Target
 from listener.emulator import Emulator, EmulatorSettings
 from listener.errors import BatchRejected
 from listener.pipeline import Pipeline, store_options
@@ -239,3 +239,28 @@ async def test_an_edge_behind_a_real_varnish_gets_the_new_copy(
                 assert [await seen(f"/{key}") for key in keys] == [versions.version] * len(keys)
             await inner.close()
             await outer.close()
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+@pytest.mark.parametrize("scope", [Scope.SUBTREE, Scope.ALL_PARAMS, Scope.PREFETCH])
+async def test_what_the_inner_layer_cannot_do_holds_up_nothing(
+    layers: Make, tmp_path: Path, scope: Scope, urgent: bool
+) -> None:
+    """It refreshes files only, as nginx does: neither the outer layer's request waits, nor one above, nor a file."""
+    inner, outer, journal = layers()
+    every = dict.fromkeys(RefreshKind, KindLimits(10))
+    vars(inner)["limits"] = {RefreshKind.FILE: KindLimits(10)}
+    vars(outer).update(limits=every, quota=dict.fromkeys(every, 100))
+    url = f"{BASE}d/" if scope is Scope.SUBTREE else f"{BASE}d/a.html"
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        await world.store.request([NeedInput(name, url, scope) for name in ("inner", "outer")], urgent=urgent)
+        await until(lambda: [name for name, _ in journal] == ["outer"])
+        await world.store.request([NeedInput("outer", BASE, Scope.SUBTREE)])
+        await until(lambda: len(journal) == 2)
+        inner.may_answer.clear()
+        world.source.deliver(Change("www", "d/a.html"))
+        await until(lambda: len(journal) == 3)
+        await asyncio.sleep(0.3)
+        assert [name for name, _ in journal] == ["outer", "outer", "inner"]
+        inner.may_answer.set()
+        await until(lambda: [name for name, _ in journal] == ["outer", "outer", "inner", "outer"])

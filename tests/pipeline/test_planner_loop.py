@@ -14,6 +14,7 @@ import pytest
 
 from listener.pipeline.accounts import Account
 from listener.pipeline.engine import Dispatcher, Outcome, rest_seconds
+from listener.pipeline.layers import Layers
 from listener.pipeline.planning_round import gc_paused
 from listener.pipeline.sender import Queued
 from listener.refresh import Attempt, Priority, RefreshKind
@@ -90,8 +91,10 @@ async def test_the_loop_goes_on_while_a_huge_plan_is_made(tmp_path: Path) -> Non
         await fill(store)
         account = Account("main", {"cdn": cdn})
         await store._write(lambda c: c.execute("UPDATE need SET window_first = ?", (clock.now(),)).rowcount)
+        sites = Sites([site])
         dispatcher = Dispatcher(
-            account, store, Sites([site]), clock, settings=PlannerSettings(), sender=queue  # type: ignore[arg-type]
+            account, store, sites, clock, settings=PlannerSettings(), sender=queue,  # type: ignore[arg-type]
+            layers=Layers(sites, account.targets, known=account.targets),
         )  # fmt: skip
         # What other tests left in this process is no work of the loop's, wherever the collector may walk over it.
         gc.collect()
