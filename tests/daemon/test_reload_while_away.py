@@ -9,6 +9,7 @@ import pytest
 
 from listener.daemon import service
 from listener.errors import StoreError, StoreUnusable
+from listener.telemetry.outages import Outage
 
 POSTGRES = "postgresql://listener@db.example.com/listener"
 
@@ -16,7 +17,8 @@ POSTGRES = "postgresql://listener@db.example.com/listener"
 def daemon(phase: str) -> Any:
     """Return a daemon in this phase."""
     made = service.Daemon.__new__(service.Daemon)
-    made._state = SimpleNamespace(phase=phase)  # type: ignore[assignment]
+    made._state = SimpleNamespace(phase=phase, store_error=None)  # type: ignore[assignment]
+    made._outage = Outage()
     return made
 
 

@@ -43,7 +43,7 @@ def fill(connection: sqlite3.Connection) -> None:
 
 def page_of(world: World) -> StatusPage:
     """Return what the admin port shows of this world."""
-    state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": world.target}), clock=world.clock)
+    state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": world.target}))
     state.store, state.pipeline = world.store, world.pipeline
     return StatusPage(state)
 

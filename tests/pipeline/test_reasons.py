@@ -20,7 +20,7 @@ pytestmark = pytest.mark.looptime(False)
 
 async def seen_by_another_process(world: World, **fields: Any) -> dict[str, Any]:
     """Return the status as a command reads it while a daemon runs."""
-    async with open_store(world.settings.store.url, readonly=True, clock=world.clock) as store:
+    async with open_store(world.settings.store.url, readonly=True) as store:
         return await status_of(
             store, world.settings, {"cdn": world.target}, now=world.clock.now(), owner=Owner(True, 1), **fields
         )
@@ -33,7 +33,7 @@ async def seen_by_another_process(world: World, **fields: Any) -> dict[str, Any]
 async def test_what_stops_an_account_is_in_every_view(tmp_path: Path, fault: str, words: str) -> None:
     """The same problem and the same reason for the command, the admin port and the page; gone once it is over."""
     async with a_world(tmp_path) as world:
-        state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": world.target}), clock=world.clock)
+        state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": world.target}))
         state.store, state.pipeline = world.store, world.pipeline
         status_page = StatusPage(state)
         await world.until(lambda: world.pipeline.ready)
