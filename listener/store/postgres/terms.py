@@ -27,6 +27,7 @@ from listener.store.connection import Connection
 from listener.store.groups import BookingKey
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.leases import Holder, LateAnswer, LeaseTable
+from listener.store.sqlite.migrations import FILES_EVICT
 from listener.store.store import Store
 
 __all__ = ["Keeper", "LeasedTerm", "book_late", "sort_out"]
@@ -48,6 +49,7 @@ def sort_out(connection: Connection, table: LeaseTable, account: str, *, now: fl
         Attempts by id that an earlier leader was sending and whose outcomes are unknown: for how many seconds.
     """
     sending = attempts.sort_out(connection, now=now, account=account)
+    connection.execute(f"{FILES_EVICT} AND account = ? AND token = ''", (account,))  # what version 14 sent
     return table.inherit(_raw(connection), sending)
 
 

@@ -371,3 +371,14 @@ async def test_a_term_ends_with_a_loss_of_commits(stand: Stand) -> None:
     assert again.number == term.number + 1
     await again.take_over()
     assert await stand.leave(again.store, "sending")
+
+
+async def test_a_file_that_an_older_version_sent_is_settled_once(stand: Stand) -> None:
+    """A file refresh always evicts, though leaders of version 14 do not say so: it is not paid for once more."""
+    attempt = await stand.leave(stand.old.store, "accepted")
+    stand.sql("UPDATE {}.attempt_group SET force = 0, token = ''")
+    stand.sql("UPDATE {}.need SET needs_force = 1 WHERE attempt = $1", attempt)
+    term = await stand.take_over()
+    await term.store.complete([await first(term.store, AttemptState.ACCEPTED)])
+    assert [row["state"] for row in await term.store.explain(URL)] == []
+    assert stand.sql("SELECT count(*) FROM {}.need WHERE needs_force = 1") == [(0,)]
