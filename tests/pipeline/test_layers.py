@@ -243,11 +243,10 @@ async def test_an_edge_behind_a_real_varnish_gets_the_new_copy(
 
 @pytest.mark.parametrize("urgent", [False, True])
 @pytest.mark.parametrize("scope", [Scope.SUBTREE, Scope.ALL_PARAMS, Scope.PREFETCH])
-async def test_what_the_inner_layer_cannot_do_holds_up_nothing(
-    layers: Make, tmp_path: Path, scope: Scope, urgent: bool
-) -> None:
+async def test_what_the_inner_layer_cannot_do_holds_up_nothing(tmp_path: Path, scope: Scope, urgent: bool) -> None:
     """It refreshes files only, as nginx does: neither the outer layer's request waits, nor one above, nor a file."""
-    inner, outer, journal = layers()
+    journal: list[tuple[str, Sent]] = []
+    inner, outer = (Layer(name, name, journal) for name in ("inner", "outer"))
     every = dict.fromkeys(RefreshKind, KindLimits(10))
     vars(inner)["limits"] = {RefreshKind.FILE: KindLimits(10)}
     vars(outer).update(limits=every, quota=dict.fromkeys(every, 100))
