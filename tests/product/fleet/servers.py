@@ -29,6 +29,13 @@ class Servers:
         main = pool.port if pool else primary.port
         self.ports = [main, standby.port] if standby else [main]
         self.promotions = 0
+        self.is_synchronous = False
+        """Whether each commit waits for the standby."""
+
+    def wait_for_standby(self) -> None:
+        """Let each commit wait until the standby has it, so that a promotion loses none; also of one that follows."""
+        self.is_synchronous = True
+        self.primary.configure(synchronous_standby_names="*")
 
     def crash(self, down_seconds: float) -> None:
         """Stop the server at once, and start it again after some time."""
@@ -42,6 +49,7 @@ class Servers:
 
         Args:
             stalled_seconds: for so long the standby has received nothing when the primary is lost: commits vanish.
+                Not with :meth:`wait_for_standby`.
             wires: for each instance its wires, in the order of ``ports``.
         """
         standby, lost = self.standby, self.primary
@@ -55,6 +63,8 @@ class Servers:
         self.primary, self.promotions = standby, self.promotions + 1
         lost.remove()
         self.standby = standby.standby()
+        if self.is_synchronous:
+            self.wait_for_standby()
         for each in wires:
             each[self.place].target_port = self.standby.port
         self.ports[self.place] = self.standby.port

@@ -256,6 +256,8 @@ def main() -> int:
         parts.callback(shutil.rmtree, initial)
         folder = given.keep or Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="fleet-storm-")))
         servers = parts.enter_context(servers_of((programs, initial), pool_command=pool, standby=standby))
+        if standby and "lose" not in kinds:
+            servers.wait_for_standby()
         report = asyncio.run(
             storm(folder, servers, events=given.events, seed=given.seed, kinds=kinds, keys=given.keys,
                   prepared=not given.pool)
