@@ -16,30 +16,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import aiohttp
 
 from listener.emulator import CloudflareEmulator, CloudflareSettings
-from tests.product.crash.storm import CONFIG, Storm, endure, make_origin
+from tests.product.crash.storm import Storm, change_files, endure, make_origin
 
 TOKEN = "a-token"
-TABLE = """type = "alibaba-cdn"
-endpoint = "{api}"
-limits = {{ task_list_share = 1.0 }}
-timeouts = {{ answer_seconds = 3 }}
-"""
 UNANSWERED = re.compile(r"sender\.unknown.*?urls\W+(\d+)")
 
 
 class CloudflareStorm(Storm):
     """One storm in one folder."""
 
-    template = CONFIG.replace(
-        TABLE,
-        'type = "cloudflare"\nplan = "pro"\nendpoint = "{api}"\nanswer_seconds = 3\nsettles_after_seconds = 2\n',
-    )
+    target = 'type = "cloudflare"\nplan = "pro"\nendpoint = "{api}"\nanswer_seconds = 3\nsettles_after_seconds = 2\n'
     credentials: ClassVar = {"CLOUDFLARE_API_TOKEN": TOKEN}
     in_doubt = 0
     """URLs whose request was under way at a kill."""
@@ -76,7 +69,7 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int) -> dict[str, 
     )
     async with CloudflareEmulator(settings) as emulator, aiohttp.ClientSession() as http:
         run = CloudflareStorm(folder, emulator, seed=seed, quota=0)  # type: ignore[arg-type]
-        await endure(run, http, names, kills=kills, once=True)
+        await endure(run, http, names, partial(change_files, run, names, kills=kills, once=True), kills=kills)
         purged = Counter(record.path.removeprefix(f"{emulator.edge_url}/") for record in emulator.tasks.all())
         allowed = run.in_doubt + run.unanswered()
         return {

@@ -19,9 +19,11 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -56,16 +58,17 @@ type = "filesystem"
 path = "{folder}/origin"
 
 [targets.cdn]
-type = "alibaba-cdn"
-endpoint = "{api}"
-limits = {{ task_list_share = 1.0 }}
-timeouts = {{ answer_seconds = 3 }}
-
+{target}
 [[sites]]
 source = "www"
 target = "cdn"
 base_urls = ["{edge}/"]
 min_interval_seconds = 0
+"""
+TARGET = """type = "alibaba-cdn"
+endpoint = "{api}"
+limits = {{ task_list_share = 1.0 }}
+timeouts = {{ answer_seconds = 3 }}
 """
 
 
@@ -152,7 +155,8 @@ class Edge:
 class Storm(Edge):
     """One storm in one folder."""
 
-    template = CONFIG
+    target = TARGET
+    """Its table in the configuration."""
     credentials: Mapping[str, str] = KEYS
     """Variables with the CDN's key."""
 
@@ -164,7 +168,12 @@ class Storm(Edge):
         self.daemon: asyncio.subprocess.Process | None = None
         self.config = folder / "listener.toml"
         self.config.write_text(
-            self.template.format(folder=folder, port=self.port, api=emulator.api_url, edge=emulator.edge_url)
+            CONFIG.format(
+                folder=folder,
+                port=self.port,
+                target=self.target.format(api=emulator.api_url),
+                edge=emulator.edge_url,
+            )
         )
 
     async def start(self) -> None:
@@ -230,6 +239,14 @@ class Storm(Edge):
             beside.write_text(text)
             beside.rename(path)
 
+    def let_something_fail(self) -> None:
+        """Half of the time leave a request unanswered."""
+        if self.random.random() < 0.5:
+            self.leave_unanswered()
+
+    async def drain(self) -> None:
+        """Wait until the daemon has everything that changed; it watches the files themselves."""
+
     async def settle(self, http: aiohttp.ClientSession) -> None:
         """Wait until the daemon says that nothing is left to do."""
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -260,7 +277,7 @@ async def storm(folder: Path, *, kills: int, seed: int, keys: int, once: bool) -
     options = cdn_settings(folder, files=quota, directories=0 if once else 100)
     async with Emulator(options) as emulator, aiohttp.ClientSession() as http:
         run = Storm(folder, emulator, seed=seed, quota=quota + (0 if once else 100))
-        await endure(run, http, names, kills=kills, once=once)
+        await endure(run, http, names, partial(change_files, run, names, kills=kills, once=once), kills=kills)
         run.report.needed = keys if once else None
         run.report.accepted = run.accepted()
         run.report.ledger = spent_units(folder)
@@ -278,19 +295,27 @@ def make_origin(folder: Path, keys: int) -> list[str]:
     return names
 
 
-async def endure(run: Storm, http: aiohttp.ClientSession, names: list[str], *, kills: int, once: bool) -> None:
+async def endure(
+    run: Storm,
+    http: aiohttp.ClientSession,
+    names: list[str],
+    change: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    kills: int,
+) -> None:
     """Kill the daemon so often while files change, let the last one finish, and report what is stale."""
     await run.start()
     await run.ready(http)
     await run.stale(http, names)
     visitors = asyncio.create_task(run.visit(http, names))
-    writers = asyncio.create_task(_write(run, names, kills=kills, once=once))
+    changing = asyncio.create_task(change())
     for _ in range(kills):
         await live_a_while(run, http)
         await run.kill()
         await run.start()
-    await writers
+    await changing
     await run.ready(http)
+    await run.drain()
     await run.settle(http)
     visitors.cancel()
     run.report.stale = await run.stale(http, names)
@@ -299,9 +324,8 @@ async def endure(run: Storm, http: aiohttp.ClientSession, names: list[str], *, k
 
 
 async def live_a_while(run: Storm, http: aiohttp.ClientSession) -> None:
-    """Mostly let it get to work, sometimes kill it while it starts; half of the time leave a request unanswered."""
-    if run.random.random() < 0.5:
-        run.leave_unanswered()
+    """Let something fail; mostly let the daemon get to work, sometimes kill it while it starts."""
+    run.let_something_fail()
     if run.random.random() < 0.85:
         await run.ready(http)
         await asyncio.sleep(run.random.uniform(0.0, 0.9))
@@ -309,7 +333,8 @@ async def live_a_while(run: Storm, http: aiohttp.ClientSession) -> None:
         await asyncio.sleep(run.random.uniform(0.0, 0.6))
 
 
-async def _write(run: Storm, names: list[str], *, kills: int, once: bool) -> None:
+async def change_files(run: Storm, names: list[str], *, kills: int, once: bool) -> None:
+    """Change each file once, or any of them until the last kill."""
     if once:
         left = list(names)
         run.random.shuffle(left)

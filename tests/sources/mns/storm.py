@@ -16,12 +16,13 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 
 from listener.emulator import Emulator
-from tests.product.crash.storm import Report, Storm, cdn_settings, spent_units
+from tests.product.crash.storm import Report, Storm, cdn_settings, endure, make_origin, spent_units
 from tests.sources.mns.fake_mns import FakeMns
 from tests.sources.mns.oss_messages import body_of, event
 
@@ -76,6 +77,17 @@ class MnsStorm(Storm):
         (name,) = await self.service.send(body_of(event("ObjectCreated:PutObject", key, etag=etag)))
         self.keys[name] = key
 
+    def let_something_fail(self) -> None:
+        """Now and then let deletions fail, or their answers be lost."""
+        self.service.failing_deletions = self.random.choice([0, 0, 5])
+
+    async def drain(self) -> None:
+        """Wait until the queue is empty."""
+        deadline = time.monotonic() + 120
+        while messages := self.service.queue.messages:
+            assert time.monotonic() < deadline, f"{len(messages)} messages are left"
+            await asyncio.sleep(0.05)
+
     def look_at_deletion(self, name: str) -> None:
         """Hold a deletion against the state file, as any other process sees it."""
         folder, _, file = self.keys[name].rpartition("/")
@@ -103,34 +115,14 @@ async def storm(folder: Path, *, kills: int, seed: int, messages: int, keys: int
         keys: of how many objects; as many as messages: each deletion is held against a key of its own.
     """
     began = time.monotonic()
-    names = [f"d{number % 7}/{number}.html" for number in range(keys)]
-    for name in names:
-        path = folder / "origin" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("first\n")
+    names = make_origin(folder, keys)
     quota = 20 * messages
     options = cdn_settings(folder, files=quota, directories=0, slow_seconds=0.1)
     async with Emulator(options) as emulator, FakeMns(seed=seed) as service, aiohttp.ClientSession() as http:
         service.queue.visibility_seconds = VISIBILITY_SECONDS
         service.duplicate_share = 0.05
         run = MnsStorm(folder, emulator, service, seed=seed, quota=quota)
-        await run.start()
-        await run.ready(http)
-        await run.stale(http, names)
-        visitors = asyncio.create_task(run.visit(http, names))
-        sender = asyncio.create_task(_send(run, names, messages=messages, kills=kills))
-        for _ in range(kills):
-            await live_a_while(run, http)
-            await run.kill()
-            await run.start()
-        await sender
-        await run.ready(http)
-        await _drained(service)
-        await run.settle(http)
-        visitors.cancel()
-        run.report.stale = await run.stale(http, names)
-        await run.kill()
-        run.report.kills -= 1
+        await endure(run, http, names, partial(_send, run, names, messages=messages, kills=kills), kills=kills)
         return _count_of_changes(run, service, began)
 
 
@@ -144,16 +136,6 @@ def _count_of_changes(run: MnsStorm, service: FakeMns, began: float) -> MnsRepor
     return report
 
 
-async def live_a_while(run: MnsStorm, http: aiohttp.ClientSession) -> None:
-    """Mostly let it get to work; now and then let deletions fail, or their answers be lost."""
-    run.service.failing_deletions = run.random.choice([0, 0, 5])
-    if run.random.random() < 0.85:
-        await run.ready(http)
-        await asyncio.sleep(run.random.uniform(0.0, 0.9))
-    else:
-        await asyncio.sleep(run.random.uniform(0.0, 0.6))
-
-
 async def _send(run: MnsStorm, names: list[str], *, messages: int, kills: int) -> None:
     """Send in bursts, some of them into the second in which a daemon begins."""
     order = random.Random(run.random.random()).sample(names, len(names))
@@ -163,13 +145,6 @@ async def _send(run: MnsStorm, names: list[str], *, messages: int, kills: int) -
             await run.change(order[run.report.changes % len(order)])
             await asyncio.sleep(run.random.uniform(0, 2 * pause) if run.random.random() < 0.3 else 0)
         await asyncio.sleep(run.random.uniform(0, 40 * pause))
-
-
-async def _drained(service: FakeMns) -> None:
-    deadline = time.monotonic() + 120
-    while service.queue.messages:
-        assert time.monotonic() < deadline, f"{len(service.queue.messages)} messages are left"
-        await asyncio.sleep(0.05)
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 
 from listener.emulator import Emulator
-from tests.product.crash.storm import Report, Storm, cdn_settings, live_a_while, spent_units
+from tests.product.crash.storm import Report, Storm, cdn_settings, change_files, live_a_while, make_origin, spent_units
 from tests.sources.queue.backends import s3_event
 from tests.sources.sqs.fake_sqs import KEYS as AWS_KEYS
 from tests.sources.sqs.fake_sqs import FakeSqs, Stored
@@ -151,11 +151,7 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int) -> Queu
         keys: how many files there are.
     """
     began = time.monotonic()
-    names = [f"d{number % 7}/{number}.html" for number in range(keys)]
-    for name in names:
-        path = folder / "origin" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("first\n")
+    names = make_origin(folder, keys)
     options = cdn_settings(folder, files=keys + 2, directories=0)
     async with FakeSqs(seed=seed) as sqs, Emulator(options) as emulator, aiohttp.ClientSession() as http:
         run = QueueStorm(folder, emulator, sqs, seed=seed, quota=keys + 2)
@@ -164,7 +160,7 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int) -> Queu
         await run.ready(http)
         await run.stale(http, names)
         others = [asyncio.create_task(run.visit(http, names)), asyncio.create_task(run.disturb())]
-        writers = asyncio.create_task(_write(run, names, kills=kills))
+        writers = asyncio.create_task(change_files(run, names, kills=kills, once=True))
         for _ in range(kills):
             await live_a_while(run, http)
             await run.kill()
@@ -184,15 +180,6 @@ async def queue_storm(folder: Path, *, kills: int, seed: int, keys: int) -> Queu
     run.reported.left = len(sqs.queues["events"].messages)
     run.reported.dead_letters = _dead_letters(folder)
     return run.reported
-
-
-async def _write(run: QueueStorm, names: list[str], *, kills: int) -> None:
-    left = list(names)
-    run.random.shuffle(left)
-    pause = max(0.01, kills * 1.2 / len(left))
-    for name in left:
-        run.write(name)
-        await asyncio.sleep(run.random.uniform(0, 2 * pause))
 
 
 def _dead_letters(folder: Path) -> int:
