@@ -16,7 +16,7 @@ pytestmark = pytest.mark.looptime(False)
 
 
 async def at_rest(fleet: Sequence[Instance]) -> None:
-    """Wait until nobody has committed anything, or heard of a commit, for a second."""
+    """Wait until nobody has committed anything, or was notified of a commit, for a second."""
     counts: list[int] = []
     while counts != (counts := [one.pipeline.lookout.stored.count for one in fleet]):
         await asyncio.sleep(1.0)

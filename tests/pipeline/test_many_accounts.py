@@ -147,6 +147,19 @@ def accounts(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     return Accounts(tmp_path, url, monkeypatch)
 
 
+def counted_rounds(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count from now on how often each account plans."""
+    rounds: Counter[str] = Counter()
+    plan = Engine._round
+
+    async def count(engine: Engine) -> float:
+        rounds[engine.account.name] += 1
+        return await plan(engine)
+
+    monkeypatch.setattr(Engine, "_round", count)
+    return rounds
+
+
 async def test_idle_accounts_cost_nothing(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where commits are announced, nothing is read; else one look at the store a second, however many accounts."""
     monkeypatch.setattr("listener.pipeline.lookout.TICK_SECONDS", 1.0)
@@ -156,15 +169,8 @@ async def test_idle_accounts_cost_nothing(accounts: Accounts, monkeypatch: pytes
 
 async def test_a_change_of_one_account_wakes_no_other(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its own leader plans, sends and looks: the number of calls does not depend on that of accounts."""
-    rounds: Counter[str] = Counter()
-    plan = Engine._round
-
-    async def count(engine: Engine) -> float:
-        rounds[engine.account.name] += 1
-        return await plan(engine)
-
     async with accounts.running():
-        monkeypatch.setattr(Engine, "_round", count)
+        rounds = counted_rounds(monkeypatch)
         accounts.calls.clear()
         await accounts.changed("cdn-7", "a.html")
         await asyncio.sleep(1.0)
@@ -177,15 +183,8 @@ async def test_what_another_process_makes_ready_is_planned_by_its_leader_alone(
     accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has no time at which it would be due: the row is found by the change of the revision."""
-    rounds: Counter[str] = Counter()
-    plan = Engine._round
-
-    async def count(engine: Engine) -> float:
-        rounds[engine.account.name] += 1
-        return await plan(engine)
-
     async with accounts.running():
-        monkeypatch.setattr(Engine, "_round", count)
+        rounds = counted_rounds(monkeypatch)
         async with open_store(accounts.settings.store.url) as other:
             await other.request([NeedInput("cdn-3", "https://cdn-3.example.com/a.html")])
         await until(lambda: accounts.caches["cdn-3"].sent == ["https://cdn-3.example.com/a.html"], seconds=10)

@@ -1,4 +1,4 @@
-"""Instances hear of each other's commits; what is not heard of is found by looking, which other tests cover."""
+"""Instances are notified of each other's commits; what they miss is found by looking, which other tests cover."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_the_last_of_many_commits_is_announced(postgres_database: str, mon
 async def test_who_lost_the_connection_listens_again(
     postgres: Cluster, make_wire: MakeWire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is called then, for what it missed, and hears of what is next."""
+    """It is called then, for what it missed, and is notified of what is next."""
     monkeypatch.setattr(notifications, "RETRY_SECONDS", 0.1)
     wire = make_wire(postgres.port)
     with postgres.database() as name:

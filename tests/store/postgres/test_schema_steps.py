@@ -1,4 +1,4 @@
-"""A schema of an older version takes each step, and programs of that version go on beside it."""
+"""A schema of an older version takes each step, and programs of that version keep working."""
 
 from __future__ import annotations
 
