@@ -7,7 +7,7 @@ import unicodedata
 from datetime import UTC
 from typing import Final
 
-__all__ = ["MAX_OBJECTS", "header_time", "is_too_large", "printable", "whole_number"]
+__all__ = ["MAX_OBJECTS", "counted", "header_time", "is_too_large", "printable", "whole_number"]
 
 MOST_DIGITS: Final = 15
 """More than any size, time or count has; Python rejects thousands of digits."""
@@ -17,6 +17,11 @@ MAX_OBJECTS: Final = 100_000
 _STRING: Final = re.compile(r'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.DOTALL)
 """Takes a string that never ends to the end of the text, so that each character is looked at once."""
 _RAW_STRING: Final = re.compile(_STRING.pattern.encode(), re.DOTALL)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, which takes an s but for one: ``1 file``, ``2 files``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def is_too_large(text: bytes | str) -> bool:

@@ -224,7 +224,7 @@ class Backfill:
         unsent = store.owner and (counts.pending or counts.failed)
         if feed.health.ready and not interrupted and not unsent:
             await feed.finish()
-        instances = () if store.owner else tuple(one.name for one in await store.instances() if one.is_alive)
+        instances = () if store.owner else await store.running_instances()
         return Outcome(
             feed.listed,
             feed.health.ready,

@@ -11,6 +11,8 @@ from listener.cli.common import load, print_json, run_async, writing
 from listener.cli.options import ConfigOption, JsonOption
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from listener.settings import Settings
     from listener.store import Store
 
@@ -28,20 +30,18 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Forget an instance that will never return, with its index of copied trees. One that runs is refused."""
-    from listener.store.postgres import require_driver
-
-    settings = _fleet(load(config))
-    require_driver()
+    settings = _settings(config)
     from listener.store.postgres.forgetting import forget as forget_in
+    from listener.text import counted
 
     done = run_async(_done(settings, lambda store: forget_in(store, name)))
     if as_json:
         print_json({"instance": name, **done._asdict()})
         return
-    removed = f"{_number(done.reports, 'source report')} and {_number(done.objects, 'index row')} of its copies"
-    typer.echo(f"{name} is forgotten: released {_number(done.leases, 'lease')}; removed {removed}")
+    removed = f"{counted(done.reports, 'source report')} and {counted(done.objects, 'index row')} of its copies"
+    typer.echo(f"{name} is forgotten: released {counted(done.leases, 'lease')}; removed {removed}")
     if done.requested:
-        typer.echo(f"{_number(done.requested, 'URL')} will be refreshed: its copy differed from the others")
+        typer.echo(f"{counted(done.requested, 'URL')} will be refreshed: its copy differed from the others")
 
 
 @app.command("release")
@@ -51,10 +51,7 @@ def release(
     as_json: JsonOption = False,
 ) -> None:
     """Settle what was sent for an account that no running instance is configured for. What was sent counts as spent."""
-    from listener.store.postgres import require_driver
-
-    settings = _fleet(load(config))
-    require_driver()
+    settings = _settings(config)
     from listener.store.postgres.forgetting import release as release_in
 
     done = run_async(_done(settings, lambda store: release_in(store, account)))
@@ -65,19 +62,18 @@ def release(
     typer.echo("what they were for stays stale; to drop it: cdn-listener cancel --prefix URL")
 
 
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _fleet(settings: Settings) -> Settings:
-    """Return the settings; raise ConfigurationError where the store is a state file."""
+def _settings(config: Path | None) -> Settings:
+    """Return the settings; raise ConfigurationError where the store is a state file, or the driver is absent."""
     from listener.configuration import is_postgres
     from listener.errors import ConfigurationError
+    from listener.store.postgres import require_driver
 
+    settings = load(config)
     if not is_postgres(settings.store.url):
         raise ConfigurationError(
             "store.url: a state file has one daemon, and no fleet", hint="only a PostgreSQL store has instances"
         )
+    require_driver()
     return settings
 
 

@@ -74,7 +74,7 @@ def _send(config: Path | None, request: _ManualRequest, *, wait: bool, as_json: 
             hint='add --reason "wrong price"',
         )
     found, interrupted, sent_here = call_daemon("request", config, **request._asdict()), False, False
-    instances: list[str] = []
+    instances: Sequence[str] = ()
     if found is None:
         found, interrupted, sent_here, instances = run_async(_record_and_send(load(config), request, wait=wait))
     if wait and not sent_here:
@@ -94,7 +94,7 @@ def _send(config: Path | None, request: _ManualRequest, *, wait: bool, as_json: 
 
 async def _record_and_send(
     settings: Settings, request: _ManualRequest, *, wait: bool
-) -> tuple[list[dict[str, Any]], bool, bool, list[str]]:
+) -> tuple[list[dict[str, Any]], bool, bool, Sequence[str]]:
     """Return the outcomes, whether a signal ended it, whether this process sent them, and else which instances run."""
     from listener.backfill import opened, run_until_idle
     from listener.daemon.command_handlers import plain_outcomes, record
@@ -109,10 +109,9 @@ async def _record_and_send(
             await _try_credentials({one.target: targets[one.target] for one in wanted})
         await record(store, wanted, urgent=request.urgent, reason=request.reason)
         if not store.owner:
-            running = [one.name for one in await store.instances() if one.is_alive]
-            return await plain_outcomes(store, wanted), False, False, running
+            return await plain_outcomes(store, wanted), False, False, await store.running_instances()
         pipeline, interrupted = await run_until_idle(settings, store, targets, follow=wait)
-        return await plain_outcomes(store, wanted, pipeline), interrupted, True, []
+        return await plain_outcomes(store, wanted, pipeline), interrupted, True, ()
 
 
 async def _try_credentials(targets: Mapping[str, Target]) -> None:

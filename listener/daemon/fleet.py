@@ -9,6 +9,7 @@ from listener.settings import Settings
 from listener.store.copies import Difference
 from listener.store.fleet import Instance, OldSnapshot
 from listener.store.owner import Owner
+from listener.text import counted
 
 __all__ = ["MOST_DIFFERENT", "different_of", "held_of", "leaders_of", "lost_of", "plain_instances"]
 
@@ -98,8 +99,7 @@ def different_of(different: Sequence[Difference]) -> list[tuple[str, float | Non
     found: list[tuple[str, float | None, str]] = []
     for name in dict.fromkeys(one.source for one in different):
         mine = [one for one in different if one.source == name]
-        number = f"at least {len(mine)} files" if len(different) >= MOST_DIFFERENT else f"{len(mine)} files"
-        number = "1 file" if number == "1 files" else number
+        number = f"at least {len(mine)} files" if len(different) >= MOST_DIFFERENT else counted(len(mine), "file")
         example = f"{mine[0].key} on {', '.join(mine[0].instances)}"
         words = f"source {name}: different on instances: {number}, the oldest is {example}"
         found.append((words, mine[0].since, "compare the trees: a deploy may not have reached one of these hosts"))

@@ -168,7 +168,7 @@ class Intake:
 
     async def _without_known(self, name: str, delivery: Delivery) -> Delivery:
         """Leave out what messages brought that were recorded before: their origin has not learned of it yet."""
-        ids, before = delivery.message_ids, None if self._replay is None else self._replay.mark
+        ids, before = delivery.message_ids, self._mark
         known = await self._retry.until_done("known", lambda: self._store.known_messages(ids)) if ids else ()
         if not known:
             return delivery
@@ -179,11 +179,11 @@ class Intake:
             with suppress(KeyRejected):
                 urls += [need.url for need in self._sites.route(change)] if one in known else []
         await self._retry.until_done("redelivered", lambda: self._store.note_redelivered(urls))
-        if self._replay is not None and before is not None:
+        if before is not None:
             # Maybe another instance recorded it, and ended before it kept it. It is kept at the mark of a later commit.
             again = [(change, one) for change, one in pairs if one in known]
             batch = Batch([change for change, _ in again], message_ids=[one for _, one in again])
-            if not await self._replay.keep(before, batch):
+            if not await self._keep(before, batch):
                 return delivery
         new = [(change, one) for change, one in pairs if one not in known]
         return replace(delivery, changes=[change for change, _ in new], message_ids=[one for _, one in new])

@@ -407,8 +407,7 @@ class Pipeline:
 
     async def _is_left_to_others(self) -> bool:
         """Return whether an instance of a fleet that started meanwhile sends what this command recorded."""
-        own = self._store.instance
-        return any(one.is_alive and one.name != own for one in await self._store.instances())
+        return any(name != self._store.instance for name in await self._store.running_instances())
 
     def _source_changed(self) -> None:
         """Note that the health of a source changed; it may be written in a thread."""

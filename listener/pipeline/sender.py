@@ -319,9 +319,8 @@ class Sender:
         refused = [attempt for attempt in batch.attempts if attempt.url in receipt.refused]
         for reason, culprits in _grouped(refused, lambda one: receipt.refused[one.url]).items():
             await self._set_aside(culprits, reason)
-        unfinished = [
-            attempt for attempt in batch.attempts if attempt.url in receipt.unfinished.keys() - receipt.refused
-        ]
+        later = receipt.unfinished.keys() - receipt.refused
+        unfinished = [attempt for attempt in batch.attempts if attempt.url in later]
         await self._send_again_later(unfinished, receipt.unfinished)
         self._account.note_unfinished(batch.target, next(iter(receipt.unfinished.values()), ""), self._clock.now())
         left_out = {attempt.id for attempt in (*refused, *unfinished)}

@@ -360,6 +360,10 @@ class Access:
         """Return the instances that share the database; empty where one process owns it."""
         return await self._read(self._driver.instances)
 
+    async def running_instances(self) -> tuple[str, ...]:
+        """Return the names of those that are alive."""
+        return tuple(one.name for one in await self.instances() if one.is_alive)
+
     async def unled_accounts(self) -> Sequence[str]:
         """Return the accounts for which something was sent that no instance follows; none where one process owns it."""
         return await self._read(self._driver.unled)

@@ -1,7 +1,7 @@
 """
 What an outer layer of caches waits for: needs of the layers that it fetches from which are not settled yet.
 
-A prefetch drops nothing. What a layer that refreshes files only was asked for besides will never be settled there.
+A prefetch drops nothing. A layer that refreshes files only never settles any other need.
 """
 
 from __future__ import annotations
