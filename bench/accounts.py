@@ -30,6 +30,7 @@ from pydantic import BaseModel
 
 from bench.fleet import server
 from bench.idle import resident_mebibytes, spent
+from listener.allowances import Day, for_each_kind
 from listener.change import Change
 from listener.contracts import Check, Delivery, IndexView, KindLimits, SourceHealth, TargetBase
 from listener.pipeline import Pipeline, store_options
@@ -49,7 +50,7 @@ class Cache(TargetBase):
     """One account's CDN, which accepts everything."""
 
     limits: ClassVar = {RefreshKind.FILE: KindLimits(100), RefreshKind.DIRECTORY: KindLimits(10)}
-    quota: ClassVar = {RefreshKind.FILE: 100_000, RefreshKind.DIRECTORY: 1_000}
+    allowances = for_each_kind({RefreshKind.FILE: 100_000, RefreshKind.DIRECTORY: 1_000}, Day())
 
     def __init__(self, number: int) -> None:
         super().__init__(f"cdn-{number}", None)
@@ -59,7 +60,7 @@ class Cache(TargetBase):
     async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
         return Receipt(("purged",))
 
-    async def read_quota(self) -> dict[RefreshKind, QuotaReading]:
+    async def read_quota(self) -> dict[str, QuotaReading]:
         self.read += 1
         return {}
 

@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import structlog
 from pydantic import BaseModel
 
+from listener.allowances import Day, for_each_kind
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Check, Delivery, IndexView, KindLimits, Pace, SourceHealth, UnknownOutcome
 from listener.pipeline import Pipeline, store_options
@@ -138,7 +139,7 @@ class Obliging:
     unknown_outcome = UnknownOutcome.TASKS
     pace = Pace()
     limits: Mapping[RefreshKind, KindLimits] = {kind: KindLimits(1000) for kind in QUOTA}
-    quota = QUOTA
+    allowances = for_each_kind(QUOTA, Day())
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._clock = LoopClock(loop)
@@ -176,7 +177,7 @@ class Obliging:
         """Know nothing of others."""
         return []
 
-    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
+    async def read_quota(self) -> Mapping[str, QuotaReading]:
         """Tell nothing."""
         return {}
 

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from listener.refresh import RefreshKind
 
-__all__ = ["Allowance", "Day", "Month", "Rolling", "Total", "Window", "costs_of", "is_reset_near"]
+__all__ = ["Allowance", "Day", "Month", "Rolling", "Total", "Window", "costs_of", "for_each_kind", "is_reset_near"]
 
 DAY_SECONDS: Final = 24 * 60 * 60
 
@@ -191,6 +191,13 @@ class Allowance:
     def dollars(self, units: int) -> float:
         """Return what so many units of one window cost."""
         return 0.0 if self.free is None else max(0, units - self.free) * self.unit_dollars
+
+
+def for_each_kind(limits: Mapping[RefreshKind, int], window: Window) -> tuple[Allowance, ...]:
+    """Return an allowance of its own for each of these kinds, called as the kind: one unit for one URL."""
+    return tuple(
+        Allowance(name=kind.value, limit=limit, window=window, costs={kind: 1}) for kind, limit in limits.items()
+    )
 
 
 def costs_of(allowances: Iterable[Allowance], kind: RefreshKind) -> dict[str, int]:

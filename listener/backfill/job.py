@@ -15,7 +15,7 @@ from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, shar
 from listener.backfill.source import ALONE, Admission, Feed, Mode, RepairFeed, digest_for
 from listener.change import Change, ChangeKind
 from listener.clock import Clock, window_end
-from listener.contracts import Target
+from listener.contracts import Target, daily_quota, readings_by_kind
 from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake, StoreRetry
@@ -170,7 +170,7 @@ class Backfill:
     ) -> dict[RefreshKind, planner.TokenBudget]:
         """Return what it may spend of each kind; of a share, as if that were the whole quota."""
         found = {}
-        for kind, default in target.quota.items():
+        for kind, default in daily_quota(target).items():
             reading = live.get(target.account, {}).get(kind)
             ledger = None if store is None else await store.budget(target.account, kind, default=default)
             limit, left = (default, default) if ledger is None else (ledger.limit, ledger.left)
@@ -319,7 +319,7 @@ async def _live_quota(target: Target) -> tuple[Mapping[RefreshKind, QuotaReading
     """Return the live quota of an account; where it cannot be read nothing, and why."""
     try:
         async with asyncio.timeout(QUOTA_SECONDS):
-            return await target.read_quota(), ""
+            return readings_by_kind(await target.read_quota()), ""
     except TimeoutError:
         return {}, f"{target.name}: no answer within {QUOTA_SECONDS:.0f} s"
     except TargetError as error:

@@ -17,7 +17,7 @@ from listener import planner
 from listener.backfill.share import ShareBudget
 from listener.backfill.source import Feed, RepairFeed
 from listener.change import Change
-from listener.contracts import Target, evicts_directories
+from listener.contracts import Target, daily_quota, evicts_directories
 from listener.errors import KeyRejected
 from listener.refresh import RefreshKind, Scope, directory_of, reserved_units
 from listener.router.routing import Sites
@@ -348,8 +348,8 @@ class Watch:
         spent = 0
         for account, target in self._accounts.items():
             for kind in (RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.PREFETCH):
-                if kind in target.quota:
-                    budget = await self._store.budget(account, kind, default=target.quota[kind])
+                if kind in (quota := daily_quota(target)):
+                    budget = await self._store.budget(account, kind, default=quota[kind])
                     left[kind.value] = min(left.get(kind.value, budget.left), budget.left)
                     spent += budget.spent
         return left, spent

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from listener.backfill.source import Admitted
 from listener.change import Change, ChangeKind
 from listener.clock import Clock, window_start
-from listener.contracts import Target
+from listener.contracts import Target, daily_quota
 from listener.errors import KeyRejected
 from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope, reserved_units
 from listener.router.routing import Sites
@@ -80,7 +80,7 @@ def share_budget(
     for target in targets.values():
         names = [name for name, other in targets.items() if other.account == target.account]
         waiting = Counter[RefreshKind]() if snapshot is None else snapshot.pending_units(names)
-        for kind, default in target.quota.items():
+        for kind, default in daily_quota(target).items():
             reading = live.get(target.account, {}).get(kind)
             limit, left, booked = default, default, 0
             if snapshot is not None:

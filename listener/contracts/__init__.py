@@ -47,7 +47,9 @@ from listener.contracts.targets import (
     Target,
     TargetBase,
     UnknownOutcome,
+    daily_quota,
     evicts_directories,
+    readings_by_kind,
 )
 from listener.refresh import UNLIMITED
 
@@ -80,7 +82,9 @@ __all__ = [
     "TargetBase",
     "UnknownOutcome",
     "Unreadable",
+    "daily_quota",
     "evicts_directories",
     "no_ack",
     "parts_of",
+    "readings_by_kind",
 ]

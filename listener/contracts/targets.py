@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
+from listener.allowances import Allowance
 from listener.contracts.checks import Check
 from listener.refresh import UNLIMITED, Priority, QuotaReading, Receipt, RefreshKind, Task
 from listener.urls import host_of
@@ -25,7 +26,9 @@ __all__ = [
     "Target",
     "TargetBase",
     "UnknownOutcome",
+    "daily_quota",
     "evicts_directories",
+    "readings_by_kind",
 ]
 
 
@@ -116,11 +119,11 @@ class Target(Protocol):
     Settings: ClassVar[type[BaseModel]]
     name: str
     account: str
-    """Targets of one account share its quota."""
+    """Targets of one account share its allowances."""
     limits: Mapping[RefreshKind, KindLimits]
     """The kinds of refresh that it can do, with their limits."""
-    quota: Mapping[RefreshKind, int]
-    """The daily quota to assume until :meth:`read_quota` returns the live one."""
+    allowances: Sequence[Allowance]
+    """What the account may spend; a kind of request that is in none of them is unlimited."""
     unknown_outcome: UnknownOutcome
     """How an unknown outcome is settled."""
     pace: Pace
@@ -153,8 +156,8 @@ class Target(Protocol):
         """
         ...
 
-    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
-        """Return the live quota of each kind that the CDN reports; empty where it reports none."""
+    async def read_quota(self) -> Mapping[str, QuotaReading]:
+        """Return the live figures of each allowance that the CDN reports, by its name; empty where it reports none."""
         ...
 
     async def check(self) -> Sequence[Check]:
@@ -172,10 +175,24 @@ def evicts_directories(target: Target) -> bool:
     return limits is None or limits.forces()
 
 
+def daily_quota(target: Target) -> dict[RefreshKind, int]:
+    """Return how many URLs of each kind the target's allowances pay for, each kind by itself."""
+    return {
+        kind: min((one.limit // one.costs[kind] for one in target.allowances if kind in one.costs), default=UNLIMITED)
+        for kind in target.limits
+    }
+
+
+def readings_by_kind(readings: Mapping[str, QuotaReading]) -> dict[RefreshKind, QuotaReading]:
+    """Return the readings of allowances that are called as a kind."""
+    return {kind: readings[kind.value] for kind in RefreshKind if kind.value in readings}
+
+
 class TargetBase:
     """What targets have in common, with the defaults of a CDN that has no quota, no rate limit and no tasks."""
 
     limits: Mapping[RefreshKind, KindLimits]
+    allowances: Sequence[Allowance] = ()
     unknown_outcome = UnknownOutcome.SPENT
     pace = Pace()
 
@@ -185,11 +202,6 @@ class TargetBase:
         self.settings = settings
         self.account = name
 
-    @property
-    def quota(self) -> Mapping[RefreshKind, int]:
-        """No limit for any kind."""
-        return dict.fromkeys(self.limits, UNLIMITED)
-
     def place(self, url: str) -> str:
         """Return the host, with its port where it has one."""
         return host_of(url)
@@ -197,7 +209,7 @@ class TargetBase:
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """Return at once."""
 
-    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
+    async def read_quota(self) -> Mapping[str, QuotaReading]:
         """Return nothing."""
         return {}
 

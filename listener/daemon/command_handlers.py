@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from listener.contracts import Target
+from listener.contracts import Target, readings_by_kind
 from listener.daemon.selection import places, prefixes, require_overlap
 from listener.daemon.source_health import is_blind
 from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
@@ -100,7 +100,7 @@ async def quota(context: Context) -> dict[str, Any]:
     errors: dict[str, str] = {}
     for name, target in context.targets.items():
         try:
-            live = await target.read_quota()
+            live = readings_by_kind(await target.read_quota())
         except TargetError as error:
             live = {}
             errors[name] = f"{error} {error.hint}".strip()

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from listener.clock import window_end
-from listener.contracts import WAITING_SINCE, SourceHealth, Target
+from listener.contracts import WAITING_SINCE, SourceHealth, Target, daily_quota
 from listener.daemon.fleet import MOST_DIFFERENT, different_of, held_of, leaders_of, lost_of, plain_instances
 from listener.daemon.source_health import Reported, source_rows, troubles_of
 from listener.errors import StoreError
@@ -240,7 +240,7 @@ async def quota_of(
     others = {} if store is None else await store.spent_by_others(now=now)
     for name, target in targets.items():
         found[name] = {}
-        for kind, default in target.quota.items():
+        for kind, default in daily_quota(target).items():
             if store is None:
                 limit, spent, held, left, resets_at = default, 0, 0, default, window_end(now)
             else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from listener.clock import window_end, window_start
-from listener.contracts import Pace, Target, evicts_directories
+from listener.contracts import Pace, Target, daily_quota, evicts_directories
 from listener.planner import Arrivals, QuotaShare
 from listener.refresh import UNLIMITED, Priority, RefreshKind, Scope
 from listener.router.routing import Sites, share_name
@@ -134,7 +134,7 @@ class Account:
         """Return the daily quota to assume until the live one is known, of each kind that one of its targets can do."""
         found: dict[RefreshKind, int] = {}
         for target in self.targets.values():
-            found = {kind: count for kind, count in target.quota.items() if kind in target.limits} | found
+            found = {kind: count for kind, count in daily_quota(target).items() if kind in target.limits} | found
         return found
 
     @property

@@ -19,6 +19,7 @@ import structlog
 
 from listener import planner
 from listener.clock import Clock, window_end, window_start
+from listener.contracts import readings_by_kind
 from listener.errors import TargetError
 from listener.pipeline.accounts import (
     CAREFUL_URLS,
@@ -331,7 +332,7 @@ class Engine:
                 return  # around the reset nobody can say which day the answer is of
             self.sender.read_quota_soon = False
             try:
-                readings = await self.account.any_target.read_quota()
+                readings = readings_by_kind(await self.account.any_target.read_quota())
             except TargetError as error:
                 log.warning("quota.unreadable", account=self.account.name, error=str(error), hint=error.hint)
                 self.account.quota_unreadable(now, str(error), error.hint)

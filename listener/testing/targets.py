@@ -73,7 +73,11 @@ class TargetConformance:
         target = self.make_unreachable_target()
         assert target.name and target.account and target.limits
         for kind, limits in target.limits.items():
-            assert limits.batch_urls > 0 and target.quota[kind] >= 0
+            assert limits.batch_urls > 0, f"no request of kind {kind} can have a URL"
+        names = [one.name for one in target.allowances]
+        assert len(set(names)) == len(names), "two allowances have the same name"
+        unknown = {kind for one in target.allowances for kind in one.costs} - set(target.limits)
+        assert not unknown, f"allowances of kinds that the target cannot do: {unknown}"
 
     def test_it_declares_what_it_can_do(self) -> None:
         """What is declared fits together: nothing would be looked up in vain, or be sent again for ever."""
@@ -225,12 +229,12 @@ class TargetConformance:
 
         asyncio.run(self._with_target(body))
 
-    def test_the_quota_is_of_kinds_that_it_can_do(self) -> None:
+    def test_the_live_quota_is_of_its_allowances(self) -> None:
         """And no more is left than there is."""
 
         async def body(service: Service, target: Target) -> None:  # noqa: ARG001
             readings = await target.read_quota()
-            assert set(readings) <= set(target.limits)
+            assert set(readings) <= {one.name for one in target.allowances}
             assert all(0 <= reading.remaining <= reading.limit for reading in readings.values())
 
         asyncio.run(self._with_target(body))

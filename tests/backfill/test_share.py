@@ -255,8 +255,8 @@ class Quota:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._target, name)
 
-    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
-        return {kind: QuotaReading(60, left) for kind, left in self._live.items()}
+    async def read_quota(self) -> Mapping[str, QuotaReading]:
+        return {kind.value: QuotaReading(60, left) for kind, left in self._live.items()}
 
 
 async def reserved(store: Store, settings: Settings, targets: Mapping[str, Target]) -> Counter[str]:

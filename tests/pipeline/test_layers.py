@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from listener.alibaba.signature import Credentials
+from listener.allowances import Day, for_each_kind
 from listener.change import Change, ChangeKind
 from listener.contracts import KindLimits, Target
 from listener.emulator import Emulator, EmulatorSettings
@@ -36,7 +37,7 @@ class Layer(Scripted):
     def __init__(self, name: str, account: str, journal: list[tuple[str, Sent]]) -> None:
         super().__init__()
         self.name, self.account = name, account
-        self.quota = dict.fromkeys(self.limits, 100)  # type: ignore[misc]
+        self.allowances = for_each_kind(dict.fromkeys(self.limits, 100), Day())
         self.journal = journal
         self.may_answer = asyncio.Event()
         self.may_answer.set()

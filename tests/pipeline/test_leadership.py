@@ -425,6 +425,6 @@ async def test_with_a_live_quota_sending_goes_on_after_a_loss(tmp_path: Path, mo
         await world.settled()
 
 
-async def no_quota(_: AlibabaCdn) -> Mapping[RefreshKind, QuotaReading]:
+async def no_quota(_: AlibabaCdn) -> Mapping[str, QuotaReading]:
     """Report no quota."""
     return {}

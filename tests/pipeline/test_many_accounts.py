@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from listener.allowances import Day, for_each_kind
 from listener.change import Change
 from listener.contracts import Check, KindLimits, TargetBase
 from listener.pipeline import Pipeline, store_options
@@ -31,7 +32,7 @@ class Cache(TargetBase):
     """One account's CDN, which accepts everything."""
 
     limits: ClassVar = {RefreshKind.FILE: KindLimits(10), RefreshKind.DIRECTORY: KindLimits(1)}
-    quota: ClassVar = {RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10}
+    allowances = for_each_kind({RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10}, Day())
 
     def __init__(self, number: int) -> None:
         super().__init__(f"cdn-{number}", None)
@@ -43,7 +44,7 @@ class Cache(TargetBase):
         self.sent += urls
         return Receipt(("purged",))
 
-    async def read_quota(self) -> dict[RefreshKind, QuotaReading]:
+    async def read_quota(self) -> dict[str, QuotaReading]:
         self.quota_reads += 1
         return {}
 

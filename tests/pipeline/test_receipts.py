@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from listener.allowances import Day, for_each_kind
 from listener.change import Change, ChangeKind
 from listener.contracts import Eviction, KindLimits, Pace
 from listener.errors import BatchRejected, WindowFull
@@ -163,7 +164,7 @@ async def test_a_soft_kind_evicts_only_what_needs_it(tmp_path: Path, scope: Scop
         RefreshKind.FILE: KindLimits(10, eviction=Eviction.EITHER),
         RefreshKind.DIRECTORY: KindLimits(1, eviction=Eviction.EITHER),
     }
-    target.quota = dict.fromkeys(target.limits, 100)  # type: ignore[misc]
+    target.allowances = for_each_kind(dict.fromkeys(target.limits, 100), Day())
     async with a_world_of(tmp_path, target) as world:
         end = "/" if scope is Scope.SUBTREE else ""
         await Controls(world.store).put(ControlKind.PAUSE, [Place()], seconds=None)

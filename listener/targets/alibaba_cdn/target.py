@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from listener.alibaba import key_source, require_key
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, ReplyError, parse_quota, parse_receipt, parse_tasks
-from listener.clock import Clock, SystemClock
+from listener.allowances import Allowance, Day, for_each_kind
+from listener.clock import QUOTA_RESET_OFFSET_SECONDS, Clock, SystemClock
 from listener.contracts import Check, CheckState, Eviction, KindLimits, Pace, UnknownOutcome
 from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, TargetError, Unavailable
@@ -58,7 +59,7 @@ class AlibabaCdn:
     name: str
     account: str
     limits: Mapping[RefreshKind, KindLimits]
-    quota: Mapping[RefreshKind, int]
+    allowances: Sequence[Allowance]
     unknown_outcome = UnknownOutcome.TASKS
     pace = Pace(lanes=4, ids_per_look=IDS_PER_CALL, history_seconds=3 * DAY_SECONDS)
 
@@ -77,7 +78,8 @@ class AlibabaCdn:
         self.account = settings.account
         self._is_first_version = settings.is_first_version
         self.limits = _limits(settings)
-        self.quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
+        quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
+        self.allowances = for_each_kind(quota, Day(QUOTA_RESET_OFFSET_SECONDS))
         self._clock = clock or SystemClock()
         self._environment = os.environ if environment is None else environment
         self._keys = key_source(settings, self._environment)
@@ -184,11 +186,11 @@ class AlibabaCdn:
             raise OutcomeUnknown(f"the task list does not show whether {url} was accepted", code="listener.history")
         return sorted(map(self._by_our_clock, matching), key=lambda task: task.created_at or 0.0, reverse=True)
 
-    async def read_quota(self) -> Mapping[RefreshKind, QuotaReading]:
-        """Return the live quota of each kind that the CDN reports and this API version can do."""
+    async def read_quota(self) -> Mapping[str, QuotaReading]:
+        """Return the live quota of each kind that the CDN reports and this API version can do, by the kind's name."""
         await self._quota_calls.take()
         quota = parse_quota(await self.client.read(quota_request()))
-        return {kind: reading for kind, reading in quota.items() if kind in self.limits}
+        return {kind.value: reading for kind, reading in quota.items() if kind in self.limits}
 
     async def check(self) -> Sequence[Check]:
         """
@@ -309,7 +311,7 @@ async def _credentials(target: AlibabaCdn) -> str:
 
 async def _quota(target: AlibabaCdn) -> str:
     quota = await target.read_quota()
-    left = ", ".join(f"{kind.value} {reading.remaining} of {reading.limit}" for kind, reading in quota.items())
+    left = ", ".join(f"{name} {reading.remaining} of {reading.limit}" for name, reading in quota.items())
     return f"left today: {left}" if left else "the CDN reported no quota; using the configured one"
 
 

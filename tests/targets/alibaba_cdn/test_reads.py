@@ -154,7 +154,7 @@ async def test_reads_are_made_again(api: Api, target: AlibabaCdn, answer: Answer
     """Reading spends nothing, so any passing failure is tried again, with growing pauses."""
     api.answers = [answer, answer, answer]
     api.default = Answer(fields={"UrlQuota": "10", "UrlRemain": "9"})
-    assert await target.read_quota() == {FILE: QuotaReading(10, 9)}
+    assert await target.read_quota() == {"file": QuotaReading(10, 9)}
     assert len(api.received) == 4
 
 
@@ -190,7 +190,7 @@ async def test_a_refused_read_stops_at_once(api: Api, target: AlibabaCdn) -> Non
 async def test_a_quota_of_a_kind_that_cannot_be_used_is_left_out(api: Api, make_target: MakeTarget) -> None:
     """The first API version has no ignore-params, so it has no quota of it either."""
     api.default = Answer(fields={"DirQuota": 100, "DirRemain": 98, "IgnoreParamsQuota": 5, "IgnoreParamsRemain": 5})
-    assert await make_target(api_version="2014-11-11").read_quota() == {DIRECTORY: QuotaReading(100, 98)}
+    assert await make_target(api_version="2014-11-11").read_quota() == {"directory": QuotaReading(100, 98)}
 
 
 async def test_a_task_list_of_another_form_is_not_empty(api: Api, target: AlibabaCdn) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from listener.contracts import Eviction, Target, evicts_directories
+from listener.contracts import Eviction, Target, daily_quota, evicts_directories
 from listener.refresh import RefreshKind
 from listener.settings.meanings import described
 from listener.targets.alibaba_cdn import AlibabaCdn, Settings
@@ -36,7 +36,7 @@ def test_the_entry_point_is_a_target() -> None:
 def test_defaults_are_those_of_newer_accounts() -> None:
     """A thousand URLs or a hundred directories a request, ten domains, a prefetch bounded by bytes."""
     target = made()
-    assert target.quota == {FILE: 10_000, DIRECTORY: 100, IGNORE: 100, PREFETCH: 1_000}
+    assert daily_quota(target) == {FILE: 10_000, DIRECTORY: 100, IGNORE: 100, PREFETCH: 1_000}
     assert {kind: limits.batch_urls for kind, limits in target.limits.items()} == {
         FILE: 1_000,
         DIRECTORY: 100,
@@ -51,7 +51,8 @@ def test_the_first_api_version_can_less() -> None:
     """No force and no ignore-params: the planner must not count on them."""
     target = made(api_version="2014-11-11", force=True)
     assert target.limits[RefreshKind.DIRECTORY].eviction is Eviction.SOFT
-    assert set(target.limits) == set(target.quota) == {FILE, DIRECTORY, PREFETCH}
+    assert set(target.limits) == {FILE, DIRECTORY, PREFETCH}
+    assert [one.name for one in target.allowances] == ["file", "directory", "prefetch"]
 
 
 def test_force_can_be_left_out() -> None:
@@ -70,7 +71,7 @@ def test_a_batch_is_never_larger_than_a_minute_takes() -> None:
 @pytest.mark.parametrize("name", ["ignore-params", "ignore_params"])
 def test_the_quota_of_ignore_params_has_both_spellings(name: str) -> None:
     """A file writes the kind's name, an environment variable can only write an underscore."""
-    assert made(quota={name: 7}).quota[IGNORE] == 7
+    assert daily_quota(made(quota={name: 7}))[IGNORE] == 7
 
 
 @pytest.mark.parametrize(
