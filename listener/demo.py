@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -25,14 +26,21 @@ from yarl import URL
 
 from listener.alibaba.signature import Credentials
 from listener.contracts import Target
-from listener.emulator import CloudflareEmulator, CloudflareSettings, Emulator, EmulatorCore, EmulatorSettings
+from listener.emulator import (
+    CloudflareEmulator,
+    CloudflareSettings,
+    DcdnEmulator,
+    Emulator,
+    EmulatorCore,
+    EmulatorSettings,
+)
 from listener.errors import ListenerError
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources
 from listener.refresh import RefreshKind
 from listener.settings import Settings, parse_settings
 from listener.store import Store, open_store
-from listener.targets.alibaba_cdn import AlibabaCdn
+from listener.targets.alibaba_cdn import AlibabaCdn, AlibabaDcdn
 from listener.targets.cloudflare import Cloudflare
 
 __all__ = ["run_demo"]
@@ -124,9 +132,9 @@ class Cdn(NamedTuple):
     """What was accepted, by what."""
 
 
-def _alibaba(origin: Path) -> Cdn:
+def _alibaba(origin: Path, emulate: type[Emulator] = Emulator, target: type[AlibabaCdn] = AlibabaCdn) -> Cdn:
     credentials = Credentials("demo", secrets.token_hex(16))
-    emulator = Emulator(
+    emulator = emulate(
         EmulatorSettings(
             origin=str(origin), credentials=credentials, api_port=0, edge_port=0, task_seconds=TASK_SECONDS
         )
@@ -137,8 +145,8 @@ def _alibaba(origin: Path) -> Cdn:
     }
 
     def make_target() -> Target:
-        settings = AlibabaCdn.Settings.model_validate({"endpoint": emulator.api_url})
-        return AlibabaCdn("cdn", settings, environment=environment)  # type: ignore[arg-type]
+        settings = target.Settings.model_validate({"endpoint": emulator.api_url})
+        return target("cdn", settings, environment=environment)  # type: ignore[arg-type]
 
     def spent() -> Mapping[str, int]:
         now, ledger = emulator.clock.now(), emulator.account.ledger
@@ -159,7 +167,11 @@ def _cloudflare(origin: Path) -> Cdn:
     return Cdn(emulator, make_target, lambda: {name: emulator.purged[name] for name in ("files", "prefixes")})
 
 
-CDNS: Mapping[str, Callable[[Path], Cdn]] = {"alibaba-cdn": _alibaba, "cloudflare": _cloudflare}
+CDNS: Mapping[str, Callable[[Path], Cdn]] = {
+    "alibaba-cdn": _alibaba,
+    "alibaba-dcdn": partial(_alibaba, emulate=DcdnEmulator, target=AlibabaDcdn),
+    "cloudflare": _cloudflare,
+}
 """By the ``type`` of the target."""
 
 

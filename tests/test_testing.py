@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from listener.alibaba.signature import Credentials
-from listener.emulator import Emulator, EmulatorSettings, parse_fault
+from listener.emulator import DcdnEmulator, Emulator, EmulatorSettings
 from listener.errors import BatchRejected, Misconfigured, OutcomeUnknown, QuotaExhausted
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
-from listener.targets.alibaba_cdn import AlibabaCdn, Settings
+from listener.targets.alibaba_cdn import AlibabaCdn, AlibabaDcdn
 from listener.testing import SourceConformance, TargetConformance
 
 KEY_ID, SECRET = "testid", "testsecret-that-nobody-may-see"
@@ -43,30 +43,28 @@ class TestFilesystemSource(SourceConformance):
         return True
 
 
-def target(endpoint: str) -> AlibabaCdn:
-    """Return a target that talks to this endpoint."""
-    return AlibabaCdn("cdn", Settings.model_validate({"endpoint": endpoint}), environment=KEYS)
-
-
 class Cdn:
     """The emulator, as a service of the suite."""
 
-    def __init__(self, emulator: Emulator) -> None:
+    def __init__(self, emulator: Emulator, make_target: Callable[[str], AlibabaCdn]) -> None:
         self._emulator = emulator
+        self._make_target = make_target
 
     def make_target(self) -> AlibabaCdn:
-        return target(self._emulator.api_url)
+        return self._make_target(self._emulator.api_url)
 
     def refreshed(self) -> list[str]:
         return [record.path for record in self._emulator.account.tasks.all()]
 
     def fail(self, failure: str) -> None:
-        self._emulator.faults.order(parse_fault(failure), self._emulator.clock.now())
+        self._emulator.faults.order(self._emulator.table.parse(failure), self._emulator.clock.now())
 
 
 class TestAlibabaCdn(TargetConformance):
     """Alibaba Cloud CDN, with the emulator behind it."""
 
+    emulator: ClassVar[type[Emulator]] = Emulator
+    target: ClassVar[type[AlibabaCdn]] = AlibabaCdn
     secrets = (SECRET,)
     lost_answer = "accept-then-reset:1"
     refused = "malformed:refused"
@@ -83,8 +81,20 @@ class TestAlibabaCdn(TargetConformance):
         settings = EmulatorSettings(
             origin=".", credentials=Credentials(KEY_ID, SECRET), api_port=0, edge_port=0, domains=("www.example.com",)
         )
-        async with Emulator(settings) as emulator:
-            yield Cdn(emulator)
+        async with self.emulator(settings) as emulator:
+            yield Cdn(emulator, self.make_target)
+
+    def make_target(self, endpoint: str) -> AlibabaCdn:
+        """Return a target that talks to this endpoint."""
+        settings: Any = self.target.Settings.model_validate({"endpoint": endpoint})
+        return self.target("cdn", settings, environment=KEYS)
 
     def make_unreachable_target(self) -> AlibabaCdn:
-        return target("http://127.0.0.1:1")
+        return self.make_target("http://127.0.0.1:1")
+
+
+class TestAlibabaDcdn(TestAlibabaCdn):
+    """Alibaba Cloud DCDN, with its emulator behind it."""
+
+    emulator = DcdnEmulator
+    target = AlibabaDcdn

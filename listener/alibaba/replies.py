@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, quote_plus
 
 from listener.errors import (
@@ -33,12 +33,14 @@ from listener.refresh import QuotaReading, Receipt, RefreshKind, Task, TaskState
 from listener.text import MAX_OBJECTS, header_time, is_too_large, whole_number
 
 __all__ = [
+    "CDN_HINTS",
     "CLOCK_TOLERANCE_SECONDS",
     "LONGEST_WAIT_SECONDS",
     "MESSAGE_CHARACTERS",
     "STATUS_TABLE",
     "TABLE",
     "Failure",
+    "Hints",
     "Remedy",
     "ReplyError",
     "Rule",
@@ -141,9 +143,13 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return parsed
 
 
+_RECEIPTS = ("RefreshTaskId", "PushTaskId", "PreloadTaskId", "TaskId")
+"""Fields with the task ids of a request: refreshes; prefetches of CDN, and of DCDN; purges of ESA."""
+
+
 def parse_receipt(fields: Mapping[str, Any]) -> Receipt:
     """Return the task ids of a refresh or prefetch. Raise :class:`ReplyError` when there are none."""
-    text = _text(fields, "RefreshTaskId") or _text(fields, "PushTaskId")
+    text = next(filter(None, (_text(fields, name) for name in _RECEIPTS)), "")
     ids = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not ids or not all(re.fullmatch(r"[\w.-]{1,128}", part) for part in ids):
         raise ReplyError("the answer names no task")
@@ -171,13 +177,13 @@ _STATES = {
 
 def parse_tasks(fields: Mapping[str, Any]) -> list[Task]:
     """
-    Return the tasks of either query: ``Tasks.CDNTask[]`` of the list, ``Tasks[]`` of the query by id.
+    Return the tasks of a query: ``Tasks.CDNTask[]`` or DCDN's ``Tasks.Task[]`` of a list, else ``Tasks[]``.
 
     Rows of a kind that we never ask for are left out; an unknown status counts as still under way.
     Raise :class:`ReplyError` when there is no such list.
     """
     rows = fields.get("Tasks", [])
-    rows = rows.get("CDNTask", []) if isinstance(rows, dict) else rows
+    rows = rows.get("CDNTask", rows.get("Task", [])) if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
         raise ReplyError("the answer holds no list of tasks")
     return [task for row in rows if isinstance(row, dict) and (task := _task(row))]
@@ -269,11 +275,30 @@ class Rule(NamedTuple):
     """For the two waiting remedies, where the answer names no time."""
 
 
-_KEY = "check ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
-_RAM = "grant this key the RAM actions cdn:RefreshObjectCaches, cdn:PushObjectCache and cdn:DescribeRefresh*"
-_ENDPOINT = "check the target's endpoint and api_version"
+class Hints(NamedTuple):
+    """What the hints of :data:`TABLE` name: it differs between services. The defaults are those of CDN."""
+
+    key: str = "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
+    """Where the access key comes from."""
+    actions: str = "cdn:RefreshObjectCaches, cdn:PushObjectCache and cdn:DescribeRefresh*"
+    """RAM actions that the key needs."""
+    endpoint: str = "endpoint and api_version"
+    """Settings that say which API is called."""
+    object_type: str = "ignore_params_type or api_version"
+    """Settings that say which types of refresh are known."""
+    console: str = "CDN"
+    """The console of the service."""
+    quota_ends: str = "the day ends at 00:00 UTC+8; more quota: the vendor's Quota Center"
+
+
+CDN_HINTS: Final = Hints()
+"""Those of CDN."""
+
+_KEY = "check {key}"
+_RAM = "grant this key the RAM actions {actions}"
+_ENDPOINT = "check the target's {endpoint}"
 _BUG = "this should not happen with a supported API version: please report it"
-_ACCOUNT = "look at the CDN console: the service may be inactive, suspended or overdue"
+_ACCOUNT = "look at the {console} console: the service may be inactive, suspended or overdue"
 _PATH = "one URL of the batch is malformed"
 _DOMAIN = "check that the domain belongs to this account and is online"
 
@@ -287,7 +312,7 @@ TABLE: tuple[Rule, ...] = (
     Rule("ServiceUnavailable", Remedy.ASK),  # "a temporary failure of the server": before or after, it does not say
     Rule("InternalError", Remedy.ASK),
     Rule("SignatureNonceUsed", Remedy.RESIGN),
-    Rule("QuotaExceeded", Remedy.TOMORROW, "the day ends at 00:00 UTC+8; more quota: the vendor's Quota Center"),
+    Rule("QuotaExceeded", Remedy.TOMORROW, "{quota_ends}"),
     Rule("InvalidObjectPath", Remedy.FIND_CULPRIT, _PATH),
     Rule("ObjectPath.Malformed", Remedy.FIND_CULPRIT, _PATH),  # 2014-11-11
     Rule("InvalidExtensiveDomain", Remedy.FIND_CULPRIT, "wildcard domains cannot be refreshed: name each sub-domain"),
@@ -295,9 +320,7 @@ TABLE: tuple[Rule, ...] = (
     Rule("InvalidObjectPath.Size", Remedy.HALVE),
     Rule("InvalidObjectPath.ExceedsMaximum", Remedy.HALVE),
     Rule("SingleRequest.OverLimit", Remedy.HALVE),
-    Rule(
-        "InvalidObjectType", Remedy.STOP, "this account does not know the type: set ignore_params_type or api_version"
-    ),
+    Rule("InvalidObjectType", Remedy.STOP, "this account does not know the type: set {object_type}"),
     Rule("MissingParameter", Remedy.STOP, _BUG),
     Rule("IllegalOperation", Remedy.STOP, _ACCOUNT),
     Rule("OperationDenied", Remedy.STOP, _ACCOUNT),
@@ -341,11 +364,11 @@ def rule_for(status: int, code: str) -> Rule:
     return Rule("", Remedy.STOP, _ENDPOINT) if 300 <= status < 500 else Rule("", Remedy.ASK)
 
 
-def classify(failure: Failure) -> TargetError:
+def classify(failure: Failure, hints: Hints = CDN_HINTS) -> TargetError:
     """Return the error to raise, drawn by remedy; its message names code and request id and repeats the CDN."""
     rule = rule_for(failure.status, failure.code)
     error = _error(rule, failure)
-    error.hint = rule.hint
+    error.hint = rule.hint.format_map(hints._asdict())
     return error
 
 

@@ -36,7 +36,7 @@ __all__ = ["call", "call_daemon"]
 HANDSHAKE_SECONDS: Final = 1.0
 """A daemon that runs sends its first line at once; one that is stopped, or whose loop hangs, never does."""
 RESPONSE_SECONDS: Final = 30.0
-"""Longer than a read of the CDN's quota takes; see :class:`listener.targets.alibaba_cdn.settings.Timeouts`."""
+"""Longer than a read of the CDN's quota takes; see :class:`listener.alibaba.calls.Timeouts`."""
 _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user, group."""
 

@@ -24,6 +24,7 @@ class Cdn(StrEnum):
     """A CDN that can be emulated, by the ``type`` of its target."""
 
     ALIBABA_CDN = "alibaba-cdn"
+    ALIBABA_DCDN = "alibaba-dcdn"
     CLOUDFLARE = "cloudflare"
 
 
@@ -51,9 +52,14 @@ class EmulateCommand(TyperCommand):
 
 
 def _faults_of(cdn: Cdn) -> FaultTable:
-    from listener.emulator import CloudflareEmulator, Emulator
+    from listener.emulator import CloudflareEmulator, DcdnEmulator, Emulator
 
-    return CloudflareEmulator.table if cdn is Cdn.CLOUDFLARE else Emulator.table
+    tables = {
+        Cdn.ALIBABA_CDN: Emulator.table,
+        Cdn.ALIBABA_DCDN: DcdnEmulator.table,
+        Cdn.CLOUDFLARE: CloudflareEmulator.table,
+    }
+    return tables[cdn]
 
 
 def emulate(
@@ -77,7 +83,7 @@ def emulate(
         typer.Option(
             "--quota",
             metavar="FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]",
-            help="alibaba-cdn: the daily quota. Default: 10000,100.",
+            help="alibaba-cdn, alibaba-dcdn: the daily quota. Default: 10000,100.",
         ),
     ] = None,
     fault: Annotated[
@@ -89,7 +95,9 @@ def emulate(
     domain: Annotated[
         list[str] | None,
         typer.Option(
-            "--domain", metavar="HOST", help="alibaba-cdn: a domain of the account; repeatable. Default: every domain."
+            "--domain",
+            metavar="HOST",
+            help="alibaba-cdn, alibaba-dcdn: a domain of the account; repeatable. Default: every domain.",
         ),
     ] = None,
     ttl_seconds: Annotated[
@@ -107,7 +115,7 @@ def emulate(
             "--urls-per-domain-minute",
             metavar="N",
             min=1,
-            help="alibaba-cdn: URLs per domain and minute. Default: 10000.",
+            help="alibaba-cdn, alibaba-dcdn: URLs per domain and minute. Default: 10000.",
         ),
     ] = None,
     directories_per_domain_minute: Annotated[
@@ -116,7 +124,7 @@ def emulate(
             "--directories-per-domain-minute",
             metavar="N",
             min=1,
-            help="alibaba-cdn: directories per domain and minute. Default: 100.",
+            help="alibaba-cdn, alibaba-dcdn: directories per domain and minute. Default: 100.",
         ),
     ] = None,
     plan: Annotated[
@@ -161,7 +169,7 @@ def emulate(
         emulator = _cloudflare(shared, plan, zone or ())
     else:
         _refuse_other({"--plan": plan, "--zone": zone}, cdn)
-        emulator = _alibaba(shared, quota or "10000,100", domain or (), minute)
+        emulator = _alibaba(cdn, shared, quota or "10000,100", domain or (), minute)
     run_async(serve(emulator, lambda one: typer.echo(f"api {one.api_url}  edge {one.edge_url}")))
 
 
@@ -183,11 +191,14 @@ def _cloudflare(shared: dict[str, Any], plan: PlanChoice | None, zones: Sequence
     return CloudflareEmulator(CloudflareSettings(**options))
 
 
-def _alibaba(shared: dict[str, Any], quota: str, domains: Sequence[str], minute: dict[str, int | None]) -> EmulatorCore:
-    from listener.emulator import Emulator, EmulatorSettings, credentials_from_environment, parse_quota
+def _alibaba(
+    cdn: Cdn, shared: dict[str, Any], quota: str, domains: Sequence[str], minute: dict[str, int | None]
+) -> EmulatorCore:
+    from listener.emulator import DcdnEmulator, Emulator, EmulatorSettings, credentials_from_environment, parse_quota
 
     given: dict[str, Any] = {name[2:].replace("-", "_"): limit for name, limit in minute.items() if limit is not None}
-    return Emulator(
+    emulate = DcdnEmulator if cdn is Cdn.ALIBABA_DCDN else Emulator
+    return emulate(
         EmulatorSettings(
             **shared,
             **given,

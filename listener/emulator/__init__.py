@@ -14,6 +14,7 @@ shared: ``tasks``, ``faults`` and the cache in ``edge`` are pure, with time as a
 from __future__ import annotations
 
 from listener.emulator.alibaba import (
+    DcdnEmulator,
     Emulator,
     EmulatorSettings,
     credentials_from_environment,
@@ -29,6 +30,7 @@ __all__ = [
     "CloudflareEmulator",
     "CloudflareSettings",
     "CoreSettings",
+    "DcdnEmulator",
     "Emulator",
     "EmulatorCore",
     "EmulatorSettings",

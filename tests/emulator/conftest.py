@@ -16,7 +16,7 @@ from alibabacloud_cdn20180510.client import Client
 from alibabacloud_tea_openapi.models import Config
 
 from listener.alibaba.signature import Credentials, sign_acs3, sign_v1
-from listener.emulator import Emulator, EmulatorSettings, parse_fault
+from listener.emulator import Emulator, EmulatorSettings
 
 KEY_ID, SECRET = "testid", "testsecret"
 NOON = 1_767_326_400.0
@@ -119,9 +119,11 @@ class World:
         async with self.http.request(method, url, json=body if method == "POST" else None) as response:
             return dict(await response.json())
 
-    def sdk(self, *, signature: str | None = None, secret: str = SECRET, key_id: str = KEY_ID) -> Client:
+    def sdk(
+        self, *, signature: str | None = None, secret: str = SECRET, key_id: str = KEY_ID, client: Any = Client
+    ) -> Any:
         """Return the vendor's own client; ``v2`` names the older signature there."""
-        return Client(
+        return client(
             Config(
                 access_key_id=key_id,
                 access_key_secret=secret,
@@ -142,7 +144,7 @@ async def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         monkeypatch.delenv(name, raising=False)
     opened: list[Any] = []
 
-    async def make(*faults: str, now: float = NOON, **settings: Any) -> World:
+    async def make(*faults: str, now: float = NOON, emulate: type[Emulator] = Emulator, **settings: Any) -> World:
         tree = tmp_path / "origin"
         tree.mkdir(exist_ok=True)
         clock = Hand(now)
@@ -152,9 +154,9 @@ async def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
             api_port=0,
             edge_port=0,
             clock=clock,
-            faults=tuple(parse_fault(fault) for fault in faults),
+            faults=tuple(map(emulate.table.parse, faults)),
         )
-        emulator = Emulator(replace(defaults, **settings))
+        emulator = emulate(replace(defaults, **settings))
         await emulator.__aenter__()
         http = aiohttp.ClientSession()
         opened.append((emulator, http))

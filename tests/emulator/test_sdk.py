@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from alibabacloud_cdn20180510 import models as m
+from alibabacloud_dcdn20180115 import models as d
+from alibabacloud_dcdn20180115.client import Client as DcdnClient
 from alibabacloud_tea_openapi.exceptions import ClientException, ServerException, ThrottlingException
 from aliyunsdkcdn.request.v20180510.DescribeRefreshQuotaRequest import DescribeRefreshQuotaRequest
 from aliyunsdkcdn.request.v20180510.DescribeRefreshTaskByIdRequest import DescribeRefreshTaskByIdRequest
@@ -17,6 +19,8 @@ from aliyunsdkcdn.request.v20180510.PushObjectCacheRequest import PushObjectCach
 from aliyunsdkcdn.request.v20180510.RefreshObjectCachesRequest import RefreshObjectCachesRequest
 from aliyunsdkcore.acs_exception.exceptions import ServerException as LegacyServerException
 from aliyunsdkcore.client import AcsClient
+
+from listener.emulator import DcdnEmulator
 
 BOTH_SIGNATURES = pytest.mark.parametrize("signature", [None, "v2"], ids=["acs3", "v1"])
 ODD_PATH = "http://cdn.example/a%20b/%E4%B8%AD%E6%96%87~*+.txt?x=1&y=2"
@@ -106,6 +110,40 @@ async def test_every_action(world: Any, half: Any, signature: str | None) -> Non
         "IgnoreParamsQuota": "100", "IgnoreParamsRemain": "100", "RegexQuota": "20", "RegexRemain": "20",
         "BlockQuota": "300", "BlockRemain": "300",
     }  # fmt: skip
+
+
+@BOTH_SIGNATURES
+@BOTH_HALVES
+async def test_every_action_of_dcdn(make_world: Any, half: Any, signature: str | None) -> None:
+    """The official SDK of DCDN refreshes, prefetches, looks at tasks in both ways and reads the quota."""
+    world = await make_world(emulate=DcdnEmulator)
+    client = half(world.sdk(signature=signature, client=DcdnClient))
+    paths = f"{ODD_PATH}\r\nhttps://cdn.example/b\n"
+    refreshed = (await client.refresh_dcdn_object_caches(d.RefreshDcdnObjectCachesRequest(object_path=paths))).body
+    directory = d.RefreshDcdnObjectCachesRequest(
+        object_path="http://cdn.example/d/", object_type="Directory", force=True
+    )
+    forced = (await client.refresh_dcdn_object_caches(directory)).body
+    pushed = (await client.preload_dcdn_object_caches(d.PreloadDcdnObjectCachesRequest(object_path=ODD_PATH))).body
+    assert len({refreshed.refresh_task_id, forced.refresh_task_id, pushed.preload_task_id}) == 3
+
+    world.clock.time += 1
+    ids = f"{refreshed.refresh_task_id},{forced.refresh_task_id}"
+    by_id = d.DescribeDcdnRefreshTaskByIdRequest(task_id=ids)
+    done = (await client.describe_dcdn_refresh_task_by_id(by_id)).body
+    assert [(task.object_path, task.object_type, task.status) for task in done.tasks] == [
+        (ODD_PATH, "file", "Complete"),
+        ("https://cdn.example/b", "file", "Complete"),
+        ("http://cdn.example/d/", "path", "Complete"),
+    ]
+    listed = (await client.describe_dcdn_refresh_tasks(d.DescribeDcdnRefreshTasksRequest(object_path=ODD_PATH))).body
+    assert [task.object_type for task in listed.tasks.task] == ["preload", "file"]
+    too_many = d.DescribeDcdnRefreshTasksRequest(page_size=51)
+    with pytest.raises(ClientException):
+        await client.describe_dcdn_refresh_tasks(too_many)
+    quota = (await client.describe_dcdn_refresh_quota(d.DescribeDcdnRefreshQuotaRequest())).body
+    assert (quota.url_remain, quota.dir_remain, quota.preload_remain) == ("9998", "99", "999")
+    assert "PreloadEdgeQuota" not in quota.to_map()
 
 
 @BOTH_SIGNATURES

@@ -26,8 +26,9 @@ from listener.emulator import (
     parse_quota,
     serve,
 )
+from listener.emulator.alibaba import parse_fault
 from listener.emulator.alibaba.account import EmulatedAccount, Submission
-from listener.emulator.alibaba.faults import Rejection, parse_fault
+from listener.emulator.alibaba.faults import Rejection
 from listener.emulator.control import _from_this_machine
 from listener.emulator.faults import FaultBook
 from listener.emulator.server import Accepted

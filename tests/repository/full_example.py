@@ -33,7 +33,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sites": {"source": "filesystem", "target": "alibaba-cdn", "base_urls": ["https://www.example.com/"]},
 }
 """Values of keys that have no default, by type of plugin, and for the site."""
-SHOWN = {"filesystem", "listing", "mns", "sqs", "webhook", "alibaba-cdn", "cloudflare", "http-purge"}
+SHOWN = {"filesystem", "listing", "mns", "sqs", "webhook", "alibaba-cdn", "alibaba-dcdn", "cloudflare", "http-purge"}
 """Plugins that come with the product; a third party's do not belong into its example."""
 
 

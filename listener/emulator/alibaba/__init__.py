@@ -1,5 +1,5 @@
 """
-The emulated Alibaba Cloud CDN.
+The emulated Alibaba Cloud CDN and DCDN.
 
 ``actions``, ``account`` and ``parameters`` are pure, with time as an argument, as is the gate in ``api``; ``faults``
 has the API's errors, ``emulator`` connects them with the core.
@@ -7,10 +7,16 @@ has the API's errors, ``emulator`` connects them with the core.
 
 from __future__ import annotations
 
-from listener.emulator.alibaba.emulator import Emulator, EmulatorSettings, credentials_from_environment, parse_quota
-from listener.emulator.alibaba.faults import fault_help, parse_fault
+from listener.emulator.alibaba.emulator import (
+    DcdnEmulator,
+    Emulator,
+    EmulatorSettings,
+    credentials_from_environment,
+    parse_quota,
+)
 
 __all__ = [
+    "DcdnEmulator",
     "Emulator",
     "EmulatorSettings",
     "credentials_from_environment",
@@ -18,3 +24,6 @@ __all__ = [
     "parse_fault",
     "parse_quota",
 ]
+
+parse_fault = Emulator.table.parse
+fault_help = Emulator.table.help

@@ -1,17 +1,18 @@
 """
-The API's actions: decoded parameters in, the reply's fields out, in both versions of the API.
+The API's actions: decoded parameters in, the reply's fields out, in both versions of CDN's API, and in DCDN's.
 
-===================== ========================================= ==============================
-..                    2018-05-10                                2014-11-11
-===================== ========================================= ==============================
-types                 File, Directory, IgnoreParams             File, Directory
-Force                 yes                                       ignored
-prefetch spends       a quota of its own                        the quota of files
-task by id            yes                                       no
-history, page size    3 days, 100                               7 days, 50
-directory in replies  ``directory``                             ``path``
-malformed path        ``InvalidObjectPath.Malformed``           ``ObjectPath.Malformed``
-===================== ========================================= ==============================
+===================== ================================= ============================= ===========================
+..                    CDN 2018-05-10                    CDN 2014-11-11                DCDN 2018-01-15
+===================== ================================= ============================= ===========================
+types                 File, Directory, IgnoreParams     File, Directory               as CDN's
+Force                 yes                               ignored                       yes
+prefetch spends       a quota of its own                the quota of files            a quota of its own
+task by id            yes                               no                            yes
+history, page size    3 days, 100                       7 days, 50                    3 days, 50
+directory in replies  ``directory``                     ``path``                      ``path``
+malformed path        ``InvalidObjectPath.Malformed``   ``ObjectPath.Malformed``      as CDN's
+rows of the list      ``CDNTask``                       ``CDNTask``                   ``Task``
+===================== ================================= ============================= ===========================
 
 Regex refreshes are not emulated: the type is answered with ``InvalidObjectType.ValueNotSupported``.
 """
@@ -19,7 +20,8 @@ Regex refreshes are not emulated: the type is answered with ``InvalidObjectType.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import islice
 from typing import Any, Final
 
@@ -31,7 +33,7 @@ from listener.emulator.faults import FaultBook
 from listener.emulator.tasks import TaskRecord
 from listener.refresh import RefreshKind
 
-__all__ = ["VERSIONS", "Api", "Call", "Reply", "Version"]
+__all__ = ["CDN_VERSIONS", "DCDN_VERSIONS", "Api", "Call", "Does", "Reply", "Version"]
 
 REGEX_QUOTA = "20"
 BLOCK_QUOTA = "300"
@@ -42,11 +44,22 @@ TRUE = "true"
 DAY_SECONDS = 24 * 60 * 60
 
 
+class Does(StrEnum):
+    """What an action does, whatever it is called."""
+
+    REFRESH = "refresh"
+    PREFETCH = "prefetch"
+    LIST = "list"
+    BY_ID = "by id"
+    QUOTA = "quota"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """What differs between the versions of the API."""
+    """What differs between the versions of the API, and between CDN and DCDN."""
 
     name: str
+    actions: Mapping[str, Does]
     types: Mapping[str, RefreshKind]
     wire: Mapping[RefreshKind, str]
     """ObjectType in replies and in queries for tasks."""
@@ -55,10 +68,22 @@ class Version:
     max_page_size: int
     forces: bool
     prefetch_spends: RefreshKind
+    prefetch_answer: str = "PushTaskId"
+    rows: str = "CDNTask"
+    """The list within ``Tasks``."""
+    shows_edge: bool = True
+    """Whether the quota shows prefetches to the edge apart."""
 
 
 V2018: Final = Version(
     name="2018-05-10",
+    actions={
+        "RefreshObjectCaches": Does.REFRESH,
+        "PushObjectCache": Does.PREFETCH,
+        "DescribeRefreshTasks": Does.LIST,
+        "DescribeRefreshTaskById": Does.BY_ID,
+        "DescribeRefreshQuota": Does.QUOTA,
+    },
     # The English reference alone calls IgnoreParams "ExQuery"; both are taken.
     types={
         "File": RefreshKind.FILE,
@@ -78,8 +103,10 @@ V2018: Final = Version(
     forces=True,
     prefetch_spends=RefreshKind.PREFETCH,
 )
-V2014: Final = Version(
+V2014: Final = replace(
+    V2018,
     name="2014-11-11",
+    actions={name: does for name, does in V2018.actions.items() if does is not Does.BY_ID},
     types={"File": RefreshKind.FILE, "Directory": RefreshKind.DIRECTORY},
     wire={**V2018.wire, RefreshKind.DIRECTORY: "path"},
     malformed_code="ObjectPath.Malformed",
@@ -87,8 +114,26 @@ V2014: Final = Version(
     max_page_size=50,
     forces=False,
     prefetch_spends=RefreshKind.FILE,
+    shows_edge=False,
 )
-VERSIONS: Final = {version.name: version for version in (V2018, V2014)}
+DCDN: Final = replace(
+    V2018,
+    name="2018-01-15",
+    actions={
+        "RefreshDcdnObjectCaches": Does.REFRESH,
+        "PreloadDcdnObjectCaches": Does.PREFETCH,
+        "DescribeDcdnRefreshTasks": Does.LIST,
+        "DescribeDcdnRefreshTaskById": Does.BY_ID,
+        "DescribeDcdnRefreshQuota": Does.QUOTA,
+    },
+    wire={**V2018.wire, RefreshKind.DIRECTORY: "path"},
+    max_page_size=50,
+    prefetch_answer="PreloadTaskId",
+    rows="Task",
+    shows_edge=False,
+)
+CDN_VERSIONS: Final = {version.name: version for version in (V2018, V2014)}
+DCDN_VERSIONS: Final = {DCDN.name: DCDN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,26 +157,27 @@ class Reply:
 class Api:
     """The actions over one account."""
 
-    def __init__(self, account: EmulatedAccount, faults: FaultBook) -> None:
-        """Serve this account; the faults decide how late the status of a task is."""
+    def __init__(self, account: EmulatedAccount, faults: FaultBook, versions: Mapping[str, Version]) -> None:
+        """Serve this account in these versions; the faults decide how late the status of a task is."""
         self._account = account
         self._faults = faults
-        self._actions: dict[str, Callable[[Call], Reply]] = {
-            "RefreshObjectCaches": self._refresh,
-            "PushObjectCache": self._prefetch,
-            "DescribeRefreshTasks": self._tasks,
-            "DescribeRefreshTaskById": self._task_by_id,
-            "DescribeRefreshQuota": self._quota,
+        self._versions = versions
+        self._does: dict[Does, Callable[[Call], Reply]] = {
+            Does.REFRESH: self._refresh,
+            Does.PREFETCH: self._prefetch,
+            Does.LIST: self._tasks,
+            Does.BY_ID: self._task_by_id,
+            Does.QUOTA: self._quota,
         }
 
-    def knows(self, action: str, version: str) -> bool:
-        """Return whether this version of the API has the action."""
-        by_id_in_2014 = version == V2014.name and action == "DescribeRefreshTaskById"
-        return version in VERSIONS and action in self._actions and not by_id_in_2014
+    def version_of(self, action: str, version: str) -> Version | None:
+        """Return the version, where the API has it with the action."""
+        found = self._versions.get(version)
+        return found if found is not None and action in found.actions else None
 
     def answer(self, call: Call) -> Reply:
         """Execute the call. Raise :class:`Rejection`, having changed nothing."""
-        return self._actions[call.action](call)
+        return self._does[call.version.actions[call.action]](call)
 
     def _refresh(self, call: Call) -> Reply:
         object_type = call.parameters.get("ObjectType") or "File"
@@ -161,7 +207,7 @@ class Api:
                 spends=call.version.prefetch_spends,
             ),
             call.now,
-            answer="PushTaskId",
+            answer=call.version.prefetch_answer,
         )
 
     def _submit(self, submission: Submission, now: float, *, answer: str) -> Reply:
@@ -176,7 +222,7 @@ class Api:
         page = list(islice(found, first, first + query.page_size))
         return Reply(
             {
-                "Tasks": {"CDNTask": [self._task(record, call.version) for record in page]},
+                "Tasks": {call.version.rows: [self._task(record, call.version) for record in page]},
                 "PageNumber": query.page_number,
                 "PageSize": query.page_size,
                 "TotalCount": len(found),
@@ -233,9 +279,10 @@ class Api:
             "BlockQuota": BLOCK_QUOTA,
             "BlockRemain": BLOCK_QUOTA,
         }
-        if call.version is V2018:
-            fields |= self._figures("IgnoreParams", RefreshKind.IGNORE_PARAMS, call.now)
+        if call.version.shows_edge:
             fields |= self._figures("PreloadEdge", prefetch, call.now)
+        if RefreshKind.IGNORE_PARAMS in call.version.types.values():
+            fields |= self._figures("IgnoreParams", RefreshKind.IGNORE_PARAMS, call.now)
             fields |= {"RegexQuota": REGEX_QUOTA, "RegexRemain": REGEX_QUOTA}
         return Reply(fields)
 

@@ -18,7 +18,7 @@ from aiohttp import web
 from listener.alibaba.signature import Credentials, parse_acs3_authorization, verify_acs3, verify_v1
 from listener.clock import window_start
 from listener.emulator.alibaba.account import CallRates
-from listener.emulator.alibaba.actions import VERSIONS, Api, Call
+from listener.emulator.alibaba.actions import Api, Call
 from listener.emulator.alibaba.faults import Rejection
 from listener.emulator.alibaba.parameters import parse_time
 from listener.emulator.faults import Refusal
@@ -29,7 +29,6 @@ __all__ = ["AlibabaServer", "ApiRequest", "Gate", "journal_line"]
 
 FORM: Final = "application/x-www-form-urlencoded"
 HOST_ID: Final = "cdn-listener-emulator"
-HELP_PAGE: Final = "https://next.api.aliyun.com/document/Cdn/2018-05-10/errorCode"
 
 TIME_WINDOW_SECONDS = 15 * 60
 """How far a time stamp may be away from the server's time, either way; the vendor's page on signatures."""
@@ -41,9 +40,10 @@ V1_REQUIRED = ("AccessKeyId", "Signature", "SignatureNonce", "Timestamp")
 class AlibabaServer(ApiServer[Call]):
     """Answers calls on ``/``."""
 
-    def __init__(self, around: Surroundings, *, api: Api, gate: Gate) -> None:
-        """Answer with ``api`` the calls that pass ``gate``."""
+    def __init__(self, around: Surroundings, *, api: Api, gate: Gate, help_page: str) -> None:
+        """Answer with ``api`` the calls that pass ``gate``; refusals name the ``help_page``."""
         super().__init__(around)
+        self._help_page = help_page
         self._api = api
         self._gate = gate
 
@@ -58,10 +58,11 @@ class AlibabaServer(ApiServer[Call]):
         for name, value in (("Action", action), ("Version", version)):
             if not value:
                 raise Rejection("MissingParameter", name=name)
-        if not self._api.knows(action, version):
+        known = self._api.version_of(action, version)
+        if known is None:
             raise Rejection("InvalidAction.NotFound", action=action, version=version)
         self._gate.admit(request, self.now())
-        return Call(action=action, version=VERSIONS[version], parameters=request.parameters, now=self.now())
+        return Call(action=action, version=known, parameters=request.parameters, now=self.now())
 
     def fail(self, call: Call) -> None:
         """Raise :class:`Rejection` where a fault demands it."""
@@ -92,7 +93,7 @@ class AlibabaServer(ApiServer[Call]):
             "HostId": HOST_ID,
             "Code": refusal.code,
             "Message": refusal.message,
-            "Recommend": f"{HELP_PAGE}?q={refusal.code}",
+            "Recommend": f"{self._help_page}?q={refusal.code}",
         }
         return self.json(refusal.status, body, headers)
 

@@ -1,32 +1,41 @@
-"""The emulated Alibaba Cloud CDN as a whole, and its options."""
+"""The emulated Alibaba Cloud CDN and DCDN as a whole, and their options."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from aiohttp import web
 
 from listener.alibaba.signature import Credentials
 from listener.clock import window_end, window_start
 from listener.emulator.alibaba.account import CallRates, EmulatedAccount
-from listener.emulator.alibaba.actions import V2014, Api
+from listener.emulator.alibaba.actions import CDN_VERSIONS, DCDN_VERSIONS, V2014, Api, Does, Version
 from listener.emulator.alibaba.api import AlibabaServer, Gate
-from listener.emulator.alibaba.faults import ACTIONS, FAULTS
+from listener.emulator.alibaba.faults import FAULT_KINDS, REJECTIONS
 from listener.emulator.core import CoreSettings, EmulatorCore
+from listener.emulator.faults import FaultTable
 from listener.emulator.server import Surroundings
 from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
 
-__all__ = ["CALLS_PER_SECOND", "Emulator", "EmulatorSettings", "credentials_from_environment", "parse_quota"]
+__all__ = ["DcdnEmulator", "Emulator", "EmulatorSettings", "credentials_from_environment", "parse_quota"]
 
 KEY_ID_VARIABLE: Final = "ALIBABA_CLOUD_ACCESS_KEY_ID"
 KEY_SECRET_VARIABLE: Final = "ALIBABA_CLOUD_ACCESS_KEY_SECRET"  # noqa: S105 - the name of a variable, not its value
 
-CALLS_PER_SECOND: Final[Mapping[str, int]] = dict(zip(ACTIONS, (50, 50, 10, 30, 20), strict=True))
-"""The vendor's figures for each action and account; its newest pages say 5 for DescribeRefreshTasks."""
+CALLS_PER_SECOND: Final[Mapping[Does, int]] = {
+    Does.REFRESH: 50,
+    Does.PREFETCH: 50,
+    Does.LIST: 10,
+    Does.BY_ID: 30,
+    Does.QUOTA: 20,
+}
+"""The vendor's figures for each action and account of CDN; its newest pages say 5 for DescribeRefreshTasks."""
+DCDN_CALLS_PER_SECOND: Final[Mapping[Does, int]] = {**CALLS_PER_SECOND, Does.REFRESH: 30, Does.PREFETCH: 15}
+"""Those of DCDN; for the task list it names none."""
 QUOTA: Final[Mapping[RefreshKind, int]] = {
     RefreshKind.FILE: 10_000,
     RefreshKind.DIRECTORY: 100,
@@ -47,7 +56,7 @@ class EmulatorSettings(CoreSettings):
     """Units a day; kinds that are left out keep the vendor's figure."""
     domains: tuple[str, ...] = ()
     """The domains of the account, with or without a port; empty for any."""
-    calls_per_second: Mapping[str, int] = field(default_factory=lambda: dict(CALLS_PER_SECOND))
+    calls_per_second: Mapping[str, int] = field(default_factory=dict)
     """By action; actions that are left out keep the vendor's figure."""
     urls_per_domain_minute: int = 10_000
     """The vendor's newest figure; 1,000 in older pages."""
@@ -75,10 +84,18 @@ def parse_quota(text: str) -> dict[RefreshKind, int]:
     return {**QUOTA, **dict(zip(QUOTA_ORDER, map(int, numbers), strict=False))}
 
 
+def _table(versions: Mapping[str, Version]) -> FaultTable:
+    actions = dict.fromkeys(action for version in versions.values() for action in version.actions)
+    return FaultTable(FAULT_KINDS, tuple(actions), REJECTIONS)
+
+
 class Emulator(EmulatorCore):
     """A local Alibaba CDN; ``account`` is public for tests."""
 
-    table = FAULTS
+    versions: ClassVar[Mapping[str, Version]] = CDN_VERSIONS
+    rates: ClassVar[Mapping[Does, int]] = CALLS_PER_SECOND
+    help_page: ClassVar[str] = "https://next.api.aliyun.com/document/Cdn/2018-05-10/errorCode"
+    table = _table(CDN_VERSIONS)
     settings: EmulatorSettings
 
     def __init__(self, settings: EmulatorSettings) -> None:
@@ -99,9 +116,11 @@ class Emulator(EmulatorCore):
 
     def routes(self, around: Surroundings) -> Sequence[web.RouteDef]:
         """Return the one route of the API."""
-        rates = CallRates({**CALLS_PER_SECOND, **self.settings.calls_per_second})
-        gate = Gate(self.settings.credentials, rates)
-        server = AlibabaServer(around, api=Api(self.account, self.faults), gate=gate)
+        actions = {name: does for version in self.versions.values() for name, does in version.actions.items()}
+        rates = {name: self.rates[does] for name, does in actions.items()}
+        gate = Gate(self.settings.credentials, CallRates({**rates, **self.settings.calls_per_second}))
+        api = Api(self.account, self.faults, self.versions)
+        server = AlibabaServer(around, api=api, gate=gate, help_page=self.help_page)
         return [web.route("*", "/", server.handle)]
 
     def overview(self, now: float) -> Mapping[str, Any]:
@@ -114,3 +133,12 @@ class Emulator(EmulatorCore):
             "remaining": {kind.value: ledger.remaining(kind, now) for kind in ledger.limits},
             "accepted": {str(start): units for start, units in ledger.windows().items()},
         }
+
+
+class DcdnEmulator(Emulator):
+    """A local Alibaba DCDN."""
+
+    versions = DCDN_VERSIONS
+    rates = DCDN_CALLS_PER_SECOND
+    help_page = "https://next.api.aliyun.com/document/dcdn/2018-01-15/errorCode"
+    table = _table(DCDN_VERSIONS)

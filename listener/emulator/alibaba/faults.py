@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from listener.emulator.faults import COUNT, SECONDS, SHARED_FAULTS, FaultKind, FaultTable, Refusal
+from listener.emulator.faults import COUNT, SECONDS, SHARED_FAULTS, FaultKind, Refusal
 
-__all__ = ["ACTIONS", "FAULTS", "FAULT_KINDS", "REJECTIONS", "Rejection", "fault_help", "parse_fault"]
+__all__ = ["FAULT_KINDS", "REJECTIONS", "Rejection"]
 
 REJECTIONS: Final[dict[str, tuple[int, str]]] = {
     # from the gateway
@@ -59,14 +59,6 @@ REJECTIONS: Final[dict[str, tuple[int, str]]] = {
 }
 """Code to HTTP status and message. Codes and statuses as the vendor's error tables of the CDN API list them;
 ``RequestEntityTooLarge`` and the page codes are the emulator's own, since the vendor names none."""
-
-ACTIONS: Final = (
-    "RefreshObjectCaches",
-    "PushObjectCache",
-    "DescribeRefreshTasks",
-    "DescribeRefreshTaskById",
-    "DescribeRefreshQuota",
-)
 
 
 class Rejection(Refusal):
@@ -144,8 +136,3 @@ FAULT_KINDS: Final[dict[str, FaultKind]] = {
         ),
     )
 }
-
-
-FAULTS: Final = FaultTable(FAULT_KINDS, ACTIONS, REJECTIONS)
-parse_fault = FAULTS.parse
-fault_help = FAULTS.help

@@ -1,4 +1,4 @@
-"""What a configuration may say of a target of type ``alibaba-cdn``; secrets are no settings."""
+"""What a configuration may say of a target of type ``alibaba-cdn`` or ``alibaba-dcdn``; secrets are no settings."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from listener.alibaba import KeySettings, Origin, Table
+from listener.alibaba import Origin, Table
+from listener.alibaba.calls import ApiSettings
+from listener.targets.alibaba_cdn.services import CDN, DCDN, FIRST_CDN, Service
 
-__all__ = ["FIRST_API_VERSION", "Limits", "Prefetch", "Quota", "Settings", "Timeouts"]
-
-FIRST_API_VERSION = "2014-11-11"
+__all__ = ["AccountSettings", "DcdnLimits", "DcdnSettings", "Limits", "Prefetch", "Quota", "Settings"]
 
 
 class Quota(Table):
@@ -52,23 +52,8 @@ class Limits(Table):
     """The part of the vendor's read limits (tasks by id 30, task list 10, quota 20 calls a second) to use."""
 
 
-class Timeouts(Table):
-    """How long to wait for the API, and over how many connections."""
-
-    connect_seconds: float = Field(5, gt=0)
-    """For a connection, its name look-up and TLS included: nothing was sent when this ends."""
-    answer_seconds: float = Field(30, gt=0)
-    """For the whole call: when this ends a refresh may have been accepted, and the task list is searched."""
-    retry_seconds: float = Field(30, ge=0)
-    """For all tries of a call that was throttled; after it the caller decides."""
-    tries: int = Field(4, ge=1, le=20)
-    """Tries of a call that was throttled, the first included."""
-    connections: int = Field(8, ge=1)
-    """Connections at once."""
-
-
 class Prefetch(Table):
-    """Options of PushObjectCache."""
+    """Options of PushObjectCache, or DCDN's PreloadDcdnObjectCaches."""
 
     area: Literal["domestic", "overseas"] | None = None
     """Where to fetch to; unset: wherever the domain is served."""
@@ -80,15 +65,16 @@ class Prefetch(Table):
     """Request headers to fetch with: each variant of a ``Vary`` needs its own; unset: gzip."""
 
 
-class Settings(KeySettings):
-    """An account of Alibaba Cloud CDN."""
+class DcdnLimits(Limits):
+    """The vendor's limits on requests; lower them where others use the same account."""
 
-    endpoint: Origin = "https://cdn.aliyuncs.com"
-    """Where the API is: scheme, host and port. Plain http is for emulators and tests."""
-    signature: Literal["acs3-hmac-sha256", "hmac-sha1"] = "acs3-hmac-sha256"
-    """How requests are signed; ``hmac-sha1`` is for endpoints that do not know the newer form."""
-    api_version: Literal["2018-05-10", "2014-11-11"] = "2018-05-10"
-    """The older one has no forced directory refreshes, no ignore-params and no tasks by id."""
+    calls_per_second: float = Field(15, gt=0)
+    """Calls a second in all: DCDN takes 30 refreshes and 15 prefetches a second and account."""
+
+
+class AccountSettings(ApiSettings):
+    """What CDN and DCDN have in common."""
+
     account: str = Field("main", min_length=1)
     """Targets of one account share its quota: give them the same name, and others another."""
     force: bool = True
@@ -102,12 +88,53 @@ class Settings(KeySettings):
     """Refreshes a day to assume until the live quota is known."""
     limits: Limits = Limits()
     """Requests to keep to; the vendor's own limits by default."""
-    timeouts: Timeouts = Timeouts()
-    """Patience with the API, and connections to it."""
     prefetch: Prefetch = Prefetch()
     """Options of prefetch requests."""
 
     @property
-    def is_first_version(self) -> bool:
-        """Whether the API is the one of 2014."""
-        return self.api_version == FIRST_API_VERSION
+    def service(self) -> Service:
+        """Return the API that is called."""
+        raise NotImplementedError
+
+    @property
+    def ledger(self) -> str:
+        """Return what names the quota of this account: CDN's is not DCDN's."""
+        raise NotImplementedError
+
+
+class Settings(AccountSettings):
+    """An account of Alibaba Cloud CDN."""
+
+    endpoint: Origin = "https://cdn.aliyuncs.com"
+    """Where the API is: scheme, host and port. Plain http is for emulators and tests."""
+    api_version: Literal["2018-05-10", "2014-11-11"] = "2018-05-10"
+    """The older one has no forced directory refreshes, no ignore-params and no tasks by id."""
+
+    @property
+    def service(self) -> Service:
+        """Return the version of CDN's API."""
+        return FIRST_CDN if self.api_version == FIRST_CDN.version else CDN
+
+    @property
+    def ledger(self) -> str:
+        """Return the account's name."""
+        return self.account
+
+
+class DcdnSettings(AccountSettings):
+    """An account of Alibaba Cloud DCDN (Dynamic Route for CDN)."""
+
+    endpoint: Origin = "https://dcdn.aliyuncs.com"
+    """Where the API is: scheme, host and port. Plain http is for emulators and tests."""
+    limits: DcdnLimits = DcdnLimits()
+    """Requests to keep to; the vendor's own limits by default."""
+
+    @property
+    def service(self) -> Service:
+        """Return DCDN's API."""
+        return DCDN
+
+    @property
+    def ledger(self) -> str:
+        """Return the account's name behind the service: one account has a quota for each."""
+        return f"dcdn:{self.account}"

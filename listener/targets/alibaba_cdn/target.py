@@ -1,4 +1,4 @@
-"""The contract of a target, spoken with Alibaba Cloud CDN."""
+"""The contract of a target, spoken with Alibaba Cloud CDN and DCDN."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel
 
 from listener.alibaba import key_source, require_key
+from listener.alibaba.calls import Request
+from listener.alibaba.rates import DomainWindows, Window
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.allowances import Allowance, Day, for_each_kind
 from listener.clock import QUOTA_RESET_OFFSET_SECONDS, Clock, SystemClock
@@ -22,24 +24,22 @@ from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknow
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
 from listener.targets.alibaba_cdn.requests import (
     PREFETCH_BATCH_BYTES,
-    DomainWindows,
-    Request,
-    Window,
     domain_of,
     quota_request,
     refresh_request,
     task_list_request,
     tasks_by_id_request,
 )
+from listener.targets.alibaba_cdn.settings import AccountSettings, DcdnSettings
 from listener.targets.alibaba_cdn.settings import Settings as AlibabaCdnSettings
 from listener.text import whole_number
 from listener.urls import Spellings
 
 if TYPE_CHECKING:
-    from listener.targets.alibaba_cdn.client import SignedClient
+    from listener.alibaba.client import SignedClient
 
 
-__all__ = ["AlibabaCdn"]
+__all__ = ["AlibabaCdn", "AlibabaDcdn"]
 
 IDS_PER_CALL = 10
 BY_ID_CALLS_PER_SECOND = 30
@@ -66,7 +66,7 @@ class AlibabaCdn:
     def __init__(
         self,
         name: str,
-        settings: AlibabaCdnSettings,
+        settings: AccountSettings,
         *,
         clock: Clock | None = None,
         randomness: random.Random | None = None,
@@ -75,8 +75,8 @@ class AlibabaCdn:
         """Keep the settings; read no key and open no connection before the first call."""
         self.name = name
         self.settings = settings
-        self.account = settings.account
-        self._is_first_version = settings.is_first_version
+        self.account = settings.ledger
+        self._service = settings.service
         self.limits = _limits(settings)
         quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
         self.allowances = for_each_kind(quota, Day(QUOTA_RESET_OFFSET_SECONDS))
@@ -96,10 +96,13 @@ class AlibabaCdn:
     def client(self) -> SignedClient:
         """What makes the calls."""
         # aiohttp is slow to import, and commands that only read the state file make no call.
-        from listener.targets.alibaba_cdn.client import SignedClient  # noqa: PLC0415
+        from listener.alibaba.client import SignedClient  # noqa: PLC0415
 
         return SignedClient(
             self.settings,
+            version=self._service.version,
+            calls_per_second=self.settings.limits.calls_per_second,
+            hints=self._service.hints,
             keys=self._keys,
             clock=self._clock,
             randomness=self._randomness,
@@ -152,7 +155,7 @@ class AlibabaCdn:
     async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
         """Return what is known of these tasks; one that is not known (yet) is simply absent."""
         ids = list(dict.fromkeys(task_ids))
-        if self._is_first_version:
+        if self._service.tasks_by_id is None:
             found = [task for task_id in ids for task in (await self._list(task_id=task_id))[0]]
         else:
             parts = [ids[start : start + IDS_PER_CALL] for start in range(0, len(ids), IDS_PER_CALL)]
@@ -166,7 +169,7 @@ class AlibabaCdn:
         Raises :class:`~listener.errors.OutcomeUnknown` where nothing was found but the list does not
         reach back to ``since``, or was too long to read: that it is absent would not be true.
         """
-        history = (7 if self._is_first_version else 3) * DAY_SECONDS - HISTORY_MARGIN_SECONDS
+        history = self._service.history_days * DAY_SECONDS - HISTORY_MARGIN_SECONDS
         # The list speaks of the CDN's clock, which may be minutes from ours.
         ahead = self.client.clock_skew_seconds or 0.0
         since, until, now = since - ahead, until - ahead, self._clock.now() - ahead
@@ -189,7 +192,7 @@ class AlibabaCdn:
     async def read_quota(self) -> Mapping[str, QuotaReading]:
         """Return the live quota of each kind that the CDN reports and this API version can do, by the kind's name."""
         await self._quota_calls.take()
-        quota = parse_quota(await self.client.read(quota_request()))
+        quota = parse_quota(await self.client.read(quota_request(self._service)))
         return {kind.value: reading for kind, reading in quota.items() if kind in self.limits}
 
     async def check(self) -> Sequence[Check]:
@@ -224,14 +227,14 @@ class AlibabaCdn:
         limits = self.limits.get(kind)
         if limits is None:
             hint = "set api_version = '2018-05-10', or refresh without this kind"
-            raise Misconfigured(f"API version {self.settings.api_version} cannot do {kind.value}", hint=hint)
+            raise Misconfigured(f"API version {self._service.version} cannot do {kind.value}", hint=hint)
         if len(urls) > limits.batch_urls or len(set(map(domain_of, urls))) > limits.batch_places:
             raise BatchTooLarge(f"{len(urls)} URLs are too many, or of too many domains, for one request")
 
     async def _tasks_by_id(self, ids: Sequence[str]) -> list[Task]:
         await self._by_id_calls.take()
         try:
-            return _tasks(await self.client.read(tasks_by_id_request(ids)))
+            return _tasks(await self.client.read(tasks_by_id_request(self._service, ids)))
         except Misconfigured as error:
             if not error.code.startswith("InvalidTaskId"):
                 raise
@@ -240,11 +243,11 @@ class AlibabaCdn:
 
     async def _list(self, **question: Any) -> tuple[list[Task], bool]:
         """Return the tasks of all pages up to a bound, and whether these were all."""
-        size = 50 if self._is_first_version else 100
+        size = self._service.page_size
         found: list[Task] = []
         for page in range(1, MOST_PAGES + 1):
             await self._task_list_calls.take()
-            fields = await self.client.read(task_list_request(page=page, page_size=size, **question))
+            fields = await self.client.read(task_list_request(self._service, page=page, page_size=size, **question))
             rows = _tasks(fields)
             found += rows
             total = _total(fields)
@@ -254,12 +257,18 @@ class AlibabaCdn:
 
     def _listed_type(self, kind: RefreshKind) -> str | None:
         """The task list has words of its own for each kind, and none for ignore-params."""
-        directory = "path" if self._is_first_version else "directory"
+        directory = self._service.directory_type
         words = {RefreshKind.FILE: "file", RefreshKind.DIRECTORY: directory, RefreshKind.PREFETCH: "preload"}
         return words.get(kind)
 
 
-def _limits(settings: AlibabaCdnSettings) -> dict[RefreshKind, KindLimits]:
+class AlibabaDcdn(AlibabaCdn):
+    """An account of Alibaba Cloud DCDN: other actions, other limits, the same rules."""
+
+    Settings: ClassVar[type[BaseModel]] = DcdnSettings
+
+
+def _limits(settings: AccountSettings) -> dict[RefreshKind, KindLimits]:
     own = settings.limits
     urls = min(own.batch_urls, own.urls_per_domain_minute)
     directories = min(own.batch_directories, own.directories_per_domain_minute)
@@ -269,16 +278,14 @@ def _limits(settings: AlibabaCdnSettings) -> dict[RefreshKind, KindLimits]:
         RefreshKind.DIRECTORY: KindLimits(directories, own.batch_domains, eviction=_directory_eviction(settings)),
         RefreshKind.PREFETCH: KindLimits(prefetches, own.batch_domains, PREFETCH_BATCH_BYTES),
     }
-    # Its quota is a hundred a day, so a batch is never larger than a directory's.
-    return (
-        limits
-        if settings.is_first_version
-        else {**limits, RefreshKind.IGNORE_PARAMS: KindLimits(directories, own.batch_domains)}
-    )
+    if settings.service.ignores_params:
+        # Its quota is a hundred a day, so a batch is never larger than a directory's.
+        limits[RefreshKind.IGNORE_PARAMS] = KindLimits(directories, own.batch_domains)
+    return limits
 
 
-def _directory_eviction(settings: AlibabaCdnSettings) -> Eviction:
-    if settings.is_first_version:
+def _directory_eviction(settings: AccountSettings) -> Eviction:
+    if not settings.service.forces:
         return Eviction.SOFT
     return Eviction.HARD if settings.force else Eviction.EITHER
 
@@ -316,8 +323,9 @@ async def _quota(target: AlibabaCdn) -> str:
 
 
 def _questions(target: AlibabaCdn) -> Sequence[Request]:
-    listed = task_list_request(page=1, page_size=1)
-    return [listed] if target.settings.is_first_version else [listed, tasks_by_id_request(["1"])]
+    service = target.settings.service
+    listed = task_list_request(service, page=1, page_size=1)
+    return [listed] if service.tasks_by_id is None else [listed, tasks_by_id_request(service, ["1"])]
 
 
 async def _read(target: AlibabaCdn, request: Request) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from listener.targets.alibaba_cdn import AlibabaCdn, Settings
+from listener.targets.alibaba_cdn import AlibabaCdn
 from tests.keys import KEYS
 from tests.targets.alibaba_cdn.recording_api import Api, StandingClock
 
@@ -32,12 +32,18 @@ async def make_target(api: Api) -> AsyncIterator[MakeTarget]:
     """Make targets that speak to the recording server, and close them afterwards."""
     made: list[AlibabaCdn] = []
 
-    def make(*, environment: dict[str, str] | None = None, clock: Any = None, **settings: Any) -> AlibabaCdn:
+    def build(
+        *,
+        make: type[AlibabaCdn] = AlibabaCdn,
+        environment: dict[str, str] | None = None,
+        clock: Any = None,
+        **settings: Any,
+    ) -> AlibabaCdn:
         values = {"endpoint": f"http://{api.address}", **settings}
         made.append(
-            AlibabaCdn(
+            make(
                 f"cdn-{next(count)}",
-                Settings.model_validate(values),
+                make.Settings.model_validate(values),  # type: ignore[arg-type]
                 clock=clock or StandingClock(),
                 randomness=random.Random(7),
                 environment=KEYS if environment is None else environment,
@@ -46,7 +52,7 @@ async def make_target(api: Api) -> AsyncIterator[MakeTarget]:
         return made[-1]
 
     count = itertools.count()
-    yield make
+    yield build
     for target in made:
         await target.close()
 

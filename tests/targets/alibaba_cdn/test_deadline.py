@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from listener.alibaba import client as client_module
 from listener.contracts import ChecksDeadline
 from listener.errors import SendingEnded
 from listener.refresh import RefreshKind
 from listener.targets.alibaba_cdn import AlibabaCdn
-from listener.targets.alibaba_cdn import client as client_module
 from tests.targets.alibaba_cdn.recording_api import Api
 
 MakeTarget = Callable[..., AlibabaCdn]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.alibaba.rates import DomainWindows, Window
 from listener.refresh import RefreshKind
 from listener.targets.alibaba_cdn import AlibabaCdn
-from listener.targets.alibaba_cdn.requests import DomainWindows, Window
 from tests.targets.alibaba_cdn.recording_api import Api
 
 MakeTarget = Callable[..., AlibabaCdn]

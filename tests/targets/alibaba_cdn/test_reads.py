@@ -209,7 +209,7 @@ async def test_states_arrive(api: Api, target: AlibabaCdn) -> None:
 
 async def test_an_answer_without_end_is_cut(api: Api, target: AlibabaCdn, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body larger than any true one is not taken into memory; the read fails instead."""
-    monkeypatch.setattr("listener.targets.alibaba_cdn.client.LARGEST_REPLY_BYTES", 1_000)
+    monkeypatch.setattr("listener.alibaba.client.LARGEST_REPLY_BYTES", 1_000)
     api.default = Answer(raw=b" " * 2_000)
     with pytest.raises(Unavailable, match="more than 1000 bytes"):
         await target.tasks(["1"])

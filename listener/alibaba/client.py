@@ -31,9 +31,12 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import BytesIOPayload
 from yarl import URL
 
-from listener.alibaba import KeyInUse, KeySource
-from listener.alibaba.access import open_session, read_bounded, words
+from listener.alibaba.access import KeyInUse, KeySource, open_session, read_bounded, words
+from listener.alibaba.calls import ApiSettings, Request
+from listener.alibaba.rates import Window
 from listener.alibaba.replies import (
+    CDN_HINTS,
+    Hints,
     Remedy,
     ReplyError,
     classify,
@@ -55,8 +58,6 @@ from listener.errors import (
     Throttled,
     Unavailable,
 )
-from listener.targets.alibaba_cdn.requests import Request, Window
-from listener.targets.alibaba_cdn.settings import Settings
 
 __all__ = ["SignedClient"]
 
@@ -74,19 +75,28 @@ class SignedClient:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ApiSettings,
         *,
+        version: str,
+        calls_per_second: float,
         keys: KeySource,
         clock: Clock,
         randomness: random.Random,
         make_nonce: Callable[[], str] = lambda: secrets.token_hex(16),
         left_seconds: Callable[[], float] = lambda: math.inf,
+        hints: Hints = CDN_HINTS,
     ) -> None:
-        """Keep the parts; open nothing. ``left_seconds`` returns for how long writes may be sent."""
+        """
+        Keep the parts; open nothing. ``version`` is the API's.
+
+        ``left_seconds`` returns for how long writes may be sent, ``hints`` are for errors of this service.
+        """
         self.clock_skew_seconds: float | None = None
         """How far the clock here was ahead of the CDN's, by its last answer."""
-        self.calls = Window(settings.limits.calls_per_second, 1.0)
+        self.calls = Window(calls_per_second, 1.0)
         self._settings = settings
+        self._version = version
+        self._hints = hints
         self._keys = KeyInUse(keys)
         self._clock = clock
         self._random = randomness
@@ -162,9 +172,10 @@ class SignedClient:
         url, headers = self._signed(request, credentials)
         session = self._open()
         try:
-            async with session.post(
+            async with session.request(
+                request.method,
                 url,
-                data=sent,
+                data=sent if request.method == "POST" else None,
                 headers=headers,
                 allow_redirects=False,
                 skip_auto_headers=("Content-Type",),
@@ -203,15 +214,15 @@ class SignedClient:
             raise self._unreachable("HTTP 407 Proxy Authentication Required")
         hidden = [credentials.access_key_secret, credentials.security_token or ""]
         lower = {name.lower(): value for name, value in headers.items()}
-        raise classify(parse_failure(status, lower, body, now=now, secrets=hidden))
+        raise classify(parse_failure(status, lower, body, now=now, secrets=hidden), self._hints)
 
     def _signed(self, request: Request, credentials: Credentials) -> tuple[URL, dict[str, str]]:
-        version, now, nonce = self._settings.api_version, self._clock.now(), self._make_nonce()
+        version, now, nonce = self._version, self._clock.now(), self._make_nonce()
         content = {"Content-Type": request.content_type} if request.content_type else {}
         query = dict(request.query)
         if self._settings.signature == "hmac-sha1":
             query = sign_v1(
-                method="POST",
+                method=request.method,
                 action=request.action,
                 version=version,
                 query=query,
@@ -223,7 +234,7 @@ class SignedClient:
             headers = content
         else:
             headers = sign_acs3(
-                method="POST",
+                method=request.method,
                 host=_host(self._settings.endpoint),
                 action=request.action,
                 version=version,
