@@ -30,7 +30,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -49,8 +49,10 @@ __all__ = [
     "URL_HINT",
     "Configuration",
     "SettingsProblem",
+    "adopt_credentials",
     "command_socket_path",
     "config_of",
+    "credentials_directory",
     "expanded",
     "find_file",
     "instance_of",
@@ -82,6 +84,11 @@ _SQLITE: Final = "sqlite:///"
 URL_HINT: Final = "write sqlite:////absolute/path.db, or sqlite:///relative/path.db"
 _FILE_ENDING: Final = "_file"
 _SECRET_FILE_LIMIT_BYTES: Final = 64 * 1024
+
+AWS_PROFILES: Final = "aws"
+"""The file of a directory of credentials that holds profiles of AWS."""
+_AWS_VARIABLE: Final = "AWS_SHARED_CREDENTIALS_FILE"
+_CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
 CONFIG_DIRECTORY: Final = Path("/etc/cdn-listener")
 PLAIN: Final = "listener"
@@ -227,7 +234,7 @@ def _override(keys: tuple[str, ...], variable: str, text: str) -> Override:
 
 
 def _from_credentials(environ: Mapping[str, str]) -> Iterator[Override]:
-    directory = environ.get("CREDENTIALS_DIRECTORY")
+    directory = environ.get(_CREDENTIALS_VARIABLE)
     for path in _credentials(Path(directory)) if directory else ():
         keys = tuple(path.name.split("."))
         if keys[0] in SECTIONS and len(keys) > 1 and _may_be_in_a_file(keys):
@@ -353,6 +360,40 @@ def runtime_defaults(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return the defaults by table that follow from systemd's runtime directory."""
     directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     return {"admin": {"socket": f"{directory}/admin.sock"}} if directory else {}
+
+
+def adopt_credentials(config: Path | None, environ: MutableMapping[str, str]) -> None:
+    """
+    Let ``$CREDENTIALS_DIRECTORY`` be the configuration's own directory of credentials, where it is not set.
+
+    That is ``credentials`` next to the file, of an instance ``credentials/NAME``: where the units and
+    ``cdn-listener init`` keep them. It is used only by those who may read all of it. Its file ``aws`` is one of
+    profiles, for Amazon's own chain of credentials.
+    """
+    try:
+        path = expanded(config) if config else find_file(environ)
+    except ConfigurationError:
+        return  # reading the configuration reports it
+    if path is not None and not environ.get(_CREDENTIALS_VARIABLE):
+        directory = credentials_directory(path)
+        if _is_readable(directory):
+            environ[_CREDENTIALS_VARIABLE] = str(directory)
+    profiles = Path(environ.get(_CREDENTIALS_VARIABLE) or "/nonexistent", AWS_PROFILES)
+    if _AWS_VARIABLE not in environ and profiles.exists():
+        environ[_AWS_VARIABLE] = str(profiles)
+
+
+def credentials_directory(config: Path) -> Path:
+    """Return where the credentials of this configuration are."""
+    return config.absolute().parent / "credentials" / instance_of(config)
+
+
+def _is_readable(directory: Path) -> bool:
+    try:
+        files = [path for path in directory.iterdir() if path.is_file()]
+    except OSError:
+        return False
+    return all(os.access(path, os.R_OK) for path in files)
 
 
 def state_directory(environ: Mapping[str, str], config: Path | None) -> Path:

@@ -2,7 +2,8 @@
 Credentials that never stand in a configuration: from variables and files.
 
 A value is looked for in this order: the variable, the file that ``<variable>_FILE`` names, the file of the variable's
-lower-case name in ``$CREDENTIALS_DIRECTORY`` (systemd's LoadCredential).
+name in ``$CREDENTIALS_DIRECTORY`` (systemd's LoadCredential). Without that variable it is the directory ``credentials``
+next to the configuration: see :func:`listener.configuration.adopt_credentials`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from pathlib import Path
 from listener.errors import ConfigurationError
 from listener.settings import expanded
 
-__all__ = ["read_credential", "variants_of"]
+__all__ = ["REHEARSAL", "file_names", "read_credential", "variants_of"]
 
 LONGEST_VALUE_BYTES = 16_384
 """A file larger than this is no key; a temporary token has a few hundred bytes."""
+REHEARSAL = "rehearsal"
+"""What the emulators accept as key and token where none is set."""
+_VENDOR = "alibaba_cloud_"
 
 
 def read_credential(name: str, environment: Mapping[str, str]) -> str:
@@ -37,12 +41,18 @@ def variants_of(name: str) -> str:
     return f"{name}_FILE or $CREDENTIALS_DIRECTORY/{name.lower()}"
 
 
+def file_names(name: str) -> tuple[str, ...]:
+    """Return the names that a variable's file may have in a directory of credentials."""
+    plain = name.lower()
+    return (plain, plain.removeprefix(_VENDOR).replace("_", "-")) if plain.startswith(_VENDOR) else (plain,)
+
+
 def _from_file(name: str, environment: Mapping[str, str]) -> str:
     if named := environment.get(f"{name}_FILE", ""):
         return _contents(expanded(Path(named)), f"{name}_FILE")
     directory = environment.get("CREDENTIALS_DIRECTORY", "")
-    path = Path(directory, name.lower())
-    return _contents(path, "$CREDENTIALS_DIRECTORY") if directory and path.exists() else ""
+    paths = [Path(directory, one) for one in file_names(name)] if directory else []
+    return next((_contents(path, "$CREDENTIALS_DIRECTORY") for path in paths if path.exists()), "")
 
 
 def _contents(path: Path, variable: str) -> str:

@@ -14,6 +14,7 @@ What every client of an Alibaba Cloud service needs: targets, sources and the em
 from __future__ import annotations
 
 from listener.alibaba.access import (
+    KEY_QUESTIONS,
     ChainKeys,
     EnvironmentKeys,
     KeyInUse,
@@ -26,6 +27,7 @@ from listener.alibaba.access import (
 )
 
 __all__ = [
+    "KEY_QUESTIONS",
     "ChainKeys",
     "EnvironmentKeys",
     "KeyInUse",

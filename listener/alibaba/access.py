@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol
 
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -20,7 +20,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from listener import __version__
 from listener.alibaba.replies import scrub
 from listener.alibaba.signature import Credentials
-from listener.credentials import read_credential, variants_of
+from listener.contracts import Credential
+from listener.credentials import file_names, read_credential, variants_of
 from listener.egress import proxy_arguments, service_origin
 from listener.errors import ConfigurationError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 __all__ = [
+    "KEY_QUESTIONS",
     "ChainKeys",
     "EnvironmentKeys",
     "KeyInUse",
@@ -57,6 +59,22 @@ class Table(BaseModel):
     """A table of the configuration: unknown keys are refused, values do not change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+KEY_QUESTIONS: Final = (
+    Credential(
+        variable="ALIBABA_CLOUD_ACCESS_KEY_ID",
+        text="Access key ID of Alibaba Cloud",
+        file=file_names("ALIBABA_CLOUD_ACCESS_KEY_ID")[-1],
+        is_secret=False,
+    ),
+    Credential(
+        variable="ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+        text="Access key secret of Alibaba Cloud",
+        file=file_names("ALIBABA_CLOUD_ACCESS_KEY_SECRET")[-1],
+    ),
+)
+"""What `cdn-listener init` prompts for."""
 
 
 class KeySettings(Table):

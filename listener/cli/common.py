@@ -67,9 +67,11 @@ def log_at(default: str) -> None:
 
 def load(config: Path | None) -> Settings:
     """Return the settings, with logging set up for a command other than the daemon."""
+    from listener.configuration import adopt_credentials
     from listener.settings import load_settings
 
     log_at("warning")
+    adopt_credentials(config, os.environ)
     return load_settings(config, os.environ)
 
 

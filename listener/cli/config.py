@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from listener.settings import Settings
 
 
-__all__ = ["app", "check", "plugins"]
+__all__ = ["app", "check", "checks", "plugins", "show_checks"]
 
 app = typer.Typer(no_args_is_help=True, help="Show or check the configuration.")
 
@@ -110,20 +110,27 @@ def check(
     if list_ignored:
         _list_ignored(config, as_json=as_json)
         return 0
-    found = _checks(config, here=here)
+    found = checks(config, here=here)
     if as_json:
         print_json(
             [{"subject": c.subject, "state": c.state.value, "message": c.message, "hint": c.hint} for c in found]
         )
     else:
-        for one in found:
-            typer.echo(f"{one.state.value:<8} {one.subject}: {one.message}")
-            if one.hint and one.state is not CheckState.OK:
-                typer.echo(f"         {one.hint}")
+        show_checks(found)
     return 1 if any(one.state is CheckState.FAILED for one in found) else 0
 
 
-def _checks(config: Any, *, here: bool) -> Sequence[Check]:
+def show_checks(found: Sequence[Check]) -> None:
+    """Print checks for people."""
+    from listener.contracts import CheckState
+
+    for one in found:
+        typer.echo(f"{one.state.value:<8} {one.subject}: {one.message}")
+        if one.hint and one.state is not CheckState.OK:
+            typer.echo(f"         {one.hint}")
+
+
+def checks(config: Any, *, here: bool) -> Sequence[Check]:
     """Return the checks as the installed unit, or else as this process, with a warning about the difference."""
     from listener.cli.systemd import check_as_unit, is_installed
     from listener.configuration import unit_of

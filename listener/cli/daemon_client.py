@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from listener.configuration import (
     DEFAULT_STORE,
     Configuration,
+    adopt_credentials,
     command_socket_path,
     level_of,
     read_configuration,
@@ -59,6 +60,7 @@ def call_daemon(command: str, config: Path | None, **arguments: Any) -> Any:
 
 def _read(config: Path | None) -> Configuration:
     level_of(os.environ, "warning")  # raises for a wrong one
+    adopt_credentials(config, os.environ)
     return read_configuration(config, os.environ)
 
 

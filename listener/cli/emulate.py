@@ -142,12 +142,14 @@ def emulate(
     """Run a local CDN: its API, and a caching edge in front of an origin.
 
     It accepts the access key in ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, with --cdn cloudflare
-    the token in CLOUDFLARE_API_TOKEN (any values). Give the client the same.
+    the token in CLOUDFLARE_API_TOKEN: any values. Without them it is "rehearsal" each. Give the client the same.
     """
+    from listener.configuration import adopt_credentials
     from listener.emulator import parse_address, serve
     from listener.settings import expanded
 
     log_at("info")
+    adopt_credentials(None, os.environ)
     api_host, api_port = parse_address(api)
     edge_host, edge_port = parse_address(edge)
     shared: dict[str, Any] = {

@@ -23,6 +23,7 @@ from listener.errors import ConfigurationError
 __all__ = ["COMMANDS", "read_plainly", "resolved", "run_plain", "with_instance"]
 
 COMMANDS: Final = {
+    "init": "listener.cli.init:init",
     "run": "listener.cli.run:run",
     "backfill": "listener.cli.backfill:backfill",
     "plan": "listener.cli.plan:plan",

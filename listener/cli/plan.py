@@ -74,7 +74,7 @@ def plan(
 def _settings(config: Path | None, site: str | None) -> Settings | None:
     """Return the settings; None where there is no configuration and none was asked for."""
     from listener.errors import ConfigurationError
-    from listener.settings import find_file, load_settings
+    from listener.settings import find_file
 
     log_at("warning")
     if config is None and site is None:
@@ -85,7 +85,7 @@ def _settings(config: Path | None, site: str | None) -> Settings | None:
                 "no configuration found: assuming that every key is served and min_directory_depth = 1", err=True
             )
             return None
-    return load_settings(config, os.environ)
+    return load(config)
 
 
 def _keys(option: str, path: Path, settings: Settings | None, site: Site | None, *, null: bool) -> list[str]:

@@ -16,8 +16,10 @@ def run(config: ConfigOption = None) -> None:
         log_at("info")  # before any other import of structlog
 
         from listener.cli.early_signals import take_reload_request
+        from listener.configuration import adopt_credentials
         from listener.daemon.service import Daemon
         from listener.settings import load_settings
 
+    adopt_credentials(config, os.environ)
     daemon = Daemon(lambda: load_settings(config, os.environ), take_reload_request=take_reload_request)
     run_async(daemon.run())

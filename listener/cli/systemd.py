@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from listener.cli.shipped import shipped_folder
+
 if TYPE_CHECKING:
     from listener.contracts import Check
 
-__all__ = ["app", "check_as_unit", "is_installed"]
+__all__ = ["DAEMON", "app", "check_as_unit", "install", "is_installed", "reload_manager"]
 
 app = typer.Typer(no_args_is_help=True, help="List, show and install the systemd units.")
 
@@ -135,10 +137,7 @@ def install(
 
 def _units() -> dict[str, Path]:
     """Return every unit by name: from the installed package, or from a source checkout."""
-    import listener
-
-    package = Path(listener.__file__).parent
-    folder = next(path for path in (package / "units", package.parent / "systemd") if path.is_dir())
+    folder = shipped_folder("units")
     found = sorted(folder.glob("*.*")) + sorted(folder.glob("drop-ins/*.conf"))
     return {path.relative_to(folder).as_posix(): path for path in found}
 
@@ -167,6 +166,12 @@ def _command() -> str:
 def is_installed(unit: str) -> bool:
     """Return whether systemd runs this machine and knows the unit."""
     return RUNTIME_UNITS.is_dir() and bool(unit) and _call("show", "-P", "LoadState", unit) == "loaded"
+
+
+def reload_manager() -> None:
+    """Let systemd read its units again, where it runs this machine."""
+    if RUNTIME_UNITS.is_dir():
+        _call("daemon-reload")
 
 
 def check_as_unit(unit: str) -> Sequence[Check]:

@@ -18,6 +18,7 @@ that has the methods of one gets what it describes.
 from __future__ import annotations
 
 from listener.contracts.checks import Check, CheckState, NeedsCredentials
+from listener.contracts.questions import AWS_KEY, NO_QUESTIONS, Credential, Questions, SettingQuestion
 from listener.contracts.sources import (
     WAITING_SINCE,
     ConfirmsDeletions,
@@ -54,12 +55,15 @@ from listener.contracts.targets import (
 from listener.refresh import UNLIMITED
 
 __all__ = [
+    "AWS_KEY",
+    "NO_QUESTIONS",
     "UNLIMITED",
     "WAITING_SINCE",
     "Check",
     "CheckState",
     "ChecksDeadline",
     "ConfirmsDeletions",
+    "Credential",
     "Delivery",
     "DirectoryComparison",
     "Eviction",
@@ -70,10 +74,12 @@ __all__ = [
     "NeedsCredentials",
     "Pace",
     "ProvidesSetup",
+    "Questions",
     "RateLeft",
     "ReportsRates",
     "ReportsTasks",
     "Rescans",
+    "SettingQuestion",
     "Source",
     "SourceBase",
     "SourceHealth",

@@ -130,6 +130,7 @@ def test_output_that_nobody_reads_changes_nothing(stand: Stand, closed: str) -> 
 @pytest.mark.parametrize(
     "name",
     [
+        "init",
         "run",
         "backfill",
         "plan",
@@ -179,9 +180,7 @@ def test_top_level_help_and_version(command: Command) -> None:
 def test_the_emulator_says_what_it_cannot_read(
     command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
-    """Exit status 2 and the right form; without keys it says which variables to set."""
-    assert "ALIBABA_CLOUD_ACCESS_KEY_ID" in command("emulate", "--origin", ".")[2]
-    assert "CLOUDFLARE_API_TOKEN" in command("emulate", "--origin", ".", "--cdn", "cloudflare")[2]
+    """Exit status 2 and the right form."""
     for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "CLOUDFLARE_API_TOKEN"):
         monkeypatch.setenv(name, "k")
     status, _, err = command("emulate", *arguments)

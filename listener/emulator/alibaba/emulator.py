@@ -11,6 +11,7 @@ from aiohttp import web
 
 from listener.alibaba.signature import Credentials
 from listener.clock import window_end, window_start
+from listener.credentials import REHEARSAL, read_credential
 from listener.emulator.alibaba.account import CallRates, EmulatedAccount
 from listener.emulator.alibaba.actions import CDN_VERSIONS, DCDN_VERSIONS, V2014, Api, Does, Version
 from listener.emulator.alibaba.api import AlibabaServer, Gate
@@ -64,14 +65,21 @@ class EmulatorSettings(CoreSettings):
 
 
 def credentials_from_environment(environment: Mapping[str, str] = os.environ) -> Credentials:
-    """Return the access key that the client is given too. Raise :class:`ConfigurationError` naming what is missing."""
-    missing = [name for name in (KEY_ID_VARIABLE, KEY_SECRET_VARIABLE) if not environment.get(name)]
-    if missing:
+    """
+    Return the access key that the client is given too; that of a rehearsal where none is set.
+
+    Raises:
+        ConfigurationError: only one half of it is set.
+    """
+    names = (KEY_ID_VARIABLE, KEY_SECRET_VARIABLE)
+    found = [read_credential(name, environment) for name in names]
+    if any(found) and not all(found):
+        missing = names[found.index("")]
         raise ConfigurationError(
-            f"The emulator has no access key to check signatures with: {' and '.join(missing)} not set.",
-            hint="Set both to any value, and give the client the same; the emulator needs no real account.",
+            f"The emulator has half an access key: {missing} not set.",
+            hint="Set both variables to any value, or neither, and give the client the same.",
         )
-    return Credentials(environment[KEY_ID_VARIABLE], environment[KEY_SECRET_VARIABLE])
+    return Credentials(*(value or REHEARSAL for value in found))
 
 
 def parse_quota(text: str) -> dict[RefreshKind, int]:

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from listener.credentials import REHEARSAL, read_credential
 from listener.emulator.cloudflare.api import CloudflareServer, Zone, parse_zone
 from listener.emulator.cloudflare.faults import FAULTS
 from listener.emulator.core import CoreSettings, EmulatorCore
 from listener.emulator.server import Accepted, Surroundings
 from listener.emulator.tasks import CacheKey, TaskRecord
-from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
 from listener.targets.cloudflare.plans import PlanName
 
@@ -27,13 +27,8 @@ HISTORY_SECONDS: Final = 3 * 86_400.0
 
 
 def token_from_environment(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the token that the client is given too. Raise :class:`ConfigurationError` where there is none."""
-    if token := environment.get(TOKEN_VARIABLE):
-        return token
-    raise ConfigurationError(
-        f"The emulator has no token to compare with: {TOKEN_VARIABLE} is not set.",
-        hint="Set it to any value, and give the client the same; the emulator needs no real account.",
-    )
+    """Return the token that the client is given too; without one, that of a rehearsal."""
+    return read_credential(TOKEN_VARIABLE, environment) or REHEARSAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

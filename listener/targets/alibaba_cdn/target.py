@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
 
-from listener.alibaba import key_source, require_key
+from listener.alibaba import KEY_QUESTIONS, key_source, require_key
 from listener.alibaba.calls import Request
 from listener.alibaba.rates import DomainWindows, Window
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, ReplyError, parse_quota, parse_receipt, parse_tasks
 from listener.allowances import Allowance, Day, for_each_kind
 from listener.clock import QUOTA_RESET_OFFSET_SECONDS, Clock, SystemClock
-from listener.contracts import Check, CheckState, Eviction, KindLimits, Pace, UnknownOutcome
+from listener.contracts import Check, CheckState, Eviction, KindLimits, Pace, Questions, UnknownOutcome
 from listener.egress import proxy_for
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown, TargetError, Unavailable
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
@@ -56,6 +56,7 @@ class AlibabaCdn:
     """An account of Alibaba Cloud CDN."""
 
     Settings: ClassVar[type[BaseModel]] = AlibabaCdnSettings
+    questions: ClassVar[Questions] = Questions(credentials=KEY_QUESTIONS)
     name: str
     account: str
     limits: Mapping[RefreshKind, KindLimits]

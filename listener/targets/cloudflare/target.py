@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pydantic import BaseModel
 
-from listener.contracts import Check, CheckState, Eviction, KindLimits, Pace, RateLeft, TargetBase, UnknownOutcome
+from listener.contracts import (
+    Check,
+    CheckState,
+    Credential,
+    Eviction,
+    KindLimits,
+    Pace,
+    Questions,
+    RateLeft,
+    SettingQuestion,
+    TargetBase,
+    UnknownOutcome,
+)
 from listener.egress import proxy_for
 from listener.errors import BatchRejected, BatchTooLarge, Misconfigured, NotSent, TargetError, WindowFull
 from listener.refresh import Priority, Receipt, RefreshKind
@@ -44,6 +56,18 @@ class Cloudflare(TargetBase):
     """Zones of one plan in a Cloudflare account."""
 
     Settings: ClassVar[type[BaseModel]] = CloudflareSettings
+    questions: ClassVar[Questions] = Questions(
+        settings=(
+            SettingQuestion(key="plan", text="Plan of the zone: free, pro, business or enterprise", default="free"),
+        ),
+        credentials=(
+            Credential(
+                variable="CLOUDFLARE_API_TOKEN",
+                text="API token with the permissions Cache Purge and Zone Read",
+                file="cloudflare_api_token",
+            ),
+        ),
+    )
     unknown_outcome = UnknownOutcome.REPEAT
     pace = Pace(lanes=4)
 

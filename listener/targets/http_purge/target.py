@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pydantic import BaseModel
 
-from listener.contracts import Check, CheckState, Eviction, KindLimits, Pace, TargetBase, UnknownOutcome
+from listener.contracts import (
+    Check,
+    CheckState,
+    Eviction,
+    KindLimits,
+    Pace,
+    Questions,
+    SettingQuestion,
+    TargetBase,
+    UnknownOutcome,
+)
 from listener.errors import Misconfigured, OutcomeUnknown, TargetError, Throttled, Unavailable
 from listener.refresh import Receipt, RefreshKind
 from listener.targets.http_purge.presets import (
@@ -37,6 +47,16 @@ class HttpPurge(TargetBase):
     """Caches with the same content. A URL is fresh once each of them has dropped it."""
 
     Settings: ClassVar[type[BaseModel]] = HttpPurgeSettings
+    questions: ClassVar[Questions] = Questions(
+        settings=(
+            SettingQuestion(
+                key="preset", text="What they are: varnish, nginx, squid or trafficserver", default="varnish"
+            ),
+        ),
+        endpoint_key="servers",
+        endpoint_text="Addresses of the caches, such as http://10.0.0.5:6081",
+        endpoint_is_list=True,
+    )
     unknown_outcome = UnknownOutcome.REPEAT
     pace = Pace(lanes=4)
 
