@@ -9,6 +9,7 @@ What every client of an Alibaba Cloud service needs: targets, sources and the em
     calls      a call's parameters by place, and the settings of how it is made; pure
     rates      windows that keep the rate limits
     client     one signed call over one session; which failure means what; back-off
+    targets    what targets of this vendor have in common: the search of a task list, the checks
 """
 
 from __future__ import annotations
