@@ -19,7 +19,7 @@ from collections import Counter
 from itertools import accumulate
 from typing import Any
 
-from bench.planning.policies import POLICIES, budgets
+from bench.planning.policies import KINDS, POLICIES, budgets
 from bench.planning.replay import Policy
 from bench.planning.workload import DAY, SITES, START, Account, Publication
 from bench.planning.world import BASE, World, directory_of
@@ -181,6 +181,7 @@ class OursWithShares:
                 now=at,
                 loads=world.loads(),
                 budgets=budgets(world, at),
+                kinds=KINDS,
                 weights=world.weight,
                 allowed=lambda url: len(url) > len(BASE),
                 arrivals=self.arrivals,

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
-from bench.planning.policies import POLICIES, Ours, carry_out, lay_out
+from bench.planning.policies import POLICIES, Ours, apart, carry_out, lay_out
 from bench.planning.replay import replay, result
 from bench.planning.traces import Window
 from bench.planning.world import World, hours_left
 from listener.clock import QUOTA_DAY_SECONDS, window_end
 from listener.planner import Arrivals
 from listener.planner.cover import solve
-from listener.planner.pacing import Prices
+from listener.planner.prices import Prices
 
 FILE_PRICES = (0.0, 0.02, 0.1, 0.3, 1.0, 3.0, 8.0)
 DIRECTORY_PRICES = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 1e9)
@@ -45,10 +45,10 @@ class Decision(NamedTuple):
         if not self.sends:
             return
         waiting = self.waiting * hours_left(at)
-        files = Prices([(world.left[0], min(waiting, self.file_price)), (math.inf, waiting)])
+        files = Prices([(world.left[0], min(waiting, self.file_price))])
         directories = Prices([(world.left[1], self.directory_price)])
         forest, tree = lay_out(world)
-        carry_out(world, at, forest, solve(tree, files, directories).directories)
+        carry_out(world, at, forest, solve(tree, apart(files, directories, waiting)).directories)
 
 
 SINGLE = [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from listener.planner import DirectoryLoad, PlanInput, TokenBudget
+from listener.allowances import Day, for_each_kind
+from listener.planner import Budget, DirectoryLoad, PlanInput
 from listener.refresh import RefreshKind
 
 DAY = 86_400.0
@@ -28,9 +29,9 @@ def site(directories: int, due: int, *, spread: bool, files: int = 2000, tokens:
     return PlanInput(
         now=0.0,
         loads=[DirectoryLoad("cdn", url, n, oldest=-rng.random()) for url, n in zip(urls, changed, strict=True) if n],
-        budgets={
-            RefreshKind.FILE: TokenBudget(files, files, DAY),
-            RefreshKind.DIRECTORY: TokenBudget(tokens, tokens, DAY),
-        },
+        budgets=[
+            Budget(allowance, allowance.limit, DAY)
+            for allowance in for_each_kind({RefreshKind.FILE: files, RefreshKind.DIRECTORY: tokens}, Day())
+        ],
         weights=weights.__getitem__,
     )

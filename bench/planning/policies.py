@@ -7,22 +7,22 @@ from collections import Counter
 from collections.abc import Callable
 
 from bench.planning.world import BASE, World, ancestors, directory_of
-from listener.clock import window_end
-from listener.planner import Arrivals, PlanInput, TokenBudget, plan
+from listener.allowances import Day, for_each_kind
+from listener.clock import QUOTA_RESET_OFFSET_SECONDS
+from listener.planner import Arrivals, Budget, PlanInput, plan
 from listener.planner.cover import CoverTree, solve
 from listener.planner.forest import Forest, build_forest
-from listener.planner.pacing import Prices
+from listener.planner.prices import Currency, Prices, Tariff
 from listener.refresh import RefreshKind
 
+KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY)
 
-def budgets(world: World, at: float) -> dict[RefreshKind, TokenBudget]:
+
+def budgets(world: World, at: float) -> list[Budget]:
     """Return the ledger's figures as the planner takes them."""
-    resets_at = float(window_end(at))
-    kinds = (RefreshKind.FILE, RefreshKind.DIRECTORY)
-    return {
-        kind: TokenBudget(limit, left, resets_at)
-        for kind, limit, left in zip(kinds, world.limits, world.left, strict=True)
-    }
+    window = Day(QUOTA_RESET_OFFSET_SECONDS)
+    allowances = for_each_kind(dict(zip(KINDS, world.limits, strict=True)), window)
+    return [Budget(one, left, window.end(at)) for one, left in zip(allowances, world.left, strict=True)]
 
 
 class Ours:
@@ -40,6 +40,7 @@ class Ours:
                 now=at,
                 loads=world.loads(),
                 budgets=budgets(world, at),
+                kinds=KINDS,
                 weights=world.weight,
                 arrivals=self.arrivals,
             )
@@ -115,10 +116,15 @@ class Half(PerFile):
     def act(self, world: World, at: float) -> float | None:
         files, directories = world.left[0] // 2, max(1, world.left[1] // 2) if world.left[1] else 0
         forest, tree = lay_out(world)
-        cover = solve(tree, Prices([(files, 0.0)]), Prices([(directories, 0.0)]))
+        cover = solve(tree, apart(Prices([(files, 0.0)]), Prices([(directories, 0.0)]), math.inf))
         if math.isfinite(cover.cost):
             carry_out(world, at, forest, cover.directories)
         return None
+
+
+def apart(files: Prices, directories: Prices, waiting: float) -> Tariff:
+    """Return a tariff in which files and directories have an allowance each."""
+    return Tariff([Currency(files, file=1), Currency(directories, directory=1)], waiting)
 
 
 def lay_out(world: World) -> tuple[Forest, CoverTree]:

@@ -9,17 +9,18 @@ from contextlib import aclosing, closing
 from itertools import islice
 
 from listener import planner
+from listener.allowances import Day, for_each_kind
 from listener.backfill.oneshot import run_until_idle, stopping
 from listener.backfill.plan import BackfillPlan, Cost, Outcome, Tally, cost_of
 from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, share_budget
 from listener.backfill.source import ALONE, Admission, Feed, Mode, RepairFeed, digest_for
 from listener.change import Change, ChangeKind
-from listener.clock import Clock, window_end
+from listener.clock import QUOTA_RESET_OFFSET_SECONDS, Clock, window_end
 from listener.contracts import Target, daily_quota, readings_by_kind
 from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake, StoreRetry
-from listener.refresh import QuotaReading, RefreshKind, Scope
+from listener.refresh import UNLIMITED, QuotaReading, RefreshKind, Scope
 from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
@@ -167,9 +168,9 @@ class Backfill:
 
     async def _budgets(
         self, store: Store | None, target: Target, now: float, live: LiveQuota, share: ShareBudget | None
-    ) -> dict[RefreshKind, planner.TokenBudget]:
+    ) -> list[planner.Budget]:
         """Return what it may spend of each kind; of a share, as if that were the whole quota."""
-        found = {}
+        found = []
         for kind, default in daily_quota(target).items():
             reading = live.get(target.account, {}).get(kind)
             ledger = None if store is None else await store.budget(target.account, kind, default=default)
@@ -178,7 +179,10 @@ class Backfill:
                 limit, left = reading.limit, reading.remaining if ledger is None else min(reading.remaining, left)
             if share is not None:
                 limit, left = share.most[target.account, kind], share.left[target.account, kind]
-            found[kind] = planner.TokenBudget(limit, left, window_end(now) if ledger is None else ledger.resets_at)
+            if limit < UNLIMITED:
+                resets_at = window_end(now) if ledger is None else ledger.resets_at
+                (allowance,) = for_each_kind({kind: limit}, Day(QUOTA_RESET_OFFSET_SECONDS))
+                found.append(planner.Budget(allowance, left, resets_at))
         return found
 
     # -- the deed ------------------------------------------------------------------------------------

@@ -75,9 +75,6 @@ class Outcome:
         return bool(self.stopped) or self.abandoned or (self.sent_here and left)
 
 
-Budgets = Mapping[RefreshKind, planner.TokenBudget]
-
-
 @dataclass(slots=True)
 class Cost:
     """What it would take."""
@@ -193,7 +190,7 @@ def cost_of(
     tally: Tally,
     sites: Sites,
     accounts: Sequence[Sequence[Target]],
-    budgets: Mapping[str, Budgets],
+    budgets: Mapping[str, Sequence[planner.Budget]],
     *,
     now: float,
     reserve: float,
@@ -222,6 +219,7 @@ def cost_of(
     for targets in accounts:
         names = [target.name for target in targets]
         loads = tally.loads(names)
+        kinds = {kind for target in targets for kind in target.limits}
         budget = budgets[targets[0].account]
         if refresh and loads:
             made = planner.plan(
@@ -229,6 +227,7 @@ def cost_of(
                     now=now,
                     loads=loads,
                     budgets=budget,
+                    kinds=kinds,
                     weights=_weights(sites, names, listed, snapshot),
                     allowed=_allowed(sites, names),
                     reserve=reserve,
@@ -240,22 +239,25 @@ def cost_of(
             cost.directories += [(one.target, one.url) for one in made.directories]
             waiting = sum(deferral.needs for deferral in made.deferred)
             cost.deferred += waiting
-            days.append(_days(waiting, budget.get(RefreshKind.FILE), reserve))
+            days.append(_days(waiting, RefreshKind.FILE, budget, reserve))
         if prefetch:
             urls = sum(load.due for load in loads)
-            left = budget[RefreshKind.PREFETCH].left if RefreshKind.PREFETCH in budget else 0
-            spent["prefetch"] += min(urls, left)
+            left = planner.left_of(budget, RefreshKind.PREFETCH) if RefreshKind.PREFETCH in kinds else 0
+            left = int(min(urls, max(0, left)))
+            spent["prefetch"] += left
             cost.deferred += max(0, urls - left)
-            days.append(_days(max(0, urls - left), budget.get(RefreshKind.PREFETCH), 0.0))
+            days.append(_days(max(0, urls - left), RefreshKind.PREFETCH, budget, 0.0))
     cost.refreshes = dict(sorted(spent.items()))
     cost.further_days = None if math.inf in days else int(max(days))
     return cost
 
 
-def _days(waiting: int, budget: planner.TokenBudget | None, reserve: float) -> float:
+def _days(waiting: int, kind: RefreshKind, budgets: Iterable[planner.Budget], reserve: float) -> float:
+    """Return in how many days so many refreshes of a kind are sent, of whole allowances less the reserve."""
     if not waiting:
         return 0.0
-    a_day = 0 if budget is None else budget.limit - reserved_units(RefreshKind.FILE, budget.limit, reserve)
+    units = ((one, one.cost(kind)) for one in budgets if one.cost(kind))
+    a_day = min(((one.limit - reserved_units(kind, one.limit, reserve)) // cost for one, cost in units), default=0)
     return math.ceil(waiting / a_day) if a_day > 0 else math.inf
 
 

@@ -176,15 +176,15 @@ def plain_outlooks(found: Mapping[str, Outlook]) -> dict[str, Any]:
     """
     Return the outlooks by account as plain data.
 
-    ``forecasts``: the rate of spending of each kind, and when its quota is used up; null: not before the reset.
+    ``forecasts``: the rate of spending of each allowance, and when it is used up; null: not before the reset.
     ``backlog``: what is due, in how many days file refreshes alone clear it (null: never), and which directory
     refreshes would clear what one day's quota does not.
     """
     return {
         "forecasts": {
             name: {
-                kind.value: {"per_hour": round(ahead.per_hour, 2), "lasts_until": iso(ahead.lasts_until)}
-                for kind, ahead in one.forecasts.items()
+                allowance: {"per_hour": round(ahead.per_hour, 2), "lasts_until": iso(ahead.lasts_until)}
+                for allowance, ahead in one.forecasts.items()
             }
             for name, one in found.items()
         },

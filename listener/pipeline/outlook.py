@@ -8,13 +8,11 @@ from functools import partial
 from typing import NamedTuple
 
 from listener import planner
-from listener.clock import window_start
 from listener.contracts import Target
 from listener.pipeline.accounts import Account, accounts_of
 from listener.pipeline.plan_inputs import PlanInputs, learned
 from listener.pipeline.planning_round import gc_paused
 from listener.planner.constants import MOST_CANDIDATES
-from listener.refresh import RefreshKind
 from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.store import Store
@@ -26,7 +24,8 @@ __all__ = ["Outlook", "outlooks"]
 class Outlook(NamedTuple):
     """One account's days to come."""
 
-    forecasts: Mapping[RefreshKind, planner.Forecast]
+    forecasts: Mapping[str, planner.Forecast]
+    """By the name of the allowance."""
     backlog: planner.Backlog
 
 
@@ -67,9 +66,7 @@ def _look(
 ) -> Outlook:
     with gc_paused():
         inputs = PlanInputs(snapshot, account, sites, reserve=reserve, now=now)
-        forecasts = {
-            kind: planner.forecast(budget, now=now, began=window_start(now)) for kind, budget in inputs.budgets.items()
-        }
+        forecasts = {one.name: planner.forecast(one, now=now) for one in inputs.budgets}
         # Of a backlog all over a large site the fullest directories are looked at: those are what may be offered.
         fullest = [load for load in snapshot.loads(most=MOST_CANDIDATES) if load.target in account.targets]
         if not fullest:

@@ -6,15 +6,17 @@ Rows are read only where they are sent one by one.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from listener import planner
-from listener.clock import QUOTA_DAY_SECONDS
+from listener.allowances import Day, for_each_kind
+from listener.clock import QUOTA_DAY_SECONDS, QUOTA_RESET_OFFSET_SECONDS
 from listener.contracts import KindLimits, ReportsRates
 from listener.pipeline.accounts import DEFAULT_SHARE, EVICTION_SECONDS, Account, Spenders
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
-from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, Priority, RefreshKind, Scope
+from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, UNLIMITED, Priority, RefreshKind, Scope, reserved_units
 from listener.router.routing import Sites, root_of, share_name
 from listener.store.moments import moments
 from listener.store.needs import DueRow, Load, Snapshot
@@ -34,8 +36,6 @@ __all__ = [
 NAMED_ROWS = 20_000
 """Needs whose objects are looked up by name for one plan; beyond, at most as many as their folder holds are assumed."""
 SHARED_KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY)
-
-Budgets = Mapping[RefreshKind, planner.TokenBudget]
 
 
 def learned(snapshot: Snapshot, account: str, *, now: float) -> planner.Arrivals:
@@ -78,21 +78,31 @@ class PlanInputs:
         self._taken: list[AttemptRequest] = []
         self._evicts: Counter[str] = Counter()
         self._rows_left = NAMED_ROWS
-        self.budgets: Budgets = {kind: self._budget(kind) for kind in account.quota}
+        self.kinds = frozenset(account.quota)
+        self.budgets = [self._budget(kind, units) for kind, units in account.quota.items() if units < UNLIMITED]
 
-    def _budget(self, kind: RefreshKind) -> planner.TokenBudget:
-        found = self._snapshot.budget(self._account.name, kind, now=self._now, default=self._account.quota[kind])
+    def _budget(self, kind: RefreshKind, default: int) -> planner.Budget:
+        found = self._snapshot.budget(self._account.name, kind, now=self._now, default=default)
         left = 0 if self._account.exhausted_until(kind) > self._now else found.left
-        return planner.TokenBudget(limit=found.limit, left=left, resets_at=found.resets_at)
+        (allowance,) = for_each_kind({kind: found.limit}, Day(QUOTA_RESET_OFFSET_SECONDS))
+        return planner.Budget(allowance, left, found.resets_at)
+
+    def left(self, kind: RefreshKind, *, reserve: float = 0.0) -> float:
+        """Return how many refreshes of a kind the allowances leave, less a reserve that no prefetch regards."""
+        if kind not in self.kinds:
+            return 0
+        kept = [one._replace(left=one.left - reserved_units(kind, one.limit, reserve)) for one in self.budgets]
+        return planner.left_of(kept, kind)
 
     def take(self, wanted: Sequence[AttemptRequest], evicts: Mapping[str, int]) -> None:
         """Leave less to what is planned later in this round: these attempts, and what they evict by share name."""
         self._taken += wanted
         self._evicts.update(evicts)
-        units = Counter(one.kind for one in wanted)
-        self.budgets = {
-            kind: budget._replace(left=max(0, budget.left - units[kind])) for kind, budget in self.budgets.items()
-        }
+        refreshes = Counter(one.kind for one in wanted)
+        self.budgets = [
+            one._replace(left=max(0, one.left - sum(one.cost(kind) * n for kind, n in refreshes.items())))
+            for one in self.budgets
+        ]
 
     def given(
         self,
@@ -117,6 +127,7 @@ class PlanInputs:
             now=self._now,
             loads=[one for one in due if one.due or one.subtree_due or one.due_all_params],
             budgets=self.budgets,
+            kinds=self.kinds,
             weights=self.weight,
             allowed=self.allowed({load.url for load in loads if load.subtree}, allowed),
             reserve=self._reserve,
@@ -201,14 +212,15 @@ class PlanInputs:
             RefreshKind.IGNORE_PARAMS: sum(load.all_params for load in loads),
         }
         return any(
-            self.budgets[kind].left - units < (1.0 - DEFAULT_SHARE) * self.budgets[kind].limit
+            self.left(kind) - units < (1.0 - DEFAULT_SHARE) * planner.limit_of(self.budgets, kind)
             for kind, units in most.items()
-            if kind in self.budgets
+            if kind in self.kinds and math.isfinite(self.left(kind))
         )
 
     def _shares(self) -> dict[tuple[str, RefreshKind], planner.QuotaShare]:
         if not self._has_shares:
-            limits = {kind: budget.limit for kind, budget in self.budgets.items()}
+            found = {kind: planner.limit_of(self.budgets, kind) for kind in self.kinds}
+            limits = {kind: int(units) for kind, units in found.items() if math.isfinite(units)}
             return self._spenders.default_shares(self._snapshot, self._account.name, limits, now=self._now)
         spent: Counter[tuple[str, RefreshKind]] = Counter()
         for target, kind, url, _ in self._snapshot.units_today(self._account.name, now=self._now):
@@ -332,7 +344,7 @@ def requests_for_plan(
     *,
     account: Account,
     sites: Sites,
-    budgets: Mapping[RefreshKind, planner.TokenBudget],
+    budgets: Sequence[planner.Budget],
 ) -> list[AttemptRequest]:
     """Return the attempts of a plan, directories first; where tokens are scarce with an interval for each URL."""
     wanted = [_directory(one, account) for one in made.directories]
@@ -340,7 +352,8 @@ def requests_for_plan(
     by_place = {place: load for load in loads if (place := (load.target, load.url)) in chosen}
     for part in made.files:
         load = by_place[part.target, part.directory_url]
-        intervals = _interval(sites, load, budgets.get(part.kind), made.file_price)
+        is_plenty = all(one.left > one.limit * PLENTY for one in budgets if one.cost(part.kind))
+        intervals = (0.0, 0.0) if is_plenty else _interval(sites, load, made.file_price)
         rows = snapshot.due_rows(load, SCOPE_OF_KIND[part.kind], part.take)
         wanted += requests_for_needs(account, rows, part.reason, intervals=intervals)
     return wanted
@@ -364,23 +377,24 @@ def directory_request(load: Load, account: Account, reason: str) -> AttemptReque
     return AttemptRequest(load.target, RefreshKind.DIRECTORY, load.url, force, reason, load.oldest)
 
 
-def _interval(sites: Sites, load: Load, budget: planner.TokenBudget | None, file_price: float) -> tuple[float, float]:
+def _interval(sites: Sites, load: Load, file_price: float) -> tuple[float, float]:
     """Return the shortest time between two refreshes of a URL, and what it may grow to while the URL changes on."""
     site = sites.of(load.target, load.url)
-    if site is None or (budget is not None and budget.left > budget.limit * PLENTY):
+    if site is None:
         return 0.0, 0.0
     least = site.min_interval_seconds
     return least, max(least, planner.widest_seconds(file_price))
 
 
 def requests_for_scope(
-    snapshot: Snapshot, loads: Sequence[Load], scope: Scope, left: int, *, account: Account, reason: str
+    snapshot: Snapshot, loads: Sequence[Load], scope: Scope, left: float, *, account: Account, reason: str
 ) -> list[AttemptRequest]:
     """Return the attempts for up to ``left`` needs of one scope, load by load."""
     wanted: list[AttemptRequest] = []
+    most = int(min(left, UNLIMITED))
     for load in loads:
-        if left <= len(wanted):
+        if most <= len(wanted):
             break
-        rows = snapshot.due_rows(load, scope, left - len(wanted))
+        rows = snapshot.due_rows(load, scope, most - len(wanted))
         wanted += requests_for_needs(account, rows, reason)
     return wanted

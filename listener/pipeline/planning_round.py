@@ -29,7 +29,7 @@ from listener.pipeline.plan_inputs import (
 from listener.pipeline.sender import Queued
 from listener.planner import Deferral
 from listener.planner.pacing import meters, room, take, too_many_evictions
-from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope, reserved_units
+from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope
 from listener.router.routing import Sites, root_of, share_name
 from listener.settings import Approval, PlannerSettings
 from listener.store.controls import Control, ControlKind
@@ -211,7 +211,7 @@ class PlanningRound:
         """Return the directories that were admitted, what waits, and what they evict."""
         due = [load for load in free if load.subtree]
         allowed = inputs.allowed({load.url for load in due}, self._allowed)
-        held, left = meters(inputs.limits()), self._left(inputs, RefreshKind.DIRECTORY)
+        held, left = meters(inputs.limits()), inputs.left(RefreshKind.DIRECTORY, reserve=self.settings.reserve)
         wanted: list[AttemptRequest] = []
         waits: list[planner.Deferral] = []
         evicts: dict[tuple[str, str], list[tuple[str, int]]] = {}
@@ -231,17 +231,10 @@ class PlanningRound:
     def _allowed(self, url: str) -> bool:
         return not (self.sites.closed(self.now).holds(url) or self.overrides.reached(url))
 
-    def _left(self, inputs: PlanInputs, kind: RefreshKind) -> int:
-        """Return what is left of a kind apart from the reserve, which no prefetch regards."""
-        budget = inputs.budgets.get(kind)
-        if budget is None:
-            return 0
-        return budget.left - reserved_units(kind, budget.limit, self.settings.reserve)
-
     def _of_scope(
         self, snapshot: Snapshot, inputs: PlanInputs, loads: Sequence[Load], scope: Scope, why: str
     ) -> list[AttemptRequest]:
-        left = self._left(inputs, KIND_OF_SCOPE[scope])
+        left = inputs.left(KIND_OF_SCOPE[scope], reserve=self.settings.reserve)
         loads = [load for load in loads if _units(load, scope)]
         return requests_for_scope(snapshot, loads, scope, left, account=self.account, reason=why)
 

@@ -6,6 +6,7 @@ from listener.planner.forecast import Backlog, Forecast, backlog, forecast
 from listener.planner.keys import KeyDeferral, KeyPlan, KeyRefresh, plan_keys
 from listener.planner.model import (
     Arrivals,
+    Budget,
     Deferral,
     DirectoryLoad,
     Limit,
@@ -14,14 +15,15 @@ from listener.planner.model import (
     PlannedDirectory,
     PlannedFiles,
     QuotaShare,
-    TokenBudget,
 )
 from listener.planner.pacing import widest_seconds
 from listener.planner.plan import plan
+from listener.planner.purse import left_of, limit_of
 
 __all__ = [
     "Arrivals",
     "Backlog",
+    "Budget",
     "Deferral",
     "DirectoryLoad",
     "Forecast",
@@ -34,9 +36,10 @@ __all__ = [
     "PlannedDirectory",
     "PlannedFiles",
     "QuotaShare",
-    "TokenBudget",
     "backlog",
     "forecast",
+    "left_of",
+    "limit_of",
     "plan",
     "plan_keys",
     "widest_seconds",

@@ -18,6 +18,7 @@ __all__ = [
     "HISTORY_DAYS",
     "LEND_HOURS",
     "LEND_STEP_SECONDS",
+    "LONGEST_HOURS",
     "MOST_CANDIDATES",
     "NEGLIGIBLE_CHANCE",
     "PRESENT_HOURS",
@@ -29,6 +30,7 @@ __all__ = [
     "REVALIDATION_COST",
     "STALE_HOUR_COST",
     "UNKNOWN_WEIGHT",
+    "UNLIMITED_HOURS",
     "WIDEST_HOURS",
 ]
 
@@ -45,6 +47,12 @@ REVALIDATION_COST = 0.2
 
 EFFECT_HOURS = 0.1
 """Waiting is never reckoned shorter than this: a refresh takes five to six minutes to take effect anyway."""
+
+LONGEST_HOURS = 31 * 24.0
+"""Waiting is never reckoned longer than this: what units that never come back are worth is that of a month's."""
+
+UNLIMITED_HOURS = 24.0
+"""What waits though no allowance limits it (for a rate limit) is reckoned to wait no longer than for a day's quota."""
 
 COVER_ALL_COST = 1e9
 """What leaving one object costs where everything is to be covered if it can be: more than any storage holds."""

@@ -1,17 +1,18 @@
 """
 The cover: which directories to refresh and what to leave to file refreshes, at the least cost.
 
-The cost of a cover is the collateral of its directories, plus what its directory tokens cost, plus
-what its file tokens cost. Both currencies have rising prices (:class:`~listener.planner.pacing.Prices`);
-waiting is the highest step of the file prices, and a penalty for each subtree need left alone. This is
-the BLOCK-ALL problem of Soldo, Argyraki and Markopoulou ("Optimal Source-Based Filtering of Malicious
-Traffic", IEEE/ACM Transactions on Networking 20(2), 2012) with two kinds of filters.
+The cost of a cover is the collateral of its directories, plus what the directories and the files that it
+leaves cost together by a :class:`~listener.planner.prices.Tariff`, plus a penalty for each subtree need left
+alone. A tariff has a currency of rising prices for each allowance: files and directories may have one each, or
+share one. This is the BLOCK-ALL problem of Soldo, Argyraki and Markopoulou ("Optimal Source-Based Filtering of
+Malicious Traffic", IEEE/ACM Transactions on Networking 20(2), 2012) with two kinds of filters.
 
-1. At one fixed price a currency the best cover is a single pass up the trees. A search over price
-   pairs gives covers, and a lower bound on the cost of any cover (Lagrangian duality).
-2. A dynamic programme over (file tokens, directory tokens, cost) makes it exact. An option is dropped
-   when another is no worse in all three, or when its reduced cost shows that no cover with it can beat
-   the best cover known: both are safe.
+1. At one fixed price a currency the best cover is a single pass up the trees. A search over such prices
+   gives covers, and a lower bound on the cost of any cover (Lagrangian duality): a cover's tariff is at least
+   what its units cost at those prices, less the conjugates.
+2. A dynamic programme over (files, directories, cost) makes it exact: the tariff is worked out at its end. An
+   option is dropped when another is no worse in all three, or when its reduced cost shows that no cover with it
+   can beat the best cover known: both are safe.
 3. Past :data:`WORK_LIMIT` the best cover known stands, compared with a greedy one, and its distance
    from the bound is reported as the gap.
 """
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
-from listener.planner.pacing import Prices
+from listener.planner.prices import Currency, Prices, Tariff
 
 __all__ = ["WORK_LIMIT", "Bill", "Cover", "CoverTree", "greedy_cover", "solve"]
 
@@ -59,12 +60,11 @@ class Bill(NamedTuple):
     """The tree with its prices."""
 
     tree: CoverTree
-    file_prices: Prices
-    directory_prices: Prices
+    tariff: Tariff
 
     def total(self, directories: int, files: int, cost: float) -> tuple[float, int, int]:
         """Return what a cover costs in all, and its tokens to break ties by."""
-        cost += self.file_prices.cost(files) + self.directory_prices.cost(directories)
+        cost += self.tariff.cost(files, directories)
         return round(cost, 6), directories, files
 
     def cover(self, chosen: Sequence[bool]) -> Cover:
@@ -95,6 +95,8 @@ SEARCH_PASSES = (3, 40)
 """The fewest and the most passes of that search, each of which visits every directory."""
 
 _EPSILON = 1e-5
+_ROUNDING = 1e-12
+"""By how much, relative to its size, a sum of costs may be off."""
 
 
 _Option: TypeAlias = tuple[float, int, int, float, Any]
@@ -102,9 +104,9 @@ _Option: TypeAlias = tuple[float, int, int, float, Any]
 only), a directory's index, or a pair of such."""
 
 
-def solve(tree: CoverTree, file_prices: Prices, directory_prices: Prices, *, work_limit: int = WORK_LIMIT) -> Cover:
+def solve(tree: CoverTree, tariff: Tariff, *, work_limit: int = WORK_LIMIT) -> Cover:
     """Return the cover of least cost; of equals the one with fewest directories, then with fewest files."""
-    bill = Bill(tree, file_prices, directory_prices)
+    bill = Bill(tree, tariff)
     found = _search_prices(bill)
     options = _exact(bill, found, work_limit)
     if options is not None:
@@ -117,7 +119,7 @@ def solve(tree: CoverTree, file_prices: Prices, directory_prices: Prices, *, wor
 
 
 class _Found(NamedTuple):
-    """The best cover met in the search, and the best bound with the prices that gave it."""
+    """The best cover met in the search, and the best bound with what a file and a directory cost in it."""
 
     best: Cover
     bound: float
@@ -128,10 +130,14 @@ class _Found(NamedTuple):
 class _Step:
     """One currency's price in the search: raised while too much is asked for, lowered while too little."""
 
-    def __init__(self, prices: Prices, ceiling: float) -> None:
-        self.prices = prices
-        self.low = prices.lowest if prices.steps else ceiling
-        self.high = prices.highest if math.isinf(prices.limit) else max(ceiling, self.low)
+    def __init__(self, currency: Currency, waiting: float, ceiling: float) -> None:
+        self.currency = currency
+        self.prices = currency.prices
+        if not currency.directory and math.isfinite(waiting):
+            beyond = max([waiting / currency.file, *(price for _, price in currency.prices.steps[-1:])])
+            self.prices = Prices([*currency.prices.steps, (math.inf, beyond)])
+        self.low = self.prices.lowest if self.prices.steps else ceiling
+        self.high = self.prices.highest if math.isinf(self.prices.limit) else max(ceiling, self.low)
         self.price = self.low
         self._direction = 0
         self._factor = 32.0
@@ -168,26 +174,38 @@ def price_trees(tree: CoverTree, file_price: float, directory_price: float) -> t
 
 
 def _search_prices(bill: Bill) -> _Found:
-    """Raise the bound over price pairs, keeping the best cover met on the way."""
-    tree = bill.tree
+    """Raise the bound over prices of all currencies, keeping the best cover met on the way."""
+    tree, tariff = bill.tree, bill.tariff
     finite = [c for c in tree.collateral if math.isfinite(c)]
     ceiling = 1.0 + max(finite, default=0.0) + sum(tree.penalties) + sum(tree.files)
-    file_step, directory_step = _Step(bill.file_prices, ceiling), _Step(bill.directory_prices, ceiling)
-    found = _Found(Cover(math.inf, [], 0), -math.inf, file_step.price, directory_step.price)
+    steps = [_Step(currency, tariff.waiting, ceiling) for currency in tariff.currencies]
+    prices = [step.price for step in steps]
+    found = _Found(Cover(math.inf, [], 0), -math.inf, *tariff.at(prices))
     fewest, most = SEARCH_PASSES
     for _ in range(max(fewest, min(most, SEARCH_LIMIT // max(1, len(tree.parents))))):
-        at = (file_step.price, directory_step.price)
+        at = tariff.at(prices)
         values, chosen = price_trees(tree, *at)
         cover = bill.cover(chosen)
         value = sum(value for value, parent in zip(values, tree.parents, strict=True) if parent < 0)
-        bound = value - bill.file_prices.conjugate(at[0]) - bill.directory_prices.conjugate(at[1])
+        bound = value
+        for step, price in zip(steps, prices, strict=True):
+            bound -= step.currency.prices.conjugate(price)
         best = min(found.best, cover, key=itemgetter(0))
         found = _Found(best, bound, *at) if bound > found.bound else found._replace(best=best)
-        file_step.move(cover.files)
-        directory_step.move(len(cover.directories))
-        if best.cost <= found.bound or (file_step.price, directory_step.price) == at:
+        _move(steps, tariff, cover)
+        before, prices = prices, [step.price for step in steps]
+        if best.cost <= found.bound or prices == before:
             break
     return found
+
+
+def _move(steps: Sequence[_Step], tariff: Tariff, cover: Cover) -> None:
+    """Move each price towards the one at which as many units are supplied as the cover wants."""
+    directories = len(cover.directories)
+    sent = tariff.sent(cover.files, directories)
+    for step in steps:
+        own = step.currency
+        step.move(own.file * (sent if own.directory else cover.files) + own.directory * directories)
 
 
 def _exact(bill: Bill, found: _Found, work: int) -> list[_Option] | None:
@@ -198,7 +216,7 @@ def _exact(bill: Bill, found: _Found, work: int) -> list[_Option] | None:
     its part; a cover with it costs at least the bound plus that.
     """
     tree = bill.tree
-    slack = found.best.cost - found.bound + _EPSILON
+    slack = found.best.cost - found.bound + _EPSILON + _ROUNDING * abs(found.bound)
     values = price_trees(tree, found.file_price, found.directory_price)[0]
     parts: list[list[_Option]] = [
         [(0.0, 0, files, penalty, None)] for files, penalty in zip(tree.files, tree.penalties, strict=True)
@@ -216,7 +234,7 @@ def _exact(bill: Bill, found: _Found, work: int) -> list[_Option] | None:
         work -= len(into) * len(options)
         if work < 0:
             return None
-        merged = _merge(into, options, slack, bill.directory_prices.limit)
+        merged = _merge(into, options, slack, bill.tariff.most_directories)
         if parent >= 0:
             parts[parent] = merged
             split[parent] += values[v]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
-from listener.planner.model import PlanInput, PlannedDirectory, TokenBudget
-from listener.planner.pacing import NO_BUDGET
+from listener.planner.model import Budget, PlanInput, PlannedDirectory
 from listener.planner.plan import plan
-from listener.refresh import RefreshKind, reserved_units
+from listener.planner.purse import Purse, affordable
+from listener.refresh import RefreshKind
 
 __all__ = ["Backlog", "Forecast", "backlog", "forecast"]
 
+_FILE = RefreshKind.FILE
 _DAY_HOURS = 24.0
 _HOUR_SECONDS = 3600.0
 
 
 class Forecast(NamedTuple):
-    """How far one kind of tokens will reach."""
+    """How far the units of one allowance will reach."""
 
     per_hour: float
-    """Tokens spent an hour since the window began."""
+    """Units spent an hour since the window began."""
     lasts_until: float | None
     """When none will be left at this rate, in seconds since the epoch; ``None``: not before the reset."""
 
@@ -37,9 +38,9 @@ class Backlog(NamedTuple):
     """Directories that would cover what file tokens do not, at most as many as a day has tokens for."""
 
 
-def forecast(budget: TokenBudget, *, now: float, began: float) -> Forecast:
+def forecast(budget: Budget, *, now: float) -> Forecast:
     """Return until when a budget lasts at the rate at which it was spent since its window began."""
-    hours = max(0.0, now - began) / _HOUR_SECONDS
+    hours = max(0.0, now - budget.allowance.window.first(now)) / _HOUR_SECONDS
     per_hour = max(0, budget.limit - budget.left) / hours if hours > 0 else 0.0
     if budget.left <= 0:
         return Forecast(per_hour, now)
@@ -56,12 +57,18 @@ def backlog(given: PlanInput, *, needs: int | None = None) -> Backlog:
     ``needs`` is how many are due where ``given`` holds only the fullest directories.
     """
     needs = sum(load.due for load in given.loads) if needs is None else needs
-    limit = given.budgets.get(RefreshKind.FILE, NO_BUDGET).limit
-    a_day = limit - reserved_units(RefreshKind.FILE, limit, given.reserve)
-    spare = a_day - given.arrivals.expected(given.now, _DAY_HOURS)
+    fresh = replace(given, budgets=[one._replace(left=one.limit) for one in given.budgets])
+    units = affordable(replace(fresh, urgent=False))
+    rates = [units[one.name] // cost / _days(one, given.now) for one in given.budgets if (cost := one.cost(_FILE))]
+    spare = min(rates, default=math.inf) - given.arrivals.expected(given.now, _DAY_HOURS)
     days = needs / spare if spare > 0 else None
-    if needs <= a_day:
+    if needs <= Purse(fresh, units).of(_FILE):
         return Backlog(needs, days, [])
-    fresh: Mapping[RefreshKind, TokenBudget] = {kind: b._replace(left=b.limit) for kind, b in given.budgets.items()}
-    offer = plan(replace(given, budgets=fresh, cover_all=True, shares={}, limits=()))
+    offer = plan(replace(fresh, cover_all=True, shares={}, limits=()))
     return Backlog(needs, days, offer.directories)
+
+
+def _days(budget: Budget, now: float) -> float:
+    """Return how many days the window of an allowance has; infinite where it has no end."""
+    window = budget.allowance.window
+    return (window.end(now) - window.first(now)) / _HOUR_SECONDS / _DAY_HOURS

@@ -231,7 +231,7 @@ def weigh(
     rate = 1.0 if given.force else REVALIDATION_COST
     files = [0] * len(weights)
     penalties = [0.0] * len(weights)
-    forced = 0
+    forced, params_are_files = 0, given.params_are_files
     for v, i in forest.members:
         load = forest.loads[i]
         if load.forced_only and not given.force:
@@ -242,6 +242,7 @@ def weigh(
         if load.subtree_due or load.due_all_params or load.priority < 1.0 or load.ttl_seconds > 0:
             waiting = prices.defer_cost * waiting_weight(load, given.now, prices.hours)
             penalties[v] += waiting * load.due_all_params * all_params_short
+            due += load.due_all_params * params_are_files
             if load.subtree_due:
                 penalties[v] += waiting * max(1, _or_prior(weights[v]))
             if files_short and waiting < prices.defer_cost:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from listener.planner.model import DirectoryLoad, PlanInput, TokenBudget
+from listener.allowances import Allowance, Day
+from listener.planner.model import Budget, DirectoryLoad, PlanInput
 from listener.planner.plan import plan
 from listener.refresh import RefreshKind
 
@@ -70,15 +71,17 @@ def plan_keys(
     changed = [key for key in dict.fromkeys(changes) if key]
     inventory = _Inventory(objects)
     due = _by_directory(changed)
-    day = {
-        RefreshKind.FILE: TokenBudget(files, files, _DAY_SECONDS),
-        RefreshKind.DIRECTORY: TokenBudget(directories, directories, _DAY_SECONDS),
-    }
+    kinds = {RefreshKind.FILE: files, RefreshKind.DIRECTORY: directories}
+    day = [
+        Budget(Allowance(name=kind, limit=units, window=Day(), costs={kind: 1}), units, _DAY_SECONDS)
+        for kind, units in kinds.items()
+    ]
     made = plan(
         PlanInput(
             now=0.0,
             loads=[_load(directory, keys, inventory) for directory, keys in due.items()],
             budgets=day,
+            kinds=kinds.keys(),
             weights=lambda url: inventory.below(url[len(_BASE) :]),
             allowed=lambda url: url.count("/", len(_BASE)) >= min_directory_depth,
             cover_all=True,
@@ -98,7 +101,7 @@ def plan_keys(
         waiting = due[directory]
         keys = ([directory] if waiting.subtree else []) + waiting.exact
         deferred.extend(KeyDeferral(key, deferral.reason) for key in keys)
-    spent = {kind.value: made.spent.get(kind, 0) for kind in day}
+    spent = {kind.value: made.spent.get(kind, 0) for kind in kinds}
     return KeyPlan(refreshes, deferred, spent, sum(refresh.collateral for refresh in refreshes))
 
 

@@ -11,10 +11,11 @@ What has arrived by the hour of the day (:class:`Arrivals`) goes in too: how muc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from listener.allowances import Allowance
 from listener.planner.constants import (
     ARRIVAL_SECONDS,
     HISTORY_DAYS,
@@ -27,6 +28,7 @@ from listener.refresh import RefreshKind
 
 __all__ = [
     "Arrivals",
+    "Budget",
     "Deferral",
     "DirectoryLoad",
     "Limit",
@@ -35,7 +37,6 @@ __all__ = [
     "PlannedDirectory",
     "PlannedFiles",
     "QuotaShare",
-    "TokenBudget",
 ]
 
 _DAY_SECONDS = 86_400.0
@@ -156,14 +157,29 @@ class DirectoryLoad(NamedTuple):
     stale."""
 
 
-class TokenBudget(NamedTuple):
-    """What the ledger says of one kind of refresh for one account."""
+class Budget(NamedTuple):
+    """What the ledger says of one allowance of an account."""
 
-    limit: int
+    allowance: Allowance
+    """With the limit that holds now."""
     left: int
-    """Limit minus spent minus held."""
+    """Units of the limit that are neither spent nor held."""
     resets_at: float
-    """Seconds since the epoch."""
+    """When units come back, in seconds since the epoch; infinite where none do."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the account."""
+        return self.allowance.name
+
+    @property
+    def limit(self) -> int:
+        """Units of a whole window."""
+        return self.allowance.limit
+
+    def cost(self, kind: RefreshKind) -> int:
+        """Return the units that one refresh of a kind takes; 0 where it takes none."""
+        return self.allowance.costs.get(kind, 0)
 
 
 class QuotaShare(NamedTuple):
@@ -226,7 +242,9 @@ class PlanInput:
 
     now: float
     loads: Sequence[DirectoryLoad]
-    budgets: Mapping[RefreshKind, TokenBudget]
+    budgets: Sequence[Budget]
+    kinds: Collection[RefreshKind] = frozenset(RefreshKind)
+    """What the targets can be asked for."""
     weights: Callable[[str], int | None] = nothing_known
     allowed: Callable[[str], bool] = everything_allowed
     reserve: float = 0.0
@@ -241,7 +259,17 @@ class PlanInput:
     shares: Mapping[tuple[str, RefreshKind], QuotaShare] = field(default_factory=dict)
     """By site and kind; a site that is not named has no guarantee and no bound."""
     limits: Sequence[Limit] = ()
-    """Limits other than the daily budgets."""
+    """Limits other than the budgets."""
+
+    def costs(self, kind: RefreshKind) -> dict[str, int]:
+        """Return the units that one refresh of a kind takes, by the name of the allowance."""
+        return {one.name: units for one in self.budgets if (units := one.cost(kind))}
+
+    @property
+    def params_are_files(self) -> bool:
+        """Whether an all-params need takes the same units as a file."""
+        files = self.costs(RefreshKind.FILE)
+        return bool(files) and files == self.costs(RefreshKind.IGNORE_PARAMS)
 
 
 class PlannedDirectory(NamedTuple):

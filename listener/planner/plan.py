@@ -11,29 +11,29 @@ they are asked for (:func:`listener.refresh.split_reason`).
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
-from listener.contracts import UNLIMITED
+from listener.allowances import Day, Month, Rolling
 from listener.planner.constants import LEND_HOURS, LEND_STEP_SECONDS, REPLAN_SECONDS
 from listener.planner.cover import Cover, solve
 from listener.planner.forest import Forest, Weighed, build_forest, waiting_weight, weigh
-from listener.planner.model import Deferral, DirectoryLoad, Limit, Plan, PlanInput, PlannedDirectory, PlannedFiles
-from listener.planner.pacing import (
-    NO_BUDGET,
-    Meter,
-    QuotaPool,
-    TokenPrices,
-    affordable,
-    meters,
-    room,
-    take,
-    token_prices,
-    too_many_evictions,
+from listener.planner.model import (
+    Budget,
+    Deferral,
+    DirectoryLoad,
+    Limit,
+    Plan,
+    PlanInput,
+    PlannedDirectory,
+    PlannedFiles,
 )
+from listener.planner.pacing import Meter, TokenPrices, meters, room, take, token_prices, too_many_evictions
+from listener.planner.purse import Purse, QuotaPool, affordable, hours_left
 from listener.refresh import NUMBERS, RefreshKind
 
 __all__ = ["Cause", "Draft", "Reasons", "plan"]
@@ -57,10 +57,10 @@ def plan(given: PlanInput) -> Plan:
 
 def _decide(given: PlanInput, prices: TokenPrices, held: list[Meter], pool: QuotaPool) -> Draft:
     """Choose directories for all sites together, then single needs, each site within its share."""
-    left = dict(prices.left)
-    draft = Draft(Reasons(given, prices, left), held, left, pool)
+    left = Purse(given, prices.left.left)
+    draft = Draft(Reasons(given, prices, left), held, left, pool, given.params_are_files)
     rest: Sequence[DirectoryLoad] = given.loads
-    if not _no_directory_pays(given.loads, prices):
+    if not _no_directory_pays(given, prices):
         weighed, cover = _cover(given, prices)
         draft.gap = cover.gap
         draft.reasons.evictions = weighed.evictions()
@@ -71,6 +71,7 @@ def _decide(given: PlanInput, prices: TokenPrices, held: list[Meter], pool: Quot
             if pool.most(payer := payers.get(v, ""), RefreshKind.DIRECTORY) > 0
         }
         rest = _uncovered(weighed, chosen, given, draft)
+    draft.worth = prices.tariff.sent(_singles(rest, given), len(draft.directories))
     for load in _dearest_first(rest, draft, given.now, prices.hours):
         draft.send_singles(load)
     return draft
@@ -82,38 +83,52 @@ def _dearest_first(rest: Sequence[DirectoryLoad], draft: Draft, now: float, hour
 
     One long sort would keep the interpreter to itself, and the event loop waiting.
     """
-    files, params = draft.left[RefreshKind.FILE], draft.left[RefreshKind.IGNORE_PARAMS]
-    short = sum(load.due for load in rest) > files or sum(load.due_all_params for load in rest) > params
-    if draft.meters or short:
+    files, params = draft.left.of(RefreshKind.FILE), draft.left.of(RefreshKind.IGNORE_PARAMS)
+    due = sum(load.due for load in rest)
+    if draft.meters or due > min(files, draft.worth) or sum(load.due_all_params for load in rest) > params:
         rates = [(-waiting_weight(load, now, hours), load.oldest, i) for i, load in enumerate(rest)]
-        first = [i for _, _, i in heapq.nsmallest(files + params, rates)]
+        first = [i for _, _, i in heapq.nsmallest(int(min(len(rates), files + params)), rates)]
         chosen = set(first)
         return chain((rest[i] for i in first), (load for i, load in enumerate(rest) if i not in chosen))
     return rest
 
 
-def _no_directory_pays(loads: Sequence[DirectoryLoad], prices: TokenPrices) -> bool:
+def _no_directory_pays(given: PlanInput, prices: TokenPrices) -> bool:
     """Return whether no directory can be refreshed, or even one that evicts nothing would cost more than files."""
-    files = sum(load.due for load in loads)
-    if prices.left[RefreshKind.DIRECTORY] <= 0:
+    files = _singles(given.loads, given)
+    if prices.left.of(RefreshKind.DIRECTORY) <= 0:
         return True
     return (
-        prices.files.cost(files) <= prices.directories.lowest
-        and files <= prices.left[RefreshKind.FILE]
-        and sum(load.due_all_params for load in loads) <= prices.left[RefreshKind.IGNORE_PARAMS]
-        and not any(load.subtree_due for load in loads)
+        prices.tariff.cost(files, 0) <= prices.tariff.cost(0, 1)
+        and files <= prices.tariff.sent(files, 0)
+        and not _params_short(given, prices)
+        and not any(load.subtree_due for load in given.loads)
     )
 
 
+def _singles(loads: Iterable[DirectoryLoad], given: PlanInput) -> int:
+    """Return how many needs are paid as files are."""
+    if given.params_are_files:
+        return sum(load.due + load.due_all_params for load in loads)
+    return sum(load.due for load in loads)
+
+
+def _params_short(given: PlanInput, prices: TokenPrices) -> bool:
+    """Return whether all-params needs must wait for units of their own."""
+    params = sum(load.due_all_params for load in given.loads)
+    return not given.params_are_files and params > prices.left.of(RefreshKind.IGNORE_PARAMS)
+
+
 def _cover(given: PlanInput, prices: TokenPrices) -> tuple[Weighed, Cover]:
+    files = _singles(given.loads, given)
     weighed = weigh(
         build_forest(given.loads),
         given,
         prices,
-        files_short=sum(load.due for load in given.loads) > prices.left[RefreshKind.FILE],
-        all_params_short=sum(load.due_all_params for load in given.loads) > prices.left[RefreshKind.IGNORE_PARAMS],
+        files_short=files > prices.tariff.sent(files, 0),
+        all_params_short=_params_short(given, prices),
     )
-    return weighed, solve(weighed.tree, prices.files.after(weighed.forced), prices.directories)
+    return weighed, solve(weighed.tree, prices.tariff.after(weighed.forced))
 
 
 def _covered(forest: Forest, chosen: Container[int]) -> list[int]:
@@ -164,19 +179,20 @@ def _finish(given: PlanInput, prices: TokenPrices, draft: Draft, held: list[Mete
         spent=spent,
         collateral=sum(directory.collateral for directory in draft.directories),
         gap=draft.gap,
-        file_price=prices.files.lowest,
+        file_price=prices.tariff.file_price,
         wake_at=_wake_at(given, prices, held) if draft.deferred else None,
     )
 
 
 def _wake_at(given: PlanInput, prices: TokenPrices, held: list[Meter]) -> float | None:
     """Return the next moment at which something that waits may be sent though nothing new comes."""
-    times = [budget.resets_at for budget in given.budgets.values()]
+    resets = [budget.resets_at for budget in given.budgets if math.isfinite(budget.resets_at)]
+    times = list(resets)
     times += [meter.limit.resets_at for meter in held if meter.waiting and meter.limit.resets_at is not None]
-    if prices.left[RefreshKind.DIRECTORY] > 0:
+    if prices.left.of(RefreshKind.DIRECTORY) > 0:
         times.append(given.now + REPLAN_SECONDS)
     if given.shares:
-        lending = min(times[: len(given.budgets)], default=given.now) - LEND_HOURS * 3600.0
+        lending = min(resets, default=given.now) - LEND_HOURS * 3600.0
         times.append(max(lending, given.now + LEND_STEP_SECONDS))
     return min((time for time in times if time > given.now), default=None)
 
@@ -187,8 +203,11 @@ class Draft:
 
     reasons: Reasons
     meters: list[Meter]
-    left: dict[RefreshKind, int]
+    left: Purse
     pool: QuotaPool
+    params_are_files: bool = False
+    worth: float = math.inf
+    """How many files cost no more than leaving them."""
     directories: list[PlannedDirectory] = field(default_factory=list)
     files: list[PlannedFiles] = field(default_factory=list)
     deferred: list[Deferral] = field(default_factory=list)
@@ -203,7 +222,7 @@ class Draft:
         if blocking is not None:
             blocking.waiting = True
             return blocking.limit
-        self.left[RefreshKind.DIRECTORY] -= 1
+        self.left.spend(RefreshKind.DIRECTORY, 1)
         take(self.meters, RefreshKind.DIRECTORY, target, url, 1, evictions=evicts)
         self.pool.spend(payer, RefreshKind.DIRECTORY, 1)
         below, subtrees, known = forest.below[v], forest.subtrees[v], weighed.weights[v] is not None
@@ -228,10 +247,13 @@ class Draft:
 
     def _send(self, load: DirectoryLoad, kind: RefreshKind, due: int) -> list[Cause]:
         """Plan what is affordable of one kind; return what the rest waits for."""
-        afforded = min(due, self.left[kind], self.pool.most(load.site, kind))
+        worth = self.worth if kind is RefreshKind.FILE or self.params_are_files else math.inf
+        left, most = self.left.of(kind), self.pool.most(load.site, kind)
+        afforded = int(min(due, left, most, worth))
         allowed, blocking = room(self.meters, kind, load.target, load.url, afforded)
         if allowed:
-            self.left[kind] -= allowed
+            self.worth -= allowed if worth < math.inf else 0
+            self.left.spend(kind, allowed)
             take(self.meters, kind, load.target, load.url, allowed)
             self.pool.spend(load.site, kind, allowed)
             reason = self.reasons.file(kind, due, allowed)
@@ -242,8 +264,10 @@ class Draft:
             limit = blocking.limit
             causes.append(Cause(f"waiting for {limit.name}", afforded - allowed, limit.resets_at))
         if due > afforded:
-            used_up = self.pool.used_up(load.site, kind) if self.left[kind] > 0 else ""
-            causes.append(self.reasons.quota_cause(kind, due - afforded, used_up=used_up))
+            why = ""
+            if self.left.of(kind) > 0:
+                why = self.reasons.kept(kind) if worth < min(left, most) else self.pool.used_up(load.site, kind)
+            causes.append(self.reasons.quota_cause(kind, due - afforded, used_up=why))
         return causes
 
     def _defer(self, load: DirectoryLoad, needs: int, reason: str) -> None:
@@ -265,11 +289,11 @@ class Reasons:
 
     given: PlanInput
     prices: TokenPrices
-    left: dict[RefreshKind, int]
-    """Tokens left, which the plan keeps up to date."""
+    left: Purse
+    """Units left, which the plan keeps up to date."""
     evictions: Callable[[DirectoryLoad], int | None] = lambda _: None
     """How many unchanged objects a refresh of a load's own directory would evict; ``None``: not known."""
-    _state: tuple[tuple[int, int], str] = field(default=((-1, -1), ""))
+    _state: tuple[tuple[float, float], str] = field(default=((-1, -1), ""))
     _made: dict[tuple[object, ...], str] = field(default_factory=dict)
     """Texts made so far: a plan may defer a million directories for the same few reasons."""
 
@@ -308,13 +332,36 @@ class Reasons:
 
     def quota_cause(self, kind: RefreshKind, needs: int, *, used_up: str) -> Cause:
         """Return the cause where the quota is short: the day's, or with ``used_up`` what a site may have of it."""
-        resets_at = None if self.given.cover_all else self.given.budgets.get(kind, NO_BUDGET).resets_at or None
+        budget = self._scarcest(kind)
+        resets_at = None if budget is None or self.given.cover_all else budget.resets_at
+        until = resets_at if resets_at is not None and math.isfinite(resets_at) else None
+        return Cause(used_up or self._none_left(kind, budget), needs, until)
+
+    def _scarcest(self, kind: RefreshKind) -> Budget | None:
+        """Return the allowance that leaves fewest refreshes of a kind."""
+        name = self.left.scarcest(kind)
+        return next((one for one in self.given.budgets if one.name == name), None)
+
+    def _none_left(self, kind: RefreshKind, budget: Budget | None) -> str:
+        """Return that an allowance is used up, by its own name."""
         kept = " beyond the reserve for urgent refreshes" if self.given.reserve and not self.given.urgent else ""
-        today = "" if self.given.cover_all else " today"
-        return Cause(used_up or f"no {kind} quota left{today}{kept}", needs, resets_at)
+        if budget is None or self.given.cover_all:
+            return f"no {kind} quota left{kept}"
+        if isinstance(budget.allowance.window, Day):
+            return f"no {budget.name} quota left today{kept}"
+        return f"no {_of_window(budget)} are left{kept}"
+
+    def kept(self, kind: RefreshKind) -> str:
+        """Return that units are left, but are kept for what comes."""
+        budget = self._scarcest(kind)
+        if budget is None:
+            return ""
+        days = hours_left(budget, self.given.now) / 24.0
+        spans = f"another {days:.0f} days" if days >= 2 else f"another {days * 24:.0f} hours"
+        return f"the {self.left.left[budget.name]:,} {_of_window(budget)} that are left have to last for {spans}"
 
     def _deferred(self, causes: list[Cause], directory: str) -> str:
-        key = (*causes, directory, self.left[RefreshKind.FILE], self.left[RefreshKind.DIRECTORY])
+        key = (*causes, directory, *self._counts())
         text = self._made.get(key)
         if text is None:
             times = [cause.until for cause in causes if cause.until is not None]
@@ -328,36 +375,59 @@ class Reasons:
         """Return a sentence on why no directory refresh covers it."""
         if not load.due:
             return ""
-        if not self.left[RefreshKind.DIRECTORY]:
-            return " No directory quota is left either."
+        if not self.left.of(RefreshKind.DIRECTORY):
+            return "" if self._is_shared else " No directory quota is left either."
         if not self.given.allowed(load.url):
             return " Its directory may not be refreshed (min_directory_depth, directory_blackout)."
         if self.given.cover_all:
             return " No directory that may be refreshed covers it."
         evicts = self.evictions(load)
         if evicts == 0:
-            return " The directory quota left is kept for larger changes."
+            return f" {self._directory_units()} kept for larger changes."
         return f" A directory refresh would evict {_objects(evicts)}, more than waiting costs."
 
     def _tokens(self) -> str:
         """Return what is left, and at which prices."""
-        left = self.left[RefreshKind.FILE], self.left[RefreshKind.DIRECTORY]
+        left = self._counts()
         if self._state[0] != left:
-            files, directories = (self._amount(kind) for kind in (RefreshKind.FILE, RefreshKind.DIRECTORY))
-            self._state = left, f"{files} file and {directories} directory refreshes left{self._prices(left[1])}"
+            self._state = left, f"{self._amounts(*left)}{self._prices(left[1])}"
         return self._state[1]
 
-    def _amount(self, kind: RefreshKind) -> str:
-        is_unlimited = self.given.budgets.get(kind, NO_BUDGET).limit >= UNLIMITED
-        return "unlimited" if is_unlimited else str(self.left[kind])
+    def _counts(self) -> tuple[float, float]:
+        return self.left.of(RefreshKind.FILE), self.left.of(RefreshKind.DIRECTORY)
 
-    def _prices(self, directories: int) -> str:
+    @property
+    def _is_shared(self) -> bool:
+        """Whether files and directories spend the same."""
+        return self.given.costs(RefreshKind.FILE) == self.given.costs(RefreshKind.DIRECTORY) != {}
+
+    def _amounts(self, files: float, directories: float) -> str:
+        if self._is_shared and (budget := self._scarcest(RefreshKind.FILE)) is not None:
+            return f"{self.left.left[budget.name]} {_of_window(budget)} left"
+        amounts = ("unlimited" if math.isinf(left) else str(left) for left in (files, directories))
+        return "{} file and {} directory refreshes left".format(*amounts)
+
+    def _directory_units(self) -> str:
+        budget = self._scarcest(RefreshKind.DIRECTORY) if self._is_shared else None
+        return "The directory quota left is" if budget is None else f"The {_of_window(budget)} that are left are"
+
+    def _prices(self, directories: float) -> str:
         prices = self.prices
         if prices.covers_all:
             return ""
         text = f", {prices.expected:.0f} more changes expected in {prices.hours:.1f} h"
         text += f"; waiting weighs {prices.defer_cost:.1f} evictions each"
-        return f"{text}, the next directory refresh {prices.directories.lowest:.1f}" if directories else text
+        return f"{text}, the next directory refresh {prices.tariff.directory_price:.1f}" if directories else text
+
+
+def _of_window(budget: Budget) -> str:
+    """Return the units of an allowance with their window: ``paths of the month``."""
+    window = budget.allowance.window
+    if isinstance(window, Day):
+        return f"{budget.name} of the day"
+    if isinstance(window, Month):
+        return f"{budget.name} of the month"
+    return f"{budget.name} of the last {window.days} days" if isinstance(window, Rolling) else budget.name
 
 
 def _counted(count: int, one: str, several: str) -> str:

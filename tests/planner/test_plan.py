@@ -7,10 +7,10 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.planner import DirectoryLoad, Plan, PlanInput, TokenBudget, plan
+from listener.planner import Budget, DirectoryLoad, Plan, PlanInput, plan
 from listener.refresh import RefreshKind, split_reason
+from tests.planner.budgets import DAY, of_kinds
 
-DAY = 86_400.0
 URLS = [
     "https://a.example/",
     "https://a.example/x/",
@@ -23,13 +23,11 @@ URLS = [
 ]
 
 
-def budgets(files: int, directories: int, all_params: int = 0) -> dict[RefreshKind, TokenBudget]:
+def budgets(files: int, directories: int, all_params: int = 0) -> list[Budget]:
     """Make the budgets of a day, unspent."""
-    return {
-        RefreshKind.FILE: TokenBudget(files, files, DAY),
-        RefreshKind.DIRECTORY: TokenBudget(directories, directories, DAY),
-        RefreshKind.IGNORE_PARAMS: TokenBudget(all_params, all_params, DAY),
-    }
+    return of_kinds(
+        {RefreshKind.FILE: files, RefreshKind.DIRECTORY: directories, RefreshKind.IGNORE_PARAMS: all_params}
+    )
 
 
 def load(url: str, due: int, **more: object) -> DirectoryLoad:

@@ -7,11 +7,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.planner import DirectoryLoad, Limit, Plan, PlanInput, QuotaShare, TokenBudget, plan
+from listener.planner import Budget, DirectoryLoad, Limit, Plan, PlanInput, QuotaShare, plan
 from listener.refresh import RefreshKind
+from tests.planner.budgets import DAY, HOUR, of_kinds
 
-HOUR = 3600.0
-DAY = 24 * HOUR
 FILE, DIRECTORY = RefreshKind.FILE, RefreshKind.DIRECTORY
 KINDS = (FILE, DIRECTORY)
 
@@ -29,9 +28,9 @@ def spent(made: Plan, site: str, kind: RefreshKind) -> int:
     return sum(f.take for f in made.files if f.directory_url.startswith(start))
 
 
-def day(files: int, directories: int, *, spent_files: int = 0) -> dict[RefreshKind, TokenBudget]:
+def day(files: int, directories: int, *, spent_files: int = 0) -> list[Budget]:
     """Make budgets that come back after a day."""
-    return {FILE: TokenBudget(files, files - spent_files, DAY), DIRECTORY: TokenBudget(directories, directories, DAY)}
+    return of_kinds({FILE: files - spent_files, DIRECTORY: directories}, limits={FILE: files, DIRECTORY: directories})
 
 
 def test_a_guarantee_is_kept_for_a_site_that_has_nothing_due() -> None:
