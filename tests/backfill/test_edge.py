@@ -1,4 +1,4 @@
-"""The edge next to the storage: fresh, stale or unknown, by what HEAD says; nothing is changed."""
+"""The edge compared with the storage: a sample of a listing, and its report; nothing is changed."""
 
 from __future__ import annotations
 
@@ -12,50 +12,14 @@ from collections.abc import Callable
 import pytest
 
 from listener.backfill import ask_edge
-from listener.backfill.audit import EdgeReport, Seen, Verdict, judge, read_answer, sample
+from listener.backfill.audit import EdgeReport, expected_of, sample
 from listener.change import Change, ChangeKind, Fingerprint
+from listener.edge.verdict import Expected, Verdict
 from tests.sources.listing.buckets import MadeUp
 from tests.stand import Stand, fetch
 
 NOW = 1_800_000_000.0
-HELD = Fingerprint(10, int((NOW - 1000) * 1e9), etag="0" * 32)
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.mark.parametrize(
-    ("held", "seen", "state"),
-    [
-        (HELD, Seen(200, etag="0" * 32), "fresh"),
-        (HELD, Seen(200, etag="0" * 32, length=11, age_seconds=5000), "fresh"),
-        (HELD, Seen(200, etag="1" * 32, modified_at=NOW - 1000, length=10), "stale"),
-        (HELD, Seen(200, etag="65f-a", modified_at=NOW - 1000, length=10), "fresh"),
-        (HELD, Seen(200, modified_at=NOW - 1002), "stale"),
-        (HELD, Seen(200, modified_at=NOW - 1000, length=11), "stale"),
-        (HELD, Seen(200, modified_at=NOW - 1000), "fresh"),
-        (HELD, Seen(200, modified_at=NOW - 500), "unknown"),
-        (HELD, Seen(200, age_seconds=2000), "stale"),
-        (HELD, Seen(200, age_seconds=10), "fresh"),
-        (HELD, Seen(200, age_seconds=1000), "unknown"),
-        (HELD, Seen(200), "unknown"),
-        (HELD, Seen(404), "stale"),
-        (HELD, Seen(410), "stale"),
-        (HELD, Seen(301), "unknown"),
-        (HELD, Seen(503, etag="0" * 32), "unknown"),
-        (Fingerprint(), Seen(200, etag="x", modified_at=NOW, length=3, age_seconds=1), "unknown"),
-        (Fingerprint(3), Seen(200, length=4), "stale"),
-    ],
-)
-def test_what_is_fresh(held: Fingerprint, seen: Seen, state: str) -> None:
-    """One row a rule; what cannot be determined is unknown, and never fresh."""
-    assert judge(held, seen, now=NOW).state == state
-
-
-def test_answers_are_read_with_care() -> None:
-    """Weak tags, compressed lengths, dates and ages that are none."""
-    reported = {"ETag": 'W/"AB"', "Last-Modified": "Thu, 01 Jan 1970 00:00:09 GMT", "Content-Length": "7", "Age": "3"}
-    assert read_answer(200, reported) == Seen(200, "ab", 9.0, 7, 3.0)
-    assert read_answer(200, reported | {"Content-Encoding": "gzip"}).length is None
-    assert read_answer(200, {"Last-Modified": "soon", "Content-Length": "x", "Age": "-1"}) == Seen(200)
 
 
 def test_every_object_is_as_likely() -> None:
@@ -70,6 +34,13 @@ def test_every_object_is_as_likely() -> None:
     assert len(hits) == 20
     assert min(hits.values()) > 350
     assert len(sample(changes, 100, chance=chance)[0]) == 20
+
+
+def test_the_time_of_an_object_is_that_of_its_last_change() -> None:
+    """Where the listing has one."""
+    held = Fingerprint(1, 5_000_000_000)
+    assert expected_of(held) == Expected(held, changed_at=5.0)
+    assert expected_of(Fingerprint(1)) == Expected(Fingerprint(1))
 
 
 def test_examples_are_bounded() -> None:
