@@ -17,7 +17,8 @@ from listener.emulator.faults import Refusal
 from listener.emulator.server import Accepted, ApiReply, ApiServer, Surroundings
 from listener.emulator.tasks import CacheKey, cache_key
 from listener.errors import ConfigurationError
-from listener.targets.cloudflare.plans import MOST_OPERATIONS, PLANS, Bucket, PlanName
+from listener.rates import Bucket
+from listener.targets.cloudflare.plans import MOST_OPERATIONS, PLANS, PlanName
 
 __all__ = ["Accept", "CloudflareServer", "Zone", "parse_zone"]
 

@@ -27,13 +27,15 @@ from listener.contracts import (
 )
 from listener.egress import proxy_for
 from listener.errors import BatchRejected, BatchTooLarge, Misconfigured, NotSent, TargetError, WindowFull
+from listener.rates import Bucket
 from listener.refresh import Priority, Receipt, RefreshKind
 from listener.targets.cloudflare.answers import Request, Sent
-from listener.targets.cloudflare.plans import MOST_OPERATIONS, Bucket
+from listener.targets.cloudflare.plans import MOST_OPERATIONS
 from listener.targets.cloudflare.purges import is_root, purge_of
 from listener.targets.cloudflare.settings import Settings as CloudflareSettings
 from listener.targets.cloudflare.settings import read_token
 from listener.targets.cloudflare.zones import Zones, listed
+from listener.targets.turns import Turns
 from listener.urls import host_of
 
 if TYPE_CHECKING:
@@ -41,13 +43,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Cloudflare"]
 
-BACKFILL_PART: Final = 0.75
-"""Of a bucket a backfill takes so much at most: the rest is there for what changes now."""
 API_CALLS, API_SECONDS = 1_200, 300.0
 """Calls of a user in five minutes, for all of the API; more are blocked for five minutes. Purges by URL do not count
 (as of 2022)."""
 TINY: Final = 1e-9
-SHORTEST_SLEEP_SECONDS: Final = 0.001
 MOST_CHECKED: Final = 5
 """Zones of which the permission is tried."""
 
@@ -90,7 +89,7 @@ class Cloudflare(TargetBase):
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         """The one that sends, once it does: plans are made in other threads."""
-        self._turns: dict[bool, asyncio.Lock] = {}
+        self._turns: dict[bool, Turns] = {}
 
     @cached_property
     def client(self) -> Client:
@@ -116,17 +115,7 @@ class Cloudflare(TargetBase):
         self._loop = loop = asyncio.get_running_loop()
         is_files = kind is RefreshKind.FILE
         amounts = [(self._files, len(urls))] if is_files else [(self._requests, 1), (self._calls, 1)]
-        turns = self._turns.setdefault(is_files, asyncio.Lock())
-        if priority is Priority.LIVE:
-            async with turns:
-                while (wait := _wait_seconds(amounts, loop.time())) > 0:
-                    await asyncio.sleep(max(wait, SHORTEST_SLEEP_SECONDS))
-                _take(amounts, loop.time())
-            return
-        # Never holding the lock while waiting: whoever comes meanwhile goes first.
-        while turns.locked() or (wait := _wait_seconds(amounts, loop.time(), part=BACKFILL_PART)) > 0:
-            await asyncio.sleep(SHORTEST_SLEEP_SECONDS * 100 if turns.locked() else max(wait, SHORTEST_SLEEP_SECONDS))
-        _take(amounts, loop.time())
+        await self._turns.setdefault(is_files, Turns()).take(amounts, priority)
 
     def rates(self) -> Sequence[RateLeft]:
         """Return how many prefixes, hosts or tags full requests may have now. URLs of files refill within a second."""
@@ -214,15 +203,6 @@ def _limits(settings: CloudflareSettings) -> dict[RefreshKind, KindLimits]:
     if settings.subtree == "prefix":
         limits[RefreshKind.IGNORE_PARAMS] = KindLimits(MOST_OPERATIONS, eviction=eviction)
     return limits
-
-
-def _wait_seconds(amounts: Sequence[tuple[Bucket, float]], now: float, *, part: float = 1.0) -> float:
-    return max(bucket.wait_seconds(amount, now, part=part) for bucket, amount in amounts)
-
-
-def _take(amounts: Sequence[tuple[Bucket, float]], now: float) -> None:
-    for bucket, amount in amounts:
-        bucket.take(amount, now)
 
 
 async def _tried(subject: str, ask: Callable[[], Awaitable[str]]) -> Check:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from listener.contracts import Eviction
 from listener.targets.cloudflare import Cloudflare, Settings
-from listener.targets.cloudflare.plans import PLANS, Bucket
+from listener.targets.cloudflare.plans import PLANS
 from tests.targets.cloudflare.conftest import DIRECTORY, FILE, IGNORE_PARAMS, make_target
 
 
@@ -47,17 +47,3 @@ def test_limits_may_be_given() -> None:
     given = Settings.model_validate({"plan": "enterprise", "limits": {"requests_per_second": 80}})
     assert given.allowed == PLANS["enterprise"]._replace(requests_per_second=80)
     assert Settings().allowed == PLANS["free"] == (5 / 60, 25, 800, 100)
-
-
-def test_a_bucket_refills_evenly() -> None:
-    """Up to its capacity; what is above it goes once it is full."""
-    bucket = Bucket(10, 2)
-    assert bucket.wait_seconds(10, 100.0) == 0
-    assert bucket.wait_seconds(10, 100.0, part=0.75) == 0, "a full bucket serves every amount"
-    bucket.take(10, 100.0)
-    assert bucket.wait_seconds(1, 100.0) == 0.5
-    assert bucket.wait_seconds(20, 101.0) == 4
-    assert bucket.left(99.0) == 0, "a clock that goes back gives nothing"
-    assert bucket.left(200.0) == 10
-    bucket.drain(200.0)
-    assert bucket.wait_seconds(1, 200.0, part=0.75) == 1.75
