@@ -26,6 +26,7 @@ class Cdn(StrEnum):
     ALIBABA_CDN = "alibaba-cdn"
     ALIBABA_DCDN = "alibaba-dcdn"
     CLOUDFLARE = "cloudflare"
+    CLOUDFRONT = "cloudfront"
 
 
 class PlanChoice(StrEnum):
@@ -35,6 +36,13 @@ class PlanChoice(StrEnum):
     PRO = "pro"
     BUSINESS = "business"
     ENTERPRISE = "enterprise"
+
+
+class LimitsChoice(StrEnum):
+    """How CloudFront limits an account."""
+
+    RATE = "rate"
+    SLOTS = "slots"
 
 
 CDN_OPTION: Final = typer.Option("--cdn", help="Which CDN to emulate.")
@@ -52,12 +60,13 @@ class EmulateCommand(TyperCommand):
 
 
 def _faults_of(cdn: Cdn) -> FaultTable:
-    from listener.emulator import CloudflareEmulator, DcdnEmulator, Emulator
+    from listener.emulator import CloudflareEmulator, CloudFrontEmulator, DcdnEmulator, Emulator
 
     tables = {
         Cdn.ALIBABA_CDN: Emulator.table,
         Cdn.ALIBABA_DCDN: DcdnEmulator.table,
         Cdn.CLOUDFLARE: CloudflareEmulator.table,
+        Cdn.CLOUDFRONT: CloudFrontEmulator.table,
     }
     return tables[cdn]
 
@@ -138,11 +147,29 @@ def emulate(
             help="cloudflare: a zone of the account; repeatable. Default: one with the host of --edge.",
         ),
     ] = None,
+    distribution: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--distribution",
+            metavar="ID[=HOST,…]",
+            help="cloudfront: a distribution of the account, with its hosts; repeatable. Default: EDFDVBD6EXAMPLE, "
+            "which serves every host.",
+        ),
+    ] = None,
+    limits: Annotated[
+        LimitsChoice | None,
+        typer.Option(
+            "--limits",
+            help="cloudfront: 150 paths and a wildcard per second (rate), or 3,000 files and 15 wildcards in progress "
+            "(slots). Default: rate.",
+        ),
+    ] = None,
 ) -> None:
     """Run a local CDN: its API, and a caching edge in front of an origin.
 
     It accepts the access key in ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, with --cdn cloudflare
-    the token in CLOUDFLARE_API_TOKEN: any values. Without them it is "rehearsal" each. Give the client the same.
+    the token in CLOUDFLARE_API_TOKEN, with --cdn cloudfront the key in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: any
+    values. Without them it is "rehearsal" each. Give the client the same.
     """
     from listener.configuration import adopt_credentials
     from listener.emulator import parse_address, serve
@@ -166,11 +193,21 @@ def emulate(
         shared["task_seconds"] = task_seconds
     minute = {"--urls-per-domain-minute": urls_per_domain_minute}
     minute["--directories-per-domain-minute"] = directories_per_domain_minute
+    alibaba = {"--quota": quota, "--domain": domain, **minute}
+    options: dict[Cdn, dict[str, Any]] = {
+        Cdn.ALIBABA_CDN: alibaba,
+        Cdn.ALIBABA_DCDN: alibaba,
+        Cdn.CLOUDFLARE: {"--plan": plan, "--zone": zone},
+        Cdn.CLOUDFRONT: {"--distribution": distribution, "--limits": limits},
+    }
+    own = options[cdn].keys()
+    every = {name: value for each in options.values() for name, value in each.items()}
+    _refuse_other({name: value for name, value in every.items() if name not in own}, cdn)
     if cdn is Cdn.CLOUDFLARE:
-        _refuse_other({"--quota": quota, "--domain": domain, **minute}, cdn)
         emulator = _cloudflare(shared, plan, zone or ())
+    elif cdn is Cdn.CLOUDFRONT:
+        emulator = _cloudfront(shared, distribution or (), limits)
     else:
-        _refuse_other({"--plan": plan, "--zone": zone}, cdn)
         emulator = _alibaba(cdn, shared, quota or "10000,100", domain or (), minute)
     run_async(serve(emulator, lambda one: typer.echo(f"api {one.api_url}  edge {one.edge_url}")))
 
@@ -191,6 +228,18 @@ def _cloudflare(shared: dict[str, Any], plan: PlanChoice | None, zones: Sequence
     if plan is not None:
         options["plan"] = plan.value
     return CloudflareEmulator(CloudflareSettings(**options))
+
+
+def _cloudfront(shared: dict[str, Any], distributions: Sequence[str], limits: LimitsChoice | None) -> EmulatorCore:
+    from listener.emulator import CloudFrontEmulator, CloudFrontSettings
+    from listener.emulator.cloudfront import key_from_environment, parse_distribution
+
+    options: dict[str, Any] = {**shared, "key": key_from_environment()}
+    if distributions:
+        options["distributions"] = tuple(map(parse_distribution, distributions))
+    if limits is not None:
+        options["limits"] = limits.value
+    return CloudFrontEmulator(CloudFrontSettings(**options))
 
 
 def _alibaba(

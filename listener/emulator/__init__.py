@@ -6,8 +6,8 @@ Local CDNs, each with its API and a caching edge in front of an origin, for rehe
     client ──call──▶ server ─▶ the CDN's own module ─▶ tasks ──at their end──▶ cache
     browser ──GET, HEAD──▶ edge ──────────────────────────── miss? ──▶ cache ─▶ origin
 
-A package for each CDN (``alibaba``, ``cloudflare``) says who may call, what it accepts and what it counts. All else is
-shared: ``tasks``, ``faults`` and the cache in ``edge`` are pure, with time as an argument; ``server``, ``origin``,
+A package for each CDN (``alibaba``, ``cloudflare``, ``cloudfront``) says who may call, what it accepts and what it
+counts. All else is shared: ``tasks``, ``faults`` and the cache in ``edge`` are pure, with time as an argument; ``server``, ``origin``,
 ``journal``, ``control`` and ``core`` do I/O.
 """
 
@@ -23,10 +23,13 @@ from listener.emulator.alibaba import (
     parse_quota,
 )
 from listener.emulator.cloudflare import CloudflareEmulator, CloudflareSettings
+from listener.emulator.cloudfront import CloudFrontEmulator, CloudFrontSettings
 from listener.emulator.core import CoreSettings, EmulatorCore, parse_address, serve
 from listener.emulator.faults import Fault
 
 __all__ = [
+    "CloudFrontEmulator",
+    "CloudFrontSettings",
     "CloudflareEmulator",
     "CloudflareSettings",
     "CoreSettings",

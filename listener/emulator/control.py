@@ -51,7 +51,13 @@ class EmulatorClock:
 
     def now(self) -> float:
         """Return seconds since the epoch."""
-        now = self._base.now() + self._advanced_seconds
+        return self._skewed(self._base.now() + self._advanced_seconds)
+
+    def unmoved(self) -> float:
+        """Return the same as if it was never advanced: what a client signs with."""
+        return self._skewed(self._base.now())
+
+    def _skewed(self, now: float) -> float:
         return now + (self.faults.seconds("clock-skew", now) if self.faults else 0.0)
 
     def advance(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, NamedTuple
@@ -91,6 +91,8 @@ class _Held:
 
 
 NO_MARK = _Mark(0, 0)
+ANY_HOST: Final = ""
+"""In a mark: the CDN does not tell hosts apart."""
 
 
 class EdgeCache:
@@ -106,6 +108,7 @@ class EdgeCache:
         self._paths: dict[CacheKey, _Mark] = {}
         self._objects: dict[CacheKey, _Mark] = {}
         self._tags: dict[CacheKey, _Mark] = {}
+        self._prefixes: dict[CacheKey, _Mark] = {}
         self._flights: dict[CacheKey, list[Flight]] = {}
         self._order = itertools.count(1)
 
@@ -157,6 +160,11 @@ class EdgeCache:
         """Have the copy of this key revalidated."""
         self._mark(self._objects, key, force=False)
 
+    def refresh_everywhere(self, target: str, hosts: Collection[str] = (), *, is_prefix: bool) -> None:
+        """Drop a path with its query, or all that begin with it, on these hosts; on every host where none is named."""
+        for host in hosts or (ANY_HOST,):
+            self._mark(self._prefixes if is_prefix else self._objects, CacheKey(host, target), force=True)
+
     def refresh_tag(self, domain: str, tag: str, *, force: bool) -> None:
         """Refresh what has this tag, in lower case, in a domain and below it; with an empty one everything there."""
         self._mark(self._tags, CacheKey(domain, tag), force=force)
@@ -174,7 +182,10 @@ class EdgeCache:
 
     def _freshness(self, key: CacheKey, held: _Held, now: float) -> CopyState:
         marks = [self._paths.get(_without_query(key), NO_MARK), self._objects.get(key, NO_MARK)]
+        marks.append(self._objects.get(CacheKey(ANY_HOST, key.target), NO_MARK))
         marks += (self._directories.get(above, NO_MARK) for above in _directories_above(key))
+        if self._prefixes:
+            marks += (self._prefixes.get(prefix, NO_MARK) for prefix in _prefixes_of(key))
         if self._tags:
             marks += (self._tags.get(tag, NO_MARK) for tag in _tags_of(key, held.copy))
         if any(held.since < mark.evicted for mark in marks):
@@ -207,6 +218,11 @@ def _tags_of(key: CacheKey, copy: Copy) -> Iterator[CacheKey]:
     labels = key.host.partition(":")[0].split(".")
     for start in range(len(labels)):
         yield from (CacheKey(".".join(labels[start:]), tag) for tag in tags)
+
+
+def _prefixes_of(key: CacheKey) -> Iterator[CacheKey]:
+    for end in range(1, len(key.target) + 1):
+        yield from (CacheKey(host, key.target[:end]) for host in (key.host, ANY_HOST))
 
 
 def _directories_above(key: CacheKey) -> Iterator[CacheKey]:

@@ -108,24 +108,36 @@ class ApiServer(ABC, Generic[CallT]):
             return self.refuse(refusal, request_id)
         if reply.accepted is not None:
             self._around.accepted(reply.accepted)
-        return await self._answered(request, call, reply)
+        return await self._answered(request, call, reply, request_id)
+
+    def respond(self, reply: ApiReply, request_id: str) -> web.Response:  # noqa: ARG002 - some CDNs send it in the body
+        """Return the answer to a call that was executed."""
+        return self.json(200, reply.body)
 
     def json(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
         """Return an answer with the emulator's own time, so that a client can measure how far off it is."""
-        dated = {"Date": formatdate(self.now(), usegmt=True), **(headers or {})}
-        return web.json_response(body, status=status, headers=dated)
+        return web.json_response(body, status=status, headers=self._dated(headers))
+
+    def xml(self, status: int, document: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+        """Return a document in the same way."""
+        return web.Response(body=document, status=status, headers=self._dated(headers), content_type="text/xml")
+
+    def _dated(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+        return {"Date": formatdate(self.now(), usegmt=True), **(headers or {})}
 
     async def _slow(self, action: str) -> None:
         seconds = self.faults.seconds("slow", self.now(), action=action)
         if seconds > 0:
             await asyncio.sleep(seconds)
 
-    async def _answered(self, request: web.Request, call: CallT, reply: ApiReply) -> web.StreamResponse:
+    async def _answered(
+        self, request: web.Request, call: CallT, reply: ApiReply, request_id: str
+    ) -> web.StreamResponse:
         if self.faults.take("accept-then-reset", self.now(), action=call.action):
             return _reset(request)
         if self.faults.take("accept-then-timeout", self.now(), action=call.action):
             await asyncio.sleep(HANG_SECONDS)
-        return self.json(200, reply.body)
+        return self.respond(reply, request_id)
 
 
 def _reset(request: web.Request) -> web.Response:

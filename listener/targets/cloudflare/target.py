@@ -112,7 +112,7 @@ class Cloudflare(TargetBase):
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """Wait until a request of these URLs keeps the limits of the plan."""
-        self._loop = loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         is_files = kind is RefreshKind.FILE
         amounts = [(self._files, len(urls))] if is_files else [(self._requests, 1), (self._calls, 1)]
         await self._turns.setdefault(is_files, Turns()).take(amounts, priority)
