@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
+from botocore.credentials import ReadOnlyCredentials
 from yarl import URL
 
 from listener.alibaba.signature import Credentials
@@ -29,11 +30,14 @@ from listener.contracts import Target
 from listener.emulator import (
     CloudflareEmulator,
     CloudflareSettings,
+    CloudFrontEmulator,
+    CloudFrontSettings,
     DcdnEmulator,
     Emulator,
     EmulatorCore,
     EmulatorSettings,
 )
+from listener.emulator.cloudfront import EXAMPLE, AccessKey
 from listener.errors import ListenerError
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources
@@ -42,6 +46,7 @@ from listener.settings import Settings, parse_settings
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn, AlibabaDcdn
 from listener.targets.cloudflare import Cloudflare
+from listener.targets.cloudfront import CloudFront
 
 __all__ = ["run_demo"]
 
@@ -130,6 +135,8 @@ class Cdn(NamedTuple):
     """Called once the emulator has its address."""
     spent: Callable[[], Mapping[str, int]]
     """What was accepted, by what."""
+    table: Callable[[str], dict[str, Any]] = lambda api_url: {"endpoint": api_url}
+    """Its settings besides the type, given the address of the API."""
 
 
 def _alibaba(origin: Path, emulate: type[Emulator] = Emulator, target: type[AlibabaCdn] = AlibabaCdn) -> Cdn:
@@ -167,10 +174,30 @@ def _cloudflare(origin: Path) -> Cdn:
     return Cdn(emulator, make_target, lambda: {name: emulator.purged[name] for name in ("files", "prefixes")})
 
 
+def _cloudfront(origin: Path) -> Cdn:
+    key = AccessKey("AKIDEXAMPLE", secrets.token_hex(16))
+    options = CloudFrontSettings(origin=str(origin), key=key, api_port=0, edge_port=0, task_seconds=TASK_SECONDS)
+    emulator = CloudFrontEmulator(options)
+
+    def make_target() -> Any:
+        settings = CloudFront.Settings.model_validate(_cloudfront_table(emulator.api_url))
+        return CloudFront("cdn", settings, key=ReadOnlyCredentials(*key, None))  # type: ignore[arg-type]
+
+    def spent() -> Mapping[str, int]:
+        return {"paths": emulator.account.months.total()}
+
+    return Cdn(emulator, make_target, spent, _cloudfront_table)
+
+
+def _cloudfront_table(api_url: str) -> dict[str, Any]:
+    return {"distribution": EXAMPLE.id, "endpoint_url": api_url}
+
+
 CDNS: Mapping[str, Callable[[Path], Cdn]] = {
     "alibaba-cdn": _alibaba,
     "alibaba-dcdn": partial(_alibaba, emulate=DcdnEmulator, target=AlibabaDcdn),
     "cloudflare": _cloudflare,
+    "cloudfront": _cloudfront,
 }
 """By the ``type`` of the target."""
 
@@ -197,7 +224,7 @@ async def _run(folder: Path, report: Callable[[str], object], name: str) -> bool
         for key in ("a", "b", "c"):
             demo.write(f"{key}.html", f"{key}, first")
         demo.write("日本.jpg", "写真 1")
-        async with _listening(_settings(folder, origin, emulator, name), cdn.make_target()) as store:
+        async with _listening(_settings(folder, origin, name, cdn), cdn.make_target()) as store:
             steps = demo.steps()
             for key in {key for step in steps for key in step.expected} | {"a.html"}:
                 await demo.get(key)  # the edge now caches each of them, and each 404
@@ -211,14 +238,15 @@ async def _run(folder: Path, report: Callable[[str], object], name: str) -> bool
             return fresh
 
 
-def _settings(folder: Path, origin: Path, emulator: EmulatorCore, cdn: str) -> Settings:
+def _settings(folder: Path, origin: Path, name: str, cdn: Cdn) -> Settings:
+    emulator = cdn.emulator
     return parse_settings(
         {
             "store": {"url": f"sqlite:///{folder}/state.db"},
             "coalescer": {"quiet_seconds": 0.5},
             "verifier": {"first_seconds": TASK_SECONDS, "interval_seconds": 0.1},
             "sources": {"www": {"type": "filesystem", "path": str(origin)}},
-            "targets": {"cdn": {"type": cdn, "endpoint": emulator.api_url}},
+            "targets": {"cdn": {"type": name, **cdn.table(emulator.api_url)}},
             "sites": [{"source": "www", "target": "cdn", "base_urls": [emulator.edge_url + "/"]}],
         },
         {},

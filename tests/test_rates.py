@@ -36,7 +36,7 @@ async def test_what_is_live_goes_before_a_backfill() -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(take("backfill", 1, Priority.BACKFILL))
         await asyncio.sleep(0.1)
-        tasks.create_task(take("second", 2, Priority.LIVE))
+        tasks.create_task(take("second", 3, Priority.LIVE))
         tasks.create_task(take("third", 1, Priority.LIVE))
     assert [name for name, _ in order] == ["first", "second", "third", "backfill"]
-    assert [round(at - began) for _, at in order] == [0, 1, 2, 4]
+    assert [round(at - began) for _, at in order] == [0, 2, 3, 5]

@@ -7,8 +7,8 @@ Local CDNs, each with its API and a caching edge in front of an origin, for rehe
     browser ──GET, HEAD──▶ edge ──────────────────────────── miss? ──▶ cache ─▶ origin
 
 A package for each CDN (``alibaba``, ``cloudflare``, ``cloudfront``) says who may call, what it accepts and what it
-counts. All else is shared: ``tasks``, ``faults`` and the cache in ``edge`` are pure, with time as an argument; ``server``, ``origin``,
-``journal``, ``control`` and ``core`` do I/O.
+counts. All else is shared: ``tasks``, ``faults`` and the cache in ``edge`` are pure, with time as an argument;
+``server``, ``origin``, ``journal``, ``control`` and ``core`` do I/O.
 """
 
 from __future__ import annotations

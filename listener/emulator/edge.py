@@ -92,7 +92,7 @@ class _Held:
 
 NO_MARK = _Mark(0, 0)
 ANY_HOST: Final = ""
-"""In a mark: the CDN does not tell hosts apart."""
+"""In a mark: the CDN does not distinguish hosts."""
 
 
 class EdgeCache:

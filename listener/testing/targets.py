@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -16,7 +17,6 @@ from listener.testing.checks import check_fails, check_passes, check_settings
 __all__ = ["Service", "TargetConformance"]
 
 TRIES: Final = 20
-TOKEN: Final = "0123456789abcdef0123456789abcdef"  # noqa: S105 - names a request
 
 
 class Service(Protocol):
@@ -101,7 +101,7 @@ class TargetConformance:
             service.fail(self.lost_answer)
             try:
                 await target.admit(kind, urls)
-                await target.submit(kind, urls, force=False, token=TOKEN)
+                await target.submit(kind, urls, force=False, token=_token(kind, urls))
             except OutcomeUnknown:
                 pass
             else:
@@ -133,12 +133,12 @@ class TargetConformance:
             urls = [good[0], bad, good[1]] if target.limits[kind].batch_urls >= 3 else [bad]
             try:
                 await target.admit(kind, urls)
-                receipt = await target.submit(kind, urls, force=False, token=TOKEN)
+                receipt = await target.submit(kind, urls, force=False, token=_token(kind, urls))
             except BatchRejected as error:
                 assert error.urls <= {bad}
                 for url in good:
                     await target.admit(kind, [url])
-                    await target.submit(kind, [url], force=False, token=TOKEN)
+                    await target.submit(kind, [url], force=False, token=_token(kind, [url]))
             else:
                 assert set(receipt.refused) == {bad} and all(receipt.refused.values())
             assert bad not in service.refreshed()
@@ -153,7 +153,7 @@ class TargetConformance:
                 for count in {1, min(limits.batch_urls, 20)}:
                     urls = self.urls(kind, count)
                     await target.admit(kind, urls)
-                    receipt = await target.submit(kind, urls, force=False, token=TOKEN)
+                    receipt = await target.submit(kind, urls, force=False, token=_token(kind, urls))
                     assert all(one and "," not in one for one in receipt.task_ids)
                     assert not receipt.refused and not receipt.unfinished, f"{kind}: {receipt}"
                     assert receipt.settles_after_seconds >= 0
@@ -278,7 +278,7 @@ class TargetConformance:
         for _ in range(TRIES):
             await target.admit(kind, urls)
             with suppress(TargetError):
-                await target.submit(kind, urls, force=False, token=TOKEN)
+                await target.submit(kind, urls, force=False, token=_token(kind, urls))
                 return
             await asyncio.sleep(1.0)
         raise AssertionError(f"not accepted within {TRIES} tries")
@@ -287,8 +287,13 @@ class TargetConformance:
         kind = next(iter(target.limits))
         urls = self.urls(kind, 1)
         await target.admit(kind, urls)
-        return await target.submit(kind, urls, force=False, token=TOKEN)
+        return await target.submit(kind, urls, force=False, token=_token(kind, urls))
 
     def _check_secrets(self, *texts: str) -> None:
         for secret in self.secrets:
             assert not any(secret in text for text in texts), "a secret is shown"
+
+
+def _token(kind: RefreshKind, urls: Sequence[str]) -> str:
+    """Return the token of a request: the same only for the same URLs in the same order."""
+    return hashlib.sha256("\n".join([kind, *urls]).encode()).hexdigest()[:32]

@@ -174,6 +174,8 @@ def test_top_level_help_and_version(command: Command) -> None:
         (["--origin", ".", "--cdn", "cloudflare", "--zone", "a b"], "NAME[=ID]"),
         (["--origin", ".", "--cdn", "cloudflare", "--quota", "1,1"], "--quota cannot be used with --cdn cloudflare"),
         (["--origin", ".", "--cdn", "cloudflare", "--fault", "quota"], "plan-lacks"),
+        (["--origin", ".", "--cdn", "cloudfront", "--distribution", "a"], "ID[=HOST"),
+        (["--origin", ".", "--cdn", "cloudfront", "--zone", "a"], "--zone cannot be used with --cdn cloudfront"),
         (["--origin", ".", "--plan", "pro"], "--plan cannot be used with --cdn alibaba-cdn"),
     ],
 )
@@ -181,7 +183,9 @@ def test_the_emulator_says_what_it_cannot_read(
     command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     """Exit status 2 and the right form."""
-    for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "CLOUDFLARE_API_TOKEN"):
+    alibaba = ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET")
+    aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    for name in (*alibaba, *aws, "CLOUDFLARE_API_TOKEN"):
         monkeypatch.setenv(name, "k")
     status, _, err = command("emulate", *arguments)
     assert (status, words in err) == (2, True), err

@@ -296,7 +296,7 @@ async def test_faults(make_cdn: MakeCdn, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "abc", "E1AB=a b", "e1ab"])
 def test_distributions_that_cannot_be_read(text: str) -> None:
-    """They are refused with the right form; so is a missing key."""
+    """They are refused with the right form; so is half a key."""
     with pytest.raises(ConfigurationError, match="distribution"):
         parse_distribution(text)
     with pytest.raises(ConfigurationError, match="AWS_SECRET_ACCESS_KEY not set"):

@@ -29,11 +29,15 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sqs": {"queue_url": "https://sqs.eu-central-1.amazonaws.com/111122223333/site-events"},
     "mns": {"endpoint": "https://1000000000000001.mns.cn-hangzhou.aliyuncs.com", "queue": "cdn-events"},
     "listing": {"url": "s3://site"},
+    "cloudfront": {"distribution": "EDFDVBD6EXAMPLE"},
     "http-purge": {"servers": ["http://10.0.0.5:6081", "http://10.0.0.6:6081"]},
     "sites": {"source": "filesystem", "target": "alibaba-cdn", "base_urls": ["https://www.example.com/"]},
 }
 """Values of keys that have no default, by type of plugin, and for the site."""
-SHOWN = {"filesystem", "listing", "mns", "sqs", "webhook", "alibaba-cdn", "alibaba-dcdn", "cloudflare", "http-purge"}
+SHOWN = {
+    *("filesystem", "listing", "mns", "sqs", "webhook"),
+    *("alibaba-cdn", "alibaba-dcdn", "cloudflare", "cloudfront", "http-purge"),
+}
 """Plugins that come with the product; a third party's do not belong into its example."""
 
 

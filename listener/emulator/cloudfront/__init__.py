@@ -8,11 +8,21 @@ distribution tenants, tags, and any call that is not about invalidations.
 from __future__ import annotations
 
 from listener.emulator.cloudfront.emulator import (
+    EXAMPLE,
     CloudFrontEmulator,
     CloudFrontSettings,
     Distribution,
     key_from_environment,
     parse_distribution,
 )
+from listener.emulator.cloudfront.signature import AccessKey
 
-__all__ = ["CloudFrontEmulator", "CloudFrontSettings", "Distribution", "key_from_environment", "parse_distribution"]
+__all__ = [
+    "EXAMPLE",
+    "AccessKey",
+    "CloudFrontEmulator",
+    "CloudFrontSettings",
+    "Distribution",
+    "key_from_environment",
+    "parse_distribution",
+]

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
+from listener.credentials import REHEARSAL
 from listener.emulator.cloudfront.account import Account, Invalidation, Limits, month_of
 from listener.emulator.cloudfront.api import CloudFrontServer
 from listener.emulator.cloudfront.faults import FAULTS
@@ -21,6 +22,7 @@ from listener.errors import ConfigurationError
 from listener.refresh import RefreshKind
 
 __all__ = [
+    "EXAMPLE",
     "CloudFrontEmulator",
     "CloudFrontSettings",
     "Distribution",
@@ -55,14 +57,20 @@ def parse_distribution(text: str) -> Distribution:
 
 
 def key_from_environment(environment: Mapping[str, str] = os.environ) -> AccessKey:
-    """Return the access key that the client is given too. Raise :class:`ConfigurationError` naming what is missing."""
+    """
+    Return the access key that the client is given too; that of a rehearsal where none is set.
+
+    Raises:
+        ConfigurationError: only one half of it is set.
+    """
     found = [environment.get(name, "") for name in KEY_VARIABLES]
-    if missing := [name for name, value in zip(KEY_VARIABLES, found, strict=True) if not value]:
+    if any(found) and not all(found):
+        missing = KEY_VARIABLES[found.index("")]
         raise ConfigurationError(
-            f"The emulator has no access key to check signatures with: {' and '.join(missing)} not set.",
-            hint="Set both to any value, and give the client the same; the emulator needs no real account.",
+            f"The emulator has half an access key: {missing} not set.",
+            hint="Set both variables to any value, or neither, and give the client the same.",
         )
-    return AccessKey(*found)
+    return AccessKey(*(value or REHEARSAL for value in found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

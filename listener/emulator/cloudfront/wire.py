@@ -87,9 +87,7 @@ def error_document(code: str, message: str, status: int, request_id: str) -> byt
 def _summary(into: Element, one: Invalidation, now: float) -> None:
     SubElement(into, "Id").text = one.id
     SubElement(into, "Status").text = "Completed" if one.is_completed(now) else "InProgress"
-    SubElement(into, "CreateTime").text = (
-        _stamp(one.created_at)
-    )
+    SubElement(into, "CreateTime").text = _stamp(one.created_at)
 
 
 def _stamp(at: float) -> str:

@@ -31,9 +31,7 @@ LARGEST_REPLY_BYTES: Final = 16 * 1024 * 1024
 CONNECTIONS: Final = 4
 ROLE_PROVIDERS: Final = ("container-role", "iam-role")
 """Those of AWS's chain that call a service as soon as they are asked."""
-CONTAINER_VARIABLES: Final = frozenset(
-    {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"}
-)
+CONTAINER_VARIABLES: Final = frozenset({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"})
 NO_KEY_HINT: Final = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the machine a role"
 
 
@@ -41,7 +39,7 @@ class Client:
     """Makes calls; keeps one session, and where the key comes from."""
 
     def __init__(self, settings: Settings, key: ReadOnlyCredentials | None = None) -> None:
-        """Keep the settings; open nothing. Without a ``key`` each call asks AWS's chain, which keeps it."""
+        """Keep the settings; open nothing. Without a ``key`` AWS's own chain provides it for each call."""
         self._settings = settings
         self._given = key
         self._chain: Any = None

@@ -33,12 +33,15 @@ _REFUSED: Final = re.compile(r"[~'*]")
 
 def nameable(url: str) -> str:
     """Return the URL, or the beginning of it that CloudFront can be asked for, with a ``*`` behind it."""
-    start = url.find("/", url.find("://") + 3)
+    start = _path_start(url)
     match = _REFUSED.search(url, start)
-    end = min(match.start() if match else len(url), start + MOST_PATH_CHARACTERS - 1)
-    if end >= len(url) or (url[end:] == WILDCARD):
-        return url
-    return url[: _whole(url, end)] + WILDCARD
+    is_long = len(url) - start > MOST_PATH_CHARACTERS
+    end = min(match.start() if match else len(url), start + MOST_PATH_CHARACTERS - 1 if is_long else len(url))
+    return url if url[end:] in ("", WILDCARD) else url[: _whole(url, end)] + WILDCARD
+
+
+def _path_start(url: str) -> int:
+    return url.find("/", url.find("://") + 3)
 
 
 def _whole(url: str, end: int) -> int:
@@ -53,14 +56,14 @@ def is_wildcard(kind: RefreshKind, url: str) -> bool:
 
 def path_of(kind: RefreshKind, url: str) -> str:
     """Return what CloudFront is asked for; raise :class:`BatchRejected` for what it cannot be asked for."""
-    if kind is not RefreshKind.FILE:
-        url = strip_query(url).removesuffix(WILDCARD) + WILDCARD
-    if nameable(url) != url:
-        match = _REFUSED.search(url, url.find("/", url.find("://") + 3))
-        what = f"{match[0]!r} in a path" if match else f"a path of more than {MOST_PATH_CHARACTERS} characters"
-        raise BatchRejected(
-            f"CloudFront cannot be asked for {what}, and everything that begins with {nameable(url)[:-1]} is more than"
-            " may be dropped here (min_directory_depth, base_urls): rename the object, or refresh a directory above it",
-            urls=[url],
-        )
-    return url[url.find("/", url.find("://") + 3) :]
+    asked = url if kind is RefreshKind.FILE else strip_query(url).removesuffix(WILDCARD) + WILDCARD
+    start = _path_start(asked)
+    if nameable(asked) == asked:
+        return asked[start:]
+    match = _REFUSED.search(asked, start)
+    what = f"{match[0]!r} in a path" if match else f"a path of more than {MOST_PATH_CHARACTERS} characters"
+    raise BatchRejected(
+        f"CloudFront cannot be asked for {what}, and everything that begins with {nameable(asked)[start:-1]} is more"
+        " than may be dropped here (min_directory_depth): rename the object, or refresh a directory above it",
+        urls=[url],
+    )

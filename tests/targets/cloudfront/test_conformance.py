@@ -15,7 +15,6 @@ from listener.errors import (
     Misconfigured,
     OutcomeUnknown,
     Throttled,
-    Unavailable,
     WindowFull,
 )
 from listener.targets.cloudfront import CloudFront
@@ -83,4 +82,4 @@ class TestCloudFrontInProgress(TestCloudFront):
     """With limits on what is in progress, and money to spend."""
 
     settings: ClassVar[dict[str, Any]] = {"limits": {"form": "in-progress"}, "monthly_dollars": 10}
-    emulated: ClassVar[dict[str, Any]] = {"limits": "slots"}
+    emulated: ClassVar[dict[str, Any]] = {"limits": "slots", "task_seconds": 0.0}
