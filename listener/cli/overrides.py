@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 from listener.cli.common import echo_under_way, load, print_json, run_async, say, writing
 from listener.cli.daemon_client import call
@@ -31,8 +31,21 @@ if TYPE_CHECKING:
 __all__ = ["approve", "cancel", "confirm_deletions", "hold", "pause", "release", "resume", "wait"]
 
 POLL_SECONDS = 0.2
-_NEEDS_A_PERSON: Final = {"parked", "unconfirmed"}
-"""States that only a person can end."""
+_PERSON: Final = "person"
+"""What only a person can end ``waits_for`` this."""
+
+
+class _Waited(NamedTuple):
+    """How a wait ended."""
+
+    left: Sequence[Mapping[str, Any]]
+    """What is not fresh."""
+    held: Mapping[str, int]
+    """How many deletions each source holds back."""
+    why: str
+    """Why the wait ended with it; empty where everything is fresh."""
+    status: int
+    """The exit status."""
 
 
 def hold(
@@ -181,25 +194,30 @@ def wait(
     timeout: Annotated[float, span_option("--timeout", "Give up after this time.")] = "15m",  # type: ignore[assignment]
     grace: Annotated[float, span_option("--grace", "Allow this much time for recent writes to be noticed.")] = "2s",  # type: ignore[assignment]
 ) -> int:
-    """Wait until everything that changed so far is fresh. Exit status 1 if it is not, with what is left."""
+    """
+    Wait until everything that changed so far is fresh. Exit status 1 if it is not in time, with what is left.
+
+    Exit status 3 if what is left waits for a person: rejected URLs, held-back deletions, a plan to approve.
+    """
     began = time.monotonic()
-    left, why = _wait(config, site, prefix, timeout, grace)
+    found = _wait(config, site, prefix, timeout, grace)
     waited = round(time.monotonic() - began, 3)
     if as_json:
-        print_json({"fresh": not left and not why, "waited_seconds": waited, "reason": why, "unsettled": left})
-    elif not left and not why:
+        result = {"fresh": not found.status, "waited_seconds": waited, "reason": found.why}
+        print_json({**result, "unsettled": found.left, "held_deletions": found.held})
+    elif not found.status:
         say(f"fresh after {waited:.1f} s")
-    for one in left if not as_json else ():
+    for one in found.left if not as_json else ():
         say(f"{one['state']}  {one['needs']}  {one['example']}")
-    if why:
-        say(f"error: {why}", error=True)
-    return 1 if left or why else 0
+    if found.why:
+        say(f"{'error' if found.status == 1 else 'waits for a person'}: {found.why}", error=True)
+    return found.status
 
 
 def _wait(
     config: Path | None, site: str | None, prefix: str | None, timeout_seconds: float, grace_seconds: float
-) -> tuple[Sequence[Mapping[str, Any]], str]:
-    """Return what is left, and why the wait ended with it."""
+) -> _Waited:
+    """Wait for what we or the CDN can finish."""
     ends = time.monotonic() + timeout_seconds
     look = partial(call, "unsettled", config, site=site, prefix=prefix)
     now = look()["now"]  # by the store's clock; what is wrong is reported at once
@@ -207,13 +225,32 @@ def _wait(
     time.sleep(min(grace_seconds, timeout_seconds))
     while True:
         found = look()
-        left, blind = found["left"], found["blind"]
-        if not left and not blind:
-            return [], ""
+        left, held, blind = found["left"], found["held"], found["blind"]
+        for_person = [one for one in left if one["waits_for"] == _PERSON]
+        if len(for_person) == len(left) and not blind:
+            return _Waited(left, held, _decisions(for_person, held), 3 if left or held else 0)
         if found["running"] is False:
-            return left, "no daemon is running, so nothing is refreshed: start cdn-listener run"
-        if left and all(one["state"] in _NEEDS_A_PERSON for one in left):
-            return left, "what is left needs a person: see cdn-listener dead-letters and cdn-listener tasks"
+            why = "no daemon is running, so nothing is refreshed: start cdn-listener run"
+            return _Waited(left, held, why, 1)
         if time.monotonic() >= ends:
-            return left, blind or f"not fresh within {timeout_seconds:g} s: see cdn-listener status"
+            why = blind or f"not fresh within {timeout_seconds:g} s: see cdn-listener status"
+            return _Waited(left, held, why, 1)
         time.sleep(POLL_SECONDS)
+
+
+_REMEDIES: Final = {
+    "parked": "the CDN or a rule rejected them: see cdn-listener dead-letters",
+    "unconfirmed": "the CDN did not finish them in time: see cdn-listener tasks, or send again with cdn-listener refresh",
+    "deferred": "their plan is above planner.approve_above: cdn-listener approve",
+}
+
+
+def _decisions(left: Sequence[Mapping[str, Any]], held: Mapping[str, int]) -> str:
+    """Return what a person has to decide."""
+    rows = [f"{one['needs']} {one['state']}: {_REMEDIES[one['state']]}" for one in left]
+    rows += [
+        f"{count} deletions of source {name} are held back: bring the files back,"
+        f" or cdn-listener confirm-deletions {name}"
+        for name, count in held.items()
+    ]
+    return "; ".join(rows)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from listener.contracts.checks import Check, CheckState, NeedsCredentials
 from listener.contracts.questions import AWS_KEY, NO_QUESTIONS, Credential, Questions, SettingQuestion
 from listener.contracts.sources import (
+    HELD_DELETIONS,
     WAITING_SINCE,
     ConfirmsDeletions,
     Delivery,
@@ -56,6 +57,7 @@ from listener.refresh import UNLIMITED
 
 __all__ = [
     "AWS_KEY",
+    "HELD_DELETIONS",
     "NO_QUESTIONS",
     "UNLIMITED",
     "WAITING_SINCE",

@@ -146,6 +146,10 @@ WAITING_SINCE = "waiting_since_timestamp_seconds"
 """A figure of a source: since when possible changes wait for a comparison; 0 or absent: none waits."""
 
 
+HELD_DELETIONS = "held_deletions"
+"""A figure of a source: how many deletions its guard holds back until a person confirms them; 0 or absent: none."""
+
+
 class _Announced:
     """Holds the callback of a health apart from the fields of the data class, which are compared and copied."""
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from listener.contracts import Target, readings_by_kind
 from listener.daemon.selection import places, prefixes, require_overlap
-from listener.daemon.source_health import is_blind
+from listener.daemon.source_health import held_deletions, is_blind
 from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
 from listener.errors import ConfigurationError, TargetError
 from listener.pipeline import Pipeline
@@ -131,7 +131,8 @@ async def unsettled(
     """
     Return what of the changes until then is not fresh, which source does not listen, and whether a daemon runs.
 
-    ``changed_before`` is by the store's clock, whose time is returned as ``now``; by default now.
+    ``held`` has how many deletions each source holds back until a person confirms them. ``changed_before`` is by the
+    store's clock, whose time is returned as ``now``; by default now.
     """
     where = prefixes(context.settings, prefix, site=site)
     if prefix is not None:
@@ -142,8 +143,11 @@ async def unsettled(
     left = [one for place in where for one in await store.unsettled(place, changed_before=before)]
     known, instances = await store.source_reports(), await store.instances()
     silent = [name for name in context.settings.sources if is_blind(known.get(name, {}), instances)]
+    serving = {one.source for one in context.settings.sites if any(place.serves(one.base_urls) for place in where)}
+    held = {name: held_deletions(known.get(name, {}), instances) for name in sorted(serving)}
     return {
         "left": [one._asdict() for one in left],
+        "held": {name: count for name, count in held.items() if count},
         "blind": f"source {silent[0]} is not listening: see cdn-listener status" if silent else "",
         "running": context.owner.is_running,
         "now": now,

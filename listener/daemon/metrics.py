@@ -74,6 +74,7 @@ class _Snapshot(Collector):
         for state in _STATES:
             needs.add_metric([state], self._status[state])
         yield needs
+        yield from self._waits()
         accounts = GaugeMetricFamily("listener_account_open", "Whether requests may be sent to it", labels=["account"])
         for account, is_open in self._gauges.accounts_open.items():
             accounts.add_metric([account], float(is_open))
@@ -82,12 +83,23 @@ class _Snapshot(Collector):
         yield from self._sources()
         yield from self._refreshes()
 
+    def _waits(self) -> Iterator[Metric]:
+        """Yield how much waits for us, the CDN and a person, and how long the oldest has."""
+        text = "Stale URLs by who must act next: us, the CDN or a person"
+        needs = GaugeMetricFamily("listener_waiting_needs", text, labels=["waits_for"])
+        text = "Age of the oldest change by who must act next"
+        oldest = GaugeMetricFamily("listener_oldest_waiting_seconds", text, labels=["waits_for"])
+        for who, found in self._status["waits_for"].items():
+            needs.add_metric([who], found["needs"])
+            oldest.add_metric([who], found["oldest_seconds"])
+        yield from (needs, oldest)
+
     def _plain(self) -> dict[str, tuple[str, float]]:
         status, gauges = self._status, self._gauges
         gauge = {
             "listener_ready": ("Whether every source listens and its first scan is durable", float(status["ready"])),
             "listener_oldest_unsettled_seconds": (
-                "Age of the oldest change that is not settled",
+                "Age of the oldest change that waits for us or for the CDN",
                 status["oldest_unsettled_seconds"],
             ),
             "listener_dead_letters": (

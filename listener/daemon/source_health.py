@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from listener.contracts import SourceHealth, SourceState
+from listener.contracts import HELD_DELETIONS, SourceHealth, SourceState
 from listener.settings import Settings
 from listener.store.fleet import Instance
 
-__all__ = ["SILENT_SECONDS", "Reported", "is_blind", "of_living", "source_rows", "troubles_of"]
+__all__ = ["SILENT_SECONDS", "Reported", "held_deletions", "is_blind", "of_living", "source_rows", "troubles_of"]
 
 Row = Mapping[str, Any]
 Reports = Mapping[str, Mapping[str, Row]]
@@ -70,6 +70,11 @@ def is_blind(rows: Mapping[str, Row], instances: Sequence[Instance]) -> bool:
     """Return whether changes of a source may be missed by an instance that lives, or none reports it."""
     found = of_living(rows, instances)
     return not found or not all(row["ready"] for row in found.values())
+
+
+def held_deletions(rows: Mapping[str, Row], instances: Sequence[Instance]) -> int:
+    """Return how many deletions a source holds back until a person confirms them, by the reports of those that live."""
+    return max((int(row["figures"].get(HELD_DELETIONS, 0)) for row in of_living(rows, instances).values()), default=0)
 
 
 def source_rows(settings: Settings, reported: Reported, now: float) -> dict[str, dict[str, Any]]:

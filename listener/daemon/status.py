@@ -25,7 +25,7 @@ from listener.store.controls import AccountReport, Control, Controls
 from listener.store.filtering import Suppressed
 from listener.store.owner import Owner
 from listener.store.report import Counts
-from listener.store.staleness import StaleNeed, Surroundings
+from listener.store.staleness import StaleNeed, Surroundings, WaitsFor
 
 if TYPE_CHECKING:
     from listener.pipeline import Pipeline
@@ -53,6 +53,7 @@ _NO_NEEDS = {
     "dead_letters": 0,
     "dead_letters_dropped": 0,
     "oldest_unsettled_seconds": 0.0,
+    "waits_for": {who.value: {"needs": 0, "oldest_seconds": 0.0} for who in WaitsFor},
 }
 
 
@@ -218,14 +219,23 @@ def plain_suppressed(changes: Suppressed | None) -> dict[str, Any] | None:
 
 
 async def _needs(store: Store, counts: Counts, sources: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Return the counts and the age of the oldest change, including one that a waiting scan must still find."""
+    """
+    Return the counts, and the age of the oldest change by who must act next.
+
+    A change that a waiting scan must still find waits for us. What waits for a person does not make the refreshes
+    late: ``oldest_unsettled_seconds`` is without it.
+    """
     rows = [row for source in sources.values() for row in (source, *source["instances"].values())]
-    waiting = [row["figures"].get(WAITING_SINCE) for row in rows]
-    oldest = min((since for since in (counts.oldest_stale_since, *waiting) if since), default=now)
+    waiting = [since for row in rows if (since := row["figures"].get(WAITING_SINCE))]
+    waits = {}
+    for who, (count, oldest) in counts.waits_for.items():
+        since = [at for at in (oldest, *(waiting if who is WaitsFor.US else ())) if at is not None]
+        waits[who.value] = {"needs": count, "oldest_seconds": round(max(0.0, now - min(since, default=now)), 3)}
     needs = counts._asdict()
     del needs["since"]
     needs["dead_letters_dropped"] = sum(one.letters for one in await store.dropped_letters())
-    return {**needs, "oldest_unsettled_seconds": round(max(0.0, now - oldest), 3)}
+    unsettled = max(row["oldest_seconds"] for who, row in waits.items() if who != WaitsFor.PERSON)
+    return {**needs, "oldest_unsettled_seconds": unsettled, "waits_for": waits}
 
 
 async def quota_of(

@@ -161,7 +161,7 @@ class StatusPage:
         await self._freshness.update(store)
         counts = await store.counts()
         status = await self.status(brief=True, counts=counts)
-        for changing in ("at", "oldest_unsettled_seconds"):
+        for changing in ("at", "oldest_unsettled_seconds", "waits_for"):
             del status[changing]
         rows = [row for source in status["sources"].values() for row in (source, *source["instances"].values())]
         for changing_part in (*rows, *status["instances"]):

@@ -32,7 +32,7 @@ from listener.planner.pacing import meters, room, take, too_many_evictions
 from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope
 from listener.router.routing import Sites, root_of, share_name
 from listener.settings import Approval, PlannerSettings
-from listener.store.controls import Control, ControlKind
+from listener.store.controls import UNAPPROVED, Control, ControlKind
 from listener.store.needs import DueRow, Load, Snapshot
 from listener.store.transitions import AttemptRequest
 from listener.urls import host_of
@@ -337,7 +337,7 @@ class ActiveOverrides(NamedTuple):
         if all(self._over(target, "", (ControlKind.APPROVAL,)) for target in targets):
             return ""
         return (
-            f"waits for approval: a plan of {files} URLs and {directories} directories is above planner.approve_above;"
+            f"{UNAPPROVED}: a plan of {files} URLs and {directories} directories is above planner.approve_above;"
             " cdn-listener approve"
         )
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from listener.change import key_to_bytes, key_to_text
 from listener.contracts import SourceHealth
@@ -37,6 +37,7 @@ from listener.store.needs import MARKED_BY, count_ready
 
 __all__ = [
     "NEEDS_BELOW",
+    "UNAPPROVED",
     "AccountReport",
     "Control",
     "ControlKind",
@@ -46,6 +47,7 @@ __all__ = [
     "Spender",
     "accounts",
     "active",
+    "awaits_approval",
     "load_progress",
     "place_values",
     "request",
@@ -89,6 +91,10 @@ class Place(NamedTuple):
     def meets(self, target: str, directory: str) -> bool:
         """Return whether any URL below this directory is one of them."""
         return self.holds(target, directory) or (self.target in ("", target) and self.prefix.startswith(directory))
+
+    def serves(self, base_urls: Iterable[str]) -> bool:
+        """Return whether any URL below one of these base URLs is one of them."""
+        return any(base.startswith(self.prefix) or self.prefix.startswith(base) for base in base_urls)
 
     @property
     def words(self) -> str:
@@ -375,6 +381,15 @@ def sources(connection: Connection) -> dict[str, dict[str, Any]]:
         fields["figures"] = json.loads(fields["figures"])
         found[fields.pop("name")] = fields
     return found
+
+
+UNAPPROVED: Final = "waits for approval"
+"""How the reason of what a person must approve begins."""
+
+
+def awaits_approval(reason: str) -> bool:
+    """Return whether this is the reason of needs that wait until a person approves their plan."""
+    return reason.startswith(UNAPPROVED)
 
 
 class Spender(NamedTuple):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from listener.clock import window_start
 from listener.refresh import AttemptState, NeedState, RefreshKind, Scope
 from listener.store.connection import Connection
 from listener.store.index import prefix_end
 from listener.store.needs import MARKED_BY, DirectoryAttempt, DirectoryAttempts, covered, directory_attempts
-from listener.store.staleness import SETTLED, status_word
+from listener.store.staleness import SETTLED, WaitsFor, status_word, waits_for
 
 __all__ = [
     "Counts",
@@ -23,6 +23,10 @@ __all__ = [
     "spent_by_others",
     "totals",
 ]
+
+
+_DISJOINT: Final = ("pending", "in_flight", "failed", "parked", "unconfirmed")
+"""The counts that each need is in exactly one of."""
 
 
 class Counts(NamedTuple):
@@ -45,6 +49,16 @@ class Counts(NamedTuple):
     def oldest_stale_since(self) -> float | None:
         """Seconds since the epoch of the oldest change that is not settled."""
         return min(self.since.values(), default=None)
+
+    @property
+    def waits_for(self) -> Mapping[WaitsFor, Total]:
+        """How many needs wait for each of us, the CDN and a person, and since when the oldest of them does."""
+        found = {}
+        for who in WaitsFor:
+            states = [state for state in _DISJOINT if waits_for(state) is who]
+            since = [self.since[state] for state in states if state in self.since]
+            found[who] = Total(sum(getattr(self, state) for state in states), min(since, default=None))
+        return found
 
 
 class Total(NamedTuple):

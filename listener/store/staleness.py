@@ -8,11 +8,21 @@ and that of the directory attempt that covers it decide together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, Scope, directory_of, strip_query
 from listener.store.connection import Connection
-from listener.store.controls import NEEDS_BELOW, Control, ControlKind, Place, accounts, active, place_values
+from listener.store.controls import (
+    NEEDS_BELOW,
+    Control,
+    ControlKind,
+    Place,
+    accounts,
+    active,
+    awaits_approval,
+    place_values,
+)
 from listener.store.needs import (
     MARKED_BY,
     OLDEST_READY,
@@ -27,11 +37,13 @@ __all__ = [
     "StaleNeed",
     "Surroundings",
     "Unsettled",
+    "WaitsFor",
     "oldest_stale",
     "scope_word",
     "stale_at",
     "status_word",
     "unsettled",
+    "waits_for",
     "why",
 ]
 
@@ -79,6 +91,30 @@ def status_word(state: NeedState, attempt: AttemptState | None, cover: Directory
     if attempt is not None:
         return _OF_ATTEMPT[attempt]
     return _OF_NEED[state] if cover is None else _OF_ATTEMPT[cover.state]
+
+
+class WaitsFor(StrEnum):
+    """Who must act next before a stale URL is fresh."""
+
+    US = "us"
+    CDN = "cdn"
+    PERSON = "person"
+
+
+_WAITS_FOR: Final = {
+    "waiting": WaitsFor.US,
+    "pending": WaitsFor.US,
+    "deferred": WaitsFor.US,
+    "failed": WaitsFor.US,
+    "in_flight": WaitsFor.CDN,
+    "parked": WaitsFor.PERSON,
+    "unconfirmed": WaitsFor.PERSON,
+}
+
+
+def waits_for(state: str) -> WaitsFor:
+    """Return who must act next for a need in this state: a word of :func:`status_word`, or ``pending``."""
+    return _WAITS_FOR[state]
 
 
 def why(connection: Connection, url: str) -> list[dict[str, Any]]:
@@ -341,6 +377,8 @@ class Unsettled(NamedTuple):
     needs: int
     example: str
     """The URL of one of them."""
+    waits_for: str
+    """A :class:`WaitsFor`."""
 
 
 _ABOVE = f"""
@@ -355,20 +393,29 @@ WHERE (:target = '' OR t.name = :target) AND n.scope = {Scope.SUBTREE:d}
 def unsettled(connection: Connection, place: Place, changed_before: float) -> list[Unsettled]:
     """Return what is stale at a place of what changed up to then, by state; prefetches aside."""
     attempts = directory_attempts(connection)
-    columns = "SELECT n.state, a.state, d.target, d.url, n.name, n.scope, n.sequence, n.open, n.needs_force"
+    columns = "SELECT n.state, a.state, d.target, t.name, d.url, n.name, n.scope, n.sequence, n.open, n.needs_force"
     stale = f" AND n.scope <> {Scope.PREFETCH:d} AND n.stale_since <= :before"
     values = {**place_values(place), "before": changed_before}
     rows = connection.execute(
         f"{columns}{NEEDS_BELOW}{stale} UNION ALL {columns}{_ABOVE}{stale}",
         values,
     )
-    found: dict[str, tuple[int, str]] = {}
-    for state, attempt, target, url, name, scope, sequence, is_open, force in rows:
+    found: dict[tuple[str, WaitsFor], tuple[int, str]] = {}
+    unapproved = _unapproved(connection)
+    for state, attempt, target, target_name, url, name, scope, sequence, is_open, force in rows:
         cover = deciding(
             attempts.above(target, url), scope=scope, sequence=sequence, is_open=is_open, needs_force=force
         )
         word = status_word(NeedState(state), attempt and AttemptState(attempt), cover)
         if word != SETTLED:
-            count, example = found.get(word, (0, url + name))
-            found[word] = (count + 1, example)
-    return [Unsettled(state, count, example) for state, (count, example) in sorted(found.items())]
+            awaits_approval = word == "deferred" and (target_name, url) in unapproved
+            who = WaitsFor.PERSON if awaits_approval else waits_for(word)
+            count, example = found.get((word, who), (0, url + name))
+            found[word, who] = (count + 1, example)
+    return [Unsettled(state, count, example, who) for (state, who), (count, example) in sorted(found.items())]
+
+
+def _unapproved(connection: Connection) -> set[tuple[str, str]]:
+    """Return the directories, by target and URL, whose due needs wait until a person approves their plan."""
+    found = [place for one in accounts(connection) for place, why in one.deferred.items() if awaits_approval(why)]
+    return set(found)

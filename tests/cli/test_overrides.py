@@ -63,6 +63,30 @@ def test_a_site_is_named_as_people_would(said: str, prefix: str) -> None:
         assert error.value.hint == "--site shop: files; --site 1: www"
 
 
+def test_a_rejected_url_is_no_outage(stand: Stand, command: Command) -> None:
+    """`wait` ends with 3 and the command to run; what is reported as late does not grow with it."""
+    stand.write("bad.html", "old")
+    stand.order("malformed:bad")
+    with stand.daemon():
+        stand.write("bad.html", "new")
+        until(lambda: stand.json("/api/status")["parked"] == 1, what="it is rejected")
+        status, out, err = command("wait", "--timeout", "60s", "--grace", "0s", "--json")
+        found = json.loads(out)
+        assert (status, found["fresh"], found["unsettled"][0]["waits_for"]) == (3, False, "person"), err
+        assert "cdn-listener dead-letters" in found["reason"]
+        status, out, err = command("wait", "--timeout", "60s", "--grace", "0s")
+        assert (status, out, err[:18]) == (3, f"parked  1  {stand.url('bad.html')}\n", "waits for a person")
+        reported = stand.json("/api/status")
+        assert reported["oldest_unsettled_seconds"] == 0.0
+        assert reported["waits_for"]["person"]["needs"] == 1
+        assert reported["waits_for"]["person"]["oldest_seconds"] > 0
+        metrics = fetch(f"{stand.admin}/metrics")[1]
+        assert "listener_oldest_unsettled_seconds 0.0" in metrics
+        assert 'listener_waiting_needs{waits_for="person"} 1.0' in metrics
+        stand.write("good.html", "new")
+        until(lambda: stand.paths() == [stand.url("good.html")], what="the others go on")
+
+
 def test_waiting_needs_a_daemon(stand: Stand, command: Command) -> None:
     """Without one nothing would ever turn fresh: exit status 1 at once, and what to do."""
     status, _, err = command("wait", "--timeout", "60s")

@@ -179,10 +179,10 @@ async def test_what_is_unsettled_is_counted_by_state(bench: Bench) -> None:
 
     assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/x"))] == [("deferred", 3)]
     assert [(one.state, one.needs) for one in await left(Place("", BASE + "a/"))] == [("deferred", 3)]
-    assert await left(Place("", BASE + "b")) == [Unsettled("deferred", 1, BASE + "b")]
+    assert await left(Place("", BASE + "b")) == [Unsettled("deferred", 1, BASE + "b", "us")]
     assert await left(Place("other", BASE)) == []
     (one,) = await bench.send(file("b"))
-    assert await left(Place("", BASE + "b")) == [Unsettled("in_flight", 1, BASE + "b")]
+    assert await left(Place("", BASE + "b")) == [Unsettled("in_flight", 1, BASE + "b", "cdn")]
     await bench.finish([one])
     assert await left(Place("", BASE + "b")) == []
 

@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 
 from listener.contracts import SourceHealth, SourceState
-from listener.refresh import AttemptState
+from listener.refresh import AttemptState, NeedState
 from listener.store.controls import AccountReport, ControlKind, Controls, Place
-from listener.store.staleness import StaleNeed, Surroundings
+from listener.store.report import Total
+from listener.store.staleness import StaleNeed, Surroundings, Unsettled, WaitsFor, status_word, waits_for
 from tests.store.steps import BASE, Bench, content, file, folder
 
 
@@ -119,3 +120,43 @@ async def test_a_change_of_a_copied_tree_may_wait_for_the_other_copies(bench: Be
         given = Surroundings(bench.clock.now(), True, {"cdn": "main"}, has_copies=has_copies)
         (found,) = await bench.store.stale(given)
         assert (found.state, words in found.reason) == ("waiting", True)
+
+
+async def test_each_need_waits_for_us_the_cdn_or_a_person(bench: Bench) -> None:
+    """Each is counted once, with the oldest of each group; a rejected URL makes nothing that is under way older."""
+    words = {status_word(state, None, None) for state in NeedState}
+    words |= {status_word(NeedState.ATTEMPTED, state, None) for state in AttemptState if state.value != "cancelled"}
+    assert {waits_for(word) for word in words - {"settled"}} == set(WaitsFor)
+    began = bench.clock.now()
+    assert set((await bench.store.counts()).waits_for.values()) == {Total(0, None)}
+    await bench.change(content("rejected"), content("unconfirmed"))
+    for at, (name, end) in enumerate((("rejected", bench.store.park), ("unconfirmed", None))):
+        (one,) = await bench.hold(file(name)._replace(stale_since=began))
+        if end is not None:
+            await end([one.id], error="Malformed")
+        else:
+            await bench.store.mark_sending([one.id])
+            await bench.store.accept({one.id: "t"}, next_look_at=began + 400)
+            await bench.store.unconfirm([one.id], next_look_at=None, error=f"never ended {at}")
+    await bench.change(content("flying"))
+    await bench.send(file("flying"))
+    await bench.change(content("due"))
+    await bench.change(content("new"), wait=0)
+    found = (await bench.store.counts()).waits_for
+    assert found == {
+        WaitsFor.US: Total(2, began + 120),
+        WaitsFor.CDN: Total(1, began + 60),
+        WaitsFor.PERSON: Total(2, began),
+    }
+
+
+async def test_a_plan_to_approve_waits_for_a_person(bench: Bench) -> None:
+    """What is due in directories of the plan, and nothing else."""
+    await bench.change(content("a/1"), content("a/2"), content("b/1"))
+    await report(bench, deferred={("cdn", BASE + "a/"): "waits for approval: a plan of 2 URLs", ("cdn", BASE): "x"})
+    found = await bench.store.unsettled(Place(), changed_before=bench.clock.now())
+    assert sorted((one.state, one.needs, one.waits_for) for one in found) == [
+        ("deferred", 1, "us"),
+        ("deferred", 2, "person"),
+    ]
+    assert {type(one) for one in found} == {Unsettled}
