@@ -240,7 +240,7 @@ def _wait(
 
 _REMEDIES: Final = {
     "parked": "the CDN or a rule rejected them: see cdn-listener dead-letters",
-    "unconfirmed": "the CDN did not finish them in time: see cdn-listener tasks, or send again with cdn-listener refresh",
+    "unconfirmed": "the CDN did not finish them in time: see cdn-listener tasks; cdn-listener refresh sends one again",
     "deferred": "their plan is above planner.approve_above: cdn-listener approve",
 }
 

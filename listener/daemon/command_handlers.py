@@ -16,7 +16,7 @@ from listener.contracts import Target, readings_by_kind
 from listener.daemon.selection import places, prefixes, require_overlap
 from listener.daemon.source_health import held_deletions, is_blind
 from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
-from listener.errors import ConfigurationError, TargetError
+from listener.errors import ConfigurationError, ListenerError, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.requests import RequestedUrl, outcomes, requested_urls
 from listener.refresh import Scope
@@ -24,7 +24,7 @@ from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Settings, nearest
 from listener.store import NeedInput, Store
 from listener.store.access import time_of
-from listener.store.controls import Control, ControlKind, Controls, Place
+from listener.store.controls import Control, ControlKind, Controls, Place, awaits_approval
 from listener.store.owner import Owner, absent
 
 __all__ = ["HANDLERS", "WRITING", "Context", "plain_outcomes", "record"]
@@ -144,14 +144,22 @@ async def unsettled(
     known, instances = await store.source_reports(), await store.instances()
     silent = [name for name in context.settings.sources if is_blind(known.get(name, {}), instances)]
     serving = {one.source for one in context.settings.sites if any(place.serves(one.base_urls) for place in where)}
-    held = {name: held_deletions(known.get(name, {}), instances) for name in sorted(serving)}
     return {
         "left": [one._asdict() for one in left],
-        "held": {name: count for name, count in held.items() if count},
+        "held": await _held(context, sorted(serving)),
         "blind": f"source {silent[0]} is not listening: see cdn-listener status" if silent else "",
         "running": context.owner.is_running,
         "now": now,
     }
+
+
+async def _held(context: Context, sources: Sequence[str]) -> dict[str, int]:
+    """Return how many deletions each of these sources holds back, of those that hold any."""
+    store = context.present_store
+    reports, instances = await store.source_reports(), await store.instances()
+    live = {} if context.known is None else context.known.live
+    found = {name: held_deletions(reports.get(name, {}), instances, live.get(name)) for name in sources}
+    return {name: count for name, count in found.items() if count}
 
 
 async def impose(
@@ -164,6 +172,8 @@ async def impose(
     reason: str,
 ) -> list[dict[str, Any]]:
     """Impose an order on a site, a target or everything; return each with what can no longer be stopped."""
+    if kind == ControlKind.APPROVAL:
+        await _require_unapproved(context, target)
     return await _put(context, ControlKind(kind), places(context.settings, site=site, target=target), seconds, reason)
 
 
@@ -171,7 +181,25 @@ async def confirm_deletions(context: Context, *, source: str, reason: str) -> li
     """Confirm the deletions that stopped a source."""
     if source not in context.settings.sources:
         raise ConfigurationError(f"there is no source {source!r}", hint=nearest(source, context.settings.sources))
+    if not (await _held(context, [source])).get(source):
+        what = f"source {source} holds no deletions back: there is nothing to confirm"
+        raise ListenerError(what, hint="see cdn-listener status; a later mass deletion is held back as well")
     return await _put(context, ControlKind.CONFIRMATION, [Place(source)], CONFIRMATION_SECONDS, reason)
+
+
+async def _require_unapproved(context: Context, target: str | None) -> None:
+    """Raise ListenerError where no plan, of this target where one is named, waits for approval."""
+    places(context.settings, site=None, target=target)  # raises for a target that does not exist
+    waiting = {
+        name
+        for account in await context.present_store.accounts()
+        for (name, _), reason in account.deferred.items()
+        if awaits_approval(reason)
+    }
+    if not waiting or target not in (None, *waiting):
+        where = f" for target {target}" if target else ""
+        what = f"no plan waits for approval{where}: there is nothing to approve"
+        raise ListenerError(what, hint="see cdn-listener status; planner.approve_above says which plans need approval")
 
 
 async def _put(

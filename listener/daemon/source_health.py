@@ -13,12 +13,23 @@ from listener.contracts import HELD_DELETIONS, SourceHealth, SourceState
 from listener.settings import Settings
 from listener.store.fleet import Instance
 
-__all__ = ["SILENT_SECONDS", "Reported", "held_deletions", "is_blind", "of_living", "source_rows", "troubles_of"]
+__all__ = [
+    "CHECK",
+    "SILENT_SECONDS",
+    "Reported",
+    "held_deletions",
+    "is_blind",
+    "of_living",
+    "source_rows",
+    "troubles_of",
+]
 
 Row = Mapping[str, Any]
 Reports = Mapping[str, Mapping[str, Row]]
 """By source and instance; of a state file's owner the instance is empty."""
 
+CHECK: Final = "run cdn-listener check for details"
+"""The remedy where no better one is known."""
 SILENT_SECONDS: Final = 150.0
 """A daemon stores the health of its sources once a minute at least; older health means that it does not listen."""
 _UNKNOWN: Final[Row] = {
@@ -72,9 +83,16 @@ def is_blind(rows: Mapping[str, Row], instances: Sequence[Instance]) -> bool:
     return not found or not all(row["ready"] for row in found.values())
 
 
-def held_deletions(rows: Mapping[str, Row], instances: Sequence[Instance]) -> int:
-    """Return how many deletions a source holds back until a person confirms them, by the reports of those that live."""
-    return max((int(row["figures"].get(HELD_DELETIONS, 0)) for row in of_living(rows, instances).values()), default=0)
+def held_deletions(rows: Mapping[str, Row], instances: Sequence[Instance], live: SourceHealth | None = None) -> int:
+    """
+    Return how many deletions a source holds back until a person confirms them, by the reports of those that live.
+
+    ``live`` is its present health in this process, newer than what it reported of itself.
+    """
+    figures = [row["figures"] for row in of_living(rows, instances).values()]
+    if live is not None:
+        figures = [live.figures, *(figures if instances else ())]
+    return max((int(one.get(HELD_DELETIONS, 0)) for one in figures), default=0)
 
 
 def source_rows(settings: Settings, reported: Reported, now: float) -> dict[str, dict[str, Any]]:
@@ -88,7 +106,8 @@ def source_rows(settings: Settings, reported: Reported, now: float) -> dict[str,
             rows[own] = {**_plain_health(reported.live[name], now), "trouble_since": since}
         present = {instance: _present(row, reported, now, instance, own) for instance, row in sorted(rows.items())}
         instances = {instance: row for instance, row in present.items() if instance}
-        found[name] = {"type": table["type"], **_joined(present), "instances": instances}
+        held = {"held_deletions": held_deletions(present, ())}
+        found[name] = {"type": table["type"], **_joined(present), **held, "instances": instances}
     return found
 
 
@@ -125,12 +144,14 @@ def _plain_health(health: SourceHealth, now: float) -> dict[str, Any]:
     return {**{name: getattr(health, name) for name in names}, "told_at": now}
 
 
-def troubles_of(sources: Mapping[str, Row], *, is_running: bool | None) -> Iterator[tuple[str, float | None]]:
-    """Yield what is wrong with a source, on which instance where several report it, and since when."""
+def troubles_of(sources: Mapping[str, Row], *, is_running: bool | None) -> Iterator[tuple[str, float | None, str]]:
+    """Yield what is wrong with a source, on which instance where several report it, since when, and what to do."""
     for name, source in sources.items():
         rows: Mapping[str, Row] = source["instances"] or {"": source}
         for instance, row in rows.items():
             is_silent = is_running and row["told_at"] is not None and row["state"] not in HEALTHY
             if row["detail"] or is_silent:
                 where = f"{name} on {instance}" if instance else name
-                yield f"source {where}: {row['detail'] or row['state']}", row["trouble_since"]
+                is_held = row["figures"].get(HELD_DELETIONS, 0) > 0
+                remedy = f"bring the files back, or run cdn-listener confirm-deletions {name}" if is_held else CHECK
+                yield f"source {where}: {row['detail'] or row['state']}", row["trouble_since"], remedy

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from listener.contracts import CheckState, NeedsCredentials, Source, SourceState, Target
+from listener.contracts import HELD_DELETIONS, CheckState, NeedsCredentials, Source, SourceHealth, SourceState, Target
 from listener.errors import ConfigurationError, ListenerError, StoreBusy, StoreError
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources, load_targets
@@ -33,6 +33,7 @@ __all__ = [
     "health_checks",
     "make_parts",
     "reasons_degraded",
+    "reasons_held_back",
     "reasons_not_ready",
     "reopen",
     "require_credentials",
@@ -229,6 +230,18 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str, *, waits_for: Store
     return reasons
 
 
+def reasons_held_back(pipeline: Pipeline | None) -> list[str]:
+    """Return what sources hold back until a person decides: all is detected, and not all of it is refreshed."""
+    if pipeline is None:
+        return []
+    sources = pipeline.intake.sources.items()
+    return [f"source {name}: {source.health.detail}" for name, source in sources if _holds_back(source.health)]
+
+
+def _holds_back(health: SourceHealth) -> bool:
+    return health.figures.get(HELD_DELETIONS, 0) > 0
+
+
 def reasons_degraded(pipeline: Pipeline | None) -> list[str]:
     """Return what sources that listen cannot see or do, what the store lost and what is wrong with the instance."""
     if pipeline is None:
@@ -241,7 +254,7 @@ def reasons_degraded(pipeline: Pipeline | None) -> list[str]:
         + [
             f"source {name}: {health.detail or health.state.value}"
             for name, health in sources.items()
-            if health.ready and health.state is SourceState.DEGRADED
+            if health.ready and health.state is SourceState.DEGRADED and not _holds_back(health)
         ]
     )
 

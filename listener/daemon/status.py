@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from listener.clock import window_end
 from listener.contracts import WAITING_SINCE, SourceHealth, Target, daily_quota
 from listener.daemon.fleet import MOST_DIFFERENT, different_of, held_of, leaders_of, lost_of, plain_instances
-from listener.daemon.source_health import Reported, source_rows, troubles_of
+from listener.daemon.source_health import CHECK, Reported, source_rows, troubles_of
 from listener.errors import StoreError
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
@@ -274,7 +274,6 @@ def _plain_source(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **times, **({"instances": nested} if "instances" in row else {})}
 
 
-CHECK = "run cdn-listener check for details"
 SPENDER_REMEDY = (
     "if this is not intended, run cdn-listener pause; give each of the [[sites]] a share or a guaranteed part"
 )
@@ -326,5 +325,4 @@ def problems_of(
                 None,
                 SPENDER_REMEDY,
             )
-    for words, since in troubles_of(sources, is_running=owner.is_running):
-        yield Problem(words, since, CHECK)
+    yield from (Problem(*one) for one in troubles_of(sources, is_running=owner.is_running))

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from listener.daemon.freshness import Freshness, PeriodFreshness
-from listener.daemon.state import DaemonState, HealthCheck, health_checks, reasons_degraded, reasons_not_ready
+from listener.daemon.state import (
+    DaemonState,
+    HealthCheck,
+    health_checks,
+    reasons_degraded,
+    reasons_held_back,
+    reasons_not_ready,
+)
 from listener.daemon.status import Known, stale_of, status_of
 from listener.errors import ConfigurationError
 from listener.pipeline.outlook import Outlook, outlooks
@@ -104,8 +111,10 @@ class StatusPage:
         return self._state.loop_monitor.ok and self._state.writer_monitor.ok
 
     def not_ready(self) -> list[str]:
-        """Return why changes may be missed at present; empty when none is."""
-        return reasons_not_ready(self._state.pipeline, self._state.phase, waits_for=self._state.store_error)
+        """Return why changes may be missed, or are held back, at present; empty when none is."""
+        state = self._state
+        reasons = reasons_not_ready(state.pipeline, state.phase, waits_for=state.store_error)
+        return [*reasons, *reasons_held_back(state.pipeline)]
 
     def degraded(self) -> list[str]:
         """Return what sources that listen cannot see or do at present."""
@@ -161,8 +170,10 @@ class StatusPage:
         await self._freshness.update(store)
         counts = await store.counts()
         status = await self.status(brief=True, counts=counts)
-        for changing in ("at", "oldest_unsettled_seconds", "waits_for"):
+        for changing in ("at", "oldest_unsettled_seconds"):
             del status[changing]
+        for one in status["waits_for"].values():
+            del one["oldest_seconds"]
         rows = [row for source in status["sources"].values() for row in (source, *source["instances"].values())]
         for changing_part in (*rows, *status["instances"]):
             changing_part.pop("told_at", None)

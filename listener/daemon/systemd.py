@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 from listener.contracts import SourceState
-from listener.daemon.state import DaemonState, reasons_not_ready, store_answers
+from listener.daemon.state import DaemonState, reasons_held_back, reasons_not_ready, store_answers
 from listener.pipeline import Pipeline
 from listener.pipeline.waking import TICK_SECONDS
 
@@ -108,7 +108,9 @@ class SystemdNotifier:
                 reasons = reasons_not_ready(pipeline, self._state.phase)
                 if pipeline is not self._ready:
                     self._report_start(pipeline, reasons)
-                elif reasons != self._reasons:
+                    reasons = self._reasons
+                reasons = [*reasons, *reasons_held_back(pipeline)]
+                if pipeline is self._ready and reasons != self._reasons:
                     self._report(reasons, is_logged=bool(reasons) != bool(self._reasons))
             elif pipeline is None and (error := self._state.store_error) is not None:
                 self._report_waiting([f"store: {error}"], asyncio.get_running_loop().time())

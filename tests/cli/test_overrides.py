@@ -146,7 +146,7 @@ def test_what_cannot_be_meant_is_refused(stand: Stand, command: Command, argumen
 
 
 def test_deletions_are_confirmed_from_outside(stand: Stand, command: Command) -> None:
-    """A source that stopped at an emptied root goes on, and what is gone turns into 404 at the edge."""
+    """A source that stopped at an emptied root is a problem in every view, and goes on when it is confirmed."""
     for number in range(40):
         stand.write(f"{number}.html", "old")
     stand.configure()
@@ -156,8 +156,25 @@ def test_deletions_are_confirmed_from_outside(stand: Stand, command: Command) ->
             (stand.tree / f"{number}.html").unlink()
         until(lambda: "empty" in stand.json("/api/status")["sources"]["www"]["detail"], what="it stopped")
         assert fetch(stand.url("7.html"))[1] == "old"
+        assert stand.paths() == []
+        until(lambda: not stand.ready(), what="it is not ready")
+        assert "confirm-deletions www" in stand.json("/readyz")["reasons"][0]
+        page = fetch(f"{stand.admin}/")[1]
+        assert '<h1 class="warn">40 deletions are held back until a person confirms</h1>' in page
+        (problem,) = stand.json("/api/status")["problems"]
+        assert problem["remedy"].endswith("cdn-listener confirm-deletions www")
+        assert 'listener_source_held_deletions{source="www"} 40.0' in fetch(f"{stand.admin}/metrics")[1]
+        status, out, _ = command("wait", "--timeout", "60s", "--grace", "0s", "--json")
+        assert (status, json.loads(out)["held_deletions"]) == (3, {"www": 40})
         assert command("confirm-deletions", "www")[0] == 0
         until(lambda: fetch(stand.url("7.html"))[0] == 404, what="the edge knows that it is gone")
+        until(stand.ready, what="it is ready again")
+        status, out, err = command("confirm-deletions", "www")
+        assert (status, out, "nothing to confirm" in err) == (1, "", True)
+        status, out, err = command("approve")
+        assert (status, out, "nothing to approve" in err) == (1, "", True)
+        assert stand.json("/api/status")["orders"] == []
+        assert command("wait", "--timeout", "60s", "--grace", "0s")[0] == 0
 
 
 def test_the_state_file_is_cared_for(stand: Stand, command: Command, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from listener.contracts import SourceHealth, SourceState
-from listener.daemon.source_health import SILENT_SECONDS, Reported, is_blind, source_rows, troubles_of
+from listener.daemon.source_health import CHECK, SILENT_SECONDS, Reported, is_blind, source_rows, troubles_of
 from listener.settings import Settings, parse_settings
 from listener.store.fleet import Instance
 
@@ -56,7 +56,7 @@ def test_each_instance_has_a_row_and_the_worst_is_that_of_all(settings: Settings
         "web-1": "listening",
         "web-2": "degraded",
     }
-    assert list(troubles_of({"www": found}, is_running=True)) == [("source www on web-2: no watches left", 7.0)]
+    assert list(troubles_of({"www": found}, is_running=True)) == [("source www on web-2: no watches left", 7.0, CHECK)]
 
 
 def test_who_stands_by_leaves_the_state_to_the_one_that_reads(settings: Settings) -> None:
@@ -85,12 +85,12 @@ def test_one_that_runs_and_reports_no_more_is_stopped(settings: Settings) -> Non
         "web-1": "listening",
         "web-2": "stopped",
     }
-    assert list(troubles_of({"www": found}, is_running=True)) == [("source www on web-2: stopped", None)]
+    assert list(troubles_of({"www": found}, is_running=True)) == [("source www on web-2: stopped", None, CHECK)]
 
 
 def test_of_a_state_file_there_is_one_row(settings: Settings) -> None:
     """As ever, without instances."""
     found = rows_of(settings, {"": row(detail="trouble")})
     assert (found["state"], found["detail"], found["instances"]) == ("listening", "trouble", {})
-    assert list(troubles_of({"www": found}, is_running=True)) == [("source www: trouble", None)]
+    assert list(troubles_of({"www": found}, is_running=True)) == [("source www: trouble", None, CHECK)]
     assert rows_of(settings, {})["state"] == "stopped"

@@ -77,6 +77,7 @@ def test_labels_are_names_of_ours(metrics: str) -> None:
         "kind": {"file", "directory", "prefetch", "ignore-params"},
         "state": {"pending", "deferred", "in_flight", "failed", "parked", "unconfirmed"},
         "outcome": {"complete", "failed"},
+        "waits_for": {"us", "cdn", "person"},
     }
     assert {name for name, _ in labels} <= {*known, "le", "version", "generation", "name"}
     assert [(name, value) for name, value in labels if name in known and value not in known[name]] == []

@@ -20,6 +20,7 @@ from listener.contracts import UNLIMITED
 from listener.daemon.freshness import BOUNDS_SECONDS
 from listener.daemon.status import iso
 from listener.daemon.status_page import DeadLetterPage, PageSnapshot, UrlStatus
+from listener.daemon.verdict import verdict_of
 from listener.refresh import split_reason
 from listener.store.letters import LetterKind
 from listener.text import printable
@@ -110,7 +111,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"iso": iso, "span": span, "number": number, "words": words, "share": share}
-    environment.filters |= {"whole": whole, "letters_query": letters_query}
+    environment.filters |= {"whole": whole, "letters_query": letters_query, "verdict": verdict_of}
+    environment.filters |= {"extract": lambda key, values: values[key]}
     environment.filters |= {"decision": lambda reason: split_reason(reason)[0], "numbers": lambda r: split_reason(r)[1]}
     environment.globals |= {"bounds": BOUNDS_SECONDS, "kinds": tuple(LetterKind), "unlimited": UNLIMITED}
     return environment

@@ -9,7 +9,8 @@ The way of a change goes through these modules, from the kernel to a delivery:
     watches        inotify: which directories are watched, and what events mean
     pending_names  names that events reported, by directory
     names          which names are content, which file is there, who may read it
-    live           events to deliveries, and the deletion guard
+    live           events to deliveries
+    deletion_guard which deletions are believed
     known          what the index knows, what is under way to it, and comparing bytes
     outstanding    what is to be looked at later: unfinished files, scans, unread paths
     mounts         mounts of the tree, and what changes around it without an event

@@ -1,20 +1,20 @@
 """
 From events to changes: names are looked at, held while unfinished, guarded against mass deletion, compared by bytes.
 
-The deletion guard is here too, since a tree that is suddenly empty is more often unmounted than deleted. Deletions
-pass at once while they are few. When many come together they are held until none has come for a second, and
-then judged as a whole: against the number of known files, and by whether the root still holds anything.
+Deletions are held until none has come for a moment, and then judged as a whole by the deletion guard: none of a mass
+deletion is reported before that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes, key_to_text
 from listener.contracts import Delivery
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.known import (
     SETTLE_SECONDS,
     Acks,
@@ -41,7 +41,7 @@ from listener.sources.filesystem.settings import Root
 from listener.sources.filesystem.walker import find_names, holds_files
 from listener.sources.filesystem.watcher import Watcher
 
-__all__ = ["DeletionGuard", "Live"]
+__all__ = ["Live"]
 
 _new = tuple.__new__
 _CONTENT = ChangeKind.CONTENT
@@ -211,10 +211,8 @@ class Live:
         ]
         finished = {**looks.finished, **excess} if excess else looks.finished
         standing = await self._standing([*looks.gone, *finished])
-        deletions = await self._admitted([*subtrees, *self._ends(looks.gone, standing, looks.linked)], now)
-        changes, learnt = await self._contents(finished, looks.in_place | excess.keys(), standing)
-        # Directories that went come first: one of the same name, and files in it, may have come since.
-        return [*deletions, *changes], learnt
+        self._deletion_guard.hold([*subtrees, *self._ends(looks.gone, standing, looks.linked)], now)
+        return await self._contents(finished, looks.in_place | excess.keys(), standing)
 
     def _without_replaced(self, gone: Iterable[bytes]) -> list[bytes]:
         """Return the directories that are gone; what stands in place of the others is to be compared with them."""
@@ -263,19 +261,6 @@ class Live:
 
     # --- deletions ------------------------------------------------------------------------------
 
-    async def _admitted(self, deletions: Sequence[Change], now: float) -> Sequence[Change]:
-        """Return the deletions when they are few; hold them back when they are many."""
-        if not deletions:
-            return deletions
-        await self.before_deleting()
-        count = await self._files_in(deletions)
-        is_sound = count <= 1 or await asyncio.to_thread(holds_files, self._root)
-        if is_sound and self._deletion_guard.admits(count, now):
-            self._deletion_guard.note_deletions(count)
-            return deletions
-        self._deletion_guard.hold(deletions, now)
-        return ()
-
     async def _files_in(self, deletions: Collection[Change]) -> int:
         """Return how many known files these deletions stand for, each once; counted no further than what decides."""
         outermost: list[str] = []
@@ -293,21 +278,22 @@ class Live:
         return count
 
     async def _after_holding(self) -> tuple[list[Change], list[Change]]:
-        """Judge the deletions that were held back, once no more come."""
-        if self._deletion_guard.next_release(time.monotonic()) != 0:
+        """Judge the deletions that were held, once no more come."""
+        guard = self._deletion_guard
+        if guard.next_release(time.monotonic()) != 0:
             return [], []
-        held, passed = self._deletion_guard.release()
+        await self.before_deleting()
+        held = guard.release()
         count = await self._files_in(held)
-        empty = not await asyncio.to_thread(holds_files, self._root)
-        self._deletion_guard.refused = self._deletion_guard.refuses(
-            missing=passed + count, known=self._deletion_guard.known, root_empty=empty, from_event=True
-        )
-        if self._deletion_guard.refused:
-            if not self._deletion_guard.suspended:
+        if not guard.is_holding_back:
+            empty = not await asyncio.to_thread(holds_files, self._root)
+            guard.judge_burst(count, time.monotonic(), root_empty=empty)
+        if guard.refused:  # what comes while deletions are held back is part of them
+            if not guard.suspended:
                 self._rescans.want("", "many files are gone at once", time.monotonic())
             return [], []
         true, back = await asyncio.to_thread(self._still_gone, held)
-        self._deletion_guard.note_deletions(await self._files_in(true) if back else count)
+        guard.note_passed(await self._files_in(true) if back else count, time.monotonic())
         for change in back:
             if change.kind is ChangeKind.SUBTREE_DELETED:
                 self._rescans.want(change.key, REPLACED, time.monotonic(), prompt=True)
@@ -340,7 +326,8 @@ class Live:
         changes, learnt = await self._contents(there, in_place, standing)
         if unfinished := {verdict.key for verdict in verdicts if not verdict.finished}:
             changes = [change._replace(finished=change.key not in unfinished) for change in changes]
-        return [*await self._admitted(gone, time.monotonic()), *changes], learnt
+        self._deletion_guard.hold(gone, time.monotonic())
+        return changes, learnt
 
     def _look_at(self, keys: Iterable[str]) -> dict[str, Fingerprint | None]:
         """Look at files that were being written; those that cannot be looked at are let go, and noted."""
@@ -400,102 +387,3 @@ class Live:
     ) -> list[tuple[str, Fingerprint, Fingerprint]]:
         root, most = self._root, self._most_compared_bytes
         return [(key, with_digest(root, key, found, before, most_bytes=most), before) for key, found, before in touched]
-
-
-_QUIET_SECONDS = 1.0
-_LONGEST_SECONDS = 30.0
-_WINDOW_SECONDS = 10.0
-
-
-class DeletionGuard:
-    """Counts and holds deletions. Pure: ``now`` is any clock that only goes forward, in seconds."""
-
-    def __init__(self, *, share: float, minimum: int) -> None:
-        """Stop when more than ``share`` of the known files, and more than ``minimum``, are gone at once."""
-        self.known = 0
-        """How many files there are: what the last full scan saw, and what came and went since."""
-        self.confirmed = False
-        """Set by an operator: the next deletions are meant."""
-        self.refused = ""
-        """Why the deletions that were judged last were held back; empty when they were not."""
-        self.suspended = ""
-        """Why no deletion at all is believed, an operator's word or not; empty: each is judged."""
-        self._share = share
-        self._minimum = minimum
-        self._held: dict[str, Change] = {}
-        self._began = 0.0
-        self._last = 0.0
-        self._passed: list[tuple[float, int]] = []
-        """When deletions passed at once, and of how many files."""
-
-    @property
-    def look_limit(self) -> int:
-        """How many deletions decide: counting further decides nothing."""
-        return int(max(self._minimum, self._share * self.known)) + 1
-
-    def refuses(self, *, missing: int, known: int, root_empty: bool, from_event: bool = False) -> str:
-        """
-        Return why so many deletions are not believed, or an empty string.
-
-        An empty root is never believed, but for a single file whose end an event reported (``from_event``).
-        """
-        if self.suspended and missing:
-            return self.suspended
-        if self.confirmed or missing <= from_event:
-            return ""
-        if root_empty:
-            return f"the root is empty, and {known} files are known"
-        if missing > self._minimum and missing > self._share * known:
-            return f"{missing} of {known} known files are gone at once"
-        return ""
-
-    def scanned(self, refused: str, *, present: int | None) -> None:
-        """Note the end of a scan, and how many files there are if it was one of the whole tree."""
-        self.confirmed = self.confirmed and bool(refused)
-        if present is not None:
-            self.known = present
-
-    def note_births(self, count: int) -> None:
-        """Count files that came since the last full scan."""
-        self.known += count
-
-    def note_deletions(self, count: int) -> None:
-        """Count files that were reported as deleted since the last full scan."""
-        self.known = max(0, self.known - count)
-
-    def admits(self, count: int, now: float) -> bool:
-        """Return whether ``count`` more deletions are few enough to pass at once."""
-        if self.suspended or self._held:
-            return False
-        self._passed = [(at, before) for at, before in self._passed if at > now - _WINDOW_SECONDS]
-        few = min(float(self._minimum), self._share * self.known)
-        if not self.confirmed and self._sum_passed() + count > few:
-            return False
-        self._passed.append((now, count))
-        return True
-
-    def _sum_passed(self) -> int:
-        return sum(count for _, count in self._passed)
-
-    def hold(self, deletions: Iterable[Change], now: float) -> None:
-        """Keep deletions back until they stop coming."""
-        if not self._held:
-            self._began = now
-        self._held.update((change.key, change) for change in deletions)
-        self._last = now
-
-    def drop(self) -> None:
-        """Forget what is held: a scan will find it again, if it is true."""
-        self._held, self._passed = {}, []
-
-    def next_release(self, now: float) -> float | None:
-        """Return in how many seconds the held deletions are to be judged; ``None`` when none are held."""
-        if not self._held:
-            return None
-        return max(0.0, min(self._last + _QUIET_SECONDS, self._began + _LONGEST_SECONDS) - now)
-
-    def release(self) -> tuple[list[Change], int]:
-        """Return what was held, in order, and how many files passed just before; then reset."""
-        held, passed = list(self._held.values()), self._sum_passed()
-        self.drop()
-        return held, passed

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from listener.change import key_to_bytes, key_to_text
-from listener.sources.filesystem.live import DeletionGuard, Live
+from listener.sources.filesystem.deletion_guard import DeletionGuard
+from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.outstanding import MOUNTED, Rescans, is_absent
 from listener.sources.filesystem.settings import Root
 

@@ -17,8 +17,9 @@ import structlog
 
 from listener.change import Change, ChangeKind, Fingerprint, key_to_bytes
 from listener.contracts import Delivery, DirectoryComparison, SourceHealth
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.known import SETTLE_SECONDS, Acks, is_proved_same, same_state, with_digest
-from listener.sources.filesystem.live import DeletionGuard, Live
+from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.outstanding import LOSSES, START, WAITING, Rescans
 from listener.sources.filesystem.settings import Root
 from listener.sources.filesystem.walker import Listing, Walker
@@ -116,7 +117,7 @@ class Scanner:
         self._rescans.ended(prefix, time.monotonic(), took_seconds=took_seconds)
         self._deletion_guard.scanned(scan.refused, present=None if prefix or scan.aborted else scan.present)
         if not prefix or scan.refused:
-            self._deletion_guard.refused = scan.refused
+            self._deletion_guard.note_judged(scan.refused, scan.missing)
         if scan.refused and not self._deletion_guard.suspended:
             self._rescans.want("", WAITING, time.monotonic())
 

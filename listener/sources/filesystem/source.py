@@ -22,7 +22,16 @@ import structlog
 from pydantic import BaseModel
 
 from listener.change import key_to_text
-from listener.contracts import WAITING_SINCE, Check, CheckState, Delivery, IndexView, SourceHealth, SourceState
+from listener.contracts import (
+    HELD_DELETIONS,
+    WAITING_SINCE,
+    Check,
+    CheckState,
+    Delivery,
+    IndexView,
+    SourceHealth,
+    SourceState,
+)
 from listener.errors import ConfigurationError, SourceUnavailable
 from listener.event_loop import call_in_loop
 from listener.sources.filesystem.checks import (
@@ -36,10 +45,11 @@ from listener.sources.filesystem.checks import (
     unread_words,
     unwatched_words,
 )
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.fanotify import FanotifyWatches, refusal
 from listener.sources.filesystem.known import Acks, Digests
 from listener.sources.filesystem.links import Links
-from listener.sources.filesystem.live import DeletionGuard, Live
+from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.mounts import Surroundings, outdated
 from listener.sources.filesystem.names import Ignore, StatReader
 from listener.sources.filesystem.outstanding import START, UNWATCHED, Rescans, found_rest_seconds
@@ -456,14 +466,18 @@ class Session:
             skipped_transient=self._live.transient,
             ignored_changes=self._live.stat_reader.ignored,
         )
+        guard = self._deletion_guard
+        self._health.figures[HELD_DELETIONS] = guard.held_back if guard.is_holding_back else 0
         self._health.figures[WAITING_SINCE] = self._waiting_since()
         if self._health.figures != known:
             self._health.changed()
 
     def _waiting_since(self) -> float:
         """Return since when what may have changed waits to be compared, in seconds since the epoch; 0: nothing does."""
-        waiting = self._rescans.waiting()
-        return time.time() - (time.monotonic() - waiting[0].since) if waiting else 0.0
+        now, waiting = time.monotonic(), [one.since for one in self._rescans.waiting()[:1]]
+        if (held := self._deletion_guard.held_since(now, over_seconds=_SOON_SECONDS)) is not None:
+            waiting.append(held)
+        return time.time() - (now - min(waiting)) if waiting else 0.0
 
     def _report(self, state: SourceState, detail: str = "") -> None:
         """Write the state where status reads it; what is wrong turns listening into degraded."""

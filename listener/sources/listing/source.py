@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from listener.change import Change
 from listener.contracts import (
+    HELD_DELETIONS,
     Check,
     CheckState,
     Delivery,
@@ -172,9 +173,11 @@ class ListingSource:
                     f"{refusal}: nothing is taken for deleted; if it is, run"
                     f" `cdn-listener confirm-deletions {self.name}`"
                 )
+                self.health.figures[HELD_DELETIONS] = drift.gone
                 log.error("listing.deletions_held", source=self.name, reason=refusal)
             else:
                 self.health.detail, self._confirmed = "", False
+                self.health.figures[HELD_DELETIONS] = 0
                 for gone in comparison.deletions():
                     yield Delivery(gone, self._ack, scan_sequence=sequence)
         self.health.rescans += 1

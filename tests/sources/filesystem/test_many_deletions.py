@@ -10,9 +10,10 @@ from pathlib import Path
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Delivery
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.known import Acks
 from listener.sources.filesystem.links import Links
-from listener.sources.filesystem.live import DeletionGuard, Live
+from listener.sources.filesystem.live import Live
 from listener.sources.filesystem.names import Ignore, StatReader
 from listener.sources.filesystem.outstanding import Rescans
 from listener.sources.filesystem.settings import FilesystemSettings, Root

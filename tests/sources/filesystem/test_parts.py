@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.sources.filesystem import FilesystemSettings
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.known import is_proved_same
-from listener.sources.filesystem.live import DeletionGuard
 from listener.sources.filesystem.mounts import parse_mounts
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.outstanding import MOUNTED, OVERFLOWED, UNWATCHED, WAITING, Rescans, Unfinished
@@ -138,21 +138,36 @@ def deletion(key: str) -> Change:
     return Change("www", key, ChangeKind.DELETED)
 
 
-def test_few_deletions_pass_and_many_are_held_until_they_rest() -> None:
-    """Each counts within ten seconds; what is held is judged a second after the last."""
-    deletion_guard = DeletionGuard(share=0.5, minimum=10)
-    deletion_guard.known = 100
-    assert deletion_guard.admits(6, 0.0)
-    assert not deletion_guard.admits(6, 1.0)
-    deletion_guard.hold([deletion("a")], 1.0)
-    assert not deletion_guard.admits(1, 1.5)
-    deletion_guard.hold([deletion("b")], 1.5)
-    assert deletion_guard.next_release(1.5) == 1
-    held, passed = deletion_guard.release()
-    assert [each.key for each in held] == ["a", "b"]
-    assert passed == 6
-    assert deletion_guard.next_release(2.5) is None
-    assert deletion_guard.admits(6, 3.0)
+def test_deletions_are_held_until_they_rest() -> None:
+    """Also the first of a burst; few that go on and on for a shorter time than many."""
+    guard = DeletionGuard(share=0.5, minimum=10)
+    guard.hold([], 0.0)
+    assert guard.next_release(0.0) is None
+    guard.hold([deletion("a")], 1.0)
+    guard.hold([deletion("b")], 1.5)
+    assert guard.next_release(1.5) == 1
+    assert [each.key for each in guard.release()] == ["a", "b"]
+    assert guard.next_release(2.5) is None
+    for few, longest_seconds in ((True, 5), (False, 30)):
+        names = [f"{number}" for number in range(8 if few else 20)]
+        for number in range(2 * longest_seconds):
+            guard.hold([deletion(name) for name in names], number / 2)
+        assert guard.held_since(longest_seconds, over_seconds=4) == 0
+        assert guard.next_release(longest_seconds) == 0
+        assert guard.next_release(longest_seconds - 1) == 1
+        guard.release()
+
+
+def test_a_burst_is_judged_with_what_passed_just_before() -> None:
+    """Against the number of files that there were before either; what passed long ago does not count."""
+    guard = DeletionGuard(share=0.5, minimum=10)
+    guard.known = 100
+    guard.note_passed(30, 0.0)
+    guard.judge_burst(25, 5.0, root_empty=False)
+    assert (guard.refused, guard.held_back) == ("55 of 100 known files are gone at once", 55)
+    assert guard.is_holding_back
+    guard.judge_burst(25, 15.0, root_empty=False)
+    assert (guard.refused, guard.held_back, guard.is_holding_back) == ("", 0, False)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import pytest
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Delivery, no_ack
 from listener.sources.filesystem import FilesystemSource, walker
+from listener.sources.filesystem.deletion_guard import DeletionGuard
 from listener.sources.filesystem.known import Acks
 from listener.sources.filesystem.links import Links
-from listener.sources.filesystem.live import DeletionGuard
 from listener.sources.filesystem.names import Ignore
 from listener.sources.filesystem.scan import _MOST_UNDER_WAY, Scan, ScanMode
 from listener.sources.filesystem.settings import FilesystemSettings, Root
