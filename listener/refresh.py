@@ -30,6 +30,7 @@ __all__ = [
     "Task",
     "TaskState",
     "covers",
+    "directories_above",
     "directory_of",
     "reserved_units",
     "split_reason",
@@ -193,6 +194,14 @@ def directory_of(url: str) -> str:
     """Return the directory URL that holds this URL: up to the last ``/`` of its path."""
     query = url.find("?")
     return url[: url.rindex("/", 0, query if query >= 0 else None) + 1]
+
+
+def directories_above(directory: str) -> list[str]:
+    """Return the directory URLs at and above one, that of the host last."""
+    found, end = [], len(directory)
+    while (end := directory.rfind("/", 0, end)) > directory.find("://") + 2:
+        found.append(directory[: end + 1])
+    return found
 
 
 class CoverageRule(NamedTuple):

@@ -3,6 +3,10 @@ Layers of caches: an outer one is refreshed once the inner ones, which it fetche
 
 Refreshed before, it would fetch the old copy again and keep it. What waits for a person at an inner layer (rejected, or
 never confirmed) holds up no outer one, nor does what that layer has no kind of request for.
+
+A URL that changes again before the inner layer is done is refreshed at the outer one up to the change that the inner
+one dropped: the attempt has the watermark of the inner attempt, and the need outlives it. Every other attempt at an
+outer layer covers what was recorded when it was planned, and nothing later.
 """
 
 from __future__ import annotations
@@ -14,14 +18,19 @@ from listener.contracts import Target
 from listener.planner import Deferral
 from listener.refresh import RefreshKind, Scope
 from listener.router.routing import Sites
-from listener.store.layering import Inner, after_layers, is_unsettled
-from listener.store.needs import DueRow, Load, Snapshot
+from listener.store.layering import after_layers, how_far, may_be_exempt
+from listener.store.needs import DueRow, Inner, Load, Passed, Snapshot
 from listener.store.transitions import AttemptRequest
 
-__all__ = ["LOOK_SECONDS", "Layers"]
+__all__ = ["DIRECTORY_SECONDS", "LOOK_SECONDS", "Layers"]
 
 LOOK_SECONDS: Final = 15.0
-"""How often to look whether an inner layer is done that another instance refreshes."""
+"""How often to look whether an inner layer is done, though nothing announced it."""
+DIRECTORY_SECONDS: Final = 60.0
+"""
+How long a directory waits until nothing below it is left to do at inner layers. Sooner, a deploy would take a refresh
+for each part that the inner layers have done; later, what changes all the time would hold up all else in the directory.
+"""
 
 
 class Layers:
@@ -52,37 +61,68 @@ class Layers:
         return free, waits
 
     def manual(self, snapshot: Snapshot, rows: Sequence[DueRow]) -> list[DueRow]:
-        """Return those of these needs that no inner layer holds up."""
+        """Return those of these needs that no inner layer holds up, or not entirely."""
         if not self._are_any:
             return list(rows)
-        return [row for row in rows if not self._is_behind(snapshot, row.target, row.url, row.scope)]
+        last = snapshot.last_sequence()
+        found: list[DueRow] = []
+        for row in rows:
+            passed = self._how_far(snapshot, row.target, row.url, row.scope, needs_force=row.needs_force)
+            if passed is None or passed.watermark:
+                found.append(row._replace(passed=passed or self._up_to(row.target, row.url, last)))
+        return found
 
-    def directories(
-        self, snapshot: Snapshot, wanted: Sequence[AttemptRequest]
+    def requests(
+        self, snapshot: Snapshot, wanted: Sequence[AttemptRequest], *, last_sequence: int, now: float
     ) -> tuple[list[AttemptRequest], list[Deferral]]:
-        """Part what may be requested from directories below which an inner layer still has something to drop."""
+        """
+        Return what may be requested, each up to the change that inner layers have dropped, and what waits for them.
+
+        Args:
+            snapshot: that was planned from.
+            wanted: what was planned.
+            last_sequence: of the last change in the snapshot.
+            now: seconds since the epoch.
+        """
         if not self._are_any:
             return list(wanted), []
-        held_up = [
-            one
-            for one in wanted
-            if one.kind is RefreshKind.DIRECTORY and self._is_behind(snapshot, one.target, one.url, Scope.SUBTREE)
-        ]
-        left = [one for one in wanted if one not in held_up]
-        return left, [
-            Deferral(
-                one.target,
-                one.url,
-                one.covered,
-                _why(self._sites.inner_layers(one.target, one.url)),
-                one.stale_since,
-            )
-            for one in held_up
-        ]
+        found: list[AttemptRequest] = []
+        waits: list[Deferral] = []
+        for one in wanted:
+            if one.watermark is not None or not self._sites.inner_layers(one.target, one.url):
+                found.append(one)
+            elif one.kind is not RefreshKind.DIRECTORY:
+                found.append(one._replace(watermark=last_sequence))
+            elif (made := self._directory(snapshot, one, last_sequence, now)) is not None:
+                found.append(made)
+            else:
+                why = _why(self._sites.inner_layers(one.target, one.url))
+                waits.append(Deferral(one.target, one.url, one.covered, why, one.stale_since))
+        return found, waits
 
-    def _is_behind(self, snapshot: Snapshot, target: str, url: str, scope: Scope) -> bool:
-        inner = self._sites.inner_layers(target, url)
-        return bool(inner) and snapshot.run(is_unsettled, self._parted(inner), url, below=scope is Scope.SUBTREE)
+    def _directory(
+        self, snapshot: Snapshot, one: AttemptRequest, last_sequence: int, now: float
+    ) -> AttemptRequest | None:
+        """Return how far a directory may be refreshed, None while it has to wait."""
+        passed = self._how_far(snapshot, one.target, one.url, Scope.SUBTREE, needs_force=one.force)
+        if passed is None:
+            return one._replace(watermark=last_sequence)
+        if passed.watermark:
+            return one._replace(watermark=passed.watermark)
+        inner = self._parted(self._sites.inner_layers(one.target, one.url))
+        if now - one.stale_since < DIRECTORY_SECONDS or not snapshot.run(
+            may_be_exempt, inner, one.target, one.url, watermark=last_sequence
+        ):
+            return None
+        return one._replace(watermark=last_sequence, exempt=inner)
+
+    def _up_to(self, target: str, url: str, last_sequence: int) -> Passed | None:
+        return Passed(last_sequence) if self._sites.inner_layers(target, url) else None
+
+    def _how_far(self, snapshot: Snapshot, target: str, url: str, scope: Scope, *, needs_force: bool) -> Passed | None:
+        if not (inner := self._sites.inner_layers(target, url)):
+            return None
+        return snapshot.run(how_far, self._parted(inner), target, url, scope, needs_force=needs_force)
 
     def _parted(self, names: Sequence[str]) -> Inner:
         """Part the targets that refresh files only from the others."""

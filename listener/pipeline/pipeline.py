@@ -256,7 +256,8 @@ class Pipeline:
 
         Args:
             until_idle: end once all sources have ended and what is left must wait for quota or people.
-            follow: with ``until_idle``, wait for tasks to end too, not only for their acceptance.
+            follow: with ``until_idle``, wait for tasks to end too, not only for their acceptance; those of inner layers
+                are waited for anyway.
         """
         self._retry.raises_damage = self._ends_when_idle = until_idle
         self._loop = asyncio.get_running_loop()
@@ -381,22 +382,23 @@ class Pipeline:
             await self._store.refund([attempt.id for attempt in held])
 
     async def _stop_when_idle(self, follow: bool) -> None:
-        states = _UNSETTLED + (_FOLLOWED if follow else ())
+        followed = list(self._targets if follow else self._sites.inner_targets())  # outer layers wait for inner ones
         since = self.changed.count
-        while not await self._retry.until_done("see what is left", lambda: self._idle(states)):
+        while not await self._retry.until_done("see what is left", lambda: self._idle(followed)):
             await self.changed.wait(LOOK_SECONDS, since=since)
             await asyncio.sleep(LEAST_LOOK_SECONDS)
             since = self.changed.count
         self.stop()
 
-    async def _idle(self, states: Sequence[AttemptState]) -> bool:
+    async def _idle(self, followed: Sequence[str]) -> bool:
         """Return whether nothing can be done any more; what flies for a target that is gone is nobody's to follow."""
         if len(self.intake.finished) < len(self.intake.sources) or not self.intake.idle:
             return False
         if not self._accounts.keys() <= {engine.account.name for engine in self.engines}:
             return await self._is_left_to_others()
         if (
-            await self._store.attempts_in(*states, targets=list(self._targets), limit=1)
+            await self._store.attempts_in(*_UNSETTLED, targets=list(self._targets), limit=1)
+            or await self._store.attempts_in(*_FOLLOWED, targets=followed, limit=1)
             or await self._store.next_due() is not None
         ):
             return False
@@ -454,8 +456,11 @@ class Pipeline:
         self._verifying += 1
         try:
             ended = await self._retry.until_done(what, look)
-            for leader in self._leaders.of(self._sites.with_outer_layers(ended)):
+            concerned = self._sites.with_outer_layers(ended)
+            for leader in self._leaders.of(concerned):
                 leader.engine.replan()
+            if not self._leadership.is_sole and concerned.difference(ended):
+                await self._retry.until_done(what, self._store.note_revision)  # others may lead the outer layers
         finally:  # also where another term has begun, or its leader ends
             self._verifying -= 1
             if not self._verifying and self._ends_when_idle:

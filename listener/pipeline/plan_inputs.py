@@ -331,7 +331,17 @@ def requests_for_needs(
     force = {on_demand: limits.forces(on_demand=on_demand) for on_demand in (False, True)}
     return [
         AttemptRequest(
-            name, kind, row.url, force[urgent or row.needs_force], reason, row.stale_since, 1, urgent, *intervals
+            name,
+            kind,
+            row.url,
+            force[urgent or row.needs_force],
+            reason,
+            row.stale_since,
+            1,
+            urgent,
+            *intervals,
+            watermark=row.passed and row.passed.watermark,
+            later_since=row.passed and row.passed.later_since,
         )
         for row in rows
     ]

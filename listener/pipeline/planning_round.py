@@ -110,6 +110,7 @@ class PlanningRound:
     def run(self, snapshot: Snapshot) -> PlanningResult:
         """Choose from everything that is due: what is live first, what a backfill requests from what that leaves."""
         with gc_paused():
+            last_sequence = snapshot.last_sequence()  # first: of PostgreSQL's it may be ahead of what is read later
             due = snapshot.loads(apart=True, targets=self.account.targets)
             if overdue := self._overdue(snapshot, due):
                 return PlanningResult(overdue=overdue)
@@ -117,7 +118,7 @@ class PlanningRound:
             found = _Choice()
             for priority in Priority:
                 mine = [load for load in due if load.priority is priority and not found.reaches(load)]
-                made = self._choose(snapshot, inputs, mine, priority)
+                made = self._choose(snapshot, inputs, mine, priority, last_sequence)
                 evicts = Counter[str]()
                 for site, objects in (one for each in made.evicts.values() for one in each):
                     evicts[site] += objects
@@ -136,7 +137,9 @@ class PlanningRound:
         site = self.sites.of(load.target, load.url)
         return 0.0 if site is None else site.max_ttl_seconds
 
-    def _choose(self, snapshot: Snapshot, inputs: PlanInputs, mine: Sequence[Load], priority: Priority) -> _Choice:
+    def _choose(
+        self, snapshot: Snapshot, inputs: PlanInputs, mine: Sequence[Load], priority: Priority, last_sequence: int
+    ) -> _Choice:
         """Return what to send of the loads of one priority, what waits, and until when."""
         free, waits = self.overrides.part(self._unqueued(mine, priority))
         if not free:
@@ -152,7 +155,7 @@ class PlanningRound:
         )
         if self.account.exhausted_until(RefreshKind.PREFETCH) > self.now:
             made.waits += _all_of([load for load in free if load.prefetch], "the CDN refuses for its quota")
-        made.wanted, held_up = self.layers.directories(snapshot, made.wanted)
+        made.wanted, held_up = self.layers.requests(snapshot, made.wanted, last_sequence=last_sequence, now=self.now)
         for one in held_up:
             made.evicts.pop((one.target, one.directory_url), None)
         behind += held_up

@@ -356,6 +356,10 @@ class Sites:
         site = self.of(target, url)
         return () if site is None else site.targets[: site.targets.index(target)]
 
+    def inner_targets(self) -> set[str]:
+        """Return the targets that another one fetches from."""
+        return {target for site in self._sites for target in site.targets[:-1]}
+
     def with_outer_layers(self, targets: Collection[str]) -> set[str]:
         """Return these targets and those that fetch from one of them."""
         found = set(targets)

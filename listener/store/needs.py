@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from listener.change import key_to_bytes
@@ -34,8 +35,10 @@ __all__ = [
     "DirectoryAttempt",
     "DirectoryAttempts",
     "DueRow",
+    "Inner",
     "Load",
     "Marks",
+    "Passed",
     "Snapshot",
     "Unit",
     "count_ready",
@@ -64,6 +67,23 @@ class Marks(NamedTuple):
     """The highest watermark of a forced attempt: needs that need force are covered up to it."""
 
 
+class Inner(NamedTuple):
+    """The targets that an outer layer fetches from."""
+
+    targets: Sequence[str] = ()
+    """Those that refresh directories, too."""
+    files_only: Sequence[str] = ()
+
+
+class Passed(NamedTuple):
+    """How far the inner layers have dropped a URL that changed again since: so far the outer one may refresh it."""
+
+    watermark: int = 0
+    """Of the inner attempts, the lowest."""
+    later_since: float | None = None
+    """When the first change came that they did not drop, in seconds since the epoch; None: they dropped all."""
+
+
 class Load(NamedTuple):
     """One directory URL and its ready needs that no attempt covers."""
 
@@ -88,6 +108,8 @@ class Load(NamedTuple):
     """Directories of inner layers, as a JSON list of ids: what has an unsettled need of its name there is left out."""
     inner_files: str = "[]"
     """The same of layers that refresh files only: no need of another scope counts there."""
+    passed: Mapping[tuple[str, int], Passed] = MappingProxyType({})
+    """Of these needs, by name and scope, those that are not left out, since earlier changes of them were dropped."""
 
 
 class DueRow(NamedTuple):
@@ -101,6 +123,8 @@ class DueRow(NamedTuple):
     reason: str | None = None
     urgent: bool = False
     needs_force: bool = False
+    passed: Passed | None = None
+    """How far it may be refreshed where inner layers have yet to drop the newest change."""
 
 
 class Unit(NamedTuple):
@@ -183,6 +207,10 @@ class Snapshot:
                 )
         return found
 
+    def last_sequence(self) -> int:
+        """Return the sequence of the last change that was recorded."""
+        return int(self._connection.execute("SELECT sequence FROM meta").fetchone()[0])
+
     def ready_needs(self, targets: Sequence[str]) -> int:
         """Return how many needs of these targets are ready, those that a directory attempt covers included."""
         return int(
@@ -220,18 +248,29 @@ class Snapshot:
 
     def due_rows(self, load: Load, scope: Scope, limit: int) -> list[DueRow]:
         """Return up to ``limit`` of a directory's ready needs of one scope that nothing covers, the oldest first."""
+        passed = [name for name, of_scope in load.passed if of_scope == scope]
         rows = self._connection.execute(
             f"SELECT name, sequence, stale_since, reason, needs_force FROM need WHERE {UNCOVERED} AND scope = :scope"
             f"{f' AND {_OTHER_SCOPE}' if scope else ''}"
             f"{'' if load.priority is None else ' AND priority = :priority'}"
-            f"{'' if load.inner == load.inner_files == '[]' else f' AND NOT {IN_INNER}'}"
+            f"{'' if load.inner == load.inner_files == '[]' else f' AND (NOT {IN_INNER} OR {_IS_PASSED})'}"
             " ORDER BY stale_since LIMIT :limit",
             covered_values(load.directory, load.marks)
             | {"scope": int(scope), "priority": load.priority, "limit": limit}
-            | {"inner": load.inner, "inner_files": load.inner_files},
+            | {"inner": load.inner, "inner_files": load.inner_files, "passed": json.dumps(passed)},
         )
         return [
-            DueRow(load.target, load.url + name, scope, sequence, since, why, False, bool(force))
+            DueRow(
+                load.target,
+                load.url + name,
+                scope,
+                sequence,
+                since,
+                why,
+                False,
+                bool(force),
+                load.passed.get((name, scope)),
+            )
             for name, sequence, since, why, force in rows
         ]
 
@@ -446,6 +485,9 @@ DROPPED = f"scope <> {Scope.PREFETCH:d}"
 """What a layer has to drop before an outer one fetches from it."""
 EXACT_ONLY = f"scope = {Scope.EXACT:d}"
 IN_INNER = f"({_NAMED.format(DROPPED, ':inner')} OR {_NAMED.format(EXACT_ONLY, ':inner_files')})"
+
+
+_IS_PASSED = "name IN (SELECT value FROM json_each(:passed))"
 
 
 def covered_values(directory: int, marks: Marks) -> dict[str, int]:

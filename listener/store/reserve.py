@@ -11,14 +11,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from listener.clock import window_start
-from listener.refresh import SCOPE_OF_KIND, Attempt, AttemptState, NeedState, RefreshKind, Scope, directory_of
+from listener.refresh import (
+    SCOPE_OF_KIND,
+    Attempt,
+    AttemptState,
+    NeedState,
+    RefreshKind,
+    Scope,
+    directories_above,
+    directory_of,
+)
 from listener.store.attempts import book_others, budget, hold_units, open_window
 from listener.store.bulk import Bulk
 from listener.store.connection import Connection
 from listener.store.groups import next_attempt, next_group
 from listener.store.index import select_wanted
+from listener.store.layering import exempt
 from listener.store.names import Names
-from listener.store.needs import count_ready, directory_attempts
+from listener.store.needs import Inner, count_ready, directory_attempts
 from listener.store.transitions import AttemptRequest
 from listener.urls import host_of
 
@@ -47,13 +57,29 @@ def hold(
         left = budget(connection, account, kind, now=now, default=quota.get(kind, 0)).left
         claimed = _granted(connection, _claims(connection, names, kind, requests), now=now, most=left)
         hold_units(connection, account, kind, len(claimed), now=now, default=quota.get(kind, 0))
-        groups = _add_groups(connection, claimed, (kind.value, account, window_start(now), watermark, now))
+        groups = _add_groups(connection, claimed, (kind.value, account, window_start(now), now), watermark)
         rows = _attempt_rows(connection, claimed, groups)
         _ADD_ATTEMPTS.write(connection, rows)
         _mark(connection, claimed, rows)
+        _exempt(connection, claimed, watermark)
         held = AttemptState.HELD
         made += [
-            Attempt(number, one.target, kind, url, one.force, watermark, held, None, now, None, None, 0, tries, *about)
+            Attempt(
+                number,
+                one.target,
+                kind,
+                url,
+                one.force,
+                one.covers_to(watermark),
+                held,
+                None,
+                now,
+                None,
+                None,
+                0,
+                tries,
+                *about,
+            )
             for (one, *_), (number, _, url, tries, *about, _, _, _) in zip(claimed, rows, strict=True)
         ]
     return made
@@ -61,9 +87,9 @@ def hold(
 
 _ADD_GROUPS = Bulk(
     "INSERT INTO attempt_group (id, target, force, kind, account, window_start, watermark, created_at, state, held) {}",
-    "({0}, {1}, {2}, ?1, ?2, ?3, ?4, ?5, 'held', 1)",
-    columns=3,
-    constants=5,
+    "({0}, {1}, {2}, ?1, ?2, ?3, {3}, ?4, 'held', 1)",
+    columns=4,
+    constants=4,
 )
 _ADD_ATTEMPTS = Bulk(
     "INSERT INTO attempt_item (id, group_id, url, tries, stale_since, reason, covered, urgent, priority) {}",
@@ -183,15 +209,22 @@ def _interval_end(one: AttemptRequest, last: _LastSent, now: float) -> float | N
     return last.at + interval if last.at <= now < last.at + interval else None
 
 
-_GroupKey = tuple[int, bool, str]
-"""Target, force, host: what one request has in common."""
+_GroupKey = tuple[int, bool, str, int | None]
+"""Target, force, host: what one request has in common; and up to which watermark at most it covers."""
 
 
-def _add_groups(connection: Connection, claimed: Sequence[_Claim], shared: tuple[object, ...]) -> dict[_GroupKey, int]:
+def _group_key(claim: _Claim) -> _GroupKey:
+    return claim.target, claim.request.force, claim.host, claim.request.watermark
+
+
+def _add_groups(
+    connection: Connection, claimed: Sequence[_Claim], shared: tuple[object, ...], watermark: int
+) -> dict[_GroupKey, int]:
     """Make the groups of these attempts, with the values that all share; return their ids."""
-    keys = dict.fromkeys((claim.target, claim.request.force, claim.host) for claim in claimed)
-    groups = {key: number for number, key in enumerate(keys, next_group(connection))}
-    _ADD_GROUPS.write(connection, [(number, target, force) for (target, force, _), number in groups.items()], shared)
+    first = {_group_key(claim): claim.request.covers_to(watermark) for claim in claimed}
+    groups = {key: number for number, key in enumerate(first, next_group(connection))}
+    rows = [(number, *key[:2], first[key]) for key, number in groups.items()]
+    _ADD_GROUPS.write(connection, rows, shared)
     return groups
 
 
@@ -204,7 +237,7 @@ def _attempt_rows(
     return [
         (
             number,
-            groups[target, one.force, host],
+            groups[_group_key(claim)],
             one.url,
             tries.get((target, one.url), 1) if tries else 1,
             one.stale_since,
@@ -213,7 +246,8 @@ def _attempt_rows(
             one.urgent,
             int(one.priority),
         )
-        for number, (one, target, host, _) in enumerate(claimed, first)
+        for number, claim in enumerate(claimed, first)
+        for one, target, *_ in [claim]
     ]
 
 
@@ -238,6 +272,20 @@ def _mark(connection: Connection, claimed: Sequence[_Claim], rows: Sequence[tupl
         raise AssertionError("a need that was READY is not any more, within one transaction")
     reserved = Counter(directory for directory, *_ in marks)
     count_ready(connection, {directory: (-count, 0) for directory, count in reserved.items()})
+    connection.executemany(
+        "UPDATE need SET later_since = coalesce(later_since, ?) WHERE directory = ? AND name = ? AND scope = ?",
+        [
+            (claim.request.later_since, *claim.need)
+            for claim in claimed
+            if claim.need and claim.request.later_since is not None
+        ],
+    )
+
+
+def _exempt(connection: Connection, claimed: Sequence[_Claim], watermark: int) -> None:
+    """Let directory attempts not cover what inner layers have yet to drop below them."""
+    for one in (claim.request for claim in claimed if claim.request.exempt != Inner()):
+        exempt(connection, one.exempt, one.target, one.url, watermark=one.covers_to(watermark))
 
 
 def _with_refresh(connection: Connection, claims: Sequence[_Claim]) -> set[_NeedKey]:
@@ -246,7 +294,7 @@ def _with_refresh(connection: Connection, claims: Sequence[_Claim]) -> set[_Need
     own = "SELECT column1, column2, column3 FROM wanted CROSS JOIN need ON directory = column1 AND name = column2"
     found = set(select_wanted(connection, needs, f"{own} WHERE scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d})"))
     places = {(claim.target, directory_of(claim.request.url)) for claim in claims}
-    above = {(target, place): [(target, one) for one in _above(place)] for target, place in places}
+    above = {(target, place): [(target, one) for one in directories_above(place)] for target, place in places}
     subtrees = select_wanted(
         connection,
         list({one for each in above.values() for one in each}),
@@ -258,14 +306,6 @@ def _with_refresh(connection: Connection, claims: Sequence[_Claim]) -> set[_Need
     return found | {
         claim.need for claim in claims if claim.need and (claim.target, directory_of(claim.request.url)) in covered
     }
-
-
-def _above(place: str) -> list[str]:
-    """Return the directory URLs at and above one, that of the host last."""
-    found, end = [], len(place)
-    while (end := place.rfind("/", 0, end)) > place.find("://") + 2:
-        found.append(place[: end + 1])
-    return found
 
 
 def presume_day_spent(

@@ -224,6 +224,10 @@ class Store(Access):
         """Return a number that is another one after whatever a plan may depend on that has no time."""
         return await self._read(index.revision)
 
+    async def note_revision(self) -> None:
+        """Let every instance plan again for what is ready."""
+        await self._write(index.note_revision)
+
     async def directory(self, root: str, directory: str) -> Mapping[str, Fingerprint]:
         """Return the objects known directly in a directory of a storage: name to fingerprint."""
         return await self._read(index.directory_objects, self._root(root), directory)

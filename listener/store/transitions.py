@@ -31,7 +31,7 @@ from listener.store.connection import Connection
 from listener.store.controls import withdraw
 from listener.store.groups import members, own_groups, units_of, update_groups
 from listener.store.index import next_sequence, note_revision, prefix_end, select_wanted
-from listener.store.needs import EXPIRED, Load, count_ready, covered
+from listener.store.needs import EXPIRED, Inner, Load, count_ready, covered
 
 __all__ = [
     "AttemptRequest",
@@ -192,6 +192,16 @@ class AttemptRequest(NamedTuple):
     most_interval_seconds: float = 0.0
     """What that grows to, doubling with each attempt at the same URL today; it never shrinks below the minimum."""
     priority: Priority = Priority.LIVE
+    watermark: int | None = None
+    """Covers changes up to this at most, the last that inner layers dropped; None: all that are recorded."""
+    later_since: float | None = None
+    """With a watermark: since when the need is stale again once this is complete, in seconds since the epoch."""
+    exempt: Inner = Inner()
+    """Of a directory: what these inner layers have yet to drop below it is not covered."""
+
+    def covers_to(self, last: int) -> int:
+        """Return the watermark of the attempt where ``last`` is the last sequence."""
+        return last if self.watermark is None else min(last, self.watermark)
 
 
 SENT_APART_SECONDS = 1e-5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from listener.errors import BatchRejected
 from listener.pipeline import Pipeline, store_options
 from listener.refresh import Receipt, RefreshKind, Scope
 from listener.store import NeedInput, Store, open_store
+from listener.store.leadership import Leadership
+from listener.store.store import StoreOptions
 from listener.targets.alibaba_cdn import AlibabaCdn
 from listener.targets.http_purge import HttpPurge
 from tests.keys import KEYS
@@ -43,12 +46,15 @@ class Layer(Scripted):
         self.may_answer.set()
         self.kept_waiting = ""
         """A URL whose requests get no answer."""
+        self.answers_left = -1
+        """After so many requests the next ones get no answer; -1: all do."""
 
     async def submit(self, kind: RefreshKind, urls: Sequence[str], *, force: bool, token: str) -> Receipt:
         self.journal.append((self.name, Sent(kind, tuple(sorted(urls)), force, token)))
         await self.may_answer.wait()
-        while self.kept_waiting in urls:
+        while self.kept_waiting in urls or not self.answers_left:
             await asyncio.sleep(0.02)
+        self.answers_left -= 1
         return await super().submit(kind, urls, force=force, token=token)
 
 
@@ -69,16 +75,28 @@ class Layered:
 
 
 @asynccontextmanager
-async def layered(folder: Path, base_url: str, inner: Target, outer: Target) -> AsyncIterator[Layered]:
-    """Run one whose site has these layers."""
+async def layered(
+    folder: Path,
+    base_url: str,
+    inner: Target,
+    outer: Target,
+    *,
+    extra: dict[str, Any] | None = None,
+    lead: Callable[[Store, StoreOptions], Leadership] | None = None,
+) -> AsyncIterator[Layered]:
+    """Run one whose site has these layers, with these settings besides; it leads all accounts unless ``lead`` says."""
     edge: Any = type("Edge", (), {"edge_url": base_url.rstrip("/")})
     tables = {"inner": {"type": "alibaba-cdn"}, "outer": {"type": "alibaba-cdn"}, "cdn": {"type": "alibaba-cdn"}}
-    settings = settings_for(folder, edge, {"targets": tables}, {"target": None, "targets": ["inner", "outer"]})
+    tables_and = {"targets": tables, **(extra or {})}
+    settings = settings_for(folder, edge, tables_and, {"target": None, "targets": ["inner", "outer"]})
     targets = {"inner": inner, "outer": outer}
     source, clock = PlayedSource(), MovableClock()
     options = store_options(settings, targets)
     store = open_store(settings.store.url, options=options, clock=clock, owner=True)
-    pipeline = Pipeline(settings, store, make_sources=lambda: {"www": source}, targets=targets, clock=clock)
+    pipeline = Pipeline(
+        settings, store, make_sources=lambda: {"www": source}, targets=targets, clock=clock,
+        leadership=lead and lead(store, options), state_directory=folder,
+    )  # fmt: skip
     running = asyncio.create_task(pipeline.run())
     try:
         async with asyncio.timeout(50):
@@ -124,6 +142,84 @@ async def test_a_file_goes_to_the_outer_layer_once_the_inner_one_is_done(layers:
             ("inner", (f"{BASE}d/a.html",)),
             ("outer", (f"{BASE}d/a.html",)),
         ]
+
+
+async def test_a_url_that_changes_all_the_time_reaches_the_outer_layer(layers: Make, tmp_path: Path) -> None:
+    """After each answer of the inner layer once, though a newer change waits there; fresh only after the last."""
+    inner, outer, journal = layers()
+    inner.answers_left = 0
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        world.source.deliver(Change("www", "d/a.html"))
+        await until(lambda: len(journal) == 1)
+        for done in range(3):
+            world.source.deliver(Change("www", "d/a.html"))
+            await until(lambda: world.source.queue.empty() and world.pipeline.intake.idle)
+            inner.answers_left = 1
+            # Each time the inner layer answers for a change, the outer one is sent that; the newer change waits again.
+            await until(lambda expected=2 * done + 3: len(journal) == expected)  # type: ignore[misc]
+            assert sorted(name for name, _ in journal[2 * done + 1 :]) == ["inner", "outer"]
+        await asyncio.sleep(0.3)
+        assert len(journal) == 7
+        assert {row["target"] for row in await world.store.explain(f"{BASE}d/a.html")} == {"inner", "outer"}
+        inner.answers_left = -1
+        await world.settled()
+        assert Counter(name for name, _ in journal) == {"inner": 4, "outer": 4}
+
+
+async def test_a_change_after_the_plan_is_not_covered(layers: Make, tmp_path: Path) -> None:
+    """The inner layer has yet to drop it when the outer attempt is made: the need outlives that."""
+    inner, outer, journal = layers()
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        inner.answers_left = 1
+        hold, done = Store.hold, asyncio.Event()
+
+        async def late(store: Store, wanted: Any, **others: Any) -> Any:
+            if "outer" in {one.target for one in wanted} and not done.is_set():
+                done.set()
+                world.source.deliver(Change("www", "d/a.html"))
+                await until(lambda: world.source.queue.empty() and world.pipeline.intake.idle)
+            return await hold(store, wanted, **others)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "hold", late)
+            world.source.deliver(Change("www", "d/a.html"))
+            await until(lambda: len(journal) == 3)
+        await asyncio.sleep(0.3)
+        assert sorted(name for name, _ in journal) == ["inner", "inner", "outer"]
+        assert {row["target"] for row in await world.store.explain(f"{BASE}d/a.html")} == {"inner", "outer"}
+        inner.answers_left = -1
+        await world.settled()
+        assert Counter(name for name, _ in journal) == {"inner": 2, "outer": 2}
+
+
+async def test_what_changes_all_the_time_does_not_hold_up_its_directory(layers: Make, tmp_path: Path) -> None:
+    """After a minute it is refreshed without that; what the inner layer had done is fresh then, the rest is not."""
+    inner, outer, journal = layers()
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        inner.kept_waiting = f"{BASE}d/busy.html"
+        world.source.deliver(Change("www", "d/busy.html"))
+        await until(lambda: len(journal) == 1)
+        await world.store.request([NeedInput("outer", f"{BASE}d/", Scope.SUBTREE)])
+        await asyncio.sleep(0.3)
+        assert len(journal) == 1
+        world.clock.ahead += 61.0
+        await until(lambda: len(journal) == 2)
+        assert (journal[1][0], journal[1][1].kind) == ("outer", RefreshKind.DIRECTORY)
+        await until_async(lambda: _left(world, f"{BASE}d/"), [])
+        assert await _left(world, f"{BASE}d/busy.html") == ["inner", "outer"]
+        inner.kept_waiting = ""
+        await world.settled()
+        assert [(name, one.urls) for name, one in journal[2:]] == [("outer", (f"{BASE}d/busy.html",))]
+
+
+async def _left(world: Layered, url: str) -> list[str]:
+    return [row["target"] for row in await world.store.explain(url) if row["url"] == url]
+
+
+async def until_async(what: Callable[[], Any], expected: object) -> None:
+    """Wait until a coroutine returns this."""
+    while await what() != expected:
+        await asyncio.sleep(0.02)
 
 
 async def test_of_one_folder_only_what_the_inner_layer_has_done_goes_on(layers: Make, tmp_path: Path) -> None:
