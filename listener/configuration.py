@@ -43,18 +43,21 @@ __all__ = [
     "CONFIG_VARIABLE",
     "DEFAULT_PATHS",
     "DEFAULT_STORE",
+    "GROUP_SOCKET_SUFFIX",
     "LEVELS",
     "PREFIX",
     "SECTIONS",
     "URL_HINT",
     "Configuration",
     "SettingsProblem",
+    "admin_socket_of",
     "adopt_credentials",
     "command_socket_path",
     "config_of",
     "credentials_directory",
     "expanded",
     "find_file",
+    "group_socket_path",
     "instance_of",
     "is_postgres",
     "level_of",
@@ -93,6 +96,9 @@ _CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 CONFIG_DIRECTORY: Final = Path("/etc/cdn-listener")
 PLAIN: Final = "listener"
 STATE_PARENT: Final = Path("/var/lib")
+RUNTIME_PARENT: Final = Path("/run")
+ADMIN_SOCKET: Final = "admin.sock"
+GROUP_SOCKET_SUFFIX: Final = ".commands"
 TEMPLATE: Final = "cdn-listener@.service"
 _NAME: Final = re.compile(r"[A-Za-z0-9:_.\\-]+")
 """What systemd accepts after @."""
@@ -110,8 +116,22 @@ class Configuration(NamedTuple):
     """Dotted key to the environment variable (or credential) that set it."""
     sets_nothing: tuple[str, ...]
     """Variables with our prefix that name no table."""
-    fingerprints: tuple[str, str]
-    """Digests of everything that decides the settings; in the second, secrets from outside the file do not count."""
+    fingerprints: tuple[str, str, str]
+    """
+    Digests of everything that decides the settings; in the second, secrets from outside the file do not count; the
+    third is of the file alone.
+    """
+
+    @property
+    def asked_for(self) -> tuple[str, ...]:
+        """
+        The fingerprints of a daemon that a command with this configuration is meant for.
+
+        A command for which the environment sets nothing means the daemon that runs with this file, whatever that
+        one's environment sets besides.
+        """
+        full, public, of_file = self.fingerprints
+        return (full, of_file) if public == of_file else (full,)
 
 
 class Override(NamedTuple):
@@ -144,7 +164,8 @@ def merged(table: Mapping[str, Any], environ: Mapping[str, str], *, path: Path |
         if not is_secret_name(override.keys[-1]):
             _apply(public, override)
     variables = {".".join(_apply(plain, override)): override.variable for override in overrides}
-    fingerprints = _fingerprint(plain, path, unused), _fingerprint(public, path, unused)
+    of_file = _fingerprint(_with_defaults(table, path), path, ())
+    fingerprints = _fingerprint(plain, path, unused), _fingerprint(public, path, unused), of_file
     _complete(plain, runtime_defaults(environ))
     return Configuration(plain, table, path, variables, unused, fingerprints)
 
@@ -359,7 +380,7 @@ def instance_defaults(config: Path | None) -> dict[str, dict[str, Any]]:
 def runtime_defaults(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return the defaults by table that follow from systemd's runtime directory."""
     directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return {"admin": {"socket": f"{directory}/admin.sock"}} if directory else {}
+    return {"admin": {"socket": f"{directory}/{ADMIN_SOCKET}"}} if directory else {}
 
 
 def adopt_credentials(config: Path | None, environ: MutableMapping[str, str]) -> None:
@@ -489,6 +510,22 @@ def sqlite_path(url: str) -> Path:
 def command_socket_path(state: Path) -> Path:
     """Return the socket through which commands send requests to the daemon that owns this state file."""
     return Path(f"{state}.sock")
+
+
+def group_socket_path(admin_socket: str) -> Path:
+    """Return the socket for commands of the daemon's group: it is next to the admin socket, with the same access."""
+    return Path(f"{admin_socket}{GROUP_SOCKET_SUFFIX}")
+
+
+def admin_socket_of(table: Mapping[str, Any], config: Path | None) -> str:
+    """Return the admin socket of the daemon with this configuration: the one that is set, or its unit's; or empty."""
+    admin = table.get("admin", {})
+    given = admin.get("socket") if isinstance(admin, Mapping) else None
+    if isinstance(given, str) and given:
+        return given
+    unit = unit_of(config)
+    name = unit.removesuffix(".service").replace("@", "-", 1)
+    return f"{RUNTIME_PARENT}/{name}/{ADMIN_SOCKET}" if unit else ""
 
 
 def level_of(environ: Mapping[str, str], default: str) -> str:

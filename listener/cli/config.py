@@ -112,9 +112,9 @@ def check(
         return 0
     found = checks(config, here=here)
     if as_json:
-        print_json(
-            [{"subject": c.subject, "state": c.state.value, "message": c.message, "hint": c.hint} for c in found]
-        )
+        from listener.daemon.command_handlers import plain_check
+
+        print_json([plain_check(one) for one in found])
     else:
         show_checks(found)
     return 1 if any(one.state is CheckState.FAILED for one in found) else 0
@@ -131,22 +131,26 @@ def show_checks(found: Sequence[Check]) -> None:
 
 
 def checks(config: Any, *, here: bool) -> Sequence[Check]:
-    """Return the checks as the installed unit, or else as this process, with a warning about the difference."""
+    """Return the checks as the installed unit, by the running daemon, or else as this process with a warning."""
+    from listener.cli.daemon_client import call_daemon
     from listener.cli.systemd import check_as_unit, is_installed
     from listener.configuration import unit_of
     from listener.contracts import Check, CheckState
 
     settings = load(config)
     unit = "" if here else unit_of(settings.origin.path)
-    if not unit or not is_installed(unit):
-        return run_async(_probe(settings))
-    if os.geteuid() == 0:
+    if unit and os.geteuid() == 0 and is_installed(unit):
         return check_as_unit(unit)
+    found = call_daemon("check", config) if unit else None
+    if found is not None:
+        rows = [Check(row["subject"], CheckState(row["state"]), row["message"], row["hint"]) for row in found]
+        return [Check("daemon", CheckState.OK, "checked by the daemon that runs: its user and credentials"), *rows]
+    probed = run_async(_probe(settings))
+    if not unit or not is_installed(unit):
+        return probed
     missing = f"checked as user {os.geteuid()}, not as {unit}: its user, sandbox and credentials may differ"
-    return [
-        Check("unit", CheckState.WARNING, missing, "run check as root to check as the unit"),
-        *run_async(_probe(settings)),
-    ]
+    hint = "run check as root to check as the unit, or start it and join the group of its admin socket"
+    return [Check("unit", CheckState.WARNING, missing, hint), *probed]
 
 
 async def _probe(settings: Settings) -> list[Check]:

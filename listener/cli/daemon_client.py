@@ -11,15 +11,18 @@ import json
 import os
 import socket
 import struct
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from listener.configuration import (
     DEFAULT_STORE,
     Configuration,
+    admin_socket_of,
     adopt_credentials,
     command_socket_path,
+    group_socket_path,
     level_of,
     read_configuration,
     sqlite_path,
@@ -38,6 +41,8 @@ HANDSHAKE_SECONDS: Final = 1.0
 """A daemon that runs sends its first line at once; one that is stopped, or whose loop hangs, never does."""
 RESPONSE_SECONDS: Final = 30.0
 """Longer than a read of the CDN's quota takes; see :class:`listener.alibaba.calls.Timeouts`."""
+_LONG: Final = {"check": 600.0}
+"""Commands that may take longer."""
 _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user, group."""
 
@@ -65,36 +70,48 @@ def _read(config: Path | None) -> Configuration:
 
 
 def _call_daemon(read: Configuration, command: str, arguments: dict[str, Any]) -> Any:
-    try:
-        response = _response(read, {"command": command, "arguments": arguments})
-    except OSError:
-        return None
-    if "error" in response:
-        raise _as_raised(response["error"])
-    return response.get("result")
+    for path, users in _sockets(read):
+        try:
+            response = _response(path, users, read, {"command": command, "arguments": arguments})
+        except OSError:
+            continue
+        if "error" in response:
+            raise _as_raised(response["error"])
+        if response:
+            return response.get("result")
+    return None
 
 
-def _response(read: Configuration, request: dict[str, Any]) -> dict[str, Any]:
-    """Return the daemon's response; empty where none runs with this configuration. Raise OSError where it is silent."""
+def _sockets(read: Configuration) -> Iterator[tuple[Path, Path]]:
+    """
+    Yield where a daemon with this configuration may listen, each with the path whose owner it is.
+
+    Next to the state file that is the owner of the file; next to the admin socket the owner of the directory, in which
+    nobody else can put a socket of that user.
+    """
     store = read.table.get("store", {})
     url = store.get("url", DEFAULT_STORE) if isinstance(store, dict) else None
-    if not isinstance(url, str):
-        return {}
-    try:
-        state = sqlite_path(url)
-    except ConfigurationError:
-        return {}  # reading the settings reports what is wrong
+    if isinstance(url, str):
+        with suppress(ConfigurationError):  # a PostgreSQL store; reading the settings reports what is wrong
+            state = sqlite_path(url)
+            yield command_socket_path(state), state
+    if admin := admin_socket_of(read.table, read.path):
+        yield group_socket_path(admin), Path(admin).parent
+
+
+def _response(path: Path, owned: Path, read: Configuration, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the daemon's response; empty where none runs with this configuration. Raise OSError where it is silent."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.settimeout(HANDSHAKE_SECONDS)
-        channel.connect(os.fspath(command_socket_path(state)))
-        if not _is_trusted(channel, state):
+        channel.connect(os.fspath(path))
+        if not _is_trusted(channel, owned):
             return {}
         with channel.makefile("rb") as lines:
             offer = _line(lines)
-            if read.fingerprints[0] not in offer.get("accepts", ()):
+            if not set(read.asked_for).intersection(offer.get("accepts", ())):
                 return {}
             is_writing = request["command"] in offer.get("writing", ())
-            channel.settimeout(RESPONSE_SECONDS)
+            channel.settimeout(_LONG.get(request["command"], RESPONSE_SECONDS))
             channel.sendall(json.dumps(request).encode() + b"\n")
             try:
                 response = _line(lines)
@@ -110,10 +127,10 @@ def _response(read: Configuration, request: dict[str, Any]) -> dict[str, Any]:
         )
 
 
-def _is_trusted(channel: socket.socket, state: Path) -> bool:
-    """Return whether the other end is root's, ours, or of the user whose state file it is."""
+def _is_trusted(channel: socket.socket, owned: Path) -> bool:
+    """Return whether the other end is root's, ours, or of the user who owns this path."""
     user = _CREDENTIALS.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
-    return user in {0, os.geteuid(), state.stat().st_uid}
+    return user in {0, os.geteuid()} or user == owned.stat().st_uid
 
 
 def _line(lines: BinaryIO) -> dict[str, Any]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from listener.cli.common import load, print_json, print_table, reading, run_async, writing
+from listener.cli.common import print_json, print_table
+from listener.cli.daemon_client import call
 from listener.cli.options import ConfigOption, JsonOption
 from listener.text import printable
-
-if TYPE_CHECKING:
-    from listener.store.letters import Dropped, LetterFilter
 
 __all__ = ["dead_letters"]
 
@@ -32,66 +31,60 @@ def dead_letters(
     prefix: Annotated[
         str, typer.Option("--prefix", metavar="TEXT", help="Only URLs or keys that start with this.")
     ] = "",
+    show: Annotated[
+        str, typer.Option("--show", metavar="ID", help="Print one entry with the body that was received.")
+    ] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most this many.")] = 1_000,
     after: Annotated[
         str, typer.Option("--after", metavar="ID", help="Continue after this id, the last of the page before.")
     ] = "",
 ) -> int:
     """List what needs a decision: URLs the CDN rejected, unreadable messages, keys that cannot be a URL."""
-    from listener.daemon.status import iso
     from listener.errors import ConfigurationError
 
     decisions = [retry is not None, retry_all, discard is not None, discard_all]
-    if sum(decisions) > 1:
+    if sum(decisions) + bool(show) > 1:
         raise ConfigurationError(
-            "dead-letters: only one of --retry, --retry-all, --discard, --discard-all can be given"
+            "dead-letters: only one of --show, --retry, --retry-all, --discard, --discard-all can be given"
         )
+    if show:
+        _show(call("dead_letter", config, letter=show), as_json)
+        return 0
     if any(decisions):
-        return run_async(_decide(config, as_json, retry or discard, retrying=decisions[0] or decisions[1]))
-    letters, has_more, dropped = run_async(_read(config, _filter(kind, source, prefix, after), limit))
+        return _decide(config, as_json, retry or discard, retrying=decisions[0] or decisions[1])
+    found = call("dead_letters", config, kind=kind, source=source, prefix=prefix, after=after, limit=limit)
+    letters = found["letters"]
     if as_json:
         print_json(letters)
     elif letters:
-        columns = ("at", "source", "kind", "subject", "reason")
+        columns = ("at", "source", "kind", "id", "subject", "reason")
         print_table(columns, [[letter[column] for column in columns] for letter in letters])
     else:
         typer.echo("no dead letters")
-    if has_more:
+    if found["more"]:
         typer.echo(f"more: --after {shlex.quote(printable(letters[-1]['id']))}", err=True)
-    for one in dropped:
-        counts = f"{one.letters} of kind {one.kind} and {one.bodies} bodies, the last at {iso(one.last_at)}"
-        typer.echo(f"dropped for lack of space, from {printable(one.source)}: {counts}", err=True)
+    for one in found["dropped"]:
+        counts = f"{one['letters']} of kind {one['kind']} and {one['bodies']} bodies, the last at {one['last_at']}"
+        typer.echo(f"dropped for lack of space, from {printable(one['source'])}: {counts}", err=True)
     return 0
 
 
-def _filter(kind: str, source: str | None, prefix: str, after: str) -> LetterFilter:
-    from listener.errors import ConfigurationError
-    from listener.store.letters import LetterFilter, LetterKind
-
-    if kind and kind not in set(LetterKind):
-        raise ConfigurationError(f"--kind: unknown kind {kind!r}", hint=f"one of {', '.join(LetterKind)}")
-    return LetterFilter(LetterKind(kind) if kind else None, source, prefix, after)
-
-
-async def _read(config: Any, wanted: LetterFilter, limit: int) -> tuple[list[dict[str, Any]], bool, Sequence[Dropped]]:
-    """Return a page, whether there are more, and what was dropped."""
-    from listener.daemon.status import iso
-    from listener.errors import ConfigurationError
-
-    async with reading(load(config)) as store:
-        if store is None:
-            return [], False, []
-        try:
-            letters = await store.dead_letters(wanted, limit=limit + 1)
-        except ValueError as error:
-            raise ConfigurationError(f"--after: {error}") from None
-        dropped = await store.dropped_letters()
-    return [{**letter._asdict(), "at": iso(letter.at)} for letter in letters[:limit]], len(letters) > limit, dropped
+def _show(letter: Mapping[str, Any], as_json: bool) -> None:
+    """Print one dead letter; of its body nothing that a terminal would obey."""
+    if as_json:
+        print_json(letter)
+        return
+    for name in ("id", "at", "source", "kind", "subject", "reason"):
+        typer.echo(f"{name + ':':<9}{printable(str(letter[name]))}")
+    if letter["body"] is not None:
+        typer.echo(f"body:\n{printable(letter['body'], keep=chr(10) + chr(9))}")
+    else:
+        hexadecimal = letter["body_hex"]
+        typer.echo(f"body:    {'none kept' if hexadecimal is None else hexadecimal + ' (hexadecimal)'}")
 
 
-async def _decide(config: Any, as_json: bool, subject: str | None, *, retrying: bool) -> int:
-    async with writing(load(config)) as store:
-        count = await (store.retry(subject) if retrying else store.discard(subject))
+def _decide(config: Path | None, as_json: bool, subject: str | None, *, retrying: bool) -> int:
+    count = call("decide", config, subject=subject, retrying=retrying)
     word = "retried" if retrying else "discarded"
     if as_json:
         print_json({word: count})

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
-from listener.cli.common import echo_under_way, load, print_json, run_async, say, writing
+from listener.cli.common import echo_under_way, load, print_json, say
 from listener.cli.daemon_client import call
 from listener.cli.options import (
     Argument,
@@ -25,7 +25,6 @@ from listener.cli.options import (
 
 if TYPE_CHECKING:
     from listener.settings import Settings
-    from listener.store.controls import Place
 
 
 __all__ = ["approve", "cancel", "confirm_deletions", "hold", "pause", "release", "resume", "wait"]
@@ -128,40 +127,32 @@ def cancel(
     yes: Annotated[bool, Option("--yes", help="Skip the confirmation.")] = False,
 ) -> int:
     """Drop what is stale without a refresh: caches keep the old copy until it expires. What was sent stays sent."""
-    from listener.daemon.selection import places, prefixes
     from listener.errors import ConfigurationError
 
-    settings = load(config)
     if not everything and site is None and target is None and prefix is None:
         raise ConfigurationError("cancel: no URLs selected", hint="give --site, --target or --prefix, or --all")
-    where = places(settings, site=site, target=target)
-    if prefix is not None:
-        where = [place._replace(target=target or "") for place in prefixes(settings, prefix, site=site)]
-    question = f"Leave old copies in the caches below {', '.join(place.words for place in where)}?"
-    if not yes and not (sys.stdin.isatty() and _confirmed(question)):
+    if not yes and not (sys.stdin.isatty() and _confirmed(_question(load(config), site, target, prefix))):
         raise ConfigurationError("cancel: confirmation required", hint="pass --yes")
-    count, under_way = run_async(_cancel(settings, where, reason))
+    found = call("cancel", config, site=site, target=target, prefix=prefix, reason=reason)
     if as_json:
-        print_json({"cancelled": count, "requests_under_way": under_way})
+        print_json(found)
     else:
-        say(f"cancelled {count}")
-        echo_under_way(under_way)
+        say(f"cancelled {found['cancelled']}")
+        echo_under_way(found["requests_under_way"])
     return 0
+
+
+def _question(settings: Settings, site: str | None, target: str | None, prefix: str | None) -> str:
+    from listener.daemon.command_handlers import cancelled_places
+
+    where = cancelled_places(settings, site=site, target=target, prefix=prefix)
+    return f"Leave old copies in the caches below {', '.join(place.words for place in where)}?"
 
 
 def _confirmed(question: str) -> bool:
     import typer
 
     return typer.confirm(question)
-
-
-async def _cancel(settings: Settings, where: Sequence[Place], reason: str) -> tuple[int, int]:
-    from listener.store.controls import Controls
-
-    async with writing(settings) as store:
-        controls = Controls(store)
-        count = sum([await controls.cancel(place, reason=reason) for place in where])
-        return count, await controls.under_way(where)
 
 
 def _show(imposed: Sequence[Mapping[str, Any]], as_json: bool) -> None:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from listener.configuration import is_postgres, sqlite_path
+from listener.configuration import is_postgres, sqlite_path, state_directory, unit_of
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
@@ -20,6 +20,8 @@ from listener.store.sqlite.database import format_version
 
 __all__ = ["run_checks"]
 
+SYSTEMD = Path("/run/systemd/system")
+"""Exists where systemd is the service manager (sd_booted(3))."""
 CHECK_SECONDS = 90.0
 """A check that takes longer than all timeouts of its calls together hangs."""
 
@@ -67,12 +69,21 @@ def _check_store(settings: Settings) -> Check:
             return Check("store", CheckState.OK, described(settings.store.url))
         path = sqlite_path(settings.store.url)
         if not path.exists():
-            return _check_directory(path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK), str(path))
+            return _check_directory(path, settings)
         return _check_file(path, settings.store.url)
     except ListenerError as error:
         return Check("store", CheckState.FAILED, str(error), error.hint)
     except OSError as error:
-        return Check("store", CheckState.FAILED, f"state file: {error}", "store.url: repair its directory")
+        return _check_refused(error, unit_of(settings.origin.path))
+
+
+def _check_refused(error: OSError, unit: str) -> Check:
+    """Return the check of a state file that cannot be looked at; another user's unit may well be able to."""
+    if unit and isinstance(error, PermissionError):
+        what = f"state file: user {os.geteuid()} cannot read {error.filename}, which belongs to {unit}"
+        return Check("store", CheckState.WARNING, what, "run check as root")
+    what = f"state file {error.filename}: {error.strerror}"
+    return Check("store", CheckState.FAILED, what, "store.url: repair its directory")
 
 
 def _check_file(path: Path, url: str) -> Check:
@@ -84,10 +95,13 @@ def _check_file(path: Path, url: str) -> Check:
     return Check("store", CheckState.OK, f"{path}, format {version}" + (f", owned by process {pid}" if pid else ""))
 
 
-def _check_directory(usable: bool, path: str) -> Check:
-    if usable:
+def _check_directory(path: Path, settings: Settings) -> Check:
+    directory = path.parent
+    if directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
         return Check("store", CheckState.OK, f"{path} does not exist yet and can be made")
-    directory = os.path.dirname(path) or "."  # noqa: PTH120 - a text is wanted
+    unit = unit_of(settings.origin.path)
+    if unit and SYSTEMD.is_dir() and directory == state_directory({}, settings.origin.path) and not directory.exists():
+        return Check("store", CheckState.OK, f"{path} does not exist yet: {unit} makes {directory} when it starts")
     return Check(
         "store",
         CheckState.FAILED,
@@ -102,11 +116,11 @@ def _check_admin(settings: Settings) -> list[Check]:
         return [Check("admin", CheckState.OK, "turned off")]
     host, _, port = listen.rpartition(":")
     error: object = try_address(host.strip("[]"), int(port))
-    if error is not None and _is_ours(host.strip("[]"), int(port)):
-        error = "another cdn-listener daemon uses it" if _no_daemon_runs(settings) else None
-        served = f"{listen} is served by the daemon that runs"
-    else:
-        served = f"{listen} is free"
+    served = f"{listen} is free"
+    pid = None if error is None else _daemon_at(host.strip("[]"), int(port))
+    if pid is not None:
+        error = None if _may_be_ours(pid, settings) else f"another cdn-listener daemon uses it (process {pid})"
+        served = f"{listen} is served by the daemon that runs (process {pid})"
     if error is None:
         found = Check("admin", CheckState.OK, served)
     else:
@@ -123,22 +137,24 @@ def _check_token(settings: Settings) -> list[Check]:
     return [Check("admin.token", CheckState.WARNING, message, hint)]
 
 
-def _no_daemon_runs(settings: Settings) -> bool:
-    """Return whether it is certain that no process sends from this state file."""
+def _may_be_ours(pid: int, settings: Settings) -> bool:
+    """Return whether this daemon sends from this state file, as far as that can be known."""
     try:
-        return owner_of(settings.store.url).is_running is False
+        owner = owner_of(settings.store.url)
     except ListenerError:
-        return False
+        return True
+    return owner.is_running is not False if owner.pid is None else owner.pid == pid
 
 
-def _is_ours(host: str, port: int) -> bool:
-    """Return whether the process that listens there answers ``/livez`` as the daemon does."""
+def _daemon_at(host: str, port: int) -> int | None:
+    """Return the process that answers ``/livez`` there as the daemon does; None where none does."""
     try:
         with socket.create_connection((host, port), timeout=2) as channel:
             channel.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
             answer = b""
             while len(answer) < 4096 and (part := channel.recv(4096)):
                 answer += part
-        return "alive" in json.loads(answer.partition(b"\r\n\r\n")[2])
-    except (OSError, ValueError):
-        return False
+        found = json.loads(answer.partition(b"\r\n\r\n")[2])
+        return int(found["pid"]) if "alive" in found else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

@@ -12,22 +12,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from listener.contracts import Target, readings_by_kind
+from listener.contracts import Check, Target, readings_by_kind
+from listener.daemon.checks import run_checks
 from listener.daemon.selection import places, prefixes, require_overlap
 from listener.daemon.source_health import held_deletions, is_blind
 from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
 from listener.errors import ConfigurationError, ListenerError, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.requests import RequestedUrl, outcomes, requested_urls
+from listener.plugins import load_sources, load_targets
 from listener.refresh import Scope
 from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Settings, nearest
 from listener.store import NeedInput, Store
 from listener.store.access import time_of
 from listener.store.controls import Control, ControlKind, Controls, Place, awaits_approval
+from listener.store.letters import LetterFilter, LetterKind
 from listener.store.owner import Owner, absent
 
-__all__ = ["HANDLERS", "WRITING", "Context", "plain_outcomes", "record"]
+__all__ = ["HANDLERS", "WRITING", "Context", "cancelled_places", "plain_check", "plain_outcomes", "record"]
 
 ATTEMPTS_SHOWN = 5
 CONFIRMATION_SECONDS: Final = 600.0
@@ -235,6 +238,78 @@ async def request(
     return await plain_outcomes(store, wanted)
 
 
+async def check(context: Context) -> list[dict[str, str]]:
+    """Try everything in the configuration as this process, with sources and targets of its own."""
+    settings = context.settings
+    return [plain_check(one) for one in await run_checks(settings, load_sources(settings), load_targets(settings))]
+
+
+def plain_check(one: Check) -> dict[str, str]:
+    """Return a check as plain data."""
+    return {"subject": one.subject, "state": one.state.value, "message": one.message, "hint": one.hint}
+
+
+async def dead_letters(
+    context: Context, *, kind: str, source: str | None, prefix: str, after: str, limit: int
+) -> dict[str, Any]:
+    """Return a page of what needs a decision, whether there are more, and what was dropped."""
+    if kind and kind not in set(LetterKind):
+        raise ConfigurationError(f"--kind: unknown kind {kind!r}", hint=f"one of {', '.join(LetterKind)}")
+    if context.store is None:
+        return {"letters": [], "more": False, "dropped": []}
+    wanted = LetterFilter(LetterKind(kind) if kind else None, source, prefix, after)
+    try:
+        found = await context.store.dead_letters(wanted, limit=limit + 1)
+    except ValueError as error:
+        raise ConfigurationError(f"--after: {error}") from None
+    dropped = await context.store.dropped_letters()
+    return {
+        "letters": [{**one._asdict(), "at": iso(one.at)} for one in found[:limit]],
+        "more": len(found) > limit,
+        "dropped": [{**one._asdict(), "last_at": iso(one.last_at)} for one in dropped],
+    }
+
+
+async def dead_letter(context: Context, *, letter: str) -> dict[str, Any]:
+    """Return one dead letter, with the body that was received: as text where it is UTF-8, else in hexadecimal."""
+    store = context.present_store
+    found = await store.dead_letter(letter)
+    if found is None:
+        raise ConfigurationError(f"there is no dead letter {letter[:80]!r}", hint="see `cdn-listener dead-letters`")
+    body = await store.dead_letter_body(letter)
+    shown: dict[str, Any] = {**found._asdict(), "at": iso(found.at), "body": None, "body_hex": None}
+    if body is not None:
+        try:
+            shown["body"] = body.decode()
+        except UnicodeDecodeError:
+            shown["body_hex"] = body.hex()
+    return shown
+
+
+async def decide(context: Context, *, subject: str | None, retrying: bool) -> int:
+    """Retry or discard one dead letter, or all; return how many."""
+    store = context.present_store
+    return await (store.retry(subject) if retrying else store.discard(subject))
+
+
+async def cancel(
+    context: Context, *, site: str | None, target: str | None, prefix: str | None, reason: str
+) -> dict[str, int]:
+    """Drop what is stale without a refresh; return how many URLs, and how many requests can no longer be stopped."""
+    where = cancelled_places(context.settings, site=site, target=target, prefix=prefix)
+    controls = Controls(context.present_store)
+    count = sum([await controls.cancel(place, reason=reason) for place in where])
+    return {"cancelled": count, "requests_under_way": await controls.under_way(where)}
+
+
+def cancelled_places(settings: Settings, *, site: str | None, target: str | None, prefix: str | None) -> list[Place]:
+    """Return what `cancel` is about."""
+    where = places(settings, site=site, target=target)
+    if prefix is not None:
+        where = [place._replace(target=target or "") for place in prefixes(settings, prefix, site=site)]
+    return where
+
+
 async def requested(context: Context, *, wanted: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Return what became of requests; each has ``target``, ``url`` and ``scope``."""
     urls = [RequestedUrl(one["target"], one["url"], Scope[one["scope"]]) for one in wanted]
@@ -264,8 +339,8 @@ async def plain_outcomes(
     ]
 
 
-_READING: Final = (status, quota, attempts, actions, unsettled, requested)
-_WRITING: Final = (impose, confirm_deletions, end, request)
+_READING: Final = (status, quota, attempts, actions, unsettled, requested, check, dead_letters, dead_letter)
+_WRITING: Final = (impose, confirm_deletions, end, request, decide, cancel)
 HANDLERS: Final = {handler.__name__: handler for handler in (*_READING, *_WRITING)}
 """By the name in a command's request."""
 WRITING: Final = frozenset(handler.__name__ for handler in _WRITING)

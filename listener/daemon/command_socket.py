@@ -1,5 +1,9 @@
 """
-The socket next to the state file, through which commands send their requests to the running daemon.
+The sockets through which commands send their requests to the running daemon.
+
+One is next to the state file and, like that file, for the daemon's user alone. The other is next to the admin socket
+and has the same access: a user of the daemon's group needs no right to read the state, the configuration's
+credentials or anything else.
 
 A command that imports nothing but what it prints is several times faster than one that reads the configuration and the
 state itself. It sends a request only where the daemon would read the same configuration; the first line of a connection
@@ -11,7 +15,7 @@ way::
     daemon   {"result": …}   {"error": {"message", "hint", "exit_status"}}   {"declined": true}
 
 A command sends nothing before it has read that line, so that a daemon that hangs executes no command later whose user
-has given up. Like the state file, the socket is for the daemon's user alone.
+has given up.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from listener.configuration import command_socket_path, is_postgres, sqlite_path
+from listener.configuration import command_socket_path, group_socket_path, is_postgres, sqlite_path
 from listener.daemon.command_handlers import HANDLERS, WRITING, Context
 from listener.daemon.state import DaemonState
 from listener.daemon.status import Known
@@ -48,6 +52,10 @@ IDLE_SECONDS: Final = 60.0
 """How long a connection may wait for its command, and a response for its reader."""
 FINISH_SECONDS: Final = 2.0
 """How long a reload, or the end of the daemon, waits for the requests under way, which may wait for a CDN."""
+
+
+GROUP_MODE: Final = 0o660
+"""Of the socket for commands of the daemon's group, as of the admin socket."""
 
 
 class _Request(NamedTuple):
@@ -73,38 +81,43 @@ class CommandSocket:
     def __init__(self, state: DaemonState) -> None:
         """Respond from this state; nothing is open yet."""
         self._state = state
-        self._path: Path | None = None
-        self._server: asyncio.Server | None = None
+        self._modes: dict[Path, int] = {}
+        """The sockets to listen on."""
+        self._servers: dict[Path, asyncio.Server] = {}
         self._connections: set[asyncio.Task[None]] = set()
         self._requests: set[asyncio.Task[dict[str, Any]]] = set()
         """Those under way."""
 
-    async def listen(self, store_url: str) -> None:
-        """Listen next to this state file, unless it listens there already. Without a socket, commands read the file."""
-        if is_postgres(store_url):
-            await self.close()  # commands read the database themselves
-            return
-        path = command_socket_path(sqlite_path(store_url))
-        if path == self._path:
+    async def listen(self, store_url: str, admin_socket: str = "") -> None:
+        """
+        Listen next to this state file and this admin socket, unless it listens there already.
+
+        Where no socket can be made, commands read the state themselves; a PostgreSQL store has none next to it.
+        """
+        modes = {} if is_postgres(store_url) else {command_socket_path(sqlite_path(store_url)): PRIVATE}
+        if admin_socket:
+            modes[group_socket_path(admin_socket)] = GROUP_MODE
+        if modes == self._modes:
             return
         await self.close()
-        try:
-            made = await asyncio.to_thread(open_unix_socket, str(path), PRIVATE)
-        except OSError as error:
-            log.info("daemon.no_command_socket", path=str(path), error=str(error))
-            return
-        self._path = path
-        self._server = await asyncio.start_unix_server(self._accept, sock=made, limit=LINE_BYTES)
+        self._modes = modes
+        for path, mode in modes.items():
+            try:
+                made = await asyncio.to_thread(open_unix_socket, str(path), mode)
+            except OSError as error:
+                log.info("daemon.no_command_socket", path=str(path), error=str(error))
+                continue
+            self._servers[path] = await asyncio.start_unix_server(self._accept, sock=made, limit=LINE_BYTES)
 
     async def close(self) -> None:
-        """Close all connections, and remove the socket."""
-        if self._server is not None:
-            self._server.close()
+        """Close all connections, and remove the sockets."""
+        for server in self._servers.values():
+            server.close()
         for one in self._connections:
             one.cancel()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-        self._path = self._server = None
+        for path in self._servers:
+            path.unlink(missing_ok=True)
+        self._servers, self._modes = {}, {}
 
     async def finish(self) -> None:
         """Wait for the requests under way, for two seconds at most: what they use is closed next."""

@@ -103,7 +103,7 @@ class Daemon:
             self._inputs = await asyncio.to_thread(InputFiles.read, parts.settings, self._environ)
             self._try_to_open(parts)
             try:
-                await self._commands.listen(parts.settings.store.url)
+                await self._commands.listen(parts.settings.store.url, parts.settings.admin.socket)
                 self._admin = AdminServer(parts.settings.admin, self._status_page)
                 is_listening = await self._start_admin(self._admin)
                 async with asyncio.TaskGroup() as tasks:
@@ -162,7 +162,7 @@ class Daemon:
             if self._reload_requested:
                 parts = await self._reread(parts)
             if self._state.phase != "stopping" and await asyncio.to_thread(self._try_to_open, parts):
-                await self._commands.listen(parts.settings.store.url)
+                await self._commands.listen(parts.settings.store.url, parts.settings.admin.socket)
         return None if self._state.phase == "stopping" else parts
 
     async def _reread(self, parts: Parts) -> Parts:
@@ -240,7 +240,7 @@ class Daemon:
             self._refuse(error)
             state.store = await self._reopened(old)
             return old
-        await self._commands.listen(new.settings.store.url)
+        await self._commands.listen(new.settings.store.url, new.settings.admin.socket)
         await self._report_reload(new)
         return new
 

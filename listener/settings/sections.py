@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from listener.configuration import DEFAULT_STORE, expanded, is_postgres
+from listener.configuration import DEFAULT_STORE, GROUP_SOCKET_SUFFIX, expanded, is_postgres
 
 __all__ = [
     "AdminSettings",
@@ -37,8 +37,8 @@ __all__ = [
     "is_loopback",
 ]
 
-_SOCKET_BYTES: Final = 107
-"""The size of ``sun_path`` (unix(7)) without its final zero."""
+_SOCKET_BYTES: Final = 107 - len(GROUP_SOCKET_SUFFIX)
+"""The size of ``sun_path`` (unix(7)) without its final zero, and without the end of the name of the second socket."""
 
 
 FilePath = Annotated[Path, AfterValidator(expanded)]
@@ -168,8 +168,9 @@ class AdminSettings(Section):
     empty turns the port off. Loopback by default: without a token, any client that can reach the port may read
     everything."""
     socket: str = ""
-    """A Unix socket that serves the same, for commands on this machine, open to the user and group of the daemon.
-    Default: ``admin.sock`` in systemd's ``$RUNTIME_DIRECTORY``, or none."""
+    """A Unix socket that serves the same, open to the user and group of the daemon. Members of that group may also use
+    commands such as ``hold``, ``release``, ``wait`` and ``refresh``, through a second socket next to it
+    (``admin.sock.commands``). Default: ``admin.sock`` in systemd's ``$RUNTIME_DIRECTORY``, or none."""
     token: Annotated[SecretStr, Field(min_length=16, max_length=4096)] | None = None
     """If set, everything except ``/livez`` and ``/readyz`` requires it (``Authorization: Bearer``, or the page's
     sign-in), and the page can retry, discard and refresh. At least 16 characters. Set it with

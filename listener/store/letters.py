@@ -374,6 +374,16 @@ def letter(connection: Connection, id_: str) -> DeadLetter | None:
     return DeadLetter(id_, when, source, kind.value, key_to_text(bytes(subject)), reason)
 
 
+def body(connection: Connection, id_: str) -> bytes | None:
+    """Return what was received, of the dead letter of this id; None where nothing was kept."""
+    try:
+        number = _letter_id(id_)
+    except ValueError:
+        return None
+    row = connection.execute("SELECT body FROM dead_letter WHERE id = ?", (number,)).fetchone()
+    return None if row is None or row[0] is None else bytes(row[0])
+
+
 def dropped(connection: Connection) -> list[Dropped]:
     """Return what was dropped for lack of room, by source and kind."""
     return [Dropped(*row) for row in connection.execute("SELECT source, kind, letters, bodies, last_at FROM dropped")]

@@ -53,7 +53,8 @@ def exists(url: str) -> bool:
         return False
     except OSError as error:
         raise StoreError(
-            f"cannot read the state file {path}: {error.strerror}", hint="check the permissions of its directory"
+            f"cannot read the state file {path}: {error.strerror}",
+            hint="run the command as root, or as a member of the group of the admin socket: see docs/start/daemon.md",
         ) from None
 
 

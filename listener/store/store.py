@@ -546,6 +546,10 @@ class Store(Access):
         """Return the dead letter of this id, if there is one."""
         return await self._read(letters.letter, id_)
 
+    async def dead_letter_body(self, id_: str) -> bytes | None:
+        """Return what was received, of the dead letter of this id; None where nothing was kept."""
+        return await self._read(letters.body, id_)
+
     async def dropped_letters(self) -> list[Dropped]:
         """Return what was dropped for lack of room, by source and kind."""
         return await self._read(letters.dropped)

@@ -250,14 +250,26 @@ class Foreign(socket.socket):
 
 
 def test_another_users_socket_is_not_trusted(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a directory that others may write to, anybody could listen there."""
+    """In a directory that others may write to, anybody could listen there; next to the admin socket, too."""
+    admin = stand.root / "admin.sock"
     stand.configure()
-    with stand.daemon():
+    with stand.daemon(LISTENER_ADMIN__SOCKET=str(admin)):
         read = read_configuration(stand.config, {})
         request = {"command": "status", "arguments": {}}
-        assert daemon_client._response(read, request)["result"]["running"] is True
+        pairs = [(stand.root / "state.db.sock", stand.state), (stand.root / "admin.sock.commands", stand.root)]
+        for paths in pairs:
+            assert daemon_client._response(*paths, read, request)["result"]["running"] is True
         monkeypatch.setattr(socket, "socket", Foreign)
-        assert daemon_client._response(read, request) == {}
+        for paths in pairs:
+            assert daemon_client._response(*paths, read, request) == {}
+
+
+def test_what_the_environment_sets_for_a_command_counts(stand: Stand) -> None:
+    """A command for which it sets nothing means the daemon of the file; any other one must agree with the daemon."""
+    stand.configure()
+    with stand.daemon(LISTENER_COALESCER__CAP_SECONDS="31"):
+        assert not did_it_itself(run(stand, "status")[2])
+        assert did_it_itself(run(stand, "status", LISTENER_COALESCER__CAP_SECONDS="32")[2])
 
 
 def test_more_commands_than_the_daemon_takes_work_all_the_same(stand: Stand) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,3 +123,19 @@ async def test_one_that_takes_long_is_ended(served: Served, monkeypatch: pytest.
     assert await reader.readline() == b""
     assert not served.ended
     writer.close()
+
+
+async def test_the_socket_for_the_group_is_next_to_the_admin_socket(served: Served, tmp_path: Path) -> None:
+    """It is open to the group; the one next to the state file is not. Both are removed at the end."""
+    admin = tmp_path / "run" / "admin.sock"
+    admin.parent.mkdir()
+    await served.socket.listen(f"sqlite:///{served.path}", str(admin))
+    own, group = Path(f"{served.path}.sock"), Path(f"{admin}.commands")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (own, group)] == [0o600, 0o660]
+    reader, writer = await asyncio.open_unix_connection(str(group))
+    assert json.loads(await reader.readline())["accepts"] == ["one", "two"]
+    writer.close()
+    await served.socket.listen("postgresql://db/listener", str(admin))
+    assert (own.exists(), group.exists()) == (False, True)
+    await served.socket.close()
+    assert not group.exists()
