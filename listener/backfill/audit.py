@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-import aiohttp
-
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import IndexView
-from listener.edge.answers import Answer, read_answer
-from listener.edge.verdict import UNKNOWN, Expected, Verdict, judge
-from listener.egress import connection_advice, proxy_arguments
-from listener.errors import ConfigurationError, KeyRejected
-from listener.redaction import mask_text
+from listener.edge.prober import Prober
+from listener.edge.verdict import Expected, Verdict
+from listener.errors import KeyRejected
 from listener.refresh import Scope
 from listener.router.routing import Sites
 from listener.sources.listing import Comparison, Drift, Listing
@@ -25,7 +21,6 @@ from listener.sources.listing import Comparison, Drift, Listing
 __all__ = ["EdgeReport", "ask_edge", "audit", "expected_of", "sample"]
 
 CONCURRENCY: Final = 8
-TIMEOUT_SECONDS: Final = 10.0
 EXAMPLES: Final = 10
 
 
@@ -102,57 +97,37 @@ def expected_of(held: Fingerprint) -> Expected:
 async def ask_edge(
     listing: Listing,
     sites: Sites,
+    prober: Prober,
     *,
     count: int,
-    per_second: float,
-    now: Callable[[], float],
     chance: random.Random,
 ) -> EdgeReport:
     """
-    Sample a listing and ask the edge for each URL of what was drawn; nothing is changed, no redirect followed.
+    Sample a listing and probe each URL of what was drawn; nothing is changed.
 
     Args:
         listing: what the storage holds.
         sites: where it is served.
+        prober: has not been entered yet.
         count: objects to draw.
-        per_second: requests a second at most.
-        now: returns seconds since the epoch.
         chance: decides what is drawn.
     """
     report = EdgeReport()
     drawn, report.listed = await asyncio.to_thread(sample, listing.changes(), count, chance=chance)
     asked = [(url, change.fingerprint or Fingerprint()) for change in drawn for url in _urls(sites, change)]
-    lanes = asyncio.Semaphore(CONCURRENCY)
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
+    async with prober, asyncio.TaskGroup() as tasks:
+        lanes = asyncio.Semaphore(CONCURRENCY)
 
         async def ask(url: str, held: Fingerprint) -> None:
             try:
-                seen = await _head(session, url)
-            except ConfigurationError as error:
-                report.note(url, Verdict(UNKNOWN, f"no answer: {error}; {error.hint}"))
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-                advice = connection_advice(error, url, setting="base_urls")
-                what = advice.cause or mask_text(str(error)) or type(error).__name__
-                report.note(url, Verdict(UNKNOWN, f"no answer: {what}"))
-            else:
-                report.note(url, judge(expected_of(held), seen, now=now()))
+                report.note(url, (await prober.probe(url, expected_of(held))).verdict)
             finally:
                 lanes.release()
 
-        async with asyncio.TaskGroup() as tasks:
-            for url, held in asked:
-                await lanes.acquire()
-                tasks.create_task(ask(url, held))
-                await asyncio.sleep(1 / per_second)
+        for url, held in asked:
+            await lanes.acquire()
+            tasks.create_task(ask(url, held))
     return report
-
-
-async def _head(session: aiohttp.ClientSession, url: str) -> Answer:
-    from yarl import URL  # noqa: PLC0415 - the URL is sent as it is, encoded once already
-
-    async with session.head(URL(url, encoded=True), allow_redirects=False, **proxy_arguments(url)) as answer:
-        return read_answer(answer.status, answer.headers.items())
 
 
 def _urls(sites: Sites, change: Change) -> list[str]:

@@ -192,17 +192,19 @@ async def audit(settings: Settings, listing: Listing, *, as_json: bool, edge_sam
     """Compare the listing with the index, and with the edge where ``edge_samples`` is set; change nothing."""
     from listener.backfill import ask_edge
     from listener.backfill import audit as compared
+    from listener.clock import SystemClock
+    from listener.edge.prober import Prober
     from listener.router.routing import Sites
 
     async with reading(settings) as store:
         report: dict[str, Any] = (await compared(listing, store)).as_json()
     if edge_samples:
+        bases = [base for site in settings.sites for base in site.base_urls]
         edge = await ask_edge(
             listing,
             Sites(settings.sites),
+            Prober(sites=bases, per_minute=60 * EDGE_PER_SECOND, clock=SystemClock()),
             count=edge_samples,
-            per_second=EDGE_PER_SECOND,
-            now=time.time,
             chance=random.Random(),  # noqa: S311 - no secret
         )
         report["edge"] = edge.as_json()

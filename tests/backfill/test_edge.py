@@ -14,11 +14,12 @@ import pytest
 from listener.backfill import ask_edge
 from listener.backfill.audit import EdgeReport, expected_of, sample
 from listener.change import Change, ChangeKind, Fingerprint
+from listener.clock import SystemClock
+from listener.edge.prober import Prober
 from listener.edge.verdict import Expected, Verdict
 from tests.sources.listing.buckets import MadeUp
 from tests.stand import Stand, fetch
 
-NOW = 1_800_000_000.0
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -84,7 +85,8 @@ async def test_an_edge_that_is_gone(stand: Stand) -> None:
     stand.put(text)
     sites = Sites(load_settings(stand.config, {}).sites)
     listing = MadeUp({"a": Fingerprint(1), "b\\c": Fingerprint(1)})
-    asked = ask_edge(listing, sites, count=9, per_second=1000, now=lambda: NOW, chance=random.Random(1))
+    prober = Prober(sites=["http://127.0.0.1:9/"], per_minute=60_000, clock=SystemClock())
+    asked = ask_edge(listing, sites, prober, count=9, chance=random.Random(1))
     report = await asyncio.wait_for(asked, 60)
     assert (report.unknown, report.fresh, report.stale, report.listed) == (1, 0, 0, 2)
     assert "no answer" in report.examples[0]["reason"]

@@ -13,11 +13,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiohttp
-
 from listener.alibaba import KeyInUse, key_source
-from listener.backfill.audit import _head
 from listener.clock import SystemClock
+from listener.edge.prober import Prober
 from listener.sources.mns.settings import MnsSettings
 from listener.sources.mns.transport import MnsTransport
 from listener.sources.sqs.boto import SqsTransport
@@ -81,9 +79,9 @@ async def sqs(origin: str) -> None:
 
 
 async def edge(url: str) -> None:
-    """Ask for the head of a URL."""
-    async with aiohttp.ClientSession() as session:
-        await _head(session, url)
+    """Probe a URL."""
+    async with Prober(sites=[url], per_minute=6000, clock=SystemClock()) as prober:
+        await prober.ask(url)
 
 
 if __name__ == "__main__":
