@@ -36,6 +36,8 @@ from listener.emulator import (
     Emulator,
     EmulatorCore,
     EmulatorSettings,
+    EsaEmulator,
+    EsaSettings,
 )
 from listener.emulator.cloudfront import EXAMPLE, AccessKey
 from listener.errors import ListenerError
@@ -45,6 +47,7 @@ from listener.refresh import RefreshKind
 from listener.settings import Settings, parse_settings
 from listener.store import Store, open_store
 from listener.targets.alibaba_cdn import AlibabaCdn, AlibabaDcdn
+from listener.targets.alibaba_esa import AlibabaEsa
 from listener.targets.cloudflare import Cloudflare
 from listener.targets.cloudfront import CloudFront
 
@@ -146,20 +149,42 @@ def _alibaba(origin: Path, emulate: type[Emulator] = Emulator, target: type[Alib
             origin=str(origin), credentials=credentials, api_port=0, edge_port=0, task_seconds=TASK_SECONDS
         )
     )
-    environment = {
-        "ALIBABA_CLOUD_ACCESS_KEY_ID": credentials.access_key_id,
-        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": credentials.access_key_secret,
-    }
 
     def make_target() -> Target:
         settings = target.Settings.model_validate({"endpoint": emulator.api_url})
-        return target("cdn", settings, environment=environment)  # type: ignore[arg-type]
+        return target("cdn", settings, environment=_variables(credentials))  # type: ignore[arg-type]
 
     def spent() -> Mapping[str, int]:
         now, ledger = emulator.clock.now(), emulator.account.ledger
         return {"files": ledger.spent(RefreshKind.FILE, now), "directories": ledger.spent(RefreshKind.DIRECTORY, now)}
 
     return Cdn(emulator, make_target, spent)
+
+
+def _esa(origin: Path) -> Cdn:
+    credentials = Credentials("demo", secrets.token_hex(16))
+    emulator = EsaEmulator(
+        EsaSettings(origin=str(origin), credentials=credentials, api_port=0, edge_port=0, task_seconds=TASK_SECONDS)
+    )
+    (site,) = emulator.sites
+
+    def make_target() -> Any:
+        settings = AlibabaEsa.Settings.model_validate({"endpoint": emulator.api_url, "site": site.site.name})
+        return AlibabaEsa("cdn", settings, environment=_variables(credentials))  # type: ignore[arg-type]
+
+    def spent() -> Mapping[str, int]:
+        now = emulator.clock.now()
+        kinds = {"files": RefreshKind.FILE, "directories": RefreshKind.DIRECTORY}
+        return {name: site.ledger.spent(kind, now) for name, kind in kinds.items()}
+
+    return Cdn(emulator, make_target, spent)
+
+
+def _variables(credentials: Credentials) -> Mapping[str, str]:
+    return {
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": credentials.access_key_id,
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": credentials.access_key_secret,
+    }
 
 
 def _cloudflare(origin: Path) -> Cdn:
@@ -196,6 +221,7 @@ def _cloudfront_table(api_url: str) -> dict[str, Any]:
 CDNS: Mapping[str, Callable[[Path], Cdn]] = {
     "alibaba-cdn": _alibaba,
     "alibaba-dcdn": partial(_alibaba, emulate=DcdnEmulator, target=AlibabaDcdn),
+    "alibaba-esa": _esa,
     "cloudflare": _cloudflare,
     "cloudfront": _cloudfront,
 }

@@ -22,6 +22,7 @@ LINE = re.compile(r"fresh  (changed|created|deleted|renamed)  (\S+)  (\d+\.\d\d)
     [
         ([], "5 calls  6 files  0 directories"),
         (["--cdn", "alibaba-dcdn"], "5 calls  6 files  0 directories"),
+        (["--cdn", "alibaba-esa"], "5 calls  6 files  0 directories"),
         (["--cdn", "cloudflare"], "5 calls  6 files  0 prefixes"),
         (["--cdn", "cloudfront"], "5 calls  6 paths"),
     ],

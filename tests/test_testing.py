@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from listener.alibaba.signature import Credentials
-from listener.emulator import DcdnEmulator, Emulator, EmulatorSettings
+from listener.contracts import Target
+from listener.emulator import (
+    DcdnEmulator,
+    Emulator,
+    EmulatorCore,
+    EmulatorSettings,
+    EsaEmulator,
+    EsaSettings,
+    parse_site,
+)
 from listener.errors import BatchRejected, Misconfigured, OutcomeUnknown, QuotaExhausted
 from listener.sources.filesystem import FilesystemSettings, FilesystemSource
 from listener.targets.alibaba_cdn import AlibabaCdn, AlibabaDcdn
+from listener.targets.alibaba_esa import AlibabaEsa
 from listener.testing import SourceConformance, TargetConformance
 
 KEY_ID, SECRET = "testid", "testsecret-that-nobody-may-see"
@@ -46,15 +56,15 @@ class TestFilesystemSource(SourceConformance):
 class Cdn:
     """The emulator, as a service of the suite."""
 
-    def __init__(self, emulator: Emulator, make_target: Callable[[str], AlibabaCdn]) -> None:
+    def __init__(self, emulator: EmulatorCore, make_target: Callable[[str], Target]) -> None:
         self._emulator = emulator
         self._make_target = make_target
 
-    def make_target(self) -> AlibabaCdn:
+    def make_target(self) -> Target:
         return self._make_target(self._emulator.api_url)
 
     def refreshed(self) -> list[str]:
-        return [record.path for record in self._emulator.account.tasks.all()]
+        return [record.path for record in self._emulator.tasks.all()]
 
     def fail(self, failure: str) -> None:
         self._emulator.faults.order(self._emulator.table.parse(failure), self._emulator.clock.now())
@@ -98,3 +108,39 @@ class TestAlibabaDcdn(TestAlibabaCdn):
 
     emulator = DcdnEmulator
     target = AlibabaDcdn
+
+
+class TestAlibabaEsa(TargetConformance):
+    """Alibaba Cloud ESA, with its emulator behind it."""
+
+    secrets = (SECRET,)
+    lost_answer = "accept-then-reset:1,action=PurgeCaches"
+    refused = "malformed:refused"
+    failures: ClassVar = {
+        "accept-then-reset,action=PurgeCaches": OutcomeUnknown,
+        "domain-not-found:www.example.com": BatchRejected,
+        "error:Forbidden.RAM": Misconfigured,
+        "error:SiteNotFound": Misconfigured,
+        "malformed:section": BatchRejected,
+        "quota": QuotaExhausted,
+    }
+
+    @asynccontextmanager
+    async def service(self) -> AsyncIterator[Cdn]:
+        settings = EsaSettings(
+            origin=".",
+            credentials=Credentials(KEY_ID, SECRET),
+            api_port=0,
+            edge_port=0,
+            sites=(parse_site("example.com"),),
+        )
+        async with EsaEmulator(settings) as emulator:
+            yield Cdn(emulator, self.make_target)
+
+    def make_target(self, endpoint: str) -> AlibabaEsa:
+        """Return a target that talks to this endpoint."""
+        settings = AlibabaEsa.Settings.model_validate({"endpoint": endpoint, "site": "example.com"})
+        return AlibabaEsa("esa", settings, environment=KEYS)  # type: ignore[arg-type]
+
+    def make_unreachable_target(self) -> AlibabaEsa:
+        return self.make_target("http://127.0.0.1:1")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -51,6 +51,7 @@ __all__ = [
     "parse_quota",
     "parse_receipt",
     "parse_tasks",
+    "parse_usage",
     "retry_after_seconds",
     "rule_for",
     "scrub",
@@ -179,6 +180,8 @@ def parse_tasks(fields: Mapping[str, Any]) -> list[Task]:
     """
     Return the tasks of a query: ``Tasks.CDNTask[]`` or DCDN's ``Tasks.Task[]`` of a list, else ``Tasks[]``.
 
+    ESA calls the path ``Content``, its type ``Type`` and the time ``CreateTime``.
+
     Rows of a kind that we never ask for are left out; an unknown status counts as still under way.
     Raise :class:`ReplyError` when there is no such list.
     """
@@ -190,15 +193,17 @@ def parse_tasks(fields: Mapping[str, Any]) -> list[Task]:
 
 
 def _task(row: Mapping[str, Any]) -> Task | None:
-    kind = _KINDS.get(_text(row, "ObjectType").lower())
-    task_id, url, status = _text(row, "TaskId"), _text(row, "ObjectPath"), _text(row, "Status").lower()
+    kind = _KINDS.get((_text(row, "ObjectType") or _text(row, "Type")).lower())
+    task_id, status = _text(row, "TaskId"), _text(row, "Status").lower()
+    url, created = _text(row, "ObjectPath") or _text(row, "Content"), _text(row, "CreationTime")
     if kind is None or not task_id or not url:
         return None
     description = scrub(_text(row, "Description"))
     if status in {"timeout", "canceled", "cancelled"}:
         description = f"{status}: {description}" if description else status
     state = _STATES.get(status, TaskState.REFRESHING)
-    return Task(task_id, url, kind, state, _epoch(_text(row, "CreationTime")), _text(row, "Process")[:20], description)
+    created_at = _epoch(created or _text(row, "CreateTime"))
+    return Task(task_id, url, kind, state, created_at, _text(row, "Process")[:20], description)
 
 
 MOST_COUNTED = 10**15
@@ -219,6 +224,12 @@ def parse_quota(fields: Mapping[str, Any]) -> dict[RefreshKind, QuotaReading]:
         for kind, name in _QUOTAS.items()
         if (limit := lower.get(f"{name}quota")) is not None and (remaining := lower.get(f"{name}remain")) is not None
     }
+
+
+def parse_usage(fields: Mapping[str, Any], limit: str, used: str) -> QuotaReading | None:
+    """Return what is left of a limit, by the fields that have the limit and what is used; None without them."""
+    units, spent = _count(fields.get(limit)), _count(fields.get(used))
+    return None if units is None or spent is None else QuotaReading(units, max(0, units - spent))
 
 
 def _count(value: object) -> int | None:
@@ -276,7 +287,7 @@ class Rule(NamedTuple):
 
 
 class Hints(NamedTuple):
-    """What the hints of :data:`TABLE` name: it differs between services. The defaults are those of CDN."""
+    """What the hints of :data:`TABLE` name, which differs between services. The defaults are those of CDN."""
 
     key: str = "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
     """Where the access key comes from."""
@@ -289,6 +300,8 @@ class Hints(NamedTuple):
     console: str = "CDN"
     """The console of the service."""
     quota_ends: str = "the day ends at 00:00 UTC+8; more quota: the vendor's Quota Center"
+    rules: tuple[Rule, ...] = ()
+    """Codes that this service alone has, as rows of :data:`TABLE`."""
 
 
 CDN_HINTS: Final = Hints()
@@ -354,9 +367,9 @@ STATUS_TABLE: Mapping[int, Rule] = {
 """Where the code is absent or unknown; else 4xx and 3xx stop, and 5xx and a 2xx that cannot be read are unknown."""
 
 
-def rule_for(status: int, code: str) -> Rule:
-    """Return the row with the remedy: by the code's longest prefix, else by status."""
-    rows = [rule for rule in TABLE if code.startswith(rule.prefix)]
+def rule_for(status: int, code: str, own: Sequence[Rule] = ()) -> Rule:
+    """Return the row with the remedy: by the code's longest prefix, in a service's ``own`` rows too, else by status."""
+    rows = [rule for rule in (*TABLE, *own) if code.startswith(rule.prefix)]
     if rows:
         return max(rows, key=lambda rule: len(rule.prefix))
     if status in STATUS_TABLE:
@@ -366,7 +379,7 @@ def rule_for(status: int, code: str) -> Rule:
 
 def classify(failure: Failure, hints: Hints = CDN_HINTS) -> TargetError:
     """Return the error to raise, drawn by remedy; its message names code and request id and repeats the CDN."""
-    rule = rule_for(failure.status, failure.code)
+    rule = rule_for(failure.status, failure.code, hints.rules)
     error = _error(rule, failure)
     error.hint = rule.hint.format_map(hints._asdict())
     return error

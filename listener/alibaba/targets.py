@@ -15,7 +15,7 @@ from listener.alibaba.calls import ApiSettings, Request
 from listener.alibaba.rates import Window
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, Hints, ReplyError, parse_tasks
 from listener.clock import Clock, SystemClock
-from listener.contracts import Check, CheckState, UnknownOutcome
+from listener.contracts import UNLIMITED, Check, CheckState, UnknownOutcome
 from listener.egress import proxy_for
 from listener.errors import OutcomeUnknown, TargetError, Unavailable
 from listener.refresh import QuotaReading, RefreshKind, Task
@@ -184,8 +184,9 @@ class ApiTarget(ABC):
 
     async def _check_quota(self) -> str:
         quota = await self.read_quota()
-        left = ", ".join(f"{name} {reading.remaining} of {reading.limit}" for name, reading in quota.items())
-        return f"left today: {left}" if left else "the CDN reported no quota; using the configured one"
+        limited = {name: reading for name, reading in quota.items() if reading.limit < UNLIMITED}
+        left = ", ".join(f"{name} {reading.remaining} of {reading.limit}" for name, reading in limited.items())
+        return f"left: {left}" if left else "the CDN reported no quota; using the configured one"
 
     async def _check_read(self, request: Request) -> str:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from listener.cli.common import log_at, run_async
 
 if TYPE_CHECKING:
-    from listener.emulator import EmulatorCore
+    from listener.emulator import EmulatorCore, EmulatorSettings
     from listener.emulator.faults import FaultTable
 
 __all__ = ["EmulateCommand", "demo", "emulate"]
@@ -25,6 +25,7 @@ class Cdn(StrEnum):
 
     ALIBABA_CDN = "alibaba-cdn"
     ALIBABA_DCDN = "alibaba-dcdn"
+    ALIBABA_ESA = "alibaba-esa"
     CLOUDFLARE = "cloudflare"
     CLOUDFRONT = "cloudfront"
 
@@ -60,11 +61,12 @@ class EmulateCommand(TyperCommand):
 
 
 def _faults_of(cdn: Cdn) -> FaultTable:
-    from listener.emulator import CloudflareEmulator, CloudFrontEmulator, DcdnEmulator, Emulator
+    from listener.emulator import CloudflareEmulator, CloudFrontEmulator, DcdnEmulator, Emulator, EsaEmulator
 
     tables = {
         Cdn.ALIBABA_CDN: Emulator.table,
         Cdn.ALIBABA_DCDN: DcdnEmulator.table,
+        Cdn.ALIBABA_ESA: EsaEmulator.table,
         Cdn.CLOUDFLARE: CloudflareEmulator.table,
         Cdn.CLOUDFRONT: CloudFrontEmulator.table,
     }
@@ -92,7 +94,15 @@ def emulate(
         typer.Option(
             "--quota",
             metavar="FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]",
-            help="alibaba-cdn, alibaba-dcdn: the daily quota. Default: 10000,100.",
+            help="alibaba-…: the daily quota, for alibaba-esa of each site. Default: 10000,100; alibaba-esa 1000,100.",
+        ),
+    ] = None,
+    quota_30_days: Annotated[
+        str | None,
+        typer.Option(
+            "--quota-30-days",
+            metavar="FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]",
+            help="alibaba-esa: the quota of 30 days of each site. Default: none.",
         ),
     ] = None,
     fault: Annotated[
@@ -164,6 +174,14 @@ def emulate(
             "(slots). Default: rate.",
         ),
     ] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--site",
+            metavar="NAME[=ID]",
+            help="alibaba-esa: a site of the account; repeatable. Default: one with the host of --edge.",
+        ),
+    ] = None,
 ) -> None:
     """Run a local CDN: its API, and a caching edge in front of an origin.
 
@@ -191,73 +209,104 @@ def emulate(
     }
     if task_seconds is not None:
         shared["task_seconds"] = task_seconds
-    minute = {"--urls-per-domain-minute": urls_per_domain_minute}
-    minute["--directories-per-domain-minute"] = directories_per_domain_minute
-    alibaba = {"--quota": quota, "--domain": domain, **minute}
-    options: dict[Cdn, dict[str, Any]] = {
-        Cdn.ALIBABA_CDN: alibaba,
-        Cdn.ALIBABA_DCDN: alibaba,
-        Cdn.CLOUDFLARE: {"--plan": plan, "--zone": zone},
-        Cdn.CLOUDFRONT: {"--distribution": distribution, "--limits": limits},
+    given = {
+        "quota": quota,
+        "quota_30_days": quota_30_days,
+        "domain": domain,
+        "urls_per_domain_minute": urls_per_domain_minute,
+        "directories_per_domain_minute": directories_per_domain_minute,
+        "plan": plan,
+        "zone": zone,
+        "site": site,
+        "distribution": distribution,
+        "limits": limits,
     }
-    own = options[cdn].keys()
-    every = {name: value for each in options.values() for name, value in each.items()}
-    _refuse_other({name: value for name, value in every.items() if name not in own}, cdn)
-    if cdn is Cdn.CLOUDFLARE:
-        emulator = _cloudflare(shared, plan, zone or ())
-    elif cdn is Cdn.CLOUDFRONT:
-        emulator = _cloudfront(shared, distribution or (), limits)
-    else:
-        emulator = _alibaba(cdn, shared, quota or "10000,100", domain or (), minute)
+    emulator = _EMULATORS[cdn](shared, _own({name: value for name, value in given.items() if value}, cdn))
     run_async(serve(emulator, lambda one: typer.echo(f"api {one.api_url}  edge {one.edge_url}")))
 
 
-def _refuse_other(options: dict[str, Any], cdn: Cdn) -> None:
-    """Raise :class:`ConfigurationError` for an option of another CDN."""
+_OF_AN_ACCOUNT: Final = frozenset({"quota", "domain", "urls_per_domain_minute", "directories_per_domain_minute"})
+_OPTIONS: Final = {
+    Cdn.ALIBABA_CDN: _OF_AN_ACCOUNT,
+    Cdn.ALIBABA_DCDN: _OF_AN_ACCOUNT,
+    Cdn.ALIBABA_ESA: frozenset({"quota", "quota_30_days", "site"}),
+    Cdn.CLOUDFLARE: frozenset({"plan", "zone"}),
+    Cdn.CLOUDFRONT: frozenset({"distribution", "limits"}),
+}
+"""What each CDN takes besides what all take."""
+
+
+def _own(given: dict[str, Any], cdn: Cdn) -> dict[str, Any]:
+    """Return the options that were given. Raise :class:`ConfigurationError` for one of another CDN."""
     from listener.errors import ConfigurationError
 
-    if given := [name for name, value in options.items() if value]:
-        raise ConfigurationError(f"{' and '.join(given)} cannot be used with --cdn {cdn.value}.", hint="Leave it out.")
+    if others := [f"--{name.replace('_', '-')}" for name in given if name not in _OPTIONS[cdn]]:
+        raise ConfigurationError(f"{' and '.join(others)} cannot be used with --cdn {cdn.value}.", hint="Leave it out.")
+    return given
 
 
-def _cloudflare(shared: dict[str, Any], plan: PlanChoice | None, zones: Sequence[str]) -> EmulatorCore:
+def _cloudflare(shared: dict[str, Any], given: dict[str, Any]) -> EmulatorCore:
     from listener.emulator import CloudflareEmulator, CloudflareSettings
     from listener.emulator.cloudflare import parse_zone, token_from_environment
 
-    options: dict[str, Any] = {**shared, "token": token_from_environment(), "zones": tuple(map(parse_zone, zones))}
-    if plan is not None:
-        options["plan"] = plan.value
-    return CloudflareEmulator(CloudflareSettings(**options))
+    zones = tuple(map(parse_zone, given.get("zone", ())))
+    plan = {"plan": given["plan"].value} if "plan" in given else {}
+    return CloudflareEmulator(CloudflareSettings(**shared, **plan, zones=zones, token=token_from_environment()))
 
 
-def _cloudfront(shared: dict[str, Any], distributions: Sequence[str], limits: LimitsChoice | None) -> EmulatorCore:
+def _cloudfront(shared: dict[str, Any], given: dict[str, Any]) -> EmulatorCore:
     from listener.emulator import CloudFrontEmulator, CloudFrontSettings
     from listener.emulator.cloudfront import key_from_environment, parse_distribution
 
     options: dict[str, Any] = {**shared, "key": key_from_environment()}
-    if distributions:
-        options["distributions"] = tuple(map(parse_distribution, distributions))
-    if limits is not None:
-        options["limits"] = limits.value
+    if "distribution" in given:
+        options["distributions"] = tuple(map(parse_distribution, given["distribution"]))
+    if "limits" in given:
+        options["limits"] = given["limits"].value
     return CloudFrontEmulator(CloudFrontSettings(**options))
 
 
-def _alibaba(
-    cdn: Cdn, shared: dict[str, Any], quota: str, domains: Sequence[str], minute: dict[str, int | None]
-) -> EmulatorCore:
-    from listener.emulator import DcdnEmulator, Emulator, EmulatorSettings, credentials_from_environment, parse_quota
+def _cdn(shared: dict[str, Any], given: dict[str, Any]) -> EmulatorCore:
+    from listener.emulator import Emulator
 
-    given: dict[str, Any] = {name[2:].replace("-", "_"): limit for name, limit in minute.items() if limit is not None}
-    emulate = DcdnEmulator if cdn is Cdn.ALIBABA_DCDN else Emulator
-    return emulate(
-        EmulatorSettings(
-            **shared,
-            **given,
-            credentials=credentials_from_environment(),
-            quota=parse_quota(quota),
-            domains=tuple(domains),
-        )
+    return Emulator(_account(shared, given))
+
+
+def _dcdn(shared: dict[str, Any], given: dict[str, Any]) -> EmulatorCore:
+    from listener.emulator import DcdnEmulator
+
+    return DcdnEmulator(_account(shared, given))
+
+
+def _account(shared: dict[str, Any], given: dict[str, Any]) -> EmulatorSettings:
+    from listener.emulator import EmulatorSettings, credentials_from_environment, parse_quota
+
+    minute = {name: given[name] for name in given if name.endswith("_minute")}
+    return EmulatorSettings(
+        **shared,
+        **minute,
+        credentials=credentials_from_environment(),
+        quota=parse_quota(given.get("quota", "10000,100")),
+        domains=tuple(given.get("domain", ())),
     )
+
+
+def _esa(shared: dict[str, Any], given: dict[str, Any]) -> EmulatorCore:
+    from listener.emulator import EsaEmulator, EsaSettings, credentials_from_environment, parse_quota, parse_site
+
+    names = ("quota", "quota_30_days")
+    limits: dict[str, Any] = {name: parse_quota(given[name], others={}) for name in names if name in given}
+    sites = tuple(map(parse_site, given.get("site", ())))
+    return EsaEmulator(EsaSettings(**shared, **limits, sites=sites, credentials=credentials_from_environment()))
+
+
+_EMULATORS: Final[dict[Cdn, Callable[[dict[str, Any], dict[str, Any]], EmulatorCore]]] = {
+    Cdn.ALIBABA_CDN: _cdn,
+    Cdn.ALIBABA_DCDN: _dcdn,
+    Cdn.ALIBABA_ESA: _esa,
+    Cdn.CLOUDFLARE: _cloudflare,
+    Cdn.CLOUDFRONT: _cloudfront,
+}
 
 
 def demo(cdn: Annotated[Cdn, CDN_OPTION] = Cdn.ALIBABA_CDN) -> int:

@@ -17,10 +17,13 @@ from listener.emulator.alibaba import (
     DcdnEmulator,
     Emulator,
     EmulatorSettings,
+    EsaEmulator,
+    EsaSettings,
     credentials_from_environment,
     fault_help,
     parse_fault,
     parse_quota,
+    parse_site,
 )
 from listener.emulator.cloudflare import CloudflareEmulator, CloudflareSettings
 from listener.emulator.cloudfront import CloudFrontEmulator, CloudFrontSettings
@@ -37,11 +40,14 @@ __all__ = [
     "Emulator",
     "EmulatorCore",
     "EmulatorSettings",
+    "EsaEmulator",
+    "EsaSettings",
     "Fault",
     "credentials_from_environment",
     "fault_help",
     "parse_address",
     "parse_fault",
     "parse_quota",
+    "parse_site",
     "serve",
 ]

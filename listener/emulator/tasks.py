@@ -23,7 +23,16 @@ from typing import NamedTuple
 
 from listener.refresh import RefreshKind
 
-__all__ = ["FOREVER", "MAX_PATH_CHARACTERS", "CacheKey", "TaskBook", "TaskRecord", "cache_key", "normal_target"]
+__all__ = [
+    "FOREVER",
+    "MAX_PATH_CHARACTERS",
+    "CacheKey",
+    "TaskBook",
+    "TaskRecord",
+    "cache_key",
+    "is_below",
+    "normal_target",
+]
 
 MAX_PATH_CHARACTERS = 1024
 """The vendor writes it for PushObjectCache; taken for every path."""
@@ -62,6 +71,12 @@ def _normal_escape(match: re.Match[str]) -> str:
         raise ValueError("a % that is not followed by two hex digits")
     character = chr(int(match[1], 16))
     return character if character in _UNRESERVED else match[0].upper()
+
+
+def is_below(host: str, domain: str) -> bool:
+    """Return whether a host, with or without a port, is a domain or one of its subdomains."""
+    bare = host.rpartition(":")[0] if re.search(r":\d+\Z", host) else host
+    return bare == domain or bare.endswith(f".{domain}")
 
 
 def cache_key(url: str) -> CacheKey:

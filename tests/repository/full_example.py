@@ -31,12 +31,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "listing": {"url": "s3://site"},
     "cloudfront": {"distribution": "EDFDVBD6EXAMPLE"},
     "http-purge": {"servers": ["http://10.0.0.5:6081", "http://10.0.0.6:6081"]},
+    "alibaba-esa": {"site": "example.com"},
     "sites": {"source": "filesystem", "target": "alibaba-cdn", "base_urls": ["https://www.example.com/"]},
 }
 """Values of keys that have no default, by type of plugin, and for the site."""
 SHOWN = {
     *("filesystem", "listing", "mns", "sqs", "webhook"),
-    *("alibaba-cdn", "alibaba-dcdn", "cloudflare", "cloudfront", "http-purge"),
+    *("alibaba-cdn", "alibaba-dcdn", "alibaba-esa", "cloudflare", "cloudfront", "http-purge"),
 }
 """Plugins that come with the product; a third party's do not belong into its example."""
 

@@ -11,13 +11,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from listener.alibaba.paths import require_plain
 from listener.change import Change, ChangeKind, key_to_text
 from listener.errors import KeyRejected
 from listener.refresh import RefreshKind, Scope
 from listener.router import MAX_URL_BYTES, Router
 from listener.router.routing import Sites
 from listener.settings import Site
-from listener.targets.alibaba_cdn.requests import require_plain
 from listener.urls import normal_url
 
 BASE = "https://a.example/"

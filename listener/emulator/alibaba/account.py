@@ -9,12 +9,12 @@ last one has passed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from listener.clock import window_start
 from listener.emulator.alibaba.faults import Rejection
-from listener.emulator.alibaba.parameters import parse_paths
+from listener.emulator.alibaba.parameters import MAX_DOMAINS, parse_paths
 from listener.emulator.faults import FaultBook
 from listener.emulator.tasks import FOREVER, CacheKey, TaskBook, TaskRecord
 from listener.refresh import RefreshKind
@@ -53,9 +53,15 @@ class EmulatedAccount:
         tasks: TaskBook,
         task_seconds: float,
         domains: Collection[str] = (),
+        most_domains: int = MAX_DOMAINS,
     ) -> None:
-        """Start with nothing spent; an empty ``domains`` means that every domain belongs to the account."""
+        """
+        Start with nothing spent; an empty ``domains`` means that every domain belongs to the account.
+
+        ``most_domains`` is what one request may name.
+        """
         self.ledger = QuotaLedger(quota)
+        self._most_domains = most_domains
         self.tasks = tasks
         self._minutes = MinuteRates(per_minute)
         self._faults = faults
@@ -66,11 +72,16 @@ class EmulatedAccount:
         """Accept a request and return its records, one for each path. Raise :class:`Rejection`, having kept nothing."""
         self.lower_limits(now)
         kind = submission.kind
-        paths = parse_paths(submission.object_path, kind, malformed_code=submission.malformed_code)
+        paths = parse_paths(
+            submission.object_path,
+            kind,
+            malformed_code=submission.malformed_code,
+            most_domains=self._most_domains,
+        )
         self._check_malformed(submission, paths, now)
         per_domain = Counter(key.host for _, key in paths)
         for domain in per_domain:
-            self._check_domain(domain, submission.action, now)
+            self.check_domain(domain, submission.action, now)
         self._minutes.check(kind, per_domain, now)
         if self._faults.take("quota", now, action=submission.action):
             raise Rejection("QuotaExceeded.Preload" if kind is RefreshKind.PREFETCH else "QuotaExceeded.Refresh")
@@ -94,7 +105,8 @@ class EmulatedAccount:
             if self._faults.take_containing("malformed", path, now, action=submission.action):
                 raise Rejection(submission.malformed_code)
 
-    def _check_domain(self, domain: str, action: str, now: float) -> None:
+    def check_domain(self, domain: str, action: str, now: float) -> None:
+        """Raise :class:`Rejection` for a domain that is not this account's."""
         names = {domain, domain.rpartition(":")[0]}
         lost = self._faults.take("domain-not-found", now, action=action, matches=lambda fault: fault.text in names)
         if lost or (self._domains and not names & self._domains):
@@ -103,7 +115,7 @@ class EmulatedAccount:
     def _records(self, submission: Submission, paths: Sequence[tuple[str, CacheKey]], now: float) -> list[TaskRecord]:
         visible_at = now + self._faults.seconds("absent", now, action=submission.action)
         ends_at, failure = self._end_of(submission.action, now), self._failure_of(submission.action, now)
-        ids = self.tasks.new_ids((key.host for _, key in paths), submission.kind, now)
+        ids = self.new_ids([key.host for _, key in paths], submission.kind, now)
         return [
             TaskRecord(
                 task_id=task_id,
@@ -119,6 +131,10 @@ class EmulatedAccount:
             )
             for (path, key), task_id in zip(paths, ids, strict=True)
         ]
+
+    def new_ids(self, domains: Sequence[str], kind: RefreshKind, now: float) -> Iterable[str]:
+        """Return the task id of each path of a request, given the paths' domains in order."""
+        return self.tasks.new_ids(domains, kind, now)
 
     def _end_of(self, action: str, now: float) -> Callable[[str], float]:
         if not self._faults.any("stuck"):

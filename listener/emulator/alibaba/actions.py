@@ -52,6 +52,8 @@ class Does(StrEnum):
     LIST = "list"
     BY_ID = "by id"
     QUOTA = "quota"
+    SITES = "sites"
+    SITE = "site"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,19 +82,37 @@ def credentials_from_environment(environment: Mapping[str, str] = os.environ) ->
     return Credentials(*(value or REHEARSAL for value in found))
 
 
-def parse_quota(text: str) -> dict[RefreshKind, int]:
-    """Read ``FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]``. Raise :class:`ConfigurationError` for anything else."""
+def parse_quota(text: str, *, others: Mapping[RefreshKind, int] = QUOTA) -> dict[RefreshKind, int]:
+    """
+    Read ``FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]``; ``others`` are the figures of what is left out.
+
+    Raises:
+        ConfigurationError: the text has another form.
+    """
     numbers = [part.strip() for part in text.split(",")]
     if not 2 <= len(numbers) <= len(QUOTA_ORDER) or not all(part.isascii() and part.isdecimal() for part in numbers):
         raise ConfigurationError(
             f"The quota {text!r} cannot be read.", hint="Its form is FILES,DIRECTORIES[,PREFETCHES[,IGNORE_PARAMS]]."
         )
-    return {**QUOTA, **dict(zip(QUOTA_ORDER, map(int, numbers), strict=False))}
+    return {**others, **dict(zip(QUOTA_ORDER, map(int, numbers), strict=False))}
 
 
-def _table(versions: Mapping[str, Version]) -> FaultTable:
+def fault_table(versions: Mapping[str, Version]) -> FaultTable:
+    """Return what can go wrong in these versions of an API."""
     actions = dict.fromkeys(action for version in versions.values() for action in version.actions)
     return FaultTable(FAULT_KINDS, tuple(actions), REJECTIONS)
+
+
+def api_routes(
+    around: Surroundings, api: Api, credentials: Credentials, rates: Mapping[str, int], *, help_page: str
+) -> Sequence[web.RouteDef]:
+    """Return the one route of an API; ``rates`` are calls a second, by action."""
+    server = AlibabaServer(around, api=api, gate=Gate(credentials, CallRates(rates)), help_page=help_page)
+    return [web.route("*", "/", server.handle)]
+
+
+def _rates(versions: Mapping[str, Version], rates: Mapping[Does, int]) -> dict[str, int]:
+    return {name: rates[does] for version in versions.values() for name, does in version.actions.items()}
 
 
 class Emulator(EmulatorCore):
@@ -103,7 +121,7 @@ class Emulator(EmulatorCore):
     versions: ClassVar[Mapping[str, Version]] = CDN_VERSIONS
     rates: ClassVar[Mapping[Does, int]] = CALLS_PER_SECOND
     help_page: ClassVar[str] = "https://next.api.aliyun.com/document/Cdn/2018-05-10/errorCode"
-    table = _table(CDN_VERSIONS)
+    table = fault_table(CDN_VERSIONS)
     settings: EmulatorSettings
 
     def __init__(self, settings: EmulatorSettings) -> None:
@@ -124,12 +142,9 @@ class Emulator(EmulatorCore):
 
     def routes(self, around: Surroundings) -> Sequence[web.RouteDef]:
         """Return the one route of the API."""
-        actions = {name: does for version in self.versions.values() for name, does in version.actions.items()}
-        rates = {name: self.rates[does] for name, does in actions.items()}
-        gate = Gate(self.settings.credentials, CallRates({**rates, **self.settings.calls_per_second}))
         api = Api(self.account, self.faults, self.versions)
-        server = AlibabaServer(around, api=api, gate=gate, help_page=self.help_page)
-        return [web.route("*", "/", server.handle)]
+        rates = {**_rates(self.versions, self.rates), **self.settings.calls_per_second}
+        return api_routes(around, api, self.settings.credentials, rates, help_page=self.help_page)
 
     def overview(self, now: float) -> Mapping[str, Any]:
         """Return the quota day, its limits and what was spent of them."""
@@ -149,4 +164,4 @@ class DcdnEmulator(Emulator):
     versions = DCDN_VERSIONS
     rates = DCDN_CALLS_PER_SECOND
     help_page = "https://next.api.aliyun.com/document/dcdn/2018-01-15/errorCode"
-    table = _table(DCDN_VERSIONS)
+    table = fault_table(DCDN_VERSIONS)

@@ -47,6 +47,9 @@ REJECTIONS: Final[dict[str, tuple[int, str]]] = {
     "QuotaExceeded.Preload": (400, "The daily quota for prefetching is exceeded."),
     "TooMany.Refresh": (400, "The refresh queue is full."),
     "PreloadQueueFull": (403, "The prefetch queue is full."),
+    # sites of ESA; its documentation lists no codes, so that these are the emulator's own
+    "SiteNotFound": (404, "The account has no site {site}."),
+    "InvalidParameter": (400, "The parameter {name} is invalid."),
     # reading tasks
     "MissingParameter.ObjectType": (400, "ObjectType is required with DomainName or Status."),
     "InvalidTaskId.Malformed": (400, "The TaskId is invalid."),

@@ -21,13 +21,15 @@ MAX_PATHS = {
 """Paths in one call: RefreshObjectCaches and PushObjectCache in the vendor's reference; it names no figure for
 IgnoreParams, so its daily quota is taken."""
 MAX_DOMAINS = 10
-"""Distinct domains in one call, from the same reference."""
+"""Distinct domains in one call of CDN and DCDN, from the same reference."""
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_NUMBER = 100_000
 STATUSES = ("Complete", "Refreshing", "Failed", "Pending")
 
 
-def parse_paths(object_path: str, kind: RefreshKind, *, malformed_code: str) -> list[tuple[str, CacheKey]]:
+def parse_paths(
+    object_path: str, kind: RefreshKind, *, malformed_code: str, most_domains: int
+) -> list[tuple[str, CacheKey]]:
     """
     Return each path of an ``ObjectPath`` with its key, in order, or reject the whole batch.
 
@@ -44,8 +46,8 @@ def parse_paths(object_path: str, kind: RefreshKind, *, malformed_code: str) -> 
     hosts = {key.host for _, key in parsed}
     if any("*" in host for host in hosts):
         raise Rejection("InvalidExtensiveDomain.ValueNotSupported")
-    if len(hosts) > MAX_DOMAINS:
-        raise Rejection("SingleRequest.OverLimit", limit=MAX_DOMAINS, what="domains")
+    if len(hosts) > most_domains:
+        raise Rejection("SingleRequest.OverLimit", limit=most_domains, what="domains")
     return parsed
 
 

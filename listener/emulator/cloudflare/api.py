@@ -15,7 +15,7 @@ from aiohttp import web
 from listener.emulator.cloudflare.faults import LISTS, PURGES, Problem
 from listener.emulator.faults import Refusal
 from listener.emulator.server import Accepted, ApiReply, ApiServer, Surroundings
-from listener.emulator.tasks import CacheKey, cache_key
+from listener.emulator.tasks import CacheKey, cache_key, is_below
 from listener.errors import ConfigurationError
 from listener.rates import Bucket
 from listener.targets.cloudflare.plans import MOST_OPERATIONS, PLANS, PlanName
@@ -37,8 +37,7 @@ class Zone(NamedTuple):
 
     def holds(self, host: str) -> bool:
         """Return whether a host, with or without a port, belongs to it."""
-        bare = host.rpartition(":")[0] if re.search(r":\d+\Z", host) else host
-        return bare == self.name or bare.endswith(f".{self.name}")
+        return is_below(host, self.name)
 
 
 def parse_zone(text: str) -> Zone:

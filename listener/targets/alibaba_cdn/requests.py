@@ -16,30 +16,24 @@ DCDN's SDK puts a refresh into the query as well; its documentation allows the f
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
 from listener.alibaba.calls import Request
+from listener.alibaba.paths import require_plain
 from listener.alibaba.signature import percent_encode, timestamp
-from listener.errors import BatchRejected, BatchTooLarge
+from listener.errors import BatchTooLarge
 from listener.refresh import RefreshKind
 from listener.targets.alibaba_cdn.services import Service
 from listener.targets.alibaba_cdn.settings import AccountSettings, Prefetch
-from listener.urls import host_of
 
 __all__ = [
-    "LONGEST_URL_BYTES",
     "PREFETCH_BATCH_BYTES",
-    "domain_of",
     "quota_request",
     "refresh_request",
-    "require_plain",
     "task_list_request",
     "tasks_by_id_request",
 ]
 
-LONGEST_URL_BYTES = 1_024
-"""The vendor's limit for a prefetched URL; none is written for a refresh, so the same is kept."""
 PREFETCH_BATCH_BYTES = 6_000
 """
 URLs of one prefetch as the query carries them, each encoded once more, with a separator.
@@ -48,37 +42,7 @@ Servers commonly take request lines of 8 KiB (the vendor documents no limit), an
 with a temporary key's token takes some 1.5 KiB of it.
 """
 
-_PLAIN_URL = re.compile(r"https?://[!-\[\]-~]+")
 _OBJECT_TYPES = {RefreshKind.FILE: "File", RefreshKind.DIRECTORY: "Directory"}
-
-
-def domain_of(url: str) -> str:
-    """Return the host, and the port where there is one: what the limits per domain count by."""
-    return host_of(url).lower()
-
-
-def require_plain(kind: RefreshKind, urls: Sequence[str]) -> None:
-    """
-    Raise :class:`~listener.errors.BatchRejected` for a URL that could become another's request.
-
-    That is one with a blank, a control or non-ASCII character, a backslash or a fragment, of more
-    than 1,024 bytes, or a directory without a closing slash or with a query.
-    """
-    if not urls:
-        raise ValueError("no URL to ask for")
-    for url in urls:
-        if problem := _problem(kind, url):
-            raise BatchRejected(f"{url[:200]!r} {problem}; it was not sent", code="listener.url")
-
-
-def _problem(kind: RefreshKind, url: str) -> str:
-    if not _PLAIN_URL.fullmatch(url) or "#" in url:
-        return "is no percent-encoded http(s) URL without a fragment"
-    if len(url) > LONGEST_URL_BYTES:
-        return f"has {len(url)} bytes, more than {LONGEST_URL_BYTES}"
-    if kind is RefreshKind.DIRECTORY and (not url.endswith("/") or "?" in url):
-        return "is no directory: it must end with / and have no query"
-    return ""
 
 
 def refresh_request(kind: RefreshKind, urls: Sequence[str], *, force: bool, settings: AccountSettings) -> Request:

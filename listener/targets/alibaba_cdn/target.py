@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from listener.alibaba import KEY_QUESTIONS
 from listener.alibaba.calls import Request
+from listener.alibaba.paths import domain_of
 from listener.alibaba.rates import DomainWindows, Window
 from listener.alibaba.replies import ReplyError, parse_quota, parse_receipt
 from listener.alibaba.targets import DAY_SECONDS, ApiTarget, read_tasks
@@ -22,7 +23,6 @@ from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknow
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
 from listener.targets.alibaba_cdn.requests import (
     PREFETCH_BATCH_BYTES,
-    domain_of,
     quota_request,
     refresh_request,
     task_list_request,
