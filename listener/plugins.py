@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 
 from listener.contracts import Source, Target
 from listener.errors import ConfigurationError
+from listener.router.routing import Sites
 from listener.settings import Settings, effective, json_schema, nearest, validate_table
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ __all__ = [
     "load_targets",
     "plugin_class",
     "settings_schema",
+    "sites_of",
 ]
 
 GROUPS: Final = {"sources": "listener.sources", "targets": "listener.targets"}
@@ -126,6 +129,20 @@ def _paired(source: Source, listing: ListingSettings | None) -> Source:
 def load_targets(settings: Settings) -> dict[str, Target]:
     """Return every configured target by name; raises like :func:`plugin_class`, and for a wrong key."""
     return cast("dict[str, Target]", _load("targets", settings))
+
+
+def sites_of(settings: Settings, targets: Mapping[str, object] | None = None) -> Sites:
+    """Return the sites, with the addresses that their targets keep; without ``targets`` by their classes."""
+    known = _target_classes(settings) if targets is None else targets
+    return Sites(settings.sites, time_zone=settings.planner.time_zone, targets=known)
+
+
+def _target_classes(settings: Settings) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, table in settings.targets.items():
+        with suppress(ConfigurationError):  # it is reported where the target is made
+            found[name] = plugin_class("targets", table["type"])
+    return found
 
 
 def effective_settings(settings: Settings) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from listener.contracts import Target, daily_quota, readings_by_kind
 from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake, StoreRetry
+from listener.plugins import sites_of
 from listener.refresh import UNLIMITED, QuotaReading, RefreshKind, Scope
-from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
@@ -72,7 +72,7 @@ class Backfill:
         self._targets = targets
         self._listing = listing
         self._modes = frozenset(modes)
-        self._sites = Sites(settings.sites)
+        self._sites = sites_of(settings, targets)
 
     # -- before --------------------------------------------------------------------------------------
 

@@ -145,7 +145,7 @@ def _explain(config: Path | None, site: str | None, argument: str, *, as_json: b
     sources = dict.fromkeys(one.source for one in sites)
     entry, name = os.fsencode(argument), "--explain"
     keys = {source: key_to_text(key_lines(settings, source, name=name).argument(entry)) for source in sources}
-    addresses, problem = _addresses(sites, keys)
+    addresses, problem = _addresses(settings, sites, keys)
     key = next(iter(keys.values()))
     if as_json:
         print_json({"key": key, "addresses": addresses, "problem": problem})
@@ -157,22 +157,21 @@ def _explain(config: Path | None, site: str | None, argument: str, *, as_json: b
     return 1 if problem else 0
 
 
-def _addresses(sites: Sequence[Site], keys: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
+def _addresses(settings: Settings, sites: Sequence[Site], keys: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
     """Return the addresses of each source's key as plain data, and why there are none."""
     from listener.errors import KeyRejected
+    from listener.plugins import sites_of
     from listener.refresh import KIND_OF_SCOPE
-    from listener.router import Router
 
-    router = Router(sites)
+    router = sites_of(settings).router
     found: list[dict[str, Any]] = []
     try:
         for source, key in keys.items():
             for need, rule in router.explain(source, key):
-                row = {
-                    "kind": KIND_OF_SCOPE[need.scope].value,
-                    "source": source,
-                    "site": sites[need.site].name or need.site,
-                }
+                site = settings.sites[need.site]
+                if site not in sites:
+                    continue
+                row = {"kind": KIND_OF_SCOPE[need.scope].value, "source": source, "site": site.name or need.site}
                 found.append({**row, "target": need.target, "url": need.url, "rule": rule})
     except KeyRejected as error:
         return [], f"rejected: {error}. {error.hint}"

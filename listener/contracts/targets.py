@@ -18,6 +18,7 @@ __all__ = [
     "ChecksDeadline",
     "Eviction",
     "FindsTasks",
+    "JoinsUrls",
     "KindLimits",
     "Pace",
     "RateLeft",
@@ -232,6 +233,30 @@ class ChecksDeadline(Protocol):
 
         Where that is not positive, hand no byte of a request to the network, and raise
         :class:`~listener.errors.SendingEnded`.
+        """
+        ...
+
+
+@runtime_checkable
+class JoinsUrls(Protocol):
+    """
+    A target whose CDN drops one copy for several URLs, or cannot be asked for some URLs by name.
+
+    What is the same for the CDN has one address, under which needs and requests are kept: it is requested, and paid,
+    once. Both members are of the class, as commands that make no target use them.
+    """
+
+    shares_hosts: bool
+    """Whether a path is dropped on all hosts: addresses then have the host of the first base URL of the target."""
+
+    @staticmethod
+    def nameable(url: str) -> str:
+        """
+        Return the URL, or the beginning of it that the CDN can be asked for, with a ``*`` behind it.
+
+        ``submit`` gets such a URL as one of a file, and drops all that begins so. Where that is more than the site lets
+        be refreshed it gets the URL itself, and refuses it by :class:`~listener.errors.BatchRejected`. No input or
+        output; applying it again changes nothing.
         """
         ...
 

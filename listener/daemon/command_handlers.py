@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from listener.contracts import Check, Target, readings_by_kind
 from listener.daemon.checks import run_checks
+from listener.daemon.one_url import UrlFacts, attempts_at, facts_of
 from listener.daemon.selection import places, prefixes, require_overlap
 from listener.daemon.source_health import held_deletions, is_blind
-from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, stale_of, status_of
+from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, status_of
 from listener.errors import ConfigurationError, ListenerError, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.requests import RequestedUrl, outcomes, requested_urls
-from listener.plugins import load_sources, load_targets
+from listener.plugins import load_sources, load_targets, sites_of
 from listener.refresh import Scope
 from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Settings, nearest
@@ -75,15 +76,18 @@ async def status(context: Context, *, url: str | None = None) -> dict[str, Any]:
     normal = None if url is None else normal_or_refused(url)
     found = await status_of(store, context.settings, targets, now=now, owner=owner, known=context.known)
     if normal is not None:
-        stale = [] if store is None else await stale_of(store, targets, now, owner, url=normal)
-        needs = [plain_stale(one) for one in stale]
+        facts = UrlFacts()
+        if store is not None:
+            addresses = sites_of(context.settings, targets).addresses(normal)
+            facts = await facts_of(store, targets, addresses, now=now, owner=owner, limit=ATTEMPTS_SHOWN)
+        needs = [plain_stale(one) for one in facts.needs]
         found["url"] = {
             "url": normal,
             "stale": any(need["scope"] != "prefetch" for need in needs),
             "problem": _not_served(context.settings, normal),
             "needs": needs,
-            "attempts": [] if store is None else await store.history(limit=ATTEMPTS_SHOWN, url=normal),
-            "suppressed": None if store is None else plain_suppressed(await store.suppressed(normal)),
+            "attempts": facts.attempts,
+            "suppressed": plain_suppressed(facts.suppressed),
         }
     return found
 
@@ -118,7 +122,12 @@ async def quota(context: Context) -> dict[str, Any]:
 async def attempts(context: Context, *, limit: int, url: str | None) -> list[dict[str, Any]]:
     """Return the newest requests to the CDN."""
     normal = None if url is None else normal_or_refused(url)
-    rows = [] if context.store is None else await context.store.history(limit=limit, url=normal)
+    if context.store is None:
+        return []
+    if normal is None:
+        rows = await context.store.history(limit=limit)
+    else:
+        rows = await attempts_at(context.store, sites_of(context.settings).addresses(normal), limit=limit)
     return [{**row, **{name: iso(row[name]) for name in _TIMES}, "force": bool(row["force"])} for row in rows]
 
 
@@ -305,9 +314,7 @@ async def cancel(
 def cancelled_places(settings: Settings, *, site: str | None, target: str | None, prefix: str | None) -> list[Place]:
     """Return what `cancel` is about."""
     where = places(settings, site=site, target=target)
-    if prefix is not None:
-        where = [place._replace(target=target or "") for place in prefixes(settings, prefix, site=site)]
-    return where
+    return where if prefix is None else prefixes(settings, prefix, site=site, target=target)
 
 
 async def requested(context: Context, *, wanted: list[dict[str, str]]) -> list[dict[str, Any]]:

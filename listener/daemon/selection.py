@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from listener.errors import ConfigurationError
+from listener.plugins import sites_of
 from listener.router.routing import normal_or_refused, served_by
 from listener.settings import Settings, Site, nearest
 from listener.store.controls import Place
@@ -35,20 +36,36 @@ def places(settings: Settings, *, site: str | None, target: str | None) -> list[
         raise ConfigurationError(f"there is no target {target!r}", hint=nearest(target, settings.targets))
     if site is None:
         return [Place(target or "")]
-    return [Place(target or "", base) for base in choose_site(settings, site).base_urls]
+    chosen = choose_site(settings, site)
+    others = sites_of(settings).other_bases(chosen)
+    return [
+        *(Place(target or "", base) for base in chosen.base_urls),
+        *(Place(name, base) for name, base in others if target in (None, name)),
+    ]
 
 
-def prefixes(settings: Settings, prefix: str | None, *, site: str | None) -> list[Place]:
-    """Return the URLs that a prefix names: a URL, or the beginning of a path below every base URL of the sites."""
+def prefixes(settings: Settings, prefix: str | None, *, site: str | None, target: str | None = None) -> list[Place]:
+    """
+    Return the URLs that a prefix names: a URL, or the beginning of a path below every base URL of the sites.
+
+    With ``target`` those of this one only.
+    """
+    known = sites_of(settings)
     if prefix is not None and "://" in prefix:
-        return [Place("", normal_or_refused(prefix))]
-    sites = settings.sites if site is None else [choose_site(settings, site)]
-    path = encode_path((prefix or "").removeprefix("/").encode("utf-8", "surrogateescape"))
-    bases = dict.fromkeys(base for one in sites for base in one.base_urls)
-    return [Place("", base + path) for base in bases]
+        url = normal_or_refused(prefix)
+        named = [("", url), *known.other_addresses(url)]
+    else:
+        sites = settings.sites if site is None else [choose_site(settings, site)]
+        path = encode_path((prefix or "").removeprefix("/").encode("utf-8", "surrogateescape"))
+        bases = [("", base) for one in sites for base in one.base_urls]
+        bases += [other for one in sites for other in known.other_bases(one)]
+        named = [(name, base + path) for name, base in bases]
+    return [Place(target or name, url) for name, url in dict.fromkeys(named) if not name or target in (None, name)]
 
 
 def require_overlap(settings: Settings, prefix: str) -> None:
     """Raise :class:`~listener.errors.ConfigurationError` if no URL of a site can start with this prefix."""
-    if not any(base.startswith(prefix) for one in settings.sites for base in one.base_urls):
+    known = sites_of(settings)
+    bases = [base for one in settings.sites for base in known.bases(one)]
+    if not any(base.startswith(prefix) or prefix.startswith(base) for base in bases):
         served_by(settings.sites, prefix)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from listener.daemon.freshness import Freshness, PeriodFreshness
+from listener.daemon.one_url import facts_of
 from listener.daemon.state import (
     DaemonState,
     HealthCheck,
@@ -19,10 +20,9 @@ from listener.daemon.state import (
     reasons_held_back,
     reasons_not_ready,
 )
-from listener.daemon.status import Known, stale_of, status_of
+from listener.daemon.status import Known, status_of
 from listener.errors import ConfigurationError
 from listener.pipeline.outlook import Outlook, outlooks
-from listener.refresh import Scope
 from listener.router.routing import normal_or_refused
 from listener.store import NeedInput
 from listener.store.filtering import Suppressed
@@ -220,13 +220,21 @@ class StatusPage:
             url = normal_url(text.strip())
         except ValueError as error:
             return UrlStatus(searched=text, problem=str(error))
+        facts = await facts_of(
+            store,
+            parts.targets,
+            pipeline.addresses(url),
+            now=self._state.now(),
+            owner=Owner(True, os.getpid()),
+            limit=SHOWN // 2,
+        )
         return UrlStatus(
             searched=text,
             url=url,
-            needs=await stale_of(store, parts.targets, self._state.now(), Owner(True, os.getpid()), url=url),
-            attempts=await store.history(limit=SHOWN // 2, url=url),
+            needs=facts.needs,
+            attempts=facts.attempts,
             targets=pipeline.targets_of(url),
-            suppressed=await store.suppressed(url),
+            suppressed=facts.suppressed,
         )
 
     # -- what people decide ----------------------------------------------------------------------
@@ -253,7 +261,7 @@ class StatusPage:
         _, store, pipeline = self._state.running()
         url = normal_or_refused(text.strip())
         targets = pipeline.targets_serving(url)
-        await store.request([NeedInput(target, url, Scope.EXACT) for target in targets], reason=REASON)
+        await store.request([NeedInput(target, *pipeline.asked(target, url)) for target in targets], reason=REASON)
         return Decision(url, len(targets))
 
 

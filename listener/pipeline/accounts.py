@@ -413,7 +413,7 @@ class Spenders:
             for served in self.served
             for target in served.targets
             for base in served.base_urls
-            if target in targets and (site := sites.of(target, base)) is not None
+            if target in targets and (site := sites.of(target, sites.address(target, base))) is not None
         ]
         self._by_source = not self.has_shares and len({site.source for site in found}) > 1
         self.are_several = len({self._name(site) for site in found}) > 1

@@ -13,6 +13,7 @@ from listener.pipeline.accounts import Account, accounts_of
 from listener.pipeline.plan_inputs import PlanInputs, learned
 from listener.pipeline.planning_round import gc_paused
 from listener.planner.constants import MOST_CANDIDATES
+from listener.plugins import sites_of
 from listener.router.routing import Sites
 from listener.settings import Settings
 from listener.store import Store
@@ -47,7 +48,7 @@ async def outlooks(
         now: seconds since the epoch.
         arrivals: what is known of the accounts' arrivals; learned from the attempts where it is not given.
     """
-    sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
+    sites = sites_of(settings, targets)
     found = {}
     for name, account in accounts_of(targets).items():
         look = partial(_look, account=account, sites=sites, reserve=settings.planner.reserve, now=now)

@@ -25,7 +25,8 @@ from listener.pipeline.outcomes import Verifier
 from listener.pipeline.owning import SourceOwner
 from listener.pipeline.replay import Replay
 from listener.pipeline.waking import TICK_SECONDS, WakeUp, followed_steps
-from listener.refresh import AttemptState
+from listener.plugins import sites_of
+from listener.refresh import AttemptState, Scope
 from listener.router.routing import Sites
 from listener.settings import Settings, replicas_of_trees
 from listener.store import Store
@@ -68,7 +69,7 @@ def copied_sources(settings: Settings) -> CopiedSources | None:
         names=names,
         instance=settings.instance.effective_name,
         wait_seconds=settings.fleet.replica_wait_seconds,
-        route=Sites(settings.sites).route,
+        route=sites_of(settings).route,
     )
 
 
@@ -112,7 +113,7 @@ class Pipeline:
         self._settings = settings
         self._store = store
         self._clock = clock or store.clock
-        self._sites = Sites(settings.sites, time_zone=settings.planner.time_zone)
+        self._sites = sites_of(settings, targets)
         self._targets = targets
         self._accounts = {name: account.targets for name, account in accounts_of(targets).items()}
         self._leadership = leadership or SoleOwner(store, self._accounts)
@@ -235,6 +236,14 @@ class Pipeline:
     def engines(self) -> Sequence[Engine]:
         """The engines of the accounts that are led here."""
         return [leader.engine for leader in self._leaders.present]
+
+    def asked(self, target: str, url: str) -> tuple[str, Scope]:
+        """Return under which URL a target keeps this one, and the scope of a need of it."""
+        return self._sites.asked(target, url, Scope.EXACT)
+
+    def addresses(self, url: str) -> list[str]:
+        """Return a URL, and others under which a target keeps it."""
+        return self._sites.addresses(url)
 
     def targets_of(self, url: str) -> Sequence[str]:
         """Return the targets in front of which this URL is served, inner layers first."""

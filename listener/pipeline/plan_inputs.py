@@ -273,7 +273,7 @@ class PlanInputs:
                         f"the {site.evictions_per_minute} evictions a minute that its origin may have",
                         left=site.evictions_per_minute - evicted,
                         eviction_cost=1.0,
-                        host=site.base_urls,
+                        host=self._sites.bases(site),
                         resets_at=since + EVICTION_SECONDS,
                         whole=evicted == 0,
                     )

@@ -266,7 +266,7 @@ class PlanningRound:
     def _evicted(self, url: str, collateral: int) -> list[tuple[str, int]]:
         """Count a directory against every site that it touches, as its plan did."""
         bounded = [site for site in self.sites.behind(self.account.targets) if site.evictions_per_minute]
-        return [(share_name(site), collateral) for site in bounded if url.startswith(site.base_urls)]
+        return [(share_name(site), collateral) for site in bounded if url.startswith(self.sites.bases(site))]
 
     def _expiry(self, free: Iterable[Load]) -> float | None:
         """Return when to look again at what expires by itself."""

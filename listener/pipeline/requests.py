@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from listener.errors import ConfigurationError
+from listener.plugins import sites_of
 from listener.refresh import Attempt, AttemptState, Scope, directory_of
-from listener.router import Router
-from listener.router.routing import normal_or_refused, served_by
+from listener.router.routing import Sites, normal_or_refused, served_by
 from listener.settings import Settings, nearest
 from listener.store import Store
 from listener.store.staleness import scope_word
@@ -57,12 +57,12 @@ def requested_urls(settings: Settings, urls: Iterable[str], scope: Scope, *, tar
     """
     if target is not None and target not in settings.targets:
         raise ConfigurationError(f"there is no target {target!r}", hint=nearest(target, settings.targets))
-    router = Router(settings.sites)
-    found = [one for url in urls for one in _by_target(settings, router, normal_or_refused(url), scope, target)]
+    sites = sites_of(settings)
+    found = [one for url in urls for one in _by_target(settings, sites, normal_or_refused(url), scope, target)]
     return list(dict.fromkeys(found))
 
 
-def _by_target(settings: Settings, router: Router, url: str, scope: Scope, target: str | None) -> list[RequestedUrl]:
+def _by_target(settings: Settings, sites: Sites, url: str, scope: Scope, target: str | None) -> list[RequestedUrl]:
     """Return what to request of which target: every layer of the site with the longest matching base URL."""
     if scope is Scope.SUBTREE and ("?" in url or not url.endswith("/")):
         raise ConfigurationError(
@@ -70,12 +70,12 @@ def _by_target(settings: Settings, router: Router, url: str, scope: Scope, targe
         )
     site = served_by(settings.sites, url, target=target).site
     names = [target] if target is not None else list(site.targets)
-    if scope is Scope.SUBTREE and not all(router.depth_floor(name, url) for name in names):
+    if scope is Scope.SUBTREE and not all(sites.router.depth_floor(name, sites.address(name, url)) for name in names):
         raise ConfigurationError(
             f"{url}: is above the blast radius of its site (min_directory_depth = {site.min_directory_depth})",
             hint="refresh the directories below it, or lower that setting",
         )
-    return [RequestedUrl(name, url, scope) for name in names]
+    return [RequestedUrl(name, *sites.asked(name, url, scope)) for name in names]
 
 
 async def outcomes(

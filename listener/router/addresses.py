@@ -160,14 +160,17 @@ def spell(key: str, spellings: Sequence[Spelling]) -> dict[str, str]:
     return found
 
 
-def plain_names(rules: AddressRules) -> re.Pattern[str]:
+def plain_names(rules: AddressRules, but: re.Pattern[str] | None = None) -> re.Pattern[str]:
     """
     Return what matches names that have one address, their own in its one spelling: nearly all.
 
-    Such a name is no dot segment, no index document, and ends with no suffix that is stripped.
+    None in which ``but`` is found. Such a name is no dot segment, no index document, and ends with no suffix that is
+    stripped.
     """
     changed = {character for name in rules.spellings for character in _CHANGED.get(name, "")}
     kept = "".join(character for character in "_.~!$&'()*+,;=:@" if character not in changed)
+    if but is not None:
+        kept = but.sub("", kept) if but.pattern else ""
     others = "|".join([r"\.{1,2}", *map(re.escape, sorted(rules.index_documents))])
     suffixes = "".join(rf"(?<!{re.escape(suffix)})" for suffix in rules.strip_suffixes)
     return re.compile(rf"(?!(?:{others})\Z)[A-Za-z0-9{re.escape(kept)}-]*{suffixes}")

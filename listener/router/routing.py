@@ -8,19 +8,19 @@ refused with the reason (:func:`served_by`).
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
-from zoneinfo import ZoneInfo
 
 from listener.change import Change, ChangeKind, key_to_text
 from listener.errors import ConfigurationError, KeyRejected
 from listener.refresh import FolderInputs, NeedInput, Scope
 from listener.router.addresses import Address, AddressRules, addresses_of, directories_of, plain_names, spell
+from listener.router.forms import Forms, root_of
 from listener.router.globs import Filter
-from listener.settings import Hours, Site
+from listener.router.hours import closed_until
+from listener.settings import Site
 from listener.urls import decode_path, normal_url
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "Router",
     "Served",
     "Sites",
-    "closed_until",
     "keys_at",
     "normal_or_refused",
     "root_of",
@@ -77,6 +76,9 @@ class _Lane(NamedTuple):
     rules: AddressRules
     plain: re.Pattern[str]
     """Matches names that have one address and one spelling."""
+    forms: Forms
+    changed: re.Pattern[str] | None
+    """Found in names whose address at a target is not their URL."""
 
 
 class _Route(NamedTuple):
@@ -99,11 +101,12 @@ class Router:
     :class:`~listener.errors.KeyRejected`, only where a site would take them.
     """
 
-    def __init__(self, sites: Sequence[Site]) -> None:
-        """Prepare these sites."""
+    def __init__(self, sites: Sequence[Site], targets: Mapping[str, object] = MappingProxyType({})) -> None:
+        """Prepare these sites; ``targets`` (or their classes) are asked for the addresses of URLs."""
         self._lanes: dict[str, list[_Lane]] = {}
+        forms = Forms(sites, targets)
         for number, site in enumerate(sites):
-            self._lanes.setdefault(site.source, []).append(_lane(number, site))
+            self._lanes.setdefault(site.source, []).append(_lane(number, site, forms))
         self._folders: dict[tuple[str, str], tuple[_Route, ...]] = {}
 
     def route(self, change: Change) -> list[RoutedNeed]:
@@ -205,13 +208,16 @@ class Router:
         return _distinct(need for lane in lanes for need, _ in _placed(lane, _subtree_addresses(lane, key)))
 
 
-def _lane(number: int, site: Site) -> _Lane:
-    places = tuple(_Place(name, base, layer) for layer, name in enumerate(site.targets) for base in site.base_urls)
+def _lane(number: int, site: Site, forms: Forms) -> _Lane:
+    each = ((name, base, layer) for layer, name in enumerate(site.targets) for base in site.base_urls)
+    places = tuple(dict.fromkeys(_Place(name, forms.base(name, base), layer) for name, base, layer in each))
     tails = () if site.all_params else tuple(f"?{query}" for query in site.query_variants if query)
     scope = Scope.ALL_PARAMS if site.all_params else Scope.EXACT
     keep = Filter(site.include, site.exclude)
     rules = AddressRules.of(site, longest_tail=max(map(len, tails), default=0))
-    return _Lane(number, site, keep, keep.takes_all, places, ("", *tails), scope, rules, plain_names(rules))
+    changed = forms.changed(site.targets, tails)
+    plain = plain_names(rules, changed)
+    return _Lane(number, site, keep, keep.takes_all, places, ("", *tails), scope, rules, plain, forms, changed)
 
 
 def _folder_route(lane: _Lane, folder: str) -> _Route:
@@ -220,15 +226,20 @@ def _folder_route(lane: _Lane, folder: str) -> _Route:
         encoded, *others = spell(below, lane.rules.spellings)
     except KeyRejected:
         return _Route(lane, below, heads=(), room_bytes=0)
-    if others or lane.rules.also:
+    if others or lane.rules.also or (lane.changed and any(_changes(lane, place, encoded) for place in lane.places)):
         return _Route(lane, below, heads=(), room_bytes=0)
     heads = tuple((place.target, place.base + encoded, place.layer) for place in lane.places)
     return _Route(lane, below, heads, lane.rules.room_bytes - len(encoded))
 
 
+def _changes(lane: _Lane, place: _Place, encoded: str) -> bool:
+    """Return whether what lies in a folder has another address at a place than its URL."""
+    return lane.forms.nameable(place.target, place.base + encoded) != place.base + encoded
+
+
 def _needs(route: _Route, name: str) -> list[RoutedNeed]:
     lane, folder, heads, room_bytes = route
-    number, _, keep, takes_all, _, tails, scope, rules, _ = lane
+    number, _, keep, takes_all, _, tails, scope, rules, *_ = lane
     if not takes_all and not keep.takes(folder + name):
         return []
     encoded = _only_spelling(lane, name) if heads else None
@@ -245,6 +256,8 @@ def _needs(route: _Route, name: str) -> list[RoutedNeed]:
 
 def _only_spelling(lane: _Lane, name: str) -> str | None:
     """Return the encoded name where a lane serves it under that alone, else None."""
+    if lane.changed is not None and lane.changed.search(name):
+        return None
     if lane.plain.fullmatch(name):
         return name
     if name in lane.rules.index_documents or name.endswith(lane.rules.strip_suffixes):
@@ -257,12 +270,14 @@ def _placed(lane: _Lane, addresses: Sequence[Address]) -> Iterator[tuple[RoutedN
     """Yield the need of each address at each place, with the rule that made it."""
     for target, base, layer in lane.places:
         for path, rule, directory in addresses:
-            if directory:
-                yield RoutedNeed(target, base + path, Scope.SUBTREE, lane.number, layer), rule
-                continue
-            for tail in lane.tails:
+            scope = Scope.SUBTREE if directory else lane.scope
+            for tail in [""] if directory else lane.tails:
                 why = f"{rule}; query_variants: {tail[1:]}" if tail else rule
-                yield RoutedNeed(target, base + path + tail, lane.scope, lane.number, layer), why
+                url = base + path + tail
+                named = lane.forms.of(target, base, url, min_depth=lane.rules.min_depth)
+                if named != url:
+                    scope, why = Scope.EXACT, f"{why}; what begins so, since {target} cannot be asked for {url}"
+                yield RoutedNeed(target, named, scope, lane.number, layer), why
 
 
 def _subtree_addresses(lane: _Lane, key: str) -> list[Address]:
@@ -279,11 +294,6 @@ def _distinct(needs: Iterable[RoutedNeed]) -> list[RoutedNeed]:
     for need in needs:
         found.setdefault((need.target, need.url, need.scope), need)
     return list(found.values())
-
-
-def root_of(url: str) -> str:
-    """Return the scheme and host of a URL, with the ``/`` that ends them."""
-    return url[: url.find("/", url.find("://") + 3) + 1]
 
 
 def share_name(site: Site) -> str:
@@ -306,11 +316,18 @@ class Closed(NamedTuple):
 class Sites:
     """The configured sites, with the router that serves them."""
 
-    def __init__(self, sites: Sequence[Site], *, time_zone: str = "UTC") -> None:
-        """Prepare these sites; ``time_zone`` is that of their hours."""
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        *,
+        time_zone: str = "UTC",
+        targets: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        """Prepare these sites; ``time_zone`` is that of their hours, ``targets`` as for the router."""
         self._sites = tuple(sites)
         self._time_zone = time_zone
-        self.router = Router(sites)
+        self.router = Router(sites, targets)
+        self._forms = Forms(sites, targets)
         self._bases = sorted(
             ((target, base, site) for site in sites for target in site.targets for base in site.base_urls),
             key=lambda one: -len(one[1]),
@@ -321,7 +338,8 @@ class Sites:
         for number, site in enumerate(sites):
             for target in site.targets:
                 self._by_target.setdefault(target, []).append(number)
-        for target, base, site in self._bases:
+        for target, given, site in self._bases:
+            base = self._forms.base(target, given)
             self._by_host.setdefault((target, root_of(base)), []).append((base, site))
 
     def route(self, change: Change) -> list[NeedInput]:
@@ -339,8 +357,39 @@ class Sites:
         site = self._sites[need.site]
         return NeedInput(need.target, need.url, need.scope, site.origin_delay_seconds, site.ignore_rewrites)
 
+    def address(self, target: str, url: str) -> str:
+        """Return the URL under which a target keeps this one, which any site serves or none."""
+        url = self._forms.base(target, url)
+        for base, site in self._by_host.get((target, root_of(url)), ()):
+            if url.startswith(base):
+                return self._forms.of(target, base, url, min_depth=site.min_directory_depth)
+        return url
+
+    def asked(self, target: str, url: str, scope: Scope) -> tuple[str, Scope]:
+        """Return the address of a URL, and the scope of a need of it: what begins so is one copy of many."""
+        address = self.address(target, url)
+        return address, scope if address.endswith(url[len(root_of(url)) :]) else Scope.EXACT
+
+    def addresses(self, url: str) -> list[str]:
+        """Return the URL, and others under which a target keeps it."""
+        return list(dict.fromkeys([url, *(address for _, address in self.other_addresses(url))]))
+
+    def other_addresses(self, url: str) -> list[tuple[str, str]]:
+        """Return the targets that keep a URL under another one, each with that."""
+        kept = [(target, self.address(target, url)) for target in self._by_target]
+        return [(target, address) for target, address in kept if address != url]
+
+    def bases(self, site: Site) -> tuple[str, ...]:
+        """Return a site's base URLs, and others under which its targets keep them."""
+        return tuple(dict.fromkeys([*site.base_urls, *(base for _, base in self.other_bases(site))]))
+
+    def other_bases(self, site: Site) -> list[tuple[str, str]]:
+        """Return the targets of a site that keep a base URL under another one, each with that."""
+        kept = [(target, self._forms.base(target, base)) for target in site.targets for base in site.base_urls]
+        return list(dict.fromkeys((target, base) for target, base in kept if base not in site.base_urls))
+
     def of(self, target: str, url: str) -> Site | None:
-        """Return the site with the longest base URL that this URL starts with."""
+        """Return the site with the longest base URL that this address starts with."""
         for base, site in self._by_host.get((target, root_of(url)), ()):
             if url.startswith(base):
                 return site
@@ -382,7 +431,7 @@ class Sites:
             (base, until)
             for site in self._with_hours
             if (until := closed_until(site.directory_blackout, self._time_zone, now)) is not None
-            for base in site.base_urls
+            for base in self.bases(site)
         ]
         return Closed(tuple(base for base, _ in found), min((until for _, until in found), default=None))
 
@@ -390,51 +439,6 @@ class Sites:
     def expand_limit(self) -> int:
         """Return the largest subtree that any site lets be refreshed object by object."""
         return max((site.expand_limit for site in self._sites), default=0)
-
-
-DAY_MINUTES = 24 * 60
-LOOK_AHEAD_SECONDS = 48 * 3600.0
-"""Spans that together fill the day never end: it is looked again then, instead of for ever."""
-
-
-def closed_until(spans: Sequence[Hours], zone: str, now: float) -> float | None:
-    """
-    Return when the wall clock of the zone next shows a time outside all spans, in seconds since the epoch.
-
-    None where it does now. What the clock shows decides, also where it is put on or back: a span that ends
-    within an hour that is left out ends as that hour would have begun; one that ends within an hour that comes
-    twice ends twice. Where the spans leave no minute of the day, a time two days ahead is returned.
-    """
-    place, at = ZoneInfo(zone), now
-    while (end := _end(spans, datetime.fromtimestamp(at, place))) is not None:
-        at = _turn(place, at, round(at + end.total_seconds()))
-        if at - now > LOOK_AHEAD_SECONDS:
-            break
-    return at if at > now else None
-
-
-def _end(spans: Sequence[Hours], local: datetime) -> timedelta | None:
-    """Return how long the spans that hold this time go on by a clock that nobody touches; None outside of them."""
-    minute = local.hour * 60 + local.minute
-    left = [(span.to_minute - minute) % DAY_MINUTES or DAY_MINUTES for span in spans if span.holds(minute)]
-    if not left:
-        return None
-    return timedelta(minutes=max(left), seconds=-local.second, microseconds=-local.microsecond)
-
-
-def _turn(place: ZoneInfo, start: float, end: int) -> int:
-    """Return the end, or the second before it from which on the clock is put on or back."""
-    before, low, high = _offset(place, start), math.floor(start), end
-    if _offset(place, end) == before:
-        return end
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _offset(place, middle) == before else (low, middle)
-    return high
-
-
-def _offset(place: ZoneInfo, at: float) -> timedelta | None:
-    return datetime.fromtimestamp(at, place).utcoffset()
 
 
 _OTHER_SCHEME = {"http": "https", "https": "http"}

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from listener.planner import Arrivals
-from listener.router.routing import LOOK_AHEAD_SECONDS, closed_until
+from listener.router.hours import LOOK_AHEAD_SECONDS, closed_until
 from listener.settings import Hours
 
 ZONES = (

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from listener.router.routing import Sites, closed_until
+from listener.router.hours import closed_until
+from listener.router.routing import Sites
 from listener.settings import Hours, Site
 
 EVENING, NIGHT = Hours(18 * 60, 23 * 60 + 30), Hours(22 * 60, 6 * 60)

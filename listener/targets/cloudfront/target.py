@@ -26,7 +26,7 @@ from listener.errors import (
 from listener.rates import Bucket
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task, TaskState
 from listener.targets.cloudfront.answers import NO_INVALIDATION, Request, Sent
-from listener.targets.cloudfront.paths import is_wildcard, path_of
+from listener.targets.cloudfront.paths import is_wildcard, nameable, path_of
 from listener.targets.cloudfront.prices import DOLLARS_PER_PATH, FREE_PATHS
 from listener.targets.cloudfront.settings import Settings as CloudFrontTable
 from listener.targets.cloudfront.wire import COMPLETED, batch_document, read_invalidation
@@ -57,6 +57,8 @@ class CloudFront(TargetBase):
 
     Settings: ClassVar[type[BaseModel]] = CloudFrontTable
     unknown_outcome = UnknownOutcome.TOKEN
+    shares_hosts = True
+    nameable = staticmethod(nameable)
     pace = Pace(lanes=1, first_look_seconds=LOOK_SECONDS, interval_seconds=LOOK_SECONDS)
 
     def __init__(self, name: str, settings: CloudFrontTable, *, key: ReadOnlyCredentials | None = None) -> None:

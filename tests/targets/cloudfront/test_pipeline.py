@@ -1,0 +1,145 @@
+"""Changes reach the edge of the emulated CloudFront through the whole pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from listener.change import Change, ChangeKind
+from listener.contracts import Pace
+from listener.emulator import CloudFrontEmulator, CloudFrontSettings
+from listener.refresh import AttemptState
+from tests.pipeline.world import MovableClock, World, settings_for
+from tests.targets.cloudfront.conftest import FIRST, KEY, make_target
+
+pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
+
+
+@asynccontextmanager
+async def a_cloudfront_world(
+    folder: Path, *, site: dict[str, Any] | None = None, **target: Any
+) -> AsyncIterator[World]:
+    """Run the pipeline between a played source and an emulated CloudFront."""
+    (folder / "origin").mkdir()
+    clock = MovableClock()
+    options = CloudFrontSettings(
+        origin=str(folder / "origin"),
+        key=KEY,
+        api_port=0,
+        edge_port=0,
+        clock=clock,
+        task_seconds=0.1,
+    )
+    async with CloudFrontEmulator(options) as emulator, aiohttp.ClientSession() as http:
+        cdn = make_target(emulator.api_url, **target)
+        cdn.pace = Pace(lanes=1, first_look_seconds=0.2, interval_seconds=0.1)  # type: ignore[misc]
+        table = {"targets": {"cdn": {"type": "cloudfront", "distribution": FIRST.id}}}
+        settings = settings_for(folder, emulator, table, site)  # type: ignore[arg-type]
+        world = World(folder, settings, emulator, cdn)  # type: ignore[arg-type]
+        world.clock, world.http = clock, http
+        await world.start()
+        try:
+            yield world
+        finally:
+            await world.stop()
+            await cdn.close()
+
+
+def paths(world: World) -> list[str]:
+    """Return the paths that were invalidated."""
+    return [record.path for record in world.emulator.tasks.all()]
+
+
+def charged(world: World) -> int:
+    """Return how many paths the account has to pay, free or not."""
+    emulator: Any = world.emulator
+    return int(emulator.account.months.total())
+
+
+async def test_files_and_directories_turn_fresh(tmp_path: Path) -> None:
+    """A file by its path; a deleted directory by one wildcard, which leaves a longer name alone."""
+    async with a_cloudfront_world(tmp_path) as world:
+        for key in ("a.html", "d/1", "d/e/2", "dd/3"):
+            world.write(key, "one")
+            assert await world.get(key) == "one"
+        world.source.deliver(world.write("a.html", "two, longer"))
+        await world.settled()
+        assert await world.get("a.html") == "two, longer"
+        shutil.rmtree(world.origin / "d")
+        (world.origin / "dd/3").write_text("never reported")
+        world.source.deliver(Change("www", "d/", ChangeKind.SUBTREE_DELETED))
+        await world.settled()
+        assert [await world.get(key) for key in ("d/1", "d/e/2", "dd/3")] == ["404", "404", "one"]
+        assert paths(world) == ["/a.html", "/d/*"]
+
+
+async def test_hosts_of_a_distribution_share_a_path(tmp_path: Path) -> None:
+    """Two base URLs: one need, one path, paid once; both hosts turn fresh, and either finds it."""
+    async with a_cloudfront_world(tmp_path) as world:
+        await world.stop()
+        base = world.emulator.edge_url + "/"
+        bases = [base, "https://other.example.com/"]
+        world.settings = world.settings.model_copy(
+            update={"sites": tuple(one.model_copy(update={"base_urls": tuple(bases)}) for one in world.settings.sites)}
+        )
+        await world.start()
+
+        async def other() -> str:
+            headers = {"Host": "other.example.com"}
+            async with world.http.get(base + "a.html", headers=headers) as response:
+                return await response.text()
+
+        world.write("a.html", "one")
+        assert [await world.get("a.html"), await other()] == ["one", "one"]
+        world.source.deliver(world.write("a.html", "two, longer"))
+        await world.settled()
+        assert [await world.get("a.html"), await other()] == ["two, longer", "two, longer"]
+        assert paths(world) == ["/a.html"] and charged(world) == 1
+        assert world.pipeline.addresses("https://other.example.com/a.html")[1] == base + "a.html"
+
+
+async def test_what_cannot_be_named_is_widened_once(tmp_path: Path) -> None:
+    """Names that begin alike are one path; a neighbour that begins so is evicted, too. None above the depth."""
+    async with a_cloudfront_world(tmp_path) as world:
+        names = ("d/a~1", "d/a~2", "d/abc", "d/b")
+        for key in (*names, "x~"):
+            world.write(key, "one")
+            assert await world.get(key) == "one"
+        (world.origin / "d/b").write_text("never reported")
+        world.source.deliver(world.write("d/a~1", "two, longer"))
+        world.source.deliver(world.write("d/a~2", "two, longer"))
+        world.source.deliver(world.write("x~", "two, longer"))
+        await world.settled()
+        assert [await world.get(key) for key in names] == ["two, longer", "two, longer", "one", "one"]
+        assert paths(world) == ["/d/a*"] and charged(world) == 1
+        (letter,) = await world.store.dead_letters()
+        assert letter.subject == world.url("x~")
+        assert "CloudFront cannot be asked for '~' in a path" in str(letter)
+
+
+@pytest.mark.parametrize("fault", ["accept-then-reset:1", "accept-then-timeout:1", "error500:1"])
+async def test_an_answer_that_is_lost_is_paid_once(tmp_path: Path, fault: str) -> None:
+    """The same is sent again with its reference, and followed to its end."""
+    async with a_cloudfront_world(tmp_path) as world:
+        for key in ("a.html", "b.html"):
+            world.write(key, "one")
+            assert await world.get(key) == "one"
+        emulator: Any = world.emulator
+        emulator.faults.order(emulator.table.parse(f"{fault},action=CreateInvalidation"), emulator.clock.now())
+        world.source.deliver(world.write("a.html", "two, longer"), world.write("b.html", "two, longer"))
+        await world.until(lambda: world.pipeline.engines)
+
+        async def is_unknown() -> bool:
+            return bool(await world.store.attempts_in(AttemptState.UNKNOWN))
+
+        await world.until(is_unknown)
+        world.clock.ahead += 6
+        await world.settled()
+        assert [await world.get(key) for key in ("a.html", "b.html")] == ["two, longer"] * 2
+        assert sorted(paths(world)) == ["/a.html", "/b.html"] and charged(world) == 2
