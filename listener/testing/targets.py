@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, Protocol
 
-from listener.contracts import Eviction, FindsTasks, ReportsRates, ReportsTasks, Target, UnknownOutcome
+from listener.contracts import Eviction, FindsTasks, JoinsUrls, ReportsRates, ReportsTasks, Target, UnknownOutcome
 from listener.errors import BatchRejected, NotSent, OutcomeUnknown, TargetError, Throttled
 from listener.refresh import RefreshKind
 from listener.testing.checks import check_fails, check_passes, check_settings
@@ -89,6 +89,17 @@ class TargetConformance:
             assert limits.batch_places > 0 and all(isinstance(target.place(url), str) for url in self.urls(kind, 2))
         files = target.limits.get(RefreshKind.FILE)
         assert files is None or files.eviction is not Eviction.SOFT, "what needs eviction would be sent for ever"
+
+    def test_an_address_is_its_own(self) -> None:
+        """Where the target joins URLs: what it can be asked for stays as it is, all else becomes its beginning."""
+        target = self.make_unreachable_target()
+        if not isinstance(target, JoinsUrls):
+            return
+        for name in ("a.html", "a~b", "it's", "a*b", "a*", "x" * 9_000):
+            url = f"{self.base_url}section/{name}"
+            address = target.nameable(url)
+            assert target.nameable(address) == address
+            assert address == url or (address.endswith("*") and url.startswith(address[:-1]))
 
     def test_an_unknown_outcome_can_be_settled_as_declared(self) -> None:
         """A request that was accepted and not answered is in the task list, or may be sent again."""
