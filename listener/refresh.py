@@ -279,7 +279,10 @@ class Receipt(NamedTuple):
     refused: Mapping[str, str] = MappingProxyType({})
     """URLs of the request that were not accepted and never will be, with the reason; a person decides about them."""
     unfinished: Mapping[str, str] = MappingProxyType({})
-    """URLs of the request that some of several caches did not drop, with the reason; they are sent again."""
+    """
+    URLs of the request that some of several caches did not drop, with the reason; they are sent again, those that are
+    ``refused`` by others, too.
+    """
 
 
 class TaskState(StrEnum):

@@ -37,6 +37,7 @@ from listener.errors import (
 from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.intake import StoreRetry
 from listener.refresh import Attempt, Priority, Receipt, RefreshKind
+from listener.store.answers import Answer, Unfinished
 from listener.store.controls import ControlKind, Controls
 from listener.store.leadership import Term
 from listener.urls import host_of
@@ -315,49 +316,70 @@ class Sender:
             raise
 
     async def _accepted(self, batch: Batch, receipt: Receipt) -> None:
-        """Book an answer: first what of it was refused, or is not done everywhere yet."""
-        refused = [attempt for attempt in batch.attempts if attempt.url in receipt.refused]
-        for reason, culprits in _grouped(refused, lambda one: receipt.refused[one.url]).items():
-            await self._set_aside(culprits, reason)
-        later = receipt.unfinished.keys() - receipt.refused
-        unfinished = [attempt for attempt in batch.attempts if attempt.url in later]
-        await self._send_again_later(unfinished, receipt.unfinished)
-        self._account.note_unfinished(batch.target, next(iter(receipt.unfinished.values()), ""), self._clock.now())
+        """Book an answer, as one: what was accepted, what was refused, and what is not done everywhere yet."""
+        task = ",".join(receipt.task_ids)
+        reasons = {
+            url: "; ".join(filter(None, (why, receipt.refused.get(url)))) for url, why in receipt.unfinished.items()
+        }
+        unfinished = [attempt for attempt in batch.attempts if attempt.url in reasons]
+        # What one cache refused and another did not answer is refused once the other has answered.
+        refused = [attempt for attempt in batch.attempts if attempt.url in receipt.refused.keys() - reasons]
         left_out = {attempt.id for attempt in (*refused, *unfinished)}
-        if len(left_out) < len(batch.attempts):
-            await self._accepted_whole(batch.of(one for one in batch.attempts if one.id not in left_out), receipt)
+        accepted = dict.fromkeys([one for one in batch.ids if one not in left_out], task)
+        culprits = _grouped(refused, lambda one: receipt.refused[one.url])
+        answer = Answer(
+            accepted,
+            self._clock.now() + self._first_look_in(batch.target, receipt),
+            {reason: [attempt.id for attempt in group] for reason, group in culprits.items()},
+            self._again_later(unfinished, reasons),
+        )
+        try:
+            await self._book("book", lambda: self._store.book_answer(answer))
+        except Fenced:
+            await self._note_late(batch, answer, task)
+            raise
+        for reason, group in culprits.items():
+            self._note_refused(group, reason)
+        self._account.note_unfinished(batch.target, next(iter(reasons.values()), ""), self._clock.now())
+        for one in answer.unfinished:
+            wait = round(one.retry_at - self._clock.now(), 1)
+            log.warning(
+                "sender.unfinished", account=self._account.name, urls=len(one.ids), error=one.reason, wait_seconds=wait
+            )
+        if accepted:
+            self._account.record_success(batch.kind)
+            kind, name = batch.kind.value, self._account.name
+            log.info("sender.accepted", account=name, kind=kind, urls=len(accepted), task=task)
 
-    async def _send_again_later(self, attempts: Sequence[Attempt], reasons: Mapping[str, str]) -> None:
+    def _first_look_in(self, name: str, receipt: Receipt) -> float:
+        """Return when what was accepted is looked at, in seconds from now."""
+        target = self._account.targets[name]
+        if not (receipt.task_ids and isinstance(target, ReportsTasks)):
+            return receipt.settles_after_seconds
+        first_look = target.pace.first_look_seconds
+        return self._first_look_seconds if first_look is None else first_look
+
+    def _again_later(self, attempts: Sequence[Attempt], reasons: Mapping[str, str]) -> list[Unfinished]:
         """Let what some of several caches did not drop back off by itself: the rest goes on."""
         now = self._clock.now()
-        for (reason, tries), group in _grouped(attempts, lambda one: (reasons[one.url], one.tries)).items():
-            wait = min(UNFINISHED_MOST_SECONDS, UNFINISHED_SECONDS * 2.0 ** min(tries - 1, 10))
-            ids = [attempt.id for attempt in group]
-            log.warning("sender.unfinished", account=self._account.name, urls=len(ids), error=reason, wait_seconds=wait)
-            await self._book("book", partial(self._store.fail, ids, retry_at=now + wait, error=reason))
+        return [
+            Unfinished(
+                [attempt.id for attempt in group],
+                now + min(UNFINISHED_MOST_SECONDS, UNFINISHED_SECONDS * 2.0 ** min(tries - 1, 10)),
+                reason,
+            )
+            for (reason, tries), group in _grouped(attempts, lambda one: (reasons[one.url], one.tries)).items()
+        ]
 
-    async def _accepted_whole(self, batch: Batch, receipt: Receipt) -> None:
-        task = ",".join(receipt.task_ids)
-        target = self._account.targets[batch.target]
-        has_tasks = bool(task) and isinstance(target, ReportsTasks)
-        first_look = target.pace.first_look_seconds
-        wait = (
-            (self._first_look_seconds if first_look is None else first_look)
-            if has_tasks
-            else receipt.settles_after_seconds
-        )
-        next_look_at = self._clock.now() + wait
-        tasks = dict.fromkeys(batch.ids, task)
-        try:
-            await self._book("book", lambda: self._store.accept(tasks, next_look_at=next_look_at))
-        except Fenced:
-            log.warning("sender.answer_late", account=self._account.name, urls=len(batch.urls), task=task)
-            window = window_start(batch.attempts[0].created_at)
-            note = partial(self._term.note_late_answer, tasks, kind=batch.kind, window=window)
-            await self._book("book", note)
-            raise
-        self._account.record_success(batch.kind)
-        log.info("sender.accepted", account=self._account.name, kind=batch.kind.value, urls=len(batch.urls), task=task)
+    async def _note_late(self, batch: Batch, answer: Answer, task: str) -> None:
+        """Keep for the next leader what was accepted; a request that it sends again must have all of its URLs."""
+        log.warning("sender.answer_late", account=self._account.name, urls=len(batch.urls), task=task)
+        how = self._account.targets[batch.target].unknown_outcome
+        if len(answer.accepted) < len(batch.ids) and how is UnknownOutcome.TOKEN:
+            return
+        window = window_start(batch.attempts[0].created_at)
+        note = partial(self._term.note_late_answer, answer.accepted, kind=batch.kind, window=window)
+        await self._book("book", note)
 
     async def _refused(self, batch: Batch, error: NotSent, bound: _Bound) -> None:
         """Find the culprits: the URLs or the domain that the CDN names, or by halves."""
@@ -378,12 +400,15 @@ class Sender:
                 await self._send(half, bound)
 
     async def _set_aside(self, culprits: Sequence[Attempt], error: str) -> None:
+        self._note_refused(culprits, error)
+        await self._book("book", lambda: self._store.park([attempt.id for attempt in culprits], error=error))
+
+    def _note_refused(self, culprits: Sequence[Attempt], error: str) -> None:
         for attempt in culprits:
             log.error("sender.parked", account=self._account.name, url=attempt.url, error=error)
             if attempt.kind is RefreshKind.DIRECTORY:
                 # The needs below it are none of its own: they are free again, and must not be planned the same way.
                 self._account.refuse(attempt.url, window_end(self._clock.now()))
-        await self._book("book", lambda: self._store.park([attempt.id for attempt in culprits], error=error))
 
     def _not_sent(self, kind: RefreshKind, error: TargetError) -> None:
         now, account, wait = self._clock.now(), self._account, 0.0

@@ -16,6 +16,7 @@ from listener.contracts import DirectoryComparison, SourceHealth, Unreadable
 from listener.refresh import Attempt, NeedInput, Priority, QuotaReading, RefreshKind
 from listener.settings import CoalescerSettings, InstanceSettings
 from listener.store import (
+    answers,
     attempts,
     controls,
     index,
@@ -351,6 +352,10 @@ class Store(Access):
     async def back_to_held(self, ids: Sequence[int]) -> None:
         """Note that the CDN surely did not accept these, which stay held for another try."""
         await self._write(attempts.back_to_held, ids)
+
+    async def book_answer(self, answer: answers.Answer) -> None:
+        """Book what the answer to a request says of each of its attempts."""
+        await self._write(answers.book, answer, now=self.clock.now())
 
     async def accept(self, task_ids: Mapping[int, str], *, next_look_at: float, inferred: bool = False) -> None:
         """Note that the CDN accepted these attempts (id → task id); ``inferred``: as the task list shows."""

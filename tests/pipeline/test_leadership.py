@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 
+from listener.change import Change
+from listener.contracts import UnknownOutcome
 from listener.errors import Fenced
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account
-from listener.refresh import AttemptState, QuotaReading, RefreshKind
+from listener.refresh import AttemptState, QuotaReading, Receipt, RefreshKind
 from listener.store import NeedInput, Store
 from listener.store.durability import CommitMark, Loss
 from listener.store.leadership import NO_SURPLUS, UPKEEP, SoleOwner, Surplus, Term
 from listener.store.transitions import AttemptRequest
 from listener.targets.alibaba_cdn import AlibabaCdn
+from tests.pipeline.scripted import BASE, Scripted, a_world_of
 from tests.pipeline.world import World, a_world, stays
 
 pytestmark = pytest.mark.looptime(False)
@@ -195,19 +198,43 @@ async def test_what_the_cdn_accepted_after_the_term_is_kept_for_the_next_leader(
     """The transaction is fenced off: the answer is kept, nothing else is cancelled, the leader ends."""
     async with a_world(tmp_path) as world:
         lead = await led(world)
-        accept = world.store.accept
+        accept = world.store.book_answer
 
         async def fenced(*_: Any, **__: Any) -> None:
             raise Fenced("term 0 has ended")
 
-        world.store.accept = fenced  # type: ignore[method-assign, assignment]
+        world.store.book_answer = fenced  # type: ignore[method-assign, assignment]
         world.source.deliver(world.write("a.html", "new"))
         await world.until(lambda: lead.made[0].has_ended)
         (late,) = lead.made[0].late
         assert len(late) == 1
         assert all(late.values())
         assert not world.running.done()
-        world.store.accept = accept  # type: ignore[method-assign]
+        world.store.book_answer = accept  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("how", "kept"), [(UnknownOutcome.TOKEN, 0), (UnknownOutcome.TASKS, 2)])
+async def test_a_part_that_was_refused_after_the_term_is_left_to_the_next_leader(
+    tmp_path: Path, how: UnknownOutcome, kept: int
+) -> None:
+    """Nothing of it is booked, the leader ends in order; a request that is sent again with its token stays whole."""
+    target = Scripted(Receipt(refused={f"{BASE}1.html": "no"}))
+    target.unknown_outcome = how
+    async with a_world_of(tmp_path, target) as world:
+        lead = await led(world)
+
+        async def fenced(*_: Any, **__: Any) -> None:
+            raise Fenced("term 0 has ended")
+
+        for name in ("book_answer", "park", "accept"):
+            setattr(world.store, name, fenced)
+        world.source.deliver(*(Change("www", f"{n}.html") for n in (3, 1, 2)))
+        await world.until(lambda: lead.made[0].has_ended)
+        assert [len(one) for one in lead.made[0].late] == [kept] * bool(kept)
+        assert len(await world.store.attempts_in(AttemptState.SENDING)) == 3
+        assert not world.running.done()
+        for name in ("book_answer", "park", "accept"):
+            delattr(world.store, name)
 
 
 async def test_a_leader_that_is_fenced_off_while_planning_ends(tmp_path: Path) -> None:

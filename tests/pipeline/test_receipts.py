@@ -115,6 +115,29 @@ async def test_urls_that_some_caches_did_not_drop_stay_stale_and_are_sent_again(
         assert await world.ledger() == (2, 0)
 
 
+async def test_what_one_cache_rejects_is_sent_to_the_one_that_was_away(tmp_path: Path) -> None:
+    """It is set aside once each cache has answered for it, and not before: the other may hold an old copy."""
+    url = f"{BASE}a.html"
+    away = Receipt(refused={url: "10.0.0.5 rejects it"}, unfinished={url: "10.0.0.6 does not answer"})
+    target = Scripted(away, Receipt(refused={url: "10.0.0.5 rejects it"}))
+    async with a_world_of(tmp_path, target) as world:
+        world.source.deliver(*change("a.html"))
+
+        async def counted(**expected: int) -> bool:
+            counts = await world.store.counts()
+            return all(getattr(counts, name) == number for name, number in expected.items())
+
+        await world.until(lambda: counted(failed=1))
+        (row,) = await world.store.explain(url)
+        assert row["reason"] == "10.0.0.6 does not answer; 10.0.0.5 rejects it"
+        world.clock.ahead += 6
+        await world.until(lambda: counted(parked=1, failed=0))
+        assert [one.urls for one in target.sent] == [(url,)] * 2
+        (row,) = await world.store.explain(url)
+        assert row["reason"] == "10.0.0.5 rejects it"
+        assert await world.ledger() == (0, 0)
+
+
 async def test_a_refusal_that_names_urls_needs_no_search(tmp_path: Path) -> None:
     """Those are set aside, and one more request sends the rest."""
     target = Scripted(BatchRejected("invalid", urls=[f"{BASE}k2", f"{BASE}k7"]))

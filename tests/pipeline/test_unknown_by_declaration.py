@@ -106,6 +106,36 @@ async def test_a_request_keeps_its_token_over_a_restart(tmp_path: Path) -> None:
         assert await world.ledger() == (3, 0)
 
 
+async def test_a_crash_while_an_answer_is_booked_changes_nothing_of_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a part of it was refused: the same URLs are sent again with the token, which would be another request."""
+    refused = Receipt(refused={f"{BASE}1.html": "no"})
+    target = Scripted(refused, refused)
+    target.unknown_outcome = UnknownOutcome.TOKEN
+    async with a_world_of(tmp_path, target, first_seconds=3600.0) as world:
+        with monkeypatch.context() as patch:
+
+            def killed(*_: object, **__: object) -> None:
+                raise RuntimeError("killed")
+
+            patch.setattr("listener.store.attempts.accept", killed)
+            world.source.deliver(*(Change("www", f"{n}.html") for n in (3, 1, 2)))
+            with pytest.raises(ExceptionGroup):
+                await world.running
+        await world.store.close()
+        await world.start()
+
+        async def is_done() -> bool:
+            counts = await world.store.counts()
+            return (counts.pending, counts.in_flight, counts.parked) == (0, 0, 1)
+
+        await world.until(is_done)
+        first, second = target.sent
+        assert first == second and len(first.urls) == 3
+        assert await world.ledger() == (2, 0)
+
+
 async def test_a_request_that_is_refused_when_it_is_sent_again_counts_as_spent(tmp_path: Path) -> None:
     """The refusal says nothing of the first: its URLs are sent by another request, and both are paid for."""
     target = declaring(UnknownOutcome.TOKEN, BatchRejected("no such path"))
