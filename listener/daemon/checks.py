@@ -13,6 +13,7 @@ from listener.configuration import is_postgres, sqlite_path, state_directory, un
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
+from listener.refresh import RefreshKind
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
 from listener.store.owner import described, owner_of
@@ -29,7 +30,7 @@ CHECK_SECONDS = 90.0
 async def run_checks(settings: Settings, sources: Mapping[str, Source], targets: Mapping[str, Target]) -> list[Check]:
     """Check the state file, the admin port, and each source and target; return the results in this order."""
     found = [await asyncio.to_thread(_check_store, settings), *await asyncio.to_thread(_check_admin, settings)]
-    found += _check_shares(settings, targets)
+    found += [*_check_shares(settings, targets), *_check_kinds(settings, targets)]
     for name, source in sources.items():
         found += await _bounded(f"sources.{name}", source.check)
     for name, target in targets.items():
@@ -50,6 +51,27 @@ def _check_shares(settings: Settings, targets: Mapping[str, Target]) -> list[Che
         )
         hint = "give each of the [[sites]] a share = { file = 0.5, directory = 0.5 }, or a guaranteed part"
         found.append(Check(f"account {name}", CheckState.WARNING, message, hint))
+    return found
+
+
+def _check_kinds(settings: Settings, targets: Mapping[str, Target]) -> list[Check]:
+    """Warn where a site needs a kind of request that one of its targets has not: what it is about stays stale there."""
+    found = []
+    for site in settings.sites:
+        for name in site.targets:
+            kinds = targets[name].limits if name in targets else dict.fromkeys(RefreshKind)
+            subject = f"targets.{name}"
+            if site.all_params and RefreshKind.IGNORE_PARAMS not in kinds:
+                message = f"has no request for a path with any query, as all_params of {site.base_urls[0]} demands"
+                hint = "set all_params = false and list the query_variants of that site, or use another target"
+                found.append(Check(subject, CheckState.FAILED, message, hint))
+            if RefreshKind.DIRECTORY not in kinds:
+                message = (
+                    f"refreshes single URLs only: below {site.base_urls[0]} a folder that is renamed, or deleted with"
+                    f" more than {site.expand_limit} objects, stays stale until the caches drop its files by themselves"
+                )
+                hint = "raise expand_limit of the site; cancel what waits with cdn-listener cancel"
+                found.append(Check(subject, CheckState.WARNING, message, hint))
     return found
 
 

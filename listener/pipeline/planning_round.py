@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from listener import planner
 from listener.pipeline.accounts import Account
@@ -29,7 +29,7 @@ from listener.pipeline.plan_inputs import (
 from listener.pipeline.sender import Queued
 from listener.planner import Deferral
 from listener.planner.pacing import meters, room, take, too_many_evictions
-from listener.refresh import KIND_OF_SCOPE, Priority, RefreshKind, Scope
+from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, Priority, RefreshKind, Scope
 from listener.router.routing import Sites, root_of, share_name
 from listener.settings import Approval, PlannerSettings
 from listener.store.controls import UNAPPROVED, Control, ControlKind
@@ -147,6 +147,7 @@ class PlanningRound:
         if self.open_at > self.now:
             why = self.account.closed_reason or "the quota day is about to turn"
             return _Choice(waits=[*waits, *_all_of(free, why)], wakes=[self.open_at])
+        free, unable = _what_targets_can(self.account, free)
         free, behind = self.layers.part(snapshot, free)
         made = (
             self._admitted(snapshot, inputs, free)
@@ -161,7 +162,7 @@ class PlanningRound:
         behind += held_up
         if behind:
             made.wakes.append(self.now + LOOK_SECONDS)
-        made.waits += [*waits, *behind]
+        made.waits += [*waits, *behind, *unable]
         made.wakes += [self.overrides.ends_at, *(self.account.closed_until_for(kind) for kind in RefreshKind)]
         if priority is not Priority.LIVE:
             made.wanted = self._little(made.wanted, priority)
@@ -281,9 +282,41 @@ class PlanningRound:
         return PlanningResult((), found.wanted, found.evicts, waits, len(found.waits), wake_at)
 
 
+def _what_targets_can(account: Account, loads: Sequence[Load]) -> tuple[list[Load], list[Deferral]]:
+    """Part what may be planned from what the target has no kind of request for; a directory refresh covers files."""
+    free: list[Load] = []
+    unable: list[Deferral] = []
+    for load in loads:
+        kinds = [kind for scope, kind in KIND_OF_SCOPE.items() if scope is not Scope.EXACT and _units(load, scope)]
+        lacking = [kind for kind in kinds if not account.can(load.target, kind)]
+        if not lacking:
+            free.append(load)
+            continue
+        what = " or ".join(NAME_OF_KIND[kind] for kind in lacking)
+        why = f"the target {load.target} has no request for {what}: {CANCEL}"
+        count = sum(_units(load, SCOPE_OF_KIND[kind]) for kind in lacking)
+        unable.append(Deferral(load.target, load.url, count, why, load.oldest))
+        without: dict[str, Any] = {_FIELDS[SCOPE_OF_KIND[kind]]: 0 for kind in lacking}
+        left = load._replace(**without)
+        if any(_units(left, scope) for scope in Scope):
+            free.append(left)
+    return free, unable
+
+
+NAME_OF_KIND: Final[Mapping[RefreshKind, str]] = {
+    RefreshKind.FILE: "a single URL",
+    RefreshKind.DIRECTORY: "a whole directory",
+    RefreshKind.IGNORE_PARAMS: "a path with any query",
+    RefreshKind.PREFETCH: "a prefetch",
+}
+CANCEL: Final = "nothing is sent for it; cancel it with cdn-listener cancel"
+_FIELDS: Final = ("exact", "all_params", "subtree", "prefetch")
+
+
 def _units(load: Load, scope: Scope) -> int:
     """Return how many needs of a scope a load has."""
-    return (load.exact, load.all_params, load.subtree, load.prefetch)[scope]
+    units: int = getattr(load, _FIELDS[scope])
+    return units
 
 
 def _all_of(these: Sequence[Load], why: str) -> list[planner.Deferral]:

@@ -14,6 +14,7 @@ from listener.errors import BatchRejected, WindowFull
 from listener.refresh import AttemptState, Receipt, RefreshKind, Scope, Task, TaskState
 from listener.store import NeedInput
 from listener.store.controls import ControlKind, Controls, Place
+from listener.store.staleness import Surroundings
 from tests.pipeline.scripted import BASE, Scripted, WithTasks, a_world_of
 from tests.pipeline.world import World
 
@@ -150,6 +151,29 @@ async def test_a_refusal_that_names_urls_needs_no_search(tmp_path: Path) -> None
 
         await world.until(is_done)
         assert [len(one.urls) for one in target.sent] == [8, 6]
+
+
+@pytest.mark.parametrize("scope", [Scope.SUBTREE, Scope.ALL_PARAMS, Scope.PREFETCH])
+async def test_what_the_target_cannot_do_says_so(tmp_path: Path, scope: Scope) -> None:
+    """It stays stale with the reason; nothing is tried, and what is in the same folder goes on."""
+    target = Scripted()
+    target.limits = {RefreshKind.FILE: KindLimits(10)}  # type: ignore[misc]
+    url = f"{BASE}d/" if scope is Scope.SUBTREE else f"{BASE}d/a.html"
+    async with a_world_of(tmp_path, target) as world:
+        await world.store.request([NeedInput("cdn", url, scope)])
+        world.source.deliver(*change("d/b.html"))
+        await world.until(lambda: target.sent)
+
+        async def reasons() -> list[str]:
+            found = await world.store.stale(Surroundings(world.clock.now(), True, {"cdn": "main"}))
+            return [one.reason for one in found]
+
+        async def is_said() -> bool:
+            return any("the target cdn has no request for" in one for one in await reasons())
+
+        await world.until(is_said)
+        assert "cancel" in (await reasons())[0]
+        assert [one.urls for one in target.sent] == [(f"{BASE}d/b.html",)]
 
 
 async def test_a_used_up_rate_limit_holds_back_one_kind(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""What ``check`` finds out from the configuration and the targets, without asking anybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from listener.contracts import CheckState, KindLimits
+from listener.daemon.checks import run_checks
+from listener.refresh import RefreshKind
+from tests.pipeline.scripted import BASE, Scripted
+from tests.pipeline.world import settings_for
+
+
+@pytest.mark.parametrize(
+    ("all_params", "lacking", "expected"),
+    [
+        (False, (), []),
+        (False, (RefreshKind.IGNORE_PARAMS,), []),
+        (True, (RefreshKind.IGNORE_PARAMS,), [(CheckState.FAILED, "any query")]),
+        (False, (RefreshKind.DIRECTORY,), [(CheckState.WARNING, "single URLs only")]),
+    ],
+)
+async def test_a_kind_that_a_site_needs_and_its_target_lacks_is_found(
+    tmp_path: Path, all_params: bool, lacking: tuple[RefreshKind, ...], expected: list[tuple[CheckState, str]]
+) -> None:
+    """Otherwise it would be stale for ever."""
+    edge: Any = SimpleNamespace(edge_url=BASE.rstrip("/"))
+    settings = settings_for(tmp_path, edge, {}, {"all_params": all_params})
+    target = Scripted()
+    target.limits = {kind: KindLimits(10) for kind in RefreshKind if kind not in lacking}  # type: ignore[misc]
+    checks = await run_checks(settings, {}, {"cdn": target})
+    found = [one for one in checks if one.subject == "targets.cdn"]
+    assert [one.state for one in found] == [state for state, _ in expected]
+    for one, (_, words) in zip(found, expected, strict=True):
+        assert words in one.message and one.hint
