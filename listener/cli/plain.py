@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "run": "listener.cli.run:run",
     "backfill": "listener.cli.backfill:backfill",
     "plan": "listener.cli.plan:plan",
+    "probe": "listener.cli.probe:probe",
     "refresh": "listener.cli.refresh:refresh",
     "prefetch": "listener.cli.refresh:prefetch",
     "hold": "listener.cli.overrides:hold",

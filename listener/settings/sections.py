@@ -20,11 +20,13 @@ from pydantic import (
 )
 
 from listener.configuration import DEFAULT_STORE, GROUP_SOCKET_SUFFIX, expanded, is_postgres
+from listener.settings.edge import Edge, edge_of
 
 __all__ = [
     "AdminSettings",
     "Approval",
     "CoalescerSettings",
+    "EdgeSettings",
     "FilePath",
     "Fraction",
     "Listed",
@@ -131,6 +133,25 @@ class PlannerSettings(Section):
         return zone
 
 
+def _edge_text(text: str) -> str:
+    return str(edge_of(text))
+
+
+class EdgeSettings(Section):
+    """How it is observed what visitors get."""
+
+    edges: Annotated[tuple[Annotated[str, AfterValidator(_edge_text)], ...], Listed] = ()
+    """IP addresses of points of presence, with ``:PORT`` where it is not that of the URL. Each is requested with the
+    host of the site. Without one, a URL is requested where its name leads; a private address must be stated here."""
+    per_minute: Annotated[float, Field(gt=0, le=60_000)] = 60.0
+    """Requests a minute at most. A probe takes one or two, since a stale answer is confirmed."""
+
+    @property
+    def addresses(self) -> tuple[Edge, ...]:
+        """The addresses, read."""
+        return tuple(map(edge_of, self.edges))
+
+
 class VerifierSettings(Section):
     """How tasks are followed until they finish."""
 
@@ -141,6 +162,8 @@ class VerifierSettings(Section):
     give_up_seconds: Annotated[Seconds, Field(gt=0)] = 3600.0
     """A task that is not finished after this long is reported as unconfirmed, and never re-sent merely because it is
     old. An hour is ten times what Alibaba Cloud states as usual."""
+    edge: EdgeSettings = EdgeSettings()
+    """How it is observed what visitors get."""
 
 
 def host_and_port(listen: str) -> tuple[str, int]:

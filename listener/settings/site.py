@@ -125,6 +125,10 @@ def _also(text: str) -> str:
     return also_pattern(text).text
 
 
+def _origin(text: str) -> str:
+    return normal_base_url(text) if text else ""
+
+
 def _query(text: str) -> str:
     query = text.removeprefix("?")
     return normal_url(f"http://h/?{query}").partition("?")[2] if query else ""
@@ -243,6 +247,9 @@ class Site(Section):
     min_directory_depth: Annotated[int, Field(ge=0, le=64)] = 1
     """The blast radius: a directory refresh is at least this many folders below the base URL. 0 allows the base
     itself, 1 ``a/``. By default, a mistake cannot evict a whole site."""
+    origin_url: Annotated[str, AfterValidator(_origin)] = ""
+    """Where the origin serves what is below a base URL, so that probes can ask it, too: the CDN fetches from there.
+    With an IP address it is requested with the host of the site."""
     origin_delay_seconds: Seconds = 0.0
     """Wait this long after a change, for an origin that sees it later than cdn-listener; otherwise the CDN would
     fetch the old copy."""
