@@ -109,6 +109,12 @@ def test_widening_follows_the_depth_of_the_site() -> None:
     assert made(sites, "a/b/c~d") == [("cdn", f"{BASE}a/b/c*", Scope.EXACT)]
 
 
+def test_nothing_is_widened_above_a_base_url() -> None:
+    """A base URL with such a character: whatever its depth, what lies beside it is not the site's."""
+    sites = Sites([site(base_urls=[f"{BASE}~a/"], min_directory_depth=0)], targets={"cdn": Joined})
+    assert made(sites, "b/c") == [("cdn", f"{BASE}~a/b/c", Scope.EXACT)]
+
+
 def test_queries_and_any_query_are_widened() -> None:
     """A query with such a character, and a path with any query."""
     sites = Sites([site(base_urls=[BASE], query_variants=["v=~1", "w=2"])], targets={"cdn": Joined})

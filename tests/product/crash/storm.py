@@ -157,6 +157,8 @@ class Storm(Edge):
 
     target = TARGET
     """Its table in the configuration."""
+    site = ""
+    """Further keys of its site."""
     credentials: Mapping[str, str] = KEYS
     """Variables with the CDN's key."""
 
@@ -174,6 +176,7 @@ class Storm(Edge):
                 target=self.target.format(api=emulator.api_url),
                 edge=emulator.edge_url,
             )
+            + self.site
         )
 
     async def start(self) -> None:
