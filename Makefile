@@ -15,11 +15,11 @@ ifdef CI # exactly what was resolved and looked at, by hash; `make lock` resolve
 INSTALL_DEV = $(PIP) install --require-hashes --requirement config/locks/dev.txt && \
   $(PIP) install --no-deps --no-build-isolation --editable .
 else
-INSTALL_DEV = $(PIP) install --upgrade 'pip>=25.1' && $(PIP) install --editable . --group dev
+INSTALL_DEV = $(PIP) install --upgrade 'pip>=25.1' && $(PIP) install --editable '.[aws,credentials,fleet,listing,s3]' --group dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test versions lint format bench soak storm examples events lock pictures docs clean
+.PHONY: help demo test versions lint format bench soak storm examples events lock pictures release man docs clean
 MAKEFLAGS += --no-print-directory
 # Images of Python set it; without compiled modules each of a thousand processes of the tests compiles them again.
 export PYTHONDONTWRITEBYTECODE =
@@ -79,12 +79,19 @@ events: $(VENV)/.dev  ## write docs/logs.md from the log calls; meanings are kep
 
 lock: $(VENV)/.created  ## resolve pyproject.toml again into config/locks, with hashes
 	@$(PIP) install --upgrade 'pip>=25.1' && $(PIP) install --group lock
-	@$(LOCK) pyproject.toml --extra credentials --extra fleet --output-file config/locks/image.txt
+	@$(LOCK) pyproject.toml --extra aws --extra credentials --extra fleet --extra s3 --output-file config/locks/image.txt
 	@$(LOCK) --group image --output-file config/locks/build.txt
 	@$(LOCK) pyproject.toml --all-extras --group dev --output-file config/locks/dev.txt
 
 pictures: $(VENV)/.dev  ## take the pictures of the status page in docs/images
 	@$(BIN)/python -m tests.product.page.pictures
+
+release: $(VENV)/.dev  ## build and check a release into dist/, and publish nothing
+	@$(PIP) install --upgrade 'pip>=25.1' && $(PIP) install --group release
+	@PYTHON=$(BIN)/python .github/release
+
+man: $(VENV)/.runtime  ## write the manual page to build/cdn-listener.1
+	@mkdir -p build && $(BIN)/cdn-listener --print-man > build/cdn-listener.1 && echo "man -l build/cdn-listener.1"
 
 docs: $(VENV)/.dev  ## build the site into docs/_build
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
-from botocore.credentials import ReadOnlyCredentials
 from yarl import URL
 
 from listener.alibaba.signature import Credentials
@@ -41,6 +40,7 @@ from listener.emulator import (
 )
 from listener.emulator.cloudfront import EXAMPLE, AccessKey
 from listener.errors import ListenerError
+from listener.extras import needing
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources
 from listener.refresh import RefreshKind
@@ -200,6 +200,9 @@ def _cloudflare(origin: Path) -> Cdn:
 
 
 def _cloudfront(origin: Path) -> Cdn:
+    with needing("aws", what="the demo of CloudFront"):
+        from botocore.credentials import ReadOnlyCredentials  # noqa: PLC0415
+
     key = AccessKey("AKIDEXAMPLE", secrets.token_hex(16))
     options = CloudFrontSettings(origin=str(origin), key=key, api_port=0, edge_port=0, task_seconds=TASK_SECONDS)
     emulator = CloudFrontEmulator(options)

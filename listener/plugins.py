@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pydantic import BaseModel
@@ -28,6 +28,7 @@ __all__ = [
     "GROUPS",
     "Installed",
     "effective_settings",
+    "foreign_distribution",
     "installed",
     "listing_settings",
     "load_sources",
@@ -63,6 +64,19 @@ def installed() -> list[Installed]:
         for group in GROUPS
         for entry in sorted(_entries()[group].values(), key=lambda entry: entry.name)
     ]
+
+
+def foreign_distribution() -> str:
+    """
+    Return name and version of another distribution called ``listener``; empty where there is none.
+
+    It has files of the same import name: whichever is installed or removed last takes files of the other away.
+    """
+    try:
+        found = distribution("listener")
+    except PackageNotFoundError:
+        return ""
+    return f"{found.name} {found.version}"
 
 
 def plugin_class(group: str, name: str, *, key: str = "") -> type[Any]:

@@ -16,6 +16,8 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name (by default the process's own) and return its exit status."""
+    if not _is_whole():
+        return 1
     if arguments is None and sys.argv[1:2] == ["run"]:
         from listener.cli.early_signals import install
 
@@ -32,3 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         bound_exit(status)
     return status
+
+
+def _is_whole() -> bool:
+    """Return whether the package above is ours; report another distribution that took its place."""
+    try:
+        from listener import __version__  # noqa: F401
+    except ImportError:
+        sys.stderr.write(
+            "error: another distribution has replaced files of cdn-listener: both have the import name `listener`\n"
+            "hint: install cdn-listener into an environment of its own, or: pip uninstall listener, then reinstall it\n"
+        )
+        return False
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -19,7 +20,7 @@ from listener.cli.config import app as config_app
 from listener.cli.emulate import EmulateCommand, emulate
 from listener.cli.fleet import app as fleet_app
 from listener.cli.options import Argument, InstanceOption, Option
-from listener.cli.plain import COMMANDS, resolved, with_instance
+from listener.cli.plain import COMMANDS, COMPLETION_VARIABLE, resolved, with_instance
 from listener.cli.reporting import reported
 from listener.cli.store import app as store_app
 from listener.cli.streams import make_safe
@@ -116,10 +117,43 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _print_completion(shell: str) -> None:
+    if shell:
+        from listener.cli.manual import completion_script
+
+        try:
+            typer.echo(completion_script(shell))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        raise typer.Exit
+
+
+def _print_manual(wanted: bool) -> None:
+    if wanted:
+        from listener.cli.manual import manual_page
+
+        typer.echo(manual_page(typer.main.get_command(app)), nl=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _top(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    completion: Annotated[
+        str,
+        typer.Option(
+            "--print-completion",
+            metavar="SHELL",
+            callback=_print_completion,
+            is_eager=True,
+            help="Print the completion script for bash, zsh or fish.",
+        ),
+    ] = "",
+    manual: Annotated[
+        bool,
+        typer.Option("--print-man", callback=_print_manual, is_eager=True, help="Print the manual page, for man -l -."),
     ] = False,
 ) -> None:
     """Watch storage and refresh the CDN in front of it: within its quota, without losing a change."""
@@ -128,6 +162,10 @@ def _top(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name (by default the process's own) and return its exit status."""
     make_safe()
+    if COMPLETION_VARIABLE in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()  # typer answers the shell itself
     try:
         status = app(
             args=None if arguments is None else list(arguments), prog_name="cdn-listener", standalone_mode=False

@@ -55,6 +55,26 @@ def schema() -> None:
     print_json(settings_schema())
 
 
+@app.command("files")
+def files(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Print this file. Default: list all.")] = "",
+) -> None:
+    """List or print what is shipped: examples, policies, alert rules, the dashboard, rules of caches, manifests."""
+    from listener.cli.shipped import shipped_folder
+    from listener.errors import ConfigurationError
+    from listener.settings import nearest
+
+    folder = shipped_folder("config")
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and "locks" not in path.parts)
+    known = {path.relative_to(folder).as_posix(): path for path in paths}
+    if not name:
+        typer.echo("\n".join(known))
+        return
+    if name not in known:
+        raise ConfigurationError(f"there is no file {name!r}", hint=nearest(name, known))
+    typer.echo(known[name].read_text("utf-8"), nl=False)
+
+
 def plugins(as_json: JsonOption = False) -> None:
     """List the installed types of sources and targets."""
     from listener.plugins import installed

@@ -20,7 +20,7 @@ from listener.cli.reporting import reported
 from listener.cli.streams import make_safe
 from listener.errors import ConfigurationError
 
-__all__ = ["COMMANDS", "read_plainly", "resolved", "run_plain", "with_instance"]
+__all__ = ["COMMANDS", "COMPLETION_VARIABLE", "read_plainly", "resolved", "run_plain", "with_instance"]
 
 COMMANDS: Final = {
     "init": "listener.cli.init:init",
@@ -47,7 +47,7 @@ COMMANDS: Final = {
     "demo": "listener.cli.emulate:demo",
 }
 """Every command with its own name, and where its function is."""
-_COMPLETION_VARIABLE: Final = "_CDN_LISTENER_COMPLETE"
+COMPLETION_VARIABLE: Final = "_CDN_LISTENER_COMPLETE"
 _PLAIN_MODULES: Final = frozenset(f"listener.cli.{name}" for name in ("overrides", "refresh", "run", "status"))
 """The modules that declare their options without typer."""
 
@@ -79,7 +79,7 @@ def with_instance(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def run_plain(arguments: Sequence[str]) -> int | None:
     """Run a plain command line and return its exit status; None, having done nothing, for any other."""
     place = COMMANDS.get(arguments[0], "") if arguments else ""
-    if place.partition(":")[0] not in _PLAIN_MODULES or _COMPLETION_VARIABLE in os.environ:
+    if place.partition(":")[0] not in _PLAIN_MODULES or COMPLETION_VARIABLE in os.environ:
         return None
     make_safe()
     try:

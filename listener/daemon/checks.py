@@ -13,13 +13,16 @@ from listener.configuration import is_postgres, sqlite_path, state_directory, un
 from listener.contracts import Check, CheckState, Source, Target
 from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
+from listener.plugins import foreign_distribution
 from listener.refresh import RefreshKind
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
 from listener.store.owner import described, owner_of
 from listener.store.sqlite.database import format_version
 
-__all__ = ["run_checks"]
+__all__ = ["FOREIGN_HINT", "run_checks"]
+
+FOREIGN_HINT = "install cdn-listener into an environment of its own, or: pip uninstall listener, then reinstall it"
 
 SYSTEMD = Path("/run/systemd/system")
 """Exists where systemd is the service manager (sd_booted(3))."""
@@ -29,7 +32,11 @@ CHECK_SECONDS = 90.0
 
 async def run_checks(settings: Settings, sources: Mapping[str, Source], targets: Mapping[str, Target]) -> list[Check]:
     """Check the state file, the admin port, and each source and target; return the results in this order."""
-    found = [await asyncio.to_thread(_check_store, settings), *await asyncio.to_thread(_check_admin, settings)]
+    found = [
+        *_check_installation(),
+        await asyncio.to_thread(_check_store, settings),
+        *await asyncio.to_thread(_check_admin, settings),
+    ]
     found += [*_check_shares(settings, targets), *_check_kinds(settings, targets)]
     for name, source in sources.items():
         found += await _bounded(f"sources.{name}", source.check)
@@ -37,6 +44,15 @@ async def run_checks(settings: Settings, sources: Mapping[str, Source], targets:
         found += await _bounded(f"targets.{name}", target.check)
         await target.close()
     return found
+
+
+def _check_installation() -> list[Check]:
+    """Fail where another distribution has files of our import name."""
+    foreign = foreign_distribution()
+    if not foreign:
+        return []
+    message = f"the distribution {foreign} is installed in the same environment, and has files of the same names"
+    return [Check("installation", CheckState.FAILED, message, FOREIGN_HINT)]
 
 
 def _check_shares(settings: Settings, targets: Mapping[str, Target]) -> list[Check]:

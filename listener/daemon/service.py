@@ -27,6 +27,7 @@ import structlog
 
 from listener.configuration import is_postgres, state_directory
 from listener.daemon.admin import AddressNotAvailable, AdminServer
+from listener.daemon.checks import FOREIGN_HINT
 from listener.daemon.command_socket import CommandSocket
 from listener.daemon.input_files import PINNED_HINT, InputFiles
 from listener.daemon.state import DaemonState, Parts, check_sources, make_parts, reopen, require_credentials
@@ -35,6 +36,7 @@ from listener.daemon.systemd import NotifySocket, SystemdNotifier, watchdog_seco
 from listener.errors import ListenerError, StoreBusy, StoreError, StoreUnusable
 from listener.kernel import share_heaps
 from listener.pipeline import Pipeline
+from listener.plugins import foreign_distribution
 from listener.settings import Settings
 from listener.store.store import Store
 from listener.telemetry import INTERVAL_SECONDS, report_repeats
@@ -101,6 +103,8 @@ class Daemon:
             self._take_early_request()  # the configuration is read after this
             parts = await self._read_parts()
             self._inputs = await asyncio.to_thread(InputFiles.read, parts.settings, self._environ)
+            if foreign := foreign_distribution():
+                log.error("daemon.foreign_distribution", distribution=foreign, hint=FOREIGN_HINT)
             self._try_to_open(parts)
             try:
                 await self._commands.listen(parts.settings.store.url, parts.settings.admin.socket)

@@ -11,9 +11,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from listener import __version__
 from tests import ROOT
 
 CONTAINERFILE = ROOT / "config/container/Containerfile"
@@ -41,6 +43,11 @@ def test_the_wheel_holds_every_file_of_the_package(built: Path) -> None:
         names = set(wheel.namelist())
     assert tracked("listener") <= names
     assert {name.replace("systemd/", "listener/units/") for name in tracked("systemd")} <= names
+    shipped = {name.replace("config/", "listener/config/", 1) for name in tracked("config")}
+    assert {"policies/ram-cdn.json", "examples/full.toml", "prometheus/cdn-listener.rules.yml"} < {
+        name.removeprefix("listener/config/") for name in shipped & names
+    }
+    assert shipped <= names
     assert {name.split("/")[0] for name in names} == {"listener", *(n.split("/")[0] for n in names if "dist-info" in n)}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -80,10 +87,66 @@ def test_the_container_file_has_no_fault() -> None:
 
 
 def test_the_shell_scripts_are_well_formed() -> None:
-    """Bash reads both scripts without running them."""
-    for script in (".ci/run", "tests/system-packages"):
+    """Bash reads each without running it."""
+    for script in (".ci/run", "tests/system-packages", ".github/release"):
         assert (ROOT / script).stat().st_mode & 0o111
         subprocess.run(["bash", "-n", ROOT / script], check=True, timeout=50)
+
+
+def test_a_release_is_published_by_its_tag_alone() -> None:
+    """The script builds and checks; only the workflow sets PUBLISH. The version has its section in the changelog."""
+    script = (ROOT / ".github/release").read_text()
+    assert 'if [ -n "${PUBLISH:-}" ]; then bash -c "$command"; else say "would run: $command"; fi' in script
+    assert [line for line in script.splitlines() if "upload" in line or "gh release" in line] == re.findall(
+        r'^  ".*(?:upload|gh release).*"$', script, re.MULTILINE
+    )
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    assert workflow[True] == {"push": {"tags": ["v*"]}}  # YAML takes the word `on` for true
+    assert "PUBLISH" not in (ROOT / "Makefile").read_text()
+    assert f"\n## [{__version__}] - 20" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_a_plain_installation_needs_nothing_of_aws() -> None:
+    """What buckets, queues and CloudFront need comes with the extras that name the need; plugins name theirs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {canonicalize_name(Requirement(one).name) for one in project["dependencies"]}
+    assert not names & {"boto3", "botocore", "urllib3", "psycopg", "pyarrow"}
+    for extra in ("s3", "aws"):
+        assert {"boto3"} <= {Requirement(one).name for one in project["optional-dependencies"][extra]}
+    assert project["entry-points"]["listener.sources"]["sqs"].endswith("[s3]")
+    assert project["entry-points"]["listener.targets"]["cloudfront"].endswith("[aws]")
+    every = ",".join(sorted(project["optional-dependencies"]))
+    assert f"'.[{every}]'" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(
+    ("statement", "extra"),
+    [
+        ("plugin_class('sources', 'sqs')", "s3"),
+        ("Bucket('sources.b', ListingSettings(url='s3://b'), parse_place('s3://b'))", "s3"),
+        ("plugin_class('targets', 'cloudfront')('c', CloudFrontSettings(distribution='E123')).client", "aws"),
+    ],
+)
+def test_what_an_absent_extra_is_needed_for_names_it(statement: str, extra: str) -> None:
+    """In a process that cannot import it; the rest of the product works there."""
+    script = f"""
+import sys
+for name in ("boto3", "botocore"):
+    sys.modules[name] = None
+from listener.cli.app import app
+from listener import demo, emulator
+from listener.errors import ConfigurationError
+from listener.plugins import plugin_class
+from listener.sources.listing.bucket import Bucket
+from listener.sources.listing.settings import ListingSettings, parse_place
+from listener.targets.cloudfront.settings import Settings as CloudFrontSettings
+try:
+    {statement}
+except ConfigurationError as error:
+    print(error.hint)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert f"pip install 'cdn-listener[{extra}]'" in done.stdout
 
 
 def locked(name: str) -> dict[str, str]:
@@ -102,9 +165,9 @@ def locked(name: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("lock", "extras", "groups"),
     [
-        ("image", ["credentials", "fleet"], []),
+        ("image", ["aws", "credentials", "fleet", "s3"], []),
         ("build", None, ["image"]),
-        ("dev", ["credentials", "fleet", "listing"], ["dev"]),
+        ("dev", ["aws", "credentials", "fleet", "listing", "s3"], ["dev"]),
     ],
 )
 def test_the_locks_contain_what_the_project_requires(lock: str, extras: list[str] | None, groups: list[str]) -> None:

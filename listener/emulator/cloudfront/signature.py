@@ -8,9 +8,6 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from aiohttp import web
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
 from listener.emulator.cloudfront.faults import Problem
 
@@ -62,6 +59,10 @@ def require_signature(request: web.Request, body: bytes, key: AccessKey, now: fl
 
 
 def _signature(request: web.Request, body: bytes, key: AccessKey, names: list[str], stamp: str) -> str:
+    from botocore.auth import SigV4Auth  # noqa: PLC0415 - of the extra aws
+    from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+    from botocore.credentials import Credentials  # noqa: PLC0415
+
     url = f"http://{request.headers.get('Host', '')}{request.raw_path}"
     headers = {name: request.headers.get(name, "") for name in names}
     copy = AWSRequest(request.method, url, headers=headers, data=body)

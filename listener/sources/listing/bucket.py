@@ -14,12 +14,14 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from listener.alibaba import EnvironmentKeys
 from listener.change import Change, ChangeKind
 from listener.egress import connection_advice
 from listener.errors import ConfigurationError, ListenerError, SourceUnavailable
+from listener.extras import needing
 from listener.sources.listing.listing import digest_of
 from listener.sources.listing.pages import Fetch, Page, entries_in_order, read_page
 from listener.sources.listing.settings import ListingSettings, Place
@@ -106,6 +108,9 @@ class Bucket:
 
     def __init__(self, name: str, settings: ListingSettings, place: Place) -> None:
         """Keep what to reach; ``name`` is the key of the settings (``sources.NAME``), for messages."""
+        with needing("s3", what=f"{name}: a bucket"):
+            if find_spec("botocore") is None:
+                raise ImportError("botocore", name="botocore")
         self._name = name
         self._settings = settings
         self._place = place

@@ -12,7 +12,18 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from listener.allowances import Allowance, Month
-from listener.contracts import Check, CheckState, KindLimits, Pace, RateLeft, TargetBase, UnknownOutcome
+from listener.contracts import (
+    AWS_KEY,
+    Check,
+    CheckState,
+    KindLimits,
+    Pace,
+    Questions,
+    RateLeft,
+    SettingQuestion,
+    TargetBase,
+    UnknownOutcome,
+)
 from listener.egress import proxy_for
 from listener.errors import (
     BatchRejected,
@@ -23,6 +34,7 @@ from listener.errors import (
     TargetError,
     WindowFull,
 )
+from listener.extras import needing
 from listener.rates import Bucket
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task, TaskState
 from listener.targets.cloudfront.answers import NO_INVALIDATION, Request, Sent
@@ -56,6 +68,13 @@ class CloudFront(TargetBase):
     """One distribution of an AWS account."""
 
     Settings: ClassVar[type[BaseModel]] = CloudFrontTable
+    questions: ClassVar[Questions] = Questions(
+        settings=(
+            SettingQuestion(key="distribution", text="Id of the distribution, such as EDFDVBD6EXAMPLE", required=True),
+        ),
+        credentials=AWS_KEY,
+        endpoint_key="endpoint_url",
+    )
     unknown_outcome = UnknownOutcome.TOKEN
     shares_hosts = True
     nameable = staticmethod(nameable)
@@ -80,7 +99,8 @@ class CloudFront(TargetBase):
     def client(self) -> Client:
         """What makes the calls."""
         # botocore is slow to import, and commands that only read the state file make no call.
-        from listener.targets.cloudfront.client import Client  # noqa: PLC0415
+        with needing("aws", what="a target of type cloudfront"):
+            from listener.targets.cloudfront.client import Client  # noqa: PLC0415
 
         return Client(self.settings, self._key)
 
