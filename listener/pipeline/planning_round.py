@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from listener import planner
 from listener.pipeline.accounts import Account
+from listener.pipeline.beginnings import is_beginning, objects_at, with_objects
 from listener.pipeline.layers import LOOK_SECONDS, Layers
 from listener.pipeline.plan_inputs import (
     PlanInputs,
@@ -166,7 +167,16 @@ class PlanningRound:
         made.wakes += [self.overrides.ends_at, *(self.account.closed_until_for(kind) for kind in RefreshKind)]
         if priority is not Priority.LIVE:
             made.wanted = self._little(made.wanted, priority)
+        made.wanted = [self._counted(snapshot, one, made) for one in made.wanted]
         return made
+
+    def _counted(self, snapshot: Snapshot, one: AttemptRequest, made: _Choice) -> AttemptRequest:
+        """Count what a request takes besides, where it is for all that begins so."""
+        if not is_beginning(self.account, one):
+            return one
+        objects = objects_at(snapshot, self.sites, one)
+        made.evicts[one.target, one.url] = self._evicted(one.url, max(0, objects - 1))
+        return with_objects(one, objects)
 
     def _planned(self, snapshot: Snapshot, inputs: PlanInputs, free: Sequence[Load], priority: Priority) -> _Choice:
         """Let the planner choose between files and directories."""

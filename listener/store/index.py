@@ -36,6 +36,7 @@ __all__ = [
     "mark_seeded",
     "next_sequence",
     "note_revision",
+    "objects_beginning",
     "objects_named",
     "prefix_end",
     "prefix_end_bytes",
@@ -405,6 +406,25 @@ def compare_directories(
         known = directory_states(connection, root, directory)
         found[directory] = DirectoryComparison(len(known), known == states)
     return found
+
+
+_BEGINNING = """
+    SELECT (SELECT count(*) FROM object WHERE name >= ? AND name < ?
+            AND tree = (SELECT id FROM tree WHERE path = ? AND root = (SELECT id FROM root WHERE name = ?)))
+         + (SELECT coalesce(sum(objects), 0) FROM tree WHERE path >= ? AND path < ?
+            AND root = (SELECT id FROM root WHERE name = ?))
+"""
+
+
+def objects_beginning(connection: Connection, root: str, beginning: str) -> int:
+    """Return how many objects are known whose key begins so, in folders that begin so included."""
+    raw = key_to_bytes(beginning)
+    folder = _directory(raw)
+    name = raw[len(folder) :]
+    end = b"\xff" * 256
+    # Without a name the folder itself begins so, with all that it holds.
+    values = (name or end, name + end, folder, root, raw, raw + end, root)
+    return int(connection.execute(_BEGINNING, values).fetchone()[0])
 
 
 def objects_named(connection: Connection, root: str, keys: Sequence[str]) -> dict[str, Fingerprint]:

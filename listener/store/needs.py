@@ -152,6 +152,10 @@ class Snapshot:
         """Return what another query of this package finds at the same instant."""
         return query(self._connection, *args, **kwargs)
 
+    def own_root(self, root: str) -> str:
+        """Return the name of this instance's own copy of a root, where each has one."""
+        return self._own_roots.get(root, root)
+
     # -- needs -----------------------------------------------------------------------------------
 
     def loads(

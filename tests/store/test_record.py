@@ -13,6 +13,7 @@ from listener.errors import KeyRejected
 from listener.refresh import Scope
 from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
+from listener.store.index import objects_beginning
 from listener.store.store import RECORD_ROWS, StoreOptions
 from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, folder, route, subtree
 
@@ -311,6 +312,18 @@ async def test_a_large_batch_is_one_record(bench: Bench) -> None:
     assert other.sequence > recorded.sequence
     assert await bench.store.read(lambda s: s.weight_below("www", "d/")) == many
     assert await bench.store.read(lambda s: s.weight_below("www", "")) == many
+
+
+@pytest.mark.parametrize(
+    ("beginning", "objects"),
+    [("d/a", 4), ("d/", 6), ("d/a/", 2), ("d/ab", 1), ("d/é", 1), ("d/z", 0), ("", 7), ("e", 1)],
+)
+async def test_objects_that_begin_so_are_counted(bench: Bench, beginning: str, objects: int) -> None:
+    """By name, and in folders whose names begin so; of one storage."""
+    keys = ["d/a", "d/ab", "d/a/1", "d/a/2", "d/é", "d/b", "e1"]
+    await bench.store.record([Batch([content(key) for key in keys])], route)
+    assert await bench.store.read(lambda s: s.run(objects_beginning, "www", beginning)) == objects
+    assert await bench.store.read(lambda s: s.run(objects_beginning, "other", beginning)) == 0
 
 
 KEYS = st.sampled_from(["a", "b/1", "b/2", "b/c/1", "b/c/2", "d/1"])
