@@ -12,6 +12,9 @@ anything else                   the URL itself
 
 A beginning that is shorter than the site's base URL, or whose folder is above ``min_directory_depth``, would refresh
 more than the site allows: then the address is the URL, and the target refuses it with the reason.
+
+An outer layer waits for inner ones by URL. So hosts are kept apart at a target that is an outer layer of a site with
+another host than its addresses would have, though a path is then requested for each host.
 """
 
 from __future__ import annotations
@@ -44,12 +47,9 @@ class Forms:
     def __init__(self, sites: Sequence[Site], targets: Mapping[str, object]) -> None:
         """Prepare the targets (or their classes), by name; those that join no URLs keep each as it is."""
         self._forms: dict[str, _Form] = {}
-        for site in sites:
-            for name in site.targets:
-                target = targets.get(name)
-                if name not in self._forms and isinstance(target, JoinsUrls):
-                    root = root_of(site.base_urls[0]) if target.shares_hosts else ""
-                    self._forms[name] = _Form(target, root)
+        for name, target in targets.items():
+            if isinstance(target, JoinsUrls):
+                self._forms[name] = _Form(target, _shared_root(sites, name) if target.shares_hosts else "")
 
     def base(self, target: str, url: str) -> str:
         """Return the address of a base URL: never a shorter one."""
@@ -77,6 +77,14 @@ class Forms:
         if any(form.nameable(f"{EXAMPLE}x{tail}") != f"{EXAMPLE}x{tail}" for form in forms for tail in tails):
             return re.compile("")  # every name
         return re.compile(f"[{re.escape(''.join(found))}]") if found else None
+
+
+def _shared_root(sites: Sequence[Site], target: str) -> str:
+    """Return the scheme and host of a target's addresses; empty where its hosts are to be kept apart."""
+    served = [site for site in sites if target in site.targets]
+    roots = [root_of(base) for site in served for base in site.base_urls]
+    layered = {root_of(base) for site in served if site.targets.index(target) for base in site.base_urls}
+    return roots[0] if roots and layered <= {roots[0]} else ""
 
 
 def root_of(url: str) -> str:

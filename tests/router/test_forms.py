@@ -49,15 +49,30 @@ def made(sites: Sites, key: str, kind: ChangeKind = ChangeKind.CONTENT) -> list[
 def test_hosts_that_are_not_distinguished_share_a_need() -> None:
     """The host is that of the target's first base URL; another target of the site keeps its own URLs."""
     bases = ["https://a.example/", "https://b.example/", "http://a.example/"]
-    both = site(target=None, targets=["inner", "cdn"], base_urls=bases)
-    sites = Sites([both], targets={"cdn": Joined, "inner": object})
+    both = site(target=None, targets=["cdn", "other"], base_urls=bases)
+    sites = Sites([both], targets={"cdn": Joined, "other": object})
     assert made(sites, "k") == [
-        *(("inner", base + "k", Scope.EXACT) for base in bases),
         ("cdn", "https://a.example/k", Scope.EXACT),
+        *(("other", base + "k", Scope.EXACT) for base in bases),
     ]
     assert sites.addresses("https://b.example/k") == ["https://b.example/k", "https://a.example/k"]
-    assert sites.of("cdn", "https://a.example/k") is sites.of("inner", "https://b.example/k") is both
+    assert sites.of("cdn", "https://a.example/k") is sites.of("other", "https://b.example/k") is both
     assert sites.bases(both) == tuple(bases)
+
+
+def test_hosts_of_an_outer_layer_are_kept_apart() -> None:
+    """It waits for the inner layer by URL: unless all has one host, each host has its own."""
+    bases = ["https://a.example/", "https://b.example/"]
+    layered = site(target=None, targets=["inner", "cdn"], base_urls=bases)
+    sites = Sites([layered], targets={"cdn": Joined, "inner": object})
+    assert [url for target, url, _ in made(sites, "k") if target == "cdn"] == [base + "k" for base in bases]
+    other = site(base_urls=["https://c.example/"], source="other")
+    alone = site(target=None, targets=["inner", "cdn"], base_urls=bases[:1])
+    for order, url in (([other, alone], "https://c.example/k"), ([alone, other], "https://a.example/k")):
+        sites = Sites(order, targets={"cdn": Joined, "inner": object})
+        kept = [need.url for need in sites.route(Change("other", "k", ChangeKind.CONTENT))]
+        assert kept == [url]
+        assert ("cdn", "https://a.example/k", Scope.EXACT) in made(sites, "k")
 
 
 def test_sites_of_one_target_have_one_tree() -> None:

@@ -21,7 +21,7 @@ SETTINGS = Settings.model_validate(
         },
         "sites": [
             {"name": "www", "source": "www", "target": "cdn", "base_urls": [WWW]},
-            {"name": "img", "source": "www", "targets": ["cache", "cdn"], "base_urls": [IMG]},
+            {"name": "img", "source": "www", "targets": ["cdn", "cache"], "base_urls": [IMG]},
         ],
     }
 )
@@ -30,8 +30,8 @@ SETTINGS = Settings.model_validate(
 def test_what_is_requested() -> None:
     """The address at each layer; a directory, and what cannot be named, as the router makes it."""
     assert requested_urls(SETTINGS, [IMG + "a/b"], Scope.EXACT, target=None) == [
-        RequestedUrl("cache", IMG + "a/b", Scope.EXACT),
         RequestedUrl("cdn", f"{WWW}img/a/b", Scope.EXACT),
+        RequestedUrl("cache", IMG + "a/b", Scope.EXACT),
     ]
     assert requested_urls(SETTINGS, [IMG + "a/b~/"], Scope.SUBTREE, target="cdn") == [
         RequestedUrl("cdn", f"{WWW}img/a/b*", Scope.EXACT)
