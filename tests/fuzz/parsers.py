@@ -36,6 +36,8 @@ from listener.sources.webhook.authentication.certificates import _parse, https_u
 from listener.sources.webhook.authentication.shared_secrets import Token, _number, _signature
 from listener.sources.webhook.authentication.signatures import _account_and_id, read_message
 from listener.targets.cloudflare import answers as cloudflare
+from listener.targets.cloudfront import answers as cloudfront
+from listener.targets.cloudfront.wire import read_failure, read_invalidation
 from listener.text import header_time
 from listener.urls import normal_url
 
@@ -97,6 +99,12 @@ def cloudflare_failure(raw: bytes) -> object:
     return cloudflare.error_of(failed, sent, secrets=["secret"])
 
 
+def cloudfront_failure(raw: bytes) -> object:
+    """Read a refusal of CloudFront."""
+    sent = cloudfront.Sent("CreateInvalidation", "E1", "x", ("https://www.example.com/a",))
+    return cloudfront.error_of(read_failure(400, raw), sent, secrets=["secret"])
+
+
 def policy(raw: bytes) -> object:
     """Read the policy of a queue."""
     text = raw.decode("utf-8", "replace")
@@ -108,6 +116,8 @@ PARSERS: Mapping[str, Parser] = {
     "date": Parser(header(lambda text: clock_skew_seconds(text, 1.7e9))),
     "failure": Parser(failure),
     "cloudflare-failure": Parser(cloudflare_failure),
+    "cloudfront-failure": Parser(cloudfront_failure),
+    "cloudfront-invalidation": Parser(read_invalidation),
     "scrub": Parser(header(lambda text: scrub(text, ["secret"]))),
     "object": Parser(parse_object, (ReplyError,)),
     "receipt": Parser(parsed(parse_receipt), (ReplyError,)),

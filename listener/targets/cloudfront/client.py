@@ -26,8 +26,8 @@ from listener.targets.cloudfront.wire import read_failure
 __all__ = ["Client"]
 
 ROOT: Final = "/2020-05-31/distribution"
-LARGEST_REPLY_BYTES: Final = 16 * 1024 * 1024
-"""An answer repeats the paths of its request: 1,000 of 4,000 characters, as XML may escape them."""
+LARGEST_REPLY_BYTES: Final = 8 * 1024 * 1024
+"""An answer repeats the paths of its request: 1,000 of less than 1,024 characters, as XML may escape them."""
 CONNECTIONS: Final = 4
 ROLE_PROVIDERS: Final = ("container-role", "iam-role")
 """Those of AWS's chain that call a service as soon as they are asked."""
