@@ -19,8 +19,8 @@ from listener.alibaba.replies import (
     retry_after_seconds,
     scrub,
 )
-from listener.backfill.audit import read_answer
 from listener.daemon.admin.authenticator import _host_name, _is_address
+from listener.edge.answers import read_answer
 from listener.errors import ConfigurationError, KeyRejected, MalformedNotification, SourceUnavailable
 from listener.formats import decode
 from listener.formats.reading import Unreadable, unbase64
@@ -76,7 +76,7 @@ def edge(raw: bytes) -> object:
     """Read an edge's answer: five headers, a line each."""
     names = ("ETag", "Last-Modified", "Content-Length", "Age", "Content-Encoding")
     values = raw.decode("utf-8", "surrogateescape").split("\n")
-    return read_answer(200, dict(zip(names, values, strict=False)))
+    return read_answer(200, zip(names, values, strict=False))
 
 
 def inventory(raw: bytes) -> object:
