@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from listener.errors import ConfigurationError, MalformedNotification
-from listener.formats import oss, r2, s3, seaweedfs
+from listener.formats import keys, oss, r2, s3, seaweedfs
 from listener.formats.reading import (
     MAX_BODY_BYTES,
     Decoded,
@@ -138,7 +138,8 @@ _DETAIL = (_Form(s3.is_detail, s3.read_detail),)
 _OSS = (_Form(oss.is_cloud_event, oss.read_cloud_event), _Form(oss.is_events, oss.read_events))
 _R2 = (_Form(r2.is_event, r2.read_event),)
 _SEAWEEDFS = (_Form(seaweedfs.is_webhook, seaweedfs.read_webhook), _Form(seaweedfs.is_tail, seaweedfs.read_tail))
-_AUTO = (_HANDSHAKE, *_EVENTBRIDGE, _records(None), *_OSS, *_R2, *_SEAWEEDFS, *_DETAIL)
+_KEYS = (_Form(keys.is_keys, keys.read_keys),)
+_AUTO = (_HANDSHAKE, *_EVENTBRIDGE, _records(None), *_OSS, *_R2, *_SEAWEEDFS, *_DETAIL, *_KEYS)
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     {
@@ -151,6 +152,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         "seaweedfs": Format(_SEAWEEDFS),  # by webhook or from the filer's log
         "oss": Format(_OSS),  # Alibaba Cloud, by MNS, Function Compute or EventBridge
         "r2": Format(_R2),  # Cloudflare
+        "keys": Format(_KEYS),  # scripts of your own
     }
 )
 

@@ -234,6 +234,15 @@ class Tally:
         self._note = ""
         self._unreadable: list[str] = []
 
+    @property
+    def only_root(self) -> str:
+        """The bucket of what names none: the only one that is wanted, or empty where all are; else Unreadable."""
+        if self._roots is None:
+            return ""
+        if len(self._roots) != 1:
+            raise Unreadable("names no bucket, and the source accepts several")
+        return next(iter(self._roots))
+
     def add(
         self,
         effect: Effect,
@@ -279,7 +288,7 @@ class Tally:
         for at, record in enumerate(records):
             try:
                 if of is not None and type(record) is not of:
-                    raise Unreadable("is no object")  # noqa: TRY301 - reported like what the reader finds
+                    raise Unreadable("is no text" if of is str else "is no object")  # noqa: TRY301 - reported alike
                 read(record, self)
             except Unreadable as error:
                 if len(self._unreadable) < MAX_UNREADABLE:

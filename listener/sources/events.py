@@ -32,9 +32,9 @@ class EventSettings(BaseModel):
     """Prefix each key with the bucket's name and a ``/``, so that ``prefix`` of a site can select the bucket."""
 
     format: Annotated[str, AfterValidator(_known_format)] = "auto"
-    """Message format, if it cannot be detected: ``s3``, ``oss``, ``sns``, ``eventbridge``, ``minio``, …"""
+    """Message format, if it cannot be detected: ``s3``, ``oss``, ``sns``, ``eventbridge``, ``minio``, ``keys``, …"""
 
     def own(self, source: str, change: Change) -> Change:
         """Return a decoded change, whose root is a bucket, as one of this source, whose only root has its name."""
         bucket, key = change[:2]
-        return Change(source, f"{bucket}/{key}" if self.bucket_prefix else key, *change[2:])
+        return Change(source, f"{bucket}/{key}" if self.bucket_prefix and bucket else key, *change[2:])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.contracts import UNLIMITED, KindLimits, TargetBase
+from listener.contracts import UNLIMITED, KindLimits, TargetBase, Unreadable
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, open_store
 from listener.store.filtering import OLD_NEWS, SuppressedWriter
@@ -147,6 +147,27 @@ def test_status_of_one_url_shows_changes_that_made_no_refresh(stand: Stand, comm
     assert f"2 changes made no refresh, the last at 2027-01-15T08:00:00Z: {OLD_NEWS}" in shown
 
 
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [(b'{"keys": 1, "x": "\xe2\x80\xae\x1b[2J"}', '{"keys": 1, "x": "'), (b"\xff\x00", "ff00 (hexadecimal)")],
+)
+def test_an_unreadable_message_is_shown_with_its_body(stand: Stand, command: Command, body: bytes, shown: str) -> None:
+    """As it was received, but for what a terminal would obey."""
+
+    async def keep() -> None:
+        async with open_store(f"sqlite:///{stand.state}") as store:
+            await store.add_dead_letters("hook", [Unreadable(b"id", body, "not JSON")])
+
+    asyncio.run(keep())
+    (letter,) = json.loads(command("dead-letters", "--json")[1])
+    out = command("dead-letters", "--show", letter["id"])[1]
+    assert "reason:  not JSON" in out
+    assert shown in out
+    assert out.replace("\n", "").isprintable()
+    found = json.loads(command("dead-letters", "--show", letter["id"], "--json")[1])
+    assert (found["body"] or "").encode() == body or found["body_hex"] == body.hex()
+
+
 def test_what_the_cdn_refused_is_listed_retried_and_discarded(stand: Stand, command: Command) -> None:
     """A parked URL shows with the CDN's words; it is sent again on demand, or forgotten."""
     stand.order("malformed:bad")
@@ -154,6 +175,10 @@ def test_what_the_cdn_refused_is_listed_retried_and_discarded(stand: Stand, comm
     (letter,) = json.loads(command("dead-letters", "--json")[1])
     assert (letter["kind"], letter["subject"]) == ("url", stand.url("bad.html"))
     assert letter["reason"]
+    shown = command("dead-letters", "--show", letter["id"])[1]
+    assert stand.url("bad.html") in shown
+    assert "body:    none kept" in shown
+    assert command("dead-letters", "--show", "letter-99")[0] == 2
     assert command("dead-letters", "--retry", stand.url("nothing.html"))[0] == 1
     assert json.loads(command("dead-letters", "--retry", stand.url("bad.html"), "--json")[1]) == {"retried": 1}
     assert json.loads(command("status", "--json")[1])["pending"] == 1

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from aiohttp import HttpVersion11, web
@@ -35,10 +35,12 @@ from listener.change import Change
 from listener.contracts import Delivery, SourceHealth, Unreadable
 from listener.errors import MalformedNotification
 from listener.formats import decode
+from listener.formats.keys import is_own as is_own_form
 from listener.serving import Bodies, BodySpace, HTTPRejection
 from listener.serving.requests import SERVER, rejection_headers
 from listener.sources.webhook.authentication import Authenticated, Authenticator, RequestHead
 from listener.sources.webhook.settings import WebhookSettings
+from listener.text import printable
 
 __all__ = ["Accepted", "PendingRequests", "Receiver", "Replays", "rejection"]
 
@@ -96,11 +98,11 @@ class Receiver:
             self._count("requests", f"refused_{rejected.status:d}")
             self._log(rejected)
             return rejection(rejected)
-        self._count("requests", outcome)
-        return Accepted()
+        self._count("requests", outcome.name)
+        return Accepted() if outcome.reason is None else kept(outcome)
 
-    async def _receive(self, request: web.BaseRequest, space: BodySpace, claim: Claim) -> str:
-        """Make durable what a request brings; return what became of it, as the name of a figure."""
+    async def _receive(self, request: web.BaseRequest, space: BodySpace, claim: Claim) -> Outcome:
+        """Make durable what a request brings; return what became of it."""
         head = RequestHead(request.method, request.raw_path, request.headers, request.remote or "")
         authenticator = self._authenticator(head)
         settings = self.settings
@@ -109,22 +111,25 @@ class Receiver:
         if not claim(request, self.name):
             raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections with this credential")
         if not authenticated.is_event:
-            return "handshakes"
+            return Outcome("handshakes")
         content = body if authenticated.content is None else authenticated.content
         del body
         if len(content) < PING_BYTES and content.strip() in PINGS:
-            return "pings"
+            return Outcome("pings")
         if authenticated.message_id and self._replays.is_known(authenticated.message_id, self._now()):
-            return "repeated"
+            return Outcome("repeated")
         changes, unreadable = self._decode(content, is_unwrapped=authenticated.content is not None)
         if not changes and not unreadable:
-            return "ignored"
+            return Outcome("ignored")
+        is_own = bool(unreadable) and is_own_form(content)
         del content
         if not await self.pending.durable(changes, unreadable):
             raise HTTPRejection(HTTPStatus.SERVICE_UNAVAILABLE, "cannot be made durable at present")
         if authenticated.message_id:
             self._note(authenticated, changes)
-        return "unreadable" if unreadable else "accepted"
+        if unreadable:
+            return Outcome("unreadable", unreadable[0].reason, is_own=is_own)
+        return Outcome("accepted")
 
     def _note(self, authenticated: Authenticated, changes: Sequence[Change]) -> None:
         """Remember a durable message; one without a name of its own only where a second one must be the same event."""
@@ -186,6 +191,17 @@ class Receiver:
                 reason=rejected.reason,
                 hint=rejected.hint,
             )
+
+
+class Outcome(NamedTuple):
+    """What became of a request that was taken."""
+
+    name: str
+    """Of its figure."""
+    reason: str | None = None
+    """Why its body, or a part of it, could not be read and was kept as a dead letter."""
+    is_own: bool = False
+    """It is in the form for scripts of your own."""
 
 
 def _dead_letter(body: bytes, reason: str) -> Unreadable:
@@ -378,6 +394,18 @@ class Accepted(web.StreamResponse):
         """End the answer."""
         if not self._is_sent:
             await super().write_eof(data)
+
+
+def kept(outcome: Outcome) -> web.Response:
+    """
+    Return the answer to what was kept as a dead letter.
+
+    It is a success: senders deliver in order, and one that is rejected for ever would hold up all that follows. A
+    script that uses our own form gets 422, so that it ends with an error.
+    """
+    status = HTTPStatus.UNPROCESSABLE_ENTITY if outcome.is_own else HTTPStatus.ACCEPTED
+    text = f"kept as a dead letter: {printable(outcome.reason or '')}; see cdn-listener dead-letters\n"
+    return web.Response(status=status, text=text, headers=_HEADERS)
 
 
 def rejection(rejected: HTTPRejection) -> web.Response:

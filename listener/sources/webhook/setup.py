@@ -102,13 +102,12 @@ def _api_destination(name: str, settings: WebhookSettings, url: str, buckets: Se
 def _script(name: str, settings: WebhookSettings, url: str, buckets: Sequence[str]) -> str:  # noqa: ARG001
     is_own = settings.credential_header.lower() != "authorization"
     header = f"{settings.credential_header}: <token>" if is_own else "Authorization: Bearer <token>"
-    records = [
-        {"eventName": event, "s3": {"bucket": {"name": buckets[0]}, "object": {"key": key}}}
-        for event, key in (("ObjectCreated:Put", "shop/a%20b.html"), ("ObjectRemoved:Delete", "shop/old.html"))
-    ]
+    body: dict[str, object] = {"keys": ["shop/a b.html"], "deleted": ["shop/old.html"]}
+    if len(settings.buckets) > 1:
+        body["bucket"] = buckets[0]
     return _block(
-        "A script of your own: records as S3 sends them, with percent-encoded keys",
-        [f"curl -fsS -H '{header}' --data-binary '{json.dumps({'Records': records})}' {url}"],
+        "A script of your own: keys as they are, not percent-encoded",
+        [f"curl -fsS -H '{header}' --data-binary '{json.dumps(body)}' {url}"],
     )
 
 

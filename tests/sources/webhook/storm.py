@@ -114,7 +114,7 @@ class HookStorm(Storm):
                 timeout = aiohttp.ClientTimeout(total=10)
                 async with http.post(f"http://{self.listen}/", data=body, headers=BEARER, timeout=timeout) as response:
                     self.answers[response.status] = self.answers.get(response.status, 0) + 1
-                    if response.status == 204:
+                    if response.status in (202, 204):
                         return
             await asyncio.sleep(0.02)
 

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
+from listener.change import ChangeKind
 from tests.sources.webhook.hooks import BEARER, TOKEN, AheadClock, a_hook, s3_event
 
 pytestmark = pytest.mark.looptime(False)
@@ -70,10 +71,59 @@ async def test_what_nobody_can_read_is_set_aside_and_answered() -> None:
         done, _ = await asyncio.wait([sent], timeout=0.2)
         assert not done
         hook.commits.set()
-        assert (await sent)[0] == 204
+        status, text = await sent
+        assert status == 202
+        assert "kept as a dead letter: unreadable notification: not JSON" in text
         assert [one.body for one in hook.unreadable] == [b"\xff{garbage"]
         assert hook.unreadable[0].reason
         assert not hook.changes
+
+
+async def test_a_script_names_keys() -> None:
+    """As they are, with or without a slash before them; several at once, and what is gone."""
+    async with a_hook() as hook:
+        body = json.dumps({"keys": ["a b.html", "/50%.html", "日本.jpg"], "deleted": ["old.html"]}).encode()
+        assert (await hook.post(body))[0] == 204
+        assert [(change.key, change.kind) for change in hook.changes] == [
+            ("a b.html", ChangeKind.CONTENT),
+            ("50%.html", ChangeKind.CONTENT),
+            ("日本.jpg", ChangeKind.CONTENT),
+            ("old.html", ChangeKind.DELETED),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "keys"),
+    [
+        ({"keys": "a.html"}, "keys is no list", []),
+        ({"keys": ["a.html", 5]}, "keys[1] is no text", ["a.html"]),
+        ({"keys": ["a.html", ""]}, "keys[1] is an empty key", ["a.html"]),
+        ({"keys": ["a.html"], "delete": ["b.html"]}, "'delete', 'keys'", []),
+        ({"deleted": {"a": 1}}, "deleted is no list", []),
+    ],
+)
+async def test_a_script_learns_what_is_wrong(body: object, words: str, keys: list[str]) -> None:
+    """422 with the reason, so that curl --fail ends with an error; what is readable is recorded, the body is kept."""
+    async with a_hook() as hook:
+        status, text = await hook.post(json.dumps(body).encode())
+        assert (status, words in text) == (422, True), text
+        assert "kept as a dead letter" in text
+        assert hook.keys == keys
+        assert len(hook.unreadable) == 1
+
+
+async def test_a_script_names_a_bucket_where_there_are_several() -> None:
+    """With one bucket it need not; of several it says which."""
+    async with a_hook(buckets=["one"], bucket_prefix=True) as hook:
+        assert (await hook.post(b'{"keys": ["a"]}'))[0] == 204
+        assert hook.keys == ["one/a"]
+    async with a_hook(buckets=["one", "two"], bucket_prefix=True) as hook:
+        assert (await hook.post(b'{"keys": ["a"]}'))[0] == 422
+        assert (await hook.post(b'{"keys": ["a"], "bucket": "two"}'))[0] == 204
+        assert hook.keys == ["two/a"]
+    async with a_hook(bucket_prefix=True) as hook:
+        assert (await hook.post(b'{"keys": ["a"]}'))[0] == 204
+        assert hook.keys == ["a"]
 
 
 async def test_what_means_nothing_to_a_cache_is_answered_without_a_commit() -> None:
@@ -116,8 +166,8 @@ async def test_a_token_opens_and_nothing_else_does(headers: dict[str, str], stat
     """A missing credential is 401, a wrong one 403; neither leaves anything behind."""
     async with a_hook() as hook:
         assert (await hook.post(s3_event("a"), headers))[0] == status
-        assert (await hook.post(b"garbage", headers))[0] == status
         accepted = status == 204
+        assert (await hook.post(b"garbage", headers))[0] == (202 if accepted else status)
         assert (bool(hook.changes), bool(hook.unreadable)) == (accepted, accepted)
 
 
@@ -238,7 +288,7 @@ async def test_a_large_body_is_413_with_and_without_a_stated_length() -> None:
             yield b"x" * 1024
 
     async with a_hook(max_body_bytes=4096) as hook:
-        assert (await hook.post(b"x" * 4096))[0] == 204
+        assert (await hook.post(b"x" * 4096))[0] == 202
         assert (await hook.post(b"x" * 4097))[0] == 413
         assert (await hook.post(pieces()))[0] == 413
         assert [len(one.body) for one in hook.unreadable] == [4096]
