@@ -34,5 +34,5 @@ def objects_at(snapshot: Snapshot, sites: Sites, one: AttemptRequest) -> int:
 
 def with_objects(one: AttemptRequest, objects: int) -> AttemptRequest:
     """Return a request whose reason says how much it takes."""
-    what = f"the CDN cannot be asked for the name, but for what begins so: {objects} known objects"
-    return one._replace(reason=f"{what}; {one.reason}")
+    what = f"Takes all that begins so ({objects} known objects), since the CDN cannot be asked for the name."
+    return one._replace(reason=f"{what} {one.reason}")

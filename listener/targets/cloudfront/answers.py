@@ -35,10 +35,11 @@ from listener.errors import (
 )
 from listener.targets.cloudfront.wire import Failure
 
-__all__ = ["KEY_CODES", "NO_INVALIDATION", "Request", "Sent", "error_of"]
+__all__ = ["ACCESS_DENIED", "KEY_CODES", "NO_INVALIDATION", "Request", "Sent", "error_of"]
 
 THROTTLED_SECONDS: Final = 2.0
 """CloudFront names no time; in 2022 an engineer of AWS named one call in two seconds."""
+ACCESS_DENIED: Final = "AccessDenied"
 NO_INVALIDATION: Final = "NoSuchInvalidation"
 THROTTLES: Final = frozenset(
     {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
@@ -110,7 +111,7 @@ def _hint(failure: Failure, sent: Sent) -> str:
             f"correct `distribution`: {sent.distribution} is none of the AWS account whose key is used"
             " (`aws sts get-caller-identity` shows which)"
         )
-    if failure.code == "AccessDenied":
+    if failure.code == ACCESS_DENIED:
         return (
             f"allow cloudfront:{sent.action} on distribution/{sent.distribution} for this key"
             " (config/policies/iam-cloudfront.json); it may be a distribution of another AWS account"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import quote
@@ -37,7 +37,7 @@ from listener.errors import (
 from listener.extras import needing
 from listener.rates import Bucket
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task, TaskState
-from listener.targets.cloudfront.answers import NO_INVALIDATION, Request, Sent
+from listener.targets.cloudfront.answers import ACCESS_DENIED, NO_INVALIDATION, Request, Sent
 from listener.targets.cloudfront.paths import is_wildcard, nameable, path_of
 from listener.targets.cloudfront.prices import DOLLARS_PER_PATH, FREE_PATHS
 from listener.targets.cloudfront.settings import Settings as CloudFrontTable
@@ -201,19 +201,22 @@ class CloudFront(TargetBase):
 
     async def check(self) -> Sequence[Check]:
         """Try the key, the distribution and each permission; nothing is invalidated."""
-        return [
-            await self._checked("ListInvalidations", self._try_list),
-            await self._checked("CreateInvalidation", self._try_create),
-            await self._checked("GetInvalidation", self._try_get),
-        ]
-
-    async def _checked(self, action: str, ask: Callable[[], Awaitable[None]]) -> Check:
-        subject = f"targets.{self.name}: {action} of {self.settings.distribution}"
-        try:
-            await ask()
-        except TargetError as error:
-            return Check(subject, CheckState.FAILED, str(error), error.hint or "try again in a moment")
-        return Check(subject, CheckState.OK, "permitted")
+        found: list[Check] = []
+        for action, ask in (
+            ("ListInvalidations", self._try_list),
+            ("CreateInvalidation", self._try_create),
+            ("GetInvalidation", self._try_get),
+        ):
+            subject = f"targets.{self.name}: {action} of {self.settings.distribution}"
+            try:
+                await ask()
+            except TargetError as error:
+                found.append(Check(subject, CheckState.FAILED, str(error), error.hint or "try again in a moment"))
+                if error.code != ACCESS_DENIED:
+                    break  # the others would say the same
+            else:
+                found.append(Check(subject, CheckState.OK, "permitted"))
+        return found
 
     async def _try_list(self) -> None:
         distribution = self.settings.distribution

@@ -119,7 +119,7 @@ async def test_what_cannot_be_named_is_widened_once(tmp_path: Path) -> None:
         assert [await world.get(key) for key in names] == ["two, longer", "two, longer", "one", "one"]
         assert paths(world) == ["/d/a*"] and charged(world) == 1
         (row,) = await world.store.history(url=world.url("d/a") + "*")
-        assert "what begins so: 2 known objects" in row["reason"]
+        assert "Takes all that begins so (2 known objects)" in row["reason"]
         (letter,) = await world.store.dead_letters()
         assert letter.subject == world.url("x~")
         assert "CloudFront cannot be asked for '~' in a path" in str(letter)
