@@ -154,11 +154,12 @@ class BatchRejected(NotSent):
         *,
         domain: str | None = None,
         urls: Collection[str] = (),
+        hint: str = "",
         code: str = "",
         request_id: str = "",
     ) -> None:
         """Keep the domain or the URLs, as they were sent, that the CDN named as the culprits, if it named any."""
-        super().__init__(message, code=code, request_id=request_id)
+        super().__init__(message, hint=hint, code=code, request_id=request_id)
         self.domain = domain
         self.urls = frozenset(urls)
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from listener.alibaba.access import key_source, require_key
+from listener.alibaba.access import KeySettings, key_source, require_key
 from listener.alibaba.calls import ApiSettings, Request
 from listener.alibaba.rates import Window
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, Hints, ReplyError, parse_tasks
@@ -56,7 +56,7 @@ class ApiTarget(ABC):
         self.name = name
         self._api_settings = settings
         self._version = version
-        self._hints = hints
+        self._hints = hints._replace(key=_key_words(settings))
         self._calls_per_second = calls_per_second
         self._history_seconds = history_days * DAY_SECONDS - HISTORY_MARGIN_SECONDS
         self._clock = clock or SystemClock()
@@ -211,6 +211,13 @@ class ApiTarget(ABC):
         """Release connections; safe to call twice."""
         if "client" in vars(self):
             await self.client.close()
+
+
+def _key_words(settings: KeySettings) -> str:
+    """Return where the access key comes from, for hints."""
+    if settings.credentials == "default-chain":
+        return "which key Alibaba's credential chain gives"
+    return f"{settings.environment_prefix}_ACCESS_KEY_ID and {settings.environment_prefix}_ACCESS_KEY_SECRET"
 
 
 def read_tasks(fields: Mapping[str, Any]) -> list[Task]:

@@ -39,6 +39,7 @@ from listener.contracts.sources import (
 )
 from listener.contracts.targets import (
     ChecksDeadline,
+    ChecksUrls,
     Eviction,
     FindsTasks,
     JoinsUrls,
@@ -65,6 +66,7 @@ __all__ = [
     "Check",
     "CheckState",
     "ChecksDeadline",
+    "ChecksUrls",
     "ConfirmsDeletions",
     "Credential",
     "Delivery",

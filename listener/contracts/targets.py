@@ -16,6 +16,7 @@ from listener.urls import host_of
 
 __all__ = [
     "ChecksDeadline",
+    "ChecksUrls",
     "Eviction",
     "FindsTasks",
     "JoinsUrls",
@@ -272,6 +273,19 @@ class ReportsRates(Protocol):
 
     def rates(self) -> Sequence[RateLeft]:
         """Return what is left of each limit; no input or output."""
+        ...
+
+
+@runtime_checkable
+class ChecksUrls(Protocol):
+    """A target that can find out, before anything is sent, whether URLs are its to refresh."""
+
+    async def check_urls(self, urls: Sequence[str]) -> Sequence[Check]:
+        """
+        Check the base URLs of the sites that it refreshes, without changing anything.
+
+        Called where nothing in :meth:`Target.check` failed.
+        """
         ...
 
 

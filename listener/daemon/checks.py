@@ -7,10 +7,11 @@ import json
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from listener.configuration import is_postgres, sqlite_path, state_directory, unit_of
-from listener.contracts import Check, CheckState, Source, Target
+from listener.contracts import Check, CheckState, ChecksUrls, Source, Target
 from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
 from listener.plugins import foreign_distribution
@@ -41,9 +42,18 @@ async def run_checks(settings: Settings, sources: Mapping[str, Source], targets:
     for name, source in sources.items():
         found += await _bounded(f"sources.{name}", source.check)
     for name, target in targets.items():
-        found += await _bounded(f"targets.{name}", target.check)
+        found += await _bounded(f"targets.{name}", partial(_check_target, settings, name, target))
         await target.close()
     return found
+
+
+async def _check_target(settings: Settings, name: str, target: Target) -> Sequence[Check]:
+    """Check a target, and where nothing failed the base URLs of its sites."""
+    found = await target.check()
+    if not isinstance(target, ChecksUrls) or any(one.state is CheckState.FAILED for one in found):
+        return found
+    urls = dict.fromkeys(url for site in settings.sites if name in site.targets for url in site.base_urls)
+    return [*found, *await target.check_urls(list(urls))]
 
 
 def _check_installation() -> list[Check]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from listener.contracts import CheckState, KindLimits
+from listener.contracts import Check, CheckState, KindLimits
 from listener.daemon.checks import run_checks
 from listener.refresh import RefreshKind
 from tests.pipeline.scripted import BASE, Scripted
@@ -37,3 +38,21 @@ async def test_a_kind_that_a_site_needs_and_its_target_lacks_is_found(
     assert [one.state for one in found] == [state for state, _ in expected]
     for one, (_, words) in zip(found, expected, strict=True):
         assert words in one.message and one.hint
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_target_checks_the_base_urls_of_its_sites(tmp_path: Path, fails: bool) -> None:
+    """Those of the sites that it refreshes, and only where it can work at all."""
+    edge: Any = SimpleNamespace(edge_url=BASE.rstrip("/"))
+
+    class Choosy(Scripted):
+        """Takes no URL."""
+
+        async def check(self) -> list[Check]:
+            return [Check("cdn: key", CheckState.FAILED if fails else CheckState.OK, "tried")]
+
+        async def check_urls(self, urls: Sequence[str]) -> list[Check]:
+            return [Check(f"cdn: {url}", CheckState.FAILED, "not ours", "correct base_urls") for url in urls]
+
+    checks = await run_checks(settings_for(tmp_path, edge, {}), {}, {"cdn": Choosy()})
+    assert [one.subject for one in checks if one.message == "not ours"] == ([] if fails else [f"cdn: {BASE}"])

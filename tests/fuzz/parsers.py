@@ -96,7 +96,7 @@ def cloudflare_failure(raw: bytes) -> object:
     wait, _, body = raw.partition(b"\n")
     sent = cloudflare.Sent("x", {"www.example.com/a": ["https://www.example.com/a/"]}, is_purge=True)
     failed = cloudflare.parse_failure(400, {"Retry-After": wait.decode("latin-1")}, body)
-    return cloudflare.error_of(failed, sent, secrets=["secret"])
+    return cloudflare.error_of(failed, sent, variable="T", secrets=["secret"])
 
 
 def cloudfront_failure(raw: bytes) -> object:

@@ -30,6 +30,7 @@ from listener.targets.alibaba_esa.requests import (
     task_list_request,
 )
 from listener.targets.alibaba_esa.settings import Settings as EsaSettings
+from listener.urls import host_of
 
 __all__ = ["AlibabaEsa"]
 
@@ -48,7 +49,9 @@ HINTS: Final = Hints(
     quota_ends="a site has a quota for each day, which ends at 00:00 UTC+8, and may have one for 30 days; see its plan",
     rules=(
         Rule(
-            "InvalidParameter", Remedy.FIND_CULPRIT, "one URL of the batch is malformed, or of a host of another site"
+            "InvalidParameter",
+            Remedy.FIND_CULPRIT,
+            "a URL is malformed, or its host is not of this site: correct base_urls, or set the site that serves it",
         ),
         Rule("InvalidSite", Remedy.STOP, _SITE),
         Rule("Site", Remedy.STOP, _SITE),
@@ -229,6 +232,18 @@ class AlibabaEsa(ApiTarget):
         state = CheckState.WARNING if found[0].status.lower() == "pending" else CheckState.FAILED
         why = f" ({found[0].why})" if found[0].why else ""
         return Check(check.subject, state, check.message + why, "look at the site in the ESA console")
+
+    async def check_urls(self, urls: Sequence[str]) -> Sequence[Check]:
+        """Warn about each host that the name of the site does not cover: unless it is a custom one, it is refused."""
+        name = (await self._look_up()).name.lower()
+        found = []
+        for host in dict.fromkeys(host_of(url).lower() for url in urls):
+            bare = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+            if bare != name and not bare.endswith(f".{name}"):
+                message = f"is not below {name}: ESA refuses the URLs of hosts that are not of this site"
+                hint = "correct base_urls of the site in [[sites]], or set the site that serves this host"
+                found.append(Check(f"{self.name}: {host}", CheckState.WARNING, message, hint))
+        return found
 
     async def _look_up(self) -> Site:
         if self.settings.site_id is None:

@@ -44,7 +44,7 @@ MOST_MESSAGE_CHARACTERS: Final = 65_536
 """In which what we sent is looked for; what is named beyond is found by sending halves."""
 _PLAN: Final = re.compile(r"\b(enterprise|plan|entitle[a-z]*|upgrade)\b", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"\b(limit your|too many|at most|maximum|exceed[a-z]*|up to \d+)\b", re.IGNORECASE)
-PERMISSIONS: Final = "the token needs the permission Cache Purge (and Zone Read to look zones up) for this zone"
+PERMISSIONS: Final = "give the token the permission Cache Purge, and Zone Read where zones are looked up, for its zones"
 
 
 class Failure(NamedTuple):
@@ -104,8 +104,8 @@ def _error(fields: Mapping[str, Any]) -> tuple[str, str]:
     return str(code) if isinstance(code, int) else "", message if isinstance(message, str) else ""
 
 
-def error_of(failure: Failure, sent: Sent, *, secrets: Sequence[str]) -> TargetError:
-    """Return the error, by what can be done about it; ``secrets`` are in none."""
+def error_of(failure: Failure, sent: Sent, *, variable: str, secrets: Sequence[str]) -> TargetError:
+    """Return the error, by what can be done about it; ``variable`` has the token, ``secrets`` are in no error."""
     reason = scrub(failure.message, secrets) or "without a reason"
     number = f" (code {failure.code})" if failure.code else ""
     words = f"Cloudflare answered {sent.what} with HTTP {failure.status}: {reason}{number}"
@@ -121,12 +121,14 @@ def error_of(failure: Failure, sent: Sent, *, secrets: Sequence[str]) -> TargetE
     is_read = bool(failure.code or failure.message)  # else a proxy may have answered, of whatever we sent
     if status in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST) and sent.is_purge and is_read:
         return _rejection(failure, sent, words, ids)
-    return Misconfigured(words, hint=_hint(status, sent.zone), **ids)
+    return Misconfigured(words, hint=_hint(status, sent.zone, variable), **ids)
 
 
-def _hint(status: int, zone: str) -> str:
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return PERMISSIONS
+def _hint(status: int, zone: str, variable: str) -> str:
+    if status == HTTPStatus.UNAUTHORIZED:
+        return f"check the token in {variable}, or in its file: it is unknown, expired or disabled"
+    if status == HTTPStatus.FORBIDDEN:
+        return f"{PERMISSIONS}; or the one in {variable} is wrong"
     if status == HTTPStatus.NOT_FOUND and zone:
         return f"correct the id {zone} in `zones`, or let the token see this zone"
     return "check `endpoint` and any proxy before it, and the token"

@@ -90,7 +90,7 @@ class Client:
         if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             self._token = None  # it may have been rotated
         failure = parse_failure(response.status, response.headers, body)
-        raise error_of(failure, request.sent, secrets=[token])
+        raise error_of(failure, request.sent, variable=self._settings.variable, secrets=[token])
 
     def _unreachable(self, what: str) -> Unavailable:
         endpoint = self._settings.endpoint

@@ -181,6 +181,15 @@ class Cloudflare(TargetBase):
             ids = {zone.id: f"zone {zone.name}" for zone in found[:MOST_CHECKED]}
         return [await _tried(f"{subject}: {words}", partial(self._try, zone)) for zone, words in ids.items()]
 
+    async def check_urls(self, urls: Sequence[str]) -> Sequence[Check]:
+        """Look for the zone of each host."""
+        hosts = dict.fromkeys(map(host_of, urls))
+        subject = f"targets.{self.name}"
+        return [await _tried(f"{subject}: {host}", partial(self._zone_words, host)) for host in hosts]
+
+    async def _zone_words(self, host: str) -> str:
+        return f"in zone {await self.zones.find(self.client, host, ())}"
+
     async def _try(self, zone: str) -> str:
         """Make a purge of nothing: it is refused as empty where it is permitted."""
         sent = Sent(f"an empty purge of zone {zone}", zone=zone, is_purge=True)

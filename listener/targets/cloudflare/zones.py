@@ -53,7 +53,8 @@ class Zones:
             return known
         bare = _without_port(host)
         if self._configured:
-            raise BatchRejected(f"{host} is in no zone of {self._setting}", urls=urls)
+            hint = f"add its zone to {self._setting}, or correct base_urls of its site"
+            raise BatchRejected(f"{host} is in no zone of {self._setting}", urls=urls, hint=hint)
         async with self._turns:
             if bare not in self._found:
                 self._found[bare] = await self._look_up(client, bare, urls)
@@ -76,7 +77,8 @@ class Zones:
         if not await listed(client):
             hint = f"give the token the permission Zone Read for them, or set {self._setting}"
             raise Misconfigured(f"the token sees no zone, so {host} cannot be purged", hint=hint)
-        raise BatchRejected(f"{host} is in no zone that the token sees", urls=urls)
+        hint = "let the token see its zone (Zone Read), or correct base_urls of its site"
+        raise BatchRejected(f"{host} is in no zone that the token sees", urls=urls, hint=hint)
 
 
 async def listed(client: Client, name: str = "") -> list[Zone]:

@@ -168,7 +168,7 @@ def _error(failed: Mapping[str, Mapping[str, Answer]]) -> TargetError:
     """Return the error of a request that no cache did: what is most likely to pass decides."""
     first = {address: next(iter(answers.values())) for address, answers in failed.items()}
     words = "; ".join(f"{address} {answer.words}" for address, answer in first.items())
-    hint = next((answer.hint for answer in first.values() if answer.hint), "")
+    hint = "; ".join(dict.fromkeys(answer.hint for answer in first.values() if answer.hint))
     verdicts = {answer.verdict for answer in first.values()}
     if Verdict.UNKNOWN in verdicts:
         return OutcomeUnknown(words, hint=hint)

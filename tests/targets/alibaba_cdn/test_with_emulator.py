@@ -149,6 +149,15 @@ async def test_a_wrong_secret_is_reported(make_pair: MakePair, make_target: Call
     assert "x-acs" not in str(caught.value)
 
 
+async def test_a_wrong_key_of_a_second_account_names_its_variables(make_pair: MakePair) -> None:
+    """Not those of the first."""
+    keys = {"SECOND_ACCESS_KEY_ID": "testid", "SECOND_ACCESS_KEY_SECRET": "wrong"}
+    pair = await make_pair(environment=keys, environment_prefix="SECOND")
+    with pytest.raises(Misconfigured) as caught:
+        await pair.target.submit(FILE, [pair.url("/a")], force=False)
+    assert "SECOND_ACCESS_KEY_SECRET" in caught.value.hint and "ALIBABA" not in caught.value.hint
+
+
 async def test_a_missing_permission_names_the_actions_of_the_service(make_pair: MakePair) -> None:
     """DCDN has actions of its own to grant."""
     pair = await make_pair("error:Forbidden.RAM", **DCDN)

@@ -187,6 +187,19 @@ async def test_check_passes_against_the_emulator(make_pair: MakePair, site: str)
     assert quota == "left: file 1000 of 1000, directory 100 of 100, ignore-params 100 of 100"
 
 
+@pytest.mark.parametrize("site", ["example.com", "123456789"])
+async def test_check_warns_of_hosts_of_other_sites(make_pair: MakePair, site: str) -> None:
+    """A host that the name does not cover may be a custom one, so that it is no failure."""
+    pair = await make_pair(site=site)
+    hosts = ("example.com", "www.Example.com:8443", "www.example.org", "notexample.com")
+    found = await pair.target.check_urls([f"https://{host}/" for host in hosts])
+    assert [(check.subject, check.state) for check in found] == [
+        ("esa: www.example.org", CheckState.WARNING),
+        ("esa: notexample.com", CheckState.WARNING),
+    ]
+    assert all("base_urls" in check.hint for check in found)
+
+
 async def test_a_name_is_looked_up_once(make_pair: MakePair) -> None:
     """A permission that is withdrawn later stops nothing."""
     pair = await make_pair()

@@ -16,7 +16,7 @@ SENT = Sent("purge_cache", {"www.example.com/a": ["https://www.example.com/a/"]}
 def error(status: int, message: object = "no", sent: Sent = SENT, **headers: str) -> TargetError:
     """Return the error of an answer with one message."""
     body = json.dumps({"success": False, "errors": [{"code": 7, "message": message}]}).encode()
-    return error_of(parse_failure(status, {"CF-Ray": "ray", **headers}, body), sent, secrets=["hidden"])
+    return error_of(parse_failure(status, {"CF-Ray": "ray", **headers}, body), sent, variable="T", secrets=["hidden"])
 
 
 def test_secrets_and_long_texts_are_left_out() -> None:
@@ -74,7 +74,7 @@ def test_a_long_answer_is_read_quickly() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"errors": 1}', b'{"errors": [1, {"code": "x"}]}', b"\xff"])
 def test_bodies_that_are_none(body: bytes) -> None:
     """The status counts."""
-    found = error_of(parse_failure(403, {}, body), SENT, secrets=[])
+    found = error_of(parse_failure(403, {}, body), SENT, variable="T", secrets=[])
     assert isinstance(found, Misconfigured) and "Cache Purge" in found.hint and not found.code
 
 
@@ -82,5 +82,5 @@ def test_bodies_that_are_none(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"<html>400 Bad Request</html>", b"{}", b'{"success": false, "errors": []}'])
 def test_an_answer_without_errors_sets_no_url_aside(status: int, body: bytes) -> None:
     """A proxy may have given it, to each request: all that changes meanwhile would wait for a person."""
-    found = error_of(parse_failure(status, {}, body), SENT, secrets=[])
+    found = error_of(parse_failure(status, {}, body), SENT, variable="T", secrets=[])
     assert isinstance(found, Misconfigured) and "proxy" in found.hint

@@ -70,6 +70,7 @@ async def test_a_host_in_no_zone(pair: Pair) -> None:
     with pytest.raises(BatchRejected, match=r"www.example.net is in no zone that the token sees") as refused:
         await pair.send(FILE, "https://www.example.net/a")
     assert refused.value.urls == {"https://www.example.net/a"}
+    assert "base_urls" in refused.value.hint and "Zone Read" in refused.value.hint
     pair.emulator._server._zones = ()  # type: ignore[union-attr]
     with pytest.raises(Misconfigured, match=r"the token sees no zone") as wrong:
         await pair.send(FILE, "https://www.example.net/a")
@@ -113,7 +114,7 @@ async def test_a_url_of_a_foreign_zone_is_named(make_pair: MakePair) -> None:
     ("fault", "error", "hint"),
     [
         ("error:10000", Misconfigured, "Cache Purge"),
-        ("error:1000", Misconfigured, "Cache Purge"),
+        ("error:1000", Misconfigured, "CLOUDFLARE_API_TOKEN"),
         ("plan-lacks:prefixes", Misconfigured, 'subtree = "none"'),
         ("error:1094", BatchTooLarge, ""),
         ("error:413", BatchTooLarge, ""),
@@ -283,3 +284,18 @@ async def test_nothing_is_logged(pair: Pair, caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.DEBUG):
         await pair.send(FILE, URL)
     assert TOKEN not in caplog.text
+
+
+async def test_check_looks_for_the_zone_of_each_host(make_pair: MakePair) -> None:
+    """Before anything is sent: a host of one zone, of none and of two."""
+    twice = parse_zone("example.org=" + 32 * "1")
+    pair = await make_pair(zones=(EXAMPLE, OTHER, twice))
+    urls = [f"https://www.{name}/" for name in ("example.com", "example.net", "example.org")]
+    found = await pair.target.check_urls([*urls, "https://www.example.com/news/"])
+    assert [(check.subject, check.state) for check in found] == [
+        ("targets.cdn: www.example.com", CheckState.OK),
+        ("targets.cdn: www.example.net", CheckState.FAILED),
+        ("targets.cdn: www.example.org", CheckState.FAILED),
+    ]
+    assert "base_urls" in found[1].hint and "targets.cdn.zones" in found[2].hint
+    assert not pair.purged
