@@ -202,7 +202,7 @@ class Storm(Edge):
         connection = sqlite3.connect(self.folder / "state.db")
         spent, held = connection.execute(
             "SELECT coalesce(sum(spent + others), 0), coalesce(sum(held), 0) FROM ledger"
-            " WHERE kind IN ('file', 'directory')"
+            " WHERE kind IN ('file', 'directory', 'paths')"
         ).fetchone()
         unknown = connection.execute(
             "SELECT count(*) FROM attempt WHERE held = 1 AND kind IN ('file', 'directory')"
