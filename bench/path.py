@@ -103,7 +103,7 @@ async def ours(folder: Path, target: AlibabaCdn, count: int) -> tuple[float, flo
         wall, cpu = time.perf_counter(), time.process_time()
         await pipeline.run(until_idle=True, follow=False)
         took = time.perf_counter() - wall, time.process_time() - cpu
-        spent = (await store.budget("main", RefreshKind.FILE, default=0)).spent
+        spent = (await store.budget("main", target.allowances[0])).spent
         # The live quota corrected the ledger by what the bare loop spent before.
         assert spent == 2 * count, f"{spent} of {2 * count} accepted"
     return took[0] - chosen.coalescer.quiet_seconds, took[1]

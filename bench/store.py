@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from listener.allowances import Day, for_each_kind
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.coalescer import Inbox
 from listener.contracts import Delivery
@@ -250,8 +251,8 @@ async def size(needs: int) -> dict[str, float]:
                 wanted = AttemptRequest(
                     "cdn", RefreshKind.DIRECTORY, BASE + "assets/", True, "bench", time.time(), covered=needs
                 )
-                quota = {RefreshKind.DIRECTORY: 10}
-                (made,) = await phase("hold", store.hold([wanted], account="main", quota=quota))
+                allowances = for_each_kind({RefreshKind.DIRECTORY: 10}, Day())
+                (made,) = await phase("hold", store.hold([wanted], account="main", allowances=allowances))
                 await store.mark_sending([made.id])
                 await store.accept({made.id: "1"}, next_look_at=0.0)
                 await phase("counts_in_flight", store.counts())

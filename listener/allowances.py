@@ -10,7 +10,18 @@ from typing import Final, Protocol
 
 from listener.refresh import RefreshKind
 
-__all__ = ["Allowance", "Day", "Month", "Rolling", "Total", "Window", "costs_of", "for_each_kind", "is_reset_near"]
+__all__ = [
+    "DAY_SECONDS",
+    "Allowance",
+    "Day",
+    "Month",
+    "Rolling",
+    "Total",
+    "Window",
+    "costs_of",
+    "for_each_kind",
+    "is_reset_near",
+]
 
 DAY_SECONDS: Final = 24 * 60 * 60
 

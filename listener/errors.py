@@ -17,7 +17,7 @@ The exceptions, grouped by remedy: by what the caller can do about them.
         │   ├── Unavailable        try again with back-off
         │   ├── Throttled          wait .retry_after_seconds, then try again
         │   ├── WindowFull         wait with this kind of request (.retry_after_seconds)
-        │   ├── QuotaExhausted     wait for the reset of the day
+        │   ├── QuotaExhausted     an allowance (.allowance) is used up: wait for its reset
         │   ├── BatchTooLarge      split and send the halves
         │   ├── BatchRejected      some URLs (.urls, .domain) are bad: split where none is named
         │   └── Misconfigured      stop sending, report it: credentials, permission, account, clock
@@ -138,7 +138,14 @@ class WindowFull(Throttled):
 
 
 class QuotaExhausted(NotSent):
-    """The quota of this day is used up."""
+    """An allowance is used up."""
+
+    def __init__(
+        self, message: str = "", *, allowance: str | None = None, hint: str = "", code: str = "", request_id: str = ""
+    ) -> None:
+        """Keep the allowance's name; None where the CDN does not say which, so that all that refreshes waits."""
+        super().__init__(message, hint=hint, code=code, request_id=request_id)
+        self.allowance = allowance
 
 
 class BatchTooLarge(NotSent):

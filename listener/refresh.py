@@ -316,7 +316,7 @@ class QuotaReading(NamedTuple):
 
 
 UNLIMITED: Final = 1_000_000_000
-"""The daily quota of a CDN or a cache that has none."""
+"""The limit in a reading of an allowance that the CDN says has none."""
 NUMBERS: Final = " [planner: "
 """Begins the numbers at the end of a reason."""
 

@@ -6,22 +6,22 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from itertools import islice
 
 from listener import planner
-from listener.allowances import Day, for_each_kind
 from listener.backfill.oneshot import run_until_idle, stopping
 from listener.backfill.plan import BackfillPlan, Cost, Outcome, Tally, cost_of
 from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, share_budget
 from listener.backfill.source import ALONE, Admission, Feed, Mode, RepairFeed, digest_for
 from listener.change import Change, ChangeKind
-from listener.clock import QUOTA_RESET_OFFSET_SECONDS, Clock, window_end
-from listener.contracts import Target, daily_quota, readings_by_kind
+from listener.clock import Clock
+from listener.contracts import Target
 from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake, StoreRetry
 from listener.plugins import sites_of
-from listener.refresh import UNLIMITED, QuotaReading, RefreshKind, Scope
+from listener.refresh import QuotaReading, RefreshKind, Scope
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
@@ -102,7 +102,7 @@ class Backfill:
                 accounts,
                 budgets,
                 # Of a share the same is chosen at whatever hour of its day; and the whole reserve is left already.
-                now=now if budget is None else float(budget.window),
+                now=now if budget is None else float(budget.began),
                 reserve=self._settings.planner.reserve if budget is None else 0.0,
                 refresh=bool(self._modes & {Mode.REFRESH, Mode.REPAIR}),
                 prefetch=Mode.PREFETCH in self._modes,
@@ -133,14 +133,14 @@ class Backfill:
         covered = Tally(self._sites)
         async with aclosing(self._portions(store, begun)) as portions:
             async for portion in _with_end(portions):
-                admitted, price = chooser.choose(portion, left)
-                left.subtract(price)
-                for (_, kind), tokens in price.items():
-                    spent[kind] += tokens
+                admitted, taken = chooser.choose(portion, left)
+                left.subtract(taken.units)
+                for (_, kind), requests in taken.requests.items():
+                    spent[kind] += requests
                 covered.add([*admitted.seeds, *(one for one in admitted.changes if one.kind is not ChangeKind.SUBTREE)])
                 if admitted.reason:
                     break
-        cost.admit(spent, covered.cost.urls, budget.most)
+        cost.admit(spent, covered.cost.urls, budget)
 
     async def _portions(self, store: Store | None, begun: Progress | None) -> AsyncGenerator[list[Change], None]:
         """Yield what would be asked for: everything that is listed, in a repair what differs."""
@@ -169,20 +169,17 @@ class Backfill:
     async def _budgets(
         self, store: Store | None, target: Target, now: float, live: LiveQuota, share: ShareBudget | None
     ) -> list[planner.Budget]:
-        """Return what it may spend of each kind; of a share, as if that were the whole quota."""
+        """Return what it may spend of each allowance; of a share, as if that were the whole allowance."""
         found = []
-        for kind, default in daily_quota(target).items():
-            reading = live.get(target.account, {}).get(kind)
-            ledger = None if store is None else await store.budget(target.account, kind, default=default)
-            limit, left = (default, default) if ledger is None else (ledger.limit, ledger.left)
+        for one in target.allowances:
+            reading = live.get(target.account, {}).get(one.name)
+            ledger = None if store is None else await store.budget(target.account, one)
+            limit, left = (one.limit, one.limit) if ledger is None else (ledger.limit, ledger.left)
             if reading is not None:
                 limit, left = reading.limit, reading.remaining if ledger is None else min(reading.remaining, left)
             if share is not None:
-                limit, left = share.most[target.account, kind], share.left[target.account, kind]
-            if limit < UNLIMITED:
-                resets_at = window_end(now) if ledger is None else ledger.resets_at
-                (allowance,) = for_each_kind({kind: limit}, Day(QUOTA_RESET_OFFSET_SECONDS))
-                found.append(planner.Budget(allowance, left, resets_at))
+                limit, left = share.most[target.account, one.name], share.left[target.account, one.name]
+            found.append(planner.Budget(replace(one, limit=limit), left, one.window.end(now)))
         return found
 
     # -- the deed ------------------------------------------------------------------------------------
@@ -319,11 +316,11 @@ class Backfill:
         return bool(caught)
 
 
-async def _live_quota(target: Target) -> tuple[Mapping[RefreshKind, QuotaReading], str]:
+async def _live_quota(target: Target) -> tuple[Mapping[str, QuotaReading], str]:
     """Return the live quota of an account; where it cannot be read nothing, and why."""
     try:
         async with asyncio.timeout(QUOTA_SECONDS):
-            return readings_by_kind(await target.read_quota()), ""
+            return await target.read_quota(), ""
     except TimeoutError:
         return {}, f"{target.name}: no answer within {QUOTA_SECONDS:.0f} s"
     except TargetError as error:

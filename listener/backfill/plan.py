@@ -17,7 +17,7 @@ from listener import planner
 from listener.backfill.share import ShareBudget
 from listener.backfill.source import Feed, RepairFeed
 from listener.change import Change
-from listener.contracts import Target, daily_quota, evicts_directories
+from listener.contracts import Target, evicts_directories
 from listener.errors import KeyRejected
 from listener.refresh import RefreshKind, Scope, directory_of, reserved_units
 from listener.router.routing import Sites
@@ -100,18 +100,22 @@ class Cost:
     directories: list[tuple[str, str]] = field(default_factory=list)
     """Target and URL of each directory that would be refreshed; not shown, they may be many."""
 
-    def admit(self, spent: Mapping[RefreshKind, int], urls: int, most: Mapping[tuple[str, RefreshKind], int]) -> None:
+    def admit(self, spent: Mapping[RefreshKind, int], urls: int, budget: ShareBudget) -> None:
         """
-        Reduce it to what a share of the quota pays for today.
+        Reduce it to what a share of the quota pays for now.
 
         Args:
-            spent: tokens of each kind.
+            spent: requests of each kind.
             urls: that those are for.
-            most: tokens of the share in a day, by account and kind.
+            budget: of the share.
         """
         self.refreshes = {kind.value: count for kind, count in sorted(spent.items()) if count}
         self.deferred = max(0, self.urls - urls)
-        a_day = sum(tokens for (_, kind), tokens in most.items() if spent.get(kind))
+        a_day = sum(
+            units // max(budget.allowances[key].costs.values())
+            for key, units in budget.most.items()
+            if any(map(spent.get, budget.allowances[key].costs))
+        )
         self.further_days = math.ceil(self.deferred / a_day) if a_day else None if self.deferred else 0
 
     def as_json(self) -> dict[str, Any]:
@@ -291,7 +295,7 @@ class Figures:
     waiting: int
     """Needs in no attempt, those of others included."""
     sent: int
-    """Quota units spent since it began, by everybody on the account."""
+    """Quota units spent since it began, by everybody on the account; without a quota URLs sent."""
     done: int
     """URLs of which nothing is left to do."""
     per_second: float
@@ -299,7 +303,7 @@ class Figures:
     seconds_left: float | None
     """At that rate; None where nobody can say."""
     quota_left: dict[str, int] = field(default_factory=dict)
-    """By kind, of the account that has least."""
+    """By allowance, of the account that has least; empty where nothing is limited."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -338,7 +342,7 @@ class Watch:
             total=self.total,
             planned=planned,
             waiting=counts.pending,
-            sent=max(0, spent - self._spent_before),
+            sent=max(0, spent - self._spent_before) if left else done + counts.in_flight,
             done=done,
             per_second=rate,
             seconds_left=(self._urls - done) / rate if rate > 0 else None,
@@ -349,11 +353,10 @@ class Watch:
         left: dict[str, int] = {}
         spent = 0
         for account, target in self._accounts.items():
-            for kind in (RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.PREFETCH):
-                if kind in (quota := daily_quota(target)):
-                    budget = await self._store.budget(account, kind, default=quota[kind])
-                    left[kind.value] = min(left.get(kind.value, budget.left), budget.left)
-                    spent += budget.spent
+            for one in target.allowances:
+                budget = await self._store.budget(account, one)
+                left[one.name] = min(left.get(one.name, budget.left), budget.left)
+                spent += budget.spent
         return left, spent
 
     def _rate(self, done: int, now: float) -> float:

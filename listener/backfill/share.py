@@ -1,12 +1,12 @@
 """
-A part of each day's quota for backfills: what it does not cover is not requested today.
+A part of each allowance for backfills: what it does not cover is not requested before the next reset.
 
 A backfill that may have all of the quota makes every need at once and leaves the rest to the planner. One that has
-only a share requests no more than that: of a listing in the order of keys it takes the next URLs, one token each,
-and the directories that the planner chose for it, one token each whatever is below. A dry run makes the same choice
-(:class:`Chooser`) from the same budget (:func:`share_budget`), and the needs are sent as they were chosen.
+only a share requests no more than that: of a listing in the order of keys it takes the next URLs, and the
+directories that the planner chose for it, whatever is below. A dry run makes the same choice (:class:`Chooser`) from
+the same budget (:func:`share_budget`), and the needs are sent as they were chosen.
 
-The tokens are booked in the ledger, durably, before the needs are made; so a crash may waste some of the share, and
+Their units are booked in the ledger, durably, before the needs are made; so a crash may waste some of the share, and
 never take more of it. Live changes find the rest of the quota untouched, and no need of a backfill before them.
 """
 
@@ -16,19 +16,22 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+from listener.allowances import Allowance, Day, costs_of
 from listener.backfill.source import Admitted
 from listener.change import Change, ChangeKind
-from listener.clock import Clock, window_start
-from listener.contracts import Target, daily_quota
+from listener.clock import Clock
+from listener.contracts import Target
 from listener.errors import KeyRejected
-from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope, reserved_units
+from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope
 from listener.router.routing import Sites
 from listener.store import Store
+from listener.store.ledger import ShareBooking
 from listener.store.needs import Snapshot
 
-__all__ = ["Chooser", "Share", "ShareBudget", "Tokens", "share_budget"]
+__all__ = ["Chooser", "LiveQuota", "Share", "ShareBudget", "Taken", "Units", "reserved_units", "share_budget"]
 
 MOST_WAITING = 2_000
 """Needs that may wait before more are made: what a domain takes in some minutes, so that the state file stays small."""
@@ -36,24 +39,48 @@ LONGEST_WAIT_SECONDS = 300.0
 """Where nothing is taken off the queue for so long, quota or the daemon stands still."""
 OWNERLESS_SECONDS = 10.0
 """A daemon that is restarted owns the state file again sooner."""
-USED_UP = "the share of today's quota is used up"
+USED_UP = "the share of the quota is used up"
 
-Tokens = Counter[tuple[str, RefreshKind]]
-"""Tokens by account and kind."""
-LiveQuota = Mapping[str, Mapping[RefreshKind, QuotaReading]]
-"""What each account's live quota was just now; nothing of an account where it could not be read."""
+Units = Counter[tuple[str, str]]
+"""Units by account and allowance."""
+LiveQuota = Mapping[str, Mapping[str, QuotaReading]]
+"""What each account's live quota was just now, by allowance; nothing of an account where it could not be read."""
 
 
 @dataclass(slots=True)
 class ShareBudget:
-    """What backfills may take of one quota day."""
+    """What backfills may take until the next reset."""
 
-    window: int
-    """When the day began, in seconds since the epoch."""
-    most: Tokens = field(default_factory=Counter)
+    began: int
+    """When the present window began, of several the last, in seconds since the epoch."""
+    ends: float
+    """When the first of them ends."""
+    allowances: dict[tuple[str, str], Allowance] = field(default_factory=dict)
+    """By account and name."""
+    most: Units = field(default_factory=Counter)
     """What all backfills together may book."""
-    left: Tokens = field(default_factory=Counter)
+    left: Units = field(default_factory=Counter)
     """What may still be booked: apart from the reserve and from the needs that wait already."""
+
+    def bookings(self, units: Units) -> list[ShareBooking]:
+        """Return what is to be booked for these units."""
+        return [
+            ShareBooking(account, self.allowances[account, name], count, self.most[account, name])
+            for (account, name), count in units.items()
+        ]
+
+
+class Taken(NamedTuple):
+    """What was chosen takes."""
+
+    requests: Counter[tuple[str, RefreshKind]]
+    """How many requests, by account and kind."""
+    units: Units
+
+
+def reserved_units(allowance: Allowance, limit: int, reserve: float) -> int:
+    """Return how many units are left alone for urgent refreshes; what only prefetches spend has no such part."""
+    return 0 if set(allowance.costs) == {RefreshKind.PREFETCH} else math.ceil(limit * reserve)
 
 
 def share_budget(
@@ -66,32 +93,35 @@ def share_budget(
     live: LiveQuota,
 ) -> ShareBudget:
     """
-    Return what backfills may take today.
+    Return what backfills may take now.
 
     Args:
         snapshot: of the store; None where there is no state file yet.
         targets: the configured targets.
-        share: part of a day's quota, 0 to 1.
+        share: part of each allowance, 0 to 1.
         reserve: the part that is left alone, 0 to 1; no prefetch regards it.
         now: seconds since the epoch.
         live: counts before what the ledger knows.
     """
-    found = ShareBudget(window_start(now))
+    windows = [one.window for target in targets.values() for one in target.allowances] or [Day()]
+    found = ShareBudget(max(one.start(now) for one in windows), min(one.end(now) for one in windows))
     for target in targets.values():
         names = [name for name, other in targets.items() if other.account == target.account]
         waiting = Counter[RefreshKind]() if snapshot is None else snapshot.pending_units(names)
-        for kind, default in daily_quota(target).items():
-            reading = live.get(target.account, {}).get(kind)
-            limit, left, booked = default, default, 0
+        for one in target.allowances:
+            reading = live.get(target.account, {}).get(one.name)
+            limit, left, booked = one.limit, one.limit, 0
             if snapshot is not None:
-                budget = snapshot.budget(target.account, kind, now=now, default=reading.limit if reading else default)
+                assumed = replace(one, limit=reading.limit) if reading else one
+                budget = snapshot.budget(target.account, assumed, now=now)
                 limit, left, booked = budget.limit, budget.left, budget.share_booked
             if reading is not None:
                 limit, left = reading.limit, reading.remaining if snapshot is None else min(reading.remaining, left)
-            kept = reserved_units(kind, limit, reserve)
+            left -= reserved_units(one, limit, reserve) + sum(n * one.costs.get(kind, 0) for kind, n in waiting.items())
             most = math.floor(limit * share)
-            found.most[target.account, kind] = most
-            found.left[target.account, kind] = max(0, min(most - booked, left - kept - waiting[kind]))
+            key = target.account, one.name
+            found.allowances[key], found.most[key] = one, most
+            found.left[key] = max(0, min(most - booked, left))
     return found
 
 
@@ -122,6 +152,12 @@ class Chooser:
         self._root = root
         self._sites = sites
         self.targets = targets
+        self._costs = {
+            (target.account, kind): [((target.account, name), units) for name, units in costs.items()]
+            for target in targets.values()
+            for kind in target.limits
+            if (costs := costs_of(target.allowances, kind))
+        }
         self._prefetch = prefetch
         self._refresh = refresh
         self._directories = set(directories)
@@ -129,13 +165,13 @@ class Chooser:
         self._passed = 0
         self._last = ""
 
-    def choose(self, portion: Sequence[Change], left: Tokens) -> tuple[Admitted, Tokens]:
+    def choose(self, portion: Sequence[Change], left: Units) -> tuple[Admitted, Taken]:
         """
         Return what is taken of the next portion, and what that costs; an empty portion ends the listing.
 
         Of a directory only its index rows are taken (``seeds``), until a key behind it comes.
         """
-        cost: Tokens = Counter()
+        taken = Taken(Counter(), Counter())
         changes: list[Change] = []
         seeds: list[Change] = []
         done, after, reason = 0, None, ""
@@ -145,11 +181,11 @@ class Chooser:
                 done, after = done + self._passed, self._last
                 self._passed = 0
             if self._inside is None:
-                self._inside = self._enter(change.key, cost, left)
+                self._inside = self._enter(change.key, taken, left)
             if self._inside is not None:
                 seeds.append(change)
                 self._passed, self._last = self._passed + 1, change.key
-            elif self._pays(change, cost, left):
+            elif self._pays(change, taken, left):
                 changes.append(change)
                 done, after = done + 1, change.key
             else:
@@ -158,7 +194,7 @@ class Chooser:
         if not portion and self._inside is not None:
             changes.append(self._leave())
             done, after = self._passed, self._last
-        return Admitted(done, changes, seeds, after, reason), cost
+        return Admitted(done, changes, seeds, after, reason), taken
 
     def again(self) -> tuple[str | None, int, str]:
         """Return the state to :meth:`go_back` to, where a choice could not be booked."""
@@ -173,10 +209,10 @@ class Chooser:
         place, self._inside = self._inside or "", None
         return Change(self._root, place, ChangeKind.SUBTREE)
 
-    def _enter(self, key: str, cost: Tokens, left: Tokens) -> str | None:
-        """Return the chosen directory that a key lies in, where its token is there."""
+    def _enter(self, key: str, taken: Taken, left: Units) -> str | None:
+        """Return the chosen directory that a key lies in, where what it costs is there."""
         place = self._directory(key)
-        if place is None or not self._pays(Change(self._root, place, ChangeKind.SUBTREE), cost, left):
+        if place is None or not self._pays(Change(self._root, place, ChangeKind.SUBTREE), taken, left):
             return None
         return place
 
@@ -190,16 +226,21 @@ class Chooser:
                 break
         return None
 
-    def _pays(self, change: Change, cost: Tokens, left: Tokens) -> bool:
+    def _pays(self, change: Change, taken: Taken, left: Units) -> bool:
         """Add what a change takes, where that is there."""
-        price = self._price(change)
-        if any(cost[one] + tokens > left[one] for one, tokens in price.items()):
+        requests = self._requests(change)
+        units: Units = Counter()
+        for one, count in requests.items():
+            for allowance, cost in self._costs.get(one, ()):
+                units[allowance] += count * cost
+        if any(taken.units[one] + count > left[one] for one, count in units.items()):
             return False
-        cost.update(price)
+        taken.requests.update(requests)
+        taken.units.update(units)
         return True
 
-    def _price(self, change: Change) -> Tokens:
-        price: Tokens = Counter()
+    def _requests(self, change: Change) -> Counter[tuple[str, RefreshKind]]:
+        price: Counter[tuple[str, RefreshKind]] = Counter()
         try:
             needs = self._sites.route(change)
         except KeyRejected:
@@ -214,7 +255,7 @@ class Chooser:
 
 
 class Share:
-    """Admits of a listing what the share of today pays for."""
+    """Admits of a listing what the share pays for."""
 
     def __init__(
         self,
@@ -230,11 +271,11 @@ class Share:
         Take what it admits for.
 
         Args:
-            store: where tokens are booked.
+            store: where units are booked.
             chooser: fresh; chooses from the listing.
-            share: part of each day's quota, 0 to 1.
+            share: part of each allowance, 0 to 1.
             reserve: the part that is left alone, 0 to 1.
-            clock: decides the quota day.
+            clock: decides the windows.
             budget: that the plan was made with; None: looked up in the ledger.
         """
         self.reason = ""
@@ -246,25 +287,25 @@ class Share:
         self._budget = budget
 
     async def admit(self, portion: Sequence[Change]) -> Admitted:
-        """Take from the portion what today's share pays for, in order."""
+        """Take from the portion what the share pays for now, in order."""
         await self._room()
         if self.reason:
             return Admitted(0, (), (), None, self.reason)
         while True:
-            budget = await self._of_today()
+            budget = await self._of_now()
             state = self._chooser.again()
-            admitted, cost = self._chooser.choose(portion, budget.left)
-            if await self._store.book_share(cost, budget.most, now=budget.window):
-                budget.left.subtract(cost)
+            admitted, taken = self._chooser.choose(portion, budget.left)
+            if await self._store.book_share(budget.bookings(taken.units), now=budget.began):
+                budget.left.subtract(taken.units)
                 self.reason = admitted.reason
                 return admitted
             # Another backfill was quicker: choose again from what it left.
             self._chooser.go_back(state)
             self._budget = None
 
-    async def _of_today(self) -> ShareBudget:
+    async def _of_now(self) -> ShareBudget:
         now = self._clock.now()
-        if self._budget is None or self._budget.window != window_start(now):
+        if self._budget is None or not self._budget.began <= now < self._budget.ends:
             self._budget = await self._store.read(
                 lambda snapshot: share_budget(
                     snapshot, self._chooser.targets, self._share, reserve=self._reserve, now=now, live={}

@@ -154,8 +154,6 @@ def picture(figures: Figures) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    from listener.contracts import UNLIMITED
-
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(ratio=1)
@@ -169,8 +167,7 @@ def picture(figures: Figures) -> RenderableType:
     ):
         bar = ProgressBar(total=max(of, 1), completed=min(count, of)) if of is not None else ""
         table.add_row(word, bar, f"{count:,}" if of is None else f"{count:,} of {of:,}")
-    amounts = {kind: "unlimited" if n > UNLIMITED // 2 else f"{n:,}" for kind, n in figures.quota_left.items()}
-    left = "  ".join(f"{kind} {amount}" for kind, amount in amounts.items())
+    left = "  ".join(f"{name} {units:,}" for name, units in figures.quota_left.items()) or "unlimited"
     table.add_row("quota left", left, "")
     rate = f"{figures.per_second:,.1f} URLs a second"
     table.add_row("rate", rate, f"{_span(figures.seconds_left)} left")

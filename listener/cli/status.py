@@ -13,7 +13,7 @@ from listener.text import printable
 __all__ = ["quota", "status", "tasks"]
 
 _NEEDS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
-_QUOTA = ("limit", "spent", "others", "held", "left", "resets_at")
+_QUOTA = ("limit", "spent", "others", "held", "left")
 _ORDER = ("kind", "target", "prefix", "until", "reason", "at")
 STALE_SHOWN = 10
 
@@ -45,14 +45,7 @@ def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
     _show_problems(found["problems"])
     _show_stale(found["stale"], verbose=verbose)
     say("")
-    print_table(
-        ("target", "kind", *(name.replace("_", " ") for name in _QUOTA)),
-        [
-            (target, kind, *(_as_text(figures)[name] for name in _QUOTA))
-            for target, kinds in found["quota"].items()
-            for kind, figures in kinds.items()
-        ],
-    )
+    _show_quota(found, _QUOTA)
     _show_outlook(found)
     say("")
     _show_sources(found["sources"])
@@ -167,42 +160,39 @@ def _show_url(found: Mapping[str, Any], *, verbose: bool) -> None:
 
 
 def quota(config: ConfigOption = None, as_json: JsonOption = False) -> int:
-    """Show today's quota: our ledger and what the CDN reports. Exit status 1 if the CDN cannot be reached."""
+    """Show what is left of each quota: our ledger and what the CDN reports. Exit status 1 if it cannot be reached."""
     result = call("quota", config)
-    found, errors = result["quota"], result["errors"]
     if as_json:
         print_json(result)
     else:
-        print_table(
-            ("target", "kind", "limit", "spent", "held", "left", "live limit", "live left", "resets at"),
-            [
-                (
-                    target,
-                    kind,
-                    *(_as_text(row)[name] for name in ("limit", "spent", "held", "left")),
-                    *_live(row),
-                    row["resets_at"],
-                )
-                for target, kinds in found.items()
-                for kind, row in kinds.items()
-            ],
-        )
+        _show_quota(result, ("limit", "spent", "held", "left", "live limit", "live left"))
+    errors = result["errors"]
     for target, error in errors.items():
         say(f"error: {target}: {error}", error=True)
     return 1 if errors else 0
 
 
-def _as_text(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of one quota as people read them: what has no limit is ``unlimited``."""
-    from listener.refresh import UNLIMITED
+def _show_quota(found: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """Print a line for each allowance, and one for what each target does without one."""
+    rows = [(target, name, row) for target, each in found["quota"].items() for name, row in each.items()]
+    titles = ["target", "allowance", *columns, "resets at"]
+    if any("dollars" in row for *_, row in rows):
+        titles.append("dollars")
+    lines = [[target, name, *(_cell(row, title) for title in titles[2:])] for target, name, row in rows]
+    for target, kinds in found["unlimited"].items():
+        if kinds:
+            lines.append([target, ", ".join(kinds), *("unlimited" if one == "limit" else "" for one in titles[2:])])
+    print_table(titles, lines)
 
-    is_unlimited = figures["limit"] >= UNLIMITED
-    return {**figures, **(dict.fromkeys(("limit", "left"), "unlimited") if is_unlimited else {})}
 
-
-def _live(row: dict[str, Any]) -> tuple[object, object]:
-    live = row["live"]
-    return (live["limit"], live["remaining"]) if live else ("", "")
+def _cell(row: Mapping[str, Any], title: str) -> object:
+    if title == "resets at":
+        return row["resets_at"] or "never"
+    if title == "dollars":
+        return f"{row['dollars']['spent']:.2f} of {row['dollars']['limit']:.2f}" if "dollars" in row else ""
+    if title.startswith("live "):
+        return (row["live"] or {}).get({"live limit": "limit", "live left": "remaining"}[title], "")
+    return row[title]
 
 
 def tasks(

@@ -51,9 +51,7 @@ from listener.contracts.targets import (
     Target,
     TargetBase,
     UnknownOutcome,
-    daily_quota,
     evicts_directories,
-    readings_by_kind,
 )
 from listener.refresh import UNLIMITED
 
@@ -94,9 +92,7 @@ __all__ = [
     "TargetBase",
     "UnknownOutcome",
     "Unreadable",
-    "daily_quota",
     "evicts_directories",
     "no_ack",
     "parts_of",
-    "readings_by_kind",
 ]

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from listener.allowances import Allowance
 from listener.contracts.checks import Check
-from listener.refresh import UNLIMITED, Priority, QuotaReading, Receipt, RefreshKind, Task
+from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
 from listener.urls import host_of
 
 __all__ = [
@@ -28,9 +28,7 @@ __all__ = [
     "Target",
     "TargetBase",
     "UnknownOutcome",
-    "daily_quota",
     "evicts_directories",
-    "readings_by_kind",
 ]
 
 
@@ -175,19 +173,6 @@ def evicts_directories(target: Target) -> bool:
     """Return whether a directory refresh drops what did not change, too; True without directory refreshes."""
     limits = target.limits.get(RefreshKind.DIRECTORY)
     return limits is None or limits.forces()
-
-
-def daily_quota(target: Target) -> dict[RefreshKind, int]:
-    """Return how many URLs of each kind the target's allowances pay for, each kind by itself."""
-    return {
-        kind: min((one.limit // one.costs[kind] for one in target.allowances if kind in one.costs), default=UNLIMITED)
-        for kind in target.limits
-    }
-
-
-def readings_by_kind(readings: Mapping[str, QuotaReading]) -> dict[RefreshKind, QuotaReading]:
-    """Return the readings of allowances that are called as a kind."""
-    return {kind: readings[kind.value] for kind in RefreshKind if kind.value in readings}
 
 
 class TargetBase:

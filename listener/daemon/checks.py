@@ -13,7 +13,8 @@ from pathlib import Path
 from listener.configuration import is_postgres, sqlite_path, state_directory, unit_of
 from listener.contracts import Check, CheckState, ChecksUrls, Source, Target
 from listener.errors import ListenerError, StoreError
-from listener.pipeline.accounts import DEFAULT_SHARE, accounts_of, sets_a_share
+from listener.pipeline.accounts import accounts_of
+from listener.pipeline.spenders import DEFAULT_SHARE, sets_a_share
 from listener.plugins import foreign_distribution
 from listener.refresh import RefreshKind
 from listener.serving import try_address

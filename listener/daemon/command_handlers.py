@@ -12,12 +12,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from listener.contracts import Check, Target, readings_by_kind
+from listener.contracts import Check, Target
 from listener.daemon.checks import run_checks
 from listener.daemon.one_url import UrlFacts, attempts_at, facts_of
 from listener.daemon.selection import places, prefixes, require_overlap
 from listener.daemon.source_health import held_deletions, is_blind
-from listener.daemon.status import Known, iso, plain_order, plain_stale, plain_suppressed, quota_of, status_of
+from listener.daemon.status import (
+    Known,
+    iso,
+    plain_order,
+    plain_stale,
+    plain_suppressed,
+    quota_of,
+    status_of,
+    unlimited_of,
+)
 from listener.errors import ConfigurationError, ListenerError, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.requests import RequestedUrl, outcomes, requested_urls
@@ -102,21 +111,21 @@ def _not_served(settings: Settings, url: str) -> str:
 
 
 async def quota(context: Context) -> dict[str, Any]:
-    """Return today's quota by target and kind with what the CDN reports, and the errors by target."""
+    """Return the quota by target and allowance with what the CDN reports, and the errors by target."""
     found = await quota_of(context.store, context.targets, now=context.now)
     errors: dict[str, str] = {}
     for name, target in context.targets.items():
         try:
-            live = readings_by_kind(await target.read_quota())
+            live = await target.read_quota()
         except TargetError as error:
             live = {}
             errors[name] = f"{error} {error.hint}".strip()
-        for kind, row in found[name].items():
-            reported = next((reading for known, reading in live.items() if known.value == kind), None)
+        for allowance, row in found[name].items():
+            reported = live.get(allowance)
             row["live"] = None if reported is None else reported._asdict()
             if reported is not None:  # the daemon corrects the ledger by it within minutes
                 row["left"] = min(row["left"], max(0, reported.remaining - row["held"]))
-    return {"quota": found, "errors": errors}
+    return {"quota": found, "unlimited": unlimited_of(context.targets), "errors": errors}
 
 
 async def attempts(context: Context, *, limit: int, url: str | None) -> list[dict[str, Any]]:

@@ -24,11 +24,11 @@ __all__ = ["Gauges", "exposition"]
 
 _STATES = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed")
 _QUOTA = {
-    "limit": "Units that may be spent in a day",
-    "spent": "Units spent today, by anybody",
+    "limit": "Units that may be spent in a window of the allowance",
+    "spent": "Units spent in the present window, by anybody",
     "held": "Units held for what is being sent",
-    "left": "Units that may still be held today",
-    "others": "Units spent today by anybody else",
+    "left": "Units that may still be held in the present window",
+    "others": "Units spent in the present window by anybody else",
 }
 _NO_NAME = re.compile(r"[^a-z0-9_]")
 
@@ -147,10 +147,19 @@ class _Snapshot(Collector):
                 if field in figures:
                     family.add_metric([target, kind], figures[field])
             yield family
-        resets = GaugeMetricFamily("listener_quota_resets_timestamp_seconds", "When the day ends", labels=labels)
+        text = "When spent units come back"
+        resets = GaugeMetricFamily("listener_quota_resets_timestamp_seconds", text, labels=labels)
+        text = "What the spent and held units of the present window cost, where units cost money"
+        dollars = GaugeMetricFamily("listener_quota_dollars", text, labels=labels)
+        text = "What the units of a window may cost, where units cost money"
+        most_dollars = GaugeMetricFamily("listener_quota_dollars_limit", text, labels=labels)
         for target, kind, figures in self._quotas():
-            resets.add_metric([target, kind], _epoch(figures["resets_at"]))
-        yield resets
+            if figures["resets_at"] is not None:
+                resets.add_metric([target, kind], _epoch(figures["resets_at"]))
+            if "dollars" in figures:
+                dollars.add_metric([target, kind], figures["dollars"]["spent"])
+                most_dollars.add_metric([target, kind], figures["dollars"]["limit"])
+        yield from (resets, dollars, most_dollars)
         yield self._spenders()
 
     def _spenders(self) -> Metric:

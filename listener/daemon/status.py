@@ -6,13 +6,14 @@ The problems that keep changes from being seen or refreshed are one list for eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from listener.clock import window_end
-from listener.contracts import WAITING_SINCE, SourceHealth, Target, daily_quota
+from listener.allowances import Allowance, costs_of
+from listener.contracts import UNLIMITED, WAITING_SINCE, SourceHealth, Target
 from listener.daemon.fleet import MOST_DIFFERENT, different_of, held_of, leaders_of, lost_of, plain_instances
 from listener.daemon.source_health import CHECK, Reported, source_rows, troubles_of
 from listener.errors import StoreError
@@ -23,6 +24,7 @@ from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, Control, Controls
 from listener.store.filtering import Suppressed
+from listener.store.ledger import Budget
 from listener.store.owner import Owner
 from listener.store.report import Counts
 from listener.store.staleness import StaleNeed, Surroundings, WaitsFor
@@ -140,6 +142,7 @@ async def status_of(
         "problems": [{**one._asdict(), "since": iso(one.since)} for one in problems],
         "stale": [] if store is None else [plain_stale(one) for one in await stale_of(store, targets, now, owner)],
         "quota": await quota_of(store, targets, now=now),
+        "unlimited": unlimited_of(targets),
         "spenders": {one.name: [spender._asdict() for spender in one.spenders] for one in reports},
         **({} if brief else plain_outlooks(ahead)),
         "sources": {name: _plain_source(row) for name, row in sources.items()},
@@ -242,29 +245,45 @@ async def quota_of(
     store: Store | None, targets: Mapping[str, Target], *, now: float
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """
-    Return today's ledger by target and kind; targets of one account show the same.
+    Return the ledger by target and allowance, of those with a limit; targets of one account show the same.
 
-    ``others`` is the part of ``spent`` that others spent, as the live quota showed.
+    ``others`` is the part of ``spent`` that others spent, as the live quota showed. ``resets_at`` is null where units
+    never come back. ``dollars``, where units cost money: what those that are spent or held cost, and what all may.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    others = {} if store is None else await store.spent_by_others(now=now)
     for name, target in targets.items():
         found[name] = {}
-        for kind, default in daily_quota(target).items():
+        for one in target.allowances:
             if store is None:
-                limit, spent, held, left, resets_at = default, 0, 0, default, window_end(now)
+                budget = Budget(one.limit, spent=0, held=0, resets_at=one.window.end(now))
             else:
-                budget = await store.budget(target.account, kind, default=default)
-                (limit, spent, held, resets_at, _), left = budget, budget.left
-            found[name][kind.value] = {
-                "limit": limit,
-                "spent": spent,
-                "others": others.get((target.account, kind.value), 0),
-                "held": held,
-                "left": left,
-                "resets_at": iso(resets_at),
+                budget = await store.budget(target.account, one)
+            if budget.limit >= UNLIMITED:
+                continue
+            found[name][one.name] = {
+                "limit": budget.limit,
+                "spent": budget.spent,
+                "others": budget.others,
+                "held": budget.held,
+                "left": budget.left,
+                "resets_at": iso(budget.resets_at) if math.isfinite(budget.resets_at) else None,
+                "window": one.window.words,
+                **({"dollars": _dollars(one, budget)} if one.is_paid else {}),
             }
     return found
+
+
+def _dollars(allowance: Allowance, budget: Budget) -> dict[str, float]:
+    committed = budget.spent + budget.held
+    return {"spent": round(allowance.dollars(committed), 4), "limit": round(allowance.dollars(budget.limit), 4)}
+
+
+def unlimited_of(targets: Mapping[str, Target]) -> dict[str, list[str]]:
+    """Return the kinds of request, by target, that spend no allowance."""
+    return {
+        name: [kind.value for kind in target.limits if not costs_of(target.allowances, kind)]
+        for name, target in targets.items()
+    }
 
 
 def _plain_source(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -320,7 +339,7 @@ def problems_of(
             yield Problem(f"account {account.name}: {account.problem}", account.since, account.remedy or CHECK)
         for one in account.spenders if owner.is_running is not False else ():
             yield Problem(
-                f"account {account.name}: {one.name} spent {one.units} of the {one.left} {one.kind} refreshes that were"
+                f"account {account.name}: {one.name} spent {one.units} of the {one.left} units of {one.kind} that were"
                 " left an hour ago",
                 None,
                 SPENDER_REMEDY,

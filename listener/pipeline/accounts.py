@@ -1,48 +1,35 @@
-"""
-What is known of each CDN account apart from its ledger: whether it may be sent to now, and who spends its quota.
-
-What one source among several may spend by default, and which spends much, :class:`Spenders` says.
-"""
+"""What is known of each CDN account apart from its ledger: whether it may be sent to now, and what it may spend."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from listener.clock import window_end, window_start
-from listener.contracts import Pace, Target, daily_quota, evicts_directories
-from listener.planner import Arrivals, QuotaShare
-from listener.refresh import UNLIMITED, Priority, RefreshKind, Scope
-from listener.router.routing import Sites, share_name
-from listener.settings import Site
-from listener.settings import site as settings
+from listener.allowances import DAY_SECONDS, Allowance, is_reset_near
+from listener.contracts import Pace, Target, evicts_directories
+from listener.planner import Arrivals
+from listener.refresh import Priority, RefreshKind, Scope
 from listener.store.controls import AccountReport, Spender
-from listener.store.needs import Snapshot
 
 __all__ = [
     "CAREFUL_URLS",
-    "DEFAULT_SHARE",
     "EVICTION_SECONDS",
     "EXHAUSTED_MOST_SECONDS",
     "QUOTA_RETRY_SECONDS",
-    "REPORTED_PART",
     "RESET_GUARD_SECONDS",
-    "SPAN_SECONDS",
     "Account",
-    "Spenders",
     "accounts_of",
-    "large_spenders",
-    "sets_a_share",
+    "counted_since",
 ]
 
 
 RESET_GUARD_SECONDS = 15.0
-"""Nothing is sent so close to the reset of the day: the CDN might book it in another day than we do."""
+"""Nothing is sent so close to a reset: the CDN might book it in another window than we do."""
 BACKFILL_LANES = 2
 """Of its lanes a backfill may have so many, but not all: what changes now finds another one free."""
 CAREFUL_BATCHES = 3
@@ -65,6 +52,12 @@ def accounts_of(targets: Mapping[str, Target]) -> dict[str, Account]:
     for name, target in targets.items():
         accounts.setdefault(target.account, Account(target.account, {})).targets[name] = target
     return accounts
+
+
+def counted_since(targets: Collection[Target], now: float) -> float:
+    """Return when the oldest window began that counts for any of these targets, in seconds since the epoch."""
+    firsts = (one.window.first(now) for target in targets for one in target.allowances)
+    return min((first for first in firsts if first), default=math.inf)  # one that has no beginning has one row
 
 
 class FullWindow(NamedTuple):
@@ -107,8 +100,8 @@ class Account:
     _unfinished: dict[str, tuple[float, str]] = field(default_factory=dict)
     """By target: since when some of its caches do not do what is sent to them, and why."""
     _refused: dict[str, float] = field(default_factory=dict)
-    _exhausted: dict[RefreshKind, tuple[float, int]] = field(default_factory=dict)
-    """Until when nothing of a kind is sent, and how often its quota was refused in a row."""
+    _exhausted: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """By allowance: until when nothing that spends it is sent, and how often that was refused in a row."""
     _full: dict[RefreshKind, FullWindow] = field(default_factory=dict)
     _evicted: deque[tuple[float, str, int]] = field(default_factory=deque)
     """When directory refreshes were made, for which site, and what they evict; of the last minute."""
@@ -126,21 +119,31 @@ class Account:
 
     @property
     def any_target(self) -> Target:
-        """Return one of its targets: the quota is the same behind each."""
+        """Return one of its targets: what may be spent is the same behind each."""
         return next(iter(self.targets.values()))
 
     @property
-    def quota(self) -> dict[RefreshKind, int]:
-        """Return the daily quota to assume until the live one is known, of each kind that one of its targets can do."""
-        found: dict[RefreshKind, int] = {}
-        for target in self.targets.values():
-            found = {kind: count for kind, count in daily_quota(target).items() if kind in target.limits} | found
-        return found
+    def allowances(self) -> tuple[Allowance, ...]:
+        """Return what it may spend: of each name one, with what requests of any of its targets cost."""
+        found: dict[str, Allowance] = {}
+        for one in (one for target in self.targets.values() for one in target.allowances):
+            before = found.setdefault(one.name, one)
+            if before.costs != one.costs:
+                found[one.name] = replace(before, costs={**one.costs, **before.costs})
+        return tuple(found.values())
 
     @property
-    def has_quota(self) -> bool:
-        """Whether any of its kinds has a daily quota, so that it matters in which day a request is booked."""
-        return not self.targets or any(units < UNLIMITED for units in self.quota.values())
+    def kinds(self) -> frozenset[RefreshKind]:
+        """Return the kinds of request that one of its targets can do."""
+        return frozenset(kind for target in self.targets.values() for kind in target.limits)
+
+    def spends(self, kind: RefreshKind) -> tuple[Allowance, ...]:
+        """Return the allowances that a request of this kind spends; none where it is unlimited."""
+        return tuple(one for one in self.allowances if kind in one.costs)
+
+    def is_past(self, kind: RefreshKind, reserved_at: float, now: float) -> bool:
+        """Return whether what was reserved then, for a request of this kind, was reserved in a window that is over."""
+        return any(one.window.start(reserved_at) != one.window.start(now) for one in self.spends(kind))
 
     @property
     def forces(self) -> bool:
@@ -178,17 +181,24 @@ class Account:
         remedy = "nothing to do: it is tried again when the CDN allows it"
         self.close(max(self.closed_until, now + wait_seconds), reason, now=now, remedy=remedy)
 
-    def exhausted(self, kind: RefreshKind, now: float) -> float:
-        """Send nothing of a kind whose quota is refused, for a time that doubles; return that time in seconds."""
-        until, refusals = self._exhausted.get(kind, (0.0, 0))
-        wait = min(EXHAUSTED_MOST_SECONDS, 2.0**refusals)
-        if now >= until:
-            self._exhausted[kind] = (now + wait, min(refusals + 1, 32))
-        return wait
+    def exhausted(self, allowances: Iterable[str], now: float) -> float:
+        """Send nothing that spends these, since that is refused, for a time that doubles; return that in seconds."""
+        longest = 0.0
+        for name in allowances:
+            until, refusals = self._exhausted.get(name, (0.0, 0))
+            wait = min(EXHAUSTED_MOST_SECONDS, 2.0**refusals)
+            longest = max(longest, wait)
+            if now >= until:
+                self._exhausted[name] = (now + wait, min(refusals + 1, 32))
+        return longest
 
     def exhausted_until(self, kind: RefreshKind) -> float:
         """Return until when nothing of this kind is sent, in seconds since the epoch."""
-        return self._exhausted.get(kind, (0.0, 0))[0]
+        return max((self._exhausted.get(one.name, (0.0, 0))[0] for one in self.spends(kind)), default=0.0)
+
+    def is_exhausted(self, allowance: Allowance, now: float) -> bool:
+        """Return whether nothing that spends this allowance is sent now, since that is refused."""
+        return self._exhausted.get(allowance.name, (0.0, 0))[0] > now
 
     def window_full(self, kind: RefreshKind, until: float, reason: str, *, now: float) -> None:
         """Send nothing of a kind until then (seconds since the epoch); all others go on."""
@@ -204,13 +214,14 @@ class Account:
         return max(self.exhausted_until(kind), self._full[kind].until if kind in self._full else 0.0)
 
     def waits_for_quota(self, now: float, patience: int) -> bool:
-        """Return whether a kind is closed that was not refused so often yet."""
+        """Return whether an allowance is closed that was not refused so often yet."""
         return any(now < until and refusals < patience for until, refusals in self._exhausted.values())
 
-    def refuse(self, directory: str, until: float) -> None:
-        """Note that the CDN refuses this directory, whatever it is asked for; until then (seconds since the epoch)."""
-        # Those of an earlier day are over.
-        self._refused = {url: at for url, at in self._refused.items() if at >= until} | {directory: until}
+    def refuse(self, directory: str, now: float) -> None:
+        """Note that the CDN refuses this directory, whatever it is asked for: until a reset, for a day at most."""
+        ends = [one.window.end(now) for one in self.spends(RefreshKind.DIRECTORY)]
+        self._refused = {url: at for url, at in self._refused.items() if at > now}
+        self._refused[directory] = min([*ends, now + DAY_SECONDS])
 
     def refused(self, now: float) -> list[str]:
         """Return the directories that the CDN refused of late."""
@@ -261,7 +272,8 @@ class Account:
 
     def record_success(self, kind: RefreshKind) -> None:
         """Note that a request of this kind succeeded."""
-        self._exhausted.pop(kind, None)
+        for one in self.spends(kind) if self._exhausted else ():
+            self._exhausted.pop(one.name, None)
         self._full.pop(kind, None)
         self.troubles = 0
         self._open()
@@ -286,10 +298,12 @@ class Account:
         self.close(now, QUOTA_REASON, now=now, remedy=QUOTA_REMEDY)
 
     def is_near_reset(self, now: float) -> bool:
-        """Return whether nobody can say in which day the CDN books what happens now."""
-        if not self.has_quota:
-            return False
-        return now - window_start(now) < RESET_GUARD_SECONDS or window_end(now) - now < RESET_GUARD_SECONDS
+        """Return whether nobody can say in which window the CDN books what happens now."""
+        return any(is_reset_near(one.window, now, RESET_GUARD_SECONDS) for one in self.allowances)
+
+    def next_reset(self, now: float) -> float:
+        """Return when units come back next, in seconds since the epoch; infinite where none do."""
+        return min((one.window.end(now) for one in self.allowances), default=math.inf)
 
     def quota_unreadable(self, now: float, reason: str, remedy: str) -> None:
         """Note that the live quota could not be read."""
@@ -342,12 +356,9 @@ class Account:
     def open_at(self, now: float) -> float:
         """Return the earliest time from ``now`` on at which something may be sent."""
         at = max(now, self.closed_until, now + QUOTA_RETRY_SECONDS if self.needs_quota else now)
-        if not self.has_quota:
-            return at
-        if at - window_start(at) < RESET_GUARD_SECONDS:
-            at = window_start(at) + RESET_GUARD_SECONDS
-        if window_end(at) - at < RESET_GUARD_SECONDS:
-            at = window_end(at) + RESET_GUARD_SECONDS
+        windows = [one.window for one in self.allowances]
+        while near := [window for window in windows if is_reset_near(window, at, RESET_GUARD_SECONDS)]:
+            at = max(window.start(at + RESET_GUARD_SECONDS) + RESET_GUARD_SECONDS for window in near)
         return at
 
     @asynccontextmanager
@@ -373,117 +384,3 @@ class Account:
             finally:
                 for _ in range(taken):
                     self._slots.release()
-
-
-DEFAULT_SHARE = 0.75
-"""The part of a day's quota that one source among several may spend where no site sets ``share`` or ``guaranteed``."""
-
-
-REPORTED_PART = 0.25
-"""A source that spends more than this part of what was left is reported."""
-
-
-SPAN_SECONDS = 3600.0
-"""Within which time that is counted."""
-
-
-_KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.IGNORE_PARAMS)
-
-
-def sets_a_share(sites: Collection[Site]) -> bool:
-    """Return whether any of these sites sets ``share`` or ``guaranteed``."""
-    return any(site.share != settings.SiteShare() or site.guaranteed != settings.Guarantee() for site in sites)
-
-
-class Spenders:
-    """
-    The spenders of one account's quota.
-
-    They are its sites where one sets ``share`` or ``guaranteed``. Else they are its sources, or the sites of its only
-    source. Sites with the same base URL cannot be distinguished by a URL, and are one spender.
-    """
-
-    def __init__(self, sites: Sites, targets: Collection[str]) -> None:
-        """Take all sites, and the targets of the account."""
-        self._sites = sites
-        self.served = sites.behind(targets)
-        self.has_shares = sets_a_share(self.served)
-        found = [
-            site
-            for served in self.served
-            for target in served.targets
-            for base in served.base_urls
-            if target in targets and (site := sites.of(target, sites.address(target, base))) is not None
-        ]
-        self._by_source = not self.has_shares and len({site.source for site in found}) > 1
-        self.are_several = len({self._name(site) for site in found}) > 1
-
-    def name(self, target: str, url: str) -> str | None:
-        """Return who pays for a refresh of this URL, if a site serves it."""
-        site = self._sites.of(target, url)
-        return None if site is None else self._name(site)
-
-    def _name(self, site: Site) -> str:
-        return site.source if self._by_source else share_name(site)
-
-    def described(self, target: str, url: str, kind: RefreshKind) -> tuple[str, str] | None:
-        """Return a spender's source, and what it is called; None for one whose share of this kind is set."""
-        site = self._sites.of(target, url)
-        if site is None or getattr(site.share, kind.value, 1.0) < 1.0:
-            return None
-        return site.source, f"source {site.source}" if self._by_source else f"site {share_name(site)}"
-
-    def default_shares(
-        self, snapshot: Snapshot, account: str, limits: Mapping[RefreshKind, int], *, now: float
-    ) -> dict[tuple[str, RefreshKind], QuotaShare]:
-        """Return the part that each spender may have where none is set; what backfills spent does not count."""
-        spent: Counter[tuple[str, RefreshKind]] = Counter()
-        for unit in snapshot.units_today(account, now=now):
-            if unit.priority is Priority.LIVE and (name := self.name(unit.target, unit.url)) is not None:
-                spent[name, unit.kind] += 1
-        return {
-            (name, kind): QuotaShare(
-                greatest=_rounded_up(limits.get(kind, 0)),
-                spent=spent[name, kind],
-                used_up=f"its source has used up its {DEFAULT_SHARE:.0%} of the day (no site sets a share)",
-            )
-            for name in {self._name(site) for site in self.served}
-            for kind in _KINDS
-        }
-
-
-def _rounded_up(limit: int) -> float:
-    """Return the default share of a limit such that it is a whole number of units, and of one unit all."""
-    return min(1.0, (math.ceil(DEFAULT_SHARE * limit) + 0.5) / max(1, limit))
-
-
-def large_spenders(
-    snapshot: Snapshot,
-    account: str,
-    spenders: Spenders,
-    quota: Mapping[RefreshKind, int],
-    *,
-    now: float,
-) -> list[Spender]:
-    """
-    Return who spent more than :data:`REPORTED_PART` of what was left an hour ago, of what the quota day has of it.
-
-    Backfills are not counted: a person asked for them. A spender whose share is set is as it was meant.
-    """
-    if not spenders.are_several:
-        return []
-    spent: Counter[tuple[str, str, RefreshKind]] = Counter()
-    all_spent: Counter[RefreshKind] = Counter()
-    for target, kind, url, priority in snapshot.units_today(account, now=now, since=now - SPAN_SECONDS):
-        all_spent[kind] += 1
-        if priority is Priority.LIVE and (found := spenders.described(target, url, kind)) is not None:
-            spent[*found, kind] += 1
-    left = {
-        kind: units + snapshot.budget(account, kind, now=now, default=quota.get(kind, 0)).left
-        for kind, units in all_spent.items()
-    }
-    return [
-        Spender(source, name, kind.value, units, left[kind])
-        for (source, name, kind), units in sorted(spent.items())
-        if units > REPORTED_PART * left[kind]
-    ]

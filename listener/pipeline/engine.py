@@ -18,16 +18,14 @@ from typing import NamedTuple
 import structlog
 
 from listener import planner
-from listener.clock import Clock, window_end, window_start
-from listener.contracts import readings_by_kind
+from listener.allowances import Allowance, costs_of
+from listener.clock import Clock
 from listener.errors import TargetError
 from listener.pipeline.accounts import (
     CAREFUL_URLS,
     QUOTA_RETRY_SECONDS,
     RESET_GUARD_SECONDS,
     Account,
-    Spenders,
-    large_spenders,
 )
 from listener.pipeline.intake import StoreRetry
 from listener.pipeline.layers import Layers
@@ -35,13 +33,15 @@ from listener.pipeline.outcomes import UnknownOutcomes
 from listener.pipeline.plan_inputs import learned, requests_for_needs
 from listener.pipeline.planning_round import ActiveOverrides, Overdue, PlanningResult, PlanningRound
 from listener.pipeline.sender import Sender
+from listener.pipeline.spenders import Spenders, large_spenders
 from listener.pipeline.waking import TICK_SECONDS, WakeUp
-from listener.refresh import KIND_OF_SCOPE, UNLIMITED, Priority, QuotaReading, RefreshKind, reserved_units
+from listener.refresh import KIND_OF_SCOPE, Priority, QuotaReading, RefreshKind, reserved_units
 from listener.router.routing import Sites
 from listener.settings import PlannerSettings, Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, Controls
 from listener.store.leadership import Term
+from listener.store.ledger import Budget
 from listener.store.transitions import AttemptRequest
 
 __all__ = ["Dispatcher", "Engine", "Outcome", "rest_seconds"]
@@ -294,7 +294,7 @@ class Engine:
         self._spenders_read_at, self._spenders_stale = now, False
         known = {(one.name, one.kind) for one in account.spenders}
         account.spenders = await self._store.read(
-            lambda snapshot: large_spenders(snapshot, account.name, self._spenders, account.quota, now=now)
+            lambda snapshot: large_spenders(snapshot, account, self._spenders, now=now)
         )
         for one in account.spenders:
             if (one.name, one.kind) not in known:
@@ -310,7 +310,7 @@ class Engine:
         self._changed()
 
     def _quota_due_at(self) -> float:
-        """Return when to read the live quota next, in seconds since the epoch: regularly, and once a day begins."""
+        """Return when to read the live quota next, in seconds since the epoch: regularly, and after each reset."""
         if self.sender.read_quota_soon:
             return -math.inf
         read_at = self.account.quota_read_at
@@ -318,7 +318,7 @@ class Engine:
             return read_at + QUOTA_RETRY_SECONDS
         if self._is_at_rest:
             return read_at + QUOTA_AT_REST_SECONDS
-        return min(read_at + QUOTA_SECONDS, window_end(read_at) + RESET_GUARD_SECONDS)
+        return min(read_at + QUOTA_SECONDS, self.account.next_reset(read_at) + RESET_GUARD_SECONDS)
 
     def _quota_due(self) -> bool:
         return self._clock.now() >= self._quota_due_at()
@@ -329,10 +329,10 @@ class Engine:
             now = self._clock.now()
             self.account.quota_read_at = now
             if self.account.is_near_reset(now) and (self.account.needs_quota or not self.account.closed_reason):
-                return  # around the reset nobody can say which day the answer is of
+                return  # around a reset nobody can say which window the answer is of
             self.sender.read_quota_soon = False
             try:
-                readings = readings_by_kind(await self.account.any_target.read_quota())
+                readings = await self.account.any_target.read_quota()
             except TargetError as error:
                 log.warning("quota.unreadable", account=self.account.name, error=str(error), hint=error.hint)
                 self.account.quota_unreadable(now, str(error), error.hint)
@@ -340,24 +340,24 @@ class Engine:
             if self.account.needs_quota:
                 await self._presume_spent(readings)
             self.account.quota_read(now, is_idle=self.sender.idle and not self.outcome.deferred)
-            if window_start(self._clock.now()) == window_start(now):
-                await self._store.correct_ledger(self.account.name, readings)
+            answered_at = self._clock.now()
+            same = [one for one in self.account.allowances if one.window.start(answered_at) == one.window.start(now)]
+            await self._store.correct_ledger(self.account.name, same, readings)
         self.replan()
 
-    async def _presume_spent(self, readings: Mapping[RefreshKind, QuotaReading]) -> None:
+    async def _presume_spent(self, readings: Mapping[str, QuotaReading]) -> None:
         """
-        Spend no more today of what no live quota is reported: the ledger lacks what was spent, nobody knows how much.
+        Spend no more, until its reset, of what no live quota is reported: the ledger lacks some of what was spent.
 
         What the lost commits had spent is at most all that the ledger has left.
         """
-        unread = {kind: n for kind, n in self.account.quota.items() if kind not in readings and n < UNLIMITED}
+        unread = [one for one in self.account.allowances if one.name not in readings]
         if unread:
-            presumed = await self._store.presume_day_spent(self.account.name, unread)
-            units = {kind.value: n for kind, n in presumed.items()}
+            units = await self._store.presume_rest_spent(self.account.name, unread)
             log.warning("quota.presumed_spent", account=self.account.name, units=units, hint=PRESUMED_HINT)
 
 
-PRESUMED_HINT = "nothing of these kinds is sent until the quota resets; a synchronous standby avoids it: docs/fleet.md"
+PRESUMED_HINT = "nothing that spends them is sent until their reset; a synchronous standby avoids it: docs/fleet.md"
 
 
 def rest_seconds(took_seconds: float, *, is_fruitless: bool) -> float:
@@ -470,21 +470,20 @@ class Dispatcher:
         held = await self._hold(
             [one for row in urgent for one in self._requests([row], row.reason or "urgent", urgent=True)]
         )
-        left = {kind: await self._unreserved(kind) for kind in self._account.quota}
+        left = {one.name: await self._store.budget(self._account.name, one) for one in self._account.allowances}
         wanted = []
-        for row in rows:
+        for row in (row for row in rows if not row.urgent):
             kind = KIND_OF_SCOPE[row.scope]
-            if not row.urgent and left.get(kind, 0) > 0:
-                left[kind] -= 1
+            if all(self._is_unreserved(one, kind, left[one.name]) for one in self._account.spends(kind)):
+                for name, units in costs_of(self._account.allowances, kind).items():
+                    left[name] = left[name]._replace(held=left[name].held + units)
                 wanted += self._requests([row], row.reason or "manual request")
         return held + await self._hold(wanted)
 
-    async def _unreserved(self, kind: RefreshKind) -> int:
-        """Return what is left of a kind apart from the reserve."""
-        if self._account.exhausted_until(kind) > self._clock.now():
-            return 0
-        budget = await self._store.budget(self._account.name, kind, default=self._account.quota[kind])
-        return budget.left - reserved_units(kind, budget.limit, self._settings.reserve)
+    def _is_unreserved(self, allowance: Allowance, kind: RefreshKind, budget: Budget) -> bool:
+        """Return whether one more of a kind is left apart from the reserve."""
+        kept = reserved_units(kind, budget.limit, self._settings.reserve)
+        return budget.left - kept >= allowance.costs[kind]
 
     async def _hold(self, wanted: Sequence[AttemptRequest], evicts: Evicts | None = None) -> int:
         count = 0
@@ -501,7 +500,7 @@ class Dispatcher:
             mine = [one for one in wanted if one.priority is priority]
             for start in range(0, len(mine), HOLD_SLICE):
                 part = mine[start : start + HOLD_SLICE]
-                held = await self._store.hold(part, account=account.name, quota=account.quota)
+                held = await self._store.hold(part, account=account.name, allowances=account.allowances)
                 # A slice at a time, so that sending begins early.
                 self._sender.put(held, priority)
                 count += len(held)

@@ -15,7 +15,7 @@ from listener.clock import Clock
 from listener.contracts import ChecksDeadline, ConfirmsDeletions, Source, SourceHealth, SourceState, Target
 from listener.errors import ConfigurationError, StoreError, StoreUnusable
 from listener.event_loop import call_in_loop
-from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of
+from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of, counted_since
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
 from listener.pipeline.layers import Layers
@@ -523,7 +523,10 @@ class Pipeline:
                 await asyncio.sleep(UPKEEP_RETRY_SECONDS)
                 continue
             try:
-                await self._store.upkeep(keep_seconds=keep_seconds, configured=self._configured())
+                counted = counted_since(self._targets.values(), self._clock.now())
+                await self._store.upkeep(
+                    keep_seconds=keep_seconds, configured=self._configured(), counted_since=counted
+                )
                 _note_upkeep(outage)
             except StoreUnusable:
                 return

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from listener import planner
-from listener.allowances import Day, for_each_kind
-from listener.clock import QUOTA_DAY_SECONDS, QUOTA_RESET_OFFSET_SECONDS
+from listener.allowances import DAY_SECONDS, Allowance
 from listener.contracts import KindLimits, ReportsRates
-from listener.pipeline.accounts import DEFAULT_SHARE, EVICTION_SECONDS, Account, Spenders
+from listener.pipeline.accounts import EVICTION_SECONDS, Account
+from listener.pipeline.spenders import DEFAULT_SHARE, Spenders, units_spent
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
-from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, UNLIMITED, Priority, RefreshKind, Scope, reserved_units
+from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, Priority, RefreshKind, Scope, reserved_units
 from listener.router.routing import Sites, root_of, share_name
 from listener.store.moments import moments
-from listener.store.needs import DueRow, Load, Snapshot
+from listener.store.needs import DueRow, Load, Sent, Snapshot
 from listener.store.transitions import AttemptRequest
 from listener.urls import is_canonical_path
 
@@ -33,6 +34,8 @@ __all__ = [
     "requests_for_scope",
 ]
 
+MOST_ROWS = 1_000_000_000
+"""More than there are of any kind."""
 NAMED_ROWS = 20_000
 """Needs whose objects are looked up by name for one plan; beyond, at most as many as their folder holds are assumed."""
 SHARED_KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY)
@@ -41,7 +44,7 @@ SHARED_KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY)
 def learned(snapshot: Snapshot, account: str, *, now: float) -> planner.Arrivals:
     """Return the arrivals that an account's history of attempts shows; a process learns them when it starts."""
     arrivals = planner.Arrivals()
-    since = now - 3 * HISTORY_DAYS * QUOTA_DAY_SECONDS
+    since = now - 3 * HISTORY_DAYS * DAY_SECONDS
     for at, needs in snapshot.run(moments, account, since=since, span_seconds=ARRIVAL_SECONDS):
         arrivals = arrivals.seen(min(at, now), needs)
     return arrivals.until(now)
@@ -78,14 +81,13 @@ class PlanInputs:
         self._taken: list[AttemptRequest] = []
         self._evicts: Counter[str] = Counter()
         self._rows_left = NAMED_ROWS
-        self.kinds = frozenset(account.quota)
-        self.budgets = [self._budget(kind, units) for kind, units in account.quota.items() if units < UNLIMITED]
+        self.kinds = account.kinds
+        self.budgets = [self._budget(one) for one in account.allowances]
 
-    def _budget(self, kind: RefreshKind, default: int) -> planner.Budget:
-        found = self._snapshot.budget(self._account.name, kind, now=self._now, default=default)
-        left = 0 if self._account.exhausted_until(kind) > self._now else found.left
-        (allowance,) = for_each_kind({kind: found.limit}, Day(QUOTA_RESET_OFFSET_SECONDS))
-        return planner.Budget(allowance, left, found.resets_at)
+    def _budget(self, allowance: Allowance) -> planner.Budget:
+        found = self._snapshot.budget(self._account.name, allowance, now=self._now)
+        left = 0 if self._account.is_exhausted(allowance, self._now) else found.left
+        return planner.Budget(replace(allowance, limit=found.limit), left, found.resets_at)
 
     def left(self, kind: RefreshKind, *, reserve: float = 0.0) -> float:
         """Return how many refreshes of a kind the allowances leave, less a reserve that no prefetch regards."""
@@ -221,11 +223,8 @@ class PlanInputs:
         if not self._has_shares:
             found = {kind: planner.limit_of(self.budgets, kind) for kind in self.kinds}
             limits = {kind: int(units) for kind, units in found.items() if math.isfinite(units)}
-            return self._spenders.default_shares(self._snapshot, self._account.name, limits, now=self._now)
-        spent: Counter[tuple[str, RefreshKind]] = Counter()
-        for target, kind, url, _ in self._snapshot.units_today(self._account.name, now=self._now):
-            if (site := self._sites.of(target, url)) is not None:
-                spent[share_name(site), kind] += 1
+            return self._spenders.default_shares(self._snapshot, self._account, limits, now=self._now)
+        spent = units_spent(self._snapshot, self._account, self._site_name, self._now)
         for one in self._taken:
             if (site := self._sites.of(one.target, one.url)) is not None:
                 spent[share_name(site), one.kind] += 1
@@ -237,6 +236,10 @@ class PlanInputs:
             for name in [share_name(site)]
             for kind in SHARED_KINDS
         }
+
+    def _site_name(self, sent: Sent) -> str | None:
+        site = self._sites.of(sent.target, sent.url)
+        return None if site is None else share_name(site)
 
     def limits(self) -> list[planner.Limit]:
         """Return what bounds a plan apart from the quota."""
@@ -401,7 +404,7 @@ def requests_for_scope(
 ) -> list[AttemptRequest]:
     """Return the attempts for up to ``left`` needs of one scope, load by load."""
     wanted: list[AttemptRequest] = []
-    most = int(min(left, UNLIMITED))
+    most = int(min(left, MOST_ROWS))
     for load in loads:
         if most <= len(wanted):
             break

@@ -146,7 +146,7 @@ class PlanningRound:
         if not free:
             return _Choice(waits=waits, wakes=[self.overrides.ends_at])
         if self.open_at > self.now:
-            why = self.account.closed_reason or "the quota day is about to turn"
+            why = self.account.closed_reason or "the quota is about to be reset"
             return _Choice(waits=[*waits, *_all_of(free, why)], wakes=[self.open_at])
         free, unable = _what_targets_can(self.account, free)
         free, behind = self.layers.part(snapshot, free)

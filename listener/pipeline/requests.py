@@ -126,5 +126,5 @@ def _why(one: RequestedUrl, pipeline: Pipeline) -> str:
             if engine.account.closed_reason:
                 return engine.account.closed_reason
             found = (left.reason for left in engine.outcome.deferred if left.directory_url == place)
-            return next(found, "the quota of today is used up")
+            return next(found, "the quota is used up")
     return "no account can send it"

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import structlog
 
-from listener.clock import Clock, window_end, window_start
+from listener.clock import Clock
 from listener.contracts import KindLimits, ReportsTasks, UnknownOutcome
 from listener.errors import (
     BatchRejected,
@@ -38,6 +38,7 @@ from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.intake import StoreRetry
 from listener.refresh import Attempt, Priority, Receipt, RefreshKind
 from listener.store.answers import Answer, Unfinished
+from listener.store.charges import charges_of
 from listener.store.controls import ControlKind, Controls
 from listener.store.leadership import Term
 from listener.urls import host_of
@@ -228,8 +229,8 @@ class Sender:
             if not closed:
                 await self._repeat(batch)
             return None
-        if closed or window_start(now) != window_start(batch.attempts[0].created_at):
-            # Closed meanwhile, or reserved in a day that is over: reserved again when it may be sent.
+        if closed or self._account.is_past(batch.kind, batch.attempts[0].created_at, now):
+            # Closed meanwhile, or reserved in a window that is over: reserved again when it may be sent.
             await self._book("book", lambda: self._store.refund(batch.ids))
             return None
         token = secrets.token_hex(16)
@@ -377,8 +378,8 @@ class Sender:
         how = self._account.targets[batch.target].unknown_outcome
         if len(answer.accepted) < len(batch.ids) and how is UnknownOutcome.TOKEN:
             return
-        window = window_start(batch.attempts[0].created_at)
-        note = partial(self._term.note_late_answer, answer.accepted, kind=batch.kind, window=window)
+        charges = charges_of(self._account.allowances, batch.kind, batch.attempts[0].created_at)
+        note = partial(self._term.note_late_answer, answer.accepted, kind=batch.kind, charges=charges)
         await self._book("book", note)
 
     async def _refused(self, batch: Batch, error: NotSent, bound: _Bound) -> None:
@@ -408,7 +409,7 @@ class Sender:
             log.error("sender.parked", account=self._account.name, url=attempt.url, error=error)
             if attempt.kind is RefreshKind.DIRECTORY:
                 # The needs below it are none of its own: they are free again, and must not be planned the same way.
-                self._account.refuse(attempt.url, window_end(self._clock.now()))
+                self._account.refuse(attempt.url, self._clock.now())
 
     def _not_sent(self, kind: RefreshKind, error: TargetError) -> None:
         now, account, wait = self._clock.now(), self._account, 0.0
@@ -420,10 +421,12 @@ class Sender:
         elif isinstance(error, QuotaExhausted):
             # The reading that follows says how much is left; only when that does not help does the wait grow.
             self.read_quota_soon = True
-            if kind is RefreshKind.PREFETCH:
-                wait = account.exhausted(kind, now)
+            names = [one.name for one in account.spends(kind) if error.allowance in (None, one.name)]
+            if names and (error.allowance is not None or kind is RefreshKind.PREFETCH):
+                wait = account.exhausted(names, now)
             else:
-                # Files, directories and ignore-params stand in for one another: a plan without one would spend another.
+                # What refreshes stands in for one another, and the CDN does not say which allowance is used up: a plan
+                # without one of them would spend another.
                 account.record_failure(
                     now, str(error), remedy=error.hint, first_seconds=1.0, most_seconds=EXHAUSTED_MOST_SECONDS
                 )

@@ -40,9 +40,9 @@ table              a row is
 ``directory``      one directory URL of one target, with how many of its needs are ready
 ``need``           one stale URL (directory + name) and scope, all its changes merged
 ``attempt_item``   one request item; kept after its end as the audit of what was sent and why
-``attempt_group``  items to which the same happened so far: their state, times, task ids, and where their unit is booked
+``attempt_group``  items to which the same happened so far: their state, times, task ids, and what each is charged
 ``attempt``        a view: each item with what it shares; for reading
-``ledger``         one account's quota of one kind in one day: limit, spent, held, booked by backfills
+``ledger``         one account's allowance in one window: limit, spent, held, booked by backfills
 ``tree``           one directory of a storage, with how many objects the index knows in it
 ``object``         one object as the storage was last known to hold it: the index
 ``tombstone``      a key deleted lately, so that a running scan cannot bring it back
@@ -124,16 +124,19 @@ left: ``HELD`` is refunded (nothing was written), ``SENDING`` turns ``UNKNOWN`` 
 
 **The ledger's rules**
 
-1. Quota is held in the transaction that makes the attempt: ``spent + held + units <= limit``.
-   Of the running day no row is removed, however short the history that is kept.
+1. Units of every allowance that an attempt's kind spends are held in the transaction that makes it, or none:
+   ``spent + held + units <= limit`` for each. Where a window rolls, the sum of its rows counts. Kinds that share an
+   allowance are taken one after the other. A kind that no allowance names holds nothing. Of a window that counts no
+   row is removed, however short the history that is kept.
 2. Each unit leaves ``held`` once: to ``spent`` or refunded, in the transaction that moves the
-   attempt, booked in the day in which it was held. No request is written in the seconds around the
-   reset, so that day is also the CDN's.
+   attempt, booked in the window in which it was held. No request is written in the seconds around a
+   reset, nor one that was held before it, so that window is also the CDN's. A rolling window counts a day more
+   than its length: never less than a CDN that counts by seconds.
 3. The live quota is read while nothing is being sent. It corrects downward at once: what the CDN
    counts beyond ``spent`` and the unknown units was spent by others. Upward only when two reads
    agree and nothing was in flight or unknown from the first to the second; and never below what the
    CDN's answers accepted: only units that were presumed, or inferred from its task list, are given up.
-4. A limit comes from the live quota, until then from the configuration.
+4. A limit comes from the live quota, until then from the target. Money is computed from units, and never kept.
 
 **What survives what.** SIGKILL and power loss: everything committed. A full disk: the commit fails
 as a whole, it is not acknowledged, deliveries stop and status says so. A corrupt, foreign or newer

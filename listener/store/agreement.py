@@ -6,6 +6,7 @@ from typing import Final
 
 from listener.refresh import NeedState
 from listener.store.connection import Connection
+from listener.store.ledger import mismatches
 
 __all__ = ["DISAGREEMENTS", "FINDINGS", "disagreements"]
 
@@ -26,18 +27,16 @@ DISAGREEMENTS: Final = {
           AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.id = need.attempt AND a.active = 1)""",
     "attempts of a group that is not there": """
         SELECT url FROM attempt_item i WHERE NOT EXISTS (SELECT 1 FROM attempt_group g WHERE g.id = i.group_id)""",
-    "ledger entries that hold what no attempt holds": """
-        SELECT account || ' ' || kind FROM ledger l WHERE held <> (SELECT count(*) FROM attempt a
-          WHERE a.account = l.account AND a.kind = l.kind AND a.window_start = l.window_start AND a.held = 1)""",
 }
 
 
 def disagreements(connection: Connection) -> list[str]:
     """Return which rows disagree, a sentence for each kind with the first of them."""
-    return [said for what, query in DISAGREEMENTS.items() for said in _of(connection, what, query)]
+    found = {what: _names(connection, query) for what, query in DISAGREEMENTS.items()}
+    found["ledger entries that hold what no attempt holds"] = mismatches(connection)[:FINDINGS]
+    return [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
 
 
-def _of(connection: Connection, what: str, query: str) -> list[str]:
+def _names(connection: Connection, query: str) -> list[str]:
     rows = [row[0] for row in connection.execute(f"{query} LIMIT {FINDINGS}")]
-    names = [row.decode("utf-8", "backslashreplace") if isinstance(row, bytes) else str(row) for row in rows]
-    return [f"{what}: {', '.join(names)}"] if names else []
+    return [row.decode("utf-8", "backslashreplace") if isinstance(row, bytes) else str(row) for row in rows]

@@ -1,8 +1,8 @@
 """
-Attempts under way and the ledger that pays for them (promises 3, 4, 5; the package's page has the rules).
+Attempts under way (promises 3, 4, 5; the package's page has the rules).
 
-The ledger has a row for each account, kind and day. Each unit leaves ``held`` once, in the transaction that moves its
-attempt. An attempt is written down before its request, and booked by what the CDN answered.
+An attempt is written down before its request. What it takes is booked in the ledger by what the CDN answered, in the
+transaction that moves it.
 """
 
 from __future__ import annotations
@@ -12,34 +12,25 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from listener.clock import QUOTA_DAY_SECONDS, window_start
-from listener.refresh import Attempt, AttemptState, NeedState, QuotaReading, RefreshKind, Scope
+from listener.refresh import Attempt, AttemptState, NeedState, RefreshKind, Scope
+from listener.store.charges import BookingKey
 from listener.store.connection import Connection
-from listener.store.groups import BookingKey, Group, own_groups, units_of, update_groups
+from listener.store.groups import Group, own_groups, units_of, update_groups
 from listener.store.index import revision
+from listener.store.ledger import book_presumed, book_refund, book_spent
 
 __all__ = [
-    "Budget",
     "Claim",
     "accept",
     "attempts_in",
     "back_to_held",
-    "book_others",
-    "book_presumed",
-    "book_refund",
-    "book_share",
-    "book_spent",
-    "budget",
     "claims_at",
-    "correct",
     "end_backoff",
     "fail",
     "finish",
     "held_ids",
-    "hold_units",
     "look_again",
     "mark_unknown",
-    "open_window",
     "park",
     "postpone",
     "presume_spent",
@@ -51,168 +42,6 @@ __all__ = [
     "token_of",
     "unconfirm",
 ]
-
-
-class Budget(NamedTuple):
-    """One account's quota of one kind in one day, in units (one URL or one directory each)."""
-
-    limit: int
-    spent: int
-    held: int
-    resets_at: int
-    """Seconds since the epoch."""
-    share_booked: int = 0
-    """What backfills booked of their share; part of it may be spent or held already."""
-
-    @property
-    def left(self) -> int:
-        """What may still be held."""
-        return max(0, self.limit - self.spent - self.held)
-
-
-def budget(connection: Connection, account: str, kind: RefreshKind, *, now: float, default: int) -> Budget:
-    """Return today's budget; of a day that has no row yet, the latest day's limit, else ``default``."""
-    window = window_start(now)
-    row = connection.execute(
-        "SELECT CASE WHEN read_at IS NULL THEN NULL ELSE quota END, spent + others, held, share_booked FROM ledger"
-        " WHERE account = ? AND kind = ? AND window_start = ?",
-        (account, kind, window),
-    ).fetchone()
-    limit, spent, held, share_booked = row or (None, 0, 0, 0)
-    if limit is None:
-        limit = _last_limit(connection, account, kind, default)
-    return Budget(limit, spent, held, window + QUOTA_DAY_SECONDS, share_booked)
-
-
-def _last_limit(connection: Connection, account: str, kind: RefreshKind, default: int) -> int:
-    row = connection.execute(
-        "SELECT quota FROM ledger WHERE account = ? AND kind = ? AND read_at IS NOT NULL"
-        " ORDER BY window_start DESC LIMIT 1",
-        (account, kind),
-    ).fetchone()
-    return default if row is None else int(row[0])
-
-
-def open_window(connection: Connection, account: str, kind: RefreshKind, window: int, default: int) -> None:
-    """Make the row of a quota day, where there is none yet, with the limit that was known last."""
-    connection.execute(
-        "INSERT INTO ledger (account, kind, window_start, quota) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (account, kind, window, _last_limit(connection, account, kind, default)),
-    )
-
-
-def hold_units(
-    connection: Connection, account: str, kind: RefreshKind, wanted: int, *, now: float, default: int
-) -> int:
-    """Hold up to ``wanted`` units of today's quota; return how many were granted."""
-    window = window_start(now)
-    open_window(connection, account, kind, window, default)
-    granted = min(wanted, budget(connection, account, kind, now=now, default=default).left)
-    if granted:
-        connection.execute(
-            "UPDATE ledger SET held = held + ?, moves = moves + 1 WHERE account = ? AND kind = ? AND window_start = ?",
-            (granted, account, kind, window),
-        )
-    return granted
-
-
-def book_share(
-    connection: Connection,
-    units: Mapping[tuple[str, RefreshKind], int],
-    most: Mapping[tuple[str, RefreshKind], int],
-    *,
-    now: float,
-) -> bool:
-    """
-    Book units of the backfills' share of today where all of them are left; return whether they were.
-
-    Args:
-        connection: the writing connection, inside a transaction: other backfills book, too.
-        units: by account and kind.
-        most: what all backfills together may book today, by account and kind.
-        now: in the day that it is booked in, in seconds since the epoch.
-    """
-    window = window_start(now)
-    for (account, kind), wanted in sorted(units.items()):  # in one order: two backfills lock the same rows
-        open_window(connection, account, kind, window, 0)
-        (booked,) = connection.execute(
-            "SELECT share_booked FROM ledger WHERE account = ? AND kind = ? AND window_start = ? /*! FOR UPDATE */",
-            (account, kind, window),
-        ).fetchone()
-        if booked + wanted > most[account, kind]:
-            return False
-    for (account, kind), wanted in units.items():
-        connection.execute(
-            "UPDATE ledger SET share_booked = share_booked + ? WHERE account = ? AND kind = ? AND window_start = ?",
-            (wanted, account, kind, window),
-        )
-    return True
-
-
-def book_spent(connection: Connection, units: Mapping[BookingKey, int]) -> None:
-    """Move held units to spent: the CDN accepted them."""
-    _book(connection, units, "held = held - :n, spent = spent + :n")
-
-
-def book_presumed(connection: Connection, units: Mapping[BookingKey, int]) -> None:
-    """Move held units to spent although it is not known whether the CDN accepted them."""
-    _book(connection, units, "held = held - :n, spent = spent + :n, presumed = presumed + :n")
-
-
-def book_others(connection: Connection, units: Mapping[BookingKey, int]) -> None:
-    """Count units as spent by others: the CDN charged them, and no attempt has them."""
-    _book(connection, units, "others = others + :n")
-
-
-def book_refund(connection: Connection, units: Mapping[BookingKey, int]) -> None:
-    """Give held units back: the CDN surely did not accept them."""
-    _book(connection, units, "held = held - :n")
-
-
-def _book(connection: Connection, units: Mapping[BookingKey, int], change: str) -> None:
-    connection.executemany(
-        f"UPDATE ledger SET {change}, moves = moves + 1"
-        " WHERE account = :account AND kind = :kind AND window_start = :window",
-        [{"n": n, "account": account, "kind": kind, "window": window} for (account, kind, window), n in units.items()],
-    )
-
-
-def correct(
-    connection: Connection,
-    account: str,
-    readings: Mapping[RefreshKind, QuotaReading],
-    *,
-    now: float,
-) -> None:
-    """Take a live reading, made while nothing of this account was being sent."""
-    window = window_start(now)
-    for kind, reading in readings.items():
-        open_window(connection, account, kind, window, reading.limit)
-        _correct_kind(connection, (account, kind, window), reading, now)
-
-
-def _correct_kind(connection: Connection, key: tuple[str, RefreshKind, int], reading: QuotaReading, now: float) -> None:
-    spent, presumed, others, moves, read_remaining, read_moves, old_limit = connection.execute(
-        "SELECT spent, presumed, others, moves, read_remaining, read_moves, quota FROM ledger"
-        " WHERE account = ? AND kind = ? AND window_start = ?",
-        key,
-    ).fetchone()
-    unsettled = connection.execute(
-        "SELECT count(*) FROM attempt WHERE active = 1 AND held = 1 AND state IN ('sending', 'unknown')"
-        " AND account = ? AND kind = ? AND window_start = ?",
-        key,
-    ).fetchone()[0]
-    counted = reading.limit - reading.remaining
-    agree = read_remaining == reading.remaining and read_moves == moves and old_limit == reading.limit
-    if counted > spent + others + unsettled:
-        others = counted - spent - unsettled
-    elif counted < spent + others and agree and not unsettled:
-        others = max(counted - spent, -presumed)
-    connection.execute(
-        "UPDATE ledger SET quota = ?, others = ?, read_remaining = ?, read_moves = moves, read_at = ?"
-        " WHERE account = ? AND kind = ? AND window_start = ?",
-        (max(0, reading.limit), others, reading.remaining, now, *key),
-    )
 
 
 _COLUMNS = (

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from listener.store.bulk import Bulk
+from listener.store.charges import BookingKey, Charge, decoded
 from listener.store.connection import Connection
 
 __all__ = [
     "NEXT_ATTEMPT",
     "NEXT_GROUP",
-    "BookingKey",
     "Group",
     "members",
     "next_attempt",
@@ -29,9 +29,6 @@ __all__ = [
     "update_groups",
 ]
 
-BookingKey = tuple[str, str, int]
-"""Account, kind, window."""
-
 
 class Group(NamedTuple):
     """Attempts that share what happened to them."""
@@ -40,14 +37,15 @@ class Group(NamedTuple):
     attempts: int
     """How many."""
     held: bool
-    """Whether a unit stands in the ledger's ``held`` for each of them."""
-    booking: BookingKey
-    """Where that unit is booked."""
+    """Whether their units stand in the ledger's ``held``."""
+    account: str
+    charges: tuple[Charge, ...]
+    """What each of them takes; nothing where its kind is unlimited."""
 
 
 _COPIED = (
     "target, kind, force, account, window_start, watermark, created_at, state, held, active, task_id, sent_at,"
-    " accepted_at, finished_at, next_look_at, looks, error, token"
+    " accepted_at, finished_at, next_look_at, looks, error, token, charges"
 )
 _COPY = Bulk(
     f"INSERT INTO attempt_group (id, {_COPIED}) SELECT column2, {_COPIED} FROM ({{}}) AS of"
@@ -78,7 +76,7 @@ def own_groups(connection: Connection, ids: Sequence[int], condition: str = "TRU
     these = json.dumps(list(ids))
     rows = connection.execute(
         "SELECT g.id, count(*), (SELECT count(*) FROM attempt_item AS every WHERE every.group_id = g.id),"
-        " g.held, g.account, g.kind, g.window_start"
+        " g.held, g.account, g.charges, g.kind, g.window_start"
         " FROM attempt_item AS i JOIN attempt_group AS g ON g.id = i.group_id"
         f" WHERE i.id IN (SELECT value FROM json_each(?)) AND {condition} GROUP BY g.id",
         (these,),
@@ -86,8 +84,8 @@ def own_groups(connection: Connection, ids: Sequence[int], condition: str = "TRU
     split = [number for number, own, every, *_ in rows if own < every]
     new_ids = _split(connection, split, these) if split else {}
     return [
-        Group(new_ids.get(number, number), own, bool(held), (account, kind, window))
-        for number, own, _, held, account, kind, window in rows
+        Group(new_ids.get(number, number), own, bool(held), account, decoded(charges, kind, window))
+        for number, own, _, held, account, charges, kind, window in rows
     ]
 
 
@@ -126,8 +124,8 @@ def units_of(groups: Sequence[Group]) -> Counter[BookingKey]:
     """Return the units that stand in the ledger's ``held`` for these groups."""
     units: Counter[BookingKey] = Counter()
     for group in groups:
-        if group.held:
-            units[group.booking] += group.attempts
+        for charge in group.charges if group.held else ():
+            units[group.account, charge.allowance, charge.window] += charge.units * group.attempts
     return units
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from listener.configuration import is_postgres
 from listener.refresh import RefreshKind
+from listener.store.charges import Charge
 
 if TYPE_CHECKING:
     from listener.store.store import Store, StoreOptions
@@ -66,14 +67,16 @@ class Term(Protocol):
         """Sort out what the last leader left; the first step of a term."""
         ...
 
-    async def note_late_answer(self, tasks: Mapping[int, str], *, kind: RefreshKind, window: int) -> None:
+    async def note_late_answer(
+        self, tasks: Mapping[int, str], *, kind: RefreshKind, charges: tuple[Charge, ...]
+    ) -> None:
         """
         Keep for the next leader what the CDN accepted, since this term has ended.
 
         Args:
             tasks: attempt to task id.
             kind: of the attempts.
-            window: the quota day that their units were reserved in.
+            charges: what each of them holds.
         """
         ...
 
@@ -163,7 +166,9 @@ class _SoleTerm:
     async def take_over(self) -> None:
         """The owner sorts out everything at its start."""
 
-    async def note_late_answer(self, tasks: Mapping[int, str], *, kind: RefreshKind, window: int) -> None:
+    async def note_late_answer(
+        self, tasks: Mapping[int, str], *, kind: RefreshKind, charges: tuple[Charge, ...]
+    ) -> None:
         """The term ends with the process."""
 
     async def book_late_answers(self) -> int:

@@ -16,10 +16,10 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from listener.allowances import Allowance
 from listener.change import key_to_bytes
-from listener.clock import window_start
 from listener.refresh import COVERAGE, KIND_OF_SCOPE, AttemptState, NeedState, Priority, RefreshKind, Scope
-from listener.store import attempts
+from listener.store import ledger
 from listener.store.bulk import Bulk, in_sets_of
 from listener.store.connection import Connection
 from listener.store.index import is_seeded, prefix_end_bytes
@@ -39,8 +39,8 @@ __all__ = [
     "Load",
     "Marks",
     "Passed",
+    "Sent",
     "Snapshot",
-    "Unit",
     "count_ready",
     "covered",
     "covered_by_marks",
@@ -127,13 +127,15 @@ class DueRow(NamedTuple):
     """How far it may be refreshed where inner layers have yet to drop the newest change."""
 
 
-class Unit(NamedTuple):
-    """One unit of today's quota."""
+class Sent(NamedTuple):
+    """What was sent or reserved for one URL."""
 
     target: str
     kind: RefreshKind
     url: str
     priority: Priority
+    at: float
+    """When it was reserved, in seconds since the epoch; in the windows of that time its units are booked."""
 
 
 P = ParamSpec("P")
@@ -302,22 +304,20 @@ class Snapshot:
 
     # -- quota -----------------------------------------------------------------------------------
 
-    def budget(self, account: str, kind: RefreshKind, *, now: float, default: int) -> attempts.Budget:
-        """See :func:`listener.store.attempts.budget`."""
-        return attempts.budget(self._connection, account, kind, now=now, default=default)
+    def budget(self, account: str, allowance: Allowance, *, now: float) -> ledger.Budget:
+        """See :func:`listener.store.ledger.budget`."""
+        return ledger.budget(self._connection, account, allowance, now=now)
 
-    def units_today(self, account: str, *, now: float, since: float = 0.0) -> Iterator[Unit]:
-        """
-        Yield what an account spent or reserved of today's quota; looks at the day's attempts only.
-
-        ``since``: leave out what was reserved before, in seconds since the epoch.
-        """
+    def sent_since(self, account: str, since: float) -> Iterator[Sent]:
+        """Yield what an account sent or reserved since then (seconds since the epoch); looks at no other attempts."""
         rows = self._connection.execute(
-            "SELECT target.name, kind, url, priority FROM attempt JOIN target ON target.id = attempt.target"
-            " WHERE window_start = ? AND account = ? AND created_at >= ?",
-            (window_start(now), account, since),
+            "SELECT target.name, kind, url, priority, created_at FROM attempt JOIN target ON target.id = attempt.target"
+            " WHERE created_at >= ? AND account = ?",
+            (since, account),
         )
-        return (Unit(target, RefreshKind(kind), url, Priority(priority)) for target, kind, url, priority in rows)
+        return (
+            Sent(target, RefreshKind(kind), url, Priority(priority), at) for target, kind, url, priority, at in rows
+        )
 
     def slots_taken(self) -> Counter[tuple[str, RefreshKind]]:
         """Return how many attempts of each target and kind are made and not known to have ended."""

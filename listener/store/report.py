@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from listener.clock import window_start
 from listener.refresh import AttemptState, NeedState, RefreshKind, Scope
 from listener.store.connection import Connection
 from listener.store.index import prefix_end
@@ -20,7 +19,6 @@ __all__ = [
     "counts",
     "ended",
     "history",
-    "spent_by_others",
     "totals",
 ]
 
@@ -237,14 +235,6 @@ def ended(connection: Connection, *, since: float) -> list[Ended]:
         (since, since, MOST_ENDED),
     ).fetchall()
     return [Ended(*row) for row in reversed(rows)]
-
-
-def spent_by_others(connection: Connection, *, now: float) -> dict[tuple[str, str], int]:
-    """Return by account and kind what the live quota counts today beyond what was spent from here."""
-    rows = connection.execute(
-        "SELECT account, kind, others FROM ledger WHERE window_start = ? AND others > 0", (window_start(now),)
-    )
-    return {(account, kind): others for account, kind, others in rows}
 
 
 DECIDED_BY_NONE = -1

@@ -1,5 +1,5 @@
 """
-Reserving: what a plan wants becomes attempts, each with its unit of the quota, in one transaction (promises 3, 4).
+Reserving: what a plan wants becomes attempts that hold their units, in one transaction (promises 3, 4).
 
 Whatever many requests need to know is read at once: which needs are due, when their URLs were sent last.
 """
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from listener.clock import window_start
+from listener.allowances import DAY_SECONDS, Allowance
 from listener.refresh import (
     SCOPE_OF_KIND,
     Attempt,
@@ -21,18 +21,19 @@ from listener.refresh import (
     directories_above,
     directory_of,
 )
-from listener.store.attempts import book_others, budget, hold_units, open_window
 from listener.store.bulk import Bulk
+from listener.store.charges import charges_of, encoded
 from listener.store.connection import Connection
 from listener.store.groups import next_attempt, next_group
 from listener.store.index import select_wanted
 from listener.store.layering import exempt
+from listener.store.ledger import budget, hold_units
 from listener.store.names import Names
 from listener.store.needs import Inner, count_ready, directory_attempts
 from listener.store.transitions import AttemptRequest
 from listener.urls import host_of
 
-__all__ = ["hold", "presume_day_spent"]
+__all__ = ["hold"]
 
 
 def hold(
@@ -42,10 +43,10 @@ def hold(
     *,
     account: str,
     now: float,
-    quota: Mapping[RefreshKind, int],
+    allowances: Sequence[Allowance],
 ) -> list[Attempt]:
     """
-    Make the attempts that the quota allows, in the order given, and hold their units.
+    Make the attempts that the allowances pay for, in the order given, and hold their units of each.
 
     A need that is no longer READY, or was sent within its minimal interval, is left out (and in
     the second case waits for it).
@@ -54,10 +55,22 @@ def hold(
     made: list[Attempt] = []
     for kind in dict.fromkeys(one.kind for one in wanted):
         requests = list({(one.target, one.url): one for one in wanted if one.kind is kind}.values())
-        left = budget(connection, account, kind, now=now, default=quota.get(kind, 0)).left
-        claimed = _granted(connection, _claims(connection, names, kind, requests), now=now, most=left)
-        hold_units(connection, account, kind, len(claimed), now=now, default=quota.get(kind, 0))
-        groups = _add_groups(connection, claimed, (kind.value, account, window_start(now), now), watermark)
+        spends = [one for one in allowances if kind in one.costs]
+        budgets = {one.name: budget(connection, account, one, now=now) for one in spends}
+        most = min((budgets[one.name].left // one.costs[kind] for one in spends), default=len(requests))
+        day = max((one.window.start(now) for one in spends), default=0)
+        claimed = _granted(
+            connection,
+            _claims(connection, names, kind, requests),
+            now=now,
+            most=most,
+            today=max(day, now - DAY_SECONDS),
+        )
+        charges = charges_of(spends, kind, now)
+        hold_units(connection, account, charges, len(claimed), {name: one.limit for name, one in budgets.items()})
+        window = charges[0].window if charges else 0
+        shared = (kind.value, account, window, now, encoded(charges), int(bool(charges)))
+        groups = _add_groups(connection, claimed, shared, watermark)
         rows = _attempt_rows(connection, claimed, groups)
         _ADD_ATTEMPTS.write(connection, rows)
         _mark(connection, claimed, rows)
@@ -86,10 +99,11 @@ def hold(
 
 
 _ADD_GROUPS = Bulk(
-    "INSERT INTO attempt_group (id, target, force, kind, account, window_start, watermark, created_at, state, held) {}",
-    "({0}, {1}, {2}, ?1, ?2, ?3, {3}, ?4, 'held', 1)",
+    "INSERT INTO attempt_group (id, target, force, kind, account, window_start, watermark, created_at, charges, held,"
+    " state) {}",
+    "({0}, {1}, {2}, ?1, ?2, ?3, {3}, ?4, ?5, ?6, 'held')",
     columns=4,
-    constants=4,
+    constants=6,
 )
 _ADD_ATTEMPTS = Bulk(
     "INSERT INTO attempt_item (id, group_id, url, tries, stale_since, reason, covered, urgent, priority) {}",
@@ -136,13 +150,17 @@ def _claims(
     return claims
 
 
-def _granted(connection: Connection, claims: Sequence[_Claim], *, now: float, most: int) -> list[_Claim]:
-    """Return up to ``most`` of these claims, of one kind: those whose needs are READY and may be sent now."""
+def _granted(connection: Connection, claims: Sequence[_Claim], *, now: float, most: int, today: float) -> list[_Claim]:
+    """
+    Return up to ``most`` of these claims, of one kind: those whose needs are READY and may be sent now.
+
+    ``today``: since when attempts make a URL wait longer, in seconds since the epoch.
+    """
     if not claims or claims[0].need is None:
         return list(claims[:most])
     ready = _ready(connection, [claim.need for claim in claims if claim.need])
     intervals = [(claim.target, claim.request.url) for claim in claims if claim.request.min_interval_seconds]
-    last_sent = _last_sent(connection, intervals, now) if intervals else {}
+    last_sent = _last_sent(connection, intervals, today) if intervals else {}
     refreshed = _with_refresh(connection, claims) if claims[0].request.kind is RefreshKind.PREFETCH else set()
     found: list[_Claim] = []
     too_soon: list[tuple[float, int, str, int]] = []
@@ -184,18 +202,20 @@ class _LastSent(NamedTuple):
     at: float
     """In seconds since the epoch."""
     today: int
-    """Its attempts of the current quota day."""
+    """Its attempts since the quota was reset, within a day."""
 
 
-def _last_sent(connection: Connection, urls: Sequence[tuple[int, str]], now: float) -> dict[tuple[int, str], _LastSent]:
+def _last_sent(
+    connection: Connection, urls: Sequence[tuple[int, str]], today: float
+) -> dict[tuple[int, str], _LastSent]:
     """Return when these URLs (target id and URL) were sent last; those that never were are left out."""
     rows = select_wanted(
         connection,
         urls,
-        "SELECT target, url, max(sent_at), sum(CASE WHEN window_start = ? THEN 1 ELSE 0 END)"
+        "SELECT target, url, max(sent_at), sum(CASE WHEN created_at >= ? THEN 1 ELSE 0 END)"
         " FROM (SELECT DISTINCT * FROM wanted) AS of CROSS JOIN attempt_item AS i ON i.url = column2"
         " CROSS JOIN attempt_group AS g ON g.id = i.group_id AND g.target = column1 GROUP BY target, url",
-        (window_start(now),),
+        (today,),
     )
     return {(target, url): _LastSent(at, today) for target, url, at, today in rows if at is not None}
 
@@ -306,15 +326,3 @@ def _with_refresh(connection: Connection, claims: Sequence[_Claim]) -> set[_Need
     return found | {
         claim.need for claim in claims if claim.need and (claim.target, directory_of(claim.request.url)) in covered
     }
-
-
-def presume_day_spent(
-    connection: Connection, account: str, quota: Mapping[RefreshKind, int], *, now: float
-) -> dict[RefreshKind, int]:
-    """Count all that is left of today as spent by others, of these kinds (with their default limits); return it."""
-    window, left = window_start(now), {}
-    for kind, default in quota.items():
-        open_window(connection, account, kind, window, default)
-        left[kind] = max(0, budget(connection, account, kind, now=now, default=default).left)
-    book_others(connection, {(account, kind, window): units for kind, units in left.items()})
-    return left

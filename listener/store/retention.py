@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from listener.clock import window_start
 from listener.refresh import AttemptState, RefreshKind
 from listener.store.attempts import presume_spent
 from listener.store.bulk import delete_rows
@@ -83,8 +82,9 @@ BOUNDS: Final[Mapping[str, Bound]] = {
     "directory": Bound("the directories of stale URLs", "within an hour after its last need was settled"),
     "dropped": Bound("two for each source", f"{_KEPT} after the last drop"),
     "ledger": Bound(
-        f"one for each account, kind and day of {_KEPT}",
-        f"after {_KEPT}; never while units are reserved, nor in the current quota day",
+        f"one for each account, allowance and window of {_KEPT}",
+        f"after {_KEPT}; never while units are reserved, nor while it counts: that of an allowance whose units never"
+        " come back stays",
     ),
     "message": Bound(f"{MOST_MESSAGES:,}", f"after {MESSAGE_SECONDS / _DAY:.0f} days: queues redeliver for 14 at most"),
     "meta": Bound("one", "never"),
@@ -115,8 +115,8 @@ _OLD = (
         ("id",),
         f"{_ENDED} AND NOT EXISTS (SELECT 1 FROM attempt_item WHERE group_id = attempt_group.id)",
     ),
-    ("ledger", ("account", "kind", "window_start"), "window_start < :before AND held = 0"),
-    ("backfill", ("id",), "updated_at < :before"),
+    ("ledger", ("account", "kind", "window_start"), "window_start > 0 AND window_start < :counted AND held = 0"),
+    ("backfill", ("id",), "updated_at < :counted"),
     ("audit", ("id",), "at < :before"),
     ("control", ("kind", "target", "prefix"), "until <= :now"),
     ("dropped", ("source", "kind"), "last_at < :before"),
@@ -133,18 +133,18 @@ _EMPTY = (
 )
 
 
-def remove_old(connection: Connection, *, before: float, now: float, limit: int) -> bool:
+def remove_old(connection: Connection, *, before: float, counted: float, now: float, limit: int) -> bool:
     """
     Remove one slice of what is older than ``before`` or of no more use; return whether to go on.
 
-    What the running quota day was spent on is still to be counted, and stays however short the history is.
+    What was spent since ``counted``, and on what, stays: the windows since then are not over.
     """
     if remove_pending(connection, limit) or _end_file_attempts(connection, now=now, limit=limit):
         return True
-    before = min(before, window_start(now))
     values = {
         "before": before,
-        "settled_before": min(before, _oldest_unsettled(connection) - UNSETTLED_SECONDS),
+        "counted": counted,
+        "settled_before": min(counted, _oldest_unsettled(connection) - UNSETTLED_SECONDS),
         "token_before": now - TOKEN_SECONDS,
         "message_before": now - MESSAGE_SECONDS,
         "now": now,

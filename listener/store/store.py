@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from listener.allowances import Allowance
 from listener.change import Fingerprint, ObjectState
 from listener.clock import Clock
 from listener.configuration import is_postgres, sqlite_path
@@ -20,6 +22,7 @@ from listener.store import (
     attempts,
     controls,
     index,
+    ledger,
     letters,
     needs,
     report,
@@ -331,13 +334,13 @@ class Store(Access):
         return await self._write(attempts.recover, now=self.clock.now())
 
     async def hold(
-        self, wanted: Sequence[transitions.AttemptRequest], *, account: str, quota: Mapping[RefreshKind, int]
+        self, wanted: Sequence[transitions.AttemptRequest], *, account: str, allowances: Sequence[Allowance]
     ) -> list[Attempt]:
-        """Make the attempts that the quota allows and hold their units."""
+        """Make the attempts that the account's allowances pay for, and hold their units."""
         made: list[Attempt] = []
         for part in _parts(wanted, SLICE_ROWS):
             made += await self._write(
-                reserve.hold, self._names, part, account=account, now=self.clock.now(), quota=quota
+                reserve.hold, self._names, part, account=account, now=self.clock.now(), allowances=allowances
             )
         return made
 
@@ -437,32 +440,40 @@ class Store(Access):
 
     # -- ledger ----------------------------------------------------------------------------------
 
-    async def budget(self, account: str, kind: RefreshKind, *, default: int) -> attempts.Budget:
-        """Return today's budget of one kind."""
-        return await self._read(attempts.budget, account, kind, now=self.clock.now(), default=default)
+    async def budget(self, account: str, allowance: Allowance) -> ledger.Budget:
+        """Return what the account may spend of an allowance now."""
+        return await self._read(ledger.budget, account, allowance, now=self.clock.now())
 
-    async def book_share(
-        self, units: Mapping[tuple[str, RefreshKind], int], most: Mapping[tuple[str, RefreshKind], int], *, now: float
-    ) -> bool:
-        """Book units of the backfills' share where all are left; see :func:`listener.store.attempts.book_share`."""
-        return await self._write(attempts.book_share, units, most, now=now)
+    async def book_share(self, bookings: Sequence[ledger.ShareBooking], *, now: float) -> bool:
+        """Book units of the backfills' share where all are left; see :func:`listener.store.ledger.book_share`."""
+        return await self._write(ledger.book_share, bookings, now=now)
 
-    async def correct_ledger(self, account: str, readings: Mapping[RefreshKind, QuotaReading]) -> None:
-        """Take a live reading, made while nothing of this account was being sent."""
-        await self._write(attempts.correct, account, readings, now=self.clock.now())
+    async def correct_ledger(
+        self, account: str, allowances: Sequence[Allowance], readings: Mapping[str, QuotaReading]
+    ) -> None:
+        """Take a live reading by allowance, made while nothing of this account was being sent."""
+        await self._write(ledger.correct, account, allowances, readings, now=self.clock.now())
 
-    async def presume_day_spent(self, account: str, quota: Mapping[RefreshKind, int]) -> Mapping[RefreshKind, int]:
-        """Count all that is left of today as spent, of these kinds (with their default limits); return how much."""
-        return await self._write(reserve.presume_day_spent, account, quota, now=self.clock.now())
+    async def presume_rest_spent(self, account: str, allowances: Sequence[Allowance]) -> Mapping[str, int]:
+        """Count all that is left of these allowances as spent; return how much that was."""
+        return await self._write(ledger.presume_rest_spent, account, allowances, now=self.clock.now())
 
     # -- upkeep ----------------------------------------------------------------------------------
 
-    async def upkeep(self, *, keep_seconds: float, configured: retention.Configured | None = None) -> None:
+    async def upkeep(
+        self,
+        *,
+        keep_seconds: float,
+        configured: retention.Configured | None = None,
+        counted_since: float = math.inf,
+    ) -> None:
         """
         Remove, in slices, what is of no more use, and give free space back to the disk.
 
         Args:
             keep_seconds: for how long history is kept.
+            counted_since: the start of the oldest window that counts, in seconds since the epoch: whatever was spent
+                since is kept, however short the history.
             configured: the names of the configuration, where what is kept of others is to end, too.
         """
         now = self.clock.now()
@@ -474,7 +485,8 @@ class Store(Access):
         await self._write(self._driver.remove_retired)
         while ids := await self._read(retention.unneeded_directory_attempts, before=before, limit=REMOVE_ROWS):
             await self._write(retention.end_directory_attempts, ids, now=now)
-        while await self._write(retention.remove_old, before=before, now=now, limit=REMOVE_ROWS):
+        counted = min(before, counted_since)
+        while await self._write(retention.remove_old, before=before, counted=counted, now=now, limit=REMOVE_ROWS):
             pass
         key: retention.TombstoneKey | None = retention.FIRST_TOMBSTONE
         while key is not None:
@@ -576,10 +588,6 @@ class Store(Access):
     async def ended(self, *, since: float) -> list[report.Ended]:
         """Return the attempts that ended since then (seconds since the epoch), oldest first."""
         return await self._read(report.ended, since=since)
-
-    async def spent_by_others(self, *, now: float) -> Mapping[tuple[str, str], int]:
-        """Return by account and kind what the live quota counts today beyond what was spent from here."""
-        return await self._read(report.spent_by_others, now=now)
 
     async def stale(
         self, given: staleness.Surroundings, *, url: str | None = None, limit: int = staleness.MOST_LISTED

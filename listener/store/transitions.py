@@ -25,12 +25,13 @@ from listener.refresh import (
     strip_query,
 )
 from listener.settings import CoalescerSettings
-from listener.store.attempts import book_spent, finish, release_needs
+from listener.store.attempts import finish, release_needs
 from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.connection import Connection
 from listener.store.controls import withdraw
 from listener.store.groups import members, own_groups, units_of, update_groups
 from listener.store.index import next_sequence, note_revision, prefix_end, select_wanted
+from listener.store.ledger import book_spent
 from listener.store.needs import EXPIRED, Inner, Load, count_ready, covered
 
 __all__ = [

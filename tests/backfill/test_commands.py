@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from listener.allowances import Day, for_each_kind
 from listener.backfill import BackfillPlan, Figures, WantedListing, Watch, read_popularity
 from listener.backfill import job as job_module
 from listener.cli.backfill_output import audit_lines, follow, picture
@@ -160,7 +161,7 @@ async def test_figures_of_a_moment() -> None:
 
     class Target:
         account = "main"
-        quota = dict.fromkeys(job_module.RefreshKind, 500)
+        allowances = for_each_kind(dict.fromkeys(job_module.RefreshKind, 500), Day())
 
     cost = job_module.Cost(objects=100, urls=200)
     store, feed = Store(), Feed()
@@ -169,7 +170,7 @@ async def test_figures_of_a_moment() -> None:
     assert (first.planned, first.done, first.seconds_left, first.sent) == (100, 20, None, 0)
     store.pending, store.spent, feed.listed = 0, 60, 100
     later = await watch.look(now=10.0)
-    assert (later.planned, later.done, later.sent, later.per_second) == (200, 200, 180, 18.0)
+    assert (later.planned, later.done, later.sent, later.per_second) == (200, 200, 240, 18.0)
     assert (later.seconds_left, later.quota_left["file"]) == (0.0, 440)
 
 

@@ -277,7 +277,9 @@ async def reserved(store: Store, settings: Settings, targets: Mapping[str, Targe
             now=now,
             open_at=now,
         )
-        held = await store.hold((await store.read(planning.run)).wanted, account=account.name, quota=account.quota)
+        held = await store.hold(
+            (await store.read(planning.run)).wanted, account=account.name, allowances=account.allowances
+        )
         if not held:
             return made
         made.update(one.kind.value for one in held)
@@ -341,7 +343,9 @@ def test_any_dry_run_of_a_share_is_the_run(
         listing = TreeListing("www", FilesystemSettings(path=folder / "www"))
         async with open_store(given_settings.store.url, owner=True, clock=clock) as store:
             await store.correct_ledger(
-                plain["cdn"].account, {kind: QuotaReading(60, units) for kind, units in left.items()}
+                plain["cdn"].account,
+                plain["cdn"].allowances,
+                {kind.value: QuotaReading(60, units) for kind, units in left.items()},
             )
             job = Backfill(given_settings, targets, listing, mode, share=part, clock=clock)
             plan = await job.plan(store, now=clock.now())

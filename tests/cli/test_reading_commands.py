@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from listener.contracts import UNLIMITED, KindLimits, TargetBase, Unreadable
+from listener.allowances import Day, for_each_kind
+from listener.contracts import KindLimits, TargetBase, Unreadable
 from listener.refresh import RefreshKind
 from listener.store import NeedInput, open_store
 from listener.store.filtering import OLD_NEWS, SuppressedWriter
@@ -39,6 +40,7 @@ def test_status_before_anything_ran(stand: Stand, command: Command) -> None:
         "held": 0,
         "left": 10000,
         "resets_at": "",
+        "window": "a day",
     }
     resets_at = datetime.fromisoformat(reported["quota"]["cdn"]["file"]["resets_at"])
     assert (resets_at.utcoffset().total_seconds(), resets_at.hour) == (0, 16)  # type: ignore[union-attr]
@@ -82,15 +84,16 @@ def test_quota_left_is_no_more_than_the_cdn_reports(stand: Stand, command: Comma
 
 
 def test_a_quota_without_a_limit_is_unlimited(command: Command, monkeypatch: pytest.MonkeyPatch, stand: Stand) -> None:
-    """Text says so for what a target without a quota may spend and has left; JSON keeps the numbers."""
+    """Text says so for a target without allowances, and names no reset; JSON lists the kinds."""
     target = TargetBase("cache", None)
     target.limits = {RefreshKind.FILE: KindLimits(10)}
     monkeypatch.setattr("listener.plugins.load_targets", lambda _: {"cache": target})
     for name in ("status", "quota"):
         status, out, _ = command(name)
-        assert (status, out.count("unlimited"), str(UNLIMITED) in out) == (0, 2, False)
-        figures = json.loads(command(name, "--json")[1])["quota"]["cache"]["file"]
-        assert (figures["limit"], figures["left"]) == (UNLIMITED, UNLIMITED)
+        (line,) = [line for line in out.splitlines() if line.startswith("cache ")]
+        assert (status, line.split()) == (0, ["cache", "file", "unlimited"])
+        shown = json.loads(command(name, "--json")[1])
+        assert (shown["quota"]["cache"], shown["unlimited"]["cache"]) == ({}, ["file"])
 
 
 def test_quota_says_when_the_cdn_cannot_be_asked(
@@ -196,7 +199,9 @@ def test_dead_letters_are_filtered_and_paged(stand: Stand, command: Command) -> 
         async with open_store(f"sqlite:///{stand.state}", owner=True) as store:
             wanted = [AttemptRequest("cdn", RefreshKind.FILE, stand.url(name), True, "test", 0.0) for name in names]
             await store.request([NeedInput("cdn", stand.url(name)) for name in names])
-            for one in await store.hold(wanted, account="main", quota={RefreshKind.FILE: 100}):
+            for one in await store.hold(
+                wanted, account="main", allowances=for_each_kind({RefreshKind.FILE: 100}, Day())
+            ):
                 await store.park([one.id], error="Malformed")
 
     asyncio.run(reject())

@@ -1,33 +1,56 @@
-"""A quota without a limit, on the page and in reasons."""
+"""What has no allowance, and what costs money, on the page and in reasons."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from listener.contracts import UNLIMITED
+from listener.allowances import Allowance, Month, Total
 from listener.daemon.admin.rendering import PageContext, Renderer
 from listener.daemon.state import DaemonState, Parts
 from listener.daemon.status_page import StatusPage
-from tests.pipeline.world import a_world
+from listener.refresh import RefreshKind
+from tests.pipeline.scripted import Scripted, a_world_of
+from tests.pipeline.world import World
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
 
 
-async def test_it_is_shown_as_unlimited(tmp_path: Path) -> None:
-    """Neither the gauge nor the reason of a refresh shows the number that stands for it."""
-    async with a_world(tmp_path, quota=(UNLIMITED, 20)) as world:
+async def page_of(world: World, target: Any) -> str:
+    """Return the part of the page about quota."""
+    state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": target}))
+    state.store, state.pipeline = world.store, world.pipeline
+    snapshot = await StatusPage(state).snapshot()
+    return Renderer().sections(PageContext(snapshot=snapshot, letters=snapshot.letters))["quota"]
+
+
+async def test_what_spends_no_allowance_is_shown_as_unlimited(tmp_path: Path) -> None:
+    """Without a number and without a reset, on the page and in the reason of a refresh."""
+    target = Scripted()
+    target.allowances = ()
+    async with a_world_of(tmp_path, target) as world:
         world.source.deliver(world.write("a.html", "new"))
         await world.settled()
-        state = DaemonState(phase="running", parts=Parts(world.settings, {"cdn": world.target}))
-        state.store, state.pipeline = world.store, world.pipeline
-        snapshot = await StatusPage(state).snapshot()
-        gauge = Renderer().sections(PageContext(snapshot=snapshot, letters=snapshot.letters))["quota"]
+        part = await page_of(world, target)
         (sent,) = await world.store.history()
-    assert gauge.count("<strong>unlimited</strong>") == 1
-    assert "1 spent" in gauge
+    assert "Unlimited: file, directory" in part
+    assert "reset" not in part
     assert "unlimited file and " in sent["reason"]
-    for text in (gauge, sent["reason"]):
-        assert "1,000,000" not in text.replace("\u202f", ",")
-        assert "99999" not in text
+
+
+async def test_money_is_shown_with_the_units(tmp_path: Path) -> None:
+    """What is spent and what may be; what never comes back says so."""
+    target = Scripted()
+    both = {RefreshKind.FILE: 1, RefreshKind.DIRECTORY: 1}
+    paths = Allowance(name="paths", limit=100, window=Month(), costs=both, free=0, unit_dollars=0.25)
+    target.allowances = (paths,)
+    async with a_world_of(tmp_path, target) as world:
+        world.source.deliver(world.write("a.html", "new"))
+        await world.settled()
+        target.allowances = (paths, Allowance(name="package", limit=1_000, window=Total(), costs=both))
+        part = await page_of(world, target)
+    assert "$0.25 of $25.00" in part
+    assert "left of 100 a month" in part
+    assert "never resets" in part

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
+from listener.allowances import Day, for_each_kind
 from listener.contracts import Check, KindLimits, TargetBase
 from listener.errors import TargetError
 from listener.refresh import Receipt, RefreshKind, Task
@@ -31,7 +32,7 @@ class Scripted(TargetBase):
     """Answers each request with the next of ``answers``, and then accepts whatever comes."""
 
     limits: ClassVar = {RefreshKind.FILE: KindLimits(10), RefreshKind.DIRECTORY: KindLimits(1)}
-    quota: ClassVar = {RefreshKind.FILE: 10, RefreshKind.DIRECTORY: 2}
+    allowances = for_each_kind({RefreshKind.FILE: 10, RefreshKind.DIRECTORY: 2}, Day())
 
     def __init__(self, *answers: TargetError | Receipt) -> None:
         """Answer the first requests like this."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.clock import window_start
-from listener.contracts import Check, KindLimits, Pace, Target, TargetBase
+from listener.allowances import Allowance, Day, Month, Total, for_each_kind
+from listener.clock import QUOTA_RESET_OFFSET_SECONDS
+from listener.contracts import Check, KindLimits, Pace, TargetBase
 from listener.pipeline.accounts import RESET_GUARD_SECONDS, Account
 from listener.pipeline.sender import into_batches, split
 from listener.refresh import Attempt, Receipt, RefreshKind
 from listener.urls import host_of
 
-NOON = window_start(1_800_000_000.0) + 12 * 3600.0
+QUOTA_DAY = Day(QUOTA_RESET_OFFSET_SECONDS)
+NOON = QUOTA_DAY.start(1_800_000_000.0) + 12 * 3600.0
 
 
 def attempts(urls: list[str]) -> list[Attempt]:
@@ -80,20 +83,6 @@ def test_halves_are_the_whole(count: int) -> None:
     assert 0 < len(left.attempts) < count
 
 
-def account() -> Account:
-    """Return an account without targets."""
-    return Account("main", cast("dict[str, Target]", {}))
-
-
-@pytest.mark.parametrize("before", [-RESET_GUARD_SECONDS + 0.5, -0.001, 0.0, 3.0, RESET_GUARD_SECONDS - 0.5])
-def test_nothing_is_sent_around_the_reset(before: float) -> None:
-    """Within the guard before and after 00:00 UTC+8 the account opens only when the guard is over."""
-    reset = window_start(NOON) + 86400.0
-    assert account().open_at(reset + before) == reset + RESET_GUARD_SECONDS
-    assert account().open_at(reset + RESET_GUARD_SECONDS) == reset + RESET_GUARD_SECONDS
-    assert account().open_at(NOON) == NOON
-
-
 class Unlimited(TargetBase):
     """A target without a daily quota that takes two requests at once."""
 
@@ -107,9 +96,68 @@ class Unlimited(TargetBase):
         raise NotImplementedError
 
 
+def account(*allowances: Allowance) -> Account:
+    """Return an account with these allowances, by default a daily quota from 00:00 UTC+8."""
+    target = Unlimited("cdn", None)
+    target.pace = Pace()
+    target.allowances = allowances or for_each_kind({RefreshKind.FILE: 100}, Day(QUOTA_RESET_OFFSET_SECONDS))
+    return Account("main", {"cdn": target})
+
+
+@pytest.mark.parametrize("before", [-RESET_GUARD_SECONDS + 0.5, -0.001, 0.0, 3.0, RESET_GUARD_SECONDS - 0.5])
+def test_nothing_is_sent_around_the_reset(before: float) -> None:
+    """Within the guard before and after 00:00 UTC+8 the account opens only when the guard is over."""
+    reset = QUOTA_DAY.start(NOON) + 86400.0
+    assert account().open_at(reset + before) == reset + RESET_GUARD_SECONDS
+    assert account().open_at(reset + RESET_GUARD_SECONDS) == reset + RESET_GUARD_SECONDS
+    assert account().open_at(NOON) == NOON
+
+
+def test_the_guard_regards_every_allowance_that_has_a_reset() -> None:
+    """A month and a day that end together are waited for once; a rolling day and what is never reset have their own."""
+    month = Allowance(name="month", limit=1, window=Month(), costs={RefreshKind.FILE: 1})
+    total = Allowance(name="total", limit=1, window=Total(), costs={RefreshKind.FILE: 1})
+    new_year = Month().end(NOON)
+    for one in (account(month), account(month, total), account(month, *for_each_kind({RefreshKind.FILE: 1}, Day()))):
+        assert one.open_at(new_year - 1.0) == new_year + RESET_GUARD_SECONDS
+        assert one.is_near_reset(new_year)
+    assert account(total).open_at(new_year) == new_year
+    assert account(total).next_reset(new_year) == math.inf
+    assert account(month).open_at(new_year - 86_400.0) == new_year - 86_400.0
+    assert account(month, *for_each_kind({RefreshKind.FILE: 1}, Day())).is_near_reset(new_year - 86_400.0)
+
+
+def test_an_exhausted_allowance_closes_the_kinds_that_spend_it() -> None:
+    """For a time that doubles, until one of them succeeds; another allowance is not concerned."""
+    both = Allowance(name="both", limit=9, window=Day(), costs={RefreshKind.FILE: 1, RefreshKind.DIRECTORY: 1})
+    own = Allowance(name="own", limit=9, window=Day(), costs={RefreshKind.PREFETCH: 1})
+    one = account(both, own)
+    assert one.exhausted(["both"], NOON) == 1.0
+    assert one.exhausted(["both"], NOON + 1.0) == 2.0
+    for kind in (RefreshKind.FILE, RefreshKind.DIRECTORY):
+        assert one.closed_until_for(kind) == NOON + 3.0
+    assert one.closed_until_for(RefreshKind.PREFETCH) == 0.0
+    assert one.is_exhausted(both, NOON + 2.0)
+    assert not one.is_exhausted(own, NOON + 2.0)
+    one.record_success(RefreshKind.DIRECTORY)
+    assert one.closed_until_for(RefreshKind.FILE) == 0.0
+
+
+def test_what_was_reserved_in_a_window_that_is_over_is_past() -> None:
+    """Of several allowances one is enough; what is unlimited is never past."""
+    month = Allowance(name="month", limit=1, window=Month(), costs={RefreshKind.FILE: 1})
+    daily = for_each_kind({RefreshKind.FILE: 1}, Day())
+    next_day = Day().end(NOON)
+    assert account(month, *daily).is_past(RefreshKind.FILE, NOON, next_day)
+    assert not account(month, *daily).is_past(RefreshKind.FILE, NOON, next_day - 1.0)
+    assert not account(month).is_past(RefreshKind.FILE, NOON, next_day)
+    assert account(month).is_past(RefreshKind.FILE, NOON, Month().end(NOON))
+    assert not account(month).is_past(RefreshKind.PREFETCH, NOON, Month().end(NOON))
+
+
 def test_an_account_without_a_daily_quota_knows_no_reset() -> None:
     """No CDN books its requests in a day."""
-    reset = window_start(NOON) + 86400.0
+    reset = QUOTA_DAY.start(NOON) + 86400.0
     one = Account("edge", {"edge": Unlimited("edge", None)})
     assert one.open_at(reset) == reset
     assert not one.is_near_reset(reset)
@@ -141,7 +189,7 @@ def test_a_full_window_closes_one_kind() -> None:
 def test_a_wait_that_ends_before_the_reset_is_moved_behind_it() -> None:
     """A throttle that would end within the guard does not open a door there."""
     one = account()
-    reset = window_start(NOON) + 86400.0
+    reset = QUOTA_DAY.start(NOON) + 86400.0
     one.close(reset - 5, "throttled", now=NOON)
     assert one.open_at(NOON) == reset + RESET_GUARD_SECONDS
 

@@ -26,6 +26,7 @@ from tests.pipeline.world import MovableClock, World, settings_for
 from tests.postgres.cluster import Cluster
 from tests.postgres.fixtures import MakeWire
 from tests.postgres.wire import Wire
+from tests.store.steps import ALLOWANCE
 
 pytestmark = pytest.mark.looptime(False)
 LEASE_SECONDS = 3.0
@@ -135,7 +136,7 @@ async def turns_fresh(instance: Instance, fleet: list[Instance], *keys: str) -> 
         return not any((counts.pending, counts.in_flight, counts.failed))
 
     await until(is_settled)
-    assert (await instance.store.budget("main", RefreshKind.FILE, default=0)).spent == instance.accepted["file"]
+    assert (await instance.store.budget("main", ALLOWANCE[RefreshKind.FILE])).spent == instance.accepted["file"]
     assert sum(one.leads for one in fleet) <= 1
 
 
@@ -176,7 +177,7 @@ async def test_what_a_killed_leader_left_is_taken_over(tmp_path: Path, urls: lis
             leader.source.deliver(leader.write(key, "new"))
 
         async def is_reserved() -> bool:
-            return (await other.store.budget("main", RefreshKind.FILE, default=0)).held == 2
+            return (await other.store.budget("main", ALLOWANCE[RefreshKind.FILE])).held == 2
 
         await until(is_reserved)
         await leader.crash()
@@ -227,7 +228,7 @@ async def test_an_answer_that_could_not_be_booked_in_time_is_booked_once(
         await until(lambda: new.leads)
 
         async def spent() -> tuple[int, int]:
-            budget = await new.store.budget("main", RefreshKind.FILE, default=0)
+            budget = await new.store.budget("main", ALLOWANCE[RefreshKind.FILE])
             return budget.spent, budget.held
 
         async def is_adopted() -> bool:

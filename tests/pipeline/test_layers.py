@@ -346,7 +346,7 @@ async def test_what_the_inner_layer_cannot_do_holds_up_nothing(tmp_path: Path, s
     inner, outer = (Layer(name, name, journal) for name in ("inner", "outer"))
     every = dict.fromkeys(RefreshKind, KindLimits(10))
     vars(inner)["limits"] = {RefreshKind.FILE: KindLimits(10)}
-    vars(outer).update(limits=every, quota=dict.fromkeys(every, 100))
+    vars(outer).update(limits=every, allowances=for_each_kind(dict.fromkeys(every, 100), Day()))
     url = f"{BASE}d/" if scope is Scope.SUBTREE else f"{BASE}d/a.html"
     async with layered(tmp_path, BASE, inner, outer) as world:
         await world.store.request([NeedInput(name, url, scope) for name in ("inner", "outer")], urgent=urgent)

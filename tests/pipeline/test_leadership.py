@@ -12,18 +12,21 @@ from typing import Any
 
 import pytest
 
+from listener.allowances import Day, for_each_kind
 from listener.change import Change
 from listener.contracts import UnknownOutcome
 from listener.errors import Fenced
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account
 from listener.refresh import AttemptState, QuotaReading, Receipt, RefreshKind
 from listener.store import NeedInput, Store
+from listener.store.charges import Charge
 from listener.store.durability import CommitMark, Loss
 from listener.store.leadership import NO_SURPLUS, UPKEEP, SoleOwner, Surplus, Term
 from listener.store.transitions import AttemptRequest
 from listener.targets.alibaba_cdn import AlibabaCdn
 from tests.pipeline.scripted import BASE, Scripted, a_world_of
 from tests.pipeline.world import World, a_world, stays
+from tests.store.steps import ALLOWANCE
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -51,7 +54,9 @@ class PlayedTerm:
         self.took_over += 1
         self._lead.steps.append(f"take over {self.number}")
 
-    async def note_late_answer(self, tasks: Mapping[int, str], *, kind: RefreshKind, window: int) -> None:
+    async def note_late_answer(
+        self, tasks: Mapping[int, str], *, kind: RefreshKind, charges: tuple[Charge, ...]
+    ) -> None:
         assert kind is RefreshKind.FILE
         self.late.append(tasks)
 
@@ -385,7 +390,9 @@ async def test_an_absence_is_believed_some_time_after_the_take_over_only(tmp_pat
         url = world.url("a.html")
         await world.store.request([NeedInput("cdn", url)])
         wanted = AttemptRequest("cdn", RefreshKind.FILE, url, True, "", 0.0)
-        (made,) = await world.store.hold([wanted], account="main", quota={RefreshKind.FILE: 10})
+        (made,) = await world.store.hold(
+            [wanted], account="main", allowances=for_each_kind({RefreshKind.FILE: 10}, Day())
+        )
         world.clock.ahead -= 100.0
         await world.store.mark_sending([made.id])
         world.clock.ahead += 100.0
@@ -405,7 +412,7 @@ async def test_an_absence_is_believed_some_time_after_the_take_over_only(tmp_pat
 
 async def quota_left(world: World) -> int:
     """Return how much of the file quota is left today."""
-    return (await world.store.budget("main", RefreshKind.FILE, default=1000)).left
+    return (await world.store.budget("main", ALLOWANCE[RefreshKind.FILE])).left
 
 
 async def after_a_loss(world: World, monkeypatch: pytest.MonkeyPatch) -> PlayedLeadership:

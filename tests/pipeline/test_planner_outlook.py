@@ -12,6 +12,7 @@ from listener.pipeline.outlook import Outlook, outlooks
 from listener.refresh import RefreshKind
 from listener.store.controls import ControlKind, Controls, Place
 from tests.pipeline.world import World, a_world
+from tests.store.steps import ALLOWANCE
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 
@@ -53,7 +54,7 @@ async def test_at_its_rate_a_quota_ends_before_the_reset(tmp_path: Path) -> None
         await world.settled()
         now = world.clock.now()
         file = (await ahead(world)).forecasts[RefreshKind.FILE]
-        resets_at = (await world.store.budget("main", RefreshKind.FILE, default=0)).resets_at
+        resets_at = (await world.store.budget("main", ALLOWANCE[RefreshKind.FILE])).resets_at
         assert file.lasts_until is None or now < file.lasts_until < resets_at
         world.source.deliver(world.write("last.html", "new"))
         await world.settled()

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from listener.daemon.metrics import _Snapshot
 from listener.daemon.status import status_of
-from listener.pipeline.accounts import Spenders
 from listener.pipeline.engine import SPENDERS_SECONDS
+from listener.pipeline.spenders import Spenders
 from listener.router.routing import Sites
 from listener.settings import Site
 from listener.store.owner import Owner
@@ -72,7 +72,7 @@ async def test_one_uploader_cannot_spend_what_all_sites_have(tmp_path: Path) -> 
         await deferred(world, 100)
         assert spent(world) == {"www": 60}
         reason = world.pipeline.engines[0].outcome.deferred[0].reason
-        assert "75% of the day" in reason
+        assert "75% of the quota" in reason
         assert "share" in reason
         world.clock.ahead += 6 * 3600
         world.source.deliver(*deletions("www/more/", 10))
@@ -91,7 +91,7 @@ async def test_who_spends_much_within_an_hour_is_reported(tmp_path: Path) -> Non
             await world.settled()
             (problem,) = await reported(world, 1)
         assert "site www:www/" in problem["what"]
-        assert "21 of the 80 file refreshes" in problem["what"]
+        assert "21 of the 80 units of file" in problem["what"]
         assert "share" in problem["remedy"]
         (warning,) = [one for one in logs if one["event"] == "quota.large_spender"]
         assert (warning["source"], warning["spent"], warning["left_before"]) == ("www", 21, 80)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from listener.allowances import Day, for_each_kind
 from listener.change import Change, ChangeKind
 from listener.contracts import Check, KindLimits, TargetBase
 from listener.errors import OutcomeUnknown, TargetError
@@ -22,7 +23,7 @@ class Cache(TargetBase):
     """A cache that drops what it is sent, unless it is to fail first."""
 
     limits: ClassVar = {RefreshKind.FILE: KindLimits(10), RefreshKind.DIRECTORY: KindLimits(1)}
-    quota: ClassVar = {RefreshKind.FILE: 10, RefreshKind.DIRECTORY: 2}
+    allowances = for_each_kind({RefreshKind.FILE: 10, RefreshKind.DIRECTORY: 2}, Day())
 
     def __init__(self) -> None:
         super().__init__("cdn", None)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from listener.allowances import Day, for_each_kind
 from listener.contracts import Pace, UnknownOutcome
 from listener.pipeline.accounts import Account
 from listener.pipeline.outcomes import UnknownOutcomes
@@ -161,7 +162,7 @@ class Case:
         scope = Scope.EXACT if self.kind is RefreshKind.FILE else Scope.SUBTREE
         await self.store.request([NeedInput("cdn", url, scope) for url in urls])
         wanted = [AttemptRequest("cdn", self.kind, url, True, "test", self.clock.now()) for url in urls]
-        made = await self.store.hold(wanted, account=self.name, quota={self.kind: 100})
+        made = await self.store.hold(wanted, account=self.name, allowances=for_each_kind({self.kind: 100}, Day()))
         assert len(made) == len(urls)
         assert len(await self.store.mark_sending([one.id for one in made])) == len(urls)
         self.sent[request] = made, self.clock.now()
@@ -191,7 +192,7 @@ class Case:
     async def check(self, requests: Sequence[Request]) -> None:
         """The books are what the CDN took, and nothing counts as refreshed that no later request refreshed."""
         assert not await self.store.attempts_in(AttemptState.UNKNOWN, AttemptState.SENDING)
-        budget = await self.store.budget(self.name, self.kind, default=100)
+        budget = await self.store.budget(self.name, *for_each_kind({self.kind: 100}, Day()))
         assert (budget.spent, budget.held) == (len(self.target.rows), 0)
         flying = await self.store.attempts_in(AttemptState.ACCEPTED)
         taken = Counter(task.url for _, task in self.target.rows)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from yarl import URL
 
 from listener.alibaba.signature import Credentials
+from listener.allowances import Day, for_each_kind
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Check, Delivery, IndexView, Source, SourceHealth
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
@@ -201,7 +202,8 @@ class World:
 
     async def ledger(self, kind: RefreshKind = RefreshKind.FILE) -> tuple[int, int]:
         """Return what our ledger says is spent and held."""
-        budget = await self.store.budget("main", kind, default=0)
+        (allowance,) = (one for one in self.target.allowances if kind in one.costs)
+        budget = await self.store.budget("main", allowance)
         return budget.spent, budget.held
 
 
@@ -270,7 +272,7 @@ async def leave_in_flight(world: World, target: str, *states: AttemptState) -> N
     url = world.url("old.html")
     await world.store.request([NeedInput(target, url)])
     wanted = AttemptRequest(target, RefreshKind.FILE, url, True, "", 0.0)
-    (made,) = await world.store.hold([wanted], account="other", quota={RefreshKind.FILE: 10})
+    (made,) = await world.store.hold([wanted], account="other", allowances=for_each_kind({RefreshKind.FILE: 10}, Day()))
     await world.store.mark_sending([made.id])
     if AttemptState.ACCEPTED in states:
         await world.store.accept({made.id: "77"}, next_look_at=1.0)

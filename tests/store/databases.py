@@ -13,8 +13,7 @@ from typing import Any, Final, Protocol
 import psycopg
 
 from listener.clock import Clock, SystemClock
-from listener.store import Store, open_store
-from listener.store.agreement import DISAGREEMENTS
+from listener.store import Store, agreement, open_store
 from listener.store.connection import Connection
 from listener.store.postgres.access import PostgresDriver
 from listener.store.postgres.address import connect
@@ -57,7 +56,8 @@ class Database(Protocol):
 
 def disagreements(database: Database) -> list[str]:
     """Return which aggregates do not equal their rows."""
-    return [f"{what}: {rows}" for what, query in DISAGREEMENTS.items() if (rows := database.read(query))]
+    with database.reading() as connection:
+        return agreement.disagreements(connection)
 
 
 class _Readable(ABC):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from listener.allowances import Day, for_each_kind
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
+from listener.clock import QUOTA_RESET_OFFSET_SECONDS
 from listener.refresh import Attempt, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from listener.store.batches import Batch
@@ -16,6 +18,9 @@ from tests.store.databases import Database, SqliteDatabase, disagreements
 
 BASE = "https://www.example.com/"
 QUOTA = {RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10, RefreshKind.PREFETCH: 10, RefreshKind.IGNORE_PARAMS: 10}
+DAY = Day(QUOTA_RESET_OFFSET_SECONDS)
+ALLOWANCES = for_each_kind(QUOTA, DAY)
+ALLOWANCE = {RefreshKind(one.name): one for one in ALLOWANCES}
 
 
 class FakeClock:
@@ -106,7 +111,7 @@ class Bench:
 
     async def hold(self, *wanted: AttemptRequest) -> list[Attempt]:
         """Hold quota for these."""
-        return await self.store.hold(wanted, account="main", quota=QUOTA)
+        return await self.store.hold(wanted, account="main", allowances=ALLOWANCES)
 
     async def send(self, *wanted: AttemptRequest) -> list[Attempt]:
         """Hold, send, and have it accepted."""
@@ -124,7 +129,7 @@ class Bench:
 
     async def budget(self, kind: RefreshKind = RefreshKind.FILE) -> tuple[int, int, int]:
         """Return limit, spent and held."""
-        found = await self.store.budget("main", kind, default=QUOTA[kind])
+        found = await self.store.budget("main", ALLOWANCE[kind])
         return found.limit, found.spent, found.held
 
     async def ready(self) -> dict[str, int]:

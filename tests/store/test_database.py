@@ -25,15 +25,16 @@ from listener.configuration import sqlite_path
 from listener.errors import ConfigurationError, StoreBusy, StoreError, StoreUnusable
 from listener.refresh import AttemptState, RefreshKind
 from listener.store import NeedInput, open_store
-from listener.store.attempts import budget
 from listener.store.batches import Batch
+from listener.store.ledger import budget
 from listener.store.owner import Owner
 from listener.store.sqlite import migrations
 from listener.store.sqlite.database import connect, prepare, translate
 from listener.store.sqlite.maintenance import check
 from listener.store.sqlite.ownership import OwnerLock, owner_of
 from tests import ROOT
-from tests.store.steps import BASE, Bench, FakeClock, content, file, route
+from tests.store.databases import SqliteDatabase, disagreements
+from tests.store.steps import ALLOWANCE, BASE, DAY, Bench, FakeClock, content, file, route
 
 
 @pytest.mark.parametrize("url", ["", "postgresql://h/db", "sqlite://", "sqlite:///", "sqlite://host/x.db", "/var/x.db"])
@@ -286,7 +287,7 @@ def test_booked_shares_move_to_the_ledger(tmp_path: Path) -> None:
         assert rows.fetchall() == [("a, b", "directory", 864_000, 0, 2), ("a, b", "file", 864_000, 3, 7)]
         assert brought_up.execute("SELECT id, listed FROM backfill").fetchall() == [("a-listing", 5)]
         # The limit of the day that has only a booked share is still the one that is assumed.
-        assert budget(brought_up, "a, b", RefreshKind.DIRECTORY, now=864_001.0, default=9).limit == 9
+        assert budget(brought_up, "a, b", ALLOWANCE[RefreshKind.DIRECTORY], now=864_001.0).limit == 10
 
 
 async def test_a_file_of_version_12_goes_on_with_its_tokens(tmp_path: Path, clock: FakeClock) -> None:
@@ -360,7 +361,7 @@ async def test_a_file_of_version_14_goes_on_with_its_attempts(tmp_path: Path, cl
         columns = [row[1] for row in connection.execute("PRAGMA table_info(attempt_group)")]
     kind, force, active = (columns.index(name) for name in ("kind", "force", "active"))
     expected = [
-        (*row[:force], 1 if row[kind] == "file" and row[active] else row[force], *row[force + 1 :], "")
+        (*row[:force], 1 if row[kind] == "file" and row[active] else row[force], *row[force + 1 :], "", None)
         for row in before.pop("attempt_group")
     ]
     with closing(prepare(path)) as brought_up, closing(prepare(tmp_path / "new.db")) as new:
@@ -374,6 +375,39 @@ async def test_a_file_of_version_14_goes_on_with_its_attempts(tmp_path: Path, cl
         await store.recover()
         unknown = await store.attempts_in(AttemptState.UNKNOWN)
         assert await store.token_of([one.id for one in unknown]) == ""  # sent before requests had one
+
+
+async def test_attempts_of_a_file_of_version_15_keep_their_unit(tmp_path: Path, clock: FakeClock) -> None:
+    """What was held or being written is refunded and accepted in the window that its own columns name."""
+    path, day = tmp_path / "s.db", DAY.start(clock.now())
+    with closing(written_by(14, path)) as connection:
+        connection.execute("BEGIN")
+        migrations.MIGRATIONS[14](connection)
+        connection.executescript(
+            "PRAGMA user_version = 15; DELETE FROM attempt_item; DELETE FROM attempt_group; DELETE FROM ledger;"
+            "UPDATE need SET state = 1, attempt = NULL WHERE attempt IS NOT NULL;"
+            "INSERT INTO ledger (account, kind, window_start, quota, spent, held) VALUES"
+            f" ('main', 'file', {day}, 100, 3, 3), ('main', 'directory', {day - 86_400}, 10, 0, 1);"
+            "INSERT INTO attempt_group (id, target, kind, force, account, window_start, watermark, created_at, state,"
+            f" held) VALUES (1, 1, 'file', 1, 'main', {day}, 9, {day}, 'held', 1),"
+            f" (2, 1, 'file', 1, 'main', {day}, 9, {day}, 'sending', 1),"
+            f" (3, 1, 'directory', 1, 'main', {day - 86_400}, 9, {day - 60}, 'sending', 1);"
+            "INSERT INTO attempt_item (id, group_id, url) VALUES (101, 1, 'https://a.test/1'),"
+            " (102, 2, 'https://a.test/2'), (103, 2, 'https://a.test/3'), (104, 3, 'https://a.test/');"
+        )
+    with closing(prepare(path)) as brought_up, closing(prepare(tmp_path / "new.db")) as new:
+        assert shape(brought_up) == shape(new)
+        assert disagreements(SqliteDatabase(path)) == []
+    async with open_store(f"sqlite:///{path}", owner=True, clock=clock) as store:
+        await store.recover()
+        bench = Bench(store, clock, SqliteDatabase(path))
+        assert await bench.budget() == (100, 3, 2)
+        await store.accept({102: "t"}, next_look_at=0.0)
+        await store.refund([103])
+        await store.accept({104: "t"}, next_look_at=0.0)
+        assert await bench.budget() == (100, 4, 0)
+        assert bench.sql("SELECT spent, held FROM ledger WHERE kind = 'directory'") == [(1, 0)]
+        bench.assert_counted()
 
 
 def test_an_older_file_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

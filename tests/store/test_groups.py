@@ -20,7 +20,7 @@ from listener.store.sqlite.database import prepare
 from listener.store.sqlite.maintenance import check
 from listener.store.transitions import AttemptRequest
 from listener.urls import host_of
-from tests.store.steps import BASE
+from tests.store.steps import ALLOWANCES, BASE
 
 WINDOW = 864_000
 COUNT = 40
@@ -171,7 +171,7 @@ def test_reserved_attempts_of_a_host_share_a_group(tmp_path: Path) -> None:
             for name in range(20)
             for host in hosts
         ]
-        held = hold(file, Names(), wanted, account="main", now=9.0, quota={RefreshKind.FILE: 100})
+        held = hold(file, Names(), wanted, account="main", now=9.0, allowances=ALLOWANCES)
         groups: dict[int, set[tuple[bool, str]]] = {}
         for group, force, url in file.execute("SELECT group_id, force, url FROM attempt"):
             groups.setdefault(group, set()).add((bool(force), host_of(url)))

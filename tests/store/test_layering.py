@@ -10,7 +10,7 @@ from listener.store.batches import Batch
 from listener.store.layering import MOST_EXEMPT, after_layers, how_far, may_be_exempt
 from listener.store.needs import DueRow, Inner, Passed, Snapshot
 from listener.store.transitions import AttemptRequest
-from tests.store.steps import BASE, QUOTA, Bench, content
+from tests.store.steps import ALLOWANCES, BASE, Bench, content
 
 URL = f"{BASE}d/a.html"
 INNER = Inner(["inner"])
@@ -55,7 +55,7 @@ async def send(
 ) -> list[Attempt]:
     """Send a request for this URL, and have it accepted."""
     one = AttemptRequest(target, kind, url, True, "test", 0.0, **fields)  # type: ignore[arg-type]
-    made = await bench.store.hold([one], account=target, quota=QUOTA)
+    made = await bench.store.hold([one], account=target, allowances=ALLOWANCES)
     await bench.store.mark_sending([attempt.id for attempt in made])
     await bench.store.accept({attempt.id: "" for attempt in made}, next_look_at=0.0)
     return made
@@ -143,7 +143,9 @@ async def test_what_has_to_be_evicted_is_not_dropped_by_a_validation(bench: Benc
     """An inner attempt without force leaves the old copy where the validator did not change."""
     await change(bench, "d/a.html")
     made = await bench.store.hold(
-        [AttemptRequest("inner", RefreshKind.DIRECTORY, f"{BASE}d/", False, "test", 0.0)], account="inner", quota=QUOTA
+        [AttemptRequest("inner", RefreshKind.DIRECTORY, f"{BASE}d/", False, "test", 0.0)],
+        account="inner",
+        allowances=ALLOWANCES,
     )
     await bench.store.mark_sending([one.id for one in made])
     await bench.store.request([NeedInput("inner", URL, Scope.EXACT), NeedInput("outer", URL, Scope.EXACT)])

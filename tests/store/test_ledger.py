@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
+from listener.allowances import DAY_SECONDS, for_each_kind
 from listener.refresh import AttemptState, QuotaReading, RefreshKind, Scope
 from listener.store import NeedInput, open_store
 from listener.store.batches import Batch
 from listener.store.controls import Progress
 from listener.store.needs import Snapshot
 from listener.store.transitions import AttemptRequest
-from tests.store.steps import BASE, QUOTA, Bench, FakeClock, content, file, folder, route
+from tests.store.steps import ALLOWANCE, ALLOWANCES, BASE, DAY, QUOTA, Bench, FakeClock, content, file, folder, route
 
 FILE = RefreshKind.FILE
 
@@ -94,11 +96,11 @@ async def test_recovery_refunds_what_was_not_written(bench: Bench) -> None:
 async def test_a_unit_is_booked_in_its_day(bench: Bench) -> None:
     """Held before 00:00 UTC+8 and accepted after it: the new day begins with nothing spent."""
     wanted = await ready(bench, 2)
-    bench.clock.time = window_end(bench.clock.time) - 1.0
+    bench.clock.time = DAY.end(bench.clock.time) - 1.0
     made = await bench.hold(*wanted[:1])
-    before = window_start(bench.clock.time)
+    before = DAY.start(bench.clock.time)
     bench.clock.advance(2)
-    assert window_start(bench.clock.time) == before + 86400
+    assert DAY.start(bench.clock.time) == before + 86400
     assert await bench.budget() == (100, 0, 0)
     await bench.store.accept({made[0].id: "t"}, next_look_at=0.0)
     assert await bench.budget() == (100, 0, 0)
@@ -111,14 +113,14 @@ async def test_a_unit_is_booked_in_its_day(bench: Bench) -> None:
 
 async def read(bench: Bench, limit: int, remaining: int) -> tuple[int, int, int]:
     """Take a live reading; return the budget."""
-    await bench.store.correct_ledger("main", {FILE: QuotaReading(limit, remaining)})
+    await bench.store.correct_ledger("main", ALLOWANCES, {"file": QuotaReading(limit, remaining)})
     return await bench.budget()
 
 
 async def test_a_limit_lowered_at_noon_holds_at_once(bench: Bench) -> None:
     """The live limit replaces the configured one, and tomorrow begins with it; until read, the configuration's does."""
     await bench.send(*await ready(bench, 3))
-    found = await bench.store.budget("main", FILE, default=7)
+    found = await bench.store.budget("main", replace(ALLOWANCE[FILE], limit=7))
     assert (found.limit, found.spent, found.left) == (7, 3, 4)
     assert await read(bench, 5, 2) == (5, 3, 0)
     await bench.change(*(content(f"g{n}") for n in range(5)))
@@ -241,7 +243,7 @@ async def test_any_order_keeps_the_quota(  # noqa: C901, PLR0912 - a step each
     """Whatever is held, sent, booked and interrupted in any order: spent and held equal a plain count."""
     clock = FakeClock()
     path = tmp_path_factory.mktemp("s") / "s.db"
-    quota = {FILE: 6}
+    allowances = for_each_kind({FILE: 6}, DAY)
     days: dict[int, int] = {}
     async with open_store(f"sqlite:///{path}", clock=clock, owner=True) as store:
         await store.recover()
@@ -250,9 +252,9 @@ async def test_any_order_keeps_the_quota(  # noqa: C901, PLR0912 - a step each
             await store.record([Batch([content(f"{step}-{k}") for k in range(n)])], route)
             clock.advance(2)
             await store.promote_due()
-            day, picked = window_start(clock.now()), list(open_)[: n or None]
+            day, picked = DAY.start(clock.now()), list(open_)[: n or None]
             if what == "hold":
-                made = await store.hold([file(f"{step}-{k}") for k in range(n)], account="main", quota=quota)
+                made = await store.hold([file(f"{step}-{k}") for k in range(n)], account="main", allowances=allowances)
                 held = sum(1 for _, booked in open_.values() if booked == day)
                 assert len(made) == max(0, min(n, 6 - held - days.get(day, 0)))
                 open_ |= {one.id: ("held", day) for one in made}
@@ -280,22 +282,22 @@ async def test_any_order_keeps_the_quota(  # noqa: C901, PLR0912 - a step each
                 open_ = {i: ("unknown", d) for i, (state, d) in open_.items() if state != "held"}
             else:
                 clock.advance(86400)
-            found = await store.budget("main", FILE, default=6)
-            day = window_start(clock.now())
+            found = await store.budget("main", allowances[0])
+            day = DAY.start(clock.now())
             assert found.held == sum(1 for _, booked in open_.values() if booked == day)
             assert found.spent == days.get(day, 0)
-            assert found.spent + found.held <= found.limit == 6 == quota[FILE] != QUOTA[FILE]
+            assert found.spent + found.held <= found.limit == 6 != QUOTA[FILE]
 
 
 @pytest.mark.parametrize("keep_seconds", [0.0, 3600.0, 30 * 86400.0])
 async def test_what_the_running_day_spent_is_never_forgotten(bench: Bench, keep_seconds: float) -> None:
     """However short the history is, the day's units count to its end: its ledger, its attempts, and a share's books."""
-    bench.clock.advance(window_end(bench.clock.now()) - bench.clock.now() + 60)
+    bench.clock.advance(DAY.end(bench.clock.now()) - bench.clock.now() + 60)
     made = await bench.send(*await ready(bench, 30))
     await bench.finish(made)
     await bench.store.save_progress("a share", Progress("", 30, finished=True))
-    bench.clock.advance(window_end(bench.clock.now()) - bench.clock.now() - 1)
-    await bench.store.upkeep(keep_seconds=keep_seconds)
+    bench.clock.advance(DAY.end(bench.clock.now()) - bench.clock.now() - 1)
+    await bench.store.upkeep(keep_seconds=keep_seconds, counted_since=DAY.start(bench.clock.now()))
     assert await bench.budget() == (100, 30, 0)
     assert bench.sql("SELECT count(*) FROM attempt") == [(30,)]
     assert await bench.store.progress("a share") is not None
@@ -306,7 +308,7 @@ async def test_a_day_with_units_under_way_is_kept(bench: Bench) -> None:
     (made,) = await bench.hold(*await ready(bench, 1))
     await bench.store.mark_sending([made.id])
     await bench.store.mark_unknown([made.id], next_look_at=0.0, error="time-out")
-    bench.clock.advance(3 * QUOTA_DAY_SECONDS)
+    bench.clock.advance(3 * DAY_SECONDS)
     await bench.store.upkeep(keep_seconds=0.0)
     await bench.store.accept({made.id: "t"}, next_look_at=0.0)
     assert bench.sql("SELECT spent, held FROM ledger WHERE kind = 'file'") == [(1, 0)]

@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from listener.allowances import Allowance, Day, Total, for_each_kind
 from listener.change import Change
 from listener.refresh import Attempt, AttemptState, Need, NeedState, RefreshKind, Scope, covers
 from listener.store import NeedInput, Store, transitions
@@ -25,7 +26,11 @@ from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file, fo
 
 KEYS = ["a/1", "a/2", "a/b/1", "a/b/", "c/1", "2"]
 FOLDERS = ["a/", "a/b/", "c/"]
-QUOTA = {RefreshKind.FILE: 12, RefreshKind.DIRECTORY: 4}
+ALLOWANCES = (
+    *for_each_kind({RefreshKind.FILE: 12, RefreshKind.DIRECTORY: 4}, Day()),
+    Allowance(name="both", limit=15, window=Total(), costs={RefreshKind.FILE: 1, RefreshKind.DIRECTORY: 3}),
+)
+KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY)
 SENT = (AttemptState.ACCEPTED, AttemptState.UNCONFIRMED)
 
 
@@ -45,8 +50,8 @@ class Model:
 
     stale: dict[tuple[str, Scope], Stale] = field(default_factory=dict)
     attempts: dict[int, Attempt] = field(default_factory=dict)
-    accepted: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(QUOTA, 0))
-    presumed: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(QUOTA, 0))
+    accepted: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    presumed: dict[RefreshKind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     sweeping: dict[int, tuple[Attempt, transitions.SweepPosition]] = field(default_factory=dict)
 
     def need(self, url: str, scope: Scope) -> Need:
@@ -206,7 +211,7 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def hold(self, keys: list[str], folders: list[str], force: bool) -> None:
         wanted = [folder(key, force=force) for key in folders] + [file(key) for key in keys]
-        made = self.run(self.store.hold(wanted, account="main", quota=QUOTA))
+        made = self.run(self.store.hold(wanted, account="main", allowances=ALLOWANCES))
         self.model.attempts |= {one.id: one for one in made}
 
     @rule(n=st.integers(0, 5))
@@ -367,10 +372,11 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def the_ledger_is_right(self) -> None:
         """Spent and held equal the model's, within the quota, and never below what the CDN accepted."""
-        for kind, limit in QUOTA.items():
-            found = self.run(self.store.budget("main", kind, default=limit))
-            assert found.held == self.model.held(kind)
-            assert found.spent == self.model.accepted[kind] + self.model.presumed[kind] >= self.model.accepted[kind]
+        for one in ALLOWANCES:
+            found = self.run(self.store.budget("main", one))
+            assert found.held == sum(units * self.model.held(kind) for kind, units in one.costs.items())
+            spent = {kind: self.model.accepted[kind] + self.model.presumed[kind] for kind in KINDS}
+            assert found.spent == sum(units * spent[kind] for kind, units in one.costs.items())
             assert found.held + found.spent <= found.limit
 
     @invariant()

@@ -7,15 +7,16 @@ from collections import Counter
 
 import pytest
 
-from listener.clock import window_start
+from listener.allowances import for_each_kind
 from listener.refresh import SCOPE_OF_KIND, AttemptState, NeedState, RefreshKind, Scope
 from listener.store import attempts
 from listener.store.connection import Connection
+from listener.store.ledger import budget
 from listener.store.names import Names
 from listener.store.reserve import hold
 from listener.store.transitions import AttemptRequest
 from tests.store.databases import Database
-from tests.store.steps import BASE, add_attempt
+from tests.store.steps import ALLOWANCE, BASE, DAY, add_attempt
 
 NOW = 1_800_000_000.0
 NAMES = [f"{n}" for n in range(90)]
@@ -48,8 +49,8 @@ def given(file: Connection, chance: random.Random) -> tuple[dict[tuple[str, Scop
         sent = (chance.choice(["failed", "complete"]), chance.randint(1, 4), chance.choice([None, NOW + 9, NOW - 50]))
         history.setdefault(name, []).append(sent)
         state, tries, at = sent
-        day = window_start(NOW) - chance.choice([0, 86_400])
-        add_attempt(file, BASE + name, state=state, window_start=day, active=0, tries=tries, sent_at=at)
+        day = DAY.start(NOW) - chance.choice([0, 86_400])
+        add_attempt(file, BASE + name, state=state, created_at=float(day), active=0, tries=tries, sent_at=at)
     return needs, history
 
 
@@ -72,8 +73,8 @@ def test_requests_reserved_together_are_those_reserved_one_by_one(file: Connecti
         for n in range(chance.choice([1, 9, 200]))
     ]
     quota = {kind: chance.choice([3, 1_000]) for kind in RefreshKind}
-    query = "SELECT url, sum(CASE WHEN window_start = ? THEN 1 ELSE 0 END) FROM attempt GROUP BY url"
-    today = Counter({url.removeprefix(BASE): count for url, count in file.execute(query, (window_start(NOW),))})
+    query = "SELECT url, sum(CASE WHEN created_at >= ? THEN 1 ELSE 0 END) FROM attempt GROUP BY url"
+    today = Counter({url.removeprefix(BASE): count for url, count in file.execute(query, (DAY.start(NOW),))})
     expected: list[tuple[RefreshKind, str, bool, str, int]] = []
     waits: dict[tuple[str, Scope], float] = {}
     for kind in dict.fromkeys(one.kind for one in wanted):
@@ -99,7 +100,7 @@ def test_requests_reserved_together_are_those_reserved_one_by_one(file: Connecti
             history.setdefault(name, []).append(("held", tries, None))
             today[name] += 1
     earlier = [number for (number,) in file.execute("SELECT id FROM attempt")]
-    made = hold(file, Names(), wanted, account="main", now=NOW, quota=quota)
+    made = hold(file, Names(), wanted, account="main", now=NOW, allowances=for_each_kind(quota, DAY))
     found = [(one.kind, one.url.removeprefix(BASE), one.force, one.reason, one.tries) for one in made]
     assert found == expected
     ids = [one.id for one in made]
@@ -107,7 +108,7 @@ def test_requests_reserved_together_are_those_reserved_one_by_one(file: Connecti
     assert not ids or min(ids) > max(earlier, default=0)
     assert attempts.attempts_in(file, [AttemptState.HELD]) == made
     held = Counter(one.kind for one in made)
-    assert {kind: attempts.budget(file, "main", kind, now=NOW, default=0).held for kind in RefreshKind} == {
+    assert {kind: budget(file, "main", ALLOWANCE[kind], now=NOW).held for kind in RefreshKind} == {
         kind: held[kind] for kind in RefreshKind
     }
     attempt_of = {(one.url.removeprefix(BASE), SCOPE_OF_KIND[one.kind]): one.id for one in made}
@@ -128,7 +129,7 @@ def test_requests_reserved_together_are_those_reserved_one_by_one(file: Connecti
 def test_each_unit_is_booked_once_however_often_it_is_accepted(file: Connection, seed: int) -> None:
     """Answers may come for attempts of several tasks and days, and for such whose units were booked before."""
     chance = random.Random(seed)
-    days = [window_start(NOW), window_start(NOW) - 86_400]
+    days = [DAY.start(NOW), DAY.start(NOW) - 86_400]
     held = {n: (chance.choice(days), chance.random() < 0.7) for n in range(1, 101)}
     for n, (day, is_held) in held.items():
         add_attempt(file, f"{BASE}{n}", id=n, state="sending", window_start=day, held=is_held)

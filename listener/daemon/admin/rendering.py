@@ -16,7 +16,6 @@ from aiohttp import web
 from markupsafe import Markup, escape
 
 from listener import __version__
-from listener.contracts import UNLIMITED
 from listener.daemon.freshness import BOUNDS_SECONDS
 from listener.daemon.status import iso
 from listener.daemon.status_page import DeadLetterPage, PageSnapshot, UrlStatus
@@ -114,7 +113,7 @@ def _environment() -> Environment:
     environment.filters |= {"whole": whole, "letters_query": letters_query, "verdict": verdict_of}
     environment.filters |= {"extract": lambda key, values: values[key]}
     environment.filters |= {"decision": lambda reason: split_reason(reason)[0], "numbers": lambda r: split_reason(r)[1]}
-    environment.globals |= {"bounds": BOUNDS_SECONDS, "kinds": tuple(LetterKind), "unlimited": UNLIMITED}
+    environment.globals |= {"bounds": BOUNDS_SECONDS, "kinds": tuple(LetterKind)}
     return environment
 
 

@@ -29,6 +29,7 @@ import psycopg
 from psycopg import sql
 
 from listener.errors import Fenced
+from listener.store.charges import Charge, decoded, encoded
 
 __all__ = ["Holder", "LateAnswer", "LeaseTable", "Member"]
 
@@ -114,13 +115,14 @@ _STATEMENTS: Final[Mapping[str, str]] = {
         " FROM {schema}.inherited"
     ),
     "note late": (
-        "INSERT INTO {schema}.late_answer (attempt, account, term, kind, window_start, task_id, at)"
-        " SELECT attempt, %(account)s, %(term)s, %(kind)s, %(window)s, task_id, clock_timestamp()"
+        "INSERT INTO {schema}.late_answer (attempt, account, term, kind, window_start, charges, task_id,"
+        " at) SELECT attempt, %(account)s, %(term)s, %(kind)s, %(window)s, %(charges)s, task_id, clock_timestamp()"
         " FROM unnest(%(attempts)s::bigint[], %(tasks)s::text[]) AS accepted (attempt, task_id)"
         " ON CONFLICT (attempt, task_id) DO NOTHING"
     ),
     "late": (
-        "DELETE FROM {schema}.late_answer WHERE account = %(account)s RETURNING attempt, kind, window_start, task_id"
+        "DELETE FROM {schema}.late_answer WHERE account = %(account)s"
+        " RETURNING attempt, charges, kind, window_start, task_id"
     ),
     "has late": "SELECT 1 FROM {schema}.late_answer WHERE account = %(account)s LIMIT 1",
     "end": (
@@ -157,8 +159,8 @@ class LateAnswer(NamedTuple):
 
     attempt: int
     kind: str
-    window_start: int
-    """The quota day that its unit was reserved in."""
+    charges: tuple[Charge, ...]
+    """What was reserved for it."""
     task_id: str
 
 
@@ -276,9 +278,10 @@ class LeaseTable:
 
     def note_late(self, connection: psycopg.Connection, lease: Holder, answers: Collection[LateAnswer]) -> None:
         """Keep what the CDN accepted after a term had ended. Needs no fence: it adds, and decides nothing."""
-        for kind, window in {(one.kind, one.window_start) for one in answers}:
-            mine = [one for one in answers if (one.kind, one.window_start) == (kind, window)]
-            values = {"account": lease.name, "term": lease.term, "kind": kind, "window": window}
+        for kind, charges in {(one.kind, one.charges) for one in answers}:
+            mine = [one for one in answers if (one.kind, one.charges) == (kind, charges)]
+            values: dict[str, Any] = {"account": lease.name, "term": lease.term, "kind": kind}
+            values |= {"window": charges[0].window if charges else 0, "charges": encoded(charges)}
             values |= {"attempts": [one.attempt for one in mine], "tasks": [one.task_id for one in mine]}
             self._run(connection, "note late", values)
 
@@ -286,7 +289,10 @@ class LeaseTable:
         """Remove an account's late answers and return them: book them in the same transaction."""
         if not self._all(connection, "has late", {"account": account}):
             return []
-        return [LateAnswer(*row) for row in self._all(connection, "late", {"account": account})]
+        return [
+            LateAnswer(attempt, kind, decoded(text, kind, window), task_id)
+            for attempt, text, kind, window, task_id in self._all(connection, "late", {"account": account})
+        ]
 
     @contextmanager
     def transaction(

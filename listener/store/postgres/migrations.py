@@ -227,6 +227,15 @@ STEPS: Final[Mapping[int, Step]] = {
         ),
         least_program=14,
     ),
+    15: Step(
+        (
+            'ALTER TABLE {schema}.attempt_group ADD COLUMN charges text COLLATE "C"',
+            'ALTER TABLE {schema}.late_answer ADD COLUMN charges text COLLATE "C"',
+            "DROP INDEX {schema}.attempt_group_window",
+            "CREATE INDEX attempt_group_created ON {schema}.attempt_group (created_at)",
+        ),
+        least_program=14,
+    ),
 }
 THIS: Final = Program(VERSION, STEPS)
 _LIVING: Final = "SELECT string_agg(name, ', ' ORDER BY name) FROM {}.instance WHERE until > clock_timestamp()"

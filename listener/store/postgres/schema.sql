@@ -95,6 +95,7 @@ CREATE TABLE {schema}.late_answer (       -- what the CDN accepted after the ter
   window_start bigint NOT NULL,
   task_id text COLLATE "C" NOT NULL,
   at timestamptz NOT NULL,
+  charges text COLLATE "C",               -- as those of an attempt_group
   PRIMARY KEY (attempt, task_id)
 );
 CREATE INDEX late_answer_account ON {schema}.late_answer (account);

@@ -23,8 +23,9 @@ import structlog
 from listener.errors import Fenced
 from listener.refresh import AttemptState, RefreshKind
 from listener.store import attempts
+from listener.store.charges import BookingKey, Charge
 from listener.store.connection import Connection
-from listener.store.groups import BookingKey
+from listener.store.ledger import book_others
 from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.leases import Holder, LateAnswer, LeaseTable
 from listener.store.sqlite.migrations import FILES_EVICT
@@ -62,11 +63,12 @@ def book_late(connection: Connection, table: LeaseTable, account: str, *, now: f
     unknown = {attempt for attempt, (state, _) in states.items() if state is AttemptState.UNKNOWN}
     adopted = {one.attempt: one.task_id for one in late if one.attempt in unknown}
     attempts.accept(connection, adopted, now=now, next_look_at=now)
-    extra: Counter[BookingKey] = Counter(
-        (account, one.kind, one.window_start) for one in late if not _is_known(one, states, adopted)
-    )
-    attempts.book_others(connection, extra)
-    log.warning("lease.late_answers", account=account, adopted=len(adopted), charged_twice=extra.total())
+    twice = [one for one in late if not _is_known(one, states, adopted)]
+    extra: Counter[BookingKey] = Counter()
+    for charge in (charge for one in twice for charge in one.charges):
+        extra[account, charge.allowance, charge.window] += charge.units
+    book_others(connection, extra)
+    log.warning("lease.late_answers", account=account, adopted=len(adopted), charged_twice=len(twice))
     return len(late)
 
 
@@ -141,9 +143,11 @@ class LeasedTerm:
         now = self.store.clock.now()
         self.unknown_seconds = await self.store._write(sort_out, self._table, self.account, now=now)
 
-    async def note_late_answer(self, tasks: Mapping[int, str], *, kind: RefreshKind, window: int) -> None:
+    async def note_late_answer(
+        self, tasks: Mapping[int, str], *, kind: RefreshKind, charges: tuple[Charge, ...]
+    ) -> None:
         """Keep for the next leader what the CDN accepted."""
-        answers = [LateAnswer(attempt, kind.value, window, task_id) for attempt, task_id in tasks.items()]
+        answers = [LateAnswer(attempt, kind.value, charges, task_id) for attempt, task_id in tasks.items()]
         # Not behind the fence, which has refused it.
         await self._keeper.store._write(lambda c: self._table.note_late(_raw(c), self._holder, answers))
 

@@ -33,7 +33,7 @@ __all__ = [
 
 APPLICATION_ID = 0x43444E4C
 """``CDNL`` in the file's header: distinguishes our file from any other SQLite file."""
-VERSION = 15
+VERSION = 16
 REWRITTEN_PAGES = 16_384
 """A file up to this size (64 MiB) is rewritten once when it is converted, so that its space can be given back."""
 
@@ -154,7 +154,7 @@ def _group_attempts(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE sqlite_sequence SET name = 'attempt_item' WHERE name = 'old_attempt'")
     connection.execute("DROP TABLE old_attempt")
     _add(
-        *("attempt_group_due", "attempt_group_flying", "attempt_group_history", "attempt_group_window"),
+        *("attempt_group_due", "attempt_group_flying", "attempt_group_history"),
         *("attempt_item_group", "attempt_item_url", "attempt"),
     )(connection)
     connection.execute("DROP TRIGGER need_ready_update")
@@ -172,6 +172,15 @@ def _add_tokens(connection: sqlite3.Connection) -> None:
     connection.execute(FILES_EVICT)
 
 
+def _add_charges(connection: sqlite3.Connection) -> None:
+    """Add what attempts take of which allowance; until now each took a unit of its kind, as its columns say."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(attempt_group)")}
+    if "charges" not in columns:  # the step of version 13 makes the table as it is now
+        connection.execute("ALTER TABLE attempt_group ADD COLUMN charges TEXT")
+    connection.execute("DROP INDEX IF EXISTS attempt_group_window")
+    _add("attempt_group_created")(connection)
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _add("control", "audit"),
     2: _add("order_token", "order_token_at"),
@@ -187,6 +196,7 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     12: _rename_tokens,
     13: _group_attempts,
     14: _add_tokens,
+    15: _add_charges,
 }
 """Version → the step that brings it one version on, inside one transaction."""
 

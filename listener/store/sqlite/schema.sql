@@ -70,11 +70,11 @@ CREATE TABLE attempt_group (          -- attempts of one host to which the same 
   kind TEXT NOT NULL,
   force INTEGER NOT NULL,
   account TEXT NOT NULL,
-  window_start INTEGER NOT NULL,      -- the quota day that their units are booked in
+  window_start INTEGER NOT NULL,      -- of the first of their charges, for programs of version 15
   watermark INTEGER NOT NULL,
   created_at REAL NOT NULL,
   state TEXT NOT NULL,
-  held INTEGER NOT NULL,              -- 1 while their units stand in the ledger's held
+  held INTEGER NOT NULL,              -- 1 while what they are charged stands in the ledger's held
   active INTEGER NOT NULL DEFAULT 1,  -- 0: history; nothing depends on it any more
   task_id TEXT,
   sent_at REAL,
@@ -83,12 +83,13 @@ CREATE TABLE attempt_group (          -- attempts of one host to which the same 
   next_look_at REAL,                  -- ACCEPTED, UNKNOWN, UNCONFIRMED: when to ask; FAILED: when its back-off ends
   looks INTEGER NOT NULL DEFAULT 0,
   error TEXT NOT NULL DEFAULT '',
-  token TEXT NOT NULL DEFAULT ''      -- names the request they were sent in, to the CDN; one for a request
+  token TEXT NOT NULL DEFAULT '',     -- names the request they were sent in, to the CDN; one for a request
+  charges TEXT                        -- what each takes, as JSON: [[allowance, window, units]]; NULL: version 15 made them
 );
 CREATE INDEX attempt_group_due ON attempt_group (state, next_look_at) WHERE active = 1;
 CREATE INDEX attempt_group_flying ON attempt_group (watermark) WHERE active = 1 AND kind = 'directory';
 CREATE INDEX attempt_group_history ON attempt_group (finished_at) WHERE active = 0;
-CREATE INDEX attempt_group_window ON attempt_group (window_start);
+CREATE INDEX attempt_group_created ON attempt_group (created_at);
 
 CREATE TABLE attempt_item (           -- what an attempt shares with no other
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -112,8 +113,8 @@ FROM attempt_item i JOIN attempt_group g ON g.id = i.group_id;
 
 CREATE TABLE ledger (
   account TEXT NOT NULL,
-  kind TEXT NOT NULL,
-  window_start INTEGER NOT NULL,      -- seconds since the epoch; a day from 00:00 UTC+8
+  kind TEXT NOT NULL,                 -- the allowance's name; version 15, which goes on meanwhile, knew only kinds
+  window_start INTEGER NOT NULL,      -- seconds since the epoch
   quota INTEGER NOT NULL CHECK (quota >= 0),
   spent INTEGER NOT NULL DEFAULT 0 CHECK (spent >= 0),       -- by us, presumed units included
   presumed INTEGER NOT NULL DEFAULT 0 CHECK (presumed >= 0), -- of these, units that no answer could settle
@@ -123,7 +124,7 @@ CREATE TABLE ledger (
   read_remaining INTEGER,             -- the last live reading, for the rule of two that agree
   read_moves INTEGER,
   read_at REAL,
-  share_booked INTEGER NOT NULL DEFAULT 0 CHECK (share_booked >= 0), -- by backfills that have a share of the day
+  share_booked INTEGER NOT NULL DEFAULT 0 CHECK (share_booked >= 0), -- by backfills that have a share of the window
   PRIMARY KEY (account, kind, window_start)
 ) WITHOUT ROWID;
 

@@ -20,6 +20,7 @@ from listener.refresh import RefreshKind
 from listener.store.controls import ControlKind, Controls, Place
 from listener.store.owner import Owner
 from tests.pipeline.world import World, a_world
+from tests.store.steps import ALLOWANCE
 
 pytestmark = pytest.mark.looptime(False)  # an HTTP server, a database thread and an edge keep real time
 
@@ -139,7 +140,7 @@ async def test_the_live_quota_is_read_again(tmp_path: Path) -> None:
         world.clock.ahead += 8 * HOUR
 
         async def known() -> bool:
-            budget = await world.store.budget("main", RefreshKind.FILE, default=0)
+            budget = await world.store.budget("main", ALLOWANCE[RefreshKind.FILE])
             return budget.limit == 50
 
         await world.until(known, seconds=MINUTE_SECONDS)

@@ -18,7 +18,7 @@ from listener.store.postgres.connection import PostgresConnection
 from listener.store.postgres.copies import PostgresCopies
 from listener.store.postgres.migrations import SCHEMA
 from listener.store.store import StoreOptions
-from tests.store.steps import QUOTA, FakeClock, file, route
+from tests.store.steps import ALLOWANCES, FakeClock, file, route
 
 QUIET_SECONDS = 2.0
 WAIT_SECONDS = 30.0
@@ -104,7 +104,7 @@ async def promoted(store: Store, clock: FakeClock, seconds: float = QUIET_SECOND
 
 async def refresh(store: Store, *keys: str, until: str = "complete") -> list[Attempt]:
     """Refresh these keys, to the end or until the request is accepted."""
-    made = await store.hold([file(key) for key in keys], account="main", quota=QUOTA)
+    made = await store.hold([file(key) for key in keys], account="main", allowances=ALLOWANCES)
     await store.mark_sending([one.id for one in made])
     await store.accept({one.id: "task" for one in made}, next_look_at=store.clock.now())
     if until == "complete":

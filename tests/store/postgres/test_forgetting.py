@@ -13,7 +13,7 @@ from listener.store.postgres import forgetting
 from listener.store.postgres.forgetting import Forgotten, Released, forget, release
 from tests.store.databases import empty_schema
 from tests.store.postgres.copies import Fleet, fleet, holds, promoted, record
-from tests.store.steps import QUOTA, FakeClock, file
+from tests.store.steps import ALLOWANCES, FakeClock, file
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -106,7 +106,7 @@ async def test_what_was_sent_for_an_account_that_nobody_leads_is_released(stand:
     await promoted(one, clock, 100.0)
     made = {}
     for key in keys:
-        (made[key],) = await one.hold([file(key)], account="main", quota=QUOTA)
+        (made[key],) = await one.hold([file(key)], account="main", allowances=ALLOWANCES)
     sent = [made[key].id for key in keys[1:]]
     await one.mark_sending(sent)
     await one.accept({made["accepted"].id: "task"}, next_look_at=clock.now())

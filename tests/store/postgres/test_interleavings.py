@@ -23,13 +23,13 @@ from listener.errors import StoreUnusable
 from listener.pipeline.intake import Intake, StoreRetry
 from listener.refresh import RefreshKind
 from listener.store import NeedInput
-from listener.store.attempts import book_share
 from listener.store.batches import Batch, Recorded
+from listener.store.ledger import ShareBooking, book_share
 from listener.store.postgres.migrations import SCHEMA
 from listener.store.sqlite.migrations import VERSION
 from tests.pipeline.world import PlayedSource
 from tests.store.databases import PostgresDatabase, postgres_database
-from tests.store.steps import BASE, Bench, FakeClock, content, deleted, file
+from tests.store.steps import ALLOWANCE, BASE, Bench, FakeClock, content, deleted, file
 from tests.waiting import until
 
 pytestmark = pytest.mark.looptime(False)
@@ -304,12 +304,16 @@ async def test_what_expires_is_not_what_changed_meanwhile(fleet: Fleet) -> None:
 async def test_backfills_book_no_more_than_their_share(fleet: Fleet) -> None:
     """Several wait for another one: each looks at what is booked when no other one can book any more."""
     backfills = [await fleet.instance(name) for name in "abcdefgh"]
-    key, now = ("main", RefreshKind.FILE), fleet.clock.now()
-    assert await backfills[0].store.book_share({key: 10}, {key: 140}, now=now)  # so that the row is there
+    now = fleet.clock.now()
+
+    def booking(units: int) -> list[ShareBooking]:
+        return [ShareBooking("main", ALLOWANCE[RefreshKind.FILE], units, most=140)]
+
+    assert await backfills[0].store.book_share(booking(10), now=now)  # so that the row is there
     connection = fleet.database.connect()
     connection.execute("BEGIN")
-    assert book_share(connection, {key: 60}, {key: 140}, now=now)
-    others = [asyncio.create_task(one.store.book_share({key: 60}, {key: 140}, now=now)) for one in backfills]
+    assert book_share(connection, booking(60), now=now)
+    others = [asyncio.create_task(one.store.book_share(booking(60), now=now)) for one in backfills]
     await fleet.is_waiting_for_lock(len(others))
     connection.execute("COMMIT")
     assert sum([await other for other in others]) == 1

@@ -22,8 +22,8 @@ from listener.store.postgres.migrations import LOCK_MILLISECONDS, MIN_PROGRAM, S
 from listener.store.sqlite.migrations import VERSION
 from listener.store.store import StoreOptions
 from tests.postgres.cluster import Cluster
-from tests.store.databases import prepare_schema
-from tests.store.steps import Bench, FakeClock, content, file
+from tests.store.databases import PostgresDatabase, prepare_schema
+from tests.store.steps import ALLOWANCES, DAY, Bench, FakeClock, content, file
 from tests.waiting import until
 
 pytestmark = pytest.mark.looptime(False)
@@ -100,6 +100,78 @@ INSERT INTO {SCHEMA}.attempt_group (id, target, kind, force, account, window_sta
 INSERT INTO {SCHEMA}.attempt_item (id, group_id, url) VALUES (4096, 4096, 'https://www.example.com/a.html');
 """
 """What version 14 wrote into a new schema, and a file refresh that was accepted."""
+
+
+ADDED_BY_15 = f"""
+INSERT INTO {SCHEMA}.ledger (account, kind, window_start, quota) VALUES ('main', 'file', %(day)s, 100)
+  ON CONFLICT DO NOTHING;
+UPDATE {SCHEMA}.ledger SET held = held + 2, moves = moves + 1 WHERE account = 'main' AND kind = 'file'
+  AND window_start = %(day)s;
+INSERT INTO {SCHEMA}.attempt_group (id, target, force, kind, account, window_start, watermark, created_at, state, held)
+  VALUES (900, 1, 1, 'file', 'main', %(day)s, 5, %(now)s, 'held', 1);
+INSERT INTO {SCHEMA}.attempt_item (id, group_id, url, tries, stale_since, reason, covered, urgent, priority)
+  VALUES (901, 900, 'https://www.example.com/b', 1, 1.0, '', 1, 0, 0),
+  (902, 900, 'https://www.example.com/c', 1, 1.0, '', 1, 0, 0);
+UPDATE {SCHEMA}.attempt_group SET state = 'sending', sent_at = %(now)s WHERE id = 900;
+INSERT INTO {SCHEMA}.late_answer (attempt, account, term, kind, window_start, task_id, at)
+  VALUES (903, 'main', 1, 'file', %(day)s, '7', clock_timestamp());
+"""
+"""What version 15 writes when it reserves and sends two files, and when an answer comes after its term."""
+SPLIT_BY_15 = f"""
+INSERT INTO {SCHEMA}.attempt_group (id, target, kind, force, account, window_start, watermark, created_at, state, held,
+  active, task_id, sent_at, accepted_at, finished_at, next_look_at, looks, error, token)
+  SELECT 950, target, kind, force,
+  account, window_start, watermark, created_at, state, held, active, task_id, sent_at, accepted_at, finished_at,
+  next_look_at, looks, error, token FROM {SCHEMA}.attempt_group WHERE id = %(group)s;
+UPDATE {SCHEMA}.attempt_item SET group_id = 950 WHERE id = %(item)s;
+UPDATE {SCHEMA}.ledger SET held = held - 1, spent = spent + 1, moves = moves + 1 WHERE account = 'main'
+  AND kind = 'file' AND window_start = (SELECT window_start FROM {SCHEMA}.attempt_group WHERE id = 950);
+UPDATE {SCHEMA}.attempt_group SET state = 'accepted', held = 0, task_id = 't' WHERE id = 950;
+"""
+"""What version 15 writes when one file of a group is accepted that this version made."""
+
+
+def run(connection: psycopg.Connection[Any], statements: str, **values: object) -> None:
+    """Run statements one by one with these values."""
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            connection.execute(statement.encode(), values)
+
+
+async def test_instances_of_version_15_and_this_one_take_over_from_each_other(url: str) -> None:
+    """What one has reserved or sent the other books as the first would have: no unit is lost, none is booked twice."""
+    clock = FakeClock()
+    options = StoreOptions(instance="new")
+    with psycopg.connect(url, autocommit=True) as connection, closing(PostgresDatabase(url)) as database:
+        connection.execute(f"INSERT INTO {SCHEMA}.target (id, name) VALUES (1, 'cdn')".encode())
+        run(connection, ADDED_BY_15, day=DAY.start(clock.now()), now=clock.now())
+        async with open_store(url, options=options, clock=clock, owner=True) as store:
+            bench = Bench(store, clock, database)
+            keeper = leadership_of(store, url, accounts=["main"], options=options)
+            looking = asyncio.create_task(keeper.run())
+            await until(lambda: "main" in keeper.terms)
+            term = keeper.term("main")
+            await term.take_over()
+            assert await bench.budget() == (100, 0, 2)
+            assert await term.book_late_answers() == 1
+            assert await bench.budget() == (100, 1, 2)
+            await term.store.accept({901: "t"}, next_look_at=1.0)
+            await term.store.refund([902])
+            assert await bench.budget() == (100, 2, 0)
+            await bench.change(content("d"), content("e"))
+            made = await term.store.hold([file("d"), file("e")], account="main", allowances=ALLOWANCES)
+            (group,) = connection.execute(
+                f"SELECT DISTINCT group_id FROM {SCHEMA}.attempt_item WHERE id = ANY(%s)".encode(),
+                ([one.id for one in made],),
+            ).fetchall()
+            run(connection, SPLIT_BY_15, group=group[0], item=made[0].id)
+            assert await bench.budget() == (100, 3, 1)
+            await term.store.refund([made[1].id])
+            assert await bench.budget() == (100, 3, 0)
+            bench.assert_counted()
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+            await keeper.leave()
 
 
 NEXT = VERSION + 1

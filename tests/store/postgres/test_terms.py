@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from listener.clock import window_start
+from listener.allowances import for_each_kind
 from listener.errors import Fenced
 from listener.refresh import AttemptState, RefreshKind
 from listener.store import NeedInput, Store
+from listener.store.charges import charges_of
 from listener.store.connection import Connection
 from listener.store.postgres.access import PostgresDriver
 from listener.store.postgres.connection import PostgresConnection
@@ -23,10 +24,10 @@ from listener.store.postgres.migrations import SCHEMA
 from listener.store.store import StoreOptions
 from listener.store.transitions import AttemptRequest
 from tests.store.databases import postgres_database as emptied
-from tests.store.steps import FakeClock
+from tests.store.steps import DAY, FakeClock
 
 pytestmark = pytest.mark.looptime(False)
-QUOTA = {RefreshKind.FILE: 10, RefreshKind.DIRECTORY: 10}
+ALLOWANCES = for_each_kind({RefreshKind.FILE: 10, RefreshKind.DIRECTORY: 10}, DAY)
 URL = "https://www.example.com/d/a.txt"
 OTHER_URL = "https://www.example.com/d/b.txt"
 
@@ -86,7 +87,7 @@ class Stand:
         """Bring an attempt so far; return its id."""
         await self.old.store.request([NeedInput("cdn", url), NeedInput("cdn", OTHER_URL)])
         wanted = AttemptRequest("cdn", kind, url, True, "", 0.0)
-        (made,) = await store.hold([wanted], account="main", quota=QUOTA)
+        (made,) = await store.hold([wanted], account="main", allowances=ALLOWANCES)
         if until != "held":
             await store.mark_sending([made.id])
         if until in ("accepted", "complete"):
@@ -98,7 +99,7 @@ class Stand:
 
     async def ledger(self) -> tuple[int, int]:
         """Return what is spent and held of files."""
-        budget = await self.new.store.budget("main", RefreshKind.FILE, default=10)
+        budget = await self.new.store.budget("main", ALLOWANCES[0])
         return budget.spent, budget.held
 
 
@@ -152,7 +153,7 @@ async def first(store: Store, state: AttemptState) -> Any:
 async def reserve(store: Store, _: int) -> object:
     """Reserve another attempt."""
     wanted = AttemptRequest("cdn", RefreshKind.FILE, OTHER_URL, True, "", 0.0)
-    return await store.hold([wanted], account="main", quota=QUOTA)
+    return await store.hold([wanted], account="main", allowances=ALLOWANCES)
 
 
 async def complete(store: Store, _: int) -> object:
@@ -270,7 +271,7 @@ async def test_only_the_account_that_is_taken_over_is_sorted_out(stand: Stand) -
     """What other accounts reserve and send belongs to their own leaders."""
     wanted = AttemptRequest("other", RefreshKind.FILE, URL, True, "", 0.0)
     await stand.new.store.request([NeedInput("other", URL)])
-    (made,) = await stand.new.store.hold([wanted], account="other", quota=QUOTA)
+    (made,) = await stand.new.store.hold([wanted], account="other", allowances=ALLOWANCES)
     await stand.take_over()
     (kept,) = await stand.new.store.attempts_in(AttemptState.HELD)
     assert kept.id == made.id
@@ -308,20 +309,20 @@ async def test_a_late_answer_is_booked_once(stand: Stand, state: str) -> None:
     old_term = stand.old.keeper.term("main")
     number = await stand.leave(old_term.store, "sending")
     term = await stand.take_over()
-    window = window_start(stand.clock.now())
+    charges = charges_of(ALLOWANCES, RefreshKind.FILE, stand.clock.now())
     if state == "adopted":
         await term.store.accept({number: "7"}, next_look_at=1.0, inferred=True)
     elif state != "unknown":
         await term.store.refund([number])
     if state == "sent again":
         wanted = AttemptRequest("cdn", RefreshKind.FILE, URL, True, "", 0.0)
-        (again,) = await term.store.hold([wanted], account="main", quota=QUOTA)
+        (again,) = await term.store.hold([wanted], account="main", allowances=ALLOWANCES)
         await term.store.mark_sending([again.id])
         await term.store.accept({again.id: "8"}, next_look_at=1.0)
     with pytest.raises(Fenced):
         await old_term.store.accept({number: "7"}, next_look_at=1.0)
     for _ in range(2):  # the connection may be lost before the answer
-        await old_term.note_late_answer({number: "7"}, kind=RefreshKind.FILE, window=window)
+        await old_term.note_late_answer({number: "7"}, kind=RefreshKind.FILE, charges=charges)
     assert await term.book_late_answers() == 1
     assert await term.book_late_answers() == 0
     accepted_by_cdn = 2 if state == "sent again" else 1
@@ -336,7 +337,8 @@ async def test_late_answers_are_booked_by_the_leader_of_the_day_only(stand: Stan
     first_term = stand.old.keeper.term("main")
     number = await stand.leave(first_term.store, "sending")
     second = await stand.take_over()
-    await first_term.note_late_answer({number: "7"}, kind=RefreshKind.FILE, window=window_start(stand.clock.now()))
+    charges = charges_of(ALLOWANCES, RefreshKind.FILE, stand.clock.now())
+    await first_term.note_late_answer({number: "7"}, kind=RefreshKind.FILE, charges=charges)
     stand.sql("UPDATE {}.lease SET term = term + 1 WHERE name = 'main'")
     with pytest.raises(Fenced):
         await second.book_late_answers()

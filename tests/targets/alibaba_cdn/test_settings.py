@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from listener.contracts import Eviction, Target, daily_quota, evicts_directories
+from listener.allowances import Day
+from listener.contracts import Eviction, Target, evicts_directories
 from listener.refresh import RefreshKind
 from listener.settings.meanings import described
 from listener.targets.alibaba_cdn import AlibabaCdn, Settings
@@ -26,6 +27,12 @@ def made(**settings: Any) -> AlibabaCdn:
     return AlibabaCdn("cdn", AlibabaCdn.Settings.model_validate(settings))
 
 
+def quota(target: Target) -> dict[RefreshKind, int]:
+    """Return the limits of its allowances, which are one for each kind and day."""
+    assert {one.window for one in target.allowances} == {Day(8 * 3600)}
+    return {kind: one.limit for one in target.allowances for kind in one.costs}
+
+
 def test_the_entry_point_is_a_target() -> None:
     """The class behind ``alibaba-cdn`` keeps the contract, and making one needs no key and no loop."""
     (entry,) = entry_points(group="listener.targets", name="alibaba-cdn")
@@ -36,7 +43,7 @@ def test_the_entry_point_is_a_target() -> None:
 def test_defaults_are_those_of_newer_accounts() -> None:
     """A thousand URLs or a hundred directories a request, ten domains, a prefetch bounded by bytes."""
     target = made()
-    assert daily_quota(target) == {FILE: 10_000, DIRECTORY: 100, IGNORE: 100, PREFETCH: 1_000}
+    assert quota(target) == {FILE: 10_000, DIRECTORY: 100, IGNORE: 100, PREFETCH: 1_000}
     assert {kind: limits.batch_urls for kind, limits in target.limits.items()} == {
         FILE: 1_000,
         DIRECTORY: 100,
@@ -71,7 +78,7 @@ def test_a_batch_is_never_larger_than_a_minute_takes() -> None:
 @pytest.mark.parametrize("name", ["ignore-params", "ignore_params"])
 def test_the_quota_of_ignore_params_has_both_spellings(name: str) -> None:
     """A file writes the kind's name, an environment variable can only write an underscore."""
-    assert daily_quota(made(quota={name: 7}))[IGNORE] == 7
+    assert quota(made(quota={name: 7}))[IGNORE] == 7
 
 
 @pytest.mark.parametrize(
