@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from listener.contracts import CheckState, Eviction
-from listener.errors import Misconfigured
+from listener.errors import Misconfigured, Unavailable
 from listener.refresh import Receipt, RefreshKind
 from listener.targets.http_purge import HttpPurge
 from tests.targets.http_purge.caches import HOST, Cache, Origin, cache, origin
@@ -152,6 +152,17 @@ async def test_a_vcl_that_ignores_purge_is_found(
             (check,) = await target.check()
             assert check.state is CheckState.FAILED
             assert "ignores PURGE" in check.message
+
+
+async def test_each_cache_brings_its_own_remedy(versions: Origin, system_command: Command) -> None:
+    """One is away, and the other ignores purges: the error says both, and what to do about each."""
+    with cache("varnish", system_command, versions, vcl=IGNORING["looks it up"]) as one:
+        target = HttpPurge("cdn", HttpPurge.Settings(servers=["http://127.0.0.1:9", one.address]))
+        with pytest.raises(Unavailable) as error:
+            await target.submit(RefreshKind.FILE, [f"{BASE}/a.html"], force=True, token=TOKEN)
+        await target.close()
+    assert "http://127.0.0.1:9 cannot be reached" in str(error.value) and "ignores PURGE" in str(error.value)
+    assert "start the cache" in error.value.hint and "vcl_recv" in error.value.hint
 
 
 @pytest.mark.parametrize("kind", ["nginx", "squid", "trafficserver"])
