@@ -28,7 +28,7 @@ __all__ = ["MOST_PATH_CHARACTERS", "WILDCARD", "is_wildcard", "nameable", "path_
 
 MOST_PATH_CHARACTERS: Final = 4_000
 WILDCARD: Final = "*"
-_REFUSED: Final = re.compile(r"[~'*]")
+_REFUSED: Final = re.compile(r"[~'*]|%(?:2A|7E)")
 
 
 def nameable(url: str) -> str:
