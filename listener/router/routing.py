@@ -251,7 +251,7 @@ def _needs(route: _Route, name: str) -> list[RoutedNeed]:
             for target, head, layer in heads
             for tail in tails
         ]
-    return [need for need, _ in _placed(lane, addresses_of(rules, folder + name))]
+    return _distinct(need for need, _ in _placed(lane, addresses_of(rules, folder + name)))
 
 
 def _only_spelling(lane: _Lane, name: str) -> str | None:

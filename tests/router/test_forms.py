@@ -143,6 +143,12 @@ def test_queries_and_any_query_are_widened() -> None:
     assert made(sites, "a/b~") == [("cdn", f"{BASE}a/b*", Scope.EXACT)]
 
 
+def test_spellings_that_are_widened_alike_are_one_need() -> None:
+    """What two spellings of a name have as their address is requested once."""
+    sites = Sites([site(base_urls=[BASE], spellings=["strict"])], targets={"cdn": Joined})
+    assert made(sites, "a/b~'") == [("cdn", f"{BASE}a/b*", Scope.EXACT)]
+
+
 def test_names_of_a_folder_are_apart() -> None:
     """What is recorded by folder leaves out names that are widened, and folders whose names all are."""
     sites = Sites([site(base_urls=[BASE])], targets={"cdn": OwnHosts})
