@@ -50,6 +50,7 @@ __all__ = [
     "Throttled",
     "Unavailable",
     "WindowFull",
+    "advised",
 ]
 
 
@@ -100,6 +101,11 @@ class StoreBusy(StoreError):
 
 class Fenced(StoreError):
     """Another process leads this account now; nothing was written."""
+
+
+def advised(what: str, hint: str) -> str:
+    """Return what happened together with what to do about it, where something is known."""
+    return f"{what} ({hint})" if hint else what
 
 
 class TargetError(ListenerError):

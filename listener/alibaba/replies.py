@@ -312,7 +312,7 @@ _RAM = "grant this key the RAM actions {actions}"
 _ENDPOINT = "check the target's {endpoint}"
 _BUG = "this should not happen with a supported API version: please report it"
 _ACCOUNT = "look at the {console} console: the service may be inactive, suspended or overdue"
-_PATH = "one URL of the batch is malformed"
+_PATH = "the URL is malformed, or its domain is not one of this account's, or not online yet"
 _DOMAIN = "check that the domain belongs to this account and is online"
 
 TABLE: tuple[Rule, ...] = (

@@ -73,29 +73,45 @@ def _send(config: Path | None, request: _ManualRequest, *, wait: bool, as_json: 
             "--urgent needs --reason TEXT: it spends the reserve, and the audit records why",
             hint='add --reason "wrong price"',
         )
-    found, interrupted, sent_here = call_daemon("request", config, **request._asdict()), False, False
-    instances: Sequence[str] = ()
+    found = call_daemon("request", config, **request._asdict())
+    sent = _Sent(found or [])
     if found is None:
-        found, interrupted, sent_here, instances = run_async(_record_and_send(load(config), request, wait=wait))
+        sent = run_async(_record_and_send(load(config), request, wait=wait))
+    found, sent_here = sent.outcomes, sent.here
     if wait and not sent_here:
         found = _settled(config, found)
     if as_json:
         rows = [{name: value for name, value in one.items() if name != "scope"} for one in found]
-        print_json({"sent_by": "this process" if sent_here else "daemon", "urls": rows})
+        by = "this process" if sent_here else "daemon"
+        print_json({"sent_by": by, "urls": rows, "troubles": list(sent.troubles)})
     else:
         for one in found:
             say(f"{one['state']}  {one['target']}  {one['url']}  {one['reason'] or one['task_id']}".rstrip())
+        for trouble in sent.troubles:
+            say(f"problem: {trouble}")
         if not sent_here and not wait:
-            say(f"{senders(instances)}; --wait waits for the outcome")
-    if interrupted:
+            say(f"{senders(sent.instances)}; --wait waits for the outcome")
+    if sent.interrupted:
         return INTERRUPTED
     return 3 if (sent_here or wait) and any(one["state"] in _PUT_OFF for one in found) else 0
 
 
-async def _record_and_send(
-    settings: Settings, request: _ManualRequest, *, wait: bool
-) -> tuple[list[dict[str, Any]], bool, bool, Sequence[str]]:
-    """Return the outcomes, whether a signal ended it, whether this process sent them, and else which instances run."""
+class _Sent(NamedTuple):
+    """What became of a request, as far as it is known here."""
+
+    outcomes: list[dict[str, Any]]
+    interrupted: bool = False
+    """Whether a signal ended it."""
+    here: bool = False
+    """Whether this process sent it."""
+    instances: Sequence[str] = ()
+    """Which instances run, where it did not."""
+    troubles: Sequence[str] = ()
+    """What keeps this process from sending, and what to do."""
+
+
+async def _record_and_send(settings: Settings, request: _ManualRequest, *, wait: bool) -> _Sent:
+    """Record a request, and send it where nobody else does."""
     from listener.backfill import opened, run_until_idle
     from listener.daemon.command_handlers import plain_outcomes, record
     from listener.pipeline.requests import requested_urls
@@ -109,9 +125,10 @@ async def _record_and_send(
             await _try_credentials({one.target: targets[one.target] for one in wanted})
         await record(store, wanted, urgent=request.urgent, reason=request.reason)
         if not store.owner:
-            return await plain_outcomes(store, wanted), False, False, await store.running_instances()
+            return _Sent(await plain_outcomes(store, wanted), instances=await store.running_instances())
         pipeline, interrupted = await run_until_idle(settings, store, targets, follow=wait)
-        return await plain_outcomes(store, wanted, pipeline), interrupted, True, ()
+        found = await plain_outcomes(store, wanted, pipeline)
+        return _Sent(found, interrupted, here=True, troubles=pipeline.troubles)
 
 
 async def _try_credentials(targets: Mapping[str, Target]) -> None:

@@ -84,6 +84,8 @@ class Account:
     """Since when nothing could be sent, in seconds since the epoch."""
     remedy: str = ""
     """What the CDN's answer, or its silence, suggests to do."""
+    needs_person: bool = False
+    """Whether it was closed for what a person must mend: no waiting helps."""
     quota_trouble: tuple[float, str, str] | None = None
     """Since when the live quota cannot be read, why, and what to do."""
     troubles: int = 0
@@ -168,11 +170,12 @@ class Account:
             _evicted=deque(self._evicted),
         )
 
-    def close(self, until: float, reason: str, *, now: float, remedy: str = "") -> None:
+    def close(self, until: float, reason: str, *, now: float, remedy: str = "", needs_person: bool = False) -> None:
         """Send nothing until then (seconds since the epoch), for this reason."""
         if self.closed_since is None:
             self.closed_since = now
         self.closed_until, self.closed_reason, self.remedy = until, reason, remedy
+        self.needs_person = needs_person
 
     def throttled(self, now: float, wait_seconds: float, reason: str) -> None:
         """Close it for as long as the CDN demands; what was under way meanwhile is no further trouble."""
@@ -262,12 +265,19 @@ class Account:
         self._refused = {url: until - seconds for url, until in self._refused.items()}
 
     def record_failure(
-        self, now: float, reason: str, *, first_seconds: float, most_seconds: float, remedy: str = ""
+        self,
+        now: float,
+        reason: str,
+        *,
+        first_seconds: float,
+        most_seconds: float,
+        remedy: str = "",
+        needs_person: bool = False,
     ) -> float:
         """Close it for a time that doubles with every call; return that time in seconds."""
         wait = min(most_seconds, first_seconds * 2.0**self.troubles)
         self.troubles = min(self.troubles + 1, 32)
-        self.close(now + wait, reason, now=now, remedy=remedy)
+        self.close(now + wait, reason, now=now, remedy=remedy, needs_person=needs_person)
         return wait
 
     def record_success(self, kind: RefreshKind) -> None:
@@ -281,6 +291,7 @@ class Account:
 
     def _open(self) -> None:
         self.closed_until, self.closed_reason, self.closed_since, self.remedy = 0.0, "", None, ""
+        self.needs_person = False
 
     def quota_read(self, now: float, *, is_idle: bool) -> None:
         """Note that the live quota was read: what nothing is left to send for is over, too."""

@@ -149,6 +149,7 @@ class Engine:
         account, now = self.account, self._clock.now()
         refused_since = now if account.closed_since is None else account.closed_since
         waits_for_cdn = account.open_at(now) > now and now - refused_since < PATIENCE_SECONDS
+        waits_for_cdn = waits_for_cdn and not account.needs_person
         waits_for_cdn = waits_for_cdn or any(now - one.since < PATIENCE_SECONDS for one in account.full(now).values())
         waits_for_cdn = waits_for_cdn or account.waits_for_quota(now, QUOTA_REFUSALS)
         woken = self.outcome.wake_at is not None and now >= self.outcome.wake_at

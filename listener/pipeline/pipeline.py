@@ -13,7 +13,7 @@ import structlog
 
 from listener.clock import Clock
 from listener.contracts import ChecksDeadline, ConfirmsDeletions, Source, SourceHealth, SourceState, Target
-from listener.errors import ConfigurationError, StoreError, StoreUnusable
+from listener.errors import ConfigurationError, StoreError, StoreUnusable, advised
 from listener.event_loop import call_in_loop
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of, counted_since
 from listener.pipeline.engine import Engine
@@ -211,7 +211,7 @@ class Pipeline:
         if lost := self.lost:
             found.append(f"store: {lost}")
         found += [
-            f"account {engine.account.name}: {engine.account.closed_reason}"
+            advised(f"account {engine.account.name}: {engine.account.closed_reason}", engine.account.remedy)
             for engine in self.engines
             if engine.account.closed_reason
         ]

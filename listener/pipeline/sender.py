@@ -33,6 +33,7 @@ from listener.errors import (
     TargetError,
     Throttled,
     WindowFull,
+    advised,
 )
 from listener.pipeline.accounts import EXHAUSTED_MOST_SECONDS, Account
 from listener.pipeline.intake import StoreRetry
@@ -387,7 +388,7 @@ class Sender:
         named = [attempt for attempt in batch.attempts if isinstance(error, BatchRejected) and _names(error, attempt)]
         if named or len(batch.attempts) == 1:
             culprits = named or list(batch.attempts)
-            await self._set_aside(culprits, str(error))
+            await self._set_aside(culprits, advised(str(error), error.hint))
             gone = {attempt.id for attempt in culprits}
             rest = [attempt for attempt in batch.attempts if attempt.id not in gone]
             if rest:
@@ -432,7 +433,12 @@ class Sender:
                 )
         elif isinstance(error, Misconfigured):
             account.record_failure(
-                now, str(error), remedy=error.hint, first_seconds=10.0, most_seconds=MISCONFIGURED_MOST_SECONDS
+                now,
+                str(error),
+                remedy=error.hint,
+                first_seconds=10.0,
+                most_seconds=MISCONFIGURED_MOST_SECONDS,
+                needs_person=True,
             )
         else:
             account.record_failure(now, str(error), remedy=error.hint, first_seconds=1.0, most_seconds=BACKOFF_SECONDS)

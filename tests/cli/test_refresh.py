@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from listener.pipeline.engine import PATIENCE_SECONDS
 from listener.store import open_store
 from tests.stand import SECRET, Stand, fetch
 
@@ -145,6 +147,29 @@ def test_a_throttled_call_is_waited_for(stand: Stand, command: Command) -> None:
     stand.order("throttle:5:0.2,action=RefreshObjectCaches")
     assert command("refresh", stand.url("a.html"))[0] == 0
     assert stand.paths() == [stand.url("a.html")]
+
+
+def test_what_a_person_must_mend_is_not_waited_for(stand: Stand, command: Command) -> None:
+    """The key may read the quota and not refresh: the command ends at once, with the problem and what to do."""
+    stand.order("error:Forbidden.RAM,action=RefreshObjectCaches")
+    began = time.monotonic()
+    status, out, _ = command("refresh", stand.url("a.html"))
+    assert status == 3
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
+    assert out.startswith("deferred  cdn")
+    assert "problem: account main: the CDN answered Forbidden.RAM" in out
+    assert "grant this key the RAM actions cdn:RefreshObjectCaches" in out
+    assert json.loads(command("status", "--json")[1])["deferred"] == 1
+
+
+def test_a_refused_url_says_what_to_do(stand: Stand, command: Command) -> None:
+    """In its outcome, and in the dead letters later."""
+    stand.order(f"domain-not-found:{stand.emulator.edge_url.removeprefix('http://')}")
+    status, out, _ = command("refresh", stand.url("a.html"))
+    assert status == 3
+    remedy = "check that the domain belongs to this account and is online"
+    assert out.startswith("parked  cdn") and remedy in out
+    assert remedy in command("dead-letters")[1]
 
 
 async def test_while_a_daemon_owns_the_file_it_only_requests(stand: Stand, command: Command) -> None:
