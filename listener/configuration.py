@@ -65,8 +65,10 @@ __all__ = [
     "nearest",
     "read_configuration",
     "refuse",
+    "seems_absolute",
     "sqlite_path",
     "state_directory",
+    "together",
     "unit_of",
     "variable_of",
 ]
@@ -464,8 +466,17 @@ def refuse(problems: Sequence[SettingsProblem], *, origin: str, variables: Mappi
     if not problems:
         return
     lines = [f"{problem.key}{_set_by(problem.key, variables)}: {problem.what}" for problem in problems]
-    hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
-    raise ConfigurationError(f"{origin}: " + "; ".join(lines), hint=" ".join(hints))
+    raise together([(f"{origin}: {line}", problem.hint) for line, problem in zip(lines, problems, strict=True)])
+
+
+def together(parts: Sequence[tuple[str, str]]) -> ConfigurationError:
+    """Return several messages with their hints as one error; what they begin with in common stands once."""
+    origin = "{}: ".format(parts[0][0].partition(": ")[0])
+    origin = origin if all(message.startswith(origin) for message, _ in parts) else ""
+    message = origin + "; ".join(message.removeprefix(origin) for message, _ in parts)
+    error = ConfigurationError(message, hint=" ".join(dict.fromkeys(hint for _, hint in parts if hint)))
+    error.parts = parts if len(parts) > 1 else ()
+    return error
 
 
 def _set_by(key: str, variables: Mapping[str, str]) -> str:
@@ -505,6 +516,19 @@ def sqlite_path(url: str) -> Path:
             f"store.url: {parts.scheme or mask_url(url)!r} is not a store that this version knows", hint=URL_HINT
         )
     return expanded(Path(unquote(parts.path[1:])))
+
+
+def seems_absolute(url: str) -> str:
+    """
+    Return the URL that was probably meant where three slashes begin a path of the machine; empty for any other.
+
+    ``sqlite:///tmp/x`` is ``tmp/x`` below the configuration's directory, and not ``/tmp/x``.
+    """
+    relative = url.removeprefix(_SQLITE)
+    first = relative.partition("/")[0]
+    if relative == url or "/" not in relative or first in ("", "~", ".", "..") or not Path("/", first).is_dir():
+        return ""
+    return "" if Path(first).is_dir() else f"{_SQLITE}/{relative}"
 
 
 def command_socket_path(state: Path) -> Path:

@@ -26,7 +26,7 @@ The exceptions, grouped by remedy: by what the caller can do about them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 __all__ = [
     "BatchRejected",
@@ -63,6 +63,8 @@ class ListenerError(Exception):
         """Keep what happened (``message``) and what to do about it (``hint``)."""
         super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
         self.hint = hint
+        self.parts: Sequence[tuple[str, str]] = ()
+        """Of several errors at once each message with its hint; the message of this one then has all of them."""
 
 
 class ConfigurationError(ListenerError):

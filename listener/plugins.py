@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pydantic import BaseModel
 
+from listener.configuration import together
 from listener.contracts import Source, Target
 from listener.errors import ConfigurationError
 from listener.router.routing import Sites
@@ -34,6 +35,7 @@ __all__ = [
     "load_sources",
     "load_targets",
     "plugin_class",
+    "require_tables",
     "settings_schema",
     "sites_of",
 ]
@@ -161,7 +163,27 @@ def _target_classes(settings: Settings) -> dict[str, object]:
 
 def effective_settings(settings: Settings) -> dict[str, Any]:
     """Return every effective value, defaults of plugins included and secrets masked."""
-    return effective(settings, {group: _checked(group, settings) for group in GROUPS})
+    checked, wrong = {}, list[tuple[str, str]]()
+    for group in GROUPS:
+        try:
+            checked[group] = _checked(group, settings)
+        except ConfigurationError as error:
+            wrong += error.parts or [(str(error), error.hint)]
+    if wrong:
+        raise together(wrong)
+    return effective(settings, checked)
+
+
+def require_tables(settings: Settings) -> None:
+    """
+    Raise :class:`~listener.errors.ConfigurationError` for a configuration without a source or a target.
+
+    A file that is being written may be empty for a moment, and must not replace a running configuration.
+    """
+    for group in GROUPS:
+        if not getattr(settings, group):
+            what = f"{group}: {settings.origin.path or 'the environment'} has none"
+            raise ConfigurationError(what, hint=f"add a [{group}.NAME] table, or run cdn-listener init")
 
 
 def settings_schema() -> dict[str, Any]:
@@ -181,11 +203,16 @@ def _load(group: str, settings: Settings) -> dict[str, Any]:
 
 
 def _checked(group: str, settings: Settings) -> dict[str, BaseModel]:
-    checked = {}
+    checked, wrong = {}, list[tuple[str, str]]()
     for name, table in getattr(settings, group).items():
         key = f"{group}.{name}"
-        plugin = plugin_class(group, table["type"], key=f"{key}.type")
-        checked[name] = _validated(plugin.Settings, table, key, settings)
+        try:
+            plugin = plugin_class(group, table["type"], key=f"{key}.type")
+            checked[name] = _validated(plugin.Settings, table, key, settings)
+        except ConfigurationError as error:
+            wrong += error.parts or [(str(error), error.hint)]
+    if wrong:
+        raise together(wrong)
     return checked
 
 

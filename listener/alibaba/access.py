@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import ssl
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol
 
@@ -280,5 +282,11 @@ async def read_bounded(response: aiohttp.ClientResponse, most_bytes: int) -> byt
 
 
 def words(error: BaseException) -> str:
-    """Return a transport's error as text that may be shown."""
-    return f"{type(error).__name__} {scrub(str(error))}".strip()
+    """Return a transport's error as text that may be shown: what went wrong, and not who noticed it."""
+    inner = getattr(error, "os_error", None)
+    if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError):
+        code = inner.errno or 0
+        return os.strerror(code) if code > 0 else scrub(inner.strerror or str(inner))  # name look-ups are below 0
+    if text := scrub(str(error)):
+        return text
+    return "it took too long" if isinstance(error, TimeoutError) else type(error).__name__

@@ -10,6 +10,7 @@ import typer
 
 from listener.cli.common import load, print_json, print_table, run_async
 from listener.cli.options import ConfigOption, JsonOption
+from listener.cli.origins import Origins
 
 if TYPE_CHECKING:
     from listener.contracts import Check
@@ -23,23 +24,28 @@ app = typer.Typer(no_args_is_help=True, help="Show or check the configuration.")
 
 @app.command("show")
 def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Print every effective value, with defaults and environment, secrets masked."""
-    from listener.plugins import effective_settings
+    """Print every effective value and where it comes from: the file, a variable, or the default. Secrets are masked."""
+    from listener.configuration import read_configuration
+    from listener.plugins import effective_settings, require_tables
     from listener.settings import as_toml
 
-    table = effective_settings(load(config))
+    settings = load(config)
+    require_tables(settings)
+    table = effective_settings(settings)
     if as_json:
         print_json(table)
-    else:
-        typer.echo(as_toml(table), nl=False)
+        return
+    origins = Origins(read_configuration(config, os.environ))
+    typer.echo("\n".join(origins.annotated(as_toml(table).splitlines())))
 
 
 @app.command("check")
 def check_file(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check the file, the environment and the credentials without any network call. Exit status 2 if wrong."""
-    from listener.plugins import effective_settings
+    from listener.plugins import effective_settings, require_tables
 
     settings = load(config)
+    require_tables(settings)
     effective_settings(settings)
     if as_json:
         print_json({"valid": True, "file": str(settings.origin.path or "")})
@@ -75,18 +81,22 @@ def files(
     typer.echo(known[name].read_text("utf-8"), nl=False)
 
 
-def plugins(as_json: JsonOption = False) -> None:
-    """List the installed types of sources and targets."""
+def plugins(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the installed types of sources and targets; with --config, also which of them that file uses."""
     from listener.plugins import installed
 
-    found = installed()
+    rows = [one._asdict() for one in installed()]
+    columns = {"group": "group", "type": "name", "package": "package", "version": "version", "class": "path"}
+    if config is not None:
+        settings = load(config)
+        for row in rows:
+            tables = getattr(settings, row["group"])
+            row["used_by"] = ", ".join(name for name, table in tables.items() if table["type"] == row["name"])
+        columns["used by"] = "used_by"
     if as_json:
-        print_json([plugin._asdict() for plugin in found])
+        print_json(rows)
     else:
-        print_table(
-            ("group", "type", "package", "version", "class"),
-            [(p.group, p.name, p.package, p.version, p.path) for p in found],
-        )
+        print_table(tuple(columns), [[row[key] for key in columns.values()] for row in rows])
 
 
 PrintSetupOption = Annotated[
@@ -165,12 +175,26 @@ def checks(config: Any, *, here: bool) -> Sequence[Check]:
     if found is not None:
         rows = [Check(row["subject"], CheckState(row["state"]), row["message"], row["hint"]) for row in found]
         return [Check("daemon", CheckState.OK, "checked by the daemon that runs: its user and credentials"), *rows]
-    probed = run_async(_probe(settings))
+    probed = [*_relative(config), *run_async(_probe(settings))]
     if not unit or not is_installed(unit):
         return probed
     missing = f"checked as user {os.geteuid()}, not as {unit}: its user, sandbox and credentials may differ"
     hint = "run check as root to check as the unit, or start it and join the group of its admin socket"
     return [Check("unit", CheckState.WARNING, missing, hint), *probed]
+
+
+def _relative(config: Any) -> list[Check]:
+    """Warn about a state file whose URL lacks the fourth slash."""
+    from listener.configuration import read_configuration, seems_absolute
+    from listener.contracts import Check, CheckState
+
+    read = read_configuration(config, os.environ)
+    url = str(read.written.get("store", {}).get("url", ""))
+    meant = "" if "store.url" in read.variables else seems_absolute(url)
+    if not meant:
+        return []
+    message = f"{url} is relative to the configuration's directory: three slashes"
+    return [Check("store.url", CheckState.WARNING, message, f"for the absolute path write {meant}")]
 
 
 async def _probe(settings: Settings) -> list[Check]:

@@ -41,7 +41,11 @@ def refresh(
     target: TargetOption = None,
     wait: WaitOption = False,
 ) -> int:
-    """Refresh URLs now, within the quota. Exit status 3 if something was deferred or rejected."""
+    """
+    Refresh URLs now, within the quota. Exit status 3 if something was deferred or rejected.
+
+    Where a daemon runs, it sends them: without --wait they are queued then, and the exit status is 0.
+    """
     request = _ManualRequest(urls, "SUBTREE" if directory else "EXACT", urgent, reason, target)
     return _send(config, request, wait=wait, as_json=as_json)
 
@@ -53,7 +57,11 @@ def prefetch(
     target: TargetOption = None,
     wait: WaitOption = False,
 ) -> int:
-    """Fetch URLs into the cache, after any refresh of them. Exit status 3 if something was deferred or rejected."""
+    """
+    Fetch URLs into the cache, after any refresh of them. Exit status 3 if something was deferred or rejected.
+
+    Where a daemon runs, it sends them: without --wait they are queued then, and the exit status is 0.
+    """
     return _send(config, _ManualRequest(urls, "PREFETCH", target=target), wait=wait, as_json=as_json)
 
 
@@ -86,7 +94,8 @@ def _send(config: Path | None, request: _ManualRequest, *, wait: bool, as_json: 
         print_json({"sent_by": by, "urls": rows, "troubles": list(sent.troubles)})
     else:
         for one in found:
-            say(f"{one['state']}  {one['target']}  {one['url']}  {one['reason'] or one['task_id']}".rstrip())
+            detail = one["reason"] or one["task_id"] or ("queued" if one["state"] == "pending" else "")
+            say(f"{one['state']}  {one['target']}  {one['url']}  {detail}".rstrip())
         for trouble in sent.troubles:
             say(f"problem: {trouble}")
         if not sent_here and not wait:

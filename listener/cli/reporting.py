@@ -26,7 +26,8 @@ def reported(error: BaseException, *, interruptions: tuple[type[BaseException], 
     expected = [leaf for leaf in leaves if isinstance(leaf, ListenerError)]
     if expected:
         for leaf in expected:
-            _report_error(str(leaf), leaf.hint)
+            for message, hint in leaf.parts or [(str(leaf), leaf.hint)]:
+                _report_error(message, hint)
         return max(leaf.exit_status for leaf in expected)
     first = leaves[0]
     if isinstance(first, SystemExit):

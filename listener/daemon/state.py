@@ -17,7 +17,7 @@ from typing import NamedTuple
 from listener.contracts import HELD_DELETIONS, CheckState, NeedsCredentials, Source, SourceHealth, SourceState, Target
 from listener.errors import ConfigurationError, ListenerError, StoreBusy, StoreError
 from listener.pipeline import Pipeline, store_options
-from listener.plugins import load_sources, load_targets
+from listener.plugins import load_sources, load_targets, require_tables
 from listener.settings import Settings
 from listener.store import Store, open_store
 from listener.store.access import time_of
@@ -152,11 +152,7 @@ class DaemonState:
 def make_parts(load: Callable[[], Settings]) -> Parts:
     """Read the configuration; raise :class:`~listener.errors.ConfigurationError` for one that cannot run."""
     settings = load()
-    for group in ("sources", "targets"):
-        if not getattr(settings, group):
-            # A file that is being written may be empty for a moment, and must not replace a running configuration.
-            what = f"{group}: {settings.origin.path or 'the environment'} has none"
-            raise ConfigurationError(what, hint=f"add a [{group}.NAME] table; the README has the smallest file")
+    require_tables(settings)
     parts = Parts(settings, load_targets(settings))
     parts.sources()  # raises for a wrong table before the pipeline is created
     return parts
