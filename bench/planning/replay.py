@@ -9,7 +9,8 @@ from typing import Protocol
 
 from bench.planning.traces import QUIET_SECONDS, Window
 from bench.planning.world import World, median
-from listener.clock import QUOTA_DAY_SECONDS, window_end, window_start
+from listener.allowances import Window as Span
+from listener.clock import QUOTA_DAY_SECONDS
 
 
 class Policy(Protocol):
@@ -30,7 +31,7 @@ DRAIN_DAYS = 60
 
 def replay(windows: Sequence[Window], world: World, policy: Policy) -> dict[str, float]:
     """Replay all windows, and the days after them until nothing is stale."""
-    clock, spent = _Clock(windows), 0.0
+    clock, spent = _Clock(windows, world.window), 0.0
     ends = windows[-1].at + DRAIN_DAYS * QUOTA_DAY_SECONDS
     while (event := clock.next(waiting=world.stale_paths > 0)) is not None:
         at, window = event
@@ -69,8 +70,9 @@ def result(world: World, planning_seconds: float) -> dict[str, float]:
 class _Clock:
     """The next of: a window closes, a day begins while something waits, a policy wants to be woken."""
 
-    def __init__(self, windows: Sequence[Window]) -> None:
+    def __init__(self, windows: Sequence[Window], span: Span) -> None:
         self._windows = windows
+        self._span = span
         self._next = 0
         self._now = -math.inf
         self._day: int | None = None
@@ -79,7 +81,7 @@ class _Clock:
     def next(self, *, waiting: bool) -> tuple[float, Window | None] | None:
         window = self._windows[self._next] if self._next < len(self._windows) else None
         closes = window.at if window else math.inf
-        wake = min(self.wake or math.inf, window_end(self._now)) if waiting else math.inf
+        wake = min(self.wake or math.inf, self._span.end(self._now)) if waiting else math.inf
         if wake < closes:
             self._now, self.wake = wake, None
             return wake, None
@@ -90,7 +92,7 @@ class _Clock:
         return closes, window
 
     def new_day(self, at: float) -> bool:
-        day = window_start(at)
+        day = self._span.start(at)
         changed = day != self._day
         self._day = day
         return changed

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from listener.clock import window_end
+from listener.allowances import Day, Window
+from listener.clock import QUOTA_RESET_OFFSET_SECONDS, window_end
 from listener.planner import DirectoryLoad
 
 BASE = "https://trace.example/"
@@ -56,6 +57,8 @@ class World:
         self.late = 0
         self.unsettled = 0
         self.units = [0, 0]
+        self.window: Window = Day(QUOTA_RESET_OFFSET_SECONDS)
+        """When the tokens come back."""
         self.log: list[Sent] | None = []
 
     @property
@@ -63,15 +66,16 @@ class World:
         """Collateral plus stale object-hours."""
         return self.collateral + self.stale_hours
 
-    def copy(self) -> World:
+    def copy(self) -> Self:
         """Return a copy to try something on; it keeps a log of its own, from now on."""
-        other = World.__new__(World)
+        other = type(self).__new__(type(self))
         other.limits, other.left = self.limits, list(self.left)
         other.live, other.below = set(self.live), self.below.copy()
         other.stale = {directory: dict(paths) for directory, paths in self.stale.items()}
         other.stale_paths, other.collateral = self.stale_paths, self.collateral
         other.stale_hours, other.late, other.units = self.stale_hours, self.late, list(self.units)
         other.unsettled = self.unsettled
+        other.window = self.window
         other.waits = Counter()
         other.log = []
         return other

@@ -104,6 +104,7 @@ class Backfill:
                 # Of a share the same is chosen at whatever hour of its day; and the whole reserve is left already.
                 now=now if budget is None else float(budget.began),
                 reserve=self._settings.planner.reserve if budget is None else 0.0,
+                object_dollars=self._settings.planner.object_dollars,
                 refresh=bool(self._modes & {Mode.REFRESH, Mode.REPAIR}),
                 prefetch=Mode.PREFETCH in self._modes,
                 snapshot=snapshot,

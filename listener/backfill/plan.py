@@ -198,6 +198,7 @@ def cost_of(
     *,
     now: float,
     reserve: float,
+    object_dollars: float,
     prefetch: bool = False,
     refresh: bool = True,
     snapshot: Snapshot | None = None,
@@ -211,7 +212,8 @@ def cost_of(
         accounts: targets by account.
         budgets: what each account (by name) may spend.
         now: seconds since the epoch.
-        reserve: the part of a day's quota that is left alone, 0 to 1.
+        reserve: the part of each allowance that is left alone, 0 to 1.
+        object_dollars: what an evicted object is worth, where refreshes cost money.
         prefetch: whether each URL is fetched into the cache, too.
         refresh: whether each URL is refreshed.
         snapshot: the state file, for weights of what is not listed; None where there is none.
@@ -235,6 +237,7 @@ def cost_of(
                     weights=_weights(sites, names, listed, snapshot),
                     allowed=_allowed(sites, names),
                     reserve=reserve,
+                    object_dollars=object_dollars,
                     force=evicts_directories(targets[0]),
                 )
             )

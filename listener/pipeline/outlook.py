@@ -15,7 +15,7 @@ from listener.pipeline.planning_round import gc_paused
 from listener.planner.constants import MOST_CANDIDATES
 from listener.plugins import sites_of
 from listener.router.routing import Sites
-from listener.settings import Settings
+from listener.settings import PlannerSettings, Settings
 from listener.store import Store
 from listener.store.needs import Snapshot
 
@@ -51,7 +51,7 @@ async def outlooks(
     sites = sites_of(settings, targets)
     found = {}
     for name, account in accounts_of(targets).items():
-        look = partial(_look, account=account, sites=sites, reserve=settings.planner.reserve, now=now)
+        look = partial(_look, account=account, sites=sites, settings=settings.planner, now=now)
         found[name] = await store.read(partial(look, arrivals=(arrivals or {}).get(name)))
     return found
 
@@ -61,12 +61,12 @@ def _look(
     *,
     account: Account,
     sites: Sites,
-    reserve: float,
+    settings: PlannerSettings,
     now: float,
     arrivals: planner.Arrivals | None,
 ) -> Outlook:
     with gc_paused():
-        inputs = PlanInputs(snapshot, account, sites, reserve=reserve, now=now)
+        inputs = PlanInputs(snapshot, account, sites, settings, now=now)
         forecasts = {one.name: planner.forecast(one, now=now) for one in inputs.budgets}
         # Of a backlog all over a large site the fullest directories are looked at: those are what may be offered.
         fullest = [load for load in snapshot.loads(most=MOST_CANDIDATES) if load.target in account.targets]

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from listener import planner
-from listener.allowances import DAY_SECONDS, Allowance
+from listener.allowances import DAY_SECONDS, Allowance, Day
 from listener.contracts import KindLimits, ReportsRates
 from listener.pipeline.accounts import EVICTION_SECONDS, Account
 from listener.pipeline.spenders import DEFAULT_SHARE, Spenders, units_spent
 from listener.planner.constants import ARRIVAL_SECONDS, HISTORY_DAYS, MOST_CANDIDATES
 from listener.refresh import KIND_OF_SCOPE, SCOPE_OF_KIND, Priority, RefreshKind, Scope, reserved_units
 from listener.router.routing import Sites, root_of, share_name
+from listener.settings import PlannerSettings
 from listener.store.moments import moments
 from listener.store.needs import DueRow, Load, Sent, Snapshot
 from listener.store.transitions import AttemptRequest
@@ -63,15 +64,15 @@ class PlanInputs:
         snapshot: Snapshot,
         account: Account,
         sites: Sites,
+        settings: PlannerSettings,
         *,
-        reserve: float,
         now: float,
     ) -> None:
         """Read the budgets; what else a plan needs is read when it does."""
         self._snapshot = snapshot
         self._account = account
         self._sites = sites
-        self._reserve = reserve
+        self._settings = settings
         self._now = now
         self._spenders = Spenders(sites, account.targets)
         self._served = self._spenders.served
@@ -132,7 +133,8 @@ class PlanInputs:
             kinds=self.kinds,
             weights=self.weight,
             allowed=self.allowed({load.url for load in loads if load.subtree}, allowed),
-            reserve=self._reserve,
+            reserve=self._settings.reserve,
+            object_dollars=self._settings.object_dollars,
             force=self._account.forces,
             arrivals=self._account.arrivals,
             shares=self._shares() if self._sharing else {},
@@ -306,6 +308,8 @@ class PlanInputs:
 NO_LIMITS = KindLimits(batch_urls=0)
 PLENTY = 0.5
 """While more than this part of a day's quota is left, no URL waits for its minimal interval."""
+AT_PACE = 1.0
+"""What the next unit costs, in evicted objects, where as many are left as will be wanted."""
 
 
 def requests_for_needs(
@@ -365,7 +369,7 @@ def requests_for_plan(
     by_place = {place: load for load in loads if (place := (load.target, load.url)) in chosen}
     for part in made.files:
         load = by_place[part.target, part.directory_url]
-        is_plenty = all(one.left > one.limit * PLENTY for one in budgets if one.cost(part.kind))
+        is_plenty = all(_is_plenty(one, made.file_price) for one in budgets if one.cost(part.kind))
         intervals = (0.0, 0.0) if is_plenty else _interval(sites, load, made.file_price)
         rows = snapshot.due_rows(load, SCOPE_OF_KIND[part.kind], part.take)
         wanted += requests_for_needs(account, rows, part.reason, intervals=intervals)
@@ -388,6 +392,13 @@ def directory_request(load: Load, account: Account, reason: str) -> AttemptReque
     """Return the attempt for a load's subtree need."""
     force = account.evicts(load.target)
     return AttemptRequest(load.target, RefreshKind.DIRECTORY, load.url, force, reason, load.oldest)
+
+
+def _is_plenty(budget: planner.Budget, file_price: float) -> bool:
+    """Return whether so much is left that no URL has to wait; of a longer window than a day by what the next costs."""
+    if isinstance(budget.allowance.window, Day):
+        return budget.left > budget.limit * PLENTY
+    return file_price < AT_PACE
 
 
 def _interval(sites: Sites, load: Load, file_price: float) -> tuple[float, float]:

@@ -115,7 +115,7 @@ class PlanningRound:
             due = snapshot.loads(apart=True, targets=self.account.targets)
             if overdue := self._overdue(snapshot, due):
                 return PlanningResult(overdue=overdue)
-            inputs = PlanInputs(snapshot, self.account, self.sites, reserve=self.settings.reserve, now=self.now)
+            inputs = PlanInputs(snapshot, self.account, self.sites, self.settings, now=self.now)
             found = _Choice()
             for priority in Priority:
                 mine = [load for load in due if load.priority is priority and not found.reaches(load)]

@@ -19,8 +19,11 @@ __all__ = [
     "LEND_HOURS",
     "LEND_STEP_SECONDS",
     "LONGEST_HOURS",
+    "LONG_REPLAN_FACTOR",
     "MOST_CANDIDATES",
     "NEGLIGIBLE_CHANCE",
+    "OBJECT_DOLLARS",
+    "PATIENCE_HOURS",
     "PRESENT_HOURS",
     "PRESENT_WEIGHT",
     "PRICE_STEPS",
@@ -50,6 +53,17 @@ EFFECT_HOURS = 0.1
 
 LONGEST_HOURS = 31 * 24.0
 """Waiting is never reckoned longer than this: what units that never come back are worth is that of a month's."""
+
+PATIENCE_HOURS = 24.0
+"""While units are left, nothing is reckoned to wait for the end of a month: prices fall, and others come that share its
+directory. A day, or as long as the oldest has waited already where that is longer: so what waits is sent at last."""
+
+OBJECT_DOLLARS = 0.001
+"""What not evicting one unchanged object, or one changed object an hour less stale, is worth in dollars. An evicted
+object costs a request to the storage for each cache that had it (S3: 0.0000004 dollars, for a dozen regional caches
+0.000005), but that is the least of it: visitors wait for it, and a stale page is worth more to its owner than either.
+At a tenth of a cent a CloudFront path of half a cent is bought rather than leaving a page stale for more than five
+hours, and a directory rather than files where it evicts fewer than five objects for each path that it saves."""
 
 UNLIMITED_HOURS = 24.0
 """What waits though no allowance limits it (for a rate limit) is reckoned to wait no longer than for a day's quota."""
@@ -91,6 +105,9 @@ PRICE_STEPS = 12
 REPLAN_SECONDS = 900.0
 """While something waits, prices are looked at again so often: they move with the hours left to the reset, and a
 quarter is a small part of any wait that a price can cause."""
+
+LONG_REPLAN_FACTOR = 4
+"""So many times less often where the reset is more than a day away, and prices move with days."""
 
 AGE_WEIGHT_HOURS = 24.0
 """After so many hours of waiting a need weighs twice, after twice as many three times: nothing starves."""

@@ -19,6 +19,7 @@ from listener.allowances import Allowance
 from listener.planner.constants import (
     ARRIVAL_SECONDS,
     HISTORY_DAYS,
+    OBJECT_DOLLARS,
     PRESENT_HOURS,
     PRESENT_WEIGHT,
     PRIOR_ARRIVALS_PER_HOUR,
@@ -41,6 +42,7 @@ __all__ = [
 
 _DAY_SECONDS = 86_400.0
 _HOUR_SECONDS = 3_600.0
+_DAY_HOURS = 24.0
 _PRESENT_DAYS = PRESENT_HOURS / 24.0
 
 
@@ -108,6 +110,13 @@ class Arrivals(NamedTuple):
             at = until
         return total / (end - start) if end > start else 1.0
 
+    def _usual(self, now: float) -> float:
+        """Return how many needs become due on a usual day."""
+        faded = self.until(now)
+        trust = faded.days / (faded.days + 1.0)
+        a_day = (faded.objects + PRIOR_OBJECTS_PER_ARRIVAL) / (faded.days + 1.0)
+        return trust * a_day + (1.0 - trust) * PRIOR_OBJECTS_PER_ARRIVAL
+
     def expected(self, now: float, hours: float) -> float:
         """
         Return how many needs are expected to become due within the next hours; at least one.
@@ -116,8 +125,11 @@ class Arrivals(NamedTuple):
         gamma prior is by a count: :data:`~listener.planner.constants.PRESENT_WEIGHT` is its shape. Both are taken
         relative to how busy the hours in question usually are. Of all that, as much is believed as days are known
         against that one of prior belief: a first day, with its imports and trials, says little of the days to
-        come, and tokens are not kept for fear of more of it.
+        come, and tokens are not kept for fear of more of it. What is beyond a day is expected at the usual rate: a
+        busy morning says nothing of next week.
         """
+        if hours > _DAY_HOURS:
+            return self.expected(now, _DAY_HOURS) + self._usual(now) * (hours / _DAY_HOURS - 1.0)
         faded = self.until(now)
         trust = faded.days / (faded.days + 1.0)
         usual = (faded.arrivals + 1.0) / (faded.days + 1.0)
@@ -252,6 +264,8 @@ class PlanInput:
     urgent: bool = False
     force: bool = True
     """Whether directory refreshes evict what did not change, too."""
+    object_dollars: float = OBJECT_DOLLARS
+    """What an evicted object is worth, for prices in money."""
     cover_all: bool = False
     """Whether nothing may wait that the budgets can cover at all, however much that evicts."""
     arrivals: Arrivals = field(default_factory=Arrivals)
@@ -319,6 +333,8 @@ class Plan:
     deferred: list[Deferral] = field(default_factory=list)
     spent: dict[RefreshKind, int] = field(default_factory=dict)
     collateral: int = 0
+    dollars: float = 0.0
+    """What it costs in money."""
     gap: float = 0.0
     """By how much the chosen cover may cost more than the cheapest; 0 when it is exact."""
     file_price: float = 0.0

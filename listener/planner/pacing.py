@@ -16,13 +16,19 @@ tail, so the log-logistic one of power two stands for it:
 
 Both prices are highest when tokens are few and the reset far, and fall to nothing before it.
 
+Units that have to last longer than a day, or of which files and directories take the same, are paced: with ``x`` left
+and ``m`` expected to be wanted the next one costs ``(m / x)²`` evicted objects. That is next to nothing while there are
+plenty, and one object at the usual pace; when units go faster than the days do it rises until they do no longer,
+however many are wanted. Past the free units each costs its dollars at the exchange rate, or its scarcity where that is
+more; a free one never costs more than the first that is paid.
+
 A :class:`Meter` counts what is left of each limit besides the allowances.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,6 +39,7 @@ from listener.planner.constants import (
     EFFECT_HOURS,
     LONGEST_HOURS,
     NEGLIGIBLE_CHANCE,
+    PATIENCE_HOURS,
     PRICE_STEPS,
     STALE_HOUR_COST,
     UNLIMITED_HOURS,
@@ -56,6 +63,7 @@ __all__ = [
 ]
 
 
+DAY_HOURS = 24.0
 SINGLE_PRICES = 1_000
 """Directory tokens that have a price each; all beyond have one together."""
 
@@ -89,15 +97,18 @@ def waiting_hours(given: PlanInput, left: Purse) -> float:
     """
     Return how long waits what is not sent as files now.
 
-    Until the last of the allowances comes back that are used up, or else until the next one does; what is overdue is
-    taken to be near.
+    Until the last of the allowances comes back that are used up; while none is, until the next one does, but no longer
+    than :data:`~listener.planner.constants.PATIENCE_HOURS`. What is overdue is taken to be near.
     """
     spent = [one for one in given.budgets if one.cost(RefreshKind.FILE)] or given.budgets
     empty = [one for one in spent if left.left[one.name] < max(1, one.cost(RefreshKind.FILE))]
     hours = [span for one in empty or spent if (span := hours_left(one, given.now)) > 0]
     if not given.budgets:
         return UNLIMITED_HOURS
-    return min(LONGEST_HOURS, max(EFFECT_HOURS, (max if empty else min)(hours, default=0.0)))
+    if empty:
+        return min(LONGEST_HOURS, max(EFFECT_HOURS, *hours, 0.0))
+    oldest = given.now - min((load.oldest for load in given.loads), default=given.now)
+    return min(max(PATIENCE_HOURS, oldest / 3600.0), max(EFFECT_HOURS, min(hours, default=0.0)))
 
 
 def _impossible(given: PlanInput) -> list[Currency]:
@@ -129,11 +140,25 @@ def _prices(given: PlanInput, budget: Budget, left: Purse, defer_cost: float) ->
     file, directory = (_cost(given, budget, kind) for kind in (RefreshKind.FILE, RefreshKind.DIRECTORY))
     hours = _priced_hours(budget, given.now)
     expected = given.arrivals.expected(given.now, hours)
-    if file and directory:
-        return shared_prices(units, expected * file, hours)
+    # Where no directory competes for its units, a file is always worth sending: the next is worth no more.
+    most = math.inf if directory else defer_cost / sum(RefreshKind.FILE in one.allowance.costs for one in given.budgets)
+    if file and (directory or hours > DAY_HOURS or budget.allowance.is_paid):
+        price = budget.allowance.unit_dollars / given.object_dollars
+        return paced_prices(*_free_and_paid(budget, units), expected * file, price=price, highest=most / max(1, file))
     if file:
-        return file_prices(units // file, expected, hours, defer_cost).parted(file)
-    return directory_prices(units // directory, left.of(RefreshKind.FILE), expected, hours).parted(directory)
+        return file_prices(units // file, expected, hours, most).parted(file)
+    day = min(1.0, DAY_HOURS / hours)  # the part of what is left of a longer window that is for one day
+    files = left.of(RefreshKind.FILE) * day
+    return directory_prices(units // directory, files, expected * day, hours * day).parted(directory)
+
+
+def _free_and_paid(budget: Budget, units: int) -> tuple[int, int]:
+    """Return how many of the units left cost nothing, and how many cost money."""
+    allowance = budget.allowance
+    if allowance.free is None:
+        return units, 0
+    free = min(units, max(0, allowance.free - (budget.limit - budget.left)))
+    return free, units - free
 
 
 def _priced_hours(budget: Budget, now: float) -> float:
@@ -145,11 +170,8 @@ def _priced_hours(budget: Budget, now: float) -> float:
 
 def file_prices(left: int, expected: float, hours: float, defer_cost: float) -> Prices:
     """Return rising prices of the file tokens left, none above that of waiting."""
-    size = max(1, -(-left // PRICE_STEPS))
     steps: list[tuple[float, float]] = []
-    for first in range(0, left, size):
-        tokens = min(size, left - first)
-        others = left - first - tokens / 2
+    for tokens, others in _parts(left):
         price = STALE_HOUR_COST * hours / 2 * _missed(others, expected)
         steps.append((tokens, min(defer_cost, price)))
     return Prices(steps)
@@ -164,15 +186,33 @@ def directory_prices(left: int, files: float, expected: float, hours: float) -> 
     return Prices([(left - single, steps[0][1]), *steps] if left > single else steps)
 
 
-def shared_prices(left: int, expected: float, hours: float) -> Prices:
-    """Return rising prices of the units left of an allowance that files and directories spend."""
+def paced_prices(free: int, paid: int, expected: float, *, price: float, highest: float = math.inf) -> Prices:
+    """
+    Return rising prices of the units left of an allowance that has to last.
+
+    Args:
+        free: units that cost no money.
+        paid: units beyond these.
+        expected: units that would be spent until they come back, if they were free.
+        price: of a paid unit, in evicted objects.
+        highest: what scarcity makes a unit cost at most.
+    """
+    bought = [(tokens, max(price, min(highest, _scarcity(others, expected)))) for tokens, others in _parts(paid)]
+    ceiling = bought[0][1] if bought else highest
+    return Prices([*((n, min(ceiling, _scarcity(others, expected))) for n, others in _parts(free)), *bought])
+
+
+def _parts(left: int) -> Iterator[tuple[int, float]]:
+    """Part tokens into a few steps: how many each has, and how many are left in its middle."""
     size = max(1, -(-left // PRICE_STEPS))
-    steps: list[tuple[float, float]] = []
     for first in range(0, left, size):
         tokens = min(size, left - first)
-        others = left - first - tokens / 2
-        steps.append((tokens, STALE_HOUR_COST * hours / 2 * _missed(others, expected)))
-    return Prices(steps)
+        yield tokens, left - first - tokens / 2
+
+
+def _scarcity(others: float, expected: float) -> float:
+    value = (expected / others) ** 2
+    return value if value > NEGLIGIBLE_CHANCE else 0.0
 
 
 def _missed(others: float, expected: float) -> float:

@@ -15,11 +15,18 @@ import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import chain
 from typing import NamedTuple
 
-from listener.allowances import Day, Month, Rolling
-from listener.planner.constants import LEND_HOURS, LEND_STEP_SECONDS, REPLAN_SECONDS
+from listener.allowances import DAY_SECONDS, Day, Month, Rolling
+from listener.planner.constants import (
+    LEND_HOURS,
+    LEND_STEP_SECONDS,
+    LONG_REPLAN_FACTOR,
+    PATIENCE_HOURS,
+    REPLAN_SECONDS,
+)
 from listener.planner.cover import Cover, solve
 from listener.planner.forest import Forest, Weighed, build_forest, waiting_weight, weigh
 from listener.planner.model import (
@@ -178,6 +185,7 @@ def _finish(given: PlanInput, prices: TokenPrices, draft: Draft, held: list[Mete
         deferred=draft.deferred,
         spent=spent,
         collateral=sum(directory.collateral for directory in draft.directories),
+        dollars=round(draft.dollars, 6),
         gap=draft.gap,
         file_price=prices.tariff.file_price,
         wake_at=_wake_at(given, prices, held) if draft.deferred else None,
@@ -190,7 +198,8 @@ def _wake_at(given: PlanInput, prices: TokenPrices, held: list[Meter]) -> float 
     times = list(resets)
     times += [meter.limit.resets_at for meter in held if meter.waiting and meter.limit.resets_at is not None]
     if prices.left.of(RefreshKind.DIRECTORY) > 0:
-        times.append(given.now + REPLAN_SECONDS)
+        days = min(resets, default=given.now) - given.now > PATIENCE_HOURS * 3600.0
+        times.append(given.now + REPLAN_SECONDS * (LONG_REPLAN_FACTOR if days else 1))
     if given.shares:
         lending = min(resets, default=given.now) - LEND_HOURS * 3600.0
         times.append(max(lending, given.now + LEND_STEP_SECONDS))
@@ -212,6 +221,7 @@ class Draft:
     files: list[PlannedFiles] = field(default_factory=list)
     deferred: list[Deferral] = field(default_factory=list)
     gap: float = 0.0
+    dollars: float = 0.0
 
     def refresh_directory(self, weighed: Weighed, v: int, *, payer: str) -> Limit | None:
         """Plan a directory on a site's share, unless a limit makes it wait: return that."""
@@ -222,11 +232,11 @@ class Draft:
         if blocking is not None:
             blocking.waiting = True
             return blocking.limit
-        self.left.spend(RefreshKind.DIRECTORY, 1)
+        dollars = self._pay(RefreshKind.DIRECTORY, 1)
         take(self.meters, RefreshKind.DIRECTORY, target, url, 1, evictions=evicts)
         self.pool.spend(payer, RefreshKind.DIRECTORY, 1)
         below, subtrees, known = forest.below[v], forest.subtrees[v], weighed.weights[v] is not None
-        reason = self.reasons.directory(below, subtrees, evicts, known=known)
+        reason = self.reasons.directory(below, subtrees, evicts, known=known, dollars=dollars)
         planned = PlannedDirectory(target, url, below + subtrees, evicts, known, reason, forest.oldest[v])
         self.directories.append(planned)
         return None
@@ -253,10 +263,10 @@ class Draft:
         allowed, blocking = room(self.meters, kind, load.target, load.url, afforded)
         if allowed:
             self.worth -= allowed if worth < math.inf else 0
-            self.left.spend(kind, allowed)
+            dollars = self._pay(kind, allowed)
             take(self.meters, kind, load.target, load.url, allowed)
             self.pool.spend(load.site, kind, allowed)
-            reason = self.reasons.file(kind, due, allowed)
+            reason = self.reasons.file(kind, due, allowed, dollars=dollars)
             self.files.append(PlannedFiles(load.target, load.url, allowed, kind, reason))
         causes = []
         if blocking is not None:
@@ -269,6 +279,13 @@ class Draft:
                 why = self.reasons.kept(kind) if worth < min(left, most) else self.pool.used_up(load.site, kind)
             causes.append(self.reasons.quota_cause(kind, due - afforded, used_up=why))
         return causes
+
+    def _pay(self, kind: RefreshKind, refreshes: int) -> float:
+        """Spend the units of refreshes; return what they cost in dollars."""
+        dollars = self.left.dollars(kind, refreshes)
+        self.left.spend(kind, refreshes)
+        self.dollars += dollars
+        return dollars
 
     def _defer(self, load: DirectoryLoad, needs: int, reason: str) -> None:
         self.deferred.append(Deferral(load.target, load.url, needs, reason, load.oldest))
@@ -297,11 +314,12 @@ class Reasons:
     _made: dict[tuple[object, ...], str] = field(default_factory=dict)
     """Texts made so far: a plan may defer a million directories for the same few reasons."""
 
-    def directory(self, files: int, subtrees: int, evicts: int, *, known: bool) -> str:
+    def directory(self, files: int, subtrees: int, evicts: int, *, known: bool, dollars: float = 0.0) -> str:
         """Return why a directory is refreshed, which covers so many file and subtree needs."""
         gains = [f"replaces {_counted(files, 'file refresh', 'file refreshes')}"] if files else []
         gains += [f"covers {_counted(subtrees, 'changed folder', 'changed folders')}"] if subtrees else []
-        decision = f"One directory refresh {' and '.join(gains)}, and {self._touches(evicts, known=known)}."
+        touches = self._touches(evicts, known=known)
+        decision = f"One directory refresh{_for(dollars)} {' and '.join(gains)}, and {touches}."
         numbers = f"covers {files + subtrees}, evicts {evicts}{'' if known else ' (assumed)'}; {self._tokens()}"
         return f"{decision}{NUMBERS}{numbers}]"
 
@@ -311,9 +329,12 @@ class Reasons:
             return f"{verb} nothing else"
         return f"{verb} {_objects(evicts if known else None)}"
 
-    def file(self, kind: RefreshKind, due: int, sent: int) -> str:
+    def file(self, kind: RefreshKind, due: int, sent: int, *, dollars: float = 0.0) -> str:
         """Return why needs are sent one by one."""
         decision = "Sent by itself: the quota allows it, and no directory refresh costs less."
+        if dollars:
+            several = f" ({_counted(sent, 'refresh', 'refreshes')})" if sent > 1 else ""
+            decision = f"Sent by itself{_for(dollars)}{several}: no directory refresh costs less."
         return f"{decision}{NUMBERS}{kind}, {sent} of {due} due; {self._tokens()}]"
 
     def directory_waits(self, limit: Limit, needs: int) -> str:
@@ -365,7 +386,7 @@ class Reasons:
         text = self._made.get(key)
         if text is None:
             times = [cause.until for cause in causes if cause.until is not None]
-            until = f" until {_clock(max(times))}" if times else ""
+            until = f" until {_clock(max(times), self.given.now)}" if times else ""
             decision = f"Deferred{until}: {'; '.join(cause.what for cause in causes)}.{directory}"
             counts = ", ".join(f"{cause.needs} due: {cause.what}" for cause in causes)
             text = self._made[key] = f"{decision}{NUMBERS}{counts}; {self._tokens()}]"
@@ -430,6 +451,10 @@ def _of_window(budget: Budget) -> str:
     return f"{budget.name} of the last {window.days} days" if isinstance(window, Rolling) else budget.name
 
 
+def _for(dollars: float) -> str:
+    return f" for ${dollars:.3f}" if dollars else ""
+
+
 def _counted(count: int, one: str, several: str) -> str:
     return f"{count} {one if count == 1 else several}"
 
@@ -438,6 +463,8 @@ def _objects(count: int | None) -> str:
     return "an unknown number of objects" if count is None else _counted(count, "unchanged object", "unchanged objects")
 
 
-def _clock(at: float) -> str:
+def _clock(at: float, now: float) -> str:
+    """Return a time of the day, with its date where it is more than a day away."""
     minutes = int(at // 60) % 1440
-    return f"{minutes // 60:02}:{minutes % 60:02} UTC"
+    day = "" if at - now <= DAY_SECONDS else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d} "
+    return f"{day}{minutes // 60:02}:{minutes % 60:02} UTC"

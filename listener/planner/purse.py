@@ -42,13 +42,23 @@ def hours_left(budget: Budget, now: float) -> float:
 class Purse:
     """The units left of each allowance, counted in refreshes of a kind: of several allowances the scarcest rules."""
 
-    __slots__ = ("_costs", "_kinds", "left")
+    __slots__ = ("_before", "_costs", "_kinds", "_paid", "left")
 
     def __init__(self, given: PlanInput, left: Mapping[str, int]) -> None:
         """Take what is left of each allowance, by name."""
         self._kinds = given.kinds
         self._costs = {kind: list(given.costs(kind).items()) for kind in RefreshKind}
         self.left = dict(left)
+        self._paid = [one for one in given.budgets if one.allowance.is_paid]
+        self._before = {one.name: one.limit - one.left + self.left[one.name] for one in self._paid}
+
+    def dollars(self, kind: RefreshKind, refreshes: int) -> float:
+        """Return what so many further refreshes of a kind cost in money."""
+        total = 0.0
+        for one in self._paid:
+            spent = self._before[one.name] - self.left[one.name]
+            total += one.allowance.dollars(spent + one.cost(kind) * refreshes) - one.allowance.dollars(spent)
+        return total
 
     def of(self, kind: RefreshKind) -> float:
         """Return how many refreshes of a kind are left; infinite where it takes units of no allowance."""
