@@ -102,7 +102,10 @@ class UnknownOutcome(StrEnum):
     some time later, and its quota is given back; so an empty list is a promise, and a guess would overspend.
     """
     TOKEN = "token"  # noqa: S105 - no secret
-    """The same request is sent again with the same token: the CDN charges and does it once."""
+    """
+    The same request is sent again with the same token: the CDN charges and does it once. Once it would be counted in
+    another window of an allowance it counts as spent instead.
+    """
     REPEAT = "repeat"
     """A request that is sent twice costs nothing and does no harm, so it is sent again."""
     SPENT = "spent"

@@ -17,7 +17,7 @@ import structlog
 from listener.clock import Clock
 from listener.contracts import FindsTasks, Pace, ReportsTasks, Target, UnknownOutcome
 from listener.errors import OutcomeUnknown, TargetError
-from listener.pipeline.accounts import Account
+from listener.pipeline.accounts import RESET_GUARD_SECONDS, Account
 from listener.pipeline.evidence import CLOCK_MARGIN_SECONDS, LATEST_SECONDS, Evidence, weigh
 from listener.pipeline.sender import RESEND_SECONDS, Batch
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
@@ -331,6 +331,8 @@ class UnknownOutcomes:
         age = now - request.sent_at
         if age >= self._give_up_seconds:
             return await self._presume_spent(request, f"sent again for {age / 60:.0f} minutes without an answer")
+        if self._would_count_now(request, now):
+            return await self._presume_spent(request, "sent again now it would count in a window that reserved nothing")
         again = now + max(RESEND_SECONDS, min(LOOK_MOST_SECONDS, age / 2))
         await self._store.postpone([(i, again) for i in request.ids])
         one = request.attempts[0]
@@ -338,6 +340,12 @@ class UnknownOutcomes:
         if self._resend(Batch(one.target, one.kind, one.force, tuple(in_order), token=token)):
             log.info("unknowns.sent_again", account=self._account.name, urls=len(request.ids))
         return 0
+
+    def _would_count_now(self, request: _Request, now: float) -> bool:
+        """Return whether a request that was not accepted before would be counted in another window than it is here."""
+        one = request.attempts[0]
+        windows = [each.window for each in self._account.targets[one.target].allowances if one.kind in each.costs]
+        return any(each.start(request.sent_at) != each.start(now + RESET_GUARD_SECONDS) for each in windows)
 
     async def _look_at(self, request: _Request, requests: Sequence[_Request]) -> int:
         try:

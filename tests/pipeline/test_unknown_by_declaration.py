@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from listener.allowances import Day
 from listener.change import Change
 from listener.contracts import UnknownOutcome
 from listener.errors import BatchRejected, OutcomeUnknown, TargetError, Throttled, Unavailable
@@ -90,6 +91,20 @@ async def test_a_request_is_sent_again_with_its_token(tmp_path: Path, between: t
         assert len(target.sent[0].urls) == 3
         assert len(target.sent[0].token) == 32
         assert await world.ledger() == (3, 0)
+
+
+async def test_a_request_is_not_sent_again_in_another_window(tmp_path: Path) -> None:
+    """It would be counted where nothing is reserved: it counts as spent in its own, and another one is sent."""
+    patient = {"verifier": {"first_seconds": 0.2, "interval_seconds": 0.1, "give_up_seconds": 86_400.0 * 2}}
+    async with a_world_of(tmp_path, target := declaring(UnknownOutcome.TOKEN), extra=patient) as world:
+        world.source.deliver(Change("www", "a.html"))
+        await world.until(unknown(world))
+        now = world.clock.now()
+        world.clock.ahead += Day().end(now) - now + 60
+        await world.settled()
+        first, second = target.sent
+        assert first.token != second.token
+        assert await world.ledger() == (1, 0), "that of the new day"
 
 
 async def test_a_request_keeps_its_token_over_a_restart(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from listener.allowances import Month
 from listener.change import Change, ChangeKind
 from listener.contracts import Pace
 from listener.emulator import CloudFrontEmulator, CloudFrontSettings
@@ -36,10 +39,15 @@ async def a_cloudfront_world(
         clock=clock,
         task_seconds=0.1,
     )
-    async with CloudFrontEmulator(options) as emulator, aiohttp.ClientSession() as http:
+    made = CloudFrontEmulator(options)
+    made.clock.unmoved = time.time  # type: ignore[method-assign]  # requests are signed with the machine's
+    async with made as emulator, aiohttp.ClientSession() as http:
         cdn = make_target(emulator.api_url, **target)
         cdn.pace = Pace(lanes=1, first_look_seconds=0.2, interval_seconds=0.1)  # type: ignore[misc]
-        table = {"targets": {"cdn": {"type": "cloudfront", "distribution": FIRST.id}}}
+        table = {
+            "targets": {"cdn": {"type": "cloudfront", "distribution": FIRST.id}},
+            "planner": {"reserve": 0.0},
+        }
         settings = settings_for(folder, emulator, table, site)  # type: ignore[arg-type]
         world = World(folder, settings, emulator, cdn)  # type: ignore[arg-type]
         world.clock, world.http = clock, http
@@ -145,3 +153,28 @@ async def test_an_answer_that_is_lost_is_paid_once(tmp_path: Path, fault: str) -
         await world.settled()
         assert [await world.get(key) for key in ("a.html", "b.html")] == ["two, longer"] * 2
         assert sorted(paths(world)) == ["/a.html", "/b.html"] and charged(world) == 2
+
+
+async def test_a_cap_that_is_reached_waits_for_the_next_month(tmp_path: Path) -> None:
+    """Nothing is paid that is not to be paid: the rest is deferred, with the reason, until the month is over."""
+    async with a_cloudfront_world(tmp_path) as world:
+        cdn: Any = world.target
+        await world.stop()
+        cdn.allowances = (replace(cdn.allowances[0], limit=1, free=1),)
+        await world.start()
+        for key in ("a", "b"):
+            world.write(key, "one")
+            assert await world.get(key) == "one"
+        world.source.deliver(world.write("a", "two, longer"))
+        await world.settled()
+        world.source.deliver(world.write("b", "two, longer"))
+        await world.until(lambda: any(engine.outcome.deferred for engine in world.pipeline.engines))
+        (reason,) = {one.reason for engine in world.pipeline.engines for one in engine.outcome.deferred}
+        assert "no paths of the month" in reason, reason
+        assert charged(world) == 1
+        now = world.clock.now()
+        world.clock.ahead += Month().end(now) - now + 60
+        await world.settled()
+        assert [await world.get(key) for key in ("a", "b")] == ["two, longer"] * 2
+        emulator: Any = world.emulator
+        assert list(emulator.account.months.values()) == [1, 1]
