@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 from listener.backfill.choosing import Choice, choose_listing
 from listener.change import ChangeKind, Fingerprint, key_to_bytes
 from listener.clock import Clock
 from listener.contracts import IndexView
 from listener.edge.answers import Answer
-from listener.edge.prober import NoAnswer, Probe, Prober
+from listener.edge.prober import NoAnswer, Probe, Prober, origin_place
 from listener.edge.verdict import FRESH, STALE, UNKNOWN, Expected, Verdict, judge, worst
 from listener.errors import ConfigurationError, KeyRejected, ListenerError
 from listener.refresh import Scope
@@ -175,7 +174,7 @@ def _expected(held: Fingerprint | None, known: Fingerprint | None, *, is_known: 
 async def _origin(prober: Prober, asked: Asked, expected: Expected, found: Comparison, clock: Clock) -> Answer | None:
     if not asked.site.origin_url:
         return None
-    url, host = origin_of(asked)
+    url, host = origin_place(asked.site.origin_url, asked.url, asked.base)
     try:
         answer = await prober.ask(url, host=host)
     except NoAnswer as error:
@@ -183,14 +182,6 @@ async def _origin(prober: Prober, asked: Asked, expected: Expected, found: Compa
         return None
     found.places.append(_served("origin", answer, judge(expected, answer, now=clock.now())))
     return answer
-
-
-def origin_of(asked: Asked) -> tuple[str, str]:
-    """Return the URL at the origin, and the host to request there where the origin is an IP address."""
-    origin = asked.site.origin_url
-    host = urlsplit(origin).hostname or ""
-    is_address = ":" in host or host.replace(".", "").isdecimal()
-    return origin + asked.url[len(asked.base) :], urlsplit(asked.url).netloc if is_address else ""
 
 
 def _stored(name: str, held: Fingerprint | None, absent: str) -> Place:

@@ -82,6 +82,7 @@ class _Snapshot(Collector):
         yield from self._quota()
         yield from self._sources()
         yield from self._refreshes()
+        yield from self._edge()
 
     def _waits(self) -> Iterator[Metric]:
         """Yield how much waits for us, the CDN and a person, and how long the oldest has."""
@@ -120,6 +121,23 @@ class _Snapshot(Collector):
             text = "How many directories the kernel lets this user watch"
             gauge["listener_inotify_watches_limit"] = (text, gauges.watches_limit)
         return gauge
+
+    def _edge(self) -> Iterator[Metric]:
+        """Yield what probes of the edge found, where they are on."""
+        if (edge := self._status["edge"]) is None:
+            return
+        probes = CounterMetricFamily("listener_edge_probes", "Probes after complete refreshes", labels=["state"])
+        for state in ("fresh", "stale", "unknown"):
+            probes.add_metric([state], edge[state])
+        text = "URLs that an edge serves stale after complete refreshes"
+        stale = GaugeMetricFamily("listener_edge_stale_urls", text, labels=["edge"])
+        for name, count in edge["stale_urls"].items():
+            stale.add_metric([name], count)
+        yield from (probes, stale)
+        text = "URLs that were refreshed once more since an edge was stale"
+        yield CounterMetricFamily("listener_edge_repeats", text, value=edge["repeated"])
+        text = "URLs whose origin still serves the old copy"
+        yield GaugeMetricFamily("listener_edge_late_origins", text, value=edge["late_origins"])
 
     def _fleet(self) -> Iterator[Metric]:
         """Yield which instance this is, which of those that share the store are alive, and what this one leads."""

@@ -7,7 +7,7 @@ The problems that keep changes from being seen or refreshed are one list for eve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -73,6 +73,9 @@ class Known(NamedTuple):
     """The arrivals learned for each account."""
     store_trouble: StoreError | None = None
     """The store's present error."""
+    edge: Mapping[str, Any] | None = None
+    """What probes of the edge found; None where they are off."""
+    edge_problems: Sequence[tuple[str, float | None, str]] = ()
 
     @classmethod
     def to(cls, pipeline: Pipeline) -> Self:
@@ -81,6 +84,8 @@ class Known(NamedTuple):
             {name: source.health for name, source in pipeline.intake.sources.items()},
             {engine.account.name: engine.account.arrivals for engine in pipeline.engines},
             pipeline.store_trouble,
+            None if pipeline.edge is None else pipeline.edge.report(),
+            () if pipeline.edge is None else pipeline.edge.problems(),
         )
 
 
@@ -123,7 +128,12 @@ async def status_of(
     held = [] if store is None else held_of(await store.old_snapshots())
     different = [] if store is None else await store.different_copies(limit=MOST_DIFFERENT)
     problems = problems_of(
-        fleet=[*lost_of(instances, leaders, settings, unled=unled), *held, *different_of(different)],
+        fleet=[
+            *lost_of(instances, leaders, settings, unled=unled),
+            *held,
+            *different_of(different),
+            *known.edge_problems,
+        ],
         owner=owner,
         unsettled=needs["pending"] + needs["in_flight"] + needs["failed"],
         sources=sources,
@@ -148,6 +158,7 @@ async def status_of(
         "sources": {name: _plain_source(row) for name, row in sources.items()},
         "different_copies": [{**one._asdict(), "since": iso(one.since)} for one in different],
         "orders": [] if store is None else [plain_order(one) for one in await Controls(store).active()],
+        "edge": known.edge,
         "store": {"url": mask_url(settings.store.url), "exists": store is not None},
     }
 

@@ -30,7 +30,7 @@ from listener.redaction import mask_text
 from listener.refresh import directory_of
 from listener.settings.edge import BY_NAME, Edge
 
-__all__ = ["NoAnswer", "Probe", "Prober"]
+__all__ = ["NoAnswer", "Probe", "Prober", "origin_place"]
 
 AT_ONCE: Final = 8
 TIMEOUT_SECONDS: Final = 10.0
@@ -222,6 +222,13 @@ class Prober:
         at, self._next_at = max(now, self._next_at), max(now, self._next_at) + self._interval_seconds
         if at > now:
             await asyncio.sleep(at - now)
+
+
+def origin_place(origin_url: str, url: str, base: str) -> tuple[str, str]:
+    """Return a URL below ``base`` at the origin, and the host to request there where the origin is an IP address."""
+    host = urlsplit(origin_url).hostname or ""
+    is_address = ":" in host or host.replace(".", "").isdecimal()
+    return origin_url + url[len(base) :], urlsplit(url).netloc if is_address else ""
 
 
 def _why(error: Exception, url: str) -> str:

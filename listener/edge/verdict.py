@@ -6,6 +6,7 @@ What should be there (the first row that applies):
 ========================================================================================= =======
 404, 410                                                                                  stale
 redirects, errors, other answers without the content                                      unknown
+a later time, where what is known of the storage may be old                               unknown
 the storage's tag: equal, weak, or with the suffix that compression adds; or 304 for it …
 … on a copy from before the last change, unless its ``Last-Modified`` is of that change   stale
 … otherwise                                                                               fresh
@@ -79,6 +80,8 @@ class Expected(NamedTuple):
     """The last change is not older than this, in seconds since the epoch."""
     validators_advanced: bool = True
     """False where the change left ``Last-Modified`` as it was: then an equal one proves nothing."""
+    may_be_behind: bool = False
+    """Whether the storage may have changed since: then another tag or length with a later time is unknown."""
 
 
 def judge(
@@ -130,6 +133,11 @@ class _Signs(NamedTuple):
         return None if None in (self.served_bytes, self.held_bytes) else self.served_bytes == self.held_bytes
 
     @property
+    def is_later(self) -> bool:
+        """Whether ``Last-Modified`` is later than the storage's."""
+        return self.modified_later is not None and self.modified_later >= SLACK_SECONDS
+
+    @property
     def same_time(self) -> bool:
         """Whether ``Last-Modified`` is the storage's."""
         return self.modified_later is not None and 0 <= self.modified_later < SLACK_SECONDS
@@ -139,6 +147,8 @@ def _judge_held(expected: Expected, held: Fingerprint, answer: Answer, now: floa
     if (verdict := _by_status(held, answer)) is not None:
         return verdict
     signs = _signs(expected, held, answer, now, origin)
+    if expected.may_be_behind and signs.is_later and not signs.is_older and signs.same_tag is not True:
+        return Verdict(UNKNOWN, "last modified after what is known of the storage")
     for rule in (_by_tag, _by_length, _by_time):
         if (verdict := rule(expected, held, signs)) is not None:
             return _with_variants(verdict, answer)

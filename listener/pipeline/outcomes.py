@@ -100,8 +100,17 @@ def verdict(
 class Verifier:
     """Checks the tasks of some targets when they are due; what names no task is complete then."""
 
-    def __init__(self, targets: Mapping[str, Target], store: Store, clock: Clock, settings: VerifierSettings) -> None:
-        """Take the targets whose tasks to follow."""
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        store: Store,
+        clock: Clock,
+        settings: VerifierSettings,
+        *,
+        completed: Callable[[Sequence[Attempt]], None] | None = None,
+    ) -> None:
+        """Take the targets whose tasks to follow; ``completed`` takes note of what is complete."""
+        self._completed = completed
         self._targets = targets
         self._store = store
         self._clock = clock
@@ -157,6 +166,8 @@ class Verifier:
             await self._store.look_again(looks)
         if done:
             await self._store.complete(done)
+            if self._completed is not None:
+                self._completed(done)
             log.info("verifier.complete", target=done[0].target, attempts=len(done))
         return sum(map(len, troubles.values())) + len(done)
 

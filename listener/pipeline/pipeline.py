@@ -16,6 +16,7 @@ from listener.contracts import ChecksDeadline, ConfirmsDeletions, Source, Source
 from listener.errors import ConfigurationError, StoreError, StoreUnusable, advised
 from listener.event_loop import call_in_loop
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of, counted_since
+from listener.pipeline.edge import edge_watch
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
 from listener.pipeline.layers import Layers
@@ -140,6 +141,8 @@ class Pipeline:
         self._leaders = Leaders(self._leadership, self._accounts, make=self._leader, retry=self._retry)
         self.lookout = Lookout(store, self._clock, self._leaders, settings=settings, retry=self._retry)
         self._stalls = Stalls(lambda: self.intake.sources, self.intake.busy)
+        self.edge = edge_watch(settings, store, self._sites, targets, self._clock, changed=self.changed.set)
+        """Probes what was refreshed; None where that is off."""
         self._stop = asyncio.Event()
         self._verifying = 0
         self._ends_when_idle = False
@@ -303,6 +306,8 @@ class Pipeline:
             others += self._leaders.start(tasks)
             if self.replay is not None:
                 others.append(tasks.create_task(self.replay.run(), name="replay"))
+            if self.edge is not None and not until_idle:
+                others.append(tasks.create_task(self.edge.run(), name="probe the edge"))
             if until_idle:
                 others.append(tasks.create_task(self._stop_when_idle(follow), name="wait until idle"))
             await self._stop.wait()
@@ -439,7 +444,8 @@ class Pipeline:
     async def _verify(self, engine: Engine, term: Term) -> None:
         """Follow the tasks of one account, for ever: a CDN that does not answer holds up no other's."""
         targets = engine.account.targets
-        verifier = Verifier(targets, term.store, self._clock, self._settings.verifier)
+        completed = None if self.edge is None else self.edge.note
+        verifier = Verifier(targets, term.store, self._clock, self._settings.verifier, completed=completed)
 
         async def look() -> Collection[str]:
             ended = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -147,6 +147,13 @@ def _edge_text(text: str) -> str:
 class EdgeSettings(Section):
     """How it is observed what visitors get."""
 
+    mode: Literal["off", "sample", "all"] = "off"
+    """Probe URLs after their refresh is complete: as many as the limit allows, chosen at random (``sample``), or each
+    of them (``all``), late where they are more. Off by default, since probes are traffic at the edge."""
+    after_seconds: Seconds = 10.0
+    """How long after the refresh is complete: points of presence may be a little later than the CDN's report."""
+    repeat_share: Fraction = 0.05
+    """Part of each quota that may be spent on refreshing once more what an edge still serves."""
     edges: Annotated[tuple[Annotated[str, AfterValidator(_edge_text)], ...], Listed] = ()
     """IP addresses of points of presence, with ``:PORT`` where it is not that of the URL. Each is requested with the
     host of the site. Without one, a URL is requested where its name leads; a private address must be stated here."""

@@ -35,14 +35,14 @@ def write(stand: Stand, key: str, text: str, at: int = LONG_AGO) -> None:
 
 
 @contextmanager
-def a_server(body: bytes, at: int) -> Iterator[tuple[str, list[str]]]:
+def a_server(body: bytes, at: int, status: int = 200) -> Iterator[tuple[str, list[str]]]:
     """Serve one body for every path, last modified then; yield its address, and the hosts that were requested."""
     hosts: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             hosts.append(self.headers["Host"])
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Last-Modified", formatdate(at, usegmt=True))
             self.send_header("X-Cache", "HIT from pop\x7f1")
@@ -140,6 +140,7 @@ def test_each_edge_and_the_origin(stand: Stand, command: Command) -> None:
         status, found, _ = probed(command, "a.html", "--edge", old)
         assert (status, found["state"]) == (3, "stale")
         assert "the origin serves the old copy" in found["remedy"]
+        assert set(hosts) == {stand.edge.removeprefix("http://")}
 
 
 def test_each_url_of_a_key(stand: Stand, command: Command) -> None:
@@ -147,6 +148,21 @@ def test_each_url_of_a_key(stand: Stand, command: Command) -> None:
     write(stand, "d/index.html", "one")
     out = json.loads(command("probe", "d/index.html", "--json")[1])
     assert [one["url"] for one in out["urls"]] == [stand.url("d/index.html"), stand.url("d/")]
+
+
+def test_what_is_undecided_is_not_fresh(stand: Stand, command: Command) -> None:
+    """An error of one edge, with its reason."""
+    write(stand, "a.html", "one")
+    with a_server(b"", LONG_AGO, 503) as (broken, _):
+        status, found, places = probed(command, "a.html", "--edge", broken)
+    assert (status, found["state"], places[f"edge {broken}"]["reason"]) == (3, "unknown", "answers 503")
+
+
+def test_the_key_that_a_url_stands_for(stand: Stand, command: Command) -> None:
+    """Of several the one that is there."""
+    stand.configure(site='strip_suffixes = [".html"]')
+    write(stand, "about.html", "one")
+    assert probed(command, stand.url("about"))[1]["key"] == "about.html"
 
 
 def test_no_edge_answers(stand: Stand, command: Command) -> None:

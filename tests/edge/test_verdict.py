@@ -146,6 +146,17 @@ def test_a_time_that_the_change_left_as_it_was() -> None:
     assert judge(kept, Answer(200, modified_at=CHANGED, length=10, age_seconds=50), now=NOW).state == "fresh"
 
 
+def test_what_is_known_may_be_old() -> None:
+    """Then what is later is unknown, by its tag and length; a copy from before the change is stale all the same."""
+    behind = Expected(HELD, changed_at=CHANGED, may_be_behind=True)
+    later = Answer(200, tag=OTHER, modified_at=CHANGED + 50, length=11)
+    assert judge(behind, later, now=NOW).state == "unknown"
+    assert judge(behind._replace(may_be_behind=False), later, now=NOW).state == "stale"
+    assert judge(behind, later._replace(age_seconds=5000), now=NOW).state == "stale"
+    assert judge(behind, later._replace(tag=OURS), now=NOW).state == "fresh"
+    assert judge(behind, later._replace(modified_at=CHANGED - 50), now=NOW).state == "stale"
+
+
 def test_the_tag_of_an_origin_that_serves_the_change() -> None:
     """Counts as the storage's; of an origin that serves the old copy, or of which nothing is known, it does not."""
     edge = Answer(200, tag="w-7", is_encoded=True)
