@@ -45,6 +45,7 @@ __all__ = [
     "DEFAULT_STORE",
     "GROUP_SOCKET_SUFFIX",
     "LEVELS",
+    "LEVEL_VARIABLE",
     "PREFIX",
     "SECTIONS",
     "URL_HINT",

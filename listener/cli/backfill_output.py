@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["BackfillOptions", "audit", "audit_lines", "follow", "picture", "show_outcome", "show_plan"]
 
 EDGE_PER_SECOND = 20.0
-LINE_SECONDS = 2.0
+FIRST_LINE_SECONDS = 2.0
+LINE_SECONDS = 30.0
 PICTURE_SECONDS = 0.25
 
 
@@ -124,17 +125,19 @@ def _command(options: BackfillOptions) -> str:
 
 
 async def follow(watch: Watch, *, live: bool) -> None:
-    """Show the progress until cancelled: a live picture on a terminal, else a line of JSON now and then."""
+    """Show the progress until cancelled: a live picture on a terminal, else a line of JSON each half minute."""
     await (_show_live(watch) if live else _log(watch))
 
 
 async def _log(watch: Watch) -> None:
-    import structlog
+    from listener.telemetry import progress_logger
 
+    progress = progress_logger()
+    await asyncio.sleep(FIRST_LINE_SECONDS)
     while True:
-        await asyncio.sleep(LINE_SECONDS)
         figures = await watch.look(now=time.monotonic())
-        structlog.get_logger().warning("backfill.progress", **figures.as_json())
+        progress.info("backfill.progress", **figures.as_json())
+        await asyncio.sleep(LINE_SECONDS)
 
 
 async def _show_live(watch: Watch) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "run_async",
     "say",
     "senders",
+    "wrapped",
     "writing",
 ]
 
@@ -157,15 +158,35 @@ def reason_for(reason: str, *, verbose: bool) -> str:
     return f"{decision} ({numbers})" if verbose and numbers else decision
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under their columns, folded where a terminal is too narrow."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, one_line: bool = False, wide: bool = False
+) -> None:
+    """
+    Print rows under their columns; where a terminal is too narrow, folded, or cut if each is to be ``one_line``.
+
+    ``wide`` tables have the width that they need.
+    """
     import shutil
 
     from listener.cli.table import table_lines
 
     texts = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    say("\n".join(table_lines([columns, *texts], width=width)))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not wide else None
+    say("\n".join(table_lines([columns, *texts], width=width, one_line=one_line)))
+
+
+def wrapped(line: str, *, indent: int) -> str:
+    """Return a line that is wrapped at blanks where a terminal is too narrow, with an indent below its beginning."""
+    if not sys.stdout.isatty():
+        return line
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False,
+        replace_whitespace=False, drop_whitespace=True,
+    )  # fmt: skip
 
 
 def senders(instances: Sequence[str]) -> str:

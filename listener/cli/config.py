@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from listener.cli.common import load, print_json, print_table, run_async
-from listener.cli.options import ConfigOption, JsonOption
+from listener.cli.common import load, print_json, print_table, run_async, wrapped
+from listener.cli.options import ConfigOption, JsonOption, WideOption
 from listener.cli.origins import Origins
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def files(
     typer.echo(known[name].read_text("utf-8"), nl=False)
 
 
-def plugins(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def plugins(config: ConfigOption = None, as_json: JsonOption = False, wide: WideOption = False) -> None:
     """List the installed types of sources and targets; with --config, also which of them that file uses."""
     from listener.plugins import installed
 
@@ -96,7 +96,7 @@ def plugins(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_table(tuple(columns), [[row[key] for key in columns.values()] for row in rows])
+        print_table(tuple(columns), [[row[key] for key in columns.values()] for row in rows], wide=wide)
 
 
 PrintSetupOption = Annotated[
@@ -155,9 +155,9 @@ def show_checks(found: Sequence[Check]) -> None:
     from listener.contracts import CheckState
 
     for one in found:
-        typer.echo(f"{one.state.value:<8} {one.subject}: {one.message}")
+        typer.echo(wrapped(f"{one.state.value:<8} {one.subject}: {one.message}", indent=9))
         if one.hint and one.state is not CheckState.OK:
-            typer.echo(f"         {one.hint}")
+            typer.echo(wrapped(f"         {one.hint}", indent=9))
 
 
 def checks(config: Any, *, here: bool) -> Sequence[Check]:

@@ -11,7 +11,7 @@ import typer
 
 from listener.cli.common import print_json, print_table
 from listener.cli.daemon_client import call
-from listener.cli.options import ConfigOption, JsonOption
+from listener.cli.options import ConfigOption, JsonOption, WideOption
 from listener.text import printable
 
 __all__ = ["dead_letters"]
@@ -34,6 +34,7 @@ def dead_letters(
     show: Annotated[
         str, typer.Option("--show", metavar="ID", help="Print one entry with the body that was received.")
     ] = "",
+    wide: WideOption = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most this many.")] = 1_000,
     after: Annotated[
         str, typer.Option("--after", metavar="ID", help="Continue after this id, the last of the page before.")
@@ -58,7 +59,7 @@ def dead_letters(
         print_json(letters)
     elif letters:
         columns = ("at", "source", "kind", "id", "subject", "reason")
-        print_table(columns, [[letter[column] for column in columns] for letter in letters])
+        print_table(columns, [[letter[column] for column in columns] for letter in letters], wide=wide)
     else:
         typer.echo("no dead letters")
     if found["more"]:

@@ -23,6 +23,7 @@ __all__ = [
     "SiteOption",
     "TargetOption",
     "VerboseOption",
+    "WideOption",
     "span_option",
 ]
 
@@ -91,6 +92,7 @@ PrefixOption = Annotated[
     Option("--prefix", metavar="P", help="Only URLs that start with this: a URL, or a path below the site."),
 ]
 TargetOption = Annotated[str | None, Option("--target", metavar="NAME", help="Only this target.")]
+WideOption = Annotated[bool, Option("--wide", help="Do not fit a table to the terminal: show every column whole.")]
 ReasonOption = Annotated[str, Option("--reason", metavar="TEXT", help="Why. Kept in the audit.")]
 InstanceOption = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from listener.cli.common import print_json, print_table, reason_for, say
 from listener.cli.daemon_client import call
-from listener.cli.options import ConfigOption, JsonOption, Option, VerboseOption
+from listener.cli.options import ConfigOption, JsonOption, Option, VerboseOption, WideOption
 from listener.text import printable
 
 __all__ = ["quota", "status", "tasks"]
@@ -206,8 +206,9 @@ def tasks(
     ] = False,
     old_manual: Annotated[bool, Option("--by-hand", "", hidden=True)] = False,
     verbose: VerboseOption = False,
+    wide: WideOption = False,
 ) -> None:
-    """List requests to the CDN, newest first: why each was sent, and its outcome."""
+    """List requests to the CDN, newest first, one a line: why each was sent, and its outcome."""
     manual = manual or old_manual
     columns, none = (_ACTIONS, "no manual actions yet") if manual else (_COLUMNS, "nothing was sent to any CDN yet")
     found = call("actions", config, limit=limit) if manual else call("attempts", config, limit=limit, url=url)
@@ -215,6 +216,6 @@ def tasks(
         print_json(found)
     elif found:
         rows = [{**row, "reason": reason_for(row["reason"], verbose=verbose)} for row in found]
-        print_table(columns, [[row[column] for column in columns] for row in rows])
+        print_table(columns, [[row[column] for column in columns] for row in rows], one_line=True, wide=wide)
     else:
         say(none)

@@ -25,7 +25,7 @@ from listener.telemetry.loading import without_optional_libraries
 with without_optional_libraries():
     import structlog
 
-from listener.configuration import LEVELS
+from listener.configuration import LEVEL_VARIABLE, LEVELS
 from listener.telemetry.fields import LINE_BREAKS, safe_fields
 from listener.telemetry.repeats import INTERVAL_SECONDS, RepeatLimiter
 from listener.text import printable
@@ -34,6 +34,7 @@ __all__ = [
     "INTERVAL_SECONDS",
     "configure_logging",
     "leads_to_journal",
+    "progress_logger",
     "report_repeats",
 ]
 
@@ -96,6 +97,14 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     _route_standard_library(stream, shared, last, level, limiter)
+
+
+def progress_logger(environ: Mapping[str, str] = os.environ) -> Any:
+    """Return a logger of a command whose events of level info are written, unless ``$LISTENER_LOG_LEVEL`` is set."""
+    if LEVEL_VARIABLE in environ:
+        return structlog.get_logger()
+    shown = structlog.make_filtering_bound_logger(logging.INFO)
+    return structlog.wrap_logger(structlog.get_config()["logger_factory"](), wrapper_class=shown)
 
 
 def report_repeats(*, at_once: bool = False) -> None:

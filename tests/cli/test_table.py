@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from listener.cli.table import table_lines, text_width
+from listener.cli.table import shortened, table_lines, text_width
 
 TEXTS = ("", "a", "fresh", "https://example.org/a/long/path", "中文字", "e\u0301", "two words")
 
@@ -42,3 +42,21 @@ def test_folded_lines_fit_and_contain_everything(seed: int) -> None:
     assert all(text_width(line) <= width for line in lines)
     shown = sorted("".join(lines).replace(" ", ""))
     assert shown == sorted("".join(cell for row in rows for cell in row).replace(" ", ""))
+
+
+def test_one_line_a_row_is_cut() -> None:
+    """At the end, and in the middle of a URL, whose end tells it apart."""
+    rows = [("id", "url", "reason"), ("1", "https://www.example.com/a/long/path.html", "covers 40 due, evicts nothing")]
+    lines = table_lines(rows, width=30, one_line=True)
+    assert [len(line) <= 30 for line in lines] == [True, True]
+    assert lines[1].startswith("1  https:…")
+    assert lines[1].endswith("…")
+    assert table_lines(rows, width=200, one_line=True) == table_lines(rows)
+
+
+@pytest.mark.parametrize("width", range(1, 12))
+def test_what_is_cut_is_no_wider(width: int) -> None:
+    """Also where characters take two places."""
+    for text in (*TEXTS, "https://中文字/文字.html"):
+        assert text_width(shortened(text, width)) <= max(width, 1)
+        assert text_width(text) > width or shortened(text, width) == text
