@@ -89,7 +89,12 @@ class TestAlibabaCdn(TargetConformance):
     @asynccontextmanager
     async def service(self) -> AsyncIterator[Cdn]:
         settings = EmulatorSettings(
-            origin=".", credentials=Credentials(KEY_ID, SECRET), api_port=0, edge_port=0, domains=("www.example.com",)
+            origin=".",
+            credentials=Credentials(KEY_ID, SECRET),
+            api_port=0,
+            edge_port=0,
+            domains=("www.example.com",),
+            task_seconds=0.1,
         )
         async with self.emulator(settings) as emulator:
             yield Cdn(emulator, self.make_target)
@@ -133,6 +138,7 @@ class TestAlibabaEsa(TargetConformance):
             api_port=0,
             edge_port=0,
             sites=(parse_site("example.com"),),
+            task_seconds=0.1,
         )
         async with EsaEmulator(settings) as emulator:
             yield Cdn(emulator, self.make_target)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from listener.contracts import Eviction, FindsTasks, JoinsUrls, ReportsRates, ReportsTasks, Target, UnknownOutcome
 from listener.errors import BatchRejected, NotSent, OutcomeUnknown, TargetError, Throttled
-from listener.refresh import RefreshKind
+from listener.refresh import RefreshKind, TaskState
 from listener.testing.checks import check_fails, check_passes, check_settings
+from listener.testing.killing import kill_before_step
 
 __all__ = ["Service", "TargetConformance"]
 
 TRIES: Final = 20
+MOST_SETTLE_SECONDS: Final = 3600.0
+"""What settles later was surely meant in another unit."""
 
 
 class Service(Protocol):
@@ -27,7 +32,7 @@ class Service(Protocol):
         ...
 
     def refreshed(self) -> Collection[str]:
-        """Return every URL that the service has accepted."""
+        """Return every URL that the service has accepted, as often as it has charged it."""
         ...
 
     def fail(self, failure: str) -> None:
@@ -84,6 +89,8 @@ class TargetConformance:
         target = self.make_unreachable_target()
         if target.unknown_outcome is UnknownOutcome.TASKS:
             assert isinstance(target, FindsTasks), "UnknownOutcome.TASKS needs find_tasks"
+        is_free = not target.allowances
+        assert is_free or target.unknown_outcome is not UnknownOutcome.REPEAT, "a repeated request is paid for twice"
         assert target.pace.lanes > 0 and target.pace.ids_per_look > 0
         for kind, limits in target.limits.items():
             assert limits.batch_places > 0 and all(isinstance(target.place(url), str) for url in self.urls(kind, 2))
@@ -172,6 +179,29 @@ class TargetConformance:
 
         asyncio.run(self._with_target(body))
 
+    def test_nothing_is_lost_wherever_it_is_killed(self) -> None:
+        """
+        The whole pipeline with a state file is ended at each step of an attempt's life, and started again.
+
+        Each URL is accepted all the same, as often as ``unknown_outcome`` allows, and never unbooked.
+        """
+        directory = RefreshKind.DIRECTORY
+
+        async def run(kill_at: int | None) -> Sequence[str]:
+            async with self.service() as service:
+                with tempfile.TemporaryDirectory() as folder:
+                    return await kill_before_step(
+                        service.make_target,
+                        service.refreshed,
+                        {RefreshKind.FILE: self.urls(RefreshKind.FILE, 2), directory: self.urls(directory, 1)},
+                        folder=Path(folder),
+                        base_url=self.base_url,
+                        kill_at=kill_at,
+                    )
+
+        for number in range(len(asyncio.run(run(None)))):
+            asyncio.run(run(number))
+
     def test_each_failure_raises_its_error(self) -> None:
         """``OutcomeUnknown`` when the request may have been accepted, a kind of ``NotSent`` only when it was not."""
         assert OutcomeUnknown in self.failures.values(), "name a failure after which nobody knows the outcome"
@@ -184,6 +214,8 @@ class TargetConformance:
                     await self._submit(target)
                 except TargetError as error:
                     assert isinstance(error, expected), f"{failure}: {error!r} is no {expected.__name__}"
+                    was_accepted = isinstance(error, NotSent) and service.refreshed()
+                    assert not was_accepted, f"{failure}: {error!r}, though it was accepted: it would be paid for twice"
                     assert str(error), f"{failure}: the error says nothing"
                     assert not isinstance(error, Throttled) or error.retry_after_seconds > 0
                     self._check_secrets(str(error), error.hint, repr(target))
@@ -247,6 +279,24 @@ class TargetConformance:
             readings = await target.read_quota()
             assert set(readings) <= {one.name for one in target.allowances}
             assert all(0 <= reading.remaining <= reading.limit for reading in readings.values())
+
+        asyncio.run(self._with_target(body))
+
+    def test_what_it_accepts_ends(self) -> None:
+        """At once or at the time that the receipt states, or with tasks that are complete within some seconds."""
+
+        async def body(service: Service, target: Target) -> None:  # noqa: ARG001
+            receipt = await self._submit(target)
+            if not receipt.task_ids:
+                assert receipt.settles_after_seconds <= MOST_SETTLE_SECONDS
+                return
+            assert isinstance(target, ReportsTasks), "a receipt with task ids needs tasks()"
+            for _ in range(TRIES):
+                tasks = await target.tasks(receipt.task_ids)
+                if {task.task_id for task in tasks if task.state is TaskState.COMPLETE} == set(receipt.task_ids):
+                    return
+                await asyncio.sleep(0.5)
+            raise AssertionError(f"not complete within {TRIES} looks: {tasks}")
 
         asyncio.run(self._with_target(body))
 

@@ -26,39 +26,19 @@ from listener.store import NeedInput, Store, open_store
 from listener.store.leadership import Leadership
 from listener.store.transitions import AttemptRequest
 from listener.targets.alibaba_cdn import AlibabaCdn
+from listener.testing import clock as testing
 from tests.keys import KEYS
 
 DEADLINE_SECONDS = 60.0
 
 
-class MovableClock:
-    """The machine's clock, moved on manually; reports that as the kernel does."""
+class MovableClock(testing.MovableClock):
+    """The machine's clock, moved on by a test; never near a reset of the quota day at its start."""
 
     def __init__(self) -> None:
-        """Start at the machine's time, but never near a reset of the quota day."""
-        self._followers: list[Callable[[], None]] = []
+        """Start at the machine's time, or some hours later."""
         second_of_day = (time.time() + 8 * 3600) % 86400
-        self._ahead = 0.0 if 3600 < second_of_day < 86400 - 3600 else 7200.0
-
-    @property
-    def ahead(self) -> float:
-        """By how much it is ahead of the machine's, in seconds."""
-        return self._ahead
-
-    @ahead.setter
-    def ahead(self, seconds: float) -> None:
-        self._ahead = seconds
-        for stepped in self._followers:
-            stepped()
-
-    def follow_steps(self, stepped: Callable[[], None]) -> Callable[[], None]:
-        """Call ``stepped`` whenever it is moved."""
-        self._followers.append(stepped)
-        return lambda: self._followers.remove(stepped)
-
-    def now(self) -> float:
-        """Return seconds since the epoch."""
-        return time.time() + self._ahead
+        super().__init__(0.0 if 3600 < second_of_day < 86400 - 3600 else 7200.0)
 
 
 class PlayedSource:

@@ -20,23 +20,29 @@ from aiohttp import web
 from tests import ROOT
 from tests.stand import fetch, free_port, until
 
-COMMAND = Path(sys.executable).with_name("cdn-listener")
-
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder into which pip has installed the example, without a network."""
-    folder = tmp_path_factory.mktemp("site-packages")
-    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), str(ROOT / "examples/plugin")]
-    subprocess.run(command, check=True, timeout=50)
-    return folder
+    """Return the Python of a new environment with the example's wheel, built and installed without a network."""
+    folder = tmp_path_factory.mktemp("third-party")
+    quiet = ["--quiet", "--no-index", "--no-deps", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip"]
+    build = [*pip, "wheel", *quiet, "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT / "examples/plugin")]
+    subprocess.run(build, check=True, timeout=50)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True, timeout=50)
+    python = folder / "venv/bin/python"
+    # Of cdn-listener, of what it needs and of pytest nothing has to be installed again.
+    packages = next((folder / "venv/lib").glob("*/site-packages"))
+    known = [f"import site; site.addsitedir({entry!r})\n" for entry in sys.path if entry.endswith("-packages")]
+    packages.joinpath("known.pth").write_text("".join(known))
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*pip, "--python", str(python), "install", *quiet, str(wheel)], check=True, timeout=50)
+    return python
 
 
-def environment(installed: Path) -> dict[str, str]:
-    """Return the environment of a process that finds the installed package, and no configuration of this machine."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LISTENER_", "PYTEST_"))}
-    return {**kept, "PYTHONPATH": str(installed)}
+def environment() -> dict[str, str]:
+    """Return the environment of a process that finds no configuration of this machine."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("LISTENER_", "PYTEST_"))}
 
 
 class Caching:
@@ -122,7 +128,7 @@ base_urls = ["{cache}/"]
 @contextmanager
 def daemon(config: Path, installed: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the daemon, and stop it in order."""
-    process = subprocess.Popen([COMMAND, "run", "--config", config], env=environment(installed))
+    process = subprocess.Popen([installed, "-m", "listener", "run", "--config", config], env=environment())
     try:
         yield process
     finally:
@@ -138,21 +144,26 @@ def append(folder: Path, **entry: object) -> None:
 
 def run(installed: Path, *command: object, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    chosen = environment(installed) | more
+    chosen = environment() | more
     return subprocess.run(
-        [str(part) for part in command], check=False, env=chosen, capture_output=True, text=True, timeout=55
+        [str(part) for part in (installed, "-m", *command)],
+        check=False,
+        env=chosen,
+        capture_output=True,
+        text=True,
+        timeout=110,
     )
 
 
 def status(config: Path, installed: Path) -> str:
     """Return what the status command prints."""
-    return run(installed, COMMAND, "status", "--config", config).stdout
+    return run(installed, "listener", "status", "--config", config).stdout
 
 
 def test_the_installed_example_passes_the_conformance_suites(installed: Path) -> None:
     """As its README says, with nothing but pytest: no plugin, no configuration of this project."""
     options = ["-q", "-p", "no:cacheprovider", ROOT / "examples/plugin/tests"]
-    found = run(installed, sys.executable, "-m", "pytest", *options, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    found = run(installed, "pytest", *options, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert found.returncode == 0, found.stdout
     assert " passed" in found.stdout and "skipped" not in found.stdout
 
@@ -160,11 +171,11 @@ def test_the_installed_example_passes_the_conformance_suites(installed: Path) ->
 def test_the_installed_example_is_found_and_checked(installed: Path, tmp_path: Path, cache: Caching) -> None:
     """By its entry points: a good configuration passes, a misspelt key is named."""
     config = configure(tmp_path, cache.address)
-    good = run(installed, COMMAND, "check", "--config", config)
+    good = run(installed, "listener", "check", "--config", config)
     assert good.returncode == 0, good.stdout + good.stderr
     assert f"{cache.address} answers" in " ".join(good.stdout.split())
     config.write_text(config.read_text().replace("caches =", "cahces ="))
-    wrong = run(installed, COMMAND, "check", "--config", config)
+    wrong = run(installed, "listener", "check", "--config", config)
     assert wrong.returncode == 2
     assert "targets.cache.cahces" in wrong.stdout + wrong.stderr
 
