@@ -124,7 +124,9 @@ def test_the_guard_regards_every_allowance_that_has_a_reset() -> None:
     assert account(total).open_at(new_year) == new_year
     assert account(total).next_reset(new_year) == math.inf
     assert account(month).open_at(new_year - 86_400.0) == new_year - 86_400.0
-    assert account(month, *for_each_kind({RefreshKind.FILE: 1}, Day())).is_near_reset(new_year - 86_400.0)
+    both, midnight = account(month, *for_each_kind({RefreshKind.FILE: 1}, Day())), new_year - 86_400.0
+    assert both.is_near_reset(midnight)
+    assert both.open_at(midnight - 1.0) == midnight + RESET_GUARD_SECONDS
 
 
 def test_an_exhausted_allowance_closes_the_kinds_that_spend_it() -> None:

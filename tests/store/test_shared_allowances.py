@@ -79,6 +79,8 @@ async def test_a_kind_without_an_allowance_is_unlimited(bench: Bench) -> None:
     await bench.store.refund(ids[10:20])
     await bench.store.presume_spent(ids[20:], error="nobody can tell")
     assert bench.sql("SELECT count(*) FROM ledger") == [(0,)]
+    await hold(bench, [], *await ready(bench, "held"))
+    assert bench.sql("SELECT DISTINCT held FROM attempt_group") == [(0,)]
     bench.assert_counted()
 
 
