@@ -226,9 +226,9 @@ def _write_all(files: Sequence[_File], shape: _Shape) -> None:
 
 
 def _install_unit() -> None:
-    from listener.cli.systemd import DAEMON, install, reload_manager
+    from listener.cli.systemd import DAEMON, reload_manager, write_units
 
-    install([DAEMON], UNIT_DIRECTORY, force=False)
+    write_units([DAEMON], [DAEMON], UNIT_DIRECTORY, force=False)
     reload_manager()
 
 

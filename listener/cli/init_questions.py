@@ -174,9 +174,7 @@ def _take_setting(ask: Asking, one: SettingQuestion, table: dict[str, Any], valu
 
 def _take_credential(ask: Asking, answers: Answers, one: Credential) -> None:
     value = read_credential(one.variable, os.environ)
-    if not value and answers.is_rehearsal:
-        value = REHEARSAL
-    value = value or ask.secret(one)
+    value = value or ask.secret(one) or (REHEARSAL if answers.is_rehearsal else "")
     if value:
         answers.secrets[one] = value
     elif one.required:

@@ -25,7 +25,7 @@ from listener.cli.shipped import shipped_folder
 if TYPE_CHECKING:
     from listener.contracts import Check
 
-__all__ = ["DAEMON", "app", "check_as_unit", "install", "is_installed", "reload_manager"]
+__all__ = ["DAEMON", "app", "check_as_unit", "is_installed", "reload_manager", "write_units"]
 
 app = typer.Typer(no_args_is_help=True, help="List, show and install the systemd units.")
 
@@ -109,12 +109,26 @@ def install(
     force: Annotated[bool, typer.Option("--force", help="Overwrite units that differ.")] = False,
 ) -> None:
     """Write units, and start nothing. An existing unit that differs is kept, unless --force is given."""
+    daemons = [name for name in names or () if name in (DAEMON, TEMPLATE)] or [DAEMON]
+    write_units(names or [DAEMON], daemons, directory, force=force)
+    begin = f"enable {SOCKET} && systemctl restart" if SOCKET in (names or ()) else "enable --now"
+    units = " ".join("cdn-listener@NAME" if name == TEMPLATE else "cdn-listener" for name in daemons)
+    typer.echo(f"next: systemctl daemon-reload && systemctl {begin} {units}", err=True)
+
+
+def write_units(names: Sequence[str], daemons: Sequence[str], directory: Path, *, force: bool) -> None:
+    """
+    Write these units and drop-ins, the latter to each of the daemons, and print their paths.
+
+    Raises:
+        ConfigurationError: one exists and differs.
+        ListenerError: one cannot be written.
+    """
     from listener.errors import ConfigurationError, ListenerError
     from listener.settings import expanded
 
-    daemons = [name for name in names or () if name in (DAEMON, TEMPLATE)] or [DAEMON]
     folder = expanded(directory)
-    texts = {folder / place: _text(name) for name in names or [DAEMON] for place in _places(name, daemons)}
+    texts = {folder / place: _text(name) for name in names for place in _places(name, daemons)}
     for path, text in texts.items():
         if not force and path.exists() and path.read_text("utf-8") != text:
             raise ConfigurationError(
@@ -130,9 +144,6 @@ def install(
         raise ListenerError(f"{error.filename}: {error.strerror}", hint="run as root, or name a --directory") from None
     if (command := _command()).startswith(_HIDDEN):
         typer.echo(f"warning: services cannot read {command}: install into /opt/cdn-listener", err=True)
-    begin = f"enable {SOCKET} && systemctl restart" if SOCKET in (names or ()) else "enable --now"
-    units = " ".join("cdn-listener@NAME" if name == TEMPLATE else "cdn-listener" for name in daemons)
-    typer.echo(f"next: systemctl daemon-reload && systemctl {begin} {units}", err=True)
 
 
 def _units() -> dict[str, Path]:
