@@ -80,6 +80,15 @@ def emulate(
     cdn: Annotated[Cdn, CDN_OPTION] = Cdn.ALIBABA_CDN,
     api: Annotated[str, typer.Option("--api", metavar="HOST:PORT", help="Address of the API.")] = "127.0.0.1:8700",
     edge: Annotated[str, typer.Option("--edge", metavar="HOST:PORT", help="Address of the edge.")] = "127.0.0.1:8701",
+    points: Annotated[
+        int,
+        typer.Option(
+            "--points",
+            min=1,
+            max=64,
+            help="Points of presence: pop1 at --edge, the others at the ports after it, each with its own cache.",
+        ),
+    ] = 1,
     task_seconds: Annotated[
         float | None,
         typer.Option(
@@ -203,6 +212,7 @@ def emulate(
         "api_port": api_port,
         "edge_host": edge_host,
         "edge_port": edge_port,
+        "points": points,
         "faults": tuple(_faults_of(cdn).parse(order) for order in fault or ()),
         "ttl_seconds": ttl_seconds,
         "journal": None if journal is None else expanded(journal),
@@ -222,7 +232,7 @@ def emulate(
         "limits": limits,
     }
     emulator = _EMULATORS[cdn](shared, _own({name: value for name, value in given.items() if value}, cdn))
-    run_async(serve(emulator, lambda one: typer.echo(f"api {one.api_url}  edge {one.edge_url}")))
+    run_async(serve(emulator, lambda one: typer.echo(f"api {one.api_url}  edge {' '.join(one.edge_urls)}")))
 
 
 _OF_AN_ACCOUNT: Final = frozenset({"quota", "domain", "urls_per_domain_minute", "directories_per_domain_minute"})

@@ -13,7 +13,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -93,6 +93,7 @@ class Prober:
         self._next_at = 0.0
         self._lanes = asyncio.Semaphore(AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[tuple[str, str], Mapping[str, Any]] = {}
 
     async def __aenter__(self) -> Self:
         """Prepare the connections."""
@@ -195,7 +196,7 @@ class Prober:
                     headers={**headers, "Host": named} if named else headers,
                     allow_redirects=False,
                     server_hostname=urlsplit(f"//{named}").hostname,
-                    **proxy_arguments(place),
+                    **self._proxy(scheme, edge.authority(authority)),
                 ) as response:
                     await response.content.read(MOST_BODY_BYTES)
                     if not response.content.at_eof():
@@ -215,6 +216,13 @@ class Prober:
         scheme, _, rest = url.partition("://")
         authority, slash, path = rest.partition("/")
         return scheme, authority, slash + path
+
+    def _proxy(self, scheme: str, authority: str) -> Mapping[str, Any]:
+        """Return the proxy's arguments for a call; reading the environment takes as long as a probe."""
+        key = scheme, authority
+        if key not in self._proxies:
+            self._proxies[key] = proxy_arguments(f"{scheme}://{authority}/")
+        return self._proxies[key]
 
     async def _turn(self) -> None:
         """Wait until the limit allows another request."""

@@ -258,10 +258,16 @@ def _is_of_the_change(expected: Expected, held: Fingerprint, signs: _Signs) -> b
 
 
 def _is_proof(held: Fingerprint, signs: _Signs) -> bool:
-    """Return whether an equal ``Last-Modified`` leaves no second version of the same second (RFC 9110, 8.8.2.2)."""
+    """
+    Return whether an equal ``Last-Modified`` leaves no older version of the same second (RFC 9110, 8.8.2.2).
+
+    A storage that has the time of the change to a part of a second leaves none that was fetched after it.
+    """
+    if signs.fetched is None:
+        return True
     assert held.mtime_ns is not None
-    assert signs.modified_later is not None
-    return signs.fetched is None or signs.fetched[0] >= held.mtime_ns // 1_000_000_000 + signs.modified_later + 1
+    seconds, rest = divmod(held.mtime_ns, 1_000_000_000)
+    return signs.fetched[0] >= (held.mtime_ns / 1e9 if rest else seconds + 1)
 
 
 def _older(expected: Expected, signs: _Signs) -> str:

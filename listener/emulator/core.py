@@ -18,10 +18,11 @@ from aiohttp import web
 
 from listener.clock import Clock, SystemClock
 from listener.emulator.control import EmulatorClock, EmulatorControl
-from listener.emulator.edge import Edge, EdgeCache, Lifetimes
+from listener.emulator.edge import EdgeCache, Lifetimes
 from listener.emulator.faults import Fault, FaultBook, FaultTable
 from listener.emulator.journal import Journal
 from listener.emulator.origin import origin_of
+from listener.emulator.points import Point, Points
 from listener.emulator.server import MAX_BODY_BYTES, Accepted, Surroundings
 from listener.emulator.tasks import FOREVER, TaskBook, TaskRecord
 from listener.errors import ConfigurationError
@@ -46,6 +47,8 @@ class CoreSettings:
     """0 takes a free port; ``Emulator.api_url`` has it."""
     edge_host: str = "127.0.0.1"
     edge_port: int = 8701
+    points: int = 1
+    """Points of presence, each with a cache of its own, at ports that follow ``edge_port``."""
     task_seconds: float = 1.0
     """From the acceptance of a refresh to its effect at the edge; 300 to 360 at Alibaba."""
     faults: tuple[Fault, ...] = ()
@@ -95,9 +98,20 @@ class EmulatorCore(ABC):
         # Ids from the time, so that a client that outlives an emulator never sees one twice.
         self.tasks = TaskBook(history_seconds=history_seconds, first_id=int(self.clock.now() * 1000))
         lifetimes = Lifetimes(settings.ttl_seconds, settings.missing_ttl_seconds)
-        self.cache = EdgeCache(lifetimes=lifetimes, limit_bytes=settings.cache_bytes)
         self._origin = origin_of(settings.origin, index_documents=settings.index_documents)
-        self._edge = Edge(self.cache, self._origin, faults=self.faults, now=self.clock.now, settle=self.settle)
+        points = [
+            Point(
+                f"pop{number + 1}",
+                EdgeCache(lifetimes=lifetimes, limit_bytes=settings.cache_bytes),
+                self._origin,
+                faults=self.faults,
+                now=self.clock.now,
+                settle=self.settle,
+            )
+            for number in range(settings.points)
+        ]
+        self.points = Points(points, apply=self._apply_in, now=self.clock.now)
+        self.cache = self.points.first.cache
         self._prefetches: deque[TaskRecord] = deque()
         self._prefetching = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -107,7 +121,13 @@ class EmulatorCore(ABC):
         self._journal: Journal | None = None
         self.api_url = ""
         """Where the API is served, such as ``http://127.0.0.1:8700``; empty before the start."""
-        self.edge_url = ""
+        self.edge_urls: tuple[str, ...] = ()
+        """Where each point of presence serves."""
+
+    @property
+    def edge_url(self) -> str:
+        """Where the first point of presence serves; empty before the start."""
+        return self.edge_urls[0] if self.edge_urls else ""
 
     @abstractmethod
     def routes(self, around: Surroundings) -> Sequence[web.RouteDef]:
@@ -118,7 +138,7 @@ class EmulatorCore(ABC):
         """Return what the CDN counts and limits, for ``GET /_emulator``."""
 
     def apply(self, record: TaskRecord) -> None:
-        """Let a refresh whose task is complete take effect at the edge."""
+        """Let a refresh whose task is complete take effect in ``cache``, which is that of one point of presence."""
         self.cache.refresh(record.kind, record.key, force=record.force)
 
     async def __aenter__(self) -> Self:
@@ -129,10 +149,12 @@ class EmulatorCore(ABC):
             api = web.AppRunner(
                 self._application(), handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS, access_log=None
             )
-            server = web.Server(self._edge.handle, handler_cancellation=True, access_log=None)
-            edge = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
             self.api_url = await self._listen(api, settings.api_host, settings.api_port, "--api")
-            self.edge_url = await self._listen(edge, settings.edge_host, settings.edge_port, "--edge")
+            for number, point in enumerate(self.points.all):
+                server = web.Server(point.handle, handler_cancellation=True, access_log=None)
+                edge = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+                port = settings.edge_port and settings.edge_port + number
+                self.edge_urls += (await self._listen(edge, settings.edge_host, port, "--edge"),)
         except BaseException:
             await self._close()
             raise
@@ -153,9 +175,17 @@ class EmulatorCore(ABC):
             if record.kind is RefreshKind.PREFETCH:
                 self._prefetches.append(record)
             else:
-                self.apply(record)
+                self.points.refresh(record)
+        self.points.settle()
         if self._prefetches:
             self._changed.set()
+
+    def _apply_in(self, record: TaskRecord, cache: EdgeCache) -> None:
+        first, self.cache = self.cache, cache
+        try:
+            self.apply(record)
+        finally:
+            self.cache = first
 
     async def settled(self) -> None:
         """Apply all finished tasks, prefetches included."""
@@ -163,7 +193,7 @@ class EmulatorCore(ABC):
         async with self._prefetching:
             while self._prefetches:
                 batch = [self._prefetches.popleft() for _ in range(min(PREFETCHES_AT_ONCE, len(self._prefetches)))]
-                failures = await asyncio.gather(*(self._edge.prefetch(record.key) for record in batch))
+                failures = await asyncio.gather(*(self.points.first.prefetch(record.key) for record in batch))
                 for record, failure in zip(batch, failures, strict=True):
                     record.failure = failure
 
@@ -204,7 +234,7 @@ class EmulatorCore(ABC):
         while True:
             await self.settled()
             self._changed.clear()
-            await self._nap(self.tasks.next_end() - self.clock.now())
+            await self._nap(min(self.tasks.next_end(), self.points.next_at()) - self.clock.now())
 
     async def _nap(self, seconds: float) -> None:
         # The clock may stand still in a test, or be advanced: every change of a task's end wakes this up, and a nap
@@ -224,6 +254,7 @@ class EmulatorCore(ABC):
         for runner in reversed(self._runners):
             await runner.cleanup()
         self._runners.clear()
+        await self.points.close()
         await self._origin.close()
         if self._journal is not None:
             self._journal.close()
@@ -240,7 +271,7 @@ async def serve(emulator: EmulatorCore, ready: Callable[[EmulatorCore], None] | 
         loop.add_signal_handler(number, stop.set)
     try:
         async with emulator:
-            log.info("emulator.listening", api=emulator.api_url, edge=emulator.edge_url)
+            log.info("emulator.listening", api=emulator.api_url, edge=" ".join(emulator.edge_urls))
             if ready is not None:
                 ready(emulator)
             await stop.wait()

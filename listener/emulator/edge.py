@@ -100,6 +100,8 @@ class EdgeCache:
 
     def __init__(self, *, lifetimes: Lifetimes, limit_bytes: int) -> None:
         """Start empty."""
+        self.is_soft = False
+        """Whether refreshes let copies be revalidated, instead of dropping them."""
         self._lifetimes = lifetimes
         self._limit_bytes = limit_bytes
         self._size_bytes = 0
@@ -147,7 +149,9 @@ class EdgeCache:
 
     def refresh(self, kind: RefreshKind, key: CacheKey, *, force: bool) -> None:
         """Apply a refresh of this kind, whose task is complete."""
-        if kind is RefreshKind.FILE:
+        if kind is RefreshKind.FILE and self.is_soft:
+            self.expire(key)
+        elif kind is RefreshKind.FILE:
             self._drop(key)
             for flight in self._flights.get(key, ()):
                 flight.spoiled = True
@@ -178,7 +182,7 @@ class EdgeCache:
 
     def _mark(self, marks: dict[CacheKey, _Mark], key: CacheKey, *, force: bool) -> None:
         order = next(self._order)
-        marks[key] = _Mark(order, order if force else marks.get(key, NO_MARK).evicted)
+        marks[key] = _Mark(order, order if force and not self.is_soft else marks.get(key, NO_MARK).evicted)
 
     def _freshness(self, key: CacheKey, held: _Held, now: float) -> CopyState:
         marks = [self._paths.get(_without_query(key), NO_MARK), self._objects.get(key, NO_MARK)]
@@ -261,10 +265,15 @@ class Edge:
         except ValueError as error:
             return web.Response(status=400, text=f"The request line holds {error}.\n")
         try:
-            copy, word = await self.obtain(key)
+            copy, word = await self.obtain_for(request.method, key)
         except OriginFailure as error:
             return web.Response(status=504 if "Timeout" in str(error) else 502, text=f"{error}\n")
         return self._response(copy, word)
+
+    async def obtain_for(self, method: str, key: CacheKey) -> tuple[Copy, str]:
+        """Return what :meth:`obtain` does, whatever the method."""
+        del method
+        return await self.obtain(key)
 
     async def obtain(self, key: CacheKey) -> tuple[Copy, str]:
         """Return the object and HIT, MISS or REVALIDATED. Raise :class:`OriginFailure`."""

@@ -18,6 +18,7 @@ from listener.errors import ConfigurationError
 __all__ = ["COUNT", "SECONDS", "SHARED_FAULTS", "Fault", "FaultBook", "FaultKind", "FaultTable", "Refusal"]
 
 COUNT = r"(?::(?P<count>\d+))?"
+POINT = r"(?::(?P<text>pop\d+))?"
 SECONDS = r"(?P<seconds>-?\d+(?:\.\d+)?)"
 _OPTION = re.compile(r",(count|action|after)=([^,]*)\Z")
 
@@ -58,6 +59,17 @@ SHARED_FAULTS: Final[tuple[FaultKind, ...]] = (
         "the origin answers every revalidation with 304, changed or not",
     ),
     FaultKind("clock-skew", rf":{SECONDS}", "clock-skew:SECONDS", "the server's clock is this much ahead"),
+    FaultKind(
+        "edge-ignores", POINT, "edge-ignores[:POP]", "refreshes have no effect at one point of presence, or at all"
+    ),
+    FaultKind("edge-lags", rf":{SECONDS}{POINT}", "edge-lags:SECONDS[:POP]", "they take effect so much later there"),
+    FaultKind("edge-revalidates", POINT, "edge-revalidates[:POP]", "what is refreshed is served once more from there"),
+    FaultKind("edge-no-age", POINT, "edge-no-age[:POP]", "answers from there have no Age"),
+    FaultKind("edge-tags", POINT, "edge-tags[:POP]", "answers from there have other entity tags"),
+    FaultKind("edge-head", POINT, "edge-head[:POP]", "HEAD goes to the origin from there, GET to the cache"),
+    FaultKind("edge-redirects", POINT, "edge-redirects[:POP]", "every URL is redirected there"),
+    FaultKind("edge-fails", POINT, "edge-fails[:POP]", "every request is answered with 503 there"),
+    FaultKind("edge-slow", rf":{SECONDS}{POINT}", "edge-slow:SECONDS[:POP]", "answers from there come so much later"),
 )
 """Those of every CDN."""
 

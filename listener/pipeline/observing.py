@@ -245,8 +245,10 @@ class EdgeWatch:
             self._note(probe)
         if stale:
             await self._act(prober, served, expected, one)
-        else:
-            self._origin_serves(one.url)
+            return
+        self._origin_serves(one.url)
+        if any(one.url in kept for kept in self._stale.values()):
+            self._look_again(one)  # an edge that was stale is unknown now
 
     async def _below(self, one: _Watched) -> list[_Watched]:
         """Return some URLs of a directory that was refreshed."""
@@ -315,9 +317,12 @@ class EdgeWatch:
             return
         elif one.is_confirming and await self._repeat(one, "an edge still serves the old copy"):
             return
+        self._look_again(one)
+
+    def _look_again(self, one: _Watched) -> None:
+        """Probe it later, ever more rarely."""
         seconds = min(LAST_LOOK_SECONDS, FIRST_LOOK_SECONDS * 2**one.looks)
-        again = replace(one, is_confirming=False, looks=min(one.looks + 1, 10), waits_since=None)
-        self._put(again, seconds)
+        self._put(replace(one, is_confirming=False, looks=min(one.looks + 1, 10), waits_since=None), seconds)
 
     async def _repeat(self, one: _Watched, why: str) -> bool:
         """Request one more refresh; return whether that is allowed."""

@@ -146,6 +146,20 @@ def test_a_time_that_the_change_left_as_it_was() -> None:
     assert judge(kept, Answer(200, modified_at=CHANGED, length=10, age_seconds=50), now=NOW).state == "fresh"
 
 
+def test_two_versions_of_one_second() -> None:
+    """A copy from the very second of the change is proof only where it surely was fetched after the change."""
+    answer = Answer(200, modified_at=CHANGED, length=10, age_seconds=998)  # fetched 1 to 2 s after the whole second
+    for part, expected in ((0.0, "fresh"), (0.5, "fresh"), (0.999, "fresh")):
+        held = Fingerprint(10, int((CHANGED + part) * 1e9))
+        assert judge(Expected(held, changed_at=CHANGED + part), answer, now=NOW).state == expected
+    answer = answer._replace(age_seconds=999)  # fetched 0 to 1 s after it
+    for part in (0.0, 0.5, 0.999):
+        held = Fingerprint(10, int((CHANGED + part) * 1e9))
+        assert judge(Expected(held, changed_at=CHANGED + part), answer, now=NOW).state == "unknown"
+    held = Fingerprint(10, int((CHANGED + 0.3) * 1e9))
+    assert judge(Expected(held, changed_at=CHANGED + 0.3), answer, now=NOW + 0.4).state == "fresh"
+
+
 def test_what_is_known_may_be_old() -> None:
     """Then what is later is unknown, by its tag and length; a copy from before the change is stale all the same."""
     behind = Expected(HELD, changed_at=CHANGED, may_be_behind=True)

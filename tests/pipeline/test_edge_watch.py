@@ -161,6 +161,9 @@ async def test_an_edge_that_ignores_refreshes_is_named(tmp_path: Path, monkeypat
         )
         assert status["edge"]["stale_urls"] == {f"127.0.0.1:{edge.port}": 1}
         assert [one["what"] for one in status["problems"]] == [what]
+        probes = watch(world).report()["stale"]
+        await world.until(lambda: watch(world).report()["stale"] > probes)
+        assert [one[1] for one in watch(world).problems()] == [since]
         pop.kept["a.html"] = pop.read("a.html")
         await world.until(lambda: watch(world).problems() == [])
 
@@ -201,6 +204,25 @@ async def test_a_late_origin_is_waited_for(tmp_path: Path, monkeypatch: pytest.M
         late.kept["a.html"] = late.read("a.html")
         await world.until(lambda: watch(world).report()["fresh"] == 1)
         assert (seen, watch(world).problems()) == (["a.html", "a.html"], [])
+
+
+async def test_an_edge_that_mends_itself_with_the_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Needs no refresh: the problem goes."""
+    pop, late = Pop(tmp_path / "origin", ignores=99), Pop(tmp_path / "origin")
+    async with (
+        an_edge(pop.answer) as edge,
+        an_edge(late.answer) as origin,
+        a_world(tmp_path, extra=settings(edge.port), site={"origin_url": origin.url}) as world,
+    ):
+        seen = follow(world, pop, monkeypatch)
+        (world.origin / "a.html").write_text("old")
+        pop.kept["a.html"] = late.kept["a.html"] = late.read("a.html")
+        world.source.deliver(world.write("a.html", "newer"))
+        await world.until(lambda: len(watch(world).problems()) == 2)
+        pop.kept["a.html"] = late.read("a.html")
+        late.kept["a.html"] = late.read("a.html")
+        await world.until(lambda: watch(world).problems() == [])
+        assert seen == ["a.html"]
 
 
 async def test_a_newer_change_is_no_fault_of_the_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

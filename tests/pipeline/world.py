@@ -212,11 +212,11 @@ async def a_world(
     quota: tuple[int, int] = (1000, 20),
     task_seconds: float = 0.1,
     target: dict[str, Any] | None = None,
-    extra: dict[str, Any] | None = None,
+    extra: dict[str, Any] | Callable[[Emulator], dict[str, Any]] | None = None,
     site: dict[str, Any] | None = None,
     **emulator: Any,
 ) -> AsyncIterator[World]:
-    """Make a world, run the pipeline in it, and stop it in order."""
+    """Make a world, run the pipeline in it, and stop it in order; ``extra`` are further tables of the settings."""
     (folder / "origin").mkdir(exist_ok=True)
     clock = MovableClock()
     files, directories = quota
@@ -228,7 +228,9 @@ async def a_world(
     async with Emulator(options) as running:
         table = {"endpoint": running.api_url, "timeouts": {"answer_seconds": 2.0}, **(target or {})}
         cdn = AlibabaCdn("cdn", AlibabaCdn.Settings(**table), clock=clock, environment=KEYS)  # type: ignore[arg-type]
-        world = World(folder, settings_for(folder, running, extra, site), running, cdn)
+        world = World(
+            folder, settings_for(folder, running, extra(running) if callable(extra) else extra, site), running, cdn
+        )
         world.clock = clock
         try:
             async with aiohttp.ClientSession() as world.http:
