@@ -21,6 +21,7 @@ The exceptions, grouped by remedy: by what the caller can do about them.
         │   ├── BatchTooLarge      split and send the halves
         │   ├── BatchRejected      some URLs (.urls, .domain) are bad: split where none is named
         │   └── Misconfigured      stop sending, report it: credentials, permission, account, clock
+        │       └── NotInPlan      stop sending this kind of request, report it: the plan has none
         └── OutcomeUnknown         accepted or not: settled as the target declares
 """
 
@@ -37,6 +38,7 @@ __all__ = [
     "ListenerError",
     "MalformedNotification",
     "Misconfigured",
+    "NotInPlan",
     "NotSent",
     "OutcomeUnknown",
     "QuotaExhausted",
@@ -181,6 +183,10 @@ class BatchRejected(NotSent):
 
 class Misconfigured(NotSent):
     """The CDN rejects this account, key, permission or clock; no request can succeed."""
+
+
+class NotInPlan(Misconfigured):
+    """The plan of this account has no such kind of request; others go on."""
 
 
 class OutcomeUnknown(TargetError):

@@ -61,12 +61,18 @@ def counted_since(targets: Collection[Target], now: float) -> float:
 
 
 class FullWindow(NamedTuple):
-    """A kind of which nothing is sent because its rate limit is used up; times in seconds since the epoch."""
+    """
+    A kind of which nothing is sent: its rate limit is used up, or the plan has none.
+
+    Times in seconds since the epoch.
+    """
 
     until: float
     since: float
     reason: str
     """What the CDN said."""
+    remedy: str = ""
+    """What a person must do; empty where it is enough to wait."""
 
 
 @dataclass(slots=True)
@@ -203,10 +209,10 @@ class Account:
         """Return whether nothing that spends this allowance is sent now, since that is refused."""
         return self._exhausted.get(allowance.name, (0.0, 0))[0] > now
 
-    def window_full(self, kind: RefreshKind, until: float, reason: str, *, now: float) -> None:
+    def window_full(self, kind: RefreshKind, until: float, reason: str, *, now: float, remedy: str = "") -> None:
         """Send nothing of a kind until then (seconds since the epoch); all others go on."""
         before = self._full.get(kind, FullWindow(until, now, reason))
-        self._full[kind] = FullWindow(max(until, before.until), before.since, reason)
+        self._full[kind] = FullWindow(max(until, before.until), before.since, reason, remedy)
 
     def full(self, now: float) -> dict[RefreshKind, FullWindow]:
         """Return the kinds whose rate limit is used up."""
@@ -340,7 +346,7 @@ class Account:
             )
         if full := self.full(now):
             kind, one = min(full.items(), key=lambda each: each[1])
-            remedy = "nothing to do: it goes on then, and other kinds meanwhile"
+            remedy = one.remedy or "nothing to do: it goes on then, and other kinds meanwhile"
             problem = f"nothing of kind {kind.value} is sent: {one.reason}"
             return report._replace(problem=problem, remedy=remedy, since=one.since, until=one.until)
         if self._unfinished:

@@ -150,7 +150,9 @@ class Engine:
         refused_since = now if account.closed_since is None else account.closed_since
         waits_for_cdn = account.open_at(now) > now and now - refused_since < PATIENCE_SECONDS
         waits_for_cdn = waits_for_cdn and not account.needs_person
-        waits_for_cdn = waits_for_cdn or any(now - one.since < PATIENCE_SECONDS for one in account.full(now).values())
+        waits_for_cdn = waits_for_cdn or any(
+            now - one.since < PATIENCE_SECONDS and not one.remedy for one in account.full(now).values()
+        )
         waits_for_cdn = waits_for_cdn or account.waits_for_quota(now, QUOTA_REFUSALS)
         woken = self.outcome.wake_at is not None and now >= self.outcome.wake_at
         return self.settled and self.sender.idle and not woken and not (waits_for_cdn and self.outcome.deferred)

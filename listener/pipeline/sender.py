@@ -26,6 +26,7 @@ from listener.errors import (
     BatchTooLarge,
     Fenced,
     Misconfigured,
+    NotInPlan,
     NotSent,
     OutcomeUnknown,
     QuotaExhausted,
@@ -431,6 +432,9 @@ class Sender:
                 account.record_failure(
                     now, str(error), remedy=error.hint, first_seconds=1.0, most_seconds=EXHAUSTED_MOST_SECONDS
                 )
+        elif isinstance(error, NotInPlan):
+            wait = MISCONFIGURED_MOST_SECONDS
+            account.window_full(kind, now + wait, str(error), now=now, remedy=error.hint)
         elif isinstance(error, Misconfigured):
             account.record_failure(
                 now,

@@ -18,7 +18,7 @@ from listener.alibaba.signature import Credentials
 from listener.allowances import Day, for_each_kind
 from listener.change import Change, ChangeKind, Fingerprint
 from listener.contracts import Check, Delivery, IndexView, Source, SourceHealth
-from listener.emulator import Emulator, EmulatorSettings, parse_fault
+from listener.emulator import Emulator, EmulatorSettings
 from listener.pipeline import Pipeline, store_options
 from listener.refresh import AttemptState, RefreshKind
 from listener.settings import Settings
@@ -140,7 +140,7 @@ class World:
     def order(self, *faults: str) -> None:
         """Order faults of the emulator."""
         for fault in faults:
-            self.emulator.faults.order(parse_fault(fault), self.emulator.clock.now())
+            self.emulator.faults.order(self.emulator.table.parse(fault), self.emulator.clock.now())
 
     @property
     def accepted(self) -> dict[str, int]:

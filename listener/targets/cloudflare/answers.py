@@ -29,6 +29,7 @@ from listener.errors import (
     BatchRejected,
     BatchTooLarge,
     Misconfigured,
+    NotInPlan,
     TargetError,
     Throttled,
     Unavailable,
@@ -139,7 +140,7 @@ def _rejection(failure: Failure, sent: Sent, words: str, ids: dict[str, str]) ->
         return BatchRejected(words, urls=[url for item in named for url in sent.items[item]], **ids)
     if _PLAN.search(failure.message):
         hint = 'set `plan` to that of the zone; set `subtree = "none"` where it has no such purges'
-        return Misconfigured(words, hint=hint, **ids)
+        return NotInPlan(words, hint=hint, **ids)
     if _NUMBER.search(failure.message):
         return BatchTooLarge(words, **ids)
     return BatchRejected(words, **ids)

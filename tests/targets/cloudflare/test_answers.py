@@ -7,7 +7,16 @@ import time
 
 import pytest
 
-from listener.errors import BatchRejected, BatchTooLarge, Misconfigured, TargetError, Throttled, Unavailable, WindowFull
+from listener.errors import (
+    BatchRejected,
+    BatchTooLarge,
+    Misconfigured,
+    NotInPlan,
+    TargetError,
+    Throttled,
+    Unavailable,
+    WindowFull,
+)
 from listener.targets.cloudflare.answers import Sent, error_of, parse_failure
 
 SENT = Sent("purge_cache", {"www.example.com/a": ["https://www.example.com/a/"]}, "z", is_purge=True, refill_seconds=12)
@@ -40,8 +49,8 @@ def test_how_long_a_full_window_lasts(retry_after: str, wait: float) -> None:
 @pytest.mark.parametrize(
     ("status", "message", "kind"),
     [
-        (400, "Only enterprise zones can purge by tag.", Misconfigured),
-        (400, "not available on your plan", Misconfigured),
+        (400, "Only enterprise zones can purge by tag.", NotInPlan),
+        (400, "not available on your plan", NotInPlan),
         (400, "please limit your request to 100", BatchTooLarge),
         (400, "too many prefixes", BatchTooLarge),
         (400, "Unable to purge www.example.com/a, which is an enterprise limit your", BatchRejected),

@@ -112,6 +112,28 @@ async def test_a_full_window_of_prefixes_holds_no_file_up(tmp_path: Path) -> Non
         assert purged(world)[1:] == [("prefixes", "/d/", True)]
 
 
+async def test_a_plan_without_prefixes_holds_no_file_up(tmp_path: Path) -> None:
+    """Directories wait, with what a person must do; files go on, and so do directories once the plan has them."""
+    async with a_cloudflare_world(tmp_path) as world:
+        for key in ("a.html", "d/1"):
+            world.write(key, "one")
+            assert await world.get(key) == "one"
+        world.order("plan-lacks:prefixes")
+        shutil.rmtree(world.origin / "d")
+        world.source.deliver(Change("www", "d/", ChangeKind.SUBTREE_DELETED))
+        await world.until(lambda: any(one.account.full(world.clock.now()) for one in world.pipeline.engines))
+        world.source.deliver(world.write("a.html", "two, longer"))
+        await world.until(lambda: purged(world))
+        assert purged(world) == [("files", "/a.html", True)]
+        report = world.pipeline.engines[0].report
+        assert "Only enterprise zones can purge by prefixes" in report.problem
+        assert 'subtree = "none"' in report.remedy
+        world.emulator.faults.clear()
+        world.clock.ahead += 601
+        await world.settled()
+        assert purged(world)[1:] == [("prefixes", "/d/", True)]
+
+
 async def test_directories_are_merged_while_none_may_be_sent(tmp_path: Path) -> None:
     """What exceeds the requests by prefix is not planned: all that is due when the next one comes goes by that one."""
     limits = {"bucket_requests": 1, "requests_per_second": 0.5}

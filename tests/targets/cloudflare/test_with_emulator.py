@@ -16,6 +16,7 @@ from listener.errors import (
     BatchTooLarge,
     ConfigurationError,
     Misconfigured,
+    NotInPlan,
     OutcomeUnknown,
     Throttled,
     Unavailable,
@@ -115,7 +116,7 @@ async def test_a_url_of_a_foreign_zone_is_named(make_pair: MakePair) -> None:
     [
         ("error:10000", Misconfigured, "Cache Purge"),
         ("error:1000", Misconfigured, "CLOUDFLARE_API_TOKEN"),
-        ("plan-lacks:prefixes", Misconfigured, 'subtree = "none"'),
+        ("plan-lacks:prefixes", NotInPlan, 'subtree = "none"'),
         ("error:1094", BatchTooLarge, ""),
         ("error:413", BatchTooLarge, ""),
         ("error:1012", BatchRejected, ""),
