@@ -183,6 +183,9 @@ def _show_quota(found: Mapping[str, Any], columns: Sequence[str]) -> None:
         if kinds:
             lines.append([target, ", ".join(kinds), *("unlimited" if one == "limit" else "" for one in titles[2:])])
     print_table(titles, lines)
+    for target, one in found.get("targets", {}).items():
+        if not one["confirms"]:
+            say(f"{target}: confirms nothing, so a refresh counts as done once it is accepted")
 
 
 def _cell(row: Mapping[str, Any], title: str) -> object:

@@ -51,6 +51,7 @@ from listener.contracts.targets import (
     Target,
     TargetBase,
     UnknownOutcome,
+    confirms,
     evicts_directories,
 )
 from listener.refresh import UNLIMITED
@@ -92,6 +93,7 @@ __all__ = [
     "TargetBase",
     "UnknownOutcome",
     "Unreadable",
+    "confirms",
     "evicts_directories",
     "no_ack",
     "parts_of",

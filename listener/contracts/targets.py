@@ -28,6 +28,7 @@ __all__ = [
     "Target",
     "TargetBase",
     "UnknownOutcome",
+    "confirms",
     "evicts_directories",
 ]
 
@@ -172,6 +173,11 @@ class Target(Protocol):
         ...
 
 
+def confirms(target: Target) -> bool:
+    """Return whether the target learns when caches have dropped their copies; without that acceptance has to do."""
+    return isinstance(target, ReportsTasks) or bool(getattr(target, "confirms_by_answer", False))
+
+
 def evicts_directories(target: Target) -> bool:
     """Return whether a directory refresh drops what did not change, too; True without directory refreshes."""
     limits = target.limits.get(RefreshKind.DIRECTORY)
@@ -185,6 +191,8 @@ class TargetBase:
     allowances: Sequence[Allowance] = ()
     unknown_outcome = UnknownOutcome.SPENT
     pace = Pace()
+    confirms_by_answer = False
+    """Whether :meth:`Target.submit` returns once every cache has dropped its copies; else its answer is acceptance."""
 
     def __init__(self, name: str, settings: Any) -> None:
         """Keep the settings; open nothing."""

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from listener.allowances import Allowance, costs_of
-from listener.contracts import UNLIMITED, WAITING_SINCE, SourceHealth, Target
+from listener.contracts import UNLIMITED, WAITING_SINCE, SourceHealth, Target, confirms
 from listener.daemon.fleet import MOST_DIFFERENT, different_of, held_of, leaders_of, lost_of, plain_instances
 from listener.daemon.source_health import CHECK, Reported, source_rows, troubles_of
 from listener.errors import StoreError
@@ -153,6 +153,7 @@ async def status_of(
         "stale": [] if store is None else [plain_stale(one) for one in await stale_of(store, targets, now, owner)],
         "quota": await quota_of(store, targets, now=now),
         "unlimited": unlimited_of(targets),
+        "targets": {name: {"confirms": confirms(target)} for name, target in targets.items()},
         "spenders": {one.name: [spender._asdict() for spender in one.spenders] for one in reports},
         **({} if brief else plain_outlooks(ahead)),
         "sources": {name: _plain_source(row) for name, row in sources.items()},

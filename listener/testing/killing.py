@@ -49,7 +49,7 @@ class Life:
     died: asyncio.Event = field(default_factory=asyncio.Event)
 
     def step(self, name: str) -> None:
-        """Begin a step; raise ``CancelledError`` where the process is dead by then."""
+        """Begin a step; raise ``CancelledError`` where the process is dead."""
         if not self.is_dead and len(self.steps) == self.kill_at:
             self.is_dead = True
             self.died.set()

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from listener.allowances import Allowance, Month, Total
+from listener.cli.status import _show
 from listener.daemon.admin.rendering import PageContext, Renderer
 from listener.daemon.state import DaemonState, Parts
+from listener.daemon.status import status_of
 from listener.daemon.status_page import StatusPage
 from listener.refresh import RefreshKind
-from tests.pipeline.scripted import Scripted, a_world_of
+from listener.store.owner import Owner
+from tests.pipeline.scripted import Scripted, WithTasks, a_world_of
 from tests.pipeline.world import World
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
@@ -38,6 +41,26 @@ async def test_what_spends_no_allowance_is_shown_as_unlimited(tmp_path: Path) ->
     assert "Unlimited: file, directory" in part
     assert "reset" not in part
     assert "unlimited file and " in sent["reason"]
+
+
+@pytest.mark.parametrize("how", ["task", "answer", "nothing"])
+async def test_what_confirms_nothing_says_so(tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the JSON, in the text and on the page: what it has accepted counts as done, and nothing is unconfirmed."""
+    target = WithTasks() if how == "task" else Scripted()
+    target.confirms_by_answer = how == "answer"
+    async with a_world_of(tmp_path, target) as world:
+        if how != "task":
+            world.source.deliver(world.write("a.html", "new"))
+            await world.settled()
+        part = await page_of(world, target)
+        found = await status_of(
+            world.store, world.settings, {"cdn": target}, now=world.clock.now() + 7200.0, owner=Owner(True, 1)
+        )
+    _show(found, verbose=False)
+    assert found["targets"] == {"cdn": {"confirms": how != "nothing"}}
+    assert found["unconfirmed"] == 0
+    assert ("Confirms nothing" in part) is (how == "nothing")
+    assert ("cdn: confirms nothing" in capsys.readouterr().out) is (how == "nothing")
 
 
 async def test_money_is_shown_with_the_units(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ class HttpPurge(TargetBase):
         endpoint_is_list=True,
     )
     unknown_outcome = UnknownOutcome.REPEAT
+    confirms_by_answer = True
     pace = Pace(lanes=4)
 
     def __init__(self, name: str, settings: HttpPurgeSettings) -> None:

@@ -36,6 +36,7 @@ class HttpCache(TargetBase):
         RefreshKind.DIRECTORY: KindLimits(batch_urls=1),
     }
     unknown_outcome = UnknownOutcome.REPEAT
+    confirms_by_answer = True
 
     _session: aiohttp.ClientSession | None = None
 
