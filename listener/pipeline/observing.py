@@ -13,8 +13,9 @@ Probes after completion: whether visitors get what a complete refresh should hav
     until it serves the change         refreshed once more, within ``repeat_share``
                  └──────────▶ refresh ◀─────────┘
 
-Each URL is refreshed once more at most once an hour, and all of them within the share: an edge that ignores refreshes
-is a problem for people, not for the quota. What is stale is probed again, ever more rarely, until it is fresh.
+Each change is refreshed once more at most once an hour, and all of them within the share: an edge that ignores
+refreshes is a problem for people, not for the quota. What is stale is probed again, ever more rarely, until it is
+fresh.
 
 Completions are noted in memory and probed by a task of their own, so that nothing here delays a refresh. A restart
 forgets what waits to be probed; what was spent of the share is counted from the audit trail.
@@ -63,7 +64,7 @@ LOOKED_AT: Final = 200
 CONFIRM_SECONDS: Final = 30.0
 """A stale edge is probed again so much later, and refreshed once more if it still is."""
 REPEAT_SECONDS: Final = 3600.0
-"""A URL is not refreshed once more again before."""
+"""A URL that did not change is not refreshed once more again before."""
 FIRST_LOOK_SECONDS: Final = 60.0
 LAST_LOOK_SECONDS: Final = 3600.0
 """What stays stale is probed after a minute, two, four and so on."""
@@ -143,6 +144,8 @@ class EdgeWatch:
         for attempt in complete:
             if attempt.kind is RefreshKind.PREFETCH:
                 continue
+            if not attempt.reason.startswith(REPEATED):
+                self._repeated.pop((attempt.target, attempt.url), None)  # a new change may be repeated, too
             limits = self._targets[attempt.target].limits.get(attempt.kind)
             one = _Watched(
                 attempt.target,
@@ -315,7 +318,7 @@ class EdgeWatch:
         elif not one.is_confirming and not one.looks:
             self._put(replace(one, is_confirming=True), CONFIRM_SECONDS)
             return
-        elif one.is_confirming and await self._repeat(one, "an edge still serves the old copy"):
+        elif await self._repeat(one, "an edge still serves the old copy"):
             return
         self._look_again(one)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from email.utils import formatdate
 from pathlib import Path
 from types import SimpleNamespace
@@ -225,6 +227,59 @@ async def test_an_edge_that_mends_itself_with_the_origin(tmp_path: Path, monkeyp
         assert seen == ["a.html"]
 
 
+async def test_each_change_may_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also soon after the one before it; without a change it is not repeated again."""
+    pop = Pop(tmp_path / "origin", ignores=1)
+    table = {**settings(0), "coalescer": {"quiet_seconds": 0.05, "cap_seconds": 1.0}}
+    async with an_edge(pop.answer) as edge:
+        table["verifier"]["edge"]["edges"] = [f"127.0.0.1:{edge.port}"]
+        async with a_world(tmp_path, extra=table, site={"min_interval_seconds": 0.0}) as world:
+            seen = follow(world, pop, monkeypatch)
+            change(world, pop, "a.html")
+            await world.until(lambda: len(seen) == 2)
+            await world.until(lambda: not watch(world).problems())
+            pop.refreshes.clear()
+            world.source.deliver(world.write("a.html", "newest of all"))
+            await world.until(lambda: len(seen) == 4)
+            await world.until(lambda: not watch(world).problems())
+
+
+async def test_a_race_with_an_origin_that_lags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the edge fetched too early is found and mended, and each URL is refreshed once more at most."""
+    chance = random.Random(5)
+    late = Pop(tmp_path / "origin")
+    has_it: dict[str, float] = {}
+
+    def lagging(key: str) -> tuple[bytes, float]:
+        if time.monotonic() >= has_it.get(key, 0.0):
+            late.kept[key] = Pop.read(late, key)
+        return late.kept[key]
+
+    async def origin_answer(request: web.BaseRequest) -> web.Response:
+        lagging(request.path[1:])
+        return await late.answer(request)
+
+    pop = Pop(tmp_path / "origin")
+    keys = [f"{number}.html" for number in range(60)]
+    async with (
+        an_edge(pop.answer) as edge,
+        an_edge(origin_answer) as origin,
+        a_world(tmp_path, extra=settings(edge.port, repeat_share=0.5), site={"origin_url": origin.url}) as world,
+    ):
+        seen = follow(world, pop, monkeypatch)
+        for key in keys:
+            (world.origin / key).write_text("old")
+            pop.kept[key] = late.kept[key] = late.read(key)
+            has_it[key] = time.monotonic() + chance.choice([0.0, 0.0, chance.uniform(0, 4)])
+        pop.read = lagging  # type: ignore[method-assign]
+        for key in keys:
+            world.source.deliver(world.write(key, "newer"))
+        await world.until(lambda: all(pop.kept[key][0] == b"newer" for key in keys))
+        await world.until(lambda: not watch(world).problems())
+        assert len(keys) < len(seen) <= 2 * len(keys)
+        assert max(Counter(seen).values()) == 2
+
+
 async def test_a_newer_change_is_no_fault_of_the_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is stale since it changed again is refreshed anyway."""
     pop = Pop(tmp_path / "origin", ignores=99)
@@ -239,6 +294,27 @@ async def test_a_newer_change_is_no_fault_of_the_edge(tmp_path: Path, monkeypatc
             await world.until(lambda: edge.requests)
             await asyncio.sleep(0.2)
             assert (watch(world).report()["stale"], watch(world).problems()) == (0, [])
+
+
+async def test_an_edge_that_fails_after_it_was_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stays a problem while it is unknown, and is probed until it is fresh."""
+    pop = Pop(tmp_path / "origin", ignores=99)
+    fails: list[int] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if fails:
+            fails.append(1)
+        return web.Response(status=503) if 0 < len(fails) < 4 else await pop.answer(request)
+
+    async with an_edge(answer) as edge, a_world(tmp_path, extra=settings(edge.port)) as world:
+        follow(world, pop, monkeypatch)
+        change(world, pop, "a.html")
+        await world.until(lambda: watch(world).report()["stale"] >= 3)
+        fails.append(1)
+        await world.until(lambda: watch(world).report()["unknown"] >= 1)
+        assert len(watch(world).problems()) == 1
+        pop.kept["a.html"] = pop.read("a.html")
+        await world.until(lambda: watch(world).problems() == [])
 
 
 async def test_some_urls_of_a_directory_are_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
