@@ -370,7 +370,7 @@ class Reasons:
             return f"no {kind} quota left{kept}"
         if isinstance(budget.allowance.window, Day):
             return f"no {budget.name} quota left today{kept}"
-        return f"no {_of_window(budget)} are left{kept}"
+        return f"no {_of_window(budget)} are left{kept}{_paid(budget)}"
 
     def kept(self, kind: RefreshKind) -> str:
         """Return that units are left, but are kept for what comes."""
@@ -449,6 +449,17 @@ def _of_window(budget: Budget) -> str:
     if isinstance(window, Month):
         return f"{budget.name} of the month"
     return f"{budget.name} of the last {window.days} days" if isinstance(window, Rolling) else budget.name
+
+
+def _paid(budget: Budget) -> str:
+    """Return what was free and what was paid of an allowance that is used up; empty where nothing costs money."""
+    allowance = budget.allowance
+    if not allowance.is_paid:
+        return ""
+    dollars = allowance.dollars(budget.limit)
+    paid = f"${dollars:,.2f} are spent" if dollars else "none may be paid"
+    free = allowance.free or 0
+    return f" ({free:,} {'is' if free == 1 else 'are'} free, and {paid})"
 
 
 def _for(dollars: float) -> str:

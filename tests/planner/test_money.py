@@ -111,7 +111,8 @@ def test_a_path_is_bought_for_one_page_at_once() -> None:
     none = plan(asked(page, paths(0), weights={"a/": 50, "": 900}))
     assert (none.files, none.dollars) == ([], 0.0)
     decision, numbers = split_reason(none.deferred[0].reason)
-    assert decision == "Deferred until 2026-01-01 00:00 UTC: no paths of the month are left."
+    why = "no paths of the month are left (1,000 are free, and none may be paid)"
+    assert decision == f"Deferred until 2026-01-01 00:00 UTC: {why}."
     assert "0 paths of the month left, " in numbers
 
 
