@@ -382,7 +382,7 @@ class EdgeWatch:
     def report(self) -> dict[str, Any]:
         """Return what was found as plain data, for the JSON of ``status``."""
         names = ("fresh", "stale", "unknown", "left_out", "repeated", "not_repeated")
-        stale = {str(edge): len(kept) for edge, kept in self._stale.items() if kept}
+        stale = {str(edge): len(self._stale.get(edge, ())) for edge in self._edges}
         return {
             **{name: self._counts[name] for name in names},
             "waiting": len(self._waiting),

@@ -37,12 +37,16 @@ def promtool(system_command: Callable[[str], str]) -> Promtool:
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The metrics of a daemon that refreshed something."""
-    with a_stand(tmp_path_factory.mktemp("metrics") / "stand") as stand, stand.daemon():
-        stand.write("hidden-name.html")
-        stand.write("back\\slash.html")
-        until(lambda: "listener_freshness_seconds_count{" in fetch(f"{stand.admin}/metrics")[1])
-        yield fetch(f"{stand.admin}/metrics")[1]
+    """The metrics of a daemon that refreshed something, and probed it."""
+    with a_stand(tmp_path_factory.mktemp("metrics") / "stand") as stand:
+        table = stand.config.read_text()
+        stand.put(f'{table}\n[verifier.edge]\nmode = "all"\nafter_seconds = 0.1\n')
+        with stand.daemon():
+            stand.write("hidden-name.html")
+            stand.write("back\\slash.html")
+            until(lambda: "listener_freshness_seconds_count{" in fetch(f"{stand.admin}/metrics")[1])
+            until(lambda: re.search(r"listener_edge_probes_total\{.*\} [1-9]", fetch(f"{stand.admin}/metrics")[1]))
+            yield fetch(f"{stand.admin}/metrics")[1]
 
 
 def expressions() -> list[str]:
@@ -75,7 +79,8 @@ def test_labels_are_names_of_ours(metrics: str) -> None:
         "target": {"cdn"},
         "account": {"main"},
         "kind": {"file", "directory", "prefetch", "ignore-params"},
-        "state": {"pending", "deferred", "in_flight", "failed", "parked", "unconfirmed"},
+        "state": {"pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "fresh", "stale", "unknown"},
+        "edge": {"name"},
         "outcome": {"complete", "failed"},
         "waits_for": {"us", "cdn", "person"},
     }
