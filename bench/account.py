@@ -185,7 +185,8 @@ class OursWithShares:
                 weights=world.weight,
                 allowed=lambda url: len(url) > len(BASE),
                 arrivals=self.arrivals,
-                shares={(s, RefreshKind.FILE): QuotaShare(self.guaranteed, spent=world.spent_today[s]) for s in sites},
+                shares={(s, RefreshKind.FILE): QuotaShare(self.guaranteed) for s in sites},
+                spent={(s, RefreshKind.FILE.value): world.spent_today[s] for s in sites},
             )
         )
         for directory in made.directories:

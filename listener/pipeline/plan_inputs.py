@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from listener import planner
-from listener.allowances import DAY_SECONDS, Allowance, Day
+from listener.allowances import DAY_SECONDS, Allowance, Day, costs_of
 from listener.contracts import KindLimits, ReportsRates
 from listener.pipeline.accounts import EVICTION_SECONDS, Account
 from listener.pipeline.spenders import DEFAULT_SHARE, Spenders, units_spent
@@ -138,6 +138,7 @@ class PlanInputs:
             force=self._account.forces,
             arrivals=self._account.arrivals,
             shares=self._shares() if self._sharing else {},
+            spent=self._spent() if self._sharing else {},
             limits=self.limits(),
         )
 
@@ -224,20 +225,26 @@ class PlanInputs:
     def _shares(self) -> dict[tuple[str, RefreshKind], planner.QuotaShare]:
         if not self._has_shares:
             found = {kind: planner.limit_of(self.budgets, kind) for kind in self.kinds}
-            limits = {kind: int(units) for kind, units in found.items() if math.isfinite(units)}
-            return self._spenders.default_shares(self._snapshot, self._account, limits, now=self._now)
-        spent = units_spent(self._snapshot, self._account, self._site_name, self._now)
-        for one in self._taken:
-            if (site := self._sites.of(one.target, one.url)) is not None:
-                spent[share_name(site), one.kind] += 1
+            return self._spenders.default_shares(
+                {kind: int(units) for kind, units in found.items() if math.isfinite(units)}
+            )
         return {
-            (name, kind): planner.QuotaShare(
-                getattr(site.guaranteed, kind.value), getattr(site.share, kind.value), spent[name, kind]
+            (share_name(site), kind): planner.QuotaShare(
+                getattr(site.guaranteed, kind.value), getattr(site.share, kind.value)
             )
             for site in self._served
-            for name in [share_name(site)]
             for kind in SHARED_KINDS
         }
+
+    def _spent(self) -> Counter[tuple[str, str]]:
+        """Return the units of each allowance that whoever has a share spent or holds."""
+        payer = self._site_name if self._has_shares else self._spenders.live_payer
+        spent = units_spent(self._snapshot, self._account, payer, self._now)
+        for one in self._taken if self._has_shares else ():
+            if (site := self._sites.of(one.target, one.url)) is not None:
+                for name, units in costs_of(self._account.allowances, one.kind).items():
+                    spent[share_name(site), name] += units
+        return spent
 
     def _site_name(self, sent: Sent) -> str | None:
         site = self._sites.of(sent.target, sent.url)

@@ -74,7 +74,8 @@ class Spenders:
         site = self._sites.of(target, url)
         return None if site is None else self._name(site)
 
-    def _live_payer(self, sent: Sent) -> str | None:
+    def live_payer(self, sent: Sent) -> str | None:
+        """Return who pays for what was sent; None for what a backfill requested."""
         return self.name(sent.target, sent.url) if sent.priority is Priority.LIVE else None
 
     def _name(self, site: Site) -> str:
@@ -87,15 +88,11 @@ class Spenders:
             return None
         return site.source, f"source {site.source}" if self._by_source else f"site {share_name(site)}"
 
-    def default_shares(
-        self, snapshot: Snapshot, account: Account, limits: Mapping[RefreshKind, int], *, now: float
-    ) -> dict[tuple[str, RefreshKind], QuotaShare]:
-        """Return the part that each spender may have where none is set; what backfills spent does not count."""
-        spent = units_spent(snapshot, account, self._live_payer, now)
+    def default_shares(self, limits: Mapping[RefreshKind, int]) -> dict[tuple[str, RefreshKind], QuotaShare]:
+        """Return the part that each spender may have where none is set."""
         return {
             (name, kind): QuotaShare(
                 greatest=_rounded_up(limits.get(kind, 0)),
-                spent=spent[name, kind],
                 used_up=f"its source has used up its {DEFAULT_SHARE:.0%} of the quota (no site sets a share)",
             )
             for name in {self._name(site) for site in self.served}
@@ -110,36 +107,24 @@ def _rounded_up(limit: int) -> float:
 
 def units_spent(
     snapshot: Snapshot, account: Account, payer: Callable[[Sent], str | None], now: float
-) -> Counter[tuple[str, RefreshKind]]:
+) -> Counter[tuple[str, str]]:
     """
-    Return how many URLs of each kind somebody's spending amounts to, in the windows of now.
-
-    A kind that shares an allowance has the spending of the others in it, too.
+    Return how many units of each allowance somebody has spent or holds, of those that count now.
 
     Args:
         snapshot: of the store.
-        account: whose spending.
+        account: whose allowances.
         payer: returns who pays for what was sent; None: nobody.
         now: seconds since the epoch.
     """
     spent: Counter[tuple[str, str]] = Counter()
-    payers: set[str] = set()
     allowances = account.allowances
     since = {one.name: one.window.first(now) for one in allowances}
     for sent in snapshot.sent_since(account.name, min(since.values())) if since else ():
-        if (name := payer(sent)) is None:
-            continue
-        payers.add(name)
-        for allowance, units in costs_of(allowances, sent.kind).items():
-            spent[name, allowance] += units if sent.at >= since[allowance] else 0
-    return Counter(
-        {
-            (name, kind): max(spent[name, one.name] // one.costs[kind] for one in account.spends(kind))
-            for name in payers
-            for kind in account.kinds
-            if account.spends(kind)
-        }
-    )
+        if (name := payer(sent)) is not None:
+            for allowance, units in costs_of(allowances, sent.kind).items():
+                spent[name, allowance] += units if sent.at >= since[allowance] else 0
+    return spent
 
 
 def large_spenders(snapshot: Snapshot, account: Account, spenders: Spenders, *, now: float) -> list[Spender]:

@@ -195,15 +195,13 @@ class Budget(NamedTuple):
 
 
 class QuotaShare(NamedTuple):
-    """What a site may have of the day's quota of one kind, as parts of the limit."""
+    """What a site may have of the allowances that a kind spends, as parts of their limits."""
 
     guaranteed: float = 0.0
     """Kept for it until shortly before the reset."""
     greatest: float = 1.0
     """Never exceeded."""
-    spent: int = 0
-    """Tokens that it spent or holds today."""
-    used_up: str = "its site has used up its share of the day"
+    used_up: str = "its site has used up its share of the quota"
     """Says to the operator that nothing of it is left."""
 
 
@@ -272,6 +270,8 @@ class PlanInput:
     """What is known of the account's arrivals, this moment's included."""
     shares: Mapping[tuple[str, RefreshKind], QuotaShare] = field(default_factory=dict)
     """By site and kind; a site that is not named has no guarantee and no bound."""
+    spent: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By site and allowance: units that it spent or holds, of those that count now."""
     limits: Sequence[Limit] = ()
     """Limits other than the budgets."""
 

@@ -95,7 +95,7 @@ class QuotaPool:
         self._costs = {kind: list(given.costs(kind).items()) for kind in RefreshKind}
         self._given = given
         self._shares = self._by_allowance()
-        self._spent: Counter[tuple[str, str]] = Counter()
+        self._spent = Counter(given.spent)
         self._due = {load.site for load in given.loads} if given.shares else set()
         self._kept_part = {one.name: min(1.0, hours_left(one, given.now) / LEND_HOURS) for one in given.budgets}
         self._kept = {(site, name): self._keep(site, name) for site, name in self._shares}
@@ -106,15 +106,14 @@ class QuotaPool:
     def _by_allowance(self) -> dict[tuple[str, str], QuotaShare]:
         shares: dict[tuple[str, str], QuotaShare] = {}
         for (site, kind), own in self._given.shares.items():
-            for name, units in self._costs[kind]:
-                spent = own._replace(spent=own.spent * units)
+            for name, _ in self._costs[kind]:
                 other = shares.get((site, name))
-                shares[site, name] = spent if other is None else _joined(other, spent)
+                shares[site, name] = own if other is None else _joined(other, own)
         return shares
 
     def _keep(self, site: str, name: str) -> int:
         share = self._shares[site, name]
-        unused = share.guaranteed * self._budgets[name].limit - share.spent
+        unused = share.guaranteed * self._budgets[name].limit - self._spent[site, name]
         return max(0, int(unused if site in self._due else unused * self._kept_part[name]))
 
     def joint_left(self) -> Purse:
@@ -137,7 +136,7 @@ class QuotaPool:
         left = self._purse.left[name]
         own = min(self._kept.get((site, name), 0), left)
         free = max(0, left - self._all_kept[name])
-        return max(0, min(greatest - share.spent - self._spent[site, name], own + free))
+        return max(0, min(greatest - self._spent[site, name], own + free))
 
     def used_up(self, site: str, kind: RefreshKind) -> str:
         """Return for the operator that a site has used up its share."""
@@ -164,5 +163,4 @@ def _joined(one: QuotaShare, other: QuotaShare) -> QuotaShare:
     return one._replace(
         guaranteed=max(one.guaranteed, other.guaranteed),
         greatest=min(one.greatest, other.greatest),
-        spent=one.spent + other.spent,
     )

@@ -37,7 +37,7 @@ def drawn(seed: int) -> PlanInput:
         force=rng.random() < 0.7,
         cover_all=rng.random() < 0.1,
         arrivals=_history(rng),
-        shares=_shares(rng) if rng.random() < 0.4 else {},
+        **(_shares(rng) if rng.random() < 0.4 else {}),
         limits=[Limit(**one) for one in _limits(rng) if rng.random() < 0.3],
     )
 
@@ -72,14 +72,15 @@ def _history(rng: random.Random) -> Arrivals:
     return known.until(0.0)
 
 
-def _shares(rng: random.Random) -> dict[tuple[str, RefreshKind], QuotaShare]:
-    shares = {}
+def _shares(rng: random.Random) -> dict[str, Any]:
+    shares, spent = {}, {}
     for site in ("www", "shop"):
         for kind in (FILE, DIRECTORY):
             guaranteed = rng.choice([0.0, 0.1, 0.4])
             greatest = max(guaranteed, rng.choice([1.0, 0.5]))
-            shares[site, kind] = QuotaShare(guaranteed, greatest, rng.choice([0, 0, 3]))
-    return shares
+            shares[site, kind] = QuotaShare(guaranteed, greatest)
+            spent[site, kind.value] = rng.choice([0, 0, 3])
+    return {"shares": shares, "spent": spent}
 
 
 def _limits(rng: random.Random) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from listener.allowances import Allowance, Day, Rolling
 from listener.planner import Budget, DirectoryLoad, Limit, Plan, PlanInput, QuotaShare, plan
 from listener.refresh import RefreshKind
 from tests.planner.budgets import DAY, HOUR, of_kinds
@@ -49,19 +50,35 @@ def test_an_unused_guarantee_is_lent_before_the_reset() -> None:
 
 def test_a_guarantee_comes_first_when_its_site_returns() -> None:
     """A site with something due gets its guarantee though another's older backlog could take every token."""
-    shares = {("shop", FILE): QuotaShare(guaranteed=0.4), ("www", FILE): QuotaShare(spent=60)}
+    shares = {("shop", FILE): QuotaShare(guaranteed=0.4)}
     loads = [load("www", "a/", 500, oldest=-DAY), load("shop", "b/", 30)]
-    made = plan(PlanInput(now=0.0, loads=loads, budgets=day(100, 0, spent_files=60), shares=shares))
+    left = day(100, 0, spent_files=60)
+    made = plan(PlanInput(now=0.0, loads=loads, budgets=left, shares=shares, spent={("www", "file"): 60}))
     assert spent(made, "shop", FILE) == 30
     assert spent(made, "www", FILE) == 0
 
 
 def test_the_greatest_share_is_never_exceeded() -> None:
     """A site stops at its greatest share of the day, with tokens left for others."""
-    shares = {("www", FILE): QuotaShare(greatest=0.5, spent=20)}
-    made = plan(PlanInput(now=0.0, loads=[load("www", "a/", 500)], budgets=day(100, 0, spent_files=20), shares=shares))
+    shares = {("www", FILE): QuotaShare(greatest=0.5)}
+    loads, left = [load("www", "a/", 500)], day(100, 0, spent_files=20)
+    made = plan(PlanInput(now=0.0, loads=loads, budgets=left, shares=shares, spent={("www", "file"): 20}))
     assert spent(made, "www", FILE) == 30
     assert sum(d.needs for d in made.deferred) == 470
+
+
+def test_a_share_bounds_each_allowance_that_a_kind_spends() -> None:
+    """What a site spent of a day says nothing of thirty days: the scarcer of its parts holds."""
+    budgets = [
+        Budget(Allowance(name="day", limit=100, window=Day(), costs={FILE: 1}), 100, DAY),
+        Budget(Allowance(name="month", limit=200, window=Rolling(30), costs={FILE: 1}), 150, DAY),
+    ]
+    shares = {("www", FILE): QuotaShare(greatest=0.5)}
+    for spent_of, expected in (({"month": 90}, 10), ({"day": 30, "month": 50}, 20), ({"day": 30, "month": 85}, 15)):
+        given = {("www", name): units for name, units in spent_of.items()}
+        loads = [load("www", "a/", 500)]
+        made = plan(PlanInput(now=0.0, loads=loads, budgets=budgets, kinds={FILE}, shares=shares, spent=given))
+        assert spent(made, "www", FILE) == expected
 
 
 def test_a_greatest_share_is_lifted_before_the_reset_for_whom_nobody_waits() -> None:
