@@ -132,10 +132,12 @@ def _config_path(config: Path | None, shape: _Shape) -> Path:
             f"{path}: exists already, and init overwrites nothing",
             hint="name another file with --config, or move this one away; `cdn-listener check` tries it",
         )
-    if shape.systemd and not unit_of(path) and path.parent != CONFIG_DIRECTORY:
-        raise ConfigurationError(
-            f"--systemd: the unit reads {CONFIG_DIRECTORY / PLAIN}.toml", hint="leave --config out"
+    plain = CONFIG_DIRECTORY / f"{PLAIN}.toml"
+    if shape.systemd and path != plain:
+        hint = (
+            "leave --config out; for an instance run init without --systemd, then systemd install cdn-listener@.service"
         )
+        raise ConfigurationError(f"--systemd: the unit reads {plain}", hint=hint)
     return path
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import tempfile
 import time
@@ -17,11 +18,12 @@ import pytest
 
 from tests.product.container.image import IMAGE, ROOT, Engine
 from tests.product.container.pod import Pod, probes, workload
-from tests.stand import KEYS, SECRET, Stand, a_stand, fetch, until
+from tests.readme import block, replaced
+from tests.stand import KEYS, SECRET, Stand, a_stand, fetch, free_port, until
 
 pytestmark = [pytest.mark.looptime(False), pytest.mark.slow, pytest.mark.timeout(1200)]
 PATIENCE_SECONDS = 90.0
-NAME = f"listener-{os.getpid()}"
+NAME, WEB, SIDECAR = (f"{name}-{os.getpid()}" for name in ("listener", "web", "sidecar"))
 POD = f"www-{os.getpid()}"
 
 
@@ -40,7 +42,7 @@ def engine(
         engine.build()
         yield engine
     finally:
-        engine.remove(containers=[NAME], pods=[POD])
+        engine.remove(containers=[NAME, SIDECAR, WEB], pods=[POD])
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +212,29 @@ def test_the_pod_ends_within_its_grace_period(pod: Pod) -> None:
     pod.engine.podman("pod", "start", POD)
     pod.run("".join(f"answers({path!r})\n" for path in probes()))
     pod.run("turn(['stop-1.html'], 'new'); write(['stop-1.html'], 'newer'); turn(['stop-1.html'], 'newer')")
+
+
+def test_the_sidecar_of_the_readme(engine: Engine, stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's configuration and its `podman run`, which takes the files of the container `web`."""
+    port, folder = free_port(), stand.root / "sidecar"
+    text = (ROOT / "README.md").read_text()
+    (configuration,) = re.findall(r"```toml\n(# cdn-listener/listener.toml\n.*?)```", text, re.DOTALL)
+    target = f'type = "alibaba-cdn"\nendpoint = "{stand.emulator.api_url}"'
+    places = {"9180": str(port), 'type = "alibaba-cdn"': target, "https://www.example.com": stand.edge}
+    folder.mkdir()
+    (folder / "listener.toml").write_text(replaced(configuration, places))
+    lines = " ".join(block("Sidecar container", "podman build")).replace("\\ ", "")
+    run = lines[lines.index("podman run") :]
+    run = replaced(run, {"--publish 127.0.0.1:9180:9180": "--network host", "./cdn-listener": str(folder)})
+    run = replaced(run, {" web:ro": f" {WEB}:ro", "listener-state": f"state-{os.getpid()}"})
+    for name, value in {**KEYS, "LISTENER_ADMIN__TOKEN": "t" * 32}.items():
+        monkeypatch.setenv(name, value)
+    engine.podman("create", "--name", WEB, "--volume", f"{stand.tree}:/srv/www", IMAGE)
+    *words, image = shlex.split(run)
+    assert image == "cdn-listener"
+    engine.podman(*words[1:], "--detach", "--name", SIDECAR, "--no-healthcheck", IMAGE)
+    until(lambda: fetch(f"http://127.0.0.1:{port}/readyz")[0] == 200, seconds=PATIENCE_SECONDS, what="it is ready")
+    stand.write("sidecar.html", "old")
+    assert fetch(stand.url("sidecar.html"))[1] == "old"
+    stand.write("sidecar.html", "new")
+    turns_fresh(stand, "sidecar.html", "new")
