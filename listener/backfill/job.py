@@ -340,4 +340,5 @@ async def _with_end(portions: AsyncGenerator[list[Change], None]) -> AsyncIterat
 def _troubles(pipeline: Pipeline) -> list[str]:
     """Return what stood in the way, and once each why something was deferred."""
     reasons = {left.reason for engine in pipeline.engines for left in engine.outcome.deferred}
-    return [*pipeline.troubles, *sorted(reasons)]
+    troubles = pipeline.troubles
+    return [*troubles, *sorted(reason for reason in reasons if not any(reason in trouble for trouble in troubles))]

@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 
 from listener.backfill import Backfill, Mode, opened, source
 from listener.errors import ConfigurationError, StoreError
+from listener.pipeline.engine import PATIENCE_SECONDS
 from listener.plugins import load_targets
 from listener.settings import Settings, load_settings
 from listener.sources.filesystem import FilesystemSettings
@@ -129,6 +131,18 @@ def test_a_list_that_cannot_be_meant_spends_nothing(stand: Stand, command: Comma
     assert (
         command("plan", "--changes", str(listed), "--objects", str(listed), "--json")[1].count('"key": "a.html"') == 1
     )
+
+
+def test_what_a_person_must_mend_ends_it_at_once(stand: Stand, command: Command) -> None:
+    """The key may not refresh: the problem stands there once, with what to do, and nothing is waited for."""
+    stand.order("error:Forbidden.RAM,action=RefreshObjectCaches")
+    stand.write("a.html", "new")
+    began = time.monotonic()
+    status, out, _ = command("backfill", "--yes")
+    assert status == 3
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
+    (line,) = [line for line in out.splitlines() if "Forbidden.RAM" in line]
+    assert line.startswith("deferred: account main: ") and "grant this key the RAM actions" in line
 
 
 def test_what_quota_does_not_cover_is_deferred(
