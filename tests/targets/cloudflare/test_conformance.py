@@ -45,6 +45,8 @@ class TestCloudflare(TargetConformance):
 
     settings: ClassVar[dict[str, Any]] = {}
     secrets = (TOKEN,)
+    lost_answer = f"accept-then-reset:1{PURGES}"
+    refused = "malformed:refused"
     failures: ClassVar = {
         f"accept-then-reset{PURGES}": OutcomeUnknown,
         f"accept-then-timeout{PURGES}": OutcomeUnknown,

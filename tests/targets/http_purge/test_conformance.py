@@ -98,6 +98,7 @@ class Purges(TargetConformance):
     """What all presets have in common."""
 
     secrets = (SECRET,)
+    lost_answer = "lost"
     refused = "refused"
     preset: ClassVar[str]
     count = 2
@@ -122,7 +123,6 @@ class TestVarnish(Purges):
     """Two of them."""
 
     preset = "varnish"
-    lost_answer = "lost"
 
 
 class TestNginx(Purges):
