@@ -124,6 +124,13 @@ def test_what_may_be_repeated_costs_nothing() -> None:
         Suite(declares=UnknownOutcome.REPEAT).test_it_declares_what_it_can_do()
 
 
+def test_what_costs_something_shows_what_becomes_of_a_lost_answer() -> None:
+    """The hook may be left out only where nothing can be overspent."""
+    Suite(allowances=()).test_an_unknown_outcome_can_be_settled_as_declared()
+    with pytest.raises(AssertionError, match="lost_answer"):
+        Suite().test_an_unknown_outcome_can_be_settled_as_declared()
+
+
 def test_units_that_are_not_booked_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if what was being sent when the process ended had surely not been sent."""
 

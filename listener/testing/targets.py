@@ -111,6 +111,8 @@ class TargetConformance:
     def test_an_unknown_outcome_can_be_settled_as_declared(self) -> None:
         """A request that was accepted and not answered is in the task list, or may be sent again."""
         if not self.lost_answer:
+            is_free = not self.make_unreachable_target().allowances
+            assert is_free, "name lost_answer: nothing else shows that an answer that is lost is not paid for twice"
             return
 
         async def body(service: Service, target: Target) -> None:
