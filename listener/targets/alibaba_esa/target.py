@@ -16,7 +16,7 @@ from listener.alibaba.targets import DAY_SECONDS, ApiTarget
 from listener.allowances import Allowance, Day, Rolling
 from listener.clock import QUOTA_RESET_OFFSET_SECONDS, Clock
 from listener.contracts import UNLIMITED, Check, CheckState, Eviction, KindLimits, Pace, Questions, SettingQuestion
-from listener.errors import BatchTooLarge, Misconfigured, OutcomeUnknown, Unavailable
+from listener.errors import BatchRejected, BatchTooLarge, Misconfigured, OutcomeUnknown, Unavailable
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
 from listener.targets.alibaba_esa.requests import (
     KINDS,
@@ -137,7 +137,13 @@ class AlibabaEsa(ApiTarget):
             raise BatchTooLarge(f"{len(urls)} URLs are too many for one request")
         request = purge_request(await self.site_id(), kind, urls, force=force)
         began = self._clock.now()
-        fields = await self.client.write(request)
+        try:
+            fields = await self.client.write(request)
+        except BatchRejected as error:
+            if "SiteId" not in str(error):
+                raise
+            # Otherwise every URL would be set aside, one by one, for a setting.
+            raise Misconfigured(str(error), hint=_SITE, code=error.code, request_id=error.request_id) from error
         try:
             receipt = parse_receipt(fields)
         except ReplyError as error:

@@ -16,6 +16,7 @@ from alibabacloud_tea_openapi.utils_models import Config
 
 from listener.alibaba.calls import Request
 from listener.alibaba.signature import timestamp
+from listener.errors import BatchRejected, Misconfigured
 from listener.targets.alibaba_esa import AlibabaEsa
 from listener.targets.alibaba_esa.requests import (
     purge_request,
@@ -24,7 +25,7 @@ from listener.targets.alibaba_esa.requests import (
     site_by_name_request,
     task_list_request,
 )
-from tests.targets.alibaba_cdn.recording_api import NOW, Answer, Api
+from tests.targets.alibaba_cdn.recording_api import NOW, Answer, Api, refused
 from tests.targets.alibaba_cdn.test_sdk import placed
 from tests.targets.alibaba_esa.conftest import DIRECTORY, EXAMPLE, FILE, IGNORE_PARAMS, MakePair, make_target
 
@@ -127,6 +128,19 @@ async def test_parameters_are_those_of_the_official_client(api: Api, case: str, 
             given = json.loads(one["query"]["Content"])
             one["query"]["Content"] = {name: value for name, value in given.items() if value}  # it adds empty lists
     assert second == first
+
+
+async def test_a_site_that_is_refused_is_no_urls_fault(api: Api) -> None:
+    """Whatever the code: an answer that names SiteId stops the target, and sets no URL aside."""
+    api.default = refused("InvalidParameter.ArgValue", message="The specified SiteId is not valid.")
+    target = make_target(f"http://{api.address}", site="1")
+    with pytest.raises(Misconfigured) as caught:
+        await target.submit(FILE, URLS, force=False)
+    assert "set site to" in caught.value.hint
+    api.default = refused("InvalidParameter.ArgValue", message="The specified Content is not valid.")
+    with pytest.raises(BatchRejected):
+        await target.submit(FILE, URLS, force=False)
+    await target.close()
 
 
 async def test_every_action(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
