@@ -308,6 +308,9 @@ class UnknownOutcomes:
         self._first_seconds = first_seconds
         self._give_up_seconds = give_up_seconds
         self._resend = resend
+        self._began_at = clock.now()
+        self._sent_again: set[int] = set()
+        """The first attempts of inherited requests that were sent again."""
         self._latest_seconds = max(LATEST_SECONDS, 2 * first_seconds)
 
     async def resolve(self) -> int:
@@ -319,7 +322,8 @@ class UnknownOutcomes:
         requests = _requests(unknown)
         settled = 0
         for request in requests:
-            if min(attempt.next_look_at or 0.0 for attempt in request.attempts) > now:
+            is_due = min(attempt.next_look_at or 0.0 for attempt in request.attempts) <= now
+            if not is_due and not self._is_inherited(request):
                 continue
             settled += await self._settle(request, requests)
         return settled
@@ -336,6 +340,12 @@ class UnknownOutcomes:
             case _:
                 return await self._presume_spent(request, "nothing can be learned of it")
 
+    def _is_inherited(self, request: _Request) -> bool:
+        """Return whether an earlier process sent a request that this one has not sent again yet: it waits no longer."""
+        target = self._account.targets[request.attempts[0].target]
+        is_earlier = target.unknown_outcome is UnknownOutcome.TOKEN and request.sent_at < self._began_at
+        return is_earlier and request.ids[0] not in self._sent_again
+
     async def _send_with(self, token: str, request: _Request) -> int:
         """Send a request again with its token, now and then until it is answered."""
         now = self._clock.now()
@@ -344,6 +354,7 @@ class UnknownOutcomes:
             return await self._presume_spent(request, f"sent again for {age / 60:.0f} minutes without an answer")
         if self._would_count_now(request, now):
             return await self._presume_spent(request, "sent again now it would count in a window that reserved nothing")
+        self._sent_again.add(request.ids[0])
         again = now + max(RESEND_SECONDS, min(LOOK_MOST_SECONDS, age / 2))
         await self._store.postpone([(i, again) for i in request.ids])
         one = request.attempts[0]

@@ -107,6 +107,21 @@ async def test_a_request_is_not_sent_again_in_another_window(tmp_path: Path) -> 
         assert await world.ledger() == (1, 0), "that of the new day"
 
 
+async def test_a_restart_sends_a_request_again_at_once(tmp_path: Path) -> None:
+    """However long the process before was to wait: it may have died while it waited for the answer."""
+    target = declaring(UnknownOutcome.TOKEN, OutcomeUnknown("again"))
+    async with a_world_of(tmp_path, target, first_seconds=3600.0) as world:
+        world.source.deliver(Change("www", "a.html"))
+        await world.until(unknown(world))
+        world.clock.ahead += 1_000
+        await world.until(lambda: len(target.sent) == 2)
+    async with a_world_of(tmp_path, target, first_seconds=3600.0) as world:
+        world.clock.ahead += 1_001  # the next try was to be after 500 seconds
+        await world.settled()
+        assert len(set(target.sent)) == 1 and len(target.sent) == 3
+        assert await world.ledger() == (1, 0)
+
+
 async def test_a_request_keeps_its_token_over_a_restart(tmp_path: Path) -> None:
     """It is stored before the request is written: who comes after a crash sends the same one."""
     target = declaring(UnknownOutcome.TOKEN)
