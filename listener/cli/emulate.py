@@ -203,7 +203,8 @@ def emulate(
     from listener.settings import expanded
 
     log_at("info")
-    adopt_credentials(None, os.environ)
+    if (own := Path("listener.toml")).exists():  # never the keys of a service that runs on this machine
+        adopt_credentials(own, os.environ)
     api_host, api_port = parse_address(api)
     edge_host, edge_port = parse_address(edge)
     shared: dict[str, Any] = {
