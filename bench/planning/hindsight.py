@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, product
+from typing import Any, NamedTuple, Protocol
 
 from bench.planning.policies import POLICIES, Ours, apart, carry_out, lay_out
 from bench.planning.replay import replay, result
 from bench.planning.traces import Window
 from bench.planning.world import World, hours_left
-from listener.clock import QUOTA_DAY_SECONDS, window_end
+from listener import allowances as calendar
+from listener.allowances import Window as Span
+from listener.clock import QUOTA_RESET_OFFSET_SECONDS
 from listener.planner import Arrivals
 from listener.planner.cover import solve
 from listener.planner.prices import Prices
@@ -59,32 +61,55 @@ SINGLE = [
 """What is tried at single moments."""
 
 
+class Act(Protocol):
+    """A decision of what to refresh at one moment."""
+
+    def act(self, world: Any, at: float) -> None:
+        """Refresh it."""
+        ...
+
+
+class Rules(NamedTuple):
+    """What is tried, and in which spans of time tokens come back."""
+
+    span: Span
+    plenty: Act
+    """What to do in a span in which there are tokens for all."""
+    usual: Sequence[Act]
+    """What is tried for a whole span."""
+    single: Sequence[Act]
+    """What is tried at single moments."""
+    later: Sequence[Act]
+    """How the next span may go on with what still waits."""
+    ours: Callable[[], Any]
+    """The product's planner."""
+
+
 class Day(NamedTuple):
-    """The moments of one quota day; the first has no window and is the reset."""
+    """The moments of one quota day, or month; the first has no window and is the reset."""
 
     start: float
     end: float
     windows: list[Window]
 
 
-def quota_days(windows: Sequence[Window]) -> Iterator[Day]:
-    """Part the windows by quota day; days without any are left out."""
-    day: list[Window] = []
-    for window in windows:
-        if day and window_end(window.at) != window_end(day[-1].at):
-            yield _day(day)
-            day = []
-        day.append(window)
-    if day:
-        yield _day(day)
+BY_DAY = Rules(
+    span=calendar.Day(QUOTA_RESET_OFFSET_SECONDS),
+    plenty=Decision(0.0, 1e9),
+    usual=[Decision(*prices) for prices in product(FILE_PRICES, DIRECTORY_PRICES, WAITING_PARTS)],
+    single=SINGLE,
+    later=(Decision(0.3, 30.0), Decision(0.0, 1000.0)),
+    ours=Ours,
+)
 
 
-def _day(windows: list[Window]) -> Day:
-    end = float(window_end(windows[0].at))
-    return Day(end - QUOTA_DAY_SECONDS, end, windows)
+def quota_days(windows: Sequence[Window], span: Span) -> Iterator[Day]:
+    """Part the windows by quota day, or month; those without any are left out."""
+    for start, group in groupby(windows, key=lambda window: span.start(window.at)):
+        yield Day(start, span.end(start), list(group))
 
 
-def live_through(world: World, day: Day, usual: Decision, other: Mapping[int, Decision]) -> None:
+def live_through(world: World, day: Day, usual: Act, other: Mapping[int, Act]) -> None:
     """Let a day pass, by one decision at every moment but the ones named."""
     world.reset()
     if world.stale_paths:
@@ -95,10 +120,8 @@ def live_through(world: World, day: Day, usual: Decision, other: Mapping[int, De
             other.get(moment, usual).act(world, window.at)
 
 
-def live_through_ours(world: World, day: Day, arrivals: Arrivals) -> None:
+def live_through_ours(world: World, day: Day, policy: Any) -> None:
     """Let a day pass as the product's planner would."""
-    policy = Ours()
-    policy.arrivals = arrivals
     world.reset()
     wake: float | None = policy.act(world, day.start) if world.stale_paths else None
     for window in [*day.windows, None]:
@@ -114,20 +137,21 @@ def live_through_ours(world: World, day: Day, arrivals: Arrivals) -> None:
 class _Planner:
     """Chooses a plan for one day after the other."""
 
-    def __init__(self, days: Sequence[Day]) -> None:
+    def __init__(self, days: Sequence[Day], rules: Rules) -> None:
+        self.rules = rules
         self.by_start = {day.start: day for day in days}
         self.arrivals = Arrivals()
 
     def next_day(self, day: Day) -> Day:
         start = day.end
-        return self.by_start.get(start) or Day(start, start + QUOTA_DAY_SECONDS, [])
+        return self.by_start.get(start) or Day(start, self.rules.span.end(start), [])
 
     def value(self, world: World, day: Day) -> float:
         """Return the score with what the next day would make of what still waits."""
         if not world.stale_paths:
             return world.score
         values = []
-        for decision in (Decision(0.3, 30.0), Decision(0.0, 1000.0)):
+        for decision in self.rules.later:
             later = world.copy()
             live_through(later, self.next_day(day), decision, {})
             values.append(later.score + 12.0 * later.stale_paths)
@@ -136,35 +160,34 @@ class _Planner:
     def plan_day(self, world: World, day: Day) -> World:
         """Return the world after the best day found."""
         demand = world.stale_paths + sum(len(window.changes) for window in day.windows)
-        if demand <= world.limits[0]:
-            return self._tried(world, day, Decision(0.0, 1e9), {})
+        if demand <= world.free:
+            return self._tried(world, day, self.rules.plenty, {})
         best, usual, value = self._by_constant_prices(world, day)
         best, value = self._by_other_moments(world, day, usual, best, value)
         own = world.copy()
-        live_through_ours(own, day, self.arrivals)
+        policy = self.rules.ours()
+        policy.arrivals = self.arrivals
+        live_through_ours(own, day, policy)
         return own if self.value(own, day) < value else best
 
-    def _tried(self, world: World, day: Day, usual: Decision, other: Mapping[int, Decision]) -> World:
+    def _tried(self, world: World, day: Day, usual: Act, other: Mapping[int, Act]) -> World:
         after = world.copy()
         live_through(after, day, usual, other)
         return after
 
-    def _by_constant_prices(self, world: World, day: Day) -> tuple[World, Decision, float]:
+    def _by_constant_prices(self, world: World, day: Day) -> tuple[World, Act, float]:
         tried = []
-        for number, prices in enumerate(product(FILE_PRICES, DIRECTORY_PRICES, WAITING_PARTS)):
-            decision = Decision(*prices)
+        for number, decision in enumerate(self.rules.usual):
             after = self._tried(world, day, decision, {})
             tried.append((self.value(after, day), number, after, decision))
         value, _, after, decision = min(tried, key=lambda trial: trial[:2])
         return after, decision, value
 
-    def _by_other_moments(
-        self, world: World, day: Day, usual: Decision, best: World, value: float
-    ) -> tuple[World, float]:
+    def _by_other_moments(self, world: World, day: Day, usual: Act, best: World, value: float) -> tuple[World, float]:
         sizes = [math.inf, *(float(len(window.changes)) for window in day.windows)]
         moments = sorted(range(len(sizes)), key=lambda moment: -sizes[moment])[:MOMENTS]
-        other: dict[int, Decision] = {}
-        for moment, decision in product(moments, SINGLE):
+        other: dict[int, Act] = {}
+        for moment, decision in product(moments, self.rules.single):
             trial = {**other, moment: decision}
             after = self._tried(world, day, usual, trial)
             if (new := self.value(after, day)) < value - 1e-9:
@@ -174,20 +197,28 @@ class _Planner:
 
 def hindsight(windows: Sequence[Window], world: World) -> tuple[dict[str, float], World]:
     """Return the figures of the best plan found, and the world in which it was carried out."""
+    rivals = [POLICIES[name] for name in ("ours", "per-file", "half")]
+    return best_known(windows, lambda: World(*world.limits), BY_DAY, rivals)
+
+
+def best_known(
+    windows: Sequence[Window], make: Callable[[], World], rules: Rules, rivals: Sequence[Callable[[], Any]]
+) -> tuple[dict[str, float], World]:
+    """Return the figures of the best of a plan by these rules and of what the rivals do, and its world."""
     began = time.perf_counter()
-    planned = _plan_all(windows, World(*world.limits))
+    planned = _plan_all(windows, make(), rules)
     candidates = [planned]
-    for name in ("ours", "per-file", "half"):
-        tried = World(*world.limits)
-        replay(windows, tried, POLICIES[name]())
+    for rival in rivals:
+        tried = make()
+        replay(windows, tried, rival())
         candidates.append(tried)
     best = min(candidates, key=lambda candidate: candidate.score)
     return result(best, time.perf_counter() - began), best
 
 
-def _plan_all(windows: Sequence[Window], world: World) -> World:
-    days = list(quota_days(windows))
-    planner = _Planner(days)
+def _plan_all(windows: Sequence[Window], world: World, rules: Rules) -> World:
+    days = list(quota_days(windows, rules.span))
+    planner = _Planner(days, rules)
     log, waits = list(world.log or []), world.waits
     waiting: list[Day] = list(reversed(days))
     day = waiting.pop() if waiting else None

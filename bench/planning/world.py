@@ -59,6 +59,8 @@ class World:
         self.units = [0, 0]
         self.window: Window = Day(QUOTA_RESET_OFFSET_SECONDS)
         """When the tokens come back."""
+        self.free = files
+        """File tokens of a whole day that cost nothing."""
         self.log: list[Sent] | None = []
 
     @property
@@ -75,7 +77,7 @@ class World:
         other.stale_paths, other.collateral = self.stale_paths, self.collateral
         other.stale_hours, other.late, other.units = self.stale_hours, self.late, list(self.units)
         other.unsettled = self.unsettled
-        other.window = self.window
+        other.window, other.free = self.window, self.free
         other.waits = Counter()
         other.log = []
         return other

@@ -115,8 +115,8 @@ class PlannerSettings(Section):
     """How quota is spent."""
 
     reserve: Fraction = 0.1
-    """Part of each day's quota that only urgent refreshes may use, so that an emergency late in the day can be
-    handled."""
+    """Part of each allowance (a day's quota, a month's paths) that only urgent refreshes may use, so that an emergency
+    late in the day or the month can be handled."""
     approve_above: Approval = Approval()
     """A plan that would spend more than this at once waits for ``cdn-listener approve``, since it is more often a
     mistake than a deploy. Manual requests need no approval."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,23 @@ async def test_an_allowance_that_the_cdn_refuses_closes_only_what_spends_it(tmp_
         await request(world, "a")
         await world.until(lambda: urls_of(target) == 2)
     assert closed == [(True, False, "")]
+
+
+@pytest.mark.parametrize(("object_dollars", "kinds"), [(0.001, {DIRECTORY: 1}), (0.1, {FILE: 10})])
+async def test_what_is_paid_is_compared_with_what_it_saves(
+    tmp_path: Path, object_dollars: float, kinds: dict[RefreshKind, int]
+) -> None:
+    """Ten paid paths, or one that evicts twenty objects: as an object is worth in dollars by the settings."""
+    both = {FILE: 1, DIRECTORY: 1}
+    target = a_target(Allowance(name="paths", limit=5000, window=Month(), costs=both, free=0, unit_dollars=0.005))
+    async with a_world_of(tmp_path, target, extra={"planner": {"object_dollars": object_dollars}}) as world:
+        world.clock.ahead += Month().end(world.clock.now()) - world.clock.now() + DAY_SECONDS
+        files = [world.write(f"a/{n}.html", "old") for n in range(30)]
+        world.source.deliver(*files, seed=True)
+        world.source.deliver(*files[:10])
+        await world.until(lambda: target.sent != [])
+        await world.settled()
+    sent = Counter[RefreshKind]()
+    for one in target.sent:
+        sent[one.kind] += len(one.urls)
+    assert sent == kinds
