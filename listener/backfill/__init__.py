@@ -33,7 +33,7 @@ from listener.backfill.choosing import (
 )
 from listener.backfill.job import Backfill
 from listener.backfill.lists import KeyLines, read_entries
-from listener.backfill.oneshot import opened, run_until_idle, stopping
+from listener.backfill.oneshot import misconfigured, opened, require_usable, run_until_idle, stopping
 from listener.backfill.plan import BackfillPlan, Cost, Figures, Outcome, Watch, cost_of
 from listener.backfill.source import Feed, Mode, RepairFeed
 
@@ -57,11 +57,13 @@ __all__ = [
     "choose_source",
     "cost_of",
     "key_lines",
+    "misconfigured",
     "opened",
     "parse_modes",
     "parse_moment",
     "read_entries",
     "read_popularity",
+    "require_usable",
     "run_until_idle",
     "stopping",
 ]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import islice
 
 from listener import planner
-from listener.backfill.oneshot import run_until_idle, stopping
+from listener.backfill.oneshot import misconfigured, require_usable, run_until_idle, stopping
 from listener.backfill.plan import BackfillPlan, Cost, Outcome, Tally, cost_of
 from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, share_budget
 from listener.backfill.source import ALONE, Admission, Feed, Mode, RepairFeed, digest_for
@@ -75,6 +75,16 @@ class Backfill:
         self._sites = sites_of(settings, targets)
 
     # -- before --------------------------------------------------------------------------------------
+
+    async def require_usable(self) -> None:
+        """Raise :class:`~listener.errors.ConfigurationError` where the targets of the source can never be sent to."""
+        served = {name for site in self._settings.sites if site.source == self._listing.root for name in site.targets}
+        try:
+            await require_usable({name: target for name, target in self._targets.items() if name in served})
+        except BaseException:
+            for target in self._targets.values():
+                await target.close()
+            raise
 
     async def plan(self, store: Store | None, *, now: float, restart: bool = False) -> BackfillPlan:
         """List everything and return what it would take; nothing is changed."""
@@ -219,9 +229,9 @@ class Backfill:
             pipeline, interrupted = await run_until_idle(
                 self._settings, store, self._targets, sources={feed.name: feed}, follow=follow
             )
-            troubles = _troubles(pipeline)
+            troubles, refused = _troubles(pipeline), misconfigured(pipeline)
         else:
-            interrupted, troubles = await self._only_record(store, feed), []
+            interrupted, troubles, refused = await self._only_record(store, feed), [], ""
         counts = await store.counts()
         unsent = store.owner and (counts.pending or counts.failed)
         if feed.health.ready and not interrupted and not unsent:
@@ -237,6 +247,7 @@ class Backfill:
             feed.stopped,
             not store.owner and bool(counts.pending) and (await store.sender()).is_running is False,
             instances,
+            refused,
         )
 
     def _feed(self, store: Store, plan: BackfillPlan | None, *, deletions: bool = False) -> Feed | RepairFeed:

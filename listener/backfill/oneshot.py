@@ -6,12 +6,12 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
 from listener.configuration import is_postgres
-from listener.contracts import Source, Target
-from listener.errors import StoreBusy
+from listener.contracts import NeedsCredentials, Source, Target
+from listener.errors import ConfigurationError, Misconfigured, StoreBusy, TargetError
 from listener.pipeline import Pipeline, store_options
 from listener.settings import Settings
 from listener.store import Store, open_store
@@ -19,7 +19,34 @@ from listener.store.leadership import leadership_of
 from listener.store.owner import owner_of
 from listener.store.store import StoreOptions
 
-__all__ = ["opened", "run_until_idle", "stopping"]
+__all__ = ["misconfigured", "opened", "require_usable", "run_until_idle", "stopping"]
+
+ANSWER_SECONDS = 10.0
+"""How long to wait for the first answer of an account; one that does not answer may do so later."""
+
+
+async def require_usable(targets: Mapping[str, Target]) -> None:
+    """
+    Raise :class:`~listener.errors.ConfigurationError` for an account that can never be sent to as it is configured.
+
+    Credentials that are missing, a wrong key, an account or a permission that does not exist, a wrong clock: found by
+    reading the live quota, which spends nothing. An account that cannot be reached may recover, and is no error.
+    """
+    for name, target in targets.items():
+        if isinstance(target, NeedsCredentials):
+            await target.require_credentials()
+        with suppress(TargetError, TimeoutError):
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await target.read_quota()
+            except Misconfigured as error:
+                raise ConfigurationError(f"target {name}: {error}", hint=error.hint) from error
+
+
+def misconfigured(pipeline: Pipeline) -> str:
+    """Return why an account of a pipeline that ran can never be sent to, or an empty string."""
+    found = [(one.account.name, one.account.misconfigured) for one in pipeline.engines if one.account.misconfigured]
+    return "; ".join(f"account {name}: {reason}" for name, reason in found)
 
 
 def command_options(settings: Settings, targets: Mapping[str, Target]) -> StoreOptions:

@@ -66,6 +66,8 @@ class Outcome:
     """Whether something waits for a daemon that is gone."""
     instances: tuple[str, ...] = ()
     """Which instances of a fleet run, and send."""
+    misconfigured: str = ""
+    """Why an account can never be sent to as it is configured; empty: none is known."""
 
     @property
     def put_off(self) -> bool:

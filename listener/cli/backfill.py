@@ -183,6 +183,8 @@ async def _run(settings: Settings, listing: Listing, modes: list[Mode], options:
         return await audit(settings, listing, as_json=options.as_json, edge_samples=options.edge_samples)
     targets = load_targets(settings)
     job = Backfill(settings, targets, listing, modes, share=options.share)
+    if not options.dry_run and modes != [Mode.SEED] and owner_of_store(settings).is_running is False:
+        await job.require_usable()  # before anything is listed; a daemon that runs has credentials of its own
     async with reading(settings) as store:
         plan = await job.plan(store, now=time_of(store), restart=options.restart)
     if options.as_json and options.dry_run:

@@ -82,7 +82,11 @@ def show_outcome(outcome: Outcome, plan: BackfillPlan, options: BackfillOptions)
         print_json({**found, **numbers, "sent_by": sent_by, "plan": plan.as_json()})
     else:
         _show_outcome(outcome, options)
-    return INTERRUPTED if outcome.interrupted else 3 if outcome.put_off else 0
+    if outcome.interrupted:
+        return INTERRUPTED
+    if outcome.put_off and outcome.misconfigured:
+        return 2
+    return 3 if outcome.put_off else 0
 
 
 def _show_outcome(outcome: Outcome, options: BackfillOptions) -> None:

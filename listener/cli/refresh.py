@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
@@ -14,7 +14,6 @@ from listener.cli.reporting import INTERRUPTED
 from listener.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from listener.contracts import Target
     from listener.settings import Settings
 
 __all__ = ["prefetch", "refresh"]
@@ -102,6 +101,8 @@ def _send(config: Path | None, request: _ManualRequest, *, wait: bool, as_json: 
             say(f"{senders(sent.instances)}; --wait waits for the outcome")
     if sent.interrupted:
         return INTERRUPTED
+    if sent.is_misconfigured:
+        return ConfigurationError.exit_status
     return 3 if (sent_here or wait) and any(one["state"] in _PUT_OFF for one in found) else 0
 
 
@@ -117,11 +118,13 @@ class _Sent(NamedTuple):
     """Which instances run, where it did not."""
     troubles: Sequence[str] = ()
     """What keeps this process from sending, and what to do."""
+    is_misconfigured: bool = False
+    """Whether an account can never be sent to as it is configured."""
 
 
 async def _record_and_send(settings: Settings, request: _ManualRequest, *, wait: bool) -> _Sent:
     """Record a request, and send it where nobody else does."""
-    from listener.backfill import opened, run_until_idle
+    from listener.backfill import misconfigured, opened, require_usable, run_until_idle
     from listener.daemon.command_handlers import plain_outcomes, record
     from listener.pipeline.requests import requested_urls
     from listener.plugins import load_targets
@@ -131,26 +134,14 @@ async def _record_and_send(settings: Settings, request: _ManualRequest, *, wait:
     wanted = requested_urls(settings, request.urls, Scope[request.scope], target=request.target)
     async with opened(settings, targets) as store:
         if store.owner:
-            await _try_credentials({one.target: targets[one.target] for one in wanted})
+            await require_usable({one.target: targets[one.target] for one in wanted})
         await record(store, wanted, urgent=request.urgent, reason=request.reason)
         if not store.owner:
             return _Sent(await plain_outcomes(store, wanted), instances=await store.running_instances())
         pipeline, interrupted = await run_until_idle(settings, store, targets, follow=wait)
         found = await plain_outcomes(store, wanted, pipeline)
-        return _Sent(found, interrupted, here=True, troubles=pipeline.troubles)
-
-
-async def _try_credentials(targets: Mapping[str, Target]) -> None:
-    """Read each account's quota, so that a wrong key or clock is reported before anything is recorded."""
-    from listener.errors import Misconfigured, TargetError
-
-    for name, target in targets.items():
-        try:
-            await target.read_quota()
-        except Misconfigured as error:
-            raise Misconfigured(f"target {name}: {error}", hint=error.hint, code=error.code) from error
-        except TargetError:
-            continue  # it may recover while the pipeline runs; else the need is deferred, and the outcome says so
+        is_misconfigured = bool(misconfigured(pipeline)) and any(one["state"] == "deferred" for one in found)
+        return _Sent(found, interrupted, here=True, troubles=pipeline.troubles, is_misconfigured=is_misconfigured)
 
 
 def _settled(config: Path | None, found: list[dict[str, Any]]) -> list[dict[str, Any]]:

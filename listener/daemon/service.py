@@ -30,10 +30,10 @@ from listener.daemon.admin import AddressNotAvailable, AdminServer
 from listener.daemon.checks import FOREIGN_HINT
 from listener.daemon.command_socket import CommandSocket
 from listener.daemon.input_files import PINNED_HINT, InputFiles
-from listener.daemon.state import DaemonState, Parts, check_sources, make_parts, reopen, require_credentials
+from listener.daemon.state import DaemonState, Parts, check_sources, make_parts, reopen, unusable_credentials
 from listener.daemon.status_page import StatusPage
 from listener.daemon.systemd import NotifySocket, SystemdNotifier, watchdog_seconds
-from listener.errors import ListenerError, StoreBusy, StoreError, StoreUnusable
+from listener.errors import ConfigurationError, ListenerError, StoreBusy, StoreError, StoreUnusable
 from listener.kernel import share_heaps
 from listener.pipeline import Pipeline
 from listener.plugins import foreign_distribution
@@ -46,6 +46,8 @@ __all__ = ["Daemon"]
 
 log = structlog.get_logger()
 
+CREDENTIALS_SECONDS = 5.0
+"""How often to see whether missing credentials are there."""
 ADMIN_RETRY_SECONDS = 5.0
 """How often to retry an admin address that this machine does not have yet."""
 
@@ -93,7 +95,7 @@ class Daemon:
         A PostgreSQL server that is away is waited for: the daemon is not ready, and says why.
 
         Raises:
-            ConfigurationError: the configuration cannot be used, or credentials are missing.
+            ConfigurationError: the configuration cannot be used.
             StoreBusy: another process owns the state file.
             StoreUnusable: the state file is corrupt, foreign or of a newer version.
             ListenerError: the admin port is taken.
@@ -128,6 +130,7 @@ class Daemon:
         yield "writer monitor", self._state.writer_monitor.run(lambda: self._state.store)
         yield "notify", self._systemd.run()
         yield "repeats", _report_repeats()
+        yield "credentials", self._follow_credentials()
         if self._watchdog_seconds:
             yield "watchdog", self._systemd.keep_watchdog(self._watchdog_seconds)
 
@@ -267,8 +270,31 @@ class Daemon:
     async def _read_parts(self) -> Parts:
         """Read the configuration; raise :class:`~listener.errors.ConfigurationError` where it cannot be used."""
         parts = await asyncio.to_thread(make_parts, self._load)
-        await require_credentials(parts)
+        unusable = await unusable_credentials(parts)
+        if unusable and self._state.parts is not None and not self._state.unusable:
+            raise next(iter(unusable.values()))  # what runs has credentials, and goes on
+        self._note_unusable(unusable)
         return parts
+
+    def _note_unusable(self, unusable: Mapping[str, ConfigurationError]) -> None:
+        """Keep and log what has no usable credentials: the daemon stays up, and is not ready."""
+        before, self._state.unusable = self._state.unusable, unusable
+        for name, error in unusable.items():
+            if str(error) != str(before.get(name, "")):
+                log.error("daemon.no_credentials", part=name, error=str(error), hint=error.hint)
+
+    async def _follow_credentials(self) -> None:
+        """See whether missing credentials are there now, and use them."""
+        while True:
+            await asyncio.sleep(CREDENTIALS_SECONDS)
+            state = self._state
+            if not state.unusable or state.parts is None or state.phase != "running":
+                continue
+            self._note_unusable(await unusable_credentials(state.parts))
+            if not state.unusable and state.pipeline is not None:
+                log.info("daemon.credentials_found")
+                for engine in state.pipeline.engines:
+                    engine.try_again()
 
     async def _start_admin(self, server: AdminServer) -> bool:
         """Listen; return False for an address that this machine may get later."""

@@ -33,11 +33,11 @@ __all__ = [
     "health_checks",
     "make_parts",
     "reasons_degraded",
-    "reasons_held_back",
+    "reasons_for_people",
     "reasons_not_ready",
     "reopen",
-    "require_credentials",
     "store_answers",
+    "unusable_credentials",
 ]
 
 REOPEN_SECONDS = 10.0
@@ -131,6 +131,8 @@ class DaemonState:
     parts: Parts | None = None
     store: Store | None = None
     pipeline: Pipeline | None = None
+    unusable: Mapping[str, ConfigurationError] = field(default_factory=dict)
+    """Which sources and targets have no usable credentials, and why."""
     store_error: StoreError | None = None
     """Why the store is not open yet, while its database is waited for."""
     loop_monitor: LoopMonitor = field(default_factory=LoopMonitor)
@@ -158,11 +160,17 @@ def make_parts(load: Callable[[], Settings]) -> Parts:
     return parts
 
 
-async def require_credentials(parts: Parts) -> None:
-    """Raise :class:`~listener.errors.ConfigurationError` when a source or target has no usable credentials."""
-    for part in (*parts.sources().values(), *parts.targets.values()):
-        if isinstance(part, NeedsCredentials):
-            await part.require_credentials()
+async def unusable_credentials(parts: Parts) -> dict[str, ConfigurationError]:
+    """Return which sources and targets have no usable credentials, and why."""
+    found = {}
+    for group, each in (("source", parts.sources()), ("target", parts.targets)):
+        for name, part in each.items():
+            if isinstance(part, NeedsCredentials):
+                try:
+                    await part.require_credentials()
+                except ConfigurationError as error:
+                    found[f"{group} {name}"] = error
+    return found
 
 
 async def check_sources(parts: Parts, old: Parts | None) -> None:
@@ -226,12 +234,19 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str, *, waits_for: Store
     return reasons
 
 
-def reasons_held_back(pipeline: Pipeline | None) -> list[str]:
-    """Return what sources hold back until a person decides: all is detected, and not all of it is refreshed."""
-    if pipeline is None:
-        return []
-    sources = pipeline.intake.sources.items()
-    return [f"source {name}: {source.health.detail}" for name, source in sources if _holds_back(source.health)]
+def reasons_for_people(state: DaemonState) -> list[str]:
+    """Return what a person must correct or decide before everything that is detected is refreshed."""
+    missing = dict.fromkeys(f"{error}; {error.hint}" for error in state.unusable.values())
+    if state.pipeline is None:
+        return [*missing]
+    sources = state.pipeline.intake.sources.items()
+    accounts = [one.account for one in state.pipeline.engines]
+    return [
+        *missing,
+        # without credentials an account says the same again
+        *(f"account {one.name}: {one.misconfigured}" for one in accounts if one.misconfigured and not missing),
+        *(f"source {name}: {source.health.detail}" for name, source in sources if _holds_back(source.health)),
+    ]
 
 
 def _holds_back(health: SourceHealth) -> bool:

@@ -17,7 +17,7 @@ from listener.daemon.state import (
     HealthCheck,
     health_checks,
     reasons_degraded,
-    reasons_held_back,
+    reasons_for_people,
     reasons_not_ready,
 )
 from listener.daemon.status import Known, status_of
@@ -114,7 +114,7 @@ class StatusPage:
         """Return why changes may be missed, or are held back, at present; empty when none is."""
         state = self._state
         reasons = reasons_not_ready(state.pipeline, state.phase, waits_for=state.store_error)
-        return [*reasons, *reasons_held_back(state.pipeline)]
+        return [*reasons, *reasons_for_people(state)]
 
     def degraded(self) -> list[str]:
         """Return what sources that listen cannot see or do at present."""

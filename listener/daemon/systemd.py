@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 from listener.contracts import SourceState
-from listener.daemon.state import DaemonState, reasons_held_back, reasons_not_ready, store_answers
+from listener.daemon.state import DaemonState, reasons_for_people, reasons_not_ready, store_answers
 from listener.pipeline import Pipeline
 from listener.pipeline.waking import TICK_SECONDS
 
@@ -109,7 +109,7 @@ class SystemdNotifier:
                 if pipeline is not self._ready:
                     self._report_start(pipeline, reasons)
                     reasons = self._reasons
-                reasons = [*reasons, *reasons_held_back(pipeline)]
+                reasons = [*reasons, *reasons_for_people(self._state)]
                 if pipeline is self._ready and reasons != self._reasons:
                     self._report(reasons, is_logged=bool(reasons) != bool(self._reasons))
             elif pipeline is None and (error := self._state.store_error) is not None:

@@ -90,8 +90,10 @@ class Account:
     """Since when nothing could be sent, in seconds since the epoch."""
     remedy: str = ""
     """What the CDN's answer, or its silence, suggests to do."""
-    needs_person: bool = False
-    """Whether it was closed for what a person must mend: no waiting helps."""
+    misconfigured: str = ""
+    """Why no request can succeed until a person corrects key, permission, account or clock; empty: none is known."""
+    has_succeeded: bool = False
+    """Whether a request succeeded in this process: a live quota that may not be read is no wrong key then."""
     quota_trouble: tuple[float, str, str] | None = None
     """Since when the live quota cannot be read, why, and what to do."""
     troubles: int = 0
@@ -176,12 +178,11 @@ class Account:
             _evicted=deque(self._evicted),
         )
 
-    def close(self, until: float, reason: str, *, now: float, remedy: str = "", needs_person: bool = False) -> None:
+    def close(self, until: float, reason: str, *, now: float, remedy: str = "") -> None:
         """Send nothing until then (seconds since the epoch), for this reason."""
         if self.closed_since is None:
             self.closed_since = now
         self.closed_until, self.closed_reason, self.remedy = until, reason, remedy
-        self.needs_person = needs_person
 
     def throttled(self, now: float, wait_seconds: float, reason: str) -> None:
         """Close it for as long as the CDN demands; what was under way meanwhile is no further trouble."""
@@ -278,12 +279,11 @@ class Account:
         first_seconds: float,
         most_seconds: float,
         remedy: str = "",
-        needs_person: bool = False,
     ) -> float:
         """Close it for a time that doubles with every call; return that time in seconds."""
         wait = min(most_seconds, first_seconds * 2.0**self.troubles)
         self.troubles = min(self.troubles + 1, 32)
-        self.close(now + wait, reason, now=now, remedy=remedy, needs_person=needs_person)
+        self.close(now + wait, reason, now=now, remedy=remedy)
         return wait
 
     def record_success(self, kind: RefreshKind) -> None:
@@ -291,17 +291,27 @@ class Account:
         for one in self.spends(kind) if self._exhausted else ():
             self._exhausted.pop(one.name, None)
         self._full.pop(kind, None)
-        self.troubles = 0
+        self.troubles, self.misconfigured, self.has_succeeded = 0, "", True
         self._open()
         self.careful = max(0, self.careful - 1)
 
     def _open(self) -> None:
         self.closed_until, self.closed_reason, self.closed_since, self.remedy = 0.0, "", None, ""
-        self.needs_person = False
+
+    def refused_for_good(self, reason: str) -> None:
+        """Note that no request can succeed until a person corrects something."""
+        self.misconfigured = reason
+
+    def try_again(self) -> None:
+        """Send again at once: what was missing may be there now."""
+        self.troubles = 0
+        self._open()
 
     def quota_read(self, now: float, *, is_idle: bool) -> None:
         """Note that the live quota was read: what nothing is left to send for is over, too."""
         self.quota_trouble = None
+        if not self.closed_reason:
+            self.misconfigured = ""
         if self.needs_quota:
             self.needs_quota = False
             self.losses_settled()

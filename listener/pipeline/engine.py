@@ -20,7 +20,7 @@ import structlog
 from listener import planner
 from listener.allowances import Allowance, costs_of
 from listener.clock import Clock
-from listener.errors import TargetError
+from listener.errors import Misconfigured, TargetError
 from listener.pipeline.accounts import (
     CAREFUL_URLS,
     QUOTA_RETRY_SECONDS,
@@ -149,12 +149,12 @@ class Engine:
         account, now = self.account, self._clock.now()
         refused_since = now if account.closed_since is None else account.closed_since
         waits_for_cdn = account.open_at(now) > now and now - refused_since < PATIENCE_SECONDS
-        waits_for_cdn = waits_for_cdn and not account.needs_person
         waits_for_cdn = waits_for_cdn or any(
             now - one.since < PATIENCE_SECONDS and not one.remedy for one in account.full(now).values()
         )
         waits_for_cdn = waits_for_cdn or account.waits_for_quota(now, QUOTA_REFUSALS)
         woken = self.outcome.wake_at is not None and now >= self.outcome.wake_at
+        waits_for_cdn = waits_for_cdn and not account.misconfigured
         return self.settled and self.sender.idle and not woken and not (waits_for_cdn and self.outcome.deferred)
 
     @property
@@ -188,6 +188,12 @@ class Engine:
             self.wake()
         else:
             self._seen = revision
+
+    def try_again(self) -> None:
+        """Try at once what was refused for missing credentials: they are there now."""
+        self.account.try_again()
+        self.sender.read_quota_soon = True
+        self.replan()
 
     def replan(self) -> None:
         """Plan again: tokens, needs or the account changed."""
@@ -339,6 +345,8 @@ class Engine:
             except TargetError as error:
                 log.warning("quota.unreadable", account=self.account.name, error=str(error), hint=error.hint)
                 self.account.quota_unreadable(now, str(error), error.hint)
+                if isinstance(error, Misconfigured) and not self.account.has_succeeded:
+                    self.account.refused_for_good(str(error))
                 return
             if self.account.needs_quota:
                 await self._presume_spent(readings)

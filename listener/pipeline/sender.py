@@ -436,13 +436,13 @@ class Sender:
             wait = MISCONFIGURED_MOST_SECONDS
             account.window_full(kind, now + wait, str(error), now=now, remedy=error.hint)
         elif isinstance(error, Misconfigured):
+            account.refused_for_good(str(error))
             account.record_failure(
                 now,
                 str(error),
                 remedy=error.hint,
                 first_seconds=10.0,
                 most_seconds=MISCONFIGURED_MOST_SECONDS,
-                needs_person=True,
             )
         else:
             account.record_failure(now, str(error), remedy=error.hint, first_seconds=1.0, most_seconds=BACKOFF_SECONDS)

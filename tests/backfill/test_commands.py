@@ -49,6 +49,32 @@ def bucket(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBucket
         yield bucket
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "", "ALIBABA_CLOUD_ACCESS_KEY_SECRET not set"),
+        ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "a-wrong-one", "SignatureDoesNotMatch"),
+        ("ALIBABA_CLOUD_ACCESS_KEY_ID", "nobody", "InvalidAccessKeyId"),
+    ],
+)
+def test_credentials_that_never_work_end_it_before_anything_is_listed(
+    stand: Stand,
+    bucket: FakeBucket,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    words: str,
+) -> None:
+    """Exit status 2 and one message; nothing is listed, recorded or logged. A dry run sends nothing, and needs none."""
+    monkeypatch.setenv(variable, value)
+    status, out, err = command("backfill", "--yes")
+    assert (status, out, words in err) == (2, "", True), err
+    assert bucket.asked == []
+    assert len(err.splitlines()) <= 2, err
+    assert command("backfill", "--dry-run")[0] == 0
+
+
 def test_the_bucket_of_a_queue(stand: Stand, bucket: FakeBucket, command: Command) -> None:
     """A source of events is backfilled by the bucket that it names, narrowed as one likes."""
     words = ("--include", "[0-4].html", "--exclude", "3*", "--yes", "--wait", "--json")

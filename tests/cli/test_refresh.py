@@ -126,7 +126,7 @@ def test_a_wrong_key_is_reported_before_anything_is_recorded(
     """Exit status 1, what to mend, and no need that would be sent later by surprise."""
     monkeypatch.setenv(variable, value)
     status, out, err = command("refresh", stand.url("a.html"))
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert words in err
     assert "hint: " in err
     assert SECRET not in err
@@ -138,8 +138,19 @@ def test_a_wrong_clock_is_reported(stand: Stand, command: Command) -> None:
     """Beyond 15 minutes the CDN refuses every request: how far the clock is off is named."""
     stand.order("clock-skew:1200")
     status, _, err = command("refresh", stand.url("a.html"))
-    assert status == 1
+    assert status == 2
     assert "clock" in err.lower()
+
+
+def test_a_permission_that_is_missing_is_not_waited_for(stand: Stand, command: Command) -> None:
+    """The quota may be read and nothing refreshed: the first refusal ends the command, and the request is kept."""
+    stand.order("error:Forbidden.RAM:100,action=RefreshObjectCaches")
+    began = time.monotonic()
+    status, _, err = command("refresh", stand.url("a.html"))
+    assert status == 2, err
+    assert "account main: " in err
+    assert json.loads(command("status", "--json")[1])["pending"] == 1
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
 
 
 def test_a_throttled_call_is_waited_for(stand: Stand, command: Command) -> None:
