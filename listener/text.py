@@ -7,7 +7,7 @@ import unicodedata
 from datetime import UTC
 from typing import Final
 
-__all__ = ["MAX_OBJECTS", "counted", "header_time", "is_too_large", "printable", "whole_number"]
+__all__ = ["MAX_OBJECTS", "counted", "header_time", "is_too_large", "printable", "span", "whole_number"]
 
 MOST_DIGITS: Final = 15
 """More than any size, time or count has; Python rejects thousands of digits."""
@@ -73,3 +73,20 @@ def printable(text: str, *, keep: str = "") -> str:
         char if char.isprintable() or char in keep or unicodedata.category(char) == "Zs" else ascii(char)[1:-1]
         for char in text
     )
+
+
+def span(seconds: float | None) -> str:
+    """Return a duration in its two largest units, or a dash for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    left = round(seconds)
+    parts: list[str] = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count} {unit}" if count else "")
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if part)

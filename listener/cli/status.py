@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 from listener.cli.common import print_json, print_table, reason_for, say
 from listener.cli.daemon_client import call
-from listener.cli.options import ConfigOption, JsonOption, Option, VerboseOption, WideOption
-from listener.text import printable
+from listener.cli.options import ConfigOption, JsonOption, Option, PrefixOption, VerboseOption, WideOption
+from listener.text import printable, span
 
 __all__ = ["quota", "status", "tasks"]
 
-_NEEDS = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
 _QUOTA = ("limit", "spent", "others", "held", "left")
 _ORDER = ("kind", "target", "prefix", "until", "reason", "at")
 STALE_SHOWN = 10
+ALL_ROWS = 1_000_000
 
 _ACTIONS = ("at", "action", "subject", "count", "reason")
 _COLUMNS = ("id", "state", "kind", "url", "task_id", "looks", "tries", "created_at", "reason", "error")
@@ -25,25 +25,31 @@ def status(
     config: ConfigOption = None,
     as_json: JsonOption = False,
     url: Annotated[str | None, Option("--url", help="Show everything known about this URL.")] = None,
+    prefix: PrefixOption = None,
+    everything: Annotated[bool, Option("--all", help="List everything that is stale, not only the oldest.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show what is stale, since when and why. Works with and without a running daemon."""
-    found = call("status", config, url=url)
+    """Show what is wrong and what is stale, since when, why, and what happens next. Works without a daemon, too."""
+    found = call("status", config, url=url, prefix=prefix, limit=ALL_ROWS if everything else None)
     if as_json:
         print_json(found)
+    elif url is not None:
+        _show_verdict(found)
+        _show_url(found["url"], found["at"], verbose=verbose)
     else:
-        _show(found, verbose=verbose)
+        _show(found, verbose=verbose, shown=ALL_ROWS if everything else STALE_SHOWN, is_part=prefix is not None)
 
 
-def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
+def _show(found: Mapping[str, Any], *, verbose: bool, shown: int, is_part: bool) -> None:
+    _show_verdict(found)
     say(f"daemon: {_running(found)}")
     if not found["store"]["exists"]:
         say(f"store: there is none yet at {found['store']['url']}")
     _show_instances(found["instances"])
-    say("  ".join(f"{name} {found[name]}" for name in _NEEDS))
-    say(f"oldest unsettled change: {found['oldest_unsettled_seconds']:.0f} s")
-    _show_problems(found["problems"])
-    _show_stale(found["stale"], verbose=verbose)
+    say(_counts(found))
+    _show_stale(found, shown, verbose=verbose)
+    if is_part:
+        return
     say("")
     _show_quota(found, _QUOTA)
     _show_outlook(found)
@@ -55,8 +61,28 @@ def _show(found: Mapping[str, Any], *, verbose: bool) -> None:
     if found["orders"]:
         say("")
         print_table(_ORDER, [[order[column] for column in _ORDER] for order in found["orders"]])
-    if "url" in found:
-        _show_url(found["url"], verbose=verbose)
+
+
+def _show_verdict(found: Mapping[str, Any]) -> None:
+    """Print how fresh everything is, then what is wrong, the most fundamental first."""
+    say(found["verdict"])
+    for one in found["problems"]:
+        since = f", for {_age(one['since'], found['at'])} (since {one['since']})" if one["since"] else ""
+        say(printable(f"problem: {one['what']}{since}"))
+        say(printable(f"  remedy: {one['remedy']}"))
+
+
+def _counts(found: Mapping[str, Any]) -> str:
+    """Return how much waits for whom; each stale URL is counted once, and what is due is part of what is pending."""
+    waits = found["waits_for"]
+    us = f"{found['pending']} pending, {found['deferred']} of them due; {found['failed']} failed"
+    person = f"{found['parked']} rejected, {found['unconfirmed']} unconfirmed"
+    letters = f"; dead letters: {found['dead_letters']}" if found["dead_letters"] else ""
+    return (
+        f"waiting for us: {waits['us']['needs']} ({us})\n"
+        f"waiting for the CDN: {waits['cdn']['needs']} (in flight)\n"
+        f"waiting for a person: {waits['person']['needs']} ({person}{letters})"
+    )
 
 
 def _show_sources(sources: Mapping[str, Mapping[str, Any]]) -> None:
@@ -84,30 +110,37 @@ def _show_instances(instances: Sequence[Mapping[str, Any]]) -> None:
         say(printable(f"instance {one['name']}: {state}, {leads}; {heartbeat}; {one['version']}, since {one['since']}"))
 
 
-def _show_problems(problems: Sequence[Mapping[str, Any]]) -> None:
-    """Print what is wrong, since when, and what to do."""
-    for one in problems:
-        since = f", since {one['since']}" if one["since"] else ""
-        say(printable(f"problem: {one['what']}{since}"))
-        say(printable(f"  remedy: {one['remedy']}"))
-
-
-def _show_stale(stale: Sequence[Mapping[str, Any]], *, verbose: bool) -> None:
+def _show_stale(found: Mapping[str, Any], shown: int, *, verbose: bool) -> None:
+    stale = found["stale"]
     if stale:
         say("stale, oldest first:")
-    for one in stale[:STALE_SHOWN]:
-        say(printable(f"  {one['url']}: {_stale_words(one, verbose=verbose)}"))
-    if len(stale) > STALE_SHOWN:
-        say("  more: cdn-listener status --json")
+    known = [one["what"] for one in found["problems"]]
+    for one in stale[:shown]:
+        is_known = bool(one["reason"]) and any(one["reason"] in what for what in known)
+        row = {**one, "reason": "for the problem above"} if is_known else one
+        say(printable(f"  {one['url']}"))
+        say(printable(f"    {_stale_words(row, found['at'], verbose=verbose)}"))
+    if len(stale) > shown:
+        say("  more: cdn-listener status --all, or --prefix P")
 
 
-def _stale_words(one: Mapping[str, Any], *, verbose: bool) -> str:
-    parts = [one["state"] if one["scope"] == "exact" else f"{one['state']} ({one['scope']})", f"since {one['since']}"]
+def _stale_words(one: Mapping[str, Any], at: str, *, verbose: bool) -> str:
+    scope = "" if one["scope"] == "exact" else f" ({one['scope']})"
+    state = "rejected" if one["state"] == "parked" else one["state"].replace("_", " ")
+    age = f" for {_age(one['since'], at)}, since {one['since']}" if one["since"] else ""
+    parts = [f"{state}{scope}{age}"]
     if one["reason"]:
         parts.append(reason_for(one["reason"], verbose=verbose).rstrip("."))
     if one["next_at"]:
         parts.append(f"next step at {one['next_at']}")
     return "; ".join(parts)
+
+
+def _age(since: str, at: str) -> str:
+    """Return how long ago a time was at another one, both ISO 8601."""
+    from datetime import datetime
+
+    return span(max(0.0, (datetime.fromisoformat(at) - datetime.fromisoformat(since)).total_seconds()))
 
 
 def _running(found: Mapping[str, Any]) -> str:
@@ -140,14 +173,15 @@ def _show_backlog(account: str, waits: Mapping[str, Any]) -> None:
         say(f"    would cover {offer['covers']} and evict {evicts} unchanged objects")
 
 
-def _show_url(found: Mapping[str, Any], *, verbose: bool) -> None:
+def _show_url(found: Mapping[str, Any], at: str, *, verbose: bool) -> None:
     if found["problem"] and not found["stale"]:
-        say(f"\n{found['problem']}")
+        say(f"\n{found['url']}: {found['problem']}")
     else:
         say(f"\n{found['url']}: {'stale' if found['stale'] else 'nothing is known to be stale'}")
+        _show_service(found, at)
     for need in found["needs"]:
         below = "" if need["url"] == found["url"] else f" with {need['url']}"
-        say(printable(f"  {need['target']}: {_stale_words(need, verbose=verbose)}{below}"))
+        say(printable(f"  {need['target']}: {_stale_words(need, at, verbose=verbose)}{below}"))
     for attempt in found["attempts"]:
         say(
             f"  attempt {attempt['id']}: {attempt['kind']} {attempt['state']} {attempt['task_id'] or ''}"
@@ -157,6 +191,23 @@ def _show_url(found: Mapping[str, Any], *, verbose: bool) -> None:
         changes = found["suppressed"]
         count = f"{changes['times']} change{'s' if changes['times'] > 1 else ''}"
         say(f"  {count} made no refresh, the last at {changes['at']}: {changes['reason']}")
+
+
+def _show_service(found: Mapping[str, Any], at: str) -> None:
+    """Print who serves a URL, when it changed and was refreshed last, and what happens next."""
+    if found["problem"]:
+        say(printable(f"  site: {found['problem']}"))
+    else:
+        say(printable(f"  site: {found['site']}, source {found['source']}, target {', '.join(found['targets'])}"))
+    changed, last = found["last_change"], found["last_refresh"]
+    say(f"  last change: {f'{changed}, {_age(changed, at)} ago' if changed else 'none in the history'}")
+    if last:
+        done, what = last["finished_at"], "" if last["url"] == found["url"] else f" of {last['url']}"
+        say(printable(f"  last refresh: {done}, {_age(done, at)} ago: {last['kind']}{what} by target {last['target']}"))
+    else:
+        say("  last refresh: none in the history")
+    next_at = f", at {found['next_at']}" if found["next_at"] else ""
+    say(printable(f"  next step: {found['next_step']}{next_at}"))
 
 
 def quota(config: ConfigOption = None, as_json: JsonOption = False) -> int:

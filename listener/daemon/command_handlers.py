@@ -14,35 +14,27 @@ from typing import Any, Final
 
 from listener.contracts import Check, Target
 from listener.daemon.checks import run_checks
-from listener.daemon.one_url import UrlFacts, attempts_at, facts_of
+from listener.daemon.one_url import attempts_at, url_status
 from listener.daemon.selection import places, prefixes, require_overlap
 from listener.daemon.source_health import held_deletions, is_blind
-from listener.daemon.status import (
-    Known,
-    iso,
-    plain_order,
-    plain_stale,
-    plain_suppressed,
-    quota_of,
-    status_of,
-    unlimited_of,
-)
+from listener.daemon.status import Known, Listed, iso, plain_order, quota_of, status_of, unlimited_of
+from listener.daemon.verdict import verdict_of
 from listener.errors import ConfigurationError, ListenerError, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.requests import RequestedUrl, outcomes, requested_urls
 from listener.plugins import load_sources, load_targets, sites_of
 from listener.refresh import Scope
-from listener.router.routing import normal_or_refused, served_by
+from listener.router.routing import normal_or_refused
 from listener.settings import Settings, nearest
 from listener.store import NeedInput, Store
 from listener.store.access import time_of
 from listener.store.controls import Control, ControlKind, Controls, Place, awaits_approval
 from listener.store.letters import LetterFilter, LetterKind
 from listener.store.owner import Owner, absent
+from listener.store.staleness import MOST_LISTED
 
 __all__ = ["HANDLERS", "WRITING", "Context", "cancelled_places", "plain_check", "plain_outcomes", "record"]
 
-ATTEMPTS_SHOWN = 5
 CONFIRMATION_SECONDS: Final = 600.0
 """A confirmation that no daemon used within this time is about other deletions than the operator looked at."""
 _TIMES = ("created_at", "sent_at", "accepted_at", "finished_at")
@@ -79,35 +71,29 @@ class Context:
         return time_of(self.store)
 
 
-async def status(context: Context, *, url: str | None = None) -> dict[str, Any]:
-    """Return the content of ``status --json``."""
+async def status(
+    context: Context, *, url: str | None = None, prefix: str | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """
+    Return the content of ``status --json``.
+
+    ``stale`` has the oldest 50, some of each state; with ``prefix`` or ``limit`` the oldest below the prefix, up to the
+    limit.
+    """
     store, targets, owner, now = context.store, context.targets, context.owner, context.now
     normal = None if url is None else normal_or_refused(url)
-    found = await status_of(store, context.settings, targets, now=now, owner=owner, known=context.known)
+    listed = None
+    if prefix is not None or limit is not None:
+        places = [Place()] if prefix is None else prefixes(context.settings, prefix, site=None)
+        for place in places if prefix is not None else ():
+            require_overlap(context.settings, place.prefix)
+        listed = Listed(places, MOST_LISTED if limit is None else limit)
+    known = context.known
+    found = await status_of(store, context.settings, targets, now=now, owner=owner, known=known, listed=listed)
+    found["verdict"] = verdict_of(found).words
     if normal is not None:
-        facts = UrlFacts()
-        if store is not None:
-            addresses = sites_of(context.settings, targets).addresses(normal)
-            facts = await facts_of(store, targets, addresses, now=now, owner=owner, limit=ATTEMPTS_SHOWN)
-        needs = [plain_stale(one) for one in facts.needs]
-        found["url"] = {
-            "url": normal,
-            "stale": any(need["scope"] != "prefetch" for need in needs),
-            "problem": _not_served(context.settings, normal),
-            "needs": needs,
-            "attempts": facts.attempts,
-            "suppressed": plain_suppressed(facts.suppressed),
-        }
+        found["url"] = await url_status(store, context.settings, targets, normal, now=now, owner=owner)
     return found
-
-
-def _not_served(settings: Settings, url: str) -> str:
-    """Return why no change can make this URL stale; empty where a site serves it."""
-    try:
-        served_by(settings.sites, url)
-    except ConfigurationError as error:
-        return f"{error}. {error.hint}"
-    return ""
 
 
 async def quota(context: Context) -> dict[str, Any]:

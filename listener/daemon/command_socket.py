@@ -166,7 +166,7 @@ class CommandSocket:
             return {"declined": True}
         if self._state.phase != "running":
             return {"declined": True}  # the parts are closed soon, or already
-        if request.arguments.get("limit", 0) > MOST_ROWS:
+        if (request.arguments.get("limit") or 0) > MOST_ROWS:
             return {"declined": True}
         owner = Owner(True, os.getpid())
         context = Context(parts.settings, store, owner, lambda: parts.targets, Known.to(pipeline))

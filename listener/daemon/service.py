@@ -46,7 +46,7 @@ __all__ = ["Daemon"]
 
 log = structlog.get_logger()
 
-CREDENTIALS_SECONDS = 5.0
+CREDENTIALS_SECONDS = 2.0
 """How often to see whether missing credentials are there."""
 ADMIN_RETRY_SECONDS = 5.0
 """How often to retry an admin address that this machine does not have yet."""
@@ -284,17 +284,21 @@ class Daemon:
                 log.error("daemon.no_credentials", part=name, error=str(error), hint=error.hint)
 
     async def _follow_credentials(self) -> None:
-        """See whether missing credentials are there now, and use them."""
+        """See whether missing credentials are there now, and use them; until then their accounts report it."""
+        state = self._state
         while True:
             await asyncio.sleep(CREDENTIALS_SECONDS)
-            state = self._state
-            if not state.unusable or state.parts is None or state.phase != "running":
+            if not state.unusable or state.parts is None or state.pipeline is None or state.phase != "running":
                 continue
             self._note_unusable(await unusable_credentials(state.parts))
-            if not state.unusable and state.pipeline is not None:
-                log.info("daemon.credentials_found")
-                for engine in state.pipeline.engines:
+            for engine in state.pipeline.engines:
+                missing = [error for name in engine.account.targets if (error := state.unusable.get(f"target {name}"))]
+                if missing:
+                    engine.account.refused_for_good(f"{missing[0]}; {missing[0].hint}")
+                elif not state.unusable:
                     engine.try_again()
+            if not state.unusable:
+                log.info("daemon.credentials_found")
 
     async def _start_admin(self, server: AdminServer) -> bool:
         """Listen; return False for an address that this machine may get later."""

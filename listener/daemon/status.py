@@ -22,18 +22,19 @@ from listener.planner import Arrivals
 from listener.redaction import mask_url
 from listener.settings import Settings
 from listener.store import Store
-from listener.store.controls import AccountReport, Control, Controls
+from listener.store.controls import AccountReport, Control, Controls, Place, awaits_approval
 from listener.store.filtering import Suppressed
 from listener.store.ledger import Budget
 from listener.store.owner import Owner
 from listener.store.report import Counts
-from listener.store.staleness import StaleNeed, Surroundings, WaitsFor
+from listener.store.staleness import StaleNeed, Surroundings, WaitsFor, waits_for
 
 if TYPE_CHECKING:
     from listener.pipeline import Pipeline
 
 __all__ = [
     "Known",
+    "Listed",
     "Problem",
     "iso",
     "plain_order",
@@ -62,6 +63,14 @@ _NO_NEEDS = {
 def iso(at: float | None) -> str | None:
     """Return a time in seconds since the epoch as ISO 8601 in UTC; None stays None."""
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+
+
+class Listed(NamedTuple):
+    """Which stale needs to list."""
+
+    places: Sequence[Place]
+    """Only those whose URLs lie here."""
+    limit: int
 
 
 class Known(NamedTuple):
@@ -99,6 +108,7 @@ async def status_of(
     known: Known | None = None,
     brief: bool = False,
     counts: Counts | None = None,
+    listed: Listed | None = None,
 ) -> dict[str, Any]:
     """
     Return the content of ``status --json``.
@@ -112,6 +122,7 @@ async def status_of(
         known: what this process knows beyond the store.
         brief: leave out ``forecasts`` and ``backlog``, which cost a planning round.
         counts: the store's counts, where the caller has read them.
+        listed: what to list under ``stale``; by default the oldest of each state.
     """
     ahead, known = {}, known or Known()
     if store is not None and not brief:
@@ -127,6 +138,7 @@ async def status_of(
     unled = [] if store is None else await store.unled_accounts()
     held = [] if store is None else held_of(await store.old_snapshots())
     different = [] if store is None else await store.different_copies(limit=MOST_DIFFERENT)
+    stale = [] if store is None else await stale_of(store, targets, now, owner, listed=listed)
     problems = problems_of(
         fleet=[
             *lost_of(instances, leaders, settings, unled=unled),
@@ -150,7 +162,7 @@ async def status_of(
         "running_reason": owner.reason,
         **needs,
         "problems": [{**one._asdict(), "since": iso(one.since)} for one in problems],
-        "stale": [] if store is None else [plain_stale(one) for one in await stale_of(store, targets, now, owner)],
+        "stale": [plain_stale(one) for one in stale],
         "quota": await quota_of(store, targets, now=now),
         "unlimited": unlimited_of(targets),
         "targets": {name: {"confirms": confirms(target)} for name, target in targets.items()},
@@ -176,16 +188,25 @@ async def _accounts(store: Store, targets: Mapping[str, Target]) -> list[Account
 
 
 async def stale_of(
-    store: Store, targets: Mapping[str, Target], now: float, owner: Owner, *, url: str | None = None
+    store: Store,
+    targets: Mapping[str, Target],
+    now: float,
+    owner: Owner,
+    *,
+    url: str | None = None,
+    listed: Listed | None = None,
 ) -> list[StaleNeed]:
-    """Return the oldest stale needs, or those that make this URL stale, each with its reason."""
+    """Return the oldest stale needs, those that are ``listed``, or those of this URL, each with its reason."""
     given = Surroundings(now, owner.is_running, account_of(targets), has_copies=store.has_copies)
+    if listed is not None:
+        return await store.stale_below(given, listed.places, limit=listed.limit)
     return await store.stale(given, url=url)
 
 
 def plain_stale(need: StaleNeed) -> dict[str, Any]:
     """Return one stale URL as plain data."""
-    return {**need._asdict(), "since": iso(need.since), "next_at": iso(need.next_at)}
+    who = waits_for(need.state, need.reason)
+    return {**need._asdict(), "since": iso(need.since), "next_at": iso(need.next_at), "waits_for": who.value}
 
 
 def plain_outlooks(found: Mapping[str, Outlook]) -> dict[str, Any]:
@@ -305,6 +326,7 @@ def _plain_source(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **times, **({"instances": nested} if "instances" in row else {})}
 
 
+APPROVAL_REMEDY = "see the plan with cdn-listener plan, then run cdn-listener approve"
 SPENDER_REMEDY = (
     "if this is not intended, run cdn-listener pause; give each of the [[sites]] a share or a guaranteed part"
 )
@@ -349,6 +371,9 @@ def problems_of(
     for account in accounts:
         if account.problem:
             yield Problem(f"account {account.name}: {account.problem}", account.since, account.remedy or CHECK)
+        if reason := next(filter(awaits_approval, account.deferred.values()), ""):
+            words = reason.partition(";")[0]
+            yield Problem(f"account {account.name}: {words}", None, APPROVAL_REMEDY)
         for one in account.spenders if owner.is_running is not False else ():
             yield Problem(
                 f"account {account.name}: {one.name} spent {one.units} of the {one.left} units of {one.kind} that were"

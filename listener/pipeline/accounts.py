@@ -304,13 +304,17 @@ class Account:
 
     def try_again(self) -> None:
         """Send again at once: what was missing may be there now."""
-        self.troubles = 0
+        self.troubles, self.misconfigured = 0, ""
         self._open()
 
-    def quota_read(self, now: float, *, is_idle: bool) -> None:
-        """Note that the live quota was read: what nothing is left to send for is over, too."""
+    def quota_read(self, now: float, *, is_idle: bool, is_reported: bool = True) -> None:
+        """
+        Note that the live quota was read: what nothing is left to send for is over, too.
+
+        ``is_reported``: whether the CDN reports any, so that its answer proves that the credentials are right.
+        """
         self.quota_trouble = None
-        if not self.closed_reason:
+        if is_reported and not self.closed_reason:
             self.misconfigured = ""
         if self.needs_quota:
             self.needs_quota = False
@@ -373,7 +377,7 @@ class Account:
                 remedy=remedy,
                 since=since,
             )
-        return report
+        return report._replace(problem=self.misconfigured)
 
     @property
     def batch_urls(self) -> int | None:

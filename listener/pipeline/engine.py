@@ -350,7 +350,8 @@ class Engine:
                 return
             if self.account.needs_quota:
                 await self._presume_spent(readings)
-            self.account.quota_read(now, is_idle=self.sender.idle and not self.outcome.deferred)
+            is_idle = self.sender.idle and not self.outcome.deferred
+            self.account.quota_read(now, is_idle=is_idle, is_reported=bool(readings))
             answered_at = self._clock.now()
             same = [one for one in self.account.allowances if one.window.start(answered_at) == one.window.start(now)]
             await self._store.correct_ledger(self.account.name, same, readings)

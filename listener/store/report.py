@@ -10,15 +10,17 @@ from listener.refresh import AttemptState, NeedState, RefreshKind, Scope
 from listener.store.connection import Connection
 from listener.store.index import prefix_end
 from listener.store.needs import MARKED_BY, DirectoryAttempt, DirectoryAttempts, covered, directory_attempts
-from listener.store.staleness import SETTLED, WaitsFor, status_word, waits_for
+from listener.store.staleness import SETTLED, WaitsFor, directories_above, status_word, waits_for
 
 __all__ = [
     "Counts",
     "Ended",
+    "Refreshed",
     "Total",
     "counts",
     "ended",
     "history",
+    "refreshed_last",
     "totals",
 ]
 
@@ -204,6 +206,29 @@ def history(connection: Connection, *, limit: int, url: str | None = None) -> li
     )
     columns = [column[0] for column in cursor.description]
     return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+class Refreshed(NamedTuple):
+    """A refresh that is complete."""
+
+    target: str
+    kind: str
+    url: str
+    changed_at: float | None
+    """When the oldest change was that it covered, in seconds since the epoch."""
+    finished_at: float
+
+
+def refreshed_last(connection: Connection, url: str) -> Refreshed | None:
+    """Return the newest complete refresh that the history has of a URL: of its own, or of a directory above it."""
+    own = [url, *directories_above(url)]
+    row = connection.execute(
+        "SELECT target.name, kind, url, stale_since, finished_at FROM attempt JOIN target ON target.id = attempt.target"
+        " WHERE attempt.url IN (SELECT value FROM json_each(?)) AND state = ? AND kind <> ?"
+        " AND (attempt.url = ? OR kind = ?) ORDER BY finished_at DESC LIMIT 1",
+        (json.dumps(own), AttemptState.COMPLETE.value, RefreshKind.PREFETCH.value, url, RefreshKind.DIRECTORY.value),
+    ).fetchone()
+    return None if row is None else Refreshed(*row)
 
 
 MOST_ENDED = 50_000

@@ -38,9 +38,11 @@ __all__ = [
     "Surroundings",
     "Unsettled",
     "WaitsFor",
+    "directories_above",
     "oldest_stale",
     "scope_word",
     "stale_at",
+    "stale_below",
     "status_word",
     "unsettled",
     "waits_for",
@@ -112,9 +114,9 @@ _WAITS_FOR: Final = {
 }
 
 
-def waits_for(state: str) -> WaitsFor:
+def waits_for(state: str, reason: str = "") -> WaitsFor:
     """Return who must act next for a need in this state: a word of :func:`status_word`, or ``pending``."""
-    return _WAITS_FOR[state]
+    return WaitsFor.PERSON if state == "deferred" and awaits_approval(reason) else _WAITS_FOR[state]
 
 
 def why(connection: Connection, url: str) -> list[dict[str, Any]]:
@@ -141,6 +143,7 @@ SHOWN_COLUMNS = (
     " n.needs_force, n.urgent, i.id, a.state, a.error, a.next_look_at"
 )
 """Of a target ``t``, a directory ``d``, a need ``n`` and :data:`MARKED_BY`."""
+SINCE_COLUMN: Final = SHOWN_COLUMNS.split(", ").index("n.stale_since") + 1
 
 
 def shown(rows: Iterable[Sequence[Any]], attempts: DirectoryAttempts) -> list[dict[str, Any]]:
@@ -187,10 +190,17 @@ def _places(url: str) -> Iterable[tuple[str, str, tuple[Scope, ...]]]:
     yield place, url[len(place) :], tuple(Scope)
     if path != url:
         yield place, path[len(place) :], (Scope.ALL_PARAMS,)
+    for above in directories_above(url):
+        yield above, "", (Scope.SUBTREE,)
+
+
+def directories_above(url: str) -> Iterable[str]:
+    """Yield the directory URLs that this URL lies in, the innermost first; not itself."""
+    place = directory_of(url)
     end = len(place)
     while end > len("https://"):
         if place[:end] != url:
-            yield place[:end], "", (Scope.SUBTREE,)
+            yield place[:end]
         end = place.rfind("/", 0, end - 1) + 1
 
 
@@ -361,6 +371,20 @@ def _attempted(state: AttemptState, row: Any) -> StaleNeed:
     word = status_word(NeedState.ATTEMPTED, state, None)
     scope = scope_word(SCOPE_OF_KIND[RefreshKind(kind)])
     return StaleNeed(target, url, scope, word, since, error or _UNDER_WAY.get(state, ""), look)
+
+
+def stale_below(connection: Connection, given: Surroundings, places: Sequence[Place], *, limit: int) -> list[StaleNeed]:
+    """Return the oldest needs at or below these places, and those that make them stale from above."""
+    attempts, reasons = directory_attempts(connection), _Reasons(connection, given)
+    columns, found = f"SELECT {SHOWN_COLUMNS}", dict[tuple[str, str, str], StaleNeed]()
+    for place in places:
+        rows = connection.execute(
+            f"{columns}{NEEDS_BELOW} UNION ALL {columns}{_ABOVE} ORDER BY {SINCE_COLUMN} LIMIT :limit",
+            {**place_values(place), "limit": limit},
+        ).fetchall()
+        explained = [_explained(need, reasons) for need in shown(rows, attempts)]
+        found |= {(one.target, one.url, one.scope): one for one in explained}
+    return _by_age(found.values())[:limit]
 
 
 def stale_at(connection: Connection, given: Surroundings, url: str) -> list[StaleNeed]:

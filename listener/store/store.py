@@ -597,6 +597,16 @@ class Store(Access):
             return await self._read(staleness.oldest_stale, given, limit=limit)
         return await self._read(staleness.stale_at, given, url)
 
+    async def stale_below(
+        self, given: staleness.Surroundings, places: Sequence[controls.Place], *, limit: int
+    ) -> list[staleness.StaleNeed]:
+        """Return the oldest of what is stale at or below these places, with reasons."""
+        return await self._read(staleness.stale_below, given, places, limit=limit)
+
+    async def refreshed_last(self, url: str) -> report.Refreshed | None:
+        """Return the newest complete refresh of a URL: of its own, or of a directory above it."""
+        return await self._read(report.refreshed_last, url)
+
     async def unsettled(self, place: controls.Place, *, changed_before: float) -> list[staleness.Unsettled]:
         """Return what is still stale there of what changed up to then (seconds since the epoch), prefetches aside."""
         return await self._read(staleness.unsettled, place, changed_before)

@@ -131,8 +131,67 @@ def test_status_of_one_url(stand: Stand, command: Command) -> None:
     assert reported["suppressed"] is None
     assert "nothing is known to be stale" in command("status", "--url", stand.url("a.html"))[1]
     other = command("status", "--url", "http://other.test/")[1]
-    assert "http://other.test/: is not below any site's base URL" in other
+    assert f"http://other.test/: no site serves this URL. Base URLs are: {stand.edge}/." in other
     assert "nothing is known to be stale" not in other
+
+
+def test_status_of_one_url_names_who_serves_it_and_what_is_next(stand: Stand, command: Command) -> None:
+    """Site, source, target, last change, last refresh and the next step, as text and as JSON."""
+    stand.configure(site='name = "shop"')
+    stand.write("a.html")
+    url = stand.url("a.html")
+    command("refresh", url, "--wait")
+    found = json.loads(command("status", "--json", "--url", url)[1])["url"]
+    assert (found["site"], found["source"], found["targets"], found["problem"]) == ("shop", "www", ["cdn"], "")
+    assert (found["last_refresh"]["kind"], found["last_refresh"]["url"]) == ("file", url)
+    assert found["last_change"] <= found["last_refresh"]["finished_at"]
+    assert found["next_step"].startswith("nothing: it is fresh")
+    command("pause", "--reason", "audit")
+    command("refresh", url)
+    found = json.loads(command("status", "--json", "--url", url)[1])["url"]
+    assert found["last_change"] > found["last_refresh"]["finished_at"]
+    assert "no daemon runs" in found["next_step"]
+    out = command("status", "--url", url)[1]
+    for line in (
+        "site: shop, source www, target cdn",
+        "last change: 20",
+        "last refresh: 20",
+        "next step: no daemon runs",
+    ):
+        assert f"\n  {line}" in out, out
+    other = json.loads(command("status", "--json", "--url", "http://other.test/")[1])["url"]
+    assert (other["site"], other["source"], other["targets"]) == (None, None, [])
+
+
+def test_status_begins_with_what_is_wrong(stand: Stand, command: Command) -> None:
+    """The verdict, the problems, disjoint numbers, then the oldest with age, state, reason and next try; or all of them."""
+    api = stand.emulator.api_url
+    stand.configure()
+    stand.put(stand.config.read_text().replace(api, "http://127.0.0.1:1"))
+    for number in range(12):
+        assert command("refresh", stand.url(f"d/{number}.html"))[0] == 3
+    lines = command("status")[1].splitlines()
+    assert lines[0] == "12 URLs are not fresh yet"
+    assert lines[1].startswith("problem: no daemon is running")
+    assert any(one.startswith("problem: account main: cannot connect to http://127.0.0.1:1") for one in lines[:6])
+    assert "waiting for us: 12 (12 pending, 12 of them due; 0 failed)" in lines
+    assert "waiting for the CDN: 0 (in flight)" in lines
+    assert "waiting for a person: 0 (0 rejected, 0 unconfirmed)" in lines
+    first = lines.index("stale, oldest first:")
+    assert lines[first + 1] == f"  {stand.url('d/0.html')}"
+    assert re.match(r"    deferred for [\d.]+ m?s.*, since 20.*; no daemon runs", lines[first + 2])
+    assert sum(one.startswith("  http") for one in lines) == 10
+    assert "  more: cdn-listener status --all, or --prefix P" in lines
+    every = command("status", "--all")[1]
+    assert every.count(f"  {stand.edge}/d/") == 12
+    assert len(json.loads(command("status", "--all", "--json")[1])["stale"]) == 12
+    some = command("status", "--prefix", "/d/1")[1]
+    assert some.count(f"  {stand.edge}/d/") == 3
+    assert "resets at" not in some
+    found = json.loads(command("status", "--prefix", "/d/1", "--json")[1])
+    assert {one["url"] for one in found["stale"]} == {stand.url(f"d/{number}.html") for number in (1, 10, 11)}
+    assert {one["waits_for"] for one in found["stale"]} == {"us"}
+    assert found["pending"] == sum(found["waits_for"][who]["needs"] for who in ("us", "cdn", "person")) == 12
 
 
 def test_status_of_one_url_shows_changes_that_made_no_refresh(stand: Stand, command: Command) -> None:

@@ -20,7 +20,7 @@ import pytest
 from listener.daemon.service import Daemon
 from listener.errors import ConfigurationError
 from listener.settings import Settings, parse_settings
-from tests.stand import KEYS, Stand, fetch, free_port, until
+from tests.stand import KEYS, SECRET, Stand, fetch, free_port, until
 
 
 def catches(process: subprocess.Popen[str], number: signal.Signals) -> bool:
@@ -187,7 +187,7 @@ def logging_daemon(
 def test_a_reload_says_which_files_changed(stand: Stand) -> None:
     """None; the configuration; a key that was rotated: its path, never what is in it."""
     secret = stand.root / "secret"
-    secret.write_text("testsecret")
+    secret.write_text(SECRET)
     with logging_daemon(stand, config=stand.config, secret=secret) as (process, log):
         assert changed(log, process) == "nothing: every file is unchanged"
         stand.put(stand.config.read_text() + "\n# a comment\n")
@@ -208,7 +208,7 @@ def test_a_reload_says_that_a_mount_pins_a_file(
         absent("root, to mount a file")
     seen, secret = stand.root / "seen", stand.root / "secret"
     seen.touch()
-    secret.write_text("testsecret")
+    secret.write_text(SECRET)
     real, config = (stand.config, seen) if kind == "configuration" else (secret, stand.config)
     key = secret if kind == "configuration" else seen
     with logging_daemon(stand, config=config, secret=key, mount=f"mount --bind {real} {seen}") as (process, log):

@@ -41,7 +41,7 @@ async def notifying(**sources: SourceHealth) -> AsyncIterator[tuple[Recorder, An
         health.announce_to(changed.set)
     pipeline = SimpleNamespace(intake=intake, store_trouble=None, ready=False, engines=[], troubles=[], changed=changed)
     recorder = Recorder()
-    state = SimpleNamespace(phase="running", pipeline=pipeline)
+    state = SimpleNamespace(phase="running", pipeline=pipeline, unusable={}, store_error=None)
     task = asyncio.create_task(SystemdNotifier(state, recorder).run())  # type: ignore[arg-type]
     try:
         yield recorder, pipeline

@@ -9,9 +9,9 @@ import pytest
 from listener.contracts import SourceHealth, SourceState
 from listener.refresh import AttemptState, NeedState
 from listener.store.controls import AccountReport, ControlKind, Controls, Place
-from listener.store.report import Total
+from listener.store.report import Refreshed, Total
 from listener.store.staleness import StaleNeed, Surroundings, Unsettled, WaitsFor, status_word, waits_for
-from tests.store.steps import BASE, Bench, content, file, folder
+from tests.store.steps import BASE, Bench, content, file, folder, subtree
 
 
 async def listed(bench: Bench, *, limit: int = 50, is_running: bool | None = True) -> list[StaleNeed]:
@@ -160,3 +160,46 @@ async def test_a_plan_to_approve_waits_for_a_person(bench: Bench) -> None:
         ("deferred", 2, "person"),
     ]
     assert {type(one) for one in found} == {Unsettled}
+
+
+async def test_what_is_stale_below_a_prefix_is_listed_whole(bench: Bench) -> None:
+    """The oldest first, up to the limit, with what makes it stale from above; several prefixes may meet."""
+    given = Surroundings(bench.clock.now(), True, {"cdn": "main"})
+
+    async def below(*prefixes: str, limit: int = 100) -> list[str]:
+        places = [Place("", BASE + prefix) for prefix in prefixes]
+        return [one.url.removeprefix(BASE) for one in await bench.store.stale_below(given, places, limit=limit)]
+
+    await bench.change(*(content(f"a/{number}") for number in range(60)))
+    await bench.change(content("b/1"), content("ab"))
+    assert len(await below("")) == 62
+    assert await below("", limit=3) == ["a/0", "a/1", "a/10"] or len(await below("", limit=3)) == 3
+    assert sorted(await below("a/5")) == ["a/5", *(f"a/5{number}" for number in range(10))]
+    assert sorted(await below("b/", "b/1", "ab")) == ["ab", "b/1"]
+    made = await bench.send(folder("a/"))
+    assert {one.state for one in await bench.store.stale_below(given, [Place("", BASE + "a/1")], limit=9)} == {
+        "in_flight"
+    }
+    await bench.finish(made)
+    assert await below("a/") == []
+    await bench.change(subtree("c/"))
+    assert await below("c/d/e") == ["c/"]
+
+
+async def test_the_last_refresh_of_a_url_is_its_own_or_of_a_directory_above(bench: Bench) -> None:
+    """The newest that is complete, with the change that it covered; not of a directory below, a prefetch or a failure."""
+    url = BASE + "a/b/c"
+    assert await bench.store.refreshed_last(url) is None
+    changed = bench.clock.now()
+    await bench.change(content("a/b/c"))
+    await bench.finish(await bench.send(file("a/b/c")._replace(stale_since=changed)))
+    own = Refreshed("cdn", "file", url, changed, bench.clock.now())
+    assert await bench.store.refreshed_last(url) == own
+    bench.clock.advance(60)
+    await bench.change(content("a/x"), content("a/b/c/d"))
+    await bench.finish(await bench.send(file("a/b/c/d")))
+    assert await bench.store.refreshed_last(url) == own
+    await bench.finish(await bench.send(folder("a/")))
+    found = await bench.store.refreshed_last(url)
+    assert found is not None
+    assert (found.kind, found.url, found.finished_at) == ("directory", BASE + "a/", bench.clock.now())

@@ -22,7 +22,7 @@ from listener.daemon.status_page import DeadLetterPage, PageSnapshot, UrlStatus
 from listener.daemon.verdict import verdict_of
 from listener.refresh import split_reason
 from listener.store.letters import LetterKind
-from listener.text import printable
+from listener.text import printable, span
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -138,23 +138,6 @@ def letters_query(page: DeadLetterPage, *, is_next: bool) -> str:
     after = page.rows[-1].id if is_next else ""
     values = {"kind": kind and kind.value, "source": source, "prefix": prefix, "after": after}
     return urlencode({name: value for name, value in values.items() if value}, errors="surrogateescape")
-
-
-def span(seconds: float | None) -> str:
-    """Return a duration in its two largest units, or a dash for None."""
-    if seconds is None:
-        return "-"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    left = round(seconds)
-    parts: list[str] = []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        count, left = divmod(left, size)
-        if count or parts:
-            parts.append(f"{count} {unit}" if count else "")
-        if len(parts) == 2:
-            break
-    return " ".join(part for part in parts if part)
 
 
 def number(value: float) -> str:
