@@ -164,7 +164,7 @@ def test_status_of_one_url_names_who_serves_it_and_what_is_next(stand: Stand, co
 
 
 def test_status_begins_with_what_is_wrong(stand: Stand, command: Command) -> None:
-    """The verdict, the problems, disjoint numbers, then the oldest with age, state, reason and next try; or all of them."""
+    """Verdict, problems, disjoint numbers, then the oldest with age, state, reason and next try; or all of them."""
     api = stand.emulator.api_url
     stand.configure()
     stand.put(stand.config.read_text().replace(api, "http://127.0.0.1:1"))

@@ -187,7 +187,7 @@ async def test_what_is_stale_below_a_prefix_is_listed_whole(bench: Bench) -> Non
 
 
 async def test_the_last_refresh_of_a_url_is_its_own_or_of_a_directory_above(bench: Bench) -> None:
-    """The newest that is complete, with the change that it covered; not of a directory below, a prefetch or a failure."""
+    """The newest that is complete, with the change that it covered; not that of a directory or a URL below."""
     url = BASE + "a/b/c"
     assert await bench.store.refreshed_last(url) is None
     changed = bench.clock.now()
