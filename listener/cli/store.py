@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from listener.cli.common import load, print_json
 from listener.cli.options import ConfigOption, JsonOption
+from listener.errors import ConfigurationError
+from listener.text import counted
+
+if TYPE_CHECKING:
+    from listener.settings import Settings
+    from listener.store.orphans import Orphans
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Maintain the store: back up, check, compact, move.")
+app = typer.Typer(no_args_is_help=True, help="Maintain the store: back up, check, compact, move, rename, forget.")
 
 
 def _state_file(url: str) -> Path:
@@ -109,3 +117,88 @@ def move(
         print_json({"rows": rows})
     else:
         typer.echo(f"{sum(rows.values())} rows moved; set store.url to the new one, and start the daemon")
+
+
+class Kind(StrEnum):
+    """What has a name in the configuration and in the store."""
+
+    SOURCE = "source"
+    TARGET = "target"
+
+
+@app.command("rename")
+def rename(
+    kind: Annotated[Kind, typer.Argument(metavar="source|target", help="What was renamed.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The name that the store has.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The name that the configuration has.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give what the store keeps of a source or target to its new name. Stop the daemon first."""
+    from listener.settings import nearest
+
+    settings = load(config)
+    names = settings.sources if kind is Kind.SOURCE else settings.targets
+    for name, is_wanted in ((new, True), (old, False)):
+        if (name in names) is not is_wanted:
+            state = "is not configured" if is_wanted else "is still configured"
+            hint = nearest(name, names) if is_wanted else f"remove {kind.value} {old} from the configuration first"
+            raise ConfigurationError(f"{kind.value} {name!r} {state}", hint=hint)
+
+    async def renamed(orphans: Orphans) -> int:
+        if kind is Kind.TARGET:
+            return await orphans.rename_target(old, new)
+        await orphans.rename_source(old, new)
+        return 0
+
+    count = _changed(settings, renamed)
+    if as_json:
+        print_json({"kind": kind.value, "old": old, "new": new, "needs": count})
+    elif kind is Kind.TARGET:
+        typer.echo(f"target {new} has the {counted(count, 'stale URL')} of {old}; start the daemon")
+    else:
+        typer.echo(f"source {new} has the index of {old}; start the daemon: its first scan finds what changed")
+
+
+@app.command("forget")
+def forget(
+    kind: Annotated[Kind, typer.Argument(metavar="source|target", help="What was removed.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that the store has.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what the store keeps of a source (its index) or of a target (its stale URLs). Stop the daemon first."""
+    settings = load(config)
+    if name in (settings.sources if kind is Kind.SOURCE else settings.targets):
+        hint = "remove it from the configuration first"
+        raise ConfigurationError(f"{kind.value} {name!r} is still configured", hint=hint)
+
+    async def forgotten(orphans: Orphans) -> int:
+        if kind is Kind.TARGET:
+            return await orphans.forget_target(name)
+        await orphans.forget_source(name)
+        return 0
+
+    count = _changed(settings, forgotten)
+    if as_json:
+        print_json({"kind": kind.value, "name": name, "needs": count})
+    else:
+        what = f"the {counted(count, 'stale URL')}" if kind is Kind.TARGET else "the index"
+        typer.echo(f"forgot {what} of {kind.value} {name}")
+
+
+def _changed(settings: Settings, change: Callable[[Orphans], Awaitable[int]]) -> int:
+    """Change names in the store while no daemon uses it, and return what the change does."""
+    from listener.cli.common import owner_of_store, run_async, writing
+
+    async def changed() -> int:
+        async with writing(settings) as store:
+            running = await store.running_instances()
+            if running or owner_of_store(settings).is_running is not False:
+                what = f"instance {running[0]} runs" if running else "a daemon runs, or may run, with this store"
+                raise ConfigurationError(what, hint="stop it first: it would go on with the old names")
+            return await change(Orphans(store))
+
+    from listener.store.orphans import Orphans
+
+    return run_async(changed())

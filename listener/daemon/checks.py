@@ -14,13 +14,17 @@ from listener.configuration import is_postgres, sqlite_path, state_directory, un
 from listener.contracts import Check, CheckState, ChecksUrls, Source, Target
 from listener.errors import ListenerError, StoreError
 from listener.pipeline.accounts import accounts_of
+from listener.pipeline.configured import left_over, reroute
 from listener.pipeline.spenders import DEFAULT_SHARE, sets_a_share
 from listener.plugins import foreign_distribution
 from listener.refresh import RefreshKind
 from listener.serving import try_address
 from listener.settings import Settings, is_loopback
-from listener.store.owner import described, owner_of
+from listener.store import open_store
+from listener.store.owner import described, exists, owner_of
 from listener.store.sqlite.database import format_version
+from listener.store.store import StoreOptions
+from listener.text import counted
 
 __all__ = ["FOREIGN_HINT", "run_checks"]
 
@@ -40,6 +44,7 @@ async def run_checks(settings: Settings, sources: Mapping[str, Source], targets:
         *await asyncio.to_thread(_check_admin, settings),
     ]
     found += [*_check_shares(settings, targets), *_check_kinds(settings, targets)]
+    found += await _check_left_over(settings, targets)
     for name, source in sources.items():
         found += await _bounded(f"sources.{name}", source.check)
     for name, target in targets.items():
@@ -64,6 +69,24 @@ def _check_installation() -> list[Check]:
         return []
     message = f"the distribution {foreign} is installed in the same environment, and has files of the same names"
     return [Check("installation", CheckState.FAILED, message, FOREIGN_HINT)]
+
+
+async def _check_left_over(settings: Settings, targets: Mapping[str, Target]) -> list[Check]:
+    """Warn about what the store keeps of names and URLs that are not configured, and what a start will reroute."""
+    if not exists(settings.store.url):
+        return []
+    options = StoreOptions(instance=settings.instance.effective_name, prepared=settings.store.prepared)
+    try:
+        async with open_store(settings.store.url, options=options, readonly=True) as store:
+            found = await left_over(store, settings, targets)
+            moved = await reroute(store, settings, targets, is_trial=True)
+    except StoreError:
+        return []  # the check of the store says why
+    checks = [Check("store", CheckState.WARNING, one.what, one.remedy) for one in found]
+    if moved:
+        message = f"{counted(moved, 'stale URL')} that no site serves any more get other URLs when the daemon starts"
+        checks.append(Check("sites", CheckState.OK, message))
+    return checks
 
 
 def _check_shares(settings: Settings, targets: Mapping[str, Target]) -> list[Check]:

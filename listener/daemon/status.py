@@ -17,6 +17,7 @@ from listener.contracts import UNLIMITED, WAITING_SINCE, SourceHealth, Target, c
 from listener.daemon.fleet import MOST_DIFFERENT, different_of, held_of, leaders_of, lost_of, plain_instances
 from listener.daemon.source_health import CHECK, Reported, source_rows, troubles_of
 from listener.errors import StoreError
+from listener.pipeline.configured import LeftOver, left_over
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
 from listener.redaction import mask_url
@@ -85,6 +86,8 @@ class Known(NamedTuple):
     edge: Mapping[str, Any] | None = None
     """What probes of the edge found; None where they are off."""
     edge_problems: Sequence[tuple[str, float | None, str]] = ()
+    left_over: Sequence[LeftOver] | None = None
+    """What the store keeps and the configuration does not name; None: not compared yet."""
 
     @classmethod
     def to(cls, pipeline: Pipeline) -> Self:
@@ -95,6 +98,7 @@ class Known(NamedTuple):
             pipeline.store_trouble,
             None if pipeline.edge is None else pipeline.edge.report(),
             () if pipeline.edge is None else pipeline.edge.problems(),
+            pipeline.compared.found,
         )
 
 
@@ -139,6 +143,9 @@ async def status_of(
     held = [] if store is None else held_of(await store.old_snapshots())
     different = [] if store is None else await store.different_copies(limit=MOST_DIFFERENT)
     stale = [] if store is None else await stale_of(store, targets, now, owner, listed=listed)
+    left = known.left_over
+    if left is None:
+        left = [] if store is None else await left_over(store, settings, targets)
     problems = problems_of(
         fleet=[
             *lost_of(instances, leaders, settings, unled=unled),
@@ -151,6 +158,7 @@ async def status_of(
         sources=sources,
         accounts=reports,
         store_trouble=known.store_trouble,
+        left_over=left,
     )
     return {
         "at": iso(now),
@@ -349,6 +357,7 @@ def problems_of(
     accounts: Iterable[AccountReport],
     store_trouble: StoreError | None,
     fleet: Iterable[tuple[str, float | None, str]] = (),
+    left_over: Iterable[LeftOver] = (),
 ) -> Iterator[Problem]:
     """
     Yield every problem, the most fundamental first.
@@ -360,6 +369,7 @@ def problems_of(
         accounts: the last report of each account.
         store_trouble: the store's error, where it is known in this process.
         fleet: what is wrong with the instances that share the store, since when, and what to do.
+        left_over: what the store keeps and the configuration does not name.
     """
     if store_trouble is not None:
         yield Problem(f"store: {store_trouble}", None, store_trouble.hint or CHECK)
@@ -382,3 +392,4 @@ def problems_of(
                 SPENDER_REMEDY,
             )
     yield from (Problem(*one) for one in troubles_of(sources, is_running=owner.is_running))
+    yield from (Problem(one.what, None, one.remedy) for one in left_over)

@@ -16,6 +16,7 @@ from listener.contracts import ChecksDeadline, ConfirmsDeletions, Source, Source
 from listener.errors import ConfigurationError, StoreError, StoreUnusable, advised
 from listener.event_loop import call_in_loop
 from listener.pipeline.accounts import CAREFUL_BATCHES, Account, accounts_of, counted_since
+from listener.pipeline.configured import ComparedConfiguration
 from listener.pipeline.edge import edge_watch
 from listener.pipeline.engine import Engine
 from listener.pipeline.intake import Intake, Stalls, StoreRetry
@@ -138,6 +139,7 @@ class Pipeline:
             committed=self.changed.set,
             changed=self._source_changed,
         )
+        self.compared = ComparedConfiguration(store, settings, targets)
         self._leaders = Leaders(self._leadership, self._accounts, make=self._leader, retry=self._retry)
         self.lookout = Lookout(store, self._clock, self._leaders, settings=settings, retry=self._retry)
         self._stalls = Stalls(lambda: self.intake.sources, self.intake.busy)
@@ -277,6 +279,7 @@ class Pipeline:
             self.changed.set()
             await self._stop.wait()
             return
+        await self.compared.start()
         try:
             with followed_steps(self._clock, self._look_at_all):
                 try:
@@ -298,6 +301,7 @@ class Pipeline:
             readers = [tasks.create_task(self._read(name), name=f"read {name}") for name in self.intake.sources]
             commit = tasks.create_task(self.intake.commit(), name="commit")
             others = [tasks.create_task(self._keep(), name="keep"), tasks.create_task(self._upkeep(), name="upkeep")]
+            others.append(tasks.create_task(self.compared.follow(), name="compare the configuration"))
             if self._leadership.is_sole:
                 others.append(tasks.create_task(self._settle(), name="settle"))
             look = self.lookout.run(self._confirm, committed=self.changed.set)

@@ -10,7 +10,6 @@ state for whoever reads the file, and a backfill how far it got.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -31,9 +30,10 @@ from listener.store.access import Access
 from listener.store.attempts import held_ids, refund
 from listener.store.bulk import NEED_KEY, delete_rows
 from listener.store.connection import Connection
-from listener.store.index import above, bounded_text, next_sequence, note_revision, prefix_end, select_wanted
+from listener.store.index import above, bounded_text, next_sequence, note_revision, prefix_end
 from listener.store.names import Names
-from listener.store.needs import MARKED_BY, count_ready
+from listener.store.need_rows import DueNeed, make_due
+from listener.store.needs import MARKED_BY
 
 __all__ = [
     "NEEDS_BELOW",
@@ -49,6 +49,7 @@ __all__ = [
     "active",
     "awaits_approval",
     "load_progress",
+    "note",
     "place_values",
     "request",
     "save_account",
@@ -163,7 +164,7 @@ class Controls:
         while count := await self._store._write(_cancel, place, CANCEL_ROWS):
             total += count
         await self._withdraw()
-        await self._store._write(_note, self._store.clock.now(), "cancel", place.words, total, reason)
+        await self._store._write(note, self._store.clock.now(), "cancel", place.words, total, reason)
         return total
 
     async def audit(self, *, limit: int = 50) -> list[dict[str, Any]]:
@@ -171,7 +172,7 @@ class Controls:
         return await self._store._read(_audit, limit)
 
 
-def _note(connection: Connection, *deed: float | str) -> None:
+def note(connection: Connection, *deed: float | str) -> None:
     """Keep one deed: when, what, where, how many needs it touched, and why."""
     connection.execute("INSERT INTO audit (at, action, subject, count, reason) VALUES (?, ?, ?, ?, ?)", deed)
 
@@ -185,7 +186,7 @@ def _put(connection: Connection, orders: Sequence[Control]) -> None:
             (kind.value, *place, until, reason, at),
         )
         note_revision(connection)
-        _note(connection, at, kind.value, place.words, 0, reason)
+        note(connection, at, kind.value, place.words, 0, reason)
 
 
 def _take(connection: Connection, kind: ControlKind, places: Sequence[Place]) -> None:
@@ -202,7 +203,7 @@ def _remove(connection: Connection, kind: ControlKind, places: Sequence[Place], 
         if stood:
             removed += 1
             note_revision(connection)
-            _note(connection, now, f"end of {kind.value}", place.words, 0, reason)
+            note(connection, now, f"end of {kind.value}", place.words, 0, reason)
     return removed
 
 
@@ -452,9 +453,6 @@ def accounts(connection: Connection) -> list[AccountReport]:
     ]
 
 
-_KEEPS_WAIT = f"(need.open <> 0 AND need.state = {NeedState.WAITING:d})"
-
-
 def request(
     connection: Connection,
     names: Names,
@@ -475,47 +473,14 @@ def request(
     """
     note_revision(connection)
     sequence = next_sequence(connection)
-    rows: list[tuple[int, str, int, int, float, bool, str | None, bool, int]] = []
+    rows = []
     for target, url, scope, *_ in inputs:
         place = directory_of(url)
         directory = names.directory(connection, names.target(connection, target), place)
-        rows.append(
-            (
-                directory,
-                url[len(place) :],
-                int(scope),
-                sequence,
-                now,
-                urgent,
-                reason,
-                urgent or scope is not Scope.PREFETCH,
-                priority,
-            )
-        )
-    waits = select_wanted(
-        connection,
-        [row[:3] for row in rows],
-        "SELECT directory, name, scope FROM wanted"
-        " CROSS JOIN need ON directory = column1 AND name = column2 AND scope = column3"
-        f" WHERE state = {NeedState.WAITING:d} AND open = 0",
-    )
-    waited = Counter(directory for directory, *_ in set(waits))
-    count_ready(connection, {directory: (count, sequence) for directory, count in waited.items()})
-    connection.executemany(
-        f"""
-        INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason,
-          asked, priority)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7, ?8, ?9)
-        ON CONFLICT (directory, name, scope) DO UPDATE SET sequence = max(need.sequence, ?4), attempt = NULL,
-          window_first = ?5, urgent = max(need.urgent, ?6), asked = max(need.asked, ?8),
-          priority = min(need.priority, ?9),
-          reason = CASE WHEN need.state = {NeedState.PARKED:d} THEN ?7 ELSE coalesce(?7, need.reason) END,
-          state = CASE WHEN {_KEEPS_WAIT} THEN need.state ELSE {NeedState.READY:d} END,
-          due_at = CASE WHEN {_KEEPS_WAIT} THEN need.due_at END,
-          open = CASE WHEN {_KEEPS_WAIT} THEN need.open ELSE 0 END
-        """,
-        sorted(rows),
-    )
+        asked = urgent or scope is not Scope.PREFETCH
+        name = url[len(place) :]
+        rows.append(DueNeed(directory, name, int(scope), sequence, now, urgent, reason, asked, priority))
+    make_due(connection, rows, sequence)
     return sequence
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from listener.refresh import NeedState, Priority
-from listener.store.bulk import NEED_KEY, Bulk, RowStatement, in_sets_of
+from listener.store.bulk import NEED_KEY, Bulk, RowStatement, in_sets_of, select_wanted
 from listener.store.connection import Connection
-from listener.store.needs import covered_by_marks
+from listener.store.needs import count_ready, covered_by_marks
 
-__all__ = ["NeedClass", "NeedRow", "write_needs"]
+__all__ = ["DueNeed", "NeedClass", "NeedRow", "make_due", "write_needs"]
 
 _WAITING, _READY, _ATTEMPTED, _PARKED, _UNCONFIRMED = NeedState
 NeedRow = tuple[int, str, int, float, int]
@@ -115,3 +116,48 @@ def _raise(open_: int, *, is_covered: bool) -> RowStatement:
     {_KEY}
     """
     return RowStatement(statement, columns=5, key=NEED_KEY)
+
+
+_KEEPS_WAIT = f"(need.open <> 0 AND need.state = {NeedState.WAITING:d})"
+
+
+class DueNeed(NamedTuple):
+    """The row of a need that is due at once."""
+
+    directory: int
+    name: str
+    scope: int
+    sequence: int
+    stale_since: float
+    urgent: bool
+    reason: str | None
+    asked: bool
+    priority: int
+
+
+def make_due(connection: Connection, rows: Sequence[DueNeed], sequence: int) -> None:
+    """Make needs that are due at once, and merge them with those that are there."""
+    waits = select_wanted(
+        connection,
+        [tuple(row[:3]) for row in rows],
+        "SELECT directory, name, scope FROM wanted"
+        " CROSS JOIN need ON directory = column1 AND name = column2 AND scope = column3"
+        f" WHERE state = {NeedState.WAITING:d} AND open = 0",
+    )
+    waited = Counter(directory for directory, *_ in set(waits))
+    count_ready(connection, {directory: (count, sequence) for directory, count in waited.items()})
+    connection.executemany(
+        f"""
+        INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, urgent, reason,
+          asked, priority)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?5, {NeedState.READY:d}, 0, ?6, ?7, ?8, ?9)
+        ON CONFLICT (directory, name, scope) DO UPDATE SET sequence = max(need.sequence, ?4), attempt = NULL,
+          stale_since = min(need.stale_since, ?5), window_first = ?5, urgent = max(need.urgent, ?6),
+          asked = max(need.asked, ?8), priority = min(need.priority, ?9),
+          reason = CASE WHEN need.state = {NeedState.PARKED:d} THEN ?7 ELSE coalesce(?7, need.reason) END,
+          state = CASE WHEN {_KEEPS_WAIT} THEN need.state ELSE {NeedState.READY:d} END,
+          due_at = CASE WHEN {_KEEPS_WAIT} THEN need.due_at END,
+          open = CASE WHEN {_KEEPS_WAIT} THEN need.open ELSE 0 END
+        """,
+        sorted(rows),
+    )

@@ -15,8 +15,9 @@ import pytest
 
 from listener.allowances import Day, for_each_kind
 from listener.contracts import KindLimits, TargetBase, Unreadable
-from listener.refresh import RefreshKind
+from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput, open_store
+from listener.store.controls import AccountReport
 from listener.store.filtering import OLD_NEWS, SuppressedWriter
 from listener.store.transitions import AttemptRequest
 from tests.stand import SECRET, Stand, fetch
@@ -165,11 +166,13 @@ def test_status_of_one_url_names_who_serves_it_and_what_is_next(stand: Stand, co
 
 def test_status_begins_with_what_is_wrong(stand: Stand, command: Command) -> None:
     """Verdict, problems, disjoint numbers, then the oldest with age, state, reason and next try; or all of them."""
-    api = stand.emulator.api_url
-    stand.configure()
-    stand.put(stand.config.read_text().replace(api, "http://127.0.0.1:1"))
-    for number in range(12):
-        assert command("refresh", stand.url(f"d/{number}.html"))[0] == 3
+
+    async def prepare() -> None:
+        async with open_store(f"sqlite:///{stand.state}", owner=True) as store:
+            await store.request([NeedInput("cdn", stand.url(f"d/{number}.html"), Scope.EXACT) for number in range(12)])
+            await store.save_account(AccountReport("main", "cannot connect to http://127.0.0.1:1", "look", 1.8e9))
+
+    asyncio.run(prepare())
     lines = command("status")[1].splitlines()
     assert lines[0] == "12 URLs are not fresh yet"
     assert lines[1].startswith("problem: no daemon is running")
