@@ -81,10 +81,9 @@ class Backfill:
         served = {name for site in self._settings.sites if site.source == self._listing.root for name in site.targets}
         try:
             await require_usable({name: target for name, target in self._targets.items() if name in served})
-        except BaseException:
+        finally:  # the next call opens it again
             for target in self._targets.values():
                 await target.close()
-            raise
 
     async def plan(self, store: Store | None, *, now: float, restart: bool = False) -> BackfillPlan:
         """List everything and return what it would take; nothing is changed."""
