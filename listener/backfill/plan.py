@@ -228,7 +228,7 @@ def cost_of(
         names = [target.name for target in targets]
         loads = tally.loads(names)
         kinds = {kind for target in targets for kind in target.limits}
-        budget = budgets[targets[0].account]
+        budget, waiting = budgets[targets[0].account], 0
         if refresh and loads:
             made = planner.plan(
                 planner.PlanInput(
@@ -252,9 +252,10 @@ def cost_of(
         if prefetch:
             urls = sum(load.due for load in loads)
             left = planner.left_of(budget, RefreshKind.PREFETCH) if RefreshKind.PREFETCH in kinds else 0
-            left = int(min(urls, max(0, left)))
+            ready = urls - waiting  # a URL is prefetched once its refresh is complete
+            left = int(min(ready, max(0, left)))
             spent["prefetch"] += left
-            cost.deferred += max(0, urls - left)
+            cost.deferred += max(0, ready - left)
             days.append(_days(max(0, urls - left), RefreshKind.PREFETCH, budget, 0.0))
     cost.refreshes = dict(sorted(spent.items()))
     cost.further_days = None if math.inf in days else int(max(days))
