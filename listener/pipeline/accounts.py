@@ -353,7 +353,7 @@ class Account:
         report = AccountReport(self.name, deferred=deferred, spenders=self.spenders)
         if self.closed_reason:
             return report._replace(
-                problem=self.closed_reason,
+                problem=self.misconfigured or self.closed_reason,
                 remedy=self.remedy,
                 since=self.closed_since,
                 until=self.closed_until or None,
@@ -373,7 +373,7 @@ class Account:
         if self.quota_trouble is not None:
             since, reason, remedy = self.quota_trouble
             return report._replace(
-                problem=f"the live quota cannot be read: {reason}",
+                problem=self.misconfigured or f"the live quota cannot be read: {reason}",
                 remedy=remedy,
                 since=since,
             )
