@@ -23,6 +23,8 @@ READABLE: Final = 0o644
 PRIVATE_DIRECTORY: Final = 0o700
 CONTAINER_USER: Final = 65532
 """The user of the container image; see config/container/Containerfile."""
+_ONE_ITEM: Final = re.compile(r"\[\n +(.*),\n\]")
+"""A list of one item, which reads better in one line."""
 _SHIPPED_CREDENTIALS: Final = {"access-key-id", "access-key-secret"}
 """Those that the shipped unit loads."""
 
@@ -115,7 +117,7 @@ def _table(name: str, values: Mapping[str, Any] | None, *comments: str) -> Itera
         yield ""
         yield from (f"# {line}" for line in comments)
         yield f"[{name}]"
-        yield tomli_w.dumps(values).rstrip()
+        yield _ONE_ITEM.sub(r"[\1]", tomli_w.dumps(values).rstrip())
 
 
 def credential_files(secrets: Mapping[Credential, str]) -> dict[str, str]:

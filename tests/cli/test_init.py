@@ -67,6 +67,7 @@ def test_two_answers_are_enough_where_the_key_is_set(
     assert made["sources"] == {"www": {"type": "filesystem", "path": str(stand.tree)}}
     assert made["targets"] == {"cdn": {"type": "alibaba-cdn", "endpoint": stand.emulator.api_url}}
     assert made["sites"] == [{"source": "www", "target": "cdn", "base_urls": [f"{stand.edge}/"]}]
+    assert f'base_urls = ["{stand.edge}/"]' in (tmp_path / "listener.toml").read_text().splitlines()
     keys = tmp_path / "credentials"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o700
     for name, value in (("access-key-id", KEY_ID), ("access-key-secret", SECRET)):
