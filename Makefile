@@ -63,6 +63,8 @@ soak: $(VENV)/.dev  ## the slow tests, and long searches of the state machines
 storm: $(VENV)/.dev  ## take away the daemon, or a fleet's leader and database, hundreds of times while files change
 	@$(BIN)/python -m tests.product.crash.storm --kills 200
 	@$(BIN)/python -m tests.product.crash.storm --kills 200 --once --keys 300
+	@$(BIN)/python -m tests.product.crash.cloudflare_storm --kills 100
+	@$(BIN)/python -m tests.product.crash.cloudfront_storm --kills 100
 	@$(BIN)/python -m tests.product.fleet.storm --events 300
 	@$(BIN)/python -m tests.product.fleet.storm --events 300 --pool
 	@$(BIN)/python -m tests.product.fleet.storm --events 300 --kinds kill,freeze,cut,promote
