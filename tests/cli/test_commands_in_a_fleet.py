@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from listener.backfill import oneshot
+from listener.cli import daemon_client
+from listener.configuration import read_configuration
 from listener.store.owner import Owner
 from tests.cli.fixtures import Command
 from tests.postgres.cluster import Cluster
@@ -133,3 +138,21 @@ def test_a_state_file_has_no_fleet(stand: Stand, command: Command) -> None:
     for words in (["fleet", "forget", "web-1"], ["fleet", "release", "main"]):
         status, _, err = command(*words)
         assert (status, "store.url: a state file has one daemon" in err) == (2, True)
+
+
+def test_the_group_of_an_instance_needs_no_password(store: str, stand: Stand) -> None:
+    """Through the socket next to the admin socket: the instance does what it is sent, with its own connection."""
+    admin = stand.root / "admin.sock"
+    stand.put(stand.config.read_text().replace("[admin]", f'[admin]\nsocket = "{admin}"'))
+    with stand.daemon():
+        read = read_configuration(stand.config, os.environ)
+        assert [path.name for path, _ in daemon_client._sockets(read)] == ["admin.sock.commands"]
+
+        def sent(name: str, **arguments: Any) -> Any:
+            request = {"command": name, "arguments": arguments}
+            return daemon_client._response(Path(f"{admin}.commands"), stand.root, read, request)["result"]
+
+        assert sent("status")["running"] is True
+        assert [one["order"]["kind"] for one in sent("impose", kind="hold", seconds=60, reason="deploy")] == ["hold"]
+        assert sent("end", kind="hold", site=None, target=None, reason="")["ended"] == 1
+        assert {one["state"] for one in sent("check")} <= {"ok", "warning"}
