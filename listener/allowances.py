@@ -21,6 +21,7 @@ __all__ = [
     "costs_of",
     "for_each_kind",
     "is_reset_near",
+    "length_days",
 ]
 
 DAY_SECONDS: Final = 24 * 60 * 60
@@ -214,6 +215,11 @@ def for_each_kind(limits: Mapping[RefreshKind, int], window: Window) -> tuple[Al
 def costs_of(allowances: Iterable[Allowance], kind: RefreshKind) -> dict[str, int]:
     """Return the units that one URL of this kind takes, by the name of the allowance; empty: it is unlimited."""
     return {one.name: one.costs[kind] for one in allowances if kind in one.costs}
+
+
+def length_days(window: Window, now: float) -> float:
+    """Return how many days the present window has; infinite where it has no end."""
+    return (window.end(now) - window.first(now)) / DAY_SECONDS
 
 
 def is_reset_near(window: Window, now: float, guard_seconds: float) -> bool:

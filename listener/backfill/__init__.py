@@ -8,7 +8,7 @@ choosing   which source or keys to list, in which order
 lists      a list of keys, as people have them
 plan       modes, the cost before anything is spent, the progress, the outcome
 source     what is listed, or what differs, as a source of the pipeline that ends
-share      a part of each day's quota, and no more
+share      a part of each allowance, and no more
 job        one backfill: cost, listing, pipeline, outcome
 probing    one URL or key in the storage, the index, the origin and at each edge
 oneshot    the pipeline without a daemon

@@ -12,7 +12,7 @@ from itertools import islice
 from listener import planner
 from listener.backfill.oneshot import misconfigured, require_usable, run_until_idle, stopping
 from listener.backfill.plan import BackfillPlan, Cost, Outcome, Tally, cost_of
-from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, share_budget
+from listener.backfill.share import Chooser, LiveQuota, Share, ShareBudget, Taken, share_budget
 from listener.backfill.source import ALONE, Admission, Feed, Mode, RepairFeed, digest_for
 from listener.change import Change, ChangeKind
 from listener.clock import Clock
@@ -21,7 +21,7 @@ from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
 from listener.pipeline.intake import Intake, StoreRetry
 from listener.plugins import sites_of
-from listener.refresh import QuotaReading, RefreshKind, Scope
+from listener.refresh import QuotaReading, Scope
 from listener.settings import Settings
 from listener.sources.listing import Comparison, Listing
 from listener.store import NeedInput, Store
@@ -56,7 +56,7 @@ class Backfill:
             targets: the configured targets.
             listing: the keys.
             modes: what to do with each.
-            share: part of each day's quota (0 to 1) that it may have; None: all, and the rest waits in the store.
+            share: part of each allowance (0 to 1) that it may have; None: all, and the rest waits in the store.
             clock: returns the time of day; by default the store's.
 
         Raises :class:`~listener.errors.ConfigurationError` for modes that exclude one another.
@@ -139,18 +139,18 @@ class Backfill:
 
     async def _admit(self, store: Store | None, begun: Progress | None, cost: Cost, budget: ShareBudget) -> None:
         """Put into the cost what the run would request of the share: by the same chooser, from the same budget."""
-        chooser, left, spent = self._chooser(cost), budget.left.copy(), Counter[RefreshKind]()
+        chooser, left, whole = self._chooser(cost), budget.left.copy(), Taken(Counter(), Counter())
         covered = Tally(self._sites)
         async with aclosing(self._portions(store, begun)) as portions:
             async for portion in _with_end(portions):
                 admitted, taken = chooser.choose(portion, left)
                 left.subtract(taken.units)
-                for (_, kind), requests in taken.requests.items():
-                    spent[kind] += requests
+                whole.requests.update(taken.requests)
+                whole.units.update(taken.units)
                 covered.add([*admitted.seeds, *(one for one in admitted.changes if one.kind is not ChangeKind.SUBTREE)])
                 if admitted.reason:
                     break
-        cost.admit(spent, covered.cost.urls, budget)
+        cost.admit(whole, covered.cost.urls, budget)
 
     async def _portions(self, store: Store | None, begun: Progress | None) -> AsyncGenerator[list[Change], None]:
         """Yield what would be asked for: everything that is listed, in a repair what differs."""
@@ -188,7 +188,10 @@ class Backfill:
             if reading is not None:
                 limit, left = reading.limit, reading.remaining if ledger is None else min(reading.remaining, left)
             if share is not None:
-                limit, left = share.most[target.account, one.name], share.left[target.account, one.name]
+                key = target.account, one.name
+                # What is spent counts, too, where it decides what the next unit costs.
+                limit = share.used[key] + share.left[key] if one.is_paid else share.most[key]
+                left = share.left[key]
             found.append(planner.Budget(replace(one, limit=limit), left, one.window.end(now)))
         return found
 

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from listener import planner
-from listener.backfill.share import ShareBudget
+from listener.allowances import length_days
+from listener.backfill.share import ShareBudget, Taken
 from listener.backfill.source import Feed, RepairFeed
 from listener.change import Change
 from listener.contracts import Target, evicts_directories
@@ -97,28 +98,33 @@ class Cost:
     """URLs that today's quota does not cover."""
     further_days: int | None = 0
     """Days until those are sent at the present quota; None: never, there is no quota for them."""
+    dollars: float = 0.0
+    """What the refreshes of now cost, where units cost money."""
     quota_assumed: str = ""
     """Why the quota was assumed as the ledger or the configuration has it; empty where the live one counted."""
     directories: list[tuple[str, str]] = field(default_factory=list)
     """Target and URL of each directory that would be refreshed; not shown, they may be many."""
 
-    def admit(self, spent: Mapping[RefreshKind, int], urls: int, budget: ShareBudget) -> None:
+    def admit(self, taken: Taken, urls: int, budget: ShareBudget) -> None:
         """
         Reduce it to what a share of the quota pays for now.
 
         Args:
-            spent: requests of each kind.
-            urls: that those are for.
-            budget: of the share.
+            taken: what was chosen.
+            urls: that it is for.
+            budget: of the share, before it was taken.
         """
-        self.refreshes = {kind.value: count for kind, count in sorted(spent.items()) if count}
+        spent: Counter[str] = Counter()
+        for (_, kind), requests in taken.requests.items():
+            spent[kind.value] += requests
+        self.refreshes = {kind: count for kind, count in sorted(spent.items()) if count}
         self.deferred = max(0, self.urls - urls)
-        a_day = sum(
-            units // max(budget.allowances[key].costs.values())
-            for key, units in budget.most.items()
-            if any(map(spent.get, budget.allowances[key].costs))
-        )
-        self.further_days = math.ceil(self.deferred / a_day) if a_day else None if self.deferred else 0
+        self.dollars = sum(budget.dollars(key, units) for key, units in taken.units.items())
+        a_day = sum(budget.a_day(account, kind) for account, kind in taken.requests)
+        if not self.deferred:
+            self.further_days = 0
+        else:
+            self.further_days = math.ceil(self.deferred / a_day) if a_day else None
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -245,10 +251,11 @@ def cost_of(
             )
             spent.update({kind.value: count for kind, count in made.spent.items()})
             cost.collateral += made.collateral
+            cost.dollars += made.dollars
             cost.directories += [(one.target, one.url) for one in made.directories]
             waiting = sum(deferral.needs for deferral in made.deferred)
             cost.deferred += waiting
-            days.append(_days(waiting, RefreshKind.FILE, budget, reserve))
+            days.append(_days(waiting, RefreshKind.FILE, budget, reserve, now))
         if prefetch:
             urls = sum(load.due for load in loads)
             left = planner.left_of(budget, RefreshKind.PREFETCH) if RefreshKind.PREFETCH in kinds else 0
@@ -256,18 +263,24 @@ def cost_of(
             left = int(min(ready, max(0, left)))
             spent["prefetch"] += left
             cost.deferred += max(0, ready - left)
-            days.append(_days(max(0, urls - left), RefreshKind.PREFETCH, budget, 0.0))
+            days.append(_days(max(0, urls - left), RefreshKind.PREFETCH, budget, 0.0, now))
     cost.refreshes = dict(sorted(spent.items()))
     cost.further_days = None if math.inf in days else int(max(days))
     return cost
 
 
-def _days(waiting: int, kind: RefreshKind, budgets: Iterable[planner.Budget], reserve: float) -> float:
+def _days(waiting: int, kind: RefreshKind, budgets: Iterable[planner.Budget], reserve: float, now: float) -> float:
     """Return in how many days so many refreshes of a kind are sent, of whole allowances less the reserve."""
     if not waiting:
         return 0.0
-    units = ((one, one.cost(kind)) for one in budgets if one.cost(kind))
-    a_day = min(((one.limit - reserved_units(kind, one.limit, reserve)) // cost for one, cost in units), default=0)
+    a_day = min(
+        (
+            (one.limit - reserved_units(kind, one.limit, reserve)) // cost / length_days(one.allowance.window, now)
+            for one in budgets
+            if (cost := one.cost(kind))
+        ),
+        default=0,
+    )
     return math.ceil(waiting / a_day) if a_day > 0 else math.inf
 
 

@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from listener.allowances import Allowance, Day, costs_of
+from listener.allowances import Allowance, Day, costs_of, length_days
 from listener.backfill.source import Admitted
 from listener.change import Change, ChangeKind
 from listener.clock import Clock
@@ -61,6 +61,24 @@ class ShareBudget:
     """What all backfills together may book."""
     left: Units = field(default_factory=Counter)
     """What may still be booked: apart from the reserve and from the needs that wait already."""
+    used: Units = field(default_factory=Counter)
+    """What is spent or held, by anybody."""
+
+    def dollars(self, key: tuple[str, str], units: int) -> float:
+        """Return what so many further units of an allowance cost."""
+        allowance, used = self.allowances[key], self.used[key]
+        return allowance.dollars(used + units) - allowance.dollars(used)
+
+    def a_day(self, account: str, kind: RefreshKind) -> float:
+        """Return how many requests of a kind the share pays for in a day, on average; 0 where it is unlimited."""
+        return min(
+            (
+                self.most[account, one.name] // one.costs[kind] / length_days(one.window, self.began)
+                for (name, _), one in self.allowances.items()
+                if name == account and kind in one.costs
+            ),
+            default=0.0,
+        )
 
     def bookings(self, units: Units) -> list[ShareBooking]:
         """Return what is to be booked for these units."""
@@ -110,17 +128,18 @@ def share_budget(
         waiting = Counter[RefreshKind]() if snapshot is None else snapshot.pending_units(names)
         for one in target.allowances:
             reading = live.get(target.account, {}).get(one.name)
-            limit, left, booked = one.limit, one.limit, 0
+            limit, left, booked, used = one.limit, one.limit, 0, 0
             if snapshot is not None:
                 assumed = replace(one, limit=reading.limit) if reading else one
                 budget = snapshot.budget(target.account, assumed, now=now)
                 limit, left, booked = budget.limit, budget.left, budget.share_booked
+                used = budget.spent + budget.held
             if reading is not None:
                 limit, left = reading.limit, reading.remaining if snapshot is None else min(reading.remaining, left)
             left -= reserved_units(one, limit, reserve) + sum(n * one.costs.get(kind, 0) for kind, n in waiting.items())
             most = math.floor(limit * share)
             key = target.account, one.name
-            found.allowances[key], found.most[key] = one, most
+            found.allowances[key], found.most[key], found.used[key] = one, most, used
             found.left[key] = max(0, min(most - booked, left))
     return found
 

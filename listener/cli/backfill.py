@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["backfill"]
 
 SHARE_WITH_DAEMON = 0.5
-"""The part of each day's quota that a backfill may spend while a daemon runs, unless ``--quota-share`` sets it."""
+"""The part of each allowance that a backfill may spend while a daemon runs, unless ``--quota-share`` sets it."""
 
 
 def backfill(
@@ -74,7 +74,7 @@ def backfill(
             "--quota-share",
             min=0.0,
             max=1.0,
-            help="Spend at most this part of each day's quota. Default: 1, or 0.5 while a daemon runs.",
+            help="Spend at most this part of each quota, until its reset. Default: 1, or 0.5 while a daemon runs.",
         ),
     ] = None,
     edge: Annotated[
@@ -145,7 +145,7 @@ def backfill(
 
 
 def _share(settings: Settings, given: float | None, *, ordered: bool) -> float | None:
-    """Return the part of each day's quota that it may spend; None where everything may be requested at once."""
+    """Return the part of each allowance that it may spend; None where everything may be requested at once."""
     if given is None:
         given = 1.0 if owner_of_store(settings).is_running is False else SHARE_WITH_DAEMON
     # To keep the order of popularity, request only what today's quota covers: the CDN's queue has an order of its own.

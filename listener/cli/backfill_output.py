@@ -62,12 +62,14 @@ def show_plan(plan: BackfillPlan, what: str, modes: Sequence[Mode], options: Bac
         if count:
             typer.echo(f"  {count} keys {words}")
     if options.share is not None:
-        typer.echo(f"  spends at most {100 * options.share:.3g}% of each day's quota")
+        typer.echo(f"  spends at most {100 * options.share:.3g}% of each quota")
     if cost.quota_assumed:
         typer.echo(f"  the live quota could not be read, so the configured one is assumed: {cost.quota_assumed}")
     if cost.refreshes:
         spent = ", ".join(f"{count} {kind}" for kind, count in cost.refreshes.items() if count) or "nothing"
         typer.echo(f"  quota now: {spent}; unchanged objects evicted: {cost.collateral}")
+    if cost.dollars:
+        typer.echo(f"  costs ${cost.dollars:.2f}")
     if cost.deferred:
         days = "more than this quota ever allows" if cost.further_days is None else f"{cost.further_days} more days"
         typer.echo(f"  {cost.deferred} wait for quota: {days}")

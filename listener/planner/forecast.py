@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
+from listener.allowances import length_days
 from listener.planner.model import Budget, PlanInput, PlannedDirectory
 from listener.planner.plan import plan
 from listener.planner.purse import Purse, affordable
@@ -59,16 +60,14 @@ def backlog(given: PlanInput, *, needs: int | None = None) -> Backlog:
     needs = sum(load.due for load in given.loads) if needs is None else needs
     fresh = replace(given, budgets=[one._replace(left=one.limit) for one in given.budgets])
     units = affordable(replace(fresh, urgent=False))
-    rates = [units[one.name] // cost / _days(one, given.now) for one in given.budgets if (cost := one.cost(_FILE))]
+    rates = [
+        units[one.name] // cost / length_days(one.allowance.window, given.now)
+        for one in given.budgets
+        if (cost := one.cost(_FILE))
+    ]
     spare = min(rates, default=math.inf) - given.arrivals.expected(given.now, _DAY_HOURS)
     days = needs / spare if spare > 0 else None
     if needs <= Purse(fresh, units).of(_FILE):
         return Backlog(needs, days, [])
     offer = plan(replace(fresh, cover_all=True, shares={}, limits=()))
     return Backlog(needs, days, offer.directories)
-
-
-def _days(budget: Budget, now: float) -> float:
-    """Return how many days the window of an allowance has; infinite where it has no end."""
-    window = budget.allowance.window
-    return (window.end(now) - window.first(now)) / _HOUR_SECONDS / _DAY_HOURS

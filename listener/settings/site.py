@@ -170,21 +170,24 @@ Globs = Annotated[tuple[Annotated[str, AfterValidator(_glob)], ...], Listed]
 
 
 class SiteShare(Section):
-    """At most these parts of a day's quota for one site, while other sites need theirs."""
+    """At most these parts of an allowance, such as a day's quota, for one site, while other sites need theirs."""
 
     file: Fraction = 1.0
-    """Part of the file quota; all of it by default."""
+    """Part of what file refreshes may spend; all of it by default."""
     directory: Fraction = 1.0
-    """Part of the directory quota; all of it by default."""
+    """Part of what directory refreshes may spend; all of it by default."""
 
 
 class Guarantee(Section):
-    """At least these parts of a day's quota for one site; the unused rest is lent shortly before the reset."""
+    """
+    At least these parts of an allowance, such as a day's quota, for one site; the unused rest is lent shortly before
+    the reset.
+    """
 
     file: Fraction = 0.0
-    """Part of the file quota; nothing by default."""
+    """Part of what file refreshes may spend; nothing by default."""
     directory: Fraction = 0.0
-    """Part of the directory quota; nothing by default."""
+    """Part of what directory refreshes may spend; nothing by default."""
 
 
 class Site(Section):
@@ -260,9 +263,9 @@ class Site(Section):
     """How long the CDN caches anything of this site. What has been stale for longer is settled as expired. 0:
     unknown, nothing expires."""
     share: SiteShare = SiteShare()
-    """At most these parts of a day's quota, while other sites need theirs."""
+    """At most these parts of what the account may spend, while other sites need theirs."""
     guaranteed: Guarantee = Guarantee()
-    """At least these parts of a day's quota, whatever other sites of the account publish."""
+    """At least these parts of what the account may spend, whatever other sites of the account publish."""
     priority: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """How urgent this site is compared with others of its account. When quota is short, a site with 2 goes before
     one with 1 until that has waited a day longer."""

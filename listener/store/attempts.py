@@ -112,7 +112,7 @@ def attempts_in(
     Args:
         connection: a snapshot.
         states: in any of these.
-        due_by: of those with a next look only such as are due by then, in seconds since the epoch.
+        due_by: of those with a next look only such as are due until then, in seconds since the epoch.
         targets: of these targets only; all where it is ``None``, those that the configuration lost included.
         limit: so many at most.
     """

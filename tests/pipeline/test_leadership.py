@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -412,7 +413,7 @@ async def test_an_absence_is_believed_some_time_after_the_take_over_only(tmp_pat
 
 async def quota_left(world: World) -> int:
     """Return how much of the file quota is left today."""
-    return (await world.store.budget("main", ALLOWANCE[RefreshKind.FILE])).left
+    return (await world.store.budget("main", replace(ALLOWANCE[RefreshKind.FILE], limit=1000))).left
 
 
 async def after_a_loss(world: World, monkeypatch: pytest.MonkeyPatch) -> PlayedLeadership:

@@ -203,7 +203,7 @@ WRONG = [
     pytest.param(table(admin={"listen": "h:99999"}), "admin.listen: must be host:port", "", id="port too high"),
     pytest.param(table(coalescer={"cap_seconds": 0.5}), "coalescer: cap_seconds", "", id="cap below quiet"),
     pytest.param(table(coalescer={"unfinished_cap_seconds": 2}), "unfinished_cap_seconds", "", id="unfinished cap"),
-    pytest.param(table(planner={"reserve": 1.5}), "planner.reserve", "Part of each day", id="more than all"),
+    pytest.param(table(planner={"reserve": 1.5}), "planner.reserve", "Part of each allowance", id="more than all"),
     pytest.param(table(verifier={"give_up_seconds": 0}), "verifier.give_up_seconds", "unconfirmed", id="never look"),
     pytest.param({"sites": [{}]}, "sites.0: name either target", "", id="empty site"),
     pytest.param({"sites": [{"target": "x"}]}, "sites.0.source: is missing", "Name of the source", id="missing keys"),
