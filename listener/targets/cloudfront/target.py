@@ -6,8 +6,9 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
@@ -40,6 +41,7 @@ from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task,
 from listener.targets.cloudfront.answers import ACCESS_DENIED, NO_INVALIDATION, Request, Sent
 from listener.targets.cloudfront.paths import is_wildcard, nameable, path_of
 from listener.targets.cloudfront.prices import DOLLARS_PER_PATH, FREE_PATHS
+from listener.targets.cloudfront.settings import Limits
 from listener.targets.cloudfront.settings import Settings as CloudFrontTable
 from listener.targets.cloudfront.wire import COMPLETED, batch_document, read_invalidation
 from listener.targets.turns import Turns
@@ -62,6 +64,28 @@ PACE_PART: Final = 0.9
 TINY: Final = 1e-9
 EMPTY_CODES: Final = frozenset({"InconsistentQuantities", "InvalidArgument", "MissingArgument", "MalformedXML"})
 KINDS: Final = (RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.IGNORE_PARAMS)
+
+
+class _Rates(NamedTuple):
+    """What is left of an account's limits by rate, and whose turn it is."""
+
+    paths: Bucket
+    wildcards: Bucket
+    turns: Mapping[bool, Turns]
+    """By whether a request has a wildcard: files do not wait behind these."""
+
+    @classmethod
+    def of(cls, limits: Limits) -> _Rates:
+        """Begin with full buckets."""
+        return cls(
+            Bucket(limits.paths_per_second, limits.paths_per_second * PACE_PART),
+            Bucket(max(1.0, limits.wildcards_per_second), limits.wildcards_per_second * PACE_PART),
+            {False: Turns(), True: Turns()},
+        )
+
+
+_RATES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str, Limits], _Rates]]] = WeakKeyDictionary()
+"""By account, endpoint and limits."""
 
 
 class CloudFront(TargetBase):
@@ -88,12 +112,8 @@ class CloudFront(TargetBase):
         self.limits = _limits(settings)
         self.allowances = (_allowance(settings),)
         self._key = key
-        limits = settings.limits
-        self._paths = Bucket(limits.paths_per_second, limits.paths_per_second * PACE_PART)
-        self._wildcards = Bucket(max(1.0, limits.wildcards_per_second), limits.wildcards_per_second * PACE_PART)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """The one that sends, once it does: plans are made in other threads."""
-        self._turns = Turns()
+        self._sending: tuple[asyncio.AbstractEventLoop, _Rates] | None = None
+        """Where it sends, once it does: plans are made in other threads."""
 
     @cached_property
     def client(self) -> Client:
@@ -120,19 +140,33 @@ class CloudFront(TargetBase):
 
     async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
         """Wait until a request of these URLs keeps the limits of the account, where they are by rate."""
-        self._loop = asyncio.get_running_loop()
-        if self._by_rate:
-            await self._turns.take(self._amounts(kind, urls), priority)
+        if not self._by_rate:
+            return
+        amounts = self._amounts(kind, urls)
+        await self._rates.turns[len(amounts) > 1].take(amounts, priority)
+
+    @property
+    def _rates(self) -> _Rates:
+        """Return what is left of the limits, which the distributions of an account have in common."""
+        loop = asyncio.get_running_loop()
+        if self._sending is None or self._sending[0] is not loop:
+            settings = self.settings
+            shared = _RATES.setdefault(loop, {})
+            key = settings.account, settings.endpoint_url, settings.limits
+            self._sending = loop, shared.setdefault(key, _Rates.of(settings.limits))
+        return self._sending[1]
 
     def _amounts(self, kind: RefreshKind, urls: Sequence[str]) -> list[tuple[Bucket, float]]:
         wildcards = sum(is_wildcard(kind, url) for url in urls)
-        return [(self._paths, len(urls)), *([(self._wildcards, wildcards)] if wildcards else [])]
+        rates = self._rates
+        return [(rates.paths, len(urls)), *([(rates.wildcards, wildcards)] if wildcards else [])]
 
     def rates(self) -> Sequence[RateLeft]:
         """Return how many paths with a ``*`` may be sent now. Others refill within a second."""
-        if not self._by_rate or self._loop is None:
+        if not self._by_rate or self._sending is None:
             return ()
-        now, bucket = self._loop.time(), self._wildcards
+        loop, rates = self._sending
+        now, bucket = loop.time(), rates.wildcards
         kinds = frozenset(KINDS) - {RefreshKind.FILE}
         name = f"{self.settings.limits.wildcards_per_second:g} paths with a * in a second"
         left = max(0, math.floor(bucket.left(now) + TINY))

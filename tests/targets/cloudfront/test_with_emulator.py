@@ -10,6 +10,7 @@ import pytest
 from botocore.credentials import ReadOnlyCredentials
 
 from listener.contracts import CheckState
+from listener.emulator.cloudfront import Distribution
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -20,7 +21,18 @@ from listener.errors import (
     WindowFull,
 )
 from listener.refresh import Priority, RefreshKind, Task, TaskState
-from tests.targets.cloudfront.conftest import BASE, DIRECTORY, FILE, IGNORE_PARAMS, KEY, MakePair, Pair, make_target
+from listener.targets.cloudfront import CloudFront
+from tests.targets.cloudfront.conftest import (
+    BASE,
+    DIRECTORY,
+    FILE,
+    FIRST,
+    IGNORE_PARAMS,
+    KEY,
+    MakePair,
+    Pair,
+    make_target,
+)
 
 URL = f"{BASE}/a"
 
@@ -59,6 +71,30 @@ async def test_limits_are_kept(pair: Pair) -> None:
         await pair.send(DIRECTORY, f"{BASE}/{number}/", token=f"{number + 10:032}")
     assert 3 < loop.time() - began < 4.7
     assert len(pair.paths) == 604
+
+
+async def test_distributions_of_an_account_share_its_limits(make_pair: MakePair) -> None:
+    """No request of either is refused; files do not wait behind the paths with a *."""
+    other = Distribution("E2")
+    pair = await make_pair(emulated={"distributions": (FIRST, other)})
+    second = make_target(pair.emulator.api_url, distribution=other.id)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    ends: list[tuple[str, float]] = []
+
+    async def send(target: CloudFront, kind: RefreshKind, urls: list[str], token: str) -> None:
+        await target.admit(kind, urls)
+        await target.submit(kind, urls, force=True, token=token * 32)
+        ends.append((token, loop.time() - began))
+
+    async with asyncio.TaskGroup() as tasks:
+        for target, token in ((pair.target, "1"), (second, "2"), (pair.target, "3")):
+            tasks.create_task(send(target, DIRECTORY, [f"{BASE}/{token}/"], token))
+        tasks.create_task(send(second, FILE, [URL], "4"))
+    await second.close()
+    assert [token for token, _ in ends if token != "4"] == ["1", "2", "3"]
+    assert dict(ends)["4"] < 0.5 and 2 < dict(ends)["3"] < 3.5
+    assert len(pair.paths) == 4
 
 
 async def test_a_backfill_goes_last(pair: Pair) -> None:
