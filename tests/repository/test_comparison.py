@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from listener.contracts import Eviction, ReportsTasks, Target, UnknownOutcome
+from listener.contracts import Eviction, Target, UnknownOutcome, confirms
 from listener.plugins import plugin_class
 from listener.refresh import UNLIMITED, RefreshKind
 from tests import ROOT
@@ -139,8 +139,8 @@ def test_what_limits_a_request(name: str) -> None:
 
 @each_target
 def test_what_can_be_known(name: str) -> None:
-    """Whether tasks are looked up, and how an unknown outcome is settled."""
+    """Whether it is learned that copies are dropped, and how an unknown outcome is settled."""
     _, confirmed, lost = TABLES["What can be known"][name]
     target = made(name)
-    assert confirmed == ("yes" if isinstance(target, ReportsTasks) else "no")
+    assert confirmed == ("yes" if confirms(target) else "no")
     assert lost == SETTLED[target.unknown_outcome]
