@@ -34,13 +34,17 @@ from tests.waiting import until
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
 
 
+PLENTY = {RefreshKind.FILE: 10_000, RefreshKind.DIRECTORY: 20}
+
+
 class Layer(Scripted):
     """Notes in one list what is sent; accepts once it may."""
 
     def __init__(self, name: str, account: str, journal: list[tuple[str, Sent]]) -> None:
         super().__init__()
         self.name, self.account = name, account
-        self.allowances = for_each_kind(dict.fromkeys(self.limits, 100), Day())
+        # Files are plenty: whether a directory is cheaper depends on the hours that are left of the day.
+        self.allowances = for_each_kind({kind: PLENTY[kind] for kind in self.limits}, Day())
         self.journal = journal
         self.may_answer = asyncio.Event()
         self.may_answer.set()
