@@ -16,7 +16,7 @@ from typing import Final
 
 from listener.contracts import Target
 from listener.planner import Deferral
-from listener.refresh import RefreshKind, Scope
+from listener.refresh import SCOPE_OF_KIND, RefreshKind, Scope
 from listener.router.routing import Sites
 from listener.store.layering import after_layers, how_far, may_be_exempt
 from listener.store.needs import DueRow, Inner, Load, Passed, Snapshot
@@ -91,27 +91,30 @@ class Layers:
         for one in wanted:
             if one.watermark is not None or not self._sites.inner_layers(one.target, one.url):
                 found.append(one)
-            elif one.kind is not RefreshKind.DIRECTORY:
+            elif one.kind in (RefreshKind.FILE, RefreshKind.PREFETCH):
                 found.append(one._replace(watermark=last_sequence))
-            elif (made := self._directory(snapshot, one, last_sequence, now)) is not None:
+            elif (made := self._several(snapshot, one, last_sequence, now)) is not None:
                 found.append(made)
             else:
                 why = _why(self._sites.inner_layers(one.target, one.url))
                 waits.append(Deferral(one.target, one.url, one.covered, why, one.stale_since))
         return found, waits
 
-    def _directory(
+    def _several(
         self, snapshot: Snapshot, one: AttemptRequest, last_sequence: int, now: float
     ) -> AttemptRequest | None:
-        """Return how far a directory may be refreshed, None while it has to wait."""
-        passed = self._how_far(snapshot, one.target, one.url, Scope.SUBTREE, needs_force=one.force)
+        """Return how far a directory, or a path with any query, may be refreshed; None while it has to wait."""
+        passed = self._how_far(snapshot, one.target, one.url, SCOPE_OF_KIND[one.kind], needs_force=one.force)
         if passed is None:
             return one._replace(watermark=last_sequence)
         if passed.watermark:
             return one._replace(watermark=passed.watermark)
         inner = self._parted(self._sites.inner_layers(one.target, one.url))
-        if now - one.stale_since < DIRECTORY_SECONDS or not snapshot.run(
-            may_be_exempt, inner, one.target, one.url, watermark=last_sequence
+        is_young = now - one.stale_since < DIRECTORY_SECONDS
+        if (
+            one.kind is not RefreshKind.DIRECTORY
+            or is_young
+            or not snapshot.run(may_be_exempt, inner, one.target, one.url, watermark=last_sequence)
         ):
             return None
         return one._replace(watermark=last_sequence, exempt=inner)

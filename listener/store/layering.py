@@ -199,19 +199,29 @@ def how_far(
 
     A watermark of 0: not at all yet. ``None``: no inner layer holds it up.
     """
-    below = scope is Scope.SUBTREE
-    by = _unsettled(connection, inner, url, below=below)
+    by = _unsettled(connection, inner, url, scope)
     if not by:
         return None
-    place = url if below else directory_of(url)
+    place = url if scope is Scope.SUBTREE else directory_of(url)
     blocked = _Blocked(url[len(place) :], scope, needs_force, by)
     return next(iter(_passed(connection, target, place, [blocked]).values()), Passed())
 
 
-def _unsettled(connection: Connection, inner: Inner, url: str, *, below: bool) -> list[_Unsettled]:
-    """Return, by inner target, what it has yet to drop of this URL, or of those below it, and waits for no person."""
+_WITH_ANY_QUERY = "(b.name = :name OR (b.name >= :name || '?' AND b.name < :name || '@'))"
+_REACHED: Mapping[Scope, tuple[str, str]] = {
+    Scope.EXACT: ("d.url = :url", "b.name = :name"),
+    Scope.PREFETCH: ("d.url = :url", "b.name = :name"),
+    Scope.ALL_PARAMS: ("d.url = :url", _WITH_ANY_QUERY),
+    Scope.SUBTREE: ("d.url >= :url AND d.url < :end", "TRUE"),
+}
+"""The directories, and the needs in them, that a refresh of each scope drops."""
+
+
+def _unsettled(connection: Connection, inner: Inner, url: str, scope: Scope) -> list[_Unsettled]:
+    """Return, by inner target, what it has yet to drop of what a refresh drops, and waits for no person."""
+    below = scope is Scope.SUBTREE
     place = url if below else directory_of(url)
-    where = ("d.url >= :url AND d.url < :end", "TRUE") if below else ("d.url = :url", "b.name = :name")
+    where = _REACHED[scope]
     bound = {"end": prefix_end(place)} if below else {"name": url[len(place) :]}
     rows = connection.execute(
         "SELECT t.name, max(b.needs_force), min(b.sequence), min(b.stale_since)"
@@ -246,7 +256,7 @@ def _below(
 
 def may_be_exempt(connection: Connection, inner: Inner, target: str, url: str, *, watermark: int) -> bool:
     """Return whether a directory may be refreshed without what inner layers have yet to drop below it."""
-    own = _unsettled(connection, inner, url, below=False)
+    own = _unsettled(connection, inner, url, Scope.EXACT)
     return (
         not own
         and len(_below(connection, inner, target, url, watermark=watermark, most=MOST_EXEMPT + 1)) <= MOST_EXEMPT

@@ -71,8 +71,8 @@ class Layered:
     async def settled(self) -> None:
         """Wait until nothing is left to do."""
         while True:
+            done = self.source.queue.empty() and self.pipeline.intake.idle  # before what it recorded is counted
             counts = await self.store.counts()
-            done = self.source.queue.empty() and self.pipeline.intake.idle
             if done and not any((counts.pending, counts.in_flight, counts.failed)):
                 return
             await asyncio.sleep(0.02)
@@ -194,6 +194,25 @@ async def test_a_change_after_the_plan_is_not_covered(layers: Make, tmp_path: Pa
         inner.answers_left = -1
         await world.settled()
         assert Counter(name for name, _ in journal) == {"inner": 2, "outer": 2}
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_a_path_with_any_query_waits_for_each_query(layers: Make, tmp_path: Path, urgent: bool) -> None:
+    """Its refresh at the outer layer settles them all: one that the inner layer still has would be fetched again."""
+    inner, outer, journal = layers()
+    every = dict.fromkeys((RefreshKind.FILE, RefreshKind.IGNORE_PARAMS), KindLimits(10))
+    for layer in (inner, outer):
+        vars(layer).update(limits=every, allowances=for_each_kind(dict.fromkeys(every, 100), Day()))
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        inner.kept_waiting = f"{BASE}d/a.html?w=2"
+        await world.store.request([NeedInput(name, inner.kept_waiting, Scope.EXACT) for name in ("inner", "outer")])
+        await until(lambda: len(journal) == 1)
+        await world.store.request([NeedInput("outer", f"{BASE}d/a.html", Scope.ALL_PARAMS)], urgent=urgent)
+        await asyncio.sleep(0.4)
+        assert [name for name, _ in journal] == ["inner"]
+        inner.kept_waiting = ""
+        await world.settled()
+        assert {name for name, _ in journal[1:]} == {"outer"}
 
 
 async def test_what_changes_all_the_time_does_not_hold_up_its_directory(layers: Make, tmp_path: Path) -> None:
